@@ -1,0 +1,68 @@
+# The one-line way to do each thing. Set-up is a dependency of every target: a fresh clone needs no other command.
+#
+#     make demo     train the StegaStamp demo on photographs, hide a message, find it again through a real JPEG
+#     make test     all tests
+#     make lint     ruff, mypy, clang-format
+#     make bench    benchmarks of every op against its peers, into benchmarks/results/
+#     make wheel    wheel and sdist, installed and smoke-tested beside two versions of torch
+#     make gpu      on a machine with an NVIDIA GPU: build with nvcc, GPU tests, GPU benchmarks (no network needed)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
+
+.PHONY: demo test lint format bench wheel gpu clean
+
+$(VENV)/tools: pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "fastgan needs Python 3.10 or newer, this is " + sys.version'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" cmake ninja pybind11
+	touch $@
+
+# The compiled libraries; again whenever a source changes.
+$(VENV)/installed: $(VENV)/tools $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@
+
+# The C++ tests and the bindings that pytest checks csrc/math through.
+build/tests/built: $(VENV)/installed
+	$(BIN)/cmake -G Ninja -S . -B build/tests -DFASTGAN_TEST_BINDINGS=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) > /dev/null
+	$(BIN)/cmake --build build/tests
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/fastgan demo
+
+test: $(VENV)/installed build/tests/built
+	$(BIN)/ctest --test-dir build/tests --output-on-failure
+	PYTHONPATH=build/tests $(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+bench: $(VENV)/installed
+	$(BIN)/fastgan bench --output benchmarks/results
+
+wheel: $(VENV)/installed
+	$(BIN)/python tools/check_wheel.py
+
+# With the Python that has torch, where it is: nothing is downloaded.
+gpu:
+	FASTGAN_CUDA=ON $(PYTHON) -m pip install --no-build-isolation --no-deps --no-index --editable .
+	$(PYTHON) -m fastgan info
+	$(PYTHON) -m pytest -m gpu
+	$(PYTHON) -m fastgan bench --device cuda --output benchmarks/results
+
+clean:
+	rm -rf $(VENV) build dist runs fastgan/_C*.so *.egg-info

@@ -1,0 +1,25 @@
+#pragma once
+
+// The compiler emits the function once per instruction set and the loader picks the best one for this processor, so one
+// binary serves every x86-64. Elsewhere the plain function is all there is.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && (defined(__GNUC__) || defined(__clang__))
+#define FASTGAN_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define FASTGAN_HAS_CLONES 1
+#else
+#define FASTGAN_CLONES
+#define FASTGAN_HAS_CLONES 0
+#endif
+
+namespace fastgan {
+
+// Which of the clones this processor runs: "avx512", "avx2" or "default".
+inline const char* cpu_capability() {
+#if FASTGAN_HAS_CLONES
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f")) return "avx512";
+  if (__builtin_cpu_supports("avx2")) return "avx2";
+#endif
+  return "default";
+}
+
+}  // namespace fastgan

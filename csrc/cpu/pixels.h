@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+
+// Rows of an N C H W image of any dtype and strides, as plain float or double.
+namespace fastgan {
+
+enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64 };
+
+int64_t size_of(Dtype dtype);
+
+// A strided N 3 H W image; strides in elements.
+struct ImageView {
+  void* data = nullptr;
+  Dtype dtype = Dtype::kFloat32;
+  int64_t sizes[4] = {0, 0, 0, 0};
+  int64_t strides[4] = {0, 0, 0, 0};
+
+  void* at(int64_t image, int64_t channel, int64_t row, int64_t column) const {
+    const int64_t offset = image * strides[0] + channel * strides[1] + row * strides[2] + column * strides[3];
+    return static_cast<char*>(data) + offset * size_of(dtype);
+  }
+};
+
+// Returns `count` elements starting at `source`, `stride` apart: `source` itself where they already lie as needed,
+// otherwise `buffer`, filled.
+const float* load(const void* source, Dtype dtype, int64_t stride, int64_t count, float* buffer);
+const double* load(const void* source, Dtype dtype, int64_t stride, int64_t count, double* buffer);
+
+// Where `count` results may be written: the target itself, or `buffer`, which `store` then brings to the target.
+float* target_of(void* target, Dtype dtype, int64_t stride, float* buffer);
+double* target_of(void* target, Dtype dtype, int64_t stride, double* buffer);
+void store(const float* values, void* target, Dtype dtype, int64_t stride, int64_t count);
+void store(const double* values, void* target, Dtype dtype, int64_t stride, int64_t count);
+
+}  // namespace fastgan

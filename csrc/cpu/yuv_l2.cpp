@@ -1,0 +1,64 @@
+#include "../ops.h"
+#include "scale.h"
+#include "yuv_l2_sweep.h"
+
+namespace fastgan {
+namespace {
+
+// Enough blocks for a thread to be worth waking: each is a few microseconds.
+constexpr int64_t kGrainBlocks = 4;
+constexpr int64_t kGrainElements = 1 << 15;
+
+double number_in(const Tensor& scalar) {
+  double number;
+  return *load(scalar.data_ptr(), dtype_of(scalar.scalar_type()), 1, 1, &number);
+}
+
+Tensor new_empty(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
+  return torch::stable::new_empty(like, sizes, dtype);
+}
+
+// Dense tensors of equal strides, element by element in memory order.
+void scale_into(const Tensor& target, const Tensor& source, double factor) {
+  const Dtype from = dtype_of(source.scalar_type()), to = dtype_of(target.scalar_type());
+  const char* input = static_cast<const char*>(source.data_ptr());
+  char* output = static_cast<char*>(target.data_ptr());
+  torch::stable::parallel_for(0, source.numel(), kGrainElements, [&](int64_t begin, int64_t end) {
+    scale(input + begin * size_of(from), from, factor, output + begin * size_of(to), to, end - begin);
+  });
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
+    const Tensor& x, const Tensor& y, const Tensor& edge_gain, double scale_y, double scale_u, double scale_v,
+    std::optional<ScalarType> direction_dtype) {
+  const bool wide = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
+  const ScalarType result_dtype = wide ? ScalarType::Double : ScalarType::Float;
+  Tensor direction = direction_dtype ? empty_like(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
+  const double scales[3] = {scale_y, scale_u, scale_v};
+  YuvL2Sweep sweep(
+      image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(), number_in(edge_gain), scales);
+  torch::stable::parallel_for(0, sweep.blocks(), kGrainBlocks, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) sweep.run(block);
+  });
+  double means[3];
+  sweep.channel_means(means);
+  const double loss = scale_y * means[0] + scale_u * means[1] + scale_v * means[2];
+  Tensor loss_tensor = new_empty(x, {}, result_dtype), channels = new_empty(x, {3}, result_dtype);
+  store(&loss, loss_tensor.data_ptr(), dtype_of(result_dtype), 1, 1);
+  store(means, channels.data_ptr(), dtype_of(result_dtype), 1, 3);
+  return {loss_tensor, channels, direction};
+}
+
+Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, double factor, ScalarType dtype) {
+  Tensor grad = empty_like(direction, dtype);
+  scale_into(grad, direction, factor * number_in(grad_loss));
+  return grad;
+}
+
+void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, double factor) {
+  scale_into(direction, direction, factor * number_in(grad_loss));
+}
+
+}  // namespace fastgan

@@ -1,0 +1,44 @@
+// What `fastgan info` says about the CUDA library: which architectures it was built for, and which of them the present
+// device really runs ("no kernel image is available" is found here, not in the middle of a training run).
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "../stable_cuda.h"
+
+namespace fastgan {
+namespace {
+
+__global__ void write_architecture(int* result) {
+#ifdef __CUDA_ARCH__
+  *result = __CUDA_ARCH__ / 10;
+#endif
+}
+
+std::string cuda_architectures() { return FASTGAN_CUDA_ARCHITECTURES; }
+
+// The architecture, as in sm_90 -> 90, of the machine code that runs on this tensor's device.
+Tensor cuda_running_architecture(const Tensor& on_device) {
+  const torch::stable::accelerator::DeviceGuard guard(on_device.get_device_index());
+  const std::vector<int64_t> scalar;
+  Tensor result = torch::stable::new_empty(on_device, scalar, ScalarType::Int);
+  write_architecture<<<1, 1, 0, current_cuda_stream(on_device)>>>(static_cast<int*>(result.data_ptr()));
+  check_launch("write_architecture");
+  return result;
+}
+
+}  // namespace
+}  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) {
+  library.def("cuda_architectures() -> str");
+  library.def("cuda_running_architecture(Tensor on_device) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CompositeExplicitAutograd, library) {
+  library.impl("cuda_architectures", TORCH_BOX(&fastgan::cuda_architectures));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, library) {
+  library.impl("cuda_running_architecture", TORCH_BOX(&fastgan::cuda_running_architecture));
+}

@@ -1,0 +1,11 @@
+#pragma once
+
+// Arithmetic in csrc/math/ knows nothing of torch and is compiled three times: into the CPU kernels, into the CUDA
+// kernels, and into the module that pytest checks. This macro is all that differs.
+#if defined(__CUDACC__)
+#define FASTGAN_HOST_DEVICE __host__ __device__ __forceinline__
+#elif defined(_MSC_VER)
+#define FASTGAN_HOST_DEVICE __forceinline
+#else
+#define FASTGAN_HOST_DEVICE __attribute__((always_inline)) inline
+#endif

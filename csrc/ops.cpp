@@ -1,0 +1,25 @@
+#include "ops.h"
+
+#include "cpu/clones.h"
+
+// Schemas stand in fastgan/ops/<name>.py beside the op's fake and its gradient formulas, so that a pure-Python install
+// and the Triton kernels have them too; here the CPU kernels are attached to them.
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("yuv_l2", TORCH_BOX(&fastgan::yuv_l2_cpu));
+  library.impl("yuv_l2_backward", TORCH_BOX(&fastgan::yuv_l2_backward_cpu));
+  library.impl("yuv_l2_backward_", TORCH_BOX(&fastgan::yuv_l2_backward_cpu_));
+}
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) {
+  library.def("cpu_capability() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CompositeExplicitAutograd, library) {
+  library.impl("cpu_capability", TORCH_BOX(&fastgan::cpu_capability_name));
+}
+
+namespace fastgan {
+
+std::string cpu_capability_name() { return cpu_capability(); }
+
+}  // namespace fastgan

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "stable.h"
+
+// Every CPU kernel that csrc/ops.cpp registers. What each computes is told once, in fastgan/ops/<name>.py.
+namespace fastgan {
+
+std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
+    const Tensor& x, const Tensor& y, const Tensor& edge_gain, double scale_y, double scale_u, double scale_v,
+    std::optional<ScalarType> direction_dtype);
+
+Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, double factor, ScalarType dtype);
+
+void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, double factor);
+
+std::string cpu_capability_name();
+
+}  // namespace fastgan

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <optional>
+
+#include "cpu/pixels.h"
+
+// The little that the kernels need from PyTorch beyond torch/csrc/stable. Only the stable ABI is used, so that one
+// binary serves every torch >= 2.10: never include torch/extension.h or ATen here.
+namespace fastgan {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline Dtype dtype_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half: return Dtype::kFloat16;
+    case ScalarType::BFloat16: return Dtype::kBFloat16;
+    case ScalarType::Float: return Dtype::kFloat32;
+    case ScalarType::Double: return Dtype::kFloat64;
+    default: STD_TORCH_CHECK(false, "fastgan kernels take float16, bfloat16, float32 and float64 tensors");
+  }
+}
+
+inline ImageView image_view(const Tensor& image) {
+  ImageView view;
+  view.data = image.data_ptr();
+  view.dtype = dtype_of(image.scalar_type());
+  for (int i = 0; i < 4; ++i) {
+    view.sizes[i] = image.size(i);
+    view.strides[i] = image.stride(i);
+  }
+  return view;
+}
+
+// aten::empty_like with a dtype, which torch::stable::empty_like cannot say; keeps the strides of a dense tensor.
+inline Tensor empty_like(const Tensor& like, ScalarType dtype) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 6> stack{
+      from(like),
+      from(std::optional<ScalarType>(dtype)),
+      from(std::optional<torch::headeronly::Layout>()),
+      from(std::optional<torch::stable::Device>()),
+      from(std::optional<bool>()),
+      from(std::optional<torch::headeronly::MemoryFormat>())};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+}  // namespace fastgan

@@ -1,0 +1,6 @@
+"""The ops behind `fastgan.losses`: checks, choice of implementation, autograd."""
+
+from fastgan.ops._dispatch import use
+from fastgan.ops.yuv_l2 import yuv_l2
+
+__all__ = ["use", "yuv_l2"]

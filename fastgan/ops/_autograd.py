@@ -1,0 +1,55 @@
+"""How ops are given their gradients, and what a formula may know about the pass it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from fastgan.ops import _library
+
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+
+
+def differentiable(name: str, setup_context: Callable, backward: Callable) -> Callable:
+    """Registers the gradient of `fastgan::<name>` and returns the op as a function to call.
+
+    The registration serves eager mode, `torch.compile` and export. Transforms of `torch.func` accept
+    only an `autograd.Function` with a separate `setup_context`, so under them the returned function
+    goes through one, with the same two formulas.
+    """
+    op = getattr(torch.ops.fastgan, name).default
+    torch.library.register_autograd(
+        f"fastgan::{name}", backward, setup_context=setup_context, lib=_library.LIBRARY
+    )
+    function = type(
+        f"{name}_function",
+        (torch.autograd.Function,),
+        {
+            "forward": staticmethod(lambda *arguments: op(*arguments)),
+            "setup_context": staticmethod(setup_context),
+            "backward": staticmethod(backward),
+        },
+    )
+
+    def call(*arguments):
+        return function.apply(*arguments) if _inside_functorch() else op(*arguments)
+
+    return call
+
+
+def saved_tensors_are_ours() -> bool:
+    """Whether this backward pass is the last that can see the tensors saved for it.
+
+    Then a formula may write its result into a saved tensor that nothing else refers to, and spare an
+    allocation the size of a gradient. True only for an eager ``backward()`` without ``retain_graph``
+    or ``create_graph``; AOTAutograd donates its buffers under the same condition. False where this
+    torch does not tell.
+    """
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or _keeps_graph is None:
+        return False
+    return not _keeps_graph() and not _inside_functorch()
+
+
+def _inside_functorch() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None

@@ -1,0 +1,44 @@
+"""Checks of arguments that several ops share. Each names the offending value."""
+
+from __future__ import annotations
+
+import torch
+
+
+def check_same_device(**tensors: torch.Tensor) -> None:
+    devices = {name: tensor.device for name, tensor in tensors.items()}
+    if len(set(devices.values())) > 1:
+        listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(f"all tensors must be on one device, got {listed}")
+
+
+def check_image(name: str, image: torch.Tensor) -> None:
+    """A floating-point N 3 H W tensor with at least one pixel."""
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(image).__name__}")
+    if not image.is_floating_point():
+        raise TypeError(
+            f"{name} must be a floating-point image in [0, 1], got {image.dtype}; "
+            "convert 8-bit images with image.float() / 255"
+        )
+    if image.dim() != 4 or image.shape[1] != 3:
+        raise ValueError(f"{name} must have shape (N, 3, H, W), got {tuple(image.shape)}")
+    if image.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(image.shape)}")
+
+
+def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A number as a 0-d tensor beside `like`; a 0-d tensor as it is, so that nothing synchronizes."""
+    if isinstance(value, torch.Tensor):
+        if value.dim() != 0 or not value.is_floating_point():
+            raise ValueError(
+                f"{name} must be a number or a 0-d floating-point tensor, "
+                f"got shape {tuple(value.shape)}, {value.dtype}"
+            )
+        if value.requires_grad:
+            raise ValueError(f"{name} is not differentiable, but requires grad: pass it detached")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or a 0-d tensor, got {type(value).__name__}")
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.full((), float(value), dtype=dtype, device=like.device)

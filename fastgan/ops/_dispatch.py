@@ -1,0 +1,129 @@
+"""Which implementation of an op serves a call, and why not a faster one.
+
+Three implementations exist: ``"native"`` (C++ on the CPU, CUDA C++ on the GPU), ``"triton"`` and
+``"reference"`` (plain PyTorch). An op has exactly one GPU kernel, so for each op and device at most one
+of the first two exists. A request comes from, in this order, the ``backend`` argument, the
+:func:`use` context, and the environment variable ``FASTGAN_BACKEND``. A request that cannot be served
+raises. Without a request the kernel is taken, and where there is none the reference, with one
+warning per op and reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+
+from fastgan.ops import _library
+
+BACKENDS = ("native", "triton", "reference")
+# float64 is for checking gradients, which is done on the CPU.
+KERNEL_DTYPES = {
+    "cpu": (torch.float32, torch.bfloat16, torch.float16, torch.float64),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
+
+_requested: ContextVar[str | None] = ContextVar("fastgan_backend", default=None)
+_warned: set[tuple[str, str]] = set()
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels that an op has: which backend on the CPU, which on the GPU."""
+
+    op: str
+    cpu: str | None = "native"
+    gpu: str | None = "triton"
+
+
+OPS: dict[str, Kernels] = {}
+
+
+def register(kernels: Kernels) -> None:
+    OPS[kernels.op] = kernels
+
+
+@contextlib.contextmanager
+def use(backend: str) -> Iterator[None]:
+    """Requests one implementation for all fastgan ops called inside, e.g. ``with use("reference"):``.
+
+    Raises:
+        ValueError: unknown backend. A call inside raises RuntimeError where the backend cannot serve it.
+    """
+    token = _requested.set(_known(backend, "backend"))
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = None) -> str:
+    """The backend that serves this call: ``"native"``, ``"triton"`` or ``"reference"``.
+
+    Raises:
+        ValueError: unknown backend, in the argument or in ``FASTGAN_BACKEND``.
+        RuntimeError: the requested backend cannot serve the call; says why.
+    """
+    device = tensors[0].device.type
+    dtypes = tuple(tensor.dtype for tensor in tensors)
+    request = _request(backend)
+    if request is not None:
+        reason = why_not(op, request, device, dtypes)
+        if reason is not None:
+            raise RuntimeError(f"{op}: backend {request!r} was requested, but {reason}")
+        return request
+    kernel = kernel_of(op, device)
+    reason = f"there is no kernel for device {device!r}"
+    if kernel is not None:
+        reason = why_not(op, kernel, device, dtypes)
+        if reason is None:
+            return kernel
+    _warn_once(op, reason)
+    return "reference"
+
+
+def kernel_of(op: str, device: str) -> str | None:
+    """The one kernel that the op has for this device type, built or not."""
+    return {"cpu": OPS[op].cpu, "cuda": OPS[op].gpu}.get(device)
+
+
+def why_not(op: str, backend: str, device: str, dtypes: tuple[torch.dtype, ...] = ()) -> str | None:
+    """None if `backend` can serve the op on this device type, else the reason why it cannot."""
+    if backend == "reference":
+        return None
+    if kernel_of(op, device) != backend:
+        return f"the op has no {backend} kernel for device {device!r}"
+    for dtype in dtypes:
+        if dtype not in KERNEL_DTYPES[device]:
+            return f"the kernel does not take {dtype}"
+    if backend == "triton":
+        return None if importlib.util.find_spec("triton") else "triton is not installed"
+    return _library.cpu_missing if device == "cpu" else _library.cuda_missing
+
+
+def _request(backend: str | None) -> str | None:
+    if backend is not None:
+        return _known(backend, "backend")
+    in_context = _requested.get()
+    if in_context is not None:
+        return in_context
+    in_environment = os.environ.get("FASTGAN_BACKEND")
+    return _known(in_environment, "FASTGAN_BACKEND") if in_environment else None
+
+
+def _known(backend: str, source: str) -> str:
+    if backend not in BACKENDS:
+        raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    return backend
+
+
+def _warn_once(op: str, reason: str | None) -> None:
+    if (op, str(reason)) not in _warned:
+        _warned.add((op, str(reason)))
+        warnings.warn(f"{op} runs its PyTorch reference: {reason}", RuntimeWarning, stacklevel=4)

@@ -1,0 +1,218 @@
+r"""YUV-weighted squared distance of two RGB images, with a gain towards the border.
+
+.. math::
+    d = M (x - y) (1 + g f), \qquad L = \sum_c s_c \, \operatorname{mean}_{n,h,w} d_c^2
+
+M converts RGB to YUV, f is 1 on the border and 0 from a quarter of the way in. The loss is a quadratic
+form of x - y, so its gradient is linear in x - y:
+
+.. math::
+    \frac{\partial L}{\partial x} = \frac{2}{NHW} D, \qquad D = M^T \operatorname{diag}(s) M (x - y) (1 + g f)^2
+
+One sweep over x and y gives the loss and D, the *direction*; the backward pass scales D. D is an output
+of the op like the loss, with its own derivative, so gradients of every order are exact: the derivative
+of D along v is D itself evaluated at x - y = v.
+
+D is saved without the factor 2 / (N H W): in float16 that factor would push it into the subnormals.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.ops._autograd import differentiable, saved_tensors_are_ours
+from fastgan.ops._checks import check_image, check_same_device, scalar_tensor
+from fastgan.reference import yuv_l2 as reference
+
+_dispatch.register(_dispatch.Kernels("yuv_l2", cpu="native", gpu="triton"))
+
+
+def yuv_l2(
+    x: Tensor,
+    y: Tensor,
+    yuv_scales: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    edge_gain: float | Tensor = 0.0,
+    *,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The loss and its per-channel means; see :func:`fastgan.losses.yuv_color_l2`."""
+    check_image("x", x)
+    check_image("y", y)
+    if x.shape != y.shape:
+        raise ValueError(
+            f"x and y must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    scales = _checked_scales(yuv_scales)
+    check_same_device(x=x, y=y)
+    gain = scalar_tensor("edge_gain", edge_gain, like=x)
+    check_same_device(x=x, edge_gain=gain)
+
+    if _dispatch.choose("yuv_l2", (x, y), backend) == "reference":
+        loss, channels = reference.yuv_l2(x, y, scales, gain)
+        return loss, channels.detach()
+    loss, channels, _ = _yuv_l2(x, y, gain, *scales, _direction_dtype(x, y))
+    return loss, channels
+
+
+def _checked_scales(yuv_scales: tuple[float, float, float]) -> tuple[float, float, float]:
+    scales = tuple(float(scale) for scale in yuv_scales)
+    if len(scales) != 3 or not all(math.isfinite(scale) for scale in scales):
+        raise ValueError(f"yuv_scales must be three finite numbers (Y, U, V), got {yuv_scales!r}")
+    return scales
+
+
+def _direction_dtype(x: Tensor, y: Tensor) -> torch.dtype | None:
+    """The dtype in which D is saved: that of the one gradient needed, None where none is."""
+    if not torch.is_grad_enabled() or not (x.requires_grad or y.requires_grad):
+        return None
+    if x.requires_grad and y.requires_grad:
+        return torch.promote_types(x.dtype, y.dtype)
+    return x.dtype if x.requires_grad else y.dtype
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define(
+    "yuv_l2(Tensor x, Tensor y, Tensor edge_gain, float scale_y, float scale_u, float scale_v, "
+    "ScalarType? direction_dtype) -> (Tensor loss, Tensor channels, Tensor direction)"
+)
+_library.define(
+    "yuv_l2_backward(Tensor direction, Tensor grad_loss, float factor, ScalarType dtype) -> Tensor"
+)
+# The same into the direction's own memory, for when nobody will ask for the direction again.
+_library.define(
+    "yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, float factor) -> ()"
+)
+
+
+@torch.library.impl(_library.LIBRARY, "yuv_l2", "CUDA")
+def _yuv_l2_triton(x, y, edge_gain, scale_y, scale_u, scale_v, direction_dtype):
+    from fastgan.kernels import yuv_l2 as kernel
+
+    return kernel.yuv_l2(x, y, edge_gain, (scale_y, scale_u, scale_v), direction_dtype)
+
+
+@torch.library.impl(_library.LIBRARY, "yuv_l2_backward", "CUDA")
+def _yuv_l2_backward_triton(direction, grad_loss, factor, dtype):
+    from fastgan.kernels import yuv_l2 as kernel
+
+    grad = torch.empty_like(direction, dtype=dtype)
+    kernel.yuv_l2_backward(direction, grad_loss, factor, out=grad)
+    return grad
+
+
+@torch.library.impl(_library.LIBRARY, "yuv_l2_backward_", "CUDA")
+def _yuv_l2_backward_triton_(direction, grad_loss, factor):
+    from fastgan.kernels import yuv_l2 as kernel
+
+    kernel.yuv_l2_backward(direction, grad_loss, factor, out=direction)
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::yuv_l2", lib=_library.LIBRARY)
+def _yuv_l2_fake(x, y, edge_gain, scale_y, scale_u, scale_v, direction_dtype):
+    wide = torch.float64 in (x.dtype, y.dtype)
+    dtype = torch.float64 if wide else torch.float32
+    loss, channels = x.new_empty((), dtype=dtype), x.new_empty(3, dtype=dtype)
+    if direction_dtype is None:
+        return loss, channels, x.new_empty(0, dtype=dtype)
+    return loss, channels, torch.empty_like(x, dtype=direction_dtype)
+
+
+@torch.library.register_fake("fastgan::yuv_l2_backward", lib=_library.LIBRARY)
+def _yuv_l2_backward_fake(direction, grad_loss, factor, dtype):
+    return torch.empty_like(direction, dtype=dtype)
+
+
+@torch.library.register_fake("fastgan::yuv_l2_backward_", lib=_library.LIBRARY)
+def _yuv_l2_backward_fake_(direction, grad_loss, factor):
+    return None
+
+
+# --- backward: d loss / d x = 2 / (N H W) D, and d D / d x is the linear map behind D -----------------
+
+
+def _save_for_yuv_l2(ctx, inputs, output):
+    x, y, edge_gain, *scales, direction_dtype = inputs
+    _, channels, direction = output
+    if direction_dtype is None:
+        raise RuntimeError("yuv_l2 needs a direction_dtype where a gradient may be asked for")
+    ctx.mark_non_differentiable(channels)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(direction, edge_gain)
+    ctx.scales = scales
+    ctx.dtypes = (x.dtype, y.dtype)
+    ctx.factor = 2.0 / (x.numel() // 3)
+
+
+def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
+    direction, edge_gain = ctx.saved_tensors
+    if grad_direction is None and _only_x_or_y_and_last_use(ctx):
+        sign = 1.0 if ctx.needs_input_grad[0] else -1.0
+        torch.ops.fastgan.yuv_l2_backward_(direction, grad_loss, sign * ctx.factor)
+        gradients = [direction if needed else None for needed in ctx.needs_input_grad[:2]]
+        return (*gradients, None, None, None, None, None)
+    gradients = [None, None]
+    for index, sign in ((0, 1.0), (1, -1.0)):
+        if not ctx.needs_input_grad[index]:
+            continue
+        dtype = ctx.dtypes[index]
+        parts = []
+        if grad_loss is not None:
+            parts.append(_yuv_l2_backward(direction, grad_loss, sign * ctx.factor, dtype))
+        if grad_direction is not None:
+            along = _direction_at(grad_direction, edge_gain, ctx.scales)
+            parts.append((sign * along).to(dtype))
+        gradients[index] = sum(parts[1:], start=parts[0]) if parts else None
+    return (*gradients, None, None, None, None, None)
+
+
+def _only_x_or_y_and_last_use(ctx) -> bool:
+    return ctx.needs_input_grad[0] != ctx.needs_input_grad[1] and saved_tensors_are_ours()
+
+
+def _direction_at(difference: Tensor, edge_gain: Tensor, scales: list[float]) -> Tensor:
+    """D at x - y = difference."""
+    zero = torch.zeros_like(difference)
+    return _yuv_l2(difference, zero, edge_gain, *scales, difference.dtype)[2]
+
+
+_yuv_l2 = differentiable("yuv_l2", _save_for_yuv_l2, _yuv_l2_gradients)
+
+
+# --- second order: the backward op is bilinear in D and the incoming gradient ---------------------------
+
+
+def _save_for_yuv_l2_backward(ctx, inputs, output):
+    direction, grad_loss, factor, _ = inputs
+    ctx.save_for_backward(direction, grad_loss)
+    ctx.factor = factor
+
+
+def _yuv_l2_backward_gradients(ctx, grad):
+    direction, grad_loss = ctx.saved_tensors
+    grad_of_direction = grad_of_grad_loss = None
+    if ctx.needs_input_grad[0]:
+        grad_of_direction = _yuv_l2_backward(
+            _dense(grad), grad_loss, ctx.factor, direction.dtype
+        )
+    if ctx.needs_input_grad[1]:
+        products = grad.to(grad_loss.dtype) * direction.to(grad_loss.dtype)
+        grad_of_grad_loss = ctx.factor * products.sum()
+    return grad_of_direction, grad_of_grad_loss, None, None
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor itself if it fills its memory without gaps or overlaps (as the op's inputs do)."""
+    return tensor if torch.empty_like(tensor).stride() == tensor.stride() else tensor.contiguous()
+
+
+_yuv_l2_backward = differentiable(
+    "yuv_l2_backward", _save_for_yuv_l2_backward, _yuv_l2_backward_gradients
+)

@@ -1,0 +1,1 @@
+"""Every op as plain PyTorch: the definition that kernels are compared with, and the fallback."""

@@ -1,0 +1,215 @@
+"""Triton kernels of `fastgan.ops.yuv_l2`, which tells what is computed.
+
+`sweep` reads x and y once and writes D (if asked) and three partial sums per program; `finish` adds the
+partial sums in a fixed order, so the same input gives the same bits. Two launches, no atomics.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# 1024 pixels x 6 loads and 3 stores keep enough bytes in flight per program; 4 warps give each thread 8
+# pixels, two 16-byte accesses per channel.
+BLOCK = 1024
+WARPS = 4
+
+
+@triton.jit
+def border_ramp(index, size):
+    """(1 - cos(4 pi p)) / 2 = sin(2 pi p)^2, with p = distance to the nearer border / size, up to p = 1/4.
+
+    The sine's argument stays below pi / 2, where eight terms of its series are exact to float32;
+    tl.sin would bring its range reduction along, ten times the code of the rest.
+    """
+    position = tl.minimum(index, size - 1 - index).to(tl.float32) / size
+    angle = 6.283185307179586 * tl.minimum(position, 0.25)
+    square = angle * angle
+    series = 1.0 - square * (1 / 210.0) * (1.0 - square * (1 / 272.0))
+    series = 1.0 - square * (1 / 110.0) * (1.0 - square * (1 / 156.0) * series)
+    series = 1.0 - square * (1 / 42.0) * (1.0 - square * (1 / 72.0) * series)
+    sine = angle * (1.0 - square * (1 / 6.0) * (1.0 - square * (1 / 20.0) * series))
+    return sine * sine
+
+
+@triton.jit
+def sweep(
+    x,  # N 3 H W, any strides
+    y,  # N 3 H W, any strides
+    direction,  # N 3 H W, any strides; not touched unless HAS_DIRECTION
+    partial_sums,  # [programs, 3] float32
+    edge_gain,  # 0-d
+    scale_y,
+    scale_u,
+    scale_v,
+    height,
+    width,
+    pixels,  # N * H * W
+    x_stride_n,
+    x_stride_c,
+    x_stride_h,
+    x_stride_w,
+    y_stride_n,
+    y_stride_c,
+    y_stride_h,
+    y_stride_w,
+    d_stride_n,
+    d_stride_c,
+    d_stride_h,
+    d_stride_w,
+    HAS_DIRECTION: tl.constexpr,
+    INDEX: tl.constexpr,  # tl.int32 while N * H * W allows: 64-bit division is slow
+    BLOCK: tl.constexpr,
+):
+    program = tl.program_id(0)
+    pixel = program.to(INDEX) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    column = pixel % width
+    row = (pixel // width) % height
+    image = (pixel // width // height).to(tl.int64)
+    row64, column64 = row.to(tl.int64), column.to(tl.int64)
+    x += image * x_stride_n + row64 * x_stride_h + column64 * x_stride_w
+    y += image * y_stride_n + row64 * y_stride_h + column64 * y_stride_w
+
+    red = tl.load(x, inside, 0.0).to(tl.float32) - tl.load(y, inside, 0.0).to(tl.float32)
+    green = tl.load(x + x_stride_c, inside, 0.0).to(tl.float32)
+    green -= tl.load(y + y_stride_c, inside, 0.0).to(tl.float32)
+    blue = tl.load(x + 2 * x_stride_c, inside, 0.0).to(tl.float32)
+    blue -= tl.load(y + 2 * y_stride_c, inside, 0.0).to(tl.float32)
+
+    ramps = border_ramp(row, height) * border_ramp(column, width)
+    weight = 1.0 + tl.load(edge_gain).to(tl.float32) * (1.0 - ramps)
+
+    squared = weight * weight
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    chroma_u = -0.14713 * red - 0.28886 * green + 0.436 * blue
+    chroma_v = 0.615 * red - 0.51499 * green - 0.10001 * blue
+    partial_sums += program * 3
+    tl.store(partial_sums, tl.sum(squared * luma * luma))
+    tl.store(partial_sums + 1, tl.sum(squared * chroma_u * chroma_u))
+    tl.store(partial_sums + 2, tl.sum(squared * chroma_v * chroma_v))
+
+    if HAS_DIRECTION:
+        luma *= scale_y * squared
+        chroma_u *= scale_u * squared
+        chroma_v *= scale_v * squared
+        direction += image * d_stride_n + row64 * d_stride_h + column64 * d_stride_w
+        dtype = direction.dtype.element_ty
+        red = 0.299 * luma - 0.14713 * chroma_u + 0.615 * chroma_v
+        green = 0.587 * luma - 0.28886 * chroma_u - 0.51499 * chroma_v
+        blue = 0.114 * luma + 0.436 * chroma_u - 0.10001 * chroma_v
+        tl.store(direction, red.to(dtype), inside)
+        tl.store(direction + d_stride_c, green.to(dtype), inside)
+        tl.store(direction + 2 * d_stride_c, blue.to(dtype), inside)
+
+
+@triton.jit
+def finish(
+    partial_sums,  # [programs, 3] float32
+    channels,  # [3] float32
+    loss,  # 0-d float32
+    scale_y,
+    scale_u,
+    scale_v,
+    programs,
+    pixels,
+    BLOCK: tl.constexpr,
+):
+    lane = tl.arange(0, BLOCK)
+    sum_y = tl.zeros([BLOCK], tl.float64)
+    sum_u = tl.zeros([BLOCK], tl.float64)
+    sum_v = tl.zeros([BLOCK], tl.float64)
+    for begin in range(0, programs, BLOCK):
+        place = partial_sums + (begin + lane) * 3
+        inside = begin + lane < programs
+        sum_y += tl.load(place, inside, 0.0).to(tl.float64)
+        sum_u += tl.load(place + 1, inside, 0.0).to(tl.float64)
+        sum_v += tl.load(place + 2, inside, 0.0).to(tl.float64)
+    mean_y = (tl.sum(sum_y) / pixels).to(tl.float32)
+    mean_u = (tl.sum(sum_u) / pixels).to(tl.float32)
+    mean_v = (tl.sum(sum_v) / pixels).to(tl.float32)
+    tl.store(channels, mean_y)
+    tl.store(channels + 1, mean_u)
+    tl.store(channels + 2, mean_v)
+    tl.store(loss, scale_y * mean_y + scale_u * mean_u + scale_v * mean_v)
+
+
+@triton.jit
+def scale(
+    source,  # `count` elements in memory order
+    target,  # as source; may be source itself
+    grad_loss,  # 0-d
+    factor,
+    count,
+    INDEX: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    element = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
+    inside = element < count
+    values = tl.load(source + element, inside, 0.0).to(tl.float32)
+    values *= factor * tl.load(grad_loss).to(tl.float32)
+    tl.store(target + element, values.to(target.dtype.element_ty), inside)
+
+
+def yuv_l2(
+    x: Tensor,
+    y: Tensor,
+    edge_gain: Tensor,
+    scales: tuple[float, float, float],
+    direction_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss 0-d, channels (3,), direction like x or empty), all on x's device and current stream."""
+    batch, _, height, width = x.shape
+    pixels = batch * height * width
+    programs = triton.cdiv(pixels, BLOCK)
+    loss, channels = x.new_empty((), dtype=torch.float32), x.new_empty(3, dtype=torch.float32)
+    partial_sums = x.new_empty((programs, 3), dtype=torch.float32)
+    if direction_dtype is None:
+        direction, strides = x.new_empty(0, dtype=torch.float32), (0, 0, 0, 0)
+    else:
+        direction = torch.empty_like(x, dtype=direction_dtype)
+        strides = direction.stride()
+    with torch.cuda.device_of(x):
+        sweep[(programs,)](
+            x,
+            y,
+            direction,
+            partial_sums,
+            edge_gain,
+            *scales,
+            height,
+            width,
+            pixels,
+            *x.stride(),
+            *y.stride(),
+            *strides,
+            HAS_DIRECTION=direction_dtype is not None,
+            INDEX=_index_type(pixels),
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
+        finish[(1,)](partial_sums, channels, loss, *scales, programs, pixels, BLOCK=BLOCK)
+    return loss, channels, direction
+
+
+def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, factor: float, *, out: Tensor) -> None:
+    """out = factor * grad_loss * direction, for dense tensors of equal strides."""
+    count = direction.numel()
+    with torch.cuda.device_of(direction):
+        scale[(triton.cdiv(count, BLOCK),)](
+            direction,
+            out,
+            grad_loss,
+            factor,
+            count,
+            INDEX=_index_type(count),
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
+
+
+def _index_type(count: int) -> tl.dtype:
+    """int32 as long as the last program's indices fit in it."""
+    return tl.int32 if count + BLOCK < 2**31 else tl.int64
