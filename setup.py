@@ -97,7 +97,7 @@ setup(
     packages=[
         "fastgan", "fastgan.augment", "fastgan.kernels", "fastgan.losses", "fastgan.models",
         "fastgan.ops", "fastgan.optim", "fastgan.recipes", "fastgan.reference", "fastgan.training",
-        "fastgan.bench",
+        "fastgan.bench", "fastgan.bench.ops",
     ],  # fmt: skip
     package_dir={"fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"},
     ext_modules=[Extension("fastgan._C", sources=[], py_limited_api=True)] if BUILD == "native" else [],

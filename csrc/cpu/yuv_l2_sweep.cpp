@@ -9,7 +9,7 @@ namespace fastgan {
 namespace {
 
 // A chunk's nine channel rows stay in the first-level cache, and 256 terms are few enough to add in float32.
-constexpr int64_t kChunk = 256;
+constexpr int64_t kChunk = 1024;
 // Pixels per block: a few microseconds of work, so that threads balance and the partial sums stay few.
 constexpr int64_t kBlockPixels = 8192;
 

@@ -1,0 +1,1 @@
+"""Benchmarks of every op against its peers; installed and always imported as `fastgan.bench`."""

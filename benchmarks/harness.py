@@ -1,0 +1,81 @@
+"""What the benchmarks share: the machine's copy bandwidth, memory above the baseline, and the table.
+
+A benchmark is one `setup(provider, size)` in `benchmarks/ops/bench_<op>.py`. pytest-benchmark times the
+providers side by side in one run; each row also carries the bytes saved for backward, the peak of extra
+memory, and the floor: the bytes that must move divided by the copy bandwidth measured in the same run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def copy_bandwidth(device: str, repeats: int = 30) -> float:
+    """Bytes per second, read plus written, of the fastest half of large copies on all cores."""
+    elements = (64 if device == "cpu" else 512) * 2**20
+    source, target = torch.rand(2, elements, device=device)
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        begin = time.perf_counter()
+        target.copy_(source)
+        synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return 2 * 4 * elements / statistics.median(sorted(times)[: repeats // 2])
+
+
+def saved_bytes(forward: Callable[[], Tensor], inputs: tuple[Tensor, ...]) -> int:
+    """Bytes that autograd keeps for backward, beyond the inputs themselves, each storage once."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = forward()
+    del loss
+    return sum(storages.values())
+
+
+def peak_bytes(run: Callable[[], object], device: str) -> int:
+    """The most memory above the baseline that tensors take while `run` runs."""
+    run()  # compile and warm up
+    if device == "cuda":
+        torch.cuda.synchronize()
+        baseline = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - baseline
+    return _peak_of_allocations(_allocations(run))
+
+
+def _allocations(run: Callable[[], object]) -> Iterator[int]:
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            yield event.nbytes()
+
+
+def _peak_of_allocations(sizes: Iterator[int]) -> int:
+    current = peak = 0
+    for size in sizes:
+        current += size
+        peak = max(peak, current)
+    return peak

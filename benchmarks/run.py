@@ -1,0 +1,123 @@
+"""`fastgan bench [op]`: runs the benchmarks, prints one table, writes one JSON of rows."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+import fastgan
+
+FOLDER = Path(__file__).parent
+
+
+def main(arguments: list[str]) -> int:
+    known = sorted(path.stem.removeprefix("bench_") for path in (FOLDER / "ops").glob("bench_*.py"))
+    parser = argparse.ArgumentParser(
+        prog="fastgan bench", description="Times every op against its peers, in one run."
+    )
+    parser.add_argument("op", nargs="?", choices=known, help="default: all")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--output", type=Path, help="folder for <device name>.json")
+    options = parser.parse_args(arguments)
+
+    files = [str(FOLDER / "ops" / f"bench_{op}.py") for op in ([options.op] if options.op else known)]
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "report.json"
+        command = [
+            sys.executable, "-m", "pytest", *files, f"--device={options.device}", "-q", "--no-header",
+            f"--rootdir={FOLDER}", "--import-mode=importlib", "-p", "no:cacheprovider",
+            "--benchmark-disable-gc", "--benchmark-columns=median", "--benchmark-quiet",
+            f"--benchmark-json={report}", "-o", "python_files=bench_*.py", "-o", "addopts=",
+        ]  # fmt: skip
+        finished = subprocess.run(command, capture_output=True, text=True)
+        if finished.returncode != 0:
+            print(finished.stdout + finished.stderr)
+            return finished.returncode
+        rows = [_row(entry) for entry in json.loads(report.read_text())["benchmarks"]]
+    result = {**_machine(options.device), "rows": rows}
+    print(table(result))
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        name = "".join(c if c.isalnum() else "-" for c in result["device"].lower()).strip("-")
+        path = options.output / f"{name}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"\nwritten to {path}")
+    return 0
+
+
+def _row(entry: dict) -> dict:
+    seconds = sorted(entry["stats"]["data"])
+    quantiles = statistics.quantiles(seconds, n=5)
+    return {
+        **entry["extra_info"],
+        "median_s": statistics.median(seconds),
+        "p20_s": quantiles[0],
+        "p80_s": quantiles[3],
+    }
+
+
+def _machine(device: str) -> dict:
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        name = f"{_cpu_model()} {torch.get_num_threads()} cores"
+    return {
+        "device": name,
+        "date": datetime.date.today().isoformat(),
+        "fastgan": fastgan.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def table(result: dict) -> str:
+    """The rows as text: milliseconds, how many times fastgan is faster, times the floor, megabytes."""
+    lines = [
+        f"{result['device']}, torch {result['torch']}, fastgan {result['fastgan']} ({result['commit']}), "
+        f"copy {result['rows'][0]['copy_gb_per_s']:.0f} GB/s",
+        f"{'op':<8} {'mode':<8} {'size':<14} {'provider':<20} {'median ms':>9} {'20%':>8} {'80%':>8} "
+        f"{'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8}",
+    ]
+    for row in result["rows"]:
+        ours = next(
+            other["median_s"]
+            for other in result["rows"]
+            if other["provider"] == "fastgan"
+            and all(other[key] == row[key] for key in ("op", "mode", "size"))
+        )
+        saved = "" if row["saved_bytes"] is None else f"{row['saved_bytes'] / 1e6:.1f}"
+        faster = "" if row["provider"] == "fastgan" else f"{row['median_s'] / ours:.1f}x"
+        lines.append(
+            f"{row['op']:<8} {row['mode']:<8} {row['size']:<14} {row['provider']:<20} "
+            f"{row['median_s'] * 1e3:>9.3f} {row['p20_s'] * 1e3:>8.3f} {row['p80_s'] * 1e3:>8.3f} "
+            f"{faster:>11} {row['median_s'] / row['floor_s']:>8.2f} {saved:>9} "
+            f"{row['peak_bytes'] / 1e6:>8.1f}"
+        )
+    return "\n".join(lines)

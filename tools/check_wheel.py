@@ -1,0 +1,58 @@
+"""`make wheel`: builds sdist and wheel, and runs the one wheel beside two versions of torch.
+
+The wheel is built from the unpacked sdist, so a file missing there is found. Each torch version gets a
+fresh virtual environment under build/; the smoke test runs outside the repository.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TORCH_VERSIONS = ("torch==2.13.0", "torch")  # an older one and the newest
+
+SMOKE_TEST = """
+import torch, fastgan
+from fastgan.losses import yuv_color_l2
+from fastgan.info import describe
+
+x, y = torch.rand(2, 2, 3, 40, 50)
+x.requires_grad_()
+(gradient,) = torch.autograd.grad(yuv_color_l2(x, y, edge_gain=10.0, backend="native"), x)
+(expected,) = torch.autograd.grad(yuv_color_l2(x, y, edge_gain=10.0, backend="reference"), x)
+torch.testing.assert_close(gradient, expected)
+import fastgan.kernels, fastgan.recipes, fastgan.bench
+print(describe())
+"""
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> None:
+    print("+", *command, flush=True)
+    subprocess.run([str(part) for part in command], cwd=cwd, check=True)
+
+
+def main() -> None:
+    dist = ROOT / "dist"
+    for stale in dist.glob("fastgan-*"):
+        stale.unlink()
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist)
+    (wheel,) = dist.glob("fastgan-*.whl")
+    if "cp310-abi3" not in wheel.name:
+        raise SystemExit(f"{wheel.name} is not tagged cp310-abi3")
+    for torch_version in TORCH_VERSIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            environment = Path(folder) / "a venv with spaces"
+            venv.create(environment, with_pip=True)
+            python = environment / "bin" / "python"
+            run(python, "-m", "pip", "install", "--quiet", torch_version, "numpy")
+            run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
+            run(python, "-c", SMOKE_TEST, cwd=Path(folder))
+            print(f"{wheel.name} works beside {torch_version}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
