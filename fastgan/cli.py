@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     commands = {
         "info": _info,
+        "train": _train,
         "bench": _bench,
     }
     if command not in commands:
@@ -41,6 +42,32 @@ def _info(arguments: list[str]) -> int:
     from fastgan.info import describe
 
     print(describe())
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    from fastgan.recipes import RECIPES, load_recipe
+
+    if not arguments or arguments[0] not in RECIPES:
+        found = f"got {arguments[0]!r}" if arguments else "none given"
+        print(f"fastgan train: name one of the recipes: {', '.join(RECIPES)} ({found})", file=sys.stderr)
+        return 2
+    from fastgan.training.config import parse_config
+    from fastgan.training.loop import Interrupted, train
+
+    recipe = load_recipe(arguments[0])
+    try:
+        config = parse_config(
+            recipe.config_class, recipe.presets, arguments[1:], f"fastgan train {recipe.name}"
+        )
+        folder = train(recipe, config)
+    except Interrupted as stopped:
+        print(f"fastgan: {stopped}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"fastgan: error: {error}", file=sys.stderr)
+        return 1
+    print(f"results in {folder}")
     return 0
 
 

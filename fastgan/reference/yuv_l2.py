@@ -42,5 +42,6 @@ def yuv_l2(
     falloff = edge_falloff(x.shape[2], x.shape[3], dtype=dtype, device=x.device)
     difference = difference * (1 + edge_gain.to(dtype) * falloff)
     channels = difference.square().mean(dim=(0, 2, 3))
-    scales = torch.tensor(yuv_scales, dtype=dtype, device=x.device)
-    return (scales * channels).sum(), channels
+    scale_y, scale_u, scale_v = yuv_scales
+    loss = scale_y * channels[0] + scale_u * channels[1] + scale_v * channels[2]
+    return loss, channels

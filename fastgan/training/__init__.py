@@ -1,0 +1,1 @@
+"""The loop that all recipes share: devices, data, logging, checkpoints, resume, report."""

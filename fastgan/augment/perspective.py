@@ -1,0 +1,96 @@
+"""StegaStamp's perspective jitter: the encoder works on a warped image, the result is warped back.
+
+Nothing here waits for the device: corners are drawn there, and homographies solved there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.reference.perspective_warp import perspective_warp
+
+BORDERS = ("no_edge", "black", "white", "random", "randomrgb", "image")
+
+
+def random_perspective(
+    batch: int,
+    height: int,
+    width: int,
+    displacement: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Homographies that move each corner by up to `displacement` pixels along each axis.
+
+    Returns:
+        (warp, unwarp), each (batch, 3, 3) float32 on the generator's device, for
+        :func:`fastgan.reference.perspective_warp.perspective_warp`; one is the other's inverse.
+    """
+    device = generator.device
+    corners = torch.zeros(4, 2, dtype=torch.float64, device=device)
+    corners[1:3, 0] = width  # clockwise from the top left; filled in place, a copy would synchronize
+    corners[2:, 1] = height
+    jitter = torch.rand(batch, 4, 2, generator=generator, device=device, dtype=torch.float64)
+    moved = corners + (2 * jitter - 1) * displacement
+    unwarp = _homography(corners.expand(batch, -1, -1), moved)
+    warp = torch.linalg.inv_ex(unwarp).inverse
+    return (warp / warp[:, 2:, 2:]).float(), unwarp.float()
+
+
+def _homography(source: Tensor, target: Tensor) -> Tensor:
+    """The homographies (N, 3, 3) that take four points (N, 4, 2) to four others."""
+    x, y = source.unbind(-1)
+    u, v = target.unbind(-1)
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    rows_u = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], dim=-1)
+    rows_v = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], dim=-1)
+    system = torch.cat([rows_u, rows_v], dim=1)
+    right = torch.cat([u, v], dim=1).unsqueeze(-1)
+    solution = torch.linalg.solve_ex(system, right).result.squeeze(-1)
+    return torch.cat([solution, one[:, :1]], dim=1).unflatten(1, (3, 3))
+
+
+def warp_for_encoder(image: Tensor, warp: Tensor) -> Tensor:
+    """The warped image, with the unwarped one where the warp looks outside."""
+    mask = perspective_warp(torch.ones_like(image[:, :1]), warp)
+    return perspective_warp(image, warp) + (1 - mask) * image
+
+
+def place_encoded(
+    image: Tensor,
+    input_warped: Tensor,
+    residual_warped: Tensor,
+    unwarp: Tensor,
+    borders: str,
+    generator: torch.Generator,
+) -> Tensor:
+    """Brings the encoded image back to the input's geometry, and fills the border that opens up.
+
+    Args:
+        image: the input, N 3 H W.
+        input_warped: the input as the encoder saw it.
+        residual_warped: the encoder's residual, in the same geometry.
+        unwarp: N 3 3, from :func:`random_perspective`.
+        borders: "no_edge" (only the residual is warped back and added to the input: no border),
+            "black", "white", "random" (one grey value), "randomrgb" (one colour), or "image" (the
+            batch's neighbouring input).
+        generator: draws the random fill.
+
+    Raises:
+        ValueError: unknown `borders`.
+    """
+    if borders not in BORDERS:
+        raise ValueError(f"borders must be one of {', '.join(BORDERS)}, got {borders!r}")
+    if borders == "no_edge":
+        return image + perspective_warp(residual_warped, unwarp)
+    encoded = perspective_warp(input_warped + residual_warped, unwarp)
+    if borders == "black":
+        return encoded
+    outside = 1 - perspective_warp(torch.ones_like(image[:, :1]), unwarp)
+    if borders == "white":
+        return encoded + outside
+    if borders == "image":
+        return encoded + outside * image.roll(1, dims=0)
+    channels = 3 if borders == "randomrgb" else 1
+    fill = torch.rand(1, channels, 1, 1, generator=generator, device=image.device)
+    return encoded + outside * fill

@@ -1,0 +1,331 @@
+"""StegaStamp: an encoder hides bits in a photograph, a decoder finds them after print, camera and codec.
+
+Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in Physical Photographs", CVPR 2020. Each step:
+the encoder stamps a warped photograph, the stamped one is warped back and distorted, the decoder reads
+the bits; image losses and a critic keep the stamp invisible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import record_function
+
+from fastgan.augment import Distortions, place_encoded, random_perspective, warp_for_encoder
+from fastgan.losses import LPIPS, AdversarialLoss, gradient_penalty, r1_penalty, yuv_color_l2
+from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
+from fastgan.optim import RMSprop
+from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
+from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
+from fastgan.training.data import ImageFolder, batches, find_images
+from fastgan.training.ramps import ramp
+from fastgan.training.recipe import Recipe, Terms
+from fastgan.training.runtime import Runtime
+
+STUCK_STEP, STUCK_BIT_ACC = 3000, 0.55
+
+
+class StegaStamp(Recipe):
+    name = "stegastamp"
+    config_class = StegaStampConfig
+    presets = PRESETS
+    averaged_networks = ("encoder", "decoder")
+    console = ("secret_loss", "bit_acc", "str_acc", "image_loss", "D_real", "D_fake", "images_per_second")
+    config: StegaStampConfig
+
+    def __init__(self, config: StegaStampConfig, runtime: Runtime) -> None:
+        super().__init__(config, runtime)
+        size, device = config.image_size, runtime.device
+        train_files, val_files = split_files(config)
+        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed)
+        self.val_images = ImageFolder(val_files, (size, size), config.crop, seed=0)
+        self.encoder = StegaStampEncoder(config.secret_size, size).to(device)
+        self.decoder = StegaStampDecoder(config.secret_size, size).to(device)
+        self.discriminator = StegaStampDiscriminator(
+            config.d_channels, config.d_activation, config.d_spectral_norm
+        ).to(device)
+        self.networks = {
+            "encoder": self.encoder, "decoder": self.decoder, "discriminator": self.discriminator
+        }  # fmt: skip
+        stamping = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.optimizers = {
+            "generator": torch.optim.Adam(stamping, lr=config.lr),
+            "discriminator": discriminator_optimizer(config, self.discriminator),
+        }
+        self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)  # type: ignore[arg-type]
+        names = {field.name for field in dataclasses.fields(Distortions)} & set(vars(config))
+        self.distortions = Distortions(
+            **{name: getattr(config, name) for name in names},
+            blur_probabilities=(config.blur_gaussian, config.blur_line),
+        )
+        self.lpips: nn.Module | None = None
+        if config.lpips_loss_scale > 0:
+            self.lpips = LPIPS("alex").to(device)
+        elif runtime.is_main:
+            with contextlib.suppress(FileNotFoundError):
+                self.lpips = LPIPS("alex").to(device)
+            if self.lpips is None:
+                warnings.warn("LPIPS is left out: its weights are not installed", stacklevel=2)
+
+    def batches(self, start_step: int) -> Iterator[Tensor]:
+        return batches(
+            self.train_images,
+            self.config.batch_size,
+            start_step=start_step,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            workers=self.config.workers,
+            device=self.runtime.device,
+        )
+
+    # --- one step -----------------------------------------------------------------------------------------
+
+    def train_step(self, image: Tensor, step: int, generator: torch.Generator) -> Terms:
+        self._set_learning_rate(step)
+        # The phase that the original calls no_im_loss: the decoder learns to read before anything hides.
+        secret_only = step < self.state.get("image_losses_from", self.config.no_im_loss_steps)
+        with record_function("generator_step"):
+            terms, real, fake = self.generator_step(image, step, secret_only, generator)
+        if self.config.no_gan:
+            return terms
+        with record_function("discriminator_step"):
+            if secret_only:
+                return terms | self.discriminator_scores(real, fake)
+            for _ in range(self.config.n_critic - 1):
+                fresh = self.stamp(image, step, generator)
+                self.discriminator_step(*self.seen_by_discriminator(image, *fresh), generator)
+            return terms | self.discriminator_step(real, fake, generator)
+
+    def stamp(
+        self, image: Tensor, step: int, generator: torch.Generator, secret: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(input_warped, encoded_warped, encoded): warp, hide a secret, warp back."""
+        config = self.config
+        height, width = image.shape[2:]
+        if secret is None:
+            secret = self.random_secret(image.shape[0], generator)
+        shift = torch.rand((), generator=generator, device=image.device, dtype=torch.float64)
+        largest = ramp(step, config.rnd_trans_ramp) * config.rnd_trans * width
+        warp, unwarp = random_perspective(
+            image.shape[0], height, width, (shift * largest).floor(), generator
+        )
+        input_warped = warp_for_encoder(image, warp)
+        with self.runtime.autocast():
+            residual_warped = self.encoder(secret, input_warped).float()
+        encoded = place_encoded(
+            image, input_warped, residual_warped, unwarp, config.borders, generator
+        )
+        return input_warped, input_warped + residual_warped, encoded
+
+    def seen_by_discriminator(
+        self, image: Tensor, input_warped: Tensor, encoded_warped: Tensor, encoded: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(real, fake) in the same geometry; in different ones D would judge the warp, not the stamp."""
+        if self.config.borders == "no_edge":
+            return image, encoded
+        return input_warped, encoded_warped
+
+    def generator_step(
+        self, image: Tensor, step: int, secret_only: bool, generator: torch.Generator
+    ) -> tuple[Terms, Tensor, Tensor]:
+        """Updates encoder and decoder; returns the terms, and what D is to compare."""
+        config = self.config
+        secret = self.random_secret(image.shape[0], generator)
+        input_warped, encoded_warped, encoded = self.stamp(image, step, generator, secret)
+        real, fake = self.seen_by_discriminator(image, input_warped, encoded_warped, encoded)
+        transformed = self.distortions(encoded, step, generator)
+        with self.runtime.autocast():
+            logits = self.decoder(transformed).float()
+        secret_loss = F.binary_cross_entropy_with_logits(logits, secret)
+
+        edge_gain = config.l2_edge_gain * ramp(step, config.l2_edge_ramp, config.l2_edge_delay)
+        yuv_scales = (config.y_scale, config.u_scale, config.v_scale)
+        terms: dict[str, Tensor] = {"secret_loss": secret_loss}
+        # Terms that do not take part in this step are still measured, without their gradients.
+        with torch.set_grad_enabled(not secret_only):
+            terms["image_loss"], channels = yuv_color_l2(
+                encoded, image, yuv_scales, edge_gain, return_channels=True
+            )
+            if config.lpips_loss_scale > 0:
+                assert self.lpips is not None
+                terms["lpips_loss"] = self.lpips(image, encoded)
+            if not config.no_gan:
+                with frozen(self.discriminator):
+                    terms["G_loss"] = self.adversarial.generator(self.discriminator(fake)[0])
+        weights = self.weights(step, secret_only)
+        loss = sum(weights[name] * term for name, term in terms.items() if term.requires_grad)
+
+        optimizer = self.optimizers["generator"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.runtime.average_gradients(self.encoder, self.decoder)
+        optimizer.step()
+
+        correct = (logits.detach() > 0) == (secret > 0.5)
+        logged: Terms = {
+            **{name: term.detach() for name, term in terms.items()},
+            **{f"{name}_weight": weight for name, weight in weights.items()},
+            "Y_loss": channels[0], "U_loss": channels[1], "V_loss": channels[2],
+            "bit_acc": correct.float().mean(), "str_acc": correct.all(dim=1).float().mean(),
+            "l2_edge_gain": edge_gain, "lr": optimizer.param_groups[0]["lr"],
+        }  # fmt: skip
+        return logged, real, fake.detach()
+
+    def weights(self, step: int, secret_only: bool) -> dict[str, float]:
+        """The weight of each loss term at this step."""
+        config = self.config
+        if secret_only:
+            return {"secret_loss": 1.0, "image_loss": 0.0, "lpips_loss": 0.0, "G_loss": 0.0}
+        return {
+            "secret_loss": config.secret_loss_scale * ramp(step, config.secret_loss_ramp),
+            "image_loss": config.l2_loss_scale * ramp(step, config.l2_loss_ramp),
+            "lpips_loss": config.lpips_loss_scale * ramp(step, config.lpips_loss_ramp),
+            "G_loss": config.G_loss_scale * ramp(step, config.G_loss_ramp),
+        }
+
+    def discriminator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Terms:
+        """Updates D, which never sees the generator's graph."""
+        config, optimizer = self.config, self.optimizers["discriminator"]
+        real = real.detach().requires_grad_(config.r1_weight > 0)
+        fake = fake.detach()
+        real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
+        loss = total = self.adversarial.discriminator(real_scores, fake_scores)
+        if config.adversarial == "wgan-gp":
+            scores = lambda image: self.discriminator(image)[0]  # noqa: E731
+            penalty = gradient_penalty(scores, real.detach(), fake, generator=generator)
+            total = total + config.gp_weight * penalty
+        if config.r1_weight > 0:
+            total = total + config.r1_weight * r1_penalty(real_scores, real)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.runtime.average_gradients(self.discriminator)
+        parameters = list(self.discriminator.parameters())
+        gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        optimizer.step()
+        return self._discriminator_terms(loss, real_scores, fake_scores, gradient_norm)
+
+    def discriminator_scores(self, real: Tensor, fake: Tensor) -> Terms:
+        """What D says while it is not trained."""
+        with torch.no_grad():
+            real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
+            loss = self.adversarial.discriminator(real_scores, fake_scores)
+        return self._discriminator_terms(loss, real_scores, fake_scores, torch.zeros_like(loss))
+
+    def _discriminator_terms(
+        self, loss: Tensor, real_scores: Tensor, fake_scores: Tensor, gradient_norm: Tensor
+    ) -> Terms:
+        real, fake = real_scores.detach().mean(), fake_scores.detach().mean()
+        weights = [parameter.detach() for parameter in self.discriminator.parameters()]
+        return {
+            "D_loss": loss.detach(), "D_real": real, "D_fake": fake, "D_difference": real - fake,
+            "D_gradient_norm": gradient_norm, "D_weight_norm": torch.nn.utils.get_total_norm(weights),
+            "lr_d": self.optimizers["discriminator"].param_groups[0]["lr"],
+        }  # fmt: skip
+
+    def random_secret(self, count: int, generator: torch.Generator) -> Tensor:
+        shape = (count, self.config.secret_size)
+        return torch.randint(0, 2, shape, generator=generator, device=generator.device).float()
+
+    def _set_learning_rate(self, step: int) -> None:
+        config = self.config
+        begin = config.num_steps - config.lr_decay_steps
+        progress = ramp(step, config.lr_decay_steps, begin) if config.lr_decay_steps else 0.0
+        factor = 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
+        self.optimizers["generator"].param_groups[0]["lr"] = config.lr * factor
+
+    # --- what the loop asks for beside the step ---------------------------------------------------------------
+
+    def samples(self, step: int) -> dict[str, Tensor]:
+        count = min(8, self.config.val_images)
+        image = self.held_out(count)
+        generator = torch.Generator(image.device).manual_seed(0)
+        with self._averaged_weights():
+            input_warped, encoded_warped, encoded = self.stamp(image, step, generator)
+            transformed = self.distortions(encoded, step, generator)
+        heat_map = self.discriminator(encoded_warped)[1]
+        low, high = heat_map.aminmax()
+        return {
+            "input": image, "warped": input_warped, "encoded": encoded_warped,
+            "residual": encoded_warped - input_warped + 0.5, "transformed": transformed,
+            "D_heat_map": (heat_map - low) / (high - low + 1e-12),
+        }  # fmt: skip
+
+    def evaluate(self) -> dict[str, float]:
+        return evaluate_stamps(
+            self.trained("encoder"), self.trained("decoder"),
+            self.held_out(self.config.val_images), self.config.secret_size, self.lpips,
+        )  # fmt: skip
+
+    def held_out(self, count: int) -> Tensor:
+        """The first held-out images, always cut alike."""
+        stream = batches(self.val_images, count, workers=1, device=self.runtime.device, ahead=1)
+        with contextlib.closing(stream):
+            return next(stream)
+
+    def watch(self, step: int, metrics: dict[str, float]) -> str | None:
+        config, bit_acc = self.config, metrics["bit_acc"]
+        from_step = self.state.setdefault("image_losses_from", config.no_im_loss_steps)
+        if step < from_step and bit_acc >= config.no_im_loss_bit_acc:
+            self.state["image_losses_from"] = step
+            return f"bit accuracy reached {bit_acc:.3f}: image losses start now, at step {step}"
+        if step >= STUCK_STEP and bit_acc < STUCK_BIT_ACC and not self.state.get("stuck"):
+            self.state["stuck"] = 1.0
+            return (
+                f"bit accuracy is still {bit_acc:.3f} after {step} steps. Try another --seed, another --lr "
+                "(0.0001 to 0.001), fewer bits (--secret_size), or a longer --no_im_loss_steps"
+            )
+        return None
+
+    @contextlib.contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        training = self.encoder, self.decoder
+        self.encoder, self.decoder = self.trained("encoder"), self.trained("decoder")  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self.encoder, self.decoder = training
+
+
+def split_files(config: StegaStampConfig) -> tuple[list, list]:
+    """Training and held-out files."""
+    if not config.train_path:
+        raise ValueError("train_path must name a folder with photographs, got ''")
+    files = find_images(config.train_path)
+    if config.val_path:
+        return files, find_images(config.val_path)
+    if len(files) < 2:
+        raise ValueError(f"{config.train_path} holds one image, too few to hold one out: set val_path")
+    held_out = files[::10][:64]
+    return [file for file in files if file not in set(held_out)], held_out
+
+
+def discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """RMSprop with WGAN's clipping, or Adam."""
+    if config.d_optimizer == "adam":
+        if config.adversarial == "wgan":
+            raise ValueError("adversarial=wgan clips weights in rmsprop: d_optimizer=adam needs another")
+        return torch.optim.Adam(network.parameters(), config.lr_d, (config.beta1_d, config.beta2_d))
+    make = RMSprop.tensorflow_style if config.tf_epsilon else RMSprop
+    return make(
+        network.parameters(),
+        lr=config.lr_d,
+        grad_clip_value=config.d_grad_clip or None,
+        weight_clip=config.d_weight_clip if config.adversarial == "wgan" else None,
+    )
+
+
+@contextlib.contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Gradients pass through the network, but none are computed for its weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

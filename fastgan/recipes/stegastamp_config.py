@@ -1,0 +1,238 @@
+"""StegaStamp's hyper-parameters: the names of the original's train.py, and where each default comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastgan.augment import BORDERS
+from fastgan.losses.adversarial import KINDS
+from fastgan.models.stegastamp import image_height_width
+from fastgan.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class StegaStampConfig(TrainingConfig):
+    """StegaStamp: invisible hyperlinks in physical photographs (Tancik et al., CVPR 2020).
+
+    Defaults are those of the original's train.py unless said otherwise. A ramp of r steps raises its
+    value linearly from 0.
+    """
+
+    train_path: str = ""
+    """Folder with training photographs, searched recursively."""
+    val_path: str = ""
+    """Folder with held-out photographs; empty: every tenth of train_path (64 at most) is held out."""
+    val_images: int = 64
+    """Held-out images to evaluate; more than there are gives more cuts of each."""
+    image_size: int = 400
+    """Height and width, a multiple of 16."""
+    crop: str = "fit"
+    """fit: scale and cut the centre, as the original; random: random parts, mirrored."""
+    secret_size: int = 20
+    """Bits of the secret (paper: 100)."""
+    lr: float = 0.0001
+    """Adam's learning rate for encoder and decoder."""
+    lr_decay_steps: int = 0
+    """Steps at the end over which lr falls to a tenth, along a cosine (not in the original); 0: none."""
+
+    no_im_loss_steps: int = 500
+    """First steps with the secret loss alone: no image losses, no adversarial term, D not updated."""
+    no_im_loss_bit_acc: float = 1.0
+    """End that phase earlier, once the logged bit accuracy reaches this (not in the original)."""
+    l2_loss_scale: float = 1.5
+    """Weight of the YUV L2 loss."""
+    l2_loss_ramp: int = 20000
+    """Ramp of l2_loss_scale."""
+    l2_edge_gain: float = 10.0
+    """Extra weight of the border in the L2 loss."""
+    l2_edge_ramp: int = 20000
+    """Ramp of l2_edge_gain, after l2_edge_delay."""
+    l2_edge_delay: int = 60000
+    """Step at which l2_edge_gain starts to rise."""
+    lpips_loss_scale: float = 1.0
+    """Weight of LPIPS (AlexNet); 0: not computed, and its weights are not needed."""
+    lpips_loss_ramp: int = 20000
+    """Ramp of lpips_loss_scale."""
+    secret_loss_scale: float = 1.0
+    """Weight of the secret's binary cross entropy."""
+    secret_loss_ramp: int = 1
+    """Ramp of secret_loss_scale."""
+    G_loss_scale: float = 1.0
+    """Weight of the adversarial term."""
+    G_loss_ramp: int = 20000
+    """Ramp of G_loss_scale."""
+    y_scale: float = 1.0
+    """Weight of Y in the L2 loss."""
+    u_scale: float = 1.0
+    """Weight of U in the L2 loss."""
+    v_scale: float = 1.0
+    """Weight of V in the L2 loss."""
+
+    no_gan: bool = False
+    """Train without a discriminator."""
+    adversarial: str = "wgan"
+    """wgan (original), wgan-gp, hinge, nonsaturating or lsgan."""
+    critic_sign: int = -1
+    """-1: D is high for fakes (original: D minimizes D(real) - D(fake)); +1: high for real ones."""
+    n_critic: int = 1
+    """Updates of D per step, each on fresh secrets."""
+    d_optimizer: str = "rmsprop"
+    """rmsprop (original) or adam."""
+    lr_d: float = 0.00001
+    """Learning rate of D."""
+    beta1_d: float = 0.5
+    """Adam's first beta for D."""
+    beta2_d: float = 0.999
+    """Adam's second beta for D."""
+    tf_epsilon: bool = True
+    """RMSprop as in TensorFlow: epsilon inside the square root, the average starting at one."""
+    d_grad_clip: float = 0.25
+    """Clip D's gradients by value; 0: not."""
+    d_weight_clip: float = 0.01
+    """Clip D's weights after its step, for adversarial=wgan."""
+    gp_weight: float = 10.0
+    """Weight of the gradient penalty, for adversarial=wgan-gp (Gulrajani et al.)."""
+    r1_weight: float = 0.0
+    """Weight of the R1 penalty; 0: none."""
+    d_channels: tuple[int, ...] = (8, 16, 32, 64)
+    """Widths of D's layers (original); e.g. [8, 16, 32, 64, 128, 256] for a stronger one."""
+    d_activation: str = "relu"
+    """relu (original) or leaky_relu."""
+    d_spectral_norm: bool = False
+    """Spectral norm on D's layers."""
+
+    borders: str = "black"
+    """What fills the border that un-warping opens: no_edge, black, white, random, randomrgb, image."""
+    rnd_trans: float = 0.1
+    """Largest displacement of the corners, as a part of the width."""
+    rnd_trans_ramp: int = 10000
+    """Ramp of rnd_trans."""
+    rnd_bri: float = 0.3
+    """Brightness offset, +-."""
+    rnd_bri_ramp: int = 1000
+    """Ramp of rnd_bri."""
+    rnd_sat: float = 1.0
+    """Largest desaturation."""
+    rnd_sat_ramp: int = 1000
+    """Ramp of rnd_sat."""
+    rnd_hue: float = 0.1
+    """Offset of each colour channel, +-."""
+    rnd_hue_ramp: int = 1000
+    """Ramp of rnd_hue."""
+    rnd_noise: float = 0.02
+    """Largest standard deviation of the noise."""
+    rnd_noise_ramp: int = 1000
+    """Ramp of rnd_noise."""
+    contrast_low: float = 0.5
+    """Lowest contrast factor."""
+    contrast_high: float = 1.5
+    """Highest contrast factor."""
+    contrast_ramp: int = 1000
+    """Ramp of the contrast's range."""
+    jpeg_quality: float = 25.0
+    """Lowest JPEG quality."""
+    jpeg_quality_ramp: int = 1000
+    """Ramp from quality 100 to jpeg_quality."""
+    no_jpeg: bool = False
+    """Leave JPEG out."""
+    jpeg_rounding: str = "straight_through"
+    """Gradient of JPEG's rounding: straight_through, cubic, at_zero (original), none."""
+    blur_gaussian: float = 0.25
+    """Probability of a Gaussian blur."""
+    blur_line: float = 0.25
+    """Probability of a motion blur."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        image_height_width(self.image_size)
+        if self.secret_size < 1:
+            raise ValueError(f"secret_size must be at least 1, got {self.secret_size}")
+        if self.n_critic < 1:
+            raise ValueError(f"n_critic must be at least 1, got {self.n_critic}")
+        if self.val_images < 1:
+            raise ValueError(f"val_images must be at least 1, got {self.val_images}")
+        choices = {
+            "adversarial": KINDS,
+            "borders": BORDERS,
+            "d_optimizer": ("rmsprop", "adam"),
+            "crop": ("fit", "random"),
+            "critic_sign": (1, -1),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                listed = ", ".join(str(choice) for choice in allowed)
+                raise ValueError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality must lie in [1, 100], got {self.jpeg_quality}")
+        if self.blur_gaussian < 0 or self.blur_line < 0 or self.blur_gaussian + self.blur_line > 1:
+            raise ValueError(
+                "blur_gaussian and blur_line are probabilities of one choice, "
+                f"got {self.blur_gaussian} and {self.blur_line}"
+            )
+
+
+# The original's scripts/base.sh.
+PAPER = StegaStampConfig(
+    exp_name="stegastamp-paper",
+    secret_size=100,
+    num_steps=140000,
+    no_im_loss_steps=1500,
+    rnd_trans=0.1,
+    rnd_trans_ramp=10000,
+    l2_loss_scale=2.0,
+    l2_loss_ramp=15000,
+    lpips_loss_scale=1.5,
+    lpips_loss_ramp=15000,
+    G_loss_scale=0.5,
+    G_loss_ramp=15000,
+    secret_loss_scale=1.5,
+    y_scale=1.0,
+    u_scale=100.0,
+    v_scale=100.0,
+    borders="white",
+    jpeg_quality=50.0,
+    l2_edge_gain=10.0,
+    l2_edge_ramp=10000,
+    l2_edge_delay=80000,
+)
+
+# Minutes on two CPU cores: small images, a short secret, gentle geometry and colour, JPEG as in the paper.
+DEMO = StegaStampConfig(
+    exp_name="demo",
+    image_size=64,
+    crop="random",
+    secret_size=32,
+    batch_size=16,
+    num_steps=3000,
+    lr=0.001,
+    lr_decay_steps=1500,
+    ema_decay=0.99,
+    no_im_loss_steps=400,
+    no_im_loss_bit_acc=0.9,
+    l2_loss_scale=30.0,
+    l2_loss_ramp=1500,
+    l2_edge_gain=0.0,
+    lpips_loss_scale=0.0,
+    secret_loss_scale=1.0,
+    G_loss_scale=0.1,
+    G_loss_ramp=1500,
+    u_scale=1.0,
+    v_scale=1.0,
+    borders="white",
+    rnd_trans=0.02,
+    rnd_trans_ramp=1000,
+    rnd_bri=0.1,
+    rnd_sat=0.3,
+    rnd_hue=0.03,
+    contrast_low=0.8,
+    contrast_high=1.2,
+    jpeg_quality=50.0,
+    blur_gaussian=0.05,
+    blur_line=0.05,
+    log_interval=100,
+    sample_interval=1000,
+    eval_interval=1000,
+    checkpoint_interval=1000,
+)
+
+PRESETS = {"paper": PAPER, "demo": DEMO}

@@ -1,0 +1,124 @@
+"""Hyper-parameters: one frozen dataclass per recipe, from presets, YAML and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What every recipe has. Recipes add their own fields."""
+
+    exp_name: str = "run"
+    """Name of the run: results go to RUNS_PATH/EXP_NAME."""
+    runs_path: str = "runs"
+    """Folder of all runs."""
+    resume: bool = False
+    """Continue the run from its newest checkpoint, bit-exactly on the CPU."""
+    num_steps: int = 140000
+    """Steps to train."""
+    batch_size: int = 4
+    """Images per step and process."""
+    seed: int = 0
+    """Every random draw is a function of (seed, step, process)."""
+    devices: int = 1
+    """Processes, one per device. torchrun works as well."""
+    accelerator: str = "auto"
+    """cpu, cuda or auto."""
+    precision: str = "32-true"
+    """32-true or bf16-mixed (autocast)."""
+    workers: int = 2
+    """Threads that read images ahead."""
+    log_interval: int = 100
+    """Steps between log lines; between them nothing waits for the device."""
+    sample_interval: int = 1000
+    """Steps between sample grids."""
+    eval_interval: int = 5000
+    """Steps between evaluations on held-out data."""
+    checkpoint_interval: int = 5000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
+    ema_decay: float = 0.0
+    """Decay of the weights' exponential moving average, used for samples and evaluation; 0: none."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "devices", "workers", "log_interval", "sample_interval",
+                     "eval_interval", "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision not in PRECISIONS:
+            hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
+            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if not self.exp_name or Path(self.exp_name).name != self.exp_name:
+            raise ValueError(f"exp_name must be a plain name, got {self.exp_name!r}")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs_path) / self.exp_name
+
+
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
+def parse_config(
+    config_class: type[Config], presets: dict[str, Config], arguments: list[str], prog: str
+) -> Config:
+    """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
+
+    Exits with a usage message for unknown options or wrong types.
+
+    Raises:
+        ValueError: a value that the configuration refuses.
+    """
+    import argparse
+
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--preset")
+    preset = early.parse_known_args(arguments)[0].preset
+
+    parser = jsonargparse.ArgumentParser(prog=prog, description=(config_class.__doc__ or "").strip())
+    parser.add_argument("--preset", choices=sorted(presets), help="named settings to start from")
+    parser.add_argument("--config", action="config", help="YAML file with any of the options")
+    parser.add_class_arguments(config_class)
+    if preset in presets:
+        parser.set_defaults(dataclasses.asdict(presets[preset]))
+    values = parser.parse_args(arguments).as_dict()
+    names = {field.name for field in dataclasses.fields(config_class)}
+    return config_class(**{name: value for name, value in values.items() if name in names})
+
+
+def write_config(config: TrainingConfig, path: Path) -> None:
+    """The configuration as YAML that --config reads."""
+    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+def to_plain(config: TrainingConfig) -> dict[str, Any]:
+    """The configuration as JSON-able values."""
+    values = dataclasses.asdict(config)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def from_plain(config_class: type[Config], values: dict[str, Any]) -> Config:
+    """The inverse of :func:`to_plain`; unknown names are an error.
+
+    Raises:
+        ValueError: a name that the configuration does not have.
+    """
+    names = {field.name for field in dataclasses.fields(config_class)}
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise ValueError(f"unknown options for {config_class.__name__}: {', '.join(unknown)}")
+    return config_class(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})

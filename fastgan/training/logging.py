@@ -1,0 +1,116 @@
+"""Where a run's figures go: one progress bar and one aligned line, CSV files, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fastgan.training.recipe import Terms
+
+
+class CsvTable:
+    """Rows with a step and always the same columns, on the disk as soon as they are written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] | None = None
+        if path.exists():
+            with path.open(newline="") as file:
+                self.columns = next(csv.reader(file), None)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Raises ValueError if the columns are not those of the first row."""
+        row = {"step": step, **values}
+        new = self.columns is None
+        if self.columns is None:
+            self.columns = list(row)
+        if set(row) != set(self.columns):
+            difference = ", ".join(sorted(set(row) ^ set(self.columns)))
+            raise ValueError(f"{self.path} has other columns; they differ in: {difference}")
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            if new:
+                writer.writeheader()
+            writer.writerow({key: _short(value) for key, value in row.items()})
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class Logger:
+    """All outputs of one run; made only in the main process.
+
+    Args:
+        folder: the run's folder.
+        start, total: steps done and to do, for the progress bar.
+        console: names of the metrics on the console's line.
+    """
+
+    def __init__(self, folder: Path, start: int, total: int, console: tuple[str, ...]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.metrics = CsvTable(folder / "metrics.csv")
+        self.evaluation = CsvTable(folder / "evaluation.csv")
+        self.tensorboard = SummaryWriter(str(folder), purge_step=start if start else None)
+        self.progress = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, disable=None)
+        self.console = console
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        self.metrics.write(step, metrics)
+        for name, value in metrics.items():
+            self.tensorboard.add_scalar(name, value, step)
+        shown = "  ".join(f"{name} {metrics[name]:>8.4g}" for name in self.console if name in metrics)
+        self.say(f"{step:>7}  {shown}")
+
+    def write_evaluation(self, step: int, figures: dict[str, float]) -> None:
+        self.evaluation.write(step, figures)
+        for name, value in figures.items():
+            self.tensorboard.add_scalar(f"evaluation/{name}", value, step)
+        self.say(f"{step:>7}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in figures.items()))
+
+    def write_images(self, step: int, images: dict[str, Tensor]) -> None:
+        for name, batch in images.items():
+            self.tensorboard.add_images(name, batch.detach().float().clamp(0, 1).cpu(), step)
+
+    def say(self, text: str) -> None:
+        self.progress.write(text)
+
+    def advance(self) -> None:
+        self.progress.update()
+
+    def close(self) -> None:
+        self.progress.close()
+        self.tensorboard.close()
+
+
+def mean_terms(pending: list[Terms], device: torch.device) -> Tensor:
+    """The mean of each term over the pending steps, as one tensor still on the device."""
+    numbers = [isinstance(value, Tensor) for value in pending[0].values()]
+    columns = []
+    for (name, _), is_tensor in zip(pending[0].items(), numbers, strict=True):
+        values = [terms[name] for terms in pending]
+        if is_tensor:
+            columns.append(torch.stack([v.detach().float() for v in values]).mean())  # type: ignore[union-attr]
+        else:
+            mean = sum(values) / len(values)  # type: ignore[arg-type]
+            columns.append(torch.full((), float(mean), device=device))
+    return torch.stack(columns)
+
+
+def check_finite(metrics: dict[str, float], step: int) -> None:
+    """Raises FloatingPointError for the first term that is NaN or infinite."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} became {value} within the steps before {step}: lower the learning rates, or "
+                "look at the other terms in metrics.csv to see which grew first"
+            )
+
+
+def _short(value: float | int) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.7g}"

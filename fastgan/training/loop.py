@@ -1,0 +1,161 @@
+"""The training loop of all recipes. Read `train` from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.profiler import record_function
+
+from fastgan.training import checkpoint as checkpoints
+from fastgan.training.config import TrainingConfig
+from fastgan.training.ema import make_average, update_average
+from fastgan.training.images import save_grid
+from fastgan.training.logging import Logger, check_finite, mean_terms
+from fastgan.training.recipe import Recipe, Terms
+from fastgan.training.run_folder import drop_rows_after, prepare_run_folder
+from fastgan.training.runtime import Runtime
+
+
+class Interrupted(Exception):
+    """The run was stopped by Ctrl-C, after the step was finished and a checkpoint saved."""
+
+
+def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
+    """Trains a recipe and returns the run's folder.
+
+    Raises:
+        Interrupted: stopped by Ctrl-C (or SIGTERM); the run can be resumed.
+        FloatingPointError: a logged term became NaN or infinite.
+        OSError, ValueError: the folder, the data or a checkpoint cannot be used; the message names it.
+    """
+    runtime = Runtime(config)
+    runtime.launch()
+    folder = config.folder
+    if runtime.is_main:
+        folder = prepare_run_folder(config)
+    runtime.barrier()
+
+    torch.manual_seed(config.seed)  # the same initial weights in every process
+    recipe = recipe_class(config, runtime)
+    if config.ema_decay > 0:
+        recipe.averages = {n: make_average(recipe.networks[n]) for n in recipe.averaged_networks}
+    start = _resume(recipe, folder) if config.resume else 0
+    runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
+
+    logger = None
+    if runtime.is_main:
+        for table in ("metrics.csv", "evaluation.csv"):
+            drop_rows_after(folder / table, start)
+        logger = Logger(folder, start, config.num_steps, recipe.console)
+    generator = torch.Generator(runtime.device)
+    pending: list[Terms] = []
+    stop = False
+    clock = time.perf_counter()
+    with contextlib.closing(recipe.batches(start)) as batches, _stop_signals() as stopped:
+        for step in range(start, config.num_steps):
+            seed = step_seed(config.seed, step, runtime.rank)
+            torch.manual_seed(seed)
+            generator.manual_seed(seed)
+            with record_function("data"):
+                batch = next(batches)
+            with record_function("train_step"):
+                pending.append(recipe.train_step(batch, step, generator))
+            for name, average in recipe.averages.items():
+                update_average(average, recipe.networks[name], config.ema_decay, step)
+
+            done = step + 1
+            if logger:
+                logger.advance()
+            last = done == config.num_steps
+            if done % config.log_interval == 0 or last:
+                with record_function("log"):
+                    # The only place where the host waits for the device.
+                    values = runtime.average(mean_terms(pending, runtime.device)).tolist()
+                metrics = dict(zip(pending[0], values, strict=True))
+                images = len(pending) * config.batch_size * runtime.world_size
+                metrics["images_per_second"] = images / (time.perf_counter() - clock)
+                if logger:
+                    logger.write(done, metrics)
+                check_finite(metrics, done)
+                warning = recipe.watch(done, metrics)
+                if logger and warning:
+                    logger.say(f"warning: {warning}")
+                # Several processes must stop at the same step, so they agree on it here.
+                stop = runtime.any(stopped[0])
+                pending, clock = [], time.perf_counter()
+            if runtime.world_size == 1:
+                stop = stopped[0]
+            if logger and (done % config.sample_interval == 0 or last):
+                with _for_use(recipe):
+                    images_by_name = recipe.samples(done)
+                save_grid(images_by_name, folder / "samples" / f"step-{done:08d}.png")
+                logger.write_images(done, images_by_name)
+            if logger and (done % config.eval_interval == 0 or last):
+                with _for_use(recipe):
+                    logger.write_evaluation(done, recipe.evaluate())
+            if logger and (done % config.checkpoint_interval == 0 or last or stop):
+                path = checkpoints.save_checkpoint(
+                    recipe, done, folder / "checkpoints", config.keep_checkpoints
+                )
+            if stop and not last:
+                if logger:
+                    logger.say(f"stopped after step {done}; saved {path}; continue with --resume true")
+                    logger.close()
+                raise Interrupted(f"stopped after step {done}")
+    if logger:
+        logger.close()
+    return folder
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of everything random in one step of one process."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _resume(recipe: Recipe, folder: Path) -> int:
+    found = checkpoints.load_checkpoint(folder / "checkpoints", recipe.name)
+    checkpoints.restore(recipe, found)
+    return found.step
+
+
+@contextlib.contextmanager
+def _for_use(recipe: Recipe) -> Iterator[None]:
+    """Networks in eval mode and without gradients, for samples and evaluation."""
+    networks: list[nn.Module] = [*recipe.networks.values()]
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a flag that is read after the step; a second one acts."""
+    stopped = [False]
+
+    def stop(number, frame):
+        stopped[0] = True
+        signal.signal(number, previous[number])
+
+    try:
+        previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are not ours
+        yield stopped
+        return
+    try:
+        yield stopped
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,67 @@
+"""What a recipe contributes to the shared loop: networks, a step, samples, an evaluation."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.training.config import TrainingConfig
+from fastgan.training.runtime import Runtime
+
+Terms = dict[str, Tensor | float]
+
+
+class Recipe(abc.ABC):
+    """Base of all recipes. `__init__` fills `networks` and `optimizers`; the loop does the rest."""
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[TrainingConfig]]
+    presets: ClassVar[dict[str, TrainingConfig]]
+    averaged_networks: ClassVar[tuple[str, ...]] = ()
+    """Names of networks whose moving average is kept when ema_decay is not 0."""
+    console: ClassVar[tuple[str, ...]] = ()
+    """Names of the metrics on the console's line."""
+
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    averages: dict[str, nn.Module]
+    """Filled by the loop."""
+    state: dict[str, float]
+    """Numbers beside the networks that a resumed run needs, such as when a phase ended."""
+
+    def __init__(self, config: TrainingConfig, runtime: Runtime) -> None:
+        self.config = config
+        self.runtime = runtime
+        self.averages = {}
+        self.state = {}
+
+    @abc.abstractmethod
+    def batches(self, start_step: int) -> Iterator[Tensor]:
+        """Training batches on the device from this step on; the same for the same step."""
+
+    @abc.abstractmethod
+    def train_step(self, batch: Tensor, step: int, generator: torch.Generator) -> Terms:
+        """One update of everything; returns what to log: detached 0-d tensors or numbers.
+
+        Must not wait for the device. All randomness comes from `generator`.
+        """
+
+    @abc.abstractmethod
+    def samples(self, step: int) -> dict[str, Tensor]:
+        """Images (N, C, H, W) in [0, 1] by name, made from fixed inputs: one row each in the grid."""
+
+    @abc.abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Figures on held-out data."""
+
+    def watch(self, step: int, metrics: dict[str, float]) -> str | None:
+        """Called in every process at each log line; a returned text is shown as a warning."""
+        return None
+
+    def trained(self, name: str) -> nn.Module:
+        """The network to use: its moving average where one is kept."""
+        return self.averages.get(name, self.networks[name])
