@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 USAGE = """usage: fastgan COMMAND ...
@@ -30,12 +31,26 @@ def main(arguments: list[str] | None = None) -> int:
     commands = {
         "info": _info,
         "train": _train,
+        "stegastamp": _stegastamp,
+        "report": _report,
         "bench": _bench,
+        "demo": _demo,
     }
     if command not in commands:
         print(f"fastgan: unknown command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
         return 2
-    return commands[command](rest)
+    try:
+        return commands[command](rest)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("fastgan"):
+            raise
+        extra = "bench" if command == "bench" else "train"
+        print(
+            f"fastgan {command} needs {error.name}, which is not installed: "
+            f"pip install 'fastgan[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _info(arguments: list[str]) -> int:
@@ -67,8 +82,39 @@ def _train(arguments: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"fastgan: error: {error}", file=sys.stderr)
         return 1
-    print(f"results in {folder}")
+    if int(os.environ.get("LOCAL_RANK", "0")) == int(os.environ.get("NODE_RANK", "0")) == 0:
+        from fastgan.training.report import write_report
+
+        print(f"results in {folder}, report in {write_report(folder, recipe.name)}")
     return 0
+
+
+def _stegastamp(arguments: list[str]) -> int:
+    from fastgan.recipes.stegastamp_commands import main as stegastamp
+
+    return stegastamp(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from pathlib import Path
+
+    from fastgan.training.report import write_report
+
+    if len(arguments) != 1:
+        print("usage: fastgan report RUN_FOLDER", file=sys.stderr)
+        return 2
+    try:
+        print(write_report(Path(arguments[0]), Path(arguments[0]).name))
+    except (OSError, ValueError) as error:
+        print(f"fastgan: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _demo(arguments: list[str]) -> int:
+    from fastgan.recipes.stegastamp_demo import main as demo
+
+    return demo(arguments)
 
 
 def _bench(arguments: list[str]) -> int:

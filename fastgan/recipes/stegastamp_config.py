@@ -145,6 +145,10 @@ class StegaStampConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         image_height_width(self.image_size)
+        if not 0 <= self.lr_decay_steps <= self.num_steps:
+            raise ValueError(
+                f"lr_decay_steps must lie in [0, num_steps = {self.num_steps}], got {self.lr_decay_steps}"
+            )
         if self.secret_size < 1:
             raise ValueError(f"secret_size must be at least 1, got {self.secret_size}")
         if self.n_critic < 1:

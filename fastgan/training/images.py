@@ -11,7 +11,7 @@ from torchvision.utils import make_grid, save_image
 
 
 def save_grid(rows: dict[str, Tensor], path: Path, padding: int = 2) -> None:
-    """One row of images per name, in order; all scaled to the size of the first row."""
+    """One row of images per name, in order, scaled to the first one's size; names go to rows.txt."""
     size = next(iter(rows.values())).shape[-2:]
     images = []
     for batch in rows.values():
@@ -22,3 +22,4 @@ def save_grid(rows: dict[str, Tensor], path: Path, padding: int = 2) -> None:
     temporary = path.with_name(path.stem + ".incomplete.png")
     save_image(torch.cat(images, dim=1), temporary)
     temporary.replace(path)
+    (path.parent / "rows.txt").write_text("\n".join(rows) + "\n")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -59,13 +61,16 @@ class Logger:
         self.tensorboard = SummaryWriter(str(folder), purge_step=start if start else None)
         self.progress = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, disable=None)
         self.console = console
+        self.total, self.start = total, start
+        self.began = time.monotonic()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         self.metrics.write(step, metrics)
         for name, value in metrics.items():
             self.tensorboard.add_scalar(name, value, step)
         shown = "  ".join(f"{name} {metrics[name]:>8.4g}" for name in self.console if name in metrics)
-        self.say(f"{step:>7}  {shown}")
+        left = (time.monotonic() - self.began) / (step - self.start) * (self.total - step)
+        self.say(f"{step:>7}  {shown}  ETA {timedelta(seconds=round(left))}")
 
     def write_evaluation(self, step: int, figures: dict[str, float]) -> None:
         self.evaluation.write(step, figures)

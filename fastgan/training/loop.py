@@ -111,6 +111,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                 raise Interrupted(f"stopped after step {done}")
     if logger:
         logger.close()
+    runtime.finish()
     return folder
 
 

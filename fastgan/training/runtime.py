@@ -98,6 +98,12 @@ class Runtime:
     def barrier(self) -> None:
         self._fabric.barrier()
 
+    def finish(self) -> None:
+        """Waits for all processes and takes leave: one that exits early would abort the others."""
+        if self.world_size > 1:
+            self.barrier()
+            torch.distributed.destroy_process_group()
+
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
         if self.world_size == 1:

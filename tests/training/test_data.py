@@ -1,0 +1,93 @@
+"""The image stream: any folder, damaged files, and the same images whoever reads them."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastgan.training.data import ImageFolder, batches, find_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name, size in (("a.jpg", (90, 70)), ("deep/b.PNG", (64, 64)), ("deep/er/c.webp", (40, 120)),
+                       ("d.bmp", (33, 50)), ("e.jpeg", (300, 200))):  # fmt: skip
+        Image.fromarray(random.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def stream(folder, count=4, crop="random", **options):
+    dataset = ImageFolder(find_images(folder), (32, 48), crop, seed=5)
+    return list(itertools.islice(batches(dataset, count, **options), 6))
+
+
+def test_finds_images_of_all_kinds_recursively(folder):
+    assert [path.name for path in find_images(folder)] == ["a.jpg", "d.bmp", "b.PNG", "c.webp", "e.jpeg"]
+
+
+@pytest.mark.parametrize("crop", ["fit", "random"])
+def test_batches_are_images_in_zero_to_one(folder, crop):
+    batch = stream(folder, crop=crop)[0]
+    assert batch.shape == (4, 3, 32, 48) and batch.dtype == torch.float32 and batch.is_contiguous()
+    assert 0 <= batch.min() < 0.2 and 0.8 < batch.max() <= 1
+
+
+def test_stream_does_not_depend_on_threads_and_can_be_entered_anywhere(folder):
+    expected = stream(folder, workers=1)
+    for actual, wanted in zip(stream(folder, workers=4), expected, strict=True):
+        assert torch.equal(actual, wanted)
+    assert torch.equal(stream(folder, start_step=4)[0], expected[4])
+
+
+def test_processes_share_the_batch_of_one(folder):
+    joined = stream(folder, count=4)
+    halves = [stream(folder, count=2, rank=rank, world_size=2) for rank in (0, 1)]
+    for step, whole in enumerate(joined):
+        assert torch.equal(torch.cat([half[step] for half in halves]), whole)
+
+
+def test_every_image_is_seen_once_per_epoch(folder):
+    dataset = ImageFolder(find_images(folder), (8, 8), "fit")
+    for epoch in range(3):
+        seen = {dataset.sample(5 * epoch + k).tobytes() for k in range(5)}
+        assert len(seen) == 5
+
+
+def test_unreadable_files_are_skipped_counted_and_named_once(folder):
+    whole = (folder / "e.jpeg").read_bytes()
+    (folder / "e.jpeg").write_bytes(whole[: len(whole) // 2])  # truncated
+    (folder / "d.bmp").write_bytes(b"no image at all")
+    dataset = ImageFolder(find_images(folder), (16, 16), "fit")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        images = [dataset.sample(k) for k in range(20)]
+    messages = sorted(str(warning.message) for warning in caught)
+    assert len(messages) == 2 and messages[0].startswith("skipped unreadable image 1: ")
+    assert {path.name for path in dataset.unreadable} == {"e.jpeg", "d.bmp"}
+    assert all(image.std() > 10 for image in images)  # never a black image instead
+
+
+def test_a_folder_without_a_readable_image_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_images(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no image"):
+        find_images(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"")
+    dataset = ImageFolder(find_images(tmp_path), (8, 8))
+    with pytest.warns(UserWarning, match="broken.png"), pytest.raises(ValueError, match="none of the 1"):
+        dataset.sample(0)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])
+def test_other_modes_become_rgb(tmp_path, mode):
+    name = "x.jpg" if mode == "CMYK" else "x.png"
+    Image.new("RGB", (20, 20), (200, 100, 50)).convert(mode).save(tmp_path / name)
+    assert ImageFolder(find_images(tmp_path), (8, 8)).sample(0).shape == (8, 8, 3)

@@ -1,0 +1,181 @@
+"""The shared loop: resume to the bit, no waiting for the device, clean stops, honest errors."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastgan.training import checkpoint as checkpoints
+from fastgan.training import run_folder
+from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.loop import Interrupted, step_seed, train
+
+from .toy import Toy, ToyConfig
+
+
+@pytest.fixture
+def config(tmp_path):
+    return ToyConfig(
+        runs_path=str(tmp_path), exp_name="run", num_steps=20, log_interval=5, sample_interval=10,
+        eval_interval=10, checkpoint_interval=10, accelerator="cpu", ema_decay=0.9,
+    )  # fmt: skip
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_is_a_folder(config):
+    folder = train(Toy, config)
+    assert (folder / "config.yaml").exists()
+    assert [row["step"] for row in rows(folder / "metrics.csv")] == ["5", "10", "15", "20"]
+    assert [row["step"] for row in rows(folder / "evaluation.csv")] == ["10", "20"]
+    assert [path.name for path in sorted((folder / "samples").glob("*.png"))] == [
+        "step-00000010.png", "step-00000020.png"
+    ]  # fmt: skip
+    assert len(list(folder.glob("events.out.tfevents*"))) == 1
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_resume_is_bit_exact(config, tmp_path):
+    whole = load_checkpoint(train(Toy, config))
+    first = dataclasses.replace(config, exp_name="parts", num_steps=10)
+    train(Toy, first)
+    folder = train(Toy, dataclasses.replace(first, num_steps=20, resume=True))
+    parts = load_checkpoint(folder)
+    assert parts.step == whole.step == 20
+    assert parts.state == whole.state == {"steps_seen": 20}
+    a, b = load_file(whole.path), load_file(parts.path)
+    assert a.keys() == b.keys() and len(a) > 20
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+    expected = rows(tmp_path / "run" / "metrics.csv")
+    for actual, wanted in zip(rows(folder / "metrics.csv"), expected, strict=True):
+        del actual["images_per_second"], wanted["images_per_second"]
+        assert actual == wanted
+
+
+def test_resume_drops_rows_that_will_be_written_again(config):
+    folder = train(Toy, config)
+    checkpoints.checkpoint_path(folder / "checkpoints", 20).unlink()
+    train(Toy, dataclasses.replace(config, resume=True))
+    assert [row["step"] for row in rows(folder / "metrics.csv")] == ["5", "10", "15", "20"]
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what makes the host wait for the device: .item(), .tolist(), bool(), copies to the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "_local_scalar_dense" in str(function) or "is_nonzero" in str(function):
+            self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_loop_reads_the_device_only_at_log_lines(config, monkeypatch):
+    from fastgan.training import loop
+
+    config = dataclasses.replace(config, log_interval=20, sample_interval=20, eval_interval=20)
+    counts = []
+    mean_terms = loop.mean_terms
+
+    def at_log_line(pending, device):
+        counts.append((len(pending), list(mode.names)))
+        return mean_terms(pending, device)
+
+    monkeypatch.setattr(loop, "mean_terms", at_log_line)
+    with HostReads() as mode:
+        train(Toy, config)
+    assert counts[0][0] == 20
+    # torch.optim.Adam without capturable reads its CPU step counters; nothing else may read.
+    from_optimizers = 20 * sum(1 for _ in "weight bias" for _ in range(2)) + 20 * 2
+    assert len(counts[0][1]) <= from_optimizers
+
+
+def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(config, monkeypatch):
+    whole = load_checkpoint(train(Toy, config))
+    interrupted = dataclasses.replace(config, exp_name="interrupted")
+    step_of = Toy.train_step
+
+    def interrupt_at_step_seven(self, batch, step, generator):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step_of(self, batch, step, generator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Toy, "train_step", interrupt_at_step_seven)
+        with pytest.raises(Interrupted, match="step 8"):
+            train(Toy, interrupted)
+    assert load_checkpoint(interrupted.folder).step == 8
+    resumed = load_checkpoint(train(Toy, dataclasses.replace(interrupted, resume=True)))
+    for name, weights in whole.networks.items():
+        for key in weights:
+            assert torch.equal(weights[key], resumed.networks[name][key])
+
+
+def test_nan_stops_the_run_and_names_term_and_step(config):
+    with pytest.raises(FloatingPointError, match=r"loss_d became nan within the steps before 15"):
+        train(Toy, dataclasses.replace(config, fail_at=14))
+
+
+def test_another_run_is_not_overwritten(config):
+    train(Toy, config)
+    with pytest.raises(FileExistsError, match="--resume true, or give this one another --exp_name"):
+        train(Toy, config)
+
+
+def test_an_unwritable_folder_is_an_error_at_the_start(config, tmp_path):
+    (tmp_path / "run").write_text("a file in the way")
+    with pytest.raises(OSError, match=r"run's folder .* cannot be written"):
+        train(Toy, config)
+
+
+def test_a_full_disk_is_an_error_at_the_start(config, monkeypatch):
+    monkeypatch.setattr(run_folder, "NEEDED_BYTES", 1 << 62)
+    with pytest.raises(OSError, match=r"only \d+ MiB are free"):
+        train(Toy, config)
+
+
+def test_a_failed_write_leaves_no_checkpoint_under_the_final_name(config, monkeypatch):
+    def fills_the_disk(tensors, path, metadata):
+        save_file(dict(list(tensors.items())[:1]), path, metadata)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", fills_the_disk)
+    with pytest.raises(OSError, match=r"could not write the checkpoint .*step-00000010.*No space left"):
+        train(Toy, config)
+    assert list((config.folder / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "other recipe", "missing"])
+def test_unusable_checkpoints_are_named(config, tmp_path, damage):
+    path = checkpoints.checkpoint_path(train(Toy, config) / "checkpoints", 20)
+    error, message, recipe = ValueError, "not a readable checkpoint", "toy"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "foreign":
+        save_file({"a": torch.ones(1)}, path)
+        message = "not a checkpoint of fastgan"
+    elif damage == "other recipe":
+        recipe, message = "stegastamp", "checkpoint of the recipe 'toy', not of 'stegastamp'"
+    else:
+        path, error, message = tmp_path / "nowhere", FileNotFoundError, "no checkpoint at"
+    with pytest.raises(error, match=message):
+        load_checkpoint(path, recipe)
+
+
+def test_step_seeds_differ_between_steps_processes_and_runs():
+    seeds = {step_seed(s, t, r) for s in range(3) for t in range(50) for r in range(3)}
+    assert len(seeds) == 450
+    assert step_seed(1, 2, 3) == step_seed(1, 2, 3)

@@ -1,0 +1,75 @@
+"""A recipe of two tiny networks, to test the loop with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.losses import AdversarialLoss
+from fastgan.training.config import TrainingConfig
+from fastgan.training.recipe import Recipe, Terms
+
+
+@dataclass(frozen=True)
+class ToyConfig(TrainingConfig):
+    """A toy."""
+
+    lr: float = 0.001
+    """Learning rate of both networks."""
+    fail_at: int = -1
+    """Step whose loss becomes NaN."""
+
+
+class Toy(Recipe):
+    name = "toy"
+    config_class = ToyConfig
+    presets = {"fast": ToyConfig(lr=0.1, log_interval=7)}  # noqa: RUF012
+    averaged_networks = ("generator",)
+    console = ("loss_d",)
+    config: ToyConfig
+
+    def __init__(self, config, runtime):
+        super().__init__(config, runtime)
+        self.generator = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 16)).to(runtime.device)
+        self.discriminator = nn.Linear(16, 1).to(runtime.device)
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {
+            "generator": torch.optim.Adam(self.generator.parameters(), config.lr),
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), config.lr, (0.5, 0.9)),
+        }
+        self.loss = AdversarialLoss("nonsaturating")
+
+    def batches(self, start_step: int) -> Iterator[Tensor]:
+        count, rank, world = self.config.batch_size, self.runtime.rank, self.runtime.world_size
+        step = start_step
+        while True:
+            joined = torch.randn(count * world, 16, generator=torch.Generator().manual_seed(step))
+            yield joined[rank * count : (rank + 1) * count].to(self.runtime.device)
+            step += 1
+
+    def train_step(self, batch: Tensor, step: int, generator: torch.Generator) -> Terms:
+        z = torch.randn(len(batch), 4, generator=generator, device=batch.device)
+        fake = self.generator(z)
+        loss_g = self.loss.generator(self.discriminator(fake))
+        self.optimizers["generator"].zero_grad()
+        loss_g.backward()
+        self.runtime.average_gradients(self.generator)
+        self.optimizers["generator"].step()
+        loss_d = self.loss.discriminator(self.discriminator(batch), self.discriminator(fake.detach()))
+        if step == self.config.fail_at:
+            loss_d = loss_d * float("nan")
+        self.optimizers["discriminator"].zero_grad()
+        loss_d.backward()
+        self.runtime.average_gradients(self.discriminator)
+        self.optimizers["discriminator"].step()
+        self.state["steps_seen"] = self.state.get("steps_seen", 0) + 1
+        return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach(), "lr": self.config.lr}
+
+    def samples(self, step: int) -> dict[str, Tensor]:
+        return {"fakes": self.trained("generator")(torch.ones(3, 4)).view(3, 1, 4, 4).sigmoid()}
+
+    def evaluate(self) -> dict[str, float]:
+        return {"mean": self.trained("generator")(torch.ones(1, 4)).mean().item()}
