@@ -17,7 +17,7 @@ def random_perspective(
     batch: int,
     height: int,
     width: int,
-    displacement: float,
+    displacement: float | Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Homographies that move each corner by up to `displacement` pixels along each axis.

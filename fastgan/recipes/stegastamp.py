@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import warnings
 from collections.abc import Iterator
 
 import torch
@@ -24,7 +23,8 @@ from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator
 from fastgan.optim import RMSprop
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
-from fastgan.training.data import ImageFolder, batches, find_images
+from fastgan.training.data import ImageFolder, batches, split_held_out
+from fastgan.training.networks import frozen
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe, Terms
 from fastgan.training.runtime import Runtime
@@ -43,7 +43,7 @@ class StegaStamp(Recipe):
     def __init__(self, config: StegaStampConfig, runtime: Runtime) -> None:
         super().__init__(config, runtime)
         size, device = config.image_size, runtime.device
-        train_files, val_files = split_files(config)
+        train_files, val_files = split_held_out(config.train_path, config.val_path)
         self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed)
         self.val_images = ImageFolder(val_files, (size, size), config.crop, seed=0)
         self.encoder = StegaStampEncoder(config.secret_size, size).to(device)
@@ -65,14 +65,18 @@ class StegaStamp(Recipe):
             **{name: getattr(config, name) for name in names},
             blur_probabilities=(config.blur_gaussian, config.blur_line),
         )
-        self.lpips: nn.Module | None = None
-        if config.lpips_loss_scale > 0:
-            self.lpips = LPIPS("alex").to(device)
-        elif runtime.is_main:
-            with contextlib.suppress(FileNotFoundError):
-                self.lpips = LPIPS("alex").to(device)
-            if self.lpips is None:
-                warnings.warn("LPIPS is left out: its weights are not installed", stacklevel=2)
+        self.lpips = self._lpips()
+
+    def _lpips(self) -> nn.Module | None:
+        """LPIPS as a loss, or for the evaluation alone; None where that has to do without."""
+        wanted = self.config.lpips_loss_scale > 0
+        try:
+            return LPIPS("alex").to(self.runtime.device) if wanted or self.runtime.is_main else None
+        except FileNotFoundError as error:
+            if wanted:
+                raise FileNotFoundError(f"{error}; or train without it: --lpips_loss_scale 0") from error
+            print(f"LPIPS is left out of the evaluation: {error}")
+            return None
 
     def batches(self, start_step: int) -> Iterator[Tensor]:
         return batches(
@@ -99,18 +103,23 @@ class StegaStamp(Recipe):
             if secret_only:
                 return terms | self.discriminator_scores(real, fake)
             for _ in range(self.config.n_critic - 1):
-                fresh = self.stamp(image, step, generator)
+                secret = self.random_secret(image.shape[0], generator)
+                with torch.no_grad():
+                    fresh = self.stamp(self.encoder, image, secret, step, generator)
                 self.discriminator_step(*self.seen_by_discriminator(image, *fresh), generator)
             return terms | self.discriminator_step(real, fake, generator)
 
     def stamp(
-        self, image: Tensor, step: int, generator: torch.Generator, secret: Tensor | None = None
+        self,
+        encoder: nn.Module,
+        image: Tensor,
+        secret: Tensor,
+        step: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(input_warped, encoded_warped, encoded): warp, hide a secret, warp back."""
+        """(input_warped, encoded_warped, encoded): warp, hide the secret, warp back."""
         config = self.config
         height, width = image.shape[2:]
-        if secret is None:
-            secret = self.random_secret(image.shape[0], generator)
         shift = torch.rand((), generator=generator, device=image.device, dtype=torch.float64)
         largest = ramp(step, config.rnd_trans_ramp) * config.rnd_trans * width
         warp, unwarp = random_perspective(
@@ -118,7 +127,7 @@ class StegaStamp(Recipe):
         )
         input_warped = warp_for_encoder(image, warp)
         with self.runtime.autocast():
-            residual_warped = self.encoder(secret, input_warped).float()
+            residual_warped = encoder(secret, input_warped).float()
         encoded = place_encoded(
             image, input_warped, residual_warped, unwarp, config.borders, generator
         )
@@ -138,7 +147,9 @@ class StegaStamp(Recipe):
         """Updates encoder and decoder; returns the terms, and what D is to compare."""
         config = self.config
         secret = self.random_secret(image.shape[0], generator)
-        input_warped, encoded_warped, encoded = self.stamp(image, step, generator, secret)
+        input_warped, encoded_warped, encoded = self.stamp(
+            self.encoder, image, secret, step, generator
+        )
         real, fake = self.seen_by_discriminator(image, input_warped, encoded_warped, encoded)
         transformed = self.distortions(encoded, step, generator)
         with self.runtime.autocast():
@@ -246,9 +257,10 @@ class StegaStamp(Recipe):
         count = min(8, self.config.val_images)
         image = self.held_out(count)
         generator = torch.Generator(image.device).manual_seed(0)
-        with self._averaged_weights():
-            input_warped, encoded_warped, encoded = self.stamp(image, step, generator)
-            transformed = self.distortions(encoded, step, generator)
+        secret = self.random_secret(count, generator)
+        encoder = self.trained("encoder")
+        input_warped, encoded_warped, encoded = self.stamp(encoder, image, secret, step, generator)
+        transformed = self.distortions(encoded, step, generator)
         heat_map = self.discriminator(encoded_warped)[1]
         low, high = heat_map.aminmax()
         return {
@@ -283,28 +295,6 @@ class StegaStamp(Recipe):
             )
         return None
 
-    @contextlib.contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
-        training = self.encoder, self.decoder
-        self.encoder, self.decoder = self.trained("encoder"), self.trained("decoder")  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            self.encoder, self.decoder = training
-
-
-def split_files(config: StegaStampConfig) -> tuple[list, list]:
-    """Training and held-out files."""
-    if not config.train_path:
-        raise ValueError("train_path must name a folder with photographs, got ''")
-    files = find_images(config.train_path)
-    if config.val_path:
-        return files, find_images(config.val_path)
-    if len(files) < 2:
-        raise ValueError(f"{config.train_path} holds one image, too few to hold one out: set val_path")
-    held_out = files[::10][:64]
-    return [file for file in files if file not in set(held_out)], held_out
-
 
 def discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> torch.optim.Optimizer:
     """RMSprop with WGAN's clipping, or Adam."""
@@ -319,13 +309,3 @@ def discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> tor
         grad_clip_value=config.d_grad_clip or None,
         weight_clip=config.d_weight_clip if config.adversarial == "wgan" else None,
     )
-
-
-@contextlib.contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Gradients pass through the network, but none are computed for its weights."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)

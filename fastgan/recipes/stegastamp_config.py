@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fastgan.augment import BORDERS
 from fastgan.losses.adversarial import KINDS
 from fastgan.models.stegastamp import image_height_width
+from fastgan.reference.jpeg import ROUNDINGS
 from fastgan.training.config import TrainingConfig
 
 
@@ -161,6 +162,8 @@ class StegaStampConfig(TrainingConfig):
             "d_optimizer": ("rmsprop", "adam"),
             "crop": ("fit", "random"),
             "critic_sign": (1, -1),
+            "jpeg_rounding": tuple(ROUNDINGS),
+            "d_activation": ("relu", "leaky_relu"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -207,14 +210,14 @@ DEMO = StegaStampConfig(
     crop="random",
     secret_size=32,
     batch_size=16,
-    num_steps=3000,
-    lr=0.001,
-    lr_decay_steps=1500,
+    num_steps=2200,
+    lr=0.0003,
+    lr_decay_steps=1000,
     ema_decay=0.99,
     no_im_loss_steps=400,
     no_im_loss_bit_acc=0.9,
-    l2_loss_scale=30.0,
-    l2_loss_ramp=1500,
+    l2_loss_scale=170.0,
+    l2_loss_ramp=1200,
     l2_edge_gain=0.0,
     lpips_loss_scale=0.0,
     secret_loss_scale=1.0,

@@ -89,6 +89,7 @@ def bits_to_message(bits: Tensor) -> str | None:
     packed = np.packbits(bits.detach().cpu().numpy() > 0.5).tobytes()
     data = bytearray(packed[: layout.characters])
     check = bytearray(packed[layout.characters : layout.characters + code.ecc_bytes])
+    check[-1] &= 0xFF << (8 * code.ecc_bytes - code.ecc_bits) & 0xFF  # the code's padding tells nothing
     if code.decode(data, check) < 0:
         return None
     code.correct(data, check)

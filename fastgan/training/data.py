@@ -40,6 +40,31 @@ def find_images(folder: str | Path) -> list[Path]:
     return files
 
 
+def split_held_out(train_path: str | Path, val_path: str | Path = "") -> tuple[list[Path], list[Path]]:
+    """Files to train on and files to evaluate on, which never overlap.
+
+    Without `val_path`, every tenth image of `train_path` is held out, 64 at most.
+
+    Raises:
+        FileNotFoundError, ValueError: no folder named, no such folder, or too few images in it.
+    """
+    if not str(train_path):
+        raise ValueError("train_path must name a folder with photographs, got ''")
+    files = find_images(train_path)
+    if str(val_path):
+        held_out = find_images(val_path)
+        overlap = {file.resolve() for file in files} & {file.resolve() for file in held_out}
+        if overlap:
+            raise ValueError(
+                f"val_path must not lie in train_path: both hold {len(overlap)} images, such as {min(overlap)}"
+            )
+        return files, held_out
+    if len(files) < 2:
+        raise ValueError(f"{train_path} holds one image, too few to hold one out: set val_path")
+    held_out = files[::10][:64]
+    return [file for file in files if file not in set(held_out)], held_out
+
+
 def read_image(path: Path) -> Image.Image:
     """The whole image as RGB, upright. Raises one of UNREADABLE for a damaged file."""
     with Image.open(path) as image:

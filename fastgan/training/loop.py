@@ -92,6 +92,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                 pending, clock = [], time.perf_counter()
             if runtime.world_size == 1:
                 stop = stopped[0]
+            between = time.perf_counter()
             if logger and (done % config.sample_interval == 0 or last):
                 with _for_use(recipe):
                     images_by_name = recipe.samples(done)
@@ -104,6 +105,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                 path = checkpoints.save_checkpoint(
                     recipe, done, folder / "checkpoints", config.keep_checkpoints
                 )
+            clock += time.perf_counter() - between  # images_per_second counts training alone
             if stop and not last:
                 if logger:
                     logger.say(f"stopped after step {done}; saved {path}; continue with --resume true")
