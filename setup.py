@@ -2,7 +2,7 @@
 
 Environment:
     FASTGAN_BUILD=none      pure-Python install: Triton and PyTorch implementations only
-    FASTGAN_CUDA=ON|OFF     require or skip the CUDA library (default: built when nvcc and a CUDA torch are found)
+    FASTGAN_CUDA=ON|OFF     require or skip the CUDA library (default: when nvcc is found and torch has CUDA)
     FASTGAN_CUDA_ARCHS      CUDA architectures, as in "80;90" (default: see CMakeLists.txt)
 """
 
@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 BUILD = os.environ.get("FASTGAN_BUILD", "native")
@@ -70,7 +70,7 @@ class CMakeBuild(build_ext):
 
 
 def _tool(name: str) -> str:
-    """cmake and ninja of this environment (pip installs them beside its Python), or the system's."""
+    """Cmake and ninja of this environment (pip installs them beside its Python), or the system's."""
     beside_python = Path(sys.executable).parent / name
     found = str(beside_python) if beside_python.exists() else shutil.which(name)
     if not found:
@@ -95,10 +95,19 @@ class StableWheel(bdist_wheel):
 
 setup(
     packages=[
-        "fastgan", "fastgan.augment", "fastgan.kernels", "fastgan.losses", "fastgan.models",
-        "fastgan.ops", "fastgan.optim", "fastgan.recipes", "fastgan.reference", "fastgan.training",
-        "fastgan.bench", "fastgan.bench.ops",
-    ],  # fmt: skip
+        "fastgan",
+        "fastgan.augment",
+        "fastgan.kernels",
+        "fastgan.losses",
+        "fastgan.models",
+        "fastgan.ops",
+        "fastgan.optim",
+        "fastgan.recipes",
+        "fastgan.reference",
+        "fastgan.training",
+        "fastgan.bench",
+        "fastgan.bench.ops",
+    ],
     package_dir={"fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"},
     ext_modules=[Extension("fastgan._C", sources=[], py_limited_api=True)] if BUILD == "native" else [],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": StableWheel},

@@ -10,9 +10,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
   library.impl("yuv_l2_backward_", TORCH_BOX(&fastgan::yuv_l2_backward_cpu_));
 }
 
-STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) {
-  library.def("cpu_capability() -> str");
-}
+STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) { library.def("cpu_capability() -> str"); }
 
 STABLE_TORCH_LIBRARY_IMPL(fastgan, CompositeExplicitAutograd, library) {
   library.impl("cpu_capability", TORCH_BOX(&fastgan::cpu_capability_name));

@@ -46,8 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         extra = "bench" if command == "bench" else "train"
         print(
-            f"fastgan {command} needs {error.name}, which is not installed: "
-            f"pip install 'fastgan[{extra}]'",
+            f"fastgan {command} needs {error.name}, which is not installed: pip install 'fastgan[{extra}]'",
             file=sys.stderr,
         )
         return 1

@@ -166,6 +166,7 @@ def yuv_l2(
     programs = triton.cdiv(pixels, BLOCK)
     loss, channels = x.new_empty((), dtype=torch.float32), x.new_empty(3, dtype=torch.float32)
     partial_sums = x.new_empty((programs, 3), dtype=torch.float32)
+    strides: tuple[int, ...]
     if direction_dtype is None:
         direction, strides = x.new_empty(0, dtype=torch.float32), (0, 0, 0, 0)
     else:
@@ -195,7 +196,7 @@ def yuv_l2(
 
 
 def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, factor: float, *, out: Tensor) -> None:
-    """out = factor * grad_loss * direction, for dense tensors of equal strides."""
+    """Out = factor * grad_loss * direction, for dense tensors of equal strides."""
     count = direction.numel()
     with torch.cuda.device_of(direction):
         scale[(triton.cdiv(count, BLOCK),)](

@@ -20,8 +20,7 @@ FASTGAN_CLONES void multiply(const double* source, double factor, double* target
 }
 
 template <typename T>
-void scale_typed(
-    const char* source, Dtype source_dtype, T factor, char* target, Dtype target_dtype, int64_t count) {
+void scale_typed(const char* source, Dtype source_dtype, T factor, char* target, Dtype target_dtype, int64_t count) {
   alignas(64) T input[kChunk], output[kChunk];
   for (int64_t begin = 0; begin < count; begin += kChunk) {
     const int64_t length = std::min(kChunk, count - begin);

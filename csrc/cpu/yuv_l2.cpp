@@ -38,7 +38,8 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
   Tensor direction = direction_dtype ? empty_like(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
   const double scales[3] = {scale_y, scale_u, scale_v};
   YuvL2Sweep sweep(
-      image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(), number_in(edge_gain), scales);
+      image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(), number_in(edge_gain),
+      scales);
   torch::stable::parallel_for(0, sweep.blocks(), kGrainBlocks, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) sweep.run(block);
   });

@@ -34,8 +34,7 @@ FASTGAN_HOST_DEVICE void sweep_chunk(const Chunk<T>& chunk, double* sums) {
 #pragma omp simd reduction(+ : sum_y, sum_u, sum_v)
   for (int64_t i = 0; i < chunk.count; ++i) {
     const T weight = 1 + edge_gain * (1 - row_ramp * column_ramp[i]);
-    const auto pixel = yuv_l2_pixel<T>(
-        xr[i] - yr[i], xg[i] - yg[i], xb[i] - yb[i], weight, scale_y, scale_u, scale_v);
+    const auto pixel = yuv_l2_pixel<T>(xr[i] - yr[i], xg[i] - yg[i], xb[i] - yb[i], weight, scale_y, scale_u, scale_v);
     sum_y += pixel.squared_y;
     sum_u += pixel.squared_u;
     sum_v += pixel.squared_v;
@@ -63,8 +62,7 @@ std::vector<double> border_ramps(int64_t size, bool needed) {
 
 }  // namespace
 
-YuvL2Sweep::YuvL2Sweep(
-    ImageView x, ImageView y, ImageView direction, double edge_gain, const double (&scales)[3])
+YuvL2Sweep::YuvL2Sweep(ImageView x, ImageView y, ImageView direction, double edge_gain, const double (&scales)[3])
     : x_(x), y_(y), direction_(direction), edge_gain_(edge_gain) {
   std::copy(scales, scales + 3, scales_);
   const int64_t height = x.sizes[2], width = x.sizes[3];
@@ -111,13 +109,14 @@ void YuvL2Sweep::run_typed(int64_t block) {
       continue;
     }
     for (int c = 0; c < 3; ++c) {
-      chunk.direction[c] = target_of(
-          direction_.at(image, c, row, column), direction_.dtype, direction_.strides[3], buffers[6 + c]);
+      chunk.direction[c] =
+          target_of(direction_.at(image, c, row, column), direction_.dtype, direction_.strides[3], buffers[6 + c]);
     }
     sweep_both(chunk, sums);
     for (int c = 0; c < 3; ++c) {
-      store(chunk.direction[c], direction_.at(image, c, row, column), direction_.dtype, direction_.strides[3],
-            chunk.count);
+      store(
+          chunk.direction[c], direction_.at(image, c, row, column), direction_.dtype, direction_.strides[3],
+          chunk.count);
     }
   }
 }

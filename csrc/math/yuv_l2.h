@@ -34,8 +34,8 @@ FASTGAN_HOST_DEVICE double border_ramp(int64_t index, int64_t size) {
 
 template <typename T>
 struct YuvL2Pixel {
-  T squared_y, squared_u, squared_v;              // d_c^2
-  T direction_r, direction_g, direction_b;        // see above
+  T squared_y, squared_u, squared_v;        // d_c^2
+  T direction_r, direction_g, direction_b;  // see above
 };
 
 // `weight` is 1 + edge_gain f at this pixel.

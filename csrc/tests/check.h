@@ -5,19 +5,19 @@
 #include <cstdlib>
 
 // Enough of a test framework for a dozen comparisons: says what failed, and fails the program.
-#define CHECK(condition)                                                          \
-  do {                                                                            \
-    if (!(condition)) {                                                           \
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
       std::fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                               \
-    }                                                                             \
+      std::exit(1);                                                                \
+    }                                                                              \
   } while (false)
 
-#define CHECK_CLOSE(actual, expected, tolerance)                                                            \
-  do {                                                                                                      \
-    const double actual_ = (actual), expected_ = (expected);                                                \
-    if (!(std::fabs(actual_ - expected_) <= (tolerance))) {                                                 \
+#define CHECK_CLOSE(actual, expected, tolerance)                                                                    \
+  do {                                                                                                              \
+    const double actual_ = (actual), expected_ = (expected);                                                        \
+    if (!(std::fabs(actual_ - expected_) <= (tolerance))) {                                                         \
       std::fprintf(stderr, "%s:%d: %s = %.17g, expected %.17g\n", __FILE__, __LINE__, #actual, actual_, expected_); \
-      std::exit(1);                                                                                         \
-    }                                                                                                       \
+      std::exit(1);                                                                                                 \
+    }                                                                                                               \
   } while (false)

@@ -22,11 +22,11 @@ void every_half_round_trips() {
 }
 
 void halves_round_to_nearest_even() {
-  CHECK(to_float16(1.0f + std::ldexp(1.0f, -11)).bits == 0x3c00);        // tie: down to even
-  CHECK(to_float16(1.0f + 3 * std::ldexp(1.0f, -11)).bits == 0x3c02);    // tie: up to even
-  CHECK(to_float16(65519.996f).bits == 0x7bff);                          // below the tie: largest finite
-  CHECK(to_float16(65520.0f).bits == 0x7c00);                            // tie: infinity
-  CHECK(to_float16(std::ldexp(1.0f, -25)).bits == 0);                    // tie: down to zero
+  CHECK(to_float16(1.0f + std::ldexp(1.0f, -11)).bits == 0x3c00);      // tie: down to even
+  CHECK(to_float16(1.0f + 3 * std::ldexp(1.0f, -11)).bits == 0x3c02);  // tie: up to even
+  CHECK(to_float16(65519.996f).bits == 0x7bff);                        // below the tie: largest finite
+  CHECK(to_float16(65520.0f).bits == 0x7c00);                          // tie: infinity
+  CHECK(to_float16(std::ldexp(1.0f, -25)).bits == 0);                  // tie: down to zero
   CHECK(to_float16(1.5f * std::ldexp(1.0f, -25)).bits == 1);
   CHECK(to_float16(-INFINITY).bits == 0xfc00);
   CHECK(to_bfloat16(1.0f + std::ldexp(1.0f, -8)).bits == 0x3f80);

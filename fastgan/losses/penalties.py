@@ -64,9 +64,7 @@ def gradient_penalty(
     if center < 0:
         raise ValueError(f"center must not be negative, got {center}")
     check_supports_penalty(discriminator)
-    where = torch.rand(
-        real.shape[0], *(1,) * (real.dim() - 1), generator=generator, device=real.device
-    )
+    where = torch.rand(real.shape[0], *(1,) * (real.dim() - 1), generator=generator, device=real.device)
     x = torch.lerp(real.detach(), fake.detach(), where.to(real.dtype)).requires_grad_()
     norm = (_gradient(discriminator(x), x).square().flatten(1).sum(dim=1) + EPSILON).sqrt()
     return (norm - center).square().mean()

@@ -116,9 +116,7 @@ class YUVColorL2(nn.Module):
         self.register_buffer("edge_gain", gain, persistent=False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        loss, channels = ops.yuv_l2(
-            x, y, self.yuv_scales, self.edge_gain, backend=self.backend
-        )
+        loss, channels = ops.yuv_l2(x, y, self.yuv_scales, self.edge_gain, backend=self.backend)
         return (loss, channels) if self.return_channels else loss
 
     def extra_repr(self) -> str:

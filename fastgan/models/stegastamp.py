@@ -45,7 +45,7 @@ def _initialize(module: nn.Module, weights) -> None:
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             weights(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 class StegaStampEncoder(nn.Module):

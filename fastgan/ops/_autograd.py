@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ def differentiable(name: str, setup_context: Callable, backward: Callable) -> Ca
     torch.library.register_autograd(
         f"fastgan::{name}", backward, setup_context=setup_context, lib=_library.LIBRARY
     )
-    function = type(
+    function: Any = type(
         f"{name}_function",
         (torch.autograd.Function,),
         {

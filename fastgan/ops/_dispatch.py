@@ -51,7 +51,7 @@ def register(kernels: Kernels) -> None:
 
 @contextlib.contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Requests one implementation for all fastgan ops called inside, e.g. ``with use("reference"):``.
+    """Requests one implementation for all ops called inside the `with` block.
 
     Raises:
         ValueError: unknown backend. A call inside raises RuntimeError where the backend cannot serve it.

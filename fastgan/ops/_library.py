@@ -26,9 +26,7 @@ def _load(name: str) -> str | None:
 
 
 cpu_missing: str | None = _load("_C")
-cuda_missing: str | None = (
-    _load("_C_cuda") if torch.version.cuda else "this torch was built without CUDA"
-)
+cuda_missing: str | None = _load("_C_cuda") if torch.version.cuda else "this torch was built without CUDA"
 
 
 def define(schema: str) -> None:

@@ -7,7 +7,7 @@ M converts RGB to YUV, f is 1 on the border and 0 from a quarter of the way in. 
 form of x - y, so its gradient is linear in x - y:
 
 .. math::
-    \frac{\partial L}{\partial x} = \frac{2}{NHW} D, \qquad D = M^T \operatorname{diag}(s) M (x - y) (1 + g f)^2
+    \frac{\partial L}{\partial x} = \frac{2}{NHW} D, \; D = M^T \operatorname{diag}(s) M (x - y) (1 + g f)^2
 
 One sweep over x and y gives the loss and D, the *direction*; the backward pass scales D. D is an output
 of the op like the loss, with its own derivative, so gradients of every order are exact: the derivative
@@ -43,9 +43,7 @@ def yuv_l2(
     check_image("x", x)
     check_image("y", y)
     if x.shape != y.shape:
-        raise ValueError(
-            f"x and y must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+        raise ValueError(f"x and y must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}")
     scales = _checked_scales(yuv_scales)
     check_same_device(x=x, y=y)
     gain = scalar_tensor("edge_gain", edge_gain, like=x)
@@ -84,9 +82,7 @@ _library.define(
     "yuv_l2_backward(Tensor direction, Tensor grad_loss, float factor, ScalarType dtype) -> Tensor"
 )
 # The same into the direction's own memory, for when nobody will ask for the direction again.
-_library.define(
-    "yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, float factor) -> ()"
-)
+_library.define("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, float factor) -> ()")
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2", "CUDA")
@@ -199,9 +195,7 @@ def _yuv_l2_backward_gradients(ctx, grad):
     direction, grad_loss = ctx.saved_tensors
     grad_of_direction = grad_of_grad_loss = None
     if ctx.needs_input_grad[0]:
-        grad_of_direction = _yuv_l2_backward(
-            _dense(grad), grad_loss, ctx.factor, direction.dtype
-        )
+        grad_of_direction = _yuv_l2_backward(_dense(grad), grad_loss, ctx.factor, direction.dtype)
     if ctx.needs_input_grad[1]:
         products = grad.to(grad_loss.dtype) * direction.to(grad_loss.dtype)
         grad_of_grad_loss = ctx.factor * products.sum()
@@ -213,6 +207,4 @@ def _dense(tensor: Tensor) -> Tensor:
     return tensor if torch.empty_like(tensor).stride() == tensor.stride() else tensor.contiguous()
 
 
-_yuv_l2_backward = differentiable(
-    "yuv_l2_backward", _save_for_yuv_l2_backward, _yuv_l2_backward_gradients
-)
+_yuv_l2_backward = differentiable("yuv_l2_backward", _save_for_yuv_l2_backward, _yuv_l2_backward_gradients)

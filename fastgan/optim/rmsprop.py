@@ -67,7 +67,7 @@ class RMSprop(torch.optim.Optimizer):
         return cls(params, lr, alpha, eps, eps_inside_sqrt=True, initial_square_avg=1.0, **options)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         loss = None
         if closure is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class StegaStamp(Recipe):
             print(f"LPIPS is left out of the evaluation: {error}")
             return None
 
-    def batches(self, start_step: int) -> Iterator[Tensor]:
+    def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         return batches(
             self.train_images,
             self.config.batch_size,
@@ -122,15 +122,11 @@ class StegaStamp(Recipe):
         height, width = image.shape[2:]
         shift = torch.rand((), generator=generator, device=image.device, dtype=torch.float64)
         largest = ramp(step, config.rnd_trans_ramp) * config.rnd_trans * width
-        warp, unwarp = random_perspective(
-            image.shape[0], height, width, (shift * largest).floor(), generator
-        )
+        warp, unwarp = random_perspective(image.shape[0], height, width, (shift * largest).floor(), generator)
         input_warped = warp_for_encoder(image, warp)
         with self.runtime.autocast():
             residual_warped = encoder(secret, input_warped).float()
-        encoded = place_encoded(
-            image, input_warped, residual_warped, unwarp, config.borders, generator
-        )
+        encoded = place_encoded(image, input_warped, residual_warped, unwarp, config.borders, generator)
         return input_warped, input_warped + residual_warped, encoded
 
     def seen_by_discriminator(
@@ -147,9 +143,7 @@ class StegaStamp(Recipe):
         """Updates encoder and decoder; returns the terms, and what D is to compare."""
         config = self.config
         secret = self.random_secret(image.shape[0], generator)
-        input_warped, encoded_warped, encoded = self.stamp(
-            self.encoder, image, secret, step, generator
-        )
+        input_warped, encoded_warped, encoded = self.stamp(self.encoder, image, secret, step, generator)
         real, fake = self.seen_by_discriminator(image, input_warped, encoded_warped, encoded)
         transformed = self.distortions(encoded, step, generator)
         with self.runtime.autocast():
@@ -171,11 +165,11 @@ class StegaStamp(Recipe):
                 with frozen(self.discriminator):
                     terms["G_loss"] = self.adversarial.generator(self.discriminator(fake)[0])
         weights = self.weights(step, secret_only)
-        loss = sum(weights[name] * term for name, term in terms.items() if term.requires_grad)
+        trained = [weights[name] * term for name, term in terms.items() if term.requires_grad]
 
         optimizer = self.optimizers["generator"]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.stack(trained).sum().backward()
         self.runtime.average_gradients(self.encoder, self.decoder)
         optimizer.step()
 
@@ -251,7 +245,7 @@ class StegaStamp(Recipe):
         factor = 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
         self.optimizers["generator"].param_groups[0]["lr"] = config.lr * factor
 
-    # --- what the loop asks for beside the step ---------------------------------------------------------------
+    # --- what the loop asks for beside the step -----------------------------------------------------------
 
     def samples(self, step: int) -> dict[str, Tensor]:
         count = min(8, self.config.val_images)

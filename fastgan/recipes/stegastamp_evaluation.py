@@ -58,9 +58,7 @@ def evaluate_stamps(
         correct = (logits > 0) == (secret > 0.5)
         figures[f"bit_acc_{name}"] = correct.float().mean().item()
         figures[f"str_acc_{name}"] = correct.all(dim=1).float().mean().item()
-    per_image = peak_signal_noise_ratio(
-        stamped, images, data_range=1.0, reduction="none", dim=(1, 2, 3)
-    )
+    per_image = peak_signal_noise_ratio(stamped, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
     figures["psnr"] = per_image.mean().item()
     figures["ssim"] = structural_similarity_index_measure(stamped, images, data_range=1.0).item()  # type: ignore[union-attr]
     if lpips is not None:

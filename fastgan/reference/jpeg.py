@@ -104,7 +104,7 @@ def _round_trip(image: Tensor, quality: float | Tensor, halved: bool, rounding: 
 
 
 def quantization_tables(quality: float | Tensor, batch: int, device: torch.device) -> Tensor:
-    """libjpeg's tables, (N or 1, 2, 8, 8) integers in 1..255: luminance and chrominance."""
+    """Libjpeg's tables, (N or 1, 2, 8, 8) integers in 1..255: luminance and chrominance."""
     standard = _constant((LUMINANCE_TABLE, CHROMINANCE_TABLE), device)
     quality = torch.as_tensor(quality, dtype=torch.float32, device=device).detach()
     scale = torch.where(quality < 50, (5000 / quality).floor(), (200 - 2 * quality).floor())
@@ -147,8 +147,7 @@ def _dct(device: torch.device) -> Tensor:
     """The orthonormal 8-point DCT-II: rows are frequencies."""
     rows = tuple(
         tuple(
-            math.sqrt((1 if u == 0 else 2) / 8) * math.cos((2 * x + 1) * u * math.pi / 16)
-            for x in range(8)
+            math.sqrt((1 if u == 0 else 2) / 8) * math.cos((2 * x + 1) * u * math.pi / 16) for x in range(8)
         )
         for u in range(8)
     )
@@ -167,9 +166,7 @@ def _to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
     return torch.einsum("rc,nchw->nrhw", _constant(YCBCR_TO_RGB, luma.device), samples)
 
 
-def _code_blocks(
-    plane: Tensor, table: Tensor, round_coefficient: Callable, round_sample: Callable
-) -> Tensor:
+def _code_blocks(plane: Tensor, table: Tensor, round_coefficient: Callable, round_sample: Callable) -> Tensor:
     """DCT, quantization and back of each 8x8 block; table (N or 1, 1, 8, 8)."""
     dct = _dct(plane.device)
     table = table[:, :, None, :, None, :]
@@ -181,5 +178,5 @@ def _code_blocks(
 
 
 def _upsample_triangle(plane: Tensor) -> Tensor:
-    """libjpeg's "fancy" upsampling: each new sample is 3/4 of the nearer and 1/4 of the farther one."""
+    """Libjpeg's "fancy" upsampling: each new sample is 3/4 of the nearer and 1/4 of the farther one."""
     return F.interpolate(plane, scale_factor=2, mode="bilinear", align_corners=False)

@@ -117,9 +117,7 @@ def load_checkpoint(path: str | Path, recipe: str | None = None) -> Checkpoint:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is a safetensors file, but not a checkpoint of fastgan")
     if recipe is not None and metadata["recipe"] != recipe:
-        raise ValueError(
-            f"{path} is a checkpoint of the recipe {metadata['recipe']!r}, not of {recipe!r}"
-        )
+        raise ValueError(f"{path} is a checkpoint of the recipe {metadata['recipe']!r}, not of {recipe!r}")
     checkpoint = Checkpoint(
         path,
         metadata["recipe"],

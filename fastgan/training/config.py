@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,7 +72,7 @@ Config = TypeVar("Config", bound=TrainingConfig)
 
 
 def parse_config(
-    config_class: type[Config], presets: dict[str, Config], arguments: list[str], prog: str
+    config_class: type[Config], presets: Mapping[str, Config], arguments: list[str], prog: str
 ) -> Config:
     """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
 
@@ -121,4 +122,5 @@ def from_plain(config_class: type[Config], values: dict[str, Any]) -> Config:
     unknown = sorted(set(values) - names)
     if unknown:
         raise ValueError(f"unknown options for {config_class.__name__}: {', '.join(unknown)}")
-    return config_class(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+    given: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    return config_class(**given)

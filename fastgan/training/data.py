@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ def split_held_out(train_path: str | Path, val_path: str | Path = "") -> tuple[l
         overlap = {file.resolve() for file in files} & {file.resolve() for file in held_out}
         if overlap:
             raise ValueError(
-                f"val_path must not lie in train_path: both hold {len(overlap)} images, such as {min(overlap)}"
+                f"val_path must not lie in train_path: both hold {len(overlap)} images, like {min(overlap)}"
             )
         return files, held_out
     if len(files) < 2:
@@ -93,7 +92,7 @@ class ImageFolder:
         self,
         files: list[Path],
         image_size: tuple[int, int],
-        crop: Literal["fit", "random"] = "fit",
+        crop: str = "fit",
         seed: int = 0,
     ) -> None:
         if crop not in ("fit", "random"):
@@ -173,7 +172,7 @@ def batches(
     workers: int = 2,
     device: torch.device | str = "cpu",
     ahead: int = 3,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Endless batches N 3 H W in [0, 1] on the device, read ahead by threads.
 
     Process r of R takes samples (step R + r) batch_size and on, so that the processes' batches of a step

@@ -15,7 +15,7 @@ def make_average(network: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """average += (1 - decay) (network - average); buffers are copied.
+    """Average += (1 - decay) (network - average); buffers are copied.
 
     The first steps use (1 + step) / (10 + step) where that is smaller, so that the start is forgotten.
     """

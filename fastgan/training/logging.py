@@ -59,7 +59,9 @@ class Logger:
         self.metrics = CsvTable(folder / "metrics.csv")
         self.evaluation = CsvTable(folder / "evaluation.csv")
         self.tensorboard = SummaryWriter(str(folder), purge_step=start if start else None)
-        self.progress = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, disable=None)
+        self.progress = tqdm(
+            total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, disable=None
+        )
         self.console = console
         self.total, self.start = total, start
         self.began = time.monotonic()

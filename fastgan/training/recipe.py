@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from typing import ClassVar
 
 import torch
@@ -20,7 +20,7 @@ class Recipe(abc.ABC):
 
     name: ClassVar[str]
     config_class: ClassVar[type[TrainingConfig]]
-    presets: ClassVar[dict[str, TrainingConfig]]
+    presets: ClassVar[Mapping[str, TrainingConfig]]
     averaged_networks: ClassVar[tuple[str, ...]] = ()
     """Names of networks whose moving average is kept when ema_decay is not 0."""
     console: ClassVar[tuple[str, ...]] = ()
@@ -40,7 +40,7 @@ class Recipe(abc.ABC):
         self.state = {}
 
     @abc.abstractmethod
-    def batches(self, start_step: int) -> Iterator[Tensor]:
+    def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         """Training batches on the device from this step on; the same for the same step."""
 
     @abc.abstractmethod

@@ -25,7 +25,8 @@ img { max-width: 100%; height: auto; border-radius: .4rem; background: #fff; }
 figure { margin: 0 0 1.2rem; } figcaption { font-size: .86rem; opacity: .75; margin-top: .3rem; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
 td, th { text-align: left; padding: .18rem 1.1rem .18rem 0; border-bottom: 1px solid var(--line); }
-pre { background: var(--soft); padding: .8rem 1rem; border-radius: .5rem; overflow-x: auto; font-size: .85rem; }
+pre { background: var(--soft); padding: .8rem 1rem; border-radius: .5rem; overflow-x: auto;
+      font-size: .85rem; }
 .grid img { width: 100%; image-rendering: pixelated; }
 """
 
@@ -92,7 +93,9 @@ def write_report(folder: Path, title: str, sections: list[Section] | None = None
     rows = "".join(
         f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in config.items()
     )
-    parts.append(f"<h2>Configuration</h2><details><summary>all options</summary><table>{rows}</table></details>")
+    parts.append(
+        f"<h2>Configuration</h2><details><summary>all options</summary><table>{rows}</table></details>"
+    )
     head = (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"

@@ -35,9 +35,7 @@ def images(size, dtype=torch.float32, device="cpu", layout="contiguous"):
 
 
 def loss_and_gradients(x, y, scales, gain, backend=None):
-    loss, channels = yuv_color_l2(
-        x, y, scales, gain, return_channels=True, backend=backend
-    )
+    loss, channels = yuv_color_l2(x, y, scales, gain, return_channels=True, backend=backend)
     return loss, channels, *torch.autograd.grad(loss, (x, y))
 
 
@@ -256,9 +254,7 @@ def test_opcheck(device, direction_dtype, layout):
     if direction_dtype is None:
         x, y = x.detach(), y.detach()
     gain = torch.tensor(3.0, device=device)
-    torch.library.opcheck(
-        torch.ops.fastgan.yuv_l2.default, (x, y, gain, 1.0, 2.0, 3.0, direction_dtype)
-    )
+    torch.library.opcheck(torch.ops.fastgan.yuv_l2.default, (x, y, gain, 1.0, 2.0, 3.0, direction_dtype))
     direction = torch.rand(2, 3, 7, 9, device=device, requires_grad=True)
     grad_loss = torch.tensor(0.7, device=device, requires_grad=True)
     torch.library.opcheck(

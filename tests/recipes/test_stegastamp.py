@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastgan.recipes.stegastamp import StegaStamp
 from fastgan.recipes.stegastamp_config import DEMO, PAPER
-from fastgan.reference.perspective_warp import perspective_warp
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
@@ -80,9 +78,7 @@ def test_each_step_moves_its_own_networks_and_no_other(small, adversarial, d_opt
         pytest.skip("refused, see below")
     recipe = make(small, adversarial=adversarial, d_optimizer=d_optimizer, r1_weight=1.0)
     image = one_batch(recipe)
-    encoder, decoder, critic = map(
-        weights_of, (recipe.encoder, recipe.decoder, recipe.discriminator)
-    )
+    encoder, decoder, critic = map(weights_of, (recipe.encoder, recipe.decoder, recipe.discriminator))
     _, real, fake = recipe.generator_step(image, 5, False, generator())
     assert moved(encoder, recipe.encoder) and moved(decoder, recipe.decoder)
     assert not moved(critic, recipe.discriminator)
@@ -337,15 +333,15 @@ def test_lpips_without_weights_stops_before_training(small, tmp_path, monkeypatc
     assert not (small.folder / "metrics.csv").exists()
 
 
+@pytest.mark.filterwarnings("ignore:The parameter 'pretrained':UserWarning")
+@pytest.mark.filterwarnings("ignore:Arguments other than a weight enum:UserWarning")
 def test_lpips_with_weights_takes_part(small, tmp_path, monkeypatch):
     torchvision = pytest.importorskip("torchvision")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.manual_seed(0)
     weights = torchvision.models.alexnet(weights=None).state_dict()
-    monkeypatch.setattr(
-        torchvision.models._api.WeightsEnum, "get_state_dict", lambda self, **_: weights
-    )
+    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", lambda self, **_: weights)
     torch.save(weights, tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth")
     folder = train(
         StegaStamp, dataclasses.replace(small, lpips_loss_scale=1.0, lpips_loss_ramp=0, image_size=64)
@@ -363,13 +359,3 @@ def test_held_out_images_are_never_trained_on(small, photo_folder):
     assert len(recipe.train_images.files) + len(recipe.val_images.files) == 12
     with pytest.raises(ValueError, match="val_path must not lie in train_path: both hold 4 images"):
         make(small, val_path=str(photo_folder / "coffee"))
-
-
-def test_unwarping_undoes_the_warp():
-    from fastgan.augment import random_perspective
-
-    image = torch.linspace(0, 1, 64).expand(2, 3, 48, 64).contiguous()
-    warp, unwarp = random_perspective(2, 48, 64, 5.0, generator())
-    back = perspective_warp(perspective_warp(image, warp), unwarp)
-    inner = np.s_[:, :, 12:-12, 12:-12]
-    assert (back[inner] - image[inner]).abs().max() < 0.01
