@@ -40,6 +40,7 @@ def measure(benchmark, device, bandwidth):
         )
         for _ in range(10):
             timed()
+        benchmark.extra_info["page_faults"] = harness.page_faults(timed)
         benchmark.pedantic(timed, rounds=100 if device == "cpu" else 200, warmup_rounds=10)
 
     return run_one

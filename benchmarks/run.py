@@ -98,12 +98,12 @@ def _commit() -> str:
 
 
 def table(result: dict) -> str:
-    """The rows as text: milliseconds, how many times fastgan is faster, times the floor, megabytes."""
+    """The rows as text: milliseconds, how much faster fastgan is, floor, megabytes, page faults."""
     lines = [
         f"{result['device']}, torch {result['torch']}, fastgan {result['fastgan']} ({result['commit']}), "
         f"copy {result['rows'][0]['copy_gb_per_s']:.0f} GB/s",
         f"{'op':<8} {'mode':<8} {'size':<14} {'provider':<20} {'median ms':>9} {'20%':>8} {'80%':>8} "
-        f"{'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8}",
+        f"{'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8} {'faults':>7}",
     ]
     for row in result["rows"]:
         ours = next(
@@ -118,6 +118,6 @@ def table(result: dict) -> str:
             f"{row['op']:<8} {row['mode']:<8} {row['size']:<14} {row['provider']:<20} "
             f"{row['median_s'] * 1e3:>9.3f} {row['p20_s'] * 1e3:>8.3f} {row['p80_s'] * 1e3:>8.3f} "
             f"{faster:>11} {row['median_s'] / row['floor_s']:>8.2f} {saved:>9} "
-            f"{row['peak_bytes'] / 1e6:>8.1f}"
+            f"{row['peak_bytes'] / 1e6:>8.1f} {row['page_faults']:>7.0f}"
         )
     return "\n".join(lines)
