@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
-import fastgan
+from fastgan.bench.machine import describe_machine
 
 FOLDER = Path(__file__).parent
 
@@ -43,7 +39,7 @@ def main(arguments: list[str]) -> int:
             print(finished.stdout + finished.stderr)
             return finished.returncode
         rows = [_row(entry) for entry in json.loads(report.read_text())["benchmarks"]]
-    result = {**_machine(options.device), "rows": rows}
+    result = {**describe_machine(options.device), "rows": rows}
     print(table(result))
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
@@ -63,38 +59,6 @@ def _row(entry: dict) -> dict:
         "p20_s": quantiles[0],
         "p80_s": quantiles[3],
     }
-
-
-def _machine(device: str) -> dict:
-    if device == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
-        name = f"{_cpu_model()} {torch.get_num_threads()} cores"
-    return {
-        "device": name,
-        "date": datetime.date.today().isoformat(),
-        "fastgan": fastgan.__version__,
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"
 
 
 def table(result: dict) -> str:

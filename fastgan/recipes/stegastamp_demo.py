@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from fastgan.bench.machine import describe_machine
 from fastgan.losses import yuv_color_l2
 from fastgan.recipes.stegastamp import StegaStamp
 from fastgan.recipes.stegastamp_commands import Stamper
@@ -71,6 +73,11 @@ def main(arguments: list[str]) -> int:
         summary,
     )
     report = write_report(folder, "StegaStamp in minutes on a CPU", [stamps])
+    numbers = {
+        **describe_machine("cuda" if torch.cuda.is_available() else "cpu"),
+        "steps": steps, "minutes": minutes, **figures, "message": message, "yuv_color_l2": speed,
+    }  # fmt: skip
+    (folder / "demo.json").write_text(json.dumps(numbers, indent=1) + "\n")
     print(f"\n{summary}\n\nreport: {report}")
     return 0
 

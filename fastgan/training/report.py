@@ -145,6 +145,11 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> str
     axes = figure.add_subplot()
     for name, values in curves.items():
         axes.plot(steps, values, label=name, linewidth=1.4, marker="." if len(steps) < 4 else None)
+    # Losses start high: on a linear axis one early peak would flatten everything that follows.
+    sizes = sorted(abs(value) for values in curves.values() for value in values if value)
+    typical = sizes[len(sizes) // 2]
+    if sizes[-1] > 50 * typical:
+        axes.set_yscale("symlog", linthresh=typical)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)

@@ -1,0 +1,48 @@
+"""What a measurement must carry to mean anything: device, versions, commit."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import fastgan
+
+
+def describe_machine(device: str) -> dict[str, str]:
+    """Device ("cpu" or "cuda"), date, versions of fastgan, torch and Python, and the commit."""
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        name = f"{_cpu_model()} {torch.get_num_threads()} cores"
+    return {
+        "device": name,
+        "date": datetime.date.today().isoformat(),
+        "fastgan": fastgan.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():  # installed: the commit around us would be somebody else's
+        return "unknown"
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
