@@ -40,9 +40,12 @@ class CMakeBuild(build_ext):
         build_folder.mkdir(parents=True, exist_ok=True)
         configure = [
             "-G", "Ninja", "-S", str(ROOT), "-B", str(build_folder),
+            f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}",
             f"-DFASTGAN_TORCH_DIR={Path(torch.__file__).parent}",
             "-DFASTGAN_TESTS=OFF",
         ]  # fmt: skip
+        if _names_vanished_programs(build_folder / "CMakeCache.txt"):
+            configure.append("--fresh")
         for option in ("FASTGAN_CUDA", "FASTGAN_CUDA_ARCHS"):
             if os.environ.get(option):
                 configure.append(f"-D{option}={os.environ[option]}")
@@ -67,6 +70,15 @@ class CMakeBuild(build_ext):
                 "Building fastgan's native kernels failed; the compiler's message stands above. "
                 "FASTGAN_BUILD=none installs without native kernels."
             )
+
+
+def _names_vanished_programs(cache: Path) -> bool:
+    """Whether an earlier configuration used compilers or tools that are gone, such as an isolated build's."""
+    if not cache.exists():
+        return False
+    entries = [line.partition("=") for line in cache.read_text().splitlines()]
+    programs = [value for key, _, value in entries if key.endswith(":FILEPATH") and value.startswith("/")]
+    return any(not Path(program).exists() for program in programs)
 
 
 def _tool(name: str) -> str:

@@ -16,6 +16,8 @@ FOLDER = Path(__file__).parent
 
 
 def main(arguments: list[str]) -> int:
+    import pytest_benchmark  # noqa: F401  (named by the error of an installation without it)
+
     known = sorted(path.stem.removeprefix("bench_") for path in (FOLDER / "ops").glob("bench_*.py"))
     parser = argparse.ArgumentParser(
         prog="fastgan bench", description="Times every op against its peers, in one run."
