@@ -18,6 +18,7 @@ from fastgan.training.config import TrainingConfig
 from fastgan.training.ema import make_average, update_average
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, mean_terms
+from fastgan.training.memory import keep_freed_memory
 from fastgan.training.recipe import Recipe, Terms
 from fastgan.training.run_folder import drop_rows_after, prepare_run_folder
 from fastgan.training.runtime import Runtime
@@ -37,6 +38,8 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
     """
     runtime = Runtime(config)
     runtime.launch()
+    if runtime.device.type == "cpu":
+        keep_freed_memory()
     folder = config.folder
     if runtime.is_main:
         folder = prepare_run_folder(config)
