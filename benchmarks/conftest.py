@@ -38,9 +38,8 @@ def measure(benchmark, device, bandwidth):
             saved_bytes=harness.saved_bytes(forward, inputs) if forward else None,
             peak_bytes=harness.peak_bytes(run, device),
         )
-        for _ in range(10):
-            timed()
+        rounds = harness.rounds_in(timed, seconds=1.0)
         benchmark.extra_info["page_faults"] = harness.page_faults(timed)
-        benchmark.pedantic(timed, rounds=100 if device == "cpu" else 200, warmup_rounds=10)
+        benchmark.pedantic(timed, rounds=rounds, warmup_rounds=rounds // 10)
 
     return run_one

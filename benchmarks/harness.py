@@ -63,6 +63,20 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
     return _peak_of_allocations(_allocations(run))
 
 
+def rounds_in(run: Callable[[], object], seconds: float, least: int = 100) -> int:
+    """How many runs take about that long, measured after a warm-up.
+
+    The first dozens of runs of a sub-millisecond op wake threads and fill the allocator at twice the time
+    of the later ones; a fixed number of rounds would compare providers in different states.
+    """
+    begin = time.perf_counter()
+    runs = 0
+    while runs < 20 or time.perf_counter() - begin < seconds / 4:
+        run()
+        runs += 1
+    return max(least, int(runs * seconds / (time.perf_counter() - begin)))
+
+
 def page_faults(run: Callable[[], object], repeats: int = 50) -> float:
     """Pages that the kernel had to hand out per run: fresh large allocations cost more than their writing.
 
