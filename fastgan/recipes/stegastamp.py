@@ -56,7 +56,7 @@ class StegaStamp(Recipe):
         }  # fmt: skip
         stamping = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.optimizers = {
-            "generator": torch.optim.Adam(stamping, lr=config.lr),
+            "generator": torch.optim.Adam(stamping, lr=config.lr, fused=True),
             "discriminator": discriminator_optimizer(config, self.discriminator),
         }
         self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)  # type: ignore[arg-type]
@@ -295,7 +295,9 @@ def discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> tor
     if config.d_optimizer == "adam":
         if config.adversarial == "wgan":
             raise ValueError("adversarial=wgan clips weights in rmsprop: d_optimizer=adam needs another")
-        return torch.optim.Adam(network.parameters(), config.lr_d, (config.beta1_d, config.beta2_d))
+        return torch.optim.Adam(
+            network.parameters(), config.lr_d, (config.beta1_d, config.beta2_d), fused=True
+        )
     make = RMSprop.tensorflow_style if config.tf_epsilon else RMSprop
     return make(
         network.parameters(),

@@ -210,9 +210,9 @@ DEMO = StegaStampConfig(
     crop="random",
     secret_size=32,
     batch_size=16,
-    num_steps=2000,
+    num_steps=1900,
     lr=0.0003,
-    lr_decay_steps=900,
+    lr_decay_steps=1000,
     ema_decay=0.99,
     no_im_loss_steps=400,
     no_im_loss_bit_acc=0.9,
@@ -237,9 +237,9 @@ DEMO = StegaStampConfig(
     blur_gaussian=0.05,
     blur_line=0.05,
     log_interval=100,
-    sample_interval=1000,
-    eval_interval=1000,
-    checkpoint_interval=1000,
+    sample_interval=950,
+    eval_interval=950,
+    checkpoint_interval=950,
 )
 
 PRESETS = {"paper": PAPER, "demo": DEMO}

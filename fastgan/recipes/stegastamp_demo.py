@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import statistics
 import time
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from fastgan.bench.harness import rounds_in
 from fastgan.bench.machine import describe_machine
 from fastgan.losses import yuv_color_l2
 from fastgan.recipes.stegastamp import StegaStamp
@@ -118,19 +120,22 @@ def hide_and_find(folder: Path, photograph: Path) -> str:
     return f"{shown} in {coded} ({wrong} of {len(secret)} bits wrong before correction)"
 
 
-def compare_speed(repeats: int = 50) -> str:
+def compare_speed(seconds: float = 1.0) -> str:
     """yuv_color_l2 against eager PyTorch on this machine, forward and backward, 4x3x400x400."""
     x = torch.rand(4, 3, 400, 400, requires_grad=True)
     y = torch.rand(4, 3, 400, 400)
 
     def median_ms(backend: str | None) -> float:
-        times = []
-        for _ in range(repeats):
+        def run() -> None:
             x.grad = None
-            begin = time.perf_counter()
             yuv_color_l2(x, y, (1.0, 100.0, 100.0), 10.0, backend=backend).backward()
+
+        times = []
+        for _ in range(rounds_in(run, seconds)):
+            begin = time.perf_counter()
+            run()
             times.append(time.perf_counter() - begin)
-        return 1e3 * sorted(times)[repeats // 2]
+        return 1e3 * statistics.median(times)
 
     fused, eager = median_ms(None), median_ms("reference")
     return (
