@@ -8,6 +8,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
   library.impl("yuv_l2", TORCH_BOX(&fastgan::yuv_l2_cpu));
   library.impl("yuv_l2_backward", TORCH_BOX(&fastgan::yuv_l2_backward_cpu));
   library.impl("yuv_l2_backward_", TORCH_BOX(&fastgan::yuv_l2_backward_cpu_));
+  library.impl("jpeg", TORCH_BOX(&fastgan::jpeg_cpu));
+  library.impl("jpeg_backward", TORCH_BOX(&fastgan::jpeg_backward_cpu));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) { library.def("cpu_capability() -> str"); }

@@ -17,6 +17,15 @@ Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, dou
 
 void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, double factor);
 
+std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
+    const Tensor& image, const Tensor& tables, const std::optional<Tensor>& seed, int64_t horizontal, int64_t vertical,
+    bool fancy, int64_t rounding, bool with_masks);
+
+std::tuple<Tensor, Tensor> jpeg_backward_cpu(
+    const Tensor& grad, const std::optional<Tensor>& image, const Tensor& tables, const std::optional<Tensor>& seed,
+    const Tensor& masks, const Tensor& chroma_masks, int64_t horizontal, int64_t vertical, bool fancy, int64_t rounding,
+    bool grad_image_wanted, bool grad_tables_wanted);
+
 std::string cpu_capability_name();
 
 }  // namespace fastgan

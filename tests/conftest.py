@@ -13,7 +13,7 @@ FOR_RECIPES = (
     "skimage", "tensorboard", "torchmetrics", "torchvision", "tqdm", "yaml",
 )  # fmt: skip
 MISSING = [name for name in FOR_RECIPES if importlib.util.find_spec(name) is None]
-collect_ignore_glob = ["recipes/*", "training/*", "reference/test_jpeg.py"] if MISSING else []
+collect_ignore_glob = ["recipes/*", "training/*"] if MISSING else []
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

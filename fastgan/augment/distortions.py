@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.reference.blur import blur
-from fastgan.reference.jpeg import jpeg_round_trip
 from fastgan.reference.photometric import photometric
 
 

@@ -35,7 +35,7 @@ _warned: set[tuple[str, str]] = set()
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels that an op has: which backend on the CPU, which on the GPU."""
+    """The kernels that an op has: which backend on the CPU, which on the GPU; None where there is none."""
 
     op: str
     cpu: str | None = "native"

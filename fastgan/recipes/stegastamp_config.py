@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastgan.augment import BORDERS
 from fastgan.losses.adversarial import KINDS
 from fastgan.models.stegastamp import image_height_width
-from fastgan.reference.jpeg import ROUNDINGS
+from fastgan.ops.jpeg import ROUNDINGS
 from fastgan.training.config import TrainingConfig
 
 
@@ -162,7 +162,7 @@ class StegaStampConfig(TrainingConfig):
             "d_optimizer": ("rmsprop", "adam"),
             "crop": ("fit", "random"),
             "critic_sign": (1, -1),
-            "jpeg_rounding": tuple(ROUNDINGS),
+            "jpeg_rounding": ROUNDINGS,
             "d_activation": ("relu", "leaky_relu"),
         }
         for name, allowed in choices.items():

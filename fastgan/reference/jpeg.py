@@ -1,9 +1,9 @@
-"""Differentiable JPEG in plain PyTorch: colour, chroma subsampling, DCT, quantization, and back.
+"""The JPEG round trip in plain PyTorch: colour, chroma subsampling, DCT, quantization, and back.
 
-With `rounding="straight_through"` every rounding of the codec is done (samples to integers, quantized
-coefficients, decoded samples, RGB), and gradients pass through it as through the identity; clamping keeps
-its true gradient. With float DCTs this follows libjpeg-turbo's defaults to a fraction of a grey level, not
-to the bit.
+With `rounding="straight_through"` each stage gives the integers that libjpeg-turbo's default encoder and
+decoder ("islow") give, and passes gradients as the same stage in real numbers would: through roundings as
+through the identity, through clamps only where they do nothing. The other roundings are surrogates that
+are differentiated as a whole, so nothing else is rounded there either.
 """
 
 from __future__ import annotations
@@ -11,139 +11,216 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# ITU-T T.81, annex K.
-LUMINANCE_TABLE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-CHROMINANCE_TABLE = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    *(((99,) * 8,) * 4),
-)
-# JFIF: full-range BT.601.
+from fastgan.reference.clamp import clamp
+from fastgan.reference.philox import philox, uniform
+
+# JFIF: full-range BT.601, and libjpeg's 16-bit fixed-point numbers for it.
 RGB_TO_YCBCR = (
     (0.299, 0.587, 0.114),
     (-0.168735892, -0.331264108, 0.5),
     (0.5, -0.418687589, -0.081312411),
 )
 YCBCR_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
-SUBSAMPLINGS = ("4:2:0", "4:4:4")
+_FIXED_TO_YCBCR = ((19595, 38470, 7471), (-11059, -21709, 32768), (32768, -27439, -5329))
+_FIXED_TO_RGB = ((0, 91881), (-22554, -46802), (116130, 0))
 
 
-def jpeg_round_trip(
-    image: Tensor,
-    quality: float | Tensor,
-    *,
-    subsampling: str = "4:2:0",
-    rounding: str = "straight_through",
-) -> Tensor:
-    """Encodes and decodes images as JPEG, differentiably.
+@dataclass(frozen=True)
+class Format:
+    """How chroma is stored: pixels per sample across and down, and how the decoder brings it back."""
+
+    horizontal: int = 2
+    vertical: int = 2
+    fancy: bool = True
+
+
+def jpeg(image: Tensor, tables: Tensor, rounding: str, form: Format, seed: Tensor | None = None) -> Tensor:
+    """Encodes and decodes images.
 
     Args:
-        image: N 3 H W, RGB in [0, 1]; any H and W.
-        quality: in [1, 100], libjpeg's scale; a number, a 0-d tensor or one per image (N,). Never
-            modified, and not differentiable.
-        subsampling: "4:2:0" (the default of most encoders) or "4:4:4".
-        rounding: "straight_through", "cubic" (round(x) + (x - round(x))^3; Shin and Song, "JPEG-resistant
-            adversarial images", 2017), "at_zero" (x^3 below one half, else x; StegaStamp's
-            `round_only_at_0`), or "none".
+        image: N 3 H W, RGB in [0, 1].
+        tables: (N or 1, 2, 8, 8), the quantization tables of luma and chroma.
+        rounding: a key of `ROUNDINGS`.
+        form: the chroma format.
+        seed: 0-d int64, for `rounding="noise"`.
 
     Returns:
-        The decoded images, N 3 H W in [0, 1], in the image's dtype.
-
-    Raises:
-        ValueError: unknown subsampling or rounding; a quality number outside [1, 100].
+        N 3 H W in [0, 1], in the image's dtype.
     """
-    if subsampling not in SUBSAMPLINGS:
-        raise ValueError(f"subsampling must be one of {SUBSAMPLINGS}, got {subsampling!r}")
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding must be one of {tuple(ROUNDINGS)}, got {rounding!r}")
-    if not isinstance(quality, Tensor) and not 1 <= quality <= 100:
-        raise ValueError(f"quality must lie in [1, 100], got {quality}")
     # Autocast would do the matrix products in half precision.
     with torch.autocast(image.device.type, enabled=False):
-        return _round_trip(image, quality, subsampling == "4:2:0", rounding)
+        wide = image if image.dtype == torch.float64 else image.float()
+        return _jpeg(wide, tables.to(wide.dtype), rounding, form, seed).to(image.dtype)
 
 
-def _round_trip(image: Tensor, quality: float | Tensor, halved: bool, rounding: str) -> Tensor:
-    round_coefficient = ROUNDINGS[rounding]
-    # Smooth surrogates are differentiated as a whole: their samples are not rounded either.
-    round_sample = _straight_through if rounding == "straight_through" else _identity
+def _jpeg(image: Tensor, tables: Tensor, rounding: str, form: Format, seed: Tensor | None) -> Tensor:
+    exact = rounding == "straight_through"
     height, width = image.shape[2:]
-    unit = 16 if halved else 8
+    chroma_height, chroma_width = -(-height // form.vertical), -(-width // form.horizontal)
+    rows = -(-height // (8 * form.vertical))
+    columns = -(-width // (8 * form.horizontal))
+    if exact:
+        rounded = _through(tables.detach().round(), tables)
+        tables = torch.where((tables >= 0.5) & (tables < 255.5), rounded, math.nan)
 
-    padding = (0, -width % unit, 0, -height % unit)
-    padded = F.pad(image.float(), padding, mode="replicate") if any(padding) else image.float()
-    luma, chroma = _to_ycbcr(padded * 255, round_sample)
-    if halved:
-        chroma = round_sample(F.avg_pool2d(chroma, 2))
-    tables = quantization_tables(quality, image.shape[0], image.device)
-    luma = _code_blocks(luma, tables[:, 0:1], round_coefficient, round_sample)
-    chroma = _code_blocks(chroma, tables[:, 1:2], round_coefficient, round_sample)
-    if halved:
-        # The decoder knows the image's size and smooths within it, not within the padding.
-        known = chroma[..., : -(-height // 2), : -(-width // 2)]
-        chroma = round_sample(_upsample_triangle(known))
-    luma, chroma = luma[..., :height, :width], chroma[..., :height, :width]
-    decoded = round_sample(_to_rgb(luma, chroma)).clamp(0, 255) / 255
-    return decoded.to(image.dtype)
+    levels = clamp(image * 255, 0, 255)
+    if exact:
+        levels = _through(levels.detach().round(), levels)
+    samples = _to_ycbcr(_repeat_edge(levels, height, columns * 8 * form.horizontal), exact)
+    luma = _repeat_edge(samples[:, :1], rows * 8 * form.vertical, samples.shape[3])
+    chroma = _repeat_edge(samples[:, 1:], chroma_height * form.vertical, samples.shape[3])
+    chroma = _repeat_edge(_subsample(chroma, form, exact), rows * 8, columns * 8)
+
+    noises: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
+    if rounding == "noise":
+        assert seed is not None
+        noises = _noise(seed, image.shape[0], rows, columns, form, image)
+    luma = _code_blocks(luma, tables[:, :1], rounding, noises[0])
+    chroma = _code_blocks(chroma, tables[:, 1:], rounding, noises[1])
+
+    # The decoder smooths within the image's own chroma samples, not within the padding.
+    chroma = _upsample(chroma[..., :chroma_height, :chroma_width], form, exact)
+    decoded = _to_rgb(luma[..., :height, :width], chroma[..., :height, :width], exact)
+    return clamp(decoded, 0, 255) / 255
 
 
-def quantization_tables(quality: float | Tensor, batch: int, device: torch.device) -> Tensor:
-    """Libjpeg's tables, (N or 1, 2, 8, 8) integers in 1..255: luminance and chrominance."""
-    standard = _constant((LUMINANCE_TABLE, CHROMINANCE_TABLE), device)
-    quality = torch.as_tensor(quality, dtype=torch.float32, device=device).detach()
-    scale = torch.where(quality < 50, (5000 / quality).floor(), (200 - 2 * quality).floor())
-    scaled = (standard * scale.reshape(-1, 1, 1, 1) + 50) / 100
-    return scaled.floor().clamp(1, 255)
+def _through(exact: Tensor, real: Tensor) -> Tensor:
+    """The value of `exact` with the gradient of `real`; NaN where either is."""
+    return exact + (real - real.detach())
 
 
-def _identity(x: Tensor) -> Tensor:
+def _integers(x: Tensor) -> Tensor:
+    return x.detach().nan_to_num().round().to(torch.int32)
+
+
+def _repeat_edge(x: Tensor, height: int, width: int) -> Tensor:
+    """Cut or padded to the size by repeating the last row and column."""
+    for dim, size in ((2, height), (3, width)):
+        if x.shape[dim] != size:
+            index = torch.arange(size, device=x.device).clamp(max=x.shape[dim] - 1)
+            x = x.index_select(dim, index)
     return x
 
 
-def _straight_through(x: Tensor) -> Tensor:
-    return x + (x.round() - x).detach()
+# --- colour and chroma ------------------------------------------------------------------------------------
 
 
-def _cubic(x: Tensor) -> Tensor:
-    rounded = x.round().detach()
-    return rounded + (x - rounded) ** 3
+def _to_ycbcr(levels: Tensor, exact: bool) -> Tensor:
+    """Grey levels of RGB to centred samples, -128..127."""
+    real = torch.einsum("cr,nrhw->nchw", _constant(RGB_TO_YCBCR, levels), levels)
+    real = real - _constant(((128.0,), (0.0,), (0.0,)), levels)[:, :, None]
+    if not exact:
+        return real
+    red, green, blue = _integers(levels).unbind(1)
+    planes = []
+    for (r, g, b), half in zip(_FIXED_TO_YCBCR, (32768, 32767, 32767), strict=True):
+        planes.append((r * red + g * green + b * blue + half) >> 16)
+    planes[0] = planes[0] - 128
+    return _through(torch.stack(planes, dim=1).to(real.dtype), real)
 
 
-def _at_zero(x: Tensor) -> Tensor:
-    return torch.where(x.abs() < 0.5, x**3, x)
+def _to_rgb(luma: Tensor, chroma: Tensor, exact: bool) -> Tensor:
+    samples = torch.cat([luma + 128, chroma], dim=1)
+    real = torch.einsum("rc,nchw->nrhw", _constant(YCBCR_TO_RGB, luma), samples)
+    if not exact:
+        return real
+    y, cb, cr = _integers(samples).unbind(1)
+    planes = [y + ((b * cb + r * cr + 32768) >> 16) for b, r in _FIXED_TO_RGB]
+    return _through(torch.stack(planes, dim=1).to(real.dtype), real)
 
 
-ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "straight_through": _straight_through,
-    "cubic": _cubic,
-    "at_zero": _at_zero,
-    "none": _identity,
-}
+def _subsample(chroma: Tensor, form: Format, exact: bool) -> Tensor:
+    """Means of 2 or 4 samples; integers are rounded up and down by turns along the row."""
+    if form.horizontal == 1:
+        return chroma
+    count = form.horizontal * form.vertical
+    real = F.avg_pool2d(chroma, (form.vertical, form.horizontal))
+    if not exact:
+        return real
+    sums = _integers(real.detach() * count)
+    turn = torch.arange(sums.shape[3], device=sums.device, dtype=torch.int32) % 2
+    return _through(((sums + turn + count // 4) >> (count // 2)).to(real.dtype), real)
 
 
-@functools.lru_cache(maxsize=32)
-def _constant(values: tuple, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device)
+def _upsample(chroma: Tensor, form: Format, exact: bool) -> Tensor:
+    if form.horizontal == 1:
+        return chroma
+    # libjpeg replicates where a row has at most two samples
+    if not form.fancy or chroma.shape[3] <= 2:
+        return chroma.repeat_interleave(form.vertical, dim=2).repeat_interleave(2, dim=3)
+    if form.vertical == 1:
+        if exact:
+            before, after = _triangle(_integers(chroma), dim=3)
+            return _through(
+                _interleave((before + 1) >> 2, (after + 2) >> 2, 3), _upsample(chroma, form, False)
+            )
+        before, after = _triangle(chroma, dim=3)
+        return _interleave(before, after, dim=3) / 4
+    if exact:
+        sums = _interleave(*_triangle(_integers(chroma), dim=2), dim=2)
+        before, after = _triangle(sums, dim=3)
+        return _through(_interleave((before + 8) >> 4, (after + 7) >> 4, 3), _upsample(chroma, form, False))
+    sums = _interleave(*_triangle(chroma, dim=2), dim=2)
+    return _interleave(*_triangle(sums, dim=3), dim=3) / 16
 
 
-@functools.lru_cache(maxsize=8)
-def _dct(device: torch.device) -> Tensor:
+def _triangle(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Three times each sample plus the one before it, and plus the one after it; edges repeat."""
+    size = x.shape[dim]
+    index = torch.arange(size, device=x.device)
+    before = x.index_select(dim, (index - 1).clamp(min=0))
+    after = x.index_select(dim, (index + 1).clamp(max=size - 1))
+    return 3 * x + before, 3 * x + after
+
+
+def _interleave(a: Tensor, b: Tensor, dim: int) -> Tensor:
+    return torch.stack([a, b], dim=dim + 1).flatten(dim, dim + 1)
+
+
+# --- blocks -----------------------------------------------------------------------------------------------
+
+
+def _code_blocks(plane: Tensor, table: Tensor, rounding: str, noise: Tensor | None) -> Tensor:
+    """DCT, quantization and back of each 8x8 block; table (N or 1, 1, 8, 8); clamped samples."""
+    dct = _dct_matrix(plane)
+    table = table[:, :, None, :, None, :]
+    blocks = plane.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))  # n c by y bx x
+    coefficients = torch.einsum("uy,ncaybx,vx->ncaubv", dct, blocks, dct)
+    if rounding == "straight_through":
+        scaled, steps = _forward_dct(_integers(blocks)), _integers(table)
+        quotients = _through(scaled.to(plane.dtype) / 8, coefficients) / table
+        levels = _quantize(scaled, steps)
+        coefficients = _through(levels.to(plane.dtype), quotients) * table
+        samples = torch.einsum("uy,ncaubv,vx->ncaybx", dct, coefficients, dct)
+        samples = _through(_inverse_dct(levels * steps).to(plane.dtype), samples)
+    else:
+        coefficients = ROUNDINGS[rounding](coefficients / table, noise) * table
+        samples = torch.einsum("uy,ncaubv,vx->ncaybx", dct, coefficients, dct)
+    return clamp(samples, -128, 127).flatten(4, 5).flatten(2, 3)
+
+
+def _quantize(coefficients: Tensor, steps: Tensor) -> Tensor:
+    """Coefficients, scaled by 8, over the steps, halves rounded away from zero."""
+    levels = torch.div(coefficients.abs() + 4 * steps, (8 * steps).clamp(min=1), rounding_mode="floor")
+    return levels * coefficients.sign()
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(values: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _constant(values: tuple, like: Tensor) -> Tensor:
+    return _constants(values, like.dtype, like.device)
+
+
+def _dct_matrix(like: Tensor) -> Tensor:
     """The orthonormal 8-point DCT-II: rows are frequencies."""
     rows = tuple(
         tuple(
@@ -151,32 +228,120 @@ def _dct(device: torch.device) -> Tensor:
         )
         for u in range(8)
     )
-    return _constant(rows, device)
+    return _constant(rows, like)
 
 
-def _to_ycbcr(image: Tensor, round_sample: Callable) -> tuple[Tensor, Tensor]:
-    """Centred samples, in -128..127: Y (N, 1, H, W) and Cb, Cr (N, 2, H, W)."""
-    samples = torch.einsum("cr,nrhw->nchw", _constant(RGB_TO_YCBCR, image.device), image)
-    samples = round_sample(samples)
-    return samples[:, 0:1] - 128, samples[:, 1:3]
+# The integer DCT: Loeffler, Ligtenberg and Moschytz, ICASSP 1989, with 13-bit constants, and 2 bits more
+# between the passes, as in libjpeg.
+_C0_298, _C0_390, _C0_541, _C0_765, _C0_899, _C1_175 = 2446, 3196, 4433, 6270, 7373, 9633
+_C1_501, _C1_847, _C1_961, _C2_053, _C2_562, _C3_072 = 12299, 15137, 16069, 16819, 20995, 25172
 
 
-def _to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
-    samples = torch.cat([luma + 128, chroma], dim=1)
-    return torch.einsum("rc,nchw->nrhw", _constant(YCBCR_TO_RGB, luma.device), samples)
+def _descale(x: Tensor, bits: int) -> Tensor:
+    return x << -bits if bits < 0 else (x + (1 << (bits - 1))) >> bits
 
 
-def _code_blocks(plane: Tensor, table: Tensor, round_coefficient: Callable, round_sample: Callable) -> Tensor:
-    """DCT, quantization and back of each 8x8 block; table (N or 1, 1, 8, 8)."""
-    dct = _dct(plane.device)
-    table = table[:, :, None, :, None, :]
-    blocks = plane.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))  # n c by y bx x
-    coefficients = torch.einsum("uy,ncaybx,vx->ncaubv", dct, blocks, dct)
-    coefficients = round_coefficient(coefficients / table) * table
-    samples = torch.einsum("uy,ncaubv,vx->ncaybx", dct, coefficients, dct)
-    return round_sample(samples).clamp(-128, 127).flatten(4, 5).flatten(2, 3)
+def _rotate_odd(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    z5 = (a + b + c + d) * _C1_175
+    z1, z2 = (a + d) * _C0_899, (b + c) * _C2_562
+    z3, z4 = z5 - (a + c) * _C1_961, z5 - (b + d) * _C0_390
+    return (
+        a * _C0_298 - z1 + z3,
+        b * _C2_053 - z2 + z4,
+        c * _C3_072 - z2 + z3,
+        d * _C1_501 - z1 + z4,
+    )
 
 
-def _upsample_triangle(plane: Tensor) -> Tensor:
-    """Libjpeg's "fancy" upsampling: each new sample is 3/4 of the nearer and 1/4 of the farther one."""
-    return F.interpolate(plane, scale_factor=2, mode="bilinear", align_corners=False)
+def _forward_dct(blocks: Tensor) -> Tensor:
+    """Integer samples (..., 8, :, 8) to coefficients scaled by 8; rows first."""
+    for dim, plain in ((-1, -2), (-3, 2)):
+        v = blocks.unbind(dim)
+        sums = [v[k] + v[7 - k] for k in range(4)]
+        odd0, odd1, odd2, odd3 = (v[k] - v[7 - k] for k in range(4))
+        even0, even3, even1, even2 = (
+            sums[0] + sums[3],
+            sums[0] - sums[3],
+            sums[1] + sums[2],
+            sums[1] - sums[2],
+        )
+        z = (even2 + even3) * _C0_541
+        out7, out5, out3, out1 = _rotate_odd(odd3, odd2, odd1, odd0)
+        out = [
+            _descale(even0 + even1, plain),
+            _descale(out1, 13 + plain),
+            _descale(z + even3 * _C0_765, 13 + plain),
+            _descale(out3, 13 + plain),
+            _descale(even0 - even1, plain),
+            _descale(out5, 13 + plain),
+            _descale(z - even2 * _C1_847, 13 + plain),
+            _descale(out7, 13 + plain),
+        ]
+        blocks = torch.stack(out, dim=dim)
+    return blocks
+
+
+def _inverse_dct(blocks: Tensor) -> Tensor:
+    """Integer coefficients (..., 8, :, 8) to samples; columns first."""
+    for dim, bits in ((-3, 11), (-1, 18)):
+        v = blocks.unbind(dim)
+        z = (v[2] + v[6]) * _C0_541
+        even2, even3 = z - v[6] * _C1_847, z + v[2] * _C0_765
+        plain0, plain1 = (v[0] + v[4]) << 13, (v[0] - v[4]) << 13
+        evens = [plain0 + even3, plain1 + even2, plain1 - even2, plain0 - even3]
+        odd3, odd2, odd1, odd0 = _rotate_odd(v[7], v[5], v[3], v[1])
+        odds = [odd0, odd1, odd2, odd3]
+        out = [_descale(even + odd, bits) for even, odd in zip(evens, odds, strict=True)]
+        out += [_descale(even - odd, bits) for even, odd in zip(evens[::-1], odds[::-1], strict=True)]
+        blocks = torch.stack(out, dim=dim)
+    return blocks
+
+
+# --- surrogates of rounding -------------------------------------------------------------------------------
+
+
+def _cubic(x: Tensor, noise: Tensor | None) -> Tensor:
+    nearest = x.detach().round()
+    return nearest + (x - nearest) ** 3
+
+
+def _at_zero(x: Tensor, noise: Tensor | None) -> Tensor:
+    return torch.where(x.abs() < 0.5, x**3, x)
+
+
+def _add_noise(x: Tensor, noise: Tensor | None) -> Tensor:
+    assert noise is not None
+    return x + noise
+
+
+def _identity(x: Tensor, noise: Tensor | None) -> Tensor:
+    return x
+
+
+ROUNDINGS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "straight_through": _identity,  # only its gradient: the values come from integers
+    "cubic": _cubic,
+    "at_zero": _at_zero,
+    "noise": _add_noise,
+    "none": _identity,
+}
+
+
+def _noise(
+    seed: Tensor, images: int, rows: int, columns: int, form: Format, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Uniform noise in [-1/2, 1/2) for every coefficient of luma and of chroma."""
+    most = rows * form.vertical * columns * form.horizontal
+    noises = []
+
+    def axis(count: int) -> Tensor:
+        return torch.arange(count, dtype=torch.int64, device=like.device)
+
+    for planes, down, across in (((0, 1), form.vertical, form.horizontal), ((1, 3), 1, 1)):
+        plane = 3 * axis(images)[:, None] + axis(planes[1])[planes[0] :]
+        line, column = axis(rows * down), axis(columns * across)
+        block = plane[:, :, None, None] * most + line[:, None] * (columns * across) + column
+        frequency = 8 * axis(8)[:, None, None] + axis(8)
+        counter = 64 * block[:, :, :, None, :, None] + frequency
+        noises.append(uniform(philox(seed, counter)[0], like.dtype) - 0.5)
+    return noises[0], noises[1]

@@ -1,0 +1,98 @@
+#include "../ops.h"
+#include "jpeg_sweep.h"
+
+namespace fastgan {
+namespace {
+
+JpegOptions jpeg_options(
+    int64_t horizontal, int64_t vertical, bool fancy, int64_t rounding, const std::optional<Tensor>& seed) {
+  JpegOptions options;
+  options.horizontal = static_cast<int>(horizontal);
+  options.vertical = static_cast<int>(vertical);
+  options.fancy = fancy;
+  options.rounding = static_cast<Rounding>(rounding);
+  if (seed) options.seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed->data_ptr()));
+  return options;
+}
+
+// (N or 1, 2, 8, 8), contiguous.
+JpegTables jpeg_tables(const Tensor& tables) {
+  JpegTables result;
+  result.values.resize(tables.numel());
+  const void* data = tables.data_ptr();
+  const double* values = load(data, dtype_of(tables.scalar_type()), 1, tables.numel(), result.values.data());
+  if (values != result.values.data()) result.values.assign(values, values + tables.numel());
+  result.stride = tables.size(0) > 1 ? 128 : 0;
+  return result;
+}
+
+JpegMasks jpeg_masks(const Tensor& masks, const Tensor& chroma_masks) {
+  JpegMasks result;
+  if (masks.numel() == 0) return result;
+  result.pixels = static_cast<uint8_t*>(masks.data_ptr());
+  result.chroma = static_cast<uint8_t*>(chroma_masks.data_ptr());
+  return result;
+}
+
+template <typename Body>
+void for_all(int64_t blocks, Body body) {
+  torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) body(block);
+  });
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
+    const Tensor& image, const Tensor& tables, const std::optional<Tensor>& seed, int64_t horizontal, int64_t vertical,
+    bool fancy, int64_t rounding, bool with_masks) {
+  const int64_t images = image.size(0), height = image.size(2), width = image.size(3);
+  const int64_t chroma_height = (height + vertical - 1) / vertical,
+                chroma_width = (width + horizontal - 1) / horizontal;
+  const std::vector<int64_t> none = {0}, pixels = {images, height, width},
+                             chroma = {images, chroma_height, chroma_width};
+  Tensor decoded = empty_like(image, image.scalar_type());
+  Tensor masks = torch::stable::new_empty(image, with_masks ? pixels : none, ScalarType::Byte);
+  Tensor chroma_masks = torch::stable::new_empty(image, with_masks ? chroma : none, ScalarType::Byte);
+  JpegForward forward(
+      image_view(image), jpeg_tables(tables), jpeg_options(horizontal, vertical, fancy, rounding, seed),
+      image_view(decoded), jpeg_masks(masks, chroma_masks));
+  for_all(forward.blocks(), [&](int64_t block) { forward.encode(block); });
+  for_all(forward.blocks(), [&](int64_t block) { forward.merge(block); });
+  return {decoded, masks, chroma_masks};
+}
+
+std::tuple<Tensor, Tensor> jpeg_backward_cpu(
+    const Tensor& grad, const std::optional<Tensor>& image, const Tensor& tables, const std::optional<Tensor>& seed,
+    const Tensor& masks, const Tensor& chroma_masks, int64_t horizontal, int64_t vertical, bool fancy, int64_t rounding,
+    bool grad_image_wanted, bool grad_tables_wanted) {
+  const std::vector<int64_t> none = {0};
+  Tensor grad_image = grad_image_wanted ? empty_like(grad, grad.scalar_type())
+                                        : torch::stable::new_empty(grad, none, grad.scalar_type());
+  Tensor grad_tables = grad_tables_wanted ? empty_like(tables, tables.scalar_type())
+                                          : torch::stable::new_empty(tables, none, tables.scalar_type());
+  ImageView grad_image_view = image_view(grad);
+  if (grad_image_wanted) {
+    grad_image_view = image_view(grad_image);
+  } else {
+    grad_image_view.data = nullptr;
+  }
+  JpegBackward backward(
+      image_view(grad), image ? image_view(*image) : ImageView(), jpeg_tables(tables),
+      jpeg_options(horizontal, vertical, fancy, rounding, seed), grad_image_view, grad_tables_wanted,
+      jpeg_masks(masks, chroma_masks));
+  for_all(backward.blocks(), [&](int64_t block) { backward.run(block); });
+  if (!grad_tables_wanted) return {grad_image, grad_tables};
+
+  std::vector<double> sums(tables.numel(), 0.0);
+  for (int64_t n = 0; n < grad.size(0); ++n) {
+    double one[128];
+    backward.table_gradient(n, one);
+    double* target = &sums[tables.size(0) > 1 ? 128 * n : 0];
+    for (int i = 0; i < 128; ++i) target[i] += one[i];
+  }
+  store(sums.data(), grad_tables.data_ptr(), dtype_of(tables.scalar_type()), 1, tables.numel());
+  return {grad_image, grad_tables};
+}
+
+}  // namespace fastgan

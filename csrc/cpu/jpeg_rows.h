@@ -1,0 +1,232 @@
+#pragma once
+
+#include "../math/jpeg.h"
+#include "../math/philox.h"
+#include "clones.h"
+
+// The inner loops of the JPEG kernels: each takes a row of samples, or 16 blocks side by side, and is compiled once per
+// instruction set. S is int32_t (exact) or the real type In in which the image is read.
+namespace fastgan {
+namespace {
+
+constexpr int64_t kLanes = 16;  // blocks at a time: one vector of AVX-512, and no remainder anywhere
+
+// The plane's type of a decoded, clamped sample.
+template <typename S>
+struct PlaneOf {
+  using type = S;
+};
+template <>
+struct PlaneOf<int32_t> {
+  using type = int8_t;
+};
+template <typename S>
+using Plane = typename PlaneOf<S>::type;
+
+// --- Rows of pixels -------------------------------------------------------------------------------------------------
+
+template <typename S, typename In>
+FASTGAN_HOST_DEVICE S grey_level(In value) {
+  const In level = clamp(value * 255, In(0), In(255));
+  if constexpr (IsExact<S>::value) return static_cast<S>(level == level ? round_to_even(level) : In(0));
+  return level;
+}
+
+// One row of RGB in [0, 1] to centred YCbCr; returns whether it holds NaN.
+template <typename S, typename In>
+FASTGAN_CLONES bool convert_row(const In* const* rgb, int64_t count, S* y, S* cb, S* cr) {
+  const In *red = rgb[0], *green = rgb[1], *blue = rgb[2];
+  int32_t nan = 0;
+#pragma omp simd reduction(| : nan)
+  for (int64_t i = 0; i < count; ++i) {
+    nan |= (red[i] != red[i]) | (green[i] != green[i]) | (blue[i] != blue[i]);
+    const YCbCr<S> sample = to_ycbcr(grey_level<S>(red[i]), grey_level<S>(green[i]), grey_level<S>(blue[i]));
+    y[i] = sample.y;
+    cb[i] = sample.cb;
+    cr[i] = sample.cr;
+  }
+  return nan;
+}
+
+// Which of a row's values the clamp to [0, 1] leaves alone.
+template <typename In>
+FASTGAN_CLONES void mask_input_row(const In* const* rgb, int64_t count, uint8_t* mask) {
+  const In *red = rgb[0], *green = rgb[1], *blue = rgb[2];
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t bits = (red[i] >= 0 && red[i] <= 1 ? 1 : 0) | (green[i] >= 0 && green[i] <= 1 ? 2 : 0) |
+                         (blue[i] >= 0 && blue[i] <= 1 ? 4 : 0);
+    mask[i] = static_cast<uint8_t>(bits);
+  }
+}
+
+template <typename S>
+FASTGAN_CLONES void subsample_row(const S* above, const S* below, int64_t count, S* chroma) {
+  if (below) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      chroma[i] = mean_of_four<S>(above[2 * i] + above[2 * i + 1] + below[2 * i] + below[2 * i + 1], i);
+    }
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) chroma[i] = mean_of_two<S>(above[2 * i] + above[2 * i + 1], i);
+  }
+}
+
+// Decoded samples, clamped, into their plane; `mask` (or null) gains `bit` where the clamp did nothing.
+template <typename S>
+FASTGAN_CLONES void store_samples(
+    const S* samples, int64_t count, Plane<S>* plane, int64_t masked, uint8_t* mask, uint8_t bit) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) plane[i] = static_cast<Plane<S>>(clamp(samples[i], S(-128), S(127)));
+  if (!mask) return;
+#pragma omp simd
+  for (int64_t i = 0; i < masked; ++i) {
+    mask[i] = static_cast<uint8_t>(mask[i] | (samples[i] >= -128 && samples[i] <= 127 ? bit : 0));
+  }
+}
+
+// 2 count samples from `count`; `sums` has room for one more on either side.
+template <typename S>
+FASTGAN_CLONES void upsample_row_420(const Plane<S>* nearer, const Plane<S>* farther, int64_t count, S* sums, S* row) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) sums[i] = triangle_column<S>(nearer[i], farther[i]);
+  sums[-1] = sums[0];
+  sums[count] = sums[count - 1];
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    row[2 * i] = triangle_left_of_sums(sums[i], sums[i - 1]);
+    row[2 * i + 1] = triangle_right_of_sums(sums[i], sums[i + 1]);
+  }
+}
+
+template <typename S>
+FASTGAN_CLONES void upsample_row_422(const Plane<S>* samples, int64_t count, S* padded, S* row) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) padded[i] = samples[i];
+  padded[-1] = padded[0];
+  padded[count] = padded[count - 1];
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    row[2 * i] = triangle_left(padded[i], padded[i - 1]);
+    row[2 * i + 1] = triangle_right(padded[i], padded[i + 1]);
+  }
+}
+
+template <typename S>
+FASTGAN_CLONES void replicate_row(const Plane<S>* samples, int64_t count, int horizontal, S* row) {
+  if (horizontal == 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) row[i] = samples[i];
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) row[2 * i] = row[2 * i + 1] = samples[i];
+  }
+}
+
+template <typename S, typename In>
+FASTGAN_CLONES void merge_row(
+    const Plane<S>* y, const S* cb, const S* cr, int64_t count, In* const* rgb, uint8_t* mask) {
+  In *red = rgb[0], *green = rgb[1], *blue = rgb[2];
+  if (!mask) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      const RGB<S> pixel = to_rgb(YCbCr<S>{y[i], cb[i], cr[i]});
+      red[i] = static_cast<In>(clamp(pixel.red, S(0), S(255))) / 255;
+      green[i] = static_cast<In>(clamp(pixel.green, S(0), S(255))) / 255;
+      blue[i] = static_cast<In>(clamp(pixel.blue, S(0), S(255))) / 255;
+    }
+    return;
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const RGB<S> pixel = to_rgb(YCbCr<S>{y[i], cb[i], cr[i]});
+    const S r = clamp(pixel.red, S(0), S(255)), g = clamp(pixel.green, S(0), S(255)),
+            b = clamp(pixel.blue, S(0), S(255));
+    red[i] = static_cast<In>(r) / 255;
+    green[i] = static_cast<In>(g) / 255;
+    blue[i] = static_cast<In>(b) / 255;
+    const int32_t bits = (r == pixel.red ? 8 : 0) | (g == pixel.green ? 16 : 0) | (b == pixel.blue ? 32 : 0);
+    mask[i] = static_cast<uint8_t>(mask[i] | bits);
+  }
+}
+
+// --- Sixteen blocks -------------------------------------------------------------------------------------------------
+
+// One component's quantization table in the kernel's arithmetic; NaN where the arithmetic cannot take it.
+template <typename S>
+struct BlockTable {
+  S steps[64];
+  float reciprocals[64];  // of 8 steps, for integers
+};
+
+template <Rounding kRounding, typename S>
+FASTGAN_HOST_DEVICE S code_coefficient(S coefficient, S step, float reciprocal, S noise) {
+  if constexpr (kRounding == Rounding::kStraightThrough) {
+    return quantize(coefficient, step, reciprocal) * step;
+  } else {
+    return surrogate<kRounding>(coefficient / (8 * step), noise) * step;
+  }
+}
+
+// The noise of 16 blocks of which each has its number, (64, 16).
+template <typename S>
+FASTGAN_CLONES void block_noise(uint64_t seed, const uint64_t* numbers, S (*noise)[kLanes]) {
+  for (uint64_t coefficient = 0; coefficient < 64; ++coefficient) {
+#pragma omp simd
+    for (int64_t i = 0; i < kLanes; ++i) {
+      noise[coefficient][i] = S(uniform(philox(seed, 64 * numbers[i] + coefficient).words[0])) - S(0.5);
+    }
+  }
+}
+
+template <typename S>
+FASTGAN_HOST_DEVICE void forward_rows(const S* samples, int64_t stride, S (*lanes)[kLanes]) {
+  for (int64_t row = 0; row < 8; ++row) {
+#pragma omp simd
+    for (int64_t i = 0; i < kLanes; ++i) {
+      S v[8];
+      for (int k = 0; k < 8; ++k) v[k] = samples[row * stride + 8 * i + k];
+      forward_dct<0>(v);
+      for (int k = 0; k < 8; ++k) lanes[8 * row + k][i] = v[k];
+    }
+  }
+}
+
+template <typename S>
+FASTGAN_HOST_DEVICE void inverse_rows(S (*lanes)[kLanes], S* samples, int64_t stride) {
+  for (int64_t row = 0; row < 8; ++row) {
+#pragma omp simd
+    for (int64_t i = 0; i < kLanes; ++i) {
+      S v[8];
+      for (int k = 0; k < 8; ++k) v[k] = lanes[8 * row + k][i];
+      inverse_dct<1>(v);
+      for (int k = 0; k < 8; ++k) samples[row * stride + 8 * i + k] = v[k];
+    }
+  }
+}
+
+// DCT, quantization and back, in place: block i at samples + 8 i.
+template <Rounding kRounding, typename S>
+FASTGAN_CLONES void code_blocks(S* samples, int64_t stride, const BlockTable<S>& table, const S (*noise)[kLanes]) {
+  alignas(64) S lanes[64][kLanes];
+  forward_rows(samples, stride, lanes);
+  for (int64_t column = 0; column < 8; ++column) {
+#pragma omp simd
+    for (int64_t i = 0; i < kLanes; ++i) {
+      S v[8];
+      for (int k = 0; k < 8; ++k) v[k] = lanes[8 * k + column][i];
+      forward_dct<1>(v);
+      for (int k = 0; k < 8; ++k) {
+        const int64_t at = 8 * k + column;
+        v[k] = code_coefficient<kRounding>(v[k], table.steps[at], table.reciprocals[at], noise ? noise[at][i] : S(0));
+      }
+      inverse_dct<0>(v);
+      for (int k = 0; k < 8; ++k) lanes[8 * k + column][i] = v[k];
+    }
+  }
+  inverse_rows(lanes, samples, stride);
+}
+
+}  // namespace
+}  // namespace fastgan

@@ -1,0 +1,288 @@
+#pragma once
+
+#include <cstdint>
+
+#include "host_device.h"
+
+// A JPEG round trip, sample by sample and eight values at a time, in two arithmetics:
+//
+//     int32_t         what libjpeg-turbo's default encoder and decoder ("islow") compute, to the bit
+//     float, double   the same without any rounding, for surrogates of the quantization and for gradients
+//
+// Samples are centred: grey level - 128. Coefficients are scaled up by 8 from those of the orthonormal DCT, as in
+// libjpeg; a quantization table q therefore divides by 8 q.
+namespace fastgan {
+
+template <typename T>
+struct IsExact {
+  static constexpr bool value = false;
+};
+template <>
+struct IsExact<int32_t> {
+  static constexpr bool value = true;
+};
+
+// --- Rounding shifts: integers lose bits, real numbers are scaled ---------------------------------------------------
+
+// (x + bias) / 2^bits, where integers round down and real numbers ignore the bias.
+template <int kBits, int kBias, typename T>
+FASTGAN_HOST_DEVICE T shift_down(T x) {
+  if constexpr (IsExact<T>::value) {
+    return (x + kBias) >> kBits;
+  } else {
+    return x * (T(1) / T(1 << kBits));
+  }
+}
+
+// To the nearest integer, ties to even, for |x| < 2^22; vectorizes on every target.
+FASTGAN_HOST_DEVICE float round_to_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
+FASTGAN_HOST_DEVICE double round_to_even(double x) { return (x + 6755399441055744.0) - 6755399441055744.0; }
+
+// Comparisons in this order keep NaN.
+template <typename T>
+FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+// --- Colour: full-range BT.601 (JFIF) -------------------------------------------------------------------------------
+
+// The 16-bit fixed-point numbers of libjpeg, from coefficients rounded to five digits.
+constexpr int32_t colour_fixed(double x) { return static_cast<int32_t>(x * 65536 + 0.5); }
+
+template <typename T>
+struct YCbCr {
+  T y, cb, cr;  // each -128..127
+};
+
+FASTGAN_HOST_DEVICE YCbCr<int32_t> to_ycbcr(int32_t red, int32_t green, int32_t blue) {
+  constexpr int32_t kHalf = 1 << 15;
+  return {
+      ((colour_fixed(0.299) * red + colour_fixed(0.587) * green + colour_fixed(0.114) * blue + kHalf) >> 16) - 128,
+      (-colour_fixed(0.16874) * red - colour_fixed(0.33126) * green + colour_fixed(0.5) * blue + kHalf - 1) >> 16,
+      (colour_fixed(0.5) * red - colour_fixed(0.41869) * green - colour_fixed(0.08131) * blue + kHalf - 1) >> 16,
+  };
+}
+
+template <typename T>
+struct ColourMatrix {
+  static constexpr T y_r = T(0.299), y_g = T(0.587), y_b = T(0.114);
+  static constexpr T cb_r = T(-0.168735892), cb_g = T(-0.331264108), cb_b = T(0.5);
+  static constexpr T cr_r = T(0.5), cr_g = T(-0.418687589), cr_b = T(-0.081312411);
+  static constexpr T r_cr = T(1.402), g_cb = T(-0.344136286), g_cr = T(-0.714136286), b_cb = T(1.772);
+};
+
+template <typename T>
+FASTGAN_HOST_DEVICE YCbCr<T> to_ycbcr(T red, T green, T blue) {
+  using M = ColourMatrix<T>;
+  return {
+      M::y_r * red + M::y_g * green + M::y_b * blue - 128,
+      M::cb_r * red + M::cb_g * green + M::cb_b * blue,
+      M::cr_r * red + M::cr_g * green + M::cr_b * blue,
+  };
+}
+
+template <typename T>
+struct RGB {
+  T red, green, blue;  // 0..255 where the samples came from an image
+};
+
+FASTGAN_HOST_DEVICE RGB<int32_t> to_rgb(YCbCr<int32_t> sample) {
+  constexpr int32_t kHalf = 1 << 15;
+  const int32_t y = sample.y + 128, cb = sample.cb, cr = sample.cr;
+  return {
+      y + ((colour_fixed(1.402) * cr + kHalf) >> 16),
+      y + ((-colour_fixed(0.34414) * cb - colour_fixed(0.71414) * cr + kHalf) >> 16),
+      y + ((colour_fixed(1.772) * cb + kHalf) >> 16),
+  };
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE RGB<T> to_rgb(YCbCr<T> sample) {
+  using M = ColourMatrix<T>;
+  const T y = sample.y + 128;
+  return {y + M::r_cr * sample.cr, y + M::g_cb * sample.cb + M::g_cr * sample.cr, y + M::b_cb * sample.cb};
+}
+
+// The transposes, for gradients.
+template <typename T>
+FASTGAN_HOST_DEVICE RGB<T> to_ycbcr_transposed(YCbCr<T> grad) {
+  using M = ColourMatrix<T>;
+  return {
+      M::y_r * grad.y + M::cb_r * grad.cb + M::cr_r * grad.cr,
+      M::y_g * grad.y + M::cb_g * grad.cb + M::cr_g * grad.cr,
+      M::y_b * grad.y + M::cb_b * grad.cb + M::cr_b * grad.cr,
+  };
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE YCbCr<T> to_rgb_transposed(RGB<T> grad) {
+  using M = ColourMatrix<T>;
+  return {
+      grad.red + grad.green + grad.blue,
+      M::g_cb * grad.green + M::b_cb * grad.blue,
+      M::r_cr * grad.red + M::g_cr * grad.green,
+  };
+}
+
+// --- Chroma subsampling ---------------------------------------------------------------------------------------------
+
+// The mean of 2 samples (of a row) or 4 (of a square), given as their sum. Integers are biased up and down by turns, so
+// that the plane's mean stays.
+template <typename T>
+FASTGAN_HOST_DEVICE T mean_of_two(T sum, int64_t column) {
+  if constexpr (IsExact<T>::value) return (sum + 256 + static_cast<T>(column & 1)) / 2 - 128;
+  return sum * T(0.5);
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE T mean_of_four(T sum, int64_t column) {
+  if constexpr (IsExact<T>::value) return (sum + 512 + 1 + static_cast<T>(column & 1)) / 4 - 128;
+  return sum * T(0.25);
+}
+
+// Triangle ("fancy") upsampling: 3/4 of the nearer and 1/4 of the farther sample. One direction at a time in 4:2:2, and
+// in 4:2:0 first down the columns without rounding, then along the row.
+template <typename T>
+FASTGAN_HOST_DEVICE T triangle_column(T nearer, T farther) {
+  return 3 * nearer + farther;
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE T triangle_left(T nearer, T left) {
+  return shift_down<2, 1>(3 * nearer + left);
+}
+template <typename T>
+FASTGAN_HOST_DEVICE T triangle_right(T nearer, T right) {
+  return shift_down<2, 2>(3 * nearer + right);
+}
+
+// The same on column sums of `triangle_column`.
+template <typename T>
+FASTGAN_HOST_DEVICE T triangle_left_of_sums(T nearer, T left) {
+  return shift_down<4, 8>(3 * nearer + left);
+}
+template <typename T>
+FASTGAN_HOST_DEVICE T triangle_right_of_sums(T nearer, T right) {
+  return shift_down<4, 7>(3 * nearer + right);
+}
+
+// --- DCT ------------------------------------------------------------------------------------------------------------
+
+// Loeffler, Ligtenberg and Moschytz, "Practical fast 1-D DCT algorithms with 11 multiplications", ICASSP 1989. Integers
+// carry constants of 13 bits, and keep 2 bits more between the two passes, where libjpeg does.
+namespace dct {
+
+template <typename T>
+FASTGAN_HOST_DEVICE constexpr T constant(double x) {
+  if constexpr (IsExact<T>::value) return static_cast<T>(x * 8192 + 0.5);
+  return static_cast<T>(x);
+}
+
+// Undoes kConstants multiplications' scale and drops (or, where negative, adds) kExtra bits; real numbers have neither.
+template <int kBits, typename T>
+FASTGAN_HOST_DEVICE T descale(T x) {
+  if constexpr (!IsExact<T>::value) {
+    return x;
+  } else if constexpr (kBits < 0) {
+    return x << -kBits;
+  } else {
+    return (x + (1 << (kBits - 1))) >> kBits;
+  }
+}
+
+// The rotations by odd multiples of pi / 16, which the transform and its inverse share.
+template <typename T>
+FASTGAN_HOST_DEVICE void rotate_odd(T& a, T& b, T& c, T& d) {
+  const T z5 = (a + b + c + d) * constant<T>(1.175875602);
+  const T z1 = (a + d) * constant<T>(0.899976223), z2 = (b + c) * constant<T>(2.562915447);
+  const T z3 = z5 - (a + c) * constant<T>(1.961570560), z4 = z5 - (b + d) * constant<T>(0.390180644);
+  a = a * constant<T>(0.298631336) - z1 + z3;
+  b = b * constant<T>(2.053119869) - z2 + z4;
+  c = c * constant<T>(3.072711026) - z2 + z3;
+  d = d * constant<T>(1.501321110) - z1 + z4;
+}
+
+}  // namespace dct
+
+// Eight samples to eight frequencies. Pass 0 runs along the rows, pass 1 down the columns.
+template <int kPass, typename T>
+FASTGAN_HOST_DEVICE void forward_dct(T (&v)[8]) {
+  using dct::constant;
+  using dct::descale;
+  constexpr int kPlain = kPass == 0 ? -2 : 2, kMultiplied = 13 + kPlain;
+  const T sum0 = v[0] + v[7], sum1 = v[1] + v[6], sum2 = v[2] + v[5], sum3 = v[3] + v[4];
+  T odd0 = v[0] - v[7], odd1 = v[1] - v[6], odd2 = v[2] - v[5], odd3 = v[3] - v[4];
+  const T even0 = sum0 + sum3, even3 = sum0 - sum3, even1 = sum1 + sum2, even2 = sum1 - sum2;
+  const T z = (even2 + even3) * constant<T>(0.541196100);
+  dct::rotate_odd(odd3, odd2, odd1, odd0);
+  v[0] = descale<kPlain>(even0 + even1);
+  v[4] = descale<kPlain>(even0 - even1);
+  v[2] = descale<kMultiplied>(z + even3 * constant<T>(0.765366865));
+  v[6] = descale<kMultiplied>(z - even2 * constant<T>(1.847759065));
+  v[7] = descale<kMultiplied>(odd3);
+  v[5] = descale<kMultiplied>(odd2);
+  v[3] = descale<kMultiplied>(odd1);
+  v[1] = descale<kMultiplied>(odd0);
+}
+
+// Eight frequencies to eight samples. Pass 0 runs down the columns, pass 1 along the rows; both together undo the
+// forward transform but for its scale of 8, twice over: what the orthonormal coefficients mean is what comes out.
+template <int kPass, typename T>
+FASTGAN_HOST_DEVICE void inverse_dct(T (&v)[8]) {
+  using dct::constant;
+  using dct::descale;
+  constexpr int kBits = kPass == 0 ? 13 - 2 : 13 + 2 + 3;
+  const T z = (v[2] + v[6]) * constant<T>(0.541196100);
+  const T even2 = z - v[6] * constant<T>(1.847759065), even3 = z + v[2] * constant<T>(0.765366865);
+  const T plain0 = (v[0] + v[4]) * constant<T>(1.0), plain1 = (v[0] - v[4]) * constant<T>(1.0);
+  const T sum0 = plain0 + even3, sum3 = plain0 - even3, sum1 = plain1 + even2, sum2 = plain1 - even2;
+  T odd3 = v[7], odd2 = v[5], odd1 = v[3], odd0 = v[1];
+  dct::rotate_odd(odd3, odd2, odd1, odd0);
+  const T scale = IsExact<T>::value || kPass == 0 ? T(1) : T(0.125);
+  v[0] = descale<kBits>(sum0 + odd0) * scale;
+  v[7] = descale<kBits>(sum0 - odd0) * scale;
+  v[1] = descale<kBits>(sum1 + odd1) * scale;
+  v[6] = descale<kBits>(sum1 - odd1) * scale;
+  v[2] = descale<kBits>(sum2 + odd2) * scale;
+  v[5] = descale<kBits>(sum2 - odd2) * scale;
+  v[3] = descale<kBits>(sum3 + odd3) * scale;
+  v[4] = descale<kBits>(sum3 - odd3) * scale;
+}
+
+// --- Quantization ---------------------------------------------------------------------------------------------------
+
+// The numbers are part of the operator's schema (fastgan/ops/jpeg.py).
+enum class Rounding : int { kStraightThrough = 0, kCubic = 1, kAtZero = 2, kNoise = 3, kNone = 4 };
+
+// |c| / (8 q) rounded, halves away from zero, for |c| < 2^16: half a unit above the quotient of integers, a product
+// with the rounded reciprocal of 8 q is still on the right side of every integer.
+FASTGAN_HOST_DEVICE int32_t quantize(int32_t coefficient, int32_t table, float reciprocal) {
+  const int32_t magnitude = coefficient < 0 ? -coefficient : coefficient;
+  const int32_t level = static_cast<int32_t>((static_cast<float>(magnitude + 4 * table) + 0.5f) * reciprocal);
+  return coefficient < 0 ? -level : level;
+}
+
+// What stands for rounding, and its derivative. `noise` is uniform in [-1/2, 1/2).
+template <Rounding kRounding, typename T>
+FASTGAN_HOST_DEVICE T surrogate(T x, T noise) {
+  if constexpr (kRounding == Rounding::kCubic) {
+    const T nearest = round_to_even(x), rest = x - nearest;
+    return nearest + rest * rest * rest;
+  }
+  if constexpr (kRounding == Rounding::kAtZero) return (x < 0 ? -x : x) < T(0.5) ? x * x * x : x;
+  if constexpr (kRounding == Rounding::kNoise) return x + noise;
+  return x;
+}
+
+template <Rounding kRounding, typename T>
+FASTGAN_HOST_DEVICE T surrogate_slope(T x) {
+  if constexpr (kRounding == Rounding::kCubic) {
+    const T rest = x - round_to_even(x);
+    return 3 * rest * rest;
+  }
+  if constexpr (kRounding == Rounding::kAtZero) return (x < 0 ? -x : x) < T(0.5) ? 3 * x * x : T(1);
+  return 1;
+}
+
+}  // namespace fastgan

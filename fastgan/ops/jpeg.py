@@ -1,0 +1,319 @@
+r"""The JPEG round trip: what an image looks like after it was saved as JPEG and opened again, differentiably.
+
+.. math::
+    \hat c = R(c / q) \, q \qquad \text{for the DCT coefficients } c \text{ of each block, with steps } q
+
+between a colour transform, chroma subsampling and DCT, and their inverses. With R = rounding passed straight
+through, the values are those of libjpeg-turbo's default encoder and decoder, to the bit, and the gradient
+
+.. math::
+    \frac{\partial L}{\partial x} = (\text{the linear parts' transposes}) \circ (\text{the clamps' masks}),
+    \qquad
+    \frac{\partial L}{\partial q} = \sum \frac{\partial L}{\partial \hat c} (R(c / q) - R'(c / q) \, c / q)
+
+needs nothing but those masks, a little more than one byte per pixel: DCT and inverse cancel. Surrogates
+of rounding have a slope R' at each coefficient, which backward computes again from the image.
+
+The op knows quantization tables; the quality is made into tables before it, in plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.ops._autograd import differentiable
+from fastgan.ops._checks import check_image, check_same_device
+from fastgan.reference import jpeg as reference
+
+_dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu=None))
+
+# ITU-T T.81, annex K.
+LUMINANCE_TABLE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+CHROMINANCE_TABLE = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    *(((99,) * 8,) * 4),
+)
+# Pixels per chroma sample, across and down.
+SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
+UPSAMPLINGS = ("fancy", "nearest")
+ROUNDINGS = ("straight_through", "cubic", "at_zero", "polynomial", "noise", "none")
+# As csrc/math/jpeg.h numbers them. "polynomial" differs from "cubic" in how tables are made.
+_KERNEL_ROUNDINGS = {
+    "straight_through": 0, "cubic": 1, "polynomial": 1, "at_zero": 2, "noise": 3, "none": 4
+}  # fmt: skip
+
+
+def jpeg_round_trip(
+    image: Tensor,
+    quality: float | Tensor | None,
+    *,
+    subsampling: str = "4:2:0",
+    rounding: str = "straight_through",
+    upsampling: str = "fancy",
+    quantization_tables: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Encodes and decodes images as JPEG, differentiably.
+
+    Args:
+        image: N 3 H W, RGB; values outside [0, 1] are clamped, with the clamp's gradient. Any H and W, any
+            strides, float32, bfloat16, float16 or float64. NaN makes the pixels NaN that depend on it.
+        quality: libjpeg's, in [1, 100]: a number, a 0-d tensor, or one per image (N,). Never modified. A
+            tensor that requires grad gets a gradient, straight through the tables' rounding. None only
+            with `quantization_tables`.
+        subsampling: "4:2:0" (the default of most encoders), "4:2:2" or "4:4:4".
+        rounding: what quantization does to a coefficient x, in units of its step:
+
+            * "straight_through": the codec's rounding, to the bit; its gradient is that of x (Bengio et
+              al., "Estimating or propagating gradients through stochastic neurons", 2013).
+            * "cubic": [x] + (x - [x])^3 (Shin and Song, "JPEG-resistant adversarial images", 2017;
+              DiffJPEG).
+            * "at_zero": x^3 between -1/2 and 1/2, else x (StegaStamp's `round_only_at_0`).
+            * "polynomial": "cubic", and the tables' rounding down likewise smooth (Reich et al.,
+              "Differentiable JPEG: the devil is in the details", WACV 2024).
+            * "noise": x + uniform noise in [-1/2, 1/2) (Ballé et al., "End-to-end optimized image
+              compression", 2017).
+            * "none": x.
+
+            All but the first round nothing else either.
+        upsampling: of the decoder's chroma: "fancy" (triangle, libjpeg's default) or "nearest".
+        quantization_tables: (N or 1, 2, 8, 8), for luma and chroma, in place of the standard ones,
+            differentiable. A quality scales them as it scales the standard ones; None takes them as they
+            are. Steps must be positive, and at most 255 for "straight_through".
+        generator: draws the seed of "noise"; on the image's device. Default: torch's own.
+        backend: see :mod:`fastgan.ops`.
+
+    Returns:
+        The decoded images, N 3 H W in [0, 1], in the image's dtype and memory format.
+
+    First-order gradients are exact for the formula above. Differentiating twice raises, except with
+    ``backend="reference"``.
+
+    Raises:
+        TypeError, ValueError: no such image; an unknown subsampling, rounding or upsampling (lists those
+            known); a quality outside [1, 100] (names it and its index in the batch), or tables of a wrong
+            shape or with steps that are not positive. On a GPU, looking at a tensor's values would wait for
+            the device: there a wrong quality or table makes its image NaN instead.
+    """
+    check_image("image", image)
+    horizontal, vertical = _one_of("subsampling", subsampling, SUBSAMPLINGS)
+    _one_of("rounding", rounding, _KERNEL_ROUNDINGS)
+    _one_of("upsampling", upsampling, dict.fromkeys(UPSAMPLINGS))
+    fancy = upsampling == "fancy"
+    tables = _tables(image, quality, quantization_tables, rounding)
+    seed = None
+    if rounding == "noise":
+        seed = torch.randint(2**63 - 1, (), generator=generator, device=image.device)
+
+    if _dispatch.choose("jpeg", (image,), backend) == "reference":
+        name = "cubic" if rounding == "polynomial" else rounding
+        form = reference.Format(horizontal, vertical, fancy)
+        return reference.jpeg(image, tables, name, form, seed)
+    differentiated = torch.is_grad_enabled() and (image.requires_grad or tables.requires_grad)
+    return _jpeg(
+        image, tables, seed, horizontal, vertical, fancy, _KERNEL_ROUNDINGS[rounding], differentiated
+    )[0]
+
+
+def quality_tables(
+    quality: float | Tensor,
+    base: Tensor | None = None,
+    *,
+    smooth: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The quantization tables that libjpeg makes for a quality.
+
+    Args:
+        quality: in [1, 100]; a number or a tensor, 0-d or (N,). Out of range gives NaN.
+        base: (N or 1, 2, 8, 8), what quality 50 means; default: the standard's annex K.
+        smooth: round down by Reich et al.'s differentiable floor instead of straight through.
+
+    Returns:
+        (N or 1, 2, 8, 8) with values in 1..255, differentiable with respect to quality and base.
+    """
+    if base is None:
+        base = _standard_tables(dtype, torch.device(device or _device_of(quality)))
+    quality = torch.as_tensor(quality, dtype=base.dtype, device=base.device)
+    floor = _smooth_floor if smooth else _floor
+    scale = torch.where(quality < 50, floor(5000 / quality.clamp(min=1)), floor(200 - 2 * quality))
+    scale = torch.where((quality >= 1) & (quality <= 100), scale, torch.nan)
+    return floor((base * scale.reshape(-1, 1, 1, 1) + 50) / 100).clamp(1, 255)
+
+
+def _device_of(value: float | Tensor) -> torch.device:
+    return value.device if isinstance(value, Tensor) else torch.device("cpu")
+
+
+def _standard_tables(dtype: torch.dtype, device: torch.device) -> Tensor:
+    if torch.compiler.is_compiling():
+        return torch.tensor([(LUMINANCE_TABLE, CHROMINANCE_TABLE)], dtype=dtype, device=device)
+    # Kept, since bringing them to a GPU would wait for it.
+    key = (dtype, device)
+    if key not in _on_device:
+        _on_device[key] = torch.tensor([(LUMINANCE_TABLE, CHROMINANCE_TABLE)], dtype=dtype, device=device)
+    return _on_device[key]
+
+
+_on_device: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+
+def _floor(x: Tensor) -> Tensor:
+    return x + (x.floor() - x).detach()
+
+
+def _smooth_floor(x: Tensor) -> Tensor:
+    nearest = (x - 0.5).detach().round()
+    return nearest + (x - 0.5 - nearest) ** 3
+
+
+def _one_of(name: str, value: str, known: dict):
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    return known[value]
+
+
+def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None, rounding: str) -> Tensor:
+    dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
+    batch = image.shape[0]
+    if tables is not None:
+        if not isinstance(tables, Tensor) or tables.shape not in ((batch, 2, 8, 8), (1, 2, 8, 8)):
+            shape = tuple(tables.shape) if isinstance(tables, Tensor) else type(tables).__name__
+            raise ValueError(f"quantization_tables must have shape ({batch} or 1, 2, 8, 8), got {shape}")
+        check_same_device(image=image, quantization_tables=tables)
+        tables = tables.to(dtype).contiguous()
+        # As the codec sees them where nothing scales them: whole numbers of one byte.
+        exact = rounding == "straight_through" and quality is None
+        low, high = (0.5, 255.5) if exact else (0.0, torch.inf)
+        wrong = ~((tables >= low) & (tables < high) & (tables > 0))
+        if _may_look_at(tables) and wrong.any():
+            at = tuple(int(i) for i in wrong.nonzero()[0])
+            wanted = "lie in 1..255" if exact else "be positive"
+            raise ValueError(
+                f"steps of quantization_tables must {wanted}, got {float(tables[at])} at index {at}"
+            )
+        if quality is None:
+            return torch.where(wrong, torch.nan, tables)
+    if quality is None:
+        raise TypeError(
+            "quality must be a number or a tensor where there are no quantization_tables, got None"
+        )
+    if isinstance(quality, Tensor):
+        if quality.shape not in ((), (batch,), (1,)):
+            raise ValueError(f"quality must be 0-d or have shape ({batch},), got {tuple(quality.shape)}")
+        check_same_device(image=image, quality=quality)
+        if _may_look_at(quality):
+            for index, value in enumerate(quality.detach().reshape(-1).tolist()):
+                _check_quality(value, f" at batch index {index}" if quality.dim() else "")
+    elif isinstance(quality, bool) or not isinstance(quality, (int, float)):
+        raise TypeError(f"quality must be a number or a tensor, got {type(quality).__name__}")
+    else:
+        _check_quality(quality, "")
+    return quality_tables(quality, tables, smooth=rounding == "polynomial", device=image.device, dtype=dtype)
+
+
+def _check_quality(value: float, place: str) -> None:
+    if not 1 <= value <= 100:
+        raise ValueError(f"quality must lie in [1, 100], got {value}{place}")
+
+
+def _may_look_at(tensor: Tensor) -> bool:
+    """Whether its values can be read here and now: no device to wait for, no trace to break."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return tensor.device.type == "cpu" and type(tensor) in (Tensor, torch.nn.Parameter)
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define(
+    "jpeg(Tensor image, Tensor tables, Tensor? seed, int horizontal, int vertical, bool fancy, int rounding, "
+    "bool with_masks) -> (Tensor decoded, Tensor masks, Tensor chroma_masks)"
+)
+_library.define(
+    "jpeg_backward(Tensor grad, Tensor? image, Tensor tables, Tensor? seed, Tensor masks, "
+    "Tensor chroma_masks, int horizontal, int vertical, bool fancy, int rounding, bool grad_image_wanted, "
+    "bool grad_tables_wanted) -> (Tensor grad_image, Tensor grad_tables)"
+)
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::jpeg", lib=_library.LIBRARY)
+def _jpeg_fake(image, tables, seed, horizontal, vertical, fancy, rounding, with_masks):
+    batch, _, height, width = image.shape
+    chroma_height, chroma_width = (height + vertical - 1) // vertical, (width + horizontal - 1) // horizontal
+    pixels = (batch, height, width) if with_masks else (0,)
+    chroma = (batch, chroma_height, chroma_width) if with_masks else (0,)
+    masks, chroma_masks = (image.new_empty(shape, dtype=torch.uint8) for shape in (pixels, chroma))
+    return torch.empty_like(image), masks, chroma_masks
+
+
+@torch.library.register_fake("fastgan::jpeg_backward", lib=_library.LIBRARY)
+def _jpeg_backward_fake(
+    grad, image, tables, seed, masks, chroma_masks, horizontal, vertical, fancy, rounding,
+    grad_image_wanted, grad_tables_wanted,
+):  # fmt: skip
+    return (
+        torch.empty_like(grad) if grad_image_wanted else grad.new_empty(0),
+        torch.empty_like(tables) if grad_tables_wanted else tables.new_empty(0),
+    )
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+def _save_for_jpeg(ctx, inputs, output):
+    image, tables, seed, horizontal, vertical, fancy, rounding, with_masks = inputs
+    _, masks, chroma_masks = output
+    if not with_masks:
+        raise RuntimeError("jpeg needs with_masks where a gradient may be asked for")
+    ctx.mark_non_differentiable(masks, chroma_masks)
+    needed = rounding in (1, 2) or ctx.needs_input_grad[1]
+    ctx.save_for_backward(image if needed else None, tables, seed, masks, chroma_masks)
+    ctx.options = (horizontal, vertical, fancy, rounding)
+
+
+def _jpeg_gradients(ctx, grad, _grad_masks, _grad_chroma_masks):
+    image, tables, seed, masks, chroma_masks = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[:2]
+    gradients = _jpeg_backward(grad, image, tables, seed, masks, chroma_masks, *ctx.options, *wanted)
+    image_and_tables = [g if needed else None for g, needed in zip(gradients, wanted, strict=True)]
+    return (*image_and_tables, None, None, None, None, None, None)
+
+
+_jpeg = differentiable("jpeg", _save_for_jpeg, _jpeg_gradients)
+
+
+# --- second order: refused -------------------------------------------------------------------------
+
+
+def _save_nothing(ctx, inputs, output):
+    pass
+
+
+def _refuse_second_order(ctx, *grads):
+    raise RuntimeError(
+        "jpeg_round_trip's kernel has first-order gradients only; backend='reference' can be "
+        "differentiated twice"
+    )
+
+
+_jpeg_backward = differentiable("jpeg_backward", _save_nothing, _refuse_second_order)
