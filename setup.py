@@ -109,6 +109,7 @@ setup(
     packages=[
         "fastgan",
         "fastgan.augment",
+        "fastgan.compat",
         "fastgan.kernels",
         "fastgan.losses",
         "fastgan.models",

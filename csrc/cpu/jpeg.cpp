@@ -4,15 +4,17 @@
 namespace fastgan {
 namespace {
 
-JpegOptions jpeg_options(
-    int64_t horizontal, int64_t vertical, bool fancy, int64_t rounding, const std::optional<Tensor>& seed) {
+JpegOptions jpeg_options(int64_t horizontal, int64_t vertical, bool fancy, int64_t rounding) {
   JpegOptions options;
   options.horizontal = static_cast<int>(horizontal);
   options.vertical = static_cast<int>(vertical);
   options.fancy = fancy;
   options.rounding = static_cast<Rounding>(rounding);
-  if (seed) options.seed = static_cast<uint64_t>(*static_cast<const int64_t*>(seed->data_ptr()));
   return options;
+}
+
+uint64_t jpeg_seed(const std::optional<Tensor>& seed) {
+  return seed ? static_cast<uint64_t>(*static_cast<const int64_t*>(seed->data_ptr())) : 0;
 }
 
 // (N or 1, 2, 8, 8), contiguous.
@@ -55,7 +57,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
   Tensor masks = torch::stable::new_empty(image, with_masks ? pixels : none, ScalarType::Byte);
   Tensor chroma_masks = torch::stable::new_empty(image, with_masks ? chroma : none, ScalarType::Byte);
   JpegForward forward(
-      image_view(image), jpeg_tables(tables), jpeg_options(horizontal, vertical, fancy, rounding, seed),
+      image_view(image), jpeg_tables(tables), jpeg_options(horizontal, vertical, fancy, rounding), jpeg_seed(seed),
       image_view(decoded), jpeg_masks(masks, chroma_masks));
   for_all(forward.blocks(), [&](int64_t block) { forward.encode(block); });
   for_all(forward.blocks(), [&](int64_t block) { forward.merge(block); });
@@ -79,7 +81,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cpu(
   }
   JpegBackward backward(
       image_view(grad), image ? image_view(*image) : ImageView(), jpeg_tables(tables),
-      jpeg_options(horizontal, vertical, fancy, rounding, seed), grad_image_view, grad_tables_wanted,
+      jpeg_options(horizontal, vertical, fancy, rounding), jpeg_seed(seed), grad_image_view, grad_tables_wanted,
       jpeg_masks(masks, chroma_masks));
   for_all(backward.blocks(), [&](int64_t block) { backward.run(block); });
   if (!grad_tables_wanted) return {grad_image, grad_tables};

@@ -141,16 +141,18 @@ bool JpegBackward::needs_image(const JpegOptions& options, bool grad_tables) {
 }
 
 JpegBackward::JpegBackward(
-    ImageView grad, ImageView image, JpegTables tables, JpegOptions options, ImageView grad_image, bool grad_tables,
-    JpegMasks masks)
+    ImageView grad, ImageView image, JpegTables tables, JpegOptions options, uint64_t seed, ImageView grad_image,
+    bool grad_tables, JpegMasks masks)
     : grad_(grad),
       image_(image),
       tables_(std::move(tables)),
       options_(options),
+      seed_(seed),
       grad_image_(grad_image),
       masks_(masks),
-      sizes_(grad, options) {
-  if (grad_tables) partial_.assign(sizes_.blocks() * 128, 0.0);
+      sizes_(grad.sizes[0], grad.sizes[2], grad.sizes[3], options),
+      blocks_(sizes_) {
+  if (grad_tables) partial_.assign(blocks_.count * 128, 0.0);
 }
 
 void JpegBackward::run(int64_t block) {
@@ -164,7 +166,7 @@ void JpegBackward::run(int64_t block) {
 
 template <typename S, typename In>
 void JpegBackward::run_typed(int64_t block) {
-  const Work work(sizes_, block);
+  const Work work(sizes_, blocks_, block);
   const int64_t width = sizes_.width, height = sizes_.height, n = work.image;
   const int64_t top = work.first * sizes_.mcu_height, rows = work.rows * sizes_.mcu_height;
   const bool smooth_columns = sizes_.fancy && options_.vertical == 2;
@@ -233,7 +235,7 @@ void JpegBackward::run_typed(int64_t block) {
         backward_blocks<decltype(rounding)::value>(
             strip.at(group * kLanes), grads, strip.stride(), table, noise, grad_table);
       };
-      for_all_blocks(samples, sizes_, options_, tables_, work, visit);
+      for_all_blocks(samples, sizes_, options_, tables_, seed_, work, visit);
     });
   }
   if (!grad_image_.data) return;
@@ -271,7 +273,7 @@ void JpegBackward::run_typed(int64_t block) {
 
 void JpegBackward::table_gradient(int64_t image, double* grad) const {
   std::fill_n(grad, 128, 0.0);
-  for (int64_t block = image * sizes_.blocks_per_image; block < (image + 1) * sizes_.blocks_per_image; ++block) {
+  for (int64_t block = image * blocks_.per_image; block < (image + 1) * blocks_.per_image; ++block) {
     for (int i = 0; i < 128; ++i) grad[i] += partial_[block * 128 + i];
   }
 }

@@ -2,35 +2,16 @@
 
 namespace fastgan {
 
-JpegSizes::JpegSizes(const ImageView& image, const JpegOptions& options)
-    : images(image.sizes[0]),
-      height(image.sizes[2]),
-      width(image.sizes[3]),
-      chroma_height((height + options.vertical - 1) / options.vertical),
-      chroma_width((width + options.horizontal - 1) / options.horizontal),
-      mcu_height(8 * options.vertical),
-      mcu_width(8 * options.horizontal),
-      mcu_rows((height + mcu_height - 1) / mcu_height),
-      mcu_columns((width + mcu_width - 1) / mcu_width),
-      luma_stride(mcu_columns * mcu_width),
-      chroma_stride(mcu_columns * 8),
-      // Enough blocks side by side to fill vectors; more would only leave the first-level cache.
-      rows_per_block(std::min(mcu_rows, (63 + mcu_columns) / mcu_columns)),
-      blocks_per_image((mcu_rows + rows_per_block - 1) / rows_per_block),
-      fancy(options.fancy && (options.horizontal == 1 || chroma_width > 2)) {}
-
-uint64_t JpegSizes::block_number(int64_t image, int component, int64_t row, int64_t column, int64_t columns) const {
-  const int64_t most = mcu_rows * (mcu_height / 8) * (luma_stride / 8);
-  return static_cast<uint64_t>((3 * image + component) * most + row * columns + column);
-}
-
-JpegForward::JpegForward(ImageView image, JpegTables tables, JpegOptions options, ImageView decoded, JpegMasks masks)
+JpegForward::JpegForward(
+    ImageView image, JpegTables tables, JpegOptions options, uint64_t seed, ImageView decoded, JpegMasks masks)
     : image_(image),
       tables_(std::move(tables)),
       options_(options),
+      seed_(seed),
       decoded_(decoded),
       masks_(masks),
-      sizes_(image, options) {
+      sizes_(image.sizes[0], image.sizes[2], image.sizes[3], options),
+      blocks_(sizes_) {
   const bool exact = options.rounding == Rounding::kStraightThrough;
   const int64_t sample = exact ? 1 : image.dtype == Dtype::kFloat64 ? sizeof(double) : sizeof(float);
   const int64_t rows = sizes_.images * sizes_.mcu_rows;
@@ -78,7 +59,7 @@ P* JpegForward::plane_row(int64_t image, int component, int64_t row) {
 
 template <typename S, typename In>
 void JpegForward::encode_typed(int64_t block) {
-  const Work work(sizes_, block);
+  const Work work(sizes_, blocks_, block);
   Strips<S> strips(sizes_, work.rows);
   const int64_t top = work.first * sizes_.mcu_height, width = sizes_.width;
   read_samples<S, In>(image_, sizes_, options_, work, strips, [&](int64_t row, const In* const* rgb, bool nan) {
@@ -96,7 +77,7 @@ void JpegForward::encode_typed(int64_t block) {
     const auto code = [](int, int64_t group, Strip<S>& strip, const BlockTable<S>& table, const S(*noise)[kLanes]) {
       code_blocks<decltype(rounding)::value>(strip.at(group * kLanes), strip.stride(), table, noise);
     };
-    for_all_blocks(strips, sizes_, options_, tables_, work, code);
+    for_all_blocks(strips, sizes_, options_, tables_, seed_, work, code);
   });
 
   for (int64_t row = 0; row < work.rows * sizes_.mcu_height; ++row) {
@@ -140,7 +121,7 @@ const S* JpegForward::upsampled_row(int64_t image, int component, int64_t row, S
 
 template <typename S, typename In>
 void JpegForward::merge_typed(int64_t block) {
-  const Work work(sizes_, block);
+  const Work work(sizes_, blocks_, block);
   const int64_t width = sizes_.width, top = work.first * sizes_.mcu_height;
   const int64_t bottom = std::min(top + work.rows * sizes_.mcu_height, sizes_.height);
   std::vector<S> upsampled(2 * sizes_.luma_stride), sums(sizes_.luma_stride + 2);

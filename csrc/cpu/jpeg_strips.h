@@ -49,10 +49,10 @@ struct Strips {
 
 // The rows of MCUs of one block of work.
 struct Work {
-  Work(const JpegSizes& sizes, int64_t block)
-      : image(block / sizes.blocks_per_image),
-        first(block % sizes.blocks_per_image * sizes.rows_per_block),
-        rows(std::min(sizes.rows_per_block, sizes.mcu_rows - first)) {}
+  Work(const JpegSizes& sizes, const JpegBlocks& blocks, int64_t block)
+      : image(block / blocks.per_image),
+        first(block % blocks.per_image * blocks.rows),
+        rows(std::min(blocks.rows, sizes.mcu_rows - first)) {}
 
   int64_t image, first, rows;
 };
@@ -116,8 +116,8 @@ BlockTable<S> block_table(const double* values) {
 // Calls visit(samples of 16 blocks, table, their noise or null) for all blocks of both strips.
 template <typename S, typename Visit>
 void for_all_blocks(
-    Strips<S>& strips, const JpegSizes& sizes, const JpegOptions& options, const JpegTables& tables, const Work& work,
-    Visit visit) {
+    Strips<S>& strips, const JpegSizes& sizes, const JpegOptions& options, const JpegTables& tables, uint64_t seed,
+    const Work& work, Visit visit) {
   for (int chroma = 0; chroma < 2; ++chroma) {
     const BlockTable<S> table = block_table<S>(tables.of(work.image, chroma));
     Strip<S>& strip = chroma ? strips.chroma : strips.luma;
@@ -131,9 +131,9 @@ void for_all_blocks(
           const int64_t line = (group * kLanes + i) / columns, column = (group * kLanes + i) % columns;
           const int component = chroma ? 1 + line % 2 : 0;
           const int64_t row = chroma ? work.first + line / 2 : work.first * (sizes.mcu_height / 8) + line;
-          numbers[i] = sizes.block_number(work.image, component, row, column, columns);
+          numbers[i] = sizes.block_number(work.image, component, row, column);
         }
-        block_noise<S>(options.seed, numbers, noise);
+        block_noise<S>(seed, numbers, noise);
       }
       visit(chroma, group, strip, table, noisy ? noise : nullptr);
     }

@@ -1,10 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <vector>
 
-#include "../math/jpeg.h"
+#include "../math/jpeg_layout.h"
 #include "pixels.h"
 
 // The CPU kernels of the JPEG round trip without torch, as blocks of work that any thread may run.
@@ -18,33 +19,16 @@
 // instead of passing anything on. Bounds depend on the shape alone: the same bits for any number of threads.
 namespace fastgan {
 
-struct JpegOptions {
-  int horizontal = 2, vertical = 2;  // pixels per chroma sample
-  bool fancy = true;                 // triangle upsampling, as libjpeg's default; else nearest
-  Rounding rounding = Rounding::kStraightThrough;
-  uint64_t seed = 0;  // of Rounding::kNoise
+// The rows of MCUs that one block of work takes.
+struct JpegBlocks {
+  explicit JpegBlocks(const JpegSizes& sizes)
+      // Enough coefficients side by side to fill vectors; more would only leave the first-level cache.
+      : rows(std::min(sizes.mcu_rows, (63 + sizes.mcu_columns) / sizes.mcu_columns)),
+        per_image((sizes.mcu_rows + rows - 1) / rows),
+        count(sizes.images * per_image) {}
+
+  int64_t rows, per_image, count;
 };
-
-// The sizes that follow from an image's and the subsampling.
-struct JpegSizes {
-  JpegSizes(const ImageView& image, const JpegOptions& options);
-
-  int64_t images, height, width;
-  int64_t chroma_height, chroma_width;  // samples that the image covers
-  int64_t mcu_height, mcu_width, mcu_rows, mcu_columns;
-  int64_t luma_stride, chroma_stride;  // widths up to whole MCUs
-  int64_t rows_per_block, blocks_per_image;
-  bool fancy;  // libjpeg replicates where a row has at most two chroma samples
-
-  int64_t blocks() const { return images * blocks_per_image; }
-  // The noise of a block is that of coefficients 64 number, 64 number + 1, ...
-  uint64_t block_number(int64_t image, int component, int64_t row, int64_t column, int64_t columns) const;
-};
-
-// Bits of `pixels`, which say where clamps let gradients pass: to [0, 1] on the way in (shifted by the channel) and
-// out, and of the decoded luma. Bits of `chroma`: of the decoded samples.
-constexpr uint8_t kMaskInput = 1, kMaskOutput = 8, kMaskLuma = 64;
-constexpr uint8_t kMaskCb = 1, kMaskCr = 2;
 
 struct JpegMasks {
   uint8_t *pixels = nullptr, *chroma = nullptr;  // (N, H, W) and (N, chroma_height, chroma_width), or null
@@ -60,9 +44,10 @@ struct JpegTables {
 
 class JpegForward {
  public:
-  JpegForward(ImageView image, JpegTables tables, JpegOptions options, ImageView decoded, JpegMasks masks);
+  JpegForward(
+      ImageView image, JpegTables tables, JpegOptions options, uint64_t seed, ImageView decoded, JpegMasks masks);
 
-  int64_t blocks() const { return sizes_.blocks(); }
+  int64_t blocks() const { return blocks_.count; }
 
   // All encode blocks come before the first merge block.
   void encode(int64_t block);
@@ -84,9 +69,11 @@ class JpegForward {
   ImageView image_;
   JpegTables tables_;
   JpegOptions options_;
+  uint64_t seed_;  // of Rounding::kNoise
   ImageView decoded_;
   JpegMasks masks_;
   JpegSizes sizes_;
+  JpegBlocks blocks_;
   std::vector<char> luma_, chroma_;  // planes of decoded samples: (N, H, W) and (N, 2, ...) up to whole MCUs
   // Integers cannot carry NaN: which MCUs hold one.
   std::vector<uint8_t> nan_;
@@ -99,10 +86,10 @@ class JpegBackward {
   static bool needs_image(const JpegOptions& options, bool grad_tables);
 
   JpegBackward(
-      ImageView grad, ImageView image, JpegTables tables, JpegOptions options, ImageView grad_image, bool grad_tables,
-      JpegMasks masks);
+      ImageView grad, ImageView image, JpegTables tables, JpegOptions options, uint64_t seed, ImageView grad_image,
+      bool grad_tables, JpegMasks masks);
 
-  int64_t blocks() const { return sizes_.blocks(); }
+  int64_t blocks() const { return blocks_.count; }
   void run(int64_t block);
 
   // After all blocks: the gradient of one image's tables, 128 values.
@@ -115,9 +102,11 @@ class JpegBackward {
   ImageView grad_, image_;
   JpegTables tables_;
   JpegOptions options_;
+  uint64_t seed_;  // of Rounding::kNoise
   ImageView grad_image_;
   JpegMasks masks_;
   JpegSizes sizes_;
+  JpegBlocks blocks_;
   std::vector<double> partial_;  // [blocks, 2, 8, 8], or empty
 };
 

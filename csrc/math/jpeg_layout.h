@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+
+#include "jpeg.h"
+
+// The options and sizes of a JPEG round trip, which CPU and CUDA kernels share.
+namespace fastgan {
+
+struct JpegOptions {
+  int horizontal = 2, vertical = 2;  // pixels per chroma sample
+  bool fancy = true;                 // triangle upsampling, as libjpeg's default; else nearest
+  Rounding rounding = Rounding::kStraightThrough;
+};
+
+// The sizes that follow from an image's and the subsampling.
+struct JpegSizes {
+  JpegSizes(int64_t images, int64_t height, int64_t width, const JpegOptions& options)
+      : images(images),
+        height(height),
+        width(width),
+        horizontal(options.horizontal),
+        vertical(options.vertical),
+        chroma_height((height + vertical - 1) / vertical),
+        chroma_width((width + horizontal - 1) / horizontal),
+        mcu_height(8 * vertical),
+        mcu_width(8 * horizontal),
+        mcu_rows((height + mcu_height - 1) / mcu_height),
+        mcu_columns((width + mcu_width - 1) / mcu_width),
+        luma_stride(mcu_columns * mcu_width),
+        chroma_stride(mcu_columns * 8),
+        fancy(options.fancy && (options.horizontal == 1 || chroma_width > 2)) {}
+
+  int64_t images, height, width;
+  int horizontal, vertical;
+  int64_t chroma_height, chroma_width;  // samples that the image covers
+  int64_t mcu_height, mcu_width, mcu_rows, mcu_columns;
+  int64_t luma_stride, chroma_stride;  // widths up to whole MCUs
+  bool fancy;                          // libjpeg replicates where a row has at most two chroma samples
+
+  // A block's place in the order by which it gets its noise: coefficients 64 number, 64 number + 1, ...
+  FASTGAN_HOST_DEVICE uint64_t block_number(int64_t image, int component, int64_t row, int64_t column) const {
+    const int64_t most = mcu_rows * vertical * mcu_columns * horizontal;
+    const int64_t columns = component ? mcu_columns : mcu_columns * horizontal;
+    return static_cast<uint64_t>((3 * image + component) * most + row * columns + column);
+  }
+};
+
+// Bits of a pixel's mask, which say where clamps let gradients pass: to [0, 1] on the way in (shifted by the channel)
+// and out, and of the decoded luma. Bits of a chroma sample's mask: of the decoded samples.
+constexpr uint8_t kMaskInput = 1, kMaskOutput = 8, kMaskLuma = 64;
+constexpr uint8_t kMaskCb = 1, kMaskCr = 2;
+
+}  // namespace fastgan

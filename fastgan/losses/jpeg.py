@@ -1,0 +1,151 @@
+"""JPEG as a layer, under the names and signatures that people have in their code.
+
+All go through :func:`fastgan.ops.jpeg_round_trip`, so unlike their namesakes they are the real codec with
+`rounding="straight_through"`, and near it with the surrogates.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.ops.jpeg import CHROMINANCE_TABLE, LUMINANCE_TABLE, jpeg_round_trip
+
+
+class DiffJPEG(nn.Module):
+    """JPEG of one quality, with the signature of mlomnitz/DiffJPEG.
+
+    Args:
+        height, width: of the images; others are refused.
+        differentiable: round coefficients by the cubic surrogate of Shin and Song (2017); False is the
+            codec itself, without a gradient.
+        quality: libjpeg's, in [1, 100].
+        rounding: in place of the cubic; see :func:`fastgan.ops.jpeg_round_trip`.
+
+    Input and output: N 3 H W in [0, 1].
+
+    Raises:
+        ValueError: images of another size; quality out of range.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        differentiable: bool = True,
+        quality: float = 80,
+        *,
+        rounding: str = "cubic",
+    ) -> None:
+        super().__init__()
+        if not 1 <= quality <= 100:
+            raise ValueError(f"quality must lie in [1, 100], got {quality}")
+        self.height = height
+        self.width = width
+        self.differentiable = differentiable
+        self.quality = quality
+        self.rounding = rounding
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != (self.height, self.width):
+            raise ValueError(f"expected images of {self.height}x{self.width}, got {tuple(x.shape)}")
+        if not self.differentiable:
+            return jpeg_round_trip(x.detach(), self.quality)
+        return jpeg_round_trip(x, self.quality, rounding=self.rounding)
+
+    def extra_repr(self) -> str:
+        rounding = self.rounding if self.differentiable else "not differentiable"
+        return f"{self.height}, {self.width}, quality={self.quality}, {rounding}"
+
+
+class RandomJPEG(nn.Module):
+    """JPEG of a random quality, each image its own, drawn uniformly from [min_quality, max_quality].
+
+    Args:
+        min_quality, max_quality: libjpeg's, in [1, 100].
+        options: further arguments of :func:`fastgan.ops.jpeg_round_trip`.
+
+    Input and output: N 3 H W in [0, 1]. `generator` (on the images' device) makes the draw reproducible.
+
+    Raises:
+        ValueError: not 1 <= min_quality <= max_quality <= 100.
+    """
+
+    def __init__(self, min_quality: float, max_quality: float = 100, **options) -> None:
+        super().__init__()
+        if not 1 <= min_quality <= max_quality <= 100:
+            raise ValueError(
+                "qualities must satisfy 1 <= min_quality <= max_quality <= 100, "
+                f"got {min_quality} and {max_quality}"
+            )
+        self.min_quality = min_quality
+        self.max_quality = max_quality
+        self.options = options
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        drawn = torch.rand(x.shape[0], generator=generator, device=x.device)
+        quality = self.min_quality + (self.max_quality - self.min_quality) * drawn
+        return jpeg_round_trip(x, quality, **self.options)
+
+    def extra_repr(self) -> str:
+        return f"{self.min_quality}, {self.max_quality}"
+
+
+def jpeg_codec_differentiable(
+    image_rgb: Tensor,
+    jpeg_quality: Tensor | float,
+    quantization_table_y: Tensor | None = None,
+    quantization_table_c: Tensor | None = None,
+    *,
+    rounding: str = "polynomial",
+) -> Tensor:
+    """JPEG with the signature of `kornia.enhance.jpeg_codec_differentiable`.
+
+    Args:
+        image_rgb: (*, 3, H, W) in [0, 1].
+        jpeg_quality: in [1, 100]; a number, (1,) or (B,).
+        quantization_table_y, quantization_table_c: (8, 8) or (B, 8, 8), in place of the standard ones; the
+            quality scales them.
+        rounding: kornia's is "polynomial"; see :func:`fastgan.ops.jpeg_round_trip`.
+
+    Returns:
+        The decoded images, of the shape given.
+    """
+    images = image_rgb.reshape(-1, *image_rgb.shape[-3:])
+    tables = None
+    if quantization_table_y is not None or quantization_table_c is not None:
+        luma = _table(quantization_table_y, LUMINANCE_TABLE, images)
+        chroma = _table(quantization_table_c, CHROMINANCE_TABLE, images)
+        batch = max(luma.shape[0], chroma.shape[0])
+        tables = torch.stack([luma.expand(batch, 8, 8), chroma.expand(batch, 8, 8)], dim=1)
+    decoded = jpeg_round_trip(images, jpeg_quality, rounding=rounding, quantization_tables=tables)
+    return decoded.view_as(image_rgb)
+
+
+def diff_jpeg_coding(
+    image_rgb: Tensor,
+    jpeg_quality: Tensor | float,
+    quantization_table_y: Tensor | None = None,
+    quantization_table_c: Tensor | None = None,
+    ste: bool = False,
+) -> Tensor:
+    """JPEG with the signature of Diff-JPEG (Reich et al., WACV 2024).
+
+    Args:
+        image_rgb: B 3 H W in [0, 255].
+        jpeg_quality: in [1, 100]; a number, (1,) or (B,).
+        quantization_table_y, quantization_table_c: as in :func:`jpeg_codec_differentiable`.
+        ste: round straight through instead of by polynomials.
+
+    Returns:
+        The decoded images, B 3 H W in [0, 255].
+    """
+    rounding = "straight_through" if ste else "polynomial"
+    return 255 * jpeg_codec_differentiable(
+        image_rgb / 255, jpeg_quality, quantization_table_y, quantization_table_c, rounding=rounding
+    )
+
+
+def _table(given: Tensor | None, standard: tuple, images: Tensor) -> Tensor:
+    table = images.new_tensor(standard, dtype=torch.float32) if given is None else given
+    return table[None] if table.dim() == 2 else table

@@ -1,0 +1,71 @@
+"""JPEG under the names and signatures of other libraries."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fastgan.compat import basicsr
+from fastgan.losses import DiffJPEG, RandomJPEG, diff_jpeg_coding, jpeg_codec_differentiable
+from fastgan.ops import jpeg_round_trip
+
+
+def test_diffjpeg_is_the_codec_or_its_cubic_surrogate(photographs):
+    image = photographs.clone().requires_grad_()
+    layer = DiffJPEG(300, 451, True, 60)
+    assert_close(layer(image), jpeg_round_trip(image, 60, rounding="cubic"))
+    assert layer(image).requires_grad
+    exact = DiffJPEG(300, 451, differentiable=False, quality=60)(image)
+    assert torch.equal(exact, jpeg_round_trip(photographs, 60)) and not exact.requires_grad
+    assert len(layer.state_dict()) == 0 and "quality=60" in repr(layer)
+    with pytest.raises(ValueError, match=r"expected images of 300x451, got \(2, 3, 20, 20\)"):
+        layer(image[..., :20, :20])
+    with pytest.raises(ValueError, match="got 0"):
+        DiffJPEG(8, 8, quality=0)
+
+
+def test_random_jpeg_draws_a_quality_for_each_image(photographs):
+    layer = RandomJPEG(30, 70)
+    generator = torch.Generator().manual_seed(4)
+    decoded = layer(photographs, generator)
+    quality = 30 + 40 * torch.rand(2, generator=generator.manual_seed(4))
+    assert torch.equal(decoded, jpeg_round_trip(photographs, quality))
+    for low, high in ((0, 50), (60, 50), (50, 101)):
+        with pytest.raises(ValueError, match=f"got {low} and {high}"):
+            RandomJPEG(low, high)
+
+
+def test_kornias_signature(photographs):
+    quality = torch.tensor([40.0, 90.0])
+    expected = jpeg_round_trip(photographs, quality, rounding="polynomial")
+    assert_close(jpeg_codec_differentiable(photographs, quality), expected)
+    assert jpeg_codec_differentiable(photographs[0], torch.tensor([40.0])).shape == (3, 300, 451)
+    assert jpeg_codec_differentiable(photographs[:, None], 40).shape == (2, 1, 3, 300, 451)
+    flat = torch.full((2, 8, 8), 16.0, requires_grad=True)
+    decoded = jpeg_codec_differentiable(photographs, quality, flat)
+    decoded.square().sum().backward()
+    assert flat.grad.abs().sum() > 0
+    assert not torch.equal(decoded, expected)
+
+
+def test_diff_jpegs_signature_counts_to_255(photographs):
+    quality = torch.tensor([40.0, 90.0])
+    assert_close(
+        diff_jpeg_coding(255 * photographs, quality, ste=True),
+        255 * jpeg_round_trip(photographs, quality),
+        rtol=0, atol=1e-3,
+    )  # fmt: skip
+    assert_close(
+        diff_jpeg_coding(255 * photographs, quality) / 255,
+        jpeg_codec_differentiable(photographs, quality),
+        rtol=0, atol=1e-4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("quality", [40.0, torch.tensor([40.0, 90.0])])
+def test_basicsrs_signature_leaves_the_quality_alone(photographs, quality):
+    image = photographs.clone().requires_grad_()
+    kept = quality.clone() if isinstance(quality, torch.Tensor) else quality
+    assert_close(basicsr.DiffJPEG()(image, quality), jpeg_round_trip(image, quality, rounding="cubic"))
+    exact = basicsr.DiffJPEG(differentiable=False)(image, quality)
+    assert torch.equal(exact, jpeg_round_trip(photographs, quality))
+    assert torch.equal(torch.as_tensor(quality), torch.as_tensor(kept))
