@@ -1,6 +1,6 @@
 #pragma once
 
-#include "../math/jpeg.h"
+#include "../math/jpeg_layout.h"
 #include "../math/philox.h"
 #include "clones.h"
 
@@ -10,18 +10,6 @@ namespace fastgan {
 namespace {
 
 constexpr int64_t kLanes = 16;  // blocks at a time: one vector of AVX-512, and no remainder anywhere
-
-// The plane's type of a decoded, clamped sample.
-template <typename S>
-struct PlaneOf {
-  using type = S;
-};
-template <>
-struct PlaneOf<int32_t> {
-  using type = int8_t;
-};
-template <typename S>
-using Plane = typename PlaneOf<S>::type;
 
 // --- Rows of pixels -------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
 // --- Colour: full-range BT.601 (JFIF) -------------------------------------------------------------------------------
 
 // The 16-bit fixed-point numbers of libjpeg, from coefficients rounded to five digits.
-constexpr int32_t colour_fixed(double x) { return static_cast<int32_t>(x * 65536 + 0.5); }
+FASTGAN_HOST_DEVICE constexpr int32_t colour_fixed(double x) { return static_cast<int32_t>(x * 65536 + 0.5); }
 
 template <typename T>
 struct YCbCr {

@@ -46,6 +46,18 @@ struct JpegSizes {
   }
 };
 
+// The plane's type of a decoded, clamped sample.
+template <typename S>
+struct PlaneOf {
+  using type = S;
+};
+template <>
+struct PlaneOf<int32_t> {
+  using type = int8_t;
+};
+template <typename S>
+using Plane = typename PlaneOf<S>::type;
+
 // Bits of a pixel's mask, which say where clamps let gradients pass: to [0, 1] on the way in (shifted by the channel)
 // and out, and of the decoded luma. Bits of a chroma sample's mask: of the decoded samples.
 constexpr uint8_t kMaskInput = 1, kMaskOutput = 8, kMaskLuma = 64;

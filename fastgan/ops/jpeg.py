@@ -27,7 +27,7 @@ from fastgan.ops._autograd import differentiable
 from fastgan.ops._checks import check_image, check_same_device
 from fastgan.reference import jpeg as reference
 
-_dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu=None))
+_dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu="native"))
 
 # ITU-T T.81, annex K.
 LUMINANCE_TABLE = (
@@ -52,7 +52,7 @@ SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
 UPSAMPLINGS = ("fancy", "nearest")
 ROUNDINGS = ("straight_through", "cubic", "at_zero", "polynomial", "noise", "none")
 # As csrc/math/jpeg.h numbers them. "polynomial" differs from "cubic" in how tables are made.
-_KERNEL_ROUNDINGS = {
+KERNEL_ROUNDINGS = {
     "straight_through": 0, "cubic": 1, "polynomial": 1, "at_zero": 2, "noise": 3, "none": 4
 }  # fmt: skip
 
@@ -112,7 +112,7 @@ def jpeg_round_trip(
     """
     check_image("image", image)
     horizontal, vertical = _one_of("subsampling", subsampling, SUBSAMPLINGS)
-    _one_of("rounding", rounding, _KERNEL_ROUNDINGS)
+    _one_of("rounding", rounding, KERNEL_ROUNDINGS)
     _one_of("upsampling", upsampling, dict.fromkeys(UPSAMPLINGS))
     fancy = upsampling == "fancy"
     tables = _tables(image, quality, quantization_tables, rounding)
@@ -126,7 +126,7 @@ def jpeg_round_trip(
         return reference.jpeg(image, tables, name, form, seed)
     differentiated = torch.is_grad_enabled() and (image.requires_grad or tables.requires_grad)
     return _jpeg(
-        image, tables, seed, horizontal, vertical, fancy, _KERNEL_ROUNDINGS[rounding], differentiated
+        image, tables, seed, horizontal, vertical, fancy, KERNEL_ROUNDINGS[rounding], differentiated
     )[0]
 
 

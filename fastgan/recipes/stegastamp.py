@@ -94,7 +94,7 @@ class StegaStamp(Recipe):
     def train_step(self, image: Tensor, step: int, generator: torch.Generator) -> Terms:
         self._set_learning_rate(step)
         # The phase that the original calls no_im_loss: the decoder learns to read before anything hides.
-        secret_only = step < self.state.get("image_losses_from", self.config.no_im_loss_steps)
+        secret_only = step < self._image_losses_from
         with record_function("generator_step"):
             terms, real, fake = self.generator_step(image, step, secret_only, generator)
         if self.config.no_gan:
@@ -188,12 +188,18 @@ class StegaStamp(Recipe):
         config = self.config
         if secret_only:
             return {"secret_loss": 1.0, "image_loss": 0.0, "lpips_loss": 0.0, "G_loss": 0.0}
+        begin = self._image_losses_from if config.ramps_after_no_im_loss else 0
         return {
             "secret_loss": config.secret_loss_scale * ramp(step, config.secret_loss_ramp),
-            "image_loss": config.l2_loss_scale * ramp(step, config.l2_loss_ramp),
-            "lpips_loss": config.lpips_loss_scale * ramp(step, config.lpips_loss_ramp),
-            "G_loss": config.G_loss_scale * ramp(step, config.G_loss_ramp),
+            "image_loss": config.l2_loss_scale * ramp(step, config.l2_loss_ramp, begin),
+            "lpips_loss": config.lpips_loss_scale * ramp(step, config.lpips_loss_ramp, begin),
+            "G_loss": config.G_loss_scale * ramp(step, config.G_loss_ramp, begin),
         }
+
+    @property
+    def _image_losses_from(self) -> float:
+        """The step that ends the first phase: the planned one, or that where the decoder could read."""
+        return self.state.get("image_losses_from", self.config.no_im_loss_steps)
 
     def discriminator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Terms:
         """Updates D, which never sees the generator's graph."""

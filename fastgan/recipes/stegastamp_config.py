@@ -40,6 +40,9 @@ class StegaStampConfig(TrainingConfig):
     """First steps with the secret loss alone: no image losses, no adversarial term, D not updated."""
     no_im_loss_bit_acc: float = 1.0
     """End that phase earlier, once the logged bit accuracy reaches this (not in the original)."""
+    ramps_after_no_im_loss: bool = False
+    """Count the ramps of l2, LPIPS and G from the end of the first phase, so that they set in gently whenever
+    it ends. The original counts from step 0."""
     l2_loss_scale: float = 1.5
     """Weight of the YUV L2 loss."""
     l2_loss_ramp: int = 20000
@@ -209,20 +212,21 @@ DEMO = StegaStampConfig(
     image_size=64,
     crop="random",
     secret_size=32,
-    batch_size=16,
-    num_steps=1900,
-    lr=0.0003,
-    lr_decay_steps=1000,
+    batch_size=12,
+    num_steps=2450,
+    lr=0.0005,
+    lr_decay_steps=1700,
     ema_decay=0.99,
     no_im_loss_steps=400,
     no_im_loss_bit_acc=0.9,
-    l2_loss_scale=140.0,
-    l2_loss_ramp=1000,
+    ramps_after_no_im_loss=True,
+    l2_loss_scale=125.0,
+    l2_loss_ramp=800,
     l2_edge_gain=0.0,
     lpips_loss_scale=0.0,
     secret_loss_scale=1.0,
     G_loss_scale=0.1,
-    G_loss_ramp=1000,
+    G_loss_ramp=800,
     u_scale=1.0,
     v_scale=1.0,
     borders="white",
@@ -237,9 +241,9 @@ DEMO = StegaStampConfig(
     blur_gaussian=0.05,
     blur_line=0.05,
     log_interval=100,
-    sample_interval=950,
-    eval_interval=950,
-    checkpoint_interval=950,
+    sample_interval=1225,
+    eval_interval=1225,
+    checkpoint_interval=1225,
 )
 
 PRESETS = {"paper": PAPER, "demo": DEMO}

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from fastgan import ops
-from fastgan.ops import jpeg_round_trip
+from fastgan.ops import jpeg, jpeg_round_trip
 from fastgan.ops.jpeg import ROUNDINGS, quality_tables
 from fastgan.reference.philox import philox, uniform
 
@@ -159,6 +159,61 @@ def test_strides_do_not_matter(rounding, layout):
         assert torch.equal(actual, other)
     if layout == "channels_last":
         assert ours[0].is_contiguous(memory_format=torch.channels_last)
+
+
+# --- CUDA kernel against the CPU's ----------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("upsampling", ["fancy", "nearest"])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("size", [*SIZES, (400, 400)])
+def test_cuda_kernel_equals_cpu_kernel(rounding, subsampling, upsampling, size):
+    image, tables = out_of_range(size), 1 + 60 * torch.rand(2, 2, 8, 8)
+    weight = torch.randn(image.shape)
+    options = (*jpeg.SUBSAMPLINGS[subsampling], upsampling == "fancy", jpeg.KERNEL_ROUNDINGS[rounding])
+    results = []
+    for device in ("cpu", "cuda"):
+        x, t, seed = image.to(device), tables.to(device), torch.tensor(9, device=device)
+        decoded, masks, chroma_masks = torch.ops.fastgan.jpeg(x, t, seed, *options, True)
+        # the CPU's masks for both: a value on a clamp may fall on either side of it
+        kept = results[0][1:3] if results else (masks, chroma_masks)
+        gradients = torch.ops.fastgan.jpeg_backward(
+            weight.to(device), x, t, seed, kept[0].to(device), kept[1].to(device), *options, True, True
+        )
+        results.append((decoded, masks, chroma_masks, *gradients))
+    (decoded, *_, of_image, of_tables), (decoded_gpu, *_, of_image_gpu, of_tables_gpu) = results
+    difference = 255 * (decoded_gpu.cpu() - decoded).abs()
+    assert difference.max() <= (0 if rounding == "straight_through" else 1) and difference.mean() <= 1e-3
+    for ours, expected in ((of_image_gpu, of_image), (of_tables_gpu, of_tables)):
+        assert (ours.cpu() - expected).norm() <= 1e-3 * expected.norm() + 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_cuda_half_types_are_rounded_once(dtype):
+    image, weight = torch.rand(2, 3, 20, 36).to(dtype), torch.randn(2, 3, 20, 36).to(dtype)
+    results = [
+        value_and_gradients(image.to(device).requires_grad_(), 60, None, weight.to(device), "native")
+        for device in ("cpu", "cuda")
+    ]
+    for expected, ours in zip(*results, strict=True):
+        assert torch.equal(ours.cpu(), expected)
+
+
+@pytest.mark.gpu
+def test_cuda_step_never_waits_and_wrong_qualities_become_nan():
+    image = torch.rand(2, 3, 40, 56, device="cuda", requires_grad=True)
+    quality = torch.tensor([50.0, 500.0], device="cuda")
+    jpeg_round_trip(image, quality).sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        decoded = jpeg_round_trip(image, quality)
+        decoded.sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert decoded[0].isfinite().all() and decoded[1].isnan().all()
 
 
 # --- gradients ------------------------------------------------------------------------------------------

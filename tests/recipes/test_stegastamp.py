@@ -140,6 +140,16 @@ def test_the_secret_only_phase_ends_early_at_a_bit_accuracy(small):
     assert recipe.train_step(one_batch(recipe), 201, generator())["image_loss_weight"] > 0
 
 
+def test_ramps_count_from_the_end_of_the_secret_only_phase_where_asked(small):
+    options = {"no_im_loss_steps": 1000, "no_im_loss_bit_acc": 0.9, "l2_loss_scale": 8.0, "l2_loss_ramp": 400}
+    for after, expected in ((False, 4.0), (True, 0.0)):
+        recipe = make(small, ramps_after_no_im_loss=after, **options)
+        recipe.watch(200, {"bit_acc": 0.95})
+        assert recipe.weights(200, secret_only=False)["image_loss"] == expected
+        assert recipe.weights(300, secret_only=False)["image_loss"] == expected + 2
+        assert recipe.weights(600, secret_only=False)["image_loss"] == 8
+
+
 def test_stuck_bit_accuracy_gets_one_warning_with_advice(small):
     recipe = make(small, no_im_loss_steps=10_000)
     assert recipe.watch(2900, {"bit_acc": 0.5}) is None
