@@ -27,20 +27,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, help="folder for <device name>.json")
     options = parser.parse_args(arguments)
 
-    files = [str(FOLDER / "ops" / f"bench_{op}.py") for op in ([options.op] if options.op else known)]
-    with tempfile.TemporaryDirectory() as temporary:
-        report = Path(temporary) / "report.json"
-        command = [
-            sys.executable, "-m", "pytest", *files, f"--device={options.device}", "-q", "--no-header",
-            f"--rootdir={FOLDER}", "--import-mode=importlib", "-p", "no:cacheprovider",
-            "--benchmark-disable-gc", "--benchmark-columns=median", "--benchmark-quiet",
-            f"--benchmark-json={report}", "-o", "python_files=bench_*.py", "-o", "addopts=",
-        ]  # fmt: skip
-        finished = subprocess.run(command, capture_output=True, text=True)
-        if finished.returncode != 0:
-            print(finished.stdout + finished.stderr)
-            return finished.returncode
-        rows = [_row(entry) for entry in json.loads(report.read_text())["benchmarks"]]
+    rows = []
+    for op in [options.op] if options.op else known:
+        finished = _run(op, options.device)
+        if isinstance(finished, str):
+            print(finished)
+            return 1
+        rows += finished
     result = {**describe_machine(options.device), "rows": rows}
     print(table(result))
     if options.output:
@@ -50,6 +43,25 @@ def main(arguments: list[str]) -> int:
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(f"\nwritten to {path}")
     return 0
+
+
+def _run(op: str, device: str) -> list[dict] | str:
+    """The rows of one op, or what went wrong.
+
+    Each op gets a process of its own: what one leaves in the allocator would change the next one's times.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "report.json"
+        command = [
+            sys.executable, "-m", "pytest", str(FOLDER / "ops" / f"bench_{op}.py"), f"--device={device}", "-q",
+            "--no-header", f"--rootdir={FOLDER}", "--import-mode=importlib", "-p", "no:cacheprovider",
+            "--benchmark-disable-gc", "--benchmark-columns=median", "--benchmark-quiet",
+            f"--benchmark-json={report}", "-o", "python_files=bench_*.py", "-o", "addopts=",
+        ]  # fmt: skip
+        finished = subprocess.run(command, capture_output=True, text=True)
+        if finished.returncode != 0:
+            return finished.stdout + finished.stderr
+        return [_row(entry) for entry in json.loads(report.read_text())["benchmarks"]]
 
 
 def _row(entry: dict) -> dict:
