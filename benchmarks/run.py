@@ -53,8 +53,8 @@ def _run(op: str, device: str) -> list[dict] | str:
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
         command = [
-            sys.executable, "-m", "pytest", str(FOLDER / "ops" / f"bench_{op}.py"), f"--device={device}", "-q",
-            "--no-header", f"--rootdir={FOLDER}", "--import-mode=importlib", "-p", "no:cacheprovider",
+            sys.executable, "-m", "pytest", str(FOLDER / "ops" / f"bench_{op}.py"), f"--device={device}",
+            "-q", "--no-header", f"--rootdir={FOLDER}", "--import-mode=importlib", "-p", "no:cacheprovider",
             "--benchmark-disable-gc", "--benchmark-columns=median", "--benchmark-quiet",
             f"--benchmark-json={report}", "-o", "python_files=bench_*.py", "-o", "addopts=",
         ]  # fmt: skip
