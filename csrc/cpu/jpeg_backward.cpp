@@ -156,12 +156,7 @@ JpegBackward::JpegBackward(
 }
 
 void JpegBackward::run(int64_t block) {
-  const bool exact = options_.rounding == Rounding::kStraightThrough;
-  if (grad_image_.dtype == Dtype::kFloat64) {
-    exact ? run_typed<int32_t, double>(block) : run_typed<double, double>(block);
-  } else {
-    exact ? run_typed<int32_t, float>(block) : run_typed<float, float>(block);
-  }
+  with_arithmetic(options_, grad_image_.dtype, [&](auto s, auto in) { run_typed<decltype(s), decltype(in)>(block); });
 }
 
 template <typename S, typename In>

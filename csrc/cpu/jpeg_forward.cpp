@@ -21,7 +21,12 @@ JpegForward::JpegForward(
   for (int64_t n = 0; exact && n < sizes_.images; ++n) {
     const double* table = tables_.of(n, 0);
     // A table that integers cannot take makes its image NaN.
-    if (std::all_of(table, table + 128, [](double step) { return step >= 0.5 && step < 255.5; })) continue;
+    const auto whole = [](double step) {
+      bool valid;
+      whole_step(step, valid);
+      return valid;
+    };
+    if (std::all_of(table, table + 128, whole)) continue;
     const int64_t mcus = sizes_.mcu_rows * sizes_.mcu_columns;
     std::fill_n(nan_.begin() + n * mcus, mcus, uint8_t(1));
     any_nan_ = true;
@@ -29,21 +34,11 @@ JpegForward::JpegForward(
 }
 
 void JpegForward::encode(int64_t block) {
-  const bool exact = options_.rounding == Rounding::kStraightThrough, wide = image_.dtype == Dtype::kFloat64;
-  if (exact) {
-    wide ? encode_typed<int32_t, double>(block) : encode_typed<int32_t, float>(block);
-  } else {
-    wide ? encode_typed<double, double>(block) : encode_typed<float, float>(block);
-  }
+  with_arithmetic(options_, image_.dtype, [&](auto s, auto in) { encode_typed<decltype(s), decltype(in)>(block); });
 }
 
 void JpegForward::merge(int64_t block) {
-  const bool exact = options_.rounding == Rounding::kStraightThrough, wide = image_.dtype == Dtype::kFloat64;
-  if (exact) {
-    wide ? merge_typed<int32_t, double>(block) : merge_typed<int32_t, float>(block);
-  } else {
-    wide ? merge_typed<double, double>(block) : merge_typed<float, float>(block);
-  }
+  with_arithmetic(options_, image_.dtype, [&](auto s, auto in) { merge_typed<decltype(s), decltype(in)>(block); });
 }
 
 // One row of decoded luma (component 0), Cb (1) or Cr (2).
@@ -142,25 +137,11 @@ void JpegForward::merge_typed(int64_t block) {
   }
 }
 
-// A pixel of the output is NaN where a sample that it is made of was NaN: its own MCU's and, where chroma is smoothed
-// across MCUs, the next one's.
-bool JpegForward::touches_nan(int64_t image, int64_t row, int64_t column) const {
-  const int64_t across = sizes_.fancy && options_.horizontal == 2, down = sizes_.fancy && options_.vertical == 2;
-  for (int64_t y = row - down; y <= row + down; ++y) {
-    for (int64_t x = column - across; x <= column + across; ++x) {
-      const int64_t mcu_row = clamp(y, int64_t(0), sizes_.height - 1) / sizes_.mcu_height;
-      const int64_t mcu_column = clamp(x, int64_t(0), sizes_.width - 1) / sizes_.mcu_width;
-      if (nan_[(image * sizes_.mcu_rows + mcu_row) * sizes_.mcu_columns + mcu_column]) return true;
-    }
-  }
-  return false;
-}
-
 template <typename In>
 void JpegForward::spread_nan(int64_t image, int64_t row) {
   const In nan = std::numeric_limits<In>::quiet_NaN();
   for (int64_t column = 0; column < sizes_.width; ++column) {
-    if (!touches_nan(image, row, column)) continue;
+    if (!touches_nan(sizes_, nan_.data(), image, row, column)) continue;
     for (int c = 0; c < 3; ++c) store(&nan, decoded_.at(image, c, row, column), decoded_.dtype, 1, 1);
     if (masks_.pixels) masks_.pixels[(image * sizes_.height + row) * sizes_.width + column] = 0;
   }

@@ -13,13 +13,6 @@ constexpr int64_t kLanes = 16;  // blocks at a time: one vector of AVX-512, and 
 
 // --- Rows of pixels -------------------------------------------------------------------------------------------------
 
-template <typename S, typename In>
-FASTGAN_HOST_DEVICE S grey_level(In value) {
-  const In level = clamp(value * 255, In(0), In(255));
-  if constexpr (IsExact<S>::value) return static_cast<S>(level == level ? round_to_even(level) : In(0));
-  return level;
-}
-
 // One row of RGB in [0, 1] to centred YCbCr; returns whether it holds NaN.
 template <typename S, typename In>
 FASTGAN_CLONES bool convert_row(const In* const* rgb, int64_t count, S* y, S* cb, S* cr) {
@@ -74,31 +67,30 @@ FASTGAN_CLONES void store_samples(
   }
 }
 
-// 2 count samples from `count`; `sums` has room for one more on either side.
+// 2 count samples from `count`; `padded` has room for one more on either side, which repeat the edges.
+template <int kDirections, typename S>
+FASTGAN_HOST_DEVICE void triangle_row(S* padded, int64_t count, S* row) {
+  padded[-1] = padded[0];
+  padded[count] = padded[count - 1];
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    row[2 * i] = triangle_left<kDirections>(padded[i], padded[i - 1]);
+    row[2 * i + 1] = triangle_right<kDirections>(padded[i], padded[i + 1]);
+  }
+}
+
 template <typename S>
 FASTGAN_CLONES void upsample_row_420(const Plane<S>* nearer, const Plane<S>* farther, int64_t count, S* sums, S* row) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) sums[i] = triangle_column<S>(nearer[i], farther[i]);
-  sums[-1] = sums[0];
-  sums[count] = sums[count - 1];
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    row[2 * i] = triangle_left_of_sums(sums[i], sums[i - 1]);
-    row[2 * i + 1] = triangle_right_of_sums(sums[i], sums[i + 1]);
-  }
+  triangle_row<2>(sums, count, row);
 }
 
 template <typename S>
 FASTGAN_CLONES void upsample_row_422(const Plane<S>* samples, int64_t count, S* padded, S* row) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) padded[i] = samples[i];
-  padded[-1] = padded[0];
-  padded[count] = padded[count - 1];
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    row[2 * i] = triangle_left(padded[i], padded[i - 1]);
-    row[2 * i + 1] = triangle_right(padded[i], padded[i + 1]);
-  }
+  triangle_row<1>(padded, count, row);
 }
 
 template <typename S>

@@ -103,7 +103,8 @@ BlockTable<S> block_table(const double* values) {
   BlockTable<S> table;
   for (int i = 0; i < 64; ++i) {
     if constexpr (IsExact<S>::value) {
-      table.steps[i] = static_cast<int32_t>(values[i] >= 1 && values[i] <= 255 ? round_to_even(values[i]) : 1);
+      bool valid;
+      table.steps[i] = whole_step(values[i], valid);
       table.reciprocals[i] = 1.0f / static_cast<float>(8 * table.steps[i]);
     } else {
       table.steps[i] = static_cast<S>(values[i]);
@@ -137,6 +138,17 @@ void for_all_blocks(
       }
       visit(chroma, group, strip, table, noisy ? noise : nullptr);
     }
+  }
+}
+
+// Calls body(S(), In()) with the arithmetic of the rounding and the real type of the image.
+template <typename Body>
+void with_arithmetic(const JpegOptions& options, Dtype image, Body body) {
+  const bool exact = options.rounding == Rounding::kStraightThrough;
+  if (image == Dtype::kFloat64) {
+    exact ? body(int32_t(), double()) : body(double(), double());
+  } else {
+    exact ? body(int32_t(), float()) : body(float(), float());
   }
 }
 

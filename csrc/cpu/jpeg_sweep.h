@@ -64,7 +64,6 @@ class JpegForward {
   const S* upsampled_row(int64_t image, int component, int64_t row, S* sums, S* buffer);
   template <typename In>
   void spread_nan(int64_t image, int64_t row);
-  bool touches_nan(int64_t image, int64_t row, int64_t column) const;
 
   ImageView image_;
   JpegTables tables_;

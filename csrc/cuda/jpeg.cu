@@ -1,10 +1,11 @@
-// The CUDA kernels of the JPEG round trip: which thread does what. The work itself is in jpeg_tile.h.
+// The CUDA kernels of the JPEG round trip: which thread does what. The work itself is in jpeg_tile_*.h.
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "../stable_cuda.h"
-#include "jpeg_tile.h"
+#include "jpeg_tile_backward.h"
+#include "jpeg_tile_forward.h"
 
 namespace fastgan {
 namespace {
@@ -24,20 +25,30 @@ __global__ void __launch_bounds__(tile::kThreads, 2) encode_kernel(tile::Job<S, 
   tile::store(job, place, threadIdx.x, shared);
 }
 
-// Pixels and chroma samples are numbered along the rows of all images.
+// This thread's item where items are numbered along the rows of all images; some threads of the last block have none.
+struct Item {
+  int64_t image, row, column;
+  bool exists;
+
+  __device__ Item(int64_t images, int64_t height, int64_t width) {
+    const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, line = index / width;
+    image = line / height;
+    row = line % height;
+    column = index % width;
+    exists = image < images;
+  }
+};
+
 template <typename S, typename In>
 __global__ void merge_kernel(tile::Job<S, In> job) {
-  const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, line = index / job.sizes.width;
-  if (line >= job.sizes.images * job.sizes.height) return;
-  tile::merge(job, line / job.sizes.height, line % job.sizes.height, index % job.sizes.width);
+  const Item pixel(job.sizes.images, job.sizes.height, job.sizes.width);
+  if (pixel.exists) tile::merge(job, pixel.image, pixel.row, pixel.column);
 }
 
 template <typename S, typename In>
 __global__ void chroma_gradient_kernel(tile::Job<S, In> job) {
-  const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, rows = 8 * job.sizes.mcu_rows;
-  const int64_t line = index / job.sizes.chroma_stride;
-  if (line >= job.sizes.images * rows) return;
-  tile::chroma_gradient(job, line / rows, line % rows, index % job.sizes.chroma_stride);
+  const Item sample(job.sizes.images, 8 * job.sizes.mcu_rows, job.sizes.chroma_stride);
+  if (sample.exists) tile::chroma_gradient(job, sample.image, sample.row, sample.column);
 }
 
 template <Rounding kRounding, typename S, typename In>
@@ -61,9 +72,8 @@ __global__ void __launch_bounds__(tile::kThreads, 2) code_gradient_kernel(tile::
 
 template <typename S, typename In>
 __global__ void image_gradient_kernel(tile::Job<S, In> job) {
-  const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, line = index / job.sizes.width;
-  if (line >= job.sizes.images * job.sizes.height) return;
-  tile::image_gradient(job, line / job.sizes.height, line % job.sizes.height, index % job.sizes.width);
+  const Item pixel(job.sizes.images, job.sizes.height, job.sizes.width);
+  if (pixel.exists) tile::image_gradient(job, pixel.image, pixel.row, pixel.column);
 }
 
 // One thread per step of a table, tile after tile: the same bits on every run.

@@ -45,6 +45,14 @@ FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
   return x > high ? high : x;
 }
 
+// A value in [0, 1] as a grey level, clamped; NaN becomes 0 where S cannot carry it.
+template <typename S, typename In>
+FASTGAN_HOST_DEVICE S grey_level(In value) {
+  const In level = clamp(value * 255, In(0), In(255));
+  if constexpr (IsExact<S>::value) return static_cast<S>(level == level ? round_to_even(level) : In(0));
+  return level;
+}
+
 // --- Colour: full-range BT.601 (JFIF) -------------------------------------------------------------------------------
 
 // The 16-bit fixed-point numbers of libjpeg, from coefficients rounded to five digits.
@@ -148,23 +156,14 @@ FASTGAN_HOST_DEVICE T triangle_column(T nearer, T farther) {
   return 3 * nearer + farther;
 }
 
-template <typename T>
+// kDirections: 1 on samples, 2 on the column sums of `triangle_column`.
+template <int kDirections, typename T>
 FASTGAN_HOST_DEVICE T triangle_left(T nearer, T left) {
-  return shift_down<2, 1>(3 * nearer + left);
+  return kDirections == 1 ? shift_down<2, 1>(3 * nearer + left) : shift_down<4, 8>(3 * nearer + left);
 }
-template <typename T>
+template <int kDirections, typename T>
 FASTGAN_HOST_DEVICE T triangle_right(T nearer, T right) {
-  return shift_down<2, 2>(3 * nearer + right);
-}
-
-// The same on column sums of `triangle_column`.
-template <typename T>
-FASTGAN_HOST_DEVICE T triangle_left_of_sums(T nearer, T left) {
-  return shift_down<4, 8>(3 * nearer + left);
-}
-template <typename T>
-FASTGAN_HOST_DEVICE T triangle_right_of_sums(T nearer, T right) {
-  return shift_down<4, 7>(3 * nearer + right);
+  return kDirections == 1 ? shift_down<2, 2>(3 * nearer + right) : shift_down<4, 7>(3 * nearer + right);
 }
 
 // --- DCT ------------------------------------------------------------------------------------------------------------
@@ -179,7 +178,7 @@ FASTGAN_HOST_DEVICE constexpr T constant(double x) {
   return static_cast<T>(x);
 }
 
-// Undoes kConstants multiplications' scale and drops (or, where negative, adds) kExtra bits; real numbers have neither.
+// Integers lose (or, where kBits is negative, gain) that many bits, rounded; real numbers carry no extra ones.
 template <int kBits, typename T>
 FASTGAN_HOST_DEVICE T descale(T x) {
   if constexpr (!IsExact<T>::value) {
@@ -254,6 +253,13 @@ FASTGAN_HOST_DEVICE void inverse_dct(T (&v)[8]) {
 
 // The numbers are part of the operator's schema (fastgan/ops/jpeg.py).
 enum class Rounding : int { kStraightThrough = 0, kCubic = 1, kAtZero = 2, kNoise = 3, kNone = 4 };
+
+// The whole step, 1..255, that integers divide by; `valid` is false where there is none, as for NaN.
+FASTGAN_HOST_DEVICE int32_t whole_step(double step, bool& valid) {
+  valid = step >= 0.5 && step < 255.5;
+  const int32_t whole = valid ? static_cast<int32_t>(round_to_even(step)) : 1;
+  return whole < 1 ? 1 : whole;
+}
 
 // |c| / (8 q) rounded, halves away from zero, for |c| < 2^16: half a unit above the quotient of integers, a product
 // with the rounded reciprocal of 8 q is still on the right side of every integer.

@@ -46,6 +46,22 @@ struct JpegSizes {
   }
 };
 
+// Integers cannot carry NaN: `nan` (N, mcu_rows, mcu_columns) says which MCUs hold one. A pixel of the output is NaN
+// where a sample that it is made of was: its own MCU's and, where chroma is smoothed across MCUs, the next one's.
+FASTGAN_HOST_DEVICE bool touches_nan(
+    const JpegSizes& sizes, const uint8_t* nan, int64_t image, int64_t row, int64_t column) {
+  const int64_t across = sizes.fancy && sizes.horizontal == 2, down = sizes.fancy && sizes.vertical == 2;
+  bool found = false;
+  for (int64_t dy = -down; dy <= down; ++dy) {
+    for (int64_t dx = -across; dx <= across; ++dx) {
+      const int64_t mcu_row = clamp(row + dy, int64_t(0), sizes.height - 1) / sizes.mcu_height;
+      const int64_t mcu_column = clamp(column + dx, int64_t(0), sizes.width - 1) / sizes.mcu_width;
+      found = found || nan[(image * sizes.mcu_rows + mcu_row) * sizes.mcu_columns + mcu_column];
+    }
+  }
+  return found;
+}
+
 // The plane's type of a decoded, clamped sample.
 template <typename S>
 struct PlaneOf {

@@ -2,7 +2,8 @@
 #include <vector>
 
 #include "../cpu/jpeg_sweep.h"
-#include "../cuda/jpeg_tile.h"
+#include "../cuda/jpeg_tile_backward.h"
+#include "../cuda/jpeg_tile_forward.h"
 #include "check.h"
 
 using namespace fastgan;

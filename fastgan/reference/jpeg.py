@@ -66,7 +66,7 @@ def _jpeg(image: Tensor, tables: Tensor, rounding: str, form: Format, seed: Tens
     rows = -(-height // (8 * form.vertical))
     columns = -(-width // (8 * form.horizontal))
     if exact:
-        rounded = _through(tables.detach().round(), tables)
+        rounded = _through(tables.detach().round().clamp(min=1), tables)
         tables = torch.where((tables >= 0.5) & (tables < 255.5), rounded, math.nan)
 
     levels = clamp(image * 255, 0, 255)

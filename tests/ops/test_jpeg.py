@@ -457,6 +457,15 @@ def test_a_wrong_table_that_nobody_could_look_at_makes_its_image_nan():
     assert decoded[0].isfinite().all() and decoded[1].isnan().all()
 
 
+@pytest.mark.parametrize("step", [0.5, 0.6, 1.5, 2.5, 254.6, 255.4])
+def test_steps_are_rounded_to_whole_ones(step):
+    image, tables = torch.rand(1, 3, 16, 16), torch.full((1, 2, 8, 8), step)
+    expected = jpeg_round_trip(image, None, quantization_tables=torch.full((1, 2, 8, 8), max(1, round(step))))
+    for backend in ("native", "reference"):
+        decoded = jpeg_round_trip(image, None, quantization_tables=tables, backend=backend)
+        assert_close(decoded, expected, rtol=0, atol=1e-6)
+
+
 def test_use_chooses_the_reference():
     image = torch.rand(1, 3, 8, 8)
     with ops.use("reference"):
