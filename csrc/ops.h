@@ -11,7 +11,7 @@ namespace fastgan {
 
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
     const Tensor& x, const Tensor& y, const Tensor& edge_gain, double scale_y, double scale_u, double scale_v,
-    std::optional<ScalarType> direction_dtype);
+    double direction_factor, std::optional<ScalarType> direction_dtype);
 
 Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, double factor, ScalarType dtype);
 

@@ -1,6 +1,6 @@
 """Triton kernels of `fastgan.ops.yuv_l2`, which tells what is computed.
 
-`sweep` reads x and y once and writes D (if asked) and three partial sums per program; `finish` adds the
+`sweep` reads x and y once and writes D' (if asked) and three partial sums per program; `finish` adds the
 partial sums in a fixed order, so the same input gives the same bits. Two launches, no atomics.
 """
 
@@ -44,6 +44,7 @@ def sweep(
     scale_y,
     scale_u,
     scale_v,
+    direction_factor,
     height,
     width,
     pixels,  # N * H * W
@@ -92,6 +93,7 @@ def sweep(
     tl.store(partial_sums + 2, tl.sum(squared * chroma_v * chroma_v))
 
     if HAS_DIRECTION:
+        squared *= direction_factor
         luma *= scale_y * squared
         chroma_u *= scale_u * squared
         chroma_v *= scale_v * squared
@@ -143,13 +145,16 @@ def scale(
     grad_loss,  # 0-d
     factor,
     count,
+    IN_PLACE: tl.constexpr,
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    factor *= tl.load(grad_loss).to(tl.float32)
+    if IN_PLACE:  # then a factor of 1, known on the device alone, moves no memory
+        count = tl.where(factor == 1.0, 0, count)
     element = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
     inside = element < count
-    values = tl.load(source + element, inside, 0.0).to(tl.float32)
-    values *= factor * tl.load(grad_loss).to(tl.float32)
+    values = factor * tl.load(source + element, inside, 0.0).to(tl.float32)
     tl.store(target + element, values.to(target.dtype.element_ty), inside)
 
 
@@ -158,6 +163,7 @@ def yuv_l2(
     y: Tensor,
     edge_gain: Tensor,
     scales: tuple[float, float, float],
+    direction_factor: float,
     direction_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss 0-d, channels (3,), direction like x or empty), all on x's device and current stream."""
@@ -180,6 +186,7 @@ def yuv_l2(
             partial_sums,
             edge_gain,
             *scales,
+            direction_factor,
             height,
             width,
             pixels,
@@ -205,6 +212,7 @@ def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, factor: float, *, out:
             grad_loss,
             factor,
             count,
+            IN_PLACE=out is direction,
             INDEX=_index_type(count),
             BLOCK=BLOCK,
             num_warps=WARPS,

@@ -32,14 +32,15 @@ void scale_into(const Tensor& target, const Tensor& source, double factor) {
 
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
     const Tensor& x, const Tensor& y, const Tensor& edge_gain, double scale_y, double scale_u, double scale_v,
-    std::optional<ScalarType> direction_dtype) {
+    double direction_factor, std::optional<ScalarType> direction_dtype) {
   const bool wide = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
   const ScalarType result_dtype = wide ? ScalarType::Double : ScalarType::Float;
   Tensor direction = direction_dtype ? empty_like(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
-  const double scales[3] = {scale_y, scale_u, scale_v};
+  const double direction_scales[3] = {
+      direction_factor * scale_y, direction_factor * scale_u, direction_factor * scale_v};
   YuvL2Sweep sweep(
       image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(), number_in(edge_gain),
-      scales);
+      direction_scales);
   torch::stable::parallel_for(0, sweep.blocks(), kGrainBlocks, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) sweep.run(block);
   });
@@ -59,7 +60,8 @@ Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, dou
 }
 
 void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, double factor) {
-  scale_into(direction, direction, factor * number_in(grad_loss));
+  const double scale = factor * number_in(grad_loss);
+  if (scale != 1) scale_into(direction, direction, scale);
 }
 
 }  // namespace fastgan

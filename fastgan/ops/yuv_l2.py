@@ -9,11 +9,13 @@ form of x - y, so its gradient is linear in x - y:
 .. math::
     \frac{\partial L}{\partial x} = \frac{2}{NHW} D, \; D = M^T \operatorname{diag}(s) M (x - y) (1 + g f)^2
 
-One sweep over x and y gives the loss and D, the *direction*; the backward pass scales D. D is an output
-of the op like the loss, with its own derivative, so gradients of every order are exact: the derivative
-of D along v is D itself evaluated at x - y = v.
+One sweep over x and y gives the loss and the *direction* D' = t D. It is an output of the op like the
+loss, with its own derivative, so gradients of every order are exact: the derivative of D' along v is D'
+itself evaluated at x - y = v.
 
-D is saved without the factor 2 / (N H W): in float16 that factor would push it into the subnormals.
+The factor t is chosen so that D' already is the gradient: 2 / (N H W), negative where only y needs one.
+The backward pass then scales D' by the incoming gradient, and leaves it alone where that is 1, as after
+``loss.backward()``. In float16 t is 1: 2 / (N H W) would push D' into the subnormals.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def yuv_l2(
     if _dispatch.choose("yuv_l2", (x, y), backend) == "reference":
         loss, channels = reference.yuv_l2(x, y, scales, gain)
         return loss, channels.detach()
-    loss, channels, _ = _yuv_l2(x, y, gain, *scales, _direction_dtype(x, y))
+    loss, channels, _ = _yuv_l2(x, y, gain, *scales, *_direction_kind(x, y))
     return loss, channels
 
 
@@ -63,20 +65,29 @@ def _checked_scales(yuv_scales: tuple[float, float, float]) -> tuple[float, floa
     return scales
 
 
-def _direction_dtype(x: Tensor, y: Tensor) -> torch.dtype | None:
-    """The dtype in which D is saved: that of the one gradient needed, None where none is."""
+def _direction_kind(x: Tensor, y: Tensor) -> tuple[float, torch.dtype | None]:
+    """The factor t and the dtype in which D' is saved: that of the one gradient needed, None for none."""
     if not torch.is_grad_enabled() or not (x.requires_grad or y.requires_grad):
-        return None
+        return 1.0, None
     if x.requires_grad and y.requires_grad:
-        return torch.promote_types(x.dtype, y.dtype)
-    return x.dtype if x.requires_grad else y.dtype
+        dtype = torch.promote_types(x.dtype, y.dtype)
+    else:
+        dtype = x.dtype if x.requires_grad else y.dtype
+    if dtype == torch.float16:
+        return 1.0, dtype
+    return math.copysign(_gradient_factor(x), 1.0 if x.requires_grad else -1.0), dtype
+
+
+def _gradient_factor(x: Tensor) -> float:
+    """2 / (N H W)"""
+    return 6.0 / x.numel()
 
 
 # --- op -------------------------------------------------------------------------------------------
 
 _library.define(
     "yuv_l2(Tensor x, Tensor y, Tensor edge_gain, float scale_y, float scale_u, float scale_v, "
-    "ScalarType? direction_dtype) -> (Tensor loss, Tensor channels, Tensor direction)"
+    "float direction_factor, ScalarType? direction_dtype) -> (Tensor loss, Tensor channels, Tensor direction)"
 )
 _library.define(
     "yuv_l2_backward(Tensor direction, Tensor grad_loss, float factor, ScalarType dtype) -> Tensor"
@@ -86,10 +97,10 @@ _library.define("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, float 
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2", "CUDA")
-def _yuv_l2_triton(x, y, edge_gain, scale_y, scale_u, scale_v, direction_dtype):
+def _yuv_l2_triton(x, y, edge_gain, scale_y, scale_u, scale_v, direction_factor, direction_dtype):
     from fastgan.kernels import yuv_l2 as kernel
 
-    return kernel.yuv_l2(x, y, edge_gain, (scale_y, scale_u, scale_v), direction_dtype)
+    return kernel.yuv_l2(x, y, edge_gain, (scale_y, scale_u, scale_v), direction_factor, direction_dtype)
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2_backward", "CUDA")
@@ -112,7 +123,7 @@ def _yuv_l2_backward_triton_(direction, grad_loss, factor):
 
 
 @torch.library.register_fake("fastgan::yuv_l2", lib=_library.LIBRARY)
-def _yuv_l2_fake(x, y, edge_gain, scale_y, scale_u, scale_v, direction_dtype):
+def _yuv_l2_fake(x, y, edge_gain, scale_y, scale_u, scale_v, direction_factor, direction_dtype):
     wide = torch.float64 in (x.dtype, y.dtype)
     dtype = torch.float64 if wide else torch.float32
     loss, channels = x.new_empty((), dtype=dtype), x.new_empty(3, dtype=dtype)
@@ -131,11 +142,11 @@ def _yuv_l2_backward_fake_(direction, grad_loss, factor):
     return None
 
 
-# --- backward: d loss / d x = 2 / (N H W) D, and d D / d x is the linear map behind D -----------------
+# --- backward: d loss / d x = 2 / (N H W) D, and d D' / d x is the linear map behind D' ---------------
 
 
 def _save_for_yuv_l2(ctx, inputs, output):
-    x, y, edge_gain, *scales, direction_dtype = inputs
+    x, y, edge_gain, *scales, direction_factor, direction_dtype = inputs
     _, channels, direction = output
     if direction_dtype is None:
         raise RuntimeError("yuv_l2 needs a direction_dtype where a gradient may be asked for")
@@ -144,7 +155,8 @@ def _save_for_yuv_l2(ctx, inputs, output):
     ctx.save_for_backward(direction, edge_gain)
     ctx.scales = scales
     ctx.dtypes = (x.dtype, y.dtype)
-    ctx.factor = 2.0 / (x.numel() // 3)
+    ctx.direction_factor = direction_factor
+    ctx.factor = _gradient_factor(x) / direction_factor
 
 
 def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
@@ -153,7 +165,7 @@ def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
         sign = 1.0 if ctx.needs_input_grad[0] else -1.0
         torch.ops.fastgan.yuv_l2_backward_(direction, grad_loss, sign * ctx.factor)
         gradients = [direction if needed else None for needed in ctx.needs_input_grad[:2]]
-        return (*gradients, None, None, None, None, None)
+        return (*gradients, None, None, None, None, None, None)
     gradients = [None, None]
     for index, sign in ((0, 1.0), (1, -1.0)):
         if not ctx.needs_input_grad[index]:
@@ -163,26 +175,26 @@ def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
         if grad_loss is not None:
             parts.append(_yuv_l2_backward(direction, grad_loss, sign * ctx.factor, dtype))
         if grad_direction is not None:
-            along = _direction_at(grad_direction, edge_gain, ctx.scales)
+            along = _direction_at(grad_direction, edge_gain, ctx.scales, ctx.direction_factor)
             parts.append((sign * along).to(dtype))
         gradients[index] = sum(parts[1:], start=parts[0]) if parts else None
-    return (*gradients, None, None, None, None, None)
+    return (*gradients, None, None, None, None, None, None)
 
 
 def _only_x_or_y_and_last_use(ctx) -> bool:
     return ctx.needs_input_grad[0] != ctx.needs_input_grad[1] and saved_tensors_are_ours()
 
 
-def _direction_at(difference: Tensor, edge_gain: Tensor, scales: list[float]) -> Tensor:
-    """D at x - y = difference."""
+def _direction_at(difference: Tensor, edge_gain: Tensor, scales: list[float], factor: float) -> Tensor:
+    """D' at x - y = difference."""
     zero = torch.zeros_like(difference)
-    return _yuv_l2(difference, zero, edge_gain, *scales, difference.dtype)[2]
+    return _yuv_l2(difference, zero, edge_gain, *scales, factor, difference.dtype)[2]
 
 
 _yuv_l2 = differentiable("yuv_l2", _save_for_yuv_l2, _yuv_l2_gradients)
 
 
-# --- second order: the backward op is bilinear in D and the incoming gradient ---------------------------
+# --- second order: the backward op is bilinear in D' and the incoming gradient --------------------------
 
 
 def _save_for_yuv_l2_backward(ctx, inputs, output):

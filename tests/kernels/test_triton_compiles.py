@@ -22,7 +22,7 @@ def sweep_signature(dtype: str) -> dict[str, str]:
     pointers = {"x": dtype, "y": dtype, "direction": dtype, "partial_sums": "fp32", "edge_gain": "fp32"}
     signature = dict.fromkeys(yuv_l2.sweep.arg_names, "i32")
     signature |= {name: f"*{kind}" for name, kind in pointers.items()}
-    signature |= dict.fromkeys(["scale_y", "scale_u", "scale_v"], "fp32")
+    signature |= dict.fromkeys(["scale_y", "scale_u", "scale_v", "direction_factor"], "fp32")
     return signature
 
 
@@ -44,13 +44,14 @@ KERNELS = {
         {"BLOCK": yuv_l2.BLOCK},
     ),
     **{
-        f"scale {dtype}": (
+        f"scale {dtype} in_place={in_place}": (
             yuv_l2.scale,
             {"source": f"*{dtype}", "target": f"*{dtype}", "grad_loss": "*fp32", "factor": "fp32",
              "count": "i32"},
-            {"INDEX": tl.int32, "BLOCK": yuv_l2.BLOCK},
+            {"IN_PLACE": in_place, "INDEX": tl.int32, "BLOCK": yuv_l2.BLOCK},
         )
         for dtype in FLOATS
+        for in_place in (False, True)
     },
 }  # fmt: skip
 

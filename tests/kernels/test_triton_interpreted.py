@@ -48,7 +48,7 @@ def test_sweep_matches_float64_reference(size, gain, dtype):
     gain = torch.tensor(gain)
     for x in layouts(*size):
         x, y = x.to(dtype), torch.rand(size[0], 3, *size[1:])
-        loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, torch.float32)
+        loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, 1.0, torch.float32)
         x64 = x.double().requires_grad_()
         expected, expected_channels = reference.yuv_l2(x64, y.double(), SCALES, gain.double())
         (gradient,) = torch.autograd.grad(expected, x64)
@@ -66,11 +66,22 @@ def test_loss_alone_and_in_64_bit_indices(monkeypatch):
 
     x, y = torch.rand(2, 2, 3, 9, 11)
     gain = torch.tensor(2.0)
-    loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, None)
+    loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, 1.0, None)
     assert direction.numel() == 0
     monkeypatch.setattr(kernel, "_index_type", lambda count: kernel.tl.int64)
-    again = kernel.yuv_l2(x, y, gain, SCALES, torch.float32)
+    again = kernel.yuv_l2(x, y, gain, SCALES, 1.0, torch.float32)
     assert torch.equal(loss, again[0]) and torch.equal(channels, again[1])
+
+
+@interpreted
+def test_the_direction_takes_a_factor():
+    from fastgan.kernels import yuv_l2 as kernel
+
+    x, y = torch.rand(2, 2, 3, 9, 11)
+    gain = torch.tensor(2.0)
+    one, another = (kernel.yuv_l2(x, y, gain, SCALES, factor, torch.float32) for factor in (1.0, -3e-5))
+    assert torch.equal(one[0], another[0]) and torch.equal(one[1], another[1])
+    torch.testing.assert_close(another[2], -3e-5 * one[2])
 
 
 @interpreted
@@ -85,3 +96,6 @@ def test_backward_scales_into_any_dtype_or_in_place(count):
     torch.testing.assert_close(out, expected.half())
     kernel.yuv_l2_backward(direction, grad_loss, 3e-5, out=direction)
     torch.testing.assert_close(direction, expected.float())
+    before = direction.clone()
+    kernel.yuv_l2_backward(direction, torch.tensor(2.0), 0.5, out=direction)
+    assert torch.equal(direction, before)
