@@ -10,6 +10,11 @@ STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
   library.impl("yuv_l2_backward_", TORCH_BOX(&fastgan::yuv_l2_backward_cpu_));
   library.impl("jpeg", TORCH_BOX(&fastgan::jpeg_cpu));
   library.impl("jpeg_backward", TORCH_BOX(&fastgan::jpeg_backward_cpu));
+  library.impl("photometric", TORCH_BOX(&fastgan::photometric_cpu));
+  library.impl("photometric_backward", TORCH_BOX(&fastgan::photometric_backward_cpu));
+  library.impl("blur", TORCH_BOX(&fastgan::blur_cpu));
+  library.impl("perspective_warp", TORCH_BOX(&fastgan::perspective_warp_cpu));
+  library.impl("perspective_warp_backward", TORCH_BOX(&fastgan::perspective_warp_backward_cpu));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) { library.def("cpu_capability() -> str"); }

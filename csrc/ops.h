@@ -26,6 +26,17 @@ std::tuple<Tensor, Tensor> jpeg_backward_cpu(
     const Tensor& masks, const Tensor& chroma_masks, int64_t horizontal, int64_t vertical, bool fancy, int64_t rounding,
     bool grad_image_wanted, bool grad_tables_wanted);
 
+std::tuple<Tensor, Tensor> photometric_cpu(
+    const Tensor& image, const Tensor& parameters, const Tensor& seed, bool with_masks);
+
+Tensor photometric_backward_cpu(const Tensor& grad, const Tensor& parameters, const Tensor& masks);
+
+Tensor blur_cpu(const Tensor& image, const Tensor& kernels);
+
+Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std::optional<Tensor>& fill);
+
+Tensor perspective_warp_backward_cpu(const Tensor& grad, const Tensor& matrix);
+
 std::string cpu_capability_name();
 
 }  // namespace fastgan

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastgan.kernels._indexing import index_type
+
 # Chosen by arithmetic, not yet by measurement: 8 warps give each thread 4 pixels, one 16-byte access per
 # channel in float32, at 74 registers or fewer (4 warps need up to 144).
 BLOCK = 1024
@@ -194,7 +196,7 @@ def yuv_l2(
             *y.stride(),
             *strides,
             HAS_DIRECTION=direction_dtype is not None,
-            INDEX=_index_type(pixels),
+            INDEX=index_type(pixels, BLOCK),
             BLOCK=BLOCK,
             num_warps=WARPS,
         )
@@ -213,12 +215,7 @@ def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, factor: float, *, out:
             factor,
             count,
             IN_PLACE=out is direction,
-            INDEX=_index_type(count),
+            INDEX=index_type(count, BLOCK),
             BLOCK=BLOCK,
             num_warps=WARPS,
         )
-
-
-def _index_type(count: int) -> tl.dtype:
-    """int32 as long as the last program's indices fit in it."""
-    return tl.int32 if count + BLOCK < 2**31 else tl.int64

@@ -1,4 +1,5 @@
 #include "../ops.h"
+#include "huge_pages.h"
 #include "scale.h"
 #include "yuv_l2_sweep.h"
 
@@ -35,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
     double direction_factor, std::optional<ScalarType> direction_dtype) {
   const bool wide = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
   const ScalarType result_dtype = wide ? ScalarType::Double : ScalarType::Float;
-  Tensor direction = direction_dtype ? empty_like(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
+  Tensor direction = direction_dtype ? new_output(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
   const double direction_scales[3] = {
       direction_factor * scale_y, direction_factor * scale_u, direction_factor * scale_v};
   YuvL2Sweep sweep(
@@ -54,7 +55,7 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
 }
 
 Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, double factor, ScalarType dtype) {
-  Tensor grad = empty_like(direction, dtype);
+  Tensor grad = new_output(direction, dtype);
   scale_into(grad, direction, factor * number_in(grad_loss));
   return grad;
 }

@@ -7,10 +7,16 @@ from fastgan.augment.perspective import (
     random_perspective,
     warp_for_encoder,
 )
+from fastgan.ops.blur import blur
+from fastgan.ops.perspective_warp import perspective_warp
+from fastgan.ops.photometric import photometric
 
 __all__ = [
     "BORDERS",
     "Distortions",
+    "blur",
+    "perspective_warp",
+    "photometric",
     "place_encoded",
     "random_blur_kernels",
     "random_perspective",

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastgan.ops.blur import blur
 from fastgan.ops.jpeg import jpeg_round_trip
-from fastgan.reference.blur import blur
-from fastgan.reference.photometric import photometric
+from fastgan.ops.photometric import photometric
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,20 @@ class Distortions:
 
         if sum(self.blur_probabilities) > 0:
             image = blur(image, random_blur_kernels(batch, generator, self.blur_probabilities))
-        strength = uniform(0, ramp(self.rnd_noise_ramp) * self.rnd_noise, 1, 1, 1)
-        noise = torch.randn(image.shape, generator=generator, device=generator.device) * strength
         contrast = uniform(
             1 - (1 - self.contrast_low) * ramp(self.contrast_ramp),
             1 + (self.contrast_high - 1) * ramp(self.contrast_ramp),
         )
         brightness = ramp(self.rnd_bri_ramp) * self.rnd_bri
         hue = ramp(self.rnd_hue_ramp) * self.rnd_hue
-        offset = uniform(-brightness, brightness, 1) + uniform(-hue, hue, 3)
-        desaturation = uniform(0, ramp(self.rnd_sat_ramp) * self.rnd_sat)
-        image = photometric(image, noise, contrast, offset, desaturation)
+        image = photometric(
+            image,
+            noise=uniform(0, ramp(self.rnd_noise_ramp) * self.rnd_noise),
+            contrast=contrast,
+            offset=uniform(-brightness, brightness, 1) + uniform(-hue, hue, 3),
+            desaturation=uniform(0, ramp(self.rnd_sat_ramp) * self.rnd_sat),
+            generator=generator,
+        )
         if self.no_jpeg:
             return image
         lowest = 100 - ramp(self.jpeg_quality_ramp) * (100 - self.jpeg_quality)

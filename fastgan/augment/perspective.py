@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.reference.perspective_warp import perspective_warp
+from fastgan.ops.perspective_warp import perspective_warp
 
 BORDERS = ("no_edge", "black", "white", "random", "randomrgb", "image")
 
@@ -24,7 +24,7 @@ def random_perspective(
 
     Returns:
         (warp, unwarp), each (batch, 3, 3) float32 on the generator's device, for
-        :func:`fastgan.reference.perspective_warp.perspective_warp`; one is the other's inverse.
+        :func:`fastgan.ops.perspective_warp`; one is the other's inverse.
     """
     device = generator.device
     corners = torch.zeros(4, 2, dtype=torch.float64, device=device)
@@ -52,8 +52,7 @@ def _homography(source: Tensor, target: Tensor) -> Tensor:
 
 def warp_for_encoder(image: Tensor, warp: Tensor) -> Tensor:
     """The warped image, with the unwarped one where the warp looks outside."""
-    mask = perspective_warp(torch.ones_like(image[:, :1]), warp)
-    return perspective_warp(image, warp) + (1 - mask) * image
+    return perspective_warp(image, warp, fill=image)
 
 
 def place_encoded(
@@ -83,14 +82,12 @@ def place_encoded(
         raise ValueError(f"borders must be one of {', '.join(BORDERS)}, got {borders!r}")
     if borders == "no_edge":
         return image + perspective_warp(residual_warped, unwarp)
-    encoded = perspective_warp(input_warped + residual_warped, unwarp)
-    if borders == "black":
-        return encoded
-    outside = 1 - perspective_warp(torch.ones_like(image[:, :1]), unwarp)
+    fill: float | Tensor = 0.0
     if borders == "white":
-        return encoded + outside
-    if borders == "image":
-        return encoded + outside * image.roll(1, dims=0)
-    channels = 3 if borders == "randomrgb" else 1
-    fill = torch.rand(1, channels, 1, 1, generator=generator, device=image.device)
-    return encoded + outside * fill
+        fill = 1.0
+    elif borders == "image":
+        fill = image.roll(1, dims=0)
+    elif borders != "black":
+        channels = 3 if borders == "randomrgb" else 1
+        fill = torch.rand(1, channels, 1, 1, generator=generator, device=image.device)
+    return perspective_warp(input_warped + residual_warped, unwarp, fill=fill)

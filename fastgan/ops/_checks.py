@@ -12,8 +12,8 @@ def check_same_device(**tensors: torch.Tensor) -> None:
         raise ValueError(f"all tensors must be on one device, got {listed}")
 
 
-def check_image(name: str, image: torch.Tensor) -> None:
-    """A floating-point N 3 H W tensor with at least one pixel."""
+def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> None:
+    """A floating-point N C H W tensor with at least one pixel, of any number of channels for None."""
     if not isinstance(image, torch.Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(image).__name__}")
     if not image.is_floating_point():
@@ -21,10 +21,18 @@ def check_image(name: str, image: torch.Tensor) -> None:
             f"{name} must be a floating-point image in [0, 1], got {image.dtype}; "
             "convert 8-bit images with image.float() / 255"
         )
-    if image.dim() != 4 or image.shape[1] != 3:
-        raise ValueError(f"{name} must have shape (N, 3, H, W), got {tuple(image.shape)}")
+    if image.dim() != 4 or channels not in (None, image.shape[1]):
+        wanted = "C" if channels is None else channels
+        raise ValueError(f"{name} must have shape (N, {wanted}, H, W), got {tuple(image.shape)}")
     if image.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(image.shape)}")
+
+
+def may_look_at(tensor: torch.Tensor) -> bool:
+    """Whether its values can be read here and now: no device to wait for, no trace to break."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return tensor.device.type == "cpu" and type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
 def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:

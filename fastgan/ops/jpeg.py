@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_same_device
+from fastgan.ops._checks import check_image, check_same_device, may_look_at
 from fastgan.reference import jpeg as reference
 
 _dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu="native"))
@@ -202,7 +202,7 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
         exact = rounding == "straight_through" and quality is None
         low, high = (0.5, 255.5) if exact else (0.0, torch.inf)
         wrong = ~((tables >= low) & (tables < high) & (tables > 0))
-        if _may_look_at(tables) and wrong.any():
+        if may_look_at(tables) and wrong.any():
             at = tuple(int(i) for i in wrong.nonzero()[0])
             wanted = "lie in 1..255" if exact else "be positive"
             raise ValueError(
@@ -218,7 +218,7 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
         if quality.shape not in ((), (batch,), (1,)):
             raise ValueError(f"quality must be 0-d or have shape ({batch},), got {tuple(quality.shape)}")
         check_same_device(image=image, quality=quality)
-        if _may_look_at(quality):
+        if may_look_at(quality):
             for index, value in enumerate(quality.detach().reshape(-1).tolist()):
                 _check_quality(value, f" at batch index {index}" if quality.dim() else "")
     elif isinstance(quality, bool) or not isinstance(quality, (int, float)):
@@ -231,13 +231,6 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
 def _check_quality(value: float, place: str) -> None:
     if not 1 <= value <= 100:
         raise ValueError(f"quality must lie in [1, 100], got {value}{place}")
-
-
-def _may_look_at(tensor: Tensor) -> bool:
-    """Whether its values can be read here and now: no device to wait for, no trace to break."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    return tensor.device.type == "cpu" and type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 # --- op -------------------------------------------------------------------------------------------

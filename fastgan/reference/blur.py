@@ -1,4 +1,4 @@
-"""Blurring every image with a kernel of its own, in plain PyTorch."""
+"""Blurring every image with a kernel of its own, in plain PyTorch. See `fastgan.ops.blur`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
     batch, channels, height, width = image.shape
     weights = kernels[:, None].expand(-1, channels, -1, -1).flatten(0, 1)[:, None]
     joined = image.reshape(1, batch * channels, height, width)
-    blurred = F.conv2d(
-        joined, weights.to(image.dtype), padding=kernels.shape[-1] // 2, groups=batch * channels
-    )
+    blurred = F.conv2d(joined, weights, padding=kernels.shape[-1] // 2, groups=batch * channels)
     return blurred.view(batch, channels, height, width)
+
+
+def blur_kernel_gradient(image: Tensor, grad: Tensor, size: int) -> Tensor:
+    """The gradient of the kernels, (N, size, size), from the image and the gradient of its blur.
+
+    It is itself a convolution: of the image with the gradient, summed over the channels.
+    """
+    batch, channels, height, width = image.shape
+    joined = image.reshape(1, batch * channels, height, width)
+    weights = grad.reshape(batch * channels, 1, height, width)
+    moments = F.conv2d(joined, weights, padding=size // 2, groups=batch * channels)
+    return moments.view(batch, channels, size, size).sum(dim=1)

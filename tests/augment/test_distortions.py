@@ -2,11 +2,8 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from fastgan.augment import Distortions, random_blur_kernels
-from fastgan.reference.blur import blur
-from fastgan.reference.photometric import photometric
 
 NONE = {
     "rnd_bri": 0.0, "rnd_sat": 0.0, "rnd_hue": 0.0, "rnd_noise": 0.0, "contrast_low": 1.0,
@@ -62,21 +59,3 @@ def test_blur_kernels_are_normalized_and_come_as_often_as_asked():
     gaussian = kernels[~none][:, 0, 0] > 0  # lines do not reach the corners
     assert gaussian.float().mean().item() == pytest.approx(0.5, abs=0.05)
 
-
-def test_blur_is_a_convolution_per_image():
-    image, kernels = torch.rand(3, 3, 20, 17), random_blur_kernels(3, generator(), (0.5, 0.5))
-    blurred = blur(image, kernels)
-    for index in range(3):
-        expected = F.conv2d(image[index][:, None], kernels[index][None, None], padding=3)[:, 0]
-        assert torch.allclose(blurred[index], expected, atol=1e-6)
-
-
-def test_photometric_is_the_formula():
-    image, noise = torch.rand(2, 3, 4, 5), torch.randn(2, 3, 4, 5) * 0.1
-    contrast, offset, desaturation = torch.rand(2) + 0.5, torch.rand(2, 3) - 0.5, torch.rand(2)
-    result = photometric(image, noise, contrast, offset, desaturation)
-    for n in range(2):
-        expected = ((image[n] + noise[n]).clamp(0, 1) * contrast[n] + offset[n][:, None, None]).clamp(0, 1)
-        grey = 0.3 * expected[0] + 0.6 * expected[1] + 0.1 * expected[2]
-        expected = (1 - desaturation[n]) * expected + desaturation[n] * grey
-        assert torch.allclose(result[n], expected, atol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastgan.augment import BORDERS, place_encoded, random_perspective, warp_for_encoder
-from fastgan.reference.perspective_warp import perspective_warp
+from fastgan.ops import perspective_warp
 
 IDENTITY = torch.eye(3).expand(2, 3, 3)
 

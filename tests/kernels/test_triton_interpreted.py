@@ -68,7 +68,7 @@ def test_loss_alone_and_in_64_bit_indices(monkeypatch):
     gain = torch.tensor(2.0)
     loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, 1.0, None)
     assert direction.numel() == 0
-    monkeypatch.setattr(kernel, "_index_type", lambda count: kernel.tl.int64)
+    monkeypatch.setattr(kernel, "index_type", lambda count, block: kernel.tl.int64)
     again = kernel.yuv_l2(x, y, gain, SCALES, 1.0, torch.float32)
     assert torch.equal(loss, again[0]) and torch.equal(channels, again[1])
 

@@ -1,0 +1,50 @@
+#include "../ops.h"
+#include "huge_pages.h"
+#include "perspective_sweep.h"
+
+namespace fastgan {
+namespace {
+
+// (N, 3, 3) float64, contiguous.
+std::vector<Homography> homographies(const Tensor& matrix) {
+  const double* values = static_cast<const double*>(matrix.data_ptr());
+  std::vector<Homography> result(matrix.size(0));
+  for (size_t n = 0; n < result.size(); ++n) {
+    for (int i = 0; i < 9; ++i) result[n].m[i] = values[9 * n + i];
+  }
+  return result;
+}
+
+// The sweeps count a plane's elements in 32 bits.
+void check_plane(const Tensor& image) {
+  const int64_t rows = (image.size(2) - 1) * image.stride(2), columns = (image.size(3) - 1) * image.stride(3);
+  STD_TORCH_CHECK(
+      rows + columns < (int64_t(1) << 31), "perspective_warp: one channel must span fewer than 2^31 elements, got ",
+      image.size(2), " x ", image.size(3), " of strides ", image.stride(2), ", ", image.stride(3));
+}
+
+template <typename Sweep>
+void run_all(const Sweep& sweep) {
+  torch::stable::parallel_for(0, sweep.blocks(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) sweep.run(block);
+  });
+}
+
+}  // namespace
+
+Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std::optional<Tensor>& fill) {
+  check_plane(image);
+  Tensor warped = new_output(image, image.scalar_type());
+  run_all(WarpForward(
+      image_view(image), image_view(warped), fill ? image_view(*fill) : ImageView(), homographies(matrix)));
+  return warped;
+}
+
+Tensor perspective_warp_backward_cpu(const Tensor& grad, const Tensor& matrix) {
+  check_plane(grad);
+  Tensor result = new_output(grad, grad.scalar_type());
+  run_all(WarpBackward(image_view(grad), image_view(result), homographies(matrix)));
+  return result;
+}
+
+}  // namespace fastgan

@@ -1,0 +1,53 @@
+#include "../ops.h"
+#include "huge_pages.h"
+#include "photometric_sweep.h"
+
+namespace fastgan {
+namespace {
+
+// (N, 6), contiguous: noise's strength, contrast, three offsets, desaturation.
+std::vector<Photometric<double>> photometric_parameters(const Tensor& parameters) {
+  const int64_t images = parameters.size(0);
+  std::vector<double> buffer(6 * images);
+  const Dtype dtype = dtype_of(parameters.scalar_type());
+  const double* p = load(parameters.data_ptr(), dtype, 1, 6 * images, buffer.data());
+  std::vector<Photometric<double>> result;
+  for (int64_t n = 0; n < images; ++n, p += 6) result.push_back({p[0], p[1], {p[2], p[3], p[4]}, p[5]});
+  return result;
+}
+
+// Enough blocks for a thread to be worth waking: each is some microseconds.
+constexpr int64_t kGrainBlocks = 2;
+
+template <typename Body>
+void for_all(int64_t blocks, const Body& body) {
+  torch::stable::parallel_for(0, blocks, kGrainBlocks, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) body(block);
+  });
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> photometric_cpu(
+    const Tensor& image, const Tensor& parameters, const Tensor& seed, bool with_masks) {
+  const std::vector<int64_t> none = {0}, pixels = {image.size(0), image.size(2), image.size(3)};
+  Tensor distorted = new_output(image, image.scalar_type());
+  Tensor masks = torch::stable::new_empty(image, with_masks ? pixels : none, ScalarType::Byte);
+  const PhotometricSweep sweep(
+      image_view(image), image_view(distorted), photometric_parameters(parameters),
+      with_masks ? static_cast<uint8_t*>(masks.data_ptr()) : nullptr);
+  const uint64_t number = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.data_ptr()));
+  for_all(sweep.blocks(), [&](int64_t block) { sweep.forward(block, number); });
+  return {distorted, masks};
+}
+
+Tensor photometric_backward_cpu(const Tensor& grad, const Tensor& parameters, const Tensor& masks) {
+  Tensor result = new_output(grad, grad.scalar_type());
+  const PhotometricSweep sweep(
+      image_view(grad), image_view(result), photometric_parameters(parameters),
+      static_cast<uint8_t*>(masks.data_ptr()));
+  for_all(sweep.blocks(), [&](int64_t block) { sweep.backward(block); });
+  return result;
+}
+
+}  // namespace fastgan

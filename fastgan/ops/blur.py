@@ -1,0 +1,99 @@
+r"""Blurring every image with a kernel of its own.
+
+.. math::
+    z_{c,y,x} = \sum_{i,j} k_{i,j} \, x_{c,\, y+i-r,\, x+j-r}
+
+for each image n with its kernel k of size 2 r + 1, zeros beyond the border. Linear in the image: the
+gradient is the same op with the kernel turned by 180 degrees, so gradients of every order are exact, and
+nothing but the kernels is saved.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.ops._autograd import differentiable
+from fastgan.ops._checks import check_image, check_same_device
+from fastgan.reference import blur as reference
+
+_dispatch.register(_dispatch.Kernels("blur", cpu="native", gpu="triton"))
+
+
+def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tensor:
+    """Convolves all channels of image n with kernel n; zeros beyond the border, as TensorFlow's SAME.
+
+    Args:
+        image: N C H W; float32, bfloat16, float16 or float64; any strides.
+        kernels: (N, k, k) with k odd, on the image's device; applied unflipped, as convolutions in deep
+            learning are. A tap of weight zero is not read: it costs nothing and spreads no NaN.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+
+    Returns:
+        N C H W, in the image's dtype and memory format; summed in float32 (float64 for float64).
+
+    Gradients with respect to image and kernels are exact to every order. Saved for them are the kernels,
+    and the image only where the kernels require grad.
+
+    Raises:
+        TypeError: the image or the kernels are no floating-point tensor.
+        ValueError: other shapes, an even k, an empty image, or tensors on different devices.
+        RuntimeError: the requested backend cannot serve the call.
+    """
+    check_image("image", image, channels=None)
+    if not isinstance(kernels, Tensor) or not kernels.is_floating_point():
+        kind = kernels.dtype if isinstance(kernels, Tensor) else type(kernels).__name__
+        raise TypeError(f"kernels must be a floating-point tensor, got {kind}")
+    size = kernels.shape[-1] if kernels.dim() else 0
+    if kernels.shape != (image.shape[0], size, size) or size % 2 == 0:
+        raise ValueError(
+            f"kernels must have shape ({image.shape[0]}, k, k) with k odd, got {tuple(kernels.shape)}"
+        )
+    check_same_device(image=image, kernels=kernels)
+    dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
+    if _dispatch.choose("blur", (image,), backend) == "reference":
+        return reference.blur(image.to(dtype), kernels.to(dtype)).to(image.dtype)
+    return _blur(image, kernels.to(dtype).contiguous())
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define("blur(Tensor image, Tensor kernels) -> Tensor")
+
+
+@torch.library.impl(_library.LIBRARY, "blur", "CUDA")
+def _blur_triton(image, kernels):
+    from fastgan.kernels import blur as kernel
+
+    return kernel.blur(image, kernels)
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::blur", lib=_library.LIBRARY)
+def _blur_fake(image, kernels):
+    return torch.empty_like(image)
+
+
+# --- backward, of every order: of the image the op itself, of the kernels plain PyTorch -------------------
+
+
+def _save_for_blur(ctx, inputs, output):
+    image, kernels = inputs
+    ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, kernels)
+
+
+def _blur_gradients(ctx, grad):
+    image, kernels = ctx.saved_tensors
+    grad_image = grad_kernels = None
+    if ctx.needs_input_grad[0]:
+        grad_image = _blur(grad, kernels.flip(1, 2))
+    if ctx.needs_input_grad[1]:
+        dtype = kernels.dtype
+        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), grad.to(dtype), kernels.shape[-1])
+    return grad_image, grad_kernels
+
+
+_blur = differentiable("blur", _save_for_blur, _blur_gradients)

@@ -1,0 +1,155 @@
+r"""Sampling images through homographies.
+
+.. math::
+    z_{c,y,x} = \sum_{p} w_p(y, x) \, x_{c,p} + (1 - \sum_{p} w_p(y, x)) \, f_{c,y,x}, \qquad
+    (x', y', 1)^T \sim M (x, y, 1)^T
+
+with bilinear weights w of the up to four pixels p of the image around (x', y'), and a fill f where they lie
+outside. Linear in image and fill, and the weights depend on M alone: nothing but M is saved, and the
+backward op, which is the transpose, has the forward one for its own gradient, so every order is exact.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.ops._autograd import differentiable
+from fastgan.ops._checks import check_image, check_same_device
+from fastgan.reference.perspective_warp import perspective_warp as reference_warp
+
+_dispatch.register(_dispatch.Kernels("perspective_warp", cpu="native", gpu="triton"))
+
+
+def perspective_warp(
+    image: Tensor,
+    matrix: Tensor,
+    *,
+    fill: float | Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Output pixel (x, y) takes the bilinear value at (x', y', 1) ~ matrix (x, y, 1), or the fill outside.
+
+    Coordinates count pixels from the centre of the first one, as in tf.contrib.image.transform. Between the
+    outermost pixels' centres and one pixel further out, image and fill mix.
+
+    Args:
+        image: N C H W; float32, bfloat16, float16 or float64; any strides.
+        matrix: (N, 3, 3), output to input coordinates; floating point, on the image's device. Pixels that it
+            sends to infinity or NaN are outside.
+        fill: what is seen beyond the image: None for zeros, a number, or a tensor that expands to the
+            image's shape (for instance (N, C, 1, 1), one colour per image), on its device.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+
+    Returns:
+        N C H W, in the image's dtype and memory format.
+
+    Gradients with respect to image and fill are exact to every order, and save nothing but the matrix. The
+    matrix itself gets a gradient from ``backend="reference"`` alone. On a GPU the backward pass adds with
+    atomics: it is not deterministic, and refuses where ``torch.use_deterministic_algorithms`` asks for that.
+
+    Raises:
+        TypeError: image, matrix or fill are no floating-point tensors.
+        ValueError: other shapes, an empty image, tensors on different devices, or a matrix that requires
+            grad.
+        RuntimeError: the requested backend cannot serve the call.
+    """
+    check_image("image", image, channels=None)
+    if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+        kind = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
+        raise TypeError(f"matrix must be a floating-point tensor, got {kind}")
+    if matrix.shape != (image.shape[0], 3, 3):
+        raise ValueError(f"matrix must have shape ({image.shape[0]}, 3, 3), got {tuple(matrix.shape)}")
+    check_same_device(image=image, matrix=matrix)
+    expanded = _fill(image, fill)
+    if _dispatch.choose("perspective_warp", (image,), backend) == "reference":
+        return reference_warp(image, matrix, expanded)
+    if matrix.requires_grad:
+        raise ValueError(
+            "perspective_warp's kernel has gradients for image and fill alone, but matrix requires grad: "
+            "detach it, or ask for backend='reference'"
+        )
+    return _warp(image, matrix.double().contiguous(), expanded)
+
+
+def _fill(image: Tensor, fill: float | Tensor | None) -> Tensor | None:
+    if fill is None:
+        return None
+    if isinstance(fill, bool) or not isinstance(fill, (int, float, Tensor)):
+        raise TypeError(f"fill must be None, a number or a tensor, got {type(fill).__name__}")
+    if not isinstance(fill, Tensor):
+        return torch.full((), float(fill), dtype=image.dtype, device=image.device).expand(image.shape)
+    if not fill.is_floating_point():
+        raise TypeError(f"fill must be a floating-point tensor, got {fill.dtype}")
+    check_same_device(image=image, fill=fill)
+    try:
+        return fill.to(image.dtype).expand(image.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"fill must expand to the image's shape {tuple(image.shape)}, got {tuple(fill.shape)}"
+        ) from None
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define("perspective_warp(Tensor image, Tensor matrix, Tensor? fill) -> Tensor")
+_library.define("perspective_warp_backward(Tensor grad, Tensor matrix) -> Tensor")
+
+
+@torch.library.impl(_library.LIBRARY, "perspective_warp", "CUDA")
+def _warp_triton(image, matrix, fill):
+    from fastgan.kernels import perspective_warp as kernel
+
+    return kernel.perspective_warp(image, matrix, fill)
+
+
+@torch.library.impl(_library.LIBRARY, "perspective_warp_backward", "CUDA")
+def _warp_backward_triton(grad, matrix):
+    from fastgan.kernels import perspective_warp as kernel
+
+    if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
+        raise RuntimeError(
+            "perspective_warp's backward pass on a GPU is not deterministic, which "
+            "torch.use_deterministic_algorithms(True) asks for"
+        )
+    return kernel.perspective_warp_backward(grad, matrix)
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::perspective_warp", lib=_library.LIBRARY)
+def _warp_fake(image, matrix, fill):
+    return torch.empty_like(image)
+
+
+@torch.library.register_fake("fastgan::perspective_warp_backward", lib=_library.LIBRARY)
+def _warp_backward_fake(grad, matrix):
+    return torch.empty_like(grad)
+
+
+# --- backward, of every order: the two ops are each other's transposes -----------------------------------
+
+
+def _save_matrix(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1])
+
+
+def _warp_gradients(ctx, grad):
+    (matrix,) = ctx.saved_tensors
+    grad_image = grad_fill = None
+    if ctx.needs_input_grad[0]:
+        grad_image = _warp_backward(grad, matrix)
+    if ctx.needs_input_grad[2]:
+        grad_fill = grad * (1 - _warp(torch.ones_like(grad[:, :1]), matrix, None))
+    return grad_image, None, grad_fill
+
+
+def _warp_backward_gradients(ctx, tangent):
+    (matrix,) = ctx.saved_tensors
+    return _warp(tangent, matrix, None), None
+
+
+_warp = differentiable("perspective_warp", _save_matrix, _warp_gradients)
+_warp_backward = differentiable("perspective_warp_backward", _save_matrix, _warp_backward_gradients)

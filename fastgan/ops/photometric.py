@@ -1,0 +1,241 @@
+r"""StegaStamp's photometric distortions: what print, light and camera do to the colours of an image.
+
+.. math::
+    u = \operatorname{clamp}(x + \sigma n), \quad v = \operatorname{clamp}(c\, u + o), \quad
+    z = (1 - s)\, v + s\, (0.3, 0.6, 0.1) \cdot v
+
+with standard normal noise n and, per image, its strength sigma, a contrast c, an offset o for each channel
+and a desaturation s. Between the clamps' bounds it is linear:
+
+.. math::
+    \frac{\partial L}{\partial x} = c\, m\, ((1 - s)\, g + s\, (0.3, 0.6, 0.1) \textstyle\sum g), \qquad
+    g = \frac{\partial L}{\partial z}
+
+m, whether the channel passed both clamps, is one bit; a byte per pixel is all that is saved, neither the
+image nor the noise.
+
+The noise is a function of a seed and the pixel's number (Philox), so the same seed gives the same noise on
+every device, in the kernels and in the reference, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.ops._autograd import differentiable
+from fastgan.ops._checks import check_image, check_same_device, may_look_at
+from fastgan.reference import photometric as reference
+
+_dispatch.register(_dispatch.Kernels("photometric", cpu="native", gpu="triton"))
+
+
+def photometric(
+    image: Tensor,
+    *,
+    noise: float | Tensor = 0.0,
+    contrast: float | Tensor = 1.0,
+    offset: float | Tensor = 0.0,
+    desaturation: float | Tensor = 0.0,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Adds noise, changes contrast, brightness and hue, takes colour away; clamped to [0, 1] in between.
+
+    Args:
+        image: N 3 H W, RGB in [0, 1]; float32, bfloat16, float16 or float64; any strides. NaN stays NaN.
+        noise: standard deviation of the normal noise that is added first, before a clamp to [0, 1]; at least
+            0. A number, or a tensor, 0-d or (N,).
+        contrast: factor; as `noise`, any sign.
+        offset: added after the contrast, before the second clamp: brightness, or with (N, 3) brightness and
+            a colour cast. A number, or a tensor, 0-d, (N,) or (N, 3).
+        desaturation: in [0, 1]; 1 leaves the luminance 0.3 R + 0.6 G + 0.1 B alone. As `noise`.
+        seed: of the noise: a number, or a 0-d int64 tensor on the image's device. Default: drawn.
+        generator: draws the seed, on the generator's device, which must be the image's. Default: torch's own.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+
+    Returns:
+        The distorted image, N 3 H W in [0, 1], in the image's dtype and memory format. Computed in float32
+        (float64 for float64).
+
+    Gradients with respect to the image are exact to every order (zero where a clamp acted); one byte per
+    pixel is saved for them. The other arguments get gradients from ``backend="reference"`` alone.
+
+    Raises:
+        TypeError, ValueError: no such image; an argument of another kind or shape, that is not finite or
+            out of its range (names it and its index in the batch), or that requires grad. On a GPU, looking
+            at a tensor's values would wait for the device: there they are taken as they are.
+
+    Source: `transform_net` of the code of Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in
+    Physical Photographs", CVPR 2020. There noise and desaturation are drawn once per batch.
+    """
+    check_image("image", image)
+    parameters = _parameters(image, noise=noise, contrast=contrast, offset=offset, desaturation=desaturation)
+    seed = _seed(image, seed, generator)
+    if _dispatch.choose("photometric", (image,), backend) == "reference":
+        return _reference(image, parameters, seed)
+    if parameters.requires_grad:
+        raise ValueError(
+            "photometric's kernel has gradients for the image alone, but noise, contrast, offset or "
+            "desaturation requires grad: detach it, or ask for backend='reference'"
+        )
+    with_masks = torch.is_grad_enabled() and image.requires_grad
+    return _photometric(image, parameters, seed, with_masks)[0]
+
+
+def _reference(image: Tensor, parameters: Tensor, seed: Tensor) -> Tensor:
+    batch, _, height, width = image.shape
+    normal = reference.normal_noise(seed, batch, height, width, parameters.dtype)
+    strength, contrast, desaturation = parameters[:, 0], parameters[:, 1], parameters[:, 5]
+    distorted = reference.photometric(
+        image.to(parameters.dtype), strength[:, None, None, None] * normal, contrast, parameters[:, 2:5],
+        desaturation,
+    )  # fmt: skip
+    return distorted.to(image.dtype)
+
+
+RANGES = {
+    "noise": (0.0, math.inf),
+    "contrast": (-math.inf, math.inf),
+    "offset": (-math.inf, math.inf),
+    "desaturation": (0.0, 1.0),
+}
+
+
+def _parameters(image: Tensor, **values: float | Tensor) -> Tensor:
+    """(N, 6): strength of noise, contrast, three offsets, desaturation."""
+    batch = image.shape[0]
+    dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
+    columns = []
+    for name, value in values.items():
+        width = 3 if name == "offset" else 1
+        if isinstance(value, Tensor):
+            column = _checked_tensor(name, value, image, batch, width).to(dtype)
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+        else:
+            _check_range(name, float(value))
+            column = torch.full((1, 1), float(value), dtype=dtype, device=image.device)
+        columns.append(column.expand(batch, width))
+    return torch.cat(columns, dim=1)
+
+
+def _checked_tensor(name: str, value: Tensor, image: Tensor, batch: int, width: int) -> Tensor:
+    """The tensor as (N or 1, width or 1)."""
+    shapes = [(), (batch,)] + ([(batch, 3)] if width == 3 else [])
+    if value.shape not in shapes or not value.is_floating_point():
+        listed = ", ".join(str(shape) for shape in shapes[1:])
+        raise ValueError(
+            f"{name} must be 0-d or have shape {listed}, of floating point, got {tuple(value.shape)}, "
+            f"{value.dtype}"
+        )
+    check_same_device(**{"image": image, name: value})
+    if may_look_at(value):
+        for index, number in enumerate(value.detach().reshape(-1).tolist()):
+            place = f" at batch index {index * value.shape[0] // value.numel()}" if value.dim() else ""
+            _check_range(name, number, place)
+    return value.reshape(1, 1) if value.dim() == 0 else value.reshape(batch, -1)
+
+
+def _check_range(name: str, number: float, place: str = "") -> None:
+    low, high = RANGES[name]
+    if not (math.isfinite(number) and low <= number <= high):
+        wanted = f"lie in [{low:g}, {high:g}]" if low == 0 else "be finite"
+        raise ValueError(f"{name} must {wanted}, got {number}{place}")
+
+
+def _seed(image: Tensor, seed: int | Tensor | None, generator: torch.Generator | None) -> Tensor:
+    if seed is None:
+        return torch.randint(2**63 - 1, (), generator=generator, device=image.device)
+    if generator is not None:
+        raise ValueError("give a seed or a generator, not both")
+    if isinstance(seed, Tensor):
+        if seed.dim() != 0 or seed.dtype != torch.int64:
+            raise ValueError(f"seed must be 0-d int64, got shape {tuple(seed.shape)}, {seed.dtype}")
+        check_same_device(image=image, seed=seed)
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer or a tensor, got {type(seed).__name__}")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must fit in 64 bits, got {seed}")
+    return torch.full((), seed, dtype=torch.int64, device=image.device)
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define(
+    "photometric(Tensor image, Tensor parameters, Tensor seed, bool with_masks) "
+    "-> (Tensor distorted, Tensor masks)"
+)
+_library.define("photometric_backward(Tensor grad, Tensor parameters, Tensor masks) -> Tensor")
+
+
+@torch.library.impl(_library.LIBRARY, "photometric", "CUDA")
+def _photometric_triton(image, parameters, seed, with_masks):
+    from fastgan.kernels import photometric as kernel
+
+    return kernel.photometric(image, parameters, seed, with_masks)
+
+
+@torch.library.impl(_library.LIBRARY, "photometric_backward", "CUDA")
+def _photometric_backward_triton(grad, parameters, masks):
+    from fastgan.kernels import photometric as kernel
+
+    return kernel.photometric_backward(grad, parameters, masks)
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::photometric", lib=_library.LIBRARY)
+def _photometric_fake(image, parameters, seed, with_masks):
+    batch, _, height, width = image.shape
+    shape = (batch, height, width) if with_masks else (0,)
+    return torch.empty_like(image), image.new_empty(shape, dtype=torch.uint8)
+
+
+@torch.library.register_fake("fastgan::photometric_backward", lib=_library.LIBRARY)
+def _photometric_backward_fake(grad, parameters, masks):
+    return torch.empty_like(grad)
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+def _save_for_photometric(ctx, inputs, output):
+    _, parameters, _, with_masks = inputs
+    _, masks = output
+    if not with_masks:
+        raise RuntimeError("photometric needs with_masks where a gradient may be asked for")
+    ctx.mark_non_differentiable(masks)
+    ctx.save_for_backward(parameters, masks)
+
+
+def _photometric_gradients(ctx, grad, _grad_masks):
+    parameters, masks = ctx.saved_tensors
+    return _photometric_backward(grad, parameters, masks), None, None, None
+
+
+_photometric = differentiable("photometric", _save_for_photometric, _photometric_gradients)
+
+
+# --- second order: backward is linear in the incoming gradient; its transpose is the tangent ------------
+
+
+def _save_for_photometric_backward(ctx, inputs, output):
+    _, parameters, masks = inputs
+    ctx.save_for_backward(parameters, masks)
+
+
+def _photometric_backward_gradients(ctx, tangent):
+    parameters, masks = ctx.saved_tensors
+    return reference.photometric_tangent(tangent, parameters.to(tangent.dtype), masks), None, None
+
+
+_photometric_backward = differentiable(
+    "photometric_backward", _save_for_photometric_backward, _photometric_backward_gradients
+)
