@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastgan.kernels._indexing import index_type
+from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 4 pixels per thread, whose taps overlap in the cache.
 BLOCK = 512

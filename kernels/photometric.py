@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastgan.kernels._indexing import index_type
+from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 4 warps give each thread 4 pixels, one 16-byte access per
 # channel in float32.
@@ -17,7 +16,10 @@ WARPS = 4
 
 @triton.jit
 def natural_logarithm(x):
-    """ln x for normal x > 0, as csrc/math/photometric.h: tl.log errs by 1e-7 near 1, where ln x is small."""
+    """The natural logarithm of a normal x > 0, as in csrc/math/photometric.h.
+
+    Near 1, tl.log errs by as much as the result.
+    """
     bits = x.to(tl.int32, bitcast=True)
     exponent = (bits - 0x3F3504F3) >> 23
     m = (bits - (exponent << 23)).to(tl.float32, bitcast=True)
@@ -121,9 +123,7 @@ def forward(
     contrast = tl.load(parameters + 1, inside, 0.0)
     desaturation = tl.load(parameters + 5, inside, 0.0)
     normal_r, normal_g, normal_b = normal_pixel(tl.load(seed), pixel.to(tl.int64))
-    red, red_within = distort_channel(
-        red, normal_r, strength, contrast, tl.load(parameters + 2, inside, 0.0)
-    )
+    red, red_within = distort_channel(red, normal_r, strength, contrast, tl.load(parameters + 2, inside, 0.0))
     green, green_within = distort_channel(
         green, normal_g, strength, contrast, tl.load(parameters + 3, inside, 0.0)
     )

@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastgan.kernels._indexing import index_type
+from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 8 warps give each thread 4 pixels, one 16-byte access per
 # channel in float32, at 74 registers or fewer (4 warps need up to 144).

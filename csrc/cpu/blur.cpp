@@ -1,19 +1,17 @@
 #include "../ops.h"
-#include "huge_pages.h"
 #include "blur_sweep.h"
+#include "huge_pages.h"
+#include "parallel.h"
 
 namespace fastgan {
 
 Tensor blur_cpu(const Tensor& image, const Tensor& kernels) {
   Tensor blurred = new_output(image, image.scalar_type());
   std::vector<double> weights(kernels.numel());
-  const double* values =
-      load(kernels.data_ptr(), dtype_of(kernels.scalar_type()), 1, kernels.numel(), weights.data());
+  const double* values = load(kernels.data_ptr(), dtype_of(kernels.scalar_type()), 1, kernels.numel(), weights.data());
   if (values != weights.data()) weights.assign(values, values + kernels.numel());
   const BlurSweep sweep(image_view(image), image_view(blurred), weights, kernels.size(1));
-  torch::stable::parallel_for(0, sweep.blocks(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) sweep.run(block);
-  });
+  for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
   return blurred;
 }
 

@@ -69,8 +69,7 @@ void BlurSweep::run_typed(int64_t block) const {
       std::fill_n(place, width, T(0));
       return;
     }
-    const T* values =
-        load(source_.at(image, channel, row, 0), source_.dtype, source_.strides[3], width, place);
+    const T* values = load(source_.at(image, channel, row, 0), source_.dtype, source_.strides[3], width, place);
     if (values != place) std::copy_n(values, width, place);
   };
   for (int64_t row = begin - reach; row < begin + reach; ++row) fill(row);

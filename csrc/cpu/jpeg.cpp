@@ -1,6 +1,7 @@
 #include "../ops.h"
 #include "huge_pages.h"
 #include "jpeg_sweep.h"
+#include "parallel.h"
 
 namespace fastgan {
 namespace {
@@ -37,13 +38,6 @@ JpegMasks jpeg_masks(const Tensor& masks, const Tensor& chroma_masks) {
   return result;
 }
 
-template <typename Body>
-void for_all(int64_t blocks, Body body) {
-  torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) body(block);
-  });
-}
-
 }  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
@@ -60,8 +54,8 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
   JpegForward forward(
       image_view(image), jpeg_tables(tables), jpeg_options(horizontal, vertical, fancy, rounding), jpeg_seed(seed),
       image_view(decoded), jpeg_masks(masks, chroma_masks));
-  for_all(forward.blocks(), [&](int64_t block) { forward.encode(block); });
-  for_all(forward.blocks(), [&](int64_t block) { forward.merge(block); });
+  for_all(forward.blocks(), 1, [&](int64_t block) { forward.encode(block); });
+  for_all(forward.blocks(), 1, [&](int64_t block) { forward.merge(block); });
   return {decoded, masks, chroma_masks};
 }
 
@@ -84,7 +78,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cpu(
       image_view(grad), image ? image_view(*image) : ImageView(), jpeg_tables(tables),
       jpeg_options(horizontal, vertical, fancy, rounding), jpeg_seed(seed), grad_image_view, grad_tables_wanted,
       jpeg_masks(masks, chroma_masks));
-  for_all(backward.blocks(), [&](int64_t block) { backward.run(block); });
+  for_all(backward.blocks(), 1, [&](int64_t block) { backward.run(block); });
   if (!grad_tables_wanted) return {grad_image, grad_tables};
 
   std::vector<double> sums(tables.numel(), 0.0);

@@ -36,7 +36,8 @@ FASTGAN_HOST_DEVICE void find_taps(
   const Window w = window;
   const double y_double = static_cast<double>(y);
   const int32_t first = static_cast<int32_t>(x_begin);
-  int32_t *offset0 = taps.offsets[0], *offset1 = taps.offsets[1], *offset2 = taps.offsets[2], *offset3 = taps.offsets[3];
+  int32_t *offset0 = taps.offsets[0], *offset1 = taps.offsets[1], *offset2 = taps.offsets[2],
+          *offset3 = taps.offsets[3];
   T *weight0 = taps.weights[0], *weight1 = taps.weights[1], *weight2 = taps.weights[2], *weight3 = taps.weights[3];
 #pragma omp simd
   for (int32_t i = 0; i < static_cast<int32_t>(count); ++i) {
@@ -113,8 +114,8 @@ void add_fill(const Taps<T>& taps, const T* fill, int64_t count, T* result) {
   }
 }
 
-// Adds left and right taps to sums of their own: one pixel's right neighbour is mostly the next one's left, and adding to
-// an element just written waits for it.
+// Adds left and right taps to sums of their own: one pixel's right neighbour is mostly the next one's left, and adding
+// to an element just written waits for it.
 template <typename T>
 void scatter_row(const Taps<T>& taps, const T* grad, int64_t count, T* left, T* right) {
   for (int64_t i = 0; i < count; ++i) {
@@ -148,9 +149,11 @@ Range columns_that_touch(const Homography& h, int64_t y, int64_t width, int64_t 
   };
   Range range;
   if (rising) {
-    range = {first_column([&](double row) { return row >= low; }), first_column([&](double row) { return row > high; })};
+    range = {
+        first_column([&](double row) { return row >= low; }), first_column([&](double row) { return row > high; })};
   } else {
-    range = {first_column([&](double row) { return row <= high; }), first_column([&](double row) { return row < low; })};
+    range = {
+        first_column([&](double row) { return row <= high; }), first_column([&](double row) { return row < low; })};
   }
   // One more on either side, for rounding.
   return {std::max<int64_t>(range.begin - 1, 0), std::min(range.end + 1, width)};
@@ -177,8 +180,7 @@ template <typename T, typename S>
 void WarpForward::run_typed(int64_t block) const {
   const int64_t channels = source_.sizes[1], height = source_.sizes[2], width = source_.sizes[3];
   const int64_t image = block / blocks_per_image_, begin = block % blocks_per_image_ * kRows;
-  const Window window = {
-      int32_t(width), 0, int32_t(height), int32_t(source_.strides[2]), int32_t(source_.strides[3])};
+  const Window window = {int32_t(width), 0, int32_t(height), int32_t(source_.strides[2]), int32_t(source_.strides[3])};
   Taps<T> taps;
   alignas(64) T result[kChunk], fill_buffer[kChunk];
   for (int64_t row = begin; row < std::min(begin + kRows, height); ++row) {

@@ -6,8 +6,8 @@
 #include "../math/perspective.h"
 #include "pixels.h"
 
-// The CPU kernels of perspective_warp without torch: sampling images through homographies, and the transpose. A pixel of
-// weight zero is not read.
+// The CPU kernels of perspective_warp without torch: sampling images through homographies, and the transpose. A pixel
+// of weight zero is not read.
 namespace fastgan {
 
 // target = warped source + (1 - warped ones) * fill; without `fill.data`, zeros.

@@ -1,5 +1,6 @@
 #include "../ops.h"
 #include "huge_pages.h"
+#include "parallel.h"
 #include "perspective_sweep.h"
 
 namespace fastgan {
@@ -23,27 +24,22 @@ void check_plane(const Tensor& image) {
       image.size(2), " x ", image.size(3), " of strides ", image.stride(2), ", ", image.stride(3));
 }
 
-template <typename Sweep>
-void run_all(const Sweep& sweep) {
-  torch::stable::parallel_for(0, sweep.blocks(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) sweep.run(block);
-  });
-}
-
 }  // namespace
 
 Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std::optional<Tensor>& fill) {
   check_plane(image);
   Tensor warped = new_output(image, image.scalar_type());
-  run_all(WarpForward(
-      image_view(image), image_view(warped), fill ? image_view(*fill) : ImageView(), homographies(matrix)));
+  const WarpForward sweep(
+      image_view(image), image_view(warped), fill ? image_view(*fill) : ImageView(), homographies(matrix));
+  for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
   return warped;
 }
 
 Tensor perspective_warp_backward_cpu(const Tensor& grad, const Tensor& matrix) {
   check_plane(grad);
   Tensor result = new_output(grad, grad.scalar_type());
-  run_all(WarpBackward(image_view(grad), image_view(result), homographies(matrix)));
+  const WarpBackward sweep(image_view(grad), image_view(result), homographies(matrix));
+  for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
   return result;
 }
 

@@ -33,7 +33,8 @@ __attribute__((target("avx2"))) void philox_batch(
   for (int64_t begin = at; begin < at + kPhiloxBatch; begin += 4 * kVectors) {
     __m256i c[4][kVectors];
     for (int v = 0; v < kVectors; ++v) {
-      const __m256i lane = _mm256_add_epi64(_mm256_set1_epi64x(counter + begin + 4 * v), _mm256_setr_epi64x(0, 1, 2, 3));
+      const __m256i lane =
+          _mm256_add_epi64(_mm256_set1_epi64x(counter + begin + 4 * v), _mm256_setr_epi64x(0, 1, 2, 3));
       c[0][v] = lane;
       c[1][v] = _mm256_srli_epi64(lane, 32);
       c[2][v] = c[3][v] = _mm256_setzero_si256();

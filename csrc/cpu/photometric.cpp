@@ -1,5 +1,6 @@
 #include "../ops.h"
 #include "huge_pages.h"
+#include "parallel.h"
 #include "photometric_sweep.h"
 
 namespace fastgan {
@@ -19,13 +20,6 @@ std::vector<Photometric<double>> photometric_parameters(const Tensor& parameters
 // Enough blocks for a thread to be worth waking: each is some microseconds.
 constexpr int64_t kGrainBlocks = 2;
 
-template <typename Body>
-void for_all(int64_t blocks, const Body& body) {
-  torch::stable::parallel_for(0, blocks, kGrainBlocks, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) body(block);
-  });
-}
-
 }  // namespace
 
 std::tuple<Tensor, Tensor> photometric_cpu(
@@ -37,7 +31,7 @@ std::tuple<Tensor, Tensor> photometric_cpu(
       image_view(image), image_view(distorted), photometric_parameters(parameters),
       with_masks ? static_cast<uint8_t*>(masks.data_ptr()) : nullptr);
   const uint64_t number = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.data_ptr()));
-  for_all(sweep.blocks(), [&](int64_t block) { sweep.forward(block, number); });
+  for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.forward(block, number); });
   return {distorted, masks};
 }
 
@@ -46,7 +40,7 @@ Tensor photometric_backward_cpu(const Tensor& grad, const Tensor& parameters, co
   const PhotometricSweep sweep(
       image_view(grad), image_view(result), photometric_parameters(parameters),
       static_cast<uint8_t*>(masks.data_ptr()));
-  for_all(sweep.blocks(), [&](int64_t block) { sweep.backward(block); });
+  for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.backward(block); });
   return result;
 }
 

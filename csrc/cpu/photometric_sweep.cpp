@@ -126,8 +126,7 @@ void PhotometricSweep::for_each_chunk(int64_t block, const Run& run) const {
     for (int c = 0; c < 3; ++c) {
       rows.source[c] =
           load(source_.at(image, c, row, column), source_.dtype, source_.strides[3], rows.count, buffers[c]);
-      rows.target[c] =
-          target_of(target_.at(image, c, row, column), target_.dtype, target_.strides[3], buffers[3 + c]);
+      rows.target[c] = target_of(target_.at(image, c, row, column), target_.dtype, target_.strides[3], buffers[3 + c]);
     }
     run(rows, cast<T>(parameters_[image]), pixel);
     for (int c = 0; c < 3; ++c) {

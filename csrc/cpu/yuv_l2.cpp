@@ -1,5 +1,6 @@
 #include "../ops.h"
 #include "huge_pages.h"
+#include "parallel.h"
 #include "scale.h"
 #include "yuv_l2_sweep.h"
 
@@ -42,9 +43,7 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
   YuvL2Sweep sweep(
       image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(), number_in(edge_gain),
       direction_scales);
-  torch::stable::parallel_for(0, sweep.blocks(), kGrainBlocks, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) sweep.run(block);
-  });
+  for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
   double means[3];
   sweep.channel_means(means);
   const double loss = scale_y * means[0] + scale_u * means[1] + scale_v * means[2];

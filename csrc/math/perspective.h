@@ -5,8 +5,8 @@
 
 #include "host_device.h"
 
-// Where a homography takes a pixel, and the four pixels around that place with their bilinear weights. Coordinates count
-// pixels from the centre of the first one.
+// Where a homography takes a pixel, and the four pixels around that place with their bilinear weights. Coordinates
+// count pixels from the centre of the first one.
 namespace fastgan {
 
 struct Homography {
@@ -17,8 +17,8 @@ struct Homography {
   FASTGAN_HOST_DEVICE double row(double x, double y) const { return (m[3] * x + m[4] * y + m[5]) / scale(x, y); }
 };
 
-// Along one axis: the first of two neighbouring pixels, and how much of each. A pixel outside [begin, end) weighs nothing
-// and is named as one inside.
+// Along one axis: the first of two neighbouring pixels, and how much of each. A pixel outside [begin, end) weighs
+// nothing and is named as one inside.
 template <typename T, typename Index>
 struct AxisTaps {
   Index first, second;

@@ -103,9 +103,12 @@ FASTGAN_HOST_DEVICE Pixel<T> photometric_pixel(
     const Pixel<T>& pixel, const Pixel<T>& normal, const Photometric<T>& p, int32_t& mask) {
   using L = Luminance<T>;
   int32_t within_r = 1, within_g = 2, within_b = 4;
-  const T r = clamp_unit(p.contrast * clamp_unit(pixel.red + p.strength * normal.red, within_r) + p.offset[0], within_r);
-  const T g = clamp_unit(p.contrast * clamp_unit(pixel.green + p.strength * normal.green, within_g) + p.offset[1], within_g);
-  const T b = clamp_unit(p.contrast * clamp_unit(pixel.blue + p.strength * normal.blue, within_b) + p.offset[2], within_b);
+  const T r =
+      clamp_unit(p.contrast * clamp_unit(pixel.red + p.strength * normal.red, within_r) + p.offset[0], within_r);
+  const T g =
+      clamp_unit(p.contrast * clamp_unit(pixel.green + p.strength * normal.green, within_g) + p.offset[1], within_g);
+  const T b =
+      clamp_unit(p.contrast * clamp_unit(pixel.blue + p.strength * normal.blue, within_b) + p.offset[2], within_b);
   mask = within_r | within_g | within_b;
   const T grey = p.desaturation * (L::red * r + L::green * g + L::blue * b);
   const T colour = 1 - p.desaturation;

@@ -108,7 +108,10 @@ def _warp_triton(image, matrix, fill):
 def _warp_backward_triton(grad, matrix):
     from fastgan.kernels import perspective_warp as kernel
 
-    if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
+    if (
+        torch.are_deterministic_algorithms_enabled()
+        and not torch.is_deterministic_algorithms_warn_only_enabled()
+    ):
         raise RuntimeError(
             "perspective_warp's backward pass on a GPU is not deterministic, which "
             "torch.use_deterministic_algorithms(True) asks for"

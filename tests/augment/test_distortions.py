@@ -58,4 +58,3 @@ def test_blur_kernels_are_normalized_and_come_as_often_as_asked():
     assert none.float().mean().item() == pytest.approx(0.5, abs=0.03)
     gaussian = kernels[~none][:, 0, 0] > 0  # lines do not reach the corners
     assert gaussian.float().mean().item() == pytest.approx(0.5, abs=0.05)
-

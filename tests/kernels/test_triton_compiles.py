@@ -10,7 +10,7 @@ import pytest
 triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
-from fastgan.kernels import yuv_l2  # noqa: E402
+from fastgan.kernels import blur, perspective_warp, photometric, yuv_l2  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
@@ -53,7 +53,56 @@ KERNELS = {
         for dtype in FLOATS
         for in_place in (False, True)
     },
+    **{
+        f"photometric forward {dtype} masks={masks} {index}": (
+            photometric.forward,
+            {name: "i32" for name in photometric.forward.arg_names}
+            | {"image": f"*{dtype}", "distorted": f"*{dtype}", "masks": "*u8", "parameters": "*fp32",
+               "seed": "*i64"},
+            {"HAS_MASKS": masks, "INDEX": index, "BLOCK": photometric.BLOCK},
+        )
+        for dtype in FLOATS
+        for masks, index in ((True, tl.int32), (False, tl.int32), (True, tl.int64))
+    },
+    **{
+        f"photometric backward {dtype}": (
+            photometric.backward,
+            {name: "i32" for name in photometric.backward.arg_names}
+            | {"grad": f"*{dtype}", "result": f"*{dtype}", "masks": "*u8", "parameters": "*fp32"},
+            {"INDEX": tl.int32, "BLOCK": photometric.BLOCK},
+        )
+        for dtype in FLOATS
+    },
+    **{
+        f"blur {dtype} {size}": (
+            blur.convolve,
+            {name: "i32" for name in blur.convolve.arg_names}
+            | {"image": f"*{dtype}", "blurred": f"*{dtype}", "kernels": "*fp32"},
+            {"SIZE": size, "INDEX": tl.int32, "BLOCK": blur.BLOCK},
+        )
+        for dtype, size in (("fp32", 7), ("bf16", 7), ("fp16", 3))
+    },
+    **{
+        f"warp forward {dtype} fill={fill}": (
+            perspective_warp.forward,
+            {name: "i32" for name in perspective_warp.forward.arg_names}
+            | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": "*fp64"},
+            {"HAS_FILL": fill, "INDEX": tl.int32, "BLOCK": perspective_warp.BLOCK},
+        )
+        for dtype in FLOATS
+        for fill in (False, True)
+    },
+    **{
+        f"warp backward {dtype}": (
+            perspective_warp.backward,
+            {name: "i32" for name in perspective_warp.backward.arg_names}
+            | {"grad": f"*{dtype}", "total": "*fp32", "matrix": "*fp64"},
+            {"INDEX": tl.int32, "BLOCK": perspective_warp.BLOCK},
+        )
+        for dtype in FLOATS
+    },
 }  # fmt: skip
+WARPS = {"photometric": photometric.WARPS, "blur": blur.WARPS, "warp": perspective_warp.WARPS}
 
 
 @pytest.mark.parametrize("capability", [80, 90, 100])
@@ -64,7 +113,7 @@ def test_kernel_compiles_without_spills(name, capability, tmp_path):
     compiled = triton.compile(
         ASTSource(kernel, signature, constexprs=constants),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": yuv_l2.WARPS},
+        options={"num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS)},
     )
     assert compiled.asm["cubin"]
     ptx = tmp_path / "kernel.ptx"

@@ -1,4 +1,4 @@
-"""The photometric distortions: kernels against the float64 reference, and the noise against its distribution."""
+"""The photometric distortions: kernels against the float64 reference, noise against its distribution."""
 
 from __future__ import annotations
 
@@ -93,9 +93,7 @@ def test_the_reference_has_gradients_for_all_parameters():
     x = image((2, 4, 5), torch.float64)
 
     def function(x, *values):
-        return ops.photometric(
-            x, **dict(zip(parameters, values, strict=True)), seed=3, backend="reference"
-        )
+        return ops.photometric(x, **dict(zip(parameters, values, strict=True)), seed=3, backend="reference")
 
     assert torch.autograd.gradcheck(function, (x, *parameters.values()))
 
@@ -231,13 +229,13 @@ def test_works_under_functorch_grad():
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), [
-    ({"image": torch.rand(2, 4, 5, 5)}, ValueError, r"image must have shape \(N, 3, H, W\), got \(2, 4, 5, 5\)"),
+    ({"image": torch.rand(2, 4, 5, 5)}, ValueError, r"image .* \(N, 3, H, W\), got \(2, 4, 5, 5\)"),
     ({"image": torch.zeros(2, 3, 5, 5, dtype=torch.uint8)}, TypeError, "got torch.uint8"),
     ({"noise": -0.1}, ValueError, r"noise must lie in \[0, inf\], got -0.1"),
     ({"noise": torch.tensor([0.1, -0.5])}, ValueError, "noise .* got -0.5 at batch index 1"),
-    ({"desaturation": torch.tensor([0.1, 1.5])}, ValueError, r"desaturation must lie in \[0, 1\], got 1.5 at"),
+    ({"desaturation": torch.tensor([0.1, 1.5])}, ValueError, r"desaturation .* in \[0, 1\], got 1.5 at"),
     ({"contrast": float("nan")}, ValueError, "contrast must be finite, got nan"),
-    ({"offset": torch.tensor([[0.0, 0, 0], [0, torch.inf, 0]])}, ValueError, "offset .* got inf at batch index 1"),
+    ({"offset": torch.tensor([[0.0, 0, 0], [0, torch.inf, 0]])}, ValueError, "offset .* got inf at .* 1"),
     ({"offset": torch.zeros(2, 4)}, ValueError, r"offset must be 0-d or have shape \(2,\), \(2, 3\)"),
     ({"contrast": torch.zeros(3)}, ValueError, r"contrast .* got \(3,\)"),
     ({"contrast": "1"}, TypeError, "contrast must be a number or a tensor, got str"),

@@ -1,0 +1,43 @@
+"""blur against grouped convolution in eager PyTorch, and kornia's.
+
+Run by `fastgan bench blur`. kornia takes part where it is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from fastgan.bench.ops.image_op import measure_image_op
+from torch import Tensor
+
+from fastgan.augment import random_blur_kernels
+from fastgan.ops import blur
+
+PROVIDERS = ["fastgan", "eager reference", "kornia"]
+
+
+def setup(provider: str, image: Tensor) -> Callable[[Tensor], Tensor]:
+    """The provider's blur(image) with 7x7 kernels, half Gaussians and half lines: none is a copy."""
+    kernels = random_blur_kernels(image.shape[0], torch.Generator(image.device).manual_seed(0), (0.5, 0.5))
+
+    def kornia(image: Tensor) -> Tensor:
+        return filters.filter2d(image, kernels, border_type="constant")
+
+    if provider == "kornia":
+        filters = pytest.importorskip("kornia.filters")
+    return {
+        "fastgan": lambda image: blur(image, kernels),
+        "eager reference": lambda image: blur(image, kernels, backend="reference"),
+        "kornia": kornia,
+    }[provider]
+
+
+@pytest.mark.parametrize("mode", ["full", "forward"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("size_index", [0, 1, 2])
+def test_blur(measure, device, size_index, provider, mode):
+    measure_image_op(
+        measure, op="blur", setup=setup, provider=provider, device=device, size_index=size_index, mode=mode
+    )

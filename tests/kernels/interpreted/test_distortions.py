@@ -1,0 +1,96 @@
+"""The Triton kernels of photometric, blur and perspective_warp, in the interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastgan import ops
+from fastgan.augment import random_blur_kernels, random_perspective
+from fastgan.reference.photometric import normal_noise
+from tests.kernels.interpreted import interpreted
+from tests.ops.layouts import LAYOUTS, exact, image, relative_error
+
+pytestmark = interpreted
+SIZES = [(1, 1, 1), (2, 17, 33), (2, 40, 61)]
+
+
+def parameters(batch):
+    columns = [0.1 * torch.rand(batch), torch.rand(batch) + 0.5, *(0.4 * torch.rand(3, batch) - 0.2)]
+    return torch.stack([*columns, torch.rand(batch)], dim=1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_photometric_equals_the_reference(size, layout):
+    from fastgan.kernels import photometric as kernel
+
+    x, drawn, seed = image(size, layout=layout), parameters(size[0]), torch.tensor(2**45 + 3)
+    distorted, masks = kernel.photometric(x, drawn, seed, True)
+    reference = exact(x)
+    strength, contrast, *offset, desaturation = drawn.double().T
+    expected = ops.photometric(
+        reference, noise=strength, contrast=contrast, offset=torch.stack(offset, 1),
+        desaturation=desaturation, seed=seed, backend="reference",
+    )  # fmt: skip
+    assert relative_error(distorted, expected) <= 1e-6
+    upstream = torch.rand(x.shape)
+    grad = kernel.photometric_backward(upstream, drawn, masks)
+    (expected_grad,) = torch.autograd.grad(expected, reference, upstream.double())
+    differs = (grad - expected_grad).abs() > 1e-5
+    assert differs.double().mean() <= 1e-3
+    assert relative_error(grad.double()[~differs], expected_grad[~differs]) <= 1e-6
+    assert kernel.photometric(x, drawn, seed, False)[1].numel() == 0
+
+
+def test_photometric_noise_in_64_bit_indices(monkeypatch):
+    from fastgan.kernels import photometric as kernel
+
+    monkeypatch.setattr(kernel, "index_type", lambda count, block: kernel.tl.int64)
+    grey = torch.full((2, 3, 21, 17), 0.5)
+    drawn = torch.tensor([[0.01, 1, 0, 0, 0, 0]]).repeat(2, 1)
+    noise = (kernel.photometric(grey, drawn, torch.tensor(-5), False)[0] - 0.5) / 0.01
+    expected = normal_noise(torch.tensor(-5), 2, 21, 17, torch.float64)
+    assert (noise - expected).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_blur_equals_the_reference(size, layout):
+    from fastgan.kernels import blur as kernel
+
+    x = image(size, layout=layout).detach()
+    weights = random_blur_kernels(size[0], torch.Generator().manual_seed(1), (0.5, 0.5))
+    expected = ops.blur(x.double(), weights, backend="reference")
+    assert relative_error(kernel.blur(x, weights), expected) <= 1e-6
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fill", [None, 0.7])
+def test_perspective_warp_equals_the_reference(size, layout, fill):
+    from fastgan.kernels import perspective_warp as kernel
+
+    n, h, w = size
+    matrix = random_perspective(n, h, w, 0.15 * max(h, w), torch.Generator().manual_seed(2))[0].double()
+    x, reference = image(size, layout=layout).detach(), None
+    expanded = None if fill is None else torch.full((), fill).expand(x.shape)
+    reference = exact(x)
+    expected = ops.perspective_warp(reference, matrix, fill=fill, backend="reference")
+    warped = kernel.perspective_warp(x, matrix.contiguous(), expanded)
+    assert relative_error(warped, expected) <= 2e-6
+    upstream = torch.rand(x.shape)
+    grad = kernel.perspective_warp_backward(upstream, matrix.contiguous())
+    (expected_grad,) = torch.autograd.grad(expected, reference, upstream.double())
+    assert relative_error(grad, expected_grad) <= 2e-6
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_perspective_warp_sends_pixels_nowhere(value):
+    from fastgan.kernels import perspective_warp as kernel
+
+    matrix = torch.full((1, 3, 3), value, dtype=torch.float64)
+    x = torch.rand(1, 2, 5, 6)
+    warped = kernel.perspective_warp(x, matrix, torch.full((), 0.5).expand(x.shape))
+    assert (warped == 0.5).all()
+    assert (kernel.perspective_warp_backward(x, matrix) == 0).all()
