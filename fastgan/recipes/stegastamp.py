@@ -249,7 +249,8 @@ class StegaStamp(Recipe):
         begin = config.num_steps - config.lr_decay_steps
         progress = ramp(step, config.lr_decay_steps, begin) if config.lr_decay_steps else 0.0
         factor = 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
-        self.optimizers["generator"].param_groups[0]["lr"] = config.lr * factor
+        warmup = ramp(step + 1, config.lr_warmup_steps)
+        self.optimizers["generator"].param_groups[0]["lr"] = config.lr * warmup * factor
 
     # --- what the loop asks for beside the step -----------------------------------------------------------
 

@@ -33,6 +33,10 @@ class StegaStampConfig(TrainingConfig):
     """Bits of the secret (paper: 100)."""
     lr: float = 0.0001
     """Adam's learning rate for encoder and decoder."""
+    lr_warmup_steps: int = 0
+    """First steps over which lr rises from nothing (not in the original). Adam's first steps are as large as lr
+    whatever the gradient; at a high lr they can drive the residual out of [0, 1], where nothing has a
+    gradient; 0: none."""
     lr_decay_steps: int = 0
     """Steps at the end over which lr falls to a tenth, along a cosine (not in the original); 0: none."""
 
@@ -149,6 +153,8 @@ class StegaStampConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         image_height_width(self.image_size)
+        if self.lr_warmup_steps < 0:
+            raise ValueError(f"lr_warmup_steps must be at least 0, got {self.lr_warmup_steps}")
         if not 0 <= self.lr_decay_steps <= self.num_steps:
             raise ValueError(
                 f"lr_decay_steps must lie in [0, num_steps = {self.num_steps}], got {self.lr_decay_steps}"
@@ -215,6 +221,7 @@ DEMO = StegaStampConfig(
     batch_size=12,
     num_steps=2450,
     lr=0.0005,
+    lr_warmup_steps=100,
     lr_decay_steps=1700,
     ema_decay=0.99,
     no_im_loss_steps=400,

@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> int:
         train_path=str(train_path),
         val_path=str(val_path),
         num_steps=steps,
+        lr_warmup_steps=min(DEMO.lr_warmup_steps, steps // 10),
         lr_decay_steps=min(DEMO.lr_decay_steps, steps // 2),
     )
     begin = time.perf_counter()

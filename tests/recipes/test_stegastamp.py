@@ -317,6 +317,7 @@ def test_paper_preset_is_the_original_base_sh():
         ({"train_path": ""}, "train_path must name a folder"),
         ({"image_size": 40}, "multiple of 16 on both sides, got 40x40"),
         ({"secret_size": 0}, "secret_size must be at least 1, got 0"),
+        ({"lr_warmup_steps": -1}, "lr_warmup_steps must be at least 0, got -1"),
         ({"lr_decay_steps": 5}, r"lr_decay_steps must lie in \[0, num_steps = 4\], got 5"),
         ({"borders": "grey"}, "borders must be one of no_edge, black, .*, got 'grey'"),
         ({"adversarial": "bce"}, "adversarial must be one of wgan, .*, got 'bce'"),
