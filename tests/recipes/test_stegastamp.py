@@ -42,6 +42,13 @@ def moved(before, network):
     return {n for n, p in network.named_parameters() if not torch.equal(before[n], p)}
 
 
+def test_learning_rate_rises_stays_and_falls(small):
+    recipe = make(small, lr=0.5, num_steps=100, lr_warmup_steps=10, lr_decay_steps=40)
+    rates = [recipe.train_step(one_batch(recipe), step, generator())["lr"] for step in (0, 4, 9, 50, 80, 99)]
+    assert rates[:4] == pytest.approx([0.05, 0.25, 0.5, 0.5])
+    assert rates[4] == pytest.approx(0.5 * 0.55) and 0.05 < rates[5] < 0.053
+
+
 @pytest.mark.parametrize("borders", ["no_edge", "black", "white", "random", "randomrgb", "image"])
 def test_the_discriminator_sees_real_and_fake_in_the_same_geometry(small, borders):
     # With an encoder that hides nothing, real and fake must be the same image: a difference would be the
