@@ -45,6 +45,26 @@ def tap_weight(column, row, column_weight, row_weight, width, height, inside):
 
 
 @triton.jit
+def taps(matrix, x, y, height, width, inside):
+    """The first of the four pixels around the place, and the weights of all four: 0 outside the image."""
+    column, row, right, below = source_pixel(matrix, x, y)
+    w00 = tap_weight(column, row, 1.0 - right, 1.0 - below, width, height, inside)
+    w01 = tap_weight(column + 1, row, right, 1.0 - below, width, height, inside)
+    w10 = tap_weight(column, row + 1, 1.0 - right, below, width, height, inside)
+    w11 = tap_weight(column + 1, row + 1, right, below, width, height, inside)
+    return column, row, w00, w01, w10, w11
+
+
+@triton.jit
+def output_pixels(blocks, height, width, INDEX: tl.constexpr, BLOCK: tl.constexpr):
+    """Image, row and column of this program's pixels, and whether they exist."""
+    program = tl.program_id(0)
+    pixel = (program % blocks).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
+    y, x = (pixel // width).to(tl.int32), (pixel % width).to(tl.int32)
+    return (program // blocks).to(tl.int64), y, x, y < height
+
+
+@triton.jit
 def read_tap(plane, column, row, stride_w, stride_h, weight):
     place = plane + column.to(tl.int64) * stride_w + row.to(tl.int64) * stride_h
     return weight * tl.load(place, weight != 0.0, 0.0).to(tl.float32)
@@ -82,16 +102,8 @@ def forward(
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    n = (program // blocks).to(tl.int64)
-    pixel = (program % blocks).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
-    y, x = (pixel // width).to(tl.int32), (pixel % width).to(tl.int32)
-    inside = y < height
-    column, row, right, below = source_pixel(matrix + n * 9, x, y)
-    w00 = tap_weight(column, row, 1.0 - right, 1.0 - below, width, height, inside)
-    w01 = tap_weight(column + 1, row, right, 1.0 - below, width, height, inside)
-    w10 = tap_weight(column, row + 1, 1.0 - right, below, width, height, inside)
-    w11 = tap_weight(column + 1, row + 1, right, below, width, height, inside)
+    n, y, x, inside = output_pixels(blocks, height, width, INDEX, BLOCK)
+    column, row, w00, w01, w10, w11 = taps(matrix + n * 9, x, y, height, width, inside)
     outside = 1.0 - (w00 + w01 + w10 + w11)
     image += n * image_stride_n
     warped += n * out_stride_n + y.to(tl.int64) * out_stride_h + x.to(tl.int64) * out_stride_w
@@ -126,16 +138,8 @@ def backward(
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    n = (program // blocks).to(tl.int64)
-    pixel = (program % blocks).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
-    y, x = (pixel // width).to(tl.int32), (pixel % width).to(tl.int32)
-    inside = y < height
-    column, row, right, below = source_pixel(matrix + n * 9, x, y)
-    w00 = tap_weight(column, row, 1.0 - right, 1.0 - below, width, height, inside)
-    w01 = tap_weight(column + 1, row, right, 1.0 - below, width, height, inside)
-    w10 = tap_weight(column, row + 1, 1.0 - right, below, width, height, inside)
-    w11 = tap_weight(column + 1, row + 1, right, below, width, height, inside)
+    n, y, x, inside = output_pixels(blocks, height, width, INDEX, BLOCK)
+    column, row, w00, w01, w10, w11 = taps(matrix + n * 9, x, y, height, width, inside)
     grad += n * grad_stride_n + y.to(tl.int64) * grad_stride_h + x.to(tl.int64) * grad_stride_w
     total += n * channels * height * width
     for _ in range(channels):

@@ -87,6 +87,15 @@ def distort_channel(value, normal, strength, contrast, offset):
 
 
 @triton.jit
+def pixels_of_program(height, width, pixels, INDEX: tl.constexpr, BLOCK: tl.constexpr):
+    """This program's pixels, numbered through all images; whether they exist; image, row and column."""
+    pixel = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
+    column = (pixel % width).to(tl.int64)
+    row = ((pixel // width) % height).to(tl.int64)
+    return pixel, pixel < pixels, (pixel // width // height).to(tl.int64), row, column
+
+
+@triton.jit
 def forward(
     image,  # N 3 H W, any strides
     distorted,  # N 3 H W, any strides
@@ -108,11 +117,7 @@ def forward(
     INDEX: tl.constexpr,  # tl.int32 while N * H * W allows: 64-bit division is slow
     BLOCK: tl.constexpr,
 ):
-    pixel = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
-    inside = pixel < pixels
-    column = (pixel % width).to(tl.int64)
-    row = ((pixel // width) % height).to(tl.int64)
-    n = (pixel // width // height).to(tl.int64)
+    pixel, inside, n, row, column = pixels_of_program(height, width, pixels, INDEX, BLOCK)
     image += n * image_stride_n + row * image_stride_h + column * image_stride_w
     red = tl.load(image, inside, 0.0).to(tl.float32)
     green = tl.load(image + image_stride_c, inside, 0.0).to(tl.float32)
@@ -163,11 +168,7 @@ def backward(
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    pixel = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
-    inside = pixel < pixels
-    column = (pixel % width).to(tl.int64)
-    row = ((pixel // width) % height).to(tl.int64)
-    n = (pixel // width // height).to(tl.int64)
+    pixel, inside, n, row, column = pixels_of_program(height, width, pixels, INDEX, BLOCK)
     grad += n * grad_stride_n + row * grad_stride_h + column * grad_stride_w
     red = tl.load(grad, inside, 0.0).to(tl.float32)
     green = tl.load(grad + grad_stride_c, inside, 0.0).to(tl.float32)

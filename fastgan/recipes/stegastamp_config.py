@@ -34,9 +34,8 @@ class StegaStampConfig(TrainingConfig):
     lr: float = 0.0001
     """Adam's learning rate for encoder and decoder."""
     lr_warmup_steps: int = 0
-    """First steps over which lr rises from nothing (not in the original). Adam's first steps are as large as lr
-    whatever the gradient; at a high lr they can drive the residual out of [0, 1], where nothing has a
-    gradient; 0: none."""
+    """First steps over which lr rises from nothing (not in the original); 0: none. Adam's first steps are as
+    large as lr whatever the gradient: a high lr can drive the image out of [0, 1], where it has none."""
     lr_decay_steps: int = 0
     """Steps at the end over which lr falls to a tenth, along a cosine (not in the original); 0: none."""
 
