@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -26,6 +28,18 @@ def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> Non
         raise ValueError(f"{name} must have shape (N, {wanted}, H, W), got {tuple(image.shape)}")
     if image.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(image.shape)}")
+
+
+def is_finite(number: float) -> bool:
+    """As `math.isfinite`, which torch.compile cannot trace where shapes and numbers are dynamic."""
+    return abs(number) < math.inf
+
+
+def check_floating(name: str, value: object) -> None:
+    """A floating-point tensor of any shape."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a floating-point tensor, got {kind}")
 
 
 def may_look_at(tensor: torch.Tensor) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_same_device
+from fastgan.ops._checks import check_floating, check_image, check_same_device
 from fastgan.reference import blur as reference
 
 _dispatch.register(_dispatch.Kernels("blur", cpu="native", gpu="triton"))
@@ -42,9 +42,7 @@ def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tenso
         RuntimeError: the requested backend cannot serve the call.
     """
     check_image("image", image, channels=None)
-    if not isinstance(kernels, Tensor) or not kernels.is_floating_point():
-        kind = kernels.dtype if isinstance(kernels, Tensor) else type(kernels).__name__
-        raise TypeError(f"kernels must be a floating-point tensor, got {kind}")
+    check_floating("kernels", kernels)
     size = kernels.shape[-1] if kernels.dim() else 0
     if kernels.shape != (image.shape[0], size, size) or size % 2 == 0:
         raise ValueError(

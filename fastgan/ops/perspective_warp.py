@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_same_device
+from fastgan.ops._checks import check_floating, check_image, check_same_device
 from fastgan.reference.perspective_warp import perspective_warp as reference_warp
 
 _dispatch.register(_dispatch.Kernels("perspective_warp", cpu="native", gpu="triton"))
@@ -56,9 +56,7 @@ def perspective_warp(
         RuntimeError: the requested backend cannot serve the call.
     """
     check_image("image", image, channels=None)
-    if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
-        kind = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__
-        raise TypeError(f"matrix must be a floating-point tensor, got {kind}")
+    check_floating("matrix", matrix)
     if matrix.shape != (image.shape[0], 3, 3):
         raise ValueError(f"matrix must have shape ({image.shape[0]}, 3, 3), got {tuple(matrix.shape)}")
     check_same_device(image=image, matrix=matrix)
@@ -80,8 +78,7 @@ def _fill(image: Tensor, fill: float | Tensor | None) -> Tensor | None:
         raise TypeError(f"fill must be None, a number or a tensor, got {type(fill).__name__}")
     if not isinstance(fill, Tensor):
         return torch.full((), float(fill), dtype=image.dtype, device=image.device).expand(image.shape)
-    if not fill.is_floating_point():
-        raise TypeError(f"fill must be a floating-point tensor, got {fill.dtype}")
+    check_floating("fill", fill)
     check_same_device(image=image, fill=fill)
     try:
         return fill.to(image.dtype).expand(image.shape)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_same_device, may_look_at
+from fastgan.ops._checks import check_image, check_same_device, is_finite, may_look_at
 from fastgan.reference import photometric as reference
 
 _dispatch.register(_dispatch.Kernels("photometric", cpu="native", gpu="triton"))
@@ -143,7 +143,7 @@ def _checked_tensor(name: str, value: Tensor, image: Tensor, batch: int, width: 
 
 def _check_range(name: str, number: float, place: str = "") -> None:
     low, high = RANGES[name]
-    if not (math.isfinite(number) and low <= number <= high):
+    if not (low <= number <= high and is_finite(number)):
         wanted = f"lie in [{low:g}, {high:g}]" if low == 0 else "be finite"
         raise ValueError(f"{name} must {wanted}, got {number}{place}")
 

@@ -20,14 +20,12 @@ The backward pass then scales D' by the incoming gradient, and leaves it alone w
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable, saved_tensors_are_ours
-from fastgan.ops._checks import check_image, check_same_device, scalar_tensor
+from fastgan.ops._checks import check_image, check_same_device, is_finite, scalar_tensor
 from fastgan.reference import yuv_l2 as reference
 
 _dispatch.register(_dispatch.Kernels("yuv_l2", cpu="native", gpu="triton"))
@@ -60,7 +58,7 @@ def yuv_l2(
 
 def _checked_scales(yuv_scales: tuple[float, float, float]) -> tuple[float, float, float]:
     scales = tuple(float(scale) for scale in yuv_scales)
-    if len(scales) != 3 or not all(math.isfinite(scale) for scale in scales):
+    if len(scales) != 3 or not all(is_finite(scale) for scale in scales):
         raise ValueError(f"yuv_scales must be three finite numbers (Y, U, V), got {yuv_scales!r}")
     return scales
 
@@ -75,7 +73,8 @@ def _direction_kind(x: Tensor, y: Tensor) -> tuple[float, torch.dtype | None]:
         dtype = x.dtype if x.requires_grad else y.dtype
     if dtype == torch.float16:
         return 1.0, dtype
-    return math.copysign(_gradient_factor(x), 1.0 if x.requires_grad else -1.0), dtype
+    factor = _gradient_factor(x)
+    return factor if x.requires_grad else -factor, dtype
 
 
 def _gradient_factor(x: Tensor) -> float:

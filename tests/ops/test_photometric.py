@@ -222,6 +222,14 @@ def test_compiles_without_a_graph_break(device):
     assert_close(torch.autograd.grad(distorted.sum(), x), torch.autograd.grad(expected.sum(), x))
 
 
+def test_compiles_with_numbers_and_dynamic_shapes():
+    distort = lambda x: ops.photometric(x * 1.0, noise=0.1, contrast=1.2, seed=3)  # noqa: E731
+    compiled = torch.compile(distort, fullgraph=True, dynamic=True)
+    for size in ((2, 8, 9), (3, 10, 12)):
+        x = image(size)
+        assert_close(compiled(x), distort(x))
+
+
 def test_works_under_functorch_grad():
     x, parameters = image((1, 8, 8)), draws(1)
     loss = lambda x: ops.photometric(x, **parameters, seed=2).square().sum()  # noqa: E731

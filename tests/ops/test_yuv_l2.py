@@ -287,6 +287,16 @@ def test_compiles_without_a_graph_break(device, layout):
         assert relative_error(gradient, 3 * expected_gradient) <= 1e-6
 
 
+@pytest.mark.parametrize("which", ["x", "y"])
+def test_compiles_with_dynamic_shapes(which):
+    loss = lambda x, y: yuv_color_l2(x * 1.0, y, SCALES, 1.0)  # noqa: E731
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True)
+    for size in ((2, 8, 9), (3, 10, 12)):
+        x, y = (picture.detach() for picture in images(size))
+        leaf = (x if which == "x" else y).requires_grad_()
+        assert_close(torch.autograd.grad(compiled(x, y), leaf), torch.autograd.grad(loss(x, y), leaf))
+
+
 def test_a_schedule_of_gain_tensors_does_not_recompile():
     torch._dynamo.reset()
     x, y = images((1, 8, 8))
