@@ -5,9 +5,23 @@ from __future__ import annotations
 import pytest
 from fastgan.bench import harness
 
+from fastgan.training.memory import keep_freed_memory
+
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.addoption("--memory", default="returned", choices=harness.MEMORY)
+
+
+@pytest.fixture(scope="session")
+def memory(request, device) -> str | None:
+    """What becomes of freed memory, from before the first measurement on; None: the device has its own way."""
+    if device != "cpu":
+        return None
+    state = request.config.getoption("--memory")
+    if state == "kept" and not keep_freed_memory():
+        pytest.skip("this C library cannot be told to keep freed memory")
+    return state
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +35,7 @@ def bandwidth(device) -> float:
 
 
 @pytest.fixture
-def measure(benchmark, device, bandwidth):
+def measure(benchmark, device, memory, bandwidth):
     def run_one(*, op, provider, size, mode, run, floor_bytes, forward=None, inputs=()):
         def timed():
             run()
@@ -33,6 +47,7 @@ def measure(benchmark, device, bandwidth):
             provider=provider,
             size=size,
             mode=mode,
+            memory=memory,
             floor_s=floor_bytes / bandwidth,
             copy_gb_per_s=bandwidth / 1e9,
             saved_bytes=harness.saved_bytes(forward, inputs) if forward else None,

@@ -15,6 +15,15 @@ import torch
 from torch import Tensor
 
 
+MEMORY = ("returned", "kept")
+"""What becomes of freed memory on the CPU.
+
+returned: glibc gives large blocks back to the system, and each page of the next tensor costs a fault: a
+    process that does little else.
+kept: the next tensor gets it, as in fastgan's trainers (`fastgan.training.memory`).
+"""
+
+
 def synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fastgan.bench.harness import MEMORY
 from fastgan.bench.machine import describe_machine
 
 FOLDER = Path(__file__).parent
@@ -24,16 +25,23 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("op", nargs="?", choices=known, help="default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--memory", choices=[*MEMORY, "both"], default="both", help="what becomes of freed memory on the CPU"
+    )
     parser.add_argument("--output", type=Path, help="folder for <device name>.json")
     options = parser.parse_args(arguments)
 
+    states = MEMORY if options.memory == "both" else [options.memory]
+    if options.device != "cpu":
+        states = ["returned"]
     rows = []
     for op in [options.op] if options.op else known:
-        finished = _run(op, options.device)
-        if isinstance(finished, str):
-            print(finished)
-            return 1
-        rows += finished
+        for memory in states:
+            finished = _run(op, options.device, memory)
+            if isinstance(finished, str):
+                print(finished)
+                return 1
+            rows += finished
     result = {**describe_machine(options.device), "rows": rows}
     print(table(result))
     if options.output:
@@ -45,16 +53,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(op: str, device: str) -> list[dict] | str:
+def _run(op: str, device: str, memory: str) -> list[dict] | str:
     """The rows of one op, or what went wrong.
 
-    Each op gets a process of its own: what one leaves in the allocator would change the next one's times.
+    Each op and state of memory gets a process of its own: what one leaves in the allocator would change the
+    next one's times.
     """
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
         command = [
             sys.executable, "-m", "pytest", str(FOLDER / "ops" / f"bench_{op}.py"), f"--device={device}",
-            "-q", "--no-header", f"--rootdir={FOLDER}", "--import-mode=importlib", "-p", "no:cacheprovider",
+            f"--memory={memory}", "-q", "--no-header", f"--rootdir={FOLDER}", "--import-mode=importlib", "-p", "no:cacheprovider",
             "--benchmark-disable-gc", "--benchmark-columns=median", "--benchmark-quiet",
             f"--benchmark-json={report}", "-o", "python_files=bench_*.py", "-o", "addopts=",
         ]  # fmt: skip
@@ -80,7 +89,7 @@ def table(result: dict) -> str:
     lines = [
         f"{result['device']}, torch {result['torch']}, fastgan {result['fastgan']} ({result['commit']}), "
         f"copy {result['rows'][0]['copy_gb_per_s']:.0f} GB/s",
-        f"{'op':<8} {'mode':<8} {'size':<14} {'provider':<20} {'median ms':>9} {'20%':>8} {'80%':>8} "
+        f"{'op':<8} {'mode':<8} {'size':<14} {'memory':<9} {'provider':<20} {'median ms':>9} {'20%':>8} {'80%':>8} "
         f"{'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8} {'faults':>7}",
     ]
     for row in result["rows"]:
@@ -88,12 +97,13 @@ def table(result: dict) -> str:
             other["median_s"]
             for other in result["rows"]
             if other["provider"] == "fastgan"
-            and all(other[key] == row[key] for key in ("op", "mode", "size"))
+            and all(other[key] == row[key] for key in ("op", "mode", "size", "memory"))
         )
         saved = "" if row["saved_bytes"] is None else f"{row['saved_bytes'] / 1e6:.1f}"
         faster = "" if row["provider"] == "fastgan" else f"{row['median_s'] / ours:.1f}x"
         lines.append(
-            f"{row['op']:<8} {row['mode']:<8} {row['size']:<14} {row['provider']:<20} "
+            f"{row['op']:<8} {row['mode']:<8} {row['size']:<14} {row['memory'] or '':<9} "
+            f"{row['provider']:<20} "
             f"{row['median_s'] * 1e3:>9.3f} {row['p20_s'] * 1e3:>8.3f} {row['p80_s'] * 1e3:>8.3f} "
             f"{faster:>11} {row['median_s'] / row['floor_s']:>8.2f} {saved:>9} "
             f"{row['peak_bytes'] / 1e6:>8.1f} {row['page_faults']:>7.0f}"

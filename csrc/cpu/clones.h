@@ -3,8 +3,15 @@
 // The compiler emits the function once per instruction set and the loader picks the best one for this processor, so one
 // binary serves every x86-64. Elsewhere the plain function is all there is.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && (defined(__GNUC__) || defined(__clang__))
-#define FASTGAN_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #define FASTGAN_HAS_CLONES 1
+// x86-64-v4 adds the AVX-512 instructions on bytes, without which loops that write masks stay at half the width.
+#if !defined(__clang__) && __GNUC__ >= 12
+#define FASTGAN_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#define FASTGAN_AVX512 "x86-64-v4"
+#else
+#define FASTGAN_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define FASTGAN_AVX512 "avx512f"
+#endif
 #else
 #define FASTGAN_CLONES
 #define FASTGAN_HAS_CLONES 0
@@ -16,7 +23,7 @@ namespace fastgan {
 inline const char* cpu_capability() {
 #if FASTGAN_HAS_CLONES
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f")) return "avx512";
+  if (__builtin_cpu_supports(FASTGAN_AVX512)) return "avx512";
   if (__builtin_cpu_supports("avx2")) return "avx2";
 #endif
   return "default";

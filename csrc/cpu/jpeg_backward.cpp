@@ -10,8 +10,9 @@ FASTGAN_CLONES void unmerge_row(const In* const* grad, const uint8_t* mask, int6
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
     const int32_t bits = mask[i];
-    const RGB<In> passed = {bits & 8 ? red[i] : In(0), bits & 16 ? green[i] : In(0), bits & 32 ? blue[i] : In(0)};
-    const YCbCr<In> sample = to_rgb_transposed(passed);
+    // Choices straight into a struct would not vectorize.
+    const In r = bits & 8 ? red[i] : In(0), g = bits & 16 ? green[i] : In(0), b = bits & 32 ? blue[i] : In(0);
+    const YCbCr<In> sample = to_rgb_transposed(RGB<In>{r, g, b});
     y[i] = bits & kMaskLuma ? sample.y : In(0);
     cb[i] = sample.cb;
     cr[i] = sample.cr;
@@ -35,34 +36,27 @@ FASTGAN_CLONES void add_pairs(const In* row, int64_t count, In* chroma) {
   for (int64_t i = 0; i < count; ++i) chroma[i] = row[2 * i] + row[2 * i + 1];
 }
 
-// chroma = (sum of weight_r row_r) where the mask has the bit, else 0.
-template <typename In>
+// chroma = the sum of weight_r row_r where the mask has the bit, else 0.
+template <int kRows, typename In>
 FASTGAN_CLONES void combine_rows(
-    const In* const* rows, const In* weights, int64_t rows_count, int64_t count, const uint8_t* mask, uint8_t bit,
-    In* chroma) {
-  std::fill_n(chroma, count, In(0));
-  for (int64_t r = 0; r < rows_count; ++r) {
-    const In* row = rows[r];
-    const In weight = weights[r];
+    const In* const* rows, const In* weights, int64_t count, const uint8_t* mask, uint8_t bit, In* chroma) {
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) chroma[i] += weight * row[i];
+  for (int64_t i = 0; i < count; ++i) {
+    In sum = 0;
+    for (int r = 0; r < kRows; ++r) sum += weights[r] * rows[r][i];
+    chroma[i] = mask[i] & bit ? sum : In(0);
   }
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) chroma[i] = mask[i] & bit ? chroma[i] : In(0);
 }
 
-// wide[x] += weight chroma[x / horizontal]
+// wide[x] = weight chroma[x / horizontal]
 template <typename In>
 FASTGAN_CLONES void spread_row(const In* chroma, In weight, int horizontal, int64_t count, In* wide) {
   if (horizontal == 1) {
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) wide[i] += weight * chroma[i];
+    for (int64_t i = 0; i < count; ++i) wide[i] = weight * chroma[i];
   } else {
 #pragma omp simd
-    for (int64_t i = 0; i < count / 2; ++i) {
-      wide[2 * i] += weight * chroma[i];
-      wide[2 * i + 1] += weight * chroma[i];
-    }
+    for (int64_t i = 0; i < count / 2; ++i) wide[2 * i] = wide[2 * i + 1] = weight * chroma[i];
   }
 }
 
@@ -70,6 +64,12 @@ template <typename In>
 FASTGAN_CLONES void add_row(const In* row, int64_t count, In* sum) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) sum[i] += row[i];
+}
+
+// What fell on columns repeated from the last real one belongs to it.
+template <typename In>
+void fold_columns(In* row, int64_t count, int64_t padded) {
+  for (int64_t x = count; x < padded; ++x) row[count - 1] += row[x];
 }
 
 template <typename In>
@@ -169,19 +169,23 @@ void JpegBackward::run_typed(int64_t block) {
 
   // 1. Back through the colour matrix and along the rows of upsampled chroma; where chroma is smoothed down the
   // columns, one row more on either side.
-  const int64_t halo = smooth_columns ? 1 : 0, stride = sizes_.chroma_stride;
-  std::vector<In> narrow((rows + 2 * halo) * 2 * stride, In(0));
+  const int64_t halo = smooth_columns ? 1 : 0, stride = sizes_.chroma_stride, padded = sizes_.luma_stride;
+  const Scratch<In> narrow = scratch<In>((rows + 2 * halo) * 2 * stride);
   const auto narrow_row = [&](int64_t y, int c) { return &narrow[((y - top + halo) * 2 + c - 1) * stride]; };
+  const int64_t first = std::max<int64_t>(top - halo, 0), end = std::min(top + rows + halo, height);
   {
-    std::vector<In> buffer(3 * width), wide(2 * (sizes_.luma_stride + 2), In(0)), outside(width);
-    for (int64_t y = std::max<int64_t>(top - halo, 0); y < std::min(top + rows + halo, height); ++y) {
+    const Scratch<In> buffer = scratch<In>(3 * width), wide = scratch<In>(2 * (padded + 2)),
+                      outside = scratch<In>(width);
+    for (int64_t y = first; y < end; ++y) {
       const In* grad[3];
       for (int c = 0; c < 3; ++c) {
         grad[c] = load(grad_.at(n, c, y, 0), grad_.dtype, grad_.strides[3], width, &buffer[c * width]);
       }
-      In *cb = &wide[1], *cr = cb + sizes_.luma_stride + 2;
-      In* luma = y >= top && y < top + rows ? strips.luma_row(y - top) : outside.data();
+      In *cb = &wide[1], *cr = cb + padded + 2;
+      const bool inside = y >= top && y < top + rows;
+      In* luma = inside ? strips.luma_row(y - top) : &outside[0];
       unmerge_row(grad, masks_.pixels + (n * height + y) * width, width, luma, cb, cr);
+      if (inside) std::fill(luma + width, luma + padded, In(0));
       if (width < 2 * sizes_.chroma_width) cb[width] = cr[width] = 0;
       for (int c = 1; c <= 2; ++c) {
         In* row = c == 1 ? cb : cr;
@@ -195,26 +199,39 @@ void JpegBackward::run_typed(int64_t block) {
       }
     }
   }
+  // Rows that repeat the last one have no pixels of their own.
+  for (int64_t y = end; y < top + rows; ++y) {
+    std::fill_n(strips.luma_row(y - top), padded, In(0));
+    for (int c = 1; c <= 2; ++c) std::fill_n(narrow_row(y, c), stride, In(0));
+  }
 
   // 2. Down the columns of upsampled chroma.
   for (int64_t row = 0; row < 8 * work.rows; ++row) {
-    const int64_t y = 8 * work.first + row;
-    if (y >= sizes_.chroma_height) break;
-    const uint8_t* mask = masks_.chroma + (n * sizes_.chroma_height + y) * sizes_.chroma_width;
+    const int64_t y = 8 * work.first + row, count = sizes_.chroma_width;
+    const uint8_t* mask = masks_.chroma + (n * sizes_.chroma_height + y) * count;
     for (int c = 1; c <= 2; ++c) {
-      const In* parts[4] = {narrow_row(options_.vertical * y, c)};
-      In weights[4] = {1, 1, 0, 0};
-      int64_t count = options_.vertical;
-      if (options_.vertical == 2) parts[1] = narrow_row(2 * y + 1, c);
-      if (smooth_columns) {
-        parts[2] = y == 0 ? parts[0] : narrow_row(2 * y - 1, c);
-        parts[3] = y == sizes_.chroma_height - 1 ? parts[1] : narrow_row(2 * y + 2, c);
-        weights[0] = weights[1] = In(0.75);
-        weights[2] = weights[3] = In(0.25);
-        count = 4;
+      In* chroma = strips.chroma_row(c, row);
+      const uint8_t bit = c == 1 ? kMaskCb : kMaskCr;
+      if (y >= sizes_.chroma_height) {
+        std::fill_n(chroma, stride, In(0));
+        continue;
       }
-      combine_rows(
-          parts, weights, count, sizes_.chroma_width, mask, c == 1 ? kMaskCb : kMaskCr, strips.chroma_row(c, row));
+      std::fill(chroma + count, chroma + stride, In(0));
+      const In* parts[4] = {narrow_row(options_.vertical * y, c)};
+      In weights[4] = {1, 1, In(0.25), In(0.25)};
+      if (options_.vertical == 1) {
+        combine_rows<1>(parts, weights, count, mask, bit, chroma);
+        continue;
+      }
+      parts[1] = narrow_row(2 * y + 1, c);
+      if (!smooth_columns) {
+        combine_rows<2>(parts, weights, count, mask, bit, chroma);
+        continue;
+      }
+      parts[2] = y == 0 ? parts[0] : narrow_row(2 * y - 1, c);
+      parts[3] = y == sizes_.chroma_height - 1 ? parts[1] : narrow_row(2 * y + 2, c);
+      weights[0] = weights[1] = In(0.75);
+      combine_rows<4>(parts, weights, count, mask, bit, chroma);
     }
   }
 
@@ -236,29 +253,32 @@ void JpegBackward::run_typed(int64_t block) {
   if (!grad_image_.data) return;
 
   // 4. Chroma subsampling and the colour matrix. What fell on repeated rows and columns belongs to the last real one.
-  const int64_t last_chroma = sizes_.chroma_height - 1 - 8 * work.first;
+  const int64_t bottom = std::min(top + rows, height), last_chroma = sizes_.chroma_height - 1 - 8 * work.first;
+  for (int64_t y = bottom; y < top + rows; ++y) {
+    add_row(strips.luma_row(y - top), padded, strips.luma_row(bottom - 1 - top));
+  }
   for (int64_t row = last_chroma + 1; row < 8 * work.rows; ++row) {
     for (int c = 1; c <= 2; ++c) add_row(strips.chroma_row(c, row), stride, strips.chroma_row(c, last_chroma));
   }
-  const In weight = In(1) / In(options_.horizontal * options_.vertical);
-  std::vector<In> sums(3 * sizes_.luma_stride), buffer(3 * width);
-  const int64_t bottom = std::min(top + rows, height);
+  const Scratch<In> wide = scratch<In>(2 * padded), buffer = scratch<In>(3 * width);
+  In *cb = &wide[0], *cr = cb + padded;
   for (int64_t y = top; y < bottom; ++y) {
-    std::fill(sums.begin(), sums.end(), In(0));
-    for (int64_t part = y; part < (y == height - 1 ? top + rows : y + 1); ++part) {
-      add_row(strips.luma_row(part - top), sizes_.luma_stride, sums.data());
-      for (int c = 1; c <= 2 && part / options_.vertical < sizes_.chroma_height; ++c) {
-        const In* chroma = strips.chroma_row(c, (part - top) / options_.vertical);
-        spread_row(chroma, weight, options_.horizontal, sizes_.luma_stride, &sums[c * sizes_.luma_stride]);
+    In* luma = strips.luma_row(y - top);
+    fold_columns(luma, width, padded);
+    // Of an odd height, the last row fills its row of chroma alone.
+    const bool alone = options_.vertical == 2 && y == height - 1 && y % 2 == 0;
+    if ((y - top) % options_.vertical == 0) {
+      const In weight = In(alone ? 2 : 1) / In(options_.horizontal * options_.vertical);
+      for (int c = 1; c <= 2; ++c) {
+        In* spread = c == 1 ? cb : cr;
+        spread_row(strips.chroma_row(c, (y - top) / options_.vertical), weight, options_.horizontal, padded, spread);
+        fold_columns(spread, width, padded);
       }
     }
     In* grad[3];
     for (int c = 0; c < 3; ++c) {
-      In* row = &sums[c * sizes_.luma_stride];
-      for (int64_t x = width; x < sizes_.luma_stride; ++x) row[width - 1] += row[x];
       grad[c] = target_of(grad_image_.at(n, c, y, 0), grad_image_.dtype, grad_image_.strides[3], &buffer[c * width]);
     }
-    const In *luma = sums.data(), *cb = luma + sizes_.luma_stride, *cr = cb + sizes_.luma_stride;
     unconvert_row(luma, cb, cr, masks_.pixels + (n * height + y) * width, width, grad);
     for (int c = 0; c < 3; ++c) {
       store(grad[c], grad_image_.at(n, c, y, 0), grad_image_.dtype, grad_image_.strides[3], width);

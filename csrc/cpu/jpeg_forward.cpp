@@ -15,8 +15,8 @@ JpegForward::JpegForward(
   const bool exact = options.rounding == Rounding::kStraightThrough;
   const int64_t sample = exact ? 1 : image.dtype == Dtype::kFloat64 ? sizeof(double) : sizeof(float);
   const int64_t rows = sizes_.images * sizes_.mcu_rows;
-  luma_.resize(rows * sizes_.mcu_height * sizes_.luma_stride * sample);
-  chroma_.resize(rows * 2 * 8 * sizes_.chroma_stride * sample);
+  luma_ = scratch<char>(rows * sizes_.mcu_height * sizes_.luma_stride * sample);
+  chroma_ = scratch<char>(rows * 2 * 8 * sizes_.chroma_stride * sample);
   if (exact) nan_.assign(rows * sizes_.mcu_columns, 0);
   for (int64_t n = 0; exact && n < sizes_.images; ++n) {
     const double* table = tables_.of(n, 0);
@@ -46,10 +46,10 @@ template <typename P>
 P* JpegForward::plane_row(int64_t image, int component, int64_t row) {
   if (component == 0) {
     const int64_t line = image * sizes_.mcu_rows * sizes_.mcu_height + row;
-    return reinterpret_cast<P*>(luma_.data()) + line * sizes_.luma_stride;
+    return reinterpret_cast<P*>(luma_.get()) + line * sizes_.luma_stride;
   }
   const int64_t line = (2 * image + component - 1) * sizes_.mcu_rows * 8 + row;
-  return reinterpret_cast<P*>(chroma_.data()) + line * sizes_.chroma_stride;
+  return reinterpret_cast<P*>(chroma_.get()) + line * sizes_.chroma_stride;
 }
 
 template <typename S, typename In>
@@ -119,11 +119,11 @@ void JpegForward::merge_typed(int64_t block) {
   const Work work(sizes_, blocks_, block);
   const int64_t width = sizes_.width, top = work.first * sizes_.mcu_height;
   const int64_t bottom = std::min(top + work.rows * sizes_.mcu_height, sizes_.height);
-  std::vector<S> upsampled(2 * sizes_.luma_stride), sums(sizes_.luma_stride + 2);
-  std::vector<In> buffer(3 * width);
+  const Scratch<S> upsampled = scratch<S>(2 * sizes_.luma_stride), sums = scratch<S>(sizes_.luma_stride + 2);
+  const Scratch<In> buffer = scratch<In>(3 * width);
   for (int64_t row = top; row < bottom; ++row) {
-    const S* cb = upsampled_row<S>(work.image, 1, row, sums.data(), upsampled.data());
-    const S* cr = upsampled_row<S>(work.image, 2, row, sums.data(), upsampled.data() + sizes_.luma_stride);
+    const S* cb = upsampled_row<S>(work.image, 1, row, &sums[0], &upsampled[0]);
+    const S* cr = upsampled_row<S>(work.image, 2, row, &sums[0], &upsampled[sizes_.luma_stride]);
     In* rgb[3];
     for (int c = 0; c < 3; ++c) {
       rgb[c] = target_of(decoded_.at(work.image, c, row, 0), decoded_.dtype, decoded_.strides[3], &buffer[c * width]);

@@ -16,17 +16,18 @@ template <typename S>
 class Strip {
  public:
   explicit Strip(int64_t blocks)
-      : stride_(8 * ((blocks + kLanes - 1) / kLanes * kLanes)), samples_(8 * stride_, S(0)) {}
+      : stride_(8 * ((blocks + kLanes - 1) / kLanes * kLanes)), samples_(scratch<S>(8 * stride_)) {
+    for (int64_t row = 0; row < 8; ++row) std::fill(at(blocks, row), at(0, row) + stride_, S(0));
+  }
 
   // Row `row` of samples, starting at the given block of it.
   S* at(int64_t block, int64_t row = 0) { return &samples_[row * stride_ + 8 * block]; }
   int64_t stride() const { return stride_; }
   int64_t groups() const { return stride_ / (8 * kLanes); }
-  void clear() { std::fill(samples_.begin(), samples_.end(), S(0)); }
 
  private:
   int64_t stride_;
-  std::vector<S> samples_;
+  Scratch<S> samples_;
 };
 
 template <typename S>
@@ -69,8 +70,8 @@ void read_samples(
     const ImageView& image, const JpegSizes& sizes, const JpegOptions& options, const Work& work, Strips<S>& strips,
     OnRow on_row) {
   const int64_t width = sizes.width, padded = sizes.luma_stride;
-  std::vector<In> buffer(3 * width);
-  std::vector<S> chroma(4 * padded);  // Cb and Cr of one or two rows
+  const Scratch<In> buffer = scratch<In>(3 * width);
+  const Scratch<S> chroma = scratch<S>(4 * padded);  // Cb and Cr of one or two rows
   for (int64_t row = 0; row < work.rows * sizes.mcu_height; ++row) {
     const int64_t wanted = work.first * sizes.mcu_height + row;
     const int64_t source = std::min(wanted, sizes.height - 1);

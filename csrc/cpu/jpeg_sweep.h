@@ -7,6 +7,7 @@
 
 #include "../math/jpeg_layout.h"
 #include "pixels.h"
+#include "scratch.h"
 
 // The CPU kernels of the JPEG round trip without torch, as blocks of work that any thread may run.
 //
@@ -73,7 +74,7 @@ class JpegForward {
   JpegMasks masks_;
   JpegSizes sizes_;
   JpegBlocks blocks_;
-  std::vector<char> luma_, chroma_;  // planes of decoded samples: (N, H, W) and (N, 2, ...) up to whole MCUs
+  Scratch<char> luma_, chroma_;  // planes of decoded samples: (N, H, W) and (N, 2, ...) up to whole MCUs
   // Integers cannot carry NaN: which MCUs hold one.
   std::vector<uint8_t> nan_;
   std::atomic<bool> any_nan_{false};

@@ -78,8 +78,9 @@ template <typename T>
 FASTGAN_HOST_DEVICE void differentiate_rows(const Rows<T>& rows, const Photometric<T>& p) {
   const T *red = rows.source[0], *green = rows.source[1], *blue = rows.source[2];
   T *to_red = rows.target[0], *to_green = rows.target[1], *to_blue = rows.target[2];
-  const uint8_t* masks = rows.masks;
   const Photometric<T> parameters = p;
+  int32_t masks[kChunk];
+  std::copy(rows.masks, rows.masks + rows.count, masks);
 #pragma omp simd
   for (int64_t i = 0; i < rows.count; ++i) {
     const Pixel<T> grad = {red[i], green[i], blue[i]};

@@ -241,8 +241,12 @@ class StegaStamp(Recipe):
         }  # fmt: skip
 
     def random_secret(self, count: int, generator: torch.Generator) -> Tensor:
+        """Bits as 0. and 1., (count, secret_size); in pairs, the second half complements the first."""
         shape = (count, self.config.secret_size)
-        return torch.randint(0, 2, shape, generator=generator, device=generator.device).float()
+        secret = torch.randint(0, 2, shape, generator=generator, device=generator.device).float()
+        pairs = count // 2 if self.config.paired_secrets else 0
+        secret[pairs : 2 * pairs] = 1 - secret[:pairs]
+        return secret
 
     def _set_learning_rate(self, step: int) -> None:
         config = self.config

@@ -31,6 +31,10 @@ class StegaStampConfig(TrainingConfig):
     """fit: scale and cut the centre, as the original; random: random parts, mirrored."""
     secret_size: int = 20
     """Bits of the secret (paper: 100)."""
+    paired_secrets: bool = True
+    """Draw a batch's secrets as pairs that differ in every bit (not in the original, which draws each alone).
+    Every secret is still uniform, and the expected gradient the same; but what the decoder says of a bit
+    whatever the image, which hides the signal from it until it can read, cancels within a pair."""
     lr: float = 0.0001
     """Adam's learning rate for encoder and decoder."""
     lr_warmup_steps: int = 0

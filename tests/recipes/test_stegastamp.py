@@ -49,6 +49,18 @@ def test_learning_rate_rises_stays_and_falls(small):
     assert rates[4] == pytest.approx(0.5 * 0.55) and 0.05 < rates[5] < 0.053
 
 
+def test_secrets_are_uniform_alone_and_complementary_in_pairs(small):
+    recipe = make(small, secret_size=1000)
+    secret = recipe.random_secret(5, generator())
+    assert secret.unique().tolist() == [0, 1]
+    assert torch.equal(secret[2:4], 1 - secret[:2])
+    for one in secret[[0, 1, 4]]:
+        assert 0.45 < one.mean() < 0.55
+        assert ((one == secret[[0, 1, 4]]).float().mean(dim=1) > 0.55).sum() == 1, "unpaired secrets agree"
+    alone = make(small, secret_size=1000, paired_secrets=False).random_secret(4, generator())
+    assert 0.4 < (alone[2:] == alone[:2]).float().mean() < 0.6
+
+
 @pytest.mark.parametrize("borders", ["no_edge", "black", "white", "random", "randomrgb", "image"])
 def test_the_discriminator_sees_real_and_fake_in_the_same_geometry(small, borders):
     # With an encoder that hides nothing, real and fake must be the same image: a difference would be the
