@@ -15,7 +15,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def memory(request, device) -> str | None:
-    """What becomes of freed memory, from before the first measurement on; None: the device has its own way."""
+    """What becomes of freed memory, from the start on; None: the device has its own way."""
     if device != "cpu":
         return None
     state = request.config.getoption("--memory")

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-
 MEMORY = ("returned", "kept")
 """What becomes of freed memory on the CPU.
 

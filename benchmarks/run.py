@@ -63,9 +63,10 @@ def _run(op: str, device: str, memory: str) -> list[dict] | str:
         report = Path(temporary) / "report.json"
         command = [
             sys.executable, "-m", "pytest", str(FOLDER / "ops" / f"bench_{op}.py"), f"--device={device}",
-            f"--memory={memory}", "-q", "--no-header", f"--rootdir={FOLDER}", "--import-mode=importlib", "-p", "no:cacheprovider",
-            "--benchmark-disable-gc", "--benchmark-columns=median", "--benchmark-quiet",
-            f"--benchmark-json={report}", "-o", "python_files=bench_*.py", "-o", "addopts=",
+            f"--memory={memory}", "-q", "--no-header", f"--rootdir={FOLDER}", "--import-mode=importlib",
+            "-p", "no:cacheprovider", "--benchmark-disable-gc", "--benchmark-columns=median",
+            "--benchmark-quiet", f"--benchmark-json={report}", "-o", "python_files=bench_*.py",
+            "-o", "addopts=",
         ]  # fmt: skip
         finished = subprocess.run(command, capture_output=True, text=True)
         if finished.returncode != 0:
@@ -89,8 +90,9 @@ def table(result: dict) -> str:
     lines = [
         f"{result['device']}, torch {result['torch']}, fastgan {result['fastgan']} ({result['commit']}), "
         f"copy {result['rows'][0]['copy_gb_per_s']:.0f} GB/s",
-        f"{'op':<8} {'mode':<8} {'size':<14} {'memory':<9} {'provider':<20} {'median ms':>9} {'20%':>8} {'80%':>8} "
-        f"{'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8} {'faults':>7}",
+        f"{'op':<8} {'mode':<8} {'size':<14} {'memory':<9} {'provider':<20} {'median ms':>9} "
+        f"{'20%':>8} {'80%':>8} {'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8} "
+        f"{'faults':>7}",
     ]
     for row in result["rows"]:
         ours = next(

@@ -15,6 +15,12 @@ STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
   library.impl("blur", TORCH_BOX(&fastgan::blur_cpu));
   library.impl("perspective_warp", TORCH_BOX(&fastgan::perspective_warp_cpu));
   library.impl("perspective_warp_backward", TORCH_BOX(&fastgan::perspective_warp_backward_cpu));
+  library.impl("adversarial", TORCH_BOX(&fastgan::adversarial_cpu));
+  library.impl("squared_norm", TORCH_BOX(&fastgan::squared_norm_cpu));
+  library.impl("squared_norm_backward", TORCH_BOX(&fastgan::squared_norm_backward_cpu));
+  library.impl("bias_leaky_relu", TORCH_BOX(&fastgan::bias_leaky_relu_cpu));
+  library.impl("bias_leaky_relu_backward", TORCH_BOX(&fastgan::bias_leaky_relu_backward_cpu));
+  library.impl("bias_leaky_relu_tangent", TORCH_BOX(&fastgan::bias_leaky_relu_tangent_cpu));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) { library.def("cpu_capability() -> str"); }

@@ -37,6 +37,23 @@ Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std
 
 Tensor perspective_warp_backward_cpu(const Tensor& grad, const Tensor& matrix);
 
+Tensor squared_norm_cpu(const Tensor& x);
+
+Tensor squared_norm_backward_cpu(const Tensor& x, const Tensor& grad);
+
+std::tuple<Tensor, Tensor> bias_leaky_relu_cpu(
+    const Tensor& x, const std::optional<Tensor>& bias, double slope, double gain, double clamp, bool with_codes);
+
+std::tuple<Tensor, Tensor> bias_leaky_relu_backward_cpu(
+    const Tensor& grad, const Tensor& codes, double slope, double gain, std::optional<ScalarType> bias_dtype);
+
+Tensor bias_leaky_relu_tangent_cpu(
+    const Tensor& tangent_x, const std::optional<Tensor>& tangent_bias, const Tensor& codes, double slope, double gain);
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> adversarial_cpu(
+    const std::optional<Tensor>& real, const Tensor& fake, int64_t game, bool generator, double sign, double real_label,
+    double fake_label, bool with_slopes);
+
 std::string cpu_capability_name();
 
 }  // namespace fastgan

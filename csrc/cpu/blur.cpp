@@ -1,12 +1,12 @@
 #include "../ops.h"
 #include "blur_sweep.h"
-#include "huge_pages.h"
+#include "outputs.h"
 #include "parallel.h"
 
 namespace fastgan {
 
 Tensor blur_cpu(const Tensor& image, const Tensor& kernels) {
-  Tensor blurred = new_output(image, image.scalar_type());
+  Tensor blurred = new_image(image, image.scalar_type());
   std::vector<double> weights(kernels.numel());
   const double* values = load(kernels.data_ptr(), dtype_of(kernels.scalar_type()), 1, kernels.numel(), weights.data());
   if (values != weights.data()) weights.assign(values, values + kernels.numel());

@@ -1,6 +1,6 @@
 #include "../ops.h"
-#include "huge_pages.h"
 #include "jpeg_sweep.h"
+#include "outputs.h"
 #include "parallel.h"
 
 namespace fastgan {
@@ -48,7 +48,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
                 chroma_width = (width + horizontal - 1) / horizontal;
   const std::vector<int64_t> none = {0}, pixels = {images, height, width},
                              chroma = {images, chroma_height, chroma_width};
-  Tensor decoded = new_output(image, image.scalar_type());
+  Tensor decoded = new_image(image, image.scalar_type());
   Tensor masks = torch::stable::new_empty(image, with_masks ? pixels : none, ScalarType::Byte);
   Tensor chroma_masks = torch::stable::new_empty(image, with_masks ? chroma : none, ScalarType::Byte);
   JpegForward forward(
@@ -64,7 +64,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cpu(
     const Tensor& masks, const Tensor& chroma_masks, int64_t horizontal, int64_t vertical, bool fancy, int64_t rounding,
     bool grad_image_wanted, bool grad_tables_wanted) {
   const std::vector<int64_t> none = {0};
-  Tensor grad_image = grad_image_wanted ? new_output(grad, grad.scalar_type())
+  Tensor grad_image = grad_image_wanted ? new_image(grad, grad.scalar_type())
                                         : torch::stable::new_empty(grad, none, grad.scalar_type());
   Tensor grad_tables = grad_tables_wanted ? empty_like(tables, tables.scalar_type())
                                           : torch::stable::new_empty(tables, none, tables.scalar_type());

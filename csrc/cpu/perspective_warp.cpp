@@ -1,5 +1,5 @@
 #include "../ops.h"
-#include "huge_pages.h"
+#include "outputs.h"
 #include "parallel.h"
 #include "perspective_sweep.h"
 
@@ -28,7 +28,7 @@ void check_plane(const Tensor& image) {
 
 Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std::optional<Tensor>& fill) {
   check_plane(image);
-  Tensor warped = new_output(image, image.scalar_type());
+  Tensor warped = new_image(image, image.scalar_type());
   const WarpForward sweep(
       image_view(image), image_view(warped), fill ? image_view(*fill) : ImageView(), homographies(matrix));
   for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
@@ -37,7 +37,7 @@ Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std
 
 Tensor perspective_warp_backward_cpu(const Tensor& grad, const Tensor& matrix) {
   check_plane(grad);
-  Tensor result = new_output(grad, grad.scalar_type());
+  Tensor result = new_image(grad, grad.scalar_type());
   const WarpBackward sweep(image_view(grad), image_view(result), homographies(matrix));
   for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
   return result;

@@ -1,5 +1,5 @@
 #include "../ops.h"
-#include "huge_pages.h"
+#include "outputs.h"
 #include "parallel.h"
 #include "photometric_sweep.h"
 
@@ -25,7 +25,7 @@ constexpr int64_t kGrainBlocks = 2;
 std::tuple<Tensor, Tensor> photometric_cpu(
     const Tensor& image, const Tensor& parameters, const Tensor& seed, bool with_masks) {
   const std::vector<int64_t> none = {0}, pixels = {image.size(0), image.size(2), image.size(3)};
-  Tensor distorted = new_output(image, image.scalar_type());
+  Tensor distorted = new_image(image, image.scalar_type());
   Tensor masks = torch::stable::new_empty(image, with_masks ? pixels : none, ScalarType::Byte);
   const PhotometricSweep sweep(
       image_view(image), image_view(distorted), photometric_parameters(parameters),
@@ -36,7 +36,7 @@ std::tuple<Tensor, Tensor> photometric_cpu(
 }
 
 Tensor photometric_backward_cpu(const Tensor& grad, const Tensor& parameters, const Tensor& masks) {
-  Tensor result = new_output(grad, grad.scalar_type());
+  Tensor result = new_image(grad, grad.scalar_type());
   const PhotometricSweep sweep(
       image_view(grad), image_view(result), photometric_parameters(parameters),
       static_cast<uint8_t*>(masks.data_ptr()));

@@ -1,5 +1,5 @@
 #include "../ops.h"
-#include "huge_pages.h"
+#include "outputs.h"
 #include "parallel.h"
 #include "scale.h"
 #include "yuv_l2_sweep.h"

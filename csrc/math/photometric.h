@@ -92,9 +92,10 @@ FASTGAN_HOST_DEVICE Pixel<T> normal_pixel(uint32_t word0, uint32_t word1, uint32
 // Clamps to [0, 1] and clears the bit where the value lay outside. NaN stays NaN, and counts as outside.
 template <typename T>
 FASTGAN_HOST_DEVICE T clamp_unit(T value, int32_t& within) {
-  within = (value >= 0) & (value <= 1) ? within : 0;
-  value = value < 0 ? T(0) : value;
-  return value > 1 ? T(1) : value;
+  const T raised = value < 0 ? T(0) : value;
+  const T bounded = raised > 1 ? T(1) : raised;
+  within = bounded == value ? within : 0;  // one comparison instead of two more
+  return bounded;
 }
 
 // `mask`: bit c tells that channel c passed both clamps unchanged.

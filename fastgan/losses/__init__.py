@@ -1,22 +1,81 @@
 """Drop-in losses and regularizers for GAN and image-to-image training."""
 
-from fastgan.losses.adversarial import AdversarialLoss
+from fastgan.losses.adversarial import (
+    AdversarialLoss,
+    AdversarialStatistics,
+    d_bce_loss,
+    d_hinge_loss,
+    d_lsgan_loss,
+    d_nonsaturating_loss,
+    d_relativistic_loss,
+    d_wgan_loss,
+    g_adversarial_loss,
+    g_bce_loss,
+    g_hinge_loss,
+    g_lsgan_loss,
+    g_nonsaturating_loss,
+    g_relativistic_loss,
+    g_wgan_loss,
+)
 from fastgan.losses.jpeg import DiffJPEG, RandomJPEG, diff_jpeg_coding, jpeg_codec_differentiable
+from fastgan.losses.labels import BinaryLoss, CategoryLoss, adv_loss, bce_secret_loss
 from fastgan.losses.lpips import LPIPS, lpips_weights_path
-from fastgan.losses.penalties import check_supports_penalty, gradient_penalty, r1_penalty
+from fastgan.losses.penalties import (
+    R1,
+    PenaltyTerm,
+    approximate_r1,
+    check_supports_penalty,
+    gradient_penalty,
+    r1_penalty,
+    r1_penalty_of,
+    r2_penalty,
+)
+from fastgan.losses.translation import (
+    cycle_consistency_loss,
+    diversity_sensitive_loss,
+    identity_loss,
+    style_reconstruction_loss,
+)
 from fastgan.losses.yuv_color_l2 import YUVColorL2, yuv_color_l2
 
 __all__ = [
     "LPIPS",
+    "R1",
     "AdversarialLoss",
+    "AdversarialStatistics",
+    "BinaryLoss",
+    "CategoryLoss",
     "DiffJPEG",
+    "PenaltyTerm",
     "RandomJPEG",
     "YUVColorL2",
+    "adv_loss",
+    "approximate_r1",
+    "bce_secret_loss",
     "check_supports_penalty",
+    "cycle_consistency_loss",
+    "d_bce_loss",
+    "d_hinge_loss",
+    "d_lsgan_loss",
+    "d_nonsaturating_loss",
+    "d_relativistic_loss",
+    "d_wgan_loss",
     "diff_jpeg_coding",
+    "diversity_sensitive_loss",
+    "g_adversarial_loss",
+    "g_bce_loss",
+    "g_hinge_loss",
+    "g_lsgan_loss",
+    "g_nonsaturating_loss",
+    "g_relativistic_loss",
+    "g_wgan_loss",
     "gradient_penalty",
+    "identity_loss",
     "jpeg_codec_differentiable",
     "lpips_weights_path",
     "r1_penalty",
+    "r1_penalty_of",
+    "r2_penalty",
+    "style_reconstruction_loss",
     "yuv_color_l2",
 ]

@@ -1,10 +1,21 @@
 """The ops behind `fastgan.losses`: checks, choice of implementation, autograd."""
 
 from fastgan.ops._dispatch import use
+from fastgan.ops.bias_leaky_relu import bias_leaky_relu
 from fastgan.ops.blur import blur
 from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.ops.perspective_warp import perspective_warp
 from fastgan.ops.photometric import photometric
+from fastgan.ops.squared_norm import squared_norm
 from fastgan.ops.yuv_l2 import yuv_l2
 
-__all__ = ["blur", "jpeg_round_trip", "perspective_warp", "photometric", "use", "yuv_l2"]
+__all__ = [
+    "bias_leaky_relu",
+    "blur",
+    "jpeg_round_trip",
+    "perspective_warp",
+    "photometric",
+    "squared_norm",
+    "use",
+    "yuv_l2",
+]

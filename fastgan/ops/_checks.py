@@ -42,6 +42,11 @@ def check_floating(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a floating-point tensor, got {kind}")
 
 
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself if it fills its memory without gaps or overlaps, else a contiguous copy."""
+    return tensor if torch.empty_like(tensor).stride() == tensor.stride() else tensor.contiguous()
+
+
 def may_look_at(tensor: torch.Tensor) -> bool:
     """Whether its values can be read here and now: no device to wait for, no trace to break."""
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable, saved_tensors_are_ours
-from fastgan.ops._checks import check_image, check_same_device, is_finite, scalar_tensor
+from fastgan.ops._checks import check_image, check_same_device, dense, is_finite, scalar_tensor
 from fastgan.reference import yuv_l2 as reference
 
 _dispatch.register(_dispatch.Kernels("yuv_l2", cpu="native", gpu="triton"))
@@ -206,16 +206,11 @@ def _yuv_l2_backward_gradients(ctx, grad):
     direction, grad_loss = ctx.saved_tensors
     grad_of_direction = grad_of_grad_loss = None
     if ctx.needs_input_grad[0]:
-        grad_of_direction = _yuv_l2_backward(_dense(grad), grad_loss, ctx.factor, direction.dtype)
+        grad_of_direction = _yuv_l2_backward(dense(grad), grad_loss, ctx.factor, direction.dtype)
     if ctx.needs_input_grad[1]:
         products = grad.to(grad_loss.dtype) * direction.to(grad_loss.dtype)
         grad_of_grad_loss = ctx.factor * products.sum()
     return grad_of_direction, grad_of_grad_loss, None, None
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    """The tensor itself if it fills its memory without gaps or overlaps (as the op's inputs do)."""
-    return tensor if torch.empty_like(tensor).stride() == tensor.stride() else tensor.contiguous()
 
 
 _yuv_l2_backward = differentiable("yuv_l2_backward", _save_for_yuv_l2_backward, _yuv_l2_backward_gradients)

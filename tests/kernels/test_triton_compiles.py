@@ -10,7 +10,15 @@ import pytest
 triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
-from fastgan.kernels import blur, perspective_warp, photometric, yuv_l2  # noqa: E402
+from fastgan.kernels import (  # noqa: E402
+    adversarial,
+    bias_leaky_relu,
+    blur,
+    perspective_warp,
+    photometric,
+    squared_norm,
+    yuv_l2,
+)
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
@@ -24,6 +32,22 @@ def sweep_signature(dtype: str) -> dict[str, str]:
     signature |= {name: f"*{kind}" for name, kind in pointers.items()}
     signature |= dict.fromkeys(["scale_y", "scale_u", "scale_v", "direction_factor"], "fp32")
     return signature
+
+
+FLOAT32 = {
+    "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "real_slopes", "fake_slopes",
+    "raised_slopes", "lowered_slopes",
+}  # fmt: skip
+NUMBERS = {"slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label"}
+
+
+def described(kernel, dtype: str, data: tuple[str, ...], **constants):
+    """The kernel, its signature with `data` of the dtype, and those of the constants that it takes."""
+    signature = dict.fromkeys(kernel.arg_names, "i32")
+    kinds = dict.fromkeys(FLOAT32, "*fp32") | dict.fromkeys(NUMBERS, "fp32") | {"codes": "*u8"}
+    kinds |= dict.fromkeys(data, f"*{dtype}")
+    signature |= {name: kind for name, kind in kinds.items() if name in signature}
+    return kernel, signature, {name: value for name, value in constants.items() if name in signature}
 
 
 KERNELS = {
@@ -101,8 +125,46 @@ KERNELS = {
         )
         for dtype in FLOATS
     },
+    **{
+        f"squared_norm {kernel.__name__} {dtype}": described(
+            kernel, dtype, ("x", "result"), BLOCK=squared_norm.BLOCK, PASSES=squared_norm.PASSES
+        )
+        for kernel in (squared_norm.partial, squared_norm.finish, squared_norm.backward)
+        for dtype in FLOATS
+    },
+    **{
+        f"leaky {kernel.__name__} {dtype}": described(
+            kernel, dtype, ("x", "y", "source", "target"), HAS_BIAS=True, HAS_CODES=True, INDEX=tl.int32,
+            BLOCK=bias_leaky_relu.BLOCK, ROWS=bias_leaky_relu.TILE_ROWS,
+            CHANNELS=bias_leaky_relu.TILE_CHANNELS,
+        )
+        for kernel in (
+            bias_leaky_relu.activate, bias_leaky_relu.multiply, bias_leaky_relu.multiply_rows,
+            bias_leaky_relu.multiply_columns,
+        )
+        for dtype in FLOATS
+    },
+    **{
+        f"adversarial {kernel.__name__} {game} {dtype}": described(
+            kernel, dtype, ("real", "fake", "raised", "lowered"), HAS_SLOPES=True, GAME=game,
+            BLOCK=adversarial.BLOCK,
+        )
+        for kernel, games in (
+            (adversarial.discriminator, range(4)), (adversarial.generator, (0, 1, 3)),
+            (adversarial.pairs, [4]), (adversarial.discriminator_pairs, [4]),
+        )
+        for game in games
+        for dtype in (FLOATS if game in (0, 4) else FLOATS[:1])
+    },
 }  # fmt: skip
-WARPS = {"photometric": photometric.WARPS, "blur": blur.WARPS, "warp": perspective_warp.WARPS}
+WARPS = {
+    "photometric": photometric.WARPS,
+    "blur": blur.WARPS,
+    "warp": perspective_warp.WARPS,
+    "squared_norm": squared_norm.WARPS,
+    "leaky": bias_leaky_relu.WARPS,
+    "adversarial": adversarial.WARPS,
+}
 
 
 @pytest.mark.parametrize("capability", [80, 90, 100])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fastgan import losses
 from fastgan.losses import AdversarialLoss
 from fastgan.losses.adversarial import KINDS
 
@@ -14,17 +15,25 @@ def cross_entropy(logits, target):
 
 # Discriminator's and generator's loss from logits that are high for real images.
 FORMULAS = {
-    "wgan": (lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
-    "wgan-gp": (lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
-    "hinge": (lambda r, f: (1 - r).clamp(min=0).mean() + (1 + f).clamp(min=0).mean(), lambda f: -f.mean()),
-    "nonsaturating": (
+    "bce": (
         lambda r, f: cross_entropy(r, 1.0) + cross_entropy(f, 0.0),
-        lambda f: cross_entropy(f, 1.0),
+        lambda r, f: cross_entropy(f, 1.0),
+    ),
+    "nonsaturating": (
+        lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(),
+        lambda r, f: F.softplus(-f).mean(),
     ),
     "lsgan": (
         lambda r, f: ((r - 1).square().mean() + f.square().mean()) / 2,
-        lambda f: (f - 1).square().mean() / 2,
+        lambda r, f: (f - 1).square().mean() / 2,
     ),
+    "hinge": (
+        lambda r, f: (1 - r).clamp(min=0).mean() + (1 + f).clamp(min=0).mean(),
+        lambda r, f: -f.mean(),
+    ),
+    "wgan": (lambda r, f: f.mean() - r.mean(), lambda r, f: -f.mean()),
+    "wgan-gp": (lambda r, f: f.mean() - r.mean(), lambda r, f: -f.mean()),
+    "relativistic": (lambda r, f: F.softplus(f - r).mean(), lambda r, f: F.softplus(r - f).mean()),
 }
 
 
@@ -37,7 +46,54 @@ def test_losses_are_their_formulas(kind, critic_sign, shape):
     discriminator, generator = FORMULAS[kind]
     expected = discriminator(critic_sign * real, critic_sign * fake)
     assert torch.allclose(loss.discriminator(real, fake), expected, atol=1e-6)
-    assert torch.allclose(loss.generator(fake), generator(critic_sign * fake), atol=1e-6)
+    expected = generator(critic_sign * real, critic_sign * fake)
+    assert torch.allclose(loss.generator(fake, real), expected, atol=1e-6)
+
+
+def test_functions_are_the_kinds():
+    real, fake = torch.randn(2, 7)
+    for kind in ("bce", "nonsaturating", "lsgan", "hinge", "wgan", "relativistic"):
+        expected = AdversarialLoss(kind).discriminator(real, fake)
+        assert torch.equal(getattr(losses, f"d_{kind}_loss")(real, fake), expected)
+        arguments = (fake, real) if kind == "relativistic" else (fake,)
+        expected = AdversarialLoss(kind).generator(fake, real)
+        assert torch.equal(getattr(losses, f"g_{kind}_loss")(*arguments), expected)
+    assert torch.equal(losses.g_adversarial_loss(fake), losses.g_hinge_loss(fake))
+
+
+def test_labels_smooth_the_discriminator_alone():
+    real, fake = torch.randn(2, 7)
+    bce = AdversarialLoss("bce", real_label=0.9, fake_label=0.1)
+    expected = cross_entropy(real, 0.9) + cross_entropy(fake, 0.1)
+    assert torch.allclose(bce.discriminator(real, fake), expected)
+    assert torch.allclose(bce.generator(fake), cross_entropy(fake, 1.0))
+    lsgan = AdversarialLoss("lsgan", real_label=0.9, fake_label=-0.1)
+    expected = ((real - 0.9).square().mean() + (fake + 0.1).square().mean()) / 2
+    assert torch.allclose(lsgan.discriminator(real, fake), expected)
+
+
+@pytest.mark.parametrize("critic_sign", [1, -1])
+def test_statistics(critic_sign):
+    real, fake = torch.tensor([0.5, 2.0, -1.0, 4.0]), torch.tensor([[-2.0, 0.5], [-0.5, -3.0]])
+    loss = AdversarialLoss("hinge", critic_sign)
+    value, found = loss.discriminator(critic_sign * real, critic_sign * fake, return_statistics=True)
+    assert torch.equal(value, loss.discriminator(critic_sign * real, critic_sign * fake))
+    expected = {
+        "D_real": critic_sign * 1.375, "D_fake": critic_sign * -1.25,
+        "probability_real": real.sigmoid().mean().item(), "probability_fake": fake.sigmoid().mean().item(),
+        "accuracy_real": 0.75, "accuracy_fake": 0.75,
+        "margin_violations_real": 0.5, "margin_violations_fake": 0.5,
+    }  # fmt: skip
+    for name, number in expected.items():
+        assert getattr(found, name).item() == pytest.approx(number, rel=1e-6)
+        assert not getattr(found, name).requires_grad
+
+
+def test_lsgan_tells_real_from_fake_between_its_labels():
+    real, fake = torch.tensor([0.4, 0.6, 1.2]), torch.tensor([0.4, 0.6, -1.0])
+    _, found = AdversarialLoss("lsgan").discriminator(real, fake, return_statistics=True)
+    assert found.accuracy_real.item() == pytest.approx(2 / 3)
+    assert found.accuracy_fake.item() == pytest.approx(2 / 3)
 
 
 def test_the_original_sign_of_stegastamp():
@@ -53,7 +109,17 @@ def test_half_precision_logits_are_averaged_in_float32():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="kind must be one of .*, got 'bce'"):
-        AdversarialLoss("bce")
+    with pytest.raises(ValueError, match="kind must be one of .*, got 'ralsgan'"):
+        AdversarialLoss("ralsgan")
     with pytest.raises(ValueError, match=r"critic_sign must be \+1 or -1, got 2"):
         AdversarialLoss("wgan", 2)
+    with pytest.raises(ValueError, match=r"kind 'hinge' has no labels, got 0\.9 and 0\.0"):
+        AdversarialLoss("hinge", real_label=0.9)
+    with pytest.raises(ValueError, match="relativistic generator loss needs real_logits, got None"):
+        AdversarialLoss("relativistic").generator(torch.rand(3))
+    with pytest.raises(ValueError, match=r"must have the same shape, got \(3,\) and \(4,\)"):
+        AdversarialLoss("relativistic").discriminator(torch.rand(3), torch.rand(4))
+    with pytest.raises(ValueError, match=r"real logits must not be empty, got shape \(0, 1\)"):
+        AdversarialLoss("hinge").discriminator(torch.rand(0, 1), torch.rand(4))
+    with pytest.raises(TypeError, match="fake logits must be a floating-point tensor, got tuple"):
+        AdversarialLoss("hinge").discriminator(torch.rand(4), (torch.rand(4), None))

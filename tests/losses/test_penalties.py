@@ -1,10 +1,19 @@
-"""Gradient penalties against finite differences in float64, and their refusals."""
+"""Gradient penalties against double backward in float64, compiled and not, and their refusals."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
-from fastgan.losses import gradient_penalty, r1_penalty
+from fastgan.losses import R1, approximate_r1, gradient_penalty, r1_penalty, r1_penalty_of, r2_penalty
+from tests.conftest import DEVICES
+from tests.losses.critics import CRITICS, make
 
 
 def critic():
@@ -19,35 +28,331 @@ def images():
     return torch.rand(2, 3, 9, 8).double()
 
 
+def gradients_of(penalty, network):
+    """The gradients of all parameters, zero where there is none."""
+    parameters = list(network.parameters())
+    found = torch.autograd.grad(penalty, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def assert_same(actual, expected, tolerance=1e-5):
+    """Equal to a part of the largest gradient: some parameters have none but rounding."""
+    largest = max(gradient.norm() for gradient in expected)
+    for one, other in zip(actual, expected, strict=True):
+        assert (one.cpu().double() - other).norm() <= tolerance * largest
+
+
+def at(real, fake, generator_seed):
+    part = torch.rand(4, 1, 1, 1, generator=torch.Generator().manual_seed(generator_seed))
+    return torch.lerp(real, fake, part)
+
+
+# Each penalty as fastgan computes it, and at which point and as what function of the gradient it is meant.
+PENALTIES = {
+    "r1_penalty": (
+        lambda d, real, fake, args: r1_penalty(d(x := real.clone().requires_grad_(), *args), x),
+        lambda real, fake: real,
+        lambda g: g.square().flatten(1).sum(1).mean(),
+    ),
+    "r1_penalty_of": (
+        lambda d, real, fake, args: r1_penalty_of(d, real, *args),
+        lambda real, fake: real,
+        lambda g: g.square().flatten(1).sum(1).mean(),
+    ),
+    "r2_penalty": (
+        lambda d, real, fake, args: r2_penalty(d(x := fake.clone().requires_grad_(), *args), x, scale=0.5),
+        lambda real, fake: fake,
+        lambda g: 0.5 * g.square().flatten(1).sum(1).mean(),
+    ),
+    "interpolate": (
+        lambda d, real, fake, args: gradient_penalty(
+            d, real, fake, *args, generator=torch.Generator().manual_seed(1)
+        ),
+        lambda real, fake: at(real, fake, 1),
+        lambda g: (g.flatten(1).norm(dim=1) - 1).square().mean(),
+    ),
+    "fake, centred at 0": (
+        lambda d, real, fake, args: gradient_penalty(d, real, fake, *args, mode="fake", center=0.0),
+        lambda real, fake: fake,
+        lambda g: g.flatten(1).norm(dim=1).square().mean(),
+    ),
+    "real, one-sided": (
+        lambda d, real, fake, args: gradient_penalty(
+            d, real, None, *args, mode="real", center=0.01, one_sided=True
+        ),
+        lambda real, fake: real,
+        lambda g: (g.flatten(1).norm(dim=1) - 0.01).clamp(min=0).square().mean(),
+    ),
+    "channel": (
+        lambda d, real, fake, args: gradient_penalty(d, real, fake, *args, mode="real", norm="channel"),
+        lambda real, fake: real,
+        lambda g: ((g.square().sum(dim=1) + 1e-12).sqrt() - 1).square().mean(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", CRITICS)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_parameter_gradients_equal_float64_double_backward(name, kind, device):
+    function, point, meaning = PENALTIES[name]
+    network, real, fake, args = make(kind)
+    network.eval()  # spectral norm keeps its estimate
+    if name == "interpolate" and device == "cuda":
+        pytest.skip("draws its points on the device")
+    exact = copy.deepcopy(network).double()
+    x = point(real, fake).double().requires_grad_()
+    (gradient,) = torch.autograd.grad(exact(x, *args).sum(), x, create_graph=True)
+    expected = meaning(gradient)
+
+    network.to(device)
+    penalty = function(network, real.to(device), fake.to(device), tuple(a.to(device) for a in args))
+    assert abs(penalty.item() - expected.item()) <= 1e-5 * expected.item()
+    assert_same(gradients_of(penalty, network), gradients_of(expected, exact))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", CRITICS)
+@pytest.mark.parametrize("name", ["r1_penalty_of", "fake, centred at 0"])
+def test_compiled_with_the_loss_into_one_graph(name, kind, device):
+    """A discriminator step under torch.compile(fullgraph=True): loss and penalty, one backward outside."""
+    function = PENALTIES[name][0]
+    network, real, fake, args = make(kind)
+    network.to(device)
+    real, fake, args = real.to(device), fake.to(device), tuple(a.to(device) for a in args)
+    again = copy.deepcopy(network)
+
+    def loss(network):
+        adversarial = nn.functional.softplus(network(fake, *args)).mean()
+        return adversarial + 10 * function(network, real, fake, args)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda: loss(network), fullgraph=True)()
+    expected = loss(again)
+    assert_close(compiled, expected, rtol=1e-5, atol=1e-6)
+    assert_same(gradients_of(compiled, network), [g.cpu().double() for g in gradients_of(expected, again)])
+    for ours, theirs in zip(network.buffers(), again.buffers(), strict=True):
+        assert_close(ours, theirs)  # what spectral norm remembers
+
+
+def test_interpolation_and_dragan_compile():
+    network, real, fake, _ = make("dcgan")
+    for mode in ("interpolate", "dragan"):
+        step = torch.compile(
+            lambda real, fake, mode=mode: gradient_penalty(network, real, fake, mode=mode), fullgraph=True
+        )
+        penalty = step(real, fake)
+        assert penalty.isfinite() and any(g.any() for g in gradients_of(penalty, network))
+
+
+def test_dragan_looks_near_the_real_samples():
+    seen = []
+    scale = torch.tensor(2.0, requires_grad=True)
+
+    def network(x):
+        seen.append(x.detach())
+        return scale * x.flatten(1).sum(dim=1)
+
+    real = torch.rand(4, 3, 8, 8)
+    gradient_penalty(network, real, None, mode="dragan")
+    moved = seen[0] - real
+    assert (moved >= 0).all() and (moved <= 0.5 * real.std()).all() and moved.std() > 0
+
+
 def test_r1_is_the_mean_squared_norm_of_the_gradient():
     scale = torch.tensor([1.0, 2.0, 3.0])
     x = torch.rand(4, 3, requires_grad=True)
     assert r1_penalty((x * scale).sum(dim=1), x).item() == pytest.approx(14.0)
+    assert r1_penalty((x * scale).sum(), x, scale=0.5).item() == pytest.approx(7.0)
+    assert r1_penalty(x * scale, x, reduction="sum").item() == pytest.approx(56.0)
+    assert_close(r1_penalty(x * scale, x, reduction="none"), torch.full((4,), 14.0))
+    assert_close(r1_penalty_of(lambda x: x * scale, x, reduction="none"), torch.full((4,), 14.0))
 
 
-@pytest.mark.parametrize("penalty_of", ["r1", "gp"])
-def test_parameter_gradients_are_exact(penalty_of):
-    network, real, fake = critic(), images(), images()
+def test_lazy_r1():
+    network, real, _, args = make("residual")
+    r1 = R1(network, weight=5.0, interval=4)
+    expected = r1_penalty_of(network, real, *args)
+    terms = [r1(real, step, *args) for step in range(8)]
+    assert [bool(term.loss) for term in terms] == [True, False, False, False] * 2
+    assert_close(terms[0].penalty, expected.detach())
+    assert_close(terms[4].loss, 20 * expected)
+    assert not terms[0].penalty.requires_grad and not terms[1].loss.requires_grad
+    compiled = R1(network, weight=5.0, interval=4, compile=True)(real, 0, *args)
+    assert_close(compiled.loss, terms[0].loss)
+    assert_same(
+        gradients_of(compiled.loss, network), [g.double() for g in gradients_of(20 * expected, network)]
+    )
+    for arguments, message in (
+        ((-1.0,), "weight must not be negative, got -1"),
+        ((1.0, 0), "interval must be at"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            R1(network, *arguments)
 
-    def penalty():
-        if penalty_of == "r1":
-            x = real.clone().requires_grad_()
-            return r1_penalty(network(x), x)
-        return gradient_penalty(network, real, fake, generator=torch.Generator().manual_seed(1))
 
+def test_the_part_of_the_output_that_scores():
+    network, real, fake, _ = make("patch")
+    double = lambda x: (network(x).mean(dim=(1, 2, 3)), network(x))  # noqa: E731
+    first = lambda returned: returned[0]  # noqa: E731
+    assert_close(
+        r1_penalty_of(double, real, output=first),
+        r1_penalty_of(lambda x: network(x).mean(dim=(1, 2, 3)), real),
+    )
+    assert gradient_penalty(double, real, fake, output=first) > 0
+    assert R1(double, 1.0, output=first)(real, 0).penalty > 0
+    assert approximate_r1(double, real, 0.1, output=first) > 0
+    for call in (
+        lambda: r1_penalty_of(double, real), lambda: gradient_penalty(double, real, fake),
+        lambda: approximate_r1(double, real, 0.1),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"return its logits as one tensor, got tuple: .*output=lambda"):
+            call()
+
+
+def test_approximate_r1_approaches_r1_for_small_steps_of_a_smooth_critic():
+    torch.manual_seed(2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+    x = torch.rand(3000, 3, 4, 4).double()
+    exact = r1_penalty_of(network, x).item()
+    errors = [abs(approximate_r1(network, x, s).item() / s**2 / exact - 1) for s in (3.0, 0.01)]
+    assert errors[1] < 0.08 < errors[0], "the mean of 3000 squared normals errs by 2.6%"
+    with pytest.raises(ValueError, match="sigma must be positive, got 0"):
+        approximate_r1(network, x, 0)
+
+
+def test_approximate_r1_trains_without_double_backward():
+    network, real, _, args = make("residual")
+    penalty = approximate_r1(network, real, 0.1, *args, generator=torch.Generator().manual_seed(0))
+    assert any(g.any() for g in gradients_of(penalty, network))
+
+
+# --- mixed precision, several processes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_autocast_changes_nothing(device):
+    network, real, fake, args = make("residual")
+    network.to(device)
+    real, fake, args = real.to(device), fake.to(device), tuple(a.to(device) for a in args)
+    for function in (
+        lambda: r1_penalty_of(network, real, *args), lambda: R1(network, 1.0)(real, 0, *args).loss,
+        lambda: gradient_penalty(network, real, fake, *args, mode="fake"),
+    ):  # fmt: skip
+        expected = gradients_of(function(), network)
+        with torch.autocast(device, torch.bfloat16):
+            actual = gradients_of(function(), network)
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=False)) or device == "cuda"
+        assert_same(actual, [g.cpu().double() for g in expected])
+
+
+def test_logits_from_autocast_are_warned_of_or_refused():
+    network, real, _, _ = make("dcgan")
+    x = real.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(x)
+    with pytest.warns(RuntimeWarning, match="bfloat16 logits is some percent off"):
+        r1_penalty(logits, x)
+    with pytest.raises(ValueError, match="float16 logits overflows to NaN: .*scaler="):
+        r1_penalty(logits.half(), x)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_grad_scaler(device):
+    """Scaled inner gradient, unscaled by r1_penalty; scaled outer loss, unscaled by the scaler."""
+    network, real, _, _ = make("dcgan")
+    network.to(device)
+    x = real.to(device).requires_grad_()
+    expected = [g.cpu().double() for g in gradients_of(r1_penalty(network(x), x), network)]
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**10)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    scaler.scale(r1_penalty(network(x), x, scaler=scaler)).backward()
+    scaler.unscale_(optimizer)
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
+    assert_same(found, expected)
+
+    if device == "cuda":
+        with torch.autocast("cuda", torch.float16):
+            logits = network(x)
+        penalty = r1_penalty(logits, x, scaler=scaler)
+        assert_same(gradients_of(penalty, network), expected, tolerance=0.05)
+    off = torch.amp.GradScaler(device, enabled=False)
+    assert torch.equal(r1_penalty(network(x), x, scaler=off), r1_penalty(network(x), x))
+
+
+@pytest.mark.gpu
+def test_a_penalty_step_can_be_captured_in_a_cuda_graph():
+    network, real, _, args = make("residual")
+    network.cuda()
+    real, args = real.cuda(), tuple(a.cuda() for a in args)
     parameters = list(network.parameters())
-    gradients = torch.autograd.grad(penalty(), parameters, allow_unused=True)
-    torch.manual_seed(3)
-    step = 1e-5
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        direction, kept = torch.randn_like(parameter), parameter.detach().clone()
-        parameter.data = kept + step * direction
-        above = penalty().item()
-        parameter.data = kept - step * direction
-        below = penalty().item()
-        parameter.data = kept
-        along = 0.0 if gradient is None else (gradient * direction).sum().item()
-        assert along == pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-8)
+
+    def step():
+        for parameter in parameters:
+            parameter.grad = None
+        r1_penalty_of(network, real, *args).backward()
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    expected = [p.grad.clone() for p in parameters]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    graph.replay()
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        assert_close(parameter.grad, gradient)
+
+
+PROCESSES = """
+import sys, torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DDP
+from fastgan.losses import R1, gradient_penalty, r1_penalty_of
+from tests.losses.critics import make
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+out = {}
+for kind in ("dcgan", "residual"):
+    for how in ("with_loss", "alone", "compiled"):
+        network, real, fake, args = make(kind)
+        mine = slice(2 * rank, 2 * rank + 2)
+        wrapped = DDP(network)
+        args = tuple(a[mine] for a in args)
+        lazy = R1(wrapped, 10.0, interval=1, compile=how == "compiled")
+        penalty = lazy(real[mine], 0, *args).loss
+        loss = nn.functional.softplus(wrapped(fake[mine], *args)).mean()
+        (penalty if how == "alone" else penalty + loss).backward()
+        out[kind, how] = [p.grad.clone() for p in network.parameters()]
+if rank == 0:
+    torch.save(out, sys.argv[1])
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
+    script, results = tmp_path / "run.py", tmp_path / "gradients.pt"
+    script.write_text(PROCESSES)
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    finished = subprocess.run(
+        [*command, str(script), str(results)], cwd=root, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    for (kind, how), found in torch.load(results).items():
+        network, real, fake, args = make(kind)
+        loss = 10 * r1_penalty_of(network, real, *args)
+        if how != "alone":
+            loss = loss + nn.functional.softplus(network(fake, *args)).mean()
+        expected = [g.double() for g in gradients_of(loss, network)]
+        assert_same(found, expected, tolerance=1e-6)
+
+
+# --- what cannot be done ------------------------------------------------------------------------------------
 
 
 def test_a_zero_gradient_gives_no_nan():
@@ -64,8 +369,39 @@ def test_real_and_fake_stay_as_they_were():
     real, fake = images(), images()
     copies = real.clone(), fake.clone()
     gradient_penalty(critic(), real, fake).backward()
+    r1_penalty_of(critic(), real)
     assert torch.equal(real, copies[0]) and torch.equal(fake, copies[1])
     assert not real.requires_grad and not fake.requires_grad
+
+
+def test_batch_normalization_is_refused_unless_allowed():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 1, 3))
+    real, fake = torch.rand(2, 4, 3, 8, 8)
+    with pytest.raises(ValueError, match="layer '1' is batch normalization, which mixes the samples"):
+        gradient_penalty(network, real, fake)
+    assert gradient_penalty(network, real, fake, allow_batch_norm=True).isfinite()
+    assert gradient_penalty(network.eval(), real, fake).isfinite()
+    assert r1_penalty_of(network.train(), real).isfinite()
+
+
+def test_logits_of_another_batch_are_refused():
+    x = torch.rand(4, 3, requires_grad=True)
+    with pytest.raises(ValueError, match=r"got 2 in logits of shape \(2, 6\) and 4 in x"):
+        r1_penalty(x.reshape(2, 6), x)
+    with pytest.raises(ValueError, match="sample by sample, got 12 in"):
+        r1_penalty_of(lambda x: x.flatten(), x)
+    with pytest.raises(ValueError, match="the logits do not depend on x"):
+        r1_penalty_of(lambda x: torch.rand(4, requires_grad=True) * 2, x)
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'max'"):
+        r1_penalty(x, x, reduction="max")
+    for option, message in (
+        ({"mode": "both"}, "mode must be one of interpolate, real, fake, dragan, got 'both'"),
+        ({"norm": "max"}, "norm must be one of sample, channel, got 'max'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gradient_penalty(lambda x: x, x, x, **option)
+    with pytest.raises(ValueError, match="mode 'interpolate' needs fake samples, got None"):
+        gradient_penalty(lambda x: x, x, None)
 
 
 def test_what_cannot_be_differentiated_is_named():

@@ -1,0 +1,69 @@
+"""Bias + leaky ReLU against eager PyTorch and torch.compile: one pass each way, and the double backward.
+
+Run by `fastgan bench bias_leaky_relu`. "double" is what R1 does with an activation: forward, backward with a
+graph, and the gradient of that. torch.compile cannot differentiate a compiled activation twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastgan.ops import bias_leaky_relu
+
+SIZES = {"cpu": [(16, 64, 64, 64), (16, 256, 16, 16)], "cuda": [(32, 64, 256, 256), (32, 256, 32, 32)]}
+PROVIDERS = ["fastgan", "eager", "compiled"]
+# full: read x, write y, read a gradient, write one; double: also read two tangents and write two results
+FLOOR_TENSORS = {"full": 4, "double": 8}
+
+
+def setup(provider: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The provider's activation(x, bias)."""
+
+    def eager(x: Tensor, bias: Tensor) -> Tensor:
+        return F.leaky_relu(x + bias[:, None, None], 0.2)
+
+    return {"fastgan": bias_leaky_relu, "eager": eager, "compiled": torch.compile(eager, fullgraph=True)}[
+        provider
+    ]
+
+
+@pytest.mark.parametrize("mode", ["full", "double"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("size_index", [0, 1])
+def test_bias_leaky_relu(measure, device, size_index, provider, mode):
+    if provider == "compiled" and mode == "double":
+        pytest.skip("cannot be differentiated twice")
+    size = SIZES[device][size_index]
+    x = torch.randn(size, device=device, requires_grad=True)
+    bias = torch.randn(size[1], device=device, requires_grad=True)
+    gradient = torch.randn(size, device=device, requires_grad=mode == "double")
+    tangent = torch.randn(size, device=device)
+    activation = setup(provider)
+
+    def forward() -> Tensor:
+        return activation(x, bias)
+
+    def full() -> None:
+        x.grad = bias.grad = None
+        forward().backward(gradient)
+
+    def double() -> None:
+        gradient.grad = None
+        of_x, _ = torch.autograd.grad(forward(), (x, bias), gradient, create_graph=True)
+        of_x.backward(tangent, inputs=[gradient])
+
+    measure(
+        op="bias_leaky_relu",
+        provider=provider,
+        size="x".join(str(length) for length in size),
+        mode=mode,
+        run=full if mode == "full" else double,
+        floor_bytes=FLOOR_TENSORS[mode] * x.numel() * x.element_size(),
+        forward=forward,
+        inputs=(x, bias),
+    )

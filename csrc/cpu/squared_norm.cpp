@@ -1,0 +1,39 @@
+#include "../ops.h"
+#include "outputs.h"
+#include "parallel.h"
+#include "squared_norm_sweep.h"
+
+namespace fastgan {
+namespace {
+
+// Enough blocks for a thread to be worth waking: each is one or two microseconds.
+constexpr int64_t kGrainBlocks = 4;
+
+SquaredNormSweep sweep_of(const Tensor& x) {
+  return SquaredNormSweep(x.data_ptr(), dtype_of(x.scalar_type()), x.size(0), x.numel() / x.size(0));
+}
+
+}  // namespace
+
+Tensor squared_norm_cpu(const Tensor& x) {
+  SquaredNormSweep sweep = sweep_of(x);
+  for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
+  std::vector<double> norms(x.size(0));
+  for (int64_t n = 0; n < x.size(0); ++n) norms[n] = sweep.norm(n);
+  const ScalarType dtype = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  Tensor result = torch::stable::new_empty(x, {x.size(0)}, dtype);
+  store(norms.data(), result.data_ptr(), dtype_of(dtype), 1, x.size(0));
+  return result;
+}
+
+Tensor squared_norm_backward_cpu(const Tensor& x, const Tensor& grad) {
+  Tensor result = new_output(x, x.scalar_type());
+  std::vector<double> factors(grad.numel());
+  const double* values = load(grad.data_ptr(), dtype_of(grad.scalar_type()), 1, grad.numel(), factors.data());
+  for (int64_t n = 0; n < grad.numel(); ++n) factors[n] = 2 * values[n];
+  const SquaredNormSweep sweep = sweep_of(x);
+  for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.scale_block(block, factors, result.data_ptr()); });
+  return result;
+}
+
+}  // namespace fastgan

@@ -1,0 +1,71 @@
+#include "squared_norm_sweep.h"
+
+#include <algorithm>
+
+#include "../math/host_device.h"
+#include "clones.h"
+#include "scale.h"
+
+namespace fastgan {
+namespace {
+
+// Few enough terms to add in float32.
+constexpr int64_t kChunk = 1024;
+// Elements per block: a few microseconds of work.
+constexpr int64_t kBlock = 16384;
+
+template <typename T>
+FASTGAN_HOST_DEVICE T sum_of_squares(const T* values, int64_t count) {
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += values[i] * values[i];
+  return sum;
+}
+
+FASTGAN_CLONES float squares(const float* values, int64_t count) { return sum_of_squares(values, count); }
+FASTGAN_CLONES double squares(const double* values, int64_t count) { return sum_of_squares(values, count); }
+
+}  // namespace
+
+SquaredNormSweep::SquaredNormSweep(const void* data, Dtype dtype, int64_t samples, int64_t elements)
+    : data_(static_cast<const char*>(data)),
+      dtype_(dtype),
+      elements_(elements),
+      blocks_per_sample_((elements + kBlock - 1) / kBlock),
+      blocks_(samples * blocks_per_sample_),
+      partial_sums_(blocks_, 0.0) {}
+
+SquaredNormSweep::Part SquaredNormSweep::part(int64_t block) const {
+  const int64_t sample = block / blocks_per_sample_, begin = block % blocks_per_sample_ * kBlock;
+  return {sample, begin, std::min(kBlock, elements_ - begin)};
+}
+
+void SquaredNormSweep::run(int64_t block) {
+  const Part here = part(block);
+  const char* values = data_ + (here.sample * elements_ + here.begin) * size_of(dtype_);
+  double sum = 0;
+  const auto add = [&](auto zero) {
+    using T = decltype(zero);
+    alignas(64) T buffer[kChunk];
+    for (int64_t i = 0; i < here.count; i += kChunk) {
+      const int64_t count = std::min(kChunk, here.count - i);
+      sum += squares(load(values + i * size_of(dtype_), dtype_, 1, count, buffer), count);
+    }
+  };
+  dtype_ == Dtype::kFloat64 ? add(0.0) : add(0.0f);
+  partial_sums_[block] = sum;
+}
+
+double SquaredNormSweep::norm(int64_t sample) const {
+  double sum = 0;
+  for (int64_t i = 0; i < blocks_per_sample_; ++i) sum += partial_sums_[sample * blocks_per_sample_ + i];
+  return sum;
+}
+
+void SquaredNormSweep::scale_block(int64_t block, const std::vector<double>& factors, void* target) const {
+  const Part here = part(block);
+  const int64_t offset = (here.sample * elements_ + here.begin) * size_of(dtype_);
+  scale(data_ + offset, dtype_, factors[here.sample], static_cast<char*>(target) + offset, dtype_, here.count);
+}
+
+}  // namespace fastgan

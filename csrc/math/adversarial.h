@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "host_device.h"
+
+// Adversarial losses, logit by logit: the term, its derivative, and what is counted for the statistics. Logits come
+// multiplied by the critic's sign: high means real.
+namespace fastgan {
+
+// The numbers are part of the operator's schema (fastgan/ops/adversarial.py).
+enum class Game : int { kCrossEntropy = 0, kLeastSquares = 1, kHinge = 2, kWasserstein = 3, kRelativistic = 4 };
+
+// exp(x) for x <= 0, vectorizable: 2^n times a series of the rest, |rest| <= ln(2) / 2.
+FASTGAN_HOST_DEVICE float exp_of_negative(float x) {
+  const float bounded = x > -87.0f ? x : -87.0f;
+  const float n = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;
+  const float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+  const float series = 1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720))));
+  const float power = 1.0f + r + r * r * series;
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, sizeof(scale));
+  return x == x ? power * scale : x;
+}
+FASTGAN_HOST_DEVICE double exp_of_negative(double x) { return std::exp(x); }
+
+// log(1 + e) for e in [0, 1], exact for tiny e: 2 artanh(e / (2 + e)).
+FASTGAN_HOST_DEVICE float log1p_of_unit(float e) {
+  const float s = e / (2.0f + e), square = s * s;
+  const float series =
+      1.0f / 3 + square * (1.0f / 5 + square * (1.0f / 7 + square * (1.0f / 9 + square * (1.0f / 11 + square / 13))));
+  return 2.0f * (s + s * square * series);
+}
+FASTGAN_HOST_DEVICE double log1p_of_unit(double e) { return std::log1p(e); }
+
+// log(1 + exp(x)) as max(x, 0) + rest; its derivative, the logistic function of x, and 1 minus that. In parts, because
+// near a label the sums would cancel.
+template <typename T>
+struct Softplus {
+  T positive, rest, slope, complement;
+
+  FASTGAN_HOST_DEVICE T value() const { return positive + rest; }
+};
+
+template <typename T>
+FASTGAN_HOST_DEVICE Softplus<T> softplus(T x) {
+  const T e = exp_of_negative(x < 0 ? x : -x);
+  const T larger = 1 / (1 + e), smaller = e * larger;
+  const bool negative = x < 0;
+  return {x > 0 ? x : T(0), log1p_of_unit(e), negative ? smaller : larger, negative ? larger : smaller};
+}
+
+// One logit's share: of the loss, its derivative, and of the statistics.
+template <typename T>
+struct LogitTerms {
+  T loss, slope, probability, correct, violation;
+};
+
+// A logit of D's loss; `label` is what it is pulled to (cross entropy, least squares), `target` +1 for real and -1 for
+// fake, `threshold` what tells real from fake.
+template <Game kGame, typename T>
+FASTGAN_HOST_DEVICE LogitTerms<T> discriminator_terms(T logit, T label, T target, T threshold) {
+  const Softplus<T> soft = softplus(logit);
+  LogitTerms<T> terms;
+  if constexpr (kGame == Game::kCrossEntropy) {
+    terms.loss = (soft.positive - label * logit) + soft.rest;
+    terms.slope = (1 - label) * soft.slope - label * soft.complement;
+  } else if constexpr (kGame == Game::kLeastSquares) {
+    const T difference = logit - label;
+    terms.loss = T(0.5) * difference * difference;
+    terms.slope = difference;
+  } else if constexpr (kGame == Game::kHinge) {
+    const T missing = 1 - target * logit;
+    terms.loss = missing < 0 ? T(0) : missing;
+    terms.slope = missing > 0 ? -target : T(0);
+  } else {
+    terms.loss = -target * logit;
+    terms.slope = -target;
+  }
+  terms.probability = soft.slope;
+  terms.correct = target * (logit - threshold) > 0 ? T(1) : T(0);
+  terms.violation = target * logit < 1 ? T(1) : T(0);
+  return terms;
+}
+
+}  // namespace fastgan

@@ -1,0 +1,71 @@
+"""As in PyTorch-StudioGAN (`src/utils/losses.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastgan import losses
+from fastgan.compat._interpolate import interpolated
+
+
+def d_vanilla(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
+    """Mean softplus(-real) + mean softplus(fake); `DDP` is not used, there neither."""
+    return losses.d_nonsaturating_loss(d_logit_real, d_logit_fake)
+
+
+def g_vanilla(d_logit_fake: Tensor, DDP: bool) -> Tensor:
+    """Mean softplus(-fake)"""
+    return losses.g_nonsaturating_loss(d_logit_fake)
+
+
+def d_ls(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
+    """Mean of ((real - 1)^2 + fake^2) / 2"""
+    return losses.d_lsgan_loss(d_logit_real, d_logit_fake)
+
+
+def g_ls(d_logit_fake: Tensor, DDP: bool) -> Tensor:
+    """Mean (fake - 1)^2 / 2"""
+    return losses.g_lsgan_loss(d_logit_fake)
+
+
+def d_hinge(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
+    """Mean max(0, 1 - real) + mean max(0, 1 + fake)"""
+    return losses.d_hinge_loss(d_logit_real, d_logit_fake)
+
+
+def g_hinge(d_logit_fake: Tensor, DDP: bool) -> Tensor:
+    """-mean fake"""
+    return losses.g_adversarial_loss(d_logit_fake)
+
+
+def d_wasserstein(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
+    """Mean (fake - real)"""
+    return losses.d_wgan_loss(d_logit_real, d_logit_fake)
+
+
+def g_wasserstein(d_logit_fake: Tensor, DDP: bool) -> Tensor:
+    """-mean fake"""
+    return losses.g_adversarial_loss(d_logit_fake)
+
+
+def cal_r1_reg(adv_output: Tensor, images: Tensor, device: torch.device | str) -> Tensor:
+    """Half the mean squared norm of the gradient; `device` keeps its place among the arguments."""
+    return losses.r1_penalty(adv_output, images, scale=0.5)
+
+
+def cal_grad_penalty(
+    real_images: Tensor,
+    real_labels: Tensor,
+    fake_images: Tensor,
+    discriminator: Callable[..., dict[str, Any]],
+    device: torch.device | str,
+) -> Tensor:
+    """WGAN-GP; the discriminator is called as (images, labels, eval=False) and gives "adv_output"."""
+    x = interpolated(real_images.to(device), fake_images)
+    logits = discriminator(x, real_labels, eval=False)["adv_output"]
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return (gradient.flatten(1).norm(2, dim=1) - 1).square().mean()

@@ -1,0 +1,219 @@
+r"""Bias, leaky ReLU, gain and clamp in one sweep: what follows the convolutions of a discriminator.
+
+.. math::
+    y = \operatorname{clamp}(g \, \operatorname{lrelu}_a(x + b)), \qquad
+    \frac{\partial L}{\partial x} = f \, \frac{\partial L}{\partial y}, \quad
+    f = g \text{ or } g a \text{ or, where the clamp acted, } 0
+
+Which of the three f is takes two bits; a byte per element is saved, neither x nor y. Backward is linear in
+the incoming gradient, so its own derivative is the same multiplication by f (`tangent`), whose derivative
+is backward again: with three operators gradients of every order are exact and fused.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.ops._autograd import differentiable
+from fastgan.ops._checks import check_floating, check_same_device, is_finite
+from fastgan.reference import bias_leaky_relu as reference
+
+_dispatch.register(_dispatch.Kernels("bias_leaky_relu", cpu="native", gpu="triton"))
+
+
+def bias_leaky_relu(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    slope: float = 0.2,
+    gain: float = 1.0,
+    clamp: float | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """clamp(gain * leaky_relu(x + bias, slope), -clamp, clamp).
+
+    Args:
+        x: N C ..., at least two dimensions; float32, bfloat16, float16 or float64; any strides.
+        bias: (C,), floating point; None adds nothing.
+        slope: factor of negative values.
+        gain: factor of all values; sqrt(2) keeps the variance at slope 0.2 (StyleGAN).
+        clamp: bound of the result's magnitude, positive; None: unbounded.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+
+    Returns:
+        Like x, in its dtype and memory format; computed in float32 (float64 for float64). NaN stays NaN.
+
+    Gradients with respect to x and bias are exact to every order; one byte per element is saved for them.
+    At 0 the slope is that of negative values, as in torch; values beyond the clamp pass no gradient.
+
+    Raises:
+        TypeError, ValueError: no such tensors, a bias of another length, a slope or gain that is not finite,
+            a clamp that is not positive.
+
+    Sources: Maas, Hannun and Ng 2013 (leaky ReLU); Karras et al. 2019, 2020 (fused, with gain and clamp).
+    """
+    check_floating("x", x)
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(f"x must have shape (N, C, ...) and not be empty, got {tuple(x.shape)}")
+    if bias is not None:
+        check_floating("bias", bias)
+        if bias.shape != (x.shape[1],):
+            raise ValueError(f"bias must have shape ({x.shape[1]},), got {tuple(bias.shape)}")
+        check_same_device(x=x, bias=bias)
+    for name, number in (("slope", slope), ("gain", gain)):
+        if not is_finite(number):
+            raise ValueError(f"{name} must be finite, got {number}")
+    if clamp is not None and not clamp > 0:
+        raise ValueError(f"clamp must be positive, got {clamp}")
+
+    if _dispatch.choose("bias_leaky_relu", (x,), backend) == "reference":
+        return reference.bias_leaky_relu(x, bias, slope, gain, clamp)
+    differentiated = x.requires_grad or (bias is not None and bias.requires_grad)
+    limit = math.inf if clamp is None else float(clamp)
+    with_codes = torch.is_grad_enabled() and differentiated
+    return _bias_leaky_relu(_rows_in_order(x), bias, float(slope), float(gain), limit, with_codes)[0]
+
+
+def _rows_in_order(x: Tensor) -> Tensor:
+    """X itself if it is contiguous or channels last, which the kernels walk through; else a copy."""
+    return x if x.is_contiguous() or x.movedim(1, -1).is_contiguous() else x.contiguous()
+
+
+def row_length(x: Tensor) -> int:
+    """How many elements side by side share a channel: 1 for channels last and N C."""
+    return x.stride(1) if x.shape[1] > 1 else x.numel()
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define(
+    "bias_leaky_relu(Tensor x, Tensor? bias, float slope, float gain, float clamp, bool with_codes) "
+    "-> (Tensor y, Tensor codes)"
+)
+_library.define(
+    "bias_leaky_relu_backward(Tensor grad, Tensor codes, float slope, float gain, ScalarType? bias_dtype) "
+    "-> (Tensor grad_x, Tensor grad_bias)"
+)
+_library.define(
+    "bias_leaky_relu_tangent(Tensor tangent_x, Tensor? tangent_bias, Tensor codes, float slope, float gain) "
+    "-> Tensor"
+)
+
+
+@torch.library.impl(_library.LIBRARY, "bias_leaky_relu", "CUDA")
+def _bias_leaky_relu_triton(x, bias, slope, gain, clamp, with_codes):
+    from fastgan.kernels import bias_leaky_relu as kernel
+
+    return kernel.bias_leaky_relu(x, bias, slope, gain, clamp, with_codes, row_length(x))
+
+
+@torch.library.impl(_library.LIBRARY, "bias_leaky_relu_backward", "CUDA")
+def _bias_leaky_relu_backward_triton(grad, codes, slope, gain, bias_dtype):
+    from fastgan.kernels import bias_leaky_relu as kernel
+
+    return kernel.bias_leaky_relu_backward(grad, codes, slope, gain, bias_dtype, row_length(grad))
+
+
+@torch.library.impl(_library.LIBRARY, "bias_leaky_relu_tangent", "CUDA")
+def _bias_leaky_relu_tangent_triton(tangent_x, tangent_bias, codes, slope, gain):
+    from fastgan.kernels import bias_leaky_relu as kernel
+
+    length = row_length(tangent_x)
+    return kernel.bias_leaky_relu_tangent(tangent_x, tangent_bias, codes, slope, gain, length)
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::bias_leaky_relu", lib=_library.LIBRARY)
+def _bias_leaky_relu_fake(x, bias, slope, gain, clamp, with_codes):
+    codes = torch.empty_like(x, dtype=torch.uint8) if with_codes else x.new_empty(0, dtype=torch.uint8)
+    return torch.empty_like(x), codes
+
+
+@torch.library.register_fake("fastgan::bias_leaky_relu_backward", lib=_library.LIBRARY)
+def _bias_leaky_relu_backward_fake(grad, codes, slope, gain, bias_dtype):
+    channels = 0 if bias_dtype is None else grad.shape[1]
+    return torch.empty_like(grad), grad.new_empty(channels, dtype=bias_dtype or torch.float32)
+
+
+@torch.library.register_fake("fastgan::bias_leaky_relu_tangent", lib=_library.LIBRARY)
+def _bias_leaky_relu_tangent_fake(tangent_x, tangent_bias, codes, slope, gain):
+    return torch.empty_like(tangent_x)
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+def _like(tensor: Tensor, codes: Tensor) -> Tensor:
+    """The tensor in the memory order of the codes."""
+    if tensor.stride() == codes.stride():
+        return tensor
+    return tensor.contiguous() if codes.is_contiguous() else tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _save_for_bias_leaky_relu(ctx, inputs, output):
+    _, bias, slope, gain, _, with_codes = inputs
+    _, codes = output
+    if not with_codes:
+        raise RuntimeError("bias_leaky_relu needs with_codes where a gradient may be asked for")
+    ctx.mark_non_differentiable(codes)
+    ctx.save_for_backward(codes)
+    ctx.slope, ctx.gain = slope, gain
+    ctx.bias_dtype = None if bias is None else bias.dtype
+
+
+def _bias_leaky_relu_gradients(ctx, grad, _grad_codes):
+    (codes,) = ctx.saved_tensors
+    wanted = ctx.bias_dtype if ctx.needs_input_grad[1] else None
+    of_x, of_bias = _bias_leaky_relu_backward(_like(grad, codes), codes, ctx.slope, ctx.gain, wanted)
+    return of_x, of_bias if wanted else None, None, None, None, None
+
+
+_bias_leaky_relu = differentiable("bias_leaky_relu", _save_for_bias_leaky_relu, _bias_leaky_relu_gradients)
+
+
+# --- second order: backward's derivative is the tangent, and the tangent's is backward --------------------
+
+
+def _save_for_backward(ctx, inputs, output):
+    grad, codes, slope, gain, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(codes)
+    ctx.slope, ctx.gain, ctx.dtype = slope, gain, grad.dtype
+
+
+def _backward_gradients(ctx, tangent_x, tangent_bias):
+    (codes,) = ctx.saved_tensors
+    if tangent_x is None and tangent_bias is None:
+        return None, None, None, None, None
+    if tangent_x is None:
+        tangent_x = torch.zeros_like(codes, dtype=ctx.dtype)
+    along = _bias_leaky_relu_tangent(_like(tangent_x, codes), tangent_bias, codes, ctx.slope, ctx.gain)
+    return along, None, None, None, None
+
+
+_bias_leaky_relu_backward = differentiable(
+    "bias_leaky_relu_backward", _save_for_backward, _backward_gradients
+)
+
+
+def _save_for_tangent(ctx, inputs, output):
+    _, tangent_bias, codes, slope, gain = inputs
+    ctx.save_for_backward(codes)
+    ctx.slope, ctx.gain = slope, gain
+    ctx.bias_dtype = None if tangent_bias is None else tangent_bias.dtype
+
+
+def _tangent_gradients(ctx, grad):
+    (codes,) = ctx.saved_tensors
+    wanted = ctx.bias_dtype if ctx.needs_input_grad[1] else None
+    of_x, of_bias = _bias_leaky_relu_backward(_like(grad, codes), codes, ctx.slope, ctx.gain, wanted)
+    return of_x, of_bias if wanted else None, None, None, None
+
+
+_bias_leaky_relu_tangent = differentiable("bias_leaky_relu_tangent", _save_for_tangent, _tangent_gradients)

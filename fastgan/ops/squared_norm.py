@@ -1,0 +1,116 @@
+r"""The squared L2 norm of every sample of a batch: what a gradient penalty does with a gradient.
+
+.. math::
+    s_n = \sum_i x_{n,i}^2, \qquad \frac{\partial L}{\partial x_{n,i}} = 2\, g_n\, x_{n,i}
+
+One sweep each way, in float32 or better; the input itself is all that is saved.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.ops._autograd import differentiable
+from fastgan.ops._checks import check_floating, dense
+from fastgan.reference import squared_norm as reference
+
+_dispatch.register(_dispatch.Kernels("squared_norm", cpu="native", gpu="triton"))
+
+
+def squared_norm(x: Tensor, *, backend: str | None = None) -> Tensor:
+    """The sum of squares of each sample.
+
+    Args:
+        x: N ..., at least one dimension; float32, bfloat16, float16 or float64; any strides.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+
+    Returns:
+        (N,), float32, or float64 for float64. Gradients of every order are exact.
+
+    Raises:
+        TypeError, ValueError: x is no floating-point tensor, 0-d or empty.
+    """
+    check_floating("x", x)
+    if x.dim() == 0 or x.numel() == 0:
+        raise ValueError(f"x must hold samples, shape (N, ...), got {tuple(x.shape)}")
+    if _dispatch.choose("squared_norm", (x,), backend) == "reference":
+        return reference.squared_norm(x)
+    return _squared_norm(_samples_in_order(x))
+
+
+def _samples_in_order(x: Tensor) -> Tensor:
+    """X itself if its samples lie one after the other, each without gaps (in whatever order inside)."""
+    x = dense(x)
+    return x if x.shape[0] == 1 or x.stride(0) * x.shape[0] == x.numel() else x.contiguous()
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define("squared_norm(Tensor x) -> Tensor")
+_library.define("squared_norm_backward(Tensor x, Tensor grad) -> Tensor")
+
+
+@torch.library.impl(_library.LIBRARY, "squared_norm", "CUDA")
+def _squared_norm_triton(x):
+    from fastgan.kernels import squared_norm as kernel
+
+    return kernel.squared_norm(x)
+
+
+@torch.library.impl(_library.LIBRARY, "squared_norm_backward", "CUDA")
+def _squared_norm_backward_triton(x, grad):
+    from fastgan.kernels import squared_norm as kernel
+
+    return kernel.squared_norm_backward(x, grad)
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::squared_norm", lib=_library.LIBRARY)
+def _squared_norm_fake(x):
+    return x.new_empty(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+@torch.library.register_fake("fastgan::squared_norm_backward", lib=_library.LIBRARY)
+def _squared_norm_backward_fake(x, grad):
+    return torch.empty_like(x)
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+def _save_for_squared_norm(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _squared_norm_gradient(ctx, grad):
+    (x,) = ctx.saved_tensors
+    return _squared_norm_backward(x, grad.contiguous())
+
+
+_squared_norm = differentiable("squared_norm", _save_for_squared_norm, _squared_norm_gradient)
+
+
+# --- second order: backward is bilinear in x and the incoming gradient -----------------------------------
+
+
+def _save_for_squared_norm_backward(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _squared_norm_backward_gradients(ctx, tangent):
+    x, grad = ctx.saved_tensors
+    of_x = of_grad = None
+    if ctx.needs_input_grad[0]:
+        of_x = _squared_norm_backward(_samples_in_order(tangent), grad)
+    if ctx.needs_input_grad[1]:
+        of_grad = 2 * (x.to(grad.dtype) * tangent.to(grad.dtype)).flatten(1).sum(dim=1)
+    return of_x, of_grad
+
+
+_squared_norm_backward = differentiable(
+    "squared_norm_backward", _save_for_squared_norm_backward, _squared_norm_backward_gradients
+)

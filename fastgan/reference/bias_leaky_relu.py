@@ -1,0 +1,21 @@
+"""Bias, leaky ReLU, gain and clamp, in plain PyTorch. See `fastgan.ops.bias_leaky_relu`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastgan.reference.clamp import clamp as clamped
+
+
+def bias_leaky_relu(x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float | None) -> Tensor:
+    """clamp(gain leaky_relu(x + bias)), N C ...; computed in float32 or better, returned in x's dtype."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    y = x.to(wide)
+    if bias is not None:
+        y = y + bias.to(wide).reshape(-1, *(1,) * (x.dim() - 2))
+    y = gain * F.leaky_relu(y, slope)
+    if clamp is not None:
+        y = clamped(y, -clamp, clamp)
+    return y.to(x.dtype)

@@ -1,0 +1,224 @@
+"""Triton kernels of `fastgan.ops.bias_leaky_relu`, which tells what is computed. One launch forward.
+
+Tensors are walked through in memory order; an element's channel follows from its number, the length of a
+channel's row and the number of channels. Backward with a bias gradient has a kernel for rows (contiguous
+tensors) and one for columns (channels last), each of which also leaves partial sums to be added in a fixed
+order: no atomics, the same input gives the same bits.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from fastgan.kernels._indexing import index_type
+from torch import Tensor
+
+# Chosen by arithmetic, not yet by measurement: 4 warps give each thread 8 elements, two 16-byte accesses in
+# float32.
+BLOCK = 1024
+WARPS = 4
+# Of a tile in channels last: 32 neighbouring channels are whole 128-byte lines in float32.
+TILE_ROWS, TILE_CHANNELS = 32, 32
+
+
+@triton.jit
+def factor_of(codes, slope, gain):
+    return tl.where((codes & 2) != 0, 0.0, tl.where((codes & 1) != 0, gain, gain * slope))
+
+
+@triton.jit
+def activate(
+    x,
+    bias,  # [channels]; not touched unless HAS_BIAS
+    y,
+    codes,  # uint8; not touched unless HAS_CODES
+    slope,
+    gain,
+    clamp,
+    length,
+    channels,
+    count,
+    HAS_BIAS: tl.constexpr,
+    HAS_CODES: tl.constexpr,
+    INDEX: tl.constexpr,  # tl.int32 while the count allows: 64-bit division is slow
+    BLOCK: tl.constexpr,
+):
+    index = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    value = tl.load(x + index, inside, 0.0).to(tl.float32)
+    if HAS_BIAS:
+        value += tl.load(bias + (index // length) % channels, inside, 0.0).to(tl.float32)
+    scaled = gain * tl.where(value > 0.0, value, slope * value)
+    bounded = tl.where(scaled < -clamp, -clamp, tl.where(scaled > clamp, clamp, scaled))
+    tl.store(y + index, bounded.to(y.dtype.element_ty), inside)
+    if HAS_CODES:
+        clamped = (scaled < -clamp) | (scaled > clamp)
+        code = tl.where(clamped, 2, 0) + tl.where(value > 0.0, 1, 0)
+        tl.store(codes + index, code.to(tl.uint8), inside)
+
+
+@triton.jit
+def multiply(
+    source,
+    bias,  # [channels]; not touched unless HAS_BIAS
+    codes,
+    target,
+    slope,
+    gain,
+    length,
+    channels,
+    count,
+    HAS_BIAS: tl.constexpr,
+    INDEX: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    index = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    value = tl.load(source + index, inside, 0.0).to(tl.float32)
+    if HAS_BIAS:
+        value += tl.load(bias + (index // length) % channels, inside, 0.0).to(tl.float32)
+    value *= factor_of(tl.load(codes + index, inside, 0), slope, gain)
+    tl.store(target + index, value.to(target.dtype.element_ty), inside)
+
+
+@triton.jit
+def multiply_rows(
+    source,  # [rows, length], a row is one channel of one sample
+    codes,
+    target,
+    sums,  # [rows] float32
+    slope,
+    gain,
+    length,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    source += row * length
+    codes += row * length
+    target += row * length
+    total = tl.zeros([BLOCK], tl.float32)
+    for begin in range(0, length, BLOCK):
+        index = begin + tl.arange(0, BLOCK)
+        inside = index < length
+        value = tl.load(source + index, inside, 0.0).to(tl.float32)
+        value *= factor_of(tl.load(codes + index, inside, 0), slope, gain)
+        tl.store(target + index, value.to(target.dtype.element_ty), inside)
+        total += value
+    tl.store(sums + row, tl.sum(total))
+
+
+@triton.jit
+def multiply_columns(
+    source,  # [rows, channels]
+    codes,
+    target,
+    sums,  # [programs along the rows, channels] float32
+    slope,
+    gain,
+    rows,
+    channels,
+    tiles_across,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    across = tl.program_id(0) % tiles_across
+    down = tl.program_id(0) // tiles_across
+    channel = across * CHANNELS + tl.arange(0, CHANNELS)
+    row = down.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    index = row[:, None] * channels + channel[None, :]
+    inside = (row < rows)[:, None] & (channel < channels)[None, :]
+    value = tl.load(source + index, inside, 0.0).to(tl.float32)
+    value *= factor_of(tl.load(codes + index, inside, 0), slope, gain)
+    tl.store(target + index, value.to(target.dtype.element_ty), inside)
+    tl.store(sums + down.to(tl.int64) * channels + channel, tl.sum(value, axis=0), channel < channels)
+
+
+def bias_leaky_relu(
+    x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float, with_codes: bool, length: int
+) -> tuple[Tensor, Tensor]:
+    """(y like x, codes like x or empty), on x's device and current stream; `length` as `row_length`."""
+    y = torch.empty_like(x)
+    codes = torch.empty_like(x, dtype=torch.uint8) if with_codes else x.new_empty(0, dtype=torch.uint8)
+    count = x.numel()
+    with torch.cuda.device_of(x):
+        activate[(triton.cdiv(count, BLOCK),)](
+            x,
+            x if bias is None else bias.contiguous(),
+            y,
+            codes,
+            slope,
+            gain,
+            clamp,
+            length,
+            x.shape[1],
+            count,
+            HAS_BIAS=bias is not None,
+            HAS_CODES=with_codes,
+            INDEX=index_type(count, BLOCK),
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
+    return y, codes
+
+
+def bias_leaky_relu_backward(
+    grad: Tensor, codes: Tensor, slope: float, gain: float, bias_dtype: torch.dtype | None, length: int
+) -> tuple[Tensor, Tensor]:
+    """(gradient of x, gradient of the bias or empty)."""
+    if bias_dtype is None:
+        result = bias_leaky_relu_tangent(grad, None, codes, slope, gain, length)
+        return result, grad.new_empty(0, dtype=torch.float32)
+    result = torch.empty_like(grad)
+    channels = grad.shape[1]
+    outer = grad.numel() // (channels * length)
+    with torch.cuda.device_of(grad):
+        if length > 1:
+            sums = grad.new_empty((outer, channels), dtype=torch.float32)
+            block = min(BLOCK, triton.next_power_of_2(length))
+            multiply_rows[(outer * channels,)](
+                grad, codes, result, sums, slope, gain, length, BLOCK=block, num_warps=WARPS
+            )
+        else:
+            down, across = triton.cdiv(outer, TILE_ROWS), triton.cdiv(channels, TILE_CHANNELS)
+            sums = grad.new_empty((down, channels), dtype=torch.float32)
+            multiply_columns[(down * across,)](
+                grad,
+                codes,
+                result,
+                sums,
+                slope,
+                gain,
+                outer,
+                channels,
+                across,
+                ROWS=TILE_ROWS,
+                CHANNELS=TILE_CHANNELS,
+                num_warps=WARPS,
+            )
+    return result, sums.sum(dim=0).to(bias_dtype)
+
+
+def bias_leaky_relu_tangent(
+    tangent_x: Tensor, tangent_bias: Tensor | None, codes: Tensor, slope: float, gain: float, length: int
+) -> Tensor:
+    """(tangent_x + tangent_bias) times what the codes say, like tangent_x."""
+    result = torch.empty_like(tangent_x)
+    count = tangent_x.numel()
+    with torch.cuda.device_of(tangent_x):
+        multiply[(triton.cdiv(count, BLOCK),)](
+            tangent_x,
+            tangent_x if tangent_bias is None else tangent_bias.contiguous(),
+            codes,
+            result,
+            slope,
+            gain,
+            length,
+            tangent_x.shape[1],
+            count,
+            HAS_BIAS=tangent_bias is not None,
+            INDEX=index_type(count, BLOCK),
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
+    return result

@@ -1,0 +1,81 @@
+"""The Triton kernels of squared_norm, bias_leaky_relu and adversarial, in the interpreter."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fastgan.ops.adversarial import GAMES, discriminator_loss, generator_loss
+from fastgan.ops.bias_leaky_relu import row_length
+from fastgan.reference.bias_leaky_relu import bias_leaky_relu as leaky_reference
+from tests.kernels.interpreted import interpreted
+from tests.ops.layouts import exact, image, relative_error
+
+pytestmark = interpreted
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 17, 33), (2, 90, 70)])
+def test_squared_norm(size, layout):
+    from fastgan.kernels import squared_norm as kernel
+
+    x, grad = image(size, layout=layout).detach(), torch.rand(size[0])
+    expected = x.double().square().flatten(1).sum(dim=1)
+    assert relative_error(kernel.squared_norm(x), expected) <= 1e-6
+    assert_close(kernel.squared_norm_backward(x, grad), 2 * grad[:, None, None, None] * x)
+
+
+@pytest.mark.parametrize("clamp", [math.inf, 0.3])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 17, 33), (2, 40, 61)])
+def test_bias_leaky_relu(size, layout, clamp):
+    from fastgan.kernels import bias_leaky_relu as kernel
+
+    x = (image(size, layout=layout, channels=5) - 0.5).detach()
+    bias = torch.rand(5) - 0.5
+    length = row_length(x)
+    y, codes = kernel.bias_leaky_relu(x, bias, 0.2, 1.4, clamp, True, length)
+    wide, wide_bias = exact(x), exact(bias)
+    expected = leaky_reference(wide, wide_bias, 0.2, 1.4, None if clamp == math.inf else clamp)
+    assert relative_error(y, expected) <= 1e-6
+    assert y.stride() == codes.stride() == x.stride()
+    grad = torch.rand_like(x)
+    of_x, of_bias = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, torch.float32, length)
+    wanted = torch.autograd.grad(expected, (wide, wide_bias), grad.double())
+    assert relative_error(of_x, wanted[0]) <= 1e-6 and relative_error(of_bias, wanted[1]) <= 1e-6
+    alone, nothing = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, None, length)
+    assert torch.equal(alone, of_x) and nothing.numel() == 0
+    along = kernel.bias_leaky_relu_tangent(grad, bias, codes, 0.2, 1.4, length)
+    factors = torch.tensor([0.28, 1.4, 0.0, 0.0])[codes.long()]
+    assert_close(along, factors * (grad + bias[:, None, None]))
+    assert torch.equal(kernel.bias_leaky_relu(x, bias, 0.2, 1.4, clamp, False, length)[0], y)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("game", range(len(GAMES)))
+def test_adversarial(game, sign):
+    from fastgan.kernels import adversarial as kernel
+
+    real, fake = 5 * torch.randn(1500), 5 * torch.randn(1500)
+    wide = exact(real), exact(fake)
+    options = {"sign": sign, "real_label": 0.9, "backend": "reference"}
+    expected, statistics = discriminator_loss(*wide, GAMES[game], fake_label=0.1, **options)
+    loss, found, *slopes = kernel.adversarial(real, fake, game, False, sign, 0.9, 0.1, True)
+    assert_close(loss.double(), expected, rtol=2e-6, atol=1e-6)
+    assert_close(found.double(), statistics, rtol=2e-6, atol=1e-6)
+    for one, other in zip(slopes, torch.autograd.grad(expected, wide), strict=True):
+        assert relative_error(one, other) <= 2e-6
+
+    relativistic = GAMES[game] == "relativistic"
+    expected = generator_loss(wide[1], wide[0], GAMES[game], **options)
+    arguments = (real if relativistic else None, fake, game, True, sign, 0.9, 0.0)
+    loss, found, of_real, of_fake = kernel.adversarial(*arguments, True)
+    assert found.numel() == 0
+    assert_close(loss.double(), expected, rtol=2e-6, atol=1e-6)
+    wanted = torch.autograd.grad(expected, wide, allow_unused=True)
+    assert relative_error(of_fake, wanted[1]) <= 2e-6
+    assert relative_error(of_real, wanted[0]) <= 2e-6 if relativistic else of_real.numel() == 0
+    assert all(slopes.numel() == 0 for slopes in kernel.adversarial(*arguments, False)[2:])
