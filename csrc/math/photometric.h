@@ -89,12 +89,29 @@ FASTGAN_HOST_DEVICE Pixel<T> normal_pixel(uint32_t word0, uint32_t word1, uint32
 
 // --- the distortion and its transpose ----------------------------------------------------------------
 
-// Clamps to [0, 1] and clears the bit where the value lay outside. NaN stays NaN, and counts as outside.
+// Clamps to [0, 1]; NaN stays NaN. Compilers make chains of masks from nested comparisons; the bits of numbers in
+// [0, 1] are ordered as integers, and those of negative numbers are negative.
+FASTGAN_HOST_DEVICE float bound_unit(float value) {
+  constexpr int32_t kOne = 0x3F800000;
+  int32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  bits = bits < kOne ? bits : kOne;
+  bits = bits > 0 ? bits : 0;
+  float bounded;
+  std::memcpy(&bounded, &bits, sizeof(bounded));
+  return value == value ? bounded : value;
+}
+
+FASTGAN_HOST_DEVICE double bound_unit(double value) {
+  const double raised = value < 0 ? 0.0 : value;
+  return raised > 1 ? 1.0 : raised;
+}
+
+// The same, and clears the bit where the value lay outside; NaN counts as outside.
 template <typename T>
 FASTGAN_HOST_DEVICE T clamp_unit(T value, int32_t& within) {
-  const T raised = value < 0 ? T(0) : value;
-  const T bounded = raised > 1 ? T(1) : raised;
-  within = bounded == value ? within : 0;  // one comparison instead of two more
+  const T bounded = bound_unit(value);
+  within = bounded == value ? within : 0;
   return bounded;
 }
 
