@@ -163,7 +163,9 @@ class StegaStamp(Recipe):
                 terms["lpips_loss"] = self.lpips(image, encoded)
             if not config.no_gan:
                 with frozen(self.discriminator):
-                    terms["G_loss"] = self.adversarial.generator(self.discriminator(fake)[0])
+                    paired = config.adversarial == "relativistic"
+                    real_logits = self.discriminator(real)[0] if paired else None
+                    terms["G_loss"] = self.adversarial.generator(self.discriminator(fake)[0], real_logits)
         weights = self.weights(step, secret_only)
         trained = [weights[name] * term for name, term in terms.items() if term.requires_grad]
 

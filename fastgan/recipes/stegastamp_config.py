@@ -82,7 +82,7 @@ class StegaStampConfig(TrainingConfig):
     no_gan: bool = False
     """Train without a discriminator."""
     adversarial: str = "wgan"
-    """wgan (original), wgan-gp, hinge, nonsaturating or lsgan."""
+    """wgan (original), wgan-gp, hinge, nonsaturating, bce, lsgan or relativistic."""
     critic_sign: int = -1
     """-1: D is high for fakes (original: D minimizes D(real) - D(fake)); +1: high for real ones."""
     n_critic: int = 1

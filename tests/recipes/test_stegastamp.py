@@ -90,7 +90,9 @@ def test_borders_other_than_no_edge_fill_what_the_warp_opens(small):
     assert len({round(value, 3) for value in corner_sums.values()}) == 5
 
 
-@pytest.mark.parametrize("adversarial", ["wgan", "wgan-gp", "hinge", "nonsaturating", "lsgan"])
+@pytest.mark.parametrize(
+    "adversarial", ["wgan", "wgan-gp", "hinge", "nonsaturating", "lsgan", "relativistic"]
+)
 @pytest.mark.parametrize("d_optimizer", ["rmsprop", "adam"])
 def test_each_step_moves_its_own_networks_and_no_other(small, adversarial, d_optimizer):
     if (adversarial, d_optimizer) == ("wgan", "adam"):
@@ -339,7 +341,7 @@ def test_paper_preset_is_the_original_base_sh():
         ({"lr_warmup_steps": -1}, "lr_warmup_steps must be at least 0, got -1"),
         ({"lr_decay_steps": 5}, r"lr_decay_steps must lie in \[0, num_steps = 4\], got 5"),
         ({"borders": "grey"}, "borders must be one of no_edge, black, .*, got 'grey'"),
-        ({"adversarial": "bce"}, "adversarial must be one of wgan, .*, got 'bce'"),
+        ({"adversarial": "ralsgan"}, "adversarial must be one of bce, .*, got 'ralsgan'"),
         ({"critic_sign": 0}, "critic_sign must be one of 1, -1, got 0"),
         ({"jpeg_quality": 0.0}, r"jpeg_quality must lie in \[1, 100\], got 0.0"),
         ({"d_optimizer": "adam"}, "adversarial=wgan clips weights in rmsprop"),
