@@ -6,6 +6,7 @@
 
 #include <array>
 #include <optional>
+#include <vector>
 
 #include "cpu/pixels.h"
 
@@ -35,6 +36,14 @@ inline ImageView image_view(const Tensor& image) {
     view.strides[i] = image.stride(i);
   }
   return view;
+}
+
+// The numbers of a small contiguous tensor of any floating-point dtype.
+inline std::vector<double> numbers_in(const Tensor& tensor) {
+  std::vector<double> buffer(tensor.numel());
+  const double* values = load(tensor.data_ptr(), dtype_of(tensor.scalar_type()), 1, tensor.numel(), buffer.data());
+  if (values != buffer.data()) buffer.assign(values, values + tensor.numel());
+  return buffer;
 }
 
 // aten::empty_like with a dtype, which torch::stable::empty_like cannot say; keeps the strides of a dense tensor.

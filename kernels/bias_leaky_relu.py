@@ -28,6 +28,15 @@ def factor_of(codes, slope, gain):
 
 
 @triton.jit
+def biased(source, bias, index, inside, length, channels, HAS_BIAS: tl.constexpr):
+    """Elements of the source, plus their channels' bias."""
+    value = tl.load(source + index, inside, 0.0).to(tl.float32)
+    if HAS_BIAS:
+        value += tl.load(bias + (index // length) % channels, inside, 0.0).to(tl.float32)
+    return value
+
+
+@triton.jit
 def activate(
     x,
     bias,  # [channels]; not touched unless HAS_BIAS
@@ -46,9 +55,7 @@ def activate(
 ):
     index = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
     inside = index < count
-    value = tl.load(x + index, inside, 0.0).to(tl.float32)
-    if HAS_BIAS:
-        value += tl.load(bias + (index // length) % channels, inside, 0.0).to(tl.float32)
+    value = biased(x, bias, index, inside, length, channels, HAS_BIAS)
     scaled = gain * tl.where(value > 0.0, value, slope * value)
     bounded = tl.where(scaled < -clamp, -clamp, tl.where(scaled > clamp, clamp, scaled))
     tl.store(y + index, bounded.to(y.dtype.element_ty), inside)
@@ -75,9 +82,7 @@ def multiply(
 ):
     index = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
     inside = index < count
-    value = tl.load(source + index, inside, 0.0).to(tl.float32)
-    if HAS_BIAS:
-        value += tl.load(bias + (index // length) % channels, inside, 0.0).to(tl.float32)
+    value = biased(source, bias, index, inside, length, channels, HAS_BIAS)
     value *= factor_of(tl.load(codes + index, inside, 0), slope, gain)
     tl.store(target + index, value.to(target.dtype.element_ty), inside)
 

@@ -111,13 +111,18 @@ BiasLeakyReluSweep::BiasLeakyReluSweep(ChannelLayout layout, Dtype dtype, LeakyR
   blocks_ = (runs_ + runs_per_block_ - 1) / runs_per_block_;
 }
 
-template <typename Body>
-void BiasLeakyReluSweep::for_each_run(int64_t block, const Body& body) const {
-  const int64_t last = std::min((block + 1) * runs_per_block_, runs_);
+template <typename T, typename Body>
+void BiasLeakyReluSweep::for_each_run(int64_t block, const void* source, void* target, const Body& body) const {
+  alignas(64) T input[kRun], output[kRun];
+  const int64_t size = size_of(dtype_), last = std::min((block + 1) * runs_per_block_, runs_);
   for (int64_t number = block * runs_per_block_; number < last; ++number) {
     const int64_t row = number / runs_per_row_, begin = number % runs_per_row_ * kRun;
     const int64_t channel = channels_last_ ? begin : row % layout_.channels;
-    body(Run{number, row * row_length_ + begin, std::min(kRun, row_length_ - begin), channel});
+    const Run run = {number, row * row_length_ + begin, std::min(kRun, row_length_ - begin), channel};
+    void* place = static_cast<char*>(target) + run.offset * size;
+    T* results = target_of(place, dtype_, 1, output);
+    body(run, load(static_cast<const char*>(source) + run.offset * size, dtype_, 1, run.count, input), results);
+    store(results, place, dtype_, 1, run.count);
   }
 }
 
@@ -133,18 +138,11 @@ void BiasLeakyReluSweep::activate(
 template <typename T>
 void BiasLeakyReluSweep::activate_typed(
     int64_t block, const void* source, const T* bias, void* target, uint8_t* codes) const {
-  alignas(64) T input[kRun], output[kRun];
   alignas(64) uint8_t nowhere[kRun];
   const Constants<T> constants = constants_of<T>(options_);
-  const int64_t size = size_of(dtype_);
-  for_each_run(block, [&](const Run& run) {
-    void* place = static_cast<char*>(target) + run.offset * size;
-    const T* values = load(static_cast<const char*>(source) + run.offset * size, dtype_, 1, run.count, input);
-    T* results = target_of(place, dtype_, 1, output);
-    activate_run(
-        values, bias_of(bias, run.channel, channels_last_), constants, run.count, results,
-        codes ? codes + run.offset : nowhere);
-    store(results, place, dtype_, 1, run.count);
+  for_each_run<T>(block, source, target, [&](const Run& run, const T* values, T* results) {
+    uint8_t* run_codes = codes ? codes + run.offset : nowhere;
+    activate_run(values, bias_of(bias, run.channel, channels_last_), constants, run.count, results, run_codes);
   });
 }
 
@@ -160,19 +158,13 @@ void BiasLeakyReluSweep::multiply(
 template <typename T>
 void BiasLeakyReluSweep::multiply_typed(
     int64_t block, const void* source, const T* bias, const uint8_t* codes, void* target, double* sums) const {
-  alignas(64) T input[kRun], output[kRun];
   const Constants<T> constants = constants_of<T>(options_);
-  const int64_t size = size_of(dtype_);
-  for_each_run(block, [&](const Run& run) {
-    void* place = static_cast<char*>(target) + run.offset * size;
-    const T* values = load(static_cast<const char*>(source) + run.offset * size, dtype_, 1, run.count, input);
-    T* results = target_of(place, dtype_, 1, output);
-    multiply_run(values, bias_of(bias, run.channel, channels_last_), constants, run.count, codes + run.offset, results);
-    store(results, place, dtype_, 1, run.count);
-    if (!sums) return;
-    if (channels_last_) {
+  for_each_run<T>(block, source, target, [&](const Run& run, const T* values, T* results) {
+    const RunBias<T> run_bias = bias_of(bias, run.channel, channels_last_);
+    multiply_run(values, run_bias, constants, run.count, codes + run.offset, results);
+    if (sums && channels_last_) {
       add_run(results, run.count, sums + block * layout_.channels + run.channel);
-    } else {
+    } else if (sums) {
       sums[run.number] = sum_run(results, run.count);
     }
   });

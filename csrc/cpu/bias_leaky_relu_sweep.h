@@ -40,8 +40,9 @@ class BiasLeakyReluSweep {
   struct Run {
     int64_t number, offset, count, channel;
   };
-  template <typename Body>
-  void for_each_run(int64_t block, const Body& body) const;
+  // Calls body(run, source's values, where the results go) for each run of the block.
+  template <typename T, typename Body>
+  void for_each_run(int64_t block, const void* source, void* target, const Body& body) const;
 
   template <typename T>
   void activate_typed(int64_t block, const void* source, const T* bias, void* target, uint8_t* codes) const;

@@ -7,10 +7,7 @@ namespace fastgan {
 
 Tensor blur_cpu(const Tensor& image, const Tensor& kernels) {
   Tensor blurred = new_image(image, image.scalar_type());
-  std::vector<double> weights(kernels.numel());
-  const double* values = load(kernels.data_ptr(), dtype_of(kernels.scalar_type()), 1, kernels.numel(), weights.data());
-  if (values != weights.data()) weights.assign(values, values + kernels.numel());
-  const BlurSweep sweep(image_view(image), image_view(blurred), weights, kernels.size(1));
+  const BlurSweep sweep(image_view(image), image_view(blurred), numbers_in(kernels), kernels.size(1));
   for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
   return blurred;
 }

@@ -20,15 +20,7 @@ uint64_t jpeg_seed(const std::optional<Tensor>& seed) {
 }
 
 // (N or 1, 2, 8, 8), contiguous.
-JpegTables jpeg_tables(const Tensor& tables) {
-  JpegTables result;
-  result.values.resize(tables.numel());
-  const void* data = tables.data_ptr();
-  const double* values = load(data, dtype_of(tables.scalar_type()), 1, tables.numel(), result.values.data());
-  if (values != result.values.data()) result.values.assign(values, values + tables.numel());
-  result.stride = tables.size(0) > 1 ? 128 : 0;
-  return result;
-}
+JpegTables jpeg_tables(const Tensor& tables) { return {numbers_in(tables), tables.size(0) > 1 ? 128 : 0}; }
 
 JpegMasks jpeg_masks(const Tensor& masks, const Tensor& chroma_masks) {
   JpegMasks result;

@@ -8,12 +8,12 @@ namespace {
 
 // (N, 6), contiguous: noise's strength, contrast, three offsets, desaturation.
 std::vector<Photometric<double>> photometric_parameters(const Tensor& parameters) {
-  const int64_t images = parameters.size(0);
-  std::vector<double> buffer(6 * images);
-  const Dtype dtype = dtype_of(parameters.scalar_type());
-  const double* p = load(parameters.data_ptr(), dtype, 1, 6 * images, buffer.data());
+  const std::vector<double> numbers = numbers_in(parameters);
   std::vector<Photometric<double>> result;
-  for (int64_t n = 0; n < images; ++n, p += 6) result.push_back({p[0], p[1], {p[2], p[3], p[4]}, p[5]});
+  for (size_t i = 0; i < numbers.size(); i += 6) {
+    const double* p = &numbers[i];
+    result.push_back({p[0], p[1], {p[2], p[3], p[4]}, p[5]});
+  }
   return result;
 }
 

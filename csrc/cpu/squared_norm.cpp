@@ -28,9 +28,8 @@ Tensor squared_norm_cpu(const Tensor& x) {
 
 Tensor squared_norm_backward_cpu(const Tensor& x, const Tensor& grad) {
   Tensor result = new_output(x, x.scalar_type());
-  std::vector<double> factors(grad.numel());
-  const double* values = load(grad.data_ptr(), dtype_of(grad.scalar_type()), 1, grad.numel(), factors.data());
-  for (int64_t n = 0; n < grad.numel(); ++n) factors[n] = 2 * values[n];
+  std::vector<double> factors = numbers_in(grad);
+  for (double& factor : factors) factor *= 2;
   const SquaredNormSweep sweep = sweep_of(x);
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.scale_block(block, factors, result.data_ptr()); });
   return result;

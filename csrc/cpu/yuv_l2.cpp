@@ -11,11 +11,6 @@ namespace {
 constexpr int64_t kGrainBlocks = 4;
 constexpr int64_t kGrainElements = 1 << 15;
 
-double number_in(const Tensor& scalar) {
-  double number;
-  return *load(scalar.data_ptr(), dtype_of(scalar.scalar_type()), 1, 1, &number);
-}
-
 Tensor new_empty(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
   return torch::stable::new_empty(like, sizes, dtype);
 }
@@ -41,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
   const double direction_scales[3] = {
       direction_factor * scale_y, direction_factor * scale_u, direction_factor * scale_v};
   YuvL2Sweep sweep(
-      image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(), number_in(edge_gain),
+      image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(), numbers_in(edge_gain)[0],
       direction_scales);
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
   double means[3];
@@ -55,12 +50,12 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
 
 Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, double factor, ScalarType dtype) {
   Tensor grad = new_output(direction, dtype);
-  scale_into(grad, direction, factor * number_in(grad_loss));
+  scale_into(grad, direction, factor * numbers_in(grad_loss)[0]);
   return grad;
 }
 
 void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, double factor) {
-  const double scale = factor * number_in(grad_loss);
+  const double scale = factor * numbers_in(grad_loss)[0];
   if (scale != 1) scale_into(direction, direction, scale);
 }
 

@@ -1,5 +1,6 @@
 """Drop-in losses and regularizers for GAN and image-to-image training."""
 
+from fastgan.losses._input_gradient import check_supports_penalty
 from fastgan.losses.adversarial import (
     AdversarialLoss,
     AdversarialStatistics,
@@ -19,12 +20,10 @@ from fastgan.losses.adversarial import (
 )
 from fastgan.losses.jpeg import DiffJPEG, RandomJPEG, diff_jpeg_coding, jpeg_codec_differentiable
 from fastgan.losses.labels import BinaryLoss, CategoryLoss, adv_loss, bce_secret_loss
+from fastgan.losses.lazy_r1 import R1, PenaltyTerm
 from fastgan.losses.lpips import LPIPS, lpips_weights_path
 from fastgan.losses.penalties import (
-    R1,
-    PenaltyTerm,
     approximate_r1,
-    check_supports_penalty,
     gradient_penalty,
     r1_penalty,
     r1_penalty_of,

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, overload
 
 from torch import Tensor
 
+from fastgan.ops._checks import check_one_of
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
 
 Kind = Literal["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
@@ -83,8 +84,7 @@ class AdversarialLoss:
         real_label: float = 1.0,
         fake_label: float = 0.0,
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        check_one_of("kind", kind, KINDS)
         if critic_sign not in (1, -1):
             raise ValueError(f"critic_sign must be +1 or -1, got {critic_sign!r}")
         if (real_label, fake_label) != (1.0, 0.0) and kind not in ("bce", "lsgan"):

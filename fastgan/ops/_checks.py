@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -28,6 +29,13 @@ def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> Non
         raise ValueError(f"{name} must have shape (N, {wanted}, H, W), got {tuple(image.shape)}")
     if image.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(image.shape)}")
+
+
+def check_one_of(name: str, value: object, known: Iterable[object]) -> None:
+    """Raises ValueError, which lists the choices, for a value that is not one of them."""
+    known = tuple(known)
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
 
 
 def is_finite(number: float) -> bool:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_floating, check_same_device
+from fastgan.ops._checks import check_floating, check_one_of, check_same_device
 from fastgan.reference import adversarial as reference
 from fastgan.reference.adversarial import GAMES
 
@@ -88,8 +88,7 @@ def generator_loss(
 
 
 def _check(real: Tensor, fake: Tensor, game: str) -> None:
-    if game not in GAMES:
-        raise ValueError(f"game must be one of {', '.join(GAMES)}, got {game!r}")
+    check_one_of("game", game, GAMES)
     for name, logits in (("real logits", real), ("fake logits", fake)):
         check_floating(name, logits)
         if logits.numel() == 0:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_same_device, may_look_at
+from fastgan.ops._checks import check_image, check_one_of, check_same_device, may_look_at
 from fastgan.reference import jpeg as reference
 
 _dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu="native"))
@@ -111,9 +111,10 @@ def jpeg_round_trip(
             the device: there a wrong quality or table makes its image NaN instead.
     """
     check_image("image", image)
-    horizontal, vertical = _one_of("subsampling", subsampling, SUBSAMPLINGS)
-    _one_of("rounding", rounding, KERNEL_ROUNDINGS)
-    _one_of("upsampling", upsampling, dict.fromkeys(UPSAMPLINGS))
+    check_one_of("subsampling", subsampling, SUBSAMPLINGS)
+    check_one_of("rounding", rounding, KERNEL_ROUNDINGS)
+    check_one_of("upsampling", upsampling, UPSAMPLINGS)
+    horizontal, vertical = SUBSAMPLINGS[subsampling]
     fancy = upsampling == "fancy"
     tables = _tables(image, quality, quantization_tables, rounding)
     seed = None
@@ -181,12 +182,6 @@ def _floor(x: Tensor) -> Tensor:
 def _smooth_floor(x: Tensor) -> Tensor:
     nearest = (x - 0.5).detach().round()
     return nearest + (x - 0.5 - nearest) ** 3
-
-
-def _one_of(name: str, value: str, known: dict):
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    return known[value]
 
 
 def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None, rounding: str) -> Tensor:

@@ -14,11 +14,18 @@ from collections.abc import Generator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.profiler import record_function
 
 from fastgan.augment import Distortions, place_encoded, random_perspective, warp_for_encoder
-from fastgan.losses import LPIPS, AdversarialLoss, gradient_penalty, r1_penalty, yuv_color_l2
+from fastgan.losses import (
+    LPIPS,
+    AdversarialLoss,
+    AdversarialStatistics,
+    bce_secret_loss,
+    gradient_penalty,
+    r1_penalty,
+    yuv_color_l2,
+)
 from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
 from fastgan.optim import RMSprop
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
@@ -148,7 +155,7 @@ class StegaStamp(Recipe):
         transformed = self.distortions(encoded, step, generator)
         with self.runtime.autocast():
             logits = self.decoder(transformed).float()
-        secret_loss = F.binary_cross_entropy_with_logits(logits, secret)
+        secret_loss = bce_secret_loss(logits, secret)
 
         edge_gain = config.l2_edge_gain * ramp(step, config.l2_edge_ramp, config.l2_edge_delay)
         yuv_scales = (config.y_scale, config.u_scale, config.v_scale)
@@ -209,10 +216,12 @@ class StegaStamp(Recipe):
         real = real.detach().requires_grad_(config.r1_weight > 0)
         fake = fake.detach()
         real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
-        loss = total = self.adversarial.discriminator(real_scores, fake_scores)
+        loss, said = self.adversarial.discriminator(real_scores, fake_scores, return_statistics=True)
+        total = loss
         if config.adversarial == "wgan-gp":
-            scores = lambda image: self.discriminator(image)[0]  # noqa: E731
-            penalty = gradient_penalty(scores, real.detach(), fake, generator=generator)
+            penalty = gradient_penalty(
+                self.discriminator, real, fake, generator=generator, output=lambda scored: scored[0]
+            )
             total = total + config.gp_weight * penalty
         if config.r1_weight > 0:
             total = total + config.r1_weight * r1_penalty(real_scores, real)
@@ -222,22 +231,20 @@ class StegaStamp(Recipe):
         parameters = list(self.discriminator.parameters())
         gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         optimizer.step()
-        return self._discriminator_terms(loss, real_scores, fake_scores, gradient_norm)
+        return self._discriminator_terms(loss, said, gradient_norm)
 
     def discriminator_scores(self, real: Tensor, fake: Tensor) -> Terms:
         """What D says while it is not trained."""
         with torch.no_grad():
             real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
-            loss = self.adversarial.discriminator(real_scores, fake_scores)
-        return self._discriminator_terms(loss, real_scores, fake_scores, torch.zeros_like(loss))
+            loss, said = self.adversarial.discriminator(real_scores, fake_scores, return_statistics=True)
+        return self._discriminator_terms(loss, said, torch.zeros_like(loss))
 
-    def _discriminator_terms(
-        self, loss: Tensor, real_scores: Tensor, fake_scores: Tensor, gradient_norm: Tensor
-    ) -> Terms:
-        real, fake = real_scores.detach().mean(), fake_scores.detach().mean()
+    def _discriminator_terms(self, loss: Tensor, said: AdversarialStatistics, gradient_norm: Tensor) -> Terms:
         weights = [parameter.detach() for parameter in self.discriminator.parameters()]
         return {
-            "D_loss": loss.detach(), "D_real": real, "D_fake": fake, "D_difference": real - fake,
+            "D_loss": loss.detach(),
+            "D_real": said.D_real, "D_fake": said.D_fake, "D_difference": said.D_real - said.D_fake,
             "D_gradient_norm": gradient_norm, "D_weight_norm": torch.nn.utils.get_total_norm(weights),
             "lr_d": self.optimizers["discriminator"].param_groups[0]["lr"],
         }  # fmt: skip

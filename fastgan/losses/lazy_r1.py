@@ -1,0 +1,82 @@
+"""R1 on some of the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.losses._input_gradient import check_supports_penalty
+from fastgan.losses.penalties import r1_penalty_of
+
+
+class PenaltyTerm(NamedTuple):
+    """What :class:`R1` returns for a step."""
+
+    loss: Tensor
+    """To be added to D's loss: weight * interval * penalty, or 0; 0-d."""
+    penalty: Tensor
+    """The penalty itself, detached, for logging, or 0; 0-d."""
+
+
+class R1:
+    """Lazy R1: on every `interval`-th step, `interval` times as strong.
+
+    .. code-block:: python
+
+        r1 = R1(discriminator, weight=5.0)
+        loss_term, penalty = r1(real, step)
+        (d_loss + loss_term).backward()
+
+    Args:
+        discriminator: samples (and further arguments) to logits.
+        weight: of the penalty without factor 1/2: gamma / 2 of the paper.
+        interval: steps between penalties (StyleGAN2: 16); 1: every step.
+        compile: compile the penalty and its gradients with `torch.compile(fullgraph=True)`.
+        output: picks the logits from what the discriminator returns, if that is not one tensor.
+
+    Raises:
+        ValueError: a negative weight, an interval below 1, or a wrapper under which penalties are wrong.
+
+    Source: Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020.
+    """
+
+    def __init__(
+        self,
+        discriminator: Callable[..., Any],
+        weight: float,
+        interval: int = 16,
+        *,
+        compile: bool = False,
+        output: Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        if weight < 0:
+            raise ValueError(f"weight must not be negative, got {weight}")
+        if interval < 1:
+            raise ValueError(f"interval must be at least 1, got {interval}")
+        check_supports_penalty(discriminator)
+        self.weight, self.interval = weight, interval
+        if compile and isinstance(discriminator, nn.parallel.DistributedDataParallel):
+            # DDP averages gradients however they came about; its forward cannot be compiled here.
+            discriminator = discriminator.module
+
+        def penalty(x: Tensor, *args: Any) -> Tensor:
+            return r1_penalty_of(discriminator, x, *args, output=output)
+
+        self._penalty = torch.compile(penalty, fullgraph=True) if compile else penalty
+
+    def __call__(self, x: Tensor, step: int, *args: Any) -> PenaltyTerm:
+        """The term of this step.
+
+        Args:
+            x: real samples, N ...
+            step: counted from 0; a Python number.
+            args: what else the discriminator takes.
+        """
+        if step % self.interval:
+            zero = torch.zeros((), device=x.device)
+            return PenaltyTerm(zero, zero)
+        penalty = self._penalty(x.detach(), *args)
+        return PenaltyTerm(self.weight * self.interval * penalty, penalty.detach())
