@@ -1,6 +1,7 @@
 #include "ops.h"
 
 #include "cpu/clones.h"
+#include "cpu/outputs.h"
 
 // Schemas stand in fastgan/ops/<name>.py beside the op's fake and its gradient formulas, so that a pure-Python install
 // and the Triton kernels have them too; here the CPU kernels are attached to them.
@@ -23,10 +24,14 @@ STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
   library.impl("bias_leaky_relu_tangent", TORCH_BOX(&fastgan::bias_leaky_relu_tangent_cpu));
 }
 
-STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) { library.def("cpu_capability() -> str"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) {
+  library.def("cpu_capability() -> str");
+  library.def("keep_freed_memory() -> bool");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(fastgan, CompositeExplicitAutograd, library) {
   library.impl("cpu_capability", TORCH_BOX(&fastgan::cpu_capability_name));
+  library.impl("keep_freed_memory", TORCH_BOX(&fastgan::keep_freed_memory));
 }
 
 namespace fastgan {

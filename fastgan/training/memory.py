@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
+import torch
 
-# From glibc's <malloc.h>.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+from fastgan.ops import _library
 
 
 def keep_freed_memory() -> bool:
@@ -16,10 +15,7 @@ def keep_freed_memory() -> bool:
     and a third of StegaStamp's step. The process then stays at its largest size until it ends.
 
     Returns:
-        Whether the C library could be told; others than glibc are left as they are.
+        Whether the C library could be told; others than glibc are left as they are, and so is everything
+        in an installation without the native library.
     """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return _library.cpu_missing is None and torch.ops.fastgan.keep_freed_memory()

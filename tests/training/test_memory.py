@@ -1,9 +1,11 @@
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
 
+from fastgan.ops import _library
 from fastgan.training.memory import keep_freed_memory
 
 # Allocates and frees 64 MB over and over, and prints the page faults of the last rounds.
@@ -34,9 +36,45 @@ def test_freed_memory_is_used_again():
     assert faults("keep") < 100
 
 
-def test_without_glibc_nothing_happens(monkeypatch):
-    def missing(name):
-        raise OSError(name)
-
-    monkeypatch.setattr("ctypes.CDLL", missing)
+def test_without_the_native_library_nothing_happens(monkeypatch):
+    monkeypatch.setattr("fastgan.ops._library.cpu_missing", "not built")
     assert keep_freed_memory() is False
+
+
+# A step that makes an image of 50 MB and its gradient, over and over.
+IMAGES = """
+import resource, torch
+from fastgan.ops import jpeg_round_trip
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+image = torch.rand(1, 3, 2048, 2048, requires_grad=True)
+gradient = torch.rand_like(image)
+def step():
+    image.grad = None
+    jpeg_round_trip(image, 50.0).backward(gradient)
+for _ in range(5):
+    step()
+before = faults()
+for _ in range(5):
+    step()
+print(faults() - before)
+"""
+
+
+def image_faults(**environment: str) -> int:
+    run = subprocess.run(
+        [sys.executable, "-c", IMAGES],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | environment,
+    )
+    return int(run.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is meant")
+@pytest.mark.skipif(bool(_library.cpu_missing), reason="the CPU kernels make their outputs so")
+def test_large_images_take_the_memory_of_those_before():
+    assert image_faults() < 20
+    # Thresholds that the user has set stay.
+    assert image_faults(MALLOC_MMAP_THRESHOLD_="131072") > 100
