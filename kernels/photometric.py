@@ -55,18 +55,20 @@ def uniform(word):
 
 
 @triton.jit
-def normal_pixel(seed, counter):
-    """Red, green and blue of the noise of one pixel."""
-    low = (counter & 0xFFFFFFFF).to(tl.uint32)
-    high = (counter >> 32).to(tl.uint32)
+def normals(seed, quad, channel: tl.constexpr):
+    """The noise of a channel for four neighbours of each quad, in the pixels' order."""
+    low = (quad & 0xFFFFFFFF).to(tl.uint32)
+    high = (quad >> 32).to(tl.uint32)
     zero = low * 0
-    word0, word1, word2, word3 = tl.philox(seed, low, high, zero, zero)
+    word0, word1, word2, word3 = tl.philox(seed, low, high, zero + channel, zero)
     last = 5.9604644775390625e-8
     radius0 = tl.sqrt(-2.0 * natural_logarithm(uniform(word0) + last))
     radius1 = tl.sqrt(-2.0 * natural_logarithm(uniform(word2) + last))
     cosine0, sine0 = direction(uniform(word1))
-    cosine1, _ = direction(uniform(word3))
-    return radius0 * cosine0, radius0 * sine0, radius1 * cosine1
+    cosine1, sine1 = direction(uniform(word3))
+    even = tl.interleave(radius0 * cosine0, radius1 * cosine1)
+    odd = tl.interleave(radius0 * sine0, radius1 * sine1)
+    return tl.interleave(even, odd)
 
 
 @triton.jit
@@ -127,14 +129,14 @@ def forward(
     strength = tl.load(parameters, inside, 0.0)
     contrast = tl.load(parameters + 1, inside, 0.0)
     desaturation = tl.load(parameters + 5, inside, 0.0)
-    normal_r, normal_g, normal_b = normal_pixel(tl.load(seed), pixel.to(tl.int64))
-    red, red_within = distort_channel(red, normal_r, strength, contrast, tl.load(parameters + 2, inside, 0.0))
-    green, green_within = distort_channel(
-        green, normal_g, strength, contrast, tl.load(parameters + 3, inside, 0.0)
-    )
-    blue, blue_within = distort_channel(
-        blue, normal_b, strength, contrast, tl.load(parameters + 4, inside, 0.0)
-    )
+    offset_r = tl.load(parameters + 2, inside, 0.0)
+    offset_g = tl.load(parameters + 3, inside, 0.0)
+    offset_b = tl.load(parameters + 4, inside, 0.0)
+    key = tl.load(seed)
+    quad = tl.program_id(0).to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
+    red, red_within = distort_channel(red, normals(key, quad, 0), strength, contrast, offset_r)
+    green, green_within = distort_channel(green, normals(key, quad, 1), strength, contrast, offset_g)
+    blue, blue_within = distort_channel(blue, normals(key, quad, 2), strength, contrast, offset_b)
     if HAS_MASKS:
         mask = tl.where(red_within, 1, 0) + tl.where(green_within, 2, 0) + tl.where(blue_within, 4, 0)
         tl.store(masks + pixel, mask.to(tl.uint8), inside)

@@ -22,36 +22,45 @@ struct Rows {
   int64_t count;
 };
 
-// What a chunk needs to make its noise.
+// The noise of a chunk, which may begin and end within a quad.
 template <typename T>
 struct Noise {
-  alignas(64) uint32_t words[4][kChunk];
-  alignas(64) T normals[3][kChunk] = {};
+  // Quads that a chunk touches, in whole vectors: a loop's rest would take half as long as the loop.
+  static constexpr int64_t kVector = 16;
+  static constexpr int64_t kQuads = (kChunk / kQuad + 1 + kVector) / kVector * kVector;
+  alignas(64) uint32_t words[3][4][kQuads] = {};
+  alignas(64) T normals[3][kQuad * kQuads] = {};
+  int64_t lead = 0;  // of the chunk's first pixel in its quad
 };
-static_assert(kChunk % kPhiloxBatch == 0, "philox_words writes whole batches");
 
 template <typename T>
-FASTGAN_HOST_DEVICE void make_normals(Noise<T>& noise, int64_t count) {
-  const uint32_t *word0 = noise.words[0], *word1 = noise.words[1], *word2 = noise.words[2], *word3 = noise.words[3];
-  T *red = noise.normals[0], *green = noise.normals[1], *blue = noise.normals[2];
+FASTGAN_HOST_DEVICE void make_normals(Noise<T>& noise, int64_t quads) {
+  const int64_t whole = (quads + Noise<T>::kVector - 1) / Noise<T>::kVector * Noise<T>::kVector;
+  for (int c = 0; c < 3; ++c) {
+    const uint32_t *word0 = noise.words[c][0], *word1 = noise.words[c][1], *word2 = noise.words[c][2],
+                   *word3 = noise.words[c][3];
+    T* normals = noise.normals[c];
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const Pixel<T> normal = normal_pixel<T>(word0[i], word1[i], word2[i], word3[i]);
-    red[i] = normal.red;
-    green[i] = normal.green;
-    blue[i] = normal.blue;
+    for (int64_t i = 0; i < whole; ++i) {
+      const Quad<T> quad = normal_quad<T>(word0[i], word1[i], word2[i], word3[i]);
+      normals[kQuad * i] = quad.normal[0];
+      normals[kQuad * i + 1] = quad.normal[1];
+      normals[kQuad * i + 2] = quad.normal[2];
+      normals[kQuad * i + 3] = quad.normal[3];
+    }
   }
 }
 
-FASTGAN_CLONES void normals(Noise<float>& noise, int64_t count) { make_normals(noise, count); }
-FASTGAN_CLONES void normals(Noise<double>& noise, int64_t count) { make_normals(noise, count); }
+FASTGAN_CLONES void normals(Noise<float>& noise, int64_t quads) { make_normals(noise, quads); }
+FASTGAN_CLONES void normals(Noise<double>& noise, int64_t quads) { make_normals(noise, quads); }
 
 // The loops below take their pointers out of the structs first: otherwise each store might change them, and nothing
 // vectorizes.
 template <typename T>
 FASTGAN_HOST_DEVICE void distort_rows(const Rows<T>& rows, const Noise<T>& noise, const Photometric<T>& p) {
   const T *red = rows.source[0], *green = rows.source[1], *blue = rows.source[2];
-  const T *normal_red = noise.normals[0], *normal_green = noise.normals[1], *normal_blue = noise.normals[2];
+  const T *normal_red = noise.normals[0] + noise.lead, *normal_green = noise.normals[1] + noise.lead,
+          *normal_blue = noise.normals[2] + noise.lead;
   T *to_red = rows.target[0], *to_green = rows.target[1], *to_blue = rows.target[2];
   const Photometric<T> parameters = p;
   int32_t masks[kChunk];
@@ -96,6 +105,14 @@ FASTGAN_CLONES void differentiate(const Rows<double>& rows, const Photometric<do
   differentiate_rows(rows, p);
 }
 
+bool rows_adjoin(const ImageView& view) { return view.strides[2] == view.sizes[3] * view.strides[3]; }
+
+// Makes one row of all, which leaves no short chunks at rows' ends.
+void join_rows(ImageView& view) {
+  view.sizes[3] *= view.sizes[2];
+  view.sizes[2] = 1;
+}
+
 template <typename T>
 Photometric<T> cast(const Photometric<double>& p) {
   return {T(p.strength), T(p.contrast), {T(p.offset[0]), T(p.offset[1]), T(p.offset[2])}, T(p.desaturation)};
@@ -106,10 +123,14 @@ Photometric<T> cast(const Photometric<double>& p) {
 PhotometricSweep::PhotometricSweep(
     ImageView source, ImageView target, std::vector<Photometric<double>> parameters, uint8_t* masks)
     : source_(source), target_(target), parameters_(std::move(parameters)), masks_(masks) {
-  const int64_t height = source.sizes[2], width = source.sizes[3];
+  if (rows_adjoin(source_) && rows_adjoin(target_)) {
+    join_rows(source_);
+    join_rows(target_);
+  }
+  const int64_t height = source_.sizes[2], width = source_.sizes[3];
   chunks_per_row_ = (width + kChunk - 1) / kChunk;
   chunks_per_block_ = std::max<int64_t>(1, kBlockPixels / std::min(width, kChunk));
-  blocks_ = (source.sizes[0] * height * chunks_per_row_ + chunks_per_block_ - 1) / chunks_per_block_;
+  blocks_ = (source_.sizes[0] * height * chunks_per_row_ + chunks_per_block_ - 1) / chunks_per_block_;
 }
 
 // Calls run(rows, parameters of the image, index of the first pixel) for each chunk of the block.
@@ -140,12 +161,18 @@ void PhotometricSweep::forward(int64_t block, uint64_t seed) const {
   const auto run = [&](auto zero) {
     using T = decltype(zero);
     Noise<T> noise;
-    uint32_t* const words[4] = {noise.words[0], noise.words[1], noise.words[2], noise.words[3]};
+    auto& w = noise.words;
+    const StreamWords words = {
+        {w[0][0], w[0][1], w[0][2], w[0][3]},
+        {w[1][0], w[1][1], w[1][2], w[1][3]},
+        {w[2][0], w[2][1], w[2][2], w[2][3]}};
     for_each_chunk<T>(block, [&](const Rows<T>& rows, const Photometric<T>& parameters, int64_t pixel) {
       // Without noise any finite numbers will do: they are multiplied by zero.
       if (parameters.strength != 0) {
-        philox_words(seed, static_cast<uint64_t>(pixel), rows.count, words);
-        normals(noise, rows.count);
+        noise.lead = pixel % kQuad;
+        const int64_t quads = (noise.lead + rows.count + kQuad - 1) / kQuad;
+        philox_words(seed, static_cast<uint64_t>(pixel / kQuad), quads, words);
+        normals(noise, quads);
       }
       distort(rows, noise, parameters);
     });

@@ -32,7 +32,7 @@ struct Pixel {
   T red, green, blue;
 };
 
-// --- three normal numbers per pixel ------------------------------------------------------------------
+// --- normal numbers ------------------------------------------------------------------------------------
 
 // ln x for normal x > 0. With x = 2^e m and m in [sqrt(1/2), sqrt(2)): ln m = 2 artanh s, s = (m - 1) / (m + 1), whose
 // series' first term left out is below 1e-9. A loop of these vectorizes; a library's logarithm does not.
@@ -75,16 +75,30 @@ FASTGAN_HOST_DEVICE Direction<double> direction(double t) {
   return {std::cos(kTwoPi * t), std::sin(kTwoPi * t)};
 }
 
-// Box and Muller's transform. The radius takes a word's upper 24 bits as a number in (0, 1], so that it is finite (at
-// most 5.77); the angle takes them in [0, 1).
+// Pixels are numbered through all images, (n H + y) W + x. Channel c of four neighbours, pixels 4 q to 4 q + 3, takes
+// its noise from the four words of counter q in stream c.
+constexpr int kQuad = 4;
+
 template <typename T>
-FASTGAN_HOST_DEVICE Pixel<T> normal_pixel(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3) {
+struct Quad {
+  T normal[kQuad];
+};
+
+// Box and Muller's transform, twice. The radius takes a word's upper 24 bits as a number in (0, 1], so that it is
+// finite (at most 5.77); the angle takes them in [0, 1).
+template <typename T>
+FASTGAN_HOST_DEVICE Quad<T> normal_quad(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3) {
   constexpr float kLast = 5.9604644775390625e-8f;  // 2^-24
   const T radius_0 = std::sqrt(-2 * natural_logarithm(T(uniform(word0) + kLast)));
   const T radius_1 = std::sqrt(-2 * natural_logarithm(T(uniform(word2) + kLast)));
   const Direction<T> direction_0 = direction(T(uniform(word1)));
   const Direction<T> direction_1 = direction(T(uniform(word3)));
-  return {radius_0 * direction_0.cosine, radius_0 * direction_0.sine, radius_1 * direction_1.cosine};
+  return {{
+      radius_0 * direction_0.cosine,
+      radius_0 * direction_0.sine,
+      radius_1 * direction_1.cosine,
+      radius_1 * direction_1.sine,
+  }};
 }
 
 // --- the distortion and its transpose ----------------------------------------------------------------

@@ -43,14 +43,19 @@ void words_are_those_of_philox() {
   // Across the counter's upper word, too.
   for (const uint64_t counter : {uint64_t(0), uint64_t(123456789), (uint64_t(1) << 32) - 40}) {
     constexpr int64_t kCount = 3 * kPhiloxBatch;
-    std::vector<uint32_t> rows[4];
-    for (auto& row : rows) row.resize(kCount);
-    uint32_t* const words[4] = {rows[0].data(), rows[1].data(), rows[2].data(), rows[3].data()};
+    std::vector<uint32_t> r[12];
+    for (auto& row : r) row.resize(kCount);
+    const StreamWords words = {
+        {r[0].data(), r[1].data(), r[2].data(), r[3].data()},
+        {r[4].data(), r[5].data(), r[6].data(), r[7].data()},
+        {r[8].data(), r[9].data(), r[10].data(), r[11].data()}};
     philox_words(0xfedcba9876543210, counter, kCount - 5, words);
     bool same = true;
     for (int64_t i = 0; i < kCount; ++i) {
-      const Philox expected = philox(0xfedcba9876543210, counter + i);
-      for (int k = 0; k < 4; ++k) same = same && rows[k][i] == expected.words[k];
+      for (int stream = 0; stream < kStreams; ++stream) {
+        const Philox expected = philox(0xfedcba9876543210, counter + i, stream);
+        for (int k = 0; k < 4; ++k) same = same && words[stream][k][i] == expected.words[k];
+      }
     }
     CHECK(same);
   }
@@ -85,8 +90,13 @@ void photometric_sweep_is_the_pixel_by_pixel() {
   for (int64_t n = 0; n < kImages; ++n) {
     for (int64_t i = 0; i < kPlane; ++i) {
       const auto at = [&](std::vector<float>& v, int c) { return double(v[(n * 3 + c) * kPlane + i]); };
-      const Philox random = philox(99, n * kPlane + i);
-      const auto normal = normal_pixel<double>(random.words[0], random.words[1], random.words[2], random.words[3]);
+      const int64_t number = n * kPlane + i;
+      const auto normal_of = [&](int c) {
+        const Philox random = philox(99, number / kQuad, c);
+        return normal_quad<double>(random.words[0], random.words[1], random.words[2], random.words[3])
+            .normal[number % kQuad];
+      };
+      const Pixel<double> normal = {normal_of(0), normal_of(1), normal_of(2)};
       int32_t mask = 0;
       const Pixel<double> pixel = {at(x, 0), at(x, 1), at(x, 2)},
                           grad = {at(gradient, 0), at(gradient, 1), at(gradient, 2)};

@@ -15,21 +15,32 @@ _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph",
 def differentiable(name: str, setup_context: Callable, backward: Callable) -> Callable:
     """Registers the gradient of `fastgan::<name>` and returns the op as a function to call.
 
+    Where an output has no gradient, which is so for masks always, the formula gets None instead of zeros that
+    somebody would have to write; it is not called where no output has one.
+
     The registration serves eager mode, `torch.compile` and export. Transforms of `torch.func` accept
     only an `autograd.Function` with a separate `setup_context`, so under them the returned function
     goes through one, with the same two formulas.
     """
+
+    def setup(ctx, inputs, output):
+        ctx.set_materialize_grads(False)
+        setup_context(ctx, inputs, output)
+
+    def gradients(ctx, *grads):
+        if all(grad is None for grad in grads):
+            return (None,) * len(ctx.needs_input_grad)
+        return backward(ctx, *grads)
+
     op = getattr(torch.ops.fastgan, name).default
-    torch.library.register_autograd(
-        f"fastgan::{name}", backward, setup_context=setup_context, lib=_library.LIBRARY
-    )
+    torch.library.register_autograd(f"fastgan::{name}", gradients, setup_context=setup, lib=_library.LIBRARY)
     function: Any = type(
         f"{name}_function",
         (torch.autograd.Function,),
         {
             "forward": staticmethod(lambda *arguments: op(*arguments)),
-            "setup_context": staticmethod(setup_context),
-            "backward": staticmethod(backward),
+            "setup_context": staticmethod(setup),
+            "backward": staticmethod(gradients),
         },
     )
 

@@ -146,21 +146,17 @@ def _save_for_adversarial(ctx, inputs, output):
     if not with_slopes:
         raise RuntimeError("adversarial needs with_slopes where a gradient may be asked for")
     ctx.mark_non_differentiable(statistics, real_slopes, fake_slopes)
-    ctx.set_materialize_grads(False)
     ctx.save_for_backward(real, fake, real_slopes, fake_slopes)
     ctx.options = GAMES[game], generator, sign, real_label, fake_label
 
 
 def _adversarial_gradients(ctx, grad, *_):
-    nothing = (None,) * 6
-    if grad is None:
-        return None, None, *nothing
     real, fake, real_slopes, fake_slopes = ctx.saved_tensors
     if torch.is_grad_enabled():
         real_slopes, fake_slopes = _slopes(real, fake, *ctx.options)
     of_real = (grad * real_slopes).to(real.dtype) if ctx.needs_input_grad[0] else None
     of_fake = (grad * fake_slopes).to(fake.dtype) if ctx.needs_input_grad[1] else None
-    return of_real, of_fake, *nothing
+    return of_real, of_fake, None, None, None, None, None, None
 
 
 def _slopes(

@@ -182,15 +182,12 @@ _bias_leaky_relu = differentiable("bias_leaky_relu", _save_for_bias_leaky_relu, 
 
 def _save_for_backward(ctx, inputs, output):
     grad, codes, slope, gain, _ = inputs
-    ctx.set_materialize_grads(False)
     ctx.save_for_backward(codes)
     ctx.slope, ctx.gain, ctx.dtype = slope, gain, grad.dtype
 
 
 def _backward_gradients(ctx, tangent_x, tangent_bias):
     (codes,) = ctx.saved_tensors
-    if tangent_x is None and tangent_bias is None:
-        return None, None, None, None, None
     if tangent_x is None:
         tangent_x = torch.zeros_like(codes, dtype=ctx.dtype)
     along = _bias_leaky_relu_tangent(_like(tangent_x, codes), tangent_bias, codes, ctx.slope, ctx.gain)

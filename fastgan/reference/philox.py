@@ -12,19 +12,20 @@ from torch import Tensor
 _LOW = 0xFFFFFFFF
 
 
-def philox(seed: Tensor, counter: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(seed: Tensor, counter: Tensor, stream: int | Tensor = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four random words for each counter.
 
     Args:
         seed: int64, broadcast against the counter.
         counter: int64, any shape.
+        stream: in [0, 2^32), broadcast against the counter: independent sequences of one seed.
 
     Returns:
         Four int64 tensors of the broadcast shape with values in [0, 2^32).
     """
     key = [seed & _LOW, (seed >> 32) & _LOW]
     zero = torch.zeros_like(counter)
-    words = [counter & _LOW, (counter >> 32) & _LOW, zero, zero]
+    words = [counter & _LOW, (counter >> 32) & _LOW, zero + stream, zero]
     for _ in range(10):
         high0, low0 = _multiply(0xD2511F53, words[0])
         high1, low1 = _multiply(0xCD9E8D57, words[2])

@@ -35,18 +35,22 @@ def photometric(
 
 
 def normal_noise(seed: Tensor, batch: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Standard normal numbers, N 3 H W; those of pixel (n, y, x) are functions of seed and its number.
+    """Standard normal numbers, N 3 H W; a function of the seed, the pixel's number and the channel.
 
-    The number counts pixels, (n H + y) W + x. Its four Philox words make two points by Box and Muller's
-    transform: radius sqrt(-2 ln u) with u in (0, 1], angle 2 pi u with u in [0, 1), each from 24 bits. Red
-    and green are the first point, blue is the second's x.
+    Pixels are numbered (n H + y) W + x. Channel c of four neighbours, 4 q to 4 q + 3, takes the four words of
+    counter q in stream c, which make two points by Box and Muller's transform: radius sqrt(-2 ln u) with u in
+    (0, 1], angle 2 pi u with u in [0, 1), each from 24 bits. The neighbours get their coordinates in turn.
     """
-    counter = torch.arange(batch * height * width, device=seed.device).view(batch, height, width)
-    words = [uniform(word, torch.float64) for word in philox(seed, counter)]
-    radius = [torch.sqrt(-2 * torch.log(word + 2.0**-24)) for word in words[::2]]
-    angle = [2 * math.pi * word for word in words[1::2]]
-    red, green = radius[0] * torch.cos(angle[0]), radius[0] * torch.sin(angle[0])
-    return torch.stack([red, green, radius[1] * torch.cos(angle[1])], dim=1).to(dtype)
+    pixels = batch * height * width
+    counter = torch.arange((pixels + 3) // 4, device=seed.device)
+    channel = torch.arange(3, device=seed.device)[:, None]
+    words = [uniform(word, torch.float64) for word in philox(seed, counter, channel)]
+    points = []
+    for radius_word, angle_word in (words[:2], words[2:]):
+        radius, angle = torch.sqrt(-2 * torch.log(radius_word + 2.0**-24)), 2 * math.pi * angle_word
+        points += [radius * torch.cos(angle), radius * torch.sin(angle)]
+    normal = torch.stack(points, dim=-1).reshape(3, -1)[:, :pixels]
+    return normal.view(3, batch, height, width).transpose(0, 1).to(dtype)
 
 
 def photometric_tangent(tangent: Tensor, parameters: Tensor, masks: Tensor) -> Tensor:
