@@ -17,6 +17,12 @@
 #define FASTGAN_HAS_CLONES 0
 #endif
 
+#if defined(__GNUC__) || defined(__clang__)
+#define FASTGAN_PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#else
+#define FASTGAN_PREFETCH(address) ((void)(address))
+#endif
+
 namespace fastgan {
 
 // Which of the clones this processor runs: "avx512", "avx2" or "default".

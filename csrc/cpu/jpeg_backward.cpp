@@ -7,15 +7,20 @@ namespace {
 template <typename In>
 FASTGAN_CLONES void unmerge_row(const In* const* grad, const uint8_t* mask, int64_t count, In* y, In* cb, In* cr) {
   const In *red = grad[0], *green = grad[1], *blue = grad[2];
+  for (int64_t first = 0; first < count; first += kSpan) {
+    const int64_t end = std::min(first + kSpan, count);
+    int32_t passed[kSpan];
+    std::copy(mask + first, mask + end, passed);
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t bits = mask[i];
-    // Choices straight into a struct would not vectorize.
-    const In r = bits & 8 ? red[i] : In(0), g = bits & 16 ? green[i] : In(0), b = bits & 32 ? blue[i] : In(0);
-    const YCbCr<In> sample = to_rgb_transposed(RGB<In>{r, g, b});
-    y[i] = bits & kMaskLuma ? sample.y : In(0);
-    cb[i] = sample.cb;
-    cr[i] = sample.cr;
+    for (int64_t i = first; i < end; ++i) {
+      const int32_t bits = passed[i - first];
+      // Choices straight into a struct would not vectorize.
+      const In r = bits & 8 ? red[i] : In(0), g = bits & 16 ? green[i] : In(0), b = bits & 32 ? blue[i] : In(0);
+      const YCbCr<In> sample = to_rgb_transposed(RGB<In>{r, g, b});
+      y[i] = bits & kMaskLuma ? sample.y : In(0);
+      cb[i] = sample.cb;
+      cr[i] = sample.cr;
+    }
   }
 }
 
@@ -76,13 +81,18 @@ template <typename In>
 FASTGAN_CLONES void unconvert_row(
     const In* y, const In* cb, const In* cr, const uint8_t* mask, int64_t count, In* const* grad) {
   In *red = grad[0], *green = grad[1], *blue = grad[2];
+  for (int64_t first = 0; first < count; first += kSpan) {
+    const int64_t end = std::min(first + kSpan, count);
+    int32_t passed[kSpan];
+    std::copy(mask + first, mask + end, passed);
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t bits = mask[i];
-    const RGB<In> pixel = to_ycbcr_transposed(YCbCr<In>{y[i], cb[i], cr[i]});
-    red[i] = bits & 1 ? pixel.red : In(0);
-    green[i] = bits & 2 ? pixel.green : In(0);
-    blue[i] = bits & 4 ? pixel.blue : In(0);
+    for (int64_t i = first; i < end; ++i) {
+      const int32_t bits = passed[i - first];
+      const RGB<In> pixel = to_ycbcr_transposed(YCbCr<In>{y[i], cb[i], cr[i]});
+      red[i] = bits & 1 ? pixel.red : In(0);
+      green[i] = bits & 2 ? pixel.green : In(0);
+      blue[i] = bits & 4 ? pixel.blue : In(0);
+    }
   }
 }
 
@@ -279,6 +289,7 @@ void JpegBackward::run_typed(int64_t block) {
     for (int c = 0; c < 3; ++c) {
       grad[c] = target_of(grad_image_.at(n, c, y, 0), grad_image_.dtype, grad_image_.strides[3], &buffer[c * width]);
     }
+    fetch_row(grad_, n, y, bottom - top + halo);
     unconvert_row(luma, cb, cr, masks_.pixels + (n * height + y) * width, width, grad);
     for (int c = 0; c < 3; ++c) {
       store(grad[c], grad_image_.at(n, c, y, 0), grad_image_.dtype, grad_image_.strides[3], width);

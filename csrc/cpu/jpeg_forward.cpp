@@ -77,6 +77,7 @@ void JpegForward::encode_typed(int64_t block) {
 
   for (int64_t row = 0; row < work.rows * sizes_.mcu_height; ++row) {
     const int64_t y = top + row;
+    if (y < sizes_.height) fetch_row(image_, work.image, y, work.rows * sizes_.mcu_height);
     uint8_t* mask =
         masks_.pixels && y < sizes_.height ? masks_.pixels + (work.image * sizes_.height + y) * width : nullptr;
     store_samples(

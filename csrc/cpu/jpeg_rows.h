@@ -11,6 +11,10 @@ namespace {
 
 constexpr int64_t kLanes = 16;  // blocks at a time: one vector of AVX-512, and no remainder anywhere
 
+// Loops that mix bytes and numbers go over so many at a time and widen or narrow the bytes apart: together, compilers
+// take as many numbers at once as bytes fill a vector, spill most of them, and do what is left of a row one by one.
+constexpr int64_t kSpan = 512;
+
 // --- Rows of pixels -------------------------------------------------------------------------------------------------
 
 // One row of RGB in [0, 1] to centred YCbCr; returns whether it holds NaN.
@@ -33,11 +37,15 @@ FASTGAN_CLONES bool convert_row(const In* const* rgb, int64_t count, S* y, S* cb
 template <typename In>
 FASTGAN_CLONES void mask_input_row(const In* const* rgb, int64_t count, uint8_t* mask) {
   const In *red = rgb[0], *green = rgb[1], *blue = rgb[2];
+  for (int64_t first = 0; first < count; first += kSpan) {
+    const int64_t end = std::min(first + kSpan, count);
+    int32_t bits[kSpan];
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t bits = (red[i] >= 0 && red[i] <= 1 ? 1 : 0) | (green[i] >= 0 && green[i] <= 1 ? 2 : 0) |
-                         (blue[i] >= 0 && blue[i] <= 1 ? 4 : 0);
-    mask[i] = static_cast<uint8_t>(bits);
+    for (int64_t i = first; i < end; ++i) {
+      bits[i - first] = (red[i] >= 0 && red[i] <= 1 ? 1 : 0) | (green[i] >= 0 && green[i] <= 1 ? 2 : 0) |
+                        (blue[i] >= 0 && blue[i] <= 1 ? 4 : 0);
+    }
+    std::copy(bits, bits + end - first, mask + first);
   }
 }
 
@@ -118,16 +126,23 @@ FASTGAN_CLONES void merge_row(
     }
     return;
   }
+  for (int64_t first = 0; first < count; first += kSpan) {
+    const int64_t end = std::min(first + kSpan, count);
+    S luma[kSpan];
+    int32_t bits[kSpan];
+    std::copy(y + first, y + end, luma);
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const RGB<S> pixel = to_rgb(YCbCr<S>{y[i], cb[i], cr[i]});
-    const S r = clamp(pixel.red, S(0), S(255)), g = clamp(pixel.green, S(0), S(255)),
-            b = clamp(pixel.blue, S(0), S(255));
-    red[i] = static_cast<In>(r) / 255;
-    green[i] = static_cast<In>(g) / 255;
-    blue[i] = static_cast<In>(b) / 255;
-    const int32_t bits = (r == pixel.red ? 8 : 0) | (g == pixel.green ? 16 : 0) | (b == pixel.blue ? 32 : 0);
-    mask[i] = static_cast<uint8_t>(mask[i] | bits);
+    for (int64_t i = first; i < end; ++i) {
+      const RGB<S> pixel = to_rgb(YCbCr<S>{luma[i - first], cb[i], cr[i]});
+      const S r = clamp(pixel.red, S(0), S(255)), g = clamp(pixel.green, S(0), S(255)),
+              b = clamp(pixel.blue, S(0), S(255));
+      red[i] = static_cast<In>(r) / 255;
+      green[i] = static_cast<In>(g) / 255;
+      blue[i] = static_cast<In>(b) / 255;
+      bits[i - first] = (r == pixel.red ? 8 : 0) | (g == pixel.green ? 16 : 0) | (b == pixel.blue ? 32 : 0);
+    }
+#pragma omp simd
+    for (int64_t i = first; i < end; ++i) mask[i] = static_cast<uint8_t>(mask[i] | bits[i - first]);
   }
 }
 

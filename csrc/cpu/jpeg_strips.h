@@ -58,6 +58,18 @@ struct Work {
   int64_t image, first, rows;
 };
 
+// Asks for a row of pixels `ahead` of (image, row), counted through all images. A block reads its pixels in a burst and
+// computes for long without touching memory, so it calls for the next block's pixels meanwhile.
+inline void fetch_row(const ImageView& view, int64_t image, int64_t row, int64_t ahead) {
+  const int64_t line = image * view.sizes[2] + row + ahead, n = line / view.sizes[2];
+  if (n >= view.sizes[0]) return;
+  const int64_t bytes = view.sizes[3] * view.strides[3] * size_of(view.dtype);
+  for (int c = 0; c < 3; ++c) {
+    const char* data = static_cast<const char*>(view.at(n, c, line % view.sizes[2], 0));
+    for (int64_t at = 0; at < bytes; at += 64) FASTGAN_PREFETCH(data + at);
+  }
+}
+
 template <typename S>
 void replicate_last(S* row, int64_t count, int64_t padded) {
   std::fill(row + count, row + padded, row[count - 1]);

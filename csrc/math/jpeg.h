@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "bounds.h"
 #include "host_device.h"
 
 // A JPEG round trip, sample by sample and eight values at a time, in two arithmetics:
@@ -45,12 +46,14 @@ FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
   return x > high ? high : x;
 }
 
-// A value in [0, 1] as a grey level, clamped; NaN becomes 0 where S cannot carry it.
+// A value in [0, 1] as a grey level, clamped; NaN becomes a bound where S cannot carry it.
 template <typename S, typename In>
 FASTGAN_HOST_DEVICE S grey_level(In value) {
-  const In level = clamp(value * 255, In(0), In(255));
-  if constexpr (IsExact<S>::value) return static_cast<S>(level == level ? round_to_even(level) : In(0));
-  return level;
+  if constexpr (IsExact<S>::value) {
+    return static_cast<S>(round_to_even(bounded(value * 255, In(255))));
+  } else {
+    return clamp(value * 255, In(0), In(255));
+  }
 }
 
 // --- Colour: full-range BT.601 (JFIF) -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "bounds.h"
 #include "host_device.h"
 #include "philox.h"
 
@@ -103,22 +104,11 @@ FASTGAN_HOST_DEVICE Quad<T> normal_quad(uint32_t word0, uint32_t word1, uint32_t
 
 // --- the distortion and its transpose ----------------------------------------------------------------
 
-// Clamps to [0, 1]; NaN stays NaN. Compilers make chains of masks from nested comparisons; the bits of numbers in
-// [0, 1] are ordered as integers, and those of negative numbers are negative.
-FASTGAN_HOST_DEVICE float bound_unit(float value) {
-  constexpr int32_t kOne = 0x3F800000;
-  int32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  bits = bits < kOne ? bits : kOne;
-  bits = bits > 0 ? bits : 0;
-  float bounded;
-  std::memcpy(&bounded, &bits, sizeof(bounded));
-  return value == value ? bounded : value;
-}
-
-FASTGAN_HOST_DEVICE double bound_unit(double value) {
-  const double raised = value < 0 ? 0.0 : value;
-  return raised > 1 ? 1.0 : raised;
+// Clamps to [0, 1]; NaN stays NaN.
+template <typename T>
+FASTGAN_HOST_DEVICE T bound_unit(T value) {
+  const T result = bounded(value, T(1));
+  return value == value ? result : value;
 }
 
 // The same, and clears the bit where the value lay outside; NaN counts as outside.
