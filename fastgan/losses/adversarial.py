@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastgan.ops._checks import check_one_of
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
+from fastgan.reference.adversarial import discriminator_halves
 
 Kind = Literal["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
 KINDS = ("bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic")
@@ -119,6 +120,23 @@ class AdversarialLoss:
             real_label=self.real_label, fake_label=self.fake_label,
         )  # fmt: skip
         return (loss, AdversarialStatistics(*statistics.unbind())) if return_statistics else loss
+
+    def halves(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """D's loss on reals and on fakes, 0-d each, in plain PyTorch; their sum is `discriminator`'s.
+
+        Args:
+            real_logits, fake_logits: any shapes.
+
+        Raises:
+            ValueError: the relativistic game, which pairs reals with fakes.
+        """
+        if self.kind == "relativistic":
+            raise ValueError("the relativistic loss pairs reals with fakes and has no halves")
+        return discriminator_halves(
+            real_logits.float() if real_logits.element_size() < 4 else real_logits,
+            fake_logits.float() if fake_logits.element_size() < 4 else fake_logits,
+            _GAMES[self.kind], self.critic_sign, self.real_label, self.fake_label,
+        )  # fmt: skip
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """What G minimizes, 0-d; `real_logits` are for the relativistic game and otherwise ignored."""

@@ -67,8 +67,16 @@ class RMSprop(torch.optim.Optimizer):
         return cls(params, lr, alpha, eps, eps_inside_sqrt=True, initial_square_avg=1.0, **options)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None, *, applies: Tensor | None = None
+    ) -> float | None:
+        """One update of every parameter that has a gradient.
+
+        Args:
+            closure: computes the loss again, as in torch.
+            applies: 0-d bool on the parameters' device: where it is false, parameters and averages stay as
+                they are, and nobody waits to see it. Gradients must be finite all the same.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -81,6 +89,7 @@ class RMSprop(torch.optim.Optimizer):
             averages = [self._square_avg(p, group["initial_square_avg"]) for p in parameters]
             if group["grad_clip_value"] is not None:
                 _clamp(gradients, group["grad_clip_value"])
+            kept = [] if applies is None else [tensor.clone() for tensor in (*parameters, *averages)]
             torch._foreach_mul_(averages, group["alpha"])
             torch._foreach_addcmul_(averages, gradients, gradients, value=1 - group["alpha"])
             if group["eps_inside_sqrt"]:
@@ -92,6 +101,9 @@ class RMSprop(torch.optim.Optimizer):
             torch._foreach_addcdiv_(parameters, gradients, denominators, value=-group["lr"])
             if group["weight_clip"] is not None:
                 _clamp(parameters, group["weight_clip"])
+            if applies is not None:
+                for new, old in zip((*parameters, *averages), kept, strict=True):
+                    torch.where(applies, new, old, out=new)
         return loss
 
     def _square_avg(self, parameter: Tensor, initial: float) -> Tensor:

@@ -30,6 +30,7 @@ from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator
 from fastgan.optim import RMSprop
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
+from fastgan.training.balance import step_where
 from fastgan.training.data import ImageFolder, batches, split_held_out
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import ramp
@@ -67,6 +68,9 @@ class StegaStamp(Recipe):
             "discriminator": discriminator_optimizer(config, self.discriminator),
         }
         self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)  # type: ignore[arg-type]
+        self.balance.check(self.adversarial)
+        if self.balance.state_dict():
+            self.networks["balance"] = self.balance
         names = {field.name for field in dataclasses.fields(Distortions)} & set(vars(config))
         self.distortions = Distortions(
             **{name: getattr(config, name) for name in names},
@@ -102,12 +106,14 @@ class StegaStamp(Recipe):
         self._set_learning_rate(step)
         # The phase that the original calls no_im_loss: the decoder learns to read before anything hides.
         secret_only = step < self._image_losses_from
-        with record_function("generator_step"):
+        # The critic does not play in that phase: there is nothing to balance.
+        trains = secret_only or self.config.no_gan or self.balance.trains_generator(step)
+        with record_function("generator_step"), torch.set_grad_enabled(trains):
             terms, real, fake = self.generator_step(image, step, secret_only, generator)
         if self.config.no_gan:
             return terms
         with record_function("discriminator_step"):
-            if secret_only:
+            if secret_only or not self.balance.trains_discriminator(step):
                 return terms | self.discriminator_scores(real, fake)
             for _ in range(self.config.n_critic - 1):
                 secret = self.random_secret(image.shape[0], generator)
@@ -147,7 +153,7 @@ class StegaStamp(Recipe):
     def generator_step(
         self, image: Tensor, step: int, secret_only: bool, generator: torch.Generator
     ) -> tuple[Terms, Tensor, Tensor]:
-        """Updates encoder and decoder; returns the terms, and what D is to compare."""
+        """Updates encoder and decoder, if gradients are on; returns the terms, and what D is to compare."""
         config = self.config
         secret = self.random_secret(image.shape[0], generator)
         input_warped, encoded_warped, encoded = self.stamp(self.encoder, image, secret, step, generator)
@@ -161,7 +167,7 @@ class StegaStamp(Recipe):
         yuv_scales = (config.y_scale, config.u_scale, config.v_scale)
         terms: dict[str, Tensor] = {"secret_loss": secret_loss}
         # Terms that do not take part in this step are still measured, without their gradients.
-        with torch.set_grad_enabled(not secret_only):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not secret_only):
             terms["image_loss"], channels = yuv_color_l2(
                 encoded, image, yuv_scales, edge_gain, return_channels=True
             )
@@ -177,10 +183,11 @@ class StegaStamp(Recipe):
         trained = [weights[name] * term for name, term in terms.items() if term.requires_grad]
 
         optimizer = self.optimizers["generator"]
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(trained).sum().backward()
-        self.runtime.average_gradients(self.encoder, self.decoder)
-        optimizer.step()
+        if trained:
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(trained).sum().backward()
+            self.runtime.average_gradients(self.encoder, self.decoder)
+            optimizer.step()
 
         correct = (logits.detach() > 0) == (secret > 0.5)
         logged: Terms = {
@@ -216,8 +223,8 @@ class StegaStamp(Recipe):
         real = real.detach().requires_grad_(config.r1_weight > 0)
         fake = fake.detach()
         real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
-        loss, said = self.adversarial.discriminator(real_scores, fake_scores, return_statistics=True)
-        total = loss
+        judged = self.balance.discriminator_loss(self.adversarial, real_scores, fake_scores)
+        total = judged.loss
         if config.adversarial == "wgan-gp":
             penalty = gradient_penalty(
                 self.discriminator, real, fake, generator=generator, output=lambda scored: scored[0]
@@ -230,23 +237,26 @@ class StegaStamp(Recipe):
         self.runtime.average_gradients(self.discriminator)
         parameters = list(self.discriminator.parameters())
         gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        optimizer.step()
-        return self._discriminator_terms(loss, said, gradient_norm)
+        step_where(optimizer, judged.applies)
+        applied = 1.0 if judged.applies is None else judged.applies.float()
+        return self._discriminator_terms(judged.loss, judged.statistics, gradient_norm, applied)
 
     def discriminator_scores(self, real: Tensor, fake: Tensor) -> Terms:
         """What D says while it is not trained."""
         with torch.no_grad():
             real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
             loss, said = self.adversarial.discriminator(real_scores, fake_scores, return_statistics=True)
-        return self._discriminator_terms(loss, said, torch.zeros_like(loss))
+        return self._discriminator_terms(loss, said, torch.zeros_like(loss), 0.0)
 
-    def _discriminator_terms(self, loss: Tensor, said: AdversarialStatistics, gradient_norm: Tensor) -> Terms:
+    def _discriminator_terms(
+        self, loss: Tensor, said: AdversarialStatistics, gradient_norm: Tensor, updated: Tensor | float
+    ) -> Terms:
         weights = [parameter.detach() for parameter in self.discriminator.parameters()]
         return {
             "D_loss": loss.detach(),
             "D_real": said.D_real, "D_fake": said.D_fake, "D_difference": said.D_real - said.D_fake,
             "D_gradient_norm": gradient_norm, "D_weight_norm": torch.nn.utils.get_total_norm(weights),
-            "lr_d": self.optimizers["discriminator"].param_groups[0]["lr"],
+            "D_updated": updated, "lr_d": self.optimizers["discriminator"].param_groups[0]["lr"],
         }  # fmt: skip
 
     def random_secret(self, count: int, generator: torch.Generator) -> Tensor:

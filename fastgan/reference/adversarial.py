@@ -13,16 +13,24 @@ def discriminator_loss(
     real: Tensor, fake: Tensor, game: str, sign: float, real_label: float, fake_label: float
 ) -> Tensor:
     """What D minimizes, 0-d. Logits in float32 or better, any shapes; `sign` -1: high means fake."""
+    if game == "relativistic":
+        return F.softplus(sign * fake - sign * real).mean()
+    of_real, of_fake = discriminator_halves(real, fake, game, sign, real_label, fake_label)
+    return of_real + of_fake
+
+
+def discriminator_halves(
+    real: Tensor, fake: Tensor, game: str, sign: float, real_label: float, fake_label: float
+) -> tuple[Tensor, Tensor]:
+    """What D minimizes on real and on fake samples, 0-d each; not of the relativistic game."""
     real, fake = sign * real, sign * fake
     if game == "cross_entropy":
-        return _cross_entropy(real, real_label) + _cross_entropy(fake, fake_label)
+        return _cross_entropy(real, real_label), _cross_entropy(fake, fake_label)
     if game == "least_squares":
-        return ((real - real_label).square().mean() + (fake - fake_label).square().mean()) / 2
+        return (real - real_label).square().mean() / 2, (fake - fake_label).square().mean() / 2
     if game == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    if game == "wasserstein":
-        return fake.mean() - real.mean()
-    return F.softplus(fake - real).mean()
+        return F.relu(1 - real).mean(), F.relu(1 + fake).mean()
+    return -real.mean(), fake.mean()
 
 
 def generator_loss(real: Tensor | None, fake: Tensor, game: str, sign: float, real_label: float) -> Tensor:

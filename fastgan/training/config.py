@@ -49,6 +49,15 @@ class TrainingConfig:
     """Newest checkpoints to keep."""
     ema_decay: float = 0.0
     """Decay of the weights' exponential moving average, used for samples and evaluation; 0: none."""
+    balance: str = "every_step"
+    """Who trains: every_step; ratio: balance_ratio updates of D and G; threshold: a half of D's loss counts
+    while above balance_threshold; adaptive: D trains while it knows fewer reals than balance_target says."""
+    balance_ratio: tuple[int, int] = (1, 1)
+    """Updates of D for updates of G, for balance=ratio."""
+    balance_threshold: float = 0.3
+    """Below it, a half of D's loss does not count, for balance=threshold."""
+    balance_target: float = 0.6
+    """Mean sign of D's logits on reals at which D stops, for balance=adaptive."""
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "devices", "workers", "log_interval", "sample_interval",

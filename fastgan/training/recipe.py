@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgan.training.balance import EveryStep, make_balance
 from fastgan.training.config import TrainingConfig
 from fastgan.training.runtime import Runtime
 
@@ -30,6 +31,8 @@ class Recipe(abc.ABC):
     optimizers: dict[str, torch.optim.Optimizer]
     averages: dict[str, nn.Module]
     """Filled by the loop."""
+    balance: EveryStep
+    """Who trains; a policy that keeps something belongs into `networks`, for checkpoints to have it."""
     state: dict[str, float]
     """Numbers beside the networks that a resumed run needs, such as when a phase ended."""
 
@@ -38,6 +41,11 @@ class Recipe(abc.ABC):
         self.runtime = runtime
         self.averages = {}
         self.state = {}
+        self.balance = make_balance(
+            config.balance, ratio=config.balance_ratio, threshold=config.balance_threshold,
+            target=config.balance_target,
+        ).to(runtime.device)  # fmt: skip
+        self.balance.average = runtime.average
 
     @abc.abstractmethod
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:

@@ -198,7 +198,7 @@ def test_every_term_is_logged_with_its_weight(small):
         "step", "secret_loss", "image_loss", "G_loss", "Y_loss", "U_loss", "V_loss", "secret_loss_weight",
         "image_loss_weight", "lpips_loss_weight", "G_loss_weight", "D_loss", "D_real", "D_fake",
         "D_difference", "D_gradient_norm", "D_weight_norm", "bit_acc", "str_acc", "l2_edge_gain", "lr",
-        "lr_d", "images_per_second",
+        "D_updated", "lr_d", "images_per_second",
     }  # fmt: skip
     assert set(rows[0]) == expected
     assert float(rows[0]["image_loss_weight"]) == small.l2_loss_scale
@@ -273,6 +273,8 @@ class ReadsByTheHost(TorchDispatchMode):
         {"adversarial": "wgan-gp", "r1_weight": 1.0, "borders": "randomrgb", "n_critic": 2},
         {"adversarial": "hinge", "borders": "image", "rnd_trans_ramp": 10},
         {"no_im_loss_steps": 100, "jpeg_rounding": "at_zero", "borders": "no_edge"},
+        {"adversarial": "bce", "balance": "threshold"},
+        {"adversarial": "hinge", "balance": "adaptive", "d_optimizer": "rmsprop"},
     ],
 )
 def test_a_step_never_waits_for_the_device(small, changes):
@@ -300,6 +302,47 @@ def test_a_step_never_waits_for_the_gpu(small):
         recipe.train_step(image, 1, draws)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("d_optimizer", ["rmsprop", "adam"])
+@pytest.mark.parametrize(("threshold", "moves"), [(0.0, True), (100.0, False)])
+def test_threshold_stops_a_discriminator_that_wins(small, d_optimizer, threshold, moves):
+    recipe = make(
+        small, adversarial="bce", d_optimizer=d_optimizer, balance="threshold", balance_threshold=threshold
+    )
+    before = weights_of(recipe.discriminator)
+    terms = recipe.train_step(one_batch(recipe), 0, generator())
+    after = weights_of(recipe.discriminator)
+    assert any(not torch.equal(after[name], before[name]) for name in before) is moves
+    assert terms["D_updated"] == float(moves)
+
+
+def test_ratio_trains_each_in_its_steps(small):
+    recipe = make(small, balance="ratio", balance_ratio=(3, 1), secret_loss_ramp=0)
+    moved = {"encoder": "", "decoder": "", "discriminator": ""}
+    for step in range(6):
+        before = {name: weights_of(recipe.networks[name]) for name in moved}
+        terms = recipe.train_step(one_batch(recipe), step, generator(step))
+        assert terms["D_updated"] == 1.0 and terms["G_loss"].isfinite()
+        for name in moved:
+            after = weights_of(recipe.networks[name])
+            changed = any(not torch.equal(after[key], before[name][key]) for key in after)
+            moved[name] += str(int(changed))
+    assert moved == {"encoder": "100100", "decoder": "100100", "discriminator": "111111"}
+
+
+def test_adaptive_is_remembered_by_checkpoints(small):
+    config = dataclasses.replace(small, adversarial="hinge", balance="adaptive")
+    folder = train(StegaStamp, config)
+    kept = load_checkpoint(folder).networks["balance"]["measure"]
+    assert kept.isfinite() and kept != 0
+    resumed = train(StegaStamp, dataclasses.replace(config, resume=True, num_steps=6))
+    assert load_checkpoint(resumed).step == 6
+
+
+def test_a_balance_that_cannot_judge_the_game_is_refused_at_once(small):
+    with pytest.raises(ValueError, match="'adaptive' judges each logit by itself, .* kind 'wgan' has no"):
+        make(small, balance="adaptive")
 
 
 def test_bf16_trains(small):

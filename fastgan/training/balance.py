@@ -1,0 +1,229 @@
+"""Who trains: policies that keep D and G in balance, decided on the device.
+
+A policy answers three questions of a training step: whether D is trained at all, whether G is, which a count
+of steps decides, and, from D's own logits, what D minimizes and whether its update applies. The last is a
+tensor, so no step waits for the device; `step_where` gives it to the optimizer.
+
+.. code-block:: python
+
+    balance = Threshold(0.3)
+    judged = balance.discriminator_loss(adversarial, real_logits, fake_logits)
+    judged.loss.backward()
+    step_where(d_optimizer, judged.applies)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.losses.adversarial import AdversarialLoss, AdversarialStatistics
+from fastgan.ops._checks import check_one_of
+from fastgan.optim import RMSprop
+
+BALANCES = ("every_step", "ratio", "threshold", "adaptive")
+
+
+class Judged(NamedTuple):
+    """What a policy makes of D's logits in one step."""
+
+    loss: Tensor
+    """To be minimized by D; 0-d."""
+    statistics: AdversarialStatistics
+    applies: Tensor | None
+    """Whether D's update counts: 0-d bool on the logits' device; None: it does."""
+
+
+class EveryStep(nn.Module):
+    """D and G train on every step. Base of the other policies; what they keep is in their state_dict."""
+
+    average: Callable[[Tensor], Tensor] = staticmethod(lambda values: values)
+    """Averages a tensor over processes, so that all decide alike; a trainer sets it."""
+
+    def trains_discriminator(self, step: int) -> bool:
+        """Whether D is trained on this step, counted from 0."""
+        return True
+
+    def trains_generator(self, step: int) -> bool:
+        """Whether G is trained on this step, counted from 0."""
+        return True
+
+    def check(self, adversarial: AdversarialLoss) -> None:
+        """Raises a ValueError if the policy cannot judge this game; `discriminator_loss` does, too."""
+
+    def discriminator_loss(
+        self, adversarial: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor
+    ) -> Judged:
+        """D's loss, statistics and whether the update applies.
+
+        Args:
+            adversarial: the game.
+            real_logits, fake_logits: as :meth:`AdversarialLoss.discriminator` takes them.
+
+        Raises:
+            TypeError, ValueError: no such logits, or a game that the policy cannot judge.
+        """
+        loss, statistics = adversarial.discriminator(real_logits, fake_logits, return_statistics=True)
+        return Judged(loss, statistics, None)
+
+
+class Ratio(EveryStep):
+    """Updates of D for updates of G: (5, 1) trains D on every step and G on every fifth.
+
+    Args:
+        n_critic, n_generator: at least 1. Cycles are as long as the larger; each trains in the first steps.
+
+    Raises:
+        ValueError: one is below 1.
+
+    Source: n_critic of Arjovsky et al., "Wasserstein GAN", 2017.
+    """
+
+    def __init__(self, n_critic: int, n_generator: int) -> None:
+        super().__init__()
+        for name, count in (("n_critic", n_critic), ("n_generator", n_generator)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        self.n_critic, self.n_generator = n_critic, n_generator
+
+    def trains_discriminator(self, step: int) -> bool:
+        return step % max(self.n_critic, self.n_generator) < self.n_critic
+
+    def trains_generator(self, step: int) -> bool:
+        return step % max(self.n_critic, self.n_generator) < self.n_generator
+
+
+class Threshold(EveryStep):
+    """Each half of D's loss, on reals and on fakes, counts only while it is above a threshold.
+
+    Where both are below, D is winning, and its update does not apply: neither weights nor the optimizer's
+    averages move.
+
+    Args:
+        threshold: at least 0, in the units of the loss: 0.3 of a cross entropy is a probability of 0.74.
+
+    Raises:
+        ValueError: a negative threshold; later a game whose loss has no halves (relativistic) or no floor
+            (wgan, wgan-gp).
+    """
+
+    def __init__(self, threshold: float = 0.3) -> None:
+        super().__init__()
+        if not threshold >= 0:
+            raise ValueError(f"threshold must not be negative, got {threshold}")
+        self.threshold = threshold
+
+    def check(self, adversarial: AdversarialLoss) -> None:
+        _needs_a_floor("threshold", adversarial)
+
+    def discriminator_loss(
+        self, adversarial: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor
+    ) -> Judged:
+        self.check(adversarial)
+        with torch.no_grad():
+            statistics = adversarial.discriminator(real_logits, fake_logits, return_statistics=True)[1]
+        halves = torch.stack(adversarial.halves(real_logits, fake_logits))
+        above = self.average(halves.detach().clone()) > self.threshold
+        return Judged((halves * above).sum(), statistics, above.any())
+
+
+class Adaptive(EveryStep):
+    """Trains D only while r, the mean sign of its logits on reals, is below a target.
+
+    r is 1 where D knows every real sample for one and 0 where it guesses; ADA measures by it how far D
+    overfits. It is averaged over about the last `images` real samples, and measured whether D trains or not.
+
+    Args:
+        target: in (-1, 1); 0.6: 80% of the reals on the right side.
+        images: real samples, of all processes, that the average remembers.
+
+    Raises:
+        ValueError: a target or number of images out of range; later a game whose logits have no zero to be
+            on a side of (wgan, wgan-gp, relativistic).
+
+    Source: r_t of Karras et al., "Training generative adversarial networks with limited data", 2020, which
+    steers the strength of augmentation.
+    """
+
+    measure: Tensor
+
+    def __init__(self, target: float = 0.6, images: int = 256) -> None:
+        super().__init__()
+        if not -1 < target < 1:
+            raise ValueError(f"target must lie in (-1, 1), got {target}")
+        if images < 1:
+            raise ValueError(f"images must be at least 1, got {images}")
+        self.target, self.images = target, images
+        self.register_buffer("measure", torch.zeros(()))
+
+    def check(self, adversarial: AdversarialLoss) -> None:
+        _needs_a_floor("adaptive", adversarial)
+
+    def discriminator_loss(
+        self, adversarial: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor
+    ) -> Judged:
+        self.check(adversarial)
+        judged = super().discriminator_loss(adversarial, real_logits, fake_logits)
+        signs = self.average(2 * judged.statistics.accuracy_real - 1)
+        part = min(1.0, real_logits.shape[0] / self.images if real_logits.dim() else 1.0)
+        self.measure.lerp_(signs.to(self.measure.dtype), part)
+        return judged._replace(applies=self.measure < self.target)
+
+
+def make_balance(
+    name: str, *, ratio: tuple[int, int] = (1, 1), threshold: float = 0.3, target: float = 0.6
+) -> EveryStep:
+    """The policy of a configuration.
+
+    Args:
+        name: "every_step", "ratio", "threshold" or "adaptive"; the other arguments are for the one they name.
+
+    Raises:
+        ValueError: an unknown name (lists the known ones), or an argument that the policy refuses.
+    """
+    check_one_of("balance", name, BALANCES)
+    if name == "ratio":
+        return Ratio(*ratio)
+    if name == "threshold":
+        return Threshold(threshold)
+    return Adaptive(target) if name == "adaptive" else EveryStep()
+
+
+def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None:
+    """Takes a step of the optimizer, or none at all where `applies` is false, without asking the device.
+
+    Args:
+        optimizer: torch's Adam or AdamW with ``fused=True``, or :class:`fastgan.optim.RMSprop`. (torch's
+            fused SGD is refused: if its first step is left out, its momentum is memory never written.)
+        applies: 0-d bool on the parameters' device; None: an ordinary step.
+
+    Raises:
+        ValueError: an optimizer that cannot leave out a step on the device.
+    """
+    if applies is None:
+        optimizer.step()
+    elif isinstance(optimizer, RMSprop):
+        optimizer.step(applies=applies)
+    elif isinstance(optimizer, torch.optim.Adam) and getattr(optimizer, "_step_supports_amp_scaling", False):
+        # The protocol by which GradScaler has fused optimizers leave out a step.
+        optimizer.found_inf = (~applies).float()  # type: ignore[attr-defined]
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.found_inf  # type: ignore[attr-defined]
+    else:
+        raise ValueError(
+            f"{type(optimizer).__name__} cannot leave out a step on the device as it is; take Adam or AdamW "
+            "with fused=True, or fastgan.optim.RMSprop"
+        )
+
+
+def _needs_a_floor(policy: str, adversarial: AdversarialLoss) -> None:
+    if adversarial.kind in ("wgan", "wgan-gp", "relativistic"):
+        raise ValueError(
+            f"balance {policy!r} judges each logit by itself, which the kind {adversarial.kind!r} has no "
+            "measure for; take bce, nonsaturating, lsgan or hinge, or balance 'ratio'"
+        )
