@@ -36,7 +36,7 @@ def bandwidth(device) -> float:
 
 @pytest.fixture
 def measure(benchmark, device, memory, bandwidth):
-    def run_one(*, op, provider, size, mode, run, floor_bytes, forward=None, inputs=()):
+    def run_one(*, op, provider, size, mode, run, floor_bytes, forward=None, inputs=(), rounds=None):
         def timed():
             run()
             harness.synchronize(device)
@@ -53,8 +53,9 @@ def measure(benchmark, device, memory, bandwidth):
             saved_bytes=harness.saved_bytes(forward, inputs) if forward else None,
             peak_bytes=harness.peak_bytes(run, device),
         )
-        rounds = harness.rounds_in(timed, seconds=1.0)
-        benchmark.extra_info["page_faults"] = harness.page_faults(timed)
-        benchmark.pedantic(timed, rounds=rounds, warmup_rounds=rounds // 10)
+        # What takes seconds says how often it is to be run.
+        benchmark.extra_info["page_faults"] = harness.page_faults(timed, repeats=1 if rounds else 50)
+        count = rounds or harness.rounds_in(timed, seconds=1.0)
+        benchmark.pedantic(timed, rounds=count, warmup_rounds=0 if rounds else count // 10)
 
     return run_one

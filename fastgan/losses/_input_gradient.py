@@ -65,12 +65,20 @@ def input_gradient_at(
     with full_precision(x):
         x = in_full_precision(x)
         if torch.compiler.is_compiling():
+            # A transform lets a function change its arguments in place, and nothing else: batch
+            # normalization and spectral norm change their buffers.
+            buffers = dict(discriminator.named_buffers()) if isinstance(discriminator, nn.Module) else {}
 
-            def total(x: Tensor) -> tuple[Tensor, Tensor]:
-                logits = logits_of(discriminator(x, *args), x, output)
+            def total(x: Tensor, buffers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+                returned = (
+                    torch.func.functional_call(discriminator, buffers, (x, *args))  # type: ignore[arg-type]
+                    if buffers
+                    else discriminator(x, *args)
+                )
+                logits = logits_of(returned, x, output)
                 return logits.sum(), logits.sum()
 
-            gradient, logits = torch.func.grad(total, has_aux=True)(x)
+            gradient, logits = torch.func.grad(total, has_aux=True)(x, buffers)
         else:
             x = x.requires_grad_()
             logits = logits_of(discriminator(x, *args), x, output)

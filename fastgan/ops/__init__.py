@@ -3,6 +3,7 @@
 from fastgan.ops._dispatch import use
 from fastgan.ops.bias_leaky_relu import bias_leaky_relu
 from fastgan.ops.blur import blur
+from fastgan.ops.conv2d import Conv2d, conv2d, convert_convolutions
 from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.ops.perspective_warp import perspective_warp
 from fastgan.ops.photometric import photometric
@@ -10,8 +11,11 @@ from fastgan.ops.squared_norm import squared_norm
 from fastgan.ops.yuv_l2 import yuv_l2
 
 __all__ = [
+    "Conv2d",
     "bias_leaky_relu",
     "blur",
+    "conv2d",
+    "convert_convolutions",
     "jpeg_round_trip",
     "perspective_warp",
     "photometric",

@@ -44,6 +44,9 @@ def differentiable(name: str, setup_context: Callable, backward: Callable) -> Ca
         },
     )
 
+    # Whether a transform is active is known when the graph is traced through, not when Dynamo reads this: it
+    # would take the registered gradient, which under a transform has no second order, and says nothing.
+    @torch.compiler.allow_in_graph
     def call(*arguments):
         return function.apply(*arguments) if _inside_functorch() else op(*arguments)
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fastgan.losses import R1, approximate_r1, gradient_penalty, r1_penalty, r1_penalty_of, r2_penalty
+from fastgan.ops import bias_leaky_relu
 from tests.conftest import DEVICES
 from tests.losses.critics import CRITICS, make
 
@@ -438,3 +439,36 @@ def test_wrappers_that_lose_second_order_gradients_are_refused(tmp_path):
             gradient_penalty(wrapped, x, x)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_buffers_follow_a_compiled_penalty():
+    """Batch normalization in training changes its statistics inside the transform."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Conv2d(4, 1, 6)).double()
+    again, x = copy.deepcopy(network), images()
+    compiled = torch.compile(lambda x: r1_penalty_of(network, x), fullgraph=True)
+    for _ in range(2):
+        assert_same(gradients_of(compiled(x), network), gradients_of(r1_penalty_of(again, x), again), 1e-9)
+    assert_close(network.state_dict(), again.state_dict())
+
+
+def test_fused_activations_in_a_compiled_penalty():
+    """What a fused op registers as its gradient has no second order under a transform, without an error."""
+
+    class Activation(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.linspace(-1, 1, 4, dtype=torch.float64))
+
+        def forward(self, x):
+            return bias_leaky_relu(x, self.bias, slope=0.2)
+
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), Activation(), nn.Conv2d(4, 4, 3), nn.Softplus(), nn.Conv2d(4, 1, 4)
+    ).double()  # fmt: skip
+    x = images()
+    compiled = torch.compile(lambda x: r1_penalty_of(network, x), fullgraph=True)(x)
+    expected = gradients_of(r1_penalty_of(network, x), network)
+    assert all(gradient.any() for gradient in expected[:3])
+    assert_same(gradients_of(compiled, network), expected, 1e-9)
