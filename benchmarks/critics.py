@@ -1,4 +1,4 @@
-"""The discriminators that penalties are measured on, as PyTorch has them and with fastgan's parts."""
+"""The discriminators that penalties are measured on."""
 
 from __future__ import annotations
 
@@ -8,26 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastgan.ops import bias_leaky_relu, conv2d, convert_convolutions
+
+def activated(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
 
 
-class Critic(nn.Module):
-    """Leaky ReLUs of slope 0.2, after a convolution with its bias or alone; in fastgan's way or PyTorch's."""
-
-    fused = False
-
-    def activated(self, x: Tensor) -> Tensor:
-        return bias_leaky_relu(x, slope=0.2) if self.fused else F.leaky_relu(x, 0.2)
-
-    def convolved(self, layer: nn.Conv2d, x: Tensor) -> Tensor:
-        """activated(layer(x))"""
-        if not self.fused:
-            return F.leaky_relu(layer(x), 0.2)
-        x = conv2d(x, layer.weight, None, layer.stride, layer.padding)  # type: ignore[arg-type]
-        return bias_leaky_relu(x, layer.bias, slope=0.2)
-
-
-class Residual(Critic):
+class Residual(nn.Module):
     """A pre-activated residual block that halves the image."""
 
     def __init__(self, width: int, wider: int) -> None:
@@ -37,12 +23,12 @@ class Residual(Critic):
         self.shortcut = nn.Conv2d(width, wider, 1, bias=False) if wider != width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.avg_pool2d(self.first(self.activated(x)), 2)
-        inner = self.second(self.activated(inner))
+        inner = F.avg_pool2d(self.first(activated(x)), 2)
+        inner = self.second(activated(inner))
         return (F.avg_pool2d(self.shortcut(x), 2) + inner) / 2**0.5
 
 
-class StarGANv2Critic(Critic):
+class StarGANv2Critic(nn.Module):
     """StarGAN v2's: residual blocks down to 4x4, one logit per domain.
 
     Source: Choi et al., "StarGAN v2: Diverse Image Synthesis for Multiple Domains", 2020: the first layer has
@@ -61,13 +47,13 @@ class StarGANv2Critic(Critic):
         self.head = nn.Conv2d(width, domains, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.activated(self.blocks(self.stem(x)))
-        logits = self.head(self.convolved(self.last, x)).flatten(1)
+        x = activated(self.blocks(self.stem(x)))
+        logits = self.head(activated(self.last(x))).flatten(1)
         domain = torch.arange(len(x), device=x.device) % logits.shape[1]
         return logits.gather(1, domain[:, None]).squeeze(1)
 
 
-class DCGANCritic(Critic):
+class DCGANCritic(nn.Module):
     """DCGAN's: strided convolutions down to 4x4, batch normalization on all but the first and the last.
 
     Source: Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional
@@ -85,22 +71,16 @@ class DCGANCritic(Critic):
         self.last = nn.Conv2d(width, 1, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.convolved(self.first, x)
+        x = activated(self.first(x))
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = self.activated(norm(convolution(x)))
+            x = activated(norm(convolution(x)))
         return self.last(x).flatten()
 
 
-CRITICS: dict[str, Callable[[int], Critic]] = {"starganv2": StarGANv2Critic, "dcgan": DCGANCritic}
+CRITICS: dict[str, Callable[[int], nn.Module]] = {"starganv2": StarGANv2Critic, "dcgan": DCGANCritic}
 
 
-def make_critic(name: str, image_size: int, *, fused: bool) -> Critic:
-    """A critic with the same weights each time; `fused`: with fastgan's convolutions and activations."""
+def make_critic(name: str, image_size: int) -> nn.Module:
+    """A critic with the same weights each time."""
     torch.manual_seed(0)
-    critic = CRITICS[name](image_size)
-    if fused:
-        convert_convolutions(critic)
-        for module in critic.modules():
-            if isinstance(module, Critic):
-                module.fused = True
-    return critic
+    return CRITICS[name](image_size)

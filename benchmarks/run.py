@@ -42,6 +42,9 @@ def main(arguments: list[str]) -> int:
                 print(finished)
                 return 1
             rows += finished
+    if not rows:
+        print(f"{options.op} measures nothing with --memory {options.memory}")
+        return 1
     result = {**describe_machine(options.device), "rows": rows}
     print(table(result))
     if options.output:
@@ -71,6 +74,8 @@ def _run(op: str, device: str, memory: str) -> list[dict] | str:
         finished = subprocess.run(command, capture_output=True, text=True)
         if finished.returncode != 0:
             return finished.stdout + finished.stderr
+        if not report.exists():  # all of it was skipped
+            return []
         return [_row(entry) for entry in json.loads(report.read_text())["benchmarks"]]
 
 

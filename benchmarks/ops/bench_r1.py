@@ -1,8 +1,7 @@
 """An R1 step, forward + penalty + backward, on the discriminators of StarGAN v2 and DCGAN.
 
-Run by `fastgan bench r1`. "eager" is what trainers write: autograd.grad(create_graph=True) through PyTorch's
-layers. "fastgan eager" is r1_penalty through fastgan's convolutions and activations, "fastgan" r1_penalty_of
-through the same under torch.compile, "compiled" r1_penalty_of under torch.compile through PyTorch's layers.
+Run by `fastgan bench r1`. "eager" is what trainers write: autograd.grad(create_graph=True). "fastgan eager"
+is r1_penalty, "compiled" r1_penalty_of under torch.compile, and "fastgan" the same with `convert_convolutions`.
 A step takes seconds on a CPU, so it is measured a few times, with memory kept as trainers keep it.
 """
 
@@ -12,17 +11,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fastgan.bench.critics import CRITICS, Critic, make_critic
-from torch import Tensor
+from fastgan.bench.critics import CRITICS, make_critic
+from torch import Tensor, nn
 
 from fastgan.losses import r1_penalty, r1_penalty_of
+from fastgan.ops import convert_convolutions
 
 PROVIDERS = ["fastgan", "fastgan eager", "eager", "compiled"]
 BATCH, IMAGE_SIZE = {"cpu": 16, "cuda": 32}, {"cpu": 64, "cuda": 256}
 ROUNDS = 5
 
 
-def setup(provider: str, critic: Critic) -> Callable[[Tensor], Tensor]:
+def setup(provider: str, critic: nn.Module) -> Callable[[Tensor], Tensor]:
     """The provider's penalty(real), ready for backward()."""
 
     def plain(real: Tensor) -> Tensor:
@@ -48,7 +48,9 @@ def test_r1(measure, device, memory, name, provider):
         pytest.skip("measured with memory kept, as trainers keep it")
     size = IMAGE_SIZE[device]
     real = torch.rand(BATCH[device], 3, size, size, device=device)
-    critic = make_critic(name, size, fused=provider.startswith("fastgan")).to(device)
+    critic = make_critic(name, size).to(device)
+    if provider == "fastgan":
+        convert_convolutions(critic)
     penalty = setup(provider, critic)
 
     def forward() -> Tensor:
