@@ -251,9 +251,9 @@ DEMO = StegaStampConfig(
     blur_gaussian=0.05,
     blur_line=0.05,
     log_interval=100,
-    sample_interval=1225,
-    eval_interval=1225,
-    checkpoint_interval=1225,
+    sample_interval=1150,
+    eval_interval=1150,
+    checkpoint_interval=1150,
 )
 
 PRESETS = {"paper": PAPER, "demo": DEMO}
