@@ -19,6 +19,8 @@ The op knows quantization tables; the quality is made into tables before it, in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -163,16 +165,35 @@ def _device_of(value: float | Tensor) -> torch.device:
 
 
 def _standard_tables(dtype: torch.dtype, device: torch.device) -> Tensor:
-    if torch.compiler.is_compiling():
+    def make() -> Tensor:
         return torch.tensor([(LUMINANCE_TABLE, CHROMINANCE_TABLE)], dtype=dtype, device=device)
+
     # Kept, since bringing them to a GPU would wait for it.
-    key = (dtype, device)
-    if key not in _on_device:
-        _on_device[key] = torch.tensor([(LUMINANCE_TABLE, CHROMINANCE_TABLE)], dtype=dtype, device=device)
-    return _on_device[key]
+    return _kept((dtype, device), make)
 
 
-_on_device: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+def _tables_of_number(quality: float, smooth: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`quality_tables` of a number, which take longer than a small image does and are always the same."""
+    key = (quality, smooth, dtype, device)
+    return _kept(key, lambda: quality_tables(quality, smooth=smooth, device=device, dtype=dtype))
+
+
+def _kept(key: tuple, make: Callable[[], Tensor]) -> Tensor:
+    """make(), or what it made for the key before. Nobody may write into it."""
+    if torch.compiler.is_compiling():
+        return make()
+    if key not in _made:
+        with torch.inference_mode(False):  # what is made inside it cannot be saved for a backward pass
+            made = make()
+        if type(made) is not Tensor:  # a fake one, of a trace
+            return made
+        if len(_made) >= 256:
+            _made.clear()
+        _made[key] = made
+    return _made[key]
+
+
+_made: dict[tuple, Tensor] = {}
 
 
 def _floor(x: Tensor) -> Tensor:
@@ -220,6 +241,8 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
         raise TypeError(f"quality must be a number or a tensor, got {type(quality).__name__}")
     else:
         _check_quality(quality, "")
+        if tables is None:
+            return _tables_of_number(quality, rounding == "polynomial", image.device, dtype)
     return quality_tables(quality, tables, smooth=rounding == "polynomial", device=image.device, dtype=dtype)
 
 

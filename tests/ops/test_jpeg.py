@@ -471,3 +471,24 @@ def test_use_chooses_the_reference():
     with ops.use("reference"):
         expected = jpeg_round_trip(image, 50)
     assert_close(jpeg_round_trip(image, 50), expected)
+
+
+def test_tables_kept_from_inference_serve_training():
+    """A number's tables are made once; tensors made in inference mode cannot be saved for a backward pass."""
+    x, quality = torch.rand(1, 3, 16, 16), 37.25  # a quality that no other test has
+    with torch.inference_mode():
+        decoded = jpeg_round_trip(x, quality)
+    for backend in (None, "reference"):
+        again = x.clone().requires_grad_()
+        result = jpeg_round_trip(again, quality, backend=backend, rounding="straight_through")
+        result.sum().backward()
+        assert_close(result.detach(), decoded.clone(), rtol=0, atol=1e-6)
+        assert again.grad.any()
+
+
+def test_many_qualities_do_not_pile_up():
+    from fastgan.ops.jpeg import _made
+
+    for quality in torch.linspace(1, 100, 600, dtype=torch.float64).tolist():
+        jpeg_round_trip(torch.rand(1, 3, 8, 8), quality)
+    assert len(_made) <= 256
