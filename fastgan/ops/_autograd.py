@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.util
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -44,12 +47,14 @@ def differentiable(name: str, setup_context: Callable, backward: Callable) -> Ca
         },
     )
 
-    # Whether a transform is active is known when the graph is traced through, not when Dynamo reads this: it
-    # would take the registered gradient, which under a transform has no second order, and says nothing.
-    @torch.compiler.allow_in_graph
     def call(*arguments):
         return function.apply(*arguments) if _inside_functorch() else op(*arguments)
 
+    # Whether a transform is active is known when the graph is traced through, not when Dynamo reads `call`:
+    # it would take the registered gradient, which under a transform has no second order, and says nothing.
+    _calls.append(call)
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.allow_in_graph(call)
     return call
 
 
@@ -64,6 +69,31 @@ def saved_tensors_are_ours() -> bool:
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or _keeps_graph is None:
         return False
     return not _keeps_graph() and not _inside_functorch()
+
+
+class _WhenDynamoComes(importlib.abc.MetaPathFinder):
+    """Tells Dynamo of our calls as soon as somebody imports it: doing so ourselves would take seconds."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != "torch._dynamo":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_tell(module):
+                execute(module)
+                for call in _calls:
+                    torch.compiler.allow_in_graph(call)
+
+            spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
+        return spec
+
+
+_calls: list[Callable] = []
+if "torch._dynamo" not in sys.modules:
+    sys.meta_path.insert(0, _WhenDynamoComes())
 
 
 def _inside_functorch() -> bool:

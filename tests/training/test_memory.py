@@ -52,10 +52,10 @@ gradient = torch.rand_like(image)
 def step():
     image.grad = None
     jpeg_round_trip(image, 50.0).backward(gradient)
-for _ in range(5):
+for _ in range(15):  # until the heap has room for what lies between the images
     step()
 before = faults()
-for _ in range(5):
+for _ in range(20):
     step()
 print(faults() - before)
 """
@@ -75,6 +75,8 @@ def image_faults(**environment: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is meant")
 @pytest.mark.skipif(bool(_library.cpu_missing), reason="the CPU kernels make their outputs so")
 def test_large_images_take_the_memory_of_those_before():
-    assert image_faults() < 20
-    # Thresholds that the user has set stay.
-    assert image_faults(MALLOC_MMAP_THRESHOLD_="131072") > 100
+    # Thresholds that the user has set stay: two fresh blocks of 50 MB in each step.
+    fresh = image_faults(MALLOC_MMAP_THRESHOLD_="131072")
+    assert fresh > 20 * 100
+    # Now and then a small block lies where an image would go.
+    assert image_faults() < fresh / 4
