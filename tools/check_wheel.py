@@ -28,6 +28,28 @@ torch.testing.assert_close(gradient, expected)
 from fastgan.ops import jpeg_round_trip
 expected = jpeg_round_trip(x, 50, backend="reference")
 torch.testing.assert_close(jpeg_round_trip(x, 50, backend="native"), expected)
+# Discriminator steps with penalties in one graph, through fastgan's own convolution and activation.
+from fastgan.losses import gradient_penalty, r1_penalty_of
+from fastgan.ops import bias_leaky_relu, convert_convolutions
+class Activation(torch.nn.Module):
+    def forward(self, x):
+        return bias_leaky_relu(x, slope=0.2)
+torch.manual_seed(0)
+critic = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), Activation(), torch.nn.Conv2d(8, 1, (38, 48))).double()
+convert_convolutions(critic)
+real, fake = torch.rand(2, 2, 3, 40, 50).double()
+for penalty in (
+    lambda: r1_penalty_of(critic, real),
+    lambda: gradient_penalty(critic, real, real.clone()),  # between equal samples, wherever the draw falls
+):
+    def step():
+        return critic(fake).mean() - critic(real).mean() + 10 * penalty()
+    expected = torch.autograd.grad(step(), critic.parameters(), allow_unused=True)
+    found = torch.autograd.grad(
+        torch.compile(step, fullgraph=True, backend="aot_eager")(), critic.parameters(), allow_unused=True
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
 import fastgan.kernels, fastgan.bench, fastgan.compat.basicsr
 # What needs the extra [train] is there, if not importable here.
 import importlib.metadata

@@ -15,7 +15,6 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +28,16 @@ KERNEL_DTYPES = {
     "cuda": (torch.float32, torch.bfloat16, torch.float16),
 }
 
-_requested: ContextVar[str | None] = ContextVar("fastgan_backend", default=None)
+
+class _Requested:
+    """What :func:`use` asks for. Dynamo reads it and compiles again when it changes; of a threading.local it does
+    not see changes, and a ContextVar it cannot read before torch 2.15.
+    """
+
+    backend: str | None = None
+
+
+_requested = _Requested()
 _warned: set[tuple[str, str]] = set()
 
 
@@ -51,16 +59,16 @@ def register(kernels: Kernels) -> None:
 
 @contextlib.contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Requests one implementation for all ops called inside the `with` block.
+    """Requests one implementation for all ops called while the `with` block runs, by whichever thread.
 
     Raises:
         ValueError: unknown backend. A call inside raises RuntimeError where the backend cannot serve it.
     """
-    token = _requested.set(_known(backend, "backend"))
+    before, _requested.backend = _requested.backend, _known(backend, "backend")
     try:
         yield
     finally:
-        _requested.reset(token)
+        _requested.backend = before
 
 
 def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = None) -> str:
@@ -110,9 +118,8 @@ def why_not(op: str, backend: str, device: str, dtypes: tuple[torch.dtype, ...] 
 def _request(backend: str | None) -> str | None:
     if backend is not None:
         return _known(backend, "backend")
-    in_context = _requested.get()
-    if in_context is not None:
-        return in_context
+    if _requested.backend is not None:
+        return _requested.backend
     in_environment = os.environ.get("FASTGAN_BACKEND")
     return _known(in_environment, "FASTGAN_BACKEND") if in_environment else None
 

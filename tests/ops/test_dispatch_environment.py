@@ -78,3 +78,19 @@ def test_conversion_to_half_types_matches_torch(kind, dtype):
     convert = getattr(bindings, f"float_to_{kind}_bits")
     actual = [convert(value) for value in values.tolist()]
     assert actual == [bits & 0xFFFF for bits in expected.tolist()]
+
+
+def test_what_is_compiled_follows_use():
+    import torch
+
+    from fastgan.ops import _dispatch, use
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def is_reference(x):
+        return x + (1 if _dispatch.choose("yuv_l2", (x,)) == "reference" else 0)
+
+    x = torch.zeros(())
+    before = is_reference(x).item()
+    with use("reference"):
+        assert is_reference(x) == 1
+    assert is_reference(x) == before
