@@ -30,8 +30,8 @@ KERNEL_DTYPES = {
 
 
 class _Requested:
-    """What :func:`use` asks for. Dynamo reads it and compiles again when it changes; of a threading.local it does
-    not see changes, and a ContextVar it cannot read before torch 2.15.
+    """What :func:`use` asks for. Dynamo reads it and compiles again when it changes; of a threading.local it
+    does not see changes, and a ContextVar it cannot read in torch 2.13.
     """
 
     backend: str | None = None
