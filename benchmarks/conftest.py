@@ -36,7 +36,10 @@ def bandwidth(device) -> float:
 
 @pytest.fixture
 def measure(benchmark, device, memory, bandwidth):
-    def run_one(*, op, provider, size, mode, run, floor_bytes, forward=None, inputs=(), rounds=None):
+    def run_one(
+        *, op, provider, size, mode, run, floor_bytes, forward=None, inputs=(), rounds=None,
+        per_element=None,
+    ):  # fmt: skip
         def timed():
             run()
             harness.synchronize(device)
@@ -54,6 +57,10 @@ def measure(benchmark, device, memory, bandwidth):
             saved_bytes=harness.saved_bytes(forward, inputs) if forward else None,
             peak_bytes=harness.peak_bytes(run, device),
         )
+        if per_element:  # (elements, a smaller run, its elements)
+            elements, first, first_elements = per_element
+            ratio = harness.ratio_in_turn(timed, lambda: (first(), harness.synchronize(device)))
+            benchmark.extra_info["per_element_ratio"] = ratio * first_elements / elements
         # What takes seconds says how often it is to be run.
         benchmark.extra_info["page_faults"] = harness.page_faults(timed, repeats=1 if rounds else 50)
         count = rounds or harness.rounds_in(timed, seconds=1.0)

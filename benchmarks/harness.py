@@ -85,6 +85,25 @@ def rounds_in(run: Callable[[], object], seconds: float, least: int = 100) -> in
     return max(least, int(runs * seconds / (time.perf_counter() - begin)))
 
 
+def ratio_in_turn(run: Callable[[], object], other: Callable[[], object], turns: int = 40) -> float:
+    """How many times as long `run` takes as `other`: the median over turns of 50 ms each.
+
+    Virtual cores change their speed within seconds, by up to a factor of two. What is measured one after the
+    other meets different machines; neighbouring turns meet the same.
+    """
+
+    def median_in_a_turn(function: Callable[[], object]) -> float:
+        function()  # its memory and caches after the other's turn
+        times: list[float] = []
+        while len(times) < 3 or sum(times) < 0.05:
+            begin = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - begin)
+        return statistics.median(times)
+
+    return statistics.median(median_in_a_turn(run) / median_in_a_turn(other) for _ in range(turns))
+
+
 def page_faults(run: Callable[[], object], repeats: int = 50) -> float:
     """Pages that the kernel had to hand out per run: fresh large allocations cost more than their writing.
 

@@ -91,13 +91,15 @@ def _row(entry: dict) -> dict:
 
 
 def table(result: dict) -> str:
-    """The rows as text: milliseconds, how much faster fastgan is, floor, megabytes, page faults."""
+    """The rows as text: milliseconds, how much faster fastgan is, floor, megabytes, page faults, and the
+    time per pixel against the op's first size, taken in turn.
+    """
     lines = [
         f"{result['device']}, torch {result['torch']}, fastgan {result['fastgan']} ({result['commit']}), "
         f"copy {result['rows'][0]['copy_gb_per_s']:.0f} GB/s",
         f"{'op':<8} {'mode':<8} {'size':<14} {'memory':<9} {'provider':<20} {'median ms':>9} "
         f"{'20%':>8} {'80%':>8} {'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8} "
-        f"{'faults':>7}",
+        f"{'faults':>7} {'per pixel':>9}",
     ]
     for row in result["rows"]:
         ours = next(
@@ -106,6 +108,7 @@ def table(result: dict) -> str:
             if other["provider"] == "fastgan"
             and all(other[key] == row[key] for key in ("op", "mode", "size", "memory"))
         )
+        scaling = f"{row['per_element_ratio']:.2f}x" if "per_element_ratio" in row else ""
         saved = "" if row["saved_bytes"] is None else f"{row['saved_bytes'] / 1e6:.1f}"
         faster = "" if row["provider"] == "fastgan" else f"{row['median_s'] / ours:.1f}x"
         lines.append(
@@ -113,6 +116,6 @@ def table(result: dict) -> str:
             f"{row['provider']:<20} "
             f"{row['median_s'] * 1e3:>9.3f} {row['p20_s'] * 1e3:>8.3f} {row['p80_s'] * 1e3:>8.3f} "
             f"{faster:>11} {row['median_s'] / row['floor_s']:>8.2f} {saved:>9} "
-            f"{row['peak_bytes'] / 1e6:>8.1f} {row['page_faults']:>7.0f}"
+            f"{row['peak_bytes'] / 1e6:>8.1f} {row['page_faults']:>7.0f} {scaling:>9}".rstrip()
         )
     return "\n".join(lines)

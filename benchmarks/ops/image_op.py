@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -30,29 +31,35 @@ def measure_image_op(
     """Measures function(image) of `setup(provider, image)`, alone or with its backward pass."""
     if size_index and provider != "fastgan":
         pytest.skip("the other sizes show how fastgan scales")
-    batch, height, width = SIZES[device][size_index]
-    image = torch.rand(batch, 3, height, width, device=device, requires_grad=True)
-    gradient = torch.rand_like(image)
+    shapes = [(batch, 3, height, width) for batch, height, width in SIZES[device]]
+    shape = shapes[size_index]
+    image = torch.rand(shape, device=device, requires_grad=True)
     function = setup(provider, image)
 
-    def forward() -> Tensor:
-        return function(image)
+    def run_on(image: Tensor) -> Callable[[], None]:
+        gradient = torch.rand_like(image)
 
-    def full() -> None:
-        image.grad = None
-        forward().backward(gradient)
+        def full() -> None:
+            image.grad = None
+            function(image).backward(gradient)
 
-    @torch.no_grad()
-    def forward_only() -> Tensor:
-        return function(image)
+        @torch.no_grad()
+        def forward() -> None:
+            function(image)
 
+        return full if mode == "full" else forward
+
+    first = None
+    if size_index:
+        first = run_on(torch.rand(shapes[0], device=device, requires_grad=True)), math.prod(shapes[0])
     measure(
         op=op,
         provider=provider,
-        size=f"{batch}x3x{height}x{width}",
+        size="x".join(map(str, shape)),
         mode=mode,
-        run=full if mode == "full" else forward_only,
+        run=run_on(image),
         floor_bytes=FLOOR_IMAGES[mode] * image.numel() * image.element_size(),
-        forward=forward if mode == "full" else None,
+        forward=(lambda: function(image)) if mode == "full" else None,
         inputs=(image,),
+        per_element=first and (math.prod(shape), *first),
     )

@@ -24,11 +24,9 @@ FASTGAN_CLONES void unmerge_row(const In* const* grad, const uint8_t* mask, int6
   }
 }
 
-// `row` has room for one value on either side, which are set: the edges' samples count twice.
+// `row` has one value more on either side, which repeat the edges: their samples count twice.
 template <typename In>
-FASTGAN_CLONES void downsample_triangle(In* row, int64_t count, In* chroma) {
-  row[-1] = row[0];
-  row[2 * count] = row[2 * count - 1];
+FASTGAN_CLONES void downsample_triangle(const In* row, int64_t count, In* chroma) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
     chroma[i] = In(0.75) * (row[2 * i] + row[2 * i + 1]) + In(0.25) * (row[2 * i - 1] + row[2 * i + 2]);
@@ -174,6 +172,7 @@ void JpegBackward::run_typed(int64_t block) {
   const Work work(sizes_, blocks_, block);
   const int64_t width = sizes_.width, height = sizes_.height, n = work.image;
   const int64_t top = work.first * sizes_.mcu_height, rows = work.rows * sizes_.mcu_height;
+  const bool smooth_rows = sizes_.fancy && options_.horizontal == 2;
   const bool smooth_columns = sizes_.fancy && options_.vertical == 2;
   Strips<In> strips(sizes_, work.rows);
 
@@ -184,27 +183,42 @@ void JpegBackward::run_typed(int64_t block) {
   const auto narrow_row = [&](int64_t y, int c) { return &narrow[((y - top + halo) * 2 + c - 1) * stride]; };
   const int64_t first = std::max<int64_t>(top - halo, 0), end = std::min(top + rows + halo, height);
   {
-    const Scratch<In> buffer = scratch<In>(3 * width), wide = scratch<In>(2 * (padded + 2)),
+    // A few rows together: what is read one off its place must have reached the cache.
+    constexpr int64_t kTogether = 4;
+    const int64_t pitch = padded + 2;
+    const Scratch<In> buffer = scratch<In>(3 * width), wide = scratch<In>(2 * kTogether * pitch),
                       outside = scratch<In>(width);
-    for (int64_t y = first; y < end; ++y) {
-      const In* grad[3];
-      for (int c = 0; c < 3; ++c) {
-        grad[c] = load(grad_.at(n, c, y, 0), grad_.dtype, grad_.strides[3], width, &buffer[c * width]);
+    for (int64_t begin = first; begin < end; begin += kTogether) {
+      const int64_t stop = std::min(begin + kTogether, end);
+      In* wide_row = &wide[1];
+      for (int64_t y = begin; y < stop; ++y, wide_row += 2 * pitch) {
+        const In* grad[3];
+        for (int c = 0; c < 3; ++c) {
+          grad[c] = load(grad_.at(n, c, y, 0), grad_.dtype, grad_.strides[3], width, &buffer[c * width]);
+        }
+        In *cb = wide_row, *cr = cb + pitch;
+        const bool inside = y >= top && y < top + rows;
+        In* luma = inside ? strips.luma_row(y - top) : &outside[0];
+        unmerge_row(grad, masks_.pixels + (n * height + y) * width, width, luma, cb, cr);
+        if (inside) std::fill(luma + width, luma + padded, In(0));
+        if (width < 2 * sizes_.chroma_width) cb[width] = cr[width] = 0;
+        if (!smooth_rows) continue;
+        for (In* row : {cb, cr}) {
+          row[-1] = row[0];
+          row[2 * sizes_.chroma_width] = row[2 * sizes_.chroma_width - 1];
+        }
       }
-      In *cb = &wide[1], *cr = cb + padded + 2;
-      const bool inside = y >= top && y < top + rows;
-      In* luma = inside ? strips.luma_row(y - top) : &outside[0];
-      unmerge_row(grad, masks_.pixels + (n * height + y) * width, width, luma, cb, cr);
-      if (inside) std::fill(luma + width, luma + padded, In(0));
-      if (width < 2 * sizes_.chroma_width) cb[width] = cr[width] = 0;
-      for (int c = 1; c <= 2; ++c) {
-        In* row = c == 1 ? cb : cr;
-        if (options_.horizontal == 1) {
-          std::copy_n(row, width, narrow_row(y, c));
-        } else if (sizes_.fancy) {
-          downsample_triangle(row, sizes_.chroma_width, narrow_row(y, c));
-        } else {
-          add_pairs(row, sizes_.chroma_width, narrow_row(y, c));
+      wide_row = &wide[1];
+      for (int64_t y = begin; y < stop; ++y, wide_row += 2 * pitch) {
+        for (int c = 1; c <= 2; ++c) {
+          const In* row = wide_row + (c - 1) * pitch;
+          if (options_.horizontal == 1) {
+            std::copy_n(row, width, narrow_row(y, c));
+          } else if (smooth_rows) {
+            downsample_triangle(row, sizes_.chroma_width, narrow_row(y, c));
+          } else {
+            add_pairs(row, sizes_.chroma_width, narrow_row(y, c));
+          }
         }
       }
     }

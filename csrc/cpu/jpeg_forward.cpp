@@ -19,14 +19,8 @@ JpegForward::JpegForward(
   chroma_ = scratch<char>(rows * 2 * 8 * sizes_.chroma_stride * sample);
   if (exact) nan_.assign(rows * sizes_.mcu_columns, 0);
   for (int64_t n = 0; exact && n < sizes_.images; ++n) {
-    const double* table = tables_.of(n, 0);
+    if (tables_.are_whole(n)) continue;
     // A table that integers cannot take makes its image NaN.
-    const auto whole = [](double step) {
-      bool valid;
-      whole_step(step, valid);
-      return valid;
-    };
-    if (std::all_of(table, table + 128, whole)) continue;
     const int64_t mcus = sizes_.mcu_rows * sizes_.mcu_columns;
     std::fill_n(nan_.begin() + n * mcus, mcus, uint8_t(1));
     any_nan_ = true;
@@ -98,33 +92,47 @@ void JpegForward::encode_typed(int64_t block) {
   }
 }
 
-// Cb or Cr for one row of pixels; `sums` and `buffer` have room for a padded row and a sample on either side.
+// Cb and Cr for the rows of pixels of one row of chroma: first Cb of each, then Cr of each.
 template <typename S>
-const S* JpegForward::upsampled_row(int64_t image, int component, int64_t row, S* sums, S* buffer) {
-  const int64_t nearer = row / options_.vertical, count = sizes_.chroma_width;
-  const Plane<S>* samples = plane_row<Plane<S>>(image, component, nearer);
-  if (!sizes_.fancy || options_.horizontal == 1) {
-    replicate_row(samples, count, options_.horizontal, buffer);
-  } else if (options_.vertical == 1) {
-    upsample_row_422(samples, count, sums + 1, buffer);
-  } else {
-    // Beyond the image's edge its last row of samples is repeated.
-    const int64_t farther = clamp(nearer + (row % 2 ? 1 : -1), int64_t(0), sizes_.chroma_height - 1);
-    upsample_row_420(samples, plane_row<Plane<S>>(image, component, farther), count, sums + 1, buffer);
+void JpegForward::upsample(int64_t image, int64_t row, S* sums, S* upsampled) {
+  const int64_t count = sizes_.chroma_width, pitch = sizes_.chroma_stride + 2, rows = options_.vertical;
+  const bool smooth = sizes_.fancy && options_.horizontal == 2;
+  for (int c = 0; c < 2; ++c) {
+    const Plane<S>* samples = plane_row<Plane<S>>(image, 1 + c, row);
+    S *padded = sums + c * rows * pitch + 1, *target = upsampled + c * rows * sizes_.luma_stride;
+    if (!smooth) {
+      for (int64_t i = 0; i < rows; ++i) {
+        replicate_row(samples, count, options_.horizontal, target + i * sizes_.luma_stride);
+      }
+    } else if (rows == 1) {
+      pad_samples(samples, count, padded);
+    } else {
+      // Beyond the image's edge its last row of samples is repeated.
+      const Plane<S>* above = plane_row<Plane<S>>(image, 1 + c, std::max<int64_t>(row - 1, 0));
+      const Plane<S>* below = plane_row<Plane<S>>(image, 1 + c, std::min(row + 1, sizes_.chroma_height - 1));
+      triangle_columns(above, samples, below, count, padded, padded + pitch);
+    }
   }
-  return buffer;
+  // All sums before their first use: read one off, they must have reached the cache.
+  for (int64_t i = 0; smooth && i < 2 * rows; ++i) {
+    const S* padded = sums + i * pitch + 1;
+    S* target = upsampled + i * sizes_.luma_stride;
+    rows == 1 ? triangle_row<1>(padded, count, target) : triangle_row<2>(padded, count, target);
+  }
 }
 
 template <typename S, typename In>
 void JpegForward::merge_typed(int64_t block) {
   const Work work(sizes_, blocks_, block);
-  const int64_t width = sizes_.width, top = work.first * sizes_.mcu_height;
+  const int64_t width = sizes_.width, top = work.first * sizes_.mcu_height, vertical = options_.vertical;
   const int64_t bottom = std::min(top + work.rows * sizes_.mcu_height, sizes_.height);
-  const Scratch<S> upsampled = scratch<S>(2 * sizes_.luma_stride), sums = scratch<S>(sizes_.luma_stride + 2);
+  const Scratch<S> upsampled = scratch<S>(2 * vertical * sizes_.luma_stride),
+                   sums = scratch<S>(2 * vertical * (sizes_.chroma_stride + 2));
   const Scratch<In> buffer = scratch<In>(3 * width);
   for (int64_t row = top; row < bottom; ++row) {
-    const S* cb = upsampled_row<S>(work.image, 1, row, &sums[0], &upsampled[0]);
-    const S* cr = upsampled_row<S>(work.image, 2, row, &sums[0], &upsampled[sizes_.luma_stride]);
+    if (row % vertical == 0) upsample(work.image, row / vertical, &sums[0], &upsampled[0]);
+    const S* cb = &upsampled[row % vertical * sizes_.luma_stride];
+    const S* cr = cb + vertical * sizes_.luma_stride;
     In* rgb[3];
     for (int c = 0; c < 3; ++c) {
       rgb[c] = target_of(decoded_.at(work.image, c, row, 0), decoded_.dtype, decoded_.strides[3], &buffer[c * width]);

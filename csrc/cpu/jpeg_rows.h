@@ -75,30 +75,39 @@ FASTGAN_CLONES void store_samples(
   }
 }
 
-// 2 count samples from `count`; `padded` has room for one more on either side, which repeat the edges.
-template <int kDirections, typename S>
-FASTGAN_HOST_DEVICE void triangle_row(S* padded, int64_t count, S* row) {
+// The column sums of the two rows of pixels of one row of chroma; each has room for a sample on either side, which
+// repeat the edges.
+template <typename S>
+FASTGAN_CLONES void triangle_columns(
+    const Plane<S>* above, const Plane<S>* row, const Plane<S>* below, int64_t count, S* upper, S* lower) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    upper[i] = triangle_column<S>(row[i], above[i]);
+    lower[i] = triangle_column<S>(row[i], below[i]);
+  }
+  for (S* sums : {upper, lower}) {
+    sums[-1] = sums[0];
+    sums[count] = sums[count - 1];
+  }
+}
+
+// The same for one direction only: the samples themselves.
+template <typename S>
+FASTGAN_CLONES void pad_samples(const Plane<S>* samples, int64_t count, S* padded) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) padded[i] = samples[i];
   padded[-1] = padded[0];
   padded[count] = padded[count - 1];
+}
+
+// 2 count samples from `count` and one on either side.
+template <int kDirections, typename S>
+FASTGAN_CLONES void triangle_row(const S* padded, int64_t count, S* row) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
     row[2 * i] = triangle_left<kDirections>(padded[i], padded[i - 1]);
     row[2 * i + 1] = triangle_right<kDirections>(padded[i], padded[i + 1]);
   }
-}
-
-template <typename S>
-FASTGAN_CLONES void upsample_row_420(const Plane<S>* nearer, const Plane<S>* farther, int64_t count, S* sums, S* row) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) sums[i] = triangle_column<S>(nearer[i], farther[i]);
-  triangle_row<2>(sums, count, row);
-}
-
-template <typename S>
-FASTGAN_CLONES void upsample_row_422(const Plane<S>* samples, int64_t count, S* padded, S* row) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) padded[i] = samples[i];
-  triangle_row<1>(padded, count, row);
 }
 
 template <typename S>

@@ -37,10 +37,26 @@ struct JpegMasks {
 
 // Quantization tables (N or 1, 2, 8, 8): luma and chroma.
 struct JpegTables {
-  std::vector<double> values;
-  int64_t stride = 0;  // from one image's to the next: 128 or 0
+  JpegTables() = default;
+  // `stride` is the distance from one image's to the next: 128 or 0.
+  JpegTables(std::vector<double> numbers, int64_t stride) : values(std::move(numbers)), stride(stride) {
+    whole_steps.resize(values.size());
+    not_whole.assign(values.size() / 128, 0);
+    for (size_t i = 0; i < values.size(); ++i) {
+      bool valid;
+      whole_steps[i] = whole_step(values[i], valid);
+      if (!valid) not_whole[i / 128] = 1;
+    }
+  }
 
-  const double* of(int64_t image, int component) const { return &values[image * stride + (component ? 64 : 0)]; }
+  int64_t at(int64_t image, int component) const { return image * stride + (component ? 64 : 0); }
+  // Whether integers can take the image's tables.
+  bool are_whole(int64_t image) const { return !not_whole[image * stride / 128]; }
+
+  std::vector<double> values;
+  int64_t stride = 0;
+  std::vector<int32_t> whole_steps;  // what integers divide by
+  std::vector<uint8_t> not_whole;    // of each pair of tables
 };
 
 class JpegForward {
@@ -62,7 +78,7 @@ class JpegForward {
   template <typename S>
   S* plane_row(int64_t image, int component, int64_t row);
   template <typename S>
-  const S* upsampled_row(int64_t image, int component, int64_t row, S* sums, S* buffer);
+  void upsample(int64_t image, int64_t row, S* sums, S* upsampled);
   template <typename In>
   void spread_nan(int64_t image, int64_t row);
 

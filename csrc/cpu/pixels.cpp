@@ -75,16 +75,6 @@ void store_any(const T* values, void* target, Dtype dtype, int64_t stride, int64
 
 }  // namespace
 
-int64_t size_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kFloat16:
-    case Dtype::kBFloat16: return 2;
-    case Dtype::kFloat32: return 4;
-    case Dtype::kFloat64: return 8;
-  }
-  return 0;
-}
-
 const float* load(const void* source, Dtype dtype, int64_t stride, int64_t count, float* buffer) {
   if (dtype == Dtype::kFloat32 && stride == 1) return static_cast<const float*>(source);
   if (dtype == Dtype::kFloat32 && stride == 3) {

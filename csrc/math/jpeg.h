@@ -187,7 +187,7 @@ FASTGAN_HOST_DEVICE T descale(T x) {
   if constexpr (!IsExact<T>::value) {
     return x;
   } else if constexpr (kBits < 0) {
-    return x << -kBits;
+    return x * (1 << -kBits);
   } else {
     return (x + (1 << (kBits - 1))) >> kBits;
   }
