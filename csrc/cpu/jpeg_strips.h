@@ -59,8 +59,8 @@ struct Work {
 };
 
 // Asks for a row of pixels `ahead` of (image, row), counted through all images. A block reads its pixels in a burst and
-// computes for long without touching memory, so it calls for the next block's pixels meanwhile. Inlined always: GCC takes
-// a function of prefetches alone for one without effect, and drops its calls.
+// computes for long without touching memory, so it calls for the next block's pixels meanwhile. Always inlined: GCC
+// takes a function of prefetches alone for one without effect, and drops its calls.
 FASTGAN_HOST_DEVICE void fetch_row(const ImageView& view, int64_t image, int64_t row, int64_t ahead) {
   const int64_t line = image * view.sizes[2] + row + ahead, n = line / view.sizes[2];
   if (n >= view.sizes[0]) return;

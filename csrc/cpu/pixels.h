@@ -7,9 +7,7 @@ namespace fastgan {
 
 enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64 };
 
-inline int64_t size_of(Dtype dtype) {
-  return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
-}
+inline int64_t size_of(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2; }
 
 // A strided N 3 H W image; strides in elements.
 struct ImageView {
