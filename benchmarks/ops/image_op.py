@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import pytest
@@ -33,10 +32,10 @@ def measure_image_op(
         pytest.skip("the other sizes show how fastgan scales")
     shapes = [(batch, 3, height, width) for batch, height, width in SIZES[device]]
     shape = shapes[size_index]
-    image = torch.rand(shape, device=device, requires_grad=True)
+    image, first_image = (torch.rand(s, device=device, requires_grad=True) for s in (shape, shapes[0]))
     function = setup(provider, image)
 
-    def run_on(image: Tensor) -> Callable[[], None]:
+    def run_on(image: Tensor, function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
         gradient = torch.rand_like(image)
 
         def full() -> None:
@@ -51,15 +50,15 @@ def measure_image_op(
 
     first = None
     if size_index:
-        first = run_on(torch.rand(shapes[0], device=device, requires_grad=True)), math.prod(shapes[0])
+        first = run_on(first_image, setup(provider, first_image)), first_image.numel()
     measure(
         op=op,
         provider=provider,
         size="x".join(map(str, shape)),
         mode=mode,
-        run=run_on(image),
+        run=run_on(image, function),
         floor_bytes=FLOOR_IMAGES[mode] * image.numel() * image.element_size(),
         forward=(lambda: function(image)) if mode == "full" else None,
         inputs=(image,),
-        per_element=first and (math.prod(shape), *first),
+        per_element=first and (image.numel(), *first),
     )
