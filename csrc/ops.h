@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "stable.h"
 
@@ -53,6 +54,15 @@ Tensor bias_leaky_relu_tangent_cpu(
 std::tuple<Tensor, Tensor, Tensor, Tensor> adversarial_cpu(
     const std::optional<Tensor>& real, const Tensor& fake, int64_t game, bool generator, double sign, double real_label,
     double fake_label, bool with_slopes);
+
+Tensor optimizer_step_cpu_(
+    int64_t algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
+    const std::vector<Tensor>& first, const std::vector<Tensor>& second, const std::vector<Tensor>& third,
+    const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& numbers,
+    const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
+    const std::optional<Tensor>& grad_norm, bool with_statistics);
+
+Tensor gradient_norm_cpu(const std::vector<Tensor>& grads);
 
 std::string cpu_capability_name();
 

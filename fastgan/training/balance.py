@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fastgan.losses.adversarial import AdversarialLoss, AdversarialStatistics
 from fastgan.ops._checks import check_one_of
-from fastgan.optim import RMSprop
+from fastgan.optim._step import FusedStep
 
 BALANCES = ("every_step", "ratio", "threshold", "adaptive")
 
@@ -196,7 +196,7 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
     """Takes a step of the optimizer, or none at all where `applies` is false, without asking the device.
 
     Args:
-        optimizer: torch's Adam or AdamW with ``fused=True``, or :class:`fastgan.optim.RMSprop`. (torch's
+        optimizer: one of :mod:`fastgan.optim`, or torch's Adam or AdamW with ``fused=True``. (torch's
             fused SGD is refused: if its first step is left out, its momentum is memory never written.)
         applies: 0-d bool on the parameters' device; None: an ordinary step.
 
@@ -205,19 +205,19 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
     """
     if applies is None:
         optimizer.step()
-    elif isinstance(optimizer, RMSprop):
-        optimizer.step(applies=applies)
-    elif isinstance(optimizer, torch.optim.Adam) and getattr(optimizer, "_step_supports_amp_scaling", False):
+    elif isinstance(optimizer, (FusedStep, torch.optim.Adam)) and getattr(
+        optimizer, "_step_supports_amp_scaling", False
+    ):
         # The protocol by which GradScaler has fused optimizers leave out a step.
-        optimizer.found_inf = (~applies).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = (~applies).float()  # type: ignore[union-attr]
         try:
             optimizer.step()
         finally:
-            del optimizer.found_inf  # type: ignore[attr-defined]
+            del optimizer.found_inf  # type: ignore[union-attr]
     else:
         raise ValueError(
-            f"{type(optimizer).__name__} cannot leave out a step on the device as it is; take Adam or AdamW "
-            "with fused=True, or fastgan.optim.RMSprop"
+            f"{type(optimizer).__name__} cannot leave out a step on the device as it is; take an optimizer "
+            "of fastgan.optim, or torch's Adam or AdamW with fused=True"
         )
 
 

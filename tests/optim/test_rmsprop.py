@@ -86,11 +86,10 @@ def test_state_survives_a_round_trip():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "lr must not be negative, got -1.0"),
+        ({"lr": -1.0}, "learning rate: -1.0"),
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1.5"),
-        ({"eps": -1e-8}, "eps must not be negative"),
-        ({"weight_clip": 0.0}, "weight_clip must be positive, got 0.0"),
-        ({"grad_clip_value": -0.1}, "grad_clip_value must be positive, got -0.1"),
+        ({"eps": -1e-8}, "epsilon value: -1e-08"),
+        ({"initial_square_avg": -1.0}, "initial_square_avg must not be negative, got -1.0"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):

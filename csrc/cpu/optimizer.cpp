@@ -1,0 +1,121 @@
+#include <algorithm>
+
+#include "../ops.h"
+#include "optimizer_sweep.h"
+#include "parallel.h"
+
+namespace fastgan {
+namespace {
+
+// Fewer elements than this are done before another thread has woken.
+constexpr int64_t kAlone = 32768;
+
+double number_in(const Tensor& tensor) { return numbers_in(tensor).at(0); }
+
+// `numbers` as StepOptions of fastgan/ops/optimizer_step.py has them.
+OptimizerOptions optimizer_options(int64_t algorithm, const std::vector<double>& numbers, double grad_factor) {
+  OptimizerOptions options;
+  options.algorithm = static_cast<Algorithm>(algorithm);
+  auto next = numbers.begin();
+  for (double* field : {&options.lr, &options.weight_decay, &options.momentum, &options.decay, &options.eps}) {
+    *field = *next++;
+  }
+  for (bool* field : {&options.decoupled, &options.maximize, &options.eps_inside_sqrt}) *field = *next++ != 0;
+  options.grad_factor = grad_factor;
+  options.grad_bound = *next++;
+  ++next;  // the norm's bound, which is in grad_factor
+  for (double* field : {&options.low, &options.high, &options.average_weight}) *field = *next++;
+  return options;
+}
+
+// The factor that brings a norm down to its bound; NaN stays NaN.
+double shrinking(double bound, double norm) {
+  const double factor = bound / (norm + 1e-6);
+  return factor > 1 ? 1 : factor;
+}
+
+void* array_of(const std::vector<Tensor>& tensors, size_t i) {
+  return i < tensors.size() && tensors[i].numel() ? tensors[i].data_ptr() : nullptr;
+}
+
+Dtype dtype_at(const std::vector<Tensor>& tensors, size_t i) {
+  return i < tensors.size() ? dtype_of(tensors[i].scalar_type()) : Dtype::kFloat32;
+}
+
+}  // namespace
+
+Tensor optimizer_step_cpu_(
+    int64_t algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
+    const std::vector<Tensor>& first, const std::vector<Tensor>& second, const std::vector<Tensor>& third,
+    const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& numbers,
+    const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
+    const std::optional<Tensor>& grad_norm, bool with_statistics) {
+  STD_TORCH_CHECK(numbers.size() == 13, "optimizer_step takes 13 numbers, got ", numbers.size());
+  Tensor result = torch::stable::new_empty(params.at(0), {with_statistics ? 3 : 0}, ScalarType::Double);
+  StepStatistics statistics;
+  if (!found_inf || number_in(*found_inf) == 0) {
+    const double unscale = grad_scale ? 1 / number_in(*grad_scale) : 1;
+    // As torch.nn.utils.clip_grad_norm_ has it.
+    const double factor = unscale * (grad_norm ? shrinking(numbers[9], number_in(*grad_norm)) : 1);
+    std::vector<OptimizedTensor> tensors(params.size());
+    for (size_t i = 0; i < params.size(); ++i) {
+      OptimizedTensor& tensor = tensors[i];
+      tensor.count = params[i].numel();
+      tensor.step = number_in(steps[i]) + 1;
+      store(&tensor.step, steps[i].data_ptr(), dtype_of(steps[i].scalar_type()), 1, 1);
+      tensor.parameter = params[i].data_ptr();
+      tensor.parameter_dtype = dtype_at(params, i);
+      tensor.grad = grads[i].data_ptr();
+      tensor.grad_dtype = dtype_at(grads, i);
+      tensor.states[0] = array_of(first, i);
+      tensor.states[1] = array_of(second, i);
+      tensor.states[2] = array_of(third, i);
+      tensor.state_dtype = dtype_at(first, i);
+      tensor.average = array_of(averages, i);
+      tensor.average_dtype = dtype_at(averages, i);
+    }
+    OptimizerSweep sweep(std::move(tensors), optimizer_options(algorithm, numbers, factor), with_statistics);
+    const int64_t blocks = sweep.blocks();
+    for_all(blocks, sweep.elements() < kAlone ? blocks : 1, [&](int64_t block) { sweep.run(block); });
+    statistics = sweep.statistics();
+    statistics.grad_square *= unscale * unscale;
+  }
+  if (with_statistics) {
+    const double values[3] = {statistics.grad_square, statistics.weight_square, statistics.at_bound};
+    std::copy_n(values, 3, static_cast<double*>(result.data_ptr()));
+  }
+  return result;
+}
+
+Tensor gradient_norm_cpu(const std::vector<Tensor>& grads) {
+  struct Part {
+    const char* data;
+    Dtype dtype;
+    int64_t count;
+  };
+  std::vector<Part> parts;
+  bool wide = false;
+  int64_t elements = 0;
+  for (const Tensor& grad : grads) {
+    const Dtype dtype = dtype_of(grad.scalar_type());
+    wide |= dtype == Dtype::kFloat64;
+    elements += grad.numel();
+    for (int64_t begin = 0; begin < grad.numel(); begin += kOptimizerBlock) {
+      const char* data = static_cast<const char*>(grad.data_ptr()) + begin * size_of(dtype);
+      parts.push_back({data, dtype, std::min(kOptimizerBlock, grad.numel() - begin)});
+    }
+  }
+  std::vector<double> squares(parts.size());
+  const int64_t blocks = static_cast<int64_t>(parts.size());
+  for_all(blocks, elements < kAlone ? blocks : 1, [&](int64_t block) {
+    squares[block] = sum_of_squares(parts[block].data, parts[block].dtype, parts[block].count);
+  });
+  double sum = 0;
+  for (const double square : squares) sum += square;
+  const double norm = std::sqrt(sum);
+  Tensor result = torch::stable::new_empty(grads.at(0), {}, wide ? ScalarType::Double : ScalarType::Float);
+  store(&norm, result.data_ptr(), wide ? Dtype::kFloat64 : Dtype::kFloat32, 1, 1);
+  return result;
+}
+
+}  // namespace fastgan

@@ -1,0 +1,106 @@
+r"""One step of an optimizer for any number of tensors in one launch, with what GAN updates need around it.
+
+With g the gradient, times 1 / grad_scale and :math:`\min(1, c / \lVert g \rVert)`, clamped to
+grad_clip_value, negated to maximize, plus weight_decay p (not decoupled):
+
+.. math::
+    v &\leftarrow d v + (1 - d) g^2 \\
+    \text{RMSprop:}\quad p &\leftarrow p - \eta \, g / (\sqrt{v} + \epsilon)
+        \text{ or } g / \sqrt{v + \epsilon}; \text{ centered: } v - \bar g^2 \text{ for } v \\
+    \text{Adam:}\quad m &\leftarrow b m + (1 - b) g, \quad
+        p \leftarrow p - \frac{\eta}{1 - b^t} \, m / (\sqrt{v / (1 - d^t)} + \epsilon)
+
+then p is clamped to [low, high], and its moving average goes average_weight of the way to it. All is
+computed in float32 (float64 for float64 parameters), whatever the tensors' own types.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.reference import optimizer_step as reference
+from fastgan.reference.optimizer_step import ALGORITHMS, StepOptions
+
+_dispatch.register(_dispatch.Kernels("optimizer_step", cpu="native", gpu=None))
+
+
+def optimizer_step(
+    algorithm: str,
+    params: list[Tensor],
+    grads: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    third: list[Tensor],
+    averages: list[Tensor],
+    steps: list[Tensor],
+    options: StepOptions,
+    *,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    grad_norm: Tensor | None = None,
+    with_statistics: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """Updates parameters, states and averages in place; :mod:`fastgan.optim` checks what it passes.
+
+    Args:
+        algorithm: "rmsprop" or "adam" (with `options.decoupled`: AdamW).
+        params, grads: tensors on one device; all of a tensor's arrays dense with the same strides.
+        first: averages of squared gradients.
+        second: RMSprop: averages of gradients (centered) or empty; Adam: averages of gradients.
+        third: RMSprop: momentum buffers; Adam: the largest averages of squares (AMSGrad); or empty.
+        averages: moving averages of the parameters, or empty; an empty tensor stands for one that has none.
+        steps: numbers of steps taken so far, 0-d; each is counted up.
+        options: the numbers.
+        grad_scale: what the gradients are divided by, 0-d, as torch.amp.GradScaler has it.
+        found_inf: where it is not 0, nothing changes, and nobody waits to see it.
+        grad_norm: the norm of all gradients, unscaled, for `options.grad_clip_norm`; None: no such clip.
+        with_statistics: whether to sum the statistics.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+
+    Returns:
+        (3,), float64: the sum of squares of the gradients, unscaled and before any clip, that of the new
+        parameters, and how many of these lie at a bound; without statistics (0,).
+    """
+    if _dispatch.choose("optimizer_step", (*params, *grads, *first, *averages), backend) == "reference":
+        return reference.optimizer_step(
+            algorithm, params, grads, first, second, third, averages, steps, options, grad_scale, found_inf,
+            grad_norm, with_statistics,
+        )  # fmt: skip
+    return torch.ops.fastgan.optimizer_step_(
+        ALGORITHMS.index(algorithm), params, grads, first, second, third, averages, steps,
+        [float(number) for number in options], grad_scale, found_inf, grad_norm, with_statistics,
+    )  # fmt: skip
+
+
+def gradient_norm(grads: list[Tensor], *, backend: str | None = None) -> Tensor:
+    """The L2 norm of all gradients as one vector, 0-d; float32, or float64 if one of them is."""
+    if _dispatch.choose("optimizer_step", tuple(grads), backend) == "reference":
+        return reference.gradient_norm(grads)
+    return torch.ops.fastgan.gradient_norm(grads)
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define(
+    "optimizer_step_(int algorithm, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] first, "
+    "Tensor(c!)[] second, Tensor(d!)[] third, Tensor(e!)[] averages, Tensor(f!)[] steps, float[] options, "
+    "Tensor? grad_scale, Tensor? found_inf, Tensor? grad_norm, bool with_statistics) -> Tensor"
+)
+_library.define("gradient_norm(Tensor[] grads) -> Tensor")
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::optimizer_step_", lib=_library.LIBRARY)
+def _optimizer_step_fake(algorithm, params, *arguments):
+    return params[0].new_empty(3 if arguments[-1] else 0, dtype=torch.float64)
+
+
+@torch.library.register_fake("fastgan::gradient_norm", lib=_library.LIBRARY)
+def _gradient_norm_fake(grads):
+    wide = torch.float64 if any(grad.dtype == torch.float64 for grad in grads) else torch.float32
+    return grads[0].new_empty((), dtype=wide)

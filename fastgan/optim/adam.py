@@ -1,0 +1,107 @@
+"""Adam and AdamW with clips and a moving average, in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastgan.optim._step import FusedStep, Gathered
+from fastgan.optim.ema import EMA
+
+
+class Adam(FusedStep, torch.optim.Adam):
+    """torch.optim.Adam with clips and moving average in one launch.
+
+    Formulas: :mod:`fastgan.ops.optimizer_step`. Its state_dict goes both ways between this and torch's.
+
+    Args:
+        params, lr, betas, eps, weight_decay, amsgrad, maximize, capturable, decoupled_weight_decay: as
+            torch's.
+        foreach, fused: accepted, and make no difference.
+        differentiable: must be False.
+        grad_clip_value, grad_clip_norm, weight_clip, ema, statistics: as in :class:`fastgan.optim.RMSprop`.
+
+    Raises:
+        ValueError: an argument out of range; `ema` of a model with parameters that are not among `params`.
+        TypeError: parameters that are not real floating-point tensors.
+
+    Sources: Kingma and Ba, ICLR 2015; Reddi et al., ICLR 2018 (amsgrad); Loshchilov and Hutter, ICLR 2019
+    (decoupled weight decay).
+    """
+
+    algorithm = "adam"
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]],
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        grad_clip_value: float | None = None,
+        grad_clip_norm: float | None = None,
+        weight_clip: float | tuple[float, float] | None = None,
+        ema: EMA | None = None,
+        statistics: bool = False,
+    ) -> None:
+        extra = {
+            "grad_clip_value": grad_clip_value,
+            "grad_clip_norm": grad_clip_norm,
+            "weight_clip": weight_clip,
+        }
+        self._prepare(extra, differentiable)
+        torch.optim.Adam.__init__(
+            self, params, lr, betas, eps, weight_decay, amsgrad,
+            maximize=maximize, capturable=capturable, decoupled_weight_decay=decoupled_weight_decay,
+        )  # fmt: skip
+        self._finish(ema, statistics)
+
+    def _gather(self, group: dict[str, Any]) -> Gathered:
+        tensors = Gathered([], [], [], [], [], [])
+        self._init_group(
+            group, tensors.params, tensors.grads, tensors.second, tensors.first, tensors.third, tensors.steps
+        )
+        return tensors
+
+    def _options(self, group: dict[str, Any]) -> dict[str, Any]:
+        beta1, beta2 = group["betas"]
+        return {
+            "lr": float(group["lr"]),
+            "weight_decay": group["weight_decay"],
+            "momentum": float(beta1),
+            "decay": float(beta2),
+            "eps": group["eps"],
+            "decoupled": group["decoupled_weight_decay"],
+        }
+
+
+class AdamW(Adam):
+    """:class:`Adam` whose weight decay shrinks the parameters instead of adding to their gradients.
+
+    Args and errors: as :class:`Adam`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]],
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        **options,
+    ) -> None:
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, **options
+        )
