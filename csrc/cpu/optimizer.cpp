@@ -3,6 +3,7 @@
 #include "../ops.h"
 #include "optimizer_sweep.h"
 #include "parallel.h"
+#include "squared_norm_sweep.h"
 
 namespace fastgan {
 namespace {

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "clones.h"
+#include "squared_norm_sweep.h"
 
 namespace fastgan {
 namespace {
@@ -99,14 +100,6 @@ FASTGAN_CLONES void average_run(const T* parameter, T weight, int64_t count, con
 }
 
 template <typename T>
-FASTGAN_CLONES T squares_of_run(const T* values, int64_t count) {
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += values[i] * values[i];
-  return sum;
-}
-
-template <typename T>
 FASTGAN_CLONES int64_t at_bound_in_run(const T* values, StepConstants<T> c, int64_t count) {
   int64_t found = 0;
 #pragma omp simd reduction(+ : found)
@@ -192,6 +185,7 @@ template <typename T>
 void OptimizerSweep::run_typed(
     const OptimizedTensor& tensor, int64_t begin, int64_t end, StepStatistics* statistics) const {
   const StepConstants<T> c = constants<T>(tensor.step);
+  constexpr Dtype dtype = std::is_same<T, double>::value ? Dtype::kFloat64 : Dtype::kFloat32;
   alignas(64) T grads[kRun], prepared[kRun], shrunk[kRun], steps[kRun];
   for (int64_t offset = begin; offset < end; offset += kRun) {
     const int64_t count = std::min(kRun, end - offset);
@@ -215,8 +209,8 @@ void OptimizerSweep::run_typed(
     }
     apply_run(shrunk, steps, c, count, parameter.write());
     if (statistics) {
-      statistics->grad_square += squares_of_run(grad, count);
-      statistics->weight_square += squares_of_run(parameter.write(), count);
+      statistics->grad_square += sum_of_squares(grad, dtype, count);
+      statistics->weight_square += sum_of_squares(parameter.write(), dtype, count);
       statistics->at_bound += at_bound_in_run(parameter.write(), c, count);
     }
     for (Array<T>* array : {&parameter, &first, &second, &third}) array->finish();
@@ -233,19 +227,6 @@ StepStatistics OptimizerSweep::statistics() const {
     sum.grad_square += part.grad_square;
     sum.weight_square += part.weight_square;
     sum.at_bound += part.at_bound;
-  }
-  return sum;
-}
-
-double sum_of_squares(const void* data, Dtype dtype, int64_t count) {
-  alignas(64) float floats[kRun];
-  alignas(64) double doubles[kRun];
-  double sum = 0;
-  for (int64_t offset = 0; offset < count; offset += kRun) {
-    const char* place = static_cast<const char*>(data) + offset * size_of(dtype);
-    const int64_t run = std::min(kRun, count - offset);
-    sum += dtype == Dtype::kFloat64 ? squares_of_run(load(place, dtype, 1, run, doubles), run)
-                                    : squares_of_run(load(place, dtype, 1, run, floats), run);
   }
   return sum;
 }

@@ -55,9 +55,6 @@ class OptimizerSweep {
   std::vector<StepStatistics> statistics_;  // of each block, or empty
 };
 
-// The sum of squares of `count` elements from `data` on.
-double sum_of_squares(const void* data, Dtype dtype, int64_t count);
-
 // How many elements a block takes.
 constexpr int64_t kOptimizerBlock = 16384;
 

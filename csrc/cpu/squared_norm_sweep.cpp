@@ -15,17 +15,32 @@ constexpr int64_t kChunk = 1024;
 constexpr int64_t kBlock = 16384;
 
 template <typename T>
-FASTGAN_HOST_DEVICE T sum_of_squares(const T* values, int64_t count) {
+FASTGAN_HOST_DEVICE T sum_of_products(const T* values, int64_t count) {
   T sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < count; ++i) sum += values[i] * values[i];
   return sum;
 }
 
-FASTGAN_CLONES float squares(const float* values, int64_t count) { return sum_of_squares(values, count); }
-FASTGAN_CLONES double squares(const double* values, int64_t count) { return sum_of_squares(values, count); }
+FASTGAN_CLONES float chunk_squares(const float* values, int64_t count) { return sum_of_products(values, count); }
+FASTGAN_CLONES double chunk_squares(const double* values, int64_t count) { return sum_of_products(values, count); }
 
 }  // namespace
+
+double sum_of_squares(const void* data, Dtype dtype, int64_t count) {
+  const char* values = static_cast<const char*>(data);
+  double sum = 0;
+  const auto add = [&](auto zero) {
+    using T = decltype(zero);
+    alignas(64) T buffer[kChunk];
+    for (int64_t i = 0; i < count; i += kChunk) {
+      const int64_t length = std::min(kChunk, count - i);
+      sum += chunk_squares(load(values + i * size_of(dtype), dtype, 1, length, buffer), length);
+    }
+  };
+  dtype == Dtype::kFloat64 ? add(0.0) : add(0.0f);
+  return sum;
+}
 
 SquaredNormSweep::SquaredNormSweep(const void* data, Dtype dtype, int64_t samples, int64_t elements)
     : data_(static_cast<const char*>(data)),
@@ -43,17 +58,7 @@ SquaredNormSweep::Part SquaredNormSweep::part(int64_t block) const {
 void SquaredNormSweep::run(int64_t block) {
   const Part here = part(block);
   const char* values = data_ + (here.sample * elements_ + here.begin) * size_of(dtype_);
-  double sum = 0;
-  const auto add = [&](auto zero) {
-    using T = decltype(zero);
-    alignas(64) T buffer[kChunk];
-    for (int64_t i = 0; i < here.count; i += kChunk) {
-      const int64_t count = std::min(kChunk, here.count - i);
-      sum += squares(load(values + i * size_of(dtype_), dtype_, 1, count, buffer), count);
-    }
-  };
-  dtype_ == Dtype::kFloat64 ? add(0.0) : add(0.0f);
-  partial_sums_[block] = sum;
+  partial_sums_[block] = sum_of_squares(values, dtype_, here.count);
 }
 
 double SquaredNormSweep::norm(int64_t sample) const {

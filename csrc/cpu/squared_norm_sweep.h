@@ -8,6 +8,9 @@
 // any number of threads, and so are the sums' bits.
 namespace fastgan {
 
+// The sum of squares of `count` elements from `data` on, added in float32 (float64 for float64) by the thousand.
+double sum_of_squares(const void* data, Dtype dtype, int64_t count);
+
 class SquaredNormSweep {
  public:
   // `elements` of each sample, in any order inside it.

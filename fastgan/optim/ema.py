@@ -38,7 +38,7 @@ class EMA:
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must lie in [0, 1], got {decay}")
         self.model, self.decay, self.warmup = model, decay, warmup
-        self.average = copy.deepcopy(model).requires_grad_(False).eval()
+        self.average = make_average(model)
         self.num_updates = 0
         self._pair()
 
@@ -51,7 +51,7 @@ class EMA:
         """Counts an update; returns 1 - its decay."""
         count = self.num_updates
         self.num_updates += 1
-        return 1 - (min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay)
+        return 1 - (warmed_up(self.decay, count) if self.warmup else self.decay)
 
     def average_of(self, parameter: Tensor) -> Tensor:
         """The average of one of the model's parameters; of another one an empty tensor."""
@@ -99,6 +99,16 @@ class EMA:
     def _pair(self) -> None:
         pairs = zip(self.model.parameters(), self.average.parameters(), strict=True)
         self._averages: dict[int, Tensor] = {id(parameter): average for parameter, average in pairs}
+
+
+def make_average(model: nn.Module) -> nn.Module:
+    """A frozen copy of the model in evaluation mode, to start its average from."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def warmed_up(decay: float, count: int) -> float:
+    """The decay of the update after `count` others: less at first, to forget the untrained start."""
+    return min(decay, (1 + count) / (10 + count))
 
 
 @torch.no_grad()

@@ -50,6 +50,9 @@ def optimizer_step(
 ) -> Tensor:
     """See :func:`fastgan.ops.optimizer_step.optimizer_step`."""
     arrays = (params, first, second, third, averages, steps)
+    # Scalers give them as (1,), which would not fit 0-d parameters.
+    grad_scale = None if grad_scale is None else grad_scale.reshape(())
+    found_inf = None if found_inf is None else found_inf.reshape(())
     statistics = torch.zeros(3 if with_statistics else 0, dtype=torch.float64, device=params[0].device)
     for i, grad in enumerate(grads):
         before = [array[i] if array else None for array in arrays]

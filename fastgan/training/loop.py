@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
+from fastgan.optim.ema import make_average, update_ema, warmed_up
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import TrainingConfig
-from fastgan.training.ema import make_average, update_average
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, mean_terms
 from fastgan.training.memory import keep_freed_memory
@@ -71,7 +71,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
             with record_function("train_step"):
                 pending.append(recipe.train_step(batch, step, generator))
             for name, average in recipe.averages.items():
-                update_average(average, recipe.networks[name], config.ema_decay, step)
+                update_ema(recipe.networks[name], average, warmed_up(config.ema_decay, step))
 
             done = step + 1
             if logger:
