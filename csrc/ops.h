@@ -58,9 +58,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> adversarial_cpu(
 Tensor optimizer_step_cpu_(
     int64_t algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
     const std::vector<Tensor>& first, const std::vector<Tensor>& second, const std::vector<Tensor>& third,
-    const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& numbers,
-    const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
-    const std::optional<Tensor>& grad_norm, bool with_statistics);
+    const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& options,
+    const std::optional<Tensor>& lr, const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
+    const std::optional<Tensor>& grad_norm, const std::optional<Tensor>& updates, bool with_statistics);
 
 Tensor gradient_norm_cpu(const std::vector<Tensor>& grads);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "../ops.h"
+#include "../optimizer_arguments.h"
 #include "optimizer_sweep.h"
 #include "parallel.h"
 #include "squared_norm_sweep.h"
@@ -13,26 +14,8 @@ constexpr int64_t kAlone = 32768;
 
 double number_in(const Tensor& tensor) { return numbers_in(tensor).at(0); }
 
-// `numbers` as StepOptions of fastgan/ops/optimizer_step.py has them.
-OptimizerOptions optimizer_options(int64_t algorithm, const std::vector<double>& numbers, double grad_factor) {
-  OptimizerOptions options;
-  options.algorithm = static_cast<Algorithm>(algorithm);
-  auto next = numbers.begin();
-  for (double* field : {&options.lr, &options.weight_decay, &options.momentum, &options.decay, &options.eps}) {
-    *field = *next++;
-  }
-  for (bool* field : {&options.decoupled, &options.maximize, &options.eps_inside_sqrt}) *field = *next++ != 0;
-  options.grad_factor = grad_factor;
-  options.grad_bound = *next++;
-  ++next;  // the norm's bound, which is in grad_factor
-  for (double* field : {&options.low, &options.high, &options.average_weight}) *field = *next++;
-  return options;
-}
-
-// The factor that brings a norm down to its bound; NaN stays NaN.
-double shrinking(double bound, double norm) {
-  const double factor = bound / (norm + 1e-6);
-  return factor > 1 ? 1 : factor;
+double number_in(const std::optional<Tensor>& tensor, double otherwise) {
+  return tensor ? number_in(*tensor) : otherwise;
 }
 
 void* array_of(const std::vector<Tensor>& tensors, size_t i) {
@@ -48,25 +31,32 @@ Dtype dtype_at(const std::vector<Tensor>& tensors, size_t i) {
 Tensor optimizer_step_cpu_(
     int64_t algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
     const std::vector<Tensor>& first, const std::vector<Tensor>& second, const std::vector<Tensor>& third,
-    const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& numbers,
-    const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
-    const std::optional<Tensor>& grad_norm, bool with_statistics) {
-  STD_TORCH_CHECK(numbers.size() == 13, "optimizer_step takes 13 numbers, got ", numbers.size());
+    const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& options,
+    const std::optional<Tensor>& lr, const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
+    const std::optional<Tensor>& grad_norm, const std::optional<Tensor>& updates, bool with_statistics) {
   Tensor result = torch::stable::new_empty(params.at(0), {with_statistics ? 3 : 0}, ScalarType::Double);
   StepStatistics statistics;
-  if (!found_inf || number_in(*found_inf) == 0) {
-    const double unscale = grad_scale ? 1 / number_in(*grad_scale) : 1;
-    // As torch.nn.utils.clip_grad_norm_ has it.
-    const double factor = unscale * (grad_norm ? shrinking(numbers[9], number_in(*grad_norm)) : 1);
+  const bool applies = number_in(found_inf, 0) == 0;
+  if (applies || with_statistics) {
+    check_sizes(params, {grads, first, second, third, averages});
+    const StepNumbers numbers = step_numbers(options);
+    StepReadings readings;
+    readings.lr = number_in(lr, numbers.lr);
+    readings.unscale = 1 / number_in(grad_scale, 1);
+    readings.grad_norm = number_in(grad_norm, 0);
+    int64_t* const update = updates ? static_cast<int64_t*>(updates->data_ptr()) : nullptr;
+    if (update) readings.updates = static_cast<double>(*update);
     std::vector<OptimizedTensor> tensors(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
       OptimizedTensor& tensor = tensors[i];
       tensor.count = params[i].numel();
-      tensor.step = number_in(steps[i]) + 1;
-      store(&tensor.step, steps[i].data_ptr(), dtype_of(steps[i].scalar_type()), 1, 1);
+      if (!steps.empty()) {
+        tensor.step = number_in(steps[i]) + 1;
+        if (applies) store(&tensor.step, steps[i].data_ptr(), dtype_of(steps[i].scalar_type()), 1, 1);
+      }
       tensor.parameter = params[i].data_ptr();
       tensor.parameter_dtype = dtype_at(params, i);
-      tensor.grad = grads[i].data_ptr();
+      tensor.grad = array_of(grads, i);
       tensor.grad_dtype = dtype_at(grads, i);
       tensor.states[0] = array_of(first, i);
       tensor.states[1] = array_of(second, i);
@@ -75,11 +65,13 @@ Tensor optimizer_step_cpu_(
       tensor.average = array_of(averages, i);
       tensor.average_dtype = dtype_at(averages, i);
     }
-    OptimizerSweep sweep(std::move(tensors), optimizer_options(algorithm, numbers, factor), with_statistics);
+    OptimizerSweep sweep(
+        std::move(tensors), static_cast<Algorithm>(algorithm), numbers, readings, applies, with_statistics);
     const int64_t blocks = sweep.blocks();
     for_all(blocks, sweep.elements() < kAlone ? blocks : 1, [&](int64_t block) { sweep.run(block); });
     statistics = sweep.statistics();
-    statistics.grad_square *= unscale * unscale;
+    statistics.grad_square *= readings.unscale * readings.unscale;
+    if (applies && update && numbers.counts_update != 0) ++*update;
   }
   if (with_statistics) {
     const double values[3] = {statistics.grad_square, statistics.weight_square, statistics.at_bound};

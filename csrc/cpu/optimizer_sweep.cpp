@@ -3,100 +3,79 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "../math/half.h"
+#include "../math/philox.h"
 #include "clones.h"
 #include "squared_norm_sweep.h"
 
 namespace fastgan {
 namespace {
 
-// What a run needs stays in the first-level cache between its passes, and is short enough to add in float32.
+// Short enough to add in float32, and for copies of half types to stay in the first-level cache.
 constexpr int64_t kRun = 1024;
 
+// The arrays of a run as numbers of the kernel's arithmetic. What is read may be what is written.
 template <typename T>
-FASTGAN_CLONES void prepare_run(
-    const T* grad, const T* parameter, StepConstants<T> c, int64_t count, T* prepared, T* shrunk) {
+struct RunArrays {
+  const T *grad, *parameter, *first, *second, *third, *average;
+  T *new_parameter, *new_first, *new_second, *new_third, *new_average;
+};
+
+template <typename Kind, typename T>
+FASTGAN_CLONES void step_run(RunArrays<T> a, StepConstants<T> c, int64_t count) {
+  const T *grad = a.grad, *parameter = a.parameter, *first = a.first, *second = a.second, *third = a.third;
+  const T* average = a.average;
+  T *new_parameter = a.new_parameter, *new_first = a.new_first, *new_second = a.new_second, *new_third = a.new_third;
+  T* new_average = a.new_average;
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
-    prepared[i] = prepared_gradient(grad[i], parameter[i], c);
-    shrunk[i] = parameter[i] * c.shrinkage;
+    StepElement<T> e;
+    e.parameter = parameter[i];
+    e.first = first[i];
+    if (Kind::second) e.second = second[i];
+    if (Kind::third) e.third = third[i];
+    if (Kind::average) e.average = average[i];
+    take_step(Kind(), c, grad[i], e);
+    new_parameter[i] = e.parameter;
+    new_first[i] = e.first;
+    if (Kind::second) new_second[i] = e.second;
+    if (Kind::third) new_third[i] = e.third;
+    if (Kind::average) new_average[i] = e.average;
   }
 }
 
-// RMSprop's step; `mean` is the gradient's average, or null.
-template <bool kInside, typename T>
-FASTGAN_CLONES void rmsprop_run(
-    const T* grad, StepConstants<T> c, int64_t count, const T* square, T* new_square, const T* mean, T* new_mean,
-    T* step) {
-  if (mean) {
+template <typename T>
+FASTGAN_CLONES void average_run(RunArrays<T> a, StepConstants<T> c, int64_t count) {
+  const T *parameter = a.parameter, *average = a.average;
+  T* new_average = a.new_average;
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const T average = mean_square(square[i], grad[i], c);
-      const T center = interpolated(mean[i], grad[i], c.mean_renewal);
-      const T variance = average - center * center;
-      new_square[i] = average;
-      new_mean[i] = center;
-      step[i] = c.step_size * grad[i] / (kInside ? std::sqrt(variance + c.eps) : std::sqrt(variance) + c.eps);
-    }
+  for (int64_t i = 0; i < count; ++i) new_average[i] = interpolated(average[i], parameter[i], c.average_weight);
+}
+
+template <bool... kFixed, typename T>
+void with_kind(const RunArrays<T>& a, const StepConstants<T>& c, int64_t count) {
+  step_run<FixedKind<kFixed...>>(a, c, count);
+}
+
+// Turns what is known when running into template arguments, one after the other.
+template <bool... kFixed, typename T, typename... Rest>
+void with_kind(const RunArrays<T>& a, const StepConstants<T>& c, int64_t count, bool next, Rest... rest) {
+  if (next) {
+    with_kind<kFixed..., true>(a, c, count, rest...);
   } else {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const T average = mean_square(square[i], grad[i], c);
-      new_square[i] = average;
-      step[i] = c.step_size * grad[i] / (kInside ? std::sqrt(average + c.eps) : std::sqrt(average) + c.eps);
-    }
+    with_kind<kFixed..., false>(a, c, count, rest...);
   }
 }
 
 template <typename T>
-FASTGAN_CLONES void momentum_run(T* step, StepConstants<T> c, int64_t count, const T* buffer, T* new_buffer) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    new_buffer[i] = c.momentum * buffer[i] + step[i];
-    step[i] = c.momentum_step_size * new_buffer[i];
+void run_formula(
+    Algorithm algorithm, bool inside, const RunArrays<T>& a, const StepConstants<T>& c, int64_t count) {
+  switch (algorithm) {
+    case Algorithm::kRMSprop:
+      return with_kind<false>(a, c, count, inside, a.second != nullptr, a.third != nullptr, a.average != nullptr);
+    case Algorithm::kAdam: return with_kind<true, false, true>(a, c, count, a.third != nullptr, a.average != nullptr);
+    case Algorithm::kAverage: return average_run(a, c, count);
   }
-}
-
-// Adam's step; `largest` is AMSGrad's, or null.
-template <typename T>
-FASTGAN_CLONES void adam_run(
-    const T* grad, StepConstants<T> c, int64_t count, const T* square, T* new_square, const T* mean, T* new_mean,
-    const T* largest, T* new_largest, T* step) {
-  if (largest) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const T average = mean_square(square[i], grad[i], c);
-      const T center = interpolated(mean[i], grad[i], c.mean_renewal);
-      // NaN on either side is the larger.
-      const T most = largest[i] > average || largest[i] != largest[i] ? largest[i] : average;
-      new_square[i] = average;
-      new_mean[i] = center;
-      new_largest[i] = most;
-      step[i] = c.step_size * center / (std::sqrt(most) / c.correction + c.eps);
-    }
-  } else {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const T average = mean_square(square[i], grad[i], c);
-      const T center = interpolated(mean[i], grad[i], c.mean_renewal);
-      new_square[i] = average;
-      new_mean[i] = center;
-      step[i] = c.step_size * center / (std::sqrt(average) / c.correction + c.eps);
-    }
-  }
-}
-
-template <typename T>
-FASTGAN_CLONES void apply_run(const T* shrunk, const T* step, StepConstants<T> c, int64_t count, T* parameter) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    parameter[i] = bounded_between(shrunk[i] - step[i], c.low, c.high);
-  }
-}
-
-template <typename T>
-FASTGAN_CLONES void average_run(const T* parameter, T weight, int64_t count, const T* average, T* new_average) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) new_average[i] = interpolated(average[i], parameter[i], weight);
 }
 
 template <typename T>
@@ -107,7 +86,19 @@ FASTGAN_CLONES int64_t at_bound_in_run(const T* values, StepConstants<T> c, int6
   return found;
 }
 
-// An array that a run reads and writes, as numbers of the kernel's arithmetic.
+// Words from element `begin`, a multiple of four, of the tensor's sequence.
+template <typename T, typename Round>
+void store_stochastically(
+    const T* values, uint16_t* target, uint64_t seed, uint32_t tensor, int64_t begin, int64_t count, Round round) {
+  for (int64_t i = 0; i < count; i += 4) {
+    const Philox random = philox(seed, (begin + i) / 4, tensor);
+    for (int64_t j = i; j < std::min(i + 4, count); ++j) {
+      target[j] = round(static_cast<float>(values[j]), random.words[j - i]).bits;
+    }
+  }
+}
+
+// An array that a run reads and writes.
 template <typename T>
 class Array {
  public:
@@ -119,6 +110,7 @@ class Array {
   }
   const T* read() const { return read_; }
   T* write() { return write_; }
+  void* place() { return place_; }
   void finish() {
     if (place_) store(write_, place_, dtype_, 1, count_);
   }
@@ -134,37 +126,16 @@ class Array {
 
 }  // namespace
 
-OptimizerSweep::OptimizerSweep(std::vector<OptimizedTensor> tensors, OptimizerOptions options, bool with_statistics)
-    : tensors_(std::move(tensors)), options_(options) {
+OptimizerSweep::OptimizerSweep(
+    std::vector<OptimizedTensor> tensors, Algorithm algorithm, const StepNumbers& numbers,
+    const StepReadings& readings, bool applies, bool with_statistics)
+    : tensors_(std::move(tensors)), algorithm_(algorithm), numbers_(numbers), readings_(readings), applies_(applies) {
   first_blocks_.push_back(0);
   for (const OptimizedTensor& tensor : tensors_) {
     first_blocks_.push_back(first_blocks_.back() + (tensor.count + kOptimizerBlock - 1) / kOptimizerBlock);
     elements_ += tensor.count;
   }
   if (with_statistics) statistics_.resize(blocks());
-}
-
-template <typename T>
-StepConstants<T> OptimizerSweep::constants(double step) const {
-  const OptimizerOptions& o = options_;
-  const bool adam = o.algorithm == Algorithm::kAdam;
-  StepConstants<T> c;
-  c.grad_factor = static_cast<T>(o.maximize ? -o.grad_factor : o.grad_factor);
-  c.grad_bound = static_cast<T>(o.grad_bound);
-  c.weight_decay = static_cast<T>(o.decoupled ? 0 : o.weight_decay);
-  c.shrinkage = static_cast<T>(o.decoupled ? 1 - o.lr * o.weight_decay : 1);
-  c.step_size = static_cast<T>(adam ? o.lr / (1 - std::pow(o.momentum, step)) : o.momentum ? 1 : o.lr);
-  c.momentum_step_size = static_cast<T>(o.lr);
-  c.momentum = static_cast<T>(o.momentum);
-  c.decay = static_cast<T>(o.decay);
-  c.renewal = static_cast<T>(1 - o.decay);
-  c.mean_renewal = static_cast<T>(adam ? 1 - o.momentum : 1 - o.decay);
-  c.correction = static_cast<T>(adam ? std::sqrt(1 - std::pow(o.decay, step)) : 1);
-  c.eps = static_cast<T>(o.eps);
-  c.low = static_cast<T>(o.low);
-  c.high = static_cast<T>(o.high);
-  c.average_weight = static_cast<T>(o.average_weight);
-  return c;
 }
 
 void OptimizerSweep::run(int64_t block) {
@@ -175,48 +146,54 @@ void OptimizerSweep::run(int64_t block) {
   const int64_t end = std::min(begin + kOptimizerBlock, tensor.count);
   StepStatistics* statistics = statistics_.empty() ? nullptr : &statistics_[block];
   if (tensor.parameter_dtype == Dtype::kFloat64) {
-    run_typed<double>(tensor, begin, end, statistics);
+    run_typed<double>(number, begin, end, statistics);
   } else {
-    run_typed<float>(tensor, begin, end, statistics);
+    run_typed<float>(number, begin, end, statistics);
   }
 }
 
 template <typename T>
-void OptimizerSweep::run_typed(
-    const OptimizedTensor& tensor, int64_t begin, int64_t end, StepStatistics* statistics) const {
-  const StepConstants<T> c = constants<T>(tensor.step);
+void OptimizerSweep::run_typed(int64_t number, int64_t begin, int64_t end, StepStatistics* statistics) const {
+  const OptimizedTensor& tensor = tensors_[number];
+  StepReadings readings = readings_;
+  readings.step = tensor.step;
+  const StepConstants<T> c = step_constants<T>(algorithm_, numbers_, readings);
   constexpr Dtype dtype = std::is_same<T, double>::value ? Dtype::kFloat64 : Dtype::kFloat32;
-  alignas(64) T grads[kRun], prepared[kRun], shrunk[kRun], steps[kRun];
+  const bool is_half = size_of(tensor.parameter_dtype) == 2;
+  alignas(64) T grads[kRun];
   for (int64_t offset = begin; offset < end; offset += kRun) {
     const int64_t count = std::min(kRun, end - offset);
-    const char* grad_place = static_cast<const char*>(tensor.grad) + offset * size_of(tensor.grad_dtype);
-    const T* grad = load(grad_place, tensor.grad_dtype, 1, count, grads);
+    const char* place = static_cast<const char*>(tensor.grad) + offset * size_of(tensor.grad_dtype);
+    const T* grad = tensor.grad ? load(place, tensor.grad_dtype, 1, count, grads) : nullptr;
     Array<T> parameter(tensor.parameter, tensor.parameter_dtype, offset, count);
     Array<T> first(tensor.states[0], tensor.state_dtype, offset, count);
     Array<T> second(tensor.states[1], tensor.state_dtype, offset, count);
     Array<T> third(tensor.states[2], tensor.state_dtype, offset, count);
     Array<T> average(tensor.average, tensor.average_dtype, offset, count);
-
-    prepare_run(grad, parameter.read(), c, count, prepared, shrunk);
-    if (options_.algorithm == Algorithm::kAdam) {
-      adam_run(
-          prepared, c, count, first.read(), first.write(), second.read(), second.write(), third.read(), third.write(),
-          steps);
-    } else {
-      const auto rmsprop = options_.eps_inside_sqrt ? rmsprop_run<true, T> : rmsprop_run<false, T>;
-      rmsprop(prepared, c, count, first.read(), first.write(), second.read(), second.write(), steps);
-      if (third.read()) momentum_run(steps, c, count, third.read(), third.write());
+    const RunArrays<T> arrays = {grad,           parameter.read(), first.read(),      second.read(),
+                                 third.read(),   average.read(),   parameter.write(), first.write(),
+                                 second.write(), third.write(),    average.write()};
+    if (statistics) statistics->grad_square += sum_of_squares(grad, dtype, count);
+    if (applies_) {
+      run_formula(algorithm_, numbers_.eps_inside_sqrt != 0, arrays, c, count);
+      for (Array<T>* array : {&first, &second, &third, &average}) array->finish();
     }
-    apply_run(shrunk, steps, c, count, parameter.write());
     if (statistics) {
-      statistics->grad_square += sum_of_squares(grad, dtype, count);
-      statistics->weight_square += sum_of_squares(parameter.write(), dtype, count);
-      statistics->at_bound += at_bound_in_run(parameter.write(), c, count);
+      const T* const weights = applies_ ? parameter.write() : parameter.read();
+      statistics->weight_square += sum_of_squares(weights, dtype, count);
+      statistics->at_bound += at_bound_in_run(weights, c, count);
     }
-    for (Array<T>* array : {&parameter, &first, &second, &third}) array->finish();
-    if (average.read()) {
-      average_run(parameter.write(), c.average_weight, count, average.read(), average.write());
-      average.finish();
+    if (!applies_ || algorithm_ == Algorithm::kAverage) continue;
+    if (is_half && numbers_.rounding_seed >= 0) {
+      const uint64_t seed = static_cast<uint64_t>(numbers_.rounding_seed) + static_cast<uint64_t>(tensor.step);
+      const auto round = [&](auto rounded) {
+        store_stochastically(
+            parameter.write(), static_cast<uint16_t*>(parameter.place()), seed, static_cast<uint32_t>(number), offset,
+            count, rounded);
+      };
+      tensor.parameter_dtype == Dtype::kBFloat16 ? round(stochastic_bfloat16) : round(stochastic_float16);
+    } else {
+      parameter.finish();
     }
   }
 }

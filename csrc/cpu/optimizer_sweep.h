@@ -9,13 +9,6 @@
 // small tensors and few large ones both fill the threads.
 namespace fastgan {
 
-struct OptimizerOptions {
-  Algorithm algorithm = Algorithm::kRMSprop;
-  double lr = 0, weight_decay = 0, momentum = 0, decay = 0, eps = 0;
-  bool decoupled = false, maximize = false, eps_inside_sqrt = false;
-  double grad_factor = 1, grad_bound = INFINITY, low = -INFINITY, high = INFINITY, average_weight = 0;
-};
-
 // One tensor, dense; all its arrays in the same order. Null where there is none.
 struct OptimizedTensor {
   int64_t count = 0;
@@ -35,7 +28,10 @@ struct StepStatistics {
 
 class OptimizerSweep {
  public:
-  OptimizerSweep(std::vector<OptimizedTensor> tensors, OptimizerOptions options, bool with_statistics);
+  // `readings` without its step, which each tensor has of its own. A step that does not apply has only statistics.
+  OptimizerSweep(
+      std::vector<OptimizedTensor> tensors, Algorithm algorithm, const StepNumbers& numbers,
+      const StepReadings& readings, bool applies, bool with_statistics);
 
   int64_t blocks() const { return first_blocks_.back(); }
   int64_t elements() const { return elements_; }
@@ -44,12 +40,13 @@ class OptimizerSweep {
 
  private:
   template <typename T>
-  void run_typed(const OptimizedTensor& tensor, int64_t begin, int64_t end, StepStatistics* statistics) const;
-  template <typename T>
-  StepConstants<T> constants(double step) const;
+  void run_typed(int64_t number, int64_t begin, int64_t end, StepStatistics* statistics) const;
 
   std::vector<OptimizedTensor> tensors_;
-  OptimizerOptions options_;
+  Algorithm algorithm_;
+  StepNumbers numbers_;
+  StepReadings readings_;
+  bool applies_;
   std::vector<int64_t> first_blocks_;  // of each tensor, and the end
   int64_t elements_ = 0;
   std::vector<StepStatistics> statistics_;  // of each block, or empty

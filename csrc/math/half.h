@@ -60,4 +60,25 @@ FASTGAN_HOST_DEVICE Float16 to_float16(float value) {
   return {static_cast<uint16_t>(half | ((bits >> 16) & 0x8000u))};
 }
 
+// Up or down to a neighbour, up as often as the value is nearer to it: a mean of many is the value. `word` is random.
+FASTGAN_HOST_DEVICE BFloat16 stochastic_bfloat16(float value, uint32_t word) {
+  const uint32_t bits = bits_of_float(value);
+  const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
+  return is_finite ? BFloat16{static_cast<uint16_t>((bits >> 16) + ((word >> 16) < (bits & 0xffffu)))} : to_bfloat16(value);
+}
+
+FASTGAN_HOST_DEVICE Float16 stochastic_float16(float value, uint32_t word) {
+  const uint32_t bits = bits_of_float(value);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude >= 0x47800000u) return to_float16(value);  // 65536 and above
+  const uint32_t normal = ((magnitude - (112u << 23)) >> 13) + ((word >> 19) < (magnitude & 0x1fffu));
+  // A subnormal half counts units of 2^-24.
+  const float units = float_from_bits(magnitude) * 16777216.0f;
+  const uint32_t whole = static_cast<uint32_t>(units);
+  const float part = static_cast<float>(word >> 8) * 5.9604644775390625e-8f;
+  const uint32_t subnormal = whole + (part < units - static_cast<float>(whole) ? 1u : 0u);
+  const uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
+  return {static_cast<uint16_t>(half | ((bits >> 16) & 0x8000u))};
+}
+
 }  // namespace fastgan

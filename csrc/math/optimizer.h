@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #include "host_device.h"
 
@@ -9,7 +10,25 @@
 namespace fastgan {
 
 // The numbers are part of the operator's schema.
-enum class Algorithm : int { kRMSprop = 0, kAdam = 1 };
+enum class Algorithm : int { kRMSprop = 0, kAdam = 1, kAverage = 2 };  // kAverage: the moving average alone
+
+// StepOptions of fastgan/reference/optimizer_step.py, in their order.
+struct StepNumbers {
+  double lr, weight_decay, momentum, decay, eps, decoupled, maximize, eps_inside_sqrt;
+  double grad_clip_value, grad_clip_norm, low, high, average_weight, average_warmup, counts_update;
+  double rounding_seed;  // of stochastic rounding; negative: to nearest
+
+  static constexpr int kCount = 16;
+};
+
+// What a step finds in memory.
+struct StepReadings {
+  double step = 1;  // the number of this step, from 1
+  double lr = 0;
+  double unscale = 1;    // of the gradients
+  double grad_norm = 0;  // of the gradients as they are
+  double updates = 0;    // of the moving average so far
+};
 
 template <typename T>
 struct StepConstants {
@@ -28,16 +47,46 @@ struct StepConstants {
   T average_weight;  // 1 - decay of the parameter's moving average
 };
 
+// The factor that brings a norm down to its bound, as torch.nn.utils.clip_grad_norm_ has it; NaN stays NaN.
+FASTGAN_HOST_DEVICE double shrinking(double bound, double norm) {
+  const double factor = bound / (norm + 1e-6);
+  return factor > 1 ? 1 : factor;
+}
+
+// Of update number `updates`, from 0: with warm-up its decay is at most (1 + updates) / (10 + updates).
+FASTGAN_HOST_DEVICE double average_weight(const StepNumbers& n, double updates) {
+  const double early = 9 / (10 + updates);
+  return n.average_warmup != 0 && early > n.average_weight ? early : n.average_weight;
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE StepConstants<T> step_constants(Algorithm algorithm, const StepNumbers& n, const StepReadings& r) {
+  const bool adam = algorithm == Algorithm::kAdam;
+  const double factor = r.unscale * shrinking(n.grad_clip_norm, r.grad_norm * r.unscale);
+  StepConstants<T> c;
+  c.grad_factor = static_cast<T>(n.maximize != 0 ? -factor : factor);
+  c.grad_bound = static_cast<T>(n.grad_clip_value);
+  c.weight_decay = static_cast<T>(n.decoupled != 0 ? 0 : n.weight_decay);
+  c.shrinkage = static_cast<T>(n.decoupled != 0 ? 1 - r.lr * n.weight_decay : 1);
+  c.step_size = static_cast<T>(adam ? r.lr / (1 - std::pow(n.momentum, r.step)) : n.momentum != 0 ? 1 : r.lr);
+  c.momentum_step_size = static_cast<T>(r.lr);
+  c.momentum = static_cast<T>(n.momentum);
+  c.decay = static_cast<T>(n.decay);
+  c.renewal = static_cast<T>(1 - n.decay);
+  c.mean_renewal = static_cast<T>(adam ? 1 - n.momentum : 1 - n.decay);
+  c.correction = static_cast<T>(adam ? std::sqrt(1 - std::pow(n.decay, r.step)) : 1);
+  c.eps = static_cast<T>(n.eps);
+  c.low = static_cast<T>(n.low);
+  c.high = static_cast<T>(n.high);
+  c.average_weight = static_cast<T>(average_weight(n, r.updates));
+  return c;
+}
+
 // NaN stays NaN.
 template <typename T>
 FASTGAN_HOST_DEVICE T bounded_between(T value, T low, T high) {
   const T raised = value < low ? low : value;
   return raised > high ? high : raised;
-}
-
-template <typename T>
-FASTGAN_HOST_DEVICE T prepared_gradient(T grad, T parameter, const StepConstants<T>& c) {
-  return bounded_between(grad * c.grad_factor, -c.grad_bound, c.grad_bound) + c.weight_decay * parameter;
 }
 
 // a + weight (b - a), as aten::lerp for weights below one half; above, from the other side.
@@ -46,9 +95,53 @@ FASTGAN_HOST_DEVICE T interpolated(T a, T b, T weight) {
   return weight < T(0.5) ? a + weight * (b - a) : b - (b - a) * (1 - weight);
 }
 
+// Which formula, and which arrays there are.
+struct StepKind {
+  bool adam, steps, inside, second, third, average;
+};
+
+// The same where the compiler knows it.
+template <bool kAdam, bool kInside, bool kSecond, bool kThird, bool kAverage>
+struct FixedKind {
+  static constexpr bool adam = kAdam, steps = true, inside = kInside, second = kSecond, third = kThird;
+  static constexpr bool average = kAverage;
+};
+
 template <typename T>
-FASTGAN_HOST_DEVICE T mean_square(T average, T grad, const StepConstants<T>& c) {
-  return c.decay * average + c.renewal * grad * grad;
+struct StepElement {
+  T parameter = 0, first = 0, second = 0, third = 0, average = 0;
+};
+
+template <typename Kind, typename T>
+FASTGAN_HOST_DEVICE void take_step(const Kind& kind, const StepConstants<T>& c, T grad, StepElement<T>& e) {
+  if (kind.steps) {
+    grad = bounded_between(grad * c.grad_factor, -c.grad_bound, c.grad_bound) + c.weight_decay * e.parameter;
+    e.first = c.decay * e.first + c.renewal * grad * grad;
+    T step;
+    if (kind.adam) {
+      e.second = interpolated(e.second, grad, c.mean_renewal);
+      T square = e.first;
+      if (kind.third) {
+        // NaN on either side is the larger.
+        square = e.third > square || e.third != e.third ? e.third : square;
+        e.third = square;
+      }
+      step = c.step_size * e.second / (std::sqrt(square) / c.correction + c.eps);
+    } else {
+      T variance = e.first;
+      if (kind.second) {
+        e.second = interpolated(e.second, grad, c.mean_renewal);
+        variance -= e.second * e.second;
+      }
+      step = c.step_size * grad / (kind.inside ? std::sqrt(variance + c.eps) : std::sqrt(variance) + c.eps);
+      if (kind.third) {
+        e.third = c.momentum * e.third + step;
+        step = c.momentum_step_size * e.third;
+      }
+    }
+    e.parameter = bounded_between(e.parameter * c.shrinkage - step, c.low, c.high);
+  }
+  if (kind.average) e.average = interpolated(e.average, e.parameter, c.average_weight);
 }
 
 }  // namespace fastgan

@@ -23,7 +23,7 @@ from fastgan.ops import _dispatch, _library
 from fastgan.reference import optimizer_step as reference
 from fastgan.reference.optimizer_step import ALGORITHMS, StepOptions
 
-_dispatch.register(_dispatch.Kernels("optimizer_step", cpu="native", gpu=None))
+_dispatch.register(_dispatch.Kernels("optimizer_step", cpu="native", gpu="native"))
 
 
 def optimizer_step(
@@ -37,26 +37,33 @@ def optimizer_step(
     steps: list[Tensor],
     options: StepOptions,
     *,
+    lr: Tensor | None = None,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
     grad_norm: Tensor | None = None,
+    updates: Tensor | None = None,
     with_statistics: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """Updates parameters, states and averages in place; :mod:`fastgan.optim` checks what it passes.
 
     Args:
-        algorithm: "rmsprop" or "adam" (with `options.decoupled`: AdamW).
+        algorithm: "rmsprop", "adam" (with `options.decoupled`: AdamW), or "average": parameters stay as they
+            are, only their averages follow, and of the lists `averages` alone has tensors.
         params, grads: tensors on one device; all of a tensor's arrays dense with the same strides.
         first: averages of squared gradients.
         second: RMSprop: averages of gradients (centered) or empty; Adam: averages of gradients.
         third: RMSprop: momentum buffers; Adam: the largest averages of squares (AMSGrad); or empty.
         averages: moving averages of the parameters, or empty; an empty tensor stands for one that has none.
-        steps: numbers of steps taken so far, 0-d; each is counted up.
+        steps: numbers of steps taken so far, 0-d, on the parameters' device; each is counted up.
         options: the numbers.
+        lr: instead of `options.lr`, 0-d.
         grad_scale: what the gradients are divided by, 0-d, as torch.amp.GradScaler has it.
-        found_inf: where it is not 0, nothing changes, and nobody waits to see it.
-        grad_norm: the norm of all gradients, unscaled, for `options.grad_clip_norm`; None: no such clip.
+        found_inf: where it is not 0, nothing changes, and nobody waits to see it; statistics are then of the
+            weights as they are.
+        grad_norm: the norm of all gradients as they are, for `options.grad_clip_norm`; None: no such clip.
+        updates: number of updates of the averages so far, 0-d int64, for `options.average_warmup`; counted
+            up with `options.counts_update`.
         with_statistics: whether to sum the statistics.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
@@ -64,14 +71,15 @@ def optimizer_step(
         (3,), float64: the sum of squares of the gradients, unscaled and before any clip, that of the new
         parameters, and how many of these lie at a bound; without statistics (0,).
     """
-    if _dispatch.choose("optimizer_step", (*params, *grads, *first, *averages), backend) == "reference":
+    one_of_each_type = {t.dtype: t for t in (*params, *grads, *first, *averages)}
+    if _dispatch.choose("optimizer_step", tuple(one_of_each_type.values()), backend) == "reference":
         return reference.optimizer_step(
-            algorithm, params, grads, first, second, third, averages, steps, options, grad_scale, found_inf,
-            grad_norm, with_statistics,
+            algorithm, params, grads, first, second, third, averages, steps, options, lr, grad_scale,
+            found_inf, grad_norm, updates, with_statistics,
         )  # fmt: skip
     return torch.ops.fastgan.optimizer_step_(
         ALGORITHMS.index(algorithm), params, grads, first, second, third, averages, steps,
-        [float(number) for number in options], grad_scale, found_inf, grad_norm, with_statistics,
+        [float(number) for number in options], lr, grad_scale, found_inf, grad_norm, updates, with_statistics,
     )  # fmt: skip
 
 
@@ -82,12 +90,30 @@ def gradient_norm(grads: list[Tensor], *, backend: str | None = None) -> Tensor:
     return torch.ops.fastgan.gradient_norm(grads)
 
 
+def layout_backend(params: list[Tensor], *others: list[Tensor]) -> str | None:
+    """What to request: kernels walk through memory; a view with gaps or in another order is for the reference.
+
+    Args:
+        params: the parameters.
+        others: lists of the same length, or empty, of tensors that belong to them; empty tensors are none.
+    """
+    dense = all(p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p) for p in params)
+    same = all(
+        tensor.stride() == parameter.stride()
+        for tensors in others
+        for parameter, tensor in zip(params, tensors, strict=False)
+        if tensor.numel()
+    )
+    return None if dense and same else "reference"
+
+
 # --- op -------------------------------------------------------------------------------------------
 
 _library.define(
     "optimizer_step_(int algorithm, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] first, "
     "Tensor(c!)[] second, Tensor(d!)[] third, Tensor(e!)[] averages, Tensor(f!)[] steps, float[] options, "
-    "Tensor? grad_scale, Tensor? found_inf, Tensor? grad_norm, bool with_statistics) -> Tensor"
+    "Tensor? lr, Tensor? grad_scale, Tensor? found_inf, Tensor? grad_norm, Tensor(g!)? updates, "
+    "bool with_statistics) -> Tensor"
 )
 _library.define("gradient_norm(Tensor[] grads) -> Tensor")
 

@@ -1,15 +1,17 @@
-"""What the optimizers share: their options beside torch's, and the step in one launch."""
+"""What the optimizers share: their options beside torch's, and the step in one launch per group."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from operator import is_, itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastgan.ops.optimizer_step import gradient_norm, optimizer_step
+from fastgan.ops.optimizer_step import gradient_norm, layout_backend, optimizer_step
+from fastgan.optim._shards import local, same_shards, summed_over_shards, whole_norm
 from fastgan.optim.ema import EMA
 from fastgan.reference.optimizer_step import StepOptions
 
@@ -24,15 +26,66 @@ class StepStatistics(NamedTuple):
     """The share of weights that lie at a bound of their `weight_clip`: near 1, clipping has degenerated."""
 
 
-class Gathered(NamedTuple):
-    """One group's tensors as :func:`fastgan.ops.optimizer_step.optimizer_step` takes them."""
+class StateNames(NamedTuple):
+    """What torch calls the arrays of :func:`fastgan.ops.optimizer_step.optimizer_step`; None: not there."""
 
-    params: list[Tensor]
-    grads: list[Tensor]
-    first: list[Tensor]
-    second: list[Tensor]
-    third: list[Tensor]
-    steps: list[Tensor]
+    first: str
+    second: str | None
+    third: str | None
+
+
+class Plan:
+    """One group's tensors as the launch takes them, found once and used until one of them changes."""
+
+    def __init__(
+        self, params: list[Tensor], states: list[dict[str, Tensor]], names: StateNames, ema: EMA | None
+    ) -> None:
+        self.params, self.states, self.names = params, states, names
+        self.tensors = {
+            name: [state[name] for state in states] for name in (*names, "step") if name is not None
+        }
+        self.strides = _strides(params)
+        self.devices = _devices(params)
+        self.sharded = any(hasattr(parameter, "to_local") for parameter in params)
+        self.averages = [] if ema is None else [ema.average_of(parameter) for parameter in params]
+        self.arrays = [
+            local(self.tensors[name]) if name is not None else [] for name in names
+        ]  # first, second, third
+        self._check_devices()
+        self.backend = layout_backend(local(params), *self.arrays, self.averages)
+
+    def serves(
+        self, params: list[Tensor], states: Iterable[dict[str, Tensor] | None], names: StateNames
+    ) -> bool:
+        """Whether it is still that of these parameters and their states."""
+        return (
+            len(params) == len(self.params)
+            and names == self.names
+            and all(map(is_, params, self.params))
+            and all(map(is_, states, self.states))
+            and all(
+                all(map(is_, map(itemgetter(name), self.states), tensors))
+                for name, tensors in self.tensors.items()
+            )
+            and _strides(params) == self.strides
+            and _devices(params) == self.devices
+        )
+
+    def _check_devices(self) -> None:
+        if len(self.devices) > 1:
+            named = ", ".join(sorted(map(str, self.devices)))
+            raise ValueError(
+                f"a group's parameters must be on one device, got {named}; "
+                "give each device a group of its own"
+            )
+        for name, arrays in (("state", self.arrays[0]), ("moving average", self.averages)):
+            for parameter, array in zip(self.params, arrays, strict=False):
+                if array.numel() and parameter.device != array.device:
+                    shape = tuple(parameter.shape)
+                    raise ValueError(
+                        f"a parameter of shape {shape} is on {parameter.device}, its {name} on "
+                        f"{array.device}; move models before their optimizer's first step"
+                    )
 
 
 class FusedStep(torch.optim.Optimizer):
@@ -42,13 +95,18 @@ class FusedStep(torch.optim.Optimizer):
     ema: EMA | None
     statistics: StepStatistics | None
     _extra: dict[str, Any]
+    _plans: dict[int, Plan]
 
     # --- what each optimizer says of itself ---------------------------------------------------------------
 
-    def _gather(self, group: dict) -> Gathered:
+    def _state_names(self, group: dict[str, Any]) -> StateNames:
         raise NotImplementedError
 
-    def _options(self, group: dict) -> dict[str, Any]:
+    def _init_states(self, group: dict[str, Any]) -> None:
+        """Gives each parameter with a gradient its state, as torch has it."""
+        raise NotImplementedError
+
+    def _options(self, group: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
     # --- options ------------------------------------------------------------------------------------------
@@ -60,6 +118,7 @@ class FusedStep(torch.optim.Optimizer):
                 "differentiable=True is not supported: the step is one kernel; use torch.optim's"
             )
         self._extra = extra
+        self._plans = {}
 
     def _finish(self, ema: EMA | None, statistics: bool) -> None:
         """After torch's constructor."""
@@ -72,7 +131,7 @@ class FusedStep(torch.optim.Optimizer):
         self._step_supports_amp_scaling = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; each group may have its own `grad_clip_value`, `grad_clip_norm` and `weight_clip`."""
+        """As torch's; each group may have its own clips and its own `stochastic_rounding`."""
         for name, default in self._extra.items():
             param_group.setdefault(name, default)
         for name in ("grad_clip_value", "grad_clip_norm"):
@@ -82,6 +141,9 @@ class FusedStep(torch.optim.Optimizer):
         low, high = weight_bounds(param_group["weight_clip"])
         if not low <= high:
             raise ValueError(f"weight_clip must have low <= high, got {param_group['weight_clip']}")
+        if "rounding_seed" not in param_group:
+            drawn = torch.randint(2**31, ()).item() if param_group["stochastic_rounding"] else -1
+            param_group["rounding_seed"] = drawn
         super().add_param_group(param_group)
         for parameter in param_group["params"]:
             if not torch.is_floating_point(parameter):
@@ -90,14 +152,27 @@ class FusedStep(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, also from torch's optimizer: options that it does not have stay as they are."""
         groups = state_dict["param_groups"]
+        own_names = (*self._extra, "rounding_seed")
         if len(groups) == len(self.param_groups):
-            kept = [{name: group[name] for name in self._extra} for group in self.param_groups]
+            kept = [{name: group[name] for name in own_names} for group in self.param_groups]
             groups = [{**own, **group} for own, group in zip(kept, groups, strict=True)]
         super().load_state_dict({**state_dict, "param_groups": groups})
+        # torch has rounded the float32 states of half-precision parameters to their type.
+        ids = [index for group in groups for index in group["params"]]
+        params = [parameter for group in self.param_groups for parameter in group["params"]]
+        for index, parameter in zip(ids, params, strict=True):
+            if parameter.element_size() == 2:
+                for name, value in state_dict["state"].get(index, {}).items():
+                    if isinstance(value, Tensor) and name != "step":
+                        self.state[parameter][name] = value.to(parameter.device, torch.float32, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: self.__dict__[name] for name in ("_extra", "ema", "with_statistics", "statistics")}
         return {**super().__getstate__(), **own, "_step_supports_amp_scaling": True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plans = {}
 
     # --- the step -----------------------------------------------------------------------------------------
 
@@ -105,88 +180,113 @@ class FusedStep(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient; the gradients are only read.
 
+        Nothing waits for the device, and CUDA graphs may capture it: what a graph repeats reads `lr` from
+        memory if it is a tensor on the device, and counts the steps and the average's updates there.
+
         Args:
             closure: computes the loss again, as in torch.
 
         Raises:
             RuntimeError: a sparse gradient.
-            ValueError: a parameter that has moved to another device than its state.
+            ValueError: a parameter that has moved to another device than its state; a gradient that is
+                sharded otherwise than its parameter.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        grad_scale = getattr(self, "grad_scale", None)
-        found_inf = getattr(self, "found_inf", None)
-        gathered = [self._gather(group) for group in self.param_groups]
-        norm = self._norm_to_clip(gathered, grad_scale)
-        weight = 0.0 if self.ema is None else self.ema.advance()
-        sums: list[Tensor] = []
-        for group, tensors in zip(self.param_groups, gathered, strict=True):
-            if tensors.params:
-                sums.append(self._step_group(group, tensors, weight, norm, grad_scale, found_inf))
-        elements = sum(parameter.numel() for tensors in gathered for parameter in tensors.params)
-        if self.with_statistics and sums:
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        work = []
+        for number, group in enumerate(self.param_groups):
+            params = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if params:
+                grads: list[Tensor] = [parameter.grad for parameter in params]  # type: ignore[misc]
+                work.append((group, self._plan(number, group, params), grads))
+        if not work:
+            return loss
+        norm = self._norm_to_clip([(group, grads) for group, _, grads in work])
+        if self.ema is not None:
+            self.ema.follow_all_but({id(p) for _, plan, _ in work for p in plan.params}, found_inf)
+        sums = [
+            self._launch(group, plan, grads, norm, scale, found_inf, last=plan is work[-1][1])
+            for group, plan, grads in work
+        ]
+        if self.with_statistics:
+            elements = sum(parameter.numel() for _, plan, _ in work for parameter in plan.params)
             grad_square, weight_square, at_bound = torch.stack(sums).sum(dim=0).unbind()
             self.statistics = StepStatistics(grad_square.sqrt(), weight_square.sqrt(), at_bound / elements)
-        if self.ema is not None:
-            self.ema.follow_all_but([p for tensors in gathered for p in tensors.params], weight)
         return loss
 
-    def _step_group(
+    def _plan(self, number: int, group: dict[str, Any], params: list[Tensor]) -> Plan:
+        plan, names = self._plans.get(number), self._state_names(group)
+        if plan is None or not plan.serves(params, map(self.state.get, params), names):
+            self._init_states(group)
+            for parameter in params:
+                state = self.state[parameter]
+                if state["step"].device != parameter.device:
+                    state["step"] = state["step"].to(parameter.device)
+                for name in names:
+                    if name is not None and parameter.element_size() == 2:
+                        state[name] = state[name].float()
+            plan = Plan(params, [self.state[parameter] for parameter in params], names, self.ema)
+            self._plans[number] = plan
+        return plan
+
+    def _launch(
         self,
         group: dict[str, Any],
-        tensors: Gathered,
-        weight: float,
+        plan: Plan,
+        grads: list[Tensor],
         norm: Tensor | None,
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
+        last: bool,
     ) -> Tensor:
-        params, states = tensors.params, (tensors.first, tensors.second, tensors.third)
-        averages = [] if self.ema is None else [self.ema.average_of(parameter) for parameter in params]
-        for name, arrays in (("state", tensors.first), ("moving average", averages)):
-            for parameter, array in zip(params, arrays, strict=False):
-                if array.numel() and parameter.device != array.device:
-                    shape = tuple(parameter.shape)
-                    raise ValueError(
-                        f"a parameter of shape {shape} is on {parameter.device}, its {name} on "
-                        f"{array.device}; move models before their optimizer's first step"
-                    )
-        grads = [
-            _laid_out_like(parameter, grad) for parameter, grad in zip(params, tensors.grads, strict=True)
-        ]
+        params = plan.params
+        if plan.sharded:
+            same_shards(params, grads)
+            params, grads = local(params), local(grads)
+        if _strides(grads) != (_strides(params) if plan.sharded else plan.strides):
+            grads = [_laid_out_like(*pair) for pair in zip(params, grads, strict=True)]
         low, high = weight_bounds(group["weight_clip"])
+        lr, ema = group["lr"], self.ema
+        on_device = isinstance(lr, Tensor) and lr.device == params[0].device
         options = StepOptions(
-            **self._options(group),
+            lr=0.0 if on_device else float(lr),
+            weight_decay=group["weight_decay"],
             maximize=group["maximize"],
             grad_clip_value=math.inf if group["grad_clip_value"] is None else group["grad_clip_value"],
             grad_clip_norm=math.inf if group["grad_clip_norm"] is None else group["grad_clip_norm"],
             low=low,
             high=high,
-            average_weight=weight,
+            average_weight=0.0 if ema is None else 1 - ema.decay,
+            average_warmup=ema is not None and ema.warmup,
+            counts_update=last,
+            rounding_seed=group["rounding_seed"] if group["stochastic_rounding"] else -1,
+            **self._options(group),
         )
-        return optimizer_step(
-            self.algorithm, params, grads, *states, averages, tensors.steps, options,
+        sums = optimizer_step(
+            self.algorithm, params, grads, *plan.arrays, plan.averages, plan.tensors["step"], options,
+            lr=lr if on_device else None,
             grad_scale=grad_scale,
             found_inf=found_inf,
             grad_norm=None if group["grad_clip_norm"] is None else norm,
+            updates=None if ema is None else ema.updates,
             with_statistics=self.with_statistics,
-            # The kernels walk through memory; a view with gaps or another order is for the reference.
-            backend=None if _same_layout(params, *states, averages) else "reference",
+            backend=plan.backend,
         )  # fmt: skip
+        return summed_over_shards(sums, plan.params) if plan.sharded and self.with_statistics else sums
 
-    def _norm_to_clip(self, gathered: list[Gathered], grad_scale: Tensor | None) -> Tensor | None:
-        """The norm of the gradients of all groups that clip theirs."""
+    def _norm_to_clip(self, work: list[tuple[dict[str, Any], list[Tensor]]]) -> Tensor | None:
+        """The norm, still scaled, of the gradients of all groups that clip theirs."""
         clipped = [
-            grad
-            for group, tensors in zip(self.param_groups, gathered, strict=True)
-            if group["grad_clip_norm"] is not None
-            for grad in tensors.grads
+            grad for group, grads in work if group["grad_clip_norm"] is not None for grad in grads
         ]
         if not clipped:
             return None
-        norm = gradient_norm([grad if _is_dense(grad) else grad.contiguous() for grad in clipped])
-        return norm if grad_scale is None else norm / grad_scale
+        if any(hasattr(grad, "to_local") for grad in clipped) or len({g.device for g in clipped}) > 1:
+            return whole_norm(clipped)
+        return gradient_norm([grad if _is_dense(grad) else grad.contiguous() for grad in clipped])
 
 
 def weight_bounds(clip: float | tuple[float, float] | None) -> tuple[float, float]:
@@ -201,6 +301,14 @@ def weight_bounds(clip: float | tuple[float, float] | None) -> tuple[float, floa
     return float(low), float(high)
 
 
+def _strides(tensors: list[Tensor]) -> list[tuple[int, ...]]:
+    return [tensor.stride() for tensor in tensors]
+
+
+def _devices(tensors: list[Tensor]) -> set[torch.device]:
+    return {tensor.device for tensor in tensors}
+
+
 def _is_dense(tensor: Tensor) -> bool:
     return tensor.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
 
@@ -209,12 +317,3 @@ def _laid_out_like(parameter: Tensor, grad: Tensor) -> Tensor:
     if grad.stride() == parameter.stride():
         return grad
     return torch.empty_like(parameter, dtype=grad.dtype).copy_(grad)
-
-
-def _same_layout(params: list[Tensor], *others: list[Tensor]) -> bool:
-    return all(_is_dense(parameter) for parameter in params) and all(
-        tensor.stride() == parameter.stride()
-        for tensors in others
-        for parameter, tensor in zip(params, tensors, strict=False)
-        if tensor.numel()
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.optim._step import FusedStep, Gathered
+from fastgan.optim._step import FusedStep, StateNames
 from fastgan.optim.ema import EMA
 
 
@@ -18,11 +18,11 @@ class Adam(FusedStep, torch.optim.Adam):
     Formulas: :mod:`fastgan.ops.optimizer_step`. Its state_dict goes both ways between this and torch's.
 
     Args:
-        params, lr, betas, eps, weight_decay, amsgrad, maximize, capturable, decoupled_weight_decay: as
-            torch's.
-        foreach, fused: accepted, and make no difference.
+        params, lr, betas, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay: as torch's.
+        capturable, foreach, fused: accepted, and make no difference.
         differentiable: must be False.
-        grad_clip_value, grad_clip_norm, weight_clip, ema, statistics: as in :class:`fastgan.optim.RMSprop`.
+        grad_clip_value, grad_clip_norm, weight_clip, stochastic_rounding, ema, statistics: as in
+            :class:`fastgan.optim.RMSprop`.
 
     Raises:
         ValueError: an argument out of range; `ema` of a model with parameters that are not among `params`.
@@ -52,6 +52,7 @@ class Adam(FusedStep, torch.optim.Adam):
         grad_clip_value: float | None = None,
         grad_clip_norm: float | None = None,
         weight_clip: float | tuple[float, float] | None = None,
+        stochastic_rounding: bool = False,
         ema: EMA | None = None,
         statistics: bool = False,
     ) -> None:
@@ -59,6 +60,7 @@ class Adam(FusedStep, torch.optim.Adam):
             "grad_clip_value": grad_clip_value,
             "grad_clip_norm": grad_clip_norm,
             "weight_clip": weight_clip,
+            "stochastic_rounding": stochastic_rounding,
         }
         self._prepare(extra, differentiable)
         torch.optim.Adam.__init__(
@@ -67,18 +69,15 @@ class Adam(FusedStep, torch.optim.Adam):
         )  # fmt: skip
         self._finish(ema, statistics)
 
-    def _gather(self, group: dict[str, Any]) -> Gathered:
-        tensors = Gathered([], [], [], [], [], [])
-        self._init_group(
-            group, tensors.params, tensors.grads, tensors.second, tensors.first, tensors.third, tensors.steps
-        )
-        return tensors
+    def _state_names(self, group: dict[str, Any]) -> StateNames:
+        return StateNames("exp_avg_sq", "exp_avg", "max_exp_avg_sq" if group["amsgrad"] else None)
+
+    def _init_states(self, group: dict[str, Any]) -> None:
+        self._init_group(group, [], [], [], [], [], [])
 
     def _options(self, group: dict[str, Any]) -> dict[str, Any]:
         beta1, beta2 = group["betas"]
         return {
-            "lr": float(group["lr"]),
-            "weight_decay": group["weight_decay"],
             "momentum": float(beta1),
             "decay": float(beta2),
             "eps": group["eps"],

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.optim._step import FusedStep, Gathered
+from fastgan.optim._step import FusedStep, StateNames
 from fastgan.optim.ema import EMA
 
 
@@ -19,7 +19,7 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
 
     Args:
         params, lr, alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize: as torch's;
-            `foreach` is accepted and makes no difference.
+            `capturable` and `foreach` are accepted and make no difference: every step can be captured.
         differentiable: must be False.
         eps_inside_sqrt: TensorFlow's place for epsilon; StegaStamp and many GANs were tuned with it.
         initial_square_avg: where the average of squares starts: 0 in torch, 1 in TensorFlow.
@@ -27,10 +27,13 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
         grad_clip_norm: gradients count as scaled down to this norm, taken over all groups that have one, as
             torch.nn.utils.clip_grad_norm_ does. Before `grad_clip_value`, if both are given.
         weight_clip: clamp parameters after the step, to +-this or to a pair (low, high), as WGAN demands.
+        stochastic_rounding: whether half-precision parameters are rounded up or down at random, so that steps
+            smaller than their last place are not lost; torch's generator draws the seed, here.
         ema: the average that follows the parameters in the same launch.
         statistics: whether each step leaves its :class:`StepStatistics` in ``self.statistics``.
 
-    Groups may have their own value of every option but the last two. A gradient of NaN makes its parameter
+    Groups may have their own value of every option but the last two. States of half-precision parameters
+    are float32. Parameters spread over processes (DTensor, FSDP2) are stepped where they lie. A gradient of NaN makes its parameter
     NaN, as in torch, and with `grad_clip_norm` all of them; under torch.amp.GradScaler such a step changes
     nothing, nor does it move the average.
 
@@ -63,6 +66,7 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
         grad_clip_value: float | None = None,
         grad_clip_norm: float | None = None,
         weight_clip: float | tuple[float, float] | None = None,
+        stochastic_rounding: bool = False,
         ema: EMA | None = None,
         statistics: bool = False,
     ) -> None:
@@ -76,6 +80,7 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
             "grad_clip_value": grad_clip_value,
             "grad_clip_norm": grad_clip_norm,
             "weight_clip": weight_clip,
+            "stochastic_rounding": stochastic_rounding,
         }
         self._prepare(extra, differentiable)
         super().__init__(
@@ -90,20 +95,21 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
         """The defaults and the formula of tf.train.RMSPropOptimizer."""
         return cls(params, lr, alpha, eps, eps_inside_sqrt=True, initial_square_avg=1.0, **options)
 
-    def _gather(self, group: dict[str, Any]) -> Gathered:
-        fresh = [p for p in group["params"] if p.grad is not None and not self.state.get(p)]
-        tensors = Gathered([], [], [], [], [], [])
-        self._init_group(
-            group, tensors.params, tensors.grads, tensors.first, tensors.third, tensors.second, tensors.steps
+    def _state_names(self, group: dict[str, Any]) -> StateNames:
+        return StateNames(
+            "square_avg",
+            "grad_avg" if group["centered"] else None,
+            "momentum_buffer" if group["momentum"] > 0 else None,
         )
+
+    def _init_states(self, group: dict[str, Any]) -> None:
+        fresh = [p for p in group["params"] if p.grad is not None and not self.state.get(p)]
+        self._init_group(group, [], [], [], [], [], [])
         for parameter in fresh if group["initial_square_avg"] else ():
             self.state[parameter]["square_avg"].fill_(group["initial_square_avg"])
-        return tensors
 
     def _options(self, group: dict[str, Any]) -> dict[str, Any]:
         return {
-            "lr": float(group["lr"]),
-            "weight_decay": group["weight_decay"],
             "momentum": group["momentum"],
             "decay": group["alpha"],
             "eps": group["eps"],

@@ -27,7 +27,7 @@ from fastgan.losses import (
     yuv_color_l2,
 )
 from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
-from fastgan.optim import RMSprop
+from fastgan.optim import Adam, RMSprop, StepStatistics
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
 from fastgan.training.balance import step_where
@@ -44,9 +44,9 @@ class StegaStamp(Recipe):
     name = "stegastamp"
     config_class = StegaStampConfig
     presets = PRESETS
-    averaged_networks = ("encoder", "decoder")
     console = ("secret_loss", "bit_acc", "str_acc", "image_loss", "D_real", "D_fake", "images_per_second")
     config: StegaStampConfig
+    optimizers: dict[str, Adam | RMSprop]
 
     def __init__(self, config: StegaStampConfig, runtime: Runtime) -> None:
         super().__init__(config, runtime)
@@ -64,7 +64,7 @@ class StegaStamp(Recipe):
         }  # fmt: skip
         stamping = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.optimizers = {
-            "generator": torch.optim.Adam(stamping, lr=config.lr, fused=True),
+            "generator": Adam(stamping, lr=config.lr, ema=self.moving_average("encoder", "decoder")),
             "discriminator": discriminator_optimizer(config, self.discriminator),
         }
         self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)  # type: ignore[arg-type]
@@ -235,28 +235,31 @@ class StegaStamp(Recipe):
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         self.runtime.average_gradients(self.discriminator)
-        parameters = list(self.discriminator.parameters())
-        gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         step_where(optimizer, judged.applies)
         applied = 1.0 if judged.applies is None else judged.applies.float()
-        return self._discriminator_terms(judged.loss, judged.statistics, gradient_norm, applied)
+        assert optimizer.statistics is not None
+        return self._discriminator_terms(judged.loss, judged.statistics, optimizer.statistics, applied)
 
     def discriminator_scores(self, real: Tensor, fake: Tensor) -> Terms:
         """What D says while it is not trained."""
         with torch.no_grad():
             real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
             loss, said = self.adversarial.discriminator(real_scores, fake_scores, return_statistics=True)
-        return self._discriminator_terms(loss, said, torch.zeros_like(loss), 0.0)
+            norm = torch.nn.utils.get_total_norm(list(self.discriminator.parameters()))
+        before = self.optimizers["discriminator"].statistics
+        clipped = torch.zeros_like(norm) if before is None else before.clipped_fraction
+        untrained = StepStatistics(torch.zeros_like(norm), norm, clipped)
+        return self._discriminator_terms(loss, said, untrained, 0.0)
 
     def _discriminator_terms(
-        self, loss: Tensor, said: AdversarialStatistics, gradient_norm: Tensor, updated: Tensor | float
+        self, loss: Tensor, said: AdversarialStatistics, of_step: StepStatistics, updated: Tensor | float
     ) -> Terms:
-        weights = [parameter.detach() for parameter in self.discriminator.parameters()]
         return {
             "D_loss": loss.detach(),
             "D_real": said.D_real, "D_fake": said.D_fake, "D_difference": said.D_real - said.D_fake,
-            "D_gradient_norm": gradient_norm, "D_weight_norm": torch.nn.utils.get_total_norm(weights),
-            "D_updated": updated, "lr_d": self.optimizers["discriminator"].param_groups[0]["lr"],
+            "D_gradient_norm": of_step.gradient_norm, "D_weight_norm": of_step.weight_norm,
+            "D_clipped": of_step.clipped_fraction, "D_updated": updated,
+            "lr_d": self.optimizers["discriminator"].param_groups[0]["lr"],
         }  # fmt: skip
 
     def random_secret(self, count: int, generator: torch.Generator) -> Tensor:
@@ -320,18 +323,17 @@ class StegaStamp(Recipe):
         return None
 
 
-def discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> torch.optim.Optimizer:
+def discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> Adam | RMSprop:
     """RMSprop with WGAN's clipping, or Adam."""
     if config.d_optimizer == "adam":
         if config.adversarial == "wgan":
             raise ValueError("adversarial=wgan clips weights in rmsprop: d_optimizer=adam needs another")
-        return torch.optim.Adam(
-            network.parameters(), config.lr_d, (config.beta1_d, config.beta2_d), fused=True
-        )
+        return Adam(network.parameters(), config.lr_d, (config.beta1_d, config.beta2_d), statistics=True)
     make = RMSprop.tensorflow_style if config.tf_epsilon else RMSprop
     return make(
         network.parameters(),
         lr=config.lr_d,
         grad_clip_value=config.d_grad_clip or None,
         weight_clip=config.d_weight_clip if config.adversarial == "wgan" else None,
+        statistics=True,
     )

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ALGORITHMS = ("rmsprop", "adam")
+from fastgan.reference.philox import philox
+
+ALGORITHMS = ("rmsprop", "adam", "average")
 
 
 class StepOptions(NamedTuple):
@@ -31,6 +33,12 @@ class StepOptions(NamedTuple):
     high: float = math.inf
     average_weight: float = 0.0
     """1 - decay of the parameters' moving average."""
+    average_warmup: bool = False
+    """Whether update number n of the average, from 0, weighs at least 9 / (10 + n)."""
+    counts_update: bool = False
+    """Whether this step counts as an update of the average; of several groups the last one does."""
+    rounding_seed: int = -1
+    """Of stochastic rounding of half-precision parameters; negative: to nearest."""
 
 
 def optimizer_step(
@@ -43,56 +51,117 @@ def optimizer_step(
     averages: list[Tensor],
     steps: list[Tensor],
     options: StepOptions,
+    lr: Tensor | None = None,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
     grad_norm: Tensor | None = None,
+    updates: Tensor | None = None,
     with_statistics: bool = False,
 ) -> Tensor:
     """See :func:`fastgan.ops.optimizer_step.optimizer_step`."""
+    device = params[0].device
+    applies = None if found_inf is None else found_inf.reshape(()).to(device) == 0
+    # Scalers give theirs as (1,), which would not fit 0-d parameters.
+    scalars = Scalars(
+        options.lr if lr is None else lr.to(device).double(),
+        None if grad_scale is None else grad_scale.reshape(()),
+        grad_norm,
+        _average_weight(options, updates),
+    )
     arrays = (params, first, second, third, averages, steps)
-    # Scalers give them as (1,), which would not fit 0-d parameters.
-    grad_scale = None if grad_scale is None else grad_scale.reshape(())
-    found_inf = None if found_inf is None else found_inf.reshape(())
-    statistics = torch.zeros(3 if with_statistics else 0, dtype=torch.float64, device=params[0].device)
-    for i, grad in enumerate(grads):
+    statistics = torch.zeros(3 if with_statistics else 0, dtype=torch.float64, device=device)
+    for i in range(len(params)):
         before = [array[i] if array else None for array in arrays]
         after = [None if tensor is None else tensor.clone() for tensor in before]
-        sums = _step_one(algorithm, grad, after, options, grad_scale, grad_norm)
+        weights = _step_one(algorithm, i, grads[i] if grads else None, after, options, scalars)
+        if applies is not None:
+            weights = torch.where(applies, weights, params[i].to(weights.dtype))
         for old, new in zip(before, after, strict=True):
             if old is not None and new is not None and old.numel():
-                old.copy_(new if found_inf is None else torch.where(found_inf.to(old.device) == 0, new, old))
+                old.copy_(new if applies is None else torch.where(applies.to(old.device), new, old))
         if with_statistics:
-            statistics += sums if found_inf is None else torch.where(found_inf == 0, sums, 0.0)
+            statistics += _sums(grads[i], weights, options, scalars)
+    if updates is not None and options.counts_update:
+        updates += 1 if applies is None else applies.long()
     return statistics
+
+
+class Scalars(NamedTuple):
+    """What a step finds in memory; 0-d."""
+
+    lr: float | Tensor
+    grad_scale: Tensor | None
+    grad_norm: Tensor | None
+    average_weight: float | Tensor
+
+
+def _average_weight(options: StepOptions, updates: Tensor | None) -> float | Tensor:
+    if updates is None or not options.average_warmup:
+        return options.average_weight
+    return (9 / (10 + updates.double())).clamp(min=options.average_weight)
 
 
 def _step_one(
     algorithm: str,
-    grad: Tensor,
+    number: int,
+    grad: Tensor | None,
     arrays: list[Tensor | None],
     options: StepOptions,
-    grad_scale: Tensor | None,
-    grad_norm: Tensor | None,
+    scalars: Scalars,
 ) -> Tensor:
-    """Changes (parameter, first, second, third, average, step); returns the sums of the statistics."""
+    """Changes (parameter, first, second, third, average, step); returns the parameter before it is rounded."""
     parameter, first, second, third, average, step = arrays
-    assert parameter is not None and first is not None and step is not None
+    assert parameter is not None
     wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    grad, p = grad.to(wide), parameter.to(wide)
-    if grad_scale is not None:
-        grad = grad / grad_scale
-    sums = [grad.double().square().sum()]
-    if grad_norm is not None:
-        grad = grad * (options.grad_clip_norm / (grad_norm + 1e-6)).clamp(max=1.0)
-    grad = grad.clamp(-options.grad_clip_value, options.grad_clip_value)
-    if options.maximize:
-        grad = -grad
-    step += 1
-    if options.decoupled:
-        p = p * (1 - options.lr * options.weight_decay)
-    else:
-        grad = grad + options.weight_decay * parameter.to(wide)
+    p = parameter.to(wide)
+    if algorithm != "average":
+        assert grad is not None and first is not None and step is not None
+        step += 1
+        grad = grad.to(wide)
+        if scalars.grad_scale is not None:
+            grad = grad / scalars.grad_scale
+        grad = _clipped(grad, options, scalars)
+        if options.decoupled:
+            p = p * _rounded(1 - scalars.lr * options.weight_decay, wide)
+        else:
+            grad = grad + options.weight_decay * p
+        p = p - _update(algorithm, grad, (first, second, third), step.to(p.device), options, scalars.lr)
+        p = p.clamp(options.low, options.high)
+        if options.rounding_seed >= 0 and parameter.element_size() == 2:
+            parameter.copy_(_stochastically_rounded(p, parameter.dtype, options.rounding_seed, step, number))
+        else:
+            parameter.copy_(p)
+    if average is not None and average.numel():
+        average.copy_(average.to(wide).lerp(p, _rounded(scalars.average_weight, wide)))
+    return p
 
+
+def _sums(grad: Tensor, weights: Tensor, options: StepOptions, scalars: Scalars) -> Tensor:
+    """Of squares of the unscaled gradient and of the weights, and how many of these lie at a bound."""
+    grad = grad.double() if scalars.grad_scale is None else grad.double() / scalars.grad_scale
+    at_bound = ((weights <= options.low) | (weights >= options.high)).sum()
+    return torch.stack([grad.square().sum(), weights.double().square().sum(), at_bound.double()])
+
+
+def _clipped(grad: Tensor, options: StepOptions, scalars: Scalars) -> Tensor:
+    if scalars.grad_norm is not None:
+        norm = scalars.grad_norm if scalars.grad_scale is None else scalars.grad_norm / scalars.grad_scale
+        grad = grad * (options.grad_clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    grad = grad.clamp(-options.grad_clip_value, options.grad_clip_value)
+    return -grad if options.maximize else grad
+
+
+def _update(
+    algorithm: str,
+    grad: Tensor,
+    states: tuple[Tensor, Tensor | None, Tensor | None],
+    step: Tensor,
+    options: StepOptions,
+    lr: float | Tensor,
+) -> Tensor:
+    """What is subtracted from the parameter; the states are changed."""
+    first, second, third = states
+    wide = grad.dtype
     square = options.decay * first.to(wide) + (1 - options.decay) * grad * grad
     first.copy_(square)
     if algorithm == "adam":
@@ -102,27 +171,63 @@ def _step_one(
         if third is not None:
             square = torch.maximum(third.to(wide), square)
             third.copy_(square)
-        time = step.to(p.device).double()
+        time = step.double()
         correction = (1 - options.decay**time).sqrt().to(wide)
         direction = mean / (square.sqrt() / correction + options.eps)
-        p = p - (options.lr / (1 - options.momentum**time)).to(wide) * direction
+        return (lr / (1 - options.momentum**time)).to(wide) * direction
+    if second is not None:
+        mean = second.to(wide).lerp(grad, 1 - options.decay)
+        second.copy_(mean)
+        square = square - mean * mean
+    root = (square + options.eps).sqrt() if options.eps_inside_sqrt else square.sqrt() + options.eps
+    direction = grad / root
+    if third is not None:
+        direction = options.momentum * third.to(wide) + direction
+        third.copy_(direction)
+    return _rounded(lr, wide) * direction
+
+
+def _rounded(number: float | Tensor, dtype: torch.dtype) -> float | Tensor:
+    return number.to(dtype) if isinstance(number, Tensor) else number
+
+
+def _stochastically_rounded(
+    values: Tensor, dtype: torch.dtype, seed: int, step: Tensor, stream: int
+) -> Tensor:
+    """Float32 to one of its two neighbours, to the nearer more often: a mean of many is the value.
+
+    Element i, in memory order, takes word i % 4 of Philox's counter i / 4.
+    """
+    flat = _in_memory_order(values)
+    index = torch.arange(flat.numel(), device=flat.device)
+    key = seed + step.to(flat.device).long()
+    words = torch.stack(philox(key, torch.div(index, 4, rounding_mode="floor"), stream))
+    word = words.gather(0, (index % 4)[None])[0]
+    magnitude = flat.abs().view(torch.int32).long()
+    if dtype == torch.bfloat16:
+        inner, up = magnitude >> 16, (word >> 16) < (magnitude & 0xFFFF)
     else:
-        if second is not None:
-            mean = second.to(wide).lerp(grad, 1 - options.decay)
-            second.copy_(mean)
-            square = square - mean * mean
-        root = (square + options.eps).sqrt() if options.eps_inside_sqrt else square.sqrt() + options.eps
-        direction = grad / root
-        if third is not None:
-            direction = options.momentum * third.to(wide) + direction
-            third.copy_(direction)
-        p = p - options.lr * direction
-    p = p.clamp(options.low, options.high)
-    parameter.copy_(p)
-    if average is not None and average.numel():
-        average.copy_(average.to(wide).lerp(p, options.average_weight))
-    at_bound = ((p <= options.low) | (p >= options.high)).sum()
-    return torch.stack([*sums, p.double().square().sum(), at_bound.double()])
+        units = flat.abs().clamp(max=2.0**-14) * 2.0**24  # that subnormal numbers count
+        is_normal = flat.abs() >= 2.0**-14
+        inner = torch.where(is_normal, (magnitude - (112 << 23)) >> 13, units.long())
+        up = torch.where(
+            is_normal, (word >> 19) < (magnitude & 0x1FFF), (word >> 8) * 2.0**-24 < units - units.floor()
+        )
+    rounded = (inner + up).to(torch.int16).view(dtype).copysign(flat.to(dtype))
+    beyond = ~flat.isfinite() | ((dtype == torch.float16) & (flat.abs() >= 65536))
+    return _like_in_memory(torch.where(beyond, flat.to(dtype), rounded), values)
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """Its elements as they lie in memory; a dense tensor's are a view."""
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.permute(order).reshape(-1)
+
+
+def _like_in_memory(flat: Tensor, like: Tensor) -> Tensor:
+    order = sorted(range(like.dim()), key=like.stride, reverse=True)
+    permuted = flat.view(like.permute(order).shape)
+    return permuted.permute([order.index(dimension) for dimension in range(like.dim())])
 
 
 def gradient_norm(grads: list[Tensor]) -> Tensor:

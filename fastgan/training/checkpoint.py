@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with everything a run needs to go on, and no pickle.
 
-Tensors are named `networks/NAME/KEY`, `averages/NAME/KEY` and `optimizers/NAME/INDEX/KEY`; the metadata holds
-recipe, configuration, step and the optimizers' param_groups as JSON. A file appears under its final name
+Tensors are named `networks/NAME/KEY`, `averages/NAME/KEY`, `emas/INDEX/updates` and
+`optimizers/NAME/INDEX/KEY`; the metadata holds recipe, configuration, step and the optimizers' param_groups as JSON. A file appears under its final name
 only when it is complete.
 """
 
@@ -36,6 +36,7 @@ class Checkpoint:
     state: dict[str, float]
     networks: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     averages: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    emas: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def trained(self, name: str) -> dict[str, Tensor]:
@@ -65,6 +66,8 @@ def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
         for index, values in state["state"].items():
             for key, value in values.items():
                 tensors[f"optimizers/{name}/{index}/{key}"] = torch.as_tensor(value)
+    for index, ema in enumerate(recipe.emas):
+        tensors[f"emas/{index}/updates"] = ema.updates
     metadata = {
         "format": FORMAT,
         "recipe": recipe.name,
@@ -160,6 +163,10 @@ def restore(recipe: Recipe, checkpoint: Checkpoint) -> None:
             module.load_state_dict(checkpoint.networks[name])
         for name, module in recipe.averages.items():
             module.load_state_dict(checkpoint.averages.get(name, checkpoint.networks[name]))
+        for index, ema in enumerate(recipe.emas):
+            # A run that kept no average until now begins one that remembers nothing but the networks.
+            kept = checkpoint.emas.get(str(index))
+            ema.updates.copy_(kept["updates"] if kept else torch.tensor(checkpoint.step))
         for name, optimizer in recipe.optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizers[name])
     except (RuntimeError, KeyError) as error:

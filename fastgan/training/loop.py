@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
-from fastgan.optim.ema import make_average, update_ema, warmed_up
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import TrainingConfig
 from fastgan.training.images import save_grid
@@ -47,8 +46,6 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
 
     torch.manual_seed(config.seed)  # the same initial weights in every process
     recipe = recipe_class(config, runtime)
-    if config.ema_decay > 0:
-        recipe.averages = {n: make_average(recipe.networks[n]) for n in recipe.averaged_networks}
     start = _resume(recipe, folder) if config.resume else 0
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 
@@ -70,8 +67,6 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                 batch = next(batches)
             with record_function("train_step"):
                 pending.append(recipe.train_step(batch, step, generator))
-            for name, average in recipe.averages.items():
-                update_ema(recipe.networks[name], average, warmed_up(config.ema_decay, step))
 
             done = step + 1
             if logger:

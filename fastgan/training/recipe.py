@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance
 from fastgan.training.config import TrainingConfig
 from fastgan.training.runtime import Runtime
@@ -22,15 +23,15 @@ class Recipe(abc.ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[TrainingConfig]]
     presets: ClassVar[Mapping[str, TrainingConfig]]
-    averaged_networks: ClassVar[tuple[str, ...]] = ()
-    """Names of networks whose moving average is kept when ema_decay is not 0."""
     console: ClassVar[tuple[str, ...]] = ()
     """Names of the metrics on the console's line."""
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     averages: dict[str, nn.Module]
-    """Filled by the loop."""
+    """Of the networks given to :meth:`moving_average`."""
+    emas: list[EMA]
+    """Those that :meth:`moving_average` made."""
     balance: EveryStep
     """Who trains; a policy that keeps something belongs into `networks`, for checkpoints to have it."""
     state: dict[str, float]
@@ -40,6 +41,7 @@ class Recipe(abc.ABC):
         self.config = config
         self.runtime = runtime
         self.averages = {}
+        self.emas = []
         self.state = {}
         self.balance = make_balance(
             config.balance, ratio=config.balance_ratio, threshold=config.balance_threshold,
@@ -65,6 +67,15 @@ class Recipe(abc.ABC):
     @abc.abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data."""
+
+    def moving_average(self, *names: str) -> EMA | None:
+        """For the optimizer of these of `networks`, which updates it; None where ema_decay is 0."""
+        if self.config.ema_decay == 0:
+            return None
+        ema = EMA(nn.ModuleDict({name: self.networks[name] for name in names}), self.config.ema_decay)
+        self.averages |= {name: ema.average.get_submodule(name) for name in names}
+        self.emas.append(ema)
+        return ema
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         """Called in every process at each log line; a returned text is shown as a warning."""

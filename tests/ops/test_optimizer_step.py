@@ -122,7 +122,7 @@ def test_gradient_norm_is_that_of_torch(dtype):
 def test_opcheck(case):
     arrays = [array[:4] for array in tensors(case, torch.float32)]
     numbers = [float(number) for number in OPTIONS[case]]
-    arguments = (["rmsprop", "adam"].index(case.split(",")[0]), *arrays, numbers, None, None, None, True)
+    arguments = (["rmsprop", "adam"].index(case.split(",")[0]), *arrays, numbers, None, None, None, None, None, True)
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(torch.ops.fastgan.optimizer_step_.default, arguments, test_utils=checks)
     torch.library.opcheck(torch.ops.fastgan.gradient_norm.default, (arrays[1],), test_utils=checks)

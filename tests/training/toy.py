@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.losses import AdversarialLoss
+from fastgan.optim import Adam
 from fastgan.training.config import TrainingConfig
 from fastgan.training.recipe import Recipe, Terms
 
@@ -27,7 +28,6 @@ class Toy(Recipe):
     name = "toy"
     config_class = ToyConfig
     presets = {"fast": ToyConfig(lr=0.1, log_interval=7)}  # noqa: RUF012
-    averaged_networks = ("generator",)
     console = ("loss_d",)
     config: ToyConfig
 
@@ -37,8 +37,10 @@ class Toy(Recipe):
         self.discriminator = nn.Linear(16, 1).to(runtime.device)
         self.networks = {"generator": self.generator, "discriminator": self.discriminator}
         self.optimizers = {
-            "generator": torch.optim.Adam(self.generator.parameters(), config.lr),
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), config.lr, (0.5, 0.9)),
+            "generator": Adam(
+                self.generator.parameters(), config.lr, ema=self.moving_average("generator")
+            ),
+            "discriminator": Adam(self.discriminator.parameters(), config.lr, (0.5, 0.9)),
         }
         self.loss = AdversarialLoss("nonsaturating")
 

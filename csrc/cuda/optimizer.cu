@@ -1,0 +1,317 @@
+// The CUDA kernels of the optimizers' step: which thread does what, and the launch. The work is in optimizer_blocks.h.
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "../optimizer_arguments.h"
+#include "../stable_cuda.h"
+#include "optimizer_blocks.h"
+
+namespace fastgan {
+namespace {
+
+// As many as fit into a kernel's parameters; few tensors have the short form, which is sooner at the device.
+constexpr int kFew = 32, kMany = 400;
+constexpr int kSums = 3;
+
+__device__ double sum_of_warp(double value) {
+  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_down_sync(0xffffffffu, value, offset);
+  return value;
+}
+
+// Of all threads, in the same order each time; in thread 0.
+__device__ double sum_of_block(double value) {
+  __shared__ double of_warps[blocks::kThreads / 32];
+  __syncthreads();
+  value = sum_of_warp(value);
+  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
+  __syncthreads();
+  if (threadIdx.x < 32) value = sum_of_warp(threadIdx.x < blocks::kThreads / 32 ? of_warps[threadIdx.x] : 0.0);
+  return value;
+}
+
+// Whether all other blocks have come here before; what they wrote before is then seen.
+__device__ bool is_last_to_arrive(unsigned* arrivals) {
+  __shared__ bool is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last = atomicAdd(arrivals, 1u) == gridDim.x - 1;
+    if (is_last) *arrivals = 0;  // for the next launch
+  }
+  __syncthreads();
+  __threadfence();
+  return is_last;
+}
+
+template <typename J>
+__device__ void write_partial_sum(const J& job, int which, float of_thread) {
+  const double sum = sum_of_block(of_thread);
+  if (threadIdx.x == 0) job.partial_sums[kSums * int64_t(blockIdx.x) + which] = sum;
+}
+
+// Of all blocks and of the launches before, in thread 0.
+template <typename J>
+__device__ double total(const J& job, int which) {
+  double sum = 0;
+  for (int64_t block = threadIdx.x; block < gridDim.x; block += blocks::kThreads) {
+    sum += job.partial_sums[kSums * block + which];
+  }
+  sum = sum_of_block(sum);
+  return job.adds_to_sums ? job.sums[which] + sum : sum;
+}
+
+template <typename J>
+__global__ void __launch_bounds__(blocks::kThreads) step_kernel(const __grid_constant__ J job) {
+  __shared__ blocks::Shared shared;
+  const blocks::Place place = blocks::place_of(job, blockIdx.x);
+  const bool applies = blocks::value_of(job.found_inf, 0) == 0;
+  blocks::Sums sums;
+  if (applies || job.sums) {
+    if (threadIdx.x == 0) blocks::prepare(job, place, shared);
+    __syncthreads();
+    blocks::step_part(job, place, shared, threadIdx.x, job.sums != nullptr, sums);
+    // Where nobody else reads it.
+    if (!job.arrivals && place.is_first && threadIdx.x == 0) blocks::count_step(job, place.tensor);
+  }
+  if (!job.arrivals) return;
+  if (job.sums) {
+    const double scale = blocks::value_of(job.grad_scale, 1);
+    write_partial_sum(job, 0, sums.grad_square);
+    if (threadIdx.x == 0) job.partial_sums[kSums * int64_t(blockIdx.x)] /= scale * scale;
+    write_partial_sum(job, 1, sums.weight_square);
+    write_partial_sum(job, 2, sums.at_bound);
+  }
+  if (!is_last_to_arrive(job.arrivals)) return;
+  for (int which = 0; job.sums && which < kSums; ++which) {
+    const double sum = total(job, which);
+    if (threadIdx.x == 0) job.sums[which] = sum;
+  }
+  if (!applies) return;
+  for (int tensor = threadIdx.x; tensor < job.tensors; tensor += blocks::kThreads) blocks::count_step(job, tensor);
+  if (threadIdx.x == 0 && job.updates && job.is_last && job.numbers.counts_update != 0) ++*job.updates;
+}
+
+template <typename J>
+__global__ void __launch_bounds__(blocks::kThreads) norm_kernel(const __grid_constant__ J job, float* norm) {
+  const blocks::Place place = blocks::place_of(job, blockIdx.x);
+  blocks::Sums sums;
+  blocks::square_part(job, place, threadIdx.x, sums);
+  write_partial_sum(job, 0, sums.grad_square);
+  if (!is_last_to_arrive(job.arrivals)) return;
+  const double sum = total(job, 0);
+  if (threadIdx.x != 0) return;
+  job.sums[0] = sum;
+  if (job.is_last) *norm = static_cast<float>(sqrt(sum));
+}
+
+// --- on the host -----------------------------------------------------------------------------------------------------
+
+struct Request {
+  const std::vector<Tensor>&params, &grads, &first, &second, &third, &averages, &steps;
+};
+
+void* array_of(const std::vector<Tensor>& tensors, size_t i) {
+  return i < tensors.size() && tensors[i].numel() ? tensors[i].data_ptr() : nullptr;
+}
+
+Dtype dtype_at(const std::vector<Tensor>& tensors, size_t i) {
+  return i < tensors.size() ? dtype_of(tensors[i].scalar_type()) : Dtype::kFloat32;
+}
+
+blocks::Scalar scalar_of(const std::optional<Tensor>& tensor) {
+  if (!tensor) return {nullptr, Dtype::kFloat32};
+  STD_TORCH_CHECK(tensor->get_device_index() >= 0, "optimizer_step: a scalar is not on the parameters' device");
+  return {tensor->data_ptr(), dtype_of(tensor->scalar_type())};
+}
+
+blocks::Entry entry_of(const Request& r, size_t i) {
+  blocks::Entry entry;
+  entry.parameter = array_of(r.params, i);
+  entry.grad = array_of(r.grads, i);
+  entry.states[0] = array_of(r.first, i);
+  entry.states[1] = array_of(r.second, i);
+  entry.states[2] = array_of(r.third, i);
+  entry.average = array_of(r.averages, i);
+  entry.step = i < r.steps.size() ? r.steps[i].data_ptr() : nullptr;
+  entry.count = r.params[i].numel();
+  STD_TORCH_CHECK(
+      !entry.step || r.steps[i].get_device_index() >= 0, "optimizer_step: a step is not on the parameters' device");
+  return entry;
+}
+
+blocks::Types types_of(const Request& r, size_t i, const blocks::Entry& entry) {
+  blocks::Types types;
+  types.parameter = static_cast<uint8_t>(dtype_at(r.params, i));
+  types.grad = static_cast<uint8_t>(dtype_at(r.grads, i));
+  types.state = static_cast<uint8_t>(dtype_at(r.first, i));
+  types.average = static_cast<uint8_t>(dtype_at(r.averages, i));
+  types.step = static_cast<uint8_t>(dtype_at(r.steps, i));
+  uintptr_t addresses = reinterpret_cast<uintptr_t>(entry.parameter) | reinterpret_cast<uintptr_t>(entry.grad) |
+                        reinterpret_cast<uintptr_t>(entry.average);
+  for (const void* state : entry.states) addresses |= reinterpret_cast<uintptr_t>(state);
+  types.aligned = addresses % sizeof(blocks::Words) == 0;
+  return types;
+}
+
+bool some_are_halves(const Request& r) {
+  for (const auto* tensors : {&r.params, &r.grads, &r.first, &r.averages}) {
+    for (const Tensor& tensor : *tensors) {
+      if (size_of(dtype_of(tensor.scalar_type())) == 2) return true;
+    }
+  }
+  return false;
+}
+
+// Tensors from number `from` on, as many as the job takes; returns the number after them.
+template <typename J>
+size_t fill(J& job, const Request& request, size_t from, int64_t elements_per_block) {
+  const size_t end = std::min(request.params.size(), from + J::kCapacity);
+  job.tensors = static_cast<int>(end - from);
+  job.first_tensor = static_cast<int>(from);
+  job.elements_per_block = elements_per_block;
+  job.first_blocks[0] = 0;
+  for (size_t i = from; i < end; ++i) {
+    job.entries[i - from] = entry_of(request, i);
+    job.types[i - from] = types_of(request, i, job.entries[i - from]);
+    // An empty tensor has a block, too: its steps count.
+    const int64_t parts = std::max<int64_t>(1, (request.params[i].numel() + elements_per_block - 1) / elements_per_block);
+    job.first_blocks[i - from + 1] = job.first_blocks[i - from] + static_cast<uint32_t>(parts);
+  }
+  job.is_last = end == request.params.size();
+  job.adds_to_sums = from > 0;
+  return end;
+}
+
+// Some eight blocks for each multiprocessor where there is that much to do, and as few as that: each block computes
+// its constants first.
+int64_t elements_per_block(const Request& request) {
+  constexpr int64_t kBlocks = 1024;
+  int64_t elements = 0;
+  for (const Tensor& parameter : request.params) elements += parameter.numel();
+  const int64_t rounds = elements / (kBlocks * blocks::kRound);
+  return blocks::kRound * std::min<int64_t>(8, std::max<int64_t>(1, rounds));
+}
+
+int64_t blocks_at_most(const Request& request, int64_t elements_per_block) {
+  int64_t blocks = 0;
+  for (const Tensor& parameter : request.params) blocks += 1 + parameter.numel() / elements_per_block;
+  return blocks;
+}
+
+// Memory for what blocks leave to the last one: its parts lie one after the other.
+class Scratch {
+ public:
+  Scratch(const Tensor& like, int64_t blocks, bool with_sums, cudaStream_t stream) {
+    const std::vector<int64_t> size = {1 + (with_sums ? kSums * (blocks + 1) : 0)};
+    memory_ = torch::stable::new_empty(like, size, ScalarType::Double);
+    STD_TORCH_CHECK(
+        cudaMemsetAsync(memory_->data_ptr(), 0, sizeof(unsigned), stream) == cudaSuccess, "optimizer_step: memset failed");
+  }
+  unsigned* arrivals() { return static_cast<unsigned*>(memory_->data_ptr()); }
+  double* sums() { return static_cast<double*>(memory_->data_ptr()) + 1; }
+  double* partial_sums() { return sums() + kSums; }
+
+ private:
+  std::optional<Tensor> memory_;
+};
+
+// Calls launch(job, blocks) for as many tensors at a time as fit.
+template <typename J, typename Launch>
+void for_jobs(J& job, const Request& request, Launch launch) {
+  const int64_t part = elements_per_block(request);
+  for (size_t from = 0; from < request.params.size();) {
+    from = fill(job, request, from, part);
+    launch(job, job.first_blocks[job.tensors]);
+  }
+}
+
+// A kernel's parameters may take this many bytes from CUDA 12.1 on.
+constexpr size_t kParameterBytes = 32764;
+
+template <bool kSomeAreHalves, typename Body>
+void with_capacity(size_t tensors, Body body) {
+  static_assert(sizeof(blocks::Job<kMany, kSomeAreHalves>) + sizeof(float*) <= kParameterBytes);
+  if (tensors <= kFew) {
+    body(blocks::Job<kFew, kSomeAreHalves>());
+  } else {
+    body(blocks::Job<kMany, kSomeAreHalves>());
+  }
+}
+
+// Calls body(job) with a job that has room for the tensors, or for many at a time.
+template <typename Body>
+void with_job(const Request& request, Body body) {
+  if (some_are_halves(request)) {
+    with_capacity<true>(request.params.size(), body);
+  } else {
+    with_capacity<false>(request.params.size(), body);
+  }
+}
+
+Tensor optimizer_step_cuda_(
+    int64_t algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
+    const std::vector<Tensor>& first, const std::vector<Tensor>& second, const std::vector<Tensor>& third,
+    const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& options,
+    const std::optional<Tensor>& lr, const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
+    const std::optional<Tensor>& grad_norm, const std::optional<Tensor>& updates, bool with_statistics) {
+  const torch::stable::accelerator::DeviceGuard guard(params.at(0).get_device_index());
+  const cudaStream_t stream = current_cuda_stream(params[0]);
+  check_sizes(params, {grads, first, second, third, averages});
+  const std::vector<int64_t> size = {with_statistics ? kSums : 0};
+  Tensor result = torch::stable::new_empty(params[0], size, ScalarType::Double);
+  const Request request = {params, grads, first, second, third, averages, steps};
+  const StepNumbers numbers = step_numbers(options);
+  const bool counts = updates && numbers.counts_update != 0;
+  // Adam's blocks read the step that is counted up, and so do those that warm an average up.
+  const bool has_last = with_statistics || counts || static_cast<Algorithm>(algorithm) == Algorithm::kAdam;
+  std::optional<Scratch> scratch;
+  if (has_last) {
+    scratch.emplace(params[0], blocks_at_most(request, elements_per_block(request)), with_statistics, stream);
+  }
+  with_job(request, [&](auto job) {
+    job.algorithm = static_cast<Algorithm>(algorithm);
+    job.numbers = numbers;
+    job.lr = scalar_of(lr);
+    job.grad_scale = scalar_of(grad_scale);
+    job.found_inf = scalar_of(found_inf);
+    job.grad_norm = scalar_of(grad_norm);
+    job.updates = updates ? static_cast<int64_t*>(updates->data_ptr()) : nullptr;
+    job.arrivals = has_last ? scratch->arrivals() : nullptr;
+    job.partial_sums = with_statistics ? scratch->partial_sums() : nullptr;
+    job.sums = with_statistics ? static_cast<double*>(result.data_ptr()) : nullptr;
+    for_jobs(job, request, [&](const auto& filled, uint32_t count) {
+      step_kernel<<<count, blocks::kThreads, 0, stream>>>(filled);
+      check_launch("optimizer step");
+    });
+  });
+  return result;
+}
+
+Tensor gradient_norm_cuda(const std::vector<Tensor>& grads) {
+  const torch::stable::accelerator::DeviceGuard guard(grads.at(0).get_device_index());
+  const cudaStream_t stream = current_cuda_stream(grads[0]);
+  const std::vector<int64_t> scalar;
+  const std::vector<Tensor> none;
+  Tensor norm = torch::stable::new_empty(grads[0], scalar, ScalarType::Float);
+  const Request request = {grads, grads, none, none, none, none, none};
+  Scratch scratch(grads[0], blocks_at_most(request, elements_per_block(request)), true, stream);
+  with_job(request, [&](auto job) {
+    job.arrivals = scratch.arrivals();
+    job.partial_sums = scratch.partial_sums();
+    job.sums = scratch.sums();
+    for_jobs(job, request, [&](const auto& filled, uint32_t count) {
+      norm_kernel<<<count, blocks::kThreads, 0, stream>>>(filled, static_cast<float*>(norm.data_ptr()));
+      check_launch("gradient norm");
+    });
+  });
+  return norm;
+}
+
+}  // namespace
+}  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, library) {
+  library.impl("optimizer_step_", TORCH_BOX(&fastgan::optimizer_step_cuda_));
+  library.impl("gradient_norm", TORCH_BOX(&fastgan::gradient_norm_cuda));
+}

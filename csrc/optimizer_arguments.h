@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstring>
+#include <functional>
+#include <initializer_list>
+#include <vector>
+
+#include "math/optimizer.h"
+#include "stable.h"
+
+// What the CPU's and the GPU's optimizer_step_ do alike with their arguments.
+namespace fastgan {
+
+inline StepNumbers step_numbers(const std::vector<double>& options) {
+  STD_TORCH_CHECK(
+      options.size() == StepNumbers::kCount, "optimizer_step takes ", StepNumbers::kCount, " numbers, got ",
+      options.size());
+  StepNumbers numbers;
+  static_assert(sizeof(numbers) == StepNumbers::kCount * sizeof(double), "one number after the other");
+  std::memcpy(&numbers, options.data(), sizeof(numbers));
+  return numbers;
+}
+
+// Lists may be empty, and so may a tensor: it stands for one that does not exist.
+inline void check_sizes(
+    const std::vector<Tensor>& params, std::initializer_list<std::reference_wrapper<const std::vector<Tensor>>> lists) {
+  for (const std::vector<Tensor>& list : lists) {
+    STD_TORCH_CHECK(
+        list.empty() || list.size() == params.size(), "optimizer_step: ", params.size(), " parameters, but ",
+        list.size(), " of another array");
+    for (size_t i = 0; i < list.size(); ++i) {
+      const int64_t count = list[i].numel(), expected = params[i].numel();
+      STD_TORCH_CHECK(
+          count == expected || count == 0, "optimizer_step: a parameter of ", expected, " elements has an array of ",
+          count);
+    }
+  }
+}
+
+}  // namespace fastgan
