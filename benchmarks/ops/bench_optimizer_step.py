@@ -7,6 +7,7 @@ and a moving average of the parameters.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,13 +17,23 @@ from torch import Tensor, nn
 from fastgan.models.stegastamp import StegaStampDiscriminator
 from fastgan.optim import EMA, Adam, RMSprop
 
+
+def unet() -> nn.Module:
+    """The parameters, 31 million, of the U-Net of Ronneberger, Fischer and Brox, 2015."""
+    widths = (3, 64, 128, 256, 512, 1024)
+    layers: list[nn.Module] = []
+    for narrow, wide in pairwise(widths):
+        layers += [nn.Conv2d(narrow, wide, 3), nn.Conv2d(wide, wide, 3)]
+    for narrow, wide in pairwise(widths[1:]):
+        up = nn.ConvTranspose2d(wide, narrow, 2)
+        layers += [up, nn.Conv2d(wide, narrow, 3), nn.Conv2d(narrow, narrow, 3)]
+    return nn.ModuleList([*layers, nn.Conv2d(64, 3, 1)])
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "stegastamp": StegaStampDiscriminator,
     "dcgan": lambda: DCGANCritic(width=128),
-    # 30 million parameters in the shapes of a U-Net's convolutions
-    "unet": lambda: nn.Sequential(
-        *[nn.Conv2d(64 * w, 64 * w, 3) for w in (1, 2, 4, 4, 4, 8, 8, 8, 8, 4, 2, 1)]
-    ),
+    "unet": unet,
 }
 CASES = [("rmsprop", "stegastamp"), ("rmsprop", "dcgan"), ("adam", "stegastamp"), ("adam", "unet")]
 # rmsprop reads p, g, v and writes p, v; adam reads p, g, m, v, average and writes all but g

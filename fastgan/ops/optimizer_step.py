@@ -91,7 +91,7 @@ def gradient_norm(grads: list[Tensor], *, backend: str | None = None) -> Tensor:
 
 
 def layout_backend(params: list[Tensor], *others: list[Tensor]) -> str | None:
-    """What to request: kernels walk through memory; a view with gaps or in another order is for the reference.
+    """What to request: kernels walk through memory; views with gaps, or in another order, they cannot.
 
     Args:
         params: the parameters.

@@ -1,4 +1,4 @@
-"""Parameters that are spread over processes (DTensor, as FSDP2 makes them): each process steps its own part."""
+"""Parameters that are spread over processes (DTensor, as FSDP2 makes them): each steps its own part."""
 
 from __future__ import annotations
 

@@ -248,6 +248,7 @@ class FusedStep(torch.optim.Optimizer):
             params, grads = local(params), local(grads)
         if _strides(grads) != (_strides(params) if plan.sharded else plan.strides):
             grads = [_laid_out_like(*pair) for pair in zip(params, grads, strict=True)]
+        first, second, third = plan.arrays
         low, high = weight_bounds(group["weight_clip"])
         lr, ema = group["lr"], self.ema
         on_device = isinstance(lr, Tensor) and lr.device == params[0].device
@@ -266,7 +267,7 @@ class FusedStep(torch.optim.Optimizer):
             **self._options(group),
         )
         sums = optimizer_step(
-            self.algorithm, params, grads, *plan.arrays, plan.averages, plan.tensors["step"], options,
+            self.algorithm, params, grads, first, second, third, plan.averages, plan.tensors["step"], options,
             lr=lr if on_device else None,
             grad_scale=grad_scale,
             found_inf=found_inf,
@@ -279,9 +280,7 @@ class FusedStep(torch.optim.Optimizer):
 
     def _norm_to_clip(self, work: list[tuple[dict[str, Any], list[Tensor]]]) -> Tensor | None:
         """The norm, still scaled, of the gradients of all groups that clip theirs."""
-        clipped = [
-            grad for group, grads in work if group["grad_clip_norm"] is not None for grad in grads
-        ]
+        clipped = [grad for group, grads in work if group["grad_clip_norm"] is not None for grad in grads]
         if not clipped:
             return None
         if any(hasattr(grad, "to_local") for grad in clipped) or len({g.device for g in clipped}) > 1:

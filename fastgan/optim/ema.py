@@ -117,7 +117,7 @@ class EMA:
         self._pair()
 
     def _pair(self) -> None:
-        """What belongs together, found once: walking through modules takes longer than a small network's step."""
+        """What belongs together, found once: walking through modules takes longer than a step."""
         self._parameters: list[Tensor] = list(self.model.parameters())
         averages = local(list(self.average.parameters()))
         self._averages = {id(p): average for p, average in zip(self._parameters, averages, strict=True)}
@@ -147,7 +147,7 @@ def update_ema(model: nn.Module, average: nn.Module, decay: float) -> None:
                 ours, theirs = getattr(first[name], what), getattr(second[name], what)
                 if ours != theirs:
                     raise ValueError(f"model and average differ in the {what} of {name}: {ours}, {theirs}")
-    params = list(model.parameters())
+    params: list[Tensor] = list(model.parameters())
     if params:
         averages = local(list(average.parameters()))
         _launch(params, averages, StepOptions(0.0, average_weight=1 - decay), None, None)
@@ -195,4 +195,5 @@ def _copy_buffers(places: _Places) -> None:
         if kept is not None and current is not None:
             pairs.setdefault(kept.dtype, []).append((kept, current))
     for of_one_type in pairs.values():
-        torch._foreach_copy_(*map(list, zip(*of_one_type, strict=True)))
+        kept_ones, current_ones = zip(*of_one_type, strict=True)
+        torch._foreach_copy_(kept_ones, current_ones)

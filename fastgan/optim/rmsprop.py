@@ -33,9 +33,10 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
         statistics: whether each step leaves its :class:`StepStatistics` in ``self.statistics``.
 
     Groups may have their own value of every option but the last two. States of half-precision parameters
-    are float32. Parameters spread over processes (DTensor, FSDP2) are stepped where they lie. A gradient of NaN makes its parameter
-    NaN, as in torch, and with `grad_clip_norm` all of them; under torch.amp.GradScaler such a step changes
-    nothing, nor does it move the average.
+    are float32. Parameters spread over processes (DTensor, FSDP2) are stepped where they lie.
+
+    A gradient of NaN makes its parameter NaN, as in torch, and with `grad_clip_norm` all of them; under
+    torch.amp.GradScaler such a step changes nothing, nor does it move the average.
 
     Raises:
         ValueError: an argument out of range; `ema` of a model with parameters that are not among `params`.

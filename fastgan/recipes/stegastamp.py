@@ -46,7 +46,6 @@ class StegaStamp(Recipe):
     presets = PRESETS
     console = ("secret_loss", "bit_acc", "str_acc", "image_loss", "D_real", "D_fake", "images_per_second")
     config: StegaStampConfig
-    optimizers: dict[str, Adam | RMSprop]
 
     def __init__(self, config: StegaStampConfig, runtime: Runtime) -> None:
         super().__init__(config, runtime)
@@ -63,9 +62,10 @@ class StegaStamp(Recipe):
             "encoder": self.encoder, "decoder": self.decoder, "discriminator": self.discriminator
         }  # fmt: skip
         stamping = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.discriminator_optimizer = make_discriminator_optimizer(config, self.discriminator)
         self.optimizers = {
             "generator": Adam(stamping, lr=config.lr, ema=self.moving_average("encoder", "decoder")),
-            "discriminator": discriminator_optimizer(config, self.discriminator),
+            "discriminator": self.discriminator_optimizer,
         }
         self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)  # type: ignore[arg-type]
         self.balance.check(self.adversarial)
@@ -219,7 +219,7 @@ class StegaStamp(Recipe):
 
     def discriminator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Terms:
         """Updates D, which never sees the generator's graph."""
-        config, optimizer = self.config, self.optimizers["discriminator"]
+        config, optimizer = self.config, self.discriminator_optimizer
         real = real.detach().requires_grad_(config.r1_weight > 0)
         fake = fake.detach()
         real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
@@ -246,7 +246,7 @@ class StegaStamp(Recipe):
             real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
             loss, said = self.adversarial.discriminator(real_scores, fake_scores, return_statistics=True)
             norm = torch.nn.utils.get_total_norm(list(self.discriminator.parameters()))
-        before = self.optimizers["discriminator"].statistics
+        before = self.discriminator_optimizer.statistics
         clipped = torch.zeros_like(norm) if before is None else before.clipped_fraction
         untrained = StepStatistics(torch.zeros_like(norm), norm, clipped)
         return self._discriminator_terms(loss, said, untrained, 0.0)
@@ -323,7 +323,7 @@ class StegaStamp(Recipe):
         return None
 
 
-def discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> Adam | RMSprop:
+def make_discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> Adam | RMSprop:
     """RMSprop with WGAN's clipping, or Adam."""
     if config.d_optimizer == "adam":
         if config.adversarial == "wgan":

@@ -109,7 +109,7 @@ def _step_one(
     options: StepOptions,
     scalars: Scalars,
 ) -> Tensor:
-    """Changes (parameter, first, second, third, average, step); returns the parameter before it is rounded."""
+    """Changes (parameter, first, second, third, average, step); returns the parameter unrounded."""
     parameter, first, second, third, average, step = arrays
     assert parameter is not None
     wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file with everything a run needs to go on, and no pickle.
 
 Tensors are named `networks/NAME/KEY`, `averages/NAME/KEY`, `emas/INDEX/updates` and
-`optimizers/NAME/INDEX/KEY`; the metadata holds recipe, configuration, step and the optimizers' param_groups as JSON. A file appears under its final name
-only when it is complete.
+`optimizers/NAME/INDEX/KEY`; the metadata holds recipe, configuration, step and the optimizers'
+param_groups as JSON. A file appears under its final name only when it is complete.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
 """Gradient penalties against double backward in float64, compiled and not, and their refusals."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +11,7 @@ from fastgan.losses import R1, approximate_r1, gradient_penalty, r1_penalty, r1_
 from fastgan.ops import bias_leaky_relu
 from tests.conftest import DEVICES
 from tests.losses.critics import CRITICS, make
+from tests.processes import run_script
 
 
 def critic():
@@ -336,15 +333,8 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
-    script, results = tmp_path / "run.py", tmp_path / "gradients.pt"
-    script.write_text(PROCESSES)
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    finished = subprocess.run(
-        [*command, str(script), str(results)], cwd=root, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    results = tmp_path / "gradients.pt"
+    run_script(PROCESSES, tmp_path, results, processes=2)
     for (kind, how), found in torch.load(results).items():
         network, real, fake, args = make(kind)
         loss = 10 * r1_penalty_of(network, real, *args)

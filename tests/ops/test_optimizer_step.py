@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fastgan.ops.optimizer_step import gradient_norm, optimizer_step
-from fastgan.reference.optimizer_step import StepOptions
+from fastgan.reference.optimizer_step import ALGORITHMS, StepOptions
+from tests.conftest import DEVICES
 from tests.ops.layouts import DTYPES
 
 SHAPES = [(), (1,), (7, 3), (2, 5, 3, 4), (40001,), (0, 3)]
@@ -16,6 +17,7 @@ OPTIONS = {
     "rmsprop, all": StepOptions(
         0.01, 0.1, 0.5, 0.9, 1e-4, maximize=True, eps_inside_sqrt=True, average_weight=0.25, **CLIPS
     ),
+    "rmsprop, centered": StepOptions(0.01, 0.1, 0.5, 0.9, 1e-4, average_weight=0.25, **CLIPS),
     "adam": StepOptions(0.01, 0.0, 0.9, 0.999),
     "adam, all": StepOptions(
         0.01, 0.1, 0.9, 0.999, 1e-4, decoupled=True, maximize=True, average_weight=0.75, **CLIPS
@@ -23,27 +25,27 @@ OPTIONS = {
 }
 
 
-def tensors(case, dtype, state_dtype=None):
+def tensors(case, dtype, state_dtype=None, device="cpu", shapes=SHAPES):
     """Arguments of a step in the middle of training."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(kind=dtype, positive=False):
         made = []
-        for shape in SHAPES:
+        for shape in shapes:
             tensor = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
             # A variance stays positive with the square of a mean taken off.
             tensor = (tensor.abs() + 3) if positive else tensor / 4
-            tensor = tensor.to(kind)
+            tensor = tensor.to(device, kind)
             made.append(tensor.to(memory_format=torch.channels_last) if len(shape) == 4 else tensor)
         return made
 
     state = state_dtype or dtype
-    extra = "all" in case
+    extra = "," in case
     params, grads, first = draw(), draw(), draw(state, positive=True)
     second = draw(state) if extra or "adam" in case else []
     third = draw(state, positive=True) if extra else []
     averages = draw() if extra else []
-    steps = [torch.tensor(4.0) for _ in SHAPES]
+    steps = [torch.tensor(4.0, device=device) for _ in shapes]
     return [params, grads, first, second, third, averages, steps]
 
 
@@ -56,45 +58,152 @@ def run(case, arrays, backend, **options):
 
 
 def as_float64(arrays):
-    return [[tensor.double().clone() for tensor in tensors] for tensors in arrays]
+    """On the CPU."""
+    return [[tensor.cpu().double().clone() for tensor in tensors] for tensors in arrays]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", OPTIONS)
-def test_kernel_matches_float64_reference(case, dtype):
-    arrays = tensors(case, dtype)
-    exact = as_float64(arrays)
-    said, known = run(case, arrays, "native"), run(case, exact, "reference")
-    # Half types are computed in float32 and rounded once. What lies near 0 is a sum of larger numbers.
-    tolerance = {torch.float64: 1e-12, torch.float32: 1e-6}.get(dtype, torch.finfo(dtype).eps)
+def assert_close_to_exact(arrays, exact, tolerance):
+    """Relative to each tensor's largest value: what lies near 0 is a sum of larger numbers."""
     for ours, theirs in zip(arrays, exact, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             scale = max(b.abs().max().item(), 0.25) if b.numel() else 1.0
-            torch.testing.assert_close(a.double(), b, rtol=0, atol=tolerance * scale)
-    # Of half types, what was computed may come to lie at a bound before it is rounded to it.
-    torch.testing.assert_close(said[:2], known[:2], rtol=1e-5, atol=0)
-    assert abs(said[2] - known[2]) <= 2
+            torch.testing.assert_close(a.cpu().double(), b, rtol=0, atol=tolerance * scale)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", OPTIONS)
-def test_half_parameters_with_float32_state(case):
-    arrays = tensors(case, torch.bfloat16, state_dtype=torch.float32)
+def test_kernel_matches_float64_reference(case, dtype, device):
+    if device == "cuda" and dtype == torch.float64:
+        pytest.skip("the reference serves float64 on a GPU")
+    arrays = tensors(case, dtype, device=device)
+    exact = as_float64(arrays)
+    said, known = run(case, arrays, "native"), run(case, exact, "reference")
+    # Half types are computed in float32 and rounded once.
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-6}.get(dtype, torch.finfo(dtype).eps)
+    assert_close_to_exact(arrays, exact, tolerance)
+    # Of half types, what was computed may come to lie at a bound before it is rounded to it.
+    torch.testing.assert_close(said[:2].cpu(), known[:2], rtol=1e-5, atol=0)
+    assert abs(said[2].item() - known[2].item()) <= 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", OPTIONS)
+def test_more_tensors_than_a_launch_takes_and_views_anywhere(case, dtype):
+    arrays = tensors(case, dtype, device="cuda", shapes=[(5,), (3000,), (1,)] * 300)
+    # Neither begins at a multiple of 16 bytes nor ends at one.
+    arrays = [[t[1:] if t.numel() == 3000 else t for t in array] for array in arrays[:-1]] + arrays[-1:]
+    exact = as_float64(arrays)
+    said, known = run(case, arrays, "native"), run(case, exact, "reference")
+    assert_close_to_exact(arrays, exact, 1e-6 if dtype == torch.float32 else torch.finfo(dtype).eps)
+    torch.testing.assert_close(said[:2].cpu(), known[:2], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", OPTIONS)
+def test_half_parameters_with_float32_state(case, device):
+    arrays = tensors(case, torch.bfloat16, state_dtype=torch.float32, device=device)
     exact = as_float64(arrays)
     run(case, arrays, "native")
     run(case, exact, "reference")
     for a, b in zip(arrays[2], exact[2], strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(a.cpu().double(), b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("case", OPTIONS)
-def test_what_is_infinite_changes_nothing(case, backend):
-    arrays = tensors(case, torch.float32)
+def test_what_is_infinite_changes_nothing(case, backend, device):
+    arrays = tensors(case, torch.float32, device=device)
     before = [[tensor.clone() for tensor in array] for array in arrays]
-    run(case, arrays, backend, found_inf=torch.ones(1))
+    said = run(case, arrays, backend, found_inf=torch.ones(1, device=device))
     for array, kept in zip(arrays, before, strict=True):
         for a, b in zip(array, kept, strict=True):
             assert torch.equal(a, b)
+    # The statistics are of the weights that stayed.
+    for which, of in ((0, arrays[1]), (1, arrays[0])):
+        torch.testing.assert_close(said[which], sum(t.double().square().sum() for t in of), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_learning_rate_and_warm_up_are_read_from_memory(backend, device):
+    """So that a CUDA graph's repetitions see them change."""
+    case = "adam, all"
+    fixed, read = (tensors(case, torch.float32, device=device) for _ in range(2))
+    # The third update, of number 2, weighs 9 / 12.
+    known = OPTIONS[case]._replace(lr=0.5, average_weight=0.75)
+    warmed = OPTIONS[case]._replace(lr=7.0, average_weight=0.1, average_warmup=True, counts_update=True)
+    norm = gradient_norm(fixed[1])
+    updates = torch.tensor(2, device=device)
+    for arrays, options, extra in (
+        (fixed, known, {}),
+        (read, warmed, {"lr": torch.tensor(0.5, device=device), "updates": updates}),
+    ):
+        optimizer_step("adam", *arrays, options, grad_norm=norm, backend=backend, **extra)
+    assert updates.item() == 3
+    for ours, theirs in zip(read, fixed, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b)
+    optimizer_step("adam", *read, warmed, updates=updates, found_inf=torch.ones((), device=device))
+    assert updates.item() == 3
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_an_average_alone_follows(dtype, backend, device):
+    params, averages = (
+        tensors("adam", dtype, device=device)[0],
+        tensors("adam", torch.float32, device=device)[1],
+    )
+    before = [average.clone() for average in averages]
+    kept = [parameter.clone() for parameter in params]
+    options = StepOptions(0.0, average_weight=0.25)
+    optimizer_step("average", params, [], [], [], [], averages, [], options, backend=backend)
+    for parameter, average, start, same in zip(params, averages, before, kept, strict=True):
+        assert torch.equal(parameter, same)
+        torch.testing.assert_close(average, start.lerp(parameter.float(), 0.25))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", OPTIONS)
+def test_rounding_at_random_is_that_of_the_reference(case, dtype, device):
+    ours = tensors(case, dtype, torch.float32, device)
+    theirs = [[tensor.cpu().clone() for tensor in array] for array in ours]
+    for parameter in (*ours[0], *theirs[0]):
+        parameter.mul_(2.0**-12)  # half types' subnormal numbers, too
+    seeded = OPTIONS[case]._replace(rounding_seed=1234, grad_clip_norm=float("inf"), lr=1e-6)
+    for arrays, backend in ((ours, "native"), (theirs, "reference")):
+        optimizer_step(case.split(",")[0], *arrays, seeded, backend=backend)
+    for a, b in zip(ours[0], theirs[0], strict=True):
+        # float32 sums of another order may lie on the other side of the number drawn.
+        assert (a.cpu() != b).sum() <= max(0, 2e-3 * a.numel())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_at_random_keeps_what_nearest_rounding_loses(dtype):
+    """A hundred steps, each a tenth of the last place."""
+    unit = torch.finfo(dtype).eps
+    parameter = torch.ones(40000, dtype=dtype)
+    grads, square = torch.ones(40000), torch.ones(40000)
+    step = torch.zeros(())
+    for _ in range(100):
+        options = StepOptions(-0.1 * unit, decay=1.0, eps=0.0, rounding_seed=5)
+        optimizer_step("rmsprop", [parameter], [grads], [square], [], [], [], [step], options)
+    walked = (parameter.double() - 1) / unit
+    # Each step goes up by one unit with probability 0.1.
+    assert abs(walked.mean() - 10) < 5 * 3 / 200 and 2.5 < walked.std() < 3.5
+    assert walked.equal(walked.round())
+
+
+def test_arrays_of_other_sizes_are_named():
+    arrays = tensors("adam", torch.float32)
+    arrays[2][2] = torch.ones(5)
+    with pytest.raises(RuntimeError, match="a parameter of 21 elements has an array of 5"):
+        run("adam", arrays, "native")
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -122,7 +231,8 @@ def test_gradient_norm_is_that_of_torch(dtype):
 def test_opcheck(case):
     arrays = [array[:4] for array in tensors(case, torch.float32)]
     numbers = [float(number) for number in OPTIONS[case]]
-    arguments = (["rmsprop", "adam"].index(case.split(",")[0]), *arrays, numbers, None, None, None, None, None, True)
+    algorithm = ALGORITHMS.index(case.split(",")[0])
+    arguments = (algorithm, *arrays, numbers, None, None, None, None, None, True)
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(torch.ops.fastgan.optimizer_step_.default, arguments, test_utils=checks)
     torch.library.opcheck(torch.ops.fastgan.gradient_norm.default, (arrays[1],), test_utils=checks)

@@ -7,87 +7,10 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fastgan import ops
 from fastgan.optim import EMA, Adam, AdamW, RMSprop, update_ema
-
-PAIRS = {
-    "RMSprop": (RMSprop, torch.optim.RMSprop),
-    "Adam": (Adam, torch.optim.Adam),
-    "AdamW": (AdamW, torch.optim.AdamW),
-}
-SHAPES = [(5, 7), (1,), (3, 2, 4, 4), (2049,), ()]
-
-
-def parameters(dtype=torch.float32, shapes=SHAPES):
-    generator = torch.Generator().manual_seed(0)
-    made = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
-    made = [tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor for tensor in made]
-    return [torch.nn.Parameter(tensor) for tensor in made]
-
-
-def train(params, optimizer, steps, *, first=0, before=lambda: None, after=lambda: None):
-    """Steps with gradients that depend on the step alone."""
-    for step in range(first, first + steps):
-        generator = torch.Generator().manual_seed(step)
-        for parameter in params:
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.grad = noise.to(parameter.dtype)
-        before()
-        optimizer.step()
-        after()
-
-
-def assert_same(ours, theirs, rtol):
-    """Relative to the largest of all values: single ones may come to lie anywhere near 0."""
-    scale = max(tensor.detach().double().abs().max().item() for tensor in theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a.detach(), b.detach(), rtol=0, atol=rtol * scale)
-
-
-def assert_same_state(ours, our_params, theirs, their_params, rtol):
-    for name in theirs.state[their_params[0]]:
-        sides = ((ours, our_params), (theirs, their_params))
-        assert_same(*([optimizer.state[p][name] for p in params] for optimizer, params in sides), rtol)
-    assert ours.state[our_params[0]].keys() == theirs.state[their_params[0]].keys()
-
-
-@st.composite
-def cases(draw):
-    name = draw(st.sampled_from(sorted(PAIRS)))
-    options = {
-        "lr": draw(st.sampled_from([1e-3, 3e-2])),
-        "eps": draw(st.sampled_from([1e-8, 1e-3])),
-        "weight_decay": draw(st.sampled_from([0.0, 0.05])),
-        "maximize": draw(st.booleans()),
-    }
-    if name == "RMSprop":
-        options |= {
-            "alpha": draw(st.sampled_from([0.9, 0.99])),
-            "momentum": draw(st.sampled_from([0.0, 0.5])),
-            "centered": draw(st.booleans()),
-        }
-    else:
-        options |= {
-            "betas": draw(st.sampled_from([(0.9, 0.999), (0.5, 0.9), (0.0, 0.99)])),
-            "amsgrad": draw(st.booleans()),
-        }
-    return name, options, draw(st.sampled_from([torch.float32, torch.float64]))
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(case=cases())
-def test_two_hundred_steps_are_those_of_torch(case):
-    name, options, dtype = case
-    ours, theirs = parameters(dtype), parameters(dtype)
-    optimizers = [kind(p, **options) for kind, p in zip(PAIRS[name], (ours, theirs), strict=True)]
-    for optimizer, params in zip(optimizers, (ours, theirs), strict=True):
-        train(params, optimizer, 200)
-    rtol = 1e-12 if dtype == torch.float64 else 1e-6
-    assert_same(ours, theirs, rtol)
-    assert_same_state(optimizers[0], ours, optimizers[1], theirs, rtol)
+from tests.optim.steps import PAIRS, assert_same, parameters, train
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -186,18 +109,57 @@ def test_optimizer_and_average_survive_pickling(way):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", sorted(PAIRS))
-def test_half_types_are_computed_in_float32(name, dtype):
-    """One step from equal states: what float64 gives, rounded once."""
-    ours = parameters(dtype)
-    exact = [torch.nn.Parameter(p.detach().double()) for p in ours]
-    optimizer, wide = PAIRS[name][0](ours, lr=0.01), PAIRS[name][1](exact, lr=0.01)
-    train(ours, optimizer, 1)
-    for a, b in zip(exact, ours, strict=True):
-        a.grad = b.grad.double()
-    wide.step()
-    for a, b in zip(ours, exact, strict=True):
-        ulp = torch.finfo(dtype).eps * b.detach().abs().clamp(min=1e-3)
-        assert ((a.detach().double() - b.detach()).abs() <= ulp).all()
+def test_half_parameters_are_to_one_place_torchs_steps_in_float32(name, dtype):
+    """200 steps: torch's optimizer in float32, whose parameters are rounded after each."""
+    ours, wide = parameters(dtype), [torch.nn.Parameter(p.detach().float()) for p in parameters(dtype)]
+    optimizer, torch_optimizer = PAIRS[name][0](ours, lr=0.01), PAIRS[name][1](wide, lr=0.01)
+
+    def same_gradients():
+        for a, b in zip(wide, ours, strict=True):
+            b.grad = a.grad.to(dtype)
+            a.grad = b.grad.float()
+        optimizer.step()
+
+    largest = [parameter.detach().abs() for parameter in wide]
+
+    @torch.no_grad()
+    def rounded():
+        for parameter, most in zip(wide, largest, strict=True):
+            parameter.copy_(parameter.to(dtype))
+            torch.maximum(most, parameter.abs(), out=most)
+
+    train(wide, torch_optimizer, 200, before=same_gradients, after=rounded)
+    # Where float32 sums lie on two sides of a half, the places stay apart while the number shrinks.
+    for a, b, most in zip(ours, wide, largest, strict=True):
+        place = torch.finfo(dtype).eps * most
+        assert ((a.detach().float() - b.detach()).abs() <= place).all()
+        states = optimizer.state[a]
+        assert all(states[key].dtype == torch.float32 for key in states)
+
+
+@pytest.mark.parametrize("rounding", [False, True])
+def test_states_of_half_parameters_are_saved_as_they_are(rounding):
+    ours, restored = parameters(torch.bfloat16), parameters(torch.bfloat16)
+    optimizer = Adam(ours, 0.01, stochastic_rounding=rounding)
+    train(ours, optimizer, 5)
+    other = Adam(restored, 0.5, stochastic_rounding=rounding)
+    for a, b in zip(ours, restored, strict=True):
+        b.data.copy_(a.data)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for params, stepper in ((ours, optimizer), (restored, other)):
+        train(params, stepper, 5, first=5)
+    assert_same(restored, ours, 0)
+
+
+def test_random_rounding_is_seeded_by_torchs_generator():
+    def trained(seed):
+        torch.manual_seed(seed)
+        params = parameters(torch.bfloat16)
+        train(params, RMSprop(params, 1e-3, stochastic_rounding=True), 5)
+        return torch.cat([p.detach().flatten() for p in params])
+
+    first, second, other = trained(1), trained(1), trained(2)
+    assert torch.equal(first, second) and not torch.equal(first, other)
 
 
 def test_a_scaler_leaves_out_what_is_infinite():
@@ -224,6 +186,8 @@ def test_a_scaler_leaves_out_what_is_infinite():
     assert_same(list(model), plain, 1e-6)
     elements = sum(p.numel() for p in model)
     torch.testing.assert_close(optimizer.statistics.gradient_norm.item(), 2 * elements**0.5)
+    # The step that was left out was no update of the average either.
+    assert optimizer.ema.num_updates == 1
 
 
 def test_nan_is_not_hidden():
@@ -233,6 +197,58 @@ def test_nan_is_not_hidden():
     a.grad[1] = float("nan")
     optimizer.step()
     assert a.isnan().tolist() == [False, True, False, False] and not b.isnan().any()
+
+
+@pytest.mark.parametrize("name", sorted(PAIRS))
+def test_what_is_replaced_between_steps_is_seen(name):
+    """States are found once; new ones, other layouts and parameters that come and go are found again."""
+    sides = []
+    for kind in PAIRS[name]:
+        params = parameters(torch.float64)
+        optimizer = kind(params, lr=0.01)
+        train(params, optimizer, 2)
+        optimizer.state.clear()
+        train(params, optimizer, 2)
+        params[2].data = params[2].data.contiguous()
+        train(params, optimizer, 2)
+        for state in optimizer.state.values():
+            state.update({key: value.clone() for key, value in state.items()})
+        params[0].grad = None
+        optimizer.step()
+        train(params, optimizer, 2)
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3).double())]})
+        params.append(optimizer.param_groups[1]["params"][0])
+        train(params, optimizer, 2)
+        sides.append(params)
+    assert_same(*sides, 1e-12)
+
+
+def test_groups_share_an_average_that_counts_once_a_step():
+    model = torch.nn.ParameterList(parameters(torch.float64))
+    ema = EMA(model, 0.9)
+    groups = [{"params": [model[0]]}, {"params": list(model)[1:], "lr": 0.1}]
+    optimizer = Adam(groups, ema=ema)
+    expected = copy.deepcopy(model)
+    for step in range(4):
+        train(list(model), optimizer, 1, first=step)
+        with torch.no_grad():
+            for kept, parameter in zip(expected, model, strict=True):
+                kept.lerp_(parameter, 1 - min(0.9, (1 + step) / (10 + step)))
+    assert ema.num_updates == 4
+    assert_same(list(ema.average), list(expected), 1e-12)
+
+
+def test_a_learning_rate_may_be_a_tensor():
+    ours, theirs = parameters(), parameters()
+    lr = torch.tensor(0.01)
+    optimizer, torch_optimizer = Adam(ours, lr), torch.optim.Adam(theirs, lr=0.01)
+    train(ours, optimizer, 3)
+    lr.fill_(0.1)
+    train(theirs, torch_optimizer, 3)
+    torch_optimizer.param_groups[0]["lr"] = 0.1
+    for params, stepper in ((ours, optimizer), (theirs, torch_optimizer)):
+        train(params, stepper, 3, first=3)
+    assert_same(ours, theirs, 1e-6)
 
 
 def test_views_with_gaps_are_updated_too():
@@ -280,6 +296,27 @@ def test_update_ema_follows_parameters_and_copies_buffers():
     assert_same(list(restored.average.parameters()), list(ema.average.parameters()), 0)
 
 
+def test_averages_of_half_parameters_move():
+    model = torch.nn.Linear(40, 40).bfloat16()
+    ema = EMA(model, 0.999, warmup=False)
+    assert ema.average.weight.dtype == torch.float32
+    before = ema.average.weight.clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+    ema.update()
+    torch.testing.assert_close(ema.average.weight, before + 1e-3 * (model.weight.float() - before))
+    assert EMA(model, dtype=torch.bfloat16).average.weight.dtype == torch.bfloat16
+
+
+def test_a_buffer_that_is_assigned_anew_is_still_copied():
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("mean", torch.zeros(2))
+    ema = EMA(model)
+    model.mean = torch.ones(2)
+    ema.update()
+    assert ema.average.mean.tolist() == [1, 1]
+
+
 def test_parameters_outside_the_optimizer_are_averaged_too():
     model = torch.nn.ParameterList(parameters(torch.float64, [(3,), (3,)]))
     model[1].requires_grad_(False)
@@ -323,6 +360,10 @@ def test_wrong_tensors_are_named():
     optimizer.state[moved]["square_avg"] = torch.ones(2, device="meta")
     with pytest.raises(ValueError, match=r"shape \(2,\) is on cpu, its state on meta"):
         optimizer.step()
+    with pytest.raises(
+        ValueError, match=r"differ in the shape of weight: torch.Size\(\[2, 2\]\), torch.Size\(\[3, 2\]\)"
+    ):
+        update_ema(torch.nn.Linear(2, 2), torch.nn.Linear(2, 3), 0.9)
     with pytest.raises(ValueError, match="differ in their parameters: bias"):
         update_ema(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False), 0.9)
     with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\], got 1.5"):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
 from safetensors.torch import load_file
+
+from tests.processes import run_script
 
 SCRIPT = """
 import dataclasses, sys
@@ -41,22 +37,8 @@ train(Toy, ToyConfig(runs_path=sys.argv[1], exp_name=sys.argv[2], num_steps=5, b
 
 
 def test_two_gloo_processes_equal_one_with_the_joined_batch(tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(SCRIPT)
-    root = Path(__file__).parents[2]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    for command in (
-        [sys.executable, script, tmp_path, "one", "4", "1"],
-        [*launcher, script, tmp_path, "two", "2", "2"],
-    ):
-        finished = subprocess.run(
-            [str(part) for part in command], cwd=root, capture_output=True, text=True, timeout=240,
-            env={**os.environ, "PYTHONPATH": str(root)},
-        )  # fmt: skip
-        assert finished.returncode == 0, finished.stderr[-3000:]
+    run_script(SCRIPT, tmp_path, tmp_path, "one", "4", "1")
+    run_script(SCRIPT, tmp_path, tmp_path, "two", "2", "2", processes=2)
     one, two = (
         load_file(tmp_path / name / "checkpoints" / "step-00000005.safetensors") for name in ("one", "two")
     )

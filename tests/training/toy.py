@@ -37,9 +37,7 @@ class Toy(Recipe):
         self.discriminator = nn.Linear(16, 1).to(runtime.device)
         self.networks = {"generator": self.generator, "discriminator": self.discriminator}
         self.optimizers = {
-            "generator": Adam(
-                self.generator.parameters(), config.lr, ema=self.moving_average("generator")
-            ),
+            "generator": Adam(self.generator.parameters(), config.lr, ema=self.moving_average("generator")),
             "discriminator": Adam(self.discriminator.parameters(), config.lr, (0.5, 0.9)),
         }
         self.loss = AdversarialLoss("nonsaturating")
