@@ -1,4 +1,7 @@
-"""`fastgan bench [op]`: runs the benchmarks, prints one table, writes one JSON of rows."""
+"""`fastgan bench [op]`: runs the benchmarks, prints one table, writes one JSON of rows.
+
+Each row carries device, versions, commit and date. The rows of one op replace only that op's in the file.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--memory", choices=[*MEMORY, "both"], default="both", help="what becomes of freed memory on the CPU"
     )
-    parser.add_argument("--output", type=Path, help="folder for <device name>.json")
+    parser.add_argument(
+        "--output", type=Path, help="folder for <device name>.json; rows of other ops in it stay"
+    )
     options = parser.parse_args(arguments)
 
     states = MEMORY if options.memory == "both" else [options.memory]
@@ -45,13 +50,18 @@ def main(arguments: list[str]) -> int:
     if not rows:
         print(f"{options.op} measures nothing with --memory {options.memory}")
         return 1
-    result = {**describe_machine(options.device), "rows": rows}
-    print(table(result))
+    machine = describe_machine(options.device)
+    rows = [row | machine for row in rows]
+    print(table(rows))
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
-        name = "".join(c if c.isalnum() else "-" for c in result["device"].lower()).strip("-")
+        name = "".join(c if c.isalnum() else "-" for c in machine["device"].lower()).strip("-")
         path = options.output / f"{name}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        before = json.loads(path.read_text()) if path.exists() else []
+        measured = {row["op"] for row in rows}
+        rows += [row for row in before if row["op"] not in measured]
+        rows.sort(key=lambda row: row["op"])
+        path.write_text(json.dumps(rows, indent=1) + "\n")
         print(f"\nwritten to {path}")
     return 0
 
@@ -90,21 +100,21 @@ def _row(entry: dict) -> dict:
     }
 
 
-def table(result: dict) -> str:
-    """The rows as text: milliseconds, how much faster fastgan is, floor, megabytes, page faults, and the
+def table(rows: list[dict]) -> str:
+    """The rows, of one run, as text: milliseconds, how much faster fastgan is, floor, megabytes, page faults, and the
     time per pixel against the op's first size, taken in turn.
     """
     lines = [
-        f"{result['device']}, torch {result['torch']}, fastgan {result['fastgan']} ({result['commit']}), "
-        f"copy {result['rows'][0]['copy_gb_per_s']:.0f} GB/s",
+        f"{rows[0]['device']}, torch {rows[0]['torch']}, fastgan {rows[0]['fastgan']} ({rows[0]['commit']}), "
+        f"copy {rows[0]['copy_gb_per_s']:.0f} GB/s",
         f"{'op':<8} {'mode':<8} {'size':<14} {'memory':<9} {'provider':<20} {'median ms':>9} "
         f"{'20%':>8} {'80%':>8} {'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8} "
         f"{'faults':>7} {'per pixel':>9}",
     ]
-    for row in result["rows"]:
+    for row in rows:
         ours = next(
             other["median_s"]
-            for other in result["rows"]
+            for other in rows
             if other["provider"] == "fastgan"
             and all(other[key] == row[key] for key in ("op", "mode", "size", "memory"))
         )
