@@ -101,8 +101,8 @@ def _row(entry: dict) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-    """The rows of one run as text: milliseconds, how much faster fastgan is, floor, megabytes, page faults, and
-    the time per pixel against the op's first size, taken in turn.
+    """The rows of one run as text: milliseconds, how much faster fastgan is, floor, megabytes, page faults,
+    and the time per pixel against the op's first size, taken in turn.
     """
     lines = [
         f"{rows[0]['device']}, torch {rows[0]['torch']}, fastgan {rows[0]['fastgan']} ({rows[0]['commit']}), "
