@@ -37,4 +37,13 @@ inline void check_sizes(
   }
 }
 
+// The i-th of a list that may be empty, of tensors that may be; null where there is none.
+inline void* array_of(const std::vector<Tensor>& tensors, size_t i) {
+  return i < tensors.size() && tensors[i].numel() ? tensors[i].data_ptr() : nullptr;
+}
+
+inline Dtype dtype_at(const std::vector<Tensor>& tensors, size_t i) {
+  return i < tensors.size() ? dtype_of(tensors[i].scalar_type()) : Dtype::kFloat32;
+}
+
 }  // namespace fastgan

@@ -18,14 +18,6 @@ double number_in(const std::optional<Tensor>& tensor, double otherwise) {
   return tensor ? number_in(*tensor) : otherwise;
 }
 
-void* array_of(const std::vector<Tensor>& tensors, size_t i) {
-  return i < tensors.size() && tensors[i].numel() ? tensors[i].data_ptr() : nullptr;
-}
-
-Dtype dtype_at(const std::vector<Tensor>& tensors, size_t i) {
-  return i < tensors.size() ? dtype_of(tensors[i].scalar_type()) : Dtype::kFloat32;
-}
-
 }  // namespace
 
 Tensor optimizer_step_cpu_(

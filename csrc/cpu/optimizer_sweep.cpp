@@ -68,8 +68,7 @@ void with_kind(const RunArrays<T>& a, const StepConstants<T>& c, int64_t count, 
 }
 
 template <typename T>
-void run_formula(
-    Algorithm algorithm, bool inside, const RunArrays<T>& a, const StepConstants<T>& c, int64_t count) {
+void run_formula(Algorithm algorithm, bool inside, const RunArrays<T>& a, const StepConstants<T>& c, int64_t count) {
   switch (algorithm) {
     case Algorithm::kRMSprop:
       return with_kind<false>(a, c, count, inside, a.second != nullptr, a.third != nullptr, a.average != nullptr);
@@ -127,8 +126,8 @@ class Array {
 }  // namespace
 
 OptimizerSweep::OptimizerSweep(
-    std::vector<OptimizedTensor> tensors, Algorithm algorithm, const StepNumbers& numbers,
-    const StepReadings& readings, bool applies, bool with_statistics)
+    std::vector<OptimizedTensor> tensors, Algorithm algorithm, const StepNumbers& numbers, const StepReadings& readings,
+    bool applies, bool with_statistics)
     : tensors_(std::move(tensors)), algorithm_(algorithm), numbers_(numbers), readings_(readings), applies_(applies) {
   first_blocks_.push_back(0);
   for (const OptimizedTensor& tensor : tensors_) {

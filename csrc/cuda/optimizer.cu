@@ -111,14 +111,6 @@ struct Request {
   const std::vector<Tensor>&params, &grads, &first, &second, &third, &averages, &steps;
 };
 
-void* array_of(const std::vector<Tensor>& tensors, size_t i) {
-  return i < tensors.size() && tensors[i].numel() ? tensors[i].data_ptr() : nullptr;
-}
-
-Dtype dtype_at(const std::vector<Tensor>& tensors, size_t i) {
-  return i < tensors.size() ? dtype_of(tensors[i].scalar_type()) : Dtype::kFloat32;
-}
-
 blocks::Scalar scalar_of(const std::optional<Tensor>& tensor) {
   if (!tensor) return {nullptr, Dtype::kFloat32};
   STD_TORCH_CHECK(tensor->get_device_index() >= 0, "optimizer_step: a scalar is not on the parameters' device");
@@ -175,7 +167,8 @@ size_t fill(J& job, const Request& request, size_t from, int64_t elements_per_bl
     job.entries[i - from] = entry_of(request, i);
     job.types[i - from] = types_of(request, i, job.entries[i - from]);
     // An empty tensor has a block, too: its steps count.
-    const int64_t parts = std::max<int64_t>(1, (request.params[i].numel() + elements_per_block - 1) / elements_per_block);
+    const int64_t parts =
+        std::max<int64_t>(1, (request.params[i].numel() + elements_per_block - 1) / elements_per_block);
     job.first_blocks[i - from + 1] = job.first_blocks[i - from] + static_cast<uint32_t>(parts);
   }
   job.is_last = end == request.params.size();
@@ -206,7 +199,8 @@ class Scratch {
     const std::vector<int64_t> size = {1 + (with_sums ? kSums * (blocks + 1) : 0)};
     memory_ = torch::stable::new_empty(like, size, ScalarType::Double);
     STD_TORCH_CHECK(
-        cudaMemsetAsync(memory_->data_ptr(), 0, sizeof(unsigned), stream) == cudaSuccess, "optimizer_step: memset failed");
+        cudaMemsetAsync(memory_->data_ptr(), 0, sizeof(unsigned), stream) == cudaSuccess,
+        "optimizer_step: memset failed");
   }
   unsigned* arrivals() { return static_cast<unsigned*>(memory_->data_ptr()); }
   double* sums() { return static_cast<double*>(memory_->data_ptr()) + 1; }

@@ -100,7 +100,8 @@ FASTGAN_HOST_DEVICE Dtype dtype(uint8_t type) { return static_cast<Dtype>(type);
 
 FASTGAN_HOST_DEVICE double value_of(const Scalar& scalar, double otherwise) {
   if (!scalar.data) return otherwise;
-  return scalar.type == Dtype::kFloat64 ? *static_cast<const double*>(scalar.data) : number_at(scalar.data, scalar.type, 0);
+  return scalar.type == Dtype::kFloat64 ? *static_cast<const double*>(scalar.data)
+                                        : number_at(scalar.data, scalar.type, 0);
 }
 
 struct alignas(16) Words {
@@ -131,7 +132,8 @@ FASTGAN_HOST_DEVICE void load(const void* data, Dtype type, int64_t i, float (&v
     values[0] = number_at(data, type, i);
   } else if constexpr (kWidth == 8) {
     const Words w = *reinterpret_cast<const Words*>(static_cast<const uint16_t*>(data) + i);
-    for (int j = 0; j < 8; ++j) values[j] = half_to_float(static_cast<uint16_t>(w.words[j / 2] >> (16 * (j % 2))), type);
+    for (int j = 0; j < 8; ++j)
+      values[j] = half_to_float(static_cast<uint16_t>(w.words[j / 2] >> (16 * (j % 2))), type);
   }
 }
 
@@ -178,8 +180,8 @@ FASTGAN_HOST_DEVICE void store_stochastically(
     uint32_t word = random.words[j % 4];
     // Not an index into registers.
     for (int k = 1; kWidth == 1 && k < 4; ++k) word = i % 4 == k ? random.words[k] : word;
-    halves[j] = type == Dtype::kBFloat16 ? stochastic_bfloat16(values[j], word).bits
-                                         : stochastic_float16(values[j], word).bits;
+    halves[j] =
+        type == Dtype::kBFloat16 ? stochastic_bfloat16(values[j], word).bits : stochastic_float16(values[j], word).bits;
   }
   store_halves(halves, data, i);
 }

@@ -64,7 +64,8 @@ FASTGAN_HOST_DEVICE Float16 to_float16(float value) {
 FASTGAN_HOST_DEVICE BFloat16 stochastic_bfloat16(float value, uint32_t word) {
   const uint32_t bits = bits_of_float(value);
   const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
-  return is_finite ? BFloat16{static_cast<uint16_t>((bits >> 16) + ((word >> 16) < (bits & 0xffffu)))} : to_bfloat16(value);
+  return is_finite ? BFloat16{static_cast<uint16_t>((bits >> 16) + ((word >> 16) < (bits & 0xffffu)))}
+                   : to_bfloat16(value);
 }
 
 FASTGAN_HOST_DEVICE Float16 stochastic_float16(float value, uint32_t word) {

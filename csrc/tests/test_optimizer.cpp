@@ -180,7 +180,8 @@ void random_rounding_has_no_bias() {
     double bfloat_sum = 0, half_sum = 0;
     for (int i = 0; i < kDraws; ++i) {
       const uint32_t word = philox(3, i).words[0];
-      const double bfloat = to_float(stochastic_bfloat16(value, word)), half = to_float(stochastic_float16(value, word));
+      const double bfloat = to_float(stochastic_bfloat16(value, word)),
+                   half = to_float(stochastic_float16(value, word));
       CHECK(std::fabs(bfloat - value) <= std::fabs(value) / 128);
       CHECK(std::fabs(half - value) <= std::fmax(std::fabs(value) / 1024, std::ldexp(1.0, -24)));
       bfloat_sum += bfloat;
