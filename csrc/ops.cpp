@@ -22,6 +22,9 @@ STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
   library.impl("bias_leaky_relu", TORCH_BOX(&fastgan::bias_leaky_relu_cpu));
   library.impl("bias_leaky_relu_backward", TORCH_BOX(&fastgan::bias_leaky_relu_backward_cpu));
   library.impl("bias_leaky_relu_tangent", TORCH_BOX(&fastgan::bias_leaky_relu_tangent_cpu));
+  library.impl("feature_distance", TORCH_BOX(&fastgan::feature_distance_cpu));
+  library.impl("feature_distance_backward", TORCH_BOX(&fastgan::feature_distance_backward_cpu));
+  library.impl("feature_distance_backward_", TORCH_BOX(&fastgan::feature_distance_backward_cpu_));
   library.impl("optimizer_step_", TORCH_BOX(&fastgan::optimizer_step_cpu_));
   library.impl("gradient_norm", TORCH_BOX(&fastgan::gradient_norm_cpu));
 }

@@ -55,6 +55,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> adversarial_cpu(
     const std::optional<Tensor>& real, const Tensor& fake, int64_t game, bool generator, double sign, double real_label,
     double fake_label, bool with_slopes);
 
+std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
+    const Tensor& x, const Tensor& y, const Tensor& weight, int64_t power, bool normalize, double eps, bool relu_x,
+    double direction_factor, bool with_x, bool with_y);
+
+Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad, double factor);
+
+void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad, double factor);
+
 Tensor optimizer_step_cpu_(
     int64_t algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
     const std::vector<Tensor>& first, const std::vector<Tensor>& second, const std::vector<Tensor>& third,

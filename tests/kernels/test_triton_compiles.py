@@ -14,6 +14,7 @@ from fastgan.kernels import (  # noqa: E402
     adversarial,
     bias_leaky_relu,
     blur,
+    feature_distance,
     perspective_warp,
     photometric,
     squared_norm,
@@ -36,9 +37,9 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "real_slopes", "fake_slopes",
-    "raised_slopes", "lowered_slopes",
+    "raised_slopes", "lowered_slopes", "weight", "distances",
 }  # fmt: skip
-NUMBERS = {"slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label"}
+NUMBERS = {"slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor"}
 
 
 def described(kernel, dtype: str, data: tuple[str, ...], **constants):
@@ -156,6 +157,17 @@ KERNELS = {
         for game in games
         for dtype in (FLOATS if game in (0, 4) else FLOATS[:1])
     },
+    **{
+        f"features {kernel.__name__} {dtype} {channels} p={power} normalize={normalize}": described(
+            kernel, dtype, ("x", "y", "direction_x", "direction_y", "direction", "result"), POWER=power,
+            NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=True, CHANNELS=channels,
+            PIXELS=max(1, feature_distance.TILE // channels), BLOCK=feature_distance.BLOCK,
+        )
+        for kernel in (feature_distance.sweep, feature_distance.finish, feature_distance.backward)
+        for dtype, channels, power, normalize in (
+            ("fp32", 64, 2, True), ("bf16", 512, 2, True), ("fp16", 256, 1, False), ("fp32", 4096, 1, True)
+        )
+    },
 }  # fmt: skip
 WARPS = {
     "photometric": photometric.WARPS,
@@ -164,6 +176,7 @@ WARPS = {
     "squared_norm": squared_norm.WARPS,
     "leaky": bias_leaky_relu.WARPS,
     "adversarial": adversarial.WARPS,
+    "features": feature_distance.WARPS,
 }
 
 

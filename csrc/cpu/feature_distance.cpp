@@ -1,0 +1,85 @@
+#include <algorithm>
+
+#include "../ops.h"
+#include "feature_distance_sweep.h"
+#include "outputs.h"
+#include "parallel.h"
+#include "scale.h"
+
+namespace fastgan {
+namespace {
+
+// A tile is ten microseconds and more.
+constexpr int64_t kGrainBlocks = 2;
+constexpr int64_t kGrainElements = 1 << 15;
+
+FeatureLayout layout_of(const Tensor& x) {
+  FeatureLayout layout;
+  layout.samples = x.size(0);
+  layout.channels = x.size(1);
+  layout.pixels = x.numel() / (x.size(0) * x.size(1));
+  layout.channels_last = layout.channels > 1 && x.stride(1) == 1;
+  return layout;
+}
+
+// The samples of a direction, each times its own factor.
+void scale_samples(const Tensor& direction, const std::vector<double>& factors, void* target) {
+  const Dtype dtype = dtype_of(direction.scalar_type());
+  const int64_t length = direction.numel() / direction.size(0);
+  const int64_t parts = (length + kGrainElements - 1) / kGrainElements;
+  for_all(direction.size(0) * parts, 1, [&](int64_t block) {
+    const int64_t sample = block / parts, begin = block % parts * kGrainElements;
+    const int64_t offset = (sample * length + begin) * size_of(dtype);
+    scale(
+        static_cast<const char*>(direction.data_ptr()) + offset, dtype, factors[sample],
+        static_cast<char*>(target) + offset, dtype, std::min(kGrainElements, length - begin));
+  });
+}
+
+std::vector<double> factors_of(const Tensor& grad, double factor) {
+  std::vector<double> factors = numbers_in(grad);
+  for (double& value : factors) value *= factor;
+  return factors;
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
+    const Tensor& x, const Tensor& y, const Tensor& weight, int64_t power, bool normalize, double eps, bool relu_x,
+    double direction_factor, bool with_x, bool with_y) {
+  const auto direction_of = [](const Tensor& map, bool wanted) {
+    return wanted ? new_output(map, map.scalar_type()) : torch::stable::new_empty(map, {0}, map.scalar_type());
+  };
+  Tensor direction_x = direction_of(x, with_x), direction_y = direction_of(y, with_y);
+  FeatureOptions options;
+  options.power = static_cast<int>(power);
+  options.normalize = normalize;
+  options.eps = eps;
+  options.relu_x = relu_x;
+  options.direction_factor = direction_factor;
+  FeatureDistanceSweep sweep(
+      layout_of(x), options, numbers_in(weight), x.data_ptr(), dtype_of(x.scalar_type()), y.data_ptr(),
+      dtype_of(y.scalar_type()), with_x ? direction_x.data_ptr() : nullptr, with_y ? direction_y.data_ptr() : nullptr);
+  for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
+  std::vector<double> distances(x.size(0));
+  for (int64_t n = 0; n < x.size(0); ++n) distances[n] = sweep.distance(n);
+  const bool wide = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
+  const ScalarType dtype = wide ? ScalarType::Double : ScalarType::Float;
+  Tensor result = torch::stable::new_empty(x, {x.size(0)}, dtype);
+  store(distances.data(), result.data_ptr(), dtype_of(dtype), 1, x.size(0));
+  return {result, direction_x, direction_y};
+}
+
+Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad, double factor) {
+  Tensor result = new_output(direction, direction.scalar_type());
+  scale_samples(direction, factors_of(grad, factor), result.data_ptr());
+  return result;
+}
+
+void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad, double factor) {
+  const std::vector<double> factors = factors_of(grad, factor);
+  const auto is_one = [](double value) { return value == 1; };
+  if (!std::all_of(factors.begin(), factors.end(), is_one)) scale_samples(direction, factors, direction.data_ptr());
+}
+
+}  // namespace fastgan

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <vector>
+
+#include "pixels.h"
+
+// The CPU kernel of feature distances without torch: both feature maps are read from memory once, a tile of pixels at a
+// time, and the directions of their gradients written.
+namespace fastgan {
+
+struct FeatureLayout {
+  int64_t samples, channels, pixels;
+  bool channels_last;  // a pixel's channels lie one after the other; else a channel's pixels do
+};
+
+struct FeatureOptions {
+  int power = 2;
+  bool normalize = false, relu_x = false;
+  double eps = 1e-10;
+  double direction_factor = 1;
+};
+
+class FeatureDistanceSweep {
+ public:
+  // Both maps dense and laid out alike; directions of their own map's dtype, or null. One weight per channel.
+  FeatureDistanceSweep(
+      FeatureLayout layout, FeatureOptions options, std::vector<double> weights, const void* x, Dtype x_dtype,
+      const void* y, Dtype y_dtype, void* direction_x, void* direction_y);
+
+  int64_t blocks() const { return layout_.samples * blocks_per_sample_; }
+  void run(int64_t block);
+  double distance(int64_t sample) const;  // after all blocks
+
+ private:
+  template <typename T>
+  double run_typed(int64_t sample, int64_t begin, int64_t count) const;
+
+  FeatureLayout layout_;
+  FeatureOptions options_;
+  std::vector<double> weights_;
+  std::vector<float> float_weights_;
+  const void *x_, *y_;
+  Dtype x_dtype_, y_dtype_;
+  void *direction_x_, *direction_y_;
+  int64_t tile_, blocks_per_sample_;
+  std::vector<double> sums_;  // of each block
+};
+
+}  // namespace fastgan

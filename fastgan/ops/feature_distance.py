@@ -1,0 +1,243 @@
+r"""The distance of two feature maps, as perceptual losses measure it, with its gradient from the same sweep.
+
+.. math::
+    d_n = \frac{1}{P} \sum_p \sum_c w_c \, |a_{ncp} - b_{ncp}|^q, \qquad
+    a = x \text{ or } \frac{x}{\lVert x \rVert + \epsilon}, \quad
+    b = y \text{ or } \frac{y}{\lVert y \rVert + \epsilon}
+
+with norms over channels. With :math:`u_c = w_c \, \partial |a_c - b_c|^q / \partial a_c` the gradient of a
+normalized map is
+
+.. math::
+    \frac{\partial d}{\partial x_c} = \frac{1}{P} \Big( \frac{u_c}{\lVert x \rVert + \epsilon}
+    - \frac{x_c \sum_k u_k x_k}{(\lVert x \rVert + \epsilon)^2 \lVert x \rVert} \Big),
+
+and 0 where x is the zero vector. The forward sweep writes it; it is all that is saved.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastgan.ops import _dispatch, _library
+from fastgan.ops._autograd import differentiable, saved_tensors_are_ours
+from fastgan.ops._checks import check_floating, check_one_of, check_same_device, dense
+from fastgan.reference import feature_distance as reference
+
+_dispatch.register(_dispatch.Kernels("feature_distance", cpu="native", gpu="triton"))
+
+LPIPS_EPS = 1e-10
+
+
+def lpips_head(
+    features_x: Tensor, features_y: Tensor, weight: Tensor, *, backend: str | None = None
+) -> Tensor:
+    """LPIPS of one layer: mean over space of sum_c w_c (x_c / |x| - y_c / |y|)^2, norms over channels.
+
+    Args:
+        features_x, features_y, backend: as :func:`feature_distance` takes them.
+        weight: (C,), not differentiated.
+
+    Returns:
+        (N,), float32, or float64 for float64.
+
+    Raises:
+        TypeError, ValueError: as :func:`feature_distance`.
+
+    Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", CVPR
+    2018, eq. 1, with epsilon where the lpips package has it.
+    """
+    return feature_distance(features_x, features_y, 2, normalize=True, weight=weight, backend=backend)
+
+
+def feature_distance(
+    features_x: Tensor,
+    features_y: Tensor,
+    p: int = 1,
+    normalize: bool = False,
+    *,
+    relu_x: bool = False,
+    weight: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """The mean over space and channels of |x - y|^p, for each sample.
+
+    Args:
+        features_x, features_y: N C ..., equal shapes; float32, bfloat16, float16 or float64, with any
+            strides: contiguous and channels_last memory is read as it is, if both have the same.
+        p: 1 or 2.
+        normalize: divide each pixel's vector by its norm over channels (plus 1e-10) first.
+        relu_x: x stands for relu(x), and its gradient is that of the layer before the activation.
+        weight: (C,): sum over channels with these weights instead of their mean; not differentiated.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+
+    Returns:
+        (N,), float32, or float64 for float64. The gradient is exact; that of the gradient exists with
+        ``backend="reference"`` alone: kernels keep no more than the gradient, and refuse a second one.
+
+    Raises:
+        TypeError: maps that are no floating-point tensors.
+        ValueError: unequal or empty shapes, another p, a weight of another shape, several devices.
+    """
+    check_floating("features_x", features_x)
+    check_floating("features_y", features_y)
+    if features_x.shape != features_y.shape:
+        raise ValueError(
+            f"features_x and features_y must have one shape, got {tuple(features_x.shape)} and "
+            f"{tuple(features_y.shape)}"
+        )
+    if features_x.dim() < 3 or features_x.numel() == 0:
+        raise ValueError(
+            f"feature maps must have shape (N, C, ...) and an element, got {tuple(features_x.shape)}"
+        )
+    check_one_of("p", p, (1, 2))
+    channels = features_x.shape[1]
+    if weight is None:
+        weight = torch.full((channels,), 1 / channels, dtype=torch.float64, device=features_x.device)
+    weight = weight.detach()
+    if weight.shape != (channels,):
+        raise ValueError(f"weight must have shape ({channels},), got {tuple(weight.shape)}")
+    check_same_device(features_x=features_x, features_y=features_y, weight=weight)
+    if _dispatch.choose("feature_distance", (features_x, features_y), backend) == "reference":
+        return reference.feature_distance(features_x, features_y, weight, p, normalize, LPIPS_EPS, relu_x)
+    x, y = _laid_out_alike(features_x, features_y)
+    wants = [torch.is_grad_enabled() and map_.requires_grad for map_ in (x, y)]
+    dtypes = [map_.dtype for map_, wanted in zip((x, y), wants, strict=True) if wanted]
+    # Divided by the pixels, what float16 saves would be subnormal.
+    pixels = x.numel() // (x.shape[0] * channels)
+    factor = 1.0 if torch.float16 in dtypes else 1 / pixels
+    return _feature_distance(
+        x,
+        y,
+        weight.to(torch.promote_types(x.dtype, torch.float32)),
+        p,
+        normalize,
+        LPIPS_EPS,
+        relu_x,
+        factor,
+        *wants,
+    )[0]
+
+
+def _laid_out_alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both contiguous, or both with each pixel's channels together, sample after sample."""
+    if not _is_channels_last(x):
+        x = x.contiguous()
+    if x.stride() != y.stride():
+        y = torch.empty_like(x, dtype=y.dtype).copy_(y)
+    return x, y
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return dense(x.movedim(1, -1)).is_contiguous() and x.movedim(1, -1).is_contiguous()
+
+
+# --- op -------------------------------------------------------------------------------------------
+
+_library.define(
+    "feature_distance(Tensor x, Tensor y, Tensor weight, int power, bool normalize, float eps, bool relu_x, "
+    "float direction_factor, bool with_x, bool with_y) -> "
+    "(Tensor distance, Tensor direction_x, Tensor direction_y)"
+)
+_library.define("feature_distance_backward(Tensor direction, Tensor grad, float factor) -> Tensor")
+# The same into the direction's own memory, for when nobody will ask for the direction again.
+_library.define("feature_distance_backward_(Tensor(a!) direction, Tensor grad, float factor) -> ()")
+
+
+@torch.library.impl(_library.LIBRARY, "feature_distance", "CUDA")
+def _feature_distance_triton(x, y, weight, power, normalize, eps, relu_x, direction_factor, with_x, with_y):
+    from fastgan.kernels import feature_distance as kernel
+
+    return kernel.feature_distance(
+        x, y, weight, power, normalize, eps, relu_x, direction_factor, with_x, with_y
+    )
+
+
+@torch.library.impl(_library.LIBRARY, "feature_distance_backward", "CUDA")
+def _feature_distance_backward_triton(direction, grad, factor):
+    from fastgan.kernels import feature_distance as kernel
+
+    result = torch.empty_like(direction)
+    kernel.feature_distance_backward(direction, grad, factor, out=result)
+    return result
+
+
+@torch.library.impl(_library.LIBRARY, "feature_distance_backward_", "CUDA")
+def _feature_distance_backward_triton_(direction, grad, factor):
+    from fastgan.kernels import feature_distance as kernel
+
+    kernel.feature_distance_backward(direction, grad, factor, out=direction)
+
+
+# --- fake -----------------------------------------------------------------------------------------
+
+
+@torch.library.register_fake("fastgan::feature_distance", lib=_library.LIBRARY)
+def _feature_distance_fake(x, y, weight, power, normalize, eps, relu_x, direction_factor, with_x, with_y):
+    wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
+    directions = [
+        torch.empty_like(map_) if wanted else map_.new_empty(0) for map_, wanted in ((x, with_x), (y, with_y))
+    ]
+    return x.new_empty(x.shape[0], dtype=wide), *directions
+
+
+@torch.library.register_fake("fastgan::feature_distance_backward", lib=_library.LIBRARY)
+def _feature_distance_backward_fake(direction, grad, factor):
+    return torch.empty_like(direction)
+
+
+@torch.library.register_fake("fastgan::feature_distance_backward_", lib=_library.LIBRARY)
+def _feature_distance_backward_fake_(direction, grad, factor):
+    return None
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+def _save_for_feature_distance(ctx, inputs, output):
+    x, *_, direction_factor, with_x, with_y = inputs
+    if (ctx.needs_input_grad[0] and not with_x) or (ctx.needs_input_grad[1] and not with_y):
+        raise RuntimeError("feature_distance needs with_x and with_y where a gradient may be asked for")
+    _, direction_x, direction_y = output
+    ctx.save_for_backward(direction_x, direction_y)
+    ctx.factor = 1 / (x.numel() // (x.shape[0] * x.shape[1])) / direction_factor
+
+
+def _feature_distance_gradients(ctx, grad, *of_directions):
+    if any(of_direction is not None for of_direction in of_directions):
+        _refuse_second_order(ctx, grad)
+    gradients = []
+    for direction, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True):
+        if not needed:
+            gradients.append(None)
+        elif saved_tensors_are_ours():
+            torch.ops.fastgan.feature_distance_backward_(direction, grad.contiguous(), ctx.factor)
+            gradients.append(direction)
+        else:
+            gradients.append(_feature_distance_backward(direction, grad.contiguous(), ctx.factor))
+    return (*gradients, *(None,) * 8)
+
+
+_feature_distance = differentiable(
+    "feature_distance", _save_for_feature_distance, _feature_distance_gradients
+)
+
+
+# --- second order: refused; a direction that were no differentiable output would count as a constant ------
+
+
+def _save_for_feature_distance_backward(ctx, inputs, output):
+    pass
+
+
+def _refuse_second_order(ctx, grad):
+    raise NotImplementedError(
+        "feature_distance and lpips_head keep only their gradient and cannot be differentiated twice; use "
+        "backend='reference', or fastgan.use('reference'), where a gradient of the gradient is needed"
+    )
+
+
+_feature_distance_backward = differentiable(
+    "feature_distance_backward", _save_for_feature_distance_backward, _refuse_second_order
+)

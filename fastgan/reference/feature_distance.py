@@ -1,0 +1,45 @@
+"""Distances of feature maps in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def feature_distance(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    power: int = 2,
+    normalize: bool = False,
+    eps: float = 1e-10,
+    relu_x: bool = False,
+) -> Tensor:
+    """See :func:`fastgan.ops.feature_distance.feature_distance`; (N,)."""
+    return feature_distance_map(x, y, weight, power, normalize, eps, relu_x).flatten(1).mean(dim=1)
+
+
+def feature_distance_map(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    power: int = 2,
+    normalize: bool = False,
+    eps: float = 1e-10,
+    relu_x: bool = False,
+) -> Tensor:
+    """The same before the mean over pixels: (N, ...) of the pixels' shape."""
+    wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    x, y, weight = x.to(wide), y.to(wide), weight.to(wide)
+    if relu_x:
+        x = x.relu()
+    if normalize:
+        x, y = _unit(x, eps), _unit(y, eps)
+    difference = x - y
+    powers = difference.abs() if power == 1 else difference.square()
+    return (powers * weight.view(1, -1, *(1,) * (x.dim() - 2))).sum(dim=1)
+
+
+def _unit(x: Tensor, eps: float) -> Tensor:
+    """Over channels. vector_norm's gradient at the zero vector is zero, a square root's is infinite."""
+    return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + eps)

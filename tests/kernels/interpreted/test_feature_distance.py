@@ -1,0 +1,41 @@
+"""The Triton kernels of feature_distance, in the interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastgan.reference.feature_distance import feature_distance as reference
+from tests.kernels.interpreted import interpreted
+from tests.ops.layouts import exact, relative_error
+from tests.ops.test_feature_distance import FORMULAS, maps
+
+pytestmark = interpreted
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(("p", "normalize", "relu_x"), FORMULAS)
+@pytest.mark.parametrize(("size", "channels"), [((1, 2, 2), 5), ((2, 17, 33), 24), ((2, 3, 5), 600)])
+def test_feature_distance(size, channels, p, normalize, relu_x, layout):
+    from fastgan.kernels import feature_distance as kernel
+
+    x, y = maps(size, layout=layout, channels=channels)
+    weight = torch.rand(channels)
+    found = kernel.feature_distance(
+        x.detach(), y.detach(), weight, p, normalize, 1e-10, relu_x, 0.5, True, True
+    )
+    wide = [exact(m) for m in (x, y)]
+    expected = reference(*wide, weight.double(), p, normalize, relu_x=relu_x)
+    assert relative_error(found[0], expected) <= 2e-6
+    pixels = size[1] * size[2]
+    for direction, wanted in zip(found[1:], torch.autograd.grad(expected.sum(), wide), strict=True):
+        assert direction.stride() == torch.empty_like(x).stride()
+        tolerance = 1e-3 if p == 1 and normalize else 5e-6
+        assert relative_error(direction, 0.5 * pixels * wanted) <= tolerance
+    grad, scaled = torch.rand(size[0]), torch.empty_like(found[1])
+    kernel.feature_distance_backward(found[1], grad, 3.0, out=scaled)
+    torch.testing.assert_close(scaled, 3 * grad[:, None, None, None] * found[1])
+    nothing = kernel.feature_distance(
+        x.detach(), y.detach(), weight, p, normalize, 1e-10, relu_x, 1.0, False, False
+    )
+    assert torch.equal(nothing[0], found[0]) and nothing[1].numel() == nothing[2].numel() == 0

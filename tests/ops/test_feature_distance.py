@@ -1,0 +1,233 @@
+"""Feature distances: the kernel against the float64 reference, the reference against the lpips package."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fastgan.ops import feature_distance, lpips_head, use
+from fastgan.reference import feature_distance as reference
+from tests.conftest import DEVICES
+from tests.ops.layouts import DTYPES, LAYOUTS, exact, image, relative_error
+
+SIZES = [(1, 1, 1), (2, 17, 33), (3, 40, 61)]
+FORMULAS = [(1, False, False), (2, False, True), (1, True, True), (2, True, False)]
+
+
+def maps(size, dtype=torch.float32, device="cpu", layout="contiguous", channels=24):
+    """Features of a ReLU, and others that are like them."""
+    x = (image(size, torch.float32, device, layout, channels) - 0.5).detach()
+    y = (x + 0.3 * (image(size, torch.float32, device, layout, channels) - 0.5)).detach().relu()
+    return [m.to(dtype).detach().requires_grad_() for m in (x, y)]
+
+
+def gradients(distance, x, y):
+    """Of a thousandfold loss, as scaled losses of float16 are."""
+    scale = 1000 * torch.arange(1.0, len(distance) + 1, dtype=distance.dtype, device=distance.device)
+    return torch.autograd.grad((distance * scale).sum(), (x, y))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("p", "normalize", "relu_x"), FORMULAS)
+@pytest.mark.parametrize("size", SIZES)
+def test_kernel_matches_float64_reference(size, p, normalize, relu_x, dtype, layout, device):
+    if device == "cuda" and dtype == torch.float64:
+        pytest.skip("the reference serves float64 on a GPU")
+    x, y = maps(size, dtype, device, layout)
+    options = {"p": p, "normalize": normalize, "relu_x": relu_x}
+    distance = feature_distance(x, y, **options)
+    wide = [exact(m) for m in (x, y)]
+    expected = feature_distance(*wide, **options, backend="reference")
+    assert distance.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-6
+    assert relative_error(distance, expected) <= tolerance
+    # Gradients of half types are computed in float32 and rounded once, and once more when they are scaled.
+    if dtype in (torch.bfloat16, torch.float16):
+        tolerance = torch.finfo(dtype).eps
+    for ours, theirs in zip(gradients(distance, x, y), gradients(expected, *wide), strict=True):
+        assert ours.dtype == dtype
+        # Of p = 1, differences that are rounding alone have either sign.
+        assert relative_error(ours, theirs) <= max(tolerance, 1e-3 if p == 1 and normalize else 0)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 64, 100, 512, 1100])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_any_number_of_channels(channels, layout):
+    x, y = maps((2, 5, 7), layout=layout, channels=channels)
+    weight = torch.rand(channels)
+    distance, wide = lpips_head(x, y, weight), [exact(m) for m in (x, y)]
+    expected = lpips_head(*wide, weight.double(), backend="reference")
+    assert relative_error(distance, expected) <= 2e-6
+    for ours, theirs in zip(gradients(distance, x, y), gradients(expected, *wide), strict=True):
+        assert relative_error(ours, theirs) <= 5e-6
+
+
+def test_head_is_that_of_the_lpips_package():
+    lpips = pytest.importorskip("lpips")
+    x, y = maps((2, 9, 7), torch.float64)
+    layer = lpips.lpips.NetLinLayer(24).eval().double()
+    theirs = layer((lpips.normalize_tensor(x) - lpips.normalize_tensor(y)) ** 2).mean(dim=(1, 2, 3))
+    weight = layer.model[0].weight.flatten()
+    for backend in ("native", "reference"):
+        ours = lpips_head(x, y, weight, backend=backend)
+        assert_close(ours, theirs)
+        assert_close(gradients(ours, x, y), gradients(lpips_head(x, y, weight, backend="reference"), x, y))
+
+
+def test_plain_distances_are_torchs():
+    x, y = maps((2, 9, 7), torch.float64)
+    assert_close(feature_distance(x, y), (x - y).abs().mean(dim=(1, 2, 3)))
+    assert_close(feature_distance(x, y, 2), (x - y).square().mean(dim=(1, 2, 3)))
+    assert_close(feature_distance(x, y, relu_x=True), (x.relu() - y).abs().mean(dim=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_zero_vectors_have_no_gradient_and_no_nan(backend):
+    x, y = maps((2, 3, 3), torch.float64)
+    with torch.no_grad():
+        x[:, :, 1] = 0
+        y[:, :, 1:] = 0
+    distance = lpips_head(x, y, torch.ones(24), backend=backend)
+    of_x, of_y = gradients(distance, x, y)
+    assert distance.isfinite().all() and of_x.isfinite().all() and of_y.isfinite().all()
+    assert (of_x[:, :, 1] == 0).all()
+
+
+def test_nan_is_not_hidden():
+    x, y = maps((2, 3, 3))
+    with torch.no_grad():
+        x[0, 3, 1, 1] = float("nan")
+    for relu_x in (False, True):
+        assert feature_distance(x, y, relu_x=relu_x).isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_gradients_of_one_map_alone(which):
+    pair = maps((2, 8, 9))
+    expected = gradients(feature_distance(*pair, 2, True), *pair)[which]
+    pair[1 - which].requires_grad_(False)
+    distance = feature_distance(*pair, 2, True)
+    scale = torch.tensor([1000.0, 2000.0])
+    (distance * scale).sum().backward()
+    assert_close(pair[which].grad, expected)
+    assert pair[1 - which].grad is None
+
+
+def test_gradcheck():
+    x, y = maps((2, 3, 2), torch.float64, channels=4)
+    for p, normalize, relu_x in FORMULAS:
+        for backend in ("native", "reference"):
+            torch.autograd.gradcheck(
+                lambda x, y: feature_distance(x, y, p, normalize, relu_x=relu_x, backend=backend),  # noqa: B023
+                (x, y),
+            )
+    torch.autograd.gradgradcheck(lambda x, y: feature_distance(x, y, 2, True, backend="reference"), (x, y))
+
+
+def test_a_second_gradient_is_refused_and_never_wrong():
+    x, y = maps((2, 3, 2))
+    (first,) = torch.autograd.grad(feature_distance(x, y, 2, True).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="backend='reference'"):
+        first.square().sum().backward()
+    with use("reference"):
+        (first,) = torch.autograd.grad(feature_distance(x, y, 2, True).sum(), x, create_graph=True)
+        first.square().sum().backward()
+    assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
+
+
+def test_backward_twice_gives_the_same():
+    x, y = maps((2, 3, 2))
+    distance = feature_distance(x, y, 2, True).sum() * 3
+    first = torch.autograd.grad(distance, (x, y), retain_graph=True)
+    kept = copy.deepcopy(first)
+    second = torch.autograd.grad(distance, (x, y))
+    assert_close(first, kept, rtol=0, atol=0)
+    assert_close(second, kept)
+
+
+def test_saves_one_gradient():
+    x, y = maps((2, 40, 61))
+    y.requires_grad_(False)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        feature_distance(x, y, 2, True)
+    assert sum(t.numel() * t.element_size() for t in saved) == x.numel() * 4
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_opcheck_and_compile(p):
+    x, y = maps((2, 5, 7))
+    arguments = (x, y, torch.rand(24), p, True, 1e-10, False, 1.0, True, True)
+    # Not the one that asks for second derivatives, which are refused.
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.fastgan.feature_distance.default, arguments, test_utils=checks)
+    direction = torch.rand_like(x)
+    torch.library.opcheck(
+        torch.ops.fastgan.feature_distance_backward.default, (direction, torch.rand(2), 0.5)
+    )
+    eager = feature_distance(x, y, p, True)
+    compiled = torch.compile(feature_distance, fullgraph=True)(x, y, p, True)
+    assert_close(compiled, eager)
+    assert_close(gradients(compiled, x, y), gradients(eager, x, y))
+
+
+def test_same_bits_for_any_number_of_threads():
+    x, y = maps((3, 90, 70))
+    results, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            distance = feature_distance(x, y, 2, True)
+            results.append([distance, *gradients(distance, x, y)])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+
+
+def test_maps_of_different_layouts_and_types():
+    x, y = maps((2, 5, 7))
+    expected = feature_distance(x, y, 2, True)
+    assert_close(feature_distance(x.to(memory_format=torch.channels_last), y, 2, True), expected)
+    mixed = feature_distance(x.double(), y, 2, True)
+    assert mixed.dtype == torch.float64
+    assert_close(mixed.float(), expected)
+    flat = feature_distance(x.flatten(2), y.flatten(2), 2, True)
+    assert_close(flat, expected)
+
+
+def test_reference_map_is_the_distance_before_its_mean():
+    x, y = maps((2, 5, 7), torch.float64)
+    weight = torch.full((24,), 1 / 24, dtype=torch.float64)
+    spread = reference.feature_distance_map(x, y, weight)
+    assert spread.shape == (2, 5, 7)
+    assert_close(spread.mean(dim=(1, 2)), feature_distance(x, y, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 3)), ValueError, r"one shape, got \(1, 3, 2, 2\) and"),
+        ((torch.ones(3, 2), torch.ones(3, 2)), ValueError, r"shape \(N, C, ...\)"),
+        ((torch.ones(1, 3, 0), torch.ones(1, 3, 0)), ValueError, "and an element"),
+        ((torch.ones(1, 3, 2), torch.ones(1, 3, 2), 3), ValueError, "p must be one of 1, 2, got 3"),
+        ((torch.ones(1, 3, 2).int(), torch.ones(1, 3, 2)), TypeError, "features_x .* got torch.int32"),
+        (([1.0], torch.ones(1, 3, 2)), TypeError, "features_x .* got list"),
+    ],
+)
+def test_wrong_maps_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        feature_distance(*arguments)
+
+
+def test_wrong_weights_are_named():
+    x, y = maps((2, 5, 7))
+    with pytest.raises(ValueError, match=r"weight must have shape \(24,\), got \(23,\)"):
+        lpips_head(x, y, torch.ones(23))
+    with pytest.raises(ValueError, match="got features_x on cpu, features_y on cpu, weight on meta"):
+        lpips_head(x, y, torch.ones(24, device="meta"))
