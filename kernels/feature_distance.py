@@ -165,6 +165,8 @@ def feature_distance(
             1 if channels_last else pixels, channels if channels_last else 1, eps, direction_factor,
             POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x, WITH_Y=with_y, CHANNELS=padded,
             PIXELS=tile, num_warps=WARPS,
+            # Products rounded apart from differences: the distance of equal features is zero.
+            enable_fp_fusion=False,
         )  # fmt: skip
         finish[(samples,)](
             partial_sums, distances, parts, pixels, BLOCK=min(BLOCK, triton.next_power_of_2(parts))

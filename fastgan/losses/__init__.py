@@ -21,7 +21,7 @@ from fastgan.losses.adversarial import (
 from fastgan.losses.jpeg import DiffJPEG, RandomJPEG, diff_jpeg_coding, jpeg_codec_differentiable
 from fastgan.losses.labels import BinaryLoss, CategoryLoss, adv_loss, bce_secret_loss
 from fastgan.losses.lazy_r1 import R1, PenaltyTerm
-from fastgan.losses.lpips import LPIPS, lpips_weights_path
+from fastgan.losses.lpips import LPIPS, ImageFeatures, LPIPSLoss, lpips_weights_path
 from fastgan.losses.penalties import (
     approximate_r1,
     gradient_penalty,
@@ -45,6 +45,8 @@ __all__ = [
     "BinaryLoss",
     "CategoryLoss",
     "DiffJPEG",
+    "ImageFeatures",
+    "LPIPSLoss",
     "PenaltyTerm",
     "RandomJPEG",
     "YUVColorL2",

@@ -1,50 +1,275 @@
-"""LPIPS from the lpips package, for images in [0, 1]."""
+"""LPIPS: the learned perceptual distance of images, as the lpips package has it, in less time and memory."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-# torchvision's files, as its weights enums name them.
-BACKBONES = {
-    "alex": "alexnet-owt-7be5be79.pth",
-    "vgg": "vgg16-397923af.pth",
-    "squeeze": "squeezenet1_1-b8a52dc0.pth",
-}
-ADDRESS = "https://download.pytorch.org/models/"
+from fastgan.losses._backbones import (
+    check_large_enough,
+    load_weights,
+    random_network,
+    run_frozen,
+    weights_path,
+)
+from fastgan.losses._value_range import Range, RangeCheck
+from fastgan.ops import lpips_head
+from fastgan.ops._checks import check_one_of
+from fastgan.reference.feature_distance import feature_distance_map
+
+# The names of lpips, torchvision's, and the least height and width that no layer shrinks to nothing.
+NETWORKS = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16), "squeeze": ("squeezenet1_1", 17)}
 
 
 def lpips_weights_path(net: str = "alex") -> Path:
-    """Where the backbone's weights are looked for: torch hub's cache."""
-    if net not in BACKBONES:
-        raise ValueError(f"net must be one of {', '.join(BACKBONES)}, got {net!r}")
-    return Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[net]
+    """Where the backbone's weights are looked for: torch hub's cache.
+
+    Raises:
+        ValueError: an unknown net.
+    """
+    check_one_of("net", net, NETWORKS)
+    return weights_path(NETWORKS[net][0])
+
+
+class ImageFeatures(NamedTuple):
+    """What :meth:`LPIPS.precompute` gives: a network's features of images, to compare others with."""
+
+    layers: tuple[Tensor, ...]
+    shape: torch.Size
+    """Of the images."""
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance of images in [0, 1]; frozen. Zhang et al., CVPR 2018.
+    """lpips.LPIPS with the same arguments, submodules, state_dict and values, frozen and fused.
+
+    Each layer's distance is :func:`fastgan.ops.lpips_head`. The second image's features are computed without
+    a graph unless it requires grad, and :meth:`precompute` keeps them; the backbone keeps a byte per
+    activation for backward. It stays in evaluation mode, and its weights get no gradient.
 
     Args:
-        net: "alex", "vgg" or "squeeze".
+        pretrained: whether to load the lpips package's calibration of the layers' weights.
+        net: "alex", "vgg" (or "vgg16") or "squeeze".
+        version: "0.1"; "0.0" is the first version, whose input is not scaled.
+        lpips: False: every layer's distance with weights of one.
+        spatial: a map of distances (N, 1, H, W), in plain PyTorch.
+        pnet_rand: as ``weights=None``.
+        pnet_tune: must be False, eval_mode True.
+        use_dropout: whether the layers' state_dict has the names of those with dropout; nothing is dropped.
+        model_path: another file of calibration.
+        verbose: accepted; nothing is printed.
+        weights: "default": torchvision's ImageNet weights from torch hub's cache; None: a random backbone.
+        seed: of the random backbone.
+        value_range: of the images, (-1, 1) or (0, 1). None: (-1, 1), with ``normalize=True`` (0, 1), as in
+            lpips. The first few images are looked at, and a range that does not fit is warned of once.
+        reduction: "none": (N, 1, 1, 1), as lpips; "mean" or "sum": 0-d.
+        channels_last: whether the backbone runs in that memory format, often faster; its convolutions
+            then round otherwise than the package's, which where it turns a ReLU changes a pixel's gradient.
+        autocast: the backbone's type: torch.float32, bfloat16 or float16; None: as torch.autocast says around
+            the call.
 
     Raises:
         FileNotFoundError: the backbone's weights are not in torch hub's cache; nothing is downloaded.
+        ValueError: an unknown net, version, range or reduction; a file of weights with a wrong hash.
+        TypeError: net passed as the first argument.
+
+    Gradients are exact to first order; ``fastgan.use("reference")`` has every order. Works under
+    ``torch.compile(fullgraph=True)``.
+
+    Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", CVPR 2018.
     """
 
-    def __init__(self, net: str = "alex") -> None:
+    def __init__(
+        self,
+        pretrained: bool = True,
+        net: str = "alex",
+        version: str = "0.1",
+        lpips: bool = True,
+        spatial: bool = False,
+        pnet_rand: bool = False,
+        pnet_tune: bool = False,
+        use_dropout: bool = True,
+        model_path: str | None = None,
+        eval_mode: bool = True,
+        verbose: bool = False,
+        *,
+        weights: Literal["default"] | None = "default",
+        seed: int = 0,
+        value_range: Range | None = None,
+        reduction: Literal["none", "mean", "sum"] = "none",
+        autocast: torch.dtype | None = None,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
-        path = lpips_weights_path(net)
-        if not path.exists():
-            raise FileNotFoundError(
-                f"LPIPS needs the weights of its backbone: download {ADDRESS}{path.name} "
-                f"and put the file at {path}"
+        if not isinstance(pretrained, bool):
+            raise TypeError(
+                f"pretrained must be True or False, got {pretrained!r}; a network is net={pretrained!r}"
             )
-        import lpips
+        if pnet_tune or not eval_mode:
+            raise ValueError(
+                "pnet_tune=True and eval_mode=False train the metric itself, which is frozen here; use "
+                "lpips.LPIPS, which takes this one's state_dict"
+            )
+        net = "vgg" if net == "vgg16" else net
+        check_one_of("net", net, NETWORKS)
+        check_one_of("version", version, ("0.0", "0.1"))
+        check_one_of("reduction", reduction, ("none", "mean", "sum"))
+        check_one_of("weights", weights, ("default", None))
+        check_one_of("value_range", value_range, (None, (-1, 1), (0, 1)))
+        check_one_of("autocast", autocast, (None, torch.float32, torch.bfloat16, torch.float16))
+        self.pnet_type, self.version, self.lpips, self.spatial = net, version, lpips, spatial
+        self.value_range, self.reduction, self.autocast = value_range, reduction, autocast
+        network, self._smallest = NETWORKS[net]
+        random = pnet_rand or weights is None
+        state = None if random else load_weights(network, "LPIPS")
+        made: Any = random_network(
+            lambda: _package_model(pretrained, net, version, lpips, use_dropout, model_path), seed
+        )
+        self.scaling_layer = made.scaling_layer
+        self.net = made.net
+        for name, module in made.named_children():
+            if name.startswith("lin"):
+                setattr(self, name, module)
+        if state is not None:
+            _load_slices(self.net, state, network)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.net.to(memory_format=self.memory_format)
+        self.requires_grad_(False).eval()
+        self._range_check = RangeCheck(type(self).__name__)
 
-        self.distance = lpips.LPIPS(net=net, verbose=False).requires_grad_(False).eval()
+    def train(self, mode: bool = True) -> LPIPS:
+        """Stays in evaluation mode, whatever the network around it does."""
+        return super().train(False)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """N 3 H W and N 3 H W in [0, 1] to the mean distance, 0-d."""
-        return self.distance(x, y, normalize=True).mean()
+    @torch.no_grad()
+    def precompute(self, image: Tensor, normalize: bool = False) -> ImageFeatures:
+        """The features of images that others will be compared with; in place of `in1`.
+
+        Args:
+            image: as `in1` of :meth:`forward`.
+            normalize: likewise.
+        """
+        self._check("image", image, normalize)
+        return ImageFeatures(tuple(self._features(image, normalize)), image.shape)
+
+    def forward(
+        self, in0: Tensor, in1: Tensor | ImageFeatures, retPerLayer: bool = False, normalize: bool = False
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """The distance of images.
+
+        Args:
+            in0: N 3 H W, floating point, in [-1, 1], or as `value_range` says.
+            in1: likewise, or the features of such.
+            retPerLayer: whether to return (distance, distances of the layers) too.
+            normalize: the images are in [0, 1].
+
+        Returns:
+            (N, 1, 1, 1), or 0-d with a reduction; (N, 1, H, W) with ``spatial``.
+
+        Raises:
+            TypeError, ValueError: other images, too small for the network, of unequal shapes.
+        """
+        check_large_enough(in0, "in0", self._smallest, f"net={self.pnet_type!r}")
+        if isinstance(in1, ImageFeatures):
+            shape, target = in1.shape, iter(in1.layers)
+        else:
+            self._check("in1", in1, normalize)
+            shape = in1.shape
+            with torch.set_grad_enabled(torch.is_grad_enabled() and in1.requires_grad):
+                target = iter(tuple(self._features(in1, normalize)))
+        if in0.shape != shape:
+            raise ValueError(f"in0 and in1 must have one shape, got {tuple(in0.shape)} and {tuple(shape)}")
+        layers = []
+        for number, (x, y) in enumerate(zip(self._features(in0, normalize), target, strict=True)):
+            layers.append(self._distance(number, x, y, in0.shape))
+        total = torch.stack(layers).sum(dim=0)
+        if self.reduction != "none":
+            total = total.mean() if self.reduction == "mean" else total.sum()
+        return (total, layers) if retPerLayer else total
+
+    def _check(self, name: str, image: Tensor, normalize: bool) -> None:
+        check_large_enough(image, name, self._smallest, f"net={self.pnet_type!r}")
+        self._range_check.look(image, self._range(normalize))
+
+    def _range(self, normalize: bool) -> Range:
+        return self.value_range or ((0, 1) if normalize else (-1, 1))
+
+    def _features(self, image: Tensor, normalize: bool) -> Iterator[Tensor]:
+        """Layer by layer, so that none is kept longer than its distance takes."""
+        if self._range(normalize) == (0, 1):
+            image = 2 * image - 1
+        if self.version == "0.1":
+            image = self.scaling_layer(image)
+        x = image.contiguous(memory_format=self.memory_format)
+        for slice_number in range(self.net.N_slices):
+            with self._precision(x.device.type):
+                x = run_frozen(getattr(self.net, f"slice{slice_number + 1}"), x)
+            yield x
+
+    def _precision(self, device: str) -> torch.autocast:
+        if self.autocast is None:
+            dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        else:
+            dtype, enabled = self.autocast, self.autocast != torch.float32
+        return torch.autocast(device, dtype=dtype if enabled else None, enabled=enabled)
+
+    def _distance(self, number: int, x: Tensor, y: Tensor, shape: torch.Size) -> Tensor:
+        weight = x.new_ones(x.shape[1], dtype=torch.float32)
+        if self.lpips:
+            weight = getattr(self, f"lin{number}").model[-1].weight.flatten()
+        if not self.spatial:
+            return lpips_head(x, y, weight).view(-1, 1, 1, 1)
+        spread = feature_distance_map(x, y, weight, normalize=True)[:, None]
+        return F.interpolate(spread, size=shape[2:], mode="bilinear", align_corners=False)
+
+
+class LPIPSLoss(LPIPS):
+    """:class:`LPIPS` as a loss: its mean over the batch, times a weight, for images in [0, 1].
+
+    Args:
+        net: "vgg", which gives the better gradients, "alex" or "squeeze".
+        loss_weight: the factor.
+        value_range: of the images.
+        options: as :class:`LPIPS` takes them.
+    """
+
+    def __init__(
+        self, net: str = "vgg", loss_weight: float = 1.0, value_range: Range = (0, 1), **options: Any
+    ) -> None:
+        super().__init__(net=net, value_range=value_range, reduction="mean", **options)
+        self.loss_weight = loss_weight
+
+    def forward(self, in0: Tensor, in1: Tensor | ImageFeatures) -> Tensor:  # type: ignore[override]
+        """The weighted mean distance, 0-d; arguments and errors as :meth:`LPIPS.forward` has them."""
+        return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator]
+
+
+def _package_model(
+    pretrained: bool, net: str, version: str, lpips: bool, use_dropout: bool, model_path: str | None
+) -> nn.Module:
+    """The package's own modules, with a random backbone."""
+    import lpips as package
+
+    with warnings.catch_warnings():
+        # Of arguments that the package still passes to torchvision.
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+        return package.LPIPS(
+            pretrained=pretrained, net=net, version=version, lpips=lpips, pnet_rand=True,
+            use_dropout=use_dropout, model_path=model_path, verbose=False,
+        )  # fmt: skip
+
+
+def _load_slices(net: nn.Module, state: dict[str, Tensor], network: str) -> None:
+    """Torchvision's `features.INDEX.*` into the package's `sliceN.INDEX.*`."""
+    own = {}
+    for name in net.state_dict():
+        key = "features." + name.split(".", 1)[1]
+        if key not in state:
+            raise ValueError(f"the weights of {network} lack {key}")
+        own[name] = state[key]
+    net.load_state_dict(own)

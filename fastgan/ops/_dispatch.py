@@ -80,7 +80,7 @@ def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = Non
     """
     device = tensors[0].device.type
     dtypes = tuple(tensor.dtype for tensor in tensors)
-    request = _request(backend)
+    request = requested(backend)
     if request is not None:
         reason = why_not(op, request, device, dtypes)
         if reason is not None:
@@ -115,7 +115,8 @@ def why_not(op: str, backend: str, device: str, dtypes: tuple[torch.dtype, ...] 
     return _library.cpu_missing if device == "cpu" else _library.cuda_missing
 
 
-def _request(backend: str | None) -> str | None:
+def requested(backend: str | None = None) -> str | None:
+    """What the argument, the context or the environment asks for, in this order; None: nothing."""
     if backend is not None:
         return _known(backend, "backend")
     if _requested.backend is not None:

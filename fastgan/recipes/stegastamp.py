@@ -18,9 +18,9 @@ from torch.profiler import record_function
 
 from fastgan.augment import Distortions, place_encoded, random_perspective, warp_for_encoder
 from fastgan.losses import (
-    LPIPS,
     AdversarialLoss,
     AdversarialStatistics,
+    LPIPSLoss,
     bce_secret_loss,
     gradient_penalty,
     r1_penalty,
@@ -82,7 +82,7 @@ class StegaStamp(Recipe):
         """LPIPS as a loss, or for the evaluation alone; None where that has to do without."""
         wanted = self.config.lpips_loss_scale > 0
         try:
-            return LPIPS("alex").to(self.runtime.device) if wanted or self.runtime.is_main else None
+            return LPIPSLoss("alex").to(self.runtime.device) if wanted or self.runtime.is_main else None
         except FileNotFoundError as error:
             if wanted:
                 raise FileNotFoundError(f"{error}; or train without it: --lpips_loss_scale 0") from error
@@ -173,7 +173,7 @@ class StegaStamp(Recipe):
             )
             if config.lpips_loss_scale > 0:
                 assert self.lpips is not None
-                terms["lpips_loss"] = self.lpips(image, encoded)
+                terms["lpips_loss"] = self.lpips(encoded, image)
             if not config.no_gan:
                 with frozen(self.discriminator):
                     paired = config.adversarial == "relativistic"

@@ -98,6 +98,13 @@ def test_zero_vectors_have_no_gradient_and_no_nan(backend):
     assert (of_x[:, :, 1] == 0).all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_equal_features_have_no_distance(layout, device):
+    x = maps((2, 17, 33), device=device, layout=layout)[0]
+    assert (lpips_head(x, x.detach().clone(), torch.ones(24, device=device)) == 0).all()
+
+
 def test_nan_is_not_hidden():
     x, y = maps((2, 3, 3))
     with torch.no_grad():

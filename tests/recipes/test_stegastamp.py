@@ -14,6 +14,7 @@ from fastgan.recipes.stegastamp_config import DEMO, PAPER
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
+from tests.losses.backbones import install_backbone
 
 
 def make(config, **changes):
@@ -408,16 +409,8 @@ def test_lpips_without_weights_stops_before_training(small, tmp_path, monkeypatc
     assert not (small.folder / "metrics.csv").exists()
 
 
-@pytest.mark.filterwarnings("ignore:The parameter 'pretrained':UserWarning")
-@pytest.mark.filterwarnings("ignore:Arguments other than a weight enum:UserWarning")
 def test_lpips_with_weights_takes_part(small, tmp_path, monkeypatch):
-    torchvision = pytest.importorskip("torchvision")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.manual_seed(0)
-    weights = torchvision.models.alexnet(weights=None).state_dict()
-    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", lambda self, **_: weights)
-    torch.save(weights, tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth")
+    install_backbone(monkeypatch, tmp_path / "hub", "alexnet")
     folder = train(
         StegaStamp, dataclasses.replace(small, lpips_loss_scale=1.0, lpips_loss_ramp=0, image_size=64)
     )

@@ -1,0 +1,179 @@
+"""Classification networks behind perceptual losses: their weights, and running them in little memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from fastgan.ops import bias_leaky_relu
+from fastgan.ops._checks import check_image, check_one_of
+from fastgan.ops._dispatch import requested
+
+ADDRESS = "https://download.pytorch.org/models/"
+# torchvision's files, as its weights enums name them: the digits are the beginning of the SHA-256.
+FILES = {
+    "alexnet": "alexnet-owt-7be5be79.pth",
+    "vgg16": "vgg16-397923af.pth",
+    "vgg19": "vgg19-dcbb9e9d.pth",
+    "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
+}
+
+
+def weights_path(network: str) -> Path:
+    """Where the network's weights are looked for: torch hub's cache.
+
+    Raises:
+        ValueError: an unknown network.
+    """
+    check_one_of("network", network, FILES)
+    return Path(torch.hub.get_dir()) / "checkpoints" / FILES[network]
+
+
+def load_weights(network: str, loss: str) -> dict[str, Tensor]:
+    """The state_dict of torchvision's network; nothing is downloaded.
+
+    Args:
+        network: of `FILES`.
+        loss: what needs it, for the message.
+
+    Raises:
+        FileNotFoundError: the file is missing; says where to get it and where to put it.
+        ValueError: a file whose hash is not that in its name.
+    """
+    path = weights_path(network)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{loss} needs the weights of its backbone: download {ADDRESS}{path.name} and put the file at "
+            f"{path}; or pass weights=None for a random backbone"
+        )
+    wanted = path.stem.rsplit("-", 1)[1]
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
+    if not found.startswith(wanted):
+        raise ValueError(
+            f"{path} is not the file that its name says: its SHA-256 begins with {found[: len(wanted)]}, not "
+            f"with {wanted}; download {ADDRESS}{path.name} again"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def random_network(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A network with the random weights of a seed; torch's own generator goes on as if nothing had been."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def check_large_enough(image: Tensor, name: str, smallest: int, network: str) -> None:
+    """Raises a ValueError for an image that some layer would shrink to nothing."""
+    check_image(name, image)
+    if min(image.shape[2:]) < smallest:
+        raise ValueError(
+            f"{name} must have at least {smallest} x {smallest} pixels for {network}, got "
+            f"{image.shape[2]} x {image.shape[3]}"
+        )
+
+
+# --- frozen layers ----------------------------------------------------------------------------------------
+
+
+def run_frozen(layers: nn.Module, x: Tensor) -> Tensor:
+    """The module's output, where its weights get no gradient.
+
+    Convolutions then keep nothing but their weights for backward, ReLUs a byte per element and poolings four
+    per index, where autograd keeps every activation and eight bytes per index. One order of gradient; modules
+    of other kinds run as they are, and so does everything under torch.compile, with ``use("reference")``, or
+    where no gradient is asked for.
+    """
+    wants_gradient = torch.is_grad_enabled() and x.requires_grad
+    if not wants_gradient or torch.compiler.is_compiling() or requested() == "reference":
+        return layers(x)
+    return _run(layers, x)
+
+
+def _run(layer: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(layer, nn.Sequential):
+        children = list(layer)
+        for position, child in enumerate(children):
+            follows_relu = position + 1 < len(children) and isinstance(children[position + 1], nn.ReLU)
+            if isinstance(child, nn.ReLU) and position > 0 and isinstance(children[position - 1], nn.Conv2d):
+                continue  # went with its convolution
+            x = _convolve(child, x, follows_relu) if isinstance(child, nn.Conv2d) else _run(child, x)
+        return x
+    if isinstance(layer, nn.Conv2d):
+        return _convolve(layer, x, relu=False)
+    if isinstance(layer, nn.ReLU):
+        return bias_leaky_relu(x, slope=0.0)
+    if isinstance(layer, nn.MaxPool2d):
+        return _Pool.apply(x, layer)
+    return layer(x)
+
+
+def _convolve(layer: nn.Conv2d, x: Tensor, relu: bool) -> Tensor:
+    weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    y = _Convolution.apply(x, weight, layer)
+    if relu:
+        return bias_leaky_relu(y, bias, slope=0.0)
+    return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
+
+
+class _Convolution(torch.autograd.Function):
+    """Without bias; zero padding."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.layer, ctx.shape = layer, x.shape
+        return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        layer = ctx.layer
+        of_x, _, _ = torch.ops.aten.convolution_backward(
+            grad, grad.new_empty(1).expand(ctx.shape), weight, None, layer.stride, layer.padding,
+            layer.dilation, False, [0, 0], layer.groups, [True, False, False],
+        )  # fmt: skip
+        return of_x, None, None
+
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.MaxPool2d) -> Tensor:
+        y, indices = F.max_pool2d_with_indices(
+            x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
+        )
+        ctx.save_for_backward(indices.to(torch.int32))
+        ctx.layer, ctx.like = layer, (x.shape, x.stride())
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (indices,) = ctx.saved_tensors
+        shape, stride = ctx.like
+        layer = ctx.layer
+        # Only the memory format of the input is asked for.
+        input_like = torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
+        pair = [
+            size if isinstance(size, tuple) else (size, size)
+            for size in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        ]
+        of_x = torch.ops.aten.max_pool2d_with_indices_backward(
+            grad, input_like, *pair, layer.ceil_mode, indices.long()
+        )
+        return of_x, None
