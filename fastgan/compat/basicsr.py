@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,76 @@ class DiffJPEG(nn.Module):
         if not self.differentiable:
             return jpeg_round_trip(x.detach(), quality)
         return jpeg_round_trip(x, quality, rounding="cubic")
+
+
+class PerceptualLoss(nn.Module):
+    """Distances of VGG's features and of their Gram matrices; `basicsr.losses.PerceptualLoss`.
+
+    Args:
+        layer_weights: weights by name of the layer: conv5_4 is before its activation, relu5_4 after it.
+        vgg_type: "vgg19" or "vgg16".
+        use_input_norm: whether images in [0, 1] are brought to ImageNet's statistics.
+        range_norm: whether images are in [-1, 1], and brought to [0, 1] first.
+        perceptual_weight, style_weight: factors of the two; 0: not computed, None in its place.
+        criterion: "l1", "l2" or "fro".
+        options: `backbone` and `seed` of :class:`fastgan.losses.PerceptualLoss`.
+
+    Raises:
+        NotImplementedError: another criterion, as there.
+        FileNotFoundError, ValueError: as :class:`fastgan.losses.PerceptualLoss`.
+    """
+
+    def __init__(
+        self,
+        layer_weights: dict[str, float],
+        vgg_type: Literal["vgg16", "vgg19"] = "vgg19",
+        use_input_norm: bool = True,
+        range_norm: bool = False,
+        perceptual_weight: float = 1.0,
+        style_weight: float = 0.0,
+        criterion: Literal["l1", "l2", "fro"] = "l1",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if criterion not in ("l1", "l2", "fro"):
+            raise NotImplementedError(f"{criterion} criterion has not been supported.")
+        self.range_norm, self.criterion = range_norm, criterion
+        self.perceptual_weight, self.style_weight = perceptual_weight, style_weight
+        order = sorted(layer_weights, key=lambda name: losses.layer_index(name, vgg_type))
+        weights = [layer_weights[name] for name in order]
+        self.loss = losses.PerceptualLoss(
+            order,
+            [perceptual_weight * weight for weight in weights],
+            style_weights=[style_weight * weight for weight in weights],
+            criterion="l2" if criterion == "l2" else "l1",
+            network=vgg_type,
+            value_range=(0, 1) if use_input_norm else None,
+            **options,
+        )
+
+    def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """(percep, style), each 0-d, or None where its weight is 0.
+
+        Args:
+            x, gt: N 3 H W; gt gets no gradient.
+        """
+        if self.range_norm:
+            x, gt = (x + 1) / 2, (gt + 1) / 2
+        parts = self._frobenius(x, gt) if self.criterion == "fro" else self.loss.parts(x, gt)
+        weights = (self.perceptual_weight, self.style_weight)
+        percep, style = (part if weight > 0 else None for part, weight in zip(parts, weights, strict=True))
+        return percep, style
+
+    def _frobenius(self, x: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
+        known = self.loss.precompute(gt).layers
+        percep, style = x.new_zeros(()), x.new_zeros(())
+        weights = zip(self.loss.weights, self.loss.style_weights, strict=True)
+        for ours, theirs, (weight, style_weight) in zip(
+            self.loss.feature_maps(x), known, weights, strict=True
+        ):
+            percep = percep + weight * (ours - theirs).norm()
+            style = style + style_weight * (losses.gram_matrix(ours) - losses.gram_matrix(theirs)).norm()
+        return percep, style
 
 
 class GANLoss(nn.Module):

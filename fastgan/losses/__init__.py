@@ -29,6 +29,7 @@ from fastgan.losses.penalties import (
     r1_penalty_of,
     r2_penalty,
 )
+from fastgan.losses.perceptual import PerceptualLoss, VGGFeatures, gram_matrix, layer_index
 from fastgan.losses.translation import (
     cycle_consistency_loss,
     diversity_sensitive_loss,
@@ -48,7 +49,9 @@ __all__ = [
     "ImageFeatures",
     "LPIPSLoss",
     "PenaltyTerm",
+    "PerceptualLoss",
     "RandomJPEG",
+    "VGGFeatures",
     "YUVColorL2",
     "adv_loss",
     "approximate_r1",
@@ -71,8 +74,10 @@ __all__ = [
     "g_relativistic_loss",
     "g_wgan_loss",
     "gradient_penalty",
+    "gram_matrix",
     "identity_loss",
     "jpeg_codec_differentiable",
+    "layer_index",
     "lpips_weights_path",
     "r1_penalty",
     "r1_penalty_of",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,10 @@ def load_weights(network: str, loss: str) -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def random_network(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def random_network(make: Callable[[], Network], seed: int) -> Network:
     """A network with the random weights of a seed; torch's own generator goes on as if nothing had been."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -154,9 +157,7 @@ class _Convolution(torch.autograd.Function):
 class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.MaxPool2d) -> Tensor:
-        y, indices = F.max_pool2d_with_indices(
-            x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
-        )
+        y, indices = torch.ops.aten.max_pool2d_with_indices(x, *_pairs(layer), layer.ceil_mode)
         ctx.save_for_backward(indices.to(torch.int32))
         ctx.layer, ctx.like = layer, (x.shape, x.stride())
         return y
@@ -166,14 +167,14 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (indices,) = ctx.saved_tensors
         shape, stride = ctx.like
-        layer = ctx.layer
         # Only the memory format of the input is asked for.
         input_like = torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
-        pair = [
-            size if isinstance(size, tuple) else (size, size)
-            for size in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        ]
         of_x = torch.ops.aten.max_pool2d_with_indices_backward(
-            grad, input_like, *pair, layer.ceil_mode, indices.long()
+            grad, input_like, *_pairs(ctx.layer), ctx.layer.ceil_mode, indices.long()
         )
         return of_x, None
+
+
+def _pairs(layer: nn.MaxPool2d) -> list[tuple[int, int]]:
+    sizes: list[Any] = [layer.kernel_size, layer.stride, layer.padding, layer.dilation]
+    return [size if isinstance(size, tuple) else (size, size) for size in sizes]

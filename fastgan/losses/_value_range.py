@@ -46,11 +46,10 @@ class RangeCheck:
             self._pending = None
 
     def _judge(self, extremes: Tensor, expected: Range) -> None:
-        observed = [float(value) for value in extremes]
-        reason = suspicion(*observed, expected)
+        low, high = (float(value) for value in extremes)
+        reason = suspicion(low, high, expected)
         if reason:
             self.left = 0
-            low, high = observed
             warnings.warn(
                 f"{self.loss} takes images in [{expected[0]:g}, {expected[1]:g}], but these lie in "
                 f"[{low:.3g}, {high:.3g}]: {reason}",

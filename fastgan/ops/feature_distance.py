@@ -207,7 +207,7 @@ def _save_for_feature_distance(ctx, inputs, output):
 def _feature_distance_gradients(ctx, grad, *of_directions):
     if any(of_direction is not None for of_direction in of_directions):
         _refuse_second_order(ctx, grad)
-    gradients = []
+    gradients: list[Tensor | None] = []
     for direction, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True):
         if not needed:
             gradients.append(None)

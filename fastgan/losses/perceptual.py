@@ -1,0 +1,252 @@
+"""Perceptual and style losses on the features of VGG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.losses._backbones import check_large_enough, load_weights, random_network, run_frozen
+from fastgan.losses._value_range import Range, RangeCheck
+from fastgan.ops import feature_distance
+from fastgan.ops._checks import check_image, check_one_of
+
+# Convolutions of each stage; a pooling ends it.
+STAGES = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+CRITERIA = {"l1": 1, "l2": 2}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VGGFeatures(NamedTuple):
+    """What :meth:`PerceptualLoss.precompute` gives, to compare images with."""
+
+    layers: tuple[Tensor, ...]
+    shape: torch.Size
+    """Of the images, with three channels."""
+
+
+class PerceptualLoss(nn.Module):
+    r"""The weighted distance of images in the features of a frozen VGG.
+
+    .. math::
+        \sum_l w_l \\, \operatorname{mean} |\phi_l(x) - \phi_l(y)|^p
+        + \sum_l s_l \\, \operatorname{mean} |G(\phi_l(x)) - G(\phi_l(y))|^p, \qquad
+        G(\phi)_{ij} = \frac{1}{C P} \sum_p \phi_{ip} \phi_{jp}
+
+    The network ends at the deepest layer needed; the target's features are computed without a graph, and
+    :meth:`precompute` keeps them.
+
+    Args:
+        layers: torchvision's indices, as 3, or names, as "relu1_2", "conv3_1", "pool4".
+        weights: w, one for all or one for each layer; 0 where only style counts.
+        device: where to make it; None: torch's default device.
+        style_weights: s, likewise.
+        patch_size: Gram matrices of each patch of the features of this height and width, as texture losses
+            take them; rows and columns beyond the last whole patch are left out. None: of the whole map.
+        criterion: "l1" or "l2".
+        network: "vgg16" or "vgg19".
+        value_range: of the images, (-1, 1) or (0, 1), or None: they have ImageNet's statistics already. The
+            first few are looked at, and a range that does not fit is warned of once.
+        backbone: "default": torchvision's ImageNet weights from torch hub's cache; None: random weights.
+        seed: of the random backbone.
+
+    Raises:
+        FileNotFoundError: the backbone's weights are not in torch hub's cache; nothing is downloaded.
+        ValueError: an unknown layer, network, criterion or range, or other numbers of weights than of layers.
+
+    Gradients are exact to first order; ``fastgan.use("reference")`` has every order.
+
+    Sources: Johnson, Alahi and Fei-Fei, "Perceptual losses for real-time style transfer and
+    super-resolution", ECCV 2016; Gatys, Ecker and Bethge 2015 (style); Sajjadi, Schoelkopf and Hirsch,
+    "EnhanceNet", ICCV 2017 (style of patches).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        layers: Sequence[int | str] = (3, 8),
+        weights: float | Sequence[float] = 1.0,
+        device: torch.device | str | None = None,
+        *,
+        style_weights: float | Sequence[float] = 0.0,
+        patch_size: int | None = None,
+        criterion: Literal["l1", "l2"] = "l1",
+        network: Literal["vgg16", "vgg19"] = "vgg16",
+        value_range: Range | None = (-1, 1),
+        backbone: Literal["default"] | None = "default",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_one_of("network", network, STAGES)
+        check_one_of("criterion", criterion, CRITERIA)
+        check_one_of("value_range", value_range, (None, (-1, 1), (0, 1)))
+        check_one_of("backbone", backbone, ("default", None))
+        if patch_size is not None and patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+        self.network, self.criterion, self.patch_size = network, criterion, patch_size
+        self.value_range = value_range
+        self.layers = [layer_index(layer, network) for layer in layers]
+        if not self.layers or sorted(set(self.layers)) != self.layers:
+            raise ValueError(
+                f"layers must be different and from the input to the output, got {tuple(layers)}"
+            )
+        self.weights = _one_each("weights", weights, self.layers)
+        self.style_weights = _one_each("style_weights", style_weights, self.layers)
+        self.features = _features(network, max(self.layers) + 1, backbone, seed)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval().to(device or torch.get_default_device())
+        self._smallest = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
+        self._range_check = RangeCheck(type(self).__name__)
+
+    def train(self, mode: bool = True) -> PerceptualLoss:
+        """Stays in evaluation mode, whatever the network around it does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def precompute(self, image: Tensor) -> VGGFeatures:
+        """The features of images that others will be compared with; in place of `target`."""
+        image = self._checked("image", image)
+        if self.value_range is not None:
+            self._range_check.look(image, self.value_range)
+        return VGGFeatures(tuple(self._run(image)), image.shape)
+
+    def forward(self, x: Tensor, target: Tensor | VGGFeatures) -> Tensor:
+        """The weighted sum of both parts, 0-d.
+
+        Args:
+            x: N 3 H W or, for grey images, N 1 H W; floating point, in `value_range`.
+            target: likewise, or the features of such; it gets no gradient.
+
+        Raises:
+            TypeError, ValueError: other images, too small for the layers, of unequal shapes.
+        """
+        perceptual, style = self.parts(x, target)
+        return perceptual + style
+
+    def parts(self, x: Tensor, target: Tensor | VGGFeatures) -> tuple[Tensor, Tensor]:
+        """(perceptual, style), weighted, both 0-d; arguments and errors as those of the call."""
+        x = self._checked("x", x)
+        known = target if isinstance(target, VGGFeatures) else self.precompute(target)
+        if x.shape != known.shape:
+            raise ValueError(f"x and target must have one shape, got {tuple(x.shape)}, {tuple(known.shape)}")
+        perceptual, style = x.new_zeros(()), x.new_zeros(())
+        power = CRITERIA[self.criterion]
+        weights = zip(self.weights, self.style_weights, strict=True)
+        for ours, theirs, (weight, style_weight) in zip(self._run(x), known.layers, weights, strict=True):
+            if weight:
+                perceptual = perceptual + weight * feature_distance(ours, theirs, power).mean()
+            if style_weight:
+                difference = gram_matrix(ours, self.patch_size) - gram_matrix(theirs, self.patch_size)
+                powers = difference.abs() if power == 1 else difference.square()
+                style = style + style_weight * powers.mean()
+        return perceptual, style
+
+    def feature_maps(self, image: Tensor) -> Iterator[Tensor]:
+        """The layers' features of images, with their gradients; arguments and errors as those of the call."""
+        return self._run(self._checked("image", image))
+
+    def _checked(self, name: str, image: Tensor) -> Tensor:
+        """With three channels."""
+        if isinstance(image, Tensor) and image.dim() == 4 and image.shape[1] == 1:
+            check_image(name, image, channels=1)
+            image = image.expand(-1, 3, -1, -1)
+        check_large_enough(image, name, self._smallest, f"{self.network} up to layer {max(self.layers)}")
+        return image
+
+    def _run(self, image: Tensor) -> Iterator[Tensor]:
+        if self.value_range == (-1, 1):
+            image = (image + 1) / 2
+        if self.value_range is not None:
+            image = (image - self.mean) / self.std
+        begin = 0
+        for layer in self.layers:
+            image = run_frozen(self.features[begin : layer + 1], image)
+            begin = layer + 1
+            yield image
+
+
+def layer_index(layer: int | str, network: str) -> int:
+    """Torchvision's index of a layer of VGG.
+
+    Raises:
+        ValueError: no such layer; lists the names.
+    """
+    names = layer_names(network)
+    if isinstance(layer, str):
+        check_one_of("layer", layer, names)
+        return names.index(layer)
+    if not 0 <= layer < len(names):
+        raise ValueError(f"layer must lie in [0, {len(names) - 1}] for {network}, got {layer}")
+    return layer
+
+
+def layer_names(network: str) -> list[str]:
+    """Of VGG's layers in torchvision's order: conv1_1, relu1_1, conv1_2, relu1_2, pool1, ..."""
+    names = []
+    for stage, count in enumerate(STAGES[network], 1):
+        for number in range(1, count + 1):
+            names += [f"conv{stage}_{number}", f"relu{stage}_{number}"]
+        names.append(f"pool{stage}")
+    return names
+
+
+def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
+    """Correlations of channels, over all pixels or those of each patch, divided by channels times pixels.
+
+    Args:
+        features: N C H W.
+        patch_size: height and width of patches; None: one patch, the whole map.
+
+    Returns:
+        (N, C, C), or (N, patches, C, C); in float32 at least.
+
+    Raises:
+        ValueError: features smaller than a patch.
+    """
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    n, c, h, w = features.shape
+    if patch_size is None:
+        flat = features.reshape(n, c, h * w)
+        return flat @ flat.mT / (c * h * w)
+    if min(h, w) < patch_size:
+        raise ValueError(f"features of {h} x {w} are smaller than patches of {patch_size} x {patch_size}")
+    rows, columns, size = h // patch_size, w // patch_size, patch_size
+    whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
+    patches = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
+    return patches @ patches.mT / (c * size * size)
+
+
+def _one_each(name: str, weights: float | Sequence[float], layers: list[int]) -> list[float]:
+    numbers = (
+        [float(weights)] * len(layers) if isinstance(weights, (int, float)) else list(map(float, weights))
+    )
+    if len(numbers) != len(layers):
+        raise ValueError(f"{name} must be one number or {len(layers)}, one for each layer, got {weights}")
+    return numbers
+
+
+def _features(network: str, count: int, backbone: str | None, seed: int) -> nn.Sequential:
+    """The first layers of torchvision's network, with its indices."""
+    from torchvision.models.vgg import cfgs, make_layers
+
+    state = None if backbone is None else load_weights(network, "PerceptualLoss")
+
+    def make() -> nn.Sequential:
+        made = make_layers(cfgs[{"vgg16": "D", "vgg19": "E"}[network]])[:count]
+        for layer in made:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            elif isinstance(layer, nn.ReLU):
+                layer.inplace = False  # what lies before it may be a layer to compare
+        return made
+
+    features = random_network(make, seed)
+    if state is not None:
+        features.load_state_dict({name: state[f"features.{name}"] for name in features.state_dict()})
+    return features

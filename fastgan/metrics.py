@@ -1,0 +1,134 @@
+"""Figures for evaluation: distortion, perception, distributions, bits; from torchmetrics where it has them.
+
+Imports torchmetrics, of the extra `fastgan[train]`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from fastgan.losses import LPIPS
+from fastgan.losses._backbones import random_network
+
+__all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "psnr", "ssim"]
+
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_ADDRESS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+
+
+def psnr(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
+    """The mean over images of their peak signal to noise ratio in dB, 0-d.
+
+    Args:
+        images, references: N C H W.
+        data_range: largest less smallest possible value.
+    """
+    per_image = peak_signal_noise_ratio(
+        images, references, data_range=data_range, reduction="none", dim=(1, 2, 3)
+    )
+    return per_image.mean()
+
+
+def ssim(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
+    """The mean structural similarity, 0-d; Wang et al. 2004. Arguments as those of :func:`psnr`."""
+    return structural_similarity_index_measure(images, references, data_range=data_range)  # type: ignore[return-value]
+
+
+def bit_accuracy(logits: Tensor, bits: Tensor) -> Tensor:
+    """The share of bits on whose side of 0 the logits are, 0-d.
+
+    Args:
+        logits, bits: equal shapes; bits are 0 and 1.
+
+    Raises:
+        ValueError: unequal shapes.
+    """
+    if logits.shape != bits.shape:
+        raise ValueError(
+            f"logits and bits must have one shape, got {tuple(logits.shape)}, {tuple(bits.shape)}"
+        )
+    return ((logits > 0) == (bits > 0.5)).float().mean()
+
+
+class FrechetDistance:
+    """The Frechet distance of images' features, as normal distributions, from those of real ones.
+
+    Args:
+        weights: "default": Inception's, as FID has it, from torch hub's cache (needs the torch-fidelity
+            package); None: a random network's features, for research, which are not FID and not called so.
+        seed: of the random network.
+        device: where images will be.
+
+    Attributes:
+        name: "fid", or "frechet_distance_of_random_features".
+
+    Raises:
+        FileNotFoundError: Inception's weights are missing; says where to get them and where to put them.
+        ModuleNotFoundError: torch-fidelity is not installed.
+
+    Source: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017.
+    """
+
+    def __init__(
+        self,
+        weights: Literal["default"] | None = "default",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        self.name = "fid" if weights else "frechet_distance_of_random_features"
+        network = _inception() if weights else random_network(_RandomFeatures, seed)
+        self._metric = FrechetInceptionDistance(
+            feature=network.eval(), normalize=True, input_img_size=(3, 299, 299)
+        ).to(device)
+
+    def update(self, images: Tensor, real: bool) -> None:
+        """Takes in images.
+
+        Args:
+            images: N 3 H W in [0, 1].
+            real: whether they are of the distribution to compare with.
+        """
+        self._metric.update(images, real=real)
+
+    def compute(self) -> Tensor:
+        """The distance, 0-d; at least two images of each kind must have been taken in."""
+        return self._metric.compute()
+
+
+class _RandomFeatures(nn.Sequential):
+    """8-bit N 3 H W to (N, 128)."""
+
+    num_features = 128
+
+    def __init__(self) -> None:
+        widths = (3, 32, 64, 128)
+        layers: list[nn.Module] = []
+        for narrow, wide in pairwise(widths):
+            layers += [nn.Conv2d(narrow, wide, 4, 2, 1), nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.float() / 127.5 - 1)
+
+
+def _inception() -> nn.Module:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
+    if not path.exists():
+        raise FileNotFoundError(
+            f"FID needs Inception's weights: download {INCEPTION_ADDRESS}{INCEPTION} and put the file at "
+            f"{path}; or pass weights=None for a random network, whose distance is not FID"
+        )
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    return NoTrainInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
