@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "../ops.h"
 #include "feature_distance_sweep.h"
@@ -48,7 +49,7 @@ std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
     const Tensor& x, const Tensor& y, const Tensor& weight, int64_t power, bool normalize, double eps, bool relu_x,
     double direction_factor, bool with_x, bool with_y) {
   const auto direction_of = [](const Tensor& map, bool wanted) {
-    return wanted ? new_output(map, map.scalar_type()) : torch::stable::new_empty(map, {0}, map.scalar_type());
+    return wanted ? new_image(map, map.scalar_type()) : torch::stable::new_empty(map, {0}, map.scalar_type());
   };
   Tensor direction_x = direction_of(x, with_x), direction_y = direction_of(y, with_y);
   FeatureOptions options;
@@ -78,7 +79,8 @@ Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad
 
 void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad, double factor) {
   const std::vector<double> factors = factors_of(grad, factor);
-  const auto is_one = [](double value) { return value == 1; };
+  // Rounded as the incoming gradient is, 1 / N times N may miss one by a little.
+  const auto is_one = [](double value) { return std::fabs(value - 1) < 1e-7; };
   if (!std::all_of(factors.begin(), factors.end(), is_one)) scale_samples(direction, factors, direction.data_ptr());
 }
 

@@ -11,7 +11,7 @@ namespace fastgan {
 namespace {
 
 // Elements of a tile of one map: both maps stay in the second-level cache between the passes.
-constexpr int64_t kTile = 65536;
+constexpr int64_t kTile = 32768;
 constexpr int64_t kLeastPixels = 16, kMostPixels = 1024;
 
 // A tile of both maps and where its directions go, null where they are not wanted; all as numbers of the kernel's
@@ -38,9 +38,6 @@ FASTGAN_CLONES void pack_row(const T* source, int64_t count, T* packed, T* squar
     squares[i] += value * value;
   }
 }
-
-// A row ends before the processor has found out that it is one.
-constexpr int64_t kAhead = 1;
 
 FASTGAN_HOST_DEVICE void prefetch_row(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) FASTGAN_PREFETCH(row + i);
@@ -74,12 +71,24 @@ struct PixelNumbers {
   }
 };
 
+// The next tile's rows, which the processor fetches while it works on this one's.
+struct NextTile {
+  const char *x, *y;
+  int64_t x_stride, y_stride, x_bytes, y_bytes;  // bytes from row to row, and of a row; 0: there is none
+
+  void fetch(int64_t row) const {
+    prefetch_row(x + row * x_stride, x_bytes);
+    prefetch_row(y + row * y_stride, y_bytes);
+  }
+};
+
 template <int kPower, bool kNormalize, typename T>
-FASTGAN_CLONES void add_distances(Tile<T> t, PixelNumbers<T> n) {
+FASTGAN_CLONES void add_distances(Tile<T> t, PixelNumbers<T> n, NextTile next) {
   const int64_t count = t.count;
   const T *inverse_x = n.inverse_x, *inverse_y = n.inverse_y;
   T *distance = n.distance, *along_x = n.along_x, *along_y = n.along_y;
   for (int64_t c = 0; c < t.channels; ++c) {
+    next.fetch(c);
     const T *x = t.x + c * count, *y = t.y + c * count;
     const T weight = t.weights[c];
 #pragma omp simd
@@ -175,6 +184,7 @@ struct Place {
   char *direction_x, *direction_y;
   Dtype x_dtype, y_dtype;
   int64_t row_stride;  // elements, from a channel to the next
+  NextTile next;
 };
 
 template <int kPower, bool kNormalize, bool kRelu, typename T>
@@ -184,11 +194,6 @@ double channel_by_channel(const Place<T>& place, Tile<T> t, T* buffer) {
   T* const converted = packed_y + t.channels * t.count;
   for (int64_t c = 0; c < t.channels; ++c) {
     const int64_t offset = c * place.row_stride;
-    if (c + kAhead < t.channels) {
-      const int64_t ahead = (c + kAhead) * place.row_stride;
-      prefetch_row(place.x + ahead * size_of(place.x_dtype), t.count * size_of(place.x_dtype));
-      prefetch_row(place.y + ahead * size_of(place.y_dtype), t.count * size_of(place.y_dtype));
-    }
     const T* const x = load(place.x + offset * size_of(place.x_dtype), place.x_dtype, 1, t.count, converted);
     pack_row<kRelu>(x, t.count, packed_x + c * t.count, numbers.inverse_x);
     const T* const y = load(place.y + offset * size_of(place.y_dtype), place.y_dtype, 1, t.count, converted);
@@ -200,7 +205,7 @@ double channel_by_channel(const Place<T>& place, Tile<T> t, T* buffer) {
     to_unit_scales(numbers.inverse_x, numbers.rate_x, t.eps, t.count);
     to_unit_scales(numbers.inverse_y, numbers.rate_y, t.eps, t.count);
   }
-  add_distances<kPower, kNormalize>(t, numbers);
+  add_distances<kPower, kNormalize>(t, numbers, place.next);
   double sum = 0;
   for (int64_t i = 0; i < t.count; ++i) {
     sum += numbers.distance[i];
@@ -276,7 +281,8 @@ FeatureDistanceSweep::FeatureDistanceSweep(
       y_dtype_(y_dtype),
       direction_x_(direction_x),
       direction_y_(direction_y) {
-  tile_ = std::min(kMostPixels, std::max(kLeastPixels, kTile / layout_.channels));
+  // Whole vectors of pixels.
+  tile_ = std::min(kMostPixels, std::max(kLeastPixels, kTile / layout_.channels / kLeastPixels * kLeastPixels));
   blocks_per_sample_ = (layout_.pixels + tile_ - 1) / tile_;
   sums_.assign(blocks(), 0.0);
 }
@@ -308,6 +314,10 @@ double FeatureDistanceSweep::run_typed(int64_t sample, int64_t begin, int64_t co
   place.x_dtype = x_dtype_;
   place.y_dtype = y_dtype_;
   place.row_stride = layout_.pixels;
+  const int64_t after = std::min(tile_, layout_.pixels - begin - count);
+  const int64_t x_size = size_of(x_dtype_), y_size = size_of(y_dtype_);
+  place.next = {place.x + count * x_size, place.y + count * y_size, layout_.pixels * x_size,
+                layout_.pixels * y_size,  after * x_size,           after * y_size};
   Tile<T> tile = {};
   tile.weights = weights_as(weights_, float_weights_, T());
   tile.eps = static_cast<T>(options_.eps);

@@ -104,9 +104,9 @@ def feature_distance(
     x, y = _laid_out_alike(features_x, features_y)
     wants = [torch.is_grad_enabled() and map_.requires_grad for map_ in (x, y)]
     dtypes = [map_.dtype for map_, wanted in zip((x, y), wants, strict=True) if wanted]
-    # Divided by the pixels, what float16 saves would be subnormal.
-    pixels = x.numel() // (x.shape[0] * channels)
-    factor = 1.0 if torch.float16 in dtypes else 1 / pixels
+    # What is saved is the gradient of the batch's mean, so that backward from that has nothing to do. Divided
+    # by pixels and samples, what float16 saves would be subnormal.
+    factor = 1.0 if torch.float16 in dtypes else channels / x.numel()
     return _feature_distance(
         x,
         y,

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from fastgan import use
 from fastgan.compat import basicsr
-from fastgan.losses import PerceptualLoss
+from fastgan.losses import PerceptualLoss, gram_matrix
 from fastgan.losses.perceptual import layer_names
 from tests.conftest import DEVICES
 from tests.losses.backbones import install_backbone
@@ -187,7 +187,9 @@ def test_basicsr_formula(criterion, range_norm):
         "l2": nn.functional.mse_loss,
         "fro": lambda a, b: torch.norm(a - b, p="fro"),
     }[criterion]
-    percep = sum(w * distance(a, b.detach()) for w, a, b in zip((0.1, 1.0), *maps, strict=True)) * 2.0
+    layers = [(w, a, b.detach()) for w, a, b in zip((0.1, 1.0), *maps, strict=True)]
+    percep = 2.0 * sum(w * distance(a, b) for w, a, b in layers)
+    style = 5.0 * sum(w * distance(gram_matrix(a), gram_matrix(b)) for w, a, b in layers)
     found = loss(x, gt)
     assert_close(found[0], percep, rtol=1e-4, atol=0)
     assert_close(found[1], style, rtol=1e-4, atol=0)
