@@ -28,6 +28,9 @@ CASES = [
 class ByHand(nn.Module):
     """As it is found in trainers."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         from torchvision.models.vgg import cfgs, make_layers

@@ -1,0 +1,52 @@
+"""A generator under DistributedDataParallel with LPIPS: two processes are one with the whole batch."""
+
+import pytest
+import torch
+
+from fastgan.losses import LPIPS, PerceptualLoss
+from tests.processes import run_script
+
+pytest.importorskip("lpips")
+
+SCRIPT = """
+import sys, torch
+from torch.nn.parallel import DistributedDataParallel as DDP
+from tests.losses.test_lpips_ddp import LOSSES, batch, generator
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+found = {}
+for name, make in LOSSES.items():
+    network, loss = generator(), make()
+    z, real = batch()
+    mine = slice(2 * rank, 2 * rank + 2)
+    loss(DDP(network)(z[mine]), real[mine]).backward()
+    found[name] = [p.grad.clone() for p in network.parameters()]
+if rank == 0:
+    torch.save(found, sys.argv[1])
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
+LOSSES = {
+    "lpips": lambda: LPIPS(weights=None, reduction="mean"),
+    "perceptual": lambda: PerceptualLoss(backbone=None),
+}
+
+
+def generator():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(8, 3, 1))
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return 2 * torch.rand(2, 4, 3, 40, 40, generator=generator) - 1
+
+
+def test_two_processes_are_one_with_the_whole_batch(tmp_path):
+    run_script(SCRIPT, tmp_path, tmp_path / "gradients.pt", processes=2)
+    for name, found in torch.load(tmp_path / "gradients.pt").items():
+        network, (z, real) = generator(), batch()
+        LOSSES[name]()(network(z), real).backward()
+        for ours, parameter in zip(found, network.parameters(), strict=True):
+            torch.testing.assert_close(ours, parameter.grad, rtol=1e-4, atol=1e-6)
