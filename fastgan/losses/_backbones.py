@@ -90,44 +90,53 @@ def check_large_enough(image: Tensor, name: str, smallest: int, network: str) ->
 # --- frozen layers ----------------------------------------------------------------------------------------
 
 
-def run_frozen(layers: nn.Module, x: Tensor) -> Tensor:
+def run_frozen(layers: nn.Module, held: list[Tensor]) -> Tensor:
     """The module's output, where its weights get no gradient.
 
     Convolutions then keep nothing but their weights for backward, ReLUs a byte per element and poolings four
     per index, where autograd keeps every activation and eight bytes per index. One order of gradient; modules
     of other kinds run as they are, and so does everything under torch.compile, with ``use("reference")``, or
     where no gradient is asked for.
+
+    Args:
+        layers: a sequence of layers.
+        held: the input alone, which is taken out: a map that the caller's variables held on to would take
+            its memory until the end of the next ones.
     """
-    wants_gradient = torch.is_grad_enabled() and x.requires_grad
+    wants_gradient = torch.is_grad_enabled() and held[0].requires_grad
     if not wants_gradient or torch.compiler.is_compiling() or requested() == "reference":
-        return layers(x)
-    return _run(layers, x)
+        return layers(held.pop())
+    return _run(layers, held)
 
 
-def _run(layer: nn.Module, x: Tensor) -> Tensor:
+def _run(layer: nn.Module, held: list[Tensor]) -> Tensor:
     if isinstance(layer, nn.Sequential):
         children = list(layer)
         for position, child in enumerate(children):
             follows_relu = position + 1 < len(children) and isinstance(children[position + 1], nn.ReLU)
             if isinstance(child, nn.ReLU) and position > 0 and isinstance(children[position - 1], nn.Conv2d):
                 continue  # went with its convolution
-            x = _convolve(child, x, follows_relu) if isinstance(child, nn.Conv2d) else _run(child, x)
-        return x
+            if isinstance(child, nn.Conv2d):
+                held.append(_convolve(child, held, follows_relu))
+            else:
+                held.append(_run(child, held))
+        return held.pop()
     if isinstance(layer, nn.Conv2d):
-        return _convolve(layer, x, relu=False)
+        return _convolve(layer, held, relu=False)
     if isinstance(layer, nn.ReLU):
-        return bias_leaky_relu(x, slope=0.0)
+        return bias_leaky_relu(held.pop(), slope=0.0)
     if isinstance(layer, nn.MaxPool2d):
-        return _Pool.apply(x, layer)
-    return layer(x)
+        return _Pool.apply(held.pop(), layer)
+    return layer(held.pop())
 
 
-def _convolve(layer: nn.Conv2d, x: Tensor, relu: bool) -> Tensor:
+def _convolve(layer: nn.Conv2d, held: list[Tensor], relu: bool) -> Tensor:
     weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-    y = _Convolution.apply(x, weight, layer)
+    device = held[0].device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        held[0], weight = held[0].to(dtype), weight.to(dtype)
+    y = _Convolution.apply(held.pop(), weight, layer)
     if relu:
         return bias_leaky_relu(y, bias, slope=0.0)
     return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
@@ -139,7 +148,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.layer, ctx.shape = layer, x.shape
+        ctx.layer, ctx.like = layer, (x.shape, x.stride())
         return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     @staticmethod
@@ -148,10 +157,20 @@ class _Convolution(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         layer = ctx.layer
         of_x, _, _ = torch.ops.aten.convolution_backward(
-            grad, grad.new_empty(1).expand(ctx.shape), weight, None, layer.stride, layer.padding,
-            layer.dilation, False, [0, 0], layer.groups, [True, False, False],
+            grad, _placeholder(grad, *ctx.like), weight, None, layer.stride, layer.padding, layer.dilation,
+            False, [0, 0], layer.groups, [True, False, False],
         )  # fmt: skip
         return of_x, None, None
+
+
+def _placeholder(grad: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
+    """For an input of which a backward asks size and memory format alone: other memory, if that suffices."""
+    is_dense = grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)
+    if is_dense and grad.numel() >= shape.numel():
+        return grad.as_strided(shape, stride)
+    if stride[1] == 1:
+        return torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
+    return grad.new_empty(1).expand(shape)
 
 
 class _Pool(torch.autograd.Function):
@@ -166,11 +185,8 @@ class _Pool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (indices,) = ctx.saved_tensors
-        shape, stride = ctx.like
-        # Only the memory format of the input is asked for.
-        input_like = torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
         of_x = torch.ops.aten.max_pool2d_with_indices_backward(
-            grad, input_like, *_pairs(ctx.layer), ctx.layer.ceil_mode, indices.long()
+            grad, _placeholder(grad, *ctx.like), *_pairs(ctx.layer), ctx.layer.ceil_mode, indices.long()
         )
         return of_x, None
 

@@ -184,9 +184,11 @@ class LPIPS(nn.Module):
                 target = iter(tuple(self._features(in1, normalize)))
         if in0.shape != shape:
             raise ValueError(f"in0 and in1 must have one shape, got {tuple(in0.shape)} and {tuple(shape)}")
-        layers = []
-        for number, (x, y) in enumerate(zip(self._features(in0, normalize), target, strict=True)):
-            layers.append(self._distance(number, x, y, in0.shape))
+        # Not zip, which would keep a layer's features until the next ones are there.
+        features = self._features(in0, normalize)
+        layers = [
+            self._distance(number, next(features), next(target), shape) for number in range(self.net.N_slices)
+        ]
         total = torch.stack(layers).sum(dim=0)
         if self.reduction != "none":
             total = total.mean() if self.reduction == "mean" else total.sum()
@@ -205,11 +207,13 @@ class LPIPS(nn.Module):
             image = 2 * image - 1
         if self.version == "0.1":
             image = self.scaling_layer(image)
-        x = image.contiguous(memory_format=self.memory_format)
+        held = [image.contiguous(memory_format=self.memory_format)]
+        device = image.device.type
+        del image
         for slice_number in range(self.net.N_slices):
-            with self._precision(x.device.type):
-                x = run_frozen(getattr(self.net, f"slice{slice_number + 1}"), x)
-            yield x
+            with self._precision(device):
+                held.append(run_frozen(getattr(self.net, f"slice{slice_number + 1}"), held))
+            yield held[0]
 
     def _precision(self, device: str) -> torch.autocast:
         if self.autocast is None:

@@ -136,14 +136,16 @@ class PerceptualLoss(nn.Module):
             raise ValueError(f"x and target must have one shape, got {tuple(x.shape)}, {tuple(known.shape)}")
         perceptual, style = x.new_zeros(()), x.new_zeros(())
         power = CRITERIA[self.criterion]
-        weights = zip(self.weights, self.style_weights, strict=True)
-        for ours, theirs, (weight, style_weight) in zip(self._run(x), known.layers, weights, strict=True):
+        features = self._run(x)
+        for number, (weight, style_weight) in enumerate(zip(self.weights, self.style_weights, strict=True)):
+            ours, theirs = next(features), known.layers[number]
             if weight:
                 perceptual = perceptual + weight * feature_distance(ours, theirs, power).mean()
             if style_weight:
                 difference = gram_matrix(ours, self.patch_size) - gram_matrix(theirs, self.patch_size)
                 powers = difference.abs() if power == 1 else difference.square()
                 style = style + style_weight * powers.mean()
+            del ours  # its memory, before the next layers run
         return perceptual, style
 
     def feature_maps(self, image: Tensor) -> Iterator[Tensor]:
@@ -163,11 +165,12 @@ class PerceptualLoss(nn.Module):
             image = (image + 1) / 2
         if self.value_range is not None:
             image = (image - self.mean) / self.std
-        begin = 0
+        held, begin = [image], 0
+        del image
         for layer in self.layers:
-            image = run_frozen(self.features[begin : layer + 1], image)
+            held.append(run_frozen(self.features[begin : layer + 1], held))
             begin = layer + 1
-            yield image
+            yield held[0]
 
 
 def layer_index(layer: int | str, network: str) -> int:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+pytest.importorskip("lpips")
+
 from fastgan.losses import LPIPS, PerceptualLoss
 from tests.processes import run_script
-
-pytest.importorskip("lpips")
 
 SCRIPT = """
 import sys, torch

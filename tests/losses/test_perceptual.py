@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+pytest.importorskip("torchvision")
+
 from fastgan import use
 from fastgan.compat import basicsr
 from fastgan.losses import PerceptualLoss, gram_matrix

@@ -1,6 +1,10 @@
 """Every combination of torch's options, drawn."""
 
+import pytest
 import torch
+
+pytest.importorskip("hypothesis")
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
