@@ -18,9 +18,10 @@ rank = torch.distributed.get_rank()
 found = {}
 for name, make in LOSSES.items():
     network, loss = generator(), make()
+    wrapped = DDP(network)
     z, real = batch()
     mine = slice(2 * rank, 2 * rank + 2)
-    loss(DDP(network)(z[mine]), real[mine]).backward()
+    loss(wrapped(z[mine]), real[mine]).backward()
     found[name] = [p.grad.clone() for p in network.parameters()]
 if rank == 0:
     torch.save(found, sys.argv[1])
