@@ -36,7 +36,7 @@ GROUPS = {
     "Accuracy": ("bit_acc", "str_acc"),
     "Critic's scores": ("D_real", "D_fake", "D_difference"),
     "Critic's norms": ("D_gradient_norm", "D_weight_norm"),
-    "Critic's updates that applied, and weights at a bound of the clip": ("D_updated", "D_clipped"),
+    "Critic's updates, clipped weights": ("D_updated", "D_clipped"),
     "Weights of the loss terms": (
         "secret_loss_weight", "image_loss_weight", "lpips_loss_weight", "G_loss_weight"
     ),
