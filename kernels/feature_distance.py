@@ -2,7 +2,7 @@
 
 `sweep` holds all channels of a few pixels in registers, so that both maps are read once: it writes the
 directions asked for and one partial sum per program. `finish` adds a sample's partial sums in a fixed
-order, so the same input gives the same bits. Two launches, no atomics; `backward` is a third.
+order, so the same input gives the same bits. Two launches, no atomics; `scale` is a third.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from fastgan.kernels._samples import finish, scale
 from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: elements of a program's tile of each map, 4 for each thread
@@ -17,7 +18,7 @@ from torch import Tensor
 # of VGG's features are, that leaves 8 pixels and more, whole sectors of 32 bytes in float32.
 TILE = 2048
 WARPS = 16
-BLOCK = 1024  # of `backward` and `finish`
+BLOCK = 1024  # of `scale` and `finish`
 # Channels that a tile can hold; more than these are no feature map of a perceptual loss.
 MOST_CHANNELS = 4096
 
@@ -92,41 +93,6 @@ def sweep(
         tl.store(direction_y + place, (factor * result).to(direction_y.dtype.element_ty), inside)
 
 
-@triton.jit
-def finish(
-    partial_sums,  # [samples, parts] float32
-    distances,  # [samples] float32
-    parts,
-    pixels,
-    BLOCK: tl.constexpr,
-):
-    sample = tl.program_id(0).to(tl.int64)
-    partial_sums += sample * parts
-    lane = tl.arange(0, BLOCK)
-    sums = tl.zeros([BLOCK], tl.float64)
-    for begin in range(0, parts, BLOCK):
-        sums += tl.load(partial_sums + begin + lane, begin + lane < parts, 0.0).to(tl.float64)
-    tl.store(distances + sample, (tl.sum(sums) / pixels).to(tl.float32))
-
-
-@triton.jit
-def backward(
-    direction,  # [samples, elements]
-    grad,  # [samples]
-    result,  # [samples, elements]
-    elements,
-    parts,
-    factor,
-    BLOCK: tl.constexpr,
-):
-    sample = (tl.program_id(0) // parts).to(tl.int64)
-    index = (tl.program_id(0) % parts).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = index < elements
-    scale = factor * tl.load(grad + sample).to(tl.float32)
-    values = tl.load(direction + sample * elements + index, inside, 0.0).to(tl.float32)
-    tl.store(result + sample * elements + index, (scale * values).to(result.dtype.element_ty), inside)
-
-
 def feature_distance(
     x: Tensor,
     y: Tensor,
@@ -180,4 +146,4 @@ def feature_distance_backward(direction: Tensor, grad: Tensor, factor: float, ou
     elements = direction.numel() // samples
     parts = triton.cdiv(elements, BLOCK)
     with torch.cuda.device_of(direction):
-        backward[(samples * parts,)](direction, grad, out, elements, parts, factor, BLOCK=BLOCK)
+        scale[(samples * parts,)](direction, grad, out, elements, parts, factor, BLOCK=BLOCK)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from fastgan.kernels._samples import finish, scale
 from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 4 warps give each thread 8 elements, two 16-byte accesses in
@@ -38,39 +39,6 @@ def partial(
     tl.store(partial_sums + tl.program_id(0), tl.sum(sums))
 
 
-@triton.jit
-def finish(
-    partial_sums,  # [samples, parts] float32
-    norms,  # [samples] float32
-    parts,
-    BLOCK: tl.constexpr,
-):
-    sample = tl.program_id(0).to(tl.int64)
-    partial_sums += sample * parts
-    lane = tl.arange(0, BLOCK)
-    sums = tl.zeros([BLOCK], tl.float64)
-    for begin in range(0, parts, BLOCK):
-        sums += tl.load(partial_sums + begin + lane, begin + lane < parts, 0.0).to(tl.float64)
-    tl.store(norms + sample, tl.sum(sums).to(tl.float32))
-
-
-@triton.jit
-def backward(
-    x,  # [samples, elements]
-    grad,  # [samples]
-    result,  # [samples, elements]
-    elements,
-    parts,
-    BLOCK: tl.constexpr,
-):
-    sample = (tl.program_id(0) // parts).to(tl.int64)
-    index = (tl.program_id(0) % parts).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = index < elements
-    factor = 2.0 * tl.load(grad + sample).to(tl.float32)
-    values = tl.load(x + sample * elements + index, inside, 0.0).to(tl.float32)
-    tl.store(result + sample * elements + index, (factor * values).to(result.dtype.element_ty), inside)
-
-
 def squared_norm(x: Tensor) -> Tensor:
     """(N,) float32, on x's device and current stream; x is dense, sample after sample."""
     samples = x.shape[0]
@@ -82,7 +50,7 @@ def squared_norm(x: Tensor) -> Tensor:
         partial[(samples * parts,)](
             x, partial_sums, elements, parts, BLOCK=BLOCK, PASSES=PASSES, num_warps=WARPS
         )
-        finish[(samples,)](partial_sums, norms, parts, BLOCK=min(BLOCK, triton.next_power_of_2(parts)))
+        finish[(samples,)](partial_sums, norms, parts, 1, BLOCK=min(BLOCK, triton.next_power_of_2(parts)))
     return norms
 
 
@@ -93,5 +61,5 @@ def squared_norm_backward(x: Tensor, grad: Tensor) -> Tensor:
     parts = triton.cdiv(elements, BLOCK)
     result = torch.empty_like(x)
     with torch.cuda.device_of(x):
-        backward[(samples * parts,)](x, grad, result, elements, parts, BLOCK=BLOCK, num_warps=WARPS)
+        scale[(samples * parts,)](x, grad, result, elements, parts, 2.0, BLOCK=BLOCK, num_warps=WARPS)
     return result

@@ -92,7 +92,7 @@ def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = Non
         reason = why_not(op, kernel, device, dtypes)
         if reason is None:
             return kernel
-    _warn_once(op, reason)
+    warn_once(op, reason)
     return "reference"
 
 
@@ -131,7 +131,8 @@ def _known(backend: str, source: str) -> str:
     return backend
 
 
-def _warn_once(op: str, reason: str | None) -> None:
+def warn_once(op: str, reason: str | None) -> None:
+    """That the op runs its reference, and why; once for each op and reason."""
     if (op, str(reason)) not in _warned:
         _warned.add((op, str(reason)))
         warnings.warn(f"{op} runs its PyTorch reference: {reason}", RuntimeWarning, stacklevel=4)

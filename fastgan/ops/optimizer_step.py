@@ -91,7 +91,7 @@ def gradient_norm(grads: list[Tensor], *, backend: str | None = None) -> Tensor:
 
 
 def layout_backend(params: list[Tensor], *others: list[Tensor]) -> str | None:
-    """What to request: kernels walk through memory; views with gaps, or in another order, they cannot.
+    """None, or "reference", with a warning, where tensors have gaps or orders that kernels cannot walk.
 
     Args:
         params: the parameters.
@@ -104,7 +104,12 @@ def layout_backend(params: list[Tensor], *others: list[Tensor]) -> str | None:
         for parameter, tensor in zip(params, tensors, strict=False)
         if tensor.numel()
     )
-    return None if dense and same else "reference"
+    if dense and same:
+        return None
+    _dispatch.warn_once(
+        "optimizer_step", "a parameter is a view with gaps, or its states lie in another order"
+    )
+    return "reference"
 
 
 # --- op -------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "real_slopes", "fake_slopes",
-    "raised_slopes", "lowered_slopes", "weight", "distances",
+    "raised_slopes", "lowered_slopes", "weight", "results",
 }  # fmt: skip
 NUMBERS = {"slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor"}
 
@@ -130,7 +130,7 @@ KERNELS = {
         f"squared_norm {kernel.__name__} {dtype}": described(
             kernel, dtype, ("x", "result"), BLOCK=squared_norm.BLOCK, PASSES=squared_norm.PASSES
         )
-        for kernel in (squared_norm.partial, squared_norm.finish, squared_norm.backward)
+        for kernel in (squared_norm.partial, squared_norm.finish, squared_norm.scale)
         for dtype in FLOATS
     },
     **{
@@ -163,7 +163,7 @@ KERNELS = {
             NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=True, CHANNELS=channels,
             PIXELS=max(1, feature_distance.TILE // channels), BLOCK=feature_distance.BLOCK,
         )
-        for kernel in (feature_distance.sweep, feature_distance.finish, feature_distance.backward)
+        for kernel in (feature_distance.sweep,)
         for dtype, channels, power, normalize in (
             ("fp32", 64, 2, True), ("bf16", 512, 2, True), ("fp16", 256, 1, False), ("fp32", 4096, 1, True)
         )
