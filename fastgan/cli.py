@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -11,6 +12,10 @@ USAGE = """usage: fastgan COMMAND ...
   train RECIPE ...         train a recipe; `fastgan train RECIPE --help` explains every option
   stegastamp encode ...    hide a message in a photograph
   stegastamp decode ...    find it again
+  sample RECIPE ...        pictures from a trained dcgan, zi2zi or starganv2
+  upscale IN OUT ...       a photograph made larger by a trained enhancenet
+  data glyphs ...          training data for zi2zi, rendered from fonts
+  data encode-latents ...  training data for starganv2, images encoded by a VAE
   report RUN               write RUN/report.html anew
   bench [OP] ...           time every op against its peers
   demo                     train a small StegaStamp, hide a message, find it through a real JPEG
@@ -32,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         "info": _info,
         "train": _train,
         "stegastamp": _stegastamp,
+        "sample": _sample,
+        "upscale": _upscale,
+        "data": _data,
         "report": _report,
         "bench": _bench,
         "demo": _demo,
@@ -44,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fastgan"):
             raise
-        extra = "bench" if command == "bench" else "train"
+        extra = "vae" if error.name == "diffusers" else "bench" if command == "bench" else "train"
         print(
             f"fastgan {command} needs {error.name}, which is not installed: pip install 'fastgan[{extra}]'",
             file=sys.stderr,
@@ -92,6 +100,49 @@ def _stegastamp(arguments: list[str]) -> int:
     from fastgan.recipes.stegastamp_commands import main as stegastamp
 
     return stegastamp(arguments)
+
+
+# What `fastgan sample NAME` and `fastgan data NAME` call.
+SAMPLERS = {
+    "dcgan": "fastgan.recipes.dcgan_commands:sample",
+    "zi2zi": "fastgan.recipes.zi2zi_commands:sample",
+    "starganv2": "fastgan.recipes.starganv2_commands:sample",
+}
+DATA = {
+    "glyphs": "fastgan.recipes.zi2zi_glyphs:main",
+    "encode-latents": "fastgan.recipes.starganv2_latents:main",
+}
+
+
+def _sample(arguments: list[str]) -> int:
+    return _one_of("sample", "recipes", SAMPLERS, arguments)
+
+
+def _upscale(arguments: list[str]) -> int:
+    return _call("fastgan.recipes.enhancenet_commands:upscale", arguments)
+
+
+def _data(arguments: list[str]) -> int:
+    return _one_of("data", "kinds of data", DATA, arguments)
+
+
+def _one_of(command: str, kinds: str, functions: dict[str, str], arguments: list[str]) -> int:
+    """Calls the function that the first argument names with the others."""
+    if not arguments or arguments[0] not in functions:
+        found = f"got {arguments[0]!r}" if arguments else "none given"
+        named = ", ".join(functions)
+        print(f"fastgan {command}: name one of the {kinds}: {named} ({found})", file=sys.stderr)
+        return 2
+    return _call(functions[arguments[0]], arguments[1:])
+
+
+def _call(function: str, arguments: list[str]) -> int:
+    module, name = function.split(":")
+    try:
+        return getattr(importlib.import_module(module), name)(arguments)
+    except (ValueError, OSError) as error:
+        print(f"fastgan: error: {error}", file=sys.stderr)
+        return 1
 
 
 def _report(arguments: list[str]) -> int:

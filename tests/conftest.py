@@ -9,8 +9,8 @@ import torch
 
 # `make gpu` runs with whatever that machine's Python has. `make test` installs everything.
 FOR_RECIPES = (
-    "bchlib", "hypothesis", "jsonargparse", "lightning_fabric", "matplotlib", "numpy", "PIL", "safetensors",
-    "skimage", "tensorboard", "torchmetrics", "torchvision", "tqdm", "yaml",
+    "bchlib", "fontTools", "hypothesis", "jsonargparse", "lightning_fabric", "matplotlib", "numpy", "PIL",
+    "safetensors", "skimage", "sklearn", "tensorboard", "torchmetrics", "torchvision", "tqdm", "yaml",
 )  # fmt: skip
 MISSING = [name for name in FOR_RECIPES if importlib.util.find_spec(name) is None]
 collect_ignore_glob = ["recipes/*", "training/*"] if MISSING else []

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+
 from fastgan.training.recipe import Recipe
 
-RECIPES = ("stegastamp",)
+# The class of each, which is imported only when it is asked for.
+RECIPES = {
+    "stegastamp": "fastgan.recipes.stegastamp:StegaStamp",
+}
 
 
 def load_recipe(name: str) -> type[Recipe]:
@@ -13,8 +18,7 @@ def load_recipe(name: str) -> type[Recipe]:
     Raises:
         ValueError: there is no such recipe.
     """
-    if name == "stegastamp":
-        from fastgan.recipes.stegastamp import StegaStamp
-
-        return StegaStamp
-    raise ValueError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    module, class_name = RECIPES[name].split(":")
+    return getattr(importlib.import_module(module), class_name)

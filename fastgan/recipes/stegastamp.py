@@ -30,7 +30,6 @@ from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator
 from fastgan.optim import Adam, RMSprop, StepStatistics
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
-from fastgan.training.balance import step_where
 from fastgan.training.data import ImageFolder, batches, split_held_out
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import ramp
@@ -53,6 +52,7 @@ class StegaStamp(Recipe):
         train_files, val_files = split_held_out(config.train_path, config.val_path)
         self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed)
         self.val_images = ImageFolder(val_files, (size, size), config.crop, seed=0)
+        self.images_per_epoch = len(self.train_images)
         self.encoder = StegaStampEncoder(config.secret_size, size).to(device)
         self.decoder = StegaStampDecoder(config.secret_size, size).to(device)
         self.discriminator = StegaStampDiscriminator(
@@ -182,12 +182,8 @@ class StegaStamp(Recipe):
         weights = self.weights(step, secret_only)
         trained = [weights[name] * term for name, term in terms.items() if term.requires_grad]
 
-        optimizer = self.optimizers["generator"]
         if trained:
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(trained).sum().backward()
-            self.runtime.average_gradients(self.encoder, self.decoder)
-            optimizer.step()
+            self.update("generator", torch.stack(trained).sum())
 
         correct = (logits.detach() > 0) == (secret > 0.5)
         logged: Terms = {
@@ -195,7 +191,7 @@ class StegaStamp(Recipe):
             **{f"{name}_weight": weight for name, weight in weights.items()},
             "Y_loss": channels[0], "U_loss": channels[1], "V_loss": channels[2],
             "bit_acc": correct.float().mean(), "str_acc": correct.all(dim=1).float().mean(),
-            "l2_edge_gain": edge_gain, "lr": optimizer.param_groups[0]["lr"],
+            "l2_edge_gain": edge_gain, "lr": self.optimizers["generator"].param_groups[0]["lr"],
         }  # fmt: skip
         return logged, real, fake.detach()
 
@@ -232,10 +228,7 @@ class StegaStamp(Recipe):
             total = total + config.gp_weight * penalty
         if config.r1_weight > 0:
             total = total + config.r1_weight * r1_penalty(real_scores, real)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        self.runtime.average_gradients(self.discriminator)
-        step_where(optimizer, judged.applies)
+        self.update("discriminator", total, judged.applies)
         applied = 1.0 if judged.applies is None else judged.applies.float()
         assert optimizer.statistics is not None
         return self._discriminator_terms(judged.loss, judged.statistics, optimizer.statistics, applied)

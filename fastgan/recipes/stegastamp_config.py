@@ -218,6 +218,8 @@ PAPER = StegaStampConfig(
 # Minutes on two CPU cores: small images, a short secret, gentle geometry and colour, JPEG as in the paper.
 DEMO = StegaStampConfig(
     exp_name="demo",
+    train_path="builtin:photographs/train",
+    val_path="builtin:photographs/val",
     image_size=64,
     crop="random",
     secret_size=32,

@@ -20,17 +20,11 @@ from fastgan.recipes.stegastamp_commands import Stamper
 from fastgan.recipes.stegastamp_config import DEMO
 from fastgan.recipes.stegastamp_evaluation import to_image
 from fastgan.recipes.stegastamp_message import bits_to_message, message_to_bits
+from fastgan.training.built_in import HELD_OUT_PHOTOGRAPHS, data_folder
 from fastgan.training.data import read_image
 from fastgan.training.loop import train
 from fastgan.training.report import Section, read_table, write_report
 
-# Photographs that ship inside scikit-image's wheel.
-TRAIN = (
-    "coffee.png", "astronaut.png", "hubble_deep_field.jpg", "motorcycle_left.png",
-    "motorcycle_right.png", "retina.jpg", "camera.png", "moon.png", "coins.png", "brick.png",
-    "grass.png", "gravel.png",
-)  # fmt: skip
-HELD_OUT = ("chelsea.png", "rocket.jpg", "ihc.png")
 MESSAGE = "hi"
 
 
@@ -44,11 +38,8 @@ def main(arguments: list[str]) -> int:
     folder = DEMO.folder
     if folder.exists():  # the demo's own folder, and nothing else, is made anew
         shutil.rmtree(folder)
-    train_path, val_path = collect_photographs(folder / "photographs")
     config = dataclasses.replace(
         DEMO,
-        train_path=str(train_path),
-        val_path=str(val_path),
         num_steps=steps,
         lr_warmup_steps=min(DEMO.lr_warmup_steps, steps // 10),
         lr_decay_steps=min(DEMO.lr_decay_steps, steps // 2),
@@ -58,7 +49,7 @@ def main(arguments: list[str]) -> int:
     minutes = (time.perf_counter() - begin) / 60
 
     figures = {name: values[-1] for name, values in read_table(folder / "evaluation.csv").items()}
-    message = hide_and_find(folder, val_path / HELD_OUT[0])
+    message = hide_and_find(folder, data_folder(config.val_path) / HELD_OUT_PHOTOGRAPHS[0])
     speed = compare_speed()
     summary = (
         f"trained {steps} steps in {minutes:.1f} minutes\n"
@@ -83,18 +74,6 @@ def main(arguments: list[str]) -> int:
     (folder / "demo.json").write_text(json.dumps(numbers, indent=1) + "\n")
     print(f"\n{summary}\n\nreport: {report}")
     return 0
-
-
-def collect_photographs(folder: Path) -> tuple[Path, Path]:
-    """Copies scikit-image's photographs into folders for training and for evaluation."""
-    import skimage.data
-
-    source = Path(skimage.data.__file__).parent
-    for part, names in (("train", TRAIN), ("val", HELD_OUT)):
-        (folder / part).mkdir(parents=True)
-        for name in names:
-            shutil.copy(source / name, folder / part / name)
-    return folder / "train", folder / "val"
 
 
 def hide_and_find(folder: Path, photograph: Path) -> str:

@@ -36,6 +36,17 @@ class Judged(NamedTuple):
     applies: Tensor | None
     """Whether D's update counts: 0-d bool on the logits' device; None: it does."""
 
+    def terms(self) -> dict[str, Tensor | float]:
+        """What a trainer logs of it."""
+        said = self.statistics
+        return {
+            "D_loss": self.loss.detach(),
+            "D_real": said.D_real, "D_fake": said.D_fake,
+            "D_probability_real": said.probability_real, "D_probability_fake": said.probability_fake,
+            "D_accuracy_real": said.accuracy_real, "D_accuracy_fake": said.accuracy_fake,
+            "D_updated": 1.0 if self.applies is None else self.applies.float(),
+        }  # fmt: skip
+
 
 class EveryStep(nn.Module):
     """D and G train on every step. Base of the other policies; what they keep is in their state_dict."""

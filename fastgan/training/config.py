@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 PRECISIONS = ("32-true", "bf16-mixed")
+INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_interval")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class TrainingConfig:
     """Continue the run from its newest checkpoint, bit-exactly on the CPU."""
     num_steps: int = 140000
     """Steps to train."""
+    num_epochs: int = 0
+    """Passes over the data to train, instead of num_steps; 0: num_steps."""
     batch_size: int = 4
     """Images per step and process."""
     seed: int = 0
@@ -38,13 +41,13 @@ class TrainingConfig:
     workers: int = 2
     """Threads that read images ahead."""
     log_interval: int = 100
-    """Steps between log lines; between them nothing waits for the device."""
+    """Steps between log lines; between them nothing waits for the device. 0: once per epoch."""
     sample_interval: int = 1000
-    """Steps between sample grids."""
+    """Steps between sample grids; 0: once per epoch."""
     eval_interval: int = 5000
-    """Steps between evaluations on held-out data."""
+    """Steps between evaluations on held-out data; 0: once per epoch."""
     checkpoint_interval: int = 5000
-    """Steps between checkpoints."""
+    """Steps between checkpoints; 0: once per epoch."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep."""
     ema_decay: float = 0.0
@@ -60,10 +63,12 @@ class TrainingConfig:
     """Mean sign of D's logits on reals at which D stops, for balance=adaptive."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "devices", "workers", "log_interval", "sample_interval",
-                     "eval_interval", "checkpoint_interval", "keep_checkpoints"):  # fmt: skip
+        for name in ("num_steps", "batch_size", "devices", "workers", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("num_epochs", *INTERVALS):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.precision not in PRECISIONS:
             hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")

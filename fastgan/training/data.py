@@ -1,4 +1,4 @@
-"""Photographs from folders, as a stream in which image k is a function of (seed, k) alone.
+"""Images from folders, as a stream in which sample k is a function of (seed, k) alone.
 
 Resuming is starting the stream elsewhere, and the number of reading threads changes nothing.
 """
@@ -10,11 +10,15 @@ import warnings
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from fastgan.ops._checks import check_one_of
+from fastgan.training.built_in import data_folder
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Decoded images are kept up to this many bytes per dataset.
@@ -24,13 +28,13 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """All image files below a folder, sorted.
+    """All image files below a folder (or `builtin:NAME`, see :mod:`fastgan.training.built_in`), sorted.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: it holds no image file.
     """
-    folder = Path(folder)
+    folder = data_folder(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
@@ -75,6 +79,33 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
+class Dataset(Protocol):
+    """Anything that :func:`batches` can read: an endless stream of samples."""
+
+    def sample(self, k: int) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Sample k. Arrays of H W 3 and uint8 are images; others, such as labels, are what they are."""
+        ...
+
+
+class EpochOrder:
+    """A stream of indices below `count` that has every one once per epoch, in an order of the epoch's own."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self._lock = threading.Lock()
+        self._orders: dict[int, np.ndarray] = {}
+
+    def index(self, k: int, skip: int = 0) -> int:
+        """Index k of the stream, or the one `skip` places further on in the same epoch, around its end."""
+        epoch, position = divmod(k, self.count)
+        with self._lock:
+            if epoch not in self._orders:
+                self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) <= 1}
+                random = np.random.default_rng((self.seed, epoch, self.count))
+                self._orders[epoch] = random.permutation(self.count)
+            return int(self._orders[epoch][(position + skip) % self.count])
+
+
 class ImageFolder:
     """Images from a folder, read recursively, each cut to one size.
 
@@ -82,10 +113,12 @@ class ImageFolder:
         files: image files, see :func:`find_images`.
         image_size: (height, width).
         crop: "fit" scales the image to cover the size and cuts the centre, as StegaStamp does;
-            "random" cuts a random part, up to four times the size, and mirrors half of them.
+            "random" cuts a random part, up to four times the size, and mirrors half of them;
+            "native" cuts a random part without scaling, and mirrors half of them.
         seed: of order and crops.
 
-    Unreadable files are skipped, and each is named once in a warning. When none is left, ValueError.
+    Files that cannot be read, or for "native" are smaller than the size, are skipped, and each is named once
+    in a warning. When none is left, ValueError.
     """
 
     def __init__(
@@ -95,35 +128,32 @@ class ImageFolder:
         crop: str = "fit",
         seed: int = 0,
     ) -> None:
-        if crop not in ("fit", "random"):
-            raise ValueError(f"crop must be 'fit' or 'random', got {crop!r}")
+        check_one_of("crop", crop, ("fit", "random", "native"))
         self.files, self.image_size, self.crop, self.seed = files, image_size, crop, seed
         self.unreadable: dict[Path, str] = {}
         self._lock = threading.Lock()
         self._decoded: dict[Path, Image.Image] = {}
         self._decoded_bytes = 0
-        self._orders: dict[int, np.ndarray] = {}
+        self._order = EpochOrder(len(files), seed)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def sample(self, k: int) -> np.ndarray:
         """Image k of the endless stream: H W 3, uint8."""
-        epoch, position = divmod(k, len(self.files))
-        order = self._order(epoch)
-        for attempt in range(len(self.files)):  # the next readable file of the epoch takes the place
-            image = self._read(self.files[order[(position + attempt) % len(order)]])
-            if image is not None:
-                return np.array(self._cut(image, np.random.default_rng((self.seed, k))))
-        raise ValueError(f"none of the {len(self.files)} images can be read, e.g. {self.files[0]}")
+        return self.sample_and_file(k)[0]
 
-    def _order(self, epoch: int) -> np.ndarray:
-        with self._lock:
-            if epoch not in self._orders:
-                self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) <= 1}
-                random = np.random.default_rng((self.seed, epoch, len(self.files)))
-                self._orders[epoch] = random.permutation(len(self.files))
-            return self._orders[epoch]
+    def sample_and_file(self, k: int) -> tuple[np.ndarray, Path]:
+        """Image k of the endless stream, H W 3, uint8, and the file that it is of."""
+        for attempt in range(len(self.files)):  # the next readable file of the epoch takes the place
+            path = self.files[self._order.index(k, attempt)]
+            image = self._read(path)
+            if image is not None:
+                return np.array(self._cut(image, np.random.default_rng((self.seed, k)))), path
+        path = self.files[0]
+        raise ValueError(
+            f"none of the {len(self.files)} images can be used, e.g. {path}: {self.unreadable[path]}"
+        )
 
     def _read(self, path: Path) -> Image.Image | None:
         with self._lock:
@@ -133,12 +163,13 @@ class ImageFolder:
                 return self._decoded[path]
         try:
             image = read_image(path)
+            self._check_size(image)
         except UNREADABLE as error:
             with self._lock:
                 if path not in self.unreadable:
                     self.unreadable[path] = str(error)
                     warnings.warn(
-                        f"skipped unreadable image {len(self.unreadable)}: {path} ({error})",
+                        f"skipped unusable image {len(self.unreadable)}: {path} ({error})",
                         stacklevel=2,
                     )
             return None
@@ -149,10 +180,21 @@ class ImageFolder:
                 self._decoded_bytes += size
         return image
 
+    def _check_size(self, image: Image.Image) -> None:
+        height, width = self.image_size
+        if self.crop == "native" and (image.height < height or image.width < width):
+            raise ValueError(
+                f"its size, {image.height}x{image.width}, is smaller than the crop, {height}x{width}"
+            )
+
     def _cut(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         height, width = self.image_size
         if self.crop == "fit":
             return ImageOps.fit(image, (width, height))
+        if self.crop == "native":
+            x, y = (int(random.integers(room + 1)) for room in (image.width - width, image.height - height))
+            cut = image.crop((x, y, x + width, y + height))
+            return ImageOps.mirror(cut) if random.random() < 0.5 else cut
         largest = min(image.width / width, image.height / height)
         scale = random.uniform(min(1.0, largest), min(4.0, largest))
         left = random.uniform(0, image.width - scale * width)
@@ -163,7 +205,7 @@ class ImageFolder:
 
 
 def batches(
-    dataset: ImageFolder,
+    dataset: Dataset,
     batch_size: int,
     *,
     start_step: int = 0,
@@ -172,25 +214,41 @@ def batches(
     workers: int = 2,
     device: torch.device | str = "cpu",
     ahead: int = 3,
-) -> Generator[Tensor, None, None]:
-    """Endless batches N 3 H W in [0, 1] on the device, read ahead by threads.
+) -> Generator[Any, None, None]:
+    """Endless batches on the device, read ahead by threads: a tensor, or one for each part of the samples.
+
+    Images become N 3 H W float32 in [0, 1]; other arrays are stacked as they are.
 
     Process r of R takes samples (step R + r) batch_size and on, so that the processes' batches of a step
     joined are the batch of one process with R times the batch size.
     """
     pin = torch.device(device).type == "cuda"
 
-    def read(step: int) -> Tensor:
+    def read(step: int) -> list[Tensor] | Tensor:
         first = (step * world_size + rank) * batch_size
-        images = [dataset.sample(k) for k in range(first, first + batch_size)]
-        stacked = torch.from_numpy(np.stack(images))
+        samples = [dataset.sample(k) for k in range(first, first + batch_size)]
+        if isinstance(samples[0], np.ndarray):
+            return stack(samples)
+        return [stack(parts) for parts in zip(*samples, strict=True)]
+
+    def stack(arrays: Any) -> Tensor:
+        stacked = torch.from_numpy(np.stack(arrays))
         return stacked.pin_memory() if pin else stacked
+
+    def on_device(stacked: Tensor) -> Tensor:
+        moved = stacked.to(device, non_blocking=True)
+        if moved.dtype != torch.uint8:
+            return moved
+        return moved.permute(0, 3, 1, 2).float().div_(255).contiguous()
 
     with ThreadPoolExecutor(workers, thread_name_prefix="fastgan-data") as pool:
         pending = [pool.submit(read, start_step + i) for i in range(ahead)]
         step = start_step + ahead
         while True:
-            batch = pending.pop(0).result().to(device, non_blocking=True)
+            read_ahead = pending.pop(0).result()
             pending.append(pool.submit(read, step))
             step += 1
-            yield batch.permute(0, 3, 1, 2).float().div_(255).contiguous()
+            if isinstance(read_ahead, Tensor):
+                yield on_device(read_ahead)
+            else:
+                yield tuple(on_device(part) for part in read_ahead)

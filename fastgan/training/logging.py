@@ -8,12 +8,13 @@ import os
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastgan.training.recipe import Terms
+from fastgan.training.recipe import Mean, Terms
 
 
 class CsvTable:
@@ -58,6 +59,7 @@ class Logger:
 
         self.metrics = CsvTable(folder / "metrics.csv")
         self.evaluation = CsvTable(folder / "evaluation.csv")
+        self.folder = folder
         self.tensorboard = SummaryWriter(str(folder), purge_step=start if start else None)
         self.progress = tqdm(
             total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, disable=None
@@ -84,6 +86,14 @@ class Logger:
         for name, batch in images.items():
             self.tensorboard.add_images(name, batch.detach().float().clamp(0, 1).cpu(), step)
 
+    def warn(self, step: int, text: str) -> None:
+        """On the console and in warnings.csv, which the report shows."""
+        path = self.folder / "warnings.csv"
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            csv.writer(file).writerows([["step", "warning"]] * new + [[step, text]])
+        self.say(f"{step:>7}  warning: {text}")
+
     def say(self, text: str) -> None:
         self.progress.write(text)
 
@@ -97,15 +107,20 @@ class Logger:
 
 def mean_terms(pending: list[Terms], device: torch.device) -> Tensor:
     """The mean of each term over the pending steps, as one tensor still on the device."""
-    numbers = [isinstance(value, Tensor) for value in pending[0].values()]
+
+    def total(values: list[Any]) -> Tensor:
+        if any(isinstance(value, Tensor) for value in values):
+            return torch.stack([torch.as_tensor(v, device=device).detach().float() for v in values]).sum()
+        return torch.full((), float(sum(values)), device=device)
+
     columns = []
-    for (name, _), is_tensor in zip(pending[0].items(), numbers, strict=True):
-        values = [terms[name] for terms in pending]
-        if is_tensor:
-            columns.append(torch.stack([v.detach().float() for v in values]).mean())  # type: ignore[union-attr]
+    for name, first in pending[0].items():
+        values: list[Any] = [terms[name] for terms in pending]
+        if isinstance(first, Mean):
+            counts = total([value.count for value in values])
+            columns.append(total([value.total for value in values]) / counts.clamp(min=1))
         else:
-            mean = sum(values) / len(values)  # type: ignore[arg-type]
-            columns.append(torch.full((), float(mean), device=device))
+            columns.append(total(values) / len(values))
     return torch.stack(columns)
 
 

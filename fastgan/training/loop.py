@@ -14,7 +14,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from fastgan.training import checkpoint as checkpoints
-from fastgan.training.config import TrainingConfig
+from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, mean_terms
 from fastgan.training.memory import keep_freed_memory
@@ -49,20 +49,23 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
     start = _resume(recipe, folder) if config.resume else 0
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 
+    num_steps = config.num_epochs * recipe.steps_per_epoch if config.num_epochs else config.num_steps
+    every = {name: getattr(config, name) or recipe.steps_per_epoch for name in INTERVALS}
+
     logger = None
     if runtime.is_main:
-        for table in ("metrics.csv", "evaluation.csv"):
+        for table in ("metrics.csv", "evaluation.csv", "warnings.csv"):
             drop_rows_after(folder / table, start)
-        logger = Logger(folder, start, config.num_steps, recipe.console)
+        logger = Logger(folder, start, num_steps, recipe.console)
     generator = torch.Generator(runtime.device)
     pending: list[Terms] = []
     stop = False
     clock = time.perf_counter()
     with contextlib.closing(recipe.batches(start)) as batches, _stop_signals() as stopped:
-        for step in range(start, config.num_steps):
+        for step in range(start, num_steps):
             seed = step_seed(config.seed, step, runtime.rank)
             torch.manual_seed(seed)
-            generator.manual_seed(seed)
+            generator.manual_seed(step_seed(config.seed, step, 0) if recipe.joint_draws else seed)
             with record_function("data"):
                 batch = next(batches)
             with record_function("train_step"):
@@ -71,8 +74,8 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
             done = step + 1
             if logger:
                 logger.advance()
-            last = done == config.num_steps
-            if done % config.log_interval == 0 or last:
+            last = done == num_steps
+            if done % every["log_interval"] == 0 or last:
                 with record_function("log"):
                     # The only place where the host waits for the device.
                     values = runtime.average(mean_terms(pending, runtime.device)).tolist()
@@ -84,22 +87,25 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                 check_finite(metrics, done)
                 warning = recipe.watch(done, metrics)
                 if logger and warning:
-                    logger.say(f"warning: {warning}")
+                    logger.warn(done, warning)
                 # Several processes must stop at the same step, so they agree on it here.
                 stop = runtime.any(stopped[0])
                 pending, clock = [], time.perf_counter()
             if runtime.world_size == 1:
                 stop = stopped[0]
             between = time.perf_counter()
-            if logger and (done % config.sample_interval == 0 or last):
+            if logger and (done % every["sample_interval"] == 0 or last):
                 with _for_use(recipe):
                     images_by_name = recipe.samples(done)
                 save_grid(images_by_name, folder / "samples" / f"step-{done:08d}.png")
                 logger.write_images(done, images_by_name)
-            if logger and (done % config.eval_interval == 0 or last):
+            if logger and (done % every["eval_interval"] == 0 or last):
                 with _for_use(recipe):
-                    logger.write_evaluation(done, recipe.evaluate())
-            if logger and (done % config.checkpoint_interval == 0 or last or stop):
+                    figures = recipe.evaluate()
+                logger.write_evaluation(done, figures)
+                if warning := recipe.judge(done, figures):
+                    logger.warn(done, warning)
+            if logger and (done % every["checkpoint_interval"] == 0 or last or stop):
                 path = checkpoints.save_checkpoint(
                     recipe, done, folder / "checkpoints", config.keep_checkpoints
                 )

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Generator, Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.optim import EMA
-from fastgan.training.balance import EveryStep, make_balance
+from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
 from fastgan.training.runtime import Runtime
 
-Terms = dict[str, Tensor | float]
+
+@dataclass(frozen=True)
+class Mean:
+    """A term that a step has several values of, or none: logged as the sum of totals over that of counts."""
+
+    total: Tensor | float
+    count: Tensor | float
+
+
+Terms = dict[str, Tensor | float | Mean]
 
 
 class Recipe(abc.ABC):
@@ -25,6 +35,9 @@ class Recipe(abc.ABC):
     presets: ClassVar[Mapping[str, TrainingConfig]]
     console: ClassVar[tuple[str, ...]] = ()
     """Names of the metrics on the console's line."""
+    joint_draws: ClassVar[bool] = False
+    """Whether all processes get the same `generator` in a step. Such a recipe draws for all processes and
+    keeps its part (:meth:`Runtime.part`), so that several processes do what one does with their batches."""
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
@@ -36,6 +49,8 @@ class Recipe(abc.ABC):
     """Who trains; a policy that keeps something belongs into `networks`, for checkpoints to have it."""
     state: dict[str, float]
     """Numbers beside the networks that a resumed run needs, such as when a phase ended."""
+    images_per_epoch: int = 0
+    """How many training images there are; 0: endless, and the run has no epochs."""
 
     def __init__(self, config: TrainingConfig, runtime: Runtime) -> None:
         self.config = config
@@ -50,11 +65,11 @@ class Recipe(abc.ABC):
         self.balance.average = runtime.average
 
     @abc.abstractmethod
-    def batches(self, start_step: int) -> Generator[Tensor, None, None]:
+    def batches(self, start_step: int) -> Generator[Any, None, None]:
         """Training batches on the device from this step on; the same for the same step."""
 
     @abc.abstractmethod
-    def train_step(self, batch: Tensor, step: int, generator: torch.Generator) -> Terms:
+    def train_step(self, batch: Any, step: int, generator: torch.Generator) -> Terms:
         """One update of everything; returns what to log: detached 0-d tensors or numbers.
 
         Must not wait for the device. All randomness comes from `generator`.
@@ -77,9 +92,40 @@ class Recipe(abc.ABC):
         self.emas.append(ema)
         return ema
 
+    def update(self, name: str, loss: Tensor, applies: Tensor | None = None) -> None:
+        """One step of this of `optimizers` down the loss, its gradients averaged over the processes.
+
+        Args:
+            applies: whether it counts, 0-d bool on the device; None: it does.
+        """
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.runtime.average_gradients(p for group in optimizer.param_groups for p in group["params"])
+        step_where(optimizer, applies)
+
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         """Called in every process at each log line; a returned text is shown as a warning."""
         return None
+
+    def judge(self, step: int, figures: dict[str, float]) -> str | None:
+        """Called in the main process after an evaluation; a returned text is shown as a warning."""
+        return None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches, of all processes together, that the training images make; at least 1.
+
+        Raises:
+            ValueError: the recipe has no epochs.
+        """
+        if not self.images_per_epoch:
+            raise ValueError(f"{self.name} has no epochs here: give intervals and num_steps in steps")
+        return max(1, self.images_per_epoch // (self.config.batch_size * self.runtime.world_size))
+
+    def epoch(self, step: int) -> float:
+        """Epochs done before this step."""
+        return step / self.steps_per_epoch
 
     def trained(self, name: str) -> nn.Module:
         """The network to use: its moving average where one is kept."""

@@ -6,6 +6,7 @@ import base64
 import csv
 import html
 import io
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,20 +31,21 @@ pre { background: var(--soft); padding: .8rem 1rem; border-radius: .5rem; overfl
 .grid img { width: 100%; image-rendering: pixelated; }
 """
 
-# Curves that belong in one plot; whatever is not named gets a plot of its own kind at the end.
+# Curves that belong in one plot, by what matches their whole names; the first that matches counts. Whatever
+# none matches gets a plot of its own at the end.
 GROUPS = {
-    "Loss terms, unweighted": ("secret_loss", "image_loss", "lpips_loss", "G_loss"),
-    "Accuracy": ("bit_acc", "str_acc"),
-    "Critic's scores": ("D_real", "D_fake", "D_difference"),
-    "Critic's norms": ("D_gradient_norm", "D_weight_norm"),
-    "Critic's updates, clipped weights": ("D_updated", "D_clipped"),
-    "Weights of the loss terms": (
-        "secret_loss_weight", "image_loss_weight", "lpips_loss_weight", "G_loss_weight"
-    ),
-    "Colour channels of the image loss": ("Y_loss", "U_loss", "V_loss"),
-    "Learning rates": ("lr", "lr_d"),
-    "Images per second": ("images_per_second",),
-}  # fmt: skip
+    "Discriminator's losses": r"D_(.*_)?loss|D_.*penalty.*",
+    "Colour channels of the image loss": r"[YUV]_loss",
+    "Loss terms, unweighted": r".*_loss",
+    "Accuracy": r"(?!D_).*_acc",
+    "Discriminator's scores": r"D_(real|fake|difference)",
+    "Discriminator's probabilities": r"D_probability_.*",
+    "Discriminator's accuracy": r"D_accuracy.*",
+    "Norms": r"D_.*_norm",
+    "Discriminator's updates, clipped weights": r"D_(updated|clipped)",
+    "Weights of the loss terms": r".*_weight",
+    "Learning rates": r"lr(_.*)?",
+}
 
 
 @dataclass
@@ -77,6 +79,11 @@ def write_report(folder: Path, title: str, sections: list[Section] | None = None
             if name != "step"
         ]
         parts += ["<h2>On held-out images</h2>", f"<div class='cards'>{''.join(cards)}</div>"]
+    if (folder / "warnings.csv").exists():
+        with (folder / "warnings.csv").open(newline="") as file:
+            said = [f"step {row['step']}: {row['warning']}" for row in csv.DictReader(file)]
+        items = "".join(f"<li>{html.escape(text)}</li>" for text in said)
+        parts.append(f"<h2>Warnings</h2><ul>{items}</ul>" if items else "")
     for section in sections or []:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
         if section.text:
@@ -126,17 +133,26 @@ def _rows_of(folder: Path) -> list[str]:
 
 
 def _curves(metrics: dict[str, list[float]], evaluation: dict[str, list[float]]) -> list[str]:
-    grouped = {name for names in GROUPS.values() for name in names} | {"step"}
-    groups = dict(GROUPS) | {name: (name,) for name in metrics if name not in grouped}
-    figures = []
-    for title, names in groups.items():
-        curves = {name: metrics[name] for name in names if name in metrics and any(metrics[name])}
-        if curves:
-            figures.append(_plot(title, metrics["step"], curves))
-    accuracies = {n: v for n, v in evaluation.items() if n != "step" and "acc" in n}
-    if len(evaluation.get("step", [])) > 1 and accuracies:
-        figures.append(_plot("Held-out accuracy", evaluation["step"], accuracies))
+    figures = [_plot(title, metrics["step"], curves) for title, curves in _grouped(metrics, GROUPS).items()]
+    if len(evaluation.get("step", [])) > 1:
+        # Figures of one kind begin alike, as psnr and psnr_bicubic.
+        kinds = {name.split("_")[0] for name in evaluation}
+        groups = {"accuracy": r".*_acc(_.*)?"} | {kind: rf"{kind}(_.*)?" for kind in sorted(kinds)}
+        figures += [
+            _plot(f"Held out: {kind}", evaluation["step"], curves)
+            for kind, curves in _grouped(evaluation, groups).items()
+        ]
     return figures
+
+
+def _grouped(columns: dict[str, list[float]], groups: dict[str, str]) -> dict[str, dict[str, list[float]]]:
+    """The columns other than `step` that are not all 0, by group in the groups' order."""
+    found: dict[str, dict[str, list[float]]] = {title: {} for title in groups}
+    for name, values in columns.items():
+        if name != "step" and any(values):
+            title = next((title for title, names in groups.items() if re.fullmatch(names, name)), name)
+            found.setdefault(title, {})[name] = values
+    return {title: curves for title, curves in found.items() if curves}
 
 
 def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> str:

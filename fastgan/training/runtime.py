@@ -10,6 +10,7 @@ backward and step, in one flat all-reduce, which is exact whatever the backward 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -76,11 +77,11 @@ class Runtime:
                 for tensor in (*module.parameters(), *module.buffers()):
                     torch.distributed.broadcast(tensor.detach(), src=0)
 
-    def average_gradients(self, *modules: nn.Module) -> None:
-        """Averages the gradients over the processes, in one all-reduce. All must call it alike."""
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Averages their gradients over the processes, in one all-reduce. All must call it alike."""
         if self.world_size == 1:
             return
-        gradients = [p.grad for m in modules for p in m.parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(flat)
         flat /= self.world_size
@@ -94,6 +95,16 @@ class Runtime:
             torch.distributed.all_reduce(values)
             values /= self.world_size
         return values
+
+    def part(self, joined: Tensor) -> Tensor:
+        """This process's share of a batch (or anything of its length) of all processes.
+
+        Raises:
+            ValueError: its length is no multiple of the number of processes.
+        """
+        if joined.shape[0] % self.world_size:
+            raise ValueError(f"{joined.shape[0]} samples cannot be shared by {self.world_size} processes")
+        return joined.chunk(self.world_size)[self.rank]
 
     def barrier(self) -> None:
         self._fabric.barrier()

@@ -183,9 +183,9 @@ def test_truncated_jpegs_are_skipped_counted_and_listed_once(photo_folder, tmp_p
     whole = sorted(folder.rglob("*.jpg"))
     for path in whole[1:3]:
         path.write_bytes(path.read_bytes()[:900])
-    with pytest.warns(UserWarning, match="skipped unreadable image") as warned:
+    with pytest.warns(UserWarning, match="skipped unusable image") as warned:
         assert main(options(folder, tmp_path, "--num_steps", "12")) == 0
-    named = [str(w.message) for w in warned if "skipped unreadable" in str(w.message)]
+    named = [str(w.message) for w in warned if "skipped unusable" in str(w.message)]
     assert len(named) == 2
     assert all(any(str(path) in text for text in named) for path in whole[1:3])
 

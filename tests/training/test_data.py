@@ -70,7 +70,7 @@ def test_unreadable_files_are_skipped_counted_and_named_once(folder):
         warnings.simplefilter("always")
         images = [dataset.sample(k) for k in range(20)]
     messages = sorted(str(warning.message) for warning in caught)
-    assert len(messages) == 2 and messages[0].startswith("skipped unreadable image 1: ")
+    assert len(messages) == 2 and messages[0].startswith("skipped unusable image 1: ")
     assert {path.name for path in dataset.unreadable} == {"e.jpeg", "d.bmp"}
     assert all(image.std() > 10 for image in images)  # never a black image instead
 
@@ -91,3 +91,31 @@ def test_other_modes_become_rgb(tmp_path, mode):
     name = "x.jpg" if mode == "CMYK" else "x.png"
     Image.new("RGB", (20, 20), (200, 100, 50)).convert(mode).save(tmp_path / name)
     assert ImageFolder(find_images(tmp_path), (8, 8)).sample(0).shape == (8, 8, 3)
+
+
+def test_native_cuts_are_parts_of_the_image_as_it_is(folder):
+    dataset = ImageFolder([folder / "a.jpg"], (16, 24), "native", seed=1)
+    whole = np.array(Image.open(folder / "a.jpg").convert("RGB"))
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (16, 24, 3)).reshape(-1, 16, 24, 3)
+    for k in range(3):
+        cut = dataset.sample(k)
+        assert any((windows == view).all((1, 2, 3)).any() for view in (cut, cut[:, ::-1]))
+
+
+def test_images_smaller_than_a_native_cut_are_named(folder):
+    dataset = ImageFolder(find_images(folder), (60, 60), "native")
+    with pytest.warns(UserWarning, match="50x33, is smaller than the crop, 60x60"):
+        assert {dataset.sample_and_file(k)[1].name for k in range(10)} == {"a.jpg", "b.PNG", "e.jpeg"}
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="none of the 5 .* smaller than the crop"):
+        ImageFolder(find_images(folder), (500, 60), "native").sample(0)
+
+
+def test_batches_of_several_parts(folder):
+    class Labelled:
+        def sample(self, k):
+            return np.full((4, 5, 3), k, np.uint8), np.int64(k), np.full(2, k / 2, np.float32)
+
+    images, labels, vectors = next(batches(Labelled(), 3, start_step=2))
+    assert labels.tolist() == [6, 7, 8] and labels.dtype == torch.int64
+    assert vectors.tolist() == [[3.0, 3.0], [3.5, 3.5], [4.0, 4.0]]
+    assert images.shape == (3, 3, 4, 5) and torch.equal(images[:, 0, 0, 0], labels / 255)

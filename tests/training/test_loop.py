@@ -179,3 +179,43 @@ def test_step_seeds_differ_between_steps_processes_and_runs():
     seeds = {step_seed(s, t, r) for s in range(3) for t in range(50) for r in range(3)}
     assert len(seeds) == 450
     assert step_seed(1, 2, 3) == step_seed(1, 2, 3)
+
+
+def test_intervals_of_zero_and_num_epochs_count_epochs(config, monkeypatch):
+    build = Toy.__init__
+
+    def with_epochs(self, config, runtime):
+        build(self, config, runtime)
+        self.images_per_epoch = 26  # six whole batches of four
+
+    monkeypatch.setattr(Toy, "__init__", with_epochs)
+    config = dataclasses.replace(config, num_epochs=2, log_interval=0, eval_interval=0, sample_interval=0)
+    folder = train(Toy, config)
+    assert [row["step"] for row in rows(folder / "metrics.csv")] == ["6", "12"]
+    assert [row["step"] for row in rows(folder / "evaluation.csv")] == ["6", "12"]
+
+
+def test_epochs_of_a_recipe_without_are_refused(config):
+    with pytest.raises(ValueError, match="toy has no epochs"):
+        train(Toy, dataclasses.replace(config, log_interval=0))
+
+
+def test_means_count_what_was_really_done():
+    from fastgan.training.logging import mean_terms
+    from fastgan.training.recipe import Mean
+
+    pending = [
+        {"G_loss": Mean(torch.tensor(6.0), 2), "lr": 1.0, "none": Mean(0.0, 0)},
+        {"G_loss": Mean(0.0, 0), "lr": 2.0, "none": Mean(0.0, 0)},
+        {"G_loss": Mean(torch.tensor(3.0), 1), "lr": 3.0, "none": Mean(0.0, 0)},
+    ]
+    assert mean_terms(pending, torch.device("cpu")).tolist() == [3.0, 2.0, 0.0]
+
+
+def test_judgements_are_kept_and_reported(config, monkeypatch):
+    from fastgan.training.report import write_report
+
+    monkeypatch.setattr(Toy, "judge", lambda self, step, figures: f"<{step}>" if step == 20 else None)
+    folder = train(Toy, config)
+    assert rows(folder / "warnings.csv") == [{"step": "20", "warning": "<20>"}]
+    assert "step 20: &lt;20&gt;" in write_report(folder, "toy").read_text()

@@ -54,17 +54,11 @@ class Toy(Recipe):
         z = torch.randn(len(batch), 4, generator=generator, device=batch.device)
         fake = self.generator(z)
         loss_g = self.loss.generator(self.discriminator(fake))
-        self.optimizers["generator"].zero_grad()
-        loss_g.backward()
-        self.runtime.average_gradients(self.generator)
-        self.optimizers["generator"].step()
+        self.update("generator", loss_g)
         loss_d = self.loss.discriminator(self.discriminator(batch), self.discriminator(fake.detach()))
         if step == self.config.fail_at:
             loss_d = loss_d * float("nan")
-        self.optimizers["discriminator"].zero_grad()
-        loss_d.backward()
-        self.runtime.average_gradients(self.discriminator)
-        self.optimizers["discriminator"].step()
+        self.update("discriminator", loss_d)
         self.state["steps_seen"] = self.state.get("steps_seen", 0) + 1
         return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach(), "lr": self.config.lr}
 
