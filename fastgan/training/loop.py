@@ -81,7 +81,9 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                     values = runtime.average(mean_terms(pending, runtime.device)).tolist()
                 metrics = dict(zip(pending[0], values, strict=True))
                 images = len(pending) * config.batch_size * runtime.world_size
-                metrics["images_per_second"] = images / (time.perf_counter() - clock)
+                seconds = time.perf_counter() - clock
+                metrics["images_per_second"] = images / seconds
+                metrics["seconds_per_step"] = seconds / len(pending)
                 if logger:
                     logger.write(done, metrics)
                 check_finite(metrics, done)
@@ -109,7 +111,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                 path = checkpoints.save_checkpoint(
                     recipe, done, folder / "checkpoints", config.keep_checkpoints
                 )
-            clock += time.perf_counter() - between  # images_per_second counts training alone
+            clock += time.perf_counter() - between  # both speeds count training alone
             if stop and not last:
                 if logger:
                     logger.say(f"stopped after step {done}; saved {path}; continue with --resume true")

@@ -30,7 +30,8 @@ def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        row.pop("images_per_second", None)
+        for name in ("images_per_second", "seconds_per_step"):
+            row.pop(name, None)
     return rows
 
 

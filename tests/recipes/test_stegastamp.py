@@ -199,7 +199,7 @@ def test_every_term_is_logged_with_its_weight(small):
         "step", "secret_loss", "image_loss", "G_loss", "Y_loss", "U_loss", "V_loss", "secret_loss_weight",
         "image_loss_weight", "lpips_loss_weight", "G_loss_weight", "D_loss", "D_real", "D_fake",
         "D_difference", "D_gradient_norm", "D_weight_norm", "bit_acc", "str_acc", "l2_edge_gain", "lr",
-        "D_updated", "D_clipped", "lr_d", "images_per_second",
+        "D_updated", "D_clipped", "lr_d", "images_per_second", "seconds_per_step",
     }  # fmt: skip
     assert set(rows[0]) == expected
     assert float(rows[0]["image_loss_weight"]) == small.l2_loss_scale
