@@ -43,6 +43,40 @@ def ssim(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
     return structural_similarity_index_measure(images, references, data_range=data_range)  # type: ignore[return-value]
 
 
+def luma(images: Tensor, border: int = 0) -> Tensor:
+    """Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, not rounded: N 3 H W in [0, 1] to N 1 h w in [16, 235].
+
+    Args:
+        border: pixels that are left out on each side, as super-resolution does with `scale` of them.
+
+    Raises:
+        ValueError: no colour images, or nothing left within the border.
+    """
+    if images.dim() != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be N 3 H W, got {tuple(images.shape)}")
+    height, width = images.shape[2:]
+    if border < 0 or min(height, width) <= 2 * border:
+        raise ValueError(f"border must be at least 0 and leave something of {height}x{width}, got {border}")
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=images.dtype, device=images.device)
+    inner = images[:, :, border : height - border, border : width - border]
+    return (inner * weights.view(3, 1, 1)).sum(1, keepdim=True) + 16
+
+
+def psnr_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
+    """:func:`psnr` of the lumas in dB, with a data range of 255, as super-resolution is compared.
+
+    Args:
+        images, references: N 3 H W in [0, 1].
+        border: as that of :func:`luma`.
+    """
+    return psnr(luma(images, border), luma(references, border), data_range=255.0)
+
+
+def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
+    """:func:`ssim` of the lumas; arguments as those of :func:`psnr_y`. At least 11x11 pixels must be left."""
+    return ssim(luma(images, border), luma(references, border), data_range=255.0)
+
+
 def bit_accuracy(logits: Tensor, bits: Tensor) -> Tensor:
     """The share of bits on whose side of 0 the logits are, 0-d.
 
