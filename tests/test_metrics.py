@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 pytest.importorskip("torchmetrics")
 
-from fastgan.metrics import INCEPTION, FrechetDistance, bit_accuracy, psnr, ssim
+from fastgan.metrics import INCEPTION, FrechetDistance, bit_accuracy, luma, psnr, psnr_y, ssim, ssim_y
 
 
 def test_psnr_is_the_mean_over_images():
@@ -20,6 +20,38 @@ def test_ssim_of_equal_images_is_one():
     x = torch.rand(2, 3, 32, 32)
     assert_close(ssim(x, x), torch.tensor(1.0))
     assert ssim(x, 1 - x) < 0.5
+
+
+def test_luma_is_matlabs():
+    # rgb2ycbcr of black, white and the primaries, before it rounds.
+    colours = torch.tensor([[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    expected = torch.tensor([16, 235, 81.481, 144.553, 40.966], dtype=torch.float64)
+    assert_close(luma(colours.view(5, 3, 1, 1)).flatten(), expected)
+    skimage = pytest.importorskip("skimage.color")
+    x = torch.rand(1, 3, 8, 9, dtype=torch.float64)
+    known = torch.from_numpy(skimage.rgb2ycbcr(x[0].permute(1, 2, 0).numpy())[..., 0])
+    assert_close(luma(x)[0, 0], known)
+    assert_close(luma(x, border=2)[0, 0], known[2:-2, 2:-2])
+
+
+def test_psnr_and_ssim_on_luma_are_those_of_skimage():
+    metrics = pytest.importorskip("skimage.metrics")
+    x, y = torch.rand(2, 1, 3, 32, 40, dtype=torch.float64)
+    a, b = (luma(z, 4)[0, 0].numpy() for z in (x, y))
+    assert psnr_y(x, y, border=4).item() == pytest.approx(
+        metrics.peak_signal_noise_ratio(b, a, data_range=255), rel=1e-6
+    )
+    known = metrics.structural_similarity(
+        a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert ssim_y(x, y, border=4).item() == pytest.approx(known, rel=1e-5)
+
+
+def test_luma_names_what_it_cannot_take():
+    with pytest.raises(ValueError, match=r"N 3 H W, got \(2, 1, 8, 8\)"):
+        luma(torch.rand(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="leave something of 8x9, got 4"):
+        luma(torch.rand(1, 3, 8, 9), border=4)
 
 
 def test_bit_accuracy():
