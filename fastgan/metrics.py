@@ -21,6 +21,8 @@ from fastgan.losses._backbones import random_network
 
 __all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "psnr", "ssim"]
 
+# Of the Gaussian window, whose sigma is 1.5.
+SSIM_RADIUS = 5
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_ADDRESS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 
@@ -73,8 +75,19 @@ def psnr_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
 
 
 def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
-    """:func:`ssim` of the lumas; arguments as those of :func:`psnr_y`. At least 11x11 pixels must be left."""
-    return ssim(luma(images, border), luma(references, border), data_range=255.0)
+    """The mean structural similarity of the lumas, 0-d, over windows that lie within the image.
+
+    So do Wang et al. 2004 and super-resolution count; :func:`ssim` has those beyond the border, mirrored, too.
+    Arguments as those of :func:`psnr_y`.
+
+    Raises:
+        ValueError: less than 11x11 pixels, a window's size, are left within the border.
+    """
+    a, b = luma(images, border), luma(references, border)
+    if min(a.shape[2:]) < 2 * SSIM_RADIUS + 1:
+        raise ValueError(f"at least 11x11 pixels must be left, got {a.shape[2]}x{a.shape[3]}")
+    _, of_windows = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
+    return of_windows[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
 
 
 def bit_accuracy(logits: Tensor, bits: Tensor) -> Tensor:
