@@ -52,6 +52,8 @@ def test_luma_names_what_it_cannot_take():
         luma(torch.rand(2, 1, 8, 8))
     with pytest.raises(ValueError, match="leave something of 8x9, got 4"):
         luma(torch.rand(1, 3, 8, 9), border=4)
+    with pytest.raises(ValueError, match="at least 11x11 pixels must be left, got 12x10"):
+        ssim_y(*torch.rand(2, 1, 3, 16, 14), border=2)
 
 
 def test_bit_accuracy():
