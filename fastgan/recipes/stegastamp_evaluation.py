@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from fastgan.metrics import psnr, ssim
 from fastgan.training.data import to_tensor
-
-
-def to_image(image: Tensor) -> Image.Image:
-    """3 H W in [0, 1] as an 8-bit image."""
-    values = (image.detach().float().clamp(0, 1) * 255).round().byte()
-    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
+from fastgan.training.images import to_image
 
 
 def real_jpeg(image: Tensor, quality: int) -> Tensor:
