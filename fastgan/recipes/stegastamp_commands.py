@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from fastgan.models.stegastamp import StegaStampDecoder, StegaStampEncoder
 from fastgan.recipes.stegastamp_config import StegaStampConfig
-from fastgan.recipes.stegastamp_evaluation import to_image
 from fastgan.recipes.stegastamp_message import bits_to_message, message_to_bits, raw_bits
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.config import from_plain
 from fastgan.training.data import UNREADABLE, find_images, read_image, to_tensor
+from fastgan.training.images import to_image
 
 
 @dataclass
