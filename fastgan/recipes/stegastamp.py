@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Generator
 
 import torch
@@ -32,7 +31,7 @@ from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
 from fastgan.training.data import ImageFolder, batches, split_held_out
 from fastgan.training.networks import frozen
-from fastgan.training.ramps import ramp
+from fastgan.training.ramps import cosine_decay, ramp
 from fastgan.training.recipe import Recipe, Terms
 from fastgan.training.runtime import Runtime
 
@@ -265,9 +264,7 @@ class StegaStamp(Recipe):
 
     def _set_learning_rate(self, step: int) -> None:
         config = self.config
-        begin = config.num_steps - config.lr_decay_steps
-        progress = ramp(step, config.lr_decay_steps, begin) if config.lr_decay_steps else 0.0
-        factor = 0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2
+        factor = cosine_decay(step, config.num_steps, config.lr_decay_steps)
         warmup = ramp(step + 1, config.lr_warmup_steps)
         self.optimizers["generator"].param_groups[0]["lr"] = config.lr * warmup * factor
 
