@@ -18,10 +18,10 @@ from fastgan.losses import yuv_color_l2
 from fastgan.recipes.stegastamp import StegaStamp
 from fastgan.recipes.stegastamp_commands import Stamper
 from fastgan.recipes.stegastamp_config import DEMO
-from fastgan.recipes.stegastamp_evaluation import to_image
 from fastgan.recipes.stegastamp_message import bits_to_message, message_to_bits
 from fastgan.training.built_in import HELD_OUT_PHOTOGRAPHS, data_folder
 from fastgan.training.data import read_image
+from fastgan.training.images import to_image
 from fastgan.training.loop import train
 from fastgan.training.report import Section, read_table, write_report
 
