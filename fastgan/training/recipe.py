@@ -123,6 +123,12 @@ class Recipe(abc.ABC):
             raise ValueError(f"{self.name} has no epochs here: give intervals and num_steps in steps")
         return max(1, self.images_per_epoch // (self.config.batch_size * self.runtime.world_size))
 
+    @property
+    def num_steps(self) -> int:
+        """Steps to train in all."""
+        config = self.config
+        return config.num_epochs * self.steps_per_epoch if config.num_epochs else config.num_steps
+
     def epoch(self, step: int) -> float:
         """Epochs done before this step."""
         return step / self.steps_per_epoch
