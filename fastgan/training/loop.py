@@ -49,7 +49,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
     start = _resume(recipe, folder) if config.resume else 0
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 
-    num_steps = config.num_epochs * recipe.steps_per_epoch if config.num_epochs else config.num_steps
+    num_steps = recipe.num_steps
     every = {name: getattr(config, name) or recipe.steps_per_epoch for name in INTERVALS}
 
     logger = None
