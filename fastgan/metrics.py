@@ -16,7 +16,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from fastgan.losses import LPIPS
+from fastgan.losses import LPIPS, LPIPSLoss
 from fastgan.losses._backbones import random_network
 
 __all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "psnr", "ssim"]
@@ -88,6 +88,15 @@ def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
         raise ValueError(f"at least 11x11 pixels must be left, got {a.shape[2]}x{a.shape[3]}")
     _, of_windows = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
     return of_windows[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
+
+
+def installed_lpips(device: torch.device | str = "cpu") -> LPIPSLoss | None:
+    """LPIPS (AlexNet) of images in [0, 1], or None, and a line that says so, where its weights are missing."""
+    try:
+        return LPIPSLoss("alex").to(device)
+    except FileNotFoundError as error:
+        print(f"LPIPS is left out of the evaluation: {error}")
+        return None
 
 
 def bit_accuracy(logits: Tensor, bits: Tensor) -> Tensor:
