@@ -25,6 +25,7 @@ from fastgan.losses import (
     r1_penalty,
     yuv_color_l2,
 )
+from fastgan.metrics import installed_lpips
 from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
 from fastgan.optim import Adam, RMSprop, StepStatistics
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
@@ -79,14 +80,12 @@ class StegaStamp(Recipe):
 
     def _lpips(self) -> nn.Module | None:
         """LPIPS as a loss, or for the evaluation alone; None where that has to do without."""
-        wanted = self.config.lpips_loss_scale > 0
+        if self.config.lpips_loss_scale == 0:
+            return installed_lpips(self.runtime.device) if self.runtime.is_main else None
         try:
-            return LPIPSLoss("alex").to(self.runtime.device) if wanted or self.runtime.is_main else None
+            return LPIPSLoss("alex").to(self.runtime.device)
         except FileNotFoundError as error:
-            if wanted:
-                raise FileNotFoundError(f"{error}; or train without it: --lpips_loss_scale 0") from error
-            print(f"LPIPS is left out of the evaluation: {error}")
-            return None
+            raise FileNotFoundError(f"{error}; or train without it: --lpips_loss_scale 0") from error
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         return batches(
