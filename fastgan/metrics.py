@@ -19,7 +19,7 @@ from torchmetrics.functional.image import (
 from fastgan.losses import LPIPS, LPIPSLoss
 from fastgan.losses._backbones import random_network
 
-__all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "psnr", "ssim"]
+__all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "luma", "nearness", "psnr", "psnr_y", "ssim", "ssim_y"]
 
 # Of the Gaussian window, whose sigma is 1.5.
 SSIM_RADIUS = 5
@@ -115,6 +115,28 @@ def bit_accuracy(logits: Tensor, bits: Tensor) -> Tensor:
     return ((logits > 0) == (bits > 0.5)).float().mean()
 
 
+def nearness(images: Tensor) -> tuple[Tensor, Tensor]:
+    """How far images lie apart: a generator that collapsed makes images that lie close together.
+
+    Args:
+        images: N C H W, at least two.
+
+    Returns:
+        (mean distance of all pairs, mean distance to the nearest other image), root mean square differences,
+        0-d each. The second is 0 where every image has a twin, which the first may hide.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    if images.shape[0] < 2:
+        raise ValueError(f"distances need at least two images, got {images.shape[0]}")
+    flat = images.flatten(1).float()
+    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist") / flat.shape[1] ** 0.5
+    count = images.shape[0]
+    nearest = (distances + torch.diag(torch.full((count,), torch.inf, device=flat.device))).amin(1)
+    return distances.sum() / (count * (count - 1)), nearest.mean()
+
+
 class FrechetDistance:
     """The Frechet distance of images' features, as normal distributions, from those of real ones.
 
@@ -144,9 +166,9 @@ class FrechetDistance:
 
         self.name = "fid" if weights else "frechet_distance_of_random_features"
         network = _inception() if weights else random_network(_RandomFeatures, seed)
-        self._metric = FrechetInceptionDistance(
-            feature=network.eval(), normalize=True, input_img_size=(3, 299, 299)
-        ).to(device)
+        self._metric = FrechetInceptionDistance(feature=network.eval(), input_img_size=(3, 299, 299)).to(
+            device
+        )
 
     def update(self, images: Tensor, real: bool) -> None:
         """Takes in images.
@@ -155,7 +177,13 @@ class FrechetDistance:
             images: N 3 H W in [0, 1].
             real: whether they are of the distribution to compare with.
         """
-        self._metric.update(images, real=real)
+        with torch.no_grad():
+            # Networks that torchmetrics did not choose itself get what they are given: 8 bits, as for FID.
+            self._metric.update((images.clamp(0, 1) * 255).byte(), real=real)
+
+    def reset(self) -> None:
+        """Forgets all images."""
+        self._metric.reset()
 
     def compute(self) -> Tensor:
         """The distance, 0-d; at least two images of each kind must have been taken in."""
@@ -172,6 +200,7 @@ class _RandomFeatures(nn.Sequential):
         layers: list[nn.Module] = []
         for narrow, wide in pairwise(widths):
             layers += [nn.Conv2d(narrow, wide, 4, 2, 1), nn.ReLU()]
+            nn.init.kaiming_normal_(layers[-2].weight)  # type: ignore[arg-type]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def forward(self, images: Tensor) -> Tensor:

@@ -6,7 +6,17 @@ from torch.testing import assert_close
 
 pytest.importorskip("torchmetrics")
 
-from fastgan.metrics import INCEPTION, FrechetDistance, bit_accuracy, luma, psnr, psnr_y, ssim, ssim_y
+from fastgan.metrics import (
+    INCEPTION,
+    FrechetDistance,
+    bit_accuracy,
+    luma,
+    nearness,
+    psnr,
+    psnr_y,
+    ssim,
+    ssim_y,
+)
 
 
 def test_psnr_is_the_mean_over_images():
@@ -73,6 +83,40 @@ def test_a_random_network_gives_no_fid():
         metric.update(real, real=True)
         metric.update(other, real=False)
     assert 0 <= near.compute() < 0.2 * far.compute()
+
+
+def test_frechet_distance_is_that_of_normal_distributions():
+    linalg = pytest.importorskip("scipy.linalg")
+    metric = FrechetDistance(weights=None)
+    images = torch.rand(300, 3, 24, 24), torch.rand(200, 3, 24, 24) * 0.9
+    means, covariances = [], []
+    for real, part in zip((True, False), images, strict=True):
+        metric.update(part, real=real)
+        with torch.no_grad():
+            features = metric._metric.inception((part * 255).byte()).double()
+        assert features.std() > 0.05, "features that say nothing of the images"
+        means.append(features.mean(0))
+        covariances.append(features.T.cov())
+    root = linalg.sqrtm((covariances[0] @ covariances[1]).numpy()).real.trace()
+    expected = (means[0] - means[1]).square().sum() + (covariances[0] + covariances[1]).trace() - 2 * root
+    assert metric.compute().item() == pytest.approx(expected.item(), rel=1e-3)
+    metric.reset()
+    metric.update(images[0], real=True)
+    metric.update(images[0], real=False)
+    assert metric.compute().item() == pytest.approx(0, abs=1e-3)
+
+
+def test_nearness_tells_a_collapse():
+    images = torch.rand(40, 3, 8, 8)
+    apart, nearest = nearness(images)
+    pairs = [(a - b).square().mean().sqrt() for i, a in enumerate(images) for b in images[:i]]
+    assert_close(apart, torch.stack(pairs).mean())
+    assert 0.5 * apart < nearest < apart
+    twins = torch.cat([images[:20], images[:20]])
+    assert nearness(twins)[1] == 0 and nearness(twins)[0] > 0.9 * apart
+    assert nearness(images * 0.01 + 0.5)[0] < 0.02 * apart
+    with pytest.raises(ValueError, match="two images, got 1"):
+        nearness(images[:1])
 
 
 def test_missing_inception_is_named(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Differentiable distortions between a generator and what must survive them."""
 
+from fastgan.augment.diff_augment import DiffAugment
 from fastgan.augment.distortions import Distortions, random_blur_kernels
 from fastgan.augment.perspective import (
     BORDERS,
@@ -13,6 +14,7 @@ from fastgan.ops.photometric import photometric
 
 __all__ = [
     "BORDERS",
+    "DiffAugment",
     "Distortions",
     "blur",
     "perspective_warp",

@@ -9,6 +9,7 @@ from fastgan.training.recipe import Recipe
 # The class of each, which is imported only when it is asked for.
 RECIPES = {
     "stegastamp": "fastgan.recipes.stegastamp:StegaStamp",
+    "dcgan": "fastgan.recipes.dcgan:DCGAN",
 }
 
 

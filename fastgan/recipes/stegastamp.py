@@ -7,7 +7,6 @@ the bits; image losses and a critic keep the stamp invisible.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Generator
 
@@ -30,7 +29,7 @@ from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator
 from fastgan.optim import Adam, RMSprop, StepStatistics
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
-from fastgan.training.data import ImageFolder, batches, split_held_out
+from fastgan.training.data import ImageFolder, batches, first_batch, split_held_out
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import cosine_decay, ramp
 from fastgan.training.recipe import Recipe, Terms
@@ -293,9 +292,7 @@ class StegaStamp(Recipe):
 
     def held_out(self, count: int) -> Tensor:
         """The first held-out images, always cut alike."""
-        stream = batches(self.val_images, count, workers=1, device=self.runtime.device, ahead=1)
-        with contextlib.closing(stream):
-            return next(stream)
+        return first_batch(self.val_images, count, self.runtime.device)
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         config, bit_acc = self.config, metrics["bit_acc"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,22 +80,27 @@ def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
         "torch": torch.__version__,
     }
     path = checkpoint_path(folder, step)
-    contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    _write_atomically(path, contiguous, metadata)
+    write_weights(path, tensors, metadata)
     for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
         old.unlink()
     return path
 
 
-def _write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file that appears under its name only when it is complete.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     temporary = path.with_name(path.name + ".incomplete")
     try:
-        save_file(tensors, temporary, metadata)
+        contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"could not write the checkpoint {path}: {error}") from error
+        raise OSError(f"could not write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

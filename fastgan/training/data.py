@@ -5,6 +5,7 @@ Resuming is starting the stream elsewhere, and the number of reading threads cha
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from collections.abc import Generator
@@ -202,6 +203,12 @@ class ImageFolder:
         box = (left, top, left + scale * width, top + scale * height)
         cut = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
         return ImageOps.mirror(cut) if random.random() < 0.5 else cut
+
+
+def first_batch(dataset: Dataset, count: int, device: torch.device | str = "cpu") -> Any:
+    """The first `count` samples as one batch, see :func:`batches`."""
+    with contextlib.closing(batches(dataset, count, workers=1, device=device, ahead=1)) as stream:
+        return next(stream)
 
 
 def batches(

@@ -111,6 +111,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                 path = checkpoints.save_checkpoint(
                     recipe, done, folder / "checkpoints", config.keep_checkpoints
                 )
+                recipe.save_for_use(folder)
             clock += time.perf_counter() - between  # both speeds count training alone
             if stop and not last:
                 if logger:

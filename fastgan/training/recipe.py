@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +26,13 @@ class Mean:
 
 
 Terms = dict[str, Tensor | float | Mean]
+
+
+def mean_of(updates: list[Terms], names: tuple[str, ...] = ()) -> Terms:
+    """The terms of a step's updates as means over those that were made; with none, of `names`."""
+    if not updates:
+        return {name: Mean(0.0, 0) for name in names}
+    return {name: Mean(sum(terms[name] for terms in updates), len(updates)) for name in updates[0]}  # type: ignore[misc]
 
 
 class Recipe(abc.ABC):
@@ -111,6 +119,10 @@ class Recipe(abc.ABC):
     def judge(self, step: int, figures: dict[str, float]) -> str | None:
         """Called in the main process after an evaluation; a returned text is shown as a warning."""
         return None
+
+    def save_for_use(self, folder: Path) -> None:
+        """Called after each checkpoint: what others may take from the run's folder goes there."""
+        return
 
     @property
     def steps_per_epoch(self) -> int:

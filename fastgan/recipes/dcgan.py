@@ -1,0 +1,234 @@
+"""DCGAN: images from noise.
+
+Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
+Adversarial Networks", ICLR 2016. Each step: D learns to tell real images from generated ones, G to make D
+take its images for real.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from fastgan.augment import DiffAugment
+from fastgan.losses import R1, AdversarialLoss, gradient_penalty
+from fastgan.metrics import FrechetDistance, nearness
+from fastgan.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from fastgan.optim import EMA, Adam, RMSprop
+from fastgan.recipes.dcgan_config import PRESETS, DCGANConfig
+from fastgan.training.checkpoint import write_weights
+from fastgan.training.config import to_plain
+from fastgan.training.data import ImageFolder, batches, first_batch, split_held_out
+from fastgan.training.networks import frozen
+from fastgan.training.recipe import Recipe, Terms, mean_of
+from fastgan.training.runtime import Runtime
+
+GRID = 8  # columns and rows of the sample grid
+
+
+class DCGAN(Recipe):
+    name = "dcgan"
+    config_class = DCGANConfig
+    presets = PRESETS
+    console = ("D_loss", "G_loss", "D_probability_real", "D_probability_fake", "images_per_second")
+    joint_draws = True
+    config: DCGANConfig
+
+    def __init__(self, config: DCGANConfig, runtime: Runtime) -> None:
+        super().__init__(config, runtime)
+        size, device = config.image_size, runtime.device
+        train_files, val_files = split_held_out(config.train_path, config.val_path)
+        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed)
+        self.val_images = ImageFolder(val_files, (size, size), "fit", seed=0)
+        self.images_per_epoch = len(train_files) // config.n_critic
+        self.generator = make_generator(config).to(device)
+        self.discriminator = DCGANDiscriminator(
+            size,
+            config.channels,
+            config.d_width,
+            config.d_norm,
+            config.d_spectral_norm,
+            config.d_minibatch_std,
+        ).to(device)
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {
+            "generator": self._optimizer(self.generator, config.lr_g, ema=self.moving_average("generator")),
+            "discriminator": self._optimizer(
+                self.discriminator, config.lr_d, config.d_weight_clip if config.loss == "wgan" else None
+            ),
+        }
+        self.adversarial = AdversarialLoss(
+            config.loss,  # type: ignore[arg-type]
+            real_label=config.real_label,
+            fake_label=config.fake_label,
+        )
+        self.balance.check(self.adversarial)
+        if self.balance.state_dict():
+            self.networks["balance"] = self.balance
+        self.augment = DiffAugment(config.diff_augment)
+        self.r1 = R1(self.discriminator, config.r1_weight, config.r1_interval)
+        self.frechet = self._frechet()
+
+    def _optimizer(
+        self, network: nn.Module, lr: float, weight_clip: float | None = None, ema: EMA | None = None
+    ) -> Adam | RMSprop:
+        if self.config.optimizer == "rmsprop":
+            return RMSprop(network.parameters(), lr, weight_clip=weight_clip, ema=ema)
+        betas = (self.config.beta1, self.config.beta2)
+        return Adam(network.parameters(), lr, betas, weight_clip=weight_clip, ema=ema)
+
+    def _frechet(self) -> FrechetDistance | None:
+        if self.config.frechet == "off" or not self.runtime.is_main:
+            return None
+        weights = "default" if self.config.frechet == "inception" else None
+        return FrechetDistance(weights, device=self.runtime.device)  # type: ignore[arg-type]
+
+    def batches(self, start_step: int) -> Generator[Tensor, None, None]:
+        """Reals for all of a step's updates of D, in [-1, 1]."""
+        stream = batches(
+            self.train_images,
+            self.config.batch_size * self.config.n_critic,
+            start_step=start_step,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            workers=self.config.workers,
+            device=self.runtime.device,
+        )
+        for image in stream:
+            yield self.as_trained(image)
+
+    def as_trained(self, image: Tensor) -> Tensor:
+        """N 3 H W in [0, 1] to the recipe's channels in [-1, 1]."""
+        image = image if self.config.channels == 3 else image.mean(1, keepdim=True)
+        return image * 2 - 1
+
+    # --- one step -----------------------------------------------------------------------------------------
+
+    def train_step(self, real: Tensor, step: int, generator: torch.Generator) -> Terms:
+        config = self.config
+        trains_d, trains_g = self.balance.trains_discriminator(step), self.balance.trains_generator(step)
+        reals = real.chunk(config.n_critic)
+        # G's first update is through the images that D's first was against.
+        with record_function("generate"), torch.set_grad_enabled(trains_g):
+            fake = self.generate(generator)
+        with record_function("discriminator_step"):
+            of_d = [self.discriminator_step(reals[0], fake.detach(), step, generator, trains_d)]
+            for again in reals[1:]:
+                with torch.no_grad():
+                    against = self.generate(generator)
+                of_d.append(self.discriminator_step(again, against, step, generator, trains_d))
+        with record_function("generator_step"):
+            of_g = [self.generator_step(reals[0], fake, generator)] if trains_g else []
+            for _ in range(config.n_g_steps - 1 if trains_g else 0):
+                of_g.append(self.generator_step(reals[0], self.generate(generator), generator))
+        return {**mean_of(of_d), **mean_of(of_g, ("G_loss",)), "lr_d": config.lr_d, "lr_g": config.lr_g}
+
+    def generate(self, generator: torch.Generator) -> Tensor:
+        """This process's part of a batch of generated images in [-1, 1]."""
+        z = self.draw_latents(self.config.batch_size * self.runtime.world_size, generator)
+        with self.runtime.autocast():
+            return self.generator(self.runtime.part(z)).float()
+
+    def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, z_dim), on the generator's device."""
+        shape = (count, self.config.z_dim)
+        if self.config.latent == "uniform":
+            return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
+        return torch.randn(shape, generator=generator, device=generator.device)
+
+    def discriminator_step(
+        self, real: Tensor, fake: Tensor, step: int, generator: torch.Generator, trains: bool = True
+    ) -> Terms:
+        """Updates D, or without `trains` only listens to it."""
+        config = self.config
+        real, fake = self.augmented(real, generator), self.augmented(fake, generator)
+        with torch.set_grad_enabled(trains):
+            judged = self.balance.discriminator_loss(self.adversarial, self.logits(real), self.logits(fake))
+        penalty = torch.zeros((), device=real.device)
+        if trains:
+            total = judged.loss
+            if config.loss == "wgan-gp":
+                penalty = gradient_penalty(self.discriminator, real, fake, generator=generator)
+                total = total + config.gp_weight * penalty
+            if config.r1_weight > 0:
+                term, penalty = self.r1(real, step)
+                total = total + term
+            self.update("discriminator", total, judged.applies)
+        terms = judged.terms() if trains else {**judged.terms(), "D_updated": 0.0}
+        return {**terms, "D_penalty": penalty.detach()}
+
+    def generator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Terms:
+        """Updates G through D."""
+        with frozen(self.discriminator):
+            paired = self.config.loss == "relativistic"
+            real_logits = self.logits(self.augmented(real, generator)) if paired else None
+            loss = self.adversarial.generator(self.logits(self.augmented(fake, generator)), real_logits)
+            self.update("generator", loss)
+        return {"G_loss": loss.detach()}
+
+    def logits(self, image: Tensor) -> Tensor:
+        with self.runtime.autocast():
+            return self.discriminator(image).float()
+
+    def augmented(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.augment.policy:
+            return image
+        drawn = self.augment.draw(image.shape[0] * self.runtime.world_size, generator)
+        return self.augment(image, self.runtime.part(drawn))
+
+    # --- what the loop asks for beside the step -----------------------------------------------------------
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """Images (count, C, H, W) in [0, 1] of the averaged generator, the same for the same seed."""
+        z = self.draw_latents(count, torch.Generator(self.runtime.device).manual_seed(seed))
+        return torch.cat([self.trained("generator")(part) for part in z.split(64)]) / 2 + 0.5
+
+    def samples(self, step: int) -> dict[str, Tensor]:
+        rows = self.sample(GRID * GRID).split(GRID)
+        real = self.as_trained(first_batch(self.val_images, GRID, self.runtime.device)) / 2 + 0.5
+        return {"real": real, **{f"generated_{index + 1}": row for index, row in enumerate(rows)}}
+
+    def evaluate(self) -> dict[str, float]:
+        """How far images lie apart, generated and held-out ones, and how far the ones from the others."""
+        config = self.config
+        generated = self.sample(config.collapse_images)
+        count = max(config.collapse_images, min(config.frechet_images, len(self.val_images)))
+        real = self.as_trained(first_batch(self.val_images, count, self.runtime.device)) / 2 + 0.5
+        apart, nearest = nearness(generated)
+        real_apart, real_nearest = nearness(real[: config.collapse_images])
+        figures = {
+            "collapse_ratio": (apart / real_apart).item(),
+            "collapse_ratio_nearest": (nearest / real_nearest).item(),
+        }
+        if self.frechet is not None:
+            self.frechet.reset()
+            self.frechet.update(real.expand(-1, 3, -1, -1), real=True)
+            self.frechet.update(self.sample(config.frechet_images, seed=1).expand(-1, 3, -1, -1), real=False)
+            figures[self.frechet.name] = self.frechet.compute().item()
+        return figures
+
+    def judge(self, step: int, figures: dict[str, float]) -> str | None:
+        ratio, wanted = figures["collapse_ratio"], self.config.collapse_ratio
+        if ratio >= wanted:
+            self.state["has_been_diverse"] = 1.0
+            return None
+        if not self.state.get("has_been_diverse") and step < self.config.collapse_after:
+            return None
+        return (
+            f"collapse: generated images lie {ratio:.2f} times as far apart as real ones (wanted: {wanted}). "
+            "Try lower learning rates, --d_minibatch_std true, --diff_augment, or another --loss"
+        )
+
+    def save_for_use(self, folder: Path) -> None:
+        """generator.safetensors: G's plain state_dict, for `fastgan sample dcgan`."""
+        metadata = {"recipe": self.name, "config": json.dumps(to_plain(self.config))}
+        write_weights(folder / "generator.safetensors", self.trained("generator").state_dict(), metadata)
+
+
+def make_generator(config: DCGANConfig) -> DCGANGenerator:
+    return DCGANGenerator(config.image_size, config.channels, config.z_dim, config.g_width)

@@ -1,0 +1,166 @@
+"""DCGAN's hyper-parameters, and where each default comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from fastgan.losses.adversarial import KINDS
+from fastgan.models.dcgan import IMAGE_SIZES, NORMS
+from fastgan.ops._checks import check_one_of
+from fastgan.training.config import TrainingConfig
+
+LATENTS = ("normal", "uniform")
+OPTIMIZERS = ("adam", "rmsprop")
+FRECHET = ("off", "random", "inception")
+
+
+@dataclass(frozen=True)
+class DCGANConfig(TrainingConfig):
+    """DCGAN: images from noise (Radford, Metz and Chintala, ICLR 2016).
+
+    Defaults are the paper's unless said otherwise. Once per epoch by default: losses, pictures, an evaluation
+    and a checkpoint. Losses are averaged over the updates that were made.
+    """
+
+    num_epochs: int = 25
+    """Passes over the images (a choice of the ports; the paper names none); 0: num_steps."""
+    batch_size: int = 128
+    """Images per update and process."""
+    log_interval: int = 0
+    """Steps between log lines; 0: once per epoch."""
+    sample_interval: int = 0
+    """Steps between sample grids; 0: once per epoch."""
+    eval_interval: int = 0
+    """Steps between evaluations; 0: once per epoch."""
+    checkpoint_interval: int = 0
+    """Steps between checkpoints; 0: once per epoch."""
+    ema_decay: float = 0.999
+    """Decay of the generator's moving average, used for samples and evaluation (not the paper's); 0: none."""
+
+    train_path: str = ""
+    """Folder with training images, searched recursively."""
+    val_path: str = ""
+    """Folder with held-out images; empty: every tenth of train_path (64 at most) is held out."""
+    image_size: int = 64
+    """Height and width: 32, 64, 128 or 256."""
+    channels: int = 3
+    """3, or 1: images are made grey."""
+    crop: str = "fit"
+    """fit: scale and cut the centre; random: random parts, mirrored."""
+    z_dim: int = 100
+    """Length of a latent."""
+    latent: str = "normal"
+    """Distribution of latents: normal (ports), or uniform in [-1, 1] (paper)."""
+    g_width: int = 128
+    """Channels of the generator's last hidden layer; doubled at each halving, up to 8 times."""
+    d_width: int = 128
+    """Channels of the discriminator's first layer (ports: 64); doubled likewise."""
+    d_norm: str = "batch"
+    """batch, instance or none; loss=wgan-gp needs one of the last two."""
+    d_spectral_norm: bool = False
+    """Spectral norm on D's convolutions (not in the paper)."""
+    d_minibatch_std: bool = False
+    """Show D the standard deviation among its samples (not in the paper)."""
+    diff_augment: tuple[str, ...] = ()
+    """Augment what D sees: any of color, translation, cutout (not in the paper; helps with few images)."""
+
+    loss: str = "bce"
+    """bce (paper), nonsaturating, lsgan, hinge, wgan, wgan-gp or relativistic."""
+    real_label: float = 1.0
+    """D's label of reals, for bce and lsgan; 0.9 smooths it."""
+    fake_label: float = 0.0
+    """D's label of fakes, for bce and lsgan."""
+    optimizer: str = "adam"
+    """adam (paper), or rmsprop (as WGAN's paper)."""
+    lr_d: float = 0.0002
+    """D's learning rate."""
+    lr_g: float = 0.0002
+    """G's learning rate."""
+    beta1: float = 0.5
+    """Adam's first beta."""
+    beta2: float = 0.999
+    """Adam's second beta."""
+    n_critic: int = 1
+    """Updates of D per step, each on a batch of its own (WGAN: 5)."""
+    n_g_steps: int = 1
+    """Updates of G per step, each on latents of its own."""
+    d_weight_clip: float = 0.01
+    """Bound of D's weights, for loss=wgan (Arjovsky et al.)."""
+    gp_weight: float = 10.0
+    """Weight of the gradient penalty, for loss=wgan-gp (Gulrajani et al.)."""
+    r1_weight: float = 0.0
+    """Weight of the R1 penalty; 0: none."""
+    r1_interval: int = 16
+    """Steps between R1 penalties, which then count as many times."""
+
+    collapse_images: int = 64
+    """Generated and real images whose distances among themselves an evaluation compares."""
+    collapse_ratio: float = 0.5
+    """Warn when generated images lie closer together than this part of the real ones' distance."""
+    collapse_after: int = 500
+    """Steps in which the generator may get there first; a run that has been there is warned of at once."""
+    frechet: str = "random"
+    """Frechet distance from held-out images: off; random: in features of a random network, which is not FID;
+    inception: FID, whose weights must be in torch hub's cache."""
+    frechet_images: int = 512
+    """Generated images for it; all held-out ones are taken, up to as many."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (
+            ("image_size", IMAGE_SIZES), ("channels", (1, 3)), ("latent", LATENTS), ("d_norm", NORMS),
+            ("loss", KINDS), ("optimizer", OPTIMIZERS), ("frechet", FRECHET),
+        ):  # fmt: skip
+            check_one_of(name, getattr(self, name), known)
+        for name in ("z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval", "frechet_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr_d", "lr_g", "d_weight_clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("r1_weight", "gp_weight", "collapse_ratio"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.collapse_images < 2:
+            raise ValueError(f"collapse_images must be at least 2, got {self.collapse_images}")
+        if self.loss == "wgan-gp" and self.d_norm == "batch":
+            raise ValueError(
+                "loss=wgan-gp penalizes the gradient of single samples, which d_norm=batch makes depend on "
+                "each other: set d_norm to instance or none"
+            )
+
+
+PAPER = DCGANConfig(latent="uniform")
+
+# Widths and size for two CPU cores, and what helps with 1437 images.
+DEMO = DCGANConfig(
+    exp_name="dcgan-demo",
+    train_path="builtin:digits/train",
+    val_path="builtin:digits/val",
+    image_size=32,
+    channels=1,
+    z_dim=32,
+    g_width=32,
+    d_width=32,
+    batch_size=64,
+    num_epochs=60,
+    real_label=0.9,
+    ema_decay=0.99,
+    sample_interval=110,
+    checkpoint_interval=220,
+)
+
+# A failure that was published as one: learning rates 10 and 20 times the paper's, two updates of G per step.
+UNSTABLE = dataclasses.replace(
+    DEMO,
+    exp_name="dcgan-unstable",
+    lr_d=0.002,
+    lr_g=0.004,
+    n_g_steps=2,
+    real_label=0.9,
+    fake_label=0.1,
+    num_epochs=10,
+)
+
+PRESETS = {"paper": PAPER, "demo": DEMO, "unstable": UNSTABLE}
