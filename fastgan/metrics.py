@@ -145,6 +145,7 @@ class FrechetDistance:
             package); None: a random network's features, for research, which are not FID and not called so.
         seed: of the random network.
         device: where images will be.
+        all_processes: whether `compute`, which all processes then call, joins what each has taken in.
 
     Attributes:
         name: "fid", or "frechet_distance_of_random_features".
@@ -161,12 +162,13 @@ class FrechetDistance:
         weights: Literal["default"] | None = "default",
         seed: int = 0,
         device: torch.device | str = "cpu",
+        all_processes: bool = True,
     ) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         self.name = "fid" if weights else "frechet_distance_of_random_features"
         network = _inception() if weights else random_network(_RandomFeatures, seed)
-        self._metric = FrechetInceptionDistance(feature=network.eval(), input_img_size=(3, 299, 299)).to(
+        self._metric = FrechetInceptionDistance(feature=network.eval(), input_img_size=(3, 299, 299), sync_on_compute=all_processes).to(
             device
         )
 

@@ -29,6 +29,7 @@ from fastgan.training.recipe import Recipe, Terms, mean_of
 from fastgan.training.runtime import Runtime
 
 GRID = 8  # columns and rows of the sample grid
+CHANCE_STEP = 100  # from when on D should know something
 
 
 class DCGAN(Recipe):
@@ -86,7 +87,7 @@ class DCGAN(Recipe):
         if self.config.frechet == "off" or not self.runtime.is_main:
             return None
         weights = "default" if self.config.frechet == "inception" else None
-        return FrechetDistance(weights, device=self.runtime.device)  # type: ignore[arg-type]
+        return FrechetDistance(weights, device=self.runtime.device, all_processes=False)  # type: ignore[arg-type]
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         """Reals for all of a step's updates of D, in [-1, 1]."""
@@ -130,16 +131,9 @@ class DCGAN(Recipe):
 
     def generate(self, generator: torch.Generator) -> Tensor:
         """This process's part of a batch of generated images in [-1, 1]."""
-        z = self.draw_latents(self.config.batch_size * self.runtime.world_size, generator)
+        z = draw_latents(self.config, self.config.batch_size * self.runtime.world_size, generator)
         with self.runtime.autocast():
             return self.generator(self.runtime.part(z)).float()
-
-    def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, z_dim), on the generator's device."""
-        shape = (count, self.config.z_dim)
-        if self.config.latent == "uniform":
-            return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
-        return torch.randn(shape, generator=generator, device=generator.device)
 
     def discriminator_step(
         self, real: Tensor, fake: Tensor, step: int, generator: torch.Generator, trains: bool = True
@@ -185,7 +179,7 @@ class DCGAN(Recipe):
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Images (count, C, H, W) in [0, 1] of the averaged generator, the same for the same seed."""
-        z = self.draw_latents(count, torch.Generator(self.runtime.device).manual_seed(seed))
+        z = draw_latents(self.config, count, torch.Generator(self.runtime.device).manual_seed(seed))
         return torch.cat([self.trained("generator")(part) for part in z.split(64)]) / 2 + 0.5
 
     def samples(self, step: int) -> dict[str, Tensor]:
@@ -212,6 +206,26 @@ class DCGAN(Recipe):
             figures[self.frechet.name] = self.frechet.compute().item()
         return figures
 
+    def watch(self, step: int, metrics: dict[str, float]) -> str | None:
+        """Warns once of a D that knows less than nothing: a constant answer would cost it less."""
+        chance = self._loss_of_chance()
+        if chance is None or metrics["D_loss"] <= chance or step < CHANCE_STEP or "chance" in self.state:
+            return None
+        self.state["chance"] = float(step)
+        return (
+            f"D is worse than chance: its loss is {metrics['D_loss']:.3f}, and the same answer to every image "
+            f"would cost {chance:.3f}. What it teaches G is noise. Try lower learning rates, fewer "
+            "--n_g_steps, or --d_norm batch"
+        )
+
+    def _loss_of_chance(self) -> float | None:
+        """What D's loss is while it cannot tell; None for critics, whose scores have no scale."""
+        if self.adversarial.kind in ("wgan", "wgan-gp"):
+            return None
+        lsgan = self.adversarial.kind == "lsgan"
+        undecided = torch.full((1,), (self.config.real_label + self.config.fake_label) / 2 if lsgan else 0.0)
+        return self.adversarial.discriminator(undecided, undecided).item()
+
     def judge(self, step: int, figures: dict[str, float]) -> str | None:
         ratio, wanted = figures["collapse_ratio"], self.config.collapse_ratio
         if ratio >= wanted:
@@ -230,5 +244,14 @@ class DCGAN(Recipe):
         write_weights(folder / "generator.safetensors", self.trained("generator").state_dict(), metadata)
 
 
+def draw_latents(config: DCGANConfig, count: int, generator: torch.Generator) -> Tensor:
+    """(count, z_dim), on the generator's device."""
+    shape = (count, config.z_dim)
+    if config.latent == "uniform":
+        return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
 def make_generator(config: DCGANConfig) -> DCGANGenerator:
+    """G as the configuration describes it."""
     return DCGANGenerator(config.image_size, config.channels, config.z_dim, config.g_width)

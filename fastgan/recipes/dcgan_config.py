@@ -151,7 +151,8 @@ DEMO = DCGANConfig(
     checkpoint_interval=220,
 )
 
-# A failure that was published as one: learning rates 10 and 20 times the paper's, two updates of G per step.
+# A failure that was published as one: learning rates 10 and 20 times the paper's, two updates of G per step,
+# and no moving average, which would hide some of it.
 UNSTABLE = dataclasses.replace(
     DEMO,
     exp_name="dcgan-unstable",
@@ -160,6 +161,7 @@ UNSTABLE = dataclasses.replace(
     n_g_steps=2,
     real_label=0.9,
     fake_label=0.1,
+    ema_decay=0.0,
     num_epochs=10,
 )
 

@@ -1,0 +1,76 @@
+"""`fastgan sample dcgan`: pictures from a trained generator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torchvision.utils import make_grid, save_image
+
+from fastgan.models.dcgan import DCGANGenerator
+from fastgan.recipes.dcgan import draw_latents, make_generator
+from fastgan.recipes.dcgan_config import DCGANConfig
+from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.config import from_plain
+
+
+def load_generator(path: str | Path) -> tuple[DCGANGenerator, DCGANConfig]:
+    """From a run's folder, a checkpoint, or the generator.safetensors that a run leaves.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: no weights of a DCGAN.
+    """
+    path = Path(path)
+    plain = _plain_weights(path) if path.is_file() else None
+    if plain is None:
+        checkpoint = load_checkpoint(path, "dcgan")
+        config, weights = from_plain(DCGANConfig, checkpoint.config), checkpoint.trained("generator")
+    else:
+        config, weights = plain
+    generator = make_generator(config)
+    generator.load_state_dict(weights)
+    return generator.eval(), config
+
+
+def _plain_weights(path: Path) -> tuple[DCGANConfig, dict[str, Tensor]] | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "format" in metadata:  # a checkpoint
+                return None
+            if metadata.get("recipe") != "dcgan":
+                raise ValueError(f"{path} holds no generator that `fastgan train dcgan` has saved")
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    return from_plain(DCGANConfig, json.loads(metadata["config"])), weights
+
+
+def sample(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="fastgan sample dcgan", description="Pictures from a trained generator, in one grid."
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, help="run's folder, checkpoint or generator.safetensors"
+    )
+    parser.add_argument("--num", type=int, default=100, help="how many (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the latents (default: 0)")
+    parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
+    options = parser.parse_args(arguments)
+    if options.num < 1:
+        raise ValueError(f"--num must be at least 1, got {options.num}")
+    generator, config = load_generator(options.checkpoint)
+    z = draw_latents(config, options.num, torch.Generator().manual_seed(options.seed))
+    with torch.no_grad():
+        images = torch.cat([generator(part) for part in z.split(64)]) / 2 + 0.5
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    columns = math.ceil(options.num**0.5)
+    save_image(make_grid(images.clamp(0, 1), nrow=columns, pad_value=1.0), options.output)
+    print(options.output)
+    return 0

@@ -1,0 +1,258 @@
+"""DCGAN's step, its verdict on collapse, whole runs, and pictures from them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fastgan.cli import main
+from fastgan.recipes.dcgan import DCGAN, make_generator
+from fastgan.recipes.dcgan_config import DEMO, PAPER, PRESETS, DCGANConfig
+from fastgan.training.loop import train
+from fastgan.training.runtime import Runtime
+from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one
+from tests.training.test_loop import HostReads
+
+LOSSES = ["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
+
+
+@pytest.fixture
+def small(photo_folder, tmp_path):
+    """32x32 and narrow; everything but labels is on or at its default."""
+    return DCGANConfig(
+        train_path=str(photo_folder), runs_path=str(tmp_path / "runs"), image_size=32, g_width=2, d_width=2,
+        z_dim=6, batch_size=4, num_epochs=0, num_steps=4, log_interval=2, sample_interval=4, eval_interval=4,
+        checkpoint_interval=4, accelerator="cpu", ema_decay=0.9, collapse_images=8, frechet_images=8,
+    )  # fmt: skip
+
+
+def make(config, **changes):
+    config = dataclasses.replace(config, **changes)
+    torch.manual_seed(0)
+    return DCGAN(config, Runtime(config))
+
+
+def one_batch(recipe):
+    return next(recipe.batches(0))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def weights_of(network):
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+
+def moved(before, network):
+    return {n for n, p in network.named_parameters() if not torch.equal(before[n], p)}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_each_step_moves_its_own_network_and_no_other(small, loss, optimizer):
+    augment = ("color", "translation", "cutout")
+    recipe = make(
+        small, loss=loss, optimizer=optimizer, d_norm="none", r1_weight=1.0, r1_interval=1,
+        diff_augment=augment, lr_d=0.01,
+    )  # fmt: skip
+    real, fake = one_batch(recipe), recipe.generate(generator())
+    before_g, before_d = weights_of(recipe.generator), weights_of(recipe.discriminator)
+    terms = recipe.discriminator_step(real, fake.detach(), 0, generator())
+    assert terms["D_penalty"] > 0 and terms["D_updated"] == 1
+    assert moved(before_d, recipe.discriminator) >= before_d.keys() - {"last.bias"}
+    assert not moved(before_g, recipe.generator)
+    before_d = weights_of(recipe.discriminator)
+    gradients = [p.grad.clone() for p in recipe.discriminator.parameters()]
+    recipe.generator_step(real, fake, generator())
+    assert moved(before_g, recipe.generator) == before_g.keys()
+    assert not moved(before_d, recipe.discriminator)
+    for parameter, gradient in zip(recipe.discriminator.parameters(), gradients, strict=True):
+        assert torch.equal(parameter.grad, gradient), "G's step reached D"
+    if loss == "wgan":
+        assert max(p.abs().max() for p in recipe.discriminator.parameters()) <= small.d_weight_clip
+
+
+def test_losses_are_the_paper_s_with_smoothed_labels(small):
+    recipe = make(small, real_label=0.9, fake_label=0.1)
+    real, fake = one_batch(recipe), recipe.generate(generator())
+    twin = make(small)  # the same weights and statistics
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    d_real, d_fake = twin.discriminator(real), twin.discriminator(fake.detach())
+    expected = bce(d_real, torch.full_like(d_real, 0.9)) + bce(d_fake, torch.full_like(d_fake, 0.1))
+    terms = recipe.discriminator_step(real, fake.detach(), 0, generator())
+    torch.testing.assert_close(terms["D_loss"], expected.detach())
+    torch.testing.assert_close(terms["D_probability_real"], d_real.sigmoid().mean())
+    twin.discriminator.load_state_dict(recipe.discriminator.state_dict())
+    d_fake = twin.discriminator(fake.detach())
+    expected = bce(d_fake, torch.ones_like(d_fake))
+    torch.testing.assert_close(recipe.generator_step(real, fake, generator())["G_loss"], expected.detach())
+
+
+def test_losses_are_averaged_over_the_updates_that_were_made(small, monkeypatch):
+    recipe = make(small, n_critic=2, n_g_steps=3)
+    made = []
+    for name in ("discriminator_step", "generator_step"):
+        step_of = getattr(recipe, name)
+        monkeypatch.setattr(
+            recipe, name, lambda *a, step_of=step_of, name=name: made.append((name, t := step_of(*a))) or t
+        )
+    batch = one_batch(recipe)
+    assert len(batch) == 8, "each update of D has reals of its own"
+    terms = recipe.train_step(batch, 0, generator())
+    for name, term, count in (("discriminator_step", "D_loss", 2), ("generator_step", "G_loss", 3)):
+        values = [t[term] for n, t in made if n == name]
+        assert len(values) == count == terms[term].count
+        torch.testing.assert_close(terms[term].total / terms[term].count, sum(values) / count)
+
+
+@pytest.mark.parametrize("ratio, d_updates, g_updates", [((2, 1), 4, 2), ((1, 2), 2, 4)])
+def test_balance_by_ratio(small, ratio, d_updates, g_updates):
+    recipe = make(small, balance="ratio", balance_ratio=ratio)
+    total = {"D_updated": 0, "G_loss": 0}
+    for step in range(4):
+        before_g, before_d = weights_of(recipe.generator), weights_of(recipe.discriminator)
+        terms = recipe.train_step(one_batch(recipe), step, generator())
+        assert bool(moved(before_g, recipe.generator)) == (terms["G_loss"].count == 1)
+        assert bool(moved(before_d, recipe.discriminator)) == (terms["D_updated"].total == 1)
+        total["D_updated"] += terms["D_updated"].total
+        total["G_loss"] += terms["G_loss"].count
+    assert total == {"D_updated": d_updates, "G_loss": g_updates}
+
+
+def test_a_discriminator_that_wins_is_held_back(small):
+    recipe = make(small, balance="threshold", balance_threshold=1e9)
+    before = weights_of(recipe.discriminator)
+    assert recipe.train_step(one_batch(recipe), 0, generator())["D_updated"].total == 0
+    assert not moved(before, recipe.discriminator)
+
+
+def test_nothing_reads_the_device_in_a_step(small):
+    recipe = make(small, diff_augment=("color", "translation", "cutout"), r1_weight=1.0, balance="adaptive")
+    batch = one_batch(recipe)
+    recipe.train_step(batch, 0, generator())
+    with HostReads() as mode:
+        recipe.train_step(batch, 1, generator())
+    assert not mode.names
+
+
+@pytest.mark.parametrize("latent", ["normal", "uniform"])
+def test_latents(small, latent):
+    recipe = make(small, latent=latent)
+    seen = []
+    recipe.generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for seed in range(200):
+        recipe.generate(generator(seed))
+    z = torch.stack(seen)
+    assert z.mean().abs() < 0.05
+    assert z.std().item() == pytest.approx(1 if latent == "normal" else 3**-0.5, rel=0.05)
+    assert (z.abs().max() <= 1) == (latent == "uniform")
+
+
+def test_a_run_that_collapsed_says_so(small):
+    recipe = make(small)
+    assert recipe.judge(100, {"collapse_ratio": 0.1}) is None, "it has only begun"
+    assert "collapse: generated images lie 0.10 times" in recipe.judge(501, {"collapse_ratio": 0.1})
+    recipe = make(small)
+    assert recipe.judge(100, {"collapse_ratio": 0.6}) is None
+    assert "collapse" in recipe.judge(120, {"collapse_ratio": 0.4}), "it had been there"
+    recipe.generator.layers[-2].weight.data.zero_()
+    recipe.averages["generator"].load_state_dict(recipe.generator.state_dict())
+    recipe.generator.eval()
+    with torch.no_grad():
+        assert recipe.evaluate()["collapse_ratio"] < 1e-3
+
+
+@pytest.mark.parametrize("loss, chance", [("bce", 1.386), ("lsgan", 0.16), ("hinge", 2.0), ("wgan", None)])
+def test_a_discriminator_below_chance_is_told_of_once(small, loss, chance):
+    labels = {"real_label": 0.9, "fake_label": 0.1} if loss in ("bce", "lsgan") else {}
+    recipe = make(small, loss=loss, **labels)
+    if chance is None:
+        assert recipe.watch(200, {"D_loss": 1e9}) is None
+        return
+    assert recipe.watch(200, {"D_loss": chance - 0.01}) is None
+    assert recipe.watch(10, {"D_loss": chance + 0.01}) is None, "it has only begun"
+    assert f"would cost {chance:.3f}" in recipe.watch(200, {"D_loss": chance + 0.01})
+    assert recipe.watch(220, {"D_loss": chance + 0.01}) is None
+
+
+def test_whole_runs_resume_to_the_bit(small):
+    assert_resume_is_bit_exact(
+        DCGAN, dataclasses.replace(small, diff_augment=("translation",)), at=3, steps=6
+    )
+
+
+def test_two_processes_equal_one(small, tmp_path):
+    config = dataclasses.replace(
+        small, diff_augment=("color", "cutout"), r1_weight=1.0, r1_interval=2, d_norm="instance"
+    )
+    assert_two_processes_equal_one(DCGAN, config, tmp_path)
+
+
+def test_two_processes_equal_one_with_batch_normalization(small, tmp_path):
+    assert_two_processes_equal_one(DCGAN, small, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_pictures_of_a_trained_generator(small, tmp_path, precision, capsys):
+    folder = train(DCGAN, dataclasses.replace(small, precision=precision))
+    pictures = []
+    for index, source in enumerate((folder, folder / "generator.safetensors")):
+        output = tmp_path / "out" / f"{index}.png"
+        assert (
+            main(["sample", "dcgan", "--checkpoint", str(source), "--num", "5", "--output", str(output)]) == 0
+        )
+        pictures.append(output.read_bytes())
+        assert Image.open(output).size == (3 * 34 + 2, 2 * 34 + 2)
+    assert pictures[0] == pictures[1]
+    weights = load_file(folder / "generator.safetensors")
+    make_generator(small).load_state_dict(weights)
+    with (folder / "evaluation.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert row.keys() == {
+        "step", "collapse_ratio", "collapse_ratio_nearest", "frechet_distance_of_random_features"
+    }  # fmt: skip
+
+
+def test_bad_input(small, tmp_path, capsys):
+    for changes, message in (
+        ({"image_size": 48}, "image_size must be one of 32, 64, 128, 256, got 48"),
+        ({"loss": "wgan-gp"}, "set d_norm to instance or none"),
+        ({"loss": "gan"}, "loss must be one of bce"),
+        ({"channels": 2}, "channels must be one of 1, 3, got 2"),
+        ({"lr_g": 0.0}, "lr_g must be positive, got 0.0"),
+        ({"n_critic": 0}, "n_critic must be at least 1, got 0"),
+        ({"collapse_images": 1}, "collapse_images must be at least 2, got 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(small, **changes)
+    with pytest.raises(ValueError, match="no labels"):
+        make(small, loss="hinge", real_label=0.9)
+    with pytest.raises(ValueError, match="color, translation, cutout, got 'flip'"):
+        make(small, diff_augment=("flip",))
+    with pytest.raises(ValueError, match="holds no image"):
+        (tmp_path / "empty").mkdir()
+        make(small, train_path=str(tmp_path / "empty"))
+    for arguments, message in (
+        (["--checkpoint", str(tmp_path / "none")], "no checkpoint at"),
+        (["--checkpoint", str(tmp_path), "--num", "0"], "--num must be at least 1, got 0"),
+        (["--checkpoint", __file__], "is not a readable safetensors file"),
+    ):
+        assert main(["sample", "dcgan", "--output", str(tmp_path / "x.png"), *arguments]) == 1
+        assert message in capsys.readouterr().err
+    assert main(["sample", "cgan"]) == 2
+    assert "dcgan, zi2zi, starganv2 (got 'cgan')" in capsys.readouterr().err
+
+
+def test_presets():
+    assert set(PRESETS) == {"paper", "demo", "unstable"}
+    assert (PAPER.lr_d, PAPER.lr_g, PAPER.beta1, PAPER.z_dim, PAPER.batch_size) == (2e-4, 2e-4, 0.5, 100, 128)
+    unstable = PRESETS["unstable"]
+    assert (unstable.lr_d, unstable.lr_g, unstable.n_g_steps) == (0.002, 0.004, 2)
+    assert (unstable.real_label, unstable.fake_label) == (0.9, 0.1)
+    assert DEMO.train_path == "builtin:digits/train"
