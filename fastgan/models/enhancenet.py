@@ -106,7 +106,7 @@ class EnhanceNetGenerator(nn.Module):
         return 1 + 2 * self.blocks + 2
 
     def forward(self, low: Tensor) -> Tensor:
-        """N 3 H W in [0, 1] to N 3 scale*H scale*W, which may leave [0, 1] a little; float32 under autocast."""
+        """N 3 H W in [0, 1] to N 3 scale*H scale*W, which may leave [0, 1] a little."""
         x = self.body(F.relu(self.first(low - 0.5)))
         for conv in self.up:
             x = F.relu(conv(F.interpolate(x, scale_factor=2)))

@@ -1,0 +1,172 @@
+"""`fastgan upscale IN OUT`: photographs of any size made larger by a trained EnhanceNet."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from fastgan.models.enhancenet import EnhanceNetGenerator, bicubic_upscale
+from fastgan.recipes.enhancenet_config import EnhanceNetConfig
+from fastgan.recipes.enhancenet_tiles import check_tiles
+from fastgan.recipes.enhancenet_tiles import upscale as upscale_tiles
+from fastgan.training.built_in import data_folder
+from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.config import from_plain
+from fastgan.training.data import EXTENSIONS, UNREADABLE, find_images, to_tensor
+from fastgan.training.images import to_image
+
+WITH_ALPHA = (".png", ".webp")
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    ".jpg": {"quality": 95, "subsampling": 0},
+    ".jpeg": {"quality": 95, "subsampling": 0},
+    ".webp": {"lossless": True},
+}
+
+
+def load_generator(path: str | Path) -> EnhanceNetGenerator:
+    """A trained generator from a checkpoint or a run's folder, in eval mode; its average where one was kept.
+
+    Raises:
+        FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
+    """
+    checkpoint = load_checkpoint(path, "enhancenet")
+    config = from_plain(EnhanceNetConfig, checkpoint.config)
+    generator = EnhanceNetGenerator(config.scale, config.width, config.blocks)
+    generator.load_state_dict(checkpoint.trained("generator"))
+    return generator.eval()
+
+
+def upscale(arguments: list[str]) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="fastgan upscale", description="Makes photographs larger with a trained EnhanceNet."
+    )
+    parser.add_argument("source", metavar="IN", help="a photograph, or a folder that is searched recursively")
+    parser.add_argument("target", metavar="OUT", type=Path, help="a file, or for a folder a folder of PNGs")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint file, or a run's folder")
+    parser.add_argument(
+        "--tile", type=int, default=256,
+        help="largest height and width that is upscaled at once, in pixels of IN; smaller tiles take less "
+        "memory (default: 256)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overlap", type=int,
+        help="pixels by which tiles overlap; at least twice the network's reach makes them exact "
+        "(default: that and 8 more, 54 for ten blocks, or half the tile if that is less)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="", help="cpu, cuda, ... (default: a GPU where there is one)")
+    options = parser.parse_args(arguments)
+    check_tiles(options.tile, options.overlap)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    jobs = _jobs(data_folder(options.source), options.target)
+    generator = load_generator(options.checkpoint).to(device)
+    failed = 0
+    for source, target in jobs:
+        try:
+            enlarge_file(generator, source, target, options.tile, options.overlap)
+        except ValueError as error:
+            if len(jobs) == 1:
+                raise
+            print(f"fastgan: error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        print(target)
+    if failed:
+        print(f"fastgan: {failed} of {len(jobs)} images could not be upscaled", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """(image, where to write it) for each; refuses what would overwrite something unasked."""
+    if not source.exists():
+        raise FileNotFoundError(f"no such image or folder: {source}")
+    if source.is_dir():
+        if target.is_file():
+            raise ValueError(f"{source} is a folder, so OUT must be one, too: {target} is a file")
+        jobs = [(f, target / f.relative_to(source).with_suffix(".png")) for f in find_images(source)]
+    else:
+        into_folder = target.is_dir() or not target.suffix
+        jobs = [(source, target / f"{source.stem}.png" if into_folder else target)]
+        if jobs[0][1].suffix.lower() not in EXTENSIONS:
+            raise ValueError(f"OUT must end in one of {', '.join(EXTENSIONS)}, got {target}")
+    sources = {file.resolve(): file for file, _ in jobs}
+    taken: dict[Path, Path] = {}
+    for file, written in jobs:
+        place = written.resolve()
+        if place in sources:
+            raise ValueError(f"{written} is an image to upscale: name another OUT")
+        if place in taken:
+            raise ValueError(f"{file} and {taken[place]} would both become {written}: rename one of them")
+        taken[place] = file
+    return jobs
+
+
+def enlarge_file(
+    generator: EnhanceNetGenerator, source: Path, target: Path, tile: int, overlap: int | None
+) -> None:
+    """Reads, upscales and writes one image; folders are made.
+
+    Raises:
+        ValueError: a file that is no image or of a kind that would lose something.
+    """
+    try:
+        with Image.open(source) as opened:
+            frames = getattr(opened, "n_frames", 1)
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+    except UNREADABLE as error:
+        raise ValueError(f"{source} cannot be read as an image: {error}") from error
+    if frames > 1:
+        raise ValueError(f"{source} has {frames} frames: give them one by one")
+    try:
+        large = enlarge(generator, image, tile, overlap)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    if large.mode in ("LA", "RGBA") and target.suffix.lower() not in WITH_ALPHA:
+        raise ValueError(
+            f"{source} has transparency, which {target.suffix} cannot hold: name OUT {target.stem}.png"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA") else None
+    large.save(target, icc_profile=profile, **SAVE_OPTIONS.get(target.suffix.lower(), {}))
+
+
+def enlarge(
+    generator: EnhanceNetGenerator, image: Image.Image, tile: int = 256, overlap: int | None = None
+) -> Image.Image:
+    """The image `scale` times as high and wide, 8 bits per channel.
+
+    Grey images stay grey (they are upscaled as colours, then their luma is taken), transparency is upscaled
+    bicubically, palettes and CMYK become RGB.
+
+    Args:
+        image: of any size and of 1 or 8 bits per channel.
+        tile, overlap: see :func:`fastgan.recipes.enhancenet_tiles.upscale`.
+
+    Raises:
+        ValueError: 16 and more bits per channel, of which all but 8 would be lost.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"more than 8 bits per channel (mode {image.mode}) are not supported: convert it to 8 bits first"
+        )
+    grey = image.mode in ("1", "L", "LA", "La")
+    device = next(generator.parameters()).device
+
+    def enlarged(colour: Image.Image) -> Tensor:
+        return upscale_tiles(generator, to_tensor(colour)[None].to(device), tile, overlap)[0]
+
+    colour = to_image(enlarged(image.convert("RGB")))
+    large = colour.convert("L") if grey else colour
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        values = torch.from_numpy(alpha.copy())[None, None].float() / 255
+        large.putalpha(to_image(bicubic_upscale(values, generator.scale)[0].expand(3, -1, -1)).getchannel(0))
+    return large
