@@ -21,6 +21,7 @@ PREFIX = "builtin:"
 # What writes each into a folder.
 WRITERS = {
     "digits": "fastgan.training.built_in:write_digits",
+    "domains": "fastgan.recipes.starganv2_domains:write_domains",
     "photographs": "fastgan.training.built_in:write_photographs",
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,16 +35,30 @@ def find_images(folder: str | Path) -> list[Path]:
         FileNotFoundError: no such folder.
         ValueError: it holds no image file.
     """
+    return find_files(folder, EXTENSIONS, "image")
+
+
+def find_files(folder: str | Path, extensions: tuple[str, ...], kind: str) -> list[Path]:
+    """All files below a folder whose names end so, sorted; `kind` is what the error calls them.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: it holds no such file.
+    """
     folder = data_folder(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in extensions and p.is_file())
     if not files:
-        raise ValueError(f"{folder} holds no image ({', '.join(EXTENSIONS)})")
+        raise ValueError(f"{folder} holds no {kind} ({', '.join(extensions)})")
     return files
 
 
-def split_held_out(train_path: str | Path, val_path: str | Path = "") -> tuple[list[Path], list[Path]]:
+def split_held_out(
+    train_path: str | Path,
+    val_path: str | Path = "",
+    find: Callable[[str | Path], list[Path]] = find_images,
+) -> tuple[list[Path], list[Path]]:
     """Files to train on and files to evaluate on, which never overlap.
 
     Without `val_path`, every tenth image of `train_path` is held out, 64 at most.
@@ -54,9 +68,9 @@ def split_held_out(train_path: str | Path, val_path: str | Path = "") -> tuple[l
     """
     if not str(train_path):
         raise ValueError("train_path must name a folder with photographs, got ''")
-    files = find_images(train_path)
+    files = find(train_path)
     if str(val_path):
-        held_out = find_images(val_path)
+        held_out = find(val_path)
         overlap = {file.resolve() for file in files} & {file.resolve() for file in held_out}
         if overlap:
             raise ValueError(

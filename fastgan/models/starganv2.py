@@ -1,0 +1,291 @@
+"""StarGAN v2's generator, mapping network, style encoder and discriminator, for images and for latents.
+
+Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020, appendix. All are
+made of residual blocks with leaky ReLUs of slope 0.2, whose two summed branches are divided by sqrt(2) to keep
+the variance. At 256 pixels and base_width 64 they are the paper's. Where they differ:
+
+* Widths and depths are arguments, so that 4x32x32 latents are served, too.
+* The generator has no high-pass skip connections, which the paper has for faces alone, since they need a
+  network that finds facial landmarks.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastgan.ops import bias_leaky_relu
+
+SMALLEST = 4  # pixels that style encoder and discriminator end with
+
+
+def check_size(image_size: int) -> None:
+    """Raises a ValueError for a size that is no power of two, or below 8."""
+    if image_size < 2 * SMALLEST or image_size & (image_size - 1):
+        raise ValueError(f"image_size must be a power of two and at least 8, got {image_size}")
+
+
+def default_downs(image_size: int) -> int:
+    """Halvings within the generator, which leave 16x16 as in the paper; at least one."""
+    return max(1, image_size.bit_length() - 5)
+
+
+def _widths(base_width: int, max_width: int, halvings: int) -> list[int]:
+    return [min(base_width * 2**index, max_width) for index in range(halvings + 1)]
+
+
+def _initialize(module: nn.Module) -> None:
+    """He initialization of all weights; biases are 0."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _activated(x: Tensor) -> Tensor:
+    return bias_leaky_relu(x, slope=0.2)
+
+
+def _shortcut(narrow: int, wide: int) -> nn.Module:
+    return nn.Identity() if narrow == wide else nn.Conv2d(narrow, wide, 1, bias=False)
+
+
+class ResidualBlock(nn.Module):
+    """Convolutions after activations, beside a shortcut.
+
+    Args:
+        inputs, outputs: channels.
+        normalize: instance normalization before each activation, with a scale and a shift per channel.
+        halve: average 2x2 pixels between the convolutions, and in the shortcut.
+    """
+
+    def __init__(self, inputs: int, outputs: int, normalize: bool = False, halve: bool = False) -> None:
+        super().__init__()
+        self.halve = halve
+        self.norm1 = nn.InstanceNorm2d(inputs, affine=True) if normalize else nn.Identity()
+        self.norm2 = nn.InstanceNorm2d(inputs, affine=True) if normalize else nn.Identity()
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, 1, 1)
+        self.conv2 = nn.Conv2d(inputs, outputs, 3, 1, 1)
+        self.shortcut = _shortcut(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N C H W to N C' H W, or half of H and W."""
+        residual = self.conv1(_activated(self.norm1(x)))
+        direct = self.shortcut(x)
+        if self.halve:
+            residual, direct = F.avg_pool2d(residual, 2), F.avg_pool2d(direct, 2)
+        residual = self.conv2(_activated(self.norm2(residual)))
+        return (direct + residual) / math.sqrt(2)
+
+
+class AdaptiveInstanceNorm(nn.Module):
+    """(1 + scale) normalized + shift, both from a style code (Huang and Belongie, ICCV 2017)."""
+
+    def __init__(self, style_dim: int, channels: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(style_dim, 2 * channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """N C H W and (N, style_dim) to N C H W."""
+        scale, shift = self.affine(style)[:, :, None, None].chunk(2, dim=1)
+        return (1 + scale) * F.instance_norm(x) + shift
+
+
+class StyledBlock(nn.Module):
+    """A residual block whose normalizations take the style.
+
+    Args:
+        inputs, outputs: channels.
+        style_dim: length of a style code.
+        double: repeat each pixel 2x2 before the convolutions, and in the shortcut.
+    """
+
+    def __init__(self, inputs: int, outputs: int, style_dim: int, double: bool = False) -> None:
+        super().__init__()
+        self.double = double
+        self.norm1 = AdaptiveInstanceNorm(style_dim, inputs)
+        self.norm2 = AdaptiveInstanceNorm(style_dim, outputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
+        self.shortcut = _shortcut(inputs, outputs)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """N C H W and (N, style_dim) to N C' H W, or twice H and W."""
+        residual = _activated(self.norm1(x, style))
+        direct = self.shortcut(x)  # a 1x1 convolution and repeated pixels commute: it works on the fewer
+        if self.double:
+            residual, direct = (F.interpolate(y, scale_factor=2, mode="nearest") for y in (residual, direct))
+        residual = self.conv2(_activated(self.norm2(self.conv1(residual), style)))
+        return (direct + residual) / math.sqrt(2)
+
+
+class StarGANv2Generator(nn.Module):
+    """An image and a style code to the image in that style.
+
+    Args:
+        image_size: height and width, a power of two.
+        channels: of the images; 4 for the latents of Stable Diffusion's VAE.
+        style_dim: length of a style code.
+        base_width: channels at full size, doubled at each halving.
+        max_width: bound of the channels.
+        downs: halvings; 0: as many as leave 16x16.
+
+    Raises:
+        ValueError: a size that is no power of two, or so many halvings that less than 4x4 is left.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        style_dim: int = 64,
+        base_width: int = 64,
+        max_width: int = 512,
+        downs: int = 0,
+    ) -> None:
+        super().__init__()
+        check_size(image_size)
+        downs = downs or default_downs(image_size)
+        if image_size >> downs < SMALLEST:
+            raise ValueError(f"{downs} halvings leave less than 4x4 of {image_size}x{image_size}")
+        widths = _widths(base_width, max_width, downs)
+        widest = widths[-1]
+        self.first = nn.Conv2d(channels, widths[0], 3, 1, 1)
+        self.encode = nn.Sequential(
+            *(ResidualBlock(a, b, normalize=True, halve=True) for a, b in pairwise(widths)),
+            *(ResidualBlock(widest, widest, normalize=True) for _ in range(2)),
+        )
+        self.decode = nn.ModuleList(
+            [
+                *(StyledBlock(widest, widest, style_dim) for _ in range(2)),
+                *(StyledBlock(a, b, style_dim, double=True) for a, b in pairwise(widths[::-1])),
+            ]
+        )
+        self.norm = nn.InstanceNorm2d(widths[0], affine=True)
+        self.last = nn.Conv2d(widths[0], channels, 1)
+        _initialize(self)
+
+    def forward(self, image: Tensor, style: Tensor) -> Tensor:
+        """N C H W and (N, style_dim) to N C H W, unbounded; images are in [-1, 1]."""
+        x = self.encode(self.first(image))
+        for block in self.decode:
+            x = block(x, style)
+        return self.last(_activated(self.norm(x)))
+
+
+class MappingNetwork(nn.Module):
+    """Noise and a domain to a style code.
+
+    Args:
+        num_domains: at least 1.
+        z_dim: length of a noise vector.
+        style_dim: length of a style code.
+        width: of the eight linear layers, four for all domains and then four for each.
+    """
+
+    def __init__(self, num_domains: int, z_dim: int = 16, style_dim: int = 64, width: int = 512) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+        self.shared = _layers(z_dim, width, 4)
+        self.own = nn.ModuleList(
+            nn.Sequential(_layers(width, width, 3), nn.Linear(width, style_dim)) for _ in range(num_domains)
+        )
+        _initialize(self)
+
+    def forward(self, z: Tensor, domain: Tensor) -> Tensor:
+        """(N, z_dim), standard normal, and (N,) int64 to (N, style_dim)."""
+        x = self.shared(z)
+        return _of_domain(torch.stack([layers(x) for layers in self.own], dim=1), domain)
+
+
+def _layers(inputs: int, width: int, count: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index in range(count):
+        layers += [nn.Linear(width if index else inputs, width), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _of_domain(of_all: Tensor, domain: Tensor) -> Tensor:
+    """What belongs to each sample's domain: (N, D, ...) and (N,) to (N, ...)."""
+    return of_all[torch.arange(len(domain), device=domain.device), domain]
+
+
+class _Halvings(nn.Sequential):
+    """N C H W to (N, width): residual blocks down to 4x4, then a convolution of that size."""
+
+    def __init__(self, image_size: int, channels: int, base_width: int, max_width: int) -> None:
+        check_size(image_size)
+        widths = _widths(base_width, max_width, (image_size // SMALLEST).bit_length() - 1)
+        self.width = widths[-1]
+        super().__init__(
+            nn.Conv2d(channels, widths[0], 3, 1, 1),
+            *(ResidualBlock(a, b, halve=True) for a, b in pairwise(widths)),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(self.width, self.width, SMALLEST),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+        )
+
+
+class StyleEncoder(nn.Module):
+    """An image and its domain to its style code.
+
+    Args:
+        num_domains: at least 1.
+        image_size, channels, style_dim, base_width, max_width: as the generator's.
+
+    Raises:
+        ValueError: a size that is no power of two, or below 8.
+    """
+
+    def __init__(
+        self,
+        num_domains: int,
+        image_size: int = 256,
+        channels: int = 3,
+        style_dim: int = 64,
+        base_width: int = 64,
+        max_width: int = 512,
+    ) -> None:
+        super().__init__()
+        self.shared = _Halvings(image_size, channels, base_width, max_width)
+        self.own = nn.ModuleList(nn.Linear(self.shared.width, style_dim) for _ in range(num_domains))
+        _initialize(self)
+
+    def forward(self, image: Tensor, domain: Tensor) -> Tensor:
+        """N C H W and (N,) int64 to (N, style_dim)."""
+        x = self.shared(image)
+        return _of_domain(torch.stack([layer(x) for layer in self.own], dim=1), domain)
+
+
+class StarGANv2Discriminator(nn.Module):
+    """An image and a domain to the logit of its being a real one of that domain.
+
+    Args:
+        num_domains, image_size, channels, base_width, max_width: as the style encoder's.
+
+    Raises:
+        ValueError: a size that is no power of two, or below 8.
+    """
+
+    def __init__(
+        self,
+        num_domains: int,
+        image_size: int = 256,
+        channels: int = 3,
+        base_width: int = 64,
+        max_width: int = 512,
+    ) -> None:
+        super().__init__()
+        self.shared = _Halvings(image_size, channels, base_width, max_width)
+        self.heads = nn.Linear(self.shared.width, num_domains)
+        _initialize(self)
+
+    def forward(self, image: Tensor, domain: Tensor) -> Tensor:
+        """N C H W and (N,) int64 to (N,)."""
+        return _of_domain(self.heads(self.shared(image)), domain)
