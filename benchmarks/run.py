@@ -22,9 +22,14 @@ FOLDER = Path(__file__).parent
 def main(arguments: list[str]) -> int:
     import pytest_benchmark  # noqa: F401  (named by the error of an installation without it)
 
+    if arguments[:1] == ["recipes"]:
+        from fastgan.bench.recipes import main as bench_recipes
+
+        return bench_recipes(arguments[1:])
     known = sorted(path.stem.removeprefix("bench_") for path in (FOLDER / "ops").glob("bench_*.py"))
     parser = argparse.ArgumentParser(
-        prog="fastgan bench", description="Times every op against its peers, in one run."
+        prog="fastgan bench",
+        description="Times every op against its peers, in one run. `fastgan bench recipes`: training steps.",
     )
     parser.add_argument("op", nargs="?", choices=known, help="default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
