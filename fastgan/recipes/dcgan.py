@@ -8,6 +8,7 @@ take its images for real.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from fastgan.training.recipe import Recipe, Terms, mean_of
 from fastgan.training.runtime import Runtime
 
 GRID = 8  # columns and rows of the sample grid
-CHANCE_STEP = 100  # from when on D should know something
+CHANCE_STEPS = 200  # that D's loss is averaged over, and that it has to learn something
 
 
 class DCGAN(Recipe):
@@ -208,14 +209,17 @@ class DCGAN(Recipe):
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         """Warns once of a D that knows less than nothing: a constant answer would cost it less."""
-        chance = self._loss_of_chance()
-        if chance is None or metrics["D_loss"] <= chance or step < CHANCE_STEP or "chance" in self.state:
+        chance, loss = self._loss_of_chance(), metrics["D_loss"]
+        before = self.state.get("D_loss", loss)
+        latest = 1 - math.exp(-(step - self.state.get("D_loss_step", 0.0)) / CHANCE_STEPS)
+        self.state["D_loss"] = average = before + latest * (loss - before)
+        self.state["D_loss_step"] = float(step)
+        if chance is None or average <= chance or step < CHANCE_STEPS or "worse_than_chance" in self.state:
             return None
-        self.state["chance"] = float(step)
+        self.state["worse_than_chance"] = float(step)
         return (
-            f"D is worse than chance: its loss is {metrics['D_loss']:.3f}, and the same answer to every image "
-            f"would cost {chance:.3f}. What it teaches G is noise. Try lower learning rates, fewer "
-            "--n_g_steps, or --d_norm batch"
+            f"D is worse than chance: its loss is {average:.3f} on average, and the same answer to every image "
+            f"would cost {chance:.3f}. What it teaches G is noise. Try lower learning rates or fewer --n_g_steps"
         )
 
     def _loss_of_chance(self) -> float | None:

@@ -175,10 +175,11 @@ def test_a_discriminator_below_chance_is_told_of_once(small, loss, chance):
     if chance is None:
         assert recipe.watch(200, {"D_loss": 1e9}) is None
         return
-    assert recipe.watch(200, {"D_loss": chance - 0.01}) is None
-    assert recipe.watch(10, {"D_loss": chance + 0.01}) is None, "it has only begun"
-    assert f"would cost {chance:.3f}" in recipe.watch(200, {"D_loss": chance + 0.01})
-    assert recipe.watch(220, {"D_loss": chance + 0.01}) is None
+    assert recipe.watch(100, {"D_loss": chance + 0.01}) is None, "it has only begun"
+    assert recipe.watch(200, {"D_loss": chance - 0.03}) is None
+    assert recipe.watch(210, {"D_loss": chance + 0.05}) is None, "one bad moment"
+    assert f"would cost {chance:.3f}" in recipe.watch(400, {"D_loss": chance + 0.05})
+    assert recipe.watch(600, {"D_loss": chance + 0.05}) is None
 
 
 def test_whole_runs_resume_to_the_bit(small):
