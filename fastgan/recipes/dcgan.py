@@ -45,8 +45,12 @@ class DCGAN(Recipe):
         super().__init__(config, runtime)
         size, device = config.image_size, runtime.device
         train_files, val_files = split_held_out(config.train_path, config.val_path)
+        if len(val_files) < 2:
+            raise ValueError(
+                f"distances need at least two held-out images, got {len(val_files)}: set val_path"
+            )
         self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed)
-        self.val_images = ImageFolder(val_files, (size, size), "fit", seed=0)
+        self.val_images = ImageFolder(val_files, (size, size), config.crop, seed=0)
         self.images_per_epoch = len(train_files) // config.n_critic
         self.generator = make_generator(config).to(device)
         self.discriminator = DCGANDiscriminator(
@@ -191,11 +195,13 @@ class DCGAN(Recipe):
     def evaluate(self) -> dict[str, float]:
         """How far images lie apart, generated and held-out ones, and how far the ones from the others."""
         config = self.config
-        generated = self.sample(config.collapse_images)
-        count = max(config.collapse_images, min(config.frechet_images, len(self.val_images)))
+        # Random parts of an image differ; the same part twice would be a twin.
+        available = len(self.val_images) if config.crop == "fit" else config.frechet_images
+        compared = min(config.collapse_images, available)
+        count = max(compared, min(config.frechet_images, available))
         real = self.as_trained(first_batch(self.val_images, count, self.runtime.device)) / 2 + 0.5
-        apart, nearest = nearness(generated)
-        real_apart, real_nearest = nearness(real[: config.collapse_images])
+        apart, nearest = nearness(self.sample(compared))
+        real_apart, real_nearest = (distance.clamp(min=1e-6) for distance in nearness(real[:compared]))
         figures = {
             "collapse_ratio": (apart / real_apart).item(),
             "collapse_ratio_nearest": (nearest / real_nearest).item(),
@@ -218,8 +224,9 @@ class DCGAN(Recipe):
             return None
         self.state["worse_than_chance"] = float(step)
         return (
-            f"D is worse than chance: its loss is {average:.3f} on average, and the same answer to every image "
-            f"would cost {chance:.3f}. What it teaches G is noise. Try lower learning rates or fewer --n_g_steps"
+            f"D is worse than chance: its loss is {average:.3f} on average, and the same answer to every "
+            f"image would cost {chance:.3f}. What it teaches G is noise. Try lower learning rates or fewer "
+            "--n_g_steps"
         )
 
     def _loss_of_chance(self) -> float | None:

@@ -98,7 +98,7 @@ class DCGANConfig(TrainingConfig):
     """Generated and real images whose distances among themselves an evaluation compares."""
     collapse_ratio: float = 0.5
     """Warn when generated images lie closer together than this part of the real ones' distance."""
-    collapse_after: int = 500
+    collapse_after: int = 1000
     """Steps in which the generator may get there first; a run that has been there is warned of at once."""
     frechet: str = "random"
     """Frechet distance from held-out images: off; random: in features of a random network, which is not FID;

@@ -157,7 +157,7 @@ def test_latents(small, latent):
 def test_a_run_that_collapsed_says_so(small):
     recipe = make(small)
     assert recipe.judge(100, {"collapse_ratio": 0.1}) is None, "it has only begun"
-    assert "collapse: generated images lie 0.10 times" in recipe.judge(501, {"collapse_ratio": 0.1})
+    assert "collapse: generated images lie 0.10 times" in recipe.judge(1001, {"collapse_ratio": 0.1})
     recipe = make(small)
     assert recipe.judge(100, {"collapse_ratio": 0.6}) is None
     assert "collapse" in recipe.judge(120, {"collapse_ratio": 0.4}), "it had been there"
@@ -236,6 +236,9 @@ def test_bad_input(small, tmp_path, capsys):
         make(small, loss="hinge", real_label=0.9)
     with pytest.raises(ValueError, match="color, translation, cutout, got 'flip'"):
         make(small, diff_augment=("flip",))
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match="at least two held-out images, got 1"):
+        make(small, val_path=str(tmp_path))
     with pytest.raises(ValueError, match="holds no image"):
         (tmp_path / "empty").mkdir()
         make(small, train_path=str(tmp_path / "empty"))
