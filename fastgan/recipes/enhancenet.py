@@ -125,6 +125,8 @@ class EnhanceNet(Recipe):
 
     def train_step(self, original: Tensor, step: int, generator: torch.Generator) -> Terms:
         self._set_learning_rates(step)
+        if self.config.turn:
+            original = self.turned(original, generator)
         trains = self.discriminator is None or self.balance.trains_generator(step)
         with record_function("upscale"), torch.set_grad_enabled(trains):
             upscaled = self.upscale(original)
@@ -134,6 +136,14 @@ class EnhanceNet(Recipe):
                 terms |= self.discriminator_step(original, upscaled.detach(), step)
         with record_function("generator_step"):
             return terms | self.generator_step(original, upscaled)
+
+    def turned(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Each image upside down or not, transposed or not; with the data's mirroring: all eight ways."""
+        count = len(image) * self.runtime.world_size
+        draws = torch.rand((count, 2, 1, 1, 1), generator=generator, device=generator.device) < 0.5
+        flip, transpose = self.runtime.part(draws).unbind(1)
+        image = torch.where(flip, image.flip(2), image)
+        return torch.where(transpose, image.mT, image)
 
     def upscale(self, original: Tensor) -> Tensor:
         """The photographs made smaller, N 3 H W in [0, 1], and by G large again."""

@@ -38,6 +38,9 @@ class EnhanceNetConfig(TrainingConfig):
     crop: int = 128
     """Height and width of the parts of photographs to train on, a multiple of scale (the paper's inputs are
     32x32, which makes 128 at scale 4); smaller photographs are skipped, each with a warning."""
+    turn: bool = False
+    """Turn the crops at random by multiples of 90 degrees (not in the paper), for few photographs; they are
+    mirrored in any case."""
     width: int = 64
     """Channels of G's layers."""
     blocks: int = 10
@@ -167,6 +170,7 @@ DEMO = EnhanceNetConfig(
     train_path="builtin:photographs/train",
     val_path="builtin:photographs/val",
     crop=96,
+    turn=True,
     width=32,
     batch_size=16,
     num_steps=1600,

@@ -155,6 +155,18 @@ def test_d_minimizes_its_loss_times_a_factor(tiny, vgg, adversarial):
     assert losses == [("discriminator", pytest.approx(3 * expected.item(), rel=1e-5))]
 
 
+def test_crops_are_turned_in_all_eight_ways(tiny):
+    recipe = make(tiny, turn=True)
+    image = torch.rand(1, 3, 8, 8)
+    turned = recipe.turned(image.expand(64, -1, -1, -1), generator())
+    ways = [torch.rot90(image, k, (2, 3)) for k in range(4)]
+    ways += [way.flip(3) for way in ways]
+    found = {k for one in turned for k, way in enumerate(ways) if torch.equal(one, way[0])}
+    assert len(found) == 4, "the other four are the mirrored ones of the data"
+    assert all(any(torch.equal(one, way[0]) for way in ways) for one in turned)
+    assert torch.equal(turned, recipe.turned(image.expand(64, -1, -1, -1), generator()))
+
+
 # --- who learns -------------------------------------------------------------------------------------------
 
 
@@ -286,7 +298,7 @@ def test_resume_is_bit_exact(tiny, vgg, variant):
 
 
 def test_two_processes_equal_one(tiny, tmp_path):
-    assert_two_processes_equal_one(EnhanceNet, dataclasses.replace(tiny, batch_size=4), tmp_path)
+    assert_two_processes_equal_one(EnhanceNet, dataclasses.replace(tiny, batch_size=4, turn=True), tmp_path)
 
 
 def test_bf16_trains(tiny, vgg):
