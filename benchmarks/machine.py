@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +28,22 @@ def describe_machine(device: str) -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def merge_rows(
+    rows: list[dict[str, Any]], folder: Path, kind: str, device: str, keys: tuple[str, ...]
+) -> Path:
+    """Writes rows to folder/KIND-DEVICE.json, where those of other `keys` stay; returns the file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")
+    path = folder / (f"{kind}-{name}.json" if kind else f"{name}.json")
+    before = json.loads(path.read_text()) if path.exists() else []
+    measured = {tuple(row[key] for key in keys) for row in rows}
+    kept = [row for row in before if tuple(row[key] for key in keys) not in measured]
+    path.write_text(
+        json.dumps(sorted(rows + kept, key=lambda row: [row[key] for key in keys]), indent=1) + "\n"
+    )
+    return path
 
 
 def _cpu_model() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 from fastgan.bench.harness import synchronize
-from fastgan.bench.machine import describe_machine
+from fastgan.bench.machine import describe_machine, merge_rows
 from torch.profiler import ProfilerActivity, profile
 
 from fastgan.ops import use
@@ -55,13 +54,8 @@ def main(arguments: list[str]) -> int:
         rows += [row | machine for row in measure(name, options)]
     print(table(rows))
     if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        device = "".join(c if c.isalnum() else "-" for c in machine["device"].lower()).strip("-")
-        path = options.output / f"recipes-{device}.json"
-        before = json.loads(path.read_text()) if path.exists() else []
-        measured = {(row["recipe"], row["preset"], row["precision"]) for row in rows}
-        rows += [r for r in before if (r["recipe"], r["preset"], r["precision"]) not in measured]
-        path.write_text(json.dumps(rows, indent=1) + "\n")
+        keys = ("recipe", "preset", "precision")
+        path = merge_rows(rows, options.output, "recipes", machine["device"], keys)
         print(f"\nwritten to {path}")
     return 0
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from fastgan.bench.harness import MEMORY
-from fastgan.bench.machine import describe_machine
+from fastgan.bench.machine import describe_machine, merge_rows
 
 FOLDER = Path(__file__).parent
 
@@ -26,10 +26,14 @@ def main(arguments: list[str]) -> int:
         from fastgan.bench.recipes import main as bench_recipes
 
         return bench_recipes(arguments[1:])
+    if arguments[:1] == ["demos"]:
+        from fastgan.bench.demos import main as bench_demos
+
+        return bench_demos(arguments[1:])
     known = sorted(path.stem.removeprefix("bench_") for path in (FOLDER / "ops").glob("bench_*.py"))
     parser = argparse.ArgumentParser(
         prog="fastgan bench",
-        description="Times every op against its peers, in one run. `fastgan bench recipes`: training steps.",
+        description="Times every op against its peers, in one run. Also: `fastgan bench recipes`, `demos`.",
     )
     parser.add_argument("op", nargs="?", choices=known, help="default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -59,14 +63,7 @@ def main(arguments: list[str]) -> int:
     rows = [row | machine for row in rows]
     print(table(rows))
     if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        name = "".join(c if c.isalnum() else "-" for c in machine["device"].lower()).strip("-")
-        path = options.output / f"{name}.json"
-        before = json.loads(path.read_text()) if path.exists() else []
-        measured = {row["op"] for row in rows}
-        rows += [row for row in before if row["op"] not in measured]
-        rows.sort(key=lambda row: row["op"])
-        path.write_text(json.dumps(rows, indent=1) + "\n")
+        path = merge_rows(rows, options.output, "", machine["device"], ("op",))
         print(f"\nwritten to {path}")
     return 0
 

@@ -1,0 +1,73 @@
+"""`fastgan bench demos`: trains each demo preset and keeps what came of it, minutes and held-out figures."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fastgan.bench.machine import describe_machine, merge_rows
+
+from fastgan.training.report import read_table
+
+# StegaStamp's has a command of its own, `fastgan demo`.
+DEMOS = (
+    ("dcgan", "demo"), ("dcgan", "unstable"), ("enhancenet", "demo"), ("zi2zi", "demo"),
+    ("starganv2", "demo"),
+)  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="fastgan bench demos", description=__doc__)
+    parser.add_argument("recipe", nargs="?", choices=sorted({name for name, _ in DEMOS}), help="default: all")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--runs_path", default="runs", help="folder of the runs, which stay there")
+    parser.add_argument("--output", type=Path, help="folder for demos-<device name>.json")
+    options = parser.parse_args(arguments)
+    rows = []
+    for recipe, preset in DEMOS:
+        if options.recipe in (None, recipe):
+            row = _run(recipe, preset, options)
+            if row is None:
+                return 1
+            rows.append(row)
+    machine = describe_machine(options.device)
+    rows = [row | machine for row in rows]
+    for row in rows:
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in row["figures"].items())
+        said = f"  warnings: {len(row['warnings'])}" if row["warnings"] else ""
+        print(f"{row['recipe']:<12} {row['preset']:<9} {row['minutes']:.1f} min  {figures}{said}")
+    if options.output:
+        path = merge_rows(rows, options.output, "demos", machine["device"], ("recipe", "preset"))
+        print(f"\nwritten to {path}")
+    return 0
+
+
+def _run(recipe: str, preset: str, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The figures of one run; None if it failed, which has been shown."""
+    name = f"{recipe}-{preset}-measured"
+    command = [
+        sys.executable, "-m", "fastgan", "train", recipe, "--preset", preset, "--exp_name", name,
+        "--runs_path", options.runs_path, "--accelerator", options.device,
+    ]  # fmt: skip
+    begin = time.perf_counter()
+    if subprocess.run(command).returncode != 0:
+        return None
+    minutes = (time.perf_counter() - begin) / 60
+    folder = Path(options.runs_path) / name
+    evaluation = read_table(folder / "evaluation.csv")
+    warnings = folder / "warnings.csv"
+    said = []
+    if warnings.exists():
+        with warnings.open(newline="") as file:
+            said = [f"step {row['step']}: {row['warning']}" for row in csv.DictReader(file)]
+    return {
+        "recipe": recipe, "preset": preset, "minutes": minutes, "steps": int(evaluation["step"][-1]),
+        "figures": {key: values[-1] for key, values in evaluation.items() if key != "step"},
+        "first_figures": {key: values[0] for key, values in evaluation.items()},
+        "warnings": said,
+    }  # fmt: skip
