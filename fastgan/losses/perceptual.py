@@ -214,14 +214,16 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     n, c, h, w = features.shape
     if patch_size is None:
-        flat = features.reshape(n, c, h * w)
-        return flat @ flat.mT / (c * h * w)
-    if min(h, w) < patch_size:
+        flat, pixels = features.reshape(n, c, h * w), h * w
+    elif min(h, w) < patch_size:
         raise ValueError(f"features of {h} x {w} are smaller than patches of {patch_size} x {patch_size}")
-    rows, columns, size = h // patch_size, w // patch_size, patch_size
-    whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
-    patches = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
-    return patches @ patches.mT / (c * size * size)
+    else:
+        rows, columns, size = h // patch_size, w // patch_size, patch_size
+        whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
+        flat = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
+        pixels = size * size
+    with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision
+        return flat @ flat.mT / (c * pixels)
 
 
 def _one_each(name: str, weights: float | Sequence[float], layers: list[int]) -> list[float]:
