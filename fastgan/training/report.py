@@ -38,7 +38,7 @@ GROUPS = {
     "Colour channels of the image loss": r"[YUV]_loss",
     "Loss terms, unweighted": r".*_loss",
     "Accuracy": r"(?!D_).*_acc",
-    "Discriminator's scores": r"D_(real|fake|difference)",
+    "Discriminator's scores": r"D_((real|fake)(_after)?|difference)",
     "Discriminator's probabilities": r"D_probability_.*",
     "Discriminator's accuracy": r"D_accuracy.*",
     "Norms": r"D_.*_norm",
