@@ -179,7 +179,8 @@ class EnhanceNet(Recipe):
         if self.perceptual is None:
             losses["mse_loss"] = F.mse_loss(upscaled, original)
         else:
-            losses["perceptual_loss"], texture = self.perceptual.parts(upscaled, original)
+            with self.runtime.autocast():
+                losses["perceptual_loss"], texture = self.perceptual.parts(upscaled, original)
             if config.has_texture:
                 losses["texture_loss"] = texture
         if self.discriminator is not None:

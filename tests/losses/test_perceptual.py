@@ -233,3 +233,11 @@ def test_wrong_images_are_named(images):
         loss(torch.rand(2, 3, 1, 8), images[1])
     with pytest.raises(ValueError, match="smaller than patches of 64 x 64"):
         PerceptualLoss((3,), 0, style_weights=1, patch_size=64, backbone=None)(*images)
+
+
+@pytest.mark.parametrize("patch_size", [None, 4])
+def test_gram_matrices_are_float32_under_autocast(patch_size):
+    features = torch.rand(1, 5, 8, 9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast = gram_matrix(features, patch_size)
+    assert torch.equal(under_autocast, gram_matrix(features, patch_size))
