@@ -77,7 +77,7 @@ def psnr_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
 def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
     """The mean structural similarity of the lumas, 0-d, over windows that lie within the image.
 
-    So do Wang et al. 2004 and super-resolution count; :func:`ssim` has those beyond the border, mirrored, too.
+    So do Wang et al. 2004 and super-resolution count; :func:`ssim` has mirrored ones beyond the border, too.
     Arguments as those of :func:`psnr_y`.
 
     Raises:
@@ -91,7 +91,7 @@ def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
 
 
 def installed_lpips(device: torch.device | str = "cpu") -> LPIPSLoss | None:
-    """LPIPS (AlexNet) of images in [0, 1], or None, and a line that says so, where its weights are missing."""
+    """LPIPS (AlexNet) of images in [0, 1]; None, and a line that says so, where its weights are missing."""
     try:
         return LPIPSLoss("alex").to(device)
     except FileNotFoundError as error:
