@@ -1,10 +1,12 @@
-"""A folder of real photographs, and a StegaStamp small enough for tests."""
+"""A folder of real photographs, and recipes small enough for tests."""
 
 from __future__ import annotations
 
 import pytest
 from PIL import Image
 
+from fastgan.losses import perceptual
+from fastgan.recipes.enhancenet_config import EnhanceNetConfig
 from fastgan.recipes.stegastamp_config import StegaStampConfig
 
 
@@ -30,4 +32,28 @@ def small(photo_folder, tmp_path):
         batch_size=2, num_steps=4, log_interval=2, sample_interval=4, eval_interval=4, val_images=2,
         checkpoint_interval=4, accelerator="cpu", lpips_loss_scale=0, no_im_loss_steps=0, rnd_trans_ramp=0,
         lr=0.001, l2_loss_ramp=0, G_loss_ramp=0, lr_d=0.001,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def vgg_weights():
+    """Random weights of VGG19's convolutions."""
+    features = perceptual._features("vgg19", 37, None, 3)
+    return {f"features.{name}": value for name, value in features.state_dict().items()}
+
+
+@pytest.fixture
+def vgg(monkeypatch, vgg_weights):
+    """VGG19 with these, as if its file were installed (which is half a gigabyte)."""
+    monkeypatch.setattr(perceptual, "load_weights", lambda network, loss: vgg_weights)
+
+
+@pytest.fixture
+def tiny(photo_folder, tmp_path):
+    """EnhanceNet-E with a few channels, and a discriminator likewise for the other variants."""
+    return EnhanceNetConfig(
+        train_path=str(photo_folder), runs_path=str(tmp_path / "runs"), crop=64, width=4, blocks=2,
+        d_channels=(4, 8, 8), d_dense=8, batch_size=2, num_steps=4, log_interval=2, sample_interval=4,
+        eval_interval=4, checkpoint_interval=4, val_images=2, accelerator="cpu", lr=0.001, lr_d=0.001,
+        ema_decay=0.9,
     )  # fmt: skip
