@@ -1,10 +1,13 @@
 """StarGAN v2's generator, mapping network, style encoder and discriminator, for images and for latents.
 
-Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020, appendix. All are
-made of residual blocks with leaky ReLUs of slope 0.2, whose two summed branches are divided by sqrt(2) to keep
-the variance. At 256 pixels and base_width 64 they are the paper's. Where they differ:
+Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020, appendix. All
+are made of residual blocks with leaky ReLUs of slope 0.2, whose two summed branches are divided by sqrt(2) to
+keep the variance. At 256 pixels and base_width 64 they are the paper's. Where they differ:
 
 * Widths and depths are arguments, so that 4x32x32 latents are served, too.
+* The generator's convolutions have no biases but for the last: a constant per channel passes through it by the
+  shortcuts alone and is subtracted by the next instance normalization, at the latest by the one at the end.
+  Such a bias has no gradient but rounding errors, which Adam would make as large as any other.
 * The generator has no high-pass skip connections, which the paper has for faces alone, since they need a
   network that finds facial landmarks.
 """
@@ -60,7 +63,8 @@ class ResidualBlock(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        normalize: instance normalization before each activation, with a scale and a shift per channel.
+        normalize: instance normalization before each activation, with a scale and a shift per channel; the
+            convolutions then have no biases.
         halve: average 2x2 pixels between the convolutions, and in the shortcut.
     """
 
@@ -69,8 +73,8 @@ class ResidualBlock(nn.Module):
         self.halve = halve
         self.norm1 = nn.InstanceNorm2d(inputs, affine=True) if normalize else nn.Identity()
         self.norm2 = nn.InstanceNorm2d(inputs, affine=True) if normalize else nn.Identity()
-        self.conv1 = nn.Conv2d(inputs, inputs, 3, 1, 1)
-        self.conv2 = nn.Conv2d(inputs, outputs, 3, 1, 1)
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, 1, 1, bias=not normalize)
+        self.conv2 = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=not normalize)
         self.shortcut = _shortcut(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,23 +106,23 @@ class StyledBlock(nn.Module):
     Args:
         inputs, outputs: channels.
         style_dim: length of a style code.
-        double: repeat each pixel 2x2 before the convolutions, and in the shortcut.
+        enlarge: repeat each pixel 2x2 before the convolutions, and in the shortcut.
     """
 
-    def __init__(self, inputs: int, outputs: int, style_dim: int, double: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, style_dim: int, enlarge: bool = False) -> None:
         super().__init__()
-        self.double = double
+        self.enlarge = enlarge
         self.norm1 = AdaptiveInstanceNorm(style_dim, inputs)
         self.norm2 = AdaptiveInstanceNorm(style_dim, outputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.shortcut = _shortcut(inputs, outputs)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """N C H W and (N, style_dim) to N C' H W, or twice H and W."""
         residual = _activated(self.norm1(x, style))
         direct = self.shortcut(x)  # a 1x1 convolution and repeated pixels commute: it works on the fewer
-        if self.double:
+        if self.enlarge:
             residual, direct = (F.interpolate(y, scale_factor=2, mode="nearest") for y in (residual, direct))
         residual = self.conv2(_activated(self.norm2(self.conv1(residual), style)))
         return (direct + residual) / math.sqrt(2)
@@ -155,7 +159,7 @@ class StarGANv2Generator(nn.Module):
             raise ValueError(f"{downs} halvings leave less than 4x4 of {image_size}x{image_size}")
         widths = _widths(base_width, max_width, downs)
         widest = widths[-1]
-        self.first = nn.Conv2d(channels, widths[0], 3, 1, 1)
+        self.first = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
         self.encode = nn.Sequential(
             *(ResidualBlock(a, b, normalize=True, halve=True) for a, b in pairwise(widths)),
             *(ResidualBlock(widest, widest, normalize=True) for _ in range(2)),
@@ -163,7 +167,7 @@ class StarGANv2Generator(nn.Module):
         self.decode = nn.ModuleList(
             [
                 *(StyledBlock(widest, widest, style_dim) for _ in range(2)),
-                *(StyledBlock(a, b, style_dim, double=True) for a, b in pairwise(widths[::-1])),
+                *(StyledBlock(a, b, style_dim, enlarge=True) for a, b in pairwise(widths[::-1])),
             ]
         )
         self.norm = nn.InstanceNorm2d(widths[0], affine=True)

@@ -10,6 +10,7 @@ from fastgan.training.recipe import Recipe
 RECIPES = {
     "stegastamp": "fastgan.recipes.stegastamp:StegaStamp",
     "dcgan": "fastgan.recipes.dcgan:DCGAN",
+    "starganv2": "fastgan.recipes.starganv2:StarGANv2",
     "enhancenet": "fastgan.recipes.enhancenet:EnhanceNet",
 }
 

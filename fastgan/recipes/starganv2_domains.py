@@ -1,9 +1,9 @@
 """`builtin:domains`: two rendered domains that show the same things in different styles.
 
 Each 32x32 picture shows a disc, a square or a triangle, at a random place, in a random size and turn.
-In the domain `drawn` it is an outline of some colour and thickness on light paper; in `neon` it is filled with
-stripes of a bright colour, level or upright, on dark ground. What and where is what a translation must keep; colours,
-thickness and stripes are the style.
+In the domain `drawn` it is an outline of some colour and thickness on light paper; in `neon` it is filled
+with stripes of a bright colour, level or upright, on dark ground. What and where is what a translation must
+keep; colours, thickness and stripes are the style.
 """
 
 from __future__ import annotations

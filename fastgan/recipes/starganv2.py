@@ -1,0 +1,296 @@
+"""StarGAN v2: images of several domains translated into each other, in as many styles as one likes.
+
+Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020; on images, or on
+the latents of a VAE. Each step: sources are translated into target domains, once in the style of a reference,
+once in one made of noise. D judges both. The generator, with mapping network and style encoder, is to pass
+for real, to show the style that it was given, to find back to the source, and to differ where styles do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from fastgan.losses import (
+    R1,
+    AdversarialLoss,
+    cycle_consistency_loss,
+    diversity_sensitive_loss,
+    identity_loss,
+    style_reconstruction_loss,
+)
+from fastgan.metrics import installed_lpips
+from fastgan.models.starganv2 import StarGANv2Discriminator
+from fastgan.optim import Adam
+from fastgan.recipes.starganv2_config import PRESETS, StarGANv2Config
+from fastgan.recipes.starganv2_data import (
+    Batch,
+    Domain,
+    LatentFolder,
+    Pairings,
+    find_domains,
+    find_latents,
+    split_domains,
+)
+from fastgan.recipes.starganv2_evaluation import (
+    DomainClassifier,
+    evaluate_translations,
+    train_classifier,
+)
+from fastgan.recipes.starganv2_latents import Pictures
+from fastgan.recipes.starganv2_translator import Translator, make_networks
+from fastgan.training.data import ImageFolder, batches, find_images, first_batch
+from fastgan.training.networks import frozen
+from fastgan.training.ramps import ramp
+from fastgan.training.recipe import Mean, Recipe, Terms
+from fastgan.training.runtime import Runtime
+
+COLUMNS, LATENT_ROWS = 8, 3  # of the sample grid
+
+
+class StarGANv2(Recipe):
+    name = "starganv2"
+    config_class = StarGANv2Config
+    presets = PRESETS
+    console = ("D_loss", "adv_ref_loss", "adv_lat_loss", "cyc_ref_loss", "ds_lat_loss", "images_per_second")
+    joint_draws = True
+    config: StarGANv2Config
+
+    def __init__(self, config: StarGANv2Config, runtime: Runtime) -> None:
+        folders = find_domains(config.train_path, config.domains)
+        # With the names, a checkpoint alone tells which domain is which.
+        config = dataclasses.replace(config, domains=tuple(folders))
+        super().__init__(config, runtime)
+        device = runtime.device
+        find = find_images if config.data == "images" else find_latents
+        train_files, val_files = split_domains(folders, config.val_path, find)
+        self.train_domains = [self._stream(files, config.crop, config.seed) for files in train_files]
+        self.val_domains = [self._stream(files, "fit", seed=0) for files in val_files]
+        self.images_per_epoch = sum(len(files) for files in train_files)
+        for domain in (*self.train_domains, *self.val_domains):
+            domain.sample(0)  # whose file is refused now, not in the middle of the run
+        if runtime.is_main:
+            counts = zip(config.domains, train_files, val_files, strict=True)
+            said = (f"{name} ({len(train)} to train on, {len(val)} held out)" for name, train, val in counts)
+            print(f"{len(folders)} domains of {config.data}: {', '.join(said)}")
+
+        self.generator, self.mapping_network, self.style_encoder = make_networks(config)
+        channels, size, _ = config.shape
+        self.discriminator = StarGANv2Discriminator(
+            len(folders), size, channels, config.base_width, config.max_width
+        )
+        self.networks = {
+            "generator": self.generator, "mapping_network": self.mapping_network,
+            "style_encoder": self.style_encoder, "discriminator": self.discriminator,
+        }  # fmt: skip
+        for network in self.networks.values():
+            network.to(device)
+        betas, decay = (config.beta1, config.beta2), config.weight_decay
+        groups: list[dict[str, Any]] = [
+            {"params": [*self.generator.parameters(), *self.style_encoder.parameters()]},
+            {"params": [*self.mapping_network.parameters()], "lr": config.lr_mapping},
+        ]
+        ema = self.moving_average("generator", "mapping_network", "style_encoder")
+        self.optimizers = {
+            "generator": Adam(groups, config.lr, betas, weight_decay=decay, ema=ema),
+            "discriminator": Adam(self.discriminator.parameters(), config.lr, betas, weight_decay=decay),
+        }
+        self.adversarial = AdversarialLoss(config.adversarial)  # type: ignore[arg-type]
+        self.balance.check(self.adversarial)
+        if self.balance.state_dict():
+            self.networks["balance"] = self.balance
+        self.r1 = R1(self.discriminator, config.r1_weight, config.r1_interval)
+        self.pictures = Pictures(config.data, config.latent_scale, config.vae, device)
+        # LPIPS compares pictures, which a preview of latents is not.
+        shows = runtime.is_main and (config.data == "images" or config.vae)
+        self.lpips = installed_lpips(device) if shows else None
+
+    def _stream(self, files: list, crop: str, seed: int) -> Domain:
+        config = self.config
+        if config.data == "latents":
+            return LatentFolder(files, config.shape, config.latent_scale, seed)
+        return ImageFolder(files, (config.image_size, config.image_size), crop, seed)
+
+    def as_trained(self, x: Tensor) -> Tensor:
+        """Images in [0, 1] to [-1, 1]; latents, which are scaled already, as they are."""
+        return x * 2 - 1 if self.config.data == "images" else x
+
+    def batches(self, start_step: int) -> Generator[Batch, None, None]:
+        stream = batches(
+            Pairings(self.train_domains, self.config.seed),
+            self.config.batch_size,
+            start_step=start_step,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            workers=self.config.workers,
+            device=self.runtime.device,
+        )
+        for x_src, y_src, x_ref, x_ref2, y_trg in stream:
+            x_src, x_ref, x_ref2 = map(self.as_trained, (x_src, x_ref, x_ref2))
+            yield Batch(x_src, y_src, x_ref, x_ref2, y_trg)
+
+    # --- one step -----------------------------------------------------------------------------------------
+
+    def train_step(self, batch: Batch, step: int, generator: torch.Generator) -> Terms:
+        z, z2 = self.noise(generator), self.noise(generator)
+        trains = self.balance.trains_generator(step)
+        # G does not move while D does: its step goes on with what D has judged.
+        with record_function("translate"), torch.set_grad_enabled(trains):
+            styles, fakes = self.translate(batch.x_src, batch.x_ref, z, batch.y_trg)
+        with record_function("discriminator_step"):
+            of_d = self.discriminator_step(batch, fakes.detach(), step)
+        with record_function("generator_step"), torch.set_grad_enabled(trains):
+            return {**of_d, **self.generator_step(batch, styles, fakes, z2, step)}
+
+    def noise(self, generator: torch.Generator) -> Tensor:
+        """This process's part of standard normal noise, (N, z_dim)."""
+        count = self.config.batch_size * self.runtime.world_size
+        z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device)
+        return self.runtime.part(z)
+
+    def translate(self, x_src: Tensor, x_ref: Tensor, z: Tensor, y_trg: Tensor) -> tuple[Tensor, Tensor]:
+        """The styles of the references, then of the noise, (2N, style_dim); the sources in them, 2N C H W."""
+        with self.runtime.autocast():
+            styles = torch.cat([self.style_encoder(x_ref, y_trg), self.mapping_network(z, y_trg)])
+            return styles, self.generator(x_src.repeat(2, 1, 1, 1), styles).float()
+
+    def discriminator_step(self, batch: Batch, fakes: Tensor, step: int) -> Terms:
+        """Updates D down (D_ref + D_lat) / 2 + R1, or on others' turns only listens to it.
+
+        Args:
+            fakes: 2N C H W, those by reference first.
+        """
+        trains = self.balance.trains_discriminator(step)
+        with torch.set_grad_enabled(trains):
+            with self.runtime.autocast():
+                images = torch.cat([batch.x_src, fakes])
+                logits = self.discriminator(images, torch.cat([batch.y_src, batch.y_trg, batch.y_trg]))
+            real, by_reference, by_latent = logits.float().chunk(3)
+            of_ref = self.balance.discriminator_loss(self.adversarial, real, by_reference)
+            of_lat = self.balance.discriminator_loss(self.adversarial, real, by_latent)
+        penalty, computed = torch.zeros((), device=real.device), 0
+        updated: Tensor | float = 0.0
+        if trains:
+            total = 0.5 * (of_ref.loss + of_lat.loss)
+            if self.config.r1_weight > 0:
+                term, penalty = self.r1(batch.x_src, step, batch.y_src)
+                total, computed = total + term, int(step % self.config.r1_interval == 0)
+            # The halves share one update: it counts where either counts.
+            applies = of_ref.applies
+            if applies is not None and of_lat.applies is not None:
+                applies = applies | of_lat.applies
+            self.update("discriminator", total, applies)
+            updated = 1.0 if applies is None else applies.float()
+        ref, lat = of_ref.terms(), of_lat.terms()
+        return {
+            **{name: (ref[name] + lat[name]) / 2 for name in ref},
+            "D_updated": updated, "D_ref_loss": ref["D_loss"], "D_lat_loss": lat["D_loss"],
+            "r1_penalty_mean_all_steps": penalty,
+            "r1_penalty_mean_computed_steps": Mean(penalty, computed),
+        }  # fmt: skip
+
+    def generator_step(self, batch: Batch, styles: Tensor, fakes: Tensor, z2: Tensor, step: int) -> Terms:
+        """Updates generator, mapping network and style encoder, if gradients are on.
+
+        Args:
+            styles, fakes: of :meth:`translate`.
+            z2: noise for the second translations, which the first are to differ from.
+        """
+        config = self.config
+        targets = batch.y_trg.repeat(2)
+        with torch.no_grad():  # only the first translations learn to differ, as in the authors' code
+            others = self.translate(batch.x_src, batch.x_ref2, z2, batch.y_trg)[1]
+        with self.runtime.autocast(), frozen(self.discriminator):
+            logits = self.discriminator(fakes, targets).float()
+            shown = self.style_encoder(fakes, targets)
+            own = self.style_encoder(batch.x_src, batch.y_src)
+            starts = torch.cat([fakes, batch.x_src]) if config.w_id > 0 else fakes
+            back = self.generator(starts, own.repeat(len(starts) // len(own), 1)).float()
+        back_ref, back_lat, *same = back.split(len(own))
+
+        terms: dict[str, Tensor] = {}
+        pairs = (logits.chunk(2), styles.float().chunk(2), shown.float().chunk(2), fakes.chunk(2))
+        for kind, logit, style, found, fake, other, again in zip(
+            ("ref", "lat"), *pairs, others.chunk(2), (back_ref, back_lat), strict=True
+        ):
+            terms[f"adv_{kind}_loss"] = self.adversarial.generator(logit)
+            terms[f"sty_{kind}_loss"] = style_reconstruction_loss(style, found)
+            terms[f"cyc_{kind}_loss"] = cycle_consistency_loss(batch.x_src, again)
+            terms[f"ds_{kind}_loss"] = diversity_sensitive_loss(fake, other, config.ds_margin or None)
+        if same:
+            terms["id_loss"] = identity_loss(batch.x_src, same[0])
+        lambda_ds = self.lambda_ds(step)
+        of_kind = {"adv": config.w_adv, "sty": config.w_sty, "cyc": config.w_cyc, "ds": -lambda_ds}
+        weights = {name: (of_kind | {"id": config.w_id})[name.split("_")[0]] for name in terms}
+        if torch.is_grad_enabled():
+            self.update("generator", torch.stack([weights[name] * terms[name] for name in terms]).sum())
+        return {
+            **{name: term.detach() for name, term in terms.items()},
+            **{f"{name}_weight": weight for name, weight in weights.items()},
+            "lambda_ds": lambda_ds,
+        }
+
+    def lambda_ds(self, step: int) -> float:
+        """w_ds (1 - clamp((epoch - 1) / ds_decay_epochs, 0, 1)), with epochs counted from 1."""
+        epochs = self.config.ds_decay_epochs or self.num_steps / self.steps_per_epoch
+        return self.config.w_ds * (1 - ramp(step // self.steps_per_epoch, epochs))
+
+    # --- what the loop asks for beside the step -----------------------------------------------------------
+
+    @property
+    def translator(self) -> Translator:
+        """The averaged networks."""
+        names = ("generator", "mapping_network", "style_encoder")
+        return Translator(*(self.trained(name) for name in names))
+
+    def held_out(self, domain: int, count: int) -> Tensor:
+        """The first held-out images of a domain, always cut alike: as many as there are, up to `count`."""
+        data = self.val_domains[domain]
+        return self.as_trained(first_batch(data, min(count, len(data)), self.runtime.device))
+
+    def samples(self, step: int) -> dict[str, Tensor]:
+        """Sources of all domains in turn, each translated into the next domain."""
+        translator, count = self.translator, len(self.val_domains)
+        held_out = [self.held_out(domain, COLUMNS) for domain in range(count)]
+        random = torch.Generator(self.runtime.device).manual_seed(0)
+        columns = []
+        for column in range(COLUMNS):
+            source, target = column % count, (column + 1) % count
+            row = column // count
+            of_source = held_out[source][row % len(held_out[source])][None]
+            of_target = held_out[target][(row + COLUMNS // 2) % len(held_out[target])][None]
+            by_reference = translator.in_style(of_source, translator.style_of(of_target, target))
+            z = torch.randn(LATENT_ROWS, self.config.z_dim, generator=random, device=random.device)
+            styles = translator.random_styles(z, target)
+            by_latent = translator.in_style(of_source.expand(LATENT_ROWS, -1, -1, -1), styles)
+            back = translator.in_style(by_reference, translator.style_of(of_source, source))
+            columns.append(torch.cat([of_source, of_target, by_reference, back, by_latent]))
+        latent_rows = (f"by_latent_{index + 1}" for index in range(LATENT_ROWS))
+        names = ("source", "reference", "by_reference", "by_reference_and_back", *latent_rows)
+        rows = torch.stack(columns, dim=1)
+        return {name: self.pictures(row) for name, row in zip(names, rows, strict=True)}
+
+    @cached_property
+    def classifier(self) -> DomainClassifier:
+        """Trained at the first evaluation."""
+        config = self.config
+        return train_classifier(
+            self.train_domains, self.as_trained, config.shape[0], config.classifier_steps, self.runtime.device
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        images = [self.held_out(domain, self.config.eval_images) for domain in range(len(self.val_domains))]
+        return evaluate_translations(
+            self.translator, images, self.classifier, self.config.z_dim, self.config.eval_draws,
+            self._lpips_of if self.lpips is not None else None,
+        )  # fmt: skip
+
+    def _lpips_of(self, a: Tensor, b: Tensor) -> Tensor:
+        assert self.lpips is not None
+        return self.lpips(self.pictures(a), self.pictures(b))

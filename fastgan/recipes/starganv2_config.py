@@ -1,0 +1,190 @@
+"""StarGAN v2's hyper-parameters, and where each default comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastgan.models.starganv2 import check_size
+from fastgan.ops._checks import check_one_of
+from fastgan.training.config import TrainingConfig
+
+KINDS = ("images", "latents")
+# Those whose two halves stand alone: wgan needs clipping or a penalty, relativistic pairs reals with fakes.
+ADVERSARIALS = ("hinge", "nonsaturating", "bce", "lsgan")
+
+
+@dataclass(frozen=True)
+class StarGANv2Config(TrainingConfig):
+    """StarGAN v2: diverse image synthesis for multiple domains (Choi et al., CVPR 2020), images or latents.
+
+    D minimizes (D_ref + D_lat) / 2 + r1_weight R1; generator, mapping network and style encoder together
+    minimize w_adv (adv_ref + adv_lat) + w_sty (sty_ref + sty_lat) + w_cyc (cyc_ref + cyc_lat) + w_id id
+    - lambda_ds (ds_ref + ds_lat), where "ref" takes the style from a reference and "lat" from noise. Defaults
+    are the paper's, for 256x256 images, unless said otherwise; the preset `latents` is for 4x32x32 latents.
+    """
+
+    num_steps: int = 100000
+    """Steps to train, if num_epochs is 0."""
+    batch_size: int = 8
+    """Sources per step and process."""
+    ema_decay: float = 0.999
+    """Decay of the moving averages of generator, mapping network and style encoder; 0: none."""
+
+    train_path: str = ""
+    """Folder with one folder per domain, each searched recursively."""
+    val_path: str = ""
+    """The same, held out; empty: every tenth file of each domain (64 at most) is held out."""
+    domains: tuple[str, ...] = ()
+    """Names of the domains' folders, at least two; empty: all of train_path, sorted."""
+    data: str = "images"
+    """images; or latents: .safetensors with the key "latent" or .pt with a tensor (or a dict with it at
+    "latent"), stored unscaled, as `fastgan data encode-latents` writes them."""
+    image_size: int = 256
+    """Height and width of images or latents, a power of two."""
+    latent_channels: int = 4
+    """Channels, for data=latents."""
+    latent_scale: float = 0.18215
+    """Factor of latents when they are read (Stable Diffusion's)."""
+    crop: str = "fit"
+    """Of images: fit: scale and cut the centre; random: random parts, mirrored."""
+    vae: str = ""
+    """Folder of a diffusers AutoencoderKL that decodes latents for sample pictures; empty: a preview, whose
+    colours mean nothing."""
+
+    z_dim: int = 16
+    """Length of the mapping network's noise."""
+    style_dim: int = 64
+    """Length of a style code."""
+    base_width: int = 64
+    """Channels at full size, doubled at each halving (original: 2**14 / image_size)."""
+    max_width: int = 512
+    """Bound of the channels."""
+    downs: int = 0
+    """Halvings within the generator; 0: as many as leave 16x16."""
+    mapping_width: int = 512
+    """Width of the mapping network's layers."""
+
+    adversarial: str = "hinge"
+    """hinge (not the paper's), nonsaturating (paper), bce or lsgan."""
+    w_adv: float = 1.0
+    """Weight of the adversarial terms."""
+    w_sty: float = 1.0
+    """Weight of the style's reconstruction."""
+    w_cyc: float = 1.0
+    """Weight of the cycle's reconstruction."""
+    w_id: float = 1.0
+    """Weight of the source's reconstruction in its own style (not in the paper); 0: not computed."""
+    w_ds: float = 1.0
+    """Weight of the difference between two translations, which is maximized, in the first epoch (paper: 1 for
+    CelebA-HQ, 2 for AFHQ)."""
+    ds_margin: float = 0.5
+    """That difference counts up to here (not in the paper); 0: however large. In units of the networks, whose
+    images are in [-1, 1]."""
+    ds_decay_epochs: float = 0.0
+    """lambda_ds = w_ds (1 - (epoch - 1) / ds_decay_epochs), at least 0, with epochs counted from 1; 0: as
+    many as the run has (paper: linear over all 100000 steps)."""
+    r1_weight: float = 0.5
+    """Weight of the mean squared gradient of D on reals: half of the paper's gamma, 1; 0: none."""
+    r1_interval: int = 16
+    """Steps between R1 penalties, which then count as many times (paper: 1)."""
+    lr: float = 0.0001
+    """Adam's learning rate for generator, style encoder and discriminator."""
+    lr_mapping: float = 0.000001
+    """And for the mapping network."""
+    beta1: float = 0.0
+    """Adam's first beta."""
+    beta2: float = 0.99
+    """Adam's second beta."""
+    weight_decay: float = 0.0001
+    """Adam's weight decay."""
+
+    eval_images: int = 32
+    """Held-out images of each domain to translate in an evaluation."""
+    eval_draws: int = 5
+    """Translations of each (paper: 10)."""
+    classifier_steps: int = 300
+    """Steps that the classifier of an evaluation is trained on the real domains, with batches of 64."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_of("data", self.data, KINDS)
+        check_one_of("adversarial", self.adversarial, ADVERSARIALS)
+        check_one_of("crop", self.crop, ("fit", "random"))
+        check_size(self.image_size)
+        for name in (
+            "latent_channels", "z_dim", "style_dim", "base_width", "max_width", "mapping_width",
+            "r1_interval", "eval_images", "classifier_steps",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.eval_draws < 2:
+            raise ValueError(f"eval_draws must be at least 2, to differ, got {self.eval_draws}")
+        for name in ("lr", "lr_mapping", "latent_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in (
+            "w_adv", "w_sty", "w_cyc", "w_id", "w_ds", "ds_margin", "ds_decay_epochs", "r1_weight",
+            "weight_decay", "downs",
+        ):  # fmt: skip
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.vae and self.data != "latents":
+            raise ValueError(f"vae decodes latents, which data={self.data} has none of, got {self.vae!r}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C H W of what is translated."""
+        channels = 3 if self.data == "images" else self.latent_channels
+        return channels, self.image_size, self.image_size
+
+
+# As published for CelebA-HQ, except that the two generator steps of an iteration (with styles from noise,
+# then from references, the latter for the generator alone) are one step on their sum, and D's likewise,
+# with one R1; that there are no high-pass skips; and that lambda_ds falls once per epoch.
+PAPER = StarGANv2Config(
+    exp_name="starganv2-paper",
+    crop="random",
+    adversarial="nonsaturating",
+    w_id=0.0,
+    ds_margin=0.0,
+    r1_interval=1,
+    sample_interval=5000,
+    eval_interval=10000,
+    checkpoint_interval=10000,
+)
+
+# 4x32x32: what Stable Diffusion's VAE makes of 256x256 images.
+LATENTS = StarGANv2Config(
+    exp_name="starganv2-latents",
+    data="latents",
+    image_size=32,
+    base_width=256,
+    downs=2,
+)
+
+# Minutes on two CPU cores: small pictures of two rendered domains, narrow networks, high learning rates.
+DEMO = StarGANv2Config(
+    exp_name="starganv2-demo",
+    train_path="builtin:domains/train",
+    val_path="builtin:domains/val",
+    image_size=32,
+    base_width=16,
+    max_width=64,
+    downs=2,
+    mapping_width=64,
+    style_dim=16,
+    z_dim=8,
+    batch_size=8,
+    num_steps=3000,
+    lr=0.001,
+    lr_mapping=0.0001,
+    beta1=0.0,
+    ema_decay=0.995,
+    log_interval=50,
+    sample_interval=500,
+    eval_interval=500,
+    checkpoint_interval=1000,
+    eval_images=50,
+)
+
+PRESETS = {"paper": PAPER, "latents": LATENTS, "demo": DEMO}
