@@ -173,14 +173,14 @@ DEMO = EnhanceNetConfig(
     turn=True,
     width=32,
     batch_size=16,
-    num_steps=1600,
+    num_steps=1200,
     lr=0.001,
-    lr_decay_steps=1300,
+    lr_decay_steps=1000,
     ema_decay=0.99,
     log_interval=50,
-    sample_interval=400,
-    eval_interval=400,
-    checkpoint_interval=800,
+    sample_interval=300,
+    eval_interval=300,
+    checkpoint_interval=600,
 )
 
 PRESETS = {"paper": PAPER, "demo": DEMO}
