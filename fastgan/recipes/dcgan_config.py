@@ -141,14 +141,14 @@ DEMO = DCGANConfig(
     image_size=32,
     channels=1,
     z_dim=32,
-    g_width=32,
-    d_width=32,
+    g_width=48,
+    d_width=48,
     batch_size=64,
-    num_epochs=60,
+    num_epochs=120,
     real_label=0.9,
-    ema_decay=0.99,
-    sample_interval=110,
-    checkpoint_interval=220,
+    ema_decay=0.995,
+    sample_interval=220,
+    checkpoint_interval=440,
 )
 
 # A failure that was published as one: learning rates 10 and 20 times the paper's, two updates of G per step,
@@ -162,7 +162,7 @@ UNSTABLE = dataclasses.replace(
     real_label=0.9,
     fake_label=0.1,
     ema_decay=0.0,
-    num_epochs=10,
+    num_epochs=15,
 )
 
 PRESETS = {"paper": PAPER, "demo": DEMO, "unstable": UNSTABLE}
