@@ -35,6 +35,7 @@ pre { background: var(--soft); padding: .8rem 1rem; border-radius: .5rem; overfl
 # none matches gets a plot of its own at the end.
 GROUPS = {
     "Discriminator's losses": r"D_(.*_)?loss|D_.*penalty.*",
+    "R1 penalty": r"r1_penalty_.*",
     "Colour channels of the image loss": r"[YUV]_loss",
     "Loss terms, unweighted": r".*_loss",
     "Accuracy": r"(?!D_).*_acc",
