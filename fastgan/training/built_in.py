@@ -22,6 +22,7 @@ PREFIX = "builtin:"
 WRITERS = {
     "digits": "fastgan.training.built_in:write_digits",
     "domains": "fastgan.recipes.starganv2_domains:write_domains",
+    "glyphs": "fastgan.recipes.zi2zi_glyphs:write_demo_glyphs",
     "photographs": "fastgan.training.built_in:write_photographs",
 }
 

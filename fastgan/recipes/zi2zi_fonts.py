@@ -1,0 +1,130 @@
+"""Fonts as zi2zi sees them: which characters one has, and pictures of them that lie on one line."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+PROBE = 64  # pixels per em at which glyphs are measured
+MARGIN = 1 / 16  # of the picture, on each side
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where characters are drawn: all of them with one scale, on one line."""
+
+    size: int
+    """Height and width of the picture."""
+    pixels: int
+    """Per em."""
+    baseline: int
+    """Row of the picture on which letters stand."""
+
+
+class Font:
+    """A TrueType or OpenType font (of a collection the first).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no font, or one without a map from Unicode.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from fontTools.ttLib import TTFont, TTLibError
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"no such font: {path}")
+        try:
+            with TTFont(self.path, fontNumber=0, lazy=True) as tables:
+                characters = tables.getBestCmap()
+            self._face(PROBE)
+        except (TTLibError, OSError, AssertionError) as error:
+            raise ValueError(f"{path} cannot be read as a font: {error}") from error
+        if not characters:
+            raise ValueError(f"{path} has no map from Unicode characters to its glyphs")
+        self.characters = {chr(code) for code, glyph in characters.items() if glyph != ".notdef"}
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    def has(self, character: str) -> bool:
+        """Whether there is a glyph to be seen: neither an empty one nor the box of missing ones."""
+        if character not in self.characters:
+            return False
+        drawn, box = self._ink(character, PROBE), self._box_of_missing()
+        return drawn is not None and (box is None or drawn[0].tobytes() != box)
+
+    def bounds(self, character: str) -> tuple[float, float, float]:
+        """(width, top, bottom) of what is to be seen, in em; top and bottom from the line on, downwards."""
+        drawn = self._ink(character, PROBE)
+        assert drawn is not None, "of characters that the font has"
+        mask, top = drawn
+        return mask.width / PROBE, top / PROBE, (top + mask.height) / PROBE
+
+    def draw(self, character: str, geometry: Geometry) -> Image.Image:
+        """The character, black on white: 8-bit grey, size x size.
+
+        Its ink is centred between left and right. What would not fit is drawn smaller.
+
+        Raises:
+            ValueError: the font has no such character.
+        """
+        size, pixels = geometry.size, geometry.pixels
+        drawn = self._ink(character, pixels) if self.has(character) else None
+        if drawn is None:
+            raise ValueError(f"{self.path} has no glyph for {character!r} (U+{ord(character):04X})")
+        if max(drawn[0].size) > size:
+            drawn = self._ink(character, math.floor(pixels * (size - 2) / max(drawn[0].size)))
+            assert drawn is not None
+        mask, top = drawn
+        row = min(max(geometry.baseline + top, 0), size - mask.height)
+        picture = Image.new("L", (size, size), 255)
+        picture.paste(0, ((size - mask.width) // 2, row), mask)
+        return picture
+
+    def _ink(self, character: str, pixels: int) -> tuple[Image.Image, int] | None:
+        """Exactly what is to be seen, as a mask, and its first row, counted from the line; None: nothing."""
+        face = self._face(pixels)
+        left, top, right, bottom = face.getbbox(character, anchor="ls")
+        x, y = 2 - math.floor(left), 2 - math.floor(top)  # with room for what is beyond the font's numbers
+        mask = Image.new("L", (math.ceil(right) + x + 2, math.ceil(bottom) + y + 2))
+        ImageDraw.Draw(mask).text((x, y), character, fill=255, font=face, anchor="ls")
+        box = mask.getbbox()
+        return None if box is None else (mask.crop(box), box[1] - y)
+
+    @functools.cache  # noqa: B019 - a font lives as long as the program
+    def _face(self, pixels: int) -> ImageFont.FreeTypeFont:
+        return ImageFont.truetype(self.path, max(pixels, 1), layout_engine=ImageFont.Layout.BASIC)
+
+    @functools.cache  # noqa: B019
+    def _box_of_missing(self) -> bytes | None:
+        nothing = "\uffff"  # never a character
+        drawn = None if nothing in self.characters else self._ink(nothing, PROBE)
+        return None if drawn is None else drawn[0].tobytes()
+
+
+def common_geometry(fonts: Iterable[Font], characters: Sequence[str], size: int) -> Geometry:
+    """The largest scale at which all of the characters that they have fit, in every font.
+
+    Args:
+        size: height and width of the pictures.
+
+    Raises:
+        ValueError: none has any of the characters.
+    """
+    bounds = [font.bounds(c) for font in fonts for c in characters if font.has(c)]
+    if not bounds:
+        raise ValueError(f"no font has any of the {len(characters)} characters")
+    widths, tops, bottoms = zip(*bounds, strict=True)
+    top, bottom = min(tops), max(bottoms)
+    room = size * (1 - 2 * MARGIN)
+    pixels = max(1, math.floor(room / max(bottom - top, max(widths))))
+    return Geometry(size, pixels, round(size / 2 - pixels * (top + bottom) / 2))
