@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 import torch
@@ -192,3 +193,9 @@ def test_bad_vaes_and_images_are_named(image_folder, vae_folder, tmp_path, capsy
     folder = write_latents(tmp_path / "latents", count=3)
     with pytest.raises(FileNotFoundError, match="no VAE at"):
         train(StarGANv2, dataclasses.replace(config, train_path=str(folder)))
+
+
+def test_without_diffusers_the_extra_is_named(image_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert encoded(image_folder, tmp_path, tmp_path) == 1
+    assert "needs diffusers, which is not installed: pip install 'fastgan[vae]'" in capsys.readouterr().err
