@@ -148,7 +148,8 @@ class PairImages(ImageFolder):
         left, top = random.uniform(0, side - part, 2)
         pair = Image.new("RGB", (2 * size, size))
         for place, start in enumerate((0, side) if self.source_side == "left" else (side, 0)):
-            box = (start + left, top, start + left + part, top + part)
-            glyph = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+            glyph = image.crop((start, 0, start + side, side))  # alone, or the other one would shine through
+            box = (left, top, left + part, top + part)
+            glyph = glyph.resize((size, size), Image.Resampling.BICUBIC, box=box)
             pair.paste(glyph, (place * size, 0))
         return pair

@@ -41,14 +41,17 @@ class Font:
         if not self.path.is_file():
             raise FileNotFoundError(f"no such font: {path}")
         try:
-            with TTFont(self.path, fontNumber=0, lazy=True) as tables:
-                characters = tables.getBestCmap()
-            self._face(PROBE)
+            tables = TTFont(self.path, fontNumber=0)
+            characters = tables.getBestCmap()
+            self._glyphs = tables.getGlyphSet()
+            self._missing = tables.getGlyphOrder()[0]
+            _face(self.path, PROBE)
         except (TTLibError, OSError, AssertionError) as error:
             raise ValueError(f"{path} cannot be read as a font: {error}") from error
         if not characters:
             raise ValueError(f"{path} has no map from Unicode characters to its glyphs")
-        self.characters = {chr(code) for code, glyph in characters.items() if glyph != ".notdef"}
+        self.characters = {chr(code): glyph for code, glyph in characters.items()}
+        self._box = self._outline(self._missing)
 
     @property
     def name(self) -> str:
@@ -57,10 +60,18 @@ class Font:
 
     def has(self, character: str) -> bool:
         """Whether there is a glyph to be seen: neither an empty one nor the box of missing ones."""
-        if character not in self.characters:
+        glyph = self.characters.get(character)
+        if glyph is None or glyph == self._missing or self._ink(character, PROBE) is None:
             return False
-        drawn, box = self._ink(character, PROBE), self._box_of_missing()
-        return drawn is not None and (box is None or drawn[0].tobytes() != box)
+        # Outlines, not pictures: hinting may draw the same box in two ways.
+        return not self._box or self._outline(glyph) != self._box
+
+    def _outline(self, glyph: str) -> list:
+        from fontTools.pens.recordingPen import DecomposingRecordingPen
+
+        pen = DecomposingRecordingPen(self._glyphs)
+        self._glyphs[glyph].draw(pen)
+        return pen.value
 
     def bounds(self, character: str) -> tuple[float, float, float]:
         """(width, top, bottom) of what is to be seen, in em; top and bottom from the line on, downwards."""
@@ -92,7 +103,7 @@ class Font:
 
     def _ink(self, character: str, pixels: int) -> tuple[Image.Image, int] | None:
         """Exactly what is to be seen, as a mask, and its first row, counted from the line; None: nothing."""
-        face = self._face(pixels)
+        face = _face(self.path, pixels)
         left, top, right, bottom = face.getbbox(character, anchor="ls")
         x, y = 2 - math.floor(left), 2 - math.floor(top)  # with room for what is beyond the font's numbers
         mask = Image.new("L", (math.ceil(right) + x + 2, math.ceil(bottom) + y + 2))
@@ -100,15 +111,10 @@ class Font:
         box = mask.getbbox()
         return None if box is None else (mask.crop(box), box[1] - y)
 
-    @functools.cache  # noqa: B019 - a font lives as long as the program
-    def _face(self, pixels: int) -> ImageFont.FreeTypeFont:
-        return ImageFont.truetype(self.path, max(pixels, 1), layout_engine=ImageFont.Layout.BASIC)
 
-    @functools.cache  # noqa: B019
-    def _box_of_missing(self) -> bytes | None:
-        nothing = "\uffff"  # never a character
-        drawn = None if nothing in self.characters else self._ink(nothing, PROBE)
-        return None if drawn is None else drawn[0].tobytes()
+@functools.cache
+def _face(path: Path, pixels: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, max(pixels, 1), layout_engine=ImageFont.Layout.BASIC)
 
 
 def common_geometry(fonts: Iterable[Font], characters: Sequence[str], size: int) -> Geometry:
