@@ -168,9 +168,9 @@ class FrechetDistance:
 
         self.name = "fid" if weights else "frechet_distance_of_random_features"
         network = _inception() if weights else random_network(_RandomFeatures, seed)
-        self._metric = FrechetInceptionDistance(feature=network.eval(), input_img_size=(3, 299, 299), sync_on_compute=all_processes).to(
-            device
-        )
+        self._metric = FrechetInceptionDistance(
+            feature=network.eval(), input_img_size=(3, 299, 299), sync_on_compute=all_processes
+        ).to(device)
 
     def update(self, images: Tensor, real: bool) -> None:
         """Takes in images.
