@@ -12,6 +12,7 @@ RECIPES = {
     "dcgan": "fastgan.recipes.dcgan:DCGAN",
     "starganv2": "fastgan.recipes.starganv2:StarGANv2",
     "enhancenet": "fastgan.recipes.enhancenet:EnhanceNet",
+    "zi2zi": "fastgan.recipes.zi2zi:Zi2Zi",
 }
 
 

@@ -1,4 +1,4 @@
-"""Fonts for tests: those of matplotlib's wheel, and small ones made here."""
+"""Fonts for tests: those of matplotlib's wheel, and small ones made here; a zi2zi small enough for tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,28 @@ from pathlib import Path
 
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+from fastgan.recipes.zi2zi_config import Zi2ZiConfig
+from fastgan.recipes.zi2zi_glyphs import write_glyphs
+
+CHARACTERS = "ABCDEFGHKLMNPRSTabdefgk1234"
+SOURCE, TARGETS = "DejaVuSans", ("DejaVuSerif-Bold", "cmr10")
+
+
+def small_glyphs(folder: Path) -> Path:
+    """Pairs of 27 characters in two fonts, 32x32."""
+    write_glyphs(folder, font_file(SOURCE), [font_file(name) for name in TARGETS], CHARACTERS, 32)
+    return folder
+
+
+def small_config(glyphs: Path, runs: Path) -> Zi2ZiConfig:
+    """32x32 and narrow, without VGG and dropout; both ramps are over."""
+    return Zi2ZiConfig(
+        train_path=str(glyphs), runs_path=str(runs), image_size=32, width=4, d_width=2,
+        embedding_dim=6, batch_size=4, num_steps=4, log_interval=2, sample_interval=4, eval_interval=4,
+        checkpoint_interval=4, accelerator="cpu", perceptual_weight=0.0, dropout=0.0, ema_decay=0.9,
+        l1_ramp_epochs=0.0, const_ramp_epochs=0.0,
+    )  # fmt: skip
 
 
 def font_file(name: str) -> Path:
