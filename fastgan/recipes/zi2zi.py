@@ -161,7 +161,7 @@ class Zi2Zi(Recipe):
         return {
             **terms,
             "D_category_loss": category_loss.detach(), "D_category_loss_weight": weight,
-            "D_category_acc": known,
+            "D_accuracy_category": known,
         }  # fmt: skip
 
     def generator_step(self, batch: Batch, fake: Tensor, feature: Tensor, weights: dict[str, float]) -> Terms:
