@@ -140,15 +140,16 @@ DEMO = Zi2ZiConfig(
     width=32,
     d_width=16,
     batch_size=16,
-    num_epochs=20,
+    num_epochs=28,
+    augment=0.1,
     perceptual_weight=0.0,
     lr=0.0005,
     schedule=8,
     ema_decay=0.99,
     log_interval=20,
-    sample_interval=0,
-    eval_interval=0,
-    checkpoint_interval=0,
+    sample_interval=560,
+    eval_interval=560,
+    checkpoint_interval=560,
 )
 
 PRESETS = {"paper": PAPER, "demo": DEMO}
