@@ -225,14 +225,20 @@ class Zi2Zi(Recipe):
         return {name: row / 2 + 0.5 for name, row in rows.items()}
 
     def evaluate(self) -> dict[str, float]:
-        """How far glyphs of held-out characters are from the targets, and how far the source's own are."""
+        """How far glyphs of held-out characters are from the targets, and how far the source's own are.
+
+        Values are in [0, 1]; the ratio is of all together, and of the category where it is largest.
+        """
         batch = self.held_out(self.config.val_images)
         source, drawn, target = (x / 2 + 0.5 for x in (batch.source, self.draw(batch), batch.target))
-        l1, l1_of_source = F.l1_loss(drawn, target).item(), F.l1_loss(source, target).item()
+        errors = torch.stack([(x - target).abs().mean((1, 2, 3)) for x in (drawn, source)])
+        l1, l1_of_source = errors.mean(1).tolist()
+        of_each = (errors[:, batch.category == k].sum(1) for k in batch.category.unique())
         return {
             "l1": l1,
             "l1_of_source": l1_of_source,
             "l1_ratio": l1 / max(l1_of_source, 1e-12),
+            "l1_ratio_of_worst_category": max((a / b.clamp(min=1e-12)).item() for a, b in of_each),
             "ssim": ssim(drawn, target).item(),
             "ssim_of_source": ssim(source, target).item(),
         }

@@ -214,12 +214,23 @@ def test_it_learns_a_style(small):
 
 def test_held_out_characters_are_evaluated(small):
     recipe = make(small, held_out=0.2)
+    recipe.generator.eval()
+    recipe.averages["generator"].eval()
     trained, held_out = ({path.stem.split("_")[1] for path in pairs.files} for pairs in (
         recipe.train_pairs, recipe.held_out_pairs
     ))  # fmt: skip
     assert not trained & held_out and len(trained | held_out) == len(CHARACTERS) and len(held_out) == 5
     rows = recipe.samples(0)
     assert [*rows] == ["source", "generated", "target"] and len(rows["source"]) == 10
+    figures = recipe.evaluate()
+    batch = recipe.held_out(100)
+    of_each = [
+        F.l1_loss(recipe.draw(batch)[batch.category == k], batch.target[batch.category == k])
+        / F.l1_loss(batch.source[batch.category == k], batch.target[batch.category == k])
+        for k in (0, 1)
+    ]
+    assert figures["l1_ratio_of_worst_category"] == pytest.approx(max(of_each).item(), rel=1e-5)
+    assert min(of_each) <= figures["l1_ratio"] <= max(of_each)
     assert min(row.min() for row in rows.values()) >= 0 and max(row.max() for row in rows.values()) <= 1
 
 

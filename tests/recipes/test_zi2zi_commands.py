@@ -39,7 +39,15 @@ def test_text_in_a_style_and_between_two(small, tmp_path, precision, capsys):
     run = train(Zi2Zi, config)
     with (run / "evaluation.csv").open(newline="") as file:
         figures = next(csv.DictReader(file))
-    assert {*figures} == {"step", "l1", "l1_of_source", "l1_ratio", "ssim", "ssim_of_source"}
+    assert {*figures} == {
+        "step",
+        "l1",
+        "l1_of_source",
+        "l1_ratio",
+        "l1_ratio_of_worst_category",
+        "ssim",
+        "ssim_of_source",
+    }
     first, last = (sampled(run, tmp_path, "--category", name) for name in ("0", "cmr10"))
     assert first.size == last.size == (5 * 32, 32) and first.tobytes() != last.tobytes()
     assert first.crop((3 * 32, 0, 4 * 32, 32)).getextrema() == ((255, 255),) * 3, "a space stays empty"
