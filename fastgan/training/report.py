@@ -20,7 +20,7 @@ p.sub { margin: 0 0 1.6rem; opacity: .7; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .7rem; }
 .card { background: var(--soft); border-radius: .5rem; padding: .7rem .9rem; }
 .card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-.card span { font-size: .82rem; opacity: .75; }
+.card span { font-size: .82rem; opacity: .75; overflow-wrap: anywhere; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: .9rem; }
 img { max-width: 100%; height: auto; border-radius: .4rem; background: #fff; }
 figure { margin: 0 0 1.2rem; } figcaption { font-size: .86rem; opacity: .75; margin-top: .3rem; }
@@ -173,7 +173,7 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> str
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(curves) > 1:
+    if title not in curves:
         axes.legend(fontsize=7.5, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
