@@ -5,8 +5,8 @@ are made of residual blocks with leaky ReLUs of slope 0.2, whose two summed bran
 keep the variance. At 256 pixels and base_width 64 they are the paper's. Where they differ:
 
 * Widths and depths are arguments, so that 4x32x32 latents are served, too.
-* The generator's convolutions have no biases but for the last: a constant per channel passes through it by the
-  shortcuts alone and is subtracted by the next instance normalization, at the latest by the one at the end.
+* The generator's convolutions have no biases but for the last: a constant per channel passes through it by
+  the shortcuts alone, and the next instance normalization subtracts it, at the latest the one at the end.
   Such a bias has no gradient but rounding errors, which Adam would make as large as any other.
 * The generator has no high-pass skip connections, which the paper has for faces alone, since they need a
   network that finds facial landmarks.

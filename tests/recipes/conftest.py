@@ -8,6 +8,7 @@ from PIL import Image
 from fastgan.losses import perceptual
 from fastgan.recipes.enhancenet_config import EnhanceNetConfig
 from fastgan.recipes.stegastamp_config import StegaStampConfig
+from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +58,27 @@ def tiny(photo_folder, tmp_path):
         eval_interval=4, checkpoint_interval=4, val_images=2, accelerator="cpu", lr=0.001, lr_d=0.001,
         ema_decay=0.9,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def image_domains(tmp_path_factory):
+    """Two domains of twelve images, 16x16."""
+    return write_images(tmp_path_factory.mktemp("image_domains"))
+
+
+@pytest.fixture(scope="session")
+def latent_domains(tmp_path_factory):
+    """Two domains of twelve latents, 4x16x16."""
+    return write_latents(tmp_path_factory.mktemp("latent_domains"))
+
+
+@pytest.fixture
+def domains_config(image_domains, tmp_path):
+    """A StarGAN v2 on images small enough for tests."""
+    return image_config(image_domains, tmp_path / "runs")
+
+
+@pytest.fixture
+def latents_config(latent_domains, tmp_path):
+    """And one on latents."""
+    return latent_config(latent_domains, tmp_path / "runs")

@@ -1,8 +1,7 @@
-"""StarGAN v2's step against its formulas, its schedules, whole runs on images and on latents."""
+"""StarGAN v2's step against its formulas, its schedules, its presets."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 
@@ -14,35 +13,10 @@ from fastgan.losses import r1_penalty_of
 from fastgan.recipes import load_recipe
 from fastgan.recipes.starganv2 import StarGANv2
 from fastgan.recipes.starganv2_config import DEMO, LATENTS, PAPER, PRESETS
-from fastgan.recipes.starganv2_evaluation import evaluate_translations, train_classifier
-from fastgan.recipes.starganv2_translator import Translator
-from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
-from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one, table
-from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents
 from tests.training.test_loop import HostReads
 
 TRANSLATING = ("generator", "mapping_network", "style_encoder")
-
-
-@pytest.fixture(scope="module")
-def image_folder(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("domains"))
-
-
-@pytest.fixture(scope="module")
-def latent_folder(tmp_path_factory):
-    return write_latents(tmp_path_factory.mktemp("latents"))
-
-
-@pytest.fixture
-def small(image_folder, tmp_path):
-    return image_config(image_folder, tmp_path / "runs")
-
-
-@pytest.fixture
-def small_latents(latent_folder, tmp_path):
-    return latent_config(latent_folder, tmp_path / "runs")
 
 
 def make(config, **changes):
@@ -77,8 +51,8 @@ def translated(recipe, batch):
 
 
 @pytest.mark.parametrize("adversarial", ["hinge", "nonsaturating", "bce", "lsgan"])
-def test_each_step_moves_its_own_networks_and_no_other(small, adversarial):
-    recipe = make(small, adversarial=adversarial)
+def test_each_step_moves_its_own_networks_and_no_other(domains_config, adversarial):
+    recipe = make(domains_config, adversarial=adversarial)
     batch = one_batch(recipe)
     styles, fakes = translated(recipe, batch)
     before, before_d = weights_of(recipe, *TRANSLATING), weights_of(recipe, "discriminator")
@@ -96,9 +70,9 @@ def test_each_step_moves_its_own_networks_and_no_other(small, adversarial):
         assert torch.equal(parameter.grad, gradient), "G's step reached D"
 
 
-def test_the_mapping_network_has_its_own_learning_rate(small):
+def test_the_mapping_network_has_its_own_learning_rate(domains_config):
     # Adam's first step is as large as its learning rate, whatever the gradient.
-    recipe = make(small, lr=0.01, lr_mapping=0.0001, weight_decay=0.0)
+    recipe = make(domains_config, lr=0.01, lr_mapping=0.0001, weight_decay=0.0)
     before = weights_of(recipe, *TRANSLATING)
     recipe.train_step(one_batch(recipe), 0, generator())
     after = weights_of(recipe, *TRANSLATING)
@@ -111,8 +85,8 @@ def test_the_mapping_network_has_its_own_learning_rate(small):
 
 
 @pytest.mark.parametrize("step", [0, 1])
-def test_discriminator_s_loss_is_its_formula(small, step):
-    recipe, twin = make(small, r1_weight=0.7), make(small)
+def test_discriminator_s_loss_is_its_formula(domains_config, step):
+    recipe, twin = make(domains_config, r1_weight=0.7), make(domains_config)
     batch = one_batch(recipe)
     fakes = translated(recipe, batch)[1].detach()
     discriminator = twin.discriminator
@@ -139,9 +113,9 @@ def test_discriminator_s_loss_is_its_formula(small, step):
 
 
 @pytest.mark.parametrize("w_id, ds_margin", [(0.4, 0.3), (0.0, 0.0)])
-def test_generator_s_loss_is_its_formula(small, w_id, ds_margin):
+def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
     weights = {"w_adv": 0.9, "w_sty": 1.1, "w_cyc": 1.2, "w_id": w_id, "w_ds": 0.5}
-    recipe, twin = make(small, ds_margin=ds_margin, **weights), make(small)
+    recipe, twin = make(domains_config, ds_margin=ds_margin, **weights), make(domains_config)
     batch = one_batch(recipe)
     z2 = recipe.noise(generator(1))
     styles, fakes = translated(recipe, batch)
@@ -178,45 +152,37 @@ def test_generator_s_loss_is_its_formula(small, w_id, ds_margin):
             torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_lambda_ds_falls_with_the_epochs(small):
-    recipe = make(small, w_ds=2.0, ds_decay_epochs=4.0)
+def test_lambda_ds_falls_with_the_epochs(domains_config):
+    recipe = make(domains_config, w_ds=2.0, ds_decay_epochs=4.0)
     per_epoch = recipe.steps_per_epoch
     assert (recipe.images_per_epoch, per_epoch) == (20, 5), "every tenth of each domain's 12 is held out: 2"
     found = [recipe.lambda_ds((epoch - 1) * per_epoch) for epoch in (1, 2, 3, 5, 9)]
     assert found == pytest.approx([2.0, 1.5, 1.0, 0.0, 0.0])
     assert recipe.lambda_ds(per_epoch - 1) == 2.0, "constant within an epoch"
     assert recipe.train_step(one_batch(recipe), 2 * per_epoch, generator())["lambda_ds"] == pytest.approx(1)
-    whole = make(small, num_epochs=10)
+    whole = make(domains_config, num_epochs=10)
     assert whole.lambda_ds(5 * per_epoch) == pytest.approx(0.5)
     assert whole.lambda_ds(whole.num_steps) == 0
 
 
-def test_no_difference_is_asked_for_when_lambda_ds_is_zero(small):
-    of_zero, without = make(small, ds_decay_epochs=1.0), make(small, w_ds=0.0)
+def test_no_difference_is_asked_for_when_lambda_ds_is_zero(domains_config):
+    of_zero, without = make(domains_config, ds_decay_epochs=1.0), make(domains_config, w_ds=0.0)
     for recipe in (of_zero, without):
         recipe.train_step(one_batch(recipe), recipe.steps_per_epoch, generator())
     for a, b in zip(of_zero.generator.parameters(), without.generator.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_terms_are_the_same_at_every_step(small):
+def test_terms_are_the_same_at_every_step(domains_config):
     for changes in ({}, {"balance": "threshold"}, {"balance": "ratio", "balance_ratio": (1, 3)}):
-        recipe = make(small, **changes)
+        recipe = make(domains_config, **changes)
         names = {tuple(recipe.train_step(one_batch(recipe), step, generator(step))) for step in range(4)}
         assert len(names) == 1
 
 
-def test_r1_is_averaged_over_all_steps_and_over_those_that_computed_it(small):
-    folder = train(StarGANv2, dataclasses.replace(small, log_interval=4))
-    with (folder / "metrics.csv").open(newline="") as file:
-        row = next(csv.DictReader(file))
-    all_steps, computed = (float(row[f"r1_penalty_mean_{kind}_steps"]) for kind in ("all", "computed"))
-    assert computed == pytest.approx(2 * all_steps) and computed > 0
-
-
 @pytest.mark.parametrize("balance, d_moves, g_moves", [("ratio", False, True), ("threshold", False, True)])
-def test_balance_holds_the_discriminator_back(small, balance, d_moves, g_moves):
-    recipe = make(small, balance=balance, balance_threshold=1e9, balance_ratio=(1, 2))
+def test_balance_holds_the_discriminator_back(domains_config, balance, d_moves, g_moves):
+    recipe = make(domains_config, balance=balance, balance_threshold=1e9, balance_ratio=(1, 2))
     step = 1  # the second of a cycle is G's alone
     before, before_d = weights_of(recipe, *TRANSLATING), weights_of(recipe, "discriminator")
     terms = recipe.train_step(one_batch(recipe), step, generator())
@@ -224,8 +190,8 @@ def test_balance_holds_the_discriminator_back(small, balance, d_moves, g_moves):
     assert bool(moved(recipe, before_d)) == d_moves and bool(moved(recipe, before)) == g_moves
 
 
-def test_an_update_of_d_counts_where_one_of_its_halves_does(small, monkeypatch):
-    recipe = make(small, balance="threshold", balance_threshold=0.0)
+def test_an_update_of_d_counts_where_one_of_its_halves_does(domains_config, monkeypatch):
+    recipe = make(domains_config, balance="threshold", balance_threshold=0.0)
     judge, seen = recipe.balance.discriminator_loss, []
 
     def only_the_second(*args):
@@ -239,14 +205,14 @@ def test_an_update_of_d_counts_where_one_of_its_halves_does(small, monkeypatch):
     assert len(seen) == 2 and moved(recipe, before)
 
 
-def test_the_generator_waits_for_its_turn(small):
-    recipe = make(small, balance="ratio", balance_ratio=(2, 1))
+def test_the_generator_waits_for_its_turn(domains_config):
+    recipe = make(domains_config, balance="ratio", balance_ratio=(2, 1))
     before = weights_of(recipe, *TRANSLATING)
     recipe.train_step(one_batch(recipe), 1, generator())
     assert not moved(recipe, before)
 
 
-@pytest.mark.parametrize("data", ["small", "small_latents"])
+@pytest.mark.parametrize("data", ["domains_config", "latents_config"])
 def test_nothing_reads_the_device_in_a_step(data, request):
     recipe = make(request.getfixturevalue(data), balance="adaptive")
     batch = one_batch(recipe)
@@ -256,39 +222,10 @@ def test_nothing_reads_the_device_in_a_step(data, request):
     assert not mode.names
 
 
-def test_whole_runs_resume_to_the_bit(small):
-    assert_resume_is_bit_exact(StarGANv2, dataclasses.replace(small, crop="random"), at=3, steps=6)
-
-
-def test_whole_runs_on_latents_resume_to_the_bit(small_latents):
-    assert_resume_is_bit_exact(StarGANv2, small_latents, at=3, steps=6)
-
-
-def test_two_processes_equal_one(small, tmp_path):
-    # Half the average of a bound is not the bound of the average: the margin is out of the way.
-    assert_two_processes_equal_one(StarGANv2, dataclasses.replace(small, ds_margin=9.0), tmp_path)
-
-
-@pytest.mark.parametrize("data", ["small", "small_latents"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_runs_on_images_and_on_latents(data, precision, request):
-    config = dataclasses.replace(request.getfixturevalue(data), precision=precision)
-    folder = train(StarGANv2, config)
-    (row,) = table(folder / "evaluation.csv")
-    assert row.keys() == {
-        "step", "classifier_acc", "translated_acc_latent", "translated_acc_reference", "cycle_l1",
-        "pairwise_l1_latent", "pairwise_l1_reference",
-    }  # fmt: skip
-    assert (folder / "samples" / "rows.txt").read_text().split() == [
-        "source", "reference", "by_reference", "by_reference_and_back", "by_latent_1", "by_latent_2",
-        "by_latent_3",
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("preset", [PAPER, LATENTS, DEMO])
-def test_every_preset_s_options_run(small, preset, tmp_path):
+def test_every_preset_s_options_run(domains_config, preset, tmp_path):
     names = ("train_path", "val_path", "runs_path", "accelerator", "base_width", "max_width", "batch_size")
-    changes = {name: getattr(small, name) for name in (*names, "mapping_width")}
+    changes = {name: getattr(domains_config, name) for name in (*names, "mapping_width")}
     latents = preset.data == "latents"
     size = 32 if latents else 16
     if latents:
@@ -307,54 +244,3 @@ def test_presets_are_registered():
     recipe = load_recipe("starganv2")
     assert recipe is StarGANv2 and set(PRESETS) == {"paper", "latents", "demo"}
     assert (LATENTS.shape, PAPER.shape) == ((4, 32, 32), (3, 256, 256))
-
-
-def test_the_classifier_is_always_the_same_and_leaves_the_random_state_alone(small):
-    recipe = make(small, classifier_steps=40)
-    before = torch.get_rng_state()
-    first = recipe.classifier
-    assert torch.equal(torch.get_rng_state(), before)
-    assert first is recipe.classifier
-    arguments = (recipe.train_domains, recipe.as_trained, 3, 40, torch.device("cpu"))
-    with torch.no_grad():  # as an evaluation is
-        again = train_classifier(*arguments)
-    for a, b in zip(first.parameters(), again.parameters(), strict=True):
-        assert torch.equal(a, b)
-    images = [recipe.held_out(domain, 4) for domain in (0, 1)]
-    found = evaluate_translations(recipe.translator, images, first, small.z_dim, 2)
-    assert found["classifier_acc"] == 1
-
-
-class Brighter(torch.nn.Module):
-    """Adds a number that is the style."""
-
-    def forward(self, image, style):
-        return image + style[:, :, None, None]
-
-
-class Target(torch.nn.Module):
-    """The style of domain y is y, and that of its noise too, with the noise's first number beside it."""
-
-    def forward(self, x, domain):
-        noise = x[:, :1] if x.dim() == 2 else 0
-        return domain[:, None].float() * 2 - 1 + 0.01 * noise
-
-
-def test_figures_of_translations_that_are_known():
-    images = [torch.full((3, 1, 8, 8), -0.5), torch.full((2, 1, 8, 8), 0.5)]
-
-    class Sign(torch.nn.Module):
-        def forward(self, x):
-            positive = (x.mean((1, 2, 3)) > 0).float()
-            return torch.stack([1 - positive, positive], dim=1)
-
-    translator = Translator(Brighter(), Target(), Target())
-    found = evaluate_translations(translator, images, Sign(), z_dim=4, draws=3)
-    assert found["classifier_acc"] == found["translated_acc_latent"] == found["translated_acc_reference"] == 1
-    assert found["pairwise_l1_reference"] == 0 and 0 < found["pairwise_l1_latent"] < 0.05
-    # -0.5 + 1 - 1: back at the start, but for the noise.
-    assert found["cycle_l1"] < 0.02
-    found = evaluate_translations(
-        translator, images, Sign(), 4, 2, lambda a, b: torch.tensor(0.25, device=a.device)
-    )
-    assert found["lpips_latent"] == found["lpips_reference"] == 0.25

@@ -1,0 +1,105 @@
+"""StarGAN v2's whole runs on images and on latents, and the figures of its evaluation."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import pytest
+import torch
+
+from fastgan.recipes.starganv2 import StarGANv2
+from fastgan.recipes.starganv2_evaluation import evaluate_translations, train_classifier
+from fastgan.recipes.starganv2_translator import Translator
+from fastgan.training.loop import train
+from fastgan.training.runtime import Runtime
+from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one, table
+
+
+def test_r1_is_averaged_over_all_steps_and_over_those_that_computed_it(domains_config):
+    folder = train(StarGANv2, dataclasses.replace(domains_config, log_interval=4))
+    with (folder / "metrics.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    all_steps, computed = (float(row[f"r1_penalty_mean_{kind}_steps"]) for kind in ("all", "computed"))
+    assert computed == pytest.approx(2 * all_steps) and computed > 0
+
+
+def test_whole_runs_resume_to_the_bit(domains_config):
+    assert_resume_is_bit_exact(StarGANv2, dataclasses.replace(domains_config, crop="random"), at=3, steps=6)
+
+
+def test_whole_runs_on_latents_resume_to_the_bit(latents_config):
+    assert_resume_is_bit_exact(StarGANv2, latents_config, at=3, steps=6)
+
+
+def test_two_processes_equal_one(domains_config, tmp_path):
+    # Half the average of a bound is not the bound of the average: the margin is out of the way.
+    assert_two_processes_equal_one(StarGANv2, dataclasses.replace(domains_config, ds_margin=9.0), tmp_path)
+
+
+@pytest.mark.parametrize("data", ["domains_config", "latents_config"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_runs_on_images_and_on_latents(data, precision, request):
+    config = dataclasses.replace(request.getfixturevalue(data), precision=precision)
+    folder = train(StarGANv2, config)
+    (row,) = table(folder / "evaluation.csv")
+    assert row.keys() == {
+        "step", "classifier_acc", "translated_acc_latent", "translated_acc_reference", "cycle_l1",
+        "pairwise_l1_latent", "pairwise_l1_reference",
+    }  # fmt: skip
+    assert (folder / "samples" / "rows.txt").read_text().split() == [
+        "source", "reference", "by_reference", "by_reference_and_back", "by_latent_1", "by_latent_2",
+        "by_latent_3",
+    ]  # fmt: skip
+
+
+def test_the_classifier_is_always_the_same_and_leaves_the_random_state_alone(domains_config):
+    config = dataclasses.replace(domains_config, classifier_steps=40)
+    recipe = StarGANv2(config, Runtime(config))
+    before = torch.get_rng_state()
+    first = recipe.classifier
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first is recipe.classifier
+    arguments = (recipe.train_domains, recipe.as_trained, 3, 40, torch.device("cpu"))
+    with torch.no_grad():  # as an evaluation is
+        again = train_classifier(*arguments)
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    images = [recipe.held_out(domain, 4) for domain in (0, 1)]
+    found = evaluate_translations(recipe.translator, images, first, domains_config.z_dim, 2)
+    assert found["classifier_acc"] == 1
+
+
+class Brighter(torch.nn.Module):
+    """Adds a number that is the style."""
+
+    def forward(self, image, style):
+        return image + style[:, :, None, None]
+
+
+class Target(torch.nn.Module):
+    """The style of domain y is y, and that of its noise too, with the noise's first number beside it."""
+
+    def forward(self, x, domain):
+        noise = x[:, :1] if x.dim() == 2 else 0
+        return domain[:, None].float() * 2 - 1 + 0.01 * noise
+
+
+def test_figures_of_translations_that_are_known():
+    images = [torch.full((3, 1, 8, 8), -0.5), torch.full((2, 1, 8, 8), 0.5)]
+
+    class Sign(torch.nn.Module):
+        def forward(self, x):
+            positive = (x.mean((1, 2, 3)) > 0).float()
+            return torch.stack([1 - positive, positive], dim=1)
+
+    translator = Translator(Brighter(), Target(), Target())
+    found = evaluate_translations(translator, images, Sign(), z_dim=4, draws=3)
+    assert found["classifier_acc"] == found["translated_acc_latent"] == found["translated_acc_reference"] == 1
+    assert found["pairwise_l1_reference"] == 0 and 0 < found["pairwise_l1_latent"] < 0.05
+    # -0.5 + 1 - 1: back at the start, but for the noise.
+    assert found["cycle_l1"] < 0.02
+    found = evaluate_translations(
+        translator, images, Sign(), 4, 2, lambda a, b: torch.tensor(0.25, device=a.device)
+    )
+    assert found["lpips_latent"] == found["lpips_reference"] == 0.25
