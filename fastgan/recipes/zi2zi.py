@@ -238,7 +238,7 @@ class Zi2Zi(Recipe):
             "l1": l1,
             "l1_of_source": l1_of_source,
             "l1_ratio": l1 / max(l1_of_source, 1e-12),
-            "l1_ratio_of_worst_category": max((a / b.clamp(min=1e-12)).item() for a, b in of_each),
+            "l1_ratio_worst": max((a / b.clamp(min=1e-12)).item() for a, b in of_each),
             "ssim": ssim(drawn, target).item(),
             "ssim_of_source": ssim(source, target).item(),
         }

@@ -44,7 +44,7 @@ def test_text_in_a_style_and_between_two(small, tmp_path, precision, capsys):
         "l1",
         "l1_of_source",
         "l1_ratio",
-        "l1_ratio_of_worst_category",
+        "l1_ratio_worst",
         "ssim",
         "ssim_of_source",
     }
