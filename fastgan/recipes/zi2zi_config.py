@@ -31,7 +31,7 @@ class Zi2ZiConfig(TrainingConfig):
     val_images: int = 256
     """Held-out pairs to evaluate on, at most."""
     augment: float = 0.0
-    """Pairs are enlarged by up to this share and cut at a random place (original: 0.2, if asked for)."""
+    """Pairs are enlarged by up to this share and cut at a random place (original: 0.2)."""
 
     image_size: int = 256
     """Height and width of glyphs, at least 32 (original: 256)."""
@@ -69,8 +69,8 @@ class Zi2ZiConfig(TrainingConfig):
     perceptual_weight: float = 0.02
     """Weight of the distance in VGG16's relu1_2 and relu2_2 (original: none). It needs ImageNet's weights."""
     category_weight: float = 1.0
-    """Weight of the category's cross entropy, the same in D and in G (original: in D half of it for reals
-    and for fakes each, which is D's mean over both here)."""
+    """Weight of the category's cross entropy, the same in D, for the mean over reals and fakes, and in G, for
+    fakes (original, which also takes unpaired glyphs)."""
     lr: float = 0.0002
     """Adam's learning rate for G and D (pix2pix; original: 0.001, with 0.0002 as its floor)."""
     schedule: int = 10
@@ -109,7 +109,8 @@ class Zi2ZiConfig(TrainingConfig):
             raise ValueError(f"lr_floor must lie in (0, lr = {self.lr}], got {self.lr_floor}")
 
 
-# The defaults of the original's train.py and unet.py; it has no perceptual loss, and no ramps.
+# The defaults of the original's train.py, unet.py and dataset.py; it has no perceptual loss, no ramps. Its
+# second batch, of sources with categories drawn at random and therefore without targets, is left out.
 PAPER = Zi2ZiConfig(
     exp_name="zi2zi-paper",
     channels=3,

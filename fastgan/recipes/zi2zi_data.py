@@ -35,7 +35,8 @@ def find_pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
 
     A folder that `fastgan data glyphs` wrote says itself what it holds. Of others each sub-folder is a
     category; without sub-folders the category is the number that a name begins with, as in zi2zi's
-    `3_00042.png`. The number at a name's end, or the whole name where there is none, is the character.
+    `3_00042.png`. The number at a name's end, or the whole name where there is none, is the character: it
+    must be the same one in every category, which files are not that were numbered as each font had them.
 
     Raises:
         FileNotFoundError: no such folder, or a file that its glyphs.csv names is not there.
