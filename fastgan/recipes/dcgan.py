@@ -24,7 +24,7 @@ from fastgan.optim import EMA, Adam, RMSprop
 from fastgan.recipes.dcgan_config import PRESETS, DCGANConfig
 from fastgan.training.checkpoint import write_weights
 from fastgan.training.config import to_plain
-from fastgan.training.data import ImageFolder, batches, first_batch, split_held_out
+from fastgan.training.data import ImageFolder, first_batch, split_held_out
 from fastgan.training.networks import frozen
 from fastgan.training.recipe import Recipe, Terms, mean_of
 from fastgan.training.runtime import Runtime
@@ -73,9 +73,7 @@ class DCGAN(Recipe):
             real_label=config.real_label,
             fake_label=config.fake_label,
         )
-        self.balance.check(self.adversarial)
-        if self.balance.state_dict():
-            self.networks["balance"] = self.balance
+        self.keep_balance(self.adversarial)
         self.augment = DiffAugment(config.diff_augment)
         self.r1 = R1(self.discriminator, config.r1_weight, config.r1_interval)
         self.frechet = self._frechet()
@@ -96,16 +94,7 @@ class DCGAN(Recipe):
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         """Reals for all of a step's updates of D, in [-1, 1]."""
-        stream = batches(
-            self.train_images,
-            self.config.batch_size * self.config.n_critic,
-            start_step=start_step,
-            rank=self.runtime.rank,
-            world_size=self.runtime.world_size,
-            workers=self.config.workers,
-            device=self.runtime.device,
-        )
-        for image in stream:
+        for image in self.stream(self.train_images, start_step, self.config.n_critic):
             yield self.as_trained(image)
 
     def as_trained(self, image: Tensor) -> Tensor:

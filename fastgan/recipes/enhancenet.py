@@ -31,7 +31,7 @@ from fastgan.recipes.enhancenet_evaluation import (
     read_held_out,
     to_8_bits,
 )
-from fastgan.training.data import ImageFolder, batches, first_batch, split_held_out
+from fastgan.training.data import ImageFolder, first_batch, split_held_out
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import cosine_decay
 from fastgan.training.recipe import Recipe, Terms
@@ -72,13 +72,11 @@ class EnhanceNet(Recipe):
         self.discriminator: EnhanceNetDiscriminator | None = None
         if config.is_adversarial:
             self.adversarial = AdversarialLoss(config.adversarial)  # type: ignore[arg-type]
-            self.balance.check(self.adversarial)
             self.discriminator = EnhanceNetDiscriminator(config.crop, config.d_channels, config.d_dense)
             self.discriminator.to(device)
             self.networks["discriminator"] = self.discriminator
             self.optimizers["discriminator"] = Adam(self.discriminator.parameters(), config.lr_d, betas)
-            if self.balance.state_dict():
-                self.networks["balance"] = self.balance
+            self.keep_balance(self.adversarial)
 
     def _perceptual_loss(self) -> PerceptualLoss:
         """The perceptual and the texture loss, with the weights for features of a mean of one."""
@@ -111,15 +109,7 @@ class EnhanceNet(Recipe):
         return loss
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
-        return batches(
-            self.train_images,
-            self.config.batch_size,
-            start_step=start_step,
-            rank=self.runtime.rank,
-            world_size=self.runtime.world_size,
-            workers=self.config.workers,
-            device=self.runtime.device,
-        )
+        return self.stream(self.train_images, start_step)
 
     # --- one step -----------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ from fastgan.recipes.starganv2_evaluation import (
 )
 from fastgan.recipes.starganv2_latents import Pictures
 from fastgan.recipes.starganv2_translator import Translator, make_networks
-from fastgan.training.data import ImageFolder, batches, find_images, first_batch
+from fastgan.training.data import ImageFolder, find_images, first_batch
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Mean, Recipe, Terms
@@ -102,9 +102,7 @@ class StarGANv2(Recipe):
             "discriminator": Adam(self.discriminator.parameters(), config.lr, betas, weight_decay=decay),
         }
         self.adversarial = AdversarialLoss(config.adversarial)  # type: ignore[arg-type]
-        self.balance.check(self.adversarial)
-        if self.balance.state_dict():
-            self.networks["balance"] = self.balance
+        self.keep_balance(self.adversarial)
         self.r1 = R1(self.discriminator, config.r1_weight, config.r1_interval)
         self.pictures = Pictures(config.data, config.latent_scale, config.vae, device)
         # LPIPS compares pictures, which a preview of latents is not.
@@ -122,16 +120,8 @@ class StarGANv2(Recipe):
         return x * 2 - 1 if self.config.data == "images" else x
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
-        stream = batches(
-            Pairings(self.train_domains, self.config.seed),
-            self.config.batch_size,
-            start_step=start_step,
-            rank=self.runtime.rank,
-            world_size=self.runtime.world_size,
-            workers=self.config.workers,
-            device=self.runtime.device,
-        )
-        for x_src, y_src, x_ref, x_ref2, y_trg in stream:
+        pairings = Pairings(self.train_domains, self.config.seed)
+        for x_src, y_src, x_ref, x_ref2, y_trg in self.stream(pairings, start_step):
             x_src, x_ref, x_ref2 = map(self.as_trained, (x_src, x_ref, x_ref2))
             yield Batch(x_src, y_src, x_ref, x_ref2, y_trg)
 

@@ -26,10 +26,11 @@ from fastgan.losses import (
 )
 from fastgan.metrics import installed_lpips
 from fastgan.models.stegastamp import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
-from fastgan.optim import Adam, RMSprop, StepStatistics
+from fastgan.optim import Adam, StepStatistics
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
-from fastgan.training.data import ImageFolder, batches, first_batch, split_held_out
+from fastgan.recipes.stegastamp_optimizer import make_discriminator_optimizer
+from fastgan.training.data import ImageFolder, first_batch, split_held_out
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import cosine_decay, ramp
 from fastgan.training.recipe import Recipe, Terms
@@ -67,9 +68,7 @@ class StegaStamp(Recipe):
             "discriminator": self.discriminator_optimizer,
         }
         self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)  # type: ignore[arg-type]
-        self.balance.check(self.adversarial)
-        if self.balance.state_dict():
-            self.networks["balance"] = self.balance
+        self.keep_balance(self.adversarial)
         names = {field.name for field in dataclasses.fields(Distortions)} & set(vars(config))
         self.distortions = Distortions(
             **{name: getattr(config, name) for name in names},
@@ -87,15 +86,7 @@ class StegaStamp(Recipe):
             raise FileNotFoundError(f"{error}; or train without it: --lpips_loss_scale 0") from error
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
-        return batches(
-            self.train_images,
-            self.config.batch_size,
-            start_step=start_step,
-            rank=self.runtime.rank,
-            world_size=self.runtime.world_size,
-            workers=self.config.workers,
-            device=self.runtime.device,
-        )
+        return self.stream(self.train_images, start_step)
 
     # --- one step -----------------------------------------------------------------------------------------
 
@@ -307,19 +298,3 @@ class StegaStamp(Recipe):
                 "(0.0001 to 0.001), fewer bits (--secret_size), or a longer --no_im_loss_steps"
             )
         return None
-
-
-def make_discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> Adam | RMSprop:
-    """RMSprop with WGAN's clipping, or Adam."""
-    if config.d_optimizer == "adam":
-        if config.adversarial == "wgan":
-            raise ValueError("adversarial=wgan clips weights in rmsprop: d_optimizer=adam needs another")
-        return Adam(network.parameters(), config.lr_d, (config.beta1_d, config.beta2_d), statistics=True)
-    make = RMSprop.tensorflow_style if config.tf_epsilon else RMSprop
-    return make(
-        network.parameters(),
-        lr=config.lr_d,
-        grad_clip_value=config.d_grad_clip or None,
-        weight_clip=config.d_weight_clip if config.adversarial == "wgan" else None,
-        statistics=True,
-    )

@@ -25,7 +25,7 @@ from fastgan.optim import Adam
 from fastgan.recipes.zi2zi_config import PRESETS, Zi2ZiConfig
 from fastgan.recipes.zi2zi_data import PairImages, find_pairs, read_about, split_characters
 from fastgan.recipes.zi2zi_glyphs import JSON
-from fastgan.training.data import batches, first_batch
+from fastgan.training.data import first_batch
 from fastgan.training.networks import frozen, statistics_kept
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe, Terms, mean_of
@@ -84,9 +84,7 @@ class Zi2Zi(Recipe):
         }
         self.adversarial = AdversarialLoss("bce")
         self.category_loss = CategoryLoss(self.category_num)
-        self.balance.check(self.adversarial)
-        if self.balance.state_dict():
-            self.networks["balance"] = self.balance
+        self.keep_balance(self.adversarial)
         self.perceptual = self._perceptual_loss() if config.perceptual_weight > 0 else None
 
     def _perceptual_loss(self) -> PerceptualLoss:
@@ -96,16 +94,7 @@ class Zi2Zi(Recipe):
             raise FileNotFoundError(f"{error}; or train without it: --perceptual_weight 0") from error
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
-        stream = batches(
-            self.train_pairs,
-            self.config.batch_size,
-            start_step=start_step,
-            rank=self.runtime.rank,
-            world_size=self.runtime.world_size,
-            workers=self.config.workers,
-            device=self.runtime.device,
-        )
-        for image, category in stream:
+        for image, category in self.stream(self.train_pairs, start_step):
             yield self.as_trained(image, category)
 
     def as_trained(self, image: Tensor, category: Tensor) -> Batch:

@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgan.losses import AdversarialLoss
 from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
+from fastgan.training.data import Dataset, batches
 from fastgan.training.runtime import Runtime
 
 
@@ -90,6 +92,28 @@ class Recipe(abc.ABC):
     @abc.abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data."""
+
+    def keep_balance(self, adversarial: AdversarialLoss) -> None:
+        """Checks that the policy can judge the game; what it keeps joins the `networks` made before."""
+        self.balance.check(adversarial)
+        if self.balance.state_dict():
+            self.networks["balance"] = self.balance
+
+    def stream(self, dataset: Dataset, start_step: int, updates: int = 1) -> Generator[Any, None, None]:
+        """This process's batches of a dataset from a step on, see :func:`fastgan.training.data.batches`.
+
+        Args:
+            updates: batches that one step takes, joined.
+        """
+        return batches(
+            dataset,
+            self.config.batch_size * updates,
+            start_step=start_step,
+            rank=self.runtime.rank,
+            world_size=self.runtime.world_size,
+            workers=self.config.workers,
+            device=self.runtime.device,
+        )
 
     def moving_average(self, *names: str) -> EMA | None:
         """For the optimizer of these of `networks`, which updates it; None where ema_decay is 0."""

@@ -17,22 +17,6 @@ def make(config, **changes):
     return EnhanceNet(config, Runtime(config))
 
 
-def one_batch(recipe):
-    return next(recipe.batches(0))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def weights_of(network):
-    return {name: p.detach().clone() for name, p in network.named_parameters()}
-
-
-def moved(before, network):
-    return {n for n, p in network.named_parameters() if not torch.equal(before[n], p)}
-
-
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -16,6 +16,7 @@ from fastgan.recipes.dcgan_config import DEMO, PAPER, PRESETS, DCGANConfig
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one
+from tests.recipes.steps import generator, moved, one_batch, weights_of
 from tests.training.test_loop import HostReads
 
 LOSSES = ["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
@@ -35,22 +36,6 @@ def make(config, **changes):
     config = dataclasses.replace(config, **changes)
     torch.manual_seed(0)
     return DCGAN(config, Runtime(config))
-
-
-def one_batch(recipe):
-    return next(recipe.batches(0))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def weights_of(network):
-    return {name: p.detach().clone() for name, p in network.named_parameters()}
-
-
-def moved(before, network):
-    return {n for n, p in network.named_parameters() if not torch.equal(before[n], p)}
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -16,8 +16,9 @@ from fastgan.recipes.enhancenet_evaluation import evaluate_upscaling, fixed_cuts
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from tests.losses.backbones import install_backbone
-from tests.recipes.enhancenet_steps import generator, make, one_batch, rows
+from tests.recipes.enhancenet_steps import make, rows
 from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one
+from tests.recipes.steps import generator, one_batch
 
 # --- whole runs -------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.losses.backbones import install_backbone
+from tests.recipes.steps import generator, moved, one_batch, weights_of
 
 
 def make(config, **changes):
@@ -23,24 +24,7 @@ def make(config, **changes):
     return StegaStamp(config, Runtime(config))
 
 
-def one_batch(recipe):
-    return next(recipe.batches(0))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 SHIFTED = 2  # a seed whose first draw is 0.92: a large warp
-
-
-def weights_of(network):
-    return {name: p.detach().clone() for name, p in network.named_parameters()}
-
-
-def moved(before, network):
-    """Names of the parameters that changed."""
-    return {n for n, p in network.named_parameters() if not torch.equal(before[n], p)}
 
 
 def test_learning_rate_rises_stays_and_falls(small):

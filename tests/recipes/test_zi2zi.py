@@ -17,6 +17,7 @@ from fastgan.training.runtime import Runtime
 from tests.losses.backbones import install_backbone
 from tests.recipes.fonts import CHARACTERS, small_config, small_glyphs
 from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one
+from tests.recipes.steps import moved, weights_of
 from tests.training.test_loop import HostReads
 
 
@@ -38,14 +39,6 @@ def make(config, **changes):
 
 def one_batch(recipe):
     return next(recipe.batches(0))
-
-
-def weights_of(network):
-    return {name: p.detach().clone() for name, p in network.named_parameters()}
-
-
-def moved(before, network):
-    return {n for n, p in network.named_parameters() if not torch.equal(before[n], p)}
 
 
 def no_generator():
