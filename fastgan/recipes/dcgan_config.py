@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from fastgan.losses.adversarial import KINDS
 from fastgan.models.dcgan import IMAGE_SIZES, NORMS
-from fastgan.ops._checks import check_one_of
 from fastgan.training.config import TrainingConfig
 
 LATENTS = ("normal", "uniform")
@@ -108,20 +107,17 @@ class DCGANConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (
-            ("image_size", IMAGE_SIZES), ("channels", (1, 3)), ("latent", LATENTS), ("d_norm", NORMS),
-            ("loss", KINDS), ("optimizer", OPTIMIZERS), ("frechet", FRECHET),
-        ):  # fmt: skip
-            check_one_of(name, getattr(self, name), known)
-        for name in ("z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval", "frechet_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr_d", "lr_g", "d_weight_clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("r1_weight", "gp_weight", "collapse_ratio"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        self.check_choices(
+            {
+                "image_size": IMAGE_SIZES, "channels": (1, 3), "latent": LATENTS, "d_norm": NORMS,
+                "loss": KINDS, "optimizer": OPTIMIZERS, "frechet": FRECHET,
+            }
+        )  # fmt: skip
+        self.check_at_least_one(
+            "z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval", "frechet_images"
+        )
+        self.check_positive("lr_d", "lr_g", "d_weight_clip")
+        self.check_not_negative("r1_weight", "gp_weight", "collapse_ratio")
         if self.collapse_images < 2:
             raise ValueError(f"collapse_images must be at least 2, got {self.collapse_images}")
         if self.loss == "wgan-gp" and self.d_norm == "batch":

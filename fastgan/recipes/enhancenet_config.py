@@ -109,23 +109,14 @@ class EnhanceNetConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scale(self.scale)
-        for name, allowed in (("variant", VARIANTS), ("adversarial", ADVERSARIAL)):
-            if getattr(self, name) not in allowed:
-                listed = ", ".join(allowed)
-                raise ValueError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+        self.check_choices({"variant": VARIANTS, "adversarial": ADVERSARIAL})
         if self.crop < 2 * self.scale or self.crop % self.scale:
             raise ValueError(
                 f"crop must be a multiple of scale = {self.scale}, at least twice that, got {self.crop}"
             )
-        for name in ("width", "blocks", "val_images", "texture_patch", "d_dense"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("val_size", "lr_decay_steps", "adversarial_weight"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("lr", "lr_d", "d_loss_weight"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        self.check_at_least_one("width", "blocks", "val_images", "texture_patch", "d_dense")
+        self.check_not_negative("val_size", "lr_decay_steps", "adversarial_weight")
+        self.check_positive("lr", "lr_d", "d_loss_weight")
         if not 0 <= self.beta1 < 1:
             raise ValueError(f"beta1 must lie in [0, 1), got {self.beta1}")
         if self.is_perceptual:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastgan.models.starganv2 import check_size
-from fastgan.ops._checks import check_one_of
 from fastgan.training.config import TrainingConfig
 
 KINDS = ("images", "latents")
@@ -107,27 +106,34 @@ class StarGANv2Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_one_of("data", self.data, KINDS)
-        check_one_of("adversarial", self.adversarial, ADVERSARIALS)
-        check_one_of("crop", self.crop, ("fit", "random"))
+        self.check_choices({"data": KINDS, "adversarial": ADVERSARIALS, "crop": ("fit", "random")})
         check_size(self.image_size)
-        for name in (
-            "latent_channels", "z_dim", "style_dim", "base_width", "max_width", "mapping_width",
-            "r1_interval", "eval_images", "classifier_steps",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        self.check_at_least_one(
+            "latent_channels",
+            "z_dim",
+            "style_dim",
+            "base_width",
+            "max_width",
+            "mapping_width",
+            "r1_interval",
+            "eval_images",
+            "classifier_steps",
+        )
         if self.eval_draws < 2:
             raise ValueError(f"eval_draws must be at least 2, to differ, got {self.eval_draws}")
-        for name in ("lr", "lr_mapping", "latent_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in (
-            "w_adv", "w_sty", "w_cyc", "w_id", "w_ds", "ds_margin", "ds_decay_epochs", "r1_weight",
-            "weight_decay", "downs",
-        ):  # fmt: skip
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        self.check_positive("lr", "lr_mapping", "latent_scale")
+        self.check_not_negative(
+            "w_adv",
+            "w_sty",
+            "w_cyc",
+            "w_id",
+            "w_ds",
+            "ds_margin",
+            "ds_decay_epochs",
+            "r1_weight",
+            "weight_decay",
+            "downs",
+        )
         if self.vae and self.data != "latents":
             raise ValueError(f"vae decodes latents, which data={self.data} has none of, got {self.vae!r}")
 

@@ -162,25 +162,18 @@ class StegaStampConfig(TrainingConfig):
             raise ValueError(
                 f"lr_decay_steps must lie in [0, num_steps = {self.num_steps}], got {self.lr_decay_steps}"
             )
-        if self.secret_size < 1:
-            raise ValueError(f"secret_size must be at least 1, got {self.secret_size}")
-        if self.n_critic < 1:
-            raise ValueError(f"n_critic must be at least 1, got {self.n_critic}")
-        if self.val_images < 1:
-            raise ValueError(f"val_images must be at least 1, got {self.val_images}")
-        choices = {
-            "adversarial": KINDS,
-            "borders": BORDERS,
-            "d_optimizer": ("rmsprop", "adam"),
-            "crop": ("fit", "random"),
-            "critic_sign": (1, -1),
-            "jpeg_rounding": ROUNDINGS,
-            "d_activation": ("relu", "leaky_relu"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                listed = ", ".join(str(choice) for choice in allowed)
-                raise ValueError(f"{name} must be one of {listed}, got {getattr(self, name)!r}")
+        self.check_at_least_one("secret_size", "n_critic", "val_images")
+        self.check_choices(
+            {
+                "adversarial": KINDS,
+                "borders": BORDERS,
+                "d_optimizer": ("rmsprop", "adam"),
+                "crop": ("fit", "random"),
+                "critic_sign": (1, -1),
+                "jpeg_rounding": ROUNDINGS,
+                "d_activation": ("relu", "leaky_relu"),
+            }
+        )
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in [1, 100], got {self.jpeg_quality}")
         if self.blur_gaussian < 0 or self.blur_line < 0 or self.blur_gaussian + self.blur_line > 1:

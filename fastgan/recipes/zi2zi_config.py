@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastgan.models.zi2zi import NORMS, halvings
-from fastgan.ops._checks import check_one_of
 from fastgan.training.config import TrainingConfig
 
 SMALLEST_SIZE = 32
@@ -84,22 +83,30 @@ class Zi2ZiConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_one_of("source_side", self.source_side, ("left", "right"))
-        check_one_of("channels", self.channels, (1, 3))
-        check_one_of("norm", self.norm, NORMS)
-        check_one_of("const_of", self.const_of, ("real", "fake"))
+        self.check_choices(
+            {
+                "source_side": ("left", "right"),
+                "channels": (1, 3),
+                "norm": NORMS,
+                "const_of": ("real", "fake"),
+            }
+        )
         if self.image_size < SMALLEST_SIZE:
             raise ValueError(f"image_size must be at least {SMALLEST_SIZE}, got {self.image_size}")
         halvings(self.image_size, self.downs)
-        for name in ("val_images", "width", "d_width", "embedding_dim", "g_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in (
-            "augment", "category_num", "downs", "l1_weight", "l1_ramp_epochs", "const_weight",
-            "const_ramp_epochs", "perceptual_weight", "category_weight", "schedule",
-        ):  # fmt: skip
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        self.check_at_least_one("val_images", "width", "d_width", "embedding_dim", "g_updates")
+        self.check_not_negative(
+            "augment",
+            "category_num",
+            "downs",
+            "l1_weight",
+            "l1_ramp_epochs",
+            "const_weight",
+            "const_ramp_epochs",
+            "perceptual_weight",
+            "category_weight",
+            "schedule",
+        )
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must lie in (0, 1), got {self.held_out}")
         for name in ("dropout", "beta1"):

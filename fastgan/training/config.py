@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+
+from fastgan.ops._checks import check_one_of
 
 PRECISIONS = ("32-true", "bf16-mixed")
 INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_interval")
@@ -63,12 +65,8 @@ class TrainingConfig:
     """Mean sign of D's logits on reals at which D stops, for balance=adaptive."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "devices", "workers", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("num_epochs", *INTERVALS):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        self.check_at_least_one("num_steps", "batch_size", "devices", "workers", "keep_checkpoints")
+        self.check_not_negative("num_epochs", *INTERVALS)
         if self.precision not in PRECISIONS:
             hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")
@@ -76,6 +74,30 @@ class TrainingConfig:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if not self.exp_name or Path(self.exp_name).name != self.exp_name:
             raise ValueError(f"exp_name must be a plain name, got {self.exp_name!r}")
+
+    def check_at_least_one(self, *names: str) -> None:
+        """Raises a ValueError for the first of these options that is below 1."""
+        for name in names:
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def check_positive(self, *names: str) -> None:
+        """Raises a ValueError for the first of these options that is not above 0."""
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    def check_not_negative(self, *names: str) -> None:
+        """Raises a ValueError for the first of these options that is below 0; None passes."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+
+    def check_choices(self, choices: Mapping[str, Iterable[object]]) -> None:
+        """Raises a ValueError, which lists the choices, for the first option that has none of its own."""
+        for name, known in choices.items():
+            check_one_of(name, getattr(self, name), known)
 
     @property
     def folder(self) -> Path:
