@@ -33,10 +33,15 @@ build/tests/built: $(VENV)/installed
 	$(BIN)/cmake --build build/tests
 	touch $@
 
+# That the sources compile with the oldest torch's headers too; again whenever a source changes.
+build/headers-checked: $(VENV)/tools tools/check_headers.py $(SOURCES)
+	$(BIN)/python tools/check_headers.py
+	touch $@
+
 demo: $(VENV)/installed
 	$(BIN)/fastgan demo
 
-test: $(VENV)/installed build/tests/built
+test: $(VENV)/installed build/tests/built build/headers-checked
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
 	PYTHONPATH=build/tests $(BIN)/python -m pytest
 
@@ -54,7 +59,7 @@ format: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/fastgan bench --output benchmarks/results
 
-wheel: $(VENV)/installed
+wheel: $(VENV)/installed build/headers-checked
 	$(BIN)/python tools/check_wheel.py
 
 # With the Python that has torch, where it is: nothing is downloaded.

@@ -56,7 +56,7 @@ inline Tensor empty_like(const Tensor& like, ScalarType dtype) {
       from(std::optional<torch::stable::Device>()),
       from(std::optional<bool>()),
       from(std::optional<torch::headeronly::MemoryFormat>())};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 

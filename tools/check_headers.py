@@ -1,0 +1,98 @@
+"""Compiles the libraries' sources against the headers of the oldest torch that fastgan promises to build with.
+
+`make test` does so whenever a source changes. Headers alone are needed, and the smallest wheel that has them all
+is macOS's (80 MB, kept under build/). Nothing is linked. CUDA sources take part where nvcc is.
+Usage: check_headers.py [VERSION ...]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+OLDEST = "2.10.0"
+
+
+def main(versions: list[str]) -> int:
+    failed = [version for version in versions if not check(version)]
+    return 1 if failed else 0
+
+
+def check(version: str) -> bool:
+    """Whether every source compiles; says which does not."""
+    torch_folder = headers(version)
+    cuda = "ON" if shutil.which("nvcc") else "OFF"
+    with tempfile.TemporaryDirectory() as build:
+        subprocess.run(
+            [
+                tool("cmake"), "-G", "Ninja", "-S", ROOT, "-B", build, f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+                f"-DFASTGAN_TORCH_DIR={torch_folder}", f"-DFASTGAN_CUDA={cuda}", "-DFASTGAN_CUDA_ARCHS=90",
+                "-DFASTGAN_TESTS=OFF", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
+            ],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        commands = json.loads((Path(build) / "compile_commands.json").read_text())
+        commands = [entry for entry in commands if str(torch_folder) in entry["command"]]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results = list(pool.map(compile_one, commands))
+    for message in filter(None, results):
+        print(message)
+    kinds = "C++ and CUDA" if cuda == "ON" else "C++"
+    failures = sum(message is not None for message in results)
+    print(f"torch {version}: {len(results) - failures} of {len(results)} {kinds} sources compile")
+    return not failures
+
+
+def compile_one(entry: dict[str, str]) -> str | None:
+    """None, or what the compiler said. Objects go where the build folder has them, and with it."""
+    command = shlex.split(entry["command"])
+    if not entry["file"].endswith(".cu"):
+        command.append("-fsyntax-only")
+    Path(entry["directory"], entry["output"]).parent.mkdir(parents=True, exist_ok=True)
+    finished = subprocess.run(command, cwd=entry["directory"], capture_output=True, text=True)
+    return None if finished.returncode == 0 else finished.stderr
+
+
+def headers(version: str) -> Path:
+    """A folder that looks to CMake like that installed torch."""
+    folder = ROOT / "build" / f"torch-{version}"
+    torch_folder = folder / "torch"
+    if torch_folder.exists():
+        return torch_folder
+    with tempfile.TemporaryDirectory() as temporary:
+        subprocess.run(
+            [
+                sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+                "--platform", "macosx_11_0_arm64", "--python-version", "3.11", "--implementation", "cp",
+                "--dest", temporary, f"torch=={version}",
+            ],
+            check=True,
+        )  # fmt: skip
+        (wheel,) = Path(temporary).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            members = [name for name in archive.namelist() if name.startswith("torch/include/")]
+            archive.extractall(folder / "partial", members)
+    # What tells CMake of a torch with CUDA; the stable ABI's CUDA headers are in every wheel.
+    library = folder / "partial" / "torch" / "lib" / "libtorch_cuda.so"
+    library.parent.mkdir()
+    library.touch()
+    (folder / "partial" / "torch").rename(torch_folder)
+    return torch_folder
+
+
+def tool(name: str) -> str:
+    beside_python = Path(sys.executable).parent / name
+    return str(beside_python) if beside_python.exists() else name
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or [OLDEST]))
