@@ -2,8 +2,14 @@
 
 Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
 Adversarial Networks", ICLR 2016: strided convolutions alone, batch normalization on all layers but G's last
-and D's first and last, weights drawn from N(0, 0.02). At 64 pixels and width 128 the generator's layers have
-1024, 512, 256 and 128 channels; other sizes have as many more or fewer layers, none wider than 1024.
+and D's first and last, weights drawn from N(0, 0.02) and the normalizations' gains from N(1, 0.02). No
+convolution has a bias; the normalizations' shifts are the only ones, as in the authors' code. At 64 pixels
+and width 128 the generator's layers have 1024, 512, 256 and 128 channels; other sizes have as many more or
+fewer layers, none wider than 1024. Where they differ, as most ports do:
+
+* Kernels are 4x4; in the authors' code and figure 5x5.
+* The generator begins with a transposed convolution, normalized per channel; the authors' with a dense layer
+  whose units are normalized each by itself.
 """
 
 from __future__ import annotations
@@ -62,7 +68,7 @@ class DCGANGenerator(nn.Module):
             layers += [BatchNorm2d(wide), nn.ReLU(inplace=True)]
             layers.append(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False))
         layers += [BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh()]
+        layers += [nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         _initialize(self)
 
@@ -77,7 +83,8 @@ class DCGANDiscriminator(nn.Module):
     Args:
         image_size, channels: as the generator's.
         width: channels of the first layer.
-        norm: "batch" (paper); "instance" or "none", for gradient penalties of single samples.
+        norm: "batch" (paper); "instance" or "none", for gradient penalties of single samples. Of "none" the
+            shift is left, a bias.
         use_spectral_norm: on every convolution (Miyato et al., ICLR 2018).
         minibatch_std: tell the last layer the standard deviation among four samples, averaged over pixels and
             channels, as one more channel (Karras et al., ICLR 2018), which shows a collapse. Each process
@@ -102,12 +109,11 @@ class DCGANDiscriminator(nn.Module):
         self.minibatch_std = minibatch_std
         self.layers = nn.Sequential(
             *(
-                _Halving(narrow, wide, norm if index > 0 else "none")
+                _Halving(narrow, wide, norm if index > 0 else None)
                 for index, (narrow, wide) in enumerate(zip([channels, *widths], widths, strict=False))
             )
         )
-        self.last = nn.Conv2d(widths[-1] + minibatch_std, 1, 4, 1, 0)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.last = nn.Conv2d(widths[-1] + minibatch_std, 1, 4, 1, 0, bias=False)
         _initialize(self)
         if use_spectral_norm:
             for layer in list(self.modules()):
@@ -123,9 +129,9 @@ class DCGANDiscriminator(nn.Module):
 
 
 class _Halving(nn.Module):
-    """Convolution, normalization or bias, leaky ReLU; the image comes out at half its size."""
+    """Convolution, normalization (of "none" its shift, a bias), leaky ReLU; halves the image's sides."""
 
-    def __init__(self, narrow: int, wide: int, norm: str) -> None:
+    def __init__(self, narrow: int, wide: int, norm: str | None) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(narrow, wide, 4, 2, 1, bias=False)
         self.norm: nn.Module = nn.Identity()
@@ -133,7 +139,6 @@ class _Halving(nn.Module):
             self.norm = BatchNorm2d(wide)
         elif norm == "instance":
             self.norm = nn.InstanceNorm2d(wide, affine=True)
-        # A normalization has a bias of its own.
         self.bias = nn.Parameter(torch.zeros(wide)) if norm == "none" else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -81,10 +81,12 @@ class DCGAN(Recipe):
     def _optimizer(
         self, network: nn.Module, lr: float, weight_clip: float | None = None, ema: EMA | None = None
     ) -> Adam | RMSprop:
-        if self.config.optimizer == "rmsprop":
-            return RMSprop(network.parameters(), lr, weight_clip=weight_clip, ema=ema)
-        betas = (self.config.beta1, self.config.beta2)
-        return Adam(network.parameters(), lr, betas, weight_clip=weight_clip, ema=ema)
+        config = self.config
+        params, decay = network.parameters(), config.weight_decay
+        if config.optimizer == "rmsprop":
+            return RMSprop(params, lr, weight_decay=decay, weight_clip=weight_clip, ema=ema)
+        betas = (config.beta1, config.beta2)
+        return Adam(params, lr, betas, weight_decay=decay, weight_clip=weight_clip, ema=ema)
 
     def _frechet(self) -> FrechetDistance | None:
         if self.config.frechet == "off" or not self.runtime.is_main:

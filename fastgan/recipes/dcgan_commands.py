@@ -24,7 +24,7 @@ def load_generator(path: str | Path) -> tuple[DCGANGenerator, DCGANConfig]:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: no weights of a DCGAN.
+        ValueError: no weights of a DCGAN as it is; names those that do not fit.
     """
     path = Path(path)
     plain = _plain_weights(path) if path.is_file() else None
@@ -34,7 +34,10 @@ def load_generator(path: str | Path) -> tuple[DCGANGenerator, DCGANConfig]:
     else:
         config, weights = plain
     generator = make_generator(config)
-    generator.load_state_dict(weights)
+    try:
+        generator.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit: {error}") from error
     return generator.eval(), config
 
 

@@ -18,12 +18,14 @@ FRECHET = ("off", "random", "inception")
 class DCGANConfig(TrainingConfig):
     """DCGAN: images from noise (Radford, Metz and Chintala, ICLR 2016).
 
-    Defaults are the paper's unless said otherwise. Once per epoch by default: losses, pictures, an evaluation
-    and a checkpoint. Losses are averaged over the updates that were made.
+    Defaults are the paper's unless said otherwise; :mod:`fastgan.models.dcgan` tells where the networks
+    differ. Once per epoch by default: losses, pictures, an evaluation and a checkpoint. Losses are averaged
+    over the updates that were made.
     """
 
     num_epochs: int = 25
-    """Passes over the images (a choice of the ports; the paper names none); 0: num_steps."""
+    """Passes over the images (the authors' code for faces, and ports; the paper shows LSUN's bedrooms after
+    one and after five); 0: num_steps."""
     batch_size: int = 128
     """Images per update and process."""
     log_interval: int = 0
@@ -52,7 +54,7 @@ class DCGANConfig(TrainingConfig):
     latent: str = "normal"
     """Distribution of latents: normal (ports), or uniform in [-1, 1] (paper)."""
     g_width: int = 128
-    """Channels of the generator's last hidden layer; doubled at each halving, up to 8 times."""
+    """Channels of the generator's last hidden layer (ports: 64); doubled at each halving, up to 8 times."""
     d_width: int = 128
     """Channels of the discriminator's first layer (ports: 64); doubled likewise."""
     d_norm: str = "batch"
@@ -80,6 +82,8 @@ class DCGANConfig(TrainingConfig):
     """Adam's first beta."""
     beta2: float = 0.999
     """Adam's second beta."""
+    weight_decay: float = 0.0
+    """L2 decay of all weights, added to their gradients (authors' code: 0.00001, which the paper omits)."""
     n_critic: int = 1
     """Updates of D per step, each on a batch of its own (WGAN: 5)."""
     n_g_steps: int = 1
@@ -117,7 +121,7 @@ class DCGANConfig(TrainingConfig):
             "z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval", "frechet_images"
         )
         self.check_positive("lr_d", "lr_g", "d_weight_clip")
-        self.check_not_negative("r1_weight", "gp_weight", "collapse_ratio")
+        self.check_not_negative("weight_decay", "r1_weight", "gp_weight", "collapse_ratio")
         if self.collapse_images < 2:
             raise ValueError(f"collapse_images must be at least 2, got {self.collapse_images}")
         if self.loss == "wgan-gp" and self.d_norm == "batch":

@@ -40,6 +40,16 @@ def test_weights_start_as_in_the_paper():
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_no_convolution_has_a_bias(norm):
+    networks = nn.ModuleList([DCGANGenerator(32, 3, 5, 4), DCGANDiscriminator(32, 3, 4, norm)])
+    convolutions = [m for m in networks.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    assert len(convolutions) == 8 and all(layer.bias is None for layer in convolutions)
+    # D's layers but the first and the last have the shift of their normalization, or a bias in its place.
+    shifts = [name for name, _ in networks[1].named_parameters() if name.endswith("bias")]
+    assert shifts == [f"layers.{index}.{'norm.' if norm != 'none' else ''}bias" for index in (1, 2)]
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 def test_discriminator_is_the_paper_s_formula(norm):
     network = DCGANDiscriminator(32, 3, 4, norm).double()
     for parameter in network.parameters():
@@ -53,7 +63,7 @@ def test_discriminator_is_the_paper_s_formula(norm):
             x = (x - x.mean(dims, keepdim=True)) / (x.var(dims, correction=0, keepdim=True) + 1e-5).sqrt()
             x = x * layer.norm.weight[:, None, None] + layer.norm.bias[:, None, None]
         x = nn.functional.leaky_relu(x, 0.2)
-    expected = nn.functional.conv2d(x, network.last.weight, network.last.bias).flatten()
+    expected = nn.functional.conv2d(x, network.last.weight).flatten()
     torch.testing.assert_close(network(image), expected)
 
 
