@@ -30,6 +30,9 @@ class TrainingConfig:
     """Steps to train."""
     num_epochs: int = 0
     """Passes over the data to train, instead of num_steps; 0: num_steps."""
+    max_minutes: float = 0.0
+    """End after so many minutes as after the last step, with samples, evaluation and checkpoint (with several
+    processes: at the next log line); --resume true goes on. Schedules keep to num_steps. 0: no limit."""
     batch_size: int = 4
     """Images per step and process."""
     seed: int = 0
@@ -54,6 +57,8 @@ class TrainingConfig:
     """Newest checkpoints to keep."""
     ema_decay: float = 0.0
     """Decay of the weights' exponential moving average, used for samples and evaluation; 0: none."""
+    ema_warmup: bool = True
+    """Its first updates decay faster, so that it forgets the untrained start; false: all decay alike."""
     balance: str = "every_step"
     """Who trains: every_step; ratio: balance_ratio updates of D and G; threshold: a half of D's loss counts
     while above balance_threshold; adaptive: D trains while it knows fewer reals than balance_target says."""
@@ -66,7 +71,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         self.check_at_least_one("num_steps", "batch_size", "devices", "workers", "keep_checkpoints")
-        self.check_not_negative("num_epochs", *INTERVALS)
+        self.check_not_negative("num_epochs", "max_minutes", *INTERVALS)
         if self.precision not in PRECISIONS:
             hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")

@@ -52,9 +52,12 @@ class Logger:
         folder: the run's folder.
         start, total: steps done and to do, for the progress bar.
         console: names of the metrics on the console's line.
+        minutes: after which the run ends before its last step; 0: it does not.
     """
 
-    def __init__(self, folder: Path, start: int, total: int, console: tuple[str, ...]) -> None:
+    def __init__(
+        self, folder: Path, start: int, total: int, console: tuple[str, ...], minutes: float = 0
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.metrics = CsvTable(folder / "metrics.csv")
@@ -66,6 +69,7 @@ class Logger:
         )
         self.console = console
         self.total, self.start = total, start
+        self.seconds = 60 * minutes or math.inf
         self.began = time.monotonic()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -73,7 +77,8 @@ class Logger:
         for name, value in metrics.items():
             self.tensorboard.add_scalar(name, value, step)
         shown = "  ".join(f"{name} {metrics[name]:>8.4g}" for name in self.console if name in metrics)
-        left = (time.monotonic() - self.began) / (step - self.start) * (self.total - step)
+        gone = time.monotonic() - self.began
+        left = max(0.0, min(gone / (step - self.start) * (self.total - step), self.seconds - gone))
         self.say(f"{step:>7}  {shown}  ETA {timedelta(seconds=round(left))}")
 
     def write_evaluation(self, step: int, figures: dict[str, float]) -> None:

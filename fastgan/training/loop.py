@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -56,11 +57,12 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
     if runtime.is_main:
         for table in ("metrics.csv", "evaluation.csv", "warnings.csv"):
             drop_rows_after(folder / table, start)
-        logger = Logger(folder, start, num_steps, recipe.console)
+        logger = Logger(folder, start, num_steps, recipe.console, config.max_minutes)
     generator = torch.Generator(runtime.device)
     pending: list[Terms] = []
     stop = False
     clock = time.perf_counter()
+    ends = clock + 60 * config.max_minutes if config.max_minutes else math.inf
     with contextlib.closing(recipe.batches(start)) as batches, _stop_signals() as stopped:
         for step in range(start, num_steps):
             seed = step_seed(config.seed, step, runtime.rank)
@@ -75,6 +77,8 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
             if logger:
                 logger.advance()
             last = done == num_steps
+            if runtime.world_size == 1:
+                last = last or time.perf_counter() >= ends
             if done % every["log_interval"] == 0 or last:
                 with record_function("log"):
                     # The only place where the host waits for the device.
@@ -92,6 +96,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                     logger.warn(done, warning)
                 # Several processes must stop at the same step, so they agree on it here.
                 stop = runtime.any(stopped[0])
+                last = last or runtime.any(time.perf_counter() >= ends)
                 pending, clock = [], time.perf_counter()
             if runtime.world_size == 1:
                 stop = stopped[0]
@@ -118,6 +123,10 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                     logger.say(f"stopped after step {done}; saved {path}; continue with --resume true")
                     logger.close()
                 raise Interrupted(f"stopped after step {done}")
+            if last:
+                if logger and done < num_steps:
+                    logger.say(f"ended after step {done}: {config.max_minutes:g} minutes are over")
+                break
     if logger:
         logger.close()
     runtime.finish()

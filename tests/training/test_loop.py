@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -120,6 +121,32 @@ def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(config, monkeypatch):
             train(Toy, interrupted)
     assert load_checkpoint(interrupted.folder).step == 8
     resumed = load_checkpoint(train(Toy, dataclasses.replace(interrupted, resume=True)))
+    for name, weights in whole.networks.items():
+        for key in weights:
+            assert torch.equal(weights[key], resumed.networks[name][key])
+
+
+def test_a_run_whose_time_is_over_ends_as_after_its_last_step(config, monkeypatch):
+    from fastgan.training import loop
+
+    whole = load_checkpoint(train(Toy, config))
+    config = dataclasses.replace(config, exp_name="short", max_minutes=7)
+    minutes = [0]
+    step_of = Toy.train_step
+
+    def takes_a_minute(self, *arguments):
+        minutes[0] += 1
+        return step_of(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: 60.0 * minutes[0]))
+        patch.setattr(Toy, "train_step", takes_a_minute)
+        folder = train(Toy, config)
+    assert [row["step"] for row in rows(folder / "metrics.csv")] == ["5", "7"]
+    assert [row["step"] for row in rows(folder / "evaluation.csv")] == ["7"]
+    assert [path.name for path in (folder / "samples").glob("*.png")] == ["step-00000007.png"]
+    assert load_checkpoint(folder).step == 7
+    resumed = load_checkpoint(train(Toy, dataclasses.replace(config, resume=True, max_minutes=0)))
     for name, weights in whole.networks.items():
         for key in weights:
             assert torch.equal(weights[key], resumed.networks[name][key])
