@@ -1,6 +1,6 @@
-"""Compiles the libraries' sources against the headers of the oldest torch that fastgan promises to build with.
+"""Compiles the libraries' sources against the headers of the oldest torch that fastgan is to build with.
 
-`make test` does so whenever a source changes. Headers alone are needed, and the smallest wheel that has them all
+`make test` does so whenever a source changes. Headers alone are needed, and the smallest wheel that has them
 is macOS's (80 MB, kept under build/). Nothing is linked. CUDA sources take part where nvcc is.
 Usage: check_headers.py [VERSION ...]
 """
@@ -34,9 +34,10 @@ def check(version: str) -> bool:
     with tempfile.TemporaryDirectory() as build:
         subprocess.run(
             [
-                tool("cmake"), "-G", "Ninja", "-S", ROOT, "-B", build, f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
-                f"-DFASTGAN_TORCH_DIR={torch_folder}", f"-DFASTGAN_CUDA={cuda}", "-DFASTGAN_CUDA_ARCHS=90",
-                "-DFASTGAN_TESTS=OFF", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
+                tool("cmake"), "-G", "Ninja", "-S", ROOT, "-B", build,
+                f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DFASTGAN_TORCH_DIR={torch_folder}",
+                f"-DFASTGAN_CUDA={cuda}", "-DFASTGAN_CUDA_ARCHS=90", "-DFASTGAN_TESTS=OFF",
+                "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
             ],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
