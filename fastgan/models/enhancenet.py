@@ -5,6 +5,11 @@ residual blocks at the low resolution, nearest-neighbour upsampling followed by 
 that is added to the bicubic image. Where they differ:
 
 * Width and number of blocks are arguments.
+* The generator subtracts 0.5 from its input; the authors' the channels' means, 0.476, 0.450 and 0.409.
+* The bicubic image is PIL's: a = -0.5, with pixels' centres at halves. The authors' is TensorFlow 0.12's:
+  a = -0.75, without, which shifts the image.
+* Images are made smaller by antialiased bicubic filtering; in the code that the authors released by PIL's
+  ANTIALIAS, which is Lanczos filtering. Both round to 8 bits.
 * The discriminator returns logits; the loss takes the sigmoid.
 * Weights start as He et al. have them, except the generator's last layer, which starts at zero, and the last
   one of each residual block, which starts at a tenth: the first output is the bicubic image.

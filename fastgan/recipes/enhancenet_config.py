@@ -19,7 +19,16 @@ PAPER_ADVERSARIAL_WEIGHTS = {"PA": 1.0, "PAT": 2.0}
 class EnhanceNetConfig(TrainingConfig):
     """EnhanceNet: super-resolution through automated texture synthesis (Sajjadi et al., ICCV 2017).
 
-    Defaults are the paper's unless said otherwise.
+    Defaults are the paper's unless said otherwise; :mod:`fastgan.models.enhancenet` tells where networks and
+    resampling differ. Where the paper is silent, or sources disagree:
+
+    * Data: tensorpack's port takes COCO's photographs whose shorter side has at least 384 pixels, makes the
+      square at their centre 256x256, and cuts crops of 128x128 from that. Here crops are cut from photographs
+      as they are, in which textures are larger: for the paper's scale prepare the photographs so.
+    * Features: their normalization in the texture term is read in several ways. Here each layer's are divided
+      by one number, for both terms, see normalize_features.
+    * Texture: squared differences of Gram matrices are averaged over their entries; others add them up.
+    * Balance: no published source was found for the threshold of D's loss, 0.3; it is this project's.
     """
 
     variant: str = "E"
@@ -78,8 +87,9 @@ class EnhanceNetConfig(TrainingConfig):
     """Who trains. threshold: the half of D's loss on reals or on fakes counts while above balance_threshold
     (the paper trains D while its performance is below a threshold that it does not name); every_step; ratio:
     balance_ratio updates of D and G; adaptive: D trains while it knows fewer reals than balance_target."""
-    d_loss_weight: float = 2.0
-    """Factor on D's loss: 2 in tensorpack's port, 1 in the paper. Adam's steps hardly feel it."""
+    d_loss_weight: float = 1.0
+    """Factor on D's loss, the sum of its halves (paper; so does tensorpack's port, as twice their mean).
+    Adam's steps hardly feel it."""
     d_channels: tuple[int, ...] = (32, 64, 128, 256, 512)
     """Widths of D's pairs of convolutions; each pair halves the image."""
     d_dense: int = 1024
@@ -141,8 +151,8 @@ class EnhanceNetConfig(TrainingConfig):
 
 
 # The paper's networks, losses and weights, crops of 4 * 32 pixels, and a D that waits while it wins. Batch
-# size and learning rate are those of tensorpack's port; the number of steps is ours (paper: up to 24 hours of
-# one K40), and the threshold 0.3 is what people use.
+# size and learning rate are those of tensorpack's port; the number of steps and the threshold of 0.3 are this
+# project's.
 PAPER = EnhanceNetConfig(
     exp_name="enhancenet-paper",
     variant="PAT",
