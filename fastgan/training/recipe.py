@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,15 +26,22 @@ class Mean:
     total: Tensor | float
     count: Tensor | float
 
+    def __add__(self, other: Mean) -> Mean:
+        """Of the values of both."""
+        return Mean(self.total + other.total, self.count + other.count)
+
 
 Terms = dict[str, Tensor | float | Mean]
 
 
-def mean_of(updates: list[Terms], names: tuple[str, ...] = ()) -> Terms:
-    """The terms of a step's updates as means over those that were made; with none, of `names`."""
-    if not updates:
-        return {name: Mean(0.0, 0) for name in names}
-    return {name: Mean(sum(terms[name] for terms in updates), len(updates)) for name in updates[0]}  # type: ignore[misc]
+def mean_of(updates: Iterable[Mapping[str, Tensor | float | Mean]], names: tuple[str, ...] = ()) -> Terms:
+    """The terms of a step's updates as means over those that have them; with no update, of `names`."""
+    means: dict[str, Mean] = {}
+    for terms in updates:
+        for name, value in terms.items():
+            mean = value if isinstance(value, Mean) else Mean(value, 1)
+            means[name] = means[name] + mean if name in means else mean
+    return {**(means or {name: Mean(0.0, 0) for name in names})}
 
 
 class Recipe(abc.ABC):
@@ -119,7 +126,8 @@ class Recipe(abc.ABC):
         """For the optimizer of these of `networks`, which updates it; None where ema_decay is 0."""
         if self.config.ema_decay == 0:
             return None
-        ema = EMA(nn.ModuleDict({name: self.networks[name] for name in names}), self.config.ema_decay)
+        networks = nn.ModuleDict({name: self.networks[name] for name in names})
+        ema = EMA(networks, self.config.ema_decay, self.config.ema_warmup)
         self.averages |= {name: ema.average.get_submodule(name) for name in names}
         self.emas.append(ema)
         return ema

@@ -1,0 +1,30 @@
+"""What recipes share: means of a step's updates, moving averages."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastgan.training.recipe import Mean, mean_of
+from fastgan.training.runtime import Runtime
+from tests.training.toy import Toy, ToyConfig
+
+
+def test_means_of_updates_are_over_those_that_have_a_term():
+    first = {"a": torch.tensor(1.0), "of_first": 5.0, "rare": Mean(4.0, 1)}
+    second = {"a": torch.tensor(2.0), "of_second": 6.0, "rare": Mean(0.0, 0)}
+    means = mean_of([first, second])
+    found = {name: (float(mean.total), mean.count) for name, mean in means.items()}
+    assert found == {"a": (3, 2), "of_first": (5, 1), "of_second": (6, 1), "rare": (4, 1)}
+    assert mean_of([means, second])["a"].count == 3
+
+
+@pytest.mark.parametrize("warmup, weight", [(True, 0.9), (False, 0.01)])
+def test_a_moving_average_warms_up_or_not(warmup, weight):
+    config = ToyConfig(accelerator="cpu", lr=0.1, ema_decay=0.99, ema_warmup=warmup)
+    recipe = Toy(config, Runtime(config))
+    before = [parameter.detach().clone() for parameter in recipe.generator.parameters()]
+    recipe.train_step(next(recipe.batches(0)), 0, torch.Generator())
+    average = recipe.averages["generator"].parameters()
+    for kept, old, new in zip(average, before, recipe.generator.parameters(), strict=True):
+        torch.testing.assert_close(kept, old.lerp(new, weight))
