@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fastgan.ops._checks import check_one_of
 from fastgan.training.built_in import data_folder
+from fastgan.training.crops import CROPS, cut
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Decoded images are kept up to this many bytes per dataset.
@@ -127,9 +128,7 @@ class ImageFolder:
     Args:
         files: image files, see :func:`find_images`.
         image_size: (height, width).
-        crop: "fit" scales the image to cover the size and cuts the centre, as StegaStamp does;
-            "random" cuts a random part, up to four times the size, and mirrors half of them;
-            "native" cuts a random part without scaling, and mirrors half of them.
+        crop: "fit", "random", "slight" or "native", see :func:`fastgan.training.crops.cut`.
         seed: of order and crops.
 
     Files that cannot be read, or for "native" are smaller than the size, are skipped, and each is named once
@@ -143,7 +142,7 @@ class ImageFolder:
         crop: str = "fit",
         seed: int = 0,
     ) -> None:
-        check_one_of("crop", crop, ("fit", "random", "native"))
+        check_one_of("crop", crop, CROPS)
         self.files, self.image_size, self.crop, self.seed = files, image_size, crop, seed
         self.unreadable: dict[Path, str] = {}
         self._lock = threading.Lock()
@@ -164,7 +163,8 @@ class ImageFolder:
             path = self.files[self._order.index(k, attempt)]
             image = self._read(path)
             if image is not None:
-                return np.array(self._cut(image, np.random.default_rng((self.seed, k)))), path
+                random = np.random.default_rng((self.seed, k))
+                return np.array(cut(image, self.image_size, self.crop, random)), path
         path = self.files[0]
         raise ValueError(
             f"none of the {len(self.files)} images can be used, e.g. {path}: {self.unreadable[path]}"
@@ -201,22 +201,6 @@ class ImageFolder:
             raise ValueError(
                 f"its size, {image.height}x{image.width}, is smaller than the crop, {height}x{width}"
             )
-
-    def _cut(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
-        height, width = self.image_size
-        if self.crop == "fit":
-            return ImageOps.fit(image, (width, height))
-        if self.crop == "native":
-            x, y = (int(random.integers(room + 1)) for room in (image.width - width, image.height - height))
-            cut = image.crop((x, y, x + width, y + height))
-            return ImageOps.mirror(cut) if random.random() < 0.5 else cut
-        largest = min(image.width / width, image.height / height)
-        scale = random.uniform(min(1.0, largest), min(4.0, largest))
-        left = random.uniform(0, image.width - scale * width)
-        top = random.uniform(0, image.height - scale * height)
-        box = (left, top, left + scale * width, top + scale * height)
-        cut = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
-        return ImageOps.mirror(cut) if random.random() < 0.5 else cut
 
 
 def first_batch(dataset: Dataset, count: int, device: torch.device | str = "cpu") -> Any:

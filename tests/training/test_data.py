@@ -33,18 +33,19 @@ def test_finds_images_of_all_kinds_recursively(folder):
     assert [path.name for path in find_images(folder)] == ["a.jpg", "d.bmp", "b.PNG", "c.webp", "e.jpeg"]
 
 
-@pytest.mark.parametrize("crop", ["fit", "random"])
+@pytest.mark.parametrize("crop", ["fit", "random", "slight"])
 def test_batches_are_images_in_zero_to_one(folder, crop):
     batch = stream(folder, crop=crop)[0]
     assert batch.shape == (4, 3, 32, 48) and batch.dtype == torch.float32 and batch.is_contiguous()
     assert 0 <= batch.min() < 0.2 and 0.8 < batch.max() <= 1
 
 
-def test_stream_does_not_depend_on_threads_and_can_be_entered_anywhere(folder):
-    expected = stream(folder, workers=1)
-    for actual, wanted in zip(stream(folder, workers=4), expected, strict=True):
+@pytest.mark.parametrize("crop", ["random", "slight"])
+def test_stream_does_not_depend_on_threads_and_can_be_entered_anywhere(folder, crop):
+    expected = stream(folder, crop=crop, workers=1)
+    for actual, wanted in zip(stream(folder, crop=crop, workers=4), expected, strict=True):
         assert torch.equal(actual, wanted)
-    assert torch.equal(stream(folder, start_step=4)[0], expected[4])
+    assert torch.equal(stream(folder, crop=crop, start_step=4)[0], expected[4])
 
 
 def test_processes_share_the_batch_of_one(folder):
@@ -100,6 +101,56 @@ def test_native_cuts_are_parts_of_the_image_as_it_is(folder):
     for k in range(3):
         cut = dataset.sample(k)
         assert any((windows == view).all((1, 2, 3)).any() for view in (cut, cut[:, ::-1]))
+
+
+def place_of(cut):
+    """(left, top, right, bottom) of a cut from :func:`coordinates`, and whether it is mirrored."""
+    edges = []
+    for first, last in ((cut[:, 0, 0], cut[:, -1, 0]), (cut[0, :, 1], cut[-1, :, 1])):
+        first, last = first.mean() / 255, last.mean() / 255
+        half = (last - first) / (2 * (len(cut) - 1))  # these are the centres of the outermost pixels
+        edges.append((first - half, last + half))
+    (left, right), (top, bottom) = edges
+    return min(left, right), top, max(left, right), bottom, left > right
+
+
+def coordinates(path, width, height):
+    """An image whose red is 0 at its left and 255 at its right, and whose green is so from top to bottom."""
+    x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    pixels = np.stack([x, y, 0 * x], axis=2) * 255
+    Image.fromarray(pixels.round().astype(np.uint8)).save(path)
+    return path
+
+
+def test_half_of_the_slight_cuts_are_the_whole_image_and_the_others_most_of_it(tmp_path):
+    dataset = ImageFolder([coordinates(tmp_path / "x.png", 200, 200)], (64, 64), "slight", seed=1)
+    whole, mirrored, areas, ratios, lefts = 0, 0, [], [], []
+    for k in range(600):
+        left, top, right, bottom, is_mirrored = place_of(dataset.sample(k))
+        mirrored += is_mirrored
+        assert min(left, top) > -0.02 and max(right, bottom) < 1.02
+        if max(left, top) < 0.003 and min(right, bottom) > 0.997:
+            whole += 1
+        else:
+            areas.append((right - left) * (bottom - top))
+            ratios.append((right - left) / (bottom - top))
+            lefts.append(left)
+    assert 260 < whole < 340 and 260 < mirrored < 340
+    assert 0.79 < min(areas) < 0.82 and 0.95 < max(areas) < 1.01
+    assert 0.89 < min(ratios) < 0.93 and 1.07 < max(ratios) < 1.11
+    assert np.mean(areas) == pytest.approx(0.88, abs=0.01), "uniform, but parts that do not fit are redrawn"
+    assert min(lefts) < 0.01 and max(lefts) > 0.1
+
+
+@pytest.mark.parametrize("width, height, part", [(300, 100, (1.1 / 3, 1)), (100, 300, (1, 1 / 2.7))])
+def test_slight_cuts_of_long_images_are_whole_and_squeezed_or_their_centre(tmp_path, width, height, part):
+    dataset = ImageFolder([coordinates(tmp_path / "x.png", width, height)], (64, 64), "slight")
+    found = [place_of(dataset.sample(k))[:4] for k in range(40)]
+    wide, high = part
+    centre = ((1 - wide) / 2, (1 - high) / 2, (1 + wide) / 2, (1 + high) / 2)
+    kinds = [[np.allclose(one, box, atol=0.015) for box in ((0, 0, 1, 1), centre)] for one in found]
+    assert all(whole != cut for whole, cut in kinds)
+    assert 10 < sum(whole for whole, _ in kinds) < 30
 
 
 def test_images_smaller_than_a_native_cut_are_named(folder):
