@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 from fastgan.bench import harness
 
@@ -11,6 +13,7 @@ from fastgan.training.memory import keep_freed_memory
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=["cpu", "cuda"])
     parser.addoption("--memory", default="returned", choices=harness.MEMORY)
+    parser.addoption("--quick", action="store_true", help="few rounds, and nothing that compiles for long")
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +37,22 @@ def bandwidth(device) -> float:
     return harness.copy_bandwidth(device)
 
 
+@pytest.fixture(scope="session")
+def device_timer() -> harness.DeviceTimer:
+    return harness.DeviceTimer()
+
+
 @pytest.fixture
-def measure(benchmark, device, memory, bandwidth):
+def measure(request, benchmark, device, memory, bandwidth):
+    quick = request.config.getoption("--quick")
+
     def run_one(
         *, op, provider, size, mode, run, floor_bytes, forward=None, inputs=(), rounds=None,
-        per_element=None,
+        per_element=None, compiles=False,
     ):  # fmt: skip
+        if quick and (compiles or "compiled" in provider):
+            pytest.skip("compiles for long")
+
         def timed():
             run()
             harness.synchronize(device)
@@ -57,13 +70,21 @@ def measure(benchmark, device, memory, bandwidth):
             saved_bytes=harness.saved_bytes(forward, inputs) if forward else None,
             peak_bytes=harness.peak_bytes(run, device),
         )
+        if device == "cuda":
+            timer = request.getfixturevalue("device_timer")
+            least, most = (10, 50) if quick else (30, 500)
+            count = timer.repeats_in(run, 0.1 if quick else 1.0, least, most)
+            on_device, host = timer.times(run, count)
+            benchmark.extra_info.update(host_s=statistics.median(host), device_seconds=on_device)
+            benchmark.pedantic(timed, rounds=1)  # for pytest-benchmark to write a row
+            return
         if per_element:  # (elements, a smaller run, its elements)
             elements, first, first_elements = per_element
             ratio = harness.ratio_in_turn(timed, lambda: (first(), harness.synchronize(device)))
             benchmark.extra_info["per_element_ratio"] = ratio * first_elements / elements
         # What takes seconds says how often it is to be run.
         benchmark.extra_info["page_faults"] = harness.page_faults(timed, repeats=1 if rounds else 50)
-        count = rounds or harness.rounds_in(timed, seconds=1.0)
+        count = rounds or harness.rounds_in(timed, seconds=0.2 if quick else 1.0, least=20 if quick else 100)
         benchmark.pedantic(timed, rounds=count, warmup_rounds=0 if rounds else count // 10)
 
     return run_one

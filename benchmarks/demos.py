@@ -28,23 +28,28 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runs_path", default="runs", help="folder of the runs, which stay there")
     parser.add_argument("--output", type=Path, help="folder for demos-<device name>.json")
     options = parser.parse_args(arguments)
-    rows = []
-    for recipe, preset in DEMOS:
-        if options.recipe in (None, recipe):
-            row = _run(recipe, preset, options)
-            if row is None:
-                return 1
-            rows.append(row)
     machine = describe_machine(options.device)
-    rows = [row | machine for row in rows]
+    rows, failed, path = [], [], None
+    for recipe, preset in DEMOS:
+        if options.recipe not in (None, recipe):
+            continue
+        row = _run(recipe, preset, options)
+        if row is None:
+            failed.append(f"{recipe} {preset}")
+            continue
+        rows.append(row)
+        if options.output:
+            keys = ("recipe", "preset")
+            path = merge_rows([row | machine], options.output, "demos", machine["device"], keys)
     for row in rows:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in row["figures"].items())
         said = f"  warnings: {len(row['warnings'])}" if row["warnings"] else ""
         print(f"{row['recipe']:<12} {row['preset']:<9} {row['minutes']:.1f} min  {figures}{said}")
-    if options.output:
-        path = merge_rows(rows, options.output, "demos", machine["device"], ("recipe", "preset"))
+    if path:
         print(f"\nwritten to {path}")
-    return 0
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 def _run(recipe: str, preset: str, options: argparse.Namespace) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -15,7 +16,10 @@ import fastgan
 
 
 def describe_machine(device: str) -> dict[str, str]:
-    """Device ("cpu" or "cuda"), date, versions of fastgan, torch and Python, and the commit."""
+    """Device ("cpu" or "cuda"), date, versions of fastgan, torch and Python, and the commit.
+
+    FASTGAN_COMMIT names the commit of a copy without its repository.
+    """
     if device == "cuda":
         name = torch.cuda.get_device_name()
     else:
@@ -55,6 +59,8 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str:
+    if os.environ.get("FASTGAN_COMMIT"):
+        return os.environ["FASTGAN_COMMIT"]
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():  # installed: the commit around us would be somebody else's
         return "unknown"

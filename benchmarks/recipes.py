@@ -12,12 +12,14 @@ import dataclasses
 import statistics
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
 from fastgan.bench.harness import synchronize
 from fastgan.bench.machine import describe_machine, merge_rows
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from fastgan.ops import use
@@ -49,38 +51,53 @@ def main(arguments: list[str]) -> int:
     if options.device == "cpu":
         keep_freed_memory()
     machine = describe_machine(options.device)
-    rows: list[dict[str, Any]] = []
+    path, measured, failed = None, 0, []
     for name in [options.recipe] if options.recipe else RECIPES:
-        rows += [row | machine for row in measure(name, options)]
-    print(table(rows))
-    if options.output:
-        keys = ("recipe", "preset", "precision")
-        path = merge_rows(rows, options.output, "recipes", machine["device"], keys)
+        try:
+            rows = [row | machine for row in measure(name, options)]
+        except Exception:  # the others are measured all the same
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        print("\n".join([*(() if measured else header(rows[0])), *lines(rows)]), flush=True)
+        measured += len(rows)
+        if options.output:
+            keys = ("recipe", "preset", "precision")
+            path = merge_rows(rows, options.output, "recipes", machine["device"], keys)
+    if path:
         print(f"\nwritten to {path}")
-    return 0
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per provider."""
     recipe_class = load_recipe(name)
+    changes: dict[str, Any] = {"accelerator": options.device, "precision": options.precision}
+    if options.train_path:
+        changes["train_path"] = options.train_path
+    config = dataclasses.replace(recipe_class.presets[options.preset], **changes)
+    same = {"recipe": name, "preset": options.preset, "precision": options.precision}
+    return [same | row for row in measure_steps(recipe_class, config, options.device, options.steps)]
+
+
+def measure_steps(
+    recipe_class: type[Recipe], config: TrainingConfig, device: str, steps: int
+) -> list[dict[str, Any]]:
+    """One row per provider, of steps from the middle of the run on."""
     with tempfile.TemporaryDirectory() as folder:
-        changes: dict[str, Any] = {
-            "runs_path": folder, "accelerator": options.device, "precision": options.precision
-        }  # fmt: skip
-        if options.train_path:
-            changes["train_path"] = options.train_path
-        config = dataclasses.replace(recipe_class.presets[options.preset], **changes)
+        config = dataclasses.replace(config, runs_path=folder)
         recipes = {provider: _make(recipe_class, config) for provider in PROVIDERS}
-        times, parts = _steps(recipes, config, options)
+        times, parts = _steps(recipes, config, device, steps)
     rows = []
     for provider, seconds in times.items():
         quantiles = statistics.quantiles(seconds, n=5)
         rows.append(
             {
-                "recipe": name, "preset": options.preset, "precision": options.precision,
                 "batch_size": config.batch_size, "provider": provider, "steps": len(seconds),
                 "mean_s": statistics.fmean(seconds), "median_s": statistics.median(seconds),
-                "p20_s": quantiles[0], "p80_s": quantiles[3], "parts": parts[provider],
+                "p20_s": quantiles[0], "p80_s": quantiles[3], **parts[provider],
             }
         )  # fmt: skip
     return rows
@@ -92,9 +109,9 @@ def _make(recipe_class: type[Recipe], config: TrainingConfig) -> Recipe:
 
 
 def _steps(
-    recipes: dict[str, Recipe], config: TrainingConfig, options: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
-    """Seconds of each step, and the share of each labelled part, by provider."""
+    recipes: dict[str, Recipe], config: TrainingConfig, device: str, steps: int
+) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
+    """Seconds of each step, and the shares of its parts, by provider."""
     # From the middle of the run on, where ramps have risen and every term takes part.
     first = config.num_steps // 2
     times: dict[str, list[float]] = {provider: [] for provider in recipes}
@@ -108,13 +125,13 @@ def _steps(
             generator.manual_seed(seed)
             with use("reference") if provider == "reference" else contextlib.nullcontext():
                 recipes[provider].train_step(batch, step, generator)
-            synchronize(options.device)
+            synchronize(device)
 
-        for index in range(WARM_UP + options.steps):
+        for index in range(WARM_UP + steps):
             batch = next(batches)
             # Each goes first as often as second: the second finds the batch in the cache.
             for provider in PROVIDERS if index % 2 else PROVIDERS[::-1]:
-                synchronize(options.device)
+                synchronize(device)
                 begin = time.perf_counter()
                 step_of(provider, batch, first + index)
                 if index >= WARM_UP:
@@ -122,11 +139,11 @@ def _steps(
         parts = {}
         for provider in PROVIDERS:
             batch = next(batches)
-            with profile(activities=_activities(options.device)) as profiler:
+            with profile(activities=_activities(device)) as profiler:
                 for index in range(PROFILED):
                     with torch.profiler.record_function("step"):
                         step_of(provider, batch, first + index)
-            parts[provider] = _shares(profiler)
+            parts[provider] = _shares(profiler, device)
     return times, parts
 
 
@@ -134,30 +151,52 @@ def _activities(device: str) -> list[ProfilerActivity]:
     return [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
 
 
-def _shares(profiler: profile) -> dict[str, float]:
-    """What part of the step each labelled range takes; some lie within others, as the optimizers' do."""
-    annotated = {
-        event.key: event.cpu_time_total for event in profiler.key_averages() if event.is_user_annotation
+def _shares(profiler: profile, device: str) -> dict[str, dict[str, float]]:
+    """What part of the step each labelled range takes; some lie within others, as the optimizers' do.
+
+    On a GPU, where the profiler has every range a second time, from its first kernel to its last, it is the
+    part of that time; and each of fastgan's operators has its part, that of its kernels.
+    """
+    events = profiler.key_averages()
+    if device == "cpu":
+        times = {event.key: event.cpu_time_total for event in events if event.is_user_annotation}
+        return {"parts": _parts_of(times.pop("step"), times)}
+    labels = {event.key for event in events if event.is_user_annotation}
+    on_device = [event for event in events if event.device_type == DeviceType.CUDA]
+    times = {event.key: event.device_time_total for event in on_device if event.key in labels}
+    whole = times.pop("step")
+    on_host = [event for event in events if event.device_type == DeviceType.CPU]
+    ops = {
+        event.key.removeprefix("fastgan::"): event.device_time_total
+        for event in on_host
+        if event.key.startswith("fastgan::")
     }
-    whole = annotated.pop("step")
-    return {name: time / whole for name, time in sorted(annotated.items(), key=lambda item: -item[1])}
+    return {"parts": _parts_of(whole, times), "ops": _parts_of(whole, ops)}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows of one run as text: milliseconds per step, how much faster fastgan is, the parts' shares."""
-    lines = [
-        f"{rows[0]['device']}, torch {rows[0]['torch']}, fastgan {rows[0]['fastgan']} ({rows[0]['commit']})",
+def _parts_of(whole: float, times: dict[str, float]) -> dict[str, float]:
+    return {name: time / whole for name, time in sorted(times.items(), key=lambda item: -item[1])}
+
+
+def header(row: dict[str, Any]) -> list[str]:
+    """What stands above the lines of one run: machine, versions and columns."""
+    return [
+        f"{row['device']}, torch {row['torch']}, fastgan {row['fastgan']} ({row['commit']})",
         f"{'recipe':<12} {'preset':<7} {'precision':<10} {'provider':<10} {'mean ms':>9} {'20%':>8} "
         f"{'80%':>8} {'fastgan is':>11}  parts",
     ]
+
+
+def lines(rows: list[dict[str, Any]]) -> list[str]:
+    """A recipe's rows as text: milliseconds per step, how much faster fastgan is, the parts' shares."""
+    text = []
+    ours = next(row for row in rows if row["provider"] == "fastgan")
     for row in rows:
-        same = ("recipe", "preset", "precision")
-        ours = next(r for r in rows if r["provider"] == "fastgan" and all(r[key] == row[key] for key in same))
         faster = "" if row is ours else f"{row['mean_s'] / ours['mean_s']:.2f}x"
         parts = ", ".join(f"{name} {share:.0%}" for name, share in row["parts"].items() if share >= 0.005)
-        lines.append(
+        text.append(
             f"{row['recipe']:<12} {row['preset']:<7} {row['precision']:<10} {row['provider']:<10} "
             f"{row['mean_s'] * 1e3:>9.1f} {row['p20_s'] * 1e3:>8.1f} {row['p80_s'] * 1e3:>8.1f} "
             f"{faster:>11}  {parts}"
         )
-    return "\n".join(lines)
+    return text

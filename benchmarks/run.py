@@ -1,6 +1,7 @@
-"""`fastgan bench [op]`: runs the benchmarks, prints one table, writes one JSON of rows.
+"""`fastgan bench [op ...]`: runs the benchmarks, prints one table, writes one JSON of rows.
 
-Each row carries device, versions, commit and date. The rows of one op replace only that op's in the file.
+Each row carries device, versions, commit and date. The rows of one op replace only that op's in the file, as
+soon as it is measured. What fails is reported, and the others are measured all the same.
 """
 
 from __future__ import annotations
@@ -35,41 +36,56 @@ def main(arguments: list[str]) -> int:
         prog="fastgan bench",
         description="Times every op against its peers, in one run. Also: `fastgan bench recipes`, `demos`.",
     )
-    parser.add_argument("op", nargs="?", choices=known, help="default: all")
+    parser.add_argument("ops", nargs="*", metavar="op", help=f"{', '.join(known)}; default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
         "--memory", choices=[*MEMORY, "both"], default="both", help="what becomes of freed memory on the CPU"
     )
     parser.add_argument(
+        "--quick", action="store_true",
+        help="fewer rounds, and without what compiles for long, whose rows in the file stay",
+    )  # fmt: skip
+    parser.add_argument(
         "--output", type=Path, help="folder for <device name>.json; rows of other ops in it stay"
     )
     options = parser.parse_args(arguments)
+    for op in options.ops:
+        if op not in known:
+            parser.error(f"no op {op!r} to measure, choose from {', '.join(known)}")
 
     states = MEMORY if options.memory == "both" else [options.memory]
     if options.device != "cpu":
         states = ["returned"]
-    rows = []
-    for op in [options.op] if options.op else known:
-        for memory in states:
-            finished = _run(op, options.device, memory)
-            if isinstance(finished, str):
-                print(finished)
-                return 1
-            rows += finished
-    if not rows:
-        print(f"{options.op} measures nothing with --memory {options.memory}")
-        return 1
     machine = describe_machine(options.device)
-    rows = [row | machine for row in rows]
-    print(table(rows))
-    if options.output:
-        path = merge_rows(rows, options.output, "", machine["device"], ("op",))
+    keys = ("op", "provider", "size", "mode", "memory") if options.quick else ("op",)
+    measured, failed, path = 0, [], None
+    for op in options.ops or known:
+        rows = []
+        for memory in states:
+            finished, error = _run(op, options.device, memory, options.quick)
+            rows += [row | machine for row in finished]
+            if error:
+                print(error, flush=True)
+                failed.append(op)
+        if not rows:
+            continue
+        print("\n".join([*(() if measured else header(rows[0])), *lines(rows)]), flush=True)
+        measured += len(rows)
+        if options.output:
+            path = merge_rows(rows, options.output, "", machine["device"], keys)
+    if path:
         print(f"\nwritten to {path}")
+    if failed:
+        print(f"\nfailed: {', '.join(dict.fromkeys(failed))}")
+        return 1
+    if not measured:
+        print(f"{', '.join(options.ops)} measures nothing with --memory {options.memory}")
+        return 1
     return 0
 
 
-def _run(op: str, device: str, memory: str) -> list[dict] | str:
-    """The rows of one op, or what went wrong.
+def _run(op: str, device: str, memory: str, quick: bool) -> tuple[list[dict], str | None]:
+    """The rows of one op, and what went wrong.
 
     Each op and state of memory gets a process of its own: what one leaves in the allocator would change the
     next one's times.
@@ -81,53 +97,67 @@ def _run(op: str, device: str, memory: str) -> list[dict] | str:
             f"--memory={memory}", "-q", "--no-header", f"--rootdir={FOLDER}", "--import-mode=importlib",
             "-p", "no:cacheprovider", "--benchmark-disable-gc", "--benchmark-columns=median",
             "--benchmark-quiet", f"--benchmark-json={report}", "-o", "python_files=bench_*.py",
-            "-o", "addopts=",
+            "-o", "addopts=", *(["--quick"] if quick else []),
         ]  # fmt: skip
         finished = subprocess.run(command, capture_output=True, text=True)
-        if finished.returncode != 0:
-            return finished.stdout + finished.stderr
-        if not report.exists():  # all of it was skipped
-            return []
-        return [_row(entry) for entry in json.loads(report.read_text())["benchmarks"]]
+        # An empty or missing report: all of it failed, or was skipped.
+        written = report.read_text() if report.exists() else ""
+        rows = [_row(entry) for entry in json.loads(written)["benchmarks"]] if written else []
+        skipped = finished.returncode == 5  # no test ran
+        error = None if finished.returncode == 0 or skipped else finished.stdout + finished.stderr
+        return rows, error
 
 
 def _row(entry: dict) -> dict:
-    seconds = sorted(entry["stats"]["data"])
+    said = dict(entry["extra_info"])
+    seconds = sorted(said.pop("device_seconds", None) or entry["stats"]["data"])
     quantiles = statistics.quantiles(seconds, n=5)
     return {
-        **entry["extra_info"],
+        **said,
         "median_s": statistics.median(seconds),
         "p20_s": quantiles[0],
         "p80_s": quantiles[3],
     }
 
 
-def table(rows: list[dict]) -> str:
-    """The rows of one run as text: milliseconds, how much faster fastgan is, floor, megabytes, page faults,
-    and the time per pixel against the op's first size, taken in turn.
-    """
-    lines = [
-        f"{rows[0]['device']}, torch {rows[0]['torch']}, fastgan {rows[0]['fastgan']} ({rows[0]['commit']}), "
-        f"copy {rows[0]['copy_gb_per_s']:.0f} GB/s",
+def header(row: dict) -> list[str]:
+    """What stands above the lines of one run: machine, versions and columns."""
+    return [
+        f"{row['device']}, torch {row['torch']}, fastgan {row['fastgan']} ({row['commit']}), "
+        f"copy {row['copy_gb_per_s']:.0f} GB/s",
         f"{'op':<8} {'mode':<8} {'size':<14} {'memory':<9} {'provider':<20} {'median ms':>9} "
         f"{'20%':>8} {'80%':>8} {'fastgan is':>11} {'x floor':>8} {'saved MB':>9} {'peak MB':>8} "
-        f"{'faults':>7} {'per pixel':>9}",
+        + (f"{'host ms':>8}" if "host_s" in row else f"{'faults':>7} {'per pixel':>9}"),
     ]
+
+
+def lines(rows: list[dict]) -> list[str]:
+    """The rows of an op as text: milliseconds, how much faster fastgan is, floor, megabytes; on the CPU page
+    faults, and the time per pixel against the op's first size, taken in turn; on a GPU the host's time.
+    """
+    text = []
     for row in rows:
+        same = ("op", "mode", "size", "memory")
         ours = next(
-            other["median_s"]
-            for other in rows
-            if other["provider"] == "fastgan"
-            and all(other[key] == row[key] for key in ("op", "mode", "size", "memory"))
+            (
+                other["median_s"]
+                for other in rows
+                if other["provider"] == "fastgan" and all(other[key] == row[key] for key in same)
+            ),
+            None,
         )
-        scaling = f"{row['per_element_ratio']:.2f}x" if "per_element_ratio" in row else ""
         saved = "" if row["saved_bytes"] is None else f"{row['saved_bytes'] / 1e6:.1f}"
-        faster = "" if row["provider"] == "fastgan" else f"{row['median_s'] / ours:.1f}x"
-        lines.append(
+        faster = "" if row["provider"] == "fastgan" or ours is None else f"{row['median_s'] / ours:.1f}x"
+        if "host_s" in row:
+            last = f"{row['host_s'] * 1e3:>8.3f}"
+        else:
+            scaling = f"{row['per_element_ratio']:.2f}x" if "per_element_ratio" in row else ""
+            last = f"{row['page_faults']:>7.0f} {scaling:>9}"
+        text.append(
             f"{row['op']:<8} {row['mode']:<8} {row['size']:<14} {row['memory'] or '':<9} "
             f"{row['provider']:<20} "
             f"{row['median_s'] * 1e3:>9.3f} {row['p20_s'] * 1e3:>8.3f} {row['p80_s'] * 1e3:>8.3f} "
             f"{faster:>11} {row['median_s'] / row['floor_s']:>8.2f} {saved:>9} "
-            f"{row['peak_bytes'] / 1e6:>8.1f} {row['page_faults']:>7.0f} {scaling:>9}".rstrip()
+            f"{row['peak_bytes'] / 1e6:>8.1f} {last}".rstrip()
         )
-    return "\n".join(lines)
+    return text

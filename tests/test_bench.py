@@ -1,15 +1,144 @@
-"""`fastgan bench recipes`: one row per provider, kept beside those of other recipes."""
+"""`fastgan bench`: what is written when, what fails, and what a GPU's clock and profiler say."""
 
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.autograd import DeviceType
 
 pytest.importorskip("lightning_fabric")
 pytest.importorskip("pytest_benchmark")
 
+from fastgan.bench import demos, harness, machine, recipes, run
+
 from fastgan.cli import main
+
+GPU_ROW = {
+    "op": "blur", "provider": "fastgan", "size": "1", "mode": "full", "memory": None, "floor_s": 1e-3,
+    "copy_gb_per_s": 3000.0, "saved_bytes": None, "peak_bytes": 8, "host_s": 2e-3, "median_s": 4e-3,
+    "p20_s": 3e-3, "p80_s": 5e-3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine whose GPU need not be there: what it is called."""
+    said = {"device": "GPU", "torch": "2", "fastgan": "0", "commit": "c", "date": "d", "python": "3"}
+    for module in (run, demos, recipes):
+        monkeypatch.setattr(module, "describe_machine", lambda device: said)
+
+
+def test_every_op_is_written_before_the_next_one_and_failures_are_told(tmp_path, monkeypatch, gpu, capsys):
+    seen = []
+
+    def measured(op, device, memory, quick):
+        (before,) = [*tmp_path.glob("*.json"), None][:1]
+        seen.append(len(json.loads(before.read_text())) if before else 0)
+        if op == "jpeg":
+            return [], "out of memory"
+        return [GPU_ROW | {"op": op}, GPU_ROW | {"op": op, "provider": "eager"}], None
+
+    monkeypatch.setattr(run, "_run", measured)
+    arguments = ["bench", "blur", "jpeg", "r1", "--device", "cuda", "--output", str(tmp_path)]
+    assert main(arguments) == 1
+    assert seen == [0, 2, 2]
+    text = capsys.readouterr().out
+    assert "out of memory" in text and "failed: jpeg" in text and "host ms" in text and "faults" not in text
+    assert {row["op"] for row in json.loads((tmp_path / "gpu.json").read_text())} == {"blur", "r1"}
+
+
+def test_a_quick_run_leaves_the_rows_that_it_does_not_measure(tmp_path, monkeypatch, gpu):
+    rows = [GPU_ROW, GPU_ROW | {"provider": "compiled"}]
+    monkeypatch.setattr(run, "_run", lambda op, device, memory, quick: (rows[: 1 if quick else 2], None))
+    for quick in ([], ["--quick"]):
+        assert main(["bench", "blur", "--device", "cuda", "--output", str(tmp_path), *quick]) == 0
+    assert len(json.loads((tmp_path / "gpu.json").read_text())) == 2
+    with pytest.raises(SystemExit):
+        main(["bench", "nothing"])
+
+
+def test_a_failing_recipe_or_demo_does_not_stop_the_others(tmp_path, monkeypatch, gpu, capsys):
+    row = {
+        "recipe": "dcgan", "preset": "demo", "precision": "32-true", "provider": "fastgan", "mean_s": 1.0,
+        "p20_s": 1.0, "p80_s": 1.0, "parts": {},
+    }  # fmt: skip
+
+    def measure(name, options):
+        if name == "dcgan":
+            raise RuntimeError("no memory for dcgan")
+        return [row | {"recipe": name}]
+
+    monkeypatch.setattr(recipes, "measure", measure)
+    assert main(["bench", "recipes", "--device", "cuda", "--output", str(tmp_path)]) == 1
+    assert len(json.loads((tmp_path / "recipes-gpu.json").read_text())) == len(recipes.RECIPES) - 1
+    said = capsys.readouterr()
+    assert "no memory for dcgan" in said.err and "failed: dcgan" in said.out
+
+    def trained(recipe, preset, options):
+        figures = {"minutes": 1.0, "figures": {}, "warnings": []}
+        return None if recipe == "dcgan" else {"recipe": recipe, "preset": preset, **figures}
+
+    monkeypatch.setattr(demos, "_run", trained)
+    assert main(["bench", "demos", "--output", str(tmp_path)]) == 1
+    assert len(json.loads((tmp_path / "demos-gpu.json").read_text())) == 3
+
+
+def test_a_gpu_is_busy_while_the_host_issues_what_is_timed(monkeypatch):
+    clock = SimpleNamespace(host=0.0, device=0.0)
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self):  # when the device comes to it
+            self.time = clock.device = max(clock.device, clock.host)
+
+        def synchronize(self):
+            clock.host = max(clock.host, self.time)
+
+        def elapsed_time(self, end):
+            return 1e3 * (end.time - self.time)
+
+    def fill(self):
+        clock.device = max(clock.device, clock.host) + 0.001
+
+    def run():
+        for _ in range(3):
+            clock.host += 0.002
+            clock.device = max(clock.device, clock.host) + 0.0005
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(L2_cache_size=64))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(harness.DeviceTimer, "_fill", fill)
+    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: clock.host))
+    on_device, host = harness.DeviceTimer("cpu").times(run, 4)
+    assert on_device == pytest.approx([0.0015] * 4) and host == pytest.approx([0.006] * 4)
+
+
+def test_parts_of_a_step_on_a_gpu_are_of_its_time():
+    def event(key, device, cpu, gpu, label=True):
+        return SimpleNamespace(
+            key=key, device_type=device, cpu_time_total=cpu, device_time_total=gpu, is_user_annotation=label
+        )
+
+    cpu, cuda = DeviceType.CPU, DeviceType.CUDA
+    events = [
+        event("step", cpu, 100, 5), event("step", cuda, 0, 50), event("part", cpu, 90, 1),
+        event("part", cuda, 0, 10), event("fastgan::jpeg", cpu, 1, 5, False),
+        event("kernel", cuda, 0, 5, False),
+    ]  # fmt: skip
+    profiler = SimpleNamespace(key_averages=lambda: events)
+    assert recipes._shares(profiler, "cuda") == {"parts": {"part": 0.2}, "ops": {"jpeg": 0.1}}
+    profiler = SimpleNamespace(key_averages=lambda: [e for e in events if e.device_type == cpu])
+    assert recipes._shares(profiler, "cpu") == {"parts": {"part": 0.9}}
+
+
+def test_the_commit_of_a_copy_is_named_by_the_environment(monkeypatch):
+    monkeypatch.setenv("FASTGAN_COMMIT", "abc")
+    assert machine.describe_machine("cpu")["commit"] == "abc"
 
 
 def test_steps_of_a_recipe_are_timed_with_their_parts(tmp_path, monkeypatch, capsys):

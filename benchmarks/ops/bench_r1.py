@@ -70,4 +70,5 @@ def test_r1(measure, device, memory, name, provider):
         forward=forward,
         inputs=(real, *critic.parameters()),
         rounds=ROUNDS,
+        compiles=provider in ("fastgan", "compiled"),
     )
