@@ -24,7 +24,8 @@ def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> Non
             f"{name} must be a floating-point image in [0, 1], got {image.dtype}; "
             "convert 8-bit images with image.float() / 255"
         )
-    if image.dim() != 4 or channels not in (None, image.shape[1]):
+    # Not `in`: torch 2.11 cannot trace that with a dynamic shape.
+    if image.dim() != 4 or (channels is not None and image.shape[1] != channels):
         wanted = "C" if channels is None else channels
         raise ValueError(f"{name} must have shape (N, {wanted}, H, W), got {tuple(image.shape)}")
     if image.numel() == 0:
