@@ -161,7 +161,7 @@ def restore(recipe: Recipe, checkpoint: Checkpoint) -> None:
     """Puts a checkpoint's state into a recipe built from the same configuration.
 
     Raises:
-        ValueError: the checkpoint's networks do not fit the configuration.
+        ValueError: the checkpoint's networks or optimizers do not fit the configuration.
     """
     recipe.state = dict(checkpoint.state)
     try:
@@ -175,5 +175,5 @@ def restore(recipe: Recipe, checkpoint: Checkpoint) -> None:
             ema.updates.copy_(kept["updates"] if kept else torch.tensor(checkpoint.step))
         for name, optimizer in recipe.optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizers[name])
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, ValueError) as error:
         raise ValueError(f"{checkpoint.path} does not fit this configuration: {error}") from error

@@ -1,10 +1,12 @@
-"""What recipes share: means of a step's updates, moving averages."""
+"""What recipes share: means of a step's updates, moving averages, checkpoints that do not fit."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from fastgan.training.checkpoint import load_checkpoint, restore
+from fastgan.training.loop import train
 from fastgan.training.recipe import Mean, mean_of
 from fastgan.training.runtime import Runtime
 from tests.training.toy import Toy, ToyConfig
@@ -28,3 +30,13 @@ def test_a_moving_average_warms_up_or_not(warmup, weight):
     average = recipe.averages["generator"].parameters()
     for kept, old, new in zip(average, before, recipe.generator.parameters(), strict=True):
         torch.testing.assert_close(kept, old.lerp(new, weight))
+
+
+def test_a_checkpoint_whose_optimizer_has_other_groups_is_named(tmp_path):
+    config = ToyConfig(accelerator="cpu", runs_path=str(tmp_path), num_steps=1)
+    checkpoint = load_checkpoint(train(Toy, config))
+    checkpoint.optimizers["generator"]["param_groups"] *= 2
+    with pytest.raises(
+        ValueError, match=r"step-00000001.* does not fit .* different number of parameter groups"
+    ):
+        restore(Toy(config, Runtime(config)), checkpoint)
