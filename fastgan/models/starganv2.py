@@ -1,15 +1,17 @@
 """StarGAN v2's generator, mapping network, style encoder and discriminator, for images and for latents.
 
-Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020, appendix. All
-are made of residual blocks with leaky ReLUs of slope 0.2, whose two summed branches are divided by sqrt(2) to
-keep the variance. At 256 pixels and base_width 64 they are the paper's. Where they differ:
+Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020, appendix. The
+mapping network is made of linear layers and ReLUs, the others of residual blocks with leaky ReLUs of slope
+0.2, whose two summed branches are divided by sqrt(2) to keep the variance. At 256 pixels and base_width 64
+they are the authors' for AFHQ. Where they differ:
 
 * Widths and depths are arguments, so that 4x32x32 latents are served, too.
 * The generator's convolutions have no biases but for the last: a constant per channel passes through it by
   the shortcuts alone, and the next instance normalization subtracts it, at the latest the one at the end.
   Such a bias has no gradient but rounding errors, which Adam would make as large as any other.
-* The generator has no high-pass skip connections, which the paper has for faces alone, since they need a
-  network that finds facial landmarks.
+* The authors' generator for CelebA-HQ is not here: it halves five times, to 8x8; its decoder's blocks have no
+  shortcut, and so no division by sqrt(2); and skip connections pass on the high frequencies of regions that a
+  network for facial landmarks finds.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def check_size(image_size: int) -> None:
 
 
 def default_downs(image_size: int) -> int:
-    """Halvings within the generator, which leave 16x16 as in the paper; at least one."""
+    """Halvings within the generator, which leave 16x16 as the paper does for AFHQ; at least one."""
     return max(1, image_size.bit_length() - 5)
 
 

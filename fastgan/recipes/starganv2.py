@@ -4,12 +4,13 @@ Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains"
 the latents of a VAE. Each step: sources are translated into target domains, once in the style of a reference,
 once in one made of noise. D judges both. The generator, with mapping network and style encoder, is to pass
 for real, to show the style that it was given, to find back to the source, and to differ where styles do.
+D and G learn from both kinds at once, or from one and then from the other, as in the authors' code.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from functools import cached_property
 from typing import Any
 
@@ -28,10 +29,11 @@ from fastgan.losses import (
 from fastgan.metrics import installed_lpips
 from fastgan.models.starganv2 import StarGANv2Discriminator
 from fastgan.optim import Adam
-from fastgan.recipes.starganv2_config import PRESETS, StarGANv2Config
+from fastgan.recipes.starganv2_config import PRESETS, TURNS, StarGANv2Config
 from fastgan.recipes.starganv2_data import (
     Batch,
     Domain,
+    Guides,
     LatentFolder,
     Pairings,
     find_domains,
@@ -48,7 +50,7 @@ from fastgan.recipes.starganv2_translator import Translator, make_networks
 from fastgan.training.data import ImageFolder, find_images, first_batch
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import ramp
-from fastgan.training.recipe import Mean, Recipe, Terms
+from fastgan.training.recipe import Mean, Recipe, Terms, mean_of
 from fastgan.training.runtime import Runtime
 
 COLUMNS, LATENT_ROWS = 8, 3  # of the sample grid
@@ -93,12 +95,14 @@ class StarGANv2(Recipe):
             network.to(device)
         betas, decay = (config.beta1, config.beta2), config.weight_decay
         groups: list[dict[str, Any]] = [
-            {"params": [*self.generator.parameters(), *self.style_encoder.parameters()]},
+            {"params": [*self.generator.parameters()]},
+            {"params": [*self.style_encoder.parameters()]},
             {"params": [*self.mapping_network.parameters()], "lr": config.lr_mapping},
         ]
-        ema = self.moving_average("generator", "mapping_network", "style_encoder")
+        self.ema = self.moving_average("generator", "mapping_network", "style_encoder")
+        in_launch = self.ema if config.updates == "joint" else None
         self.optimizers = {
-            "generator": Adam(groups, config.lr, betas, weight_decay=decay, ema=ema),
+            "generator": Adam(groups, config.lr, betas, weight_decay=decay, ema=in_launch),
             "discriminator": Adam(self.discriminator.parameters(), config.lr, betas, weight_decay=decay),
         }
         self.adversarial = AdversarialLoss(config.adversarial)  # type: ignore[arg-type]
@@ -129,14 +133,26 @@ class StarGANv2(Recipe):
 
     def train_step(self, batch: Batch, step: int, generator: torch.Generator) -> Terms:
         z, z2 = self.noise(generator), self.noise(generator)
+        guides = {"ref": (batch.x_ref, batch.x_ref2), "lat": (z, z2)}
+        first, *later = ({kind: guides[kind] for kind in turn} for turn in TURNS[self.config.updates])
         trains = self.balance.trains_generator(step)
-        # G does not move while D does: its step goes on with what D has judged.
+        # G does not move while D does: its first update goes on with what D has judged.
         with record_function("translate"), torch.set_grad_enabled(trains):
-            styles, fakes = self.translate(batch.x_src, batch.x_ref, z, batch.y_trg)
+            styles, fakes = self.translate(batch, first)
         with record_function("discriminator_step"):
-            of_d = self.discriminator_step(batch, fakes.detach(), step)
+            of_d = [self.discriminator_step(batch, first, fakes.detach(), step)]
+            for turn in later:
+                with torch.no_grad():
+                    against = self.translate(batch, turn)[1]
+                of_d.append(self.discriminator_step(batch, turn, against, step))
         with record_function("generator_step"), torch.set_grad_enabled(trains):
-            return {**of_d, **self.generator_step(batch, styles, fakes, z2, step)}
+            of_g = self.generator_step(batch, first, styles, fakes, step)
+            for turn in later:
+                with frozen(self.mapping_network, self.style_encoder):  # G learns alone
+                    of_g |= self.generator_step(batch, turn, *self.translate(batch, turn), step)
+            if later and trains and self.ema is not None:
+                self.ema.update()  # once, though G has made several updates
+        return {**mean_of(of_d), **of_g}
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """This process's part of standard normal noise, (N, z_dim)."""
@@ -144,77 +160,74 @@ class StarGANv2(Recipe):
         z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device)
         return self.runtime.part(z)
 
-    def translate(self, x_src: Tensor, x_ref: Tensor, z: Tensor, y_trg: Tensor) -> tuple[Tensor, Tensor]:
-        """The styles of the references, then of the noise, (2N, style_dim); the sources in them, 2N C H W."""
+    def translate(self, batch: Batch, guides: Guides, which: int = 0) -> tuple[Tensor, Tensor]:
+        """Styles (KN, style_dim) by one guide of each of K pairs, and the sources in them, KN C H W."""
+        style_of = {"ref": self.style_encoder, "lat": self.mapping_network}
         with self.runtime.autocast():
-            styles = torch.cat([self.style_encoder(x_ref, y_trg), self.mapping_network(z, y_trg)])
-            return styles, self.generator(x_src.repeat(2, 1, 1, 1), styles).float()
+            styles = torch.cat([style_of[kind](pair[which], batch.y_trg) for kind, pair in guides.items()])
+            return styles, self.generator(batch.x_src.repeat(len(guides), 1, 1, 1), styles).float()
 
-    def discriminator_step(self, batch: Batch, fakes: Tensor, step: int) -> Terms:
-        """Updates D down (D_ref + D_lat) / 2 + R1, or on others' turns only listens to it.
+    def discriminator_step(self, batch: Batch, kinds: Collection[str], fakes: Tensor, step: int) -> Terms:
+        """Updates D down (D_ref + D_lat) / 2 + R1, or one of these + R1; or, on G's turn, only listens to it.
 
         Args:
-            fakes: 2N C H W, those by reference first.
+            kinds, fakes: those of :meth:`translate`.
         """
         trains = self.balance.trains_discriminator(step)
         with torch.set_grad_enabled(trains):
             with self.runtime.autocast():
                 images = torch.cat([batch.x_src, fakes])
-                logits = self.discriminator(images, torch.cat([batch.y_src, batch.y_trg, batch.y_trg]))
-            real, by_reference, by_latent = logits.float().chunk(3)
-            of_ref = self.balance.discriminator_loss(self.adversarial, real, by_reference)
-            of_lat = self.balance.discriminator_loss(self.adversarial, real, by_latent)
+                logits = self.discriminator(images, torch.cat([batch.y_src, batch.y_trg.repeat(len(kinds))]))
+            real, *of_fakes = logits.float().chunk(1 + len(kinds))
+            judged = [self.balance.discriminator_loss(self.adversarial, real, fake) for fake in of_fakes]
         penalty, computed = torch.zeros((), device=real.device), 0
         updated: Tensor | float = 0.0
         if trains:
-            total = 0.5 * (of_ref.loss + of_lat.loss)
+            total = torch.stack([each.loss for each in judged]).mean()
             if self.config.r1_weight > 0:
                 term, penalty = self.r1(batch.x_src, step, batch.y_src)
                 total, computed = total + term, int(step % self.config.r1_interval == 0)
-            # The halves share one update: it counts where either counts.
-            applies = of_ref.applies
-            if applies is not None and of_lat.applies is not None:
-                applies = applies | of_lat.applies
+            # Kinds share an update: it counts where one of them does.
+            votes = [each.applies for each in judged if each.applies is not None]
+            applies = torch.stack(votes).any() if votes else None
             self.update("discriminator", total, applies)
             updated = 1.0 if applies is None else applies.float()
-        ref, lat = of_ref.terms(), of_lat.terms()
         return {
-            **{name: (ref[name] + lat[name]) / 2 for name in ref},
-            "D_updated": updated, "D_ref_loss": ref["D_loss"], "D_lat_loss": lat["D_loss"],
+            **mean_of([each.terms() for each in judged]), "D_updated": updated,
+            **{f"D_{kind}_loss": each.loss.detach() for kind, each in zip(kinds, judged, strict=True)},
             "r1_penalty_mean_all_steps": penalty,
             "r1_penalty_mean_computed_steps": Mean(penalty, computed),
         }  # fmt: skip
 
-    def generator_step(self, batch: Batch, styles: Tensor, fakes: Tensor, z2: Tensor, step: int) -> Terms:
-        """Updates generator, mapping network and style encoder, if gradients are on.
+    def generator_step(self, batch: Batch, guides: Guides, styles: Tensor, fakes: Tensor, step: int) -> Terms:
+        """Updates generator, mapping network and style encoder, if gradients are on and none is frozen.
 
         Args:
-            styles, fakes: of :meth:`translate`.
-            z2: noise for the second translations, which the first are to differ from.
+            guides, styles, fakes: those of :meth:`translate`.
         """
-        config = self.config
-        targets = batch.y_trg.repeat(2)
+        config, kinds = self.config, len(guides)
+        targets = batch.y_trg.repeat(kinds)
         with torch.no_grad():  # only the first translations learn to differ, as in the authors' code
-            others = self.translate(batch.x_src, batch.x_ref2, z2, batch.y_trg)[1]
+            others = self.translate(batch, guides, which=1)[1]
         with self.runtime.autocast(), frozen(self.discriminator):
             logits = self.discriminator(fakes, targets).float()
             shown = self.style_encoder(fakes, targets)
             own = self.style_encoder(batch.x_src, batch.y_src)
-            starts = torch.cat([fakes, batch.x_src]) if config.w_id > 0 else fakes
+            with_same = config.w_id > 0 and "lat" in guides  # once per step, where the style encoder learns
+            starts = torch.cat([fakes, batch.x_src]) if with_same else fakes
             back = self.generator(starts, own.repeat(len(starts) // len(own), 1)).float()
-        back_ref, back_lat, *same = back.split(len(own))
 
         terms: dict[str, Tensor] = {}
-        pairs = (logits.chunk(2), styles.float().chunk(2), shown.float().chunk(2), fakes.chunk(2))
+        of_kinds = (logits, styles.float(), shown.float(), fakes, others, back[: len(fakes)])
         for kind, logit, style, found, fake, other, again in zip(
-            ("ref", "lat"), *pairs, others.chunk(2), (back_ref, back_lat), strict=True
+            guides, *(values.chunk(kinds) for values in of_kinds), strict=True
         ):
             terms[f"adv_{kind}_loss"] = self.adversarial.generator(logit)
             terms[f"sty_{kind}_loss"] = style_reconstruction_loss(style, found)
             terms[f"cyc_{kind}_loss"] = cycle_consistency_loss(batch.x_src, again)
             terms[f"ds_{kind}_loss"] = diversity_sensitive_loss(fake, other, config.ds_margin or None)
-        if same:
-            terms["id_loss"] = identity_loss(batch.x_src, same[0])
+        if with_same:
+            terms["id_loss"] = identity_loss(batch.x_src, back[len(fakes) :])
         lambda_ds = self.lambda_ds(step)
         of_kind = {"adv": config.w_adv, "sty": config.w_sty, "cyc": config.w_cyc, "ds": -lambda_ds}
         weights = {name: (of_kind | {"id": config.w_id})[name.split("_")[0]] for name in terms}

@@ -10,6 +10,9 @@ from fastgan.training.config import TrainingConfig
 KINDS = ("images", "latents")
 # Those whose two halves stand alone: wgan needs clipping or a penalty, relativistic pairs reals with fakes.
 ADVERSARIALS = ("hinge", "nonsaturating", "bce", "lsgan")
+CROPS = ("fit", "random", "slight")
+# What each update of a step is on: styles of references, styles made of noise.
+TURNS = {"joint": (("ref", "lat"),), "in_turn": (("lat",), ("ref",))}
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,9 @@ class StarGANv2Config(TrainingConfig):
 
     D minimizes (D_ref + D_lat) / 2 + r1_weight R1; generator, mapping network and style encoder together
     minimize w_adv (adv_ref + adv_lat) + w_sty (sty_ref + sty_lat) + w_cyc (cyc_ref + cyc_lat) + w_id id
-    - lambda_ds (ds_ref + ds_lat), where "ref" takes the style from a reference and "lat" from noise. Defaults
-    are the paper's, for 256x256 images, unless said otherwise; the preset `latents` is for 4x32x32 latents.
+    - lambda_ds (ds_ref + ds_lat), where "ref" takes the style from a reference and "lat" from noise; with
+    updates=in_turn each kind by itself. Defaults are the paper's for AFHQ, 256x256 images, unless said
+    otherwise; the preset `paper` follows the authors' code, `latents` is for 4x32x32 latents.
     """
 
     num_steps: int = 100000
@@ -45,7 +49,9 @@ class StarGANv2Config(TrainingConfig):
     latent_scale: float = 0.18215
     """Factor of latents when they are read (Stable Diffusion's)."""
     crop: str = "fit"
-    """Of images: fit: scale and cut the centre; random: random parts, mirrored."""
+    """Of images: fit: scale and cut the centre; random: random parts, of up to four times image_size,
+    mirrored; slight: half of the images whole, squeezed, of the others parts of 0.8 to 1 of the area,
+    mirrored (authors' code)."""
     vae: str = ""
     """Folder of a diffusers AutoencoderKL that decodes latents for sample pictures; empty: a preview, whose
     colours mean nothing."""
@@ -63,6 +69,11 @@ class StarGANv2Config(TrainingConfig):
     mapping_width: int = 512
     """Width of the mapping network's layers."""
 
+    updates: str = "joint"
+    """Order within a step. joint: D once, then generator, mapping network and style encoder once, on both
+    kinds of styles. in_turn: D on "lat", D on "ref", each with R1; then all three on "lat", with the identity
+    term; then the generator alone on "ref" (authors' code, whose maintainer found results much worse where
+    the style encoder learned from "ref", too: issue 44)."""
     adversarial: str = "hinge"
     """hinge (not the paper's), nonsaturating (paper), bce or lsgan."""
     w_adv: float = 1.0
@@ -74,14 +85,14 @@ class StarGANv2Config(TrainingConfig):
     w_id: float = 1.0
     """Weight of the source's reconstruction in its own style (not in the paper); 0: not computed."""
     w_ds: float = 1.0
-    """Weight of the difference between two translations, which is maximized, in the first epoch (paper: 1 for
-    CelebA-HQ, 2 for AFHQ)."""
+    """Weight of the difference between two translations, which is maximized, in the first epoch (paper: 2 for
+    AFHQ, 1 for CelebA-HQ)."""
     ds_margin: float = 0.5
     """That difference counts up to here (not in the paper); 0: however large. In units of the networks, whose
     images are in [-1, 1]."""
     ds_decay_epochs: float = 0.0
     """lambda_ds = w_ds (1 - (epoch - 1) / ds_decay_epochs), at least 0, with epochs counted from 1; 0: as
-    many as the run has (paper: linear over all 100000 steps)."""
+    many as the run has (authors' code: falls with every step, over 100000)."""
     r1_weight: float = 0.5
     """Weight of the mean squared gradient of D on reals: half of the paper's gamma, 1; 0: none."""
     r1_interval: int = 16
@@ -106,7 +117,9 @@ class StarGANv2Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_choices({"data": KINDS, "adversarial": ADVERSARIALS, "crop": ("fit", "random")})
+        self.check_choices(
+            {"data": KINDS, "adversarial": ADVERSARIALS, "crop": CROPS, "updates": tuple(TURNS)}
+        )
         check_size(self.image_size)
         self.check_at_least_one(
             "latent_channels",
@@ -144,14 +157,16 @@ class StarGANv2Config(TrainingConfig):
         return channels, self.image_size, self.image_size
 
 
-# As published for CelebA-HQ, except that the two generator steps of an iteration (with styles from noise,
-# then from references, the latter for the generator alone) are one step on their sum, and D's likewise,
-# with one R1; that there are no high-pass skips; and that lambda_ds falls once per epoch.
+# As the authors' code trains on AFHQ, except that lambda_ds falls once per epoch, not with every step. For
+# CelebA-HQ w_ds is 1, and the generator another: see fastgan/models/starganv2.py.
 PAPER = StarGANv2Config(
     exp_name="starganv2-paper",
-    crop="random",
+    crop="slight",
+    ema_warmup=False,
+    updates="in_turn",
     adversarial="nonsaturating",
     w_id=0.0,
+    w_ds=2.0,
     ds_margin=0.0,
     r1_interval=1,
     sample_interval=5000,

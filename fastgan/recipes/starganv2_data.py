@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple, Protocol
@@ -140,6 +140,11 @@ class Batch(NamedTuple):
     """Other ones."""
     y_trg: Tensor
     """The target domains: (N,), int64."""
+
+
+Guides = Mapping[str, tuple[Tensor, Tensor]]
+"""Of each kind of style, "ref" or "lat", what it is of, reference images or noise; and others, in whose style
+the translation is to look different."""
 
 
 class Pairings:

@@ -13,6 +13,7 @@ from fastgan.losses import r1_penalty_of
 from fastgan.recipes import load_recipe
 from fastgan.recipes.starganv2 import StarGANv2
 from fastgan.recipes.starganv2_config import DEMO, LATENTS, PAPER, PRESETS
+from fastgan.training.recipe import Mean
 from fastgan.training.runtime import Runtime
 from tests.training.test_loop import HostReads
 
@@ -46,24 +47,31 @@ def moved(recipe, before):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def translated(recipe, batch):
-    return recipe.translate(batch.x_src, batch.x_ref, recipe.noise(generator()), batch.y_trg)
+def guides_of(recipe, batch):
+    """What gives the styles in a step whose draws come from :func:`generator`."""
+    draws = generator()
+    return {"ref": (batch.x_ref, batch.x_ref2), "lat": (recipe.noise(draws), recipe.noise(draws))}
+
+
+def value(term):
+    return term.total / term.count if isinstance(term, Mean) else term
 
 
 @pytest.mark.parametrize("adversarial", ["hinge", "nonsaturating", "bce", "lsgan"])
 def test_each_step_moves_its_own_networks_and_no_other(domains_config, adversarial):
     recipe = make(domains_config, adversarial=adversarial)
     batch = one_batch(recipe)
-    styles, fakes = translated(recipe, batch)
+    guides = guides_of(recipe, batch)
+    styles, fakes = recipe.translate(batch, guides)
     before, before_d = weights_of(recipe, *TRANSLATING), weights_of(recipe, "discriminator")
-    recipe.discriminator_step(batch, fakes.detach(), 0)
+    recipe.discriminator_step(batch, guides, fakes.detach(), 0)
     # Within the margins the hinge loss pulls reals up as hard as fakes down: the last bias stays.
     assert moved(recipe, before_d) >= before_d.keys() - {"discriminator.heads.bias"}
     assert not moved(recipe, before)
     assert all(p.grad is None for name in TRANSLATING for p in recipe.networks[name].parameters())
     before_d = weights_of(recipe, "discriminator")
     gradients = [p.grad.clone() for p in recipe.discriminator.parameters()]
-    recipe.generator_step(batch, styles, fakes, recipe.noise(generator(1)), 0)
+    recipe.generator_step(batch, guides, styles, fakes, 0)
     assert moved(recipe, before) == before.keys()
     assert not moved(recipe, before_d)
     for parameter, gradient in zip(recipe.discriminator.parameters(), gradients, strict=True):
@@ -88,7 +96,8 @@ def test_the_mapping_network_has_its_own_learning_rate(domains_config):
 def test_discriminator_s_loss_is_its_formula(domains_config, step):
     recipe, twin = make(domains_config, r1_weight=0.7), make(domains_config)
     batch = one_batch(recipe)
-    fakes = translated(recipe, batch)[1].detach()
+    guides = guides_of(recipe, batch)
+    fakes = recipe.translate(batch, guides)[1].detach()
     discriminator = twin.discriminator
     real = discriminator(batch.x_src, batch.y_src)
     by_reference, by_latent = (discriminator(fake, batch.y_trg) for fake in fakes.chunk(2))
@@ -98,17 +107,17 @@ def test_discriminator_s_loss_is_its_formula(domains_config, step):
     penalty = r1_penalty_of(discriminator, batch.x_src, batch.y_src)
     total = 0.5 * (of_ref + of_lat) + (0.7 * 2 * penalty if step == 0 else 0)
     total.backward()
-    terms = recipe.discriminator_step(batch, fakes, step)
+    terms = recipe.discriminator_step(batch, guides, fakes, step)
     for parameter, expected in zip(
         recipe.discriminator.parameters(), discriminator.parameters(), strict=True
     ):
         torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(terms["D_loss"], (0.5 * (of_ref + of_lat)).detach())
-    torch.testing.assert_close(terms["D_ref_loss"], of_ref.detach())
-    torch.testing.assert_close(terms["D_lat_loss"], of_lat.detach())
-    torch.testing.assert_close(terms["D_fake"], torch.cat([by_reference, by_latent]).mean().detach())
+    torch.testing.assert_close(value(terms["D_loss"]), (0.5 * (of_ref + of_lat)).detach())
+    torch.testing.assert_close(value(terms["D_ref_loss"]), of_ref.detach())
+    torch.testing.assert_close(value(terms["D_lat_loss"]), of_lat.detach())
+    torch.testing.assert_close(value(terms["D_fake"]), torch.cat([by_reference, by_latent]).mean().detach())
     raw = penalty.detach() if step == 0 else torch.zeros(())
-    torch.testing.assert_close(terms["r1_penalty_mean_all_steps"], raw)
+    torch.testing.assert_close(value(terms["r1_penalty_mean_all_steps"]), raw)
     assert terms["r1_penalty_mean_computed_steps"].count == (step == 0)
 
 
@@ -117,13 +126,13 @@ def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
     weights = {"w_adv": 0.9, "w_sty": 1.1, "w_cyc": 1.2, "w_id": w_id, "w_ds": 0.5}
     recipe, twin = make(domains_config, ds_margin=ds_margin, **weights), make(domains_config)
     batch = one_batch(recipe)
-    z2 = recipe.noise(generator(1))
-    styles, fakes = translated(recipe, batch)
+    guides = guides_of(recipe, batch)
+    styles, fakes = recipe.translate(batch, guides)
 
     x, y, target = batch.x_src, batch.y_src, batch.y_trg
     g, f, e, d = (twin.networks[name] for name in (*TRANSLATING, "discriminator"))
-    given = {"ref": e(batch.x_ref, target), "lat": f(twin.noise(generator()), target)}
-    others = {"ref": e(batch.x_ref2, target), "lat": f(z2, target)}
+    given = {"ref": e(batch.x_ref, target), "lat": f(guides["lat"][0], target)}
+    others = {"ref": e(batch.x_ref2, target), "lat": f(guides["lat"][1], target)}
     expected = {}
     for kind, style in given.items():
         fake, other = g(x, style), g(x, others[kind]).detach()
@@ -141,7 +150,7 @@ def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
     of_kind = {"adv": 0.9, "sty": 1.1, "cyc": 1.2, "ds": -0.5, "id": w_id}
     sum(of_kind[name.split("_")[0]] * term for name, term in expected.items()).backward()
 
-    terms = recipe.generator_step(batch, styles, fakes, z2, 0)
+    terms = recipe.generator_step(batch, guides, styles, fakes, 0)
     for name, term in expected.items():
         torch.testing.assert_close(terms[name], term.detach(), rtol=1e-4, atol=1e-5)
         assert terms[f"{name}_weight"] == of_kind[name.split("_")[0]]
@@ -150,6 +159,79 @@ def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
         pairs = zip(recipe.networks[name].parameters(), twin.networks[name].parameters(), strict=True)
         for parameter, wanted in pairs:
             torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("w_id", [0.0, 0.4])
+def test_in_turn_d_and_g_learn_from_noise_and_then_from_references_alone(domains_config, w_id):
+    recipe, twin = (
+        make(
+            domains_config, updates="in_turn", adversarial="nonsaturating", w_id=w_id, ds_margin=0.0,
+            r1_weight=0.5, r1_interval=1, lr=0.1, lr_mapping=0.05, weight_decay=0.01, ema_warmup=False,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    for optimizer in recipe.optimizers.values():
+        for group in optimizer.param_groups:
+            group["eps"] = 1.0  # small gradients' rounding errors stay small
+    batch = one_batch(recipe)
+    terms = recipe.train_step(batch, 0, generator())
+
+    g, f, e, d = (twin.networks[name] for name in (*TRANSLATING, "discriminator"))
+    before = weights_of(twin, *TRANSLATING)
+    optimizers = {
+        network: torch.optim.Adam(
+            network.parameters(), 0.05 if network is f else 0.1, (0.0, 0.99), eps=1.0, weight_decay=0.01
+        )
+        for network in (g, f, e, d)
+    }
+
+    def descend(loss, *networks):
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        loss.backward()
+        for network in networks:
+            optimizers[network].step()
+
+    x, y, target = batch.x_src, batch.y_src, batch.y_trg
+    guides, style_of = guides_of(twin, batch), {"lat": f, "ref": e}
+    expected = {}
+    for kind in ("lat", "ref"):
+        fake = g(x, style_of[kind](guides[kind][0], target)).detach()
+        loss = F.softplus(-d(x, y)).mean() + F.softplus(d(fake, target)).mean()
+        penalty = r1_penalty_of(d, x, y)
+        descend(loss + 0.5 * penalty, d)
+        expected |= {f"D_{kind}_loss": loss, f"penalty_{kind}": penalty}
+    for kind in ("lat", "ref"):
+        style, other = (style_of[kind](guide, target) for guide in guides[kind])
+        fake = g(x, style)
+        of_kind = {
+            f"adv_{kind}_loss": F.softplus(-d(fake, target)).mean(),
+            f"sty_{kind}_loss": (style - e(fake, target)).abs().mean(),
+            f"cyc_{kind}_loss": (g(fake, e(x, y)) - x).abs().mean(),
+            f"ds_{kind}_loss": (fake - g(x, other).detach()).abs().mean(),
+        }
+        if w_id and kind == "lat":
+            of_kind["id_loss"] = (g(x, e(x, y)) - x).abs().mean()
+        signs = {"ds": -1.0, "id": w_id}
+        loss = sum(signs.get(name.split("_")[0], 1.0) * term for name, term in of_kind.items())
+        descend(loss, g, f, e) if kind == "lat" else descend(loss, g)
+        expected |= of_kind
+
+    expected["D_loss"] = (expected["D_lat_loss"] + expected["D_ref_loss"]) / 2
+    penalty = (expected.pop("penalty_lat") + expected.pop("penalty_ref")) / 2
+    expected |= {f"r1_penalty_mean_{kind}_steps": penalty for kind in ("all", "computed")}
+    for name, term in expected.items():
+        torch.testing.assert_close(value(terms[name]), term.detach(), rtol=1e-4, atol=1e-5, msg=name)
+    after = weights_of(twin, *TRANSLATING, "discriminator")
+    found = weights_of(recipe, *TRANSLATING, "discriminator")
+    for name in after:
+        torch.testing.assert_close(found[name], after[name], rtol=1e-4, atol=1e-5, msg=name)
+    for name, old in before.items():
+        network, key = name.split(".", 1)
+        average = dict(recipe.averages[network].named_parameters())[key]
+        # One step of the average, though G has made two.
+        torch.testing.assert_close(average, old.lerp(after[name], 0.1), rtol=1e-4, atol=1e-5, msg=name)
+    assert [ema.num_updates for ema in recipe.emas] == [1]
 
 
 def test_lambda_ds_falls_with_the_epochs(domains_config):
@@ -173,20 +255,26 @@ def test_no_difference_is_asked_for_when_lambda_ds_is_zero(domains_config):
         assert torch.equal(a, b)
 
 
-def test_terms_are_the_same_at_every_step(domains_config):
-    for changes in ({}, {"balance": "threshold"}, {"balance": "ratio", "balance_ratio": (1, 3)}):
-        recipe = make(domains_config, **changes)
-        names = {tuple(recipe.train_step(one_batch(recipe), step, generator(step))) for step in range(4)}
-        assert len(names) == 1
+def test_terms_are_the_same_at_every_step_and_in_both_orders_of_updates(domains_config):
+    names = set()
+    for updates in ("joint", "in_turn"):
+        for changes in ({}, {"balance": "threshold"}, {"balance": "ratio", "balance_ratio": (1, 3)}):
+            recipe = make(domains_config, updates=updates, **changes)
+            for step in range(4):
+                names.add(frozenset(recipe.train_step(one_batch(recipe), step, generator(step))))
+    assert len(names) == 1
 
 
+@pytest.mark.parametrize("updates", ["joint", "in_turn"])
 @pytest.mark.parametrize("balance, d_moves, g_moves", [("ratio", False, True), ("threshold", False, True)])
-def test_balance_holds_the_discriminator_back(domains_config, balance, d_moves, g_moves):
-    recipe = make(domains_config, balance=balance, balance_threshold=1e9, balance_ratio=(1, 2))
+def test_balance_holds_the_discriminator_back(domains_config, updates, balance, d_moves, g_moves):
+    recipe = make(
+        domains_config, updates=updates, balance=balance, balance_threshold=1e9, balance_ratio=(1, 2)
+    )
     step = 1  # the second of a cycle is G's alone
     before, before_d = weights_of(recipe, *TRANSLATING), weights_of(recipe, "discriminator")
     terms = recipe.train_step(one_batch(recipe), step, generator())
-    assert terms["D_updated"] == 0
+    assert value(terms["D_updated"]) == 0
     assert bool(moved(recipe, before_d)) == d_moves and bool(moved(recipe, before)) == g_moves
 
 
@@ -201,20 +289,23 @@ def test_an_update_of_d_counts_where_one_of_its_halves_does(domains_config, monk
 
     monkeypatch.setattr(recipe.balance, "discriminator_loss", only_the_second)
     before = weights_of(recipe, "discriminator")
-    assert recipe.train_step(one_batch(recipe), 0, generator())["D_updated"] == 1
+    assert value(recipe.train_step(one_batch(recipe), 0, generator())["D_updated"]) == 1
     assert len(seen) == 2 and moved(recipe, before)
 
 
-def test_the_generator_waits_for_its_turn(domains_config):
-    recipe = make(domains_config, balance="ratio", balance_ratio=(2, 1))
+@pytest.mark.parametrize("updates", ["joint", "in_turn"])
+def test_the_generator_waits_for_its_turn(domains_config, updates):
+    recipe = make(domains_config, updates=updates, balance="ratio", balance_ratio=(2, 1))
     before = weights_of(recipe, *TRANSLATING)
     recipe.train_step(one_batch(recipe), 1, generator())
     assert not moved(recipe, before)
+    assert recipe.emas[0].num_updates == 0
 
 
+@pytest.mark.parametrize("updates", ["joint", "in_turn"])
 @pytest.mark.parametrize("data", ["domains_config", "latents_config"])
-def test_nothing_reads_the_device_in_a_step(data, request):
-    recipe = make(request.getfixturevalue(data), balance="adaptive")
+def test_nothing_reads_the_device_in_a_step(data, updates, request):
+    recipe = make(request.getfixturevalue(data), updates=updates, balance="adaptive")
     batch = one_batch(recipe)
     recipe.train_step(batch, 0, generator())
     with HostReads() as mode:
@@ -238,6 +329,13 @@ def test_every_preset_s_options_run(domains_config, preset, tmp_path):
     for step in (0, 1):
         for name, term in recipe.train_step(one_batch(recipe), step, generator(step)).items():
             assert math.isfinite(float(getattr(term, "total", term))), name
+
+
+def test_the_paper_s_preset_is_that_for_afhq():
+    assert (PAPER.updates, PAPER.crop) == ("in_turn", "slight")
+    assert PAPER.ema_decay == 0.999 and not PAPER.ema_warmup
+    assert (PAPER.w_ds, PAPER.w_sty, PAPER.w_cyc, PAPER.w_id, PAPER.ds_margin) == (2, 1, 1, 0, 0)
+    assert (PAPER.adversarial, PAPER.r1_weight, PAPER.r1_interval) == ("nonsaturating", 0.5, 1)
 
 
 def test_presets_are_registered():

@@ -159,6 +159,8 @@ def test_a_bad_first_latent_stops_the_run_at_its_start_and_a_later_one_in_its_st
     [
         ({"data": "videos"}, "data must be one of images, latents, got 'videos'"),
         ({"adversarial": "wgan"}, "adversarial must be one of hinge"),
+        ({"updates": "alternating"}, "updates must be one of joint, in_turn, got 'alternating'"),
+        ({"crop": "native"}, "crop must be one of fit, random, slight, got 'native'"),
         ({"image_size": 48}, "power of two and at least 8, got 48"),
         ({"downs": -1}, "downs must not be negative, got -1"),
         ({"lr_mapping": 0.0}, "lr_mapping must be positive, got 0.0"),

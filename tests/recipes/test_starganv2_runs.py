@@ -24,17 +24,22 @@ def test_r1_is_averaged_over_all_steps_and_over_those_that_computed_it(domains_c
     assert computed == pytest.approx(2 * all_steps) and computed > 0
 
 
-def test_whole_runs_resume_to_the_bit(domains_config):
-    assert_resume_is_bit_exact(StarGANv2, dataclasses.replace(domains_config, crop="random"), at=3, steps=6)
+@pytest.mark.parametrize(
+    "changes", [{"crop": "random"}, {"updates": "in_turn", "crop": "slight", "ema_warmup": False}]
+)
+def test_whole_runs_resume_to_the_bit(domains_config, changes):
+    assert_resume_is_bit_exact(StarGANv2, dataclasses.replace(domains_config, **changes), at=3, steps=6)
 
 
 def test_whole_runs_on_latents_resume_to_the_bit(latents_config):
     assert_resume_is_bit_exact(StarGANv2, latents_config, at=3, steps=6)
 
 
-def test_two_processes_equal_one(domains_config, tmp_path):
+@pytest.mark.parametrize("updates", ["joint", "in_turn"])
+def test_two_processes_equal_one(domains_config, tmp_path, updates):
     # Half the average of a bound is not the bound of the average: the margin is out of the way.
-    assert_two_processes_equal_one(StarGANv2, dataclasses.replace(domains_config, ds_margin=9.0), tmp_path)
+    config = dataclasses.replace(domains_config, updates=updates, ds_margin=9.0)
+    assert_two_processes_equal_one(StarGANv2, config, tmp_path)
 
 
 @pytest.mark.parametrize("data", ["domains_config", "latents_config"])
