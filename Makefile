@@ -5,7 +5,8 @@
 #     make lint     ruff, mypy, clang-format
 #     make bench    benchmarks of every op against its peers, into benchmarks/results/
 #     make wheel    wheel and sdist, installed and smoke-tested beside two versions of torch
-#     make gpu      on a machine with an NVIDIA GPU: build with nvcc, GPU tests, GPU benchmarks (no network needed)
+#     make gpu      on a machine with an NVIDIA GPU: build with nvcc, GPU tests, GPU benchmarks (no network needed;
+#                   docs/gpu.md)
 
 PYTHON ?= python3
 VENV := .venv
@@ -62,12 +63,9 @@ bench: $(VENV)/installed
 wheel: $(VENV)/installed build/headers-checked
 	$(BIN)/python tools/check_wheel.py
 
-# With the Python that has torch, where it is: nothing is downloaded.
+# With the Python that has torch, where it is: nothing is downloaded. PHASES="build tests" for some of them alone.
 gpu:
-	FASTGAN_CUDA=ON $(PYTHON) -m pip install --no-build-isolation --no-deps --no-index --editable .
-	$(PYTHON) -m fastgan info
-	$(PYTHON) -m pytest -m gpu
-	$(PYTHON) -m fastgan bench --device cuda --output benchmarks/results
+	$(PYTHON) tools/gpu.py $(PHASES)
 
 clean:
 	rm -rf $(VENV) build dist runs fastgan/_C*.so *.egg-info

@@ -39,8 +39,7 @@ def merge_rows(
 ) -> Path:
     """Writes rows to folder/KIND-DEVICE.json, where those of other `keys` stay; returns the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")
-    path = folder / (f"{kind}-{name}.json" if kind else f"{name}.json")
+    path = folder / f"{file_name(kind, device)}.json"
     before = json.loads(path.read_text()) if path.exists() else []
     measured = {tuple(row[key] for key in keys) for row in rows}
     kept = [row for row in before if tuple(row[key] for key in keys) not in measured]
@@ -48,6 +47,12 @@ def merge_rows(
         json.dumps(sorted(rows + kept, key=lambda row: [row[key] for key in keys]), indent=1) + "\n"
     )
     return path
+
+
+def file_name(kind: str, device: str) -> str:
+    """Without its ending: KIND-DEVICE, or DEVICE for no kind."""
+    name = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")
+    return f"{kind}-{name}" if kind else name
 
 
 def _cpu_model() -> str:

@@ -31,10 +31,15 @@ def main(arguments: list[str]) -> int:
         from fastgan.bench.demos import main as bench_demos
 
         return bench_demos(arguments[1:])
+    if arguments[:1] == ["stegastamp"]:
+        from fastgan.bench.stegastamp import main as bench_stegastamp
+
+        return bench_stegastamp(arguments[1:])
     known = sorted(path.stem.removeprefix("bench_") for path in (FOLDER / "ops").glob("bench_*.py"))
     parser = argparse.ArgumentParser(
         prog="fastgan bench",
-        description="Times every op against its peers, in one run. Also: `fastgan bench recipes`, `demos`.",
+        description="Times every op against its peers, in one run. Also: `fastgan bench recipes`, `demos`, "
+        "`stegastamp`.",
     )
     parser.add_argument("ops", nargs="*", metavar="op", help=f"{', '.join(known)}; default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

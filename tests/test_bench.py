@@ -157,3 +157,20 @@ def test_steps_of_a_recipe_are_timed_with_their_parts(tmp_path, monkeypatch, cap
         assert row["device"] and row["torch"] and row["commit"]
     table = capsys.readouterr().out
     assert "dcgan" in table and "generator_step" in table
+
+
+def test_stegastamp_is_trained_for_its_minutes_evaluated_and_timed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = [
+        "--minutes", "0.05", "--steps", "2", "--output", str(tmp_path), "--runs_path", str(tmp_path / "runs"),
+        "--image_size", "32", "--secret_size", "8", "--batch_size", "2", "--val_images", "2",
+        "--precision", "32-true",
+    ]  # fmt: skip
+    assert main(["bench", "stegastamp", *arguments]) == 0
+    (path,) = tmp_path.glob("stegastamp-*.json")
+    said = json.loads(path.read_text())
+    assert {"bit_acc_clean", "bit_acc_jpeg_50", "psnr", "parts_fastgan"} <= said.keys()
+    assert said["settings"]["image_size"] == 32 and said["step"] >= 1 and said["minutes"] > 0
+    for name in ("fastgan", "reference", "in_training"):
+        assert said[f"steps_per_second_{name}"] > 0
+    assert len(list(tmp_path.glob("stegastamp-*.jpg"))) == 1

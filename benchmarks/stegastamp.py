@@ -1,0 +1,101 @@
+"""`fastgan bench stegastamp`: StegaStamp in its full size, for as many minutes as one gives it.
+
+400x400 pixels, 100 bits, bfloat16: trains on a folder of photographs, then evaluates it on held-out ones, and
+times its steps, fused against the reference. Writes figures, settings and sample pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from fastgan.bench.machine import describe_machine, file_name
+from fastgan.bench.recipes import measure_steps
+from PIL import Image
+
+from fastgan.recipes.stegastamp import StegaStamp
+from fastgan.recipes.stegastamp_config import DEMO, StegaStampConfig
+from fastgan.training.config import parse_config, to_plain
+from fastgan.training.loop import train
+from fastgan.training.report import read_table, write_report
+
+# The demo's settings in full size, with more time for the longer secret; time ends the run, not num_steps.
+SHORT = dataclasses.replace(
+    DEMO,
+    exp_name="stegastamp-measured",
+    val_path="",
+    image_size=400,
+    secret_size=100,
+    batch_size=8,
+    precision="bf16-mixed",
+    num_steps=140000,
+    lr_decay_steps=0,
+    no_im_loss_steps=1500,
+    l2_loss_ramp=1500,
+    G_loss_ramp=1500,
+    sample_interval=140000,
+    eval_interval=1000,
+    checkpoint_interval=140000,
+)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="fastgan bench stegastamp",
+        description="Trains StegaStamp for some minutes and measures it. Other options: see `fastgan train "
+        "stegastamp --help`.",
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--minutes", type=float, default=3, help="of training (default: 3)")
+    parser.add_argument("--steps", type=int, default=30, help="steps to time of each (default: 30)")
+    parser.add_argument("--output", type=Path, help="folder for stegastamp-<device name>.json and .jpg")
+    options, others = parser.parse_known_args(arguments)
+    config = parse_config(
+        StegaStampConfig,
+        {"short": SHORT},
+        ["--preset", "short", f"--accelerator={options.device}", f"--max_minutes={options.minutes}", *others],
+        parser.prog,
+    )
+    if config.folder.exists():  # that of the last measurement
+        shutil.rmtree(config.folder)
+    begin = time.perf_counter()
+    folder = train(StegaStamp, config)
+    minutes = (time.perf_counter() - begin) / 60
+    write_report(folder, "StegaStamp")
+    figures: dict[str, Any] = {
+        **describe_machine(options.device),
+        "minutes": minutes,
+        "steps_per_second_in_training": _speed(folder),
+        **{name: values[-1] for name, values in read_table(folder / "evaluation.csv").items()},
+    }
+    _write(figures, config, folder, options.output)
+    rows = measure_steps(StegaStamp, config, options.device, options.steps)
+    for row in rows:
+        figures[f"steps_per_second_{row['provider']}"] = 1 / row["mean_s"]
+        figures |= {f"{name}_{row['provider']}": row[name] for name in ("parts", "ops") if name in row}
+    _write(figures, config, folder, options.output)
+    return 0
+
+
+def _speed(folder: Path) -> float:
+    """Steps per second, as logged over the run's second half."""
+    seconds = read_table(folder / "metrics.csv")["seconds_per_step"]
+    return 1 / statistics.median(seconds[len(seconds) // 2 :])
+
+
+def _write(figures: dict[str, Any], config: StegaStampConfig, folder: Path, output: Path | None) -> None:
+    text = json.dumps({**figures, "settings": to_plain(config)}, indent=1)
+    print(text, flush=True)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / f"{file_name('stegastamp', figures['device'])}.json").write_text(text + "\n")
+        newest = max((folder / "samples").glob("step-*.png"))
+        with Image.open(newest) as picture:
+            target = output / f"{file_name('stegastamp', figures['device'])}.jpg"
+            picture.convert("RGB").save(target, quality=90)

@@ -1,0 +1,173 @@
+"""`make gpu`: builds, tests and measures on a machine with an NVIDIA GPU, and goes on past what fails.
+
+Usage: gpu.py [PHASE[:SECONDS] ...]    (default: all of them, in this order)
+
+    build        the CUDA library for this GPU's architecture, installed editable
+    info         what was built, and which implementation serves what
+    tests        pytest -m gpu, on several processes where pytest-xdist is installed
+    ops          every op against its peers, quickly
+    recipes      training steps of the recipes' demos, one process each
+    stegastamp   StegaStamp in full size, FASTGAN_MINUTES of it
+
+A phase ends after its seconds, whatever it has not done by then; what was measured is written. All output
+goes to gpu.log, and a line per phase to the screen. The exit status is 1 if any failed. docs/gpu.md tells
+what must be installed, and how to spread the phases over calls of limited length.
+
+Environment:
+    FASTGAN_GPU_OUTPUT     folder of gpu.log and of the results (default: benchmarks/results)
+    FASTGAN_PHOTOGRAPHS    folder of photographs for stegastamp (default: twelve that are built in)
+    FASTGAN_MINUTES        minutes that stegastamp trains (default: 3)
+    FASTGAN_CUDA_ARCHS     architectures to build for (default: that of this GPU, as torch says)
+    FASTGAN_COMMIT         the commit that rows name, where there is no repository
+    FASTGAN_DEVICE=cpu     to try this script without a GPU
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DEVICE = os.environ.get("FASTGAN_DEVICE", "cuda")
+OUTPUT = Path(os.environ.get("FASTGAN_GPU_OUTPUT", ROOT / "benchmarks" / "results")).resolve()
+RECIPES = ("stegastamp", "dcgan", "enhancenet", "zi2zi", "starganv2")
+FASTGAN = (sys.executable, "-m", "fastgan")
+# Between the polite end of a phase, at which pytest still tells what failed, and the other one.
+GRACE_SECONDS = 15
+
+Command = tuple[str, ...]
+
+
+def build() -> list[Command]:
+    pip = (sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-v")
+    return [(*pip, "--editable", str(ROOT))]
+
+
+def info() -> list[Command]:
+    return [(*FASTGAN, "info")]
+
+
+def tests() -> list[Command]:
+    pytest = [
+        sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rfE", "--tb=short", "--maxfail=100",
+        "--continue-on-collection-errors", "-o", "addopts=--strict-markers --import-mode=importlib",
+    ]  # fmt: skip
+    if importlib.util.find_spec("xdist"):
+        pytest += ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "worksteal"]
+    if importlib.util.find_spec("pytest_timeout"):
+        pytest += ["--timeout=120"]
+    return [tuple(pytest)]
+
+
+def ops() -> list[Command]:
+    return [(*FASTGAN, "bench", "--device", DEVICE, "--quick", "--output", str(OUTPUT))]
+
+
+def recipes() -> list[Command]:
+    options = ("--device", DEVICE, "--steps", "16", "--output", str(OUTPUT))
+    return [(*FASTGAN, "bench", "recipes", recipe, *options) for recipe in RECIPES]
+
+
+def stegastamp() -> list[Command]:
+    command = [*FASTGAN, "bench", "stegastamp", "--device", DEVICE, "--output", str(OUTPUT)]
+    command += ["--minutes", os.environ.get("FASTGAN_MINUTES", "3")]
+    command += ["--workers", str(max(2, min(12, (os.cpu_count() or 2) - 2)))]
+    if os.environ.get("FASTGAN_PHOTOGRAPHS"):
+        command += ["--train_path", os.environ["FASTGAN_PHOTOGRAPHS"]]
+    return [tuple(command)]
+
+
+PHASES: dict[str, tuple[Callable[[], list[Command]], float]] = {
+    "build": (build, 240),
+    "info": (info, 60),
+    "tests": (tests, 400),
+    "ops": (ops, 300),
+    "recipes": (recipes, 240),
+    "stegastamp": (stegastamp, 360),
+}
+
+
+def main(arguments: list[str]) -> int:
+    chosen = []
+    for argument in arguments or PHASES:
+        name, _, limit = argument.partition(":")
+        if name not in PHASES:
+            print(f"no phase {name!r}, choose from {', '.join(PHASES)}", file=sys.stderr)
+            return 2
+        chosen.append((name, float(limit) if limit else PHASES[name][1]))
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    environment = {"FASTGAN_CUDA": "ON", **os.environ, "PYTHONUNBUFFERED": "1"}
+    if any(name == "build" for name, _ in chosen) and not environment.get("FASTGAN_CUDA_ARCHS"):
+        environment["FASTGAN_CUDA_ARCHS"] = architecture()
+    failed = []
+    for name, seconds in chosen:
+        begin = time.monotonic()
+        wrong, last = run(name, PHASES[name][0](), seconds, environment)
+        print(f"{name:<11} {wrong or 'ok':<28} {time.monotonic() - begin:6.1f} s   {last}", flush=True)
+        if wrong:
+            failed.append(name)
+        if wrong and name == "build":  # for the Triton kernels to be tested all the same
+            run(name, build(), seconds, {**environment, "FASTGAN_CUDA": "OFF"})
+    print(f"output in {OUTPUT / 'gpu.log'}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+def run(
+    name: str, commands: list[Command], seconds: float, environment: dict[str, str]
+) -> tuple[str | None, str]:
+    """What went wrong with a phase, if anything, and its output's last line."""
+    ends = time.monotonic() + seconds
+    wrong = None
+    with (OUTPUT / "gpu.log").open("a+b") as log:
+        log.seek(0, os.SEEK_END)
+        begin = log.tell()
+        for command in commands:
+            log.write(f"\n=== {name}: {' '.join(command)}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, preexec_fn=os.setpgrp,
+            )  # fmt: skip
+            try:
+                code = process.wait(max(0.0, ends - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                end(process)
+                wrong = f"STOPPED after {seconds:g} s"
+                break
+            if code:
+                wrong = f"FAILED with status {code}"
+        log.seek(begin)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    if wrong:
+        print("\n".join(lines)[-3000:])
+    return wrong, lines[-1].strip() if lines else ""
+
+
+def end(process: subprocess.Popen) -> None:
+    """Ends a command with all that it has started."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def architecture() -> str:
+    """The present GPU's, as in "90". Asked in another process, which takes its memory on the GPU with it."""
+    code = "import torch; print('%d%d' % torch.cuda.get_device_capability())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if found.returncode != 0:
+        raise SystemExit(f"torch finds no GPU; FASTGAN_CUDA_ARCHS can name its architecture:\n{found.stderr}")
+    return found.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
