@@ -81,11 +81,13 @@ def _color(image: Tensor, drawn: Tensor) -> Tensor:
 
 
 def _translation(image: Tensor, drawn: Tensor) -> Tensor:
-    sides = torch.tensor(image.shape[:1:-1], device=image.device)
-    reach = (sides * LARGEST_TRANSLATION + 0.5).floor()
-    shift = (drawn * (2 * reach + 1)).floor() - reach
+    # Reckoned here: numbers brought to a GPU would wait for it.
+    shifts = []
+    for column, side in zip(drawn.unbind(1), image.shape[:1:-1], strict=True):
+        reach = int(side * LARGEST_TRANSLATION + 0.5)
+        shifts.append((column * (2 * reach + 1)).floor() - reach)
     matrix = torch.eye(3, device=image.device, dtype=drawn.dtype).repeat(image.shape[0], 1, 1)
-    matrix[:, :2, 2] = -shift
+    matrix[:, :2, 2] = -torch.stack(shifts, 1)
     return perspective_warp(image, matrix)
 
 

@@ -223,8 +223,10 @@ class FusedStep(torch.optim.Optimizer):
             self._init_states(group)
             for parameter in params:
                 state = self.state[parameter]
-                if state["step"].device != parameter.device:
-                    state["step"] = state["step"].to(parameter.device)
+                step = state["step"]
+                if step.device != parameter.device:
+                    # torch keeps it on the CPU, where reading it waits for nobody; copying it to a GPU would.
+                    state["step"] = torch.full_like(step, step.item(), device=parameter.device)
                 for name in names:
                     if name is not None and parameter.element_size() == 2:
                         state[name] = state[name].float()
