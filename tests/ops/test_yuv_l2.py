@@ -45,6 +45,11 @@ def in_float64(x, y, scales, gain):
     return loss_and_gradients(x, y, scales, gain, backend="reference")
 
 
+# On a GPU the distance to the border comes from a division that is right to 2 units in the last place; the
+# weight of a pixel has four times its relative error.
+TOLERANCE = {"cpu": 1e-6, "cuda": 2e-6}
+
+
 def relative_error(actual, expected):
     error = (actual.detach().cpu().double() - expected.detach()).norm() / expected.detach().norm()
     return error.item()
@@ -59,7 +64,7 @@ def test_kernel_matches_float64_reference(device, layout, size, gain):
     results = loss_and_gradients(x, y, SCALES, gain)
     for actual, expected in zip(results, in_float64(x, y, SCALES, gain), strict=True):
         assert actual.dtype == torch.float32
-        assert relative_error(actual, expected) <= 1e-6
+        assert relative_error(actual, expected) <= TOLERANCE[device]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -72,7 +77,7 @@ def test_kernel_matches_float64_reference_on_photographs(device, gain, memory_fo
     results = loss_and_gradients(x, y, (1.0, 100.0, 100.0), gain)
     expected = in_float64(x, y, (1.0, 100.0, 100.0), gain)
     for actual, reference in zip(results, expected, strict=True):
-        assert relative_error(actual, reference) <= 1e-6
+        assert relative_error(actual, reference) <= TOLERANCE[device]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -319,6 +324,7 @@ def test_cuda_graph_capture_and_replay():
     gain = torch.tensor(1.0, device="cuda")
     x.requires_grad_()
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         torch.autograd.grad(yuv_color_l2(x, y, SCALES, gain), x)
     torch.cuda.current_stream().wait_stream(stream)
@@ -332,8 +338,8 @@ def test_cuda_graph_capture_and_replay():
             x.uniform_()
         graph.replay()
         expected, _, expected_gradient, _ = in_float64(x, y.clone(), SCALES, gain)
-        assert relative_error(loss, expected) <= 1e-6
-        assert relative_error(gradient, expected_gradient) <= 1e-6
+        assert relative_error(loss, expected) <= TOLERANCE["cuda"]
+        assert relative_error(gradient, expected_gradient) <= TOLERANCE["cuda"]
 
 
 # --- choice of implementation ---------------------------------------------------------------------------

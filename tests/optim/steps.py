@@ -27,7 +27,7 @@ def train(params, optimizer, steps, *, first=0, before=lambda: None, after=lambd
         generator = torch.Generator().manual_seed(step)
         for parameter in params:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.grad = noise.to(parameter.dtype)
+            parameter.grad = noise.to(parameter.device, parameter.dtype)
         before()
         optimizer.step()
         after()
