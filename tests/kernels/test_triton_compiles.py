@@ -180,16 +180,19 @@ WARPS = {
 }
 
 
-@pytest.mark.parametrize("capability", [80, 90, 100])
-@pytest.mark.parametrize("name", KERNELS)
-def test_kernel_compiles_without_spills(name, capability, tmp_path):
-    kernel, signature, constants = KERNELS[name]
-    signature = signature | dict.fromkeys(constants, "constexpr")
-    compiled = triton.compile(
-        ASTSource(kernel, signature, constexprs=constants),
+def compiled_for(capability, name, signature, constants):
+    return triton.compile(
+        ASTSource(KERNELS[name][0], signature | dict.fromkeys(constants, "constexpr"), constexprs=constants),
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS)},
     )
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel_compiles_without_spills(name, capability, tmp_path):
+    _, signature, constants = KERNELS[name]
+    compiled = compiled_for(capability, name, signature, constants)
     assert compiled.asm["cubin"]
     ptx = tmp_path / "kernel.ptx"
     ptx.write_text(compiled.asm["ptx"])
@@ -200,3 +203,20 @@ def test_kernel_compiles_without_spills(name, capability, tmp_path):
     ).stderr  # fmt: skip
     assert "0 bytes spill stores, 0 bytes spill loads" in report
     assert int(re.search(r"Used (\d+) registers", report).group(1)) <= 96
+
+
+@pytest.mark.parametrize("kind", ["all 1", "last strides 1", "64 bits"])
+@pytest.mark.parametrize("name", [name for name in KERNELS if "bf16" not in name and "fp16" not in name])
+def test_kernel_compiles_as_launches_specialize_it(name, kind):
+    """An integer that is 1 becomes a constant, which has no `.to`; one beyond 32 bits is an i64."""
+    _, signature, constants = KERNELS[name]
+    integers = [name for name, of in signature.items() if of == "i32" and name not in constants]
+    if kind == "last strides 1":
+        integers = [name for name in integers if name.endswith("stride_w")]
+    if not integers:
+        pytest.skip("no such argument")
+    if kind == "64 bits":
+        signature = signature | dict.fromkeys(integers, "i64")
+    else:
+        constants = constants | dict.fromkeys(integers, 1)
+    assert compiled_for(90, name, signature, constants).asm["cubin"]
