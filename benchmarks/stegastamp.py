@@ -80,6 +80,13 @@ def main(arguments: list[str]) -> int:
         figures[f"steps_per_second_{row['provider']}"] = 1 / row["mean_s"]
         figures |= {f"{name}_{row['provider']}": row[name] for name in ("parts", "ops") if name in row}
     _write(figures, config, folder, options.output)
+    print(
+        f"{figures['step']:.0f} steps in {minutes:.1f} minutes, "
+        f"{figures['steps_per_second_fastgan']:.1f} a second "
+        f"(reference {figures['steps_per_second_reference']:.1f}); held out: bit accuracy "
+        f"{figures['bit_acc_clean']:.4f}, after JPEG 50 {figures['bit_acc_jpeg_50']:.4f}, "
+        f"PSNR {figures['psnr']:.1f} dB"
+    )
     return 0
 
 
@@ -90,12 +97,12 @@ def _speed(folder: Path) -> float:
 
 
 def _write(figures: dict[str, Any], config: StegaStampConfig, folder: Path, output: Path | None) -> None:
+    if output is None:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    name = file_name("stegastamp", figures["device"])
     text = json.dumps({**figures, "settings": to_plain(config)}, indent=1)
-    print(text, flush=True)
-    if output:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / f"{file_name('stegastamp', figures['device'])}.json").write_text(text + "\n")
-        newest = max((folder / "samples").glob("step-*.png"))
-        with Image.open(newest) as picture:
-            target = output / f"{file_name('stegastamp', figures['device'])}.jpg"
-            picture.convert("RGB").save(target, quality=90)
+    (output / f"{name}.json").write_text(text + "\n")
+    newest = max((folder / "samples").glob("step-*.png"))
+    with Image.open(newest) as picture:
+        picture.convert("RGB").save(output / f"{name}.jpg", quality=90)
