@@ -19,8 +19,10 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define FASTGAN_PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#define FASTGAN_PREFETCH_WRITE(address) __builtin_prefetch(address, 1, 2)
 #else
 #define FASTGAN_PREFETCH(address) ((void)(address))
+#define FASTGAN_PREFETCH_WRITE(address) ((void)(address))
 #endif
 
 namespace fastgan {

@@ -33,7 +33,7 @@ class FeatureDistanceSweep {
 
  private:
   template <typename T>
-  double run_typed(int64_t sample, int64_t begin, int64_t count) const;
+  double run_typed(int64_t block) const;
 
   FeatureLayout layout_;
   FeatureOptions options_;

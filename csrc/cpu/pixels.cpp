@@ -1,5 +1,7 @@
 #include "pixels.h"
 
+#include <algorithm>
+
 #include "../math/half.h"
 #include "clones.h"
 
@@ -105,7 +107,9 @@ double* target_of(void* target, Dtype dtype, int64_t stride, double* buffer) {
 
 void store(const float* values, void* target, Dtype dtype, int64_t stride, int64_t count) {
   if (values == target) return;
-  if (dtype == Dtype::kFloat32 && stride == 3) {
+  if (dtype == Dtype::kFloat32 && stride == 1) {
+    std::copy_n(values, count, static_cast<float*>(target));
+  } else if (dtype == Dtype::kFloat32 && stride == 3) {
     scatter_interleaved(values, static_cast<float*>(target), count);
   } else if (dtype == Dtype::kBFloat16 && stride == 1) {
     convert(values, static_cast<BFloat16*>(target), count);

@@ -40,10 +40,7 @@ def differentiable(name: str, setup_context: Callable, backward: Callable) -> Ca
 
     op = getattr(torch.ops.fastgan, name).default
     torch.library.register_autograd(f"fastgan::{name}", gradients, setup_context=setup, lib=_library.LIBRARY)
-
-    def kernel(*arguments):
-        with torch._C._AutoDispatchBelowAutograd():
-            return op(*arguments)
+    kernel = below_autograd(name)
 
     def kernel_and_setup(ctx, *arguments):
         output = kernel(*arguments)
@@ -72,6 +69,17 @@ def differentiable(name: str, setup_context: Callable, backward: Callable) -> Ca
     if "torch._dynamo" in sys.modules:
         torch.compiler.allow_in_graph(call)
     return call
+
+
+def below_autograd(name: str) -> Callable:
+    """`fastgan::<name>` as a function that no graph sees."""
+    op = getattr(torch.ops.fastgan, name).default
+
+    def kernel(*arguments):
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*arguments)
+
+    return kernel
 
 
 def saved_tensors_are_ours() -> bool:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable, saved_tensors_are_ours
-from fastgan.ops._checks import check_floating, check_one_of, check_same_device, dense
+from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours
+from fastgan.ops._checks import check_floating, check_one_of, check_same_device
 from fastgan.reference import feature_distance as reference
 
 _dispatch.register(_dispatch.Kernels("feature_distance", cpu="native", gpu="triton"))
@@ -110,7 +110,7 @@ def feature_distance(
     return _feature_distance(
         x,
         y,
-        weight.to(torch.promote_types(x.dtype, torch.float32)),
+        weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous(),
         p,
         normalize,
         LPIPS_EPS,
@@ -122,15 +122,11 @@ def feature_distance(
 
 def _laid_out_alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both contiguous, or both with each pixel's channels together, sample after sample."""
-    if not _is_channels_last(x):
+    if not x.is_contiguous() and not x.movedim(1, -1).is_contiguous():
         x = x.contiguous()
     if x.stride() != y.stride():
         y = torch.empty_like(x, dtype=y.dtype).copy_(y)
     return x, y
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return dense(x.movedim(1, -1)).is_contiguous() and x.movedim(1, -1).is_contiguous()
 
 
 # --- op -------------------------------------------------------------------------------------------
@@ -212,13 +208,14 @@ def _feature_distance_gradients(ctx, grad, *of_directions):
         if not needed:
             gradients.append(None)
         elif saved_tensors_are_ours():
-            torch.ops.fastgan.feature_distance_backward_(direction, grad.contiguous(), ctx.factor)
+            _feature_distance_backward_(direction, grad.contiguous(), ctx.factor)
             gradients.append(direction)
         else:
             gradients.append(_feature_distance_backward(direction, grad.contiguous(), ctx.factor))
     return (*gradients, *(None,) * 8)
 
 
+_feature_distance_backward_ = below_autograd("feature_distance_backward_")
 _feature_distance = differentiable(
     "feature_distance", _save_for_feature_distance, _feature_distance_gradients
 )

@@ -57,8 +57,10 @@ def test_kernel_matches_float64_reference(size, p, normalize, relu_x, dtype, lay
 
 @pytest.mark.parametrize("channels", [2, 3, 64, 100, 512, 1100])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_any_number_of_channels(channels, layout):
-    x, y = maps((2, 5, 7), layout=layout, channels=channels)
+# Rows that are shorter than the kernel's lanes, that it reads as they are, and that it packs.
+@pytest.mark.parametrize("size", [(2, 5, 7), (2, 11, 13), (2, 32, 32)])
+def test_any_number_of_channels(size, channels, layout):
+    x, y = maps(size, layout=layout, channels=channels)
     weight = torch.rand(channels)
     distance, wide = lpips_head(x, y, weight), [exact(m) for m in (x, y)]
     expected = lpips_head(*wide, weight.double(), backend="reference")
@@ -206,6 +208,12 @@ def test_maps_of_different_layouts_and_types():
     assert_close(mixed.float(), expected)
     flat = feature_distance(x.flatten(2), y.flatten(2), 2, True)
     assert_close(flat, expected)
+
+
+def test_weights_with_gaps():
+    x, y = maps((2, 5, 7))
+    weight = torch.rand(48)[::2]
+    assert_close(lpips_head(x, y, weight), lpips_head(x, y, weight, backend="reference"))
 
 
 def test_reference_map_is_the_distance_before_its_mean():
