@@ -88,9 +88,12 @@ def saved_tensors_are_ours() -> bool:
     Then a formula may write its result into a saved tensor that nothing else refers to, and spare an
     allocation the size of a gradient. True only for an eager ``backward()`` without ``retain_graph``
     or ``create_graph``; AOTAutograd donates its buffers under the same condition. False where this
-    torch does not tell.
+    torch does not tell, and while anything traces: of what is saved in a compiled graph the strides may
+    change, which torch 2.11 forgets where it is written to. There `is_compiling` does not say so.
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or _keeps_graph is None:
+        return False
+    if torch._C._len_torch_dispatch_stack() > 0:
         return False
     return not _keeps_graph() and not _inside_functorch()
 

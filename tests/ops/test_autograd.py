@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastgan.losses import AdversarialLoss
-from fastgan.ops import squared_norm
+from fastgan.losses import AdversarialLoss, yuv_color_l2
+from fastgan.ops import feature_distance, squared_norm
 from fastgan.ops.squared_norm import _squared_norm
 
 
@@ -70,3 +71,24 @@ def test_forward_mode_is_refused_instead_of_dropped(x):
             AdversarialLoss("bce").generator(dual)
         assert forward_ad.unpack_dual(squared_norm(dual, backend="reference")).tangent is not None
         squared_norm(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: feature_distance(x, y).sum(),
+        lambda x, y: yuv_color_l2(x, y),
+    ],
+    ids=["feature_distance", "yuv_l2"],
+)
+def test_a_traced_backward_writes_into_nothing_that_was_saved(function):
+    image, other = torch.rand(2, 2, 3, 8, 8)
+
+    def gradient(x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(function(x, other), x)[0]
+
+    called = [str(node.target) for node in make_fx(gradient)(image).graph.nodes]
+    ours = [name for name in called if name.startswith("fastgan")]
+    assert any("backward" in name for name in ours)
+    assert not any(name.split(".")[1].endswith("_") for name in ours), ours
