@@ -8,7 +8,7 @@
 namespace fastgan {
 namespace {
 
-// A run's rows stay in the first-level cache, and are short enough to add in float32.
+// A run stays in the first-level cache, and its rows are short enough to add in float32.
 constexpr int64_t kRun = 1024;
 // Elements per block: some microseconds of work, so that threads balance.
 constexpr int64_t kBlock = 16384;
@@ -18,55 +18,48 @@ struct Constants {
   T slope, gain, limit;
 };
 
-// The bias of a run: one number, or one per element.
+// Rows of a run, one after the other: of one channel each, or with `each` of a channel per element.
 template <typename T>
-struct RunBias {
-  T number;
-  const T* numbers;
+struct RunRows {
+  int64_t rows, length;
+  const T* bias;  // of all channels; null: zero
+  int64_t channel, channels;
+  bool each;
+
+  FASTGAN_HOST_DEVICE const T* biases() const { return bias && each ? bias + channel : nullptr; }
+  FASTGAN_HOST_DEVICE T bias_of(int64_t row_channel) const { return bias && !each ? bias[row_channel] : T(0); }
+  FASTGAN_HOST_DEVICE int64_t after(int64_t row_channel) const {
+    return row_channel + 1 < channels ? row_channel + 1 : 0;
+  }
 };
 
 template <typename T>
 FASTGAN_HOST_DEVICE void activate_elements(
-    const T* source, RunBias<T> bias, Constants<T> constants, int64_t count, T* target, uint8_t* codes) {
+    const T* source, const RunRows<T>& run, Constants<T> constants, T* target, uint8_t* codes) {
+  const T* const biases = run.biases();
+  int64_t channel = run.channel;
+  for (int64_t row = 0; row < run.rows; ++row, channel = run.after(channel)) {
+    const T bias = run.bias_of(channel);
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const T x = source[i] + (bias.numbers ? bias.numbers[i] : bias.number);
-    const Activated<T> y = leaky_relu(x, constants.slope, constants.gain, constants.limit);
-    target[i] = y.value;
-    codes[i] = static_cast<uint8_t>(y.code);
+    for (int64_t i = 0; i < run.length; ++i) {
+      const T x = source[i] + (biases ? biases[i] : bias);
+      const Activated<T> y = leaky_relu(x, constants.slope, constants.gain, constants.limit);
+      target[i] = y.value;
+      codes[i] = static_cast<uint8_t>(y.code);
+    }
+    source += run.length;
+    target += run.length;
+    codes += run.length;
   }
 }
 
 FASTGAN_CLONES void activate_run(
-    const float* source, RunBias<float> bias, Constants<float> constants, int64_t count, float* target,
-    uint8_t* codes) {
-  activate_elements(source, bias, constants, count, target, codes);
+    const float* source, const RunRows<float>& run, Constants<float> constants, float* target, uint8_t* codes) {
+  activate_elements(source, run, constants, target, codes);
 }
 FASTGAN_CLONES void activate_run(
-    const double* source, RunBias<double> bias, Constants<double> constants, int64_t count, double* target,
-    uint8_t* codes) {
-  activate_elements(source, bias, constants, count, target, codes);
-}
-
-template <typename T>
-FASTGAN_HOST_DEVICE void multiply_elements(
-    const T* source, RunBias<T> bias, Constants<T> constants, int64_t count, const uint8_t* codes, T* target) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const T sum = source[i] + (bias.numbers ? bias.numbers[i] : bias.number);
-    target[i] = leaky_relu_factor(codes[i], constants.slope, constants.gain) * sum;
-  }
-}
-
-FASTGAN_CLONES void multiply_run(
-    const float* source, RunBias<float> bias, Constants<float> constants, int64_t count, const uint8_t* codes,
-    float* target) {
-  multiply_elements(source, bias, constants, count, codes, target);
-}
-FASTGAN_CLONES void multiply_run(
-    const double* source, RunBias<double> bias, Constants<double> constants, int64_t count, const uint8_t* codes,
-    double* target) {
-  multiply_elements(source, bias, constants, count, codes, target);
+    const double* source, const RunRows<double>& run, Constants<double> constants, double* target, uint8_t* codes) {
+  activate_elements(source, run, constants, target, codes);
 }
 
 template <typename T>
@@ -77,48 +70,96 @@ FASTGAN_HOST_DEVICE T sum_of(const T* values, int64_t count) {
   return sum;
 }
 
-FASTGAN_CLONES double sum_run(const float* values, int64_t count) { return sum_of(values, count); }
-FASTGAN_CLONES double sum_run(const double* values, int64_t count) { return sum_of(values, count); }
-
+// `sums`, if wanted, gets the sum of each row: in a loop of its own, since with both in one gcc 12 is half as fast.
 template <typename T>
-FASTGAN_HOST_DEVICE void add_each(const T* values, int64_t count, double* sums) {
+FASTGAN_HOST_DEVICE void multiply_elements(
+    const T* source, const RunRows<T>& run, Constants<T> constants, const uint8_t* codes, T* target, double* sums) {
+  const T* const biases = run.biases();
+  int64_t channel = run.channel;
+  for (int64_t row = 0; row < run.rows; ++row, channel = run.after(channel)) {
+    const T bias = run.bias_of(channel);
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) sums[i] += values[i];
+    for (int64_t i = 0; i < run.length; ++i) {
+      const T value = source[i] + (biases ? biases[i] : bias);
+      target[i] = leaky_relu_factor(codes[i], constants.slope, constants.gain) * value;
+    }
+    if (sums) sums[row] = sum_of(target, run.length);
+    source += run.length;
+    target += run.length;
+    codes += run.length;
+  }
 }
 
-FASTGAN_CLONES void add_run(const float* values, int64_t count, double* sums) { add_each(values, count, sums); }
-FASTGAN_CLONES void add_run(const double* values, int64_t count, double* sums) { add_each(values, count, sums); }
+FASTGAN_CLONES void multiply_run(
+    const float* source, const RunRows<float>& run, Constants<float> constants, const uint8_t* codes, float* target,
+    double* sums) {
+  multiply_elements(source, run, constants, codes, target, sums);
+}
+FASTGAN_CLONES void multiply_run(
+    const double* source, const RunRows<double>& run, Constants<double> constants, const uint8_t* codes, double* target,
+    double* sums) {
+  multiply_elements(source, run, constants, codes, target, sums);
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void add_each(const T* values, int64_t rows, int64_t length, double* sums) {
+  for (int64_t row = 0; row < rows; ++row) {
+#pragma omp simd
+    for (int64_t i = 0; i < length; ++i) sums[i] += values[row * length + i];
+  }
+}
+
+FASTGAN_CLONES void add_rows(const float* values, int64_t rows, int64_t length, double* sums) {
+  add_each(values, rows, length, sums);
+}
+FASTGAN_CLONES void add_rows(const double* values, int64_t rows, int64_t length, double* sums) {
+  add_each(values, rows, length, sums);
+}
 
 template <typename T>
 Constants<T> constants_of(const LeakyReluOptions& options) {
   return {static_cast<T>(options.slope), static_cast<T>(options.gain), static_cast<T>(options.limit)};
 }
 
+// Elements side by side, whole rows or a part of one, and the place of their first row's sum.
 template <typename T>
-RunBias<T> bias_of(const T* bias, int64_t channel, bool channels_last) {
-  if (!bias) return {T(0), nullptr};
-  return channels_last ? RunBias<T>{T(0), bias + channel} : RunBias<T>{bias[channel], nullptr};
-}
+struct Run {
+  RunRows<T> rows;
+  int64_t offset, count, first_sum;
+};
 
 }  // namespace
 
 BiasLeakyReluSweep::BiasLeakyReluSweep(ChannelLayout layout, Dtype dtype, LeakyReluOptions options)
     : layout_(layout), dtype_(dtype), options_(options), channels_last_(layout.length == 1) {
   row_length_ = channels_last_ ? layout.channels : layout.length;
+  rows_ = layout.outer * (channels_last_ ? 1 : layout.channels);
   runs_per_row_ = (row_length_ + kRun - 1) / kRun;
-  runs_ = layout.outer * (channels_last_ ? 1 : layout.channels) * runs_per_row_;
-  runs_per_block_ = std::max<int64_t>(1, kBlock / std::min(row_length_, kRun));
+  // A call for each of many short rows would cost more than their elements.
+  rows_per_run_ = std::max<int64_t>(1, kRun / row_length_);
+  runs_ = (rows_ + rows_per_run_ - 1) / rows_per_run_ * runs_per_row_;
+  runs_per_block_ = std::max<int64_t>(1, kBlock / (std::min(row_length_, kRun) * rows_per_run_));
   blocks_ = (runs_ + runs_per_block_ - 1) / runs_per_block_;
 }
 
+// body(run, values, results) for the block's runs, where values and results are in the kernel's arithmetic.
 template <typename T, typename Body>
-void BiasLeakyReluSweep::for_each_run(int64_t block, const void* source, void* target, const Body& body) const {
+void BiasLeakyReluSweep::for_each_run(
+    int64_t block, const void* source, const T* bias, void* target, const Body& body) const {
   alignas(64) T input[kRun], output[kRun];
   const int64_t size = size_of(dtype_), last = std::min((block + 1) * runs_per_block_, runs_);
   for (int64_t number = block * runs_per_block_; number < last; ++number) {
-    const int64_t row = number / runs_per_row_, begin = number % runs_per_row_ * kRun;
-    const int64_t channel = channels_last_ ? begin : row % layout_.channels;
-    const Run run = {number, row * row_length_ + begin, std::min(kRun, row_length_ - begin), channel};
+    const int64_t row = number / runs_per_row_ * rows_per_run_, begin = number % runs_per_row_ * kRun;
+    Run<T> run;
+    run.rows.rows = std::min(rows_per_run_, rows_ - row);
+    run.rows.length = std::min(kRun, row_length_ - begin);
+    run.rows.bias = bias;
+    run.rows.channel = channels_last_ ? begin : row % layout_.channels;
+    run.rows.channels = layout_.channels;
+    run.rows.each = channels_last_;
+    run.offset = row * row_length_ + begin;
+    run.count = run.rows.rows * run.rows.length;
+    run.first_sum = row * runs_per_row_ + number % runs_per_row_;
     void* place = static_cast<char*>(target) + run.offset * size;
     T* results = target_of(place, dtype_, 1, output);
     body(run, load(static_cast<const char*>(source) + run.offset * size, dtype_, 1, run.count, input), results);
@@ -140,9 +181,8 @@ void BiasLeakyReluSweep::activate_typed(
     int64_t block, const void* source, const T* bias, void* target, uint8_t* codes) const {
   alignas(64) uint8_t nowhere[kRun];
   const Constants<T> constants = constants_of<T>(options_);
-  for_each_run<T>(block, source, target, [&](const Run& run, const T* values, T* results) {
-    uint8_t* run_codes = codes ? codes + run.offset : nowhere;
-    activate_run(values, bias_of(bias, run.channel, channels_last_), constants, run.count, results, run_codes);
+  for_each_run(block, source, bias, target, [&](const Run<T>& run, const T* values, T* results) {
+    activate_run(values, run.rows, constants, results, codes ? codes + run.offset : nowhere);
   });
 }
 
@@ -159,19 +199,16 @@ template <typename T>
 void BiasLeakyReluSweep::multiply_typed(
     int64_t block, const void* source, const T* bias, const uint8_t* codes, void* target, double* sums) const {
   const Constants<T> constants = constants_of<T>(options_);
-  for_each_run<T>(block, source, target, [&](const Run& run, const T* values, T* results) {
-    const RunBias<T> run_bias = bias_of(bias, run.channel, channels_last_);
-    multiply_run(values, run_bias, constants, run.count, codes + run.offset, results);
-    if (sums && channels_last_) {
-      add_run(results, run.count, sums + block * layout_.channels + run.channel);
-    } else if (sums) {
-      sums[run.number] = sum_run(results, run.count);
-    }
+  for_each_run(block, source, bias, target, [&](const Run<T>& run, const T* values, T* results) {
+    double* const of_rows = sums && !channels_last_ ? sums + run.first_sum : nullptr;
+    multiply_run(values, run.rows, constants, codes + run.offset, results, of_rows);
+    if (sums && channels_last_)
+      add_rows(results, run.rows.rows, run.rows.length, sums + block * layout_.channels + run.rows.channel);
   });
 }
 
 std::vector<double> BiasLeakyReluSweep::new_sums() const {
-  return std::vector<double>(channels_last_ ? blocks_ * layout_.channels : runs_, 0.0);
+  return std::vector<double>(channels_last_ ? blocks_ * layout_.channels : rows_ * runs_per_row_, 0.0);
 }
 
 std::vector<double> BiasLeakyReluSweep::channel_sums(const std::vector<double>& sums) const {

@@ -36,13 +36,8 @@ class BiasLeakyReluSweep {
   std::vector<double> channel_sums(const std::vector<double>& sums) const;
 
  private:
-  // Elements side by side, of one channel or, in channels last, of channel, channel + 1, ...
-  struct Run {
-    int64_t number, offset, count, channel;
-  };
-  // Calls body(run, source's values, where the results go) for each run of the block.
   template <typename T, typename Body>
-  void for_each_run(int64_t block, const void* source, void* target, const Body& body) const;
+  void for_each_run(int64_t block, const void* source, const T* bias, void* target, const Body& body) const;
 
   template <typename T>
   void activate_typed(int64_t block, const void* source, const T* bias, void* target, uint8_t* codes) const;
@@ -54,7 +49,7 @@ class BiasLeakyReluSweep {
   Dtype dtype_;
   LeakyReluOptions options_;
   bool channels_last_;
-  int64_t row_length_, runs_per_row_, runs_, runs_per_block_, blocks_;
+  int64_t row_length_, rows_, runs_per_row_, rows_per_run_, runs_, runs_per_block_, blocks_;
 };
 
 }  // namespace fastgan
