@@ -1,7 +1,10 @@
 """Bias + leaky ReLU against eager PyTorch and torch.compile: one pass each way, and the double backward.
 
-Run by `fastgan bench bias_leaky_relu`. "double" is what R1 does with an activation: forward, backward with a
-graph, and the gradient of that. torch.compile cannot differentiate a compiled activation twice.
+Run by `fastgan bench bias_leaky_relu`. "double" is forward, backward with a graph, and the gradient of that with
+respect to the incoming gradient alone; "r1" the same with respect to everything, as R1 needs it: there eager
+PyTorch also writes the zeros that are the gradient of its input, adds them up for the bias and, in a
+network, sends them back through the convolution before it. torch.compile cannot differentiate a compiled
+activation twice.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from fastgan.ops import bias_leaky_relu
 SIZES = {"cpu": [(16, 64, 64, 64), (16, 256, 16, 16)], "cuda": [(32, 64, 256, 256), (32, 256, 32, 32)]}
 PROVIDERS = ["fastgan", "eager", "compiled"]
 # full: read x, write y, read a gradient, write one; double: also read two tangents and write two results
-FLOOR_TENSORS = {"full": 4, "double": 8}
+FLOOR_TENSORS = {"full": 4, "double": 8, "r1": 8}
 
 
 def setup(provider: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -32,16 +35,16 @@ def setup(provider: str) -> Callable[[Tensor, Tensor], Tensor]:
     ]
 
 
-@pytest.mark.parametrize("mode", ["full", "double"])
+@pytest.mark.parametrize("mode", list(FLOOR_TENSORS))
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("size_index", [0, 1])
 def test_bias_leaky_relu(measure, device, size_index, provider, mode):
-    if provider == "compiled" and mode == "double":
+    if provider == "compiled" and mode != "full":
         pytest.skip("cannot be differentiated twice")
     size = SIZES[device][size_index]
     x = torch.randn(size, device=device, requires_grad=True)
     bias = torch.randn(size[1], device=device, requires_grad=True)
-    gradient = torch.randn(size, device=device, requires_grad=mode == "double")
+    gradient = torch.randn(size, device=device, requires_grad=mode != "full")
     tangent = torch.randn(size, device=device)
     activation = setup(provider)
 
@@ -57,12 +60,17 @@ def test_bias_leaky_relu(measure, device, size_index, provider, mode):
         of_x, _ = torch.autograd.grad(forward(), (x, bias), gradient, create_graph=True)
         of_x.backward(tangent, inputs=[gradient])
 
+    def r1() -> None:
+        gradient.grad = x.grad = bias.grad = None
+        (of_x,) = torch.autograd.grad(forward(), x, gradient, create_graph=True)
+        of_x.backward(tangent)
+
     measure(
         op="bias_leaky_relu",
         provider=provider,
         size="x".join(str(length) for length in size),
         mode=mode,
-        run=full if mode == "full" else double,
+        run={"full": full, "double": double, "r1": r1}[mode],
         floor_bytes=FLOOR_TENSORS[mode] * x.numel() * x.element_size(),
         forward=forward,
         inputs=(x, bias),
