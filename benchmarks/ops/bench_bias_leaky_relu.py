@@ -1,8 +1,8 @@
 """Bias + leaky ReLU against eager PyTorch and torch.compile: one pass each way, and the double backward.
 
-Run by `fastgan bench bias_leaky_relu`. "double" is forward, backward with a graph, and the gradient of that with
-respect to the incoming gradient alone; "r1" the same with respect to everything, as R1 needs it: there eager
-PyTorch also writes the zeros that are the gradient of its input, adds them up for the bias and, in a
+Run by `fastgan bench bias_leaky_relu`. "double" is forward, backward with a graph, and the gradient of that
+with respect to the incoming gradient alone; "r1" the same with respect to everything, as R1 needs it: there
+eager PyTorch also writes the zeros that are the gradient of its input, adds them up for the bias and, in a
 network, sends them back through the convolution before it. torch.compile cannot differentiate a compiled
 activation twice.
 """
