@@ -4,7 +4,7 @@
 #     make test     all tests
 #     make lint     ruff, mypy, clang-format
 #     make bench    benchmarks of every op against its peers, into benchmarks/results/
-#     make wheel    wheel and sdist, installed and smoke-tested beside two versions of torch
+#     make wheel    wheel and sdist, installed and smoke-tested beside three versions of torch
 #     make gpu      on a machine with an NVIDIA GPU: build with nvcc, GPU tests, GPU benchmarks (no network needed;
 #                   docs/gpu.md)
 

@@ -1,4 +1,4 @@
-"""`make wheel`: builds sdist and wheel, and runs the one wheel beside the oldest torch and the newest.
+"""`make wheel`: builds sdist and wheel, and runs the one wheel beside the oldest torch, one between, and the newest.
 
 The wheel is built from the unpacked sdist, so a file missing there is found. Each torch version gets a
 fresh virtual environment under build/; the smoke test runs outside the repository.
@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TORCH_VERSIONS = ("torch==2.10.0", "torch")  # the oldest one and the newest
+TORCH_VERSIONS = ("torch==2.10.0", "torch==2.13.0", "torch")
 
 SMOKE_TEST = """
 import torch, fastgan
