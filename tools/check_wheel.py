@@ -1,4 +1,4 @@
-"""`make wheel`: builds sdist and wheel, and runs the one wheel beside the oldest torch, one between, and the newest.
+"""`make wheel`: builds sdist and wheel, and runs the one wheel beside three versions of torch.
 
 The wheel is built from the unpacked sdist, so a file missing there is found. Each torch version gets a
 fresh virtual environment under build/; the smoke test runs outside the repository.
