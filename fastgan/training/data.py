@@ -163,8 +163,7 @@ class ImageFolder:
             path = self.files[self._order.index(k, attempt)]
             image = self._read(path)
             if image is not None:
-                random = np.random.default_rng((self.seed, k))
-                return np.array(cut(image, self.image_size, self.crop, random)), path
+                return np.array(self._cut(image, np.random.default_rng((self.seed, k)))), path
         path = self.files[0]
         raise ValueError(
             f"none of the {len(self.files)} images can be used, e.g. {path}: {self.unreadable[path]}"
@@ -201,6 +200,9 @@ class ImageFolder:
             raise ValueError(
                 f"its size, {image.height}x{image.width}, is smaller than the crop, {height}x{width}"
             )
+
+    def _cut(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
+        return cut(image, self.image_size, self.crop, random)
 
 
 def first_batch(dataset: Dataset, count: int, device: torch.device | str = "cpu") -> Any:

@@ -178,13 +178,17 @@ WARPS = {
     "adversarial": adversarial.WARPS,
     "features": feature_distance.WARPS,
 }
+REGISTERS = {photometric.forward: {"maxnreg": photometric.MAX_REGISTERS}}  # which launches ask for, too
 
 
 def compiled_for(capability, name, signature, constants):
     return triton.compile(
         ASTSource(KERNELS[name][0], signature | dict.fromkeys(constants, "constexpr"), constexprs=constants),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS)},
+        options={
+            "num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS),
+            **REGISTERS.get(KERNELS[name][0], {}),
+        },
     )
 
 
