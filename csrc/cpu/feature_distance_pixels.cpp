@@ -39,9 +39,8 @@ FASTGAN_CLONES double sweep(PixelRows<T> rows, FeatureTile<T> tile) {
 #pragma omp simd reduction(+ : distance, along_x, along_y)
     for (int64_t c = 0; c < channels; ++c) {
       const T a = rectifier.value(x[c]), b = y[c];
-      const T difference = F::kNormalize ? a * inverse_x - b * inverse_y : a - b;
-      const T slope = weights[c] * power_slope<F::kPower>(difference);
-      distance += weights[c] * power<F::kPower>(difference);
+      const T difference = F::difference(a, inverse_x, b, inverse_y), slope = F::slope(weights[c], difference);
+      distance += F::distance(weights[c], difference);
       along_x += slope * a;
       along_y += slope * b;
     }
@@ -52,9 +51,8 @@ FASTGAN_CLONES double sweep(PixelRows<T> rows, FeatureTile<T> tile) {
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const T a = rectifier.value(x[c]), b = y[c];
-        const T difference = F::kNormalize ? a * inverse_x - b * inverse_y : a - b;
-        const T slope = weights[c] * power_slope<F::kPower>(difference);
-        direction[c] = rectifier.slope(a, factor * (F::kNormalize ? slope * inverse_x - rate_x * a : slope));
+        const T slope = F::slope(weights[c], F::difference(a, inverse_x, b, inverse_y));
+        direction[c] = rectifier.slope(a, factor * F::gradient(slope, a, inverse_x, rate_x));
       }
     }
     if (rows.direction_y) {
@@ -62,9 +60,8 @@ FASTGAN_CLONES double sweep(PixelRows<T> rows, FeatureTile<T> tile) {
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const T a = rectifier.value(x[c]), b = y[c];
-        const T difference = F::kNormalize ? a * inverse_x - b * inverse_y : a - b;
-        const T slope = weights[c] * power_slope<F::kPower>(difference);
-        direction[c] = factor * (F::kNormalize ? rate_y * b - slope * inverse_y : -slope);
+        const T slope = F::slope(weights[c], F::difference(a, inverse_x, b, inverse_y));
+        direction[c] = -factor * F::gradient(slope, b, inverse_y, rate_y);
       }
     }
   }

@@ -124,10 +124,10 @@ FASTGAN_CLONES void add_distances(
 #pragma omp simd
     for (int i = 0; i < kLanes; ++i) {
       const T a = rectifier.value(x[i]), b = y[i];
-      const T difference = F::kNormalize ? a * inverse_x[i] - b * inverse_y[i] : a - b;
-      distance[i] += weight * power<F::kPower>(difference);
+      const T difference = F::difference(a, inverse_x[i], b, inverse_y[i]);
+      distance[i] += F::distance(weight, difference);
       if (F::kNormalize) {
-        const T slope = weight * power_slope<F::kPower>(difference);
+        const T slope = F::slope(weight, difference);
         along_x[i] += slope * a;
         if (kOfY) along_y[i] += slope * b;
       }
@@ -158,13 +158,9 @@ FASTGAN_CLONES void write_directions(
 #pragma omp simd
     for (int i = 0; i < kLanes; ++i) {
       const T a = rectifier.value(x[i]), b = y[i];
-      const T difference = F::kNormalize ? a * inverse_x[i] - b * inverse_y[i] : a - b;
-      const T slope = weight * power_slope<F::kPower>(difference);
-      if (kOfX) {
-        const T of_x = F::kNormalize ? slope * inverse_x[i] - along_x[i] * a : slope;
-        to_x[i] = rectifier.slope(a, factor * of_x);
-      }
-      if (kOfY) to_y[i] = factor * (F::kNormalize ? along_y[i] * b - slope * inverse_y[i] : -slope);
+      const T slope = F::slope(weight, F::difference(a, inverse_x[i], b, inverse_y[i]));
+      if (kOfX) to_x[i] = rectifier.slope(a, factor * F::gradient(slope, a, inverse_x[i], along_x[i]));
+      if (kOfY) to_y[i] = -factor * F::gradient(slope, b, inverse_y[i], along_y[i]);
     }
   }
 }

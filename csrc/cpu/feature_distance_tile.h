@@ -21,10 +21,28 @@ struct FeatureTile {
   bool relu_x;
 };
 
-template <int kPower_, bool kNormalize_>
+// One channel of one pixel, where `inverse` is 1 / norm and `along` what a gradient takes off along its vector.
+template <int kPower, bool kNormalize_>
 struct Formula {
-  static constexpr int kPower = kPower_;
   static constexpr bool kNormalize = kNormalize_;
+
+  template <typename T>
+  static FASTGAN_HOST_DEVICE T difference(T x, T inverse_x, T y, T inverse_y) {
+    return kNormalize ? x * inverse_x - y * inverse_y : x - y;
+  }
+  template <typename T>
+  static FASTGAN_HOST_DEVICE T distance(T weight, T difference) {
+    return weight * power<kPower>(difference);
+  }
+  template <typename T>
+  static FASTGAN_HOST_DEVICE T slope(T weight, T difference) {
+    return weight * power_slope<kPower>(difference);
+  }
+  // Of x; that of y is the negative one with y's numbers.
+  template <typename T>
+  static FASTGAN_HOST_DEVICE T gradient(T slope, T value, T inverse, T along) {
+    return kNormalize ? slope * inverse - along * value : slope;
+  }
 };
 
 // body(Formula) for the options' one.
