@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         ["--preset", "short", f"--accelerator={options.device}", f"--max_minutes={options.minutes}", *others],
         parser.prog,
     )
-    if config.folder.exists():  # that of the last measurement
+    if config.exp_name == SHORT.exp_name and config.folder.exists():  # of the last measurement, and no other
         shutil.rmtree(config.folder)
     begin = time.perf_counter()
     folder = train(StegaStamp, config)

@@ -159,6 +159,14 @@ def test_steps_of_a_recipe_are_timed_with_their_parts(tmp_path, monkeypatch, cap
     assert "dcgan" in table and "generator_step" in table
 
 
+def test_stegastamps_measurement_leaves_other_runs_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metrics.csv").write_text("step")
+    with pytest.raises(FileExistsError, match="mine already holds a run"):
+        main(["bench", "stegastamp", "--runs_path", str(tmp_path), "--exp_name", "mine"])
+    assert (tmp_path / "mine" / "metrics.csv").read_text() == "step"
+
+
 def test_stegastamp_is_trained_for_its_minutes_evaluated_and_timed(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = [
