@@ -41,7 +41,7 @@ def mean_of(updates: Iterable[Mapping[str, Tensor | float | Mean]], names: tuple
         for name, value in terms.items():
             mean = value if isinstance(value, Mean) else Mean(value, 1)
             means[name] = means[name] + mean if name in means else mean
-    return {**(means or {name: Mean(0.0, 0) for name in names})}
+    return dict(means or {name: Mean(0.0, 0) for name in names})
 
 
 class Recipe(abc.ABC):
