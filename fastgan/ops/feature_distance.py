@@ -208,6 +208,7 @@ def _feature_distance_gradients(ctx, grad, *of_directions):
         if not needed:
             gradients.append(None)
         elif saved_tensors_are_ours():
+            direction = direction.detach()  # as an output of the op it has the graph
             _feature_distance_backward_(direction, grad.contiguous(), ctx.factor)
             gradients.append(direction)
         else:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable, saved_tensors_are_ours
+from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours
 from fastgan.ops._checks import check_image, check_same_device, dense, is_finite, scalar_tensor
 from fastgan.reference import yuv_l2 as reference
 
@@ -161,7 +161,8 @@ def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
     direction, edge_gain = ctx.saved_tensors
     if grad_direction is None and _only_x_or_y_and_last_use(ctx):
         sign = 1.0 if ctx.needs_input_grad[0] else -1.0
-        torch.ops.fastgan.yuv_l2_backward_(direction, grad_loss, sign * ctx.factor)
+        direction = direction.detach()  # as an output of the op it has the graph
+        _yuv_l2_backward_(direction, grad_loss, sign * ctx.factor)
         gradients = [direction if needed else None for needed in ctx.needs_input_grad[:2]]
         return (*gradients, None, None, None, None, None, None)
     gradients = [None, None]
@@ -212,4 +213,5 @@ def _yuv_l2_backward_gradients(ctx, grad):
     return grad_of_direction, grad_of_grad_loss, None, None
 
 
+_yuv_l2_backward_ = below_autograd("yuv_l2_backward_")
 _yuv_l2_backward = differentiable("yuv_l2_backward", _save_for_yuv_l2_backward, _yuv_l2_backward_gradients)

@@ -73,7 +73,8 @@ def test_forward_mode_is_refused_instead_of_dropped(x):
         squared_norm(x)
 
 
-@pytest.mark.parametrize(
+# Whose backward passes write into what was saved, where they may.
+writes_into_saved = pytest.mark.parametrize(
     "function",
     [
         lambda x, y: feature_distance(x, y).sum(),
@@ -81,6 +82,21 @@ def test_forward_mode_is_refused_instead_of_dropped(x):
     ],
     ids=["feature_distance", "yuv_l2"],
 )
+
+
+@writes_into_saved
+@pytest.mark.parametrize("retain", [False, True])
+def test_a_first_order_gradient_has_no_graph(function, retain):
+    image, other = torch.rand(2, 2, 3, 8, 8)
+    image.requires_grad_()
+    (gradient,) = torch.autograd.grad(function(image, other), image, retain_graph=retain)
+    assert gradient.grad_fn is None and not gradient.requires_grad
+    penalized = torch.rand_like(image, requires_grad=True)
+    (penalized - gradient).square().mean().backward()
+    assert penalized.grad is not None
+
+
+@writes_into_saved
 def test_a_traced_backward_writes_into_nothing_that_was_saved(function):
     image, other = torch.rand(2, 2, 3, 8, 8)
 
