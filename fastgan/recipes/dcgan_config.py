@@ -113,8 +113,8 @@ class DCGANConfig(TrainingConfig):
         super().__post_init__()
         self.check_choices(
             {
-                "image_size": IMAGE_SIZES, "channels": (1, 3), "latent": LATENTS, "d_norm": NORMS,
-                "loss": KINDS, "optimizer": OPTIMIZERS, "frechet": FRECHET,
+                "image_size": IMAGE_SIZES, "channels": (1, 3), "crop": ("fit", "random"), "latent": LATENTS,
+                "d_norm": NORMS, "loss": KINDS, "optimizer": OPTIMIZERS, "frechet": FRECHET,
             }
         )  # fmt: skip
         self.check_at_least_one(

@@ -10,7 +10,6 @@ from fastgan.training.config import TrainingConfig
 KINDS = ("images", "latents")
 # Those whose two halves stand alone: wgan needs clipping or a penalty, relativistic pairs reals with fakes.
 ADVERSARIALS = ("hinge", "nonsaturating", "bce", "lsgan")
-CROPS = ("fit", "random", "slight")
 # What each update of a step is on: styles of references, styles made of noise.
 TURNS = {"joint": (("ref", "lat"),), "in_turn": (("lat",), ("ref",))}
 
@@ -118,8 +117,11 @@ class StarGANv2Config(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_choices(
-            {"data": KINDS, "adversarial": ADVERSARIALS, "crop": CROPS, "updates": tuple(TURNS)}
-        )
+            {
+                "data": KINDS, "adversarial": ADVERSARIALS, "crop": ("fit", "random", "slight"),
+                "updates": tuple(TURNS),
+            }
+        )  # fmt: skip
         check_size(self.image_size)
         self.check_at_least_one(
             "latent_channels",
@@ -149,6 +151,8 @@ class StarGANv2Config(TrainingConfig):
         )
         if self.vae and self.data != "latents":
             raise ValueError(f"vae decodes latents, which data={self.data} has none of, got {self.vae!r}")
+        if self.crop != "fit" and self.data != "images":
+            raise ValueError(f"crop is for images, which data={self.data} has none of, got {self.crop!r}")
 
     @property
     def shape(self) -> tuple[int, int, int]:

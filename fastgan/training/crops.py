@@ -7,6 +7,8 @@ import math
 import numpy as np
 from PIL import Image, ImageOps
 
+from fastgan.ops._checks import check_one_of
+
 CROPS = ("fit", "random", "slight", "native")
 
 Box = tuple[float, float, float, float]
@@ -26,6 +28,9 @@ def cut(image: Image.Image, size: tuple[int, int], crop: str, random: np.random.
             "native": a random part, not scaled.
             All but the first mirror half of the images.
         random: what all draws come from.
+
+    Raises:
+        ValueError: no such crop.
     """
     height, width = size
     if crop == "fit":
@@ -34,6 +39,7 @@ def cut(image: Image.Image, size: tuple[int, int], crop: str, random: np.random.
         x, y = (int(random.integers(room + 1)) for room in (image.width - width, image.height - height))
         part = image.crop((x, y, x + width, y + height))
     else:
+        check_one_of("crop", crop, CROPS)
         box = _random_box(image, size, random) if crop == "random" else _slight_box(image, random)
         part = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
     return ImageOps.mirror(part) if random.random() < 0.5 else part
@@ -63,7 +69,8 @@ def _slight_box(image: Image.Image, random: np.random.Generator) -> Box:
 
 
 def _anywhere(image: Image.Image, width: float, height: float, random: np.random.Generator) -> Box:
+    # Rounding must not lead out of the image, on either side.
+    width, height = min(width, image.width), min(height, image.height)
     left = random.uniform(0, image.width - width)
     top = random.uniform(0, image.height - height)
-    # Rounding must not lead out of the image.
     return left, top, min(left + width, image.width), min(top + height, image.height)

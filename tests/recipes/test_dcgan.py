@@ -245,6 +245,7 @@ def test_bad_input(small, tmp_path, capsys):
         ({"loss": "wgan-gp"}, "set d_norm to instance or none"),
         ({"loss": "gan"}, "loss must be one of bce"),
         ({"channels": 2}, "channels must be one of 1, 3, got 2"),
+        ({"crop": "slight"}, "crop must be one of fit, random, got 'slight'"),
         ({"lr_g": 0.0}, "lr_g must be positive, got 0.0"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative, got -1.0"),
         ({"n_critic": 0}, "n_critic must be at least 1, got 0"),

@@ -168,6 +168,7 @@ def test_a_bad_first_latent_stops_the_run_at_its_start_and_a_later_one_in_its_st
         ({"r1_interval": 0}, "r1_interval must be at least 1, got 0"),
         ({"eval_draws": 1}, "eval_draws must be at least 2"),
         ({"vae": "somewhere"}, "vae decodes latents, which data=images has none of"),
+        ({"data": "latents", "crop": "slight"}, "crop is for images, which data=latents has none of"),
         ({"w_cyc": float("nan")}, "w_cyc must not be negative, got nan"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fastgan.training.crops import cut
 from fastgan.training.data import ImageFolder, batches, find_images
 
 
@@ -99,8 +100,8 @@ def test_native_cuts_are_parts_of_the_image_as_it_is(folder):
     whole = np.array(Image.open(folder / "a.jpg").convert("RGB"))
     windows = np.lib.stride_tricks.sliding_window_view(whole, (16, 24, 3)).reshape(-1, 16, 24, 3)
     for k in range(3):
-        cut = dataset.sample(k)
-        assert any((windows == view).all((1, 2, 3)).any() for view in (cut, cut[:, ::-1]))
+        part = dataset.sample(k)
+        assert any((windows == view).all((1, 2, 3)).any() for view in (part, part[:, ::-1]))
 
 
 def place_of(cut):
@@ -120,6 +121,17 @@ def coordinates(path, width, height):
     pixels = np.stack([x, y, 0 * x], axis=2) * 255
     Image.fromarray(pixels.round().astype(np.uint8)).save(path)
     return path
+
+
+@pytest.mark.parametrize("crop", ["random", "slight"])
+@pytest.mark.parametrize("width, height", [(220, 300), (300, 55), (112, 112)])
+def test_images_smaller_than_the_size_are_enlarged(crop, width, height):
+    image, random = Image.new("RGB", (width, height), (9, 99, 199)), np.random.default_rng(0)
+    for _ in range(20):
+        part = np.array(cut(image, (400, 400), crop, random))
+        assert part.shape == (400, 400, 3) and (part == (9, 99, 199)).all()
+    with pytest.raises(ValueError, match="crop must be one of fit, random, slight, native, got 'middle'"):
+        cut(image, (400, 400), "middle", random)
 
 
 def test_half_of_the_slight_cuts_are_the_whole_image_and_the_others_most_of_it(tmp_path):
