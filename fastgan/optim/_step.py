@@ -180,14 +180,15 @@ class FusedStep(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient; the gradients are only read.
 
-        Nothing waits for the device, and CUDA graphs may capture it: what a graph repeats reads `lr` from
-        memory if it is a tensor on the device, and counts the steps and the average's updates there.
+        Nothing waits for the device, and CUDA graphs may capture every step but the first, which makes the
+        state: what a graph repeats reads `lr` from memory if it is a tensor on the device, and counts the
+        steps and the average's updates there.
 
         Args:
             closure: computes the loss again, as in torch.
 
         Raises:
-            RuntimeError: a sparse gradient.
+            RuntimeError: a sparse gradient; a captured step that is the first of one of its parameters.
             ValueError: a parameter that has moved to another device than its state; a gradient that is
                 sharded otherwise than its parameter.
         """
@@ -220,6 +221,11 @@ class FusedStep(torch.optim.Optimizer):
     def _plan(self, number: int, group: dict[str, Any], params: list[Tensor]) -> Plan:
         plan, names = self._plans.get(number), self._state_names(group)
         if plan is None or not plan.serves(params, map(self.state.get, params), names):
+            if params[0].is_cuda and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    "a CUDA graph would make the optimizer's state anew at every replay: step once, with the "
+                    f"same {len(params)} parameters, before it is captured"
+                )
             self._init_states(group)
             for parameter in params:
                 state = self.state[parameter]

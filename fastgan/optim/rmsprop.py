@@ -19,7 +19,8 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
 
     Args:
         params, lr, alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize: as torch's;
-            `capturable` and `foreach` are accepted and make no difference: every step can be captured.
+            `capturable` and `foreach` are accepted and make no difference: every step but the first can be
+            captured.
         differentiable: must be False.
         eps_inside_sqrt: TensorFlow's place for epsilon; StegaStamp and many GANs were tuned with it.
         initial_square_avg: where the average of squares starts: 0 in torch, 1 in TensorFlow.

@@ -94,6 +94,15 @@ def test_a_graph_repeats_steps():
         torch.testing.assert_close(said, known)
 
 
+def test_the_first_step_is_not_captured():
+    model = torch.nn.ParameterList(on_gpu())
+    optimizer = Adam(model)
+    for parameter in model:
+        parameter.grad = torch.ones_like(parameter)
+    with pytest.raises(RuntimeError, match="step once"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        optimizer.step()
+
+
 def test_a_scaler_leaves_out_what_is_infinite_without_waiting():
     model = torch.nn.ParameterList(on_gpu())
     optimizer = Adam(model, ema=EMA(model))
