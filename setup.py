@@ -36,7 +36,9 @@ class CMakeBuild(build_ext):
                 "or set FASTGAN_BUILD=none for a pure-Python install."
             ) from error
 
-        build_folder = Path(self.build_temp).resolve() / "cmake"
+        # Of an editable install setuptools would throw it away, and all be compiled again.
+        build_folder = ROOT / "build" / "editable" if self.editable_mode else Path(self.build_temp).resolve()
+        build_folder = build_folder / "cmake"
         build_folder.mkdir(parents=True, exist_ok=True)
         configure = [
             "-G", "Ninja", "-S", str(ROOT), "-B", str(build_folder),
@@ -47,8 +49,8 @@ class CMakeBuild(build_ext):
         if _names_vanished_programs(build_folder / "CMakeCache.txt"):
             configure.append("--fresh")
         for option in ("FASTGAN_CUDA", "FASTGAN_CUDA_ARCHS"):
-            if os.environ.get(option):
-                configure.append(f"-D{option}={os.environ[option]}")
+            value = os.environ.get(option)
+            configure.append(f"-D{option}={value}" if value else f"-U{option}")
         self._cmake(configure)
         self._cmake(["--build", str(build_folder)])
 
