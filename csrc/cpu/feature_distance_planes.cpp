@@ -106,7 +106,7 @@ template <typename T>
 struct LaneRows {
   const T *x, *y;
   T *direction_x, *direction_y;
-  int64_t stride, direction_stride;
+  int64_t stride;
 };
 
 template <typename F, bool kOfY, typename T>
@@ -152,8 +152,8 @@ FASTGAN_CLONES void write_directions(
   }
   for (int64_t c = 0; c < channels; ++c) {
     const T *x = rows.x + c * rows.stride, *y = rows.y + c * rows.stride;
-    T* const to_x = rows.direction_x + c * rows.direction_stride;
-    T* const to_y = rows.direction_y + c * rows.direction_stride;
+    T* const to_x = rows.direction_x + c * rows.stride;
+    T* const to_y = rows.direction_y + c * rows.stride;
     const T weight = weights[c];
 #pragma omp simd
     for (int i = 0; i < kLanes; ++i) {
@@ -218,9 +218,8 @@ double sweep(const FeatureTile<T>& tile, T* buffer) {
   for (int64_t begin = 0; begin < tile.count; begin += kLanes) {
     // The last lanes of rows as they are begin earlier, and write some directions a second time.
     const int64_t from = pack ? begin : std::min(begin, tile.count - kLanes);
-    const int64_t stride = pack ? packed_stride : tile.plane;
     LaneRows<T> rows;
-    rows.stride = rows.direction_stride = stride;
+    rows.stride = pack ? packed_stride : tile.plane;
     rows.x = (pack ? packed_x : reinterpret_cast<const T*>(tile.x)) + from;
     rows.y = (pack ? packed_y : reinterpret_cast<const T*>(tile.y)) + from;
     rows.direction_x = (pack ? packed_x : reinterpret_cast<T*>(tile.direction_x)) + from;
@@ -260,8 +259,8 @@ int64_t planes_scratch(int64_t channels, int64_t count) {
   return 4 * padded + 2 * channels * (padded + kSkew);
 }
 
-int64_t planes_tile(int64_t channels, int64_t pixels, bool as_they_are) {
-  const bool direct = as_they_are && !crowded(pixels, sizeof(float));
+int64_t planes_tile(int64_t channels, int64_t pixels, int64_t own_size) {
+  const bool direct = own_size > 0 && !crowded(pixels, own_size);
   const int64_t elements = direct ? kDirectTile : kPackedTile;
   const int64_t tile = std::clamp<int64_t>(elements / channels / kLanes * kLanes, kLanes, kMostPixels);
   // Few pixels more are no tile of their own.

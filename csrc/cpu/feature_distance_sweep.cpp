@@ -30,7 +30,7 @@ FeatureDistanceSweep::FeatureDistanceSweep(
       direction_y_(direction_y) {
   const bool as_they_are = x_dtype == y_dtype && (x_dtype == Dtype::kFloat32 || x_dtype == Dtype::kFloat64);
   tile_ = layout_.channels_last ? pixels_tile(layout_.channels)
-                                : planes_tile(layout_.channels, layout_.pixels, as_they_are);
+                                : planes_tile(layout_.channels, layout_.pixels, as_they_are ? size_of(x_dtype) : 0);
   blocks_per_sample_ = (layout_.pixels + tile_ - 1) / tile_;
   sums_.assign(blocks(), 0.0);
 }

@@ -62,15 +62,15 @@ struct Rectifier {
   FASTGAN_HOST_DEVICE T slope(T value, T slope) const { return value == zero ? T(0) : slope; }
 };
 
-// A channel's pixels together, plane after plane. Returns the tile's sum of distances; `buffer` has
-// planes_scratch(tile) elements.
+// A channel's pixels together, plane after plane. Returns the tile's sum of distances; `buffer` has as many elements
+// as planes_scratch says of the tile's channels and pixels.
 template <typename T>
 double sweep_planes(const FeatureOptions& options, const FeatureTile<T>& tile, T* buffer);
 int64_t planes_scratch(int64_t channels, int64_t count);
-// Pixels of a tile, of planes in the kernel's own arithmetic or not.
-int64_t planes_tile(int64_t channels, int64_t pixels, bool as_they_are);
+// Pixels of a tile; `own_size`: bytes of an element if the maps are in the kernel's own arithmetic, 0 if not.
+int64_t planes_tile(int64_t channels, int64_t pixels, int64_t own_size);
 
-// A pixel's channels together.
+// A pixel's channels together. Likewise, with pixels_scratch.
 template <typename T>
 double sweep_pixels(const FeatureOptions& options, const FeatureTile<T>& tile, T* buffer);
 int64_t pixels_scratch(int64_t channels, int64_t count);

@@ -7,12 +7,6 @@
 // One channel of one pixel of fastgan/ops/feature_distance.py, which tells the formula.
 namespace fastgan {
 
-// NaN stays NaN.
-template <typename T>
-FASTGAN_HOST_DEVICE T rectified(T value) {
-  return value < 0 ? T(0) : value;
-}
-
 // |d|^p and its slope, p = 1 or 2.
 template <int kPower, typename T>
 FASTGAN_HOST_DEVICE T power(T difference) {
