@@ -13,7 +13,7 @@ FOR_RECIPES = (
     "safetensors", "skimage", "sklearn", "tensorboard", "torchmetrics", "torchvision", "tqdm", "yaml",
 )  # fmt: skip
 MISSING = [name for name in FOR_RECIPES if importlib.util.find_spec(name) is None]
-collect_ignore_glob = ["recipes/*", "training/*"] if MISSING else []
+collect_ignore_glob = ["recipes/*", "training/*", "test_bench.py"] if MISSING else []
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -45,7 +45,7 @@ def photographs() -> torch.Tensor:
 
 def pytest_report_header():
     if MISSING:
-        return f"left out: tests of recipes and training, which need {', '.join(MISSING)}"
+        return f"left out: tests of recipes, training and benchmarks, which need {', '.join(MISSING)}"
     return None
 
 

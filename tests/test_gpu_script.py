@@ -1,9 +1,13 @@
-"""`make gpu`'s script: phases that fail or hang, and what is said of them."""
+"""`make gpu`'s script: phases that fail or hang, what is said of them and what is left of them."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,10 +39,11 @@ def test_phases_go_on_after_failures_and_hangs(gpu, tmp_path, monkeypatch, capsy
         "info": [python("print('last')")],
     }
     monkeypatch.setattr(gpu, "PHASES", {name: (lambda c=c: c, 30) for name, c in phases.items()})
-    assert gpu.main(["build", "tests", "ops:1", "info"]) == 1
+    assert gpu.main(["build", "tests", "ops:5", "info"]) == 1
     said = capsys.readouterr().out
     lines = [line for line in said.splitlines() if line.split(" ")[0] in phases]
-    assert [line.split()[1] for line in lines] == ["ok", "FAILED", "STOPPED", "ok"]
+    assert lines[:4] == lines[4:], "each at its end, and all at last"
+    assert [line.split()[1] for line in lines[:4]] == ["ok", "FAILED", "STOPPED", "ok"]
     assert "for sm_90" in lines[0] and "failed: tests, ops" in said
     log = (tmp_path / "gpu.log").read_text()
     assert all(text in log for text in ("seen", "the next one", "partial", "last"))
@@ -50,6 +55,74 @@ def test_an_unknown_phase_is_refused(gpu, capsys):
     assert "choose from build, info, tests, ops, recipes, stegastamp" in capsys.readouterr().err
 
 
-def test_every_phase_has_commands(gpu):
-    for commands, seconds in gpu.PHASES.values():
-        assert seconds > 0 and all(all(isinstance(part, str) for part in c) for c in commands())
+def test_a_build_that_fails_is_made_without_cuda(gpu, tmp_path, monkeypatch, capsys):
+    code = (
+        "import os; cuda = os.environ['FASTGAN_CUDA']; print('CUDA ' + cuda); raise SystemExit(cuda == 'ON')"
+    )
+    monkeypatch.setattr(gpu, "build", lambda: [python(code)])
+    monkeypatch.setattr(
+        gpu, "PHASES", {"build": (gpu.build, 30), "info": (lambda: [python("print('last')")], 30)}
+    )
+    monkeypatch.delenv("FASTGAN_CUDA", raising=False)
+    assert gpu.main([]) == 1
+    *_, build, without, info, _ = capsys.readouterr().out.splitlines()
+    assert "FAILED" in build and "CUDA ON" in build
+    assert without.split()[:3] == ["build", "CPU", "ok"] and "CUDA OFF" in without and "last" in info
+
+
+def test_a_script_that_is_ended_ends_what_it_started(tmp_path):
+    """Also a command that wants to go on."""
+    stubborn = (
+        "import os, pathlib, signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)"
+    )
+    script = (
+        f"import runpy, signal, sys; gpu = runpy.run_path({str(SCRIPT)!r}); "
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); "
+        "gpu['end'].__globals__['GRACE_SECONDS'] = 1; "
+        f"gpu['PHASES']['info'] = (lambda: [(sys.executable, '-c', {stubborn!r})], 60); gpu['main'](['info'])"
+    )
+    environment = {**os.environ, "FASTGAN_GPU_OUTPUT": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 3
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_without_a_gpu_nothing_is_asked_of_one(gpu, monkeypatch):
+    monkeypatch.setenv("FASTGAN_CUDA_ARCHS", "")
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "architecture", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(gpu, "PHASES", {"build": (lambda: [python("pass")], 30)})
+    assert gpu.main([]) == 0
+
+
+def test_every_phase_has_commands_that_are_understood(gpu, monkeypatch):
+    pytest.importorskip("lightning_fabric")
+    pytest.importorskip("pytest_benchmark")
+    from fastgan.bench import recipes, run, stegastamp
+
+    from fastgan.cli import main
+
+    class Understood(Exception):
+        pass
+
+    def stop(*arguments, **options):
+        raise Understood
+
+    monkeypatch.setenv("FASTGAN_PHOTOGRAPHS", "photographs")
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(run, "describe_machine", stop)
+    monkeypatch.setattr(recipes, "describe_machine", stop)
+    monkeypatch.setattr(stegastamp, "train", stop)
+    for name, (commands, seconds) in gpu.PHASES.items():
+        assert seconds > 0 and commands()
+        for command in commands():
+            assert command[0] == sys.executable
+            if name in ("ops", "recipes", "stegastamp"):
+                with pytest.raises(Understood):
+                    main([*command[3:]])

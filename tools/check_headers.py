@@ -1,7 +1,8 @@
 """Compiles the libraries' sources against the headers of the oldest torch that fastgan is to build with.
 
 `make test` does so whenever a source changes. Headers alone are needed, and the smallest wheel that has them
-is macOS's (80 MB, kept under build/). Nothing is linked. CUDA sources take part where nvcc is.
+is macOS's (80 MB, kept under build/). Nothing is linked. CUDA sources take part where nvcc is, unless
+FASTGAN_CUDA says otherwise.
 Usage: check_headers.py [VERSION ...]
 """
 
@@ -30,7 +31,7 @@ def main(versions: list[str]) -> int:
 def check(version: str) -> bool:
     """Whether every source compiles; says which does not."""
     torch_folder = headers(version)
-    cuda = "ON" if shutil.which("nvcc") else "OFF"
+    cuda = os.environ.get("FASTGAN_CUDA") or ("ON" if shutil.which("nvcc") else "OFF")
     with tempfile.TemporaryDirectory() as build:
         subprocess.run(
             [
@@ -43,6 +44,8 @@ def check(version: str) -> bool:
         )  # fmt: skip
         commands = json.loads((Path(build) / "compile_commands.json").read_text())
         commands = [entry for entry in commands if str(torch_folder) in entry["command"]]
+        if not commands:
+            raise RuntimeError(f"no source is compiled with {torch_folder}")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             results = list(pool.map(compile_one, commands))
     for message in filter(None, results):

@@ -1,7 +1,7 @@
 """`make wheel`: builds sdist and wheel, and runs the one wheel beside three versions of torch.
 
 The wheel is built from the unpacked sdist, so a file missing there is found. Each torch version gets a
-fresh virtual environment under build/; the smoke test runs outside the repository.
+fresh virtual environment in a temporary folder; the smoke test runs outside the repository.
 """
 
 from __future__ import annotations

@@ -9,17 +9,18 @@ Usage: gpu.py [PHASE[:SECONDS] ...]    (default: all of them, in this order)
     recipes      training steps of the recipes' demos, one process each
     stegastamp   StegaStamp in full size, FASTGAN_MINUTES of it
 
-A phase ends after its seconds, whatever it has not done by then; what was measured is written. All output
-goes to gpu.log, and a line per phase to the screen. The exit status is 1 if any failed. docs/gpu.md tells
-what must be installed, and how to spread the phases over calls of limited length.
+A phase ends after its seconds, whatever it has not done by then; what was measured is written. A build that
+fails is followed by one without CUDA, for the Triton kernels to be tested all the same. All output goes to
+gpu.log; the screen gets the end of what failed, and last a line per phase. The exit status is 1 if any
+failed. docs/gpu.md tells what must be installed, and how to spread the phases over calls of limited length.
 
 Environment:
     FASTGAN_GPU_OUTPUT     folder of gpu.log and of the results (default: benchmarks/results)
     FASTGAN_PHOTOGRAPHS    folder of photographs for stegastamp (default: twelve that are built in)
-    FASTGAN_MINUTES        minutes that stegastamp trains (default: 3)
+    FASTGAN_MINUTES        minutes that stegastamp trains (default: 3); without SECONDS it gets 3 more
     FASTGAN_CUDA_ARCHS     architectures to build for (default: that of this GPU, as torch says)
     FASTGAN_COMMIT         the commit that rows name, where there is no repository
-    FASTGAN_DEVICE=cpu     to try this script without a GPU
+    FASTGAN_DEVICE=cpu     to try this script without a GPU, or nvcc
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DEVICE = os.environ.get("FASTGAN_DEVICE", "cuda")
+MINUTES = float(os.environ.get("FASTGAN_MINUTES", "3"))
 OUTPUT = Path(os.environ.get("FASTGAN_GPU_OUTPUT", ROOT / "benchmarks" / "results")).resolve()
 RECIPES = ("stegastamp", "dcgan", "enhancenet", "zi2zi", "starganv2")
 FASTGAN = (sys.executable, "-m", "fastgan")
@@ -56,7 +58,7 @@ def info() -> list[Command]:
 
 def tests() -> list[Command]:
     pytest = [
-        sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rfE", "--tb=short", "--maxfail=100",
+        sys.executable, "-m", "pytest", "-m", "gpu", "-rfE", "--tb=short", "--maxfail=100",
         "--continue-on-collection-errors", "-o", "addopts=--strict-markers --import-mode=importlib",
     ]  # fmt: skip
     if importlib.util.find_spec("xdist"):
@@ -77,7 +79,7 @@ def recipes() -> list[Command]:
 
 def stegastamp() -> list[Command]:
     command = [*FASTGAN, "bench", "stegastamp", "--device", DEVICE, "--output", str(OUTPUT)]
-    command += ["--minutes", os.environ.get("FASTGAN_MINUTES", "3")]
+    command += ["--minutes", f"{MINUTES:g}"]
     command += ["--workers", str(max(2, min(12, (os.cpu_count() or 2) - 2)))]
     if os.environ.get("FASTGAN_PHOTOGRAPHS"):
         command += ["--train_path", os.environ["FASTGAN_PHOTOGRAPHS"]]
@@ -90,8 +92,9 @@ PHASES: dict[str, tuple[Callable[[], list[Command]], float]] = {
     "tests": (tests, 400),
     "ops": (ops, 300),
     "recipes": (recipes, 240),
-    "stegastamp": (stegastamp, 360),
+    "stegastamp": (stegastamp, 60 * MINUTES + 180),
 }
+WITHOUT_CUDA = "build CPU"
 
 
 def main(arguments: list[str]) -> int:
@@ -103,18 +106,24 @@ def main(arguments: list[str]) -> int:
             return 2
         chosen.append((name, float(limit) if limit else PHASES[name][1]))
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    environment = {"FASTGAN_CUDA": "ON", **os.environ, "PYTHONUNBUFFERED": "1"}
-    if any(name == "build" for name, _ in chosen) and not environment.get("FASTGAN_CUDA_ARCHS"):
+    cuda = "OFF" if DEVICE == "cpu" else "ON"
+    environment = {"FASTGAN_CUDA": cuda, **os.environ, "PYTHONUNBUFFERED": "1"}
+    building = any(name == "build" for name, _ in chosen)
+    if building and environment["FASTGAN_CUDA"] == "ON" and not environment.get("FASTGAN_CUDA_ARCHS"):
         environment["FASTGAN_CUDA_ARCHS"] = architecture()
-    failed = []
-    for name, seconds in chosen:
+    failed, lines = [], []
+    while chosen:
+        name, seconds = chosen.pop(0)
         begin = time.monotonic()
-        wrong, last = run(name, PHASES[name][0](), seconds, environment)
-        print(f"{name:<11} {wrong or 'ok':<28} {time.monotonic() - begin:6.1f} s   {last}", flush=True)
+        phase, changes = (build, {"FASTGAN_CUDA": "OFF"}) if name == WITHOUT_CUDA else (PHASES[name][0], {})
+        wrong, last = run(name, phase(), seconds, environment | changes)
+        lines.append(f"{name:<11} {wrong or 'ok':<28} {time.monotonic() - begin:6.1f} s   {last}")
+        print(lines[-1], flush=True)
         if wrong:
             failed.append(name)
-        if wrong and name == "build":  # for the Triton kernels to be tested all the same
-            run(name, build(), seconds, {**environment, "FASTGAN_CUDA": "OFF"})
+        if wrong and name == "build":
+            chosen.insert(0, (WITHOUT_CUDA, PHASES["build"][1]))
+    print("\n".join(["", *lines]))
     print(f"output in {OUTPUT / 'gpu.log'}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 
@@ -141,6 +150,9 @@ def run(
                 end(process)
                 wrong = f"STOPPED after {seconds:g} s"
                 break
+            except BaseException:  # this script is to end: what it has started would go on without it
+                end(process)
+                raise
             if code:
                 wrong = f"FAILED with status {code}"
         log.seek(begin)
@@ -170,4 +182,5 @@ def architecture() -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))
