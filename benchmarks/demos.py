@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastgan.bench.machine import describe_machine, merge_rows
+from fastgan.bench.machine import conclude, describe_machine, merge_rows
 
 from fastgan.training.report import read_table
 
@@ -45,11 +45,7 @@ def main(arguments: list[str]) -> int:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in row["figures"].items())
         said = f"  warnings: {len(row['warnings'])}" if row["warnings"] else ""
         print(f"{row['recipe']:<12} {row['preset']:<9} {row['minutes']:.1f} min  {figures}{said}")
-    if path:
-        print(f"\nwritten to {path}")
-    if failed:
-        print(f"\nfailed: {', '.join(failed)}")
-    return 1 if failed else 0
+    return conclude(path, failed)
 
 
 def _run(recipe: str, preset: str, options: argparse.Namespace) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ def merge_rows(
         json.dumps(sorted(rows + kept, key=lambda row: [row[key] for key in keys]), indent=1) + "\n"
     )
     return path
+
+
+def conclude(path: Path | None, failed: Iterable[str]) -> int:
+    """Says where rows were written and what failed, each once; returns the exit status."""
+    failed = list(dict.fromkeys(failed))
+    if path:
+        print(f"\nwritten to {path}")
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 def file_name(kind: str, device: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from fastgan.bench.harness import synchronize
-from fastgan.bench.machine import describe_machine, merge_rows
+from fastgan.bench.machine import conclude, describe_machine, merge_rows
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -64,11 +64,7 @@ def main(arguments: list[str]) -> int:
         if options.output:
             keys = ("recipe", "preset", "precision")
             path = merge_rows(rows, options.output, "recipes", machine["device"], keys)
-    if path:
-        print(f"\nwritten to {path}")
-    if failed:
-        print(f"\nfailed: {', '.join(failed)}")
-    return 1 if failed else 0
+    return conclude(path, failed)
 
 
 def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -164,7 +160,9 @@ def _shares(profiler: profile, device: str) -> dict[str, dict[str, float]]:
     labels = {event.key for event in events if event.is_user_annotation}
     on_device = [event for event in events if event.device_type == DeviceType.CUDA]
     times = {event.key: event.device_time_total for event in on_device if event.key in labels}
-    whole = times.pop("step")
+    whole = times.pop("step", None)
+    if whole is None:  # the profiler may not look at this GPU
+        return {"parts": {}, "ops": {}}
     on_host = [event for event in events if event.device_type == DeviceType.CPU]
     ops = {
         event.key.removeprefix("fastgan::"): event.device_time_total

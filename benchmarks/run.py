@@ -1,7 +1,7 @@
 """`fastgan bench [op ...]`: runs the benchmarks, prints one table, writes one JSON of rows.
 
 Each row carries device, versions, commit and date. The rows of one op replace only that op's in the file, as
-soon as it is measured. What fails is reported, and the others are measured all the same.
+soon as it is measured. What fails is reported, its rows stay, and the others are measured all the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from fastgan.bench.harness import MEMORY
-from fastgan.bench.machine import describe_machine, merge_rows
+from fastgan.bench.machine import conclude, describe_machine, merge_rows
 
 FOLDER = Path(__file__).parent
 
@@ -62,7 +62,6 @@ def main(arguments: list[str]) -> int:
     if options.device != "cpu":
         states = ["returned"]
     machine = describe_machine(options.device)
-    keys = ("op", "provider", "size", "mode", "memory") if options.quick else ("op",)
     measured, failed, path = 0, [], None
     for op in options.ops or known:
         rows = []
@@ -77,16 +76,13 @@ def main(arguments: list[str]) -> int:
         print("\n".join([*(() if measured else header(rows[0])), *lines(rows)]), flush=True)
         measured += len(rows)
         if options.output:
+            all_of_it = not options.quick and options.memory == "both" and op not in failed
+            keys = ("op",) if all_of_it else ("op", "provider", "size", "mode", "memory")
             path = merge_rows(rows, options.output, "", machine["device"], keys)
-    if path:
-        print(f"\nwritten to {path}")
-    if failed:
-        print(f"\nfailed: {', '.join(dict.fromkeys(failed))}")
-        return 1
-    if not measured:
+    if not measured and not failed:
         print(f"{', '.join(options.ops)} measures nothing with --memory {options.memory}")
         return 1
-    return 0
+    return conclude(path, failed)
 
 
 def _run(op: str, device: str, memory: str, quick: bool) -> tuple[list[dict], str | None]:
@@ -108,9 +104,7 @@ def _run(op: str, device: str, memory: str, quick: bool) -> tuple[list[dict], st
         # An empty or missing report: all of it failed, or was skipped.
         written = report.read_text() if report.exists() else ""
         rows = [_row(entry) for entry in json.loads(written)["benchmarks"]] if written else []
-        skipped = finished.returncode == 5  # no test ran
-        error = None if finished.returncode == 0 or skipped else finished.stdout + finished.stderr
-        return rows, error
+        return rows, None if finished.returncode == 0 else finished.stdout + finished.stderr
 
 
 def _row(entry: dict) -> dict:

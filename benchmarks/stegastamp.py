@@ -21,15 +21,15 @@ from PIL import Image
 
 from fastgan.recipes.stegastamp import StegaStamp
 from fastgan.recipes.stegastamp_config import DEMO, StegaStampConfig
+from fastgan.training.built_in import PREFIX
 from fastgan.training.config import parse_config, to_plain
-from fastgan.training.loop import train
+from fastgan.training.loop import Interrupted, train
 from fastgan.training.report import read_table, write_report
 
 # The demo's settings in full size, with more time for the longer secret; time ends the run, not num_steps.
 SHORT = dataclasses.replace(
     DEMO,
     exp_name="stegastamp-measured",
-    val_path="",
     image_size=400,
     secret_size=100,
     batch_size=8,
@@ -56,25 +56,37 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=30, help="steps to time of each (default: 30)")
     parser.add_argument("--output", type=Path, help="folder for stegastamp-<device name>.json and .jpg")
     options, others = parser.parse_known_args(arguments)
+    if options.minutes <= 0:
+        parser.error(f"--minutes must be positive, got {options.minutes}")
     config = parse_config(
         StegaStampConfig,
         {"short": SHORT},
         ["--preset", "short", f"--accelerator={options.device}", f"--max_minutes={options.minutes}", *others],
         parser.prog,
     )
+    if config.train_path != SHORT.train_path and config.val_path == SHORT.val_path:
+        config = dataclasses.replace(config, val_path="")  # a part of the photographs given
     if config.exp_name == SHORT.exp_name and config.folder.exists():  # of the last measurement, and no other
         shutil.rmtree(config.folder)
-    begin = time.perf_counter()
-    folder = train(StegaStamp, config)
-    minutes = (time.perf_counter() - begin) / 60
-    write_report(folder, "StegaStamp")
+    begin, interrupted = time.perf_counter(), None
+    try:
+        train(StegaStamp, config)
+    except Interrupted as stopped:
+        interrupted = stopped
+    folder, minutes = config.folder, (time.perf_counter() - begin) / 60
+    if interrupted is None:
+        write_report(folder, "StegaStamp")
     figures: dict[str, Any] = {
         **describe_machine(options.device),
         "minutes": minutes,
-        "steps_per_second_in_training": _speed(folder),
-        **{name: values[-1] for name, values in read_table(folder / "evaluation.csv").items()},
+        **{name: values[-1] for name, values in _table(folder / "evaluation.csv").items()},
     }
+    if seconds := _table(folder / "metrics.csv").get("seconds_per_step"):  # over the run's second half
+        figures["steps_per_second_in_training"] = 1 / statistics.median(seconds[len(seconds) // 2 :])
     _write(figures, config, folder, options.output)
+    if interrupted is not None:
+        print(f"{interrupted}, after {minutes:.1f} minutes; its steps were not timed against the reference's")
+        return 1
     rows = measure_steps(StegaStamp, config, options.device, options.steps)
     for row in rows:
         figures[f"steps_per_second_{row['provider']}"] = 1 / row["mean_s"]
@@ -90,10 +102,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _speed(folder: Path) -> float:
-    """Steps per second, as logged over the run's second half."""
-    seconds = read_table(folder / "metrics.csv")["seconds_per_step"]
-    return 1 / statistics.median(seconds[len(seconds) // 2 :])
+def _table(path: Path) -> dict[str, list[float]]:
+    """A table of the run; empty if it was stopped before there was one."""
+    return read_table(path) if path.exists() else {}
 
 
 def _write(figures: dict[str, Any], config: StegaStampConfig, folder: Path, output: Path | None) -> None:
@@ -101,8 +112,13 @@ def _write(figures: dict[str, Any], config: StegaStampConfig, folder: Path, outp
         return
     output.mkdir(parents=True, exist_ok=True)
     name = file_name("stegastamp", figures["device"])
-    text = json.dumps({**figures, "settings": to_plain(config)}, indent=1)
+    # Where photographs and runs lie on this machine is nobody's business.
+    settings = to_plain(dataclasses.replace(config, runs_path=SHORT.runs_path))
+    for key in ("train_path", "val_path"):
+        if not settings[key].startswith(PREFIX):
+            settings[key] = Path(settings[key]).name
+    text = json.dumps({**figures, "settings": settings}, indent=1)
     (output / f"{name}.json").write_text(text + "\n")
-    newest = max((folder / "samples").glob("step-*.png"))
-    with Image.open(newest) as picture:
-        picture.convert("RGB").save(output / f"{name}.jpg", quality=90)
+    for newest in sorted((folder / "samples").glob("step-*.png"))[-1:]:
+        with Image.open(newest) as picture:
+            picture.convert("RGB").save(output / f"{name}.jpg", quality=90)

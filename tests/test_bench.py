@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.autograd import DeviceType
 
 pytest.importorskip("lightning_fabric")
@@ -15,6 +19,7 @@ pytest.importorskip("pytest_benchmark")
 from fastgan.bench import demos, harness, machine, recipes, run
 
 from fastgan.cli import main
+from fastgan.recipes.stegastamp import StegaStamp
 
 GPU_ROW = {
     "op": "blur", "provider": "fastgan", "size": "1", "mode": "full", "memory": None, "floor_s": 1e-3,
@@ -58,6 +63,46 @@ def test_a_quick_run_leaves_the_rows_that_it_does_not_measure(tmp_path, monkeypa
     assert len(json.loads((tmp_path / "gpu.json").read_text())) == 2
     with pytest.raises(SystemExit):
         main(["bench", "nothing"])
+
+
+def test_rows_that_could_not_be_measured_again_stay(tmp_path, monkeypatch, gpu):
+    rows = [
+        GPU_ROW | {"memory": memory, "provider": p} for memory in run.MEMORY for p in ("fastgan", "theirs")
+    ]
+    fails = False
+
+    def measured(op, device, memory, quick):
+        of_state = [row | {"commit": fails} for row in rows if row["memory"] == memory]
+        return (of_state[:1], "no such attribute") if fails else (of_state, None)
+
+    monkeypatch.setattr(run, "_run", measured)
+    arguments = ["bench", "blur", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    fails = True
+    assert main(arguments) == 1
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(written) == 4
+    monkeypatch.setattr(run, "_run", lambda op, device, memory, quick: (rows[:2], None))
+    assert main([*arguments, "--memory", "returned"]) == 0
+    assert len(json.loads((tmp_path / "gpu.json").read_text())) == 4
+
+
+def test_ops_are_measured_in_processes_of_their_own(tmp_path, capsys):
+    arguments = ["bench", "adversarial", "--quick", "--memory", "returned", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    (path,) = tmp_path.glob("*.json")
+    rows = json.loads(path.read_text())
+    assert {"fastgan", "eager"} <= {row["provider"] for row in rows}
+    assert not any("compiled" in row["provider"] for row in rows)
+    for row in rows:
+        assert 0 < row["p20_s"] <= row["median_s"] <= row["p80_s"] < 1 and row["floor_s"] > 0
+    assert "fastgan is" in capsys.readouterr().out
+
+
+def test_a_row_of_a_gpu_has_the_times_of_its_events():
+    said = {"op": "blur", "device_seconds": [3.0, 1.0, 2.0], "host_s": 5.0}
+    row = run._row({"extra_info": said, "stats": {"data": [9.0]}})
+    assert row == {"op": "blur", "host_s": 5.0, "median_s": 2.0, "p20_s": 0.8, "p80_s": 3.2}
 
 
 def test_a_failing_recipe_or_demo_does_not_stop_the_others(tmp_path, monkeypatch, gpu, capsys):
@@ -134,6 +179,8 @@ def test_parts_of_a_step_on_a_gpu_are_of_its_time():
     assert recipes._shares(profiler, "cuda") == {"parts": {"part": 0.2}, "ops": {"jpeg": 0.1}}
     profiler = SimpleNamespace(key_averages=lambda: [e for e in events if e.device_type == cpu])
     assert recipes._shares(profiler, "cpu") == {"parts": {"part": 0.9}}
+    # Where the profiler may not look at the GPU.
+    assert recipes._shares(profiler, "cuda") == {"parts": {}, "ops": {}}
 
 
 def test_the_commit_of_a_copy_is_named_by_the_environment(monkeypatch):
@@ -167,18 +214,49 @@ def test_stegastamps_measurement_leaves_other_runs_alone(tmp_path):
     assert (tmp_path / "mine" / "metrics.csv").read_text() == "step"
 
 
+SMALL_STEGASTAMP = (
+    "--steps", "2", "--image_size", "32", "--secret_size", "8", "--batch_size", "2", "--val_images", "2",
+    "--precision", "32-true",
+)  # fmt: skip
+
+
 def test_stegastamp_is_trained_for_its_minutes_evaluated_and_timed(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    arguments = [
-        "--minutes", "0.05", "--steps", "2", "--output", str(tmp_path), "--runs_path", str(tmp_path / "runs"),
-        "--image_size", "32", "--secret_size", "8", "--batch_size", "2", "--val_images", "2",
-        "--precision", "32-true",
-    ]  # fmt: skip
-    assert main(["bench", "stegastamp", *arguments]) == 0
+    folders = ("--output", str(tmp_path), "--runs_path", str(tmp_path / "runs"))
+    assert main(["bench", "stegastamp", "--minutes", "0.05", *folders, *SMALL_STEGASTAMP]) == 0
     (path,) = tmp_path.glob("stegastamp-*.json")
     said = json.loads(path.read_text())
     assert {"bit_acc_clean", "bit_acc_jpeg_50", "psnr", "parts_fastgan"} <= said.keys()
     assert said["settings"]["image_size"] == 32 and said["step"] >= 1 and said["minutes"] > 0
+    assert said["settings"]["val_path"] == "builtin:photographs/val" and str(tmp_path) not in path.read_text()
     for name in ("fastgan", "reference", "in_training"):
         assert said[f"steps_per_second_{name}"] > 0
     assert len(list(tmp_path.glob("stegastamp-*.jpg"))) == 1
+    with pytest.raises(SystemExit):
+        main(["bench", "stegastamp", "--minutes", "0"])
+
+
+def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("one", "two", "three"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(
+            tmp_path / "mine" / f"{name}.png"
+        )
+    evaluated, seen = StegaStamp.evaluate, []
+
+    def stopped_there(recipe):
+        if not seen:
+            os.kill(os.getpid(), signal.SIGINT)
+        seen.append(recipe)
+        return evaluated(recipe)
+
+    monkeypatch.setattr(StegaStamp, "evaluate", stopped_there)
+    options = ("--output", str(tmp_path), "--runs_path", str(tmp_path / "runs"), "--eval_interval", "1")
+    mine = ("--train_path", str(tmp_path / "mine"))
+    assert main(["bench", "stegastamp", "--minutes", "5", *options, *mine, *SMALL_STEGASTAMP]) == 1
+    assert "stopped after step" in capsys.readouterr().out
+    (path,) = tmp_path.glob("stegastamp-*.json")
+    said = json.loads(path.read_text())
+    assert "bit_acc_clean" in said and said["settings"]["train_path"] == "mine"
+    assert said["settings"]["val_path"] == "" and str(tmp_path) not in path.read_text()

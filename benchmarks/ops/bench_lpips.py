@@ -54,6 +54,7 @@ class ByHand(nn.Module):
 
 def setup(mode: str, provider: str, y: Tensor) -> Callable[[Tensor], Tensor]:
     """The provider's loss(x) for the target y."""
+    pytest.importorskip("torchvision")
     if provider.startswith("fastgan"):
         loss: LPIPS | PerceptualLoss
         if mode == "lpips":
