@@ -17,7 +17,7 @@ USAGE = """usage: fastgan COMMAND ...
   data glyphs ...          training data for zi2zi, rendered from fonts
   data encode-latents ...  training data for starganv2, images encoded by a VAE
   report RUN               write RUN/report.html anew
-  bench [OP] ...           time every op against its peers
+  bench [OP ...]           time ops against their peers; or recipes, demos, stegastamp
   demo                     train a small StegaStamp, hide a message, find it through a real JPEG
 """
 

@@ -2,7 +2,7 @@
 
 Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
 Adversarial Networks", ICLR 2016: strided convolutions alone, batch normalization on all layers but G's last
-and D's first and last, weights drawn from N(0, 0.02) and the normalizations' gains from N(1, 0.02). No
+and D's first and last, weights drawn from N(0, 0.02) and batch normalization's gains from N(1, 0.02). No
 convolution has a bias; the normalizations' shifts are the only ones, as in the authors' code. At 64 pixels
 and width 128 the generator's layers have 1024, 512, 256 and 128 channels; other sizes have as many more or
 fewer layers, none wider than 1024. Where they differ, as most ports do:

@@ -171,7 +171,8 @@ class StarGANv2(Recipe):
         """Updates D down (D_ref + D_lat) / 2 + R1, or one of these + R1; or, on G's turn, only listens to it.
 
         Args:
-            kinds, fakes: those of :meth:`translate`.
+            kinds: of styles, "ref" or "lat".
+            fakes: translations in them, of :meth:`translate`.
         """
         trains = self.balance.trains_discriminator(step)
         with torch.set_grad_enabled(trains):
@@ -200,7 +201,7 @@ class StarGANv2(Recipe):
         }  # fmt: skip
 
     def generator_step(self, batch: Batch, guides: Guides, styles: Tensor, fakes: Tensor, step: int) -> Terms:
-        """Updates generator, mapping network and style encoder, if gradients are on and none is frozen.
+        """Updates generator, mapping network and style encoder, as far as not frozen, if gradients are on.
 
         Args:
             guides, styles, fakes: those of :meth:`translate`.

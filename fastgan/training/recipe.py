@@ -87,7 +87,7 @@ class Recipe(abc.ABC):
 
     @abc.abstractmethod
     def train_step(self, batch: Any, step: int, generator: torch.Generator) -> Terms:
-        """One update of everything; returns what to log: detached 0-d tensors or numbers.
+        """One update of everything; returns what to log: detached 0-d tensors, numbers or means.
 
         Must not wait for the device. All randomness comes from `generator`.
         """
