@@ -174,14 +174,14 @@ DEMO = EnhanceNetConfig(
     turn=True,
     width=32,
     batch_size=16,
-    num_steps=1200,
+    num_steps=900,
     lr=0.001,
-    lr_decay_steps=1000,
+    lr_decay_steps=750,
     ema_decay=0.99,
     log_interval=50,
     sample_interval=300,
     eval_interval=300,
-    checkpoint_interval=600,
+    checkpoint_interval=450,
 )
 
 PRESETS = {"paper": PAPER, "demo": DEMO}

@@ -148,16 +148,16 @@ DEMO = Zi2ZiConfig(
     width=32,
     d_width=16,
     batch_size=16,
-    num_epochs=28,
+    num_epochs=19,
     augment=0.1,
     perceptual_weight=0.0,
     lr=0.0005,
-    schedule=8,
+    schedule=6,
     ema_decay=0.99,
     log_interval=20,
-    sample_interval=560,
-    eval_interval=560,
-    checkpoint_interval=560,
+    sample_interval=380,
+    eval_interval=380,
+    checkpoint_interval=380,
 )
 
 PRESETS = {"paper": PAPER, "demo": DEMO}
