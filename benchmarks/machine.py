@@ -77,12 +77,20 @@ def _cpu_model() -> str:
 def _commit() -> str:
     if os.environ.get("FASTGAN_COMMIT"):
         return os.environ["FASTGAN_COMMIT"]
-    root = Path(__file__).parent.parent
+    return commit_of(Path(__file__).parent.parent)
+
+
+def commit_of(root: Path) -> str:
+    """The commit of a repository, "-dirty" where files differ from it, but for the results themselves."""
     if not (root / ".git").exists():  # installed: the commit around us would be somebody else's
         return "unknown"
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+
+    def git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+
     try:
-        found = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        name = git("describe", "--always", "--abbrev=12").stdout.strip()
+        changed = git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/results").returncode
     except OSError:
         return "unknown"
-    return found.stdout.strip() or "unknown"
+    return f"{name}-dirty" if name and changed else name or "unknown"

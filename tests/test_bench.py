@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -186,6 +187,28 @@ def test_parts_of_a_step_on_a_gpu_are_of_its_time():
 def test_the_commit_of_a_copy_is_named_by_the_environment(monkeypatch):
     monkeypatch.setenv("FASTGAN_COMMIT", "abc")
     assert machine.describe_machine("cpu")["commit"] == "abc"
+
+
+def test_results_alone_make_no_commit_dirty(tmp_path):
+    assert machine.commit_of(tmp_path) == "unknown"
+
+    def git(*arguments):
+        own = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *own, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    rows, code = tmp_path / "benchmarks" / "results" / "cpu.json", tmp_path / "code.py"
+    rows.write_text("[]")
+    code.write_text("")
+    git("init")
+    git("add", "-A")
+    git("commit", "-m", "first")
+    clean = machine.commit_of(tmp_path)
+    assert len(clean) == 12
+    rows.write_text("[1]")
+    assert machine.commit_of(tmp_path) == clean
+    code.write_text("pass")
+    assert machine.commit_of(tmp_path) == f"{clean}-dirty"
 
 
 def test_steps_of_a_recipe_are_timed_with_their_parts(tmp_path, monkeypatch, capsys):
