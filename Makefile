@@ -30,7 +30,8 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES)
 # The C++ tests and the bindings that pytest checks csrc/math through.
 build/tests/built: $(VENV)/installed
 	$(BIN)/cmake -G Ninja -S . -B build/tests -DFASTGAN_TEST_BINDINGS=ON -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
-	    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" -Dpybind11_DIR="$$($(BIN)/python -c "import pybind11; print(pybind11.get_cmake_dir())")" > /dev/null
+	    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
+	    -Dpybind11_DIR="$$($(BIN)/python -c 'import pybind11; print(pybind11.get_cmake_dir())')" > /dev/null
 	$(BIN)/cmake --build build/tests
 	touch $@
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -261,11 +260,9 @@ def test_stegastamp_is_trained_for_its_minutes_evaluated_and_timed(tmp_path, mon
 
 def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "mine").mkdir()
     for name in ("one", "two", "three"):
-        (tmp_path / "mine").mkdir(exist_ok=True)
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(
-            tmp_path / "mine" / f"{name}.png"
-        )
+        Image.new("RGB", (40, 40), "teal").save(tmp_path / "mine" / f"{name}.png")
     evaluated, seen = StegaStamp.evaluate, []
 
     def stopped_there(recipe):

@@ -71,30 +71,39 @@ def test_a_build_that_fails_is_made_without_cuda(gpu, tmp_path, monkeypatch, cap
 
 
 def test_a_script_that_is_ended_ends_what_it_started(tmp_path):
-    """Also a command that wants to go on."""
-    stubborn = (
-        "import os, pathlib, signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)"
+    pid = tmp_path / "pid"
+    # What every Python process imports first: the phase's, which gpu.py tells by this variable, hangs there.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib, time\n"
+        "if os.environ.get('PYTHONUNBUFFERED'):\n"
+        f"    pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
     )
-    script = (
-        f"import runpy, signal, sys; gpu = runpy.run_path({str(SCRIPT)!r}); "
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); "
-        "gpu['end'].__globals__['GRACE_SECONDS'] = 1; "
-        f"gpu['PHASES']['info'] = (lambda: [(sys.executable, '-c', {stubborn!r})], 60); gpu['main'](['info'])"
-    )
-    environment = {**os.environ, "FASTGAN_GPU_OUTPUT": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+    changes = {"FASTGAN_GPU_OUTPUT": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | changes
+    process = subprocess.Popen([sys.executable, SCRIPT, "info"], env=environment)
+    while not pid.exists() or not pid.read_text():
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 3
+    assert process.wait(30) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_command_that_wants_to_go_on_is_ended(gpu):
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(python(stubborn), stdout=subprocess.PIPE, preexec_fn=os.setpgrp)
+    process.stdout.readline()
+    gpu.end(process)
+    assert process.poll() == -signal.SIGKILL
 
 
 def test_without_a_gpu_nothing_is_asked_of_one(gpu, monkeypatch):
-    monkeypatch.setenv("FASTGAN_CUDA_ARCHS", "")
+    monkeypatch.delenv("FASTGAN_CUDA_ARCHS")
+    monkeypatch.delenv("FASTGAN_CUDA", raising=False)
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
     monkeypatch.setattr(gpu, "architecture", lambda: pytest.fail("asked"))
     monkeypatch.setattr(gpu, "PHASES", {"build": (lambda: [python("pass")], 30)})

@@ -94,7 +94,6 @@ PHASES: dict[str, tuple[Callable[[], list[Command]], float]] = {
     "recipes": (recipes, 240),
     "stegastamp": (stegastamp, 60 * MINUTES + 180),
 }
-WITHOUT_CUDA = "build CPU"
 
 
 def main(arguments: list[str]) -> int:
@@ -104,25 +103,26 @@ def main(arguments: list[str]) -> int:
         if name not in PHASES:
             print(f"no phase {name!r}, choose from {', '.join(PHASES)}", file=sys.stderr)
             return 2
-        chosen.append((name, float(limit) if limit else PHASES[name][1]))
+        commands, seconds = PHASES[name]
+        chosen.append((name, commands, float(limit) if limit else seconds))
     OUTPUT.mkdir(parents=True, exist_ok=True)
     cuda = "OFF" if DEVICE == "cpu" else "ON"
     environment = {"FASTGAN_CUDA": cuda, **os.environ, "PYTHONUNBUFFERED": "1"}
-    building = any(name == "build" for name, _ in chosen)
+    building = any(name == "build" for name, *_ in chosen)
     if building and environment["FASTGAN_CUDA"] == "ON" and not environment.get("FASTGAN_CUDA_ARCHS"):
         environment["FASTGAN_CUDA_ARCHS"] = architecture()
     failed, lines = [], []
     while chosen:
-        name, seconds = chosen.pop(0)
+        name, commands, seconds = chosen.pop(0)
         begin = time.monotonic()
-        phase, changes = (build, {"FASTGAN_CUDA": "OFF"}) if name == WITHOUT_CUDA else (PHASES[name][0], {})
-        wrong, last = run(name, phase(), seconds, environment | changes)
+        wrong, last = run(name, commands(), seconds, environment)
         lines.append(f"{name:<11} {wrong or 'ok':<28} {time.monotonic() - begin:6.1f} s   {last}")
         print(lines[-1], flush=True)
         if wrong:
             failed.append(name)
         if wrong and name == "build":
-            chosen.insert(0, (WITHOUT_CUDA, PHASES["build"][1]))
+            environment["FASTGAN_CUDA"] = "OFF"
+            chosen.insert(0, ("build CPU", *PHASES["build"]))
     print("\n".join(["", *lines]))
     print(f"output in {OUTPUT / 'gpu.log'}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0

@@ -32,6 +32,7 @@ def cut(image: Image.Image, size: tuple[int, int], crop: str, random: np.random.
     Raises:
         ValueError: no such crop.
     """
+    check_one_of("crop", crop, CROPS)
     height, width = size
     if crop == "fit":
         return ImageOps.fit(image, (width, height))
@@ -39,7 +40,6 @@ def cut(image: Image.Image, size: tuple[int, int], crop: str, random: np.random.
         x, y = (int(random.integers(room + 1)) for room in (image.width - width, image.height - height))
         part = image.crop((x, y, x + width, y + height))
     else:
-        check_one_of("crop", crop, CROPS)
         box = _random_box(image, size, random) if crop == "random" else _slight_box(image, random)
         part = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
     return ImageOps.mirror(part) if random.random() < 0.5 else part
