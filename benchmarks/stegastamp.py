@@ -58,14 +58,14 @@ def main(arguments: list[str]) -> int:
     options, others = parser.parse_known_args(arguments)
     if options.minutes <= 0:
         parser.error(f"--minutes must be positive, got {options.minutes}")
+    # Of photographs that somebody gives a part is held out, unless he says which.
+    given = any(option.partition("=")[0] == "--train_path" for option in others)
     config = parse_config(
         StegaStampConfig,
-        {"short": SHORT},
+        {"short": dataclasses.replace(SHORT, val_path="") if given else SHORT},
         ["--preset", "short", f"--accelerator={options.device}", f"--max_minutes={options.minutes}", *others],
         parser.prog,
     )
-    if config.train_path != SHORT.train_path and config.val_path == SHORT.val_path:
-        config = dataclasses.replace(config, val_path="")  # a part of the photographs given
     if config.exp_name == SHORT.exp_name and config.folder.exists():  # of the last measurement, and no other
         shutil.rmtree(config.folder)
     begin, interrupted = time.perf_counter(), None

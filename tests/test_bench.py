@@ -263,6 +263,8 @@ def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, ca
     (tmp_path / "mine").mkdir()
     for name in ("one", "two", "three"):
         Image.new("RGB", (40, 40), "teal").save(tmp_path / "mine" / f"{name}.png")
+    (tmp_path / "held").mkdir()
+    Image.new("RGB", (40, 40), "olive").save(tmp_path / "held" / "out.png")
     evaluated, seen = StegaStamp.evaluate, []
 
     def stopped_there(recipe):
@@ -280,3 +282,11 @@ def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, ca
     said = json.loads(path.read_text())
     assert "bit_acc_clean" in said and said["settings"]["train_path"] == "mine"
     assert said["settings"]["val_path"] == "" and str(tmp_path) not in path.read_text()
+    seen.clear()
+    held_out = ("--val_path", str(tmp_path / "held"))
+    assert main(["bench", "stegastamp", *options, *mine, *held_out, *SMALL_STEGASTAMP]) == 1
+    assert json.loads(path.read_text())["settings"]["val_path"] == "held"
+    seen.clear()
+    held_out = ("--val_path", "builtin:photographs/val")
+    assert main(["bench", "stegastamp", *options, *mine, *held_out, *SMALL_STEGASTAMP]) == 1
+    assert json.loads(path.read_text())["settings"]["val_path"] == "builtin:photographs/val"
