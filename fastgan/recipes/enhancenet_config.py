@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fastgan.losses.perceptual import layer_index, layer_names
 from fastgan.models.enhancenet import check_scale
@@ -96,6 +97,16 @@ class EnhanceNetConfig(TrainingConfig):
     """Width of D's hidden dense layer."""
     log_d_after: bool = True
     """Log also what D says of the same images after its step, for one more forward of D on the reals."""
+
+    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
+        "variant", "train_path", "val_path", "val_images", "val_size", "crop", "turn", "lr", "lr_d",
+        "lr_decay_steps", "beta1", "perceptual_layers", "perceptual_weights", "texture_layers",
+        "texture_weights", "texture_patch", "normalize_features", "adversarial_weight", "adversarial",
+        "d_loss_weight", "log_d_after",
+    }  # fmt: skip
+    refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
+        "scale", "width", "blocks", "d_channels", "d_dense",
+    }  # fmt: skip
 
     @property
     def is_perceptual(self) -> bool:

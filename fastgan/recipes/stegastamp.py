@@ -287,8 +287,7 @@ class StegaStamp(Recipe):
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         config, bit_acc = self.config, metrics["bit_acc"]
-        from_step = self.state.setdefault("image_losses_from", config.no_im_loss_steps)
-        if step < from_step and bit_acc >= config.no_im_loss_bit_acc:
+        if step < self._image_losses_from and bit_acc >= config.no_im_loss_bit_acc:
             self.state["image_losses_from"] = step
             return f"bit accuracy reached {bit_acc:.3f}: image losses start now, at step {step}"
         if step >= STUCK_STEP and bit_acc < STUCK_BIT_ACC and not self.state.get("stuck"):
