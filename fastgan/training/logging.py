@@ -14,35 +14,50 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fastgan.training.files import replacing
 from fastgan.training.recipe import Mean, Terms
 
 
 class CsvTable:
-    """Rows with a step and always the same columns, on the disk as soon as they are written."""
+    """Rows with a step and always the same columns, on the disk as soon as they are written.
+
+    A resumed run may have other columns, of options that have changed: the table gets those that are new, and
+    "nan" stands where a row has none.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] | None = None
+        self._of_this_run: set[str] | None = None
         if path.exists():
             with path.open(newline="") as file:
                 self.columns = next(csv.reader(file), None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Raises ValueError if the columns are not those of the first row."""
+        """Raises ValueError if the columns are not those of the run's first row."""
         row = {"step": step, **values}
-        new = self.columns is None
-        if self.columns is None:
-            self.columns = list(row)
-        if set(row) != set(self.columns):
-            difference = ", ".join(sorted(set(row) ^ set(self.columns)))
+        if self._of_this_run is None:
+            self._of_this_run = set(row)
+            self._add_columns([name for name in row if name not in (self.columns or [])])
+        if set(row) != self._of_this_run:
+            difference = ", ".join(sorted(set(row) ^ self._of_this_run))
             raise ValueError(f"{self.path} has other columns; they differ in: {difference}")
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            if new:
-                writer.writeheader()
+            writer = csv.DictWriter(file, self.columns or [], restval="nan")
             writer.writerow({key: _short(value) for key, value in row.items()})
             file.flush()
             os.fsync(file.fileno())
+
+    def _add_columns(self, names: list[str]) -> None:
+        if not names:
+            return
+        rows = []
+        if self.columns is not None:
+            with self.path.open(newline="") as file:
+                rows = list(csv.reader(file))[1:]
+        self.columns = [*(self.columns or []), *names]
+        with replacing(self.path) as file:
+            csv.writer(file).writerows([self.columns, *(row + ["nan"] * len(names) for row in rows)])
 
 
 class Logger:
