@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
+
+# By names of their own, so that `torch.optim.Adam = fastgan.optim.Adam` leaves the constructor with torch's.
+from torch.optim import Adam as TorchAdam
+from torch.optim import AdamW as TorchAdamW
 
 from fastgan.optim._step import FusedStep, StateNames
 from fastgan.optim.ema import EMA
 
-# Bound here, so that `torch.optim.Adam = fastgan.optim.Adam` leaves the constructor with torch's own.
-_TorchAdam, _TorchAdamW = torch.optim.Adam, torch.optim.AdamW
 
-
-class Adam(FusedStep, _TorchAdam):
+class Adam(FusedStep, TorchAdam):
     """torch.optim.Adam with clips and moving average in one launch.
 
     Formulas: :mod:`fastgan.ops.optimizer_step`. Its state_dict goes both ways between this and torch's.
@@ -66,7 +66,7 @@ class Adam(FusedStep, _TorchAdam):
             "stochastic_rounding": stochastic_rounding,
         }
         self._prepare(extra, differentiable)
-        _TorchAdam.__init__(
+        TorchAdam.__init__(
             self, params, lr, betas, eps, weight_decay, amsgrad,
             maximize=maximize, capturable=capturable, decoupled_weight_decay=decoupled_weight_decay,
         )  # fmt: skip
@@ -88,7 +88,7 @@ class Adam(FusedStep, _TorchAdam):
         }
 
 
-class AdamW(Adam, _TorchAdamW):
+class AdamW(Adam, TorchAdamW):
     """:class:`Adam` whose weight decay shrinks the parameters instead of adding to their gradients.
 
     As torch's, it decays so whatever a loaded state says of `decoupled_weight_decay`.

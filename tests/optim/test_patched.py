@@ -1,4 +1,4 @@
-"""Trainers whose `torch.optim` is this package's: `torch.optim.Adam = fastgan.optim.Adam` and nothing else."""
+"""Trainers whose `torch.optim` is this package's: `torch.optim.Adam = fastgan.optim.Adam`, no more."""
 
 from __future__ import annotations
 
