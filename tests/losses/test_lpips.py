@@ -247,6 +247,21 @@ def test_weights_of_torchvision_are_loaded(tmp_path, monkeypatch, images):
         assert torch.equal(tensor, before[name])
 
 
+def test_a_file_of_weights_is_named_or_downloaded(tmp_path, monkeypatch):
+    weights = install_backbone(monkeypatch, tmp_path, "alexnet")
+    torch.save(weights, tmp_path / "mine.pth")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: weights)
+    for loss in (
+        LPIPS(weights=tmp_path / "mine.pth"),
+        LPIPS(weights=str(tmp_path / "mine.pth")),
+        LPIPS(download=True),
+    ):
+        assert torch.equal(loss.net.slice2[1].weight, weights["features.3.weight"])
+    with pytest.raises(TypeError, match="weights must be 'default', the path .*, got True"):
+        LPIPS(weights=True)
+
+
 def test_missing_weights_are_named_with_address_and_place(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(FileNotFoundError) as error:
