@@ -123,7 +123,7 @@ def test_memory_kept_for_backward(images):
     sizes = {}
     for name, loss in zip(("ours", "theirs"), pair("vgg"), strict=True):
         saved = {}
-        target = torch.rand(1, 3, 64, 64)
+        target = 2 * torch.rand(1, 3, 64, 64) - 1
         weights = {parameter.untyped_storage().data_ptr() for parameter in loss.parameters()}
 
         def keep(tensor, saved=saved, weights=weights):

@@ -365,7 +365,7 @@ def test_basicsr_formula(criterion, range_norm):
     assert_close(found[0], percep, rtol=1e-4, atol=0)
     assert_close(found[1], style, rtol=1e-4, atol=0)
     close(*(torch.autograd.grad(sum(v), x)[0] for v in (found, (percep, style))))
-    alone = basicsr.PerceptualLoss(layer_weights, "vgg16", backbone=None)
+    alone = basicsr.PerceptualLoss(layer_weights, "vgg16", range_norm=range_norm, backbone=None)
     assert alone(x, gt)[1] is None
     with pytest.raises(NotImplementedError, match="huber"):
         basicsr.PerceptualLoss(layer_weights, criterion="huber", backbone=None)
