@@ -227,7 +227,7 @@ def _run(layer: nn.Module, held: list[Tensor]) -> Tensor:
 def _convolve(layer: nn.Conv2d, held: list[Tensor], relu: bool) -> Tensor:
     weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
     device = held[0].device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         held[0], weight = held[0].to(dtype), weight.to(dtype)
     y = _Convolution.apply(held.pop(), weight, layer)

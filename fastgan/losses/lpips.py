@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -254,12 +255,11 @@ class LPIPS(nn.Module):
                 held.append(run_frozen(getattr(self.net, f"slice{slice_number + 1}"), held))
             yield held[0]
 
-    def _precision(self, device: str) -> torch.autocast:
+    def _precision(self, device: str) -> AbstractContextManager:
         if self.autocast is None:
-            dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-        else:
-            dtype, enabled = self.autocast, self.autocast != torch.float32
-        return torch.autocast(device, dtype=dtype if enabled else None, enabled=enabled)
+            return nullcontext()
+        enabled = self.autocast != torch.float32
+        return torch.autocast(device, dtype=self.autocast if enabled else None, enabled=enabled)
 
     def _distance(self, number: int, x: Tensor, y: Tensor, shape: torch.Size) -> Tensor:
         if x.shape[0] != y.shape[0]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -255,7 +256,10 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
         whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
         flat = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
         pixels = size * size
-    with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision
+    device = features.device.type
+    known = torch.amp.is_autocast_available(device)  # not for meta tensors
+    # Autocast would multiply in half precision.
+    with torch.autocast(device, enabled=False) if known else nullcontext():
         return flat @ flat.mT / (c * pixels)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from fastgan import use
-from fastgan.losses import LPIPS, LPIPSLoss
+from fastgan.losses import LPIPS, LPIPSLoss, PerceptualLoss
 from fastgan.losses.lpips import lpips_weights_path
 from tests.conftest import DEVICES
 from tests.losses.backbones import install_backbone
@@ -177,6 +177,19 @@ def test_autocast(device, images):
     with torch.autocast(device, dtype=torch.bfloat16):
         assert_close(LPIPS(weights=None, autocast=torch.float32).to(device)(x, y), exact)
         assert_close(LPIPS(weights=None).to(device)(x, y), value.detach(), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(LPIPS, {}), (LPIPSLoss, {}), (PerceptualLoss, {}), (PerceptualLoss, {"style_weights": 1.0})],
+)
+def test_shapes_without_values(make, options):
+    loss = make(weights=None, **options)
+    expected = loss(*torch.zeros(2, 2, 3, 40, 40)).shape
+    x = torch.empty(2, 3, 40, 40, device="meta", requires_grad=True)
+    value = loss.to("meta")(x, x.detach())
+    assert value.shape == expected and value.device.type == "meta"
+    assert torch.autograd.grad(value.sum(), x)[0].shape == x.shape
 
 
 @pytest.mark.parametrize("net", NETS)
