@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from fastgan import losses
 from fastgan.compat._interpolate import interpolated
+from fastgan.losses._backbones import Weights, one_backbone
+from fastgan.losses._value_range import RangeCheck
 from fastgan.ops.jpeg import jpeg_round_trip
 
 
@@ -43,44 +45,56 @@ class PerceptualLoss(nn.Module):
 
     Args:
         layer_weights: weights by name of the layer: conv5_4 is before its activation, relu5_4 after it.
-        vgg_type: "vgg19" or "vgg16".
+        vgg_type: "vgg11", "vgg13", "vgg16", "vgg19"; or with batch normalization, "vgg11_bn" and so on.
         use_input_norm: whether images in [0, 1] are brought to ImageNet's statistics.
         range_norm: whether images are in [-1, 1], and brought to [0, 1] first.
         perceptual_weight, style_weight: factors of the two; 0: not computed, None in its place.
         criterion: "l1", "l2" or "fro".
-        options: `backbone` and `seed` of :class:`fastgan.losses.PerceptualLoss`.
+        weights, download, seed: of the network, as :class:`fastgan.losses.LPIPS` has them. Weights by
+            torchvision's name in ``experiments/pretrained_models`` are found, as there.
+        backbone: another name of `weights`.
 
     Raises:
         NotImplementedError: another criterion, as there.
-        FileNotFoundError, ValueError: as :class:`fastgan.losses.PerceptualLoss`.
+        FileNotFoundError, ModuleNotFoundError, TypeError, ValueError: as
+            :class:`fastgan.losses.PerceptualLoss`.
     """
 
     def __init__(
         self,
         layer_weights: dict[str, float],
-        vgg_type: Literal["vgg16", "vgg19"] = "vgg19",
+        vgg_type: str = "vgg19",
         use_input_norm: bool = True,
         range_norm: bool = False,
         perceptual_weight: float = 1.0,
         style_weight: float = 0.0,
         criterion: Literal["l1", "l2", "fro"] = "l1",
-        **options: Any,
+        *,
+        weights: Weights = "default",
+        backbone: Weights = "default",
+        download: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if criterion not in ("l1", "l2", "fro"):
             raise NotImplementedError(f"{criterion} criterion has not been supported.")
-        self.range_norm, self.criterion = range_norm, criterion
+        self.criterion = criterion
         self.perceptual_weight, self.style_weight = perceptual_weight, style_weight
         order = sorted(layer_weights, key=lambda name: losses.layer_index(name, vgg_type))
-        weights = [layer_weights[name] for name in order]
+        self._shift_range = range_norm and not use_input_norm
         self.loss = losses.PerceptualLoss(
             order,
-            [perceptual_weight * weight for weight in weights],
-            style_weights=[style_weight * weight for weight in weights],
+            [perceptual_weight * layer_weights[name] for name in order],
+            style_weights=[style_weight * layer_weights[name] for name in order],
             criterion="l2" if criterion == "l2" else "l1",
             network=vgg_type,
-            value_range=(0, 1) if use_input_norm else None,
-            **options,
+            value_range=((-1, 1) if range_norm else (0, 1)) if use_input_norm else None,
+            backbone=one_backbone(weights, backbone),
+            download=download,
+            seed=seed,
+        )
+        self.loss._range_check = RangeCheck(
+            type(self).__name__, {(0, 1): "range_norm=False", (-1, 1): "range_norm=True"}
         )
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -89,7 +103,7 @@ class PerceptualLoss(nn.Module):
         Args:
             x, gt: N 3 H W; gt gets no gradient.
         """
-        if self.range_norm:
+        if self._shift_range:
             x, gt = (x + 1) / 2, (gt + 1) / 2
         parts = self._frobenius(x, gt) if self.criterion == "fro" else self.loss.parts(x, gt)
         weights = (self.perceptual_weight, self.style_weight)

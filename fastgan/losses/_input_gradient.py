@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fastgan._warnings import warn
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -120,10 +121,8 @@ def _check_half(dtype: torch.dtype) -> None:
             "a penalty of float16 logits overflows to NaN: run the discriminator outside of autocast, as "
             "r1_penalty_of and R1 do, or give the GradScaler (scaler=)"
         )
-    if not torch.compiler.is_compiling():
-        warnings.warn(
-            "a penalty of bfloat16 logits is some percent off in its gradients: run the discriminator "
-            "outside of autocast, as r1_penalty_of and R1 do",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+    warn(
+        "a penalty of bfloat16 logits is some percent off in its gradients: run the discriminator "
+        "outside of autocast, as r1_penalty_of and R1 do",
+        RuntimeWarning,
+    )

@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from fastgan._warnings import warn
 from fastgan.ops import _library
 
 BACKENDS = ("native", "triton", "reference")
@@ -135,4 +135,4 @@ def warn_once(op: str, reason: str | None) -> None:
     """That the op runs its reference, and why; once for each op and reason."""
     if (op, str(reason)) not in _warned:
         _warned.add((op, str(reason)))
-        warnings.warn(f"{op} runs its PyTorch reference: {reason}", RuntimeWarning, stacklevel=4)
+        warn(f"{op} runs its PyTorch reference: {reason}", RuntimeWarning)
