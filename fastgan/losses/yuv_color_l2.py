@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import ops
+from fastgan.ops._checks import as_flag, as_number, as_numbers
 
 
 @overload
@@ -81,6 +82,7 @@ def yuv_color_l2(
     Source: Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in Physical Photographs",
     CVPR 2020, and ``build_model`` of its published code.
     """
+    return_channels = as_flag("return_channels", return_channels)
     loss, channels = ops.yuv_l2(x, y, yuv_scales, edge_gain, backend=backend)
     return (loss, channels) if return_channels else loss
 
@@ -96,6 +98,9 @@ class YUVColorL2(nn.Module):
         edge_gain: initial gain on the border.
         return_channels: return (loss, channels) instead of the loss.
         backend: as in :func:`yuv_color_l2`.
+
+    Raises:
+        TypeError, ValueError: as :func:`yuv_color_l2`, here and in the call.
     """
 
     edge_gain: Tensor
@@ -109,10 +114,11 @@ class YUVColorL2(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.yuv_scales = yuv_scales
-        self.return_channels = return_channels
+        scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
+        self.yuv_scales = (scale_y, scale_u, scale_v)
+        self.return_channels = as_flag("return_channels", return_channels)
         self.backend = backend
-        gain = torch.tensor(float(edge_gain), dtype=torch.float32)
+        gain = torch.tensor(as_number("edge_gain", edge_gain), dtype=torch.float32)
         self.register_buffer("edge_gain", gain, persistent=False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, Tensor]:

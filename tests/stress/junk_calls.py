@@ -5,10 +5,11 @@ What counts as saying so is strict:
 * a TypeError or ValueError, or one that the callable's documentation promises;
 * raised by a `raise` of fastgan's own: an error out of torch, or of Python about some line of fastgan, knows
   nothing of the argument, however well it reads;
-* with the argument's name as a word, and after "got" its value: its repr, or kind, shape, dtype, layout or device.
+* with the argument's name as a word, and after "got" its value: its repr, or that of the item that is wrong;
+  or kind, shape, dtype, layout or device.
 
-Where the junk is of the right kind and two arguments do not fit together, it may be the other one that is named.
-A discriminator is the caller's: what it raises passes through.
+Where the junk is of the right kind and two arguments do not fit together, the other one may be named. A
+discriminator is the caller's: what it raises passes through.
 """
 
 from __future__ import annotations
@@ -135,11 +136,16 @@ def _renderings(value: Any) -> list[str]:
         shape = [] if value.is_nested else [str(tuple(value.shape)), " x ".join(map(str, value.shape[-2:]))]
         grad = ["requires grad"] if value.requires_grad else []
         nested = ["nested"] if value.is_nested else []
-        return [*shape, *grad, *nested, str(value.dtype), str(value.layout), str(value.device), "Tensor"]
+        few = type(value) is Tensor and not value.is_nested and value.numel() <= 100
+        has_numbers = few and value.layout is torch.strided and not (value.is_meta or value.is_quantized)
+        items = [str(number) for number in value.flatten().tolist()] if has_numbers else []
+        kinds = [str(value.dtype), str(value.layout), str(value.device), "Tensor"]
+        return [*shape, *grad, *nested, *items, *kinds]
     if isinstance(value, np.ndarray):
         return [str(value.shape), "ndarray"]
     number = [str(float(value))] if isinstance(value, int) and abs(value) < 2**1000 else []
-    return [repr(value), str(value), *number, type(value).__name__]
+    items = [repr(item) for item in value] if isinstance(value, (list, tuple)) else []
+    return [repr(value), str(value), *number, *items, type(value).__name__]
 
 
 @contextlib.contextmanager
