@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import as_number, check_floating, check_one_of, check_same_device
+from fastgan.ops._checks import as_number, check_floating, check_one_of, check_same_device, check_same_shape
 from fastgan.reference import adversarial as reference
 from fastgan.reference.adversarial import GAMES
 
@@ -49,7 +49,7 @@ def discriminator_loss(
         logit, the mean probability of being real, accuracy, and margin violations; both float32 (float64
         for float64).
     """
-    _check(real, fake, game)
+    _check(game, real_logits=real, fake_logits=fake)
     real_label, fake_label = as_number("real_label", real_label), as_number("fake_label", fake_label)
     if _dispatch.choose("adversarial", (real, fake), backend) == "reference":
         wide = _wide(real, fake)
@@ -76,7 +76,10 @@ def generator_loss(
         real = None
     elif real is None:
         raise ValueError("the relativistic generator loss needs real_logits, got None")
-    _check(fake if real is None else real, fake, game)
+    if real is None:
+        _check(game, fake_logits=fake)
+    else:
+        _check(game, real_logits=real, fake_logits=fake)
     real_label = as_number("real_label", real_label)
     tensors = (fake,) if real is None else (fake, real)
     if _dispatch.choose("adversarial", tensors, backend) == "reference":
@@ -89,18 +92,15 @@ def generator_loss(
     return _adversarial(None if real is None else real.contiguous(), fake.contiguous(), *arguments)[0]
 
 
-def _check(real: Tensor, fake: Tensor, game: str) -> None:
+def _check(game: str, **all_logits: Tensor) -> None:
     check_one_of("game", game, GAMES)
-    for name, logits in (("real_logits", real), ("fake_logits", fake)):
+    for name, logits in all_logits.items():
         check_floating(name, logits)
         if logits.numel() == 0:
             raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
-    check_same_device(real_logits=real, fake_logits=fake)
-    if game == "relativistic" and real.shape != fake.shape:
-        raise ValueError(
-            "the relativistic game pairs real_logits and fake_logits, which must have the same shape, got "
-            f"{tuple(real.shape)} and {tuple(fake.shape)}"
-        )
+    check_same_device(**all_logits)
+    if game == "relativistic":  # pairs them
+        check_same_shape(**all_logits)
 
 
 def _wide(*tensors: Tensor) -> torch.dtype:
