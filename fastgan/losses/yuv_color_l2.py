@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import ops
-from fastgan.ops._checks import as_flag, as_number, as_numbers
+from fastgan.ops._checks import as_finite, as_flag, as_numbers
 
 
 @overload
@@ -74,9 +74,10 @@ def yuv_color_l2(
     for backward.
 
     Raises:
-        TypeError: an image is not a floating-point tensor, or edge_gain is no number.
+        TypeError: an image is not a floating-point tensor, or another argument is of a wrong kind.
         ValueError: shapes other than (N, 3, H, W), different shapes, an empty batch, tensors on
-            different devices, or yuv_scales other than three finite numbers.
+            different devices, yuv_scales other than three finite numbers, or an edge_gain that is not
+            finite.
         RuntimeError: the requested backend cannot serve the call.
 
     Source: Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in Physical Photographs",
@@ -118,7 +119,7 @@ class YUVColorL2(nn.Module):
         self.yuv_scales = (scale_y, scale_u, scale_v)
         self.return_channels = as_flag("return_channels", return_channels)
         self.backend = backend
-        gain = torch.tensor(as_number("edge_gain", edge_gain), dtype=torch.float32)
+        gain = torch.tensor(as_finite("edge_gain", edge_gain), dtype=torch.float32)
         self.register_buffer("edge_gain", gain, persistent=False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -13,6 +13,9 @@ import torch
 
 # What kernels and references compute with. Others, as float8, have next to no operations in torch.
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Numbers of a trace, whose values are not known.
+_SYMBOLS = (torch.SymInt, torch.SymFloat)
+_BEYOND_FLOATS = 2**1024
 
 
 # --- what an error says ---------------------------------------------------------------------------------
@@ -73,7 +76,8 @@ def check_floating(name: str, value: object) -> None:
 
 def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> None:
     """A floating-point N C H W tensor with at least one pixel, of any number of channels for None."""
-    check_tensor(name, image)
+    if not isinstance(image, torch.Tensor) or image.layout is not torch.strided or image.is_nested:
+        check_tensor(name, image)
     if image.dtype not in FLOATING:
         raise TypeError(
             f"{name} must be a floating-point image in [0, 1], got {described(image)}; "
@@ -88,16 +92,19 @@ def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> Non
 
 
 def check_same_device(**tensors: torch.Tensor) -> None:
-    if len({tensor.device for tensor in tensors.values()}) > 1:
-        listed = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
-        raise ValueError(f"all tensors must be on one device, got {listed}")
+    first, *others = tensors.values()
+    for other in others:
+        if other.device != first.device:
+            listed = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
+            raise ValueError(f"all tensors must be on one device, got {listed}")
 
 
 def check_same_shape(**tensors: torch.Tensor) -> None:
-    shapes = [tensor.shape for tensor in tensors.values()]
-    if any(shape != shapes[0] for shape in shapes):
-        listed = " and ".join(str(tuple(shape)) for shape in shapes)
-        raise ValueError(f"{' and '.join(tensors)} must have the same shape, got {listed}")
+    first, *others = tensors.values()
+    for other in others:
+        if other.shape != first.shape:
+            listed = " and ".join(str(tuple(tensor.shape)) for tensor in tensors.values())
+            raise ValueError(f"{' and '.join(tensors)} must have the same shape, got {listed}")
 
 
 def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -112,7 +119,7 @@ def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) ->
         if value.requires_grad:
             raise ValueError(f"{name} is not differentiable, but requires grad: pass it detached")
         return value
-    number = as_number(name, value, "a number or a 0-d tensor")
+    number = as_finite(name, value, "a number or a 0-d tensor")
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.full((), number, dtype=dtype, device=like.device)
 
@@ -124,18 +131,18 @@ def as_number(name: str, value: object, wanted: str = "a number") -> float:
     """A number of Python or numpy as Python's float; no truth value, nor a tensor: one would wait for it."""
     if type(value) is float:
         return value
-    if isinstance(value, (torch.SymInt, torch.SymFloat)):
-        return value  # type: ignore[return-value]
-    if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real, *_SYMBOLS)):
         raise TypeError(f"{name} must be {wanted}, got {described(value)}")
-    if isinstance(value, int) and abs(value) >= 2**1024:
+    if isinstance(value, _SYMBOLS):
+        return value  # type: ignore[return-value]
+    if isinstance(value, int) and abs(value) >= _BEYOND_FLOATS:
         raise ValueError(f"{name} must be a number that a float can hold, got {described(value)}")
     return float(value)
 
 
-def as_finite(name: str, value: object) -> float:
+def as_finite(name: str, value: object, wanted: str = "a number") -> float:
     """:func:`as_number` of one that is neither infinite nor NaN."""
-    number = as_number(name, value)
+    number = as_number(name, value, wanted)
     if not is_finite(number):
         raise ValueError(f"{name} must be finite, got {value}")
     return number
@@ -143,9 +150,7 @@ def as_finite(name: str, value: object) -> float:
 
 def as_whole_number(name: str, value: object, least: int = 1) -> int:
     """An integer of Python or numpy that counts something, as Python's int."""
-    if isinstance(value, torch.SymInt):
-        return value  # type: ignore[return-value]
-    if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):
+    if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral, torch.SymInt)):
         raise TypeError(f"{name} must be a whole number, got {described(value)}")
     number = int(value)
     if number < least:
@@ -157,6 +162,12 @@ def as_whole_number(name: str, value: object, least: int = 1) -> int:
 
 def as_numbers(name: str, value: object, count: int) -> tuple[float, ...]:
     """As many finite numbers, given as a sequence or a numpy array."""
+    if type(value) is tuple and len(value) == count:
+        for item in value:
+            if type(item) is not float or not is_finite(item):
+                break
+        else:
+            return value
     items = value.tolist() if type(value).__module__ == "numpy" else value  # type: ignore[attr-defined]
     if not isinstance(items, Sequence) or isinstance(items, (str, bytes)):
         raise TypeError(f"{name} must be {count} numbers, got {described(value)}")
@@ -180,7 +191,7 @@ def as_flag(name: str, value: object) -> bool:
 def check_one_of(name: str, value: object, known: Iterable[object]) -> None:
     """Raises ValueError, which lists the choices, for a value that is not one of them."""
     known = tuple(known)
-    if not _is_among(value, known):
+    if not (value in known if isinstance(value, str) else _is_among(value, known)):
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {_shown(value)}")
 
 

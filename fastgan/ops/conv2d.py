@@ -86,6 +86,7 @@ def _checked_conv2d(
         check_floating(called, tensor)
         if tensor.dim() != 4:
             raise ValueError(f"{called} must have 4 dimensions, got shape {tuple(tensor.shape)}")
+    check_same_device(**{name: x, "weight": weight})
     if bias is not None:
         check_floating("bias", bias)
     options = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)

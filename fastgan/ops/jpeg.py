@@ -123,12 +123,12 @@ def jpeg_round_trip(
     check_one_of("subsampling", subsampling, SUBSAMPLINGS)
     check_one_of("rounding", rounding, KERNEL_ROUNDINGS)
     check_one_of("upsampling", upsampling, UPSAMPLINGS)
+    check_generator("generator", generator)
     horizontal, vertical = SUBSAMPLINGS[subsampling]
     fancy = upsampling == "fancy"
     tables = _tables(image, quality, quantization_tables, rounding)
     seed = None
     if rounding == "noise":
-        check_generator("generator", generator)
         seed = torch.randint(2**63 - 1, (), generator=generator, device=image.device)
 
     if _dispatch.choose("jpeg", (image,), backend) == "reference":
