@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fastgan.ops._checks import check_image, check_one_of
+from fastgan.ops._checks import (
+    as_whole_number,
+    check_floating,
+    check_image,
+    check_instance,
+    check_one_of,
+    check_same_device,
+    described,
+)
 from fastgan.ops.perspective_warp import perspective_warp
 
 POLICIES = ("color", "translation", "cutout")
@@ -34,16 +42,25 @@ class DiffAugment:
         policy: which, in this order; none leaves images as they are.
 
     Raises:
-        ValueError: an unknown policy.
+        TypeError, ValueError: no sequence of names, or an unknown one.
     """
 
     def __init__(self, policy: Sequence[str] = POLICIES) -> None:
+        a_name = isinstance(policy, str)
+        if a_name or not isinstance(policy, Sequence) or not all(isinstance(name, str) for name in policy):
+            raise TypeError(f"policy must be a sequence of {', '.join(POLICIES)}, got {described(policy)}")
         for name in policy:
             check_one_of("policy", name, POLICIES)
         self.policy = tuple(policy)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """The random numbers for `count` images, (count, numbers) in [0, 1), on the generator's device."""
+        """The random numbers for `count` images, (count, numbers) in [0, 1), on the generator's device.
+
+        Raises:
+            TypeError, ValueError: no number of images, or no generator.
+        """
+        count = as_whole_number("count", count, least=0)
+        check_instance("generator", generator, torch.Generator, "a torch.Generator")
         numbers = sum(NUMBERS[name] for name in self.policy)
         return torch.rand(count, numbers, generator=generator, device=generator.device)
 
@@ -62,6 +79,8 @@ class DiffAugment:
         """
         check_image("image", image, channels=None)
         numbers = [NUMBERS[name] for name in self.policy]
+        check_floating("drawn", drawn)
+        check_same_device(image=image, drawn=drawn)
         if drawn.shape != (image.shape[0], sum(numbers)):
             raise ValueError(
                 f"drawn must have shape {(image.shape[0], sum(numbers))}, got {tuple(drawn.shape)}"
@@ -87,7 +106,7 @@ def _translation(image: Tensor, drawn: Tensor) -> Tensor:
         reach = int(side * LARGEST_TRANSLATION + 0.5)
         shifts.append((column * (2 * reach + 1)).floor() - reach)
     matrix = torch.eye(3, device=image.device, dtype=drawn.dtype).repeat(image.shape[0], 1, 1)
-    matrix[:, :2, 2] = -torch.stack(shifts, 1)
+    matrix[:, :2, 2] = -torch.stack(shifts, 1).detach()
     return perspective_warp(image, matrix)
 
 

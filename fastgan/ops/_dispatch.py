@@ -20,6 +20,7 @@ import torch
 
 from fastgan._warnings import warn
 from fastgan.ops import _library
+from fastgan.ops._checks import check_one_of
 
 BACKENDS = ("native", "triton", "reference")
 # float64 is for checking gradients, which is done on the CPU.
@@ -126,8 +127,7 @@ def requested(backend: str | None = None) -> str | None:
 
 
 def _known(backend: str, source: str) -> str:
-    if backend not in BACKENDS:
-        raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_one_of(source, backend, BACKENDS)
     return backend
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_floating, check_one_of, check_same_device
+from fastgan.ops._checks import as_number, check_floating, check_one_of, check_same_device, check_same_shape
 from fastgan.reference import adversarial as reference
 from fastgan.reference.adversarial import GAMES
 
@@ -49,7 +49,8 @@ def discriminator_loss(
         logit, the mean probability of being real, accuracy, and margin violations; both float32 (float64
         for float64).
     """
-    _check(real, fake, game)
+    _check(game, real_logits=real, fake_logits=fake)
+    real_label, fake_label = as_number("real_label", real_label), as_number("fake_label", fake_label)
     if _dispatch.choose("adversarial", (real, fake), backend) == "reference":
         wide = _wide(real, fake)
         loss = reference.discriminator_loss(real.to(wide), fake.to(wide), game, sign, real_label, fake_label)
@@ -57,7 +58,7 @@ def discriminator_loss(
             threshold = (real_label + fake_label) / 2 if game == "least_squares" else 0.0
             return loss, reference.statistics(real.to(wide), fake.to(wide), sign, threshold)
     differentiated = torch.is_grad_enabled() and (real.requires_grad or fake.requires_grad)
-    arguments = GAMES.index(game), False, float(sign), float(real_label), float(fake_label), differentiated
+    arguments = GAMES.index(game), False, float(sign), real_label, fake_label, differentiated
     return _adversarial(real.contiguous(), fake.contiguous(), *arguments)[:2]
 
 
@@ -75,7 +76,11 @@ def generator_loss(
         real = None
     elif real is None:
         raise ValueError("the relativistic generator loss needs real_logits, got None")
-    _check(fake if real is None else real, fake, game)
+    if real is None:
+        _check(game, fake_logits=fake)
+    else:
+        _check(game, real_logits=real, fake_logits=fake)
+    real_label = as_number("real_label", real_label)
     tensors = (fake,) if real is None else (fake, real)
     if _dispatch.choose("adversarial", tensors, backend) == "reference":
         wide = _wide(*tensors)
@@ -83,22 +88,19 @@ def generator_loss(
             None if real is None else real.to(wide), fake.to(wide), game, sign, real_label
         )
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    arguments = GAMES.index(game), True, float(sign), float(real_label), 0.0, differentiated
+    arguments = GAMES.index(game), True, float(sign), real_label, 0.0, differentiated
     return _adversarial(None if real is None else real.contiguous(), fake.contiguous(), *arguments)[0]
 
 
-def _check(real: Tensor, fake: Tensor, game: str) -> None:
+def _check(game: str, **all_logits: Tensor) -> None:
     check_one_of("game", game, GAMES)
-    for name, logits in (("real logits", real), ("fake logits", fake)):
+    for name, logits in all_logits.items():
         check_floating(name, logits)
         if logits.numel() == 0:
             raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
-    check_same_device(real=real, fake=fake)
-    if game == "relativistic" and real.shape != fake.shape:
-        raise ValueError(
-            "the relativistic game pairs real and fake logits, which must have the same shape, got "
-            f"{tuple(real.shape)} and {tuple(fake.shape)}"
-        )
+    check_same_device(**all_logits)
+    if game == "relativistic":  # pairs them
+        check_same_shape(**all_logits)
 
 
 def _wide(*tensors: Tensor) -> torch.dtype:

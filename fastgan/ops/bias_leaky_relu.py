@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_floating, check_same_device, is_finite
+from fastgan.ops._checks import as_finite, as_number, check_floating, check_same_device
 from fastgan.reference import bias_leaky_relu as reference
 
 _dispatch.register(_dispatch.Kernels("bias_leaky_relu", cpu="native", gpu="triton"))
@@ -64,18 +64,16 @@ def bias_leaky_relu(
         if bias.shape != (x.shape[1],):
             raise ValueError(f"bias must have shape ({x.shape[1]},), got {tuple(bias.shape)}")
         check_same_device(x=x, bias=bias)
-    for name, number in (("slope", slope), ("gain", gain)):
-        if not is_finite(number):
-            raise ValueError(f"{name} must be finite, got {number}")
-    if clamp is not None and not clamp > 0:
+    slope, gain = as_finite("slope", slope), as_finite("gain", gain)
+    limit = math.inf if clamp is None else as_number("clamp", clamp)
+    if not limit > 0:
         raise ValueError(f"clamp must be positive, got {clamp}")
 
     if _dispatch.choose("bias_leaky_relu", (x,), backend) == "reference":
-        return reference.bias_leaky_relu(x, bias, slope, gain, clamp)
+        return reference.bias_leaky_relu(x, bias, slope, gain, None if clamp is None else limit)
     differentiated = x.requires_grad or (bias is not None and bias.requires_grad)
-    limit = math.inf if clamp is None else float(clamp)
     with_codes = torch.is_grad_enabled() and differentiated
-    return _bias_leaky_relu(_rows_in_order(x), bias, float(slope), float(gain), limit, with_codes)[0]
+    return _bias_leaky_relu(_rows_in_order(x), bias, slope, gain, limit, with_codes)[0]
 
 
 def _rows_in_order(x: Tensor) -> Tensor:

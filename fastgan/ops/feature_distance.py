@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours
-from fastgan.ops._checks import check_floating, check_one_of, check_same_device
+from fastgan.ops._checks import as_flag, check_floating, check_one_of, check_same_device
 from fastgan.reference import feature_distance as reference
 
 _dispatch.register(_dispatch.Kernels("feature_distance", cpu="native", gpu="triton"))
@@ -48,6 +48,7 @@ def lpips_head(
     Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", CVPR
     2018, eq. 1, with epsilon where the lpips package has it.
     """
+    check_floating("weight", weight)
     return feature_distance(features_x, features_y, 2, normalize=True, weight=weight, backend=backend)
 
 
@@ -92,9 +93,11 @@ def feature_distance(
             f"feature maps must have shape (N, C, ...) and an element, got {tuple(features_x.shape)}"
         )
     check_one_of("p", p, (1, 2))
+    p, normalize, relu_x = int(p), as_flag("normalize", normalize), as_flag("relu_x", relu_x)
     channels = features_x.shape[1]
     if weight is None:
         weight = torch.full((channels,), 1 / channels, dtype=torch.float64, device=features_x.device)
+    check_floating("weight", weight)
     weight = weight.detach()
     if weight.shape != (channels,):
         raise ValueError(f"weight must have shape ({channels},), got {tuple(weight.shape)}")

@@ -26,7 +26,14 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_one_of, check_same_device, may_look_at
+from fastgan.ops._checks import (
+    check_generator,
+    check_image,
+    check_one_of,
+    check_real,
+    check_same_device,
+    may_look_at,
+)
 from fastgan.reference import jpeg as reference
 
 _dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu="native"))
@@ -116,6 +123,7 @@ def jpeg_round_trip(
     check_one_of("subsampling", subsampling, SUBSAMPLINGS)
     check_one_of("rounding", rounding, KERNEL_ROUNDINGS)
     check_one_of("upsampling", upsampling, UPSAMPLINGS)
+    check_generator("generator", generator)
     horizontal, vertical = SUBSAMPLINGS[subsampling]
     fancy = upsampling == "fancy"
     tables = _tables(image, quality, quantization_tables, rounding)
@@ -209,8 +217,9 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
     dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
     batch = image.shape[0]
     if tables is not None:
-        if not isinstance(tables, Tensor) or tables.shape not in ((batch, 2, 8, 8), (1, 2, 8, 8)):
-            shape = tuple(tables.shape) if isinstance(tables, Tensor) else type(tables).__name__
+        check_real("quantization_tables", tables)
+        if tables.shape not in ((batch, 2, 8, 8), (1, 2, 8, 8)):
+            shape = tuple(tables.shape)
             raise ValueError(f"quantization_tables must have shape ({batch} or 1, 2, 8, 8), got {shape}")
         check_same_device(image=image, quantization_tables=tables)
         tables = tables.to(dtype).contiguous()
@@ -231,6 +240,7 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
             "quality must be a number or a tensor where there are no quantization_tables, got None"
         )
     if isinstance(quality, Tensor):
+        check_real("quality", quality)
         if quality.shape not in ((), (batch,), (1,)):
             raise ValueError(f"quality must be 0-d or have shape ({batch},), got {tuple(quality.shape)}")
         check_same_device(image=image, quality=quality)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_floating, check_image, check_same_device
+from fastgan.ops._checks import as_number, check_floating, check_image, check_same_device
 from fastgan.reference.perspective_warp import perspective_warp as reference_warp
 
 _dispatch.register(_dispatch.Kernels("perspective_warp", cpu="native", gpu="triton"))
@@ -55,17 +55,24 @@ def perspective_warp(
             grad.
         RuntimeError: the requested backend cannot serve the call.
     """
+    return warp_by("matrix", image, matrix, fill, backend)
+
+
+def warp_by(
+    name: str, image: Tensor, matrix: Tensor, fill: float | Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """:func:`perspective_warp` for functions whose argument for the matrix has another name."""
     check_image("image", image, channels=None)
-    check_floating("matrix", matrix)
+    check_floating(name, matrix)
     if matrix.shape != (image.shape[0], 3, 3):
-        raise ValueError(f"matrix must have shape ({image.shape[0]}, 3, 3), got {tuple(matrix.shape)}")
-    check_same_device(image=image, matrix=matrix)
+        raise ValueError(f"{name} must have shape ({image.shape[0]}, 3, 3), got {tuple(matrix.shape)}")
+    check_same_device(**{"image": image, name: matrix})
     expanded = _fill(image, fill)
     if _dispatch.choose("perspective_warp", (image,), backend) == "reference":
         return reference_warp(image, matrix, expanded)
     if matrix.requires_grad:
         raise ValueError(
-            "perspective_warp's kernel has gradients for image and fill alone, but matrix requires grad: "
+            f"perspective_warp's kernel has gradients for image and fill alone, but {name} requires grad: "
             "detach it, or ask for backend='reference'"
         )
     return _warp(image, matrix.double().contiguous(), expanded)
@@ -74,10 +81,9 @@ def perspective_warp(
 def _fill(image: Tensor, fill: float | Tensor | None) -> Tensor | None:
     if fill is None:
         return None
-    if isinstance(fill, bool) or not isinstance(fill, (int, float, Tensor)):
-        raise TypeError(f"fill must be None, a number or a tensor, got {type(fill).__name__}")
     if not isinstance(fill, Tensor):
-        return torch.full((), float(fill), dtype=image.dtype, device=image.device).expand(image.shape)
+        number = as_number("fill", fill, "None, a number or a tensor")
+        return torch.full((), number, dtype=image.dtype, device=image.device).expand(image.shape)
     check_floating("fill", fill)
     check_same_device(image=image, fill=fill)
     try:

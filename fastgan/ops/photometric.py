@@ -21,13 +21,24 @@ every device, in the kernels and in the reference, whatever the number of thread
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_same_device, is_finite, may_look_at
+from fastgan.ops._checks import (
+    FLOATING,
+    as_number,
+    check_generator,
+    check_image,
+    check_same_device,
+    check_tensor,
+    described,
+    is_finite,
+    may_look_at,
+)
 from fastgan.reference import photometric as reference
 
 _dispatch.register(_dispatch.Kernels("photometric", cpu="native", gpu="triton"))
@@ -115,19 +126,19 @@ def _parameters(image: Tensor, **values: float | Tensor) -> Tensor:
         width = 3 if name == "offset" else 1
         if isinstance(value, Tensor):
             column = _checked_tensor(name, value, image, batch, width).to(dtype)
-        elif isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
         else:
-            _check_range(name, float(value))
-            column = torch.full((1, 1), float(value), dtype=dtype, device=image.device)
+            number = as_number(name, value, "a number or a tensor")
+            _check_range(name, number)
+            column = torch.full((1, 1), number, dtype=dtype, device=image.device)
         columns.append(column.expand(batch, width))
     return torch.cat(columns, dim=1)
 
 
 def _checked_tensor(name: str, value: Tensor, image: Tensor, batch: int, width: int) -> Tensor:
     """The tensor as (N or 1, width or 1)."""
+    check_tensor(name, value)
     shapes = [(), (batch,)] + ([(batch, 3)] if width == 3 else [])
-    if value.shape not in shapes or not value.is_floating_point():
+    if value.shape not in shapes or value.dtype not in FLOATING:
         listed = ", ".join(str(shape) for shape in shapes[1:])
         raise ValueError(
             f"{name} must be 0-d or have shape {listed}, of floating point, got {tuple(value.shape)}, "
@@ -150,16 +161,21 @@ def _check_range(name: str, number: float, place: str = "") -> None:
 
 def _seed(image: Tensor, seed: int | Tensor | None, generator: torch.Generator | None) -> Tensor:
     if seed is None:
+        check_generator("generator", generator)
         return torch.randint(2**63 - 1, (), generator=generator, device=image.device)
     if generator is not None:
-        raise ValueError("give a seed or a generator, not both")
+        raise ValueError(
+            f"give a seed or a generator, not both; got {described(seed)}, {described(generator)}"
+        )
     if isinstance(seed, Tensor):
+        check_tensor("seed", seed)
         if seed.dim() != 0 or seed.dtype != torch.int64:
             raise ValueError(f"seed must be 0-d int64, got shape {tuple(seed.shape)}, {seed.dtype}")
         check_same_device(image=image, seed=seed)
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be an integer or a tensor, got {type(seed).__name__}")
+    if isinstance(seed, bool) or not isinstance(seed, (int, numbers.Integral)):
+        raise TypeError(f"seed must be an integer or a tensor, got {described(seed)}")
+    seed = int(seed)
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed must fit in 64 bits, got {seed}")
     return torch.full((), seed, dtype=torch.int64, device=image.device)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours
-from fastgan.ops._checks import check_image, check_same_device, dense, is_finite, scalar_tensor
+from fastgan.ops._checks import as_numbers, check_image, check_same_device, dense, scalar_tensor
 from fastgan.reference import yuv_l2 as reference
 
 _dispatch.register(_dispatch.Kernels("yuv_l2", cpu="native", gpu="triton"))
@@ -44,23 +44,16 @@ def yuv_l2(
     check_image("y", y)
     if x.shape != y.shape:
         raise ValueError(f"x and y must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-    scales = _checked_scales(yuv_scales)
+    scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
     check_same_device(x=x, y=y)
     gain = scalar_tensor("edge_gain", edge_gain, like=x)
     check_same_device(x=x, edge_gain=gain)
 
     if _dispatch.choose("yuv_l2", (x, y), backend) == "reference":
-        loss, channels = reference.yuv_l2(x, y, scales, gain)
+        loss, channels = reference.yuv_l2(x, y, (scale_y, scale_u, scale_v), gain)
         return loss, channels.detach()
-    loss, channels, _ = _yuv_l2(x, y, gain, *scales, *_direction_kind(x, y))
+    loss, channels, _ = _yuv_l2(x, y, gain, scale_y, scale_u, scale_v, *_direction_kind(x, y))
     return loss, channels
-
-
-def _checked_scales(yuv_scales: tuple[float, float, float]) -> tuple[float, float, float]:
-    scales = tuple(float(scale) for scale in yuv_scales)
-    if len(scales) != 3 or not all(is_finite(scale) for scale in scales):
-        raise ValueError(f"yuv_scales must be three finite numbers (Y, U, V), got {yuv_scales!r}")
-    return scales
 
 
 def _direction_kind(x: Tensor, y: Tensor) -> tuple[float, torch.dtype | None]:

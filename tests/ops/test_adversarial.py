@@ -144,5 +144,5 @@ def test_errors_name_what_is_wrong():
     x = torch.rand(3)
     with pytest.raises(ValueError, match="game must be one of cross_entropy, .*, got 'chess'"):
         discriminator_loss(x, x, "chess")
-    with pytest.raises(ValueError, match="one device, got real on cpu, fake on meta"):
+    with pytest.raises(ValueError, match="one device, got real_logits on cpu, fake_logits on meta"):
         discriminator_loss(x, x.to("meta"), "hinge")
