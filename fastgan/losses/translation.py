@@ -1,9 +1,15 @@
-"""Terms of image-to-image training between domains: mean absolute differences, by StarGAN v2's names."""
+"""Terms of image-to-image training between domains: mean absolute differences, by StarGAN v2's names.
+
+All are float32 (float64 for float64), also under autocast; gradients have the dtypes of what they are of.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
+
+from fastgan.losses._precision import wide
+from fastgan.ops._checks import check_floating
 
 
 def style_reconstruction_loss(style: Tensor, style_of_fake: Tensor) -> Tensor:
@@ -63,8 +69,10 @@ def diversity_sensitive_loss(fake_1: Tensor, fake_2: Tensor, margin: float | Non
 
 
 def _mean_absolute_difference(first: str, a: Tensor, second: str, b: Tensor) -> Tensor:
+    check_floating(first, a)
+    check_floating(second, b)
     if a.shape != b.shape:
         raise ValueError(
             f"{first} and {second} must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    return F.l1_loss(b, a)
+    return F.l1_loss(wide(b), wide(a))
