@@ -12,7 +12,12 @@ from torch.nn import functional as F
 from fastgan import losses
 from fastgan.compat._interpolate import interpolated
 from fastgan.losses._backbones import Weights, one_backbone
+from fastgan.losses._input_gradient import input_gradient
+from fastgan.losses._precision import wide
+from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses._value_range import RangeCheck
+from fastgan.losses.labels import cross_entropy
+from fastgan.ops._checks import check_floating
 from fastgan.ops.jpeg import jpeg_round_trip
 
 
@@ -53,6 +58,9 @@ class PerceptualLoss(nn.Module):
         weights, download, seed: of the network, as :class:`fastgan.losses.LPIPS` has them. Weights by
             torchvision's name in ``experiments/pretrained_models`` are found, as there.
         backbone: another name of `weights`.
+
+    Constructing it draws no random numbers, where BasicSR's draws a whole VGG's: to compare the two with one
+    seed, set it afterwards.
 
     Raises:
         NotImplementedError: another criterion, as there.
@@ -112,12 +120,12 @@ class PerceptualLoss(nn.Module):
 
     def _frobenius(self, x: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
         known = self.loss.precompute(gt).layers
-        percep, style = x.new_zeros(()), x.new_zeros(())
+        percep = style = wide(x.new_zeros(()))
         weights = zip(self.loss.weights, self.loss.style_weights, strict=True)
         for ours, theirs, (weight, style_weight) in zip(
             self.loss.feature_maps(x), known, weights, strict=True
         ):
-            percep = percep + weight * (ours - theirs).norm()
+            percep = percep + weight * (wide(ours) - wide(theirs)).norm()
             style = style + style_weight * (losses.gram_matrix(ours) - losses.gram_matrix(theirs)).norm()
         return percep, style
 
@@ -129,9 +137,13 @@ class GANLoss(nn.Module):
         gan_type: vanilla (cross entropy), lsgan, wgan, wgan_softplus or hinge.
         real_label_val, fake_label_val: labels of vanilla and lsgan.
         loss_weight: factor of G's losses, and of those alone.
+        from_probabilities: the discriminator ends in a sigmoid; for vanilla.
+
+    Losses are float32 (float64 for float64 logits), also under autocast.
 
     Raises:
         NotImplementedError: an unknown gan_type, as there.
+        ValueError: probabilities for another gan_type than vanilla.
     """
 
     def __init__(
@@ -140,11 +152,16 @@ class GANLoss(nn.Module):
         real_label_val: float = 1.0,
         fake_label_val: float = 0.0,
         loss_weight: float = 1.0,
+        *,
+        from_probabilities: bool = False,
     ) -> None:
         super().__init__()
         if gan_type not in ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"):
             raise NotImplementedError(f"GAN type {gan_type} is not implemented.")
-        self.gan_type = gan_type
+        if from_probabilities and gan_type != "vanilla":
+            raise ValueError(f"from_probabilities=True is for vanilla, got gan_type {gan_type!r}")
+        self.gan_type, self.from_probabilities = gan_type, from_probabilities
+        self._check = ProbabilityCheck("GANLoss('vanilla')")
         self.real_label_val, self.fake_label_val = real_label_val, fake_label_val
         self.loss_weight = loss_weight
 
@@ -152,8 +169,10 @@ class GANLoss(nn.Module):
         """The mean over logits of any shape, 0-d; for G (``is_disc=False``) times loss_weight."""
         label = self.real_label_val if target_is_real else self.fake_label_val
         sign = -1 if target_is_real else 1
+        check_floating("input", input)
+        input = wide(input)
         if self.gan_type == "vanilla":
-            loss = F.binary_cross_entropy_with_logits(input, torch.full_like(input, label))
+            loss = cross_entropy("input", input, float(label), self.from_probabilities, self._check)
         elif self.gan_type == "lsgan":
             loss = (input - label).square().mean()
         elif self.gan_type == "wgan":
@@ -165,9 +184,13 @@ class GANLoss(nn.Module):
         return loss if is_disc else loss * self.loss_weight
 
 
-def r1_penalty(real_pred: Tensor, real_img: Tensor) -> Tensor:
-    """Mean squared norm of the gradient, without 1/2; `basicsr.losses.r1_penalty`."""
-    return losses.r1_penalty(real_pred, real_img)
+def r1_penalty(real_pred: Tensor, real_img: Tensor, *, scaler: torch.amp.GradScaler | None = None) -> Tensor:
+    """Mean squared norm of the gradient, without 1/2; `basicsr.losses.r1_penalty`.
+
+    Args:
+        scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
+    """
+    return losses.r1_penalty(real_pred, real_img, scaler=scaler)
 
 
 def gradient_penalty_loss(
@@ -175,15 +198,18 @@ def gradient_penalty_loss(
     real_data: Tensor,
     fake_data: Tensor,
     weight: Tensor | None = None,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """WGAN-GP with the norm over channels alone; `basicsr.losses.gradient_penalty_loss`.
 
     Args:
         weight: one factor per pixel of the gradient (N 1 H W), by whose mean the result is divided.
+        scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
-    x = interpolated(real_data, fake_data)
-    (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
+    x = interpolated(real_data, fake_data, dtype=real_data.dtype)
+    gradient = wide(input_gradient(discriminator(x), x, scaler))
     if weight is not None:
         gradient = gradient * weight
     penalty = (gradient.norm(2, dim=1) - 1).square().mean()
-    return penalty if weight is None else penalty / weight.mean()
+    return penalty if weight is None else penalty / wide(weight).mean()

@@ -1,10 +1,14 @@
-"""Terms of image-to-image training between domains: mean absolute differences, by StarGAN v2's names."""
+"""Terms of image-to-image training between domains: mean absolute differences, by StarGAN v2's names.
+
+All are float32 (float64 for float64), also under autocast; gradients have the dtypes of what they are of.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastgan.losses._precision import wide
 from fastgan.ops._checks import as_number, check_floating, check_same_device, check_same_shape
 
 
@@ -69,4 +73,4 @@ def _mean_absolute_difference(first: str, a: Tensor, second: str, b: Tensor) -> 
     check_floating(second, b)
     check_same_shape(**{first: a, second: b})
     check_same_device(**{first: a, second: b})
-    return F.l1_loss(b, a)
+    return F.l1_loss(wide(b), wide(a))
