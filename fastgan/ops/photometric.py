@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
+from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops._batching import fold, one_by_one, unfold
 from fastgan.ops._checks import check_image, check_same_device, is_finite, may_look_at
 from fastgan.reference import photometric as reference
 
@@ -83,8 +84,7 @@ def photometric(
             "photometric's kernel has gradients for the image alone, but noise, contrast, offset or "
             "desaturation requires grad: detach it, or ask for backend='reference'"
         )
-    with_masks = torch.is_grad_enabled() and image.requires_grad
-    return _photometric(image, parameters, seed, with_masks)[0]
+    return _distort(image, parameters, seed)[0]
 
 
 def _reference(image: Tensor, parameters: Tensor, seed: Tensor) -> Tensor:
@@ -203,6 +203,19 @@ def _photometric_backward_fake(grad, parameters, masks):
     return torch.empty_like(grad)
 
 
+# --- batches of calls -----------------------------------------------------------------------------
+
+
+def _distort(image, parameters, seed, with_masks=False):
+    return _photometric(image, parameters, seed, with_masks or wants_gradient(image))
+
+
+def _photometric_backwards(size, batched, *tensors):
+    folded = (fold(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
+    grad, parameters, masks = folded
+    return unfold(_photometric_backward(grad, parameters, masks), size)
+
+
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -220,7 +233,10 @@ def _photometric_gradients(ctx, grad, _grad_masks):
     return _photometric_backward(grad, parameters, masks), None, None, None
 
 
-_photometric = differentiable("photometric", _save_for_photometric, _photometric_gradients)
+# One by one, since the noise of a pixel depends on its image's number in the call.
+_photometric = differentiable(
+    "photometric", _save_for_photometric, _photometric_gradients, one_by_one(_distort)
+)
 
 
 # --- second order: backward is linear in the incoming gradient; its transpose is the tangent ------------
@@ -237,5 +253,6 @@ def _photometric_backward_gradients(ctx, tangent):
 
 
 _photometric_backward = differentiable(
-    "photometric_backward", _save_for_photometric_backward, _photometric_backward_gradients
-)
+    "photometric_backward", _save_for_photometric_backward, _photometric_backward_gradients,
+    _photometric_backwards,
+)  # fmt: skip
