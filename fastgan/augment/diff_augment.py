@@ -86,8 +86,9 @@ def _translation(image: Tensor, drawn: Tensor) -> Tensor:
     for column, side in zip(drawn.unbind(1), image.shape[:1:-1], strict=True):
         reach = int(side * LARGEST_TRANSLATION + 0.5)
         shifts.append((column * (2 * reach + 1)).floor() - reach)
-    matrix = torch.eye(3, device=image.device, dtype=drawn.dtype).repeat(image.shape[0], 1, 1)
-    matrix[:, :2, 2] = -torch.stack(shifts, 1)
+    x, y = shifts
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    matrix = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1).unflatten(1, (3, 3))
     return perspective_warp(image, matrix)
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan.ops._autograd import inside_transform
+from fastgan.reference.precision import without_autocast
+
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -62,9 +65,9 @@ def input_gradient_at(
 ) -> tuple[Tensor, Tensor]:
     """d(sum D(x)) / dx, differentiable, and a zero that depends on every parameter that the logits do."""
     check_supports_penalty(discriminator)
-    with full_precision(x):
+    with without_autocast(x):
         x = in_full_precision(x)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or inside_transform():
             # A transform lets a function change its arguments in place, and nothing else: batch
             # normalization and spectral norm change their buffers.
             buffers = dict(discriminator.named_buffers()) if isinstance(discriminator, nn.Module) else {}
@@ -96,10 +99,6 @@ def logits_of(returned: Any, x: Tensor, output: Callable[[Any], Tensor] | None) 
         )
     _check_batch(logits, x)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def full_precision(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def in_full_precision(x: Tensor) -> Tensor:

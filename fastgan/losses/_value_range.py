@@ -7,6 +7,8 @@ import warnings
 import torch
 from torch import Tensor
 
+from fastgan.ops._autograd import inside_transform
+
 Range = tuple[float, float]
 # Images that a loss looks at before it takes the range for right.
 LOOKS = 3
@@ -16,7 +18,7 @@ class RangeCheck:
     """Looks at the first few images and warns once.
 
     The extremes of images on a GPU are copied when the stream gets there and read at a later call. Nothing is
-    looked at under torch.compile or while a CUDA graph is captured.
+    looked at under torch.compile, inside transforms, on the meta device, or while a CUDA graph is captured.
     """
 
     def __init__(self, loss: str) -> None:
@@ -25,7 +27,7 @@ class RangeCheck:
 
     def look(self, image: Tensor, expected: Range) -> None:
         """Takes note of an image that should lie in the range."""
-        if self.left <= 0 or torch.compiler.is_compiling():
+        if self.left <= 0 or torch.compiler.is_compiling() or inside_transform() or image.is_meta:
             return
         if image.device.type != "cuda":
             self.left -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from fastgan.losses._backbones import (
 )
 from fastgan.losses._value_range import Range, RangeCheck
 from fastgan.ops import lpips_head
+from fastgan.ops._autograd import inside_transform
 from fastgan.ops._checks import check_one_of
 from fastgan.reference.feature_distance import feature_distance_map
 
@@ -180,7 +182,9 @@ class LPIPS(nn.Module):
         else:
             self._check("in1", in1, normalize)
             shape = in1.shape
-            with torch.set_grad_enabled(torch.is_grad_enabled() and in1.requires_grad):
+            # Inside of vmap, requires_grad does not say whether the batch requires it.
+            wants_gradient = in1.requires_grad or inside_transform()
+            with torch.set_grad_enabled(torch.is_grad_enabled() and wants_gradient):
                 target = iter(tuple(self._features(in1, normalize)))
         if in0.shape != shape:
             raise ValueError(f"in0 and in1 must have one shape, got {tuple(in0.shape)} and {tuple(shape)}")
@@ -208,14 +212,17 @@ class LPIPS(nn.Module):
         if self.version == "0.1":
             image = self.scaling_layer(image)
         held = [image.contiguous(memory_format=self.memory_format)]
-        device = image.device.type
+        precision = self._precision(image)
         del image
         for slice_number in range(self.net.N_slices):
-            with self._precision(device):
+            with precision:
                 held.append(run_frozen(getattr(self.net, f"slice{slice_number + 1}"), held))
             yield held[0]
 
-    def _precision(self, device: str) -> torch.autocast:
+    def _precision(self, image: Tensor) -> contextlib.AbstractContextManager[Any]:
+        device = image.device.type
+        if image.is_meta:  # which has no autocast
+            return contextlib.nullcontext()
         if self.autocast is None:
             dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         else:

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from fastgan.losses._input_gradient import (
     check_supports_penalty,
-    full_precision,
     in_full_precision,
     input_gradient,
     input_gradient_at,
@@ -38,6 +37,7 @@ from fastgan.losses._input_gradient import (
 )
 from fastgan.ops._checks import check_one_of
 from fastgan.ops.squared_norm import squared_norm
+from fastgan.reference.precision import without_autocast
 
 # Under the square root of the gradient's norm, so that a zero gradient gives no NaN.
 EPSILON = 1e-12
@@ -232,7 +232,7 @@ def approximate_r1(
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     check_supports_penalty(discriminator)
-    with full_precision(x):
+    with without_autocast(x):
         x = in_full_precision(x)
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         there = logits_of(discriminator(x, *args), x, output)

@@ -19,7 +19,7 @@ _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
 # The vmap behind `torch.autograd.grad(is_grads_batched=True)`, of which functorch knows nothing. Of the tensor and
 # not of the thread: backward passes on a GPU run in threads of their own.
-_is_batched_by_autograd = torch._C._functorch.is_legacy_batchedtensor
+is_batched_by_autograd = torch._C._functorch.is_legacy_batchedtensor
 
 
 def differentiable(name: str, setup_context: Callable, backward: Callable, batched: Rule) -> Callable:
@@ -131,7 +131,7 @@ def saved_tensors_are_ours(grad: torch.Tensor) -> bool:
         return False
     if torch._C._len_torch_dispatch_stack() > 0:
         return False
-    return not _keeps_graph() and not inside_transform() and not _is_batched_by_autograd(grad)
+    return not _keeps_graph() and not inside_transform() and not is_batched_by_autograd(grad)
 
 
 class _WhenDynamoComes(importlib.abc.MetaPathFinder):
@@ -164,7 +164,7 @@ def _plain_eager(arguments: tuple) -> bool:
     (fake tensors, tracing, flop counters), no tensor subclass, no batch of gradients.
     """
     return torch._C._len_torch_dispatch_stack() == 0 and all(
-        type(tensor) in _PLAIN_TENSORS and not _is_batched_by_autograd(tensor) for tensor in _tensors(arguments)
+        type(tensor) in _PLAIN_TENSORS and not is_batched_by_autograd(tensor) for tensor in _tensors(arguments)
     )
 
 
@@ -175,8 +175,8 @@ def _have_tangents(arguments: tuple) -> bool:
 def _no_forward_mode(op: str) -> NotImplementedError:
     """Instead of dropping tangents without a word."""
     return NotImplementedError(
-        f"{op} has no forward-mode derivative; use backend='reference', or fastgan.use('reference'), whose "
-        "PyTorch operations have"
+        f"{op} has no forward-mode derivative; backend='reference', or fastgan.use('reference'), has one where "
+        "PyTorch's operations do"
     )
 
 

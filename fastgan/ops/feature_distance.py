@@ -206,7 +206,7 @@ def _measures(size, batched, x, y, weight, *formula_and_kind):
 
 
 def _measures_backward(size, batched, direction, grad, of_mean):
-    direction, grad = (fold(tensor, own, size) for tensor, own in zip((direction, grad), batched, strict=True))
+    direction, grad = fold(direction, batched[0], size), fold(grad, batched[1], size)
     if of_mean:  # of each call's
         grad = grad * (direction.numel() // (size * direction.shape[1]))
     return unfold(_feature_distance_backward(dense(direction), grad.contiguous(), False), size)

@@ -1,0 +1,589 @@
+"""What every op and loss can be put through, as checks that find out.
+
+`CASES` lists the public ops and losses, `CHECKS` the uses: each puts a case through one use, compares what comes out
+with plain eager calls or with the reference in float64, and returns "works", "refused by name" (an error that names
+the op or says what to do instead) or "not applicable". Whatever else happens raises. `tests/test_support.py` runs
+them all; `python -m tests.support_table > docs/support.md` writes the table down.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.autograd import forward_ad
+from torch.testing import assert_close
+
+from fastgan import losses, ops
+from fastgan.augment import DiffAugment
+
+WORKS, REFUSED, NOT_APPLICABLE = "works", "refused by name", "not applicable"
+Size = tuple[int, int, int]
+# Samples, height and width; shapes of 1 are compiled apart, always.
+SIZES: tuple[Size, ...] = (
+    (2, 33, 35), (3, 35, 34), (4, 34, 33), (5, 36, 39), (2, 39, 41), (3, 41, 37), (6, 37, 33), (4, 33, 47),
+    (7, 35, 36), (2, 47, 45), (3, 45, 43), (1, 43, 35), (5, 33, 51), (2, 51, 49), (4, 49, 38), (3, 38, 40),
+    (6, 40, 42), (2, 42, 53), (3, 53, 33), (9, 34, 35),
+)  # fmt: skip
+SMALL, OTHER = (2, 18, 19), (3, 21, 17)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A public op or loss, and tensors to call it with."""
+
+    name: str
+    inputs: Callable[[Size], tuple[Tensor, ...]]
+    make: Callable[[], Any]
+    """The function, or the object that has the public name."""
+    differentiated: tuple[int, ...] = (0,)
+    """Which of the tensors."""
+    call: Callable[..., Tensor] = lambda made, *tensors: made(*tensors)
+    leaves_out: frozenset[str] = frozenset()
+    """Checks that make no sense for it."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def function(self, dtype: torch.dtype = torch.float32) -> Callable[..., Tensor]:
+        """Of the tensors alone; a module's weights in the given type."""
+        made = self.make()
+        if isinstance(made, nn.Module):
+            made = made.to(dtype)
+        return lambda *tensors: self.call(made, *tensors)
+
+    def tensors(self, size: Size, dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Tensor]:
+        """The inputs, of which those that are differentiated require grad if `grad`."""
+        made = [t.to(dtype) if t.dtype == torch.float32 else t for t in self.inputs(size)]
+        return [t.requires_grad_(grad and i in self.differentiated) for i, t in enumerate(made)]
+
+
+# --- the cases ------------------------------------------------------------------------------------------
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def image(size: Size, seed: int = 0, channels: int = 3) -> Tensor:
+    return torch.rand(size[0], channels, *size[1:], generator=seeded(seed))
+
+
+def two_images(size: Size) -> tuple[Tensor, ...]:
+    return image(size), image(size, 1)
+
+
+def two_logits(size: Size) -> tuple[Tensor, ...]:
+    return 4 * image(size, 0, 1) - 2, 4 * image(size, 1, 1) - 2
+
+
+def two_features(size: Size) -> tuple[Tensor, ...]:
+    return image(size, 0, 5) - 0.4, image(size, 1, 5) - 0.4
+
+
+def column(count: int, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=seeded(2))
+
+
+def matrices(count: int) -> Tensor:
+    moved = torch.rand(count, 3, 3, generator=seeded(3)) - 0.5
+    moved = moved * torch.tensor([[0.1, 0.1, 2.0], [0.1, 0.1, 2.0], [1e-3, 1e-3, 1e-2]])
+    return (torch.eye(3) + moved).double()
+
+
+class Critic(nn.Module):
+    """A small discriminator whose second derivatives are not zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 1, 1)
+        for seed, parameter in enumerate(self.parameters()):
+            parameter.data.uniform_(-0.5, 0.5, generator=seeded(seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.convolution(x))).mean(dim=(1, 2, 3))
+
+
+def penalty_case(name: str, penalty: Callable[..., Tensor]) -> Case:
+    """Of samples and of the parameters of a discriminator."""
+    critic = Critic()
+    names = [name for name, _ in critic.named_parameters()]
+
+    def call(penalty: Callable[..., Tensor], x: Tensor, *parameters: Tensor) -> Tensor:
+        state = dict(zip(names, parameters, strict=True))
+        return penalty(lambda x: torch.func.functional_call(critic, state, (x,)), x)
+
+    parameters = tuple(parameter.detach() for parameter in critic.parameters())
+    # The discriminator runs in float32, and so must its weights be.
+    no_half = frozenset({"half"})
+    return Case(name, lambda size: (image(size), *parameters), lambda: penalty, (1, 2, 3), call, no_half)
+
+
+def adversarial_cases() -> list[Case]:
+    cases = []
+    for kind in ("bce", "lsgan", "hinge", "wgan", "relativistic"):
+        loss = losses.AdversarialLoss(kind)  # type: ignore[arg-type]
+        cases.append(
+            Case(f"AdversarialLoss {kind}, discriminator", two_logits, lambda loss=loss: loss.discriminator, (0, 1))
+        )
+        pairs = kind == "relativistic"
+        cases.append(
+            Case(
+                f"AdversarialLoss {kind}, generator",
+                two_logits if pairs else lambda size: two_logits(size)[:1],
+                lambda loss=loss: loss.generator,
+                (0, 1) if pairs else (0,),
+            )
+        )
+    return cases
+
+
+CASES = (
+    Case("squared_norm", lambda size: (image(size) - 0.5,), lambda: ops.squared_norm),
+    Case(
+        "blur", lambda size: (image(size), image((size[0], 3, 3), 4, 1)[:, 0] / 5), lambda: ops.blur, (0, 1)
+    ),
+    Case("perspective_warp", lambda size: (image(size), matrices(size[0])), lambda: ops.perspective_warp),
+    Case(
+        "photometric",
+        lambda size: (image(size), column(size[0], 0, 0.1), column(size[0], 0.8, 1.2), torch.tensor(3)),
+        lambda: ops.photometric,
+        call=lambda op, x, noise, contrast, seed: op(x, noise=noise, contrast=contrast, seed=seed),
+    ),
+    Case(
+        "jpeg_round_trip",
+        lambda size: (image(size), column(size[0], 30, 90)),
+        lambda: ops.jpeg_round_trip,
+        (0, 1),
+    ),
+    Case(
+        "bias_leaky_relu",
+        lambda size: (image(size) - 0.5, column(3, -0.2, 0.2)),
+        lambda: ops.bias_leaky_relu,
+        (0, 1),
+        lambda op, x, bias: op(x, bias, gain=2**0.5, clamp=0.6),
+    ),
+    Case(
+        "conv2d",
+        lambda size: (image(size), image((7, 3, 3), 5) - 0.5),
+        lambda: ops.conv2d,
+        (0, 1),
+        lambda op, x, weight: op(x, weight, stride=2, padding=1),
+    ),
+    Case("feature_distance", two_features, lambda: ops.feature_distance, (0, 1)),
+    Case("lpips_head", lambda size: (*two_features(size), column(5, 0.1, 1)), lambda: ops.lpips_head, (0, 1)),
+    Case(
+        "yuv_color_l2",
+        two_images,
+        lambda: losses.yuv_color_l2,
+        (0, 1),
+        lambda op, x, y: op(x, y, (1.0, 100.0, 50.0), 3.0),
+    ),
+    Case("YUVColorL2", two_images, lambda: losses.YUVColorL2((1.0, 100.0, 50.0), 3.0), (0, 1)),
+    *adversarial_cases(),
+    penalty_case("r1_penalty_of", losses.r1_penalty_of),
+    penalty_case(
+        "gradient_penalty",
+        lambda critic, x: losses.gradient_penalty(critic, x, None, mode="real"),
+    ),
+    Case("R1", lambda size: (image(size),), lambda: losses.R1(Critic(), 5.0, 1), (), lambda r1, x: r1(x, 0).loss),
+    Case("LPIPS", two_images, lambda: losses.LPIPS(net="squeeze", weights=None, value_range=(0, 1)), (0, 1)),
+    Case("LPIPSLoss", two_images, lambda: losses.LPIPSLoss(net="squeeze", weights=None), (0, 1)),
+    Case(
+        "PerceptualLoss",
+        two_images,
+        lambda: losses.PerceptualLoss(("relu1_1",), style_weights=0.5, backbone=None, value_range=(0, 1)),
+    ),
+    Case("RandomJPEG", lambda size: (image(size),), lambda: losses.RandomJPEG(50, 50)),
+    Case(
+        "DiffAugment",
+        lambda size: (2 * image(size) - 1, torch.rand(size[0], 7, generator=seeded(6))),
+        DiffAugment,
+    ),
+    Case(
+        "CategoryLoss",
+        lambda size: (image((size[0], 1, 5))[:, 0, 0] - 0.5, torch.arange(size[0]) % 5),
+        lambda: losses.CategoryLoss(5),
+    ),
+    Case("BinaryLoss", lambda size: (4 * image(size, 0, 1) - 2,), lambda: losses.BinaryLoss(True)),
+)
+
+
+# --- what the checks have in common ---------------------------------------------------------------------
+
+
+def weighed(output: Tensor) -> Tensor:
+    """A number in which every element of the output has a part of its own."""
+    weights = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype, device=output.device)
+    return (output * weights.view_as(output)).sum()
+
+
+def gradients(function: Callable[..., Tensor], tensors: list[Tensor], which: tuple[int, ...]) -> list[Tensor]:
+    return list(torch.autograd.grad(weighed(function(*tensors)), [tensors[i] for i in which]))
+
+
+def refusal(error: Exception) -> str:
+    """REFUSED for an error that says what to do instead; else raises it."""
+    if isinstance(error, (NotImplementedError, RuntimeError, ValueError)) and "backend='reference'" in str(error):
+        return REFUSED
+    raise error
+
+
+def transformed(case: Case, which: tuple[int, ...]) -> Callable[..., Tensor]:
+    """The case's function followed by `weighed`, with the tensors that are differentiated in front."""
+    function, order = case.function(), [*which, *(i for i in range(9) if i not in which)]
+
+    def reordered(*tensors: Tensor) -> Tensor:
+        return weighed(function(*(tensors[order.index(i)] for i in range(len(tensors)))))
+
+    return reordered
+
+
+# --- the checks -----------------------------------------------------------------------------------------
+
+
+def check_compile(case: Case) -> str:
+    """`torch.compile(fullgraph=True)`: values and gradients."""
+    torch._dynamo.reset()
+    function, tensors = case.function(), case.tensors(SIZES[0], grad=True)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*tensors), function(*tensors))
+    if case.differentiated:
+        actual = gradients(compiled, tensors, case.differentiated)
+        assert_close(actual, gradients(function, tensors, case.differentiated))
+    return WORKS
+
+
+def check_dynamic(case: Case) -> str:
+    """`torch.compile(dynamic=True, fullgraph=True)`: 20 sizes in two graphs, with gradients and without."""
+    function = case.function()
+    for grad in (False, True) if case.differentiated else (False,):
+        torch._dynamo.reset()
+        counter = CompileCounterWithBackend("aot_eager")
+        compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=counter)
+        for size in SIZES:
+            tensors = case.tensors(size, grad=grad)
+            assert_close(compiled(*tensors), function(*tensors))
+            if grad:
+                actual = gradients(compiled, tensors, case.differentiated)
+                assert_close(actual, gradients(function, tensors, case.differentiated))
+        assert counter.frame_count <= 2, f"{counter.frame_count} graphs for {len(SIZES)} sizes, grad={grad}"
+    return WORKS
+
+
+class _Exported(nn.Module):
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.made, self.call = case.make(), case.call
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.call(self.made, *tensors)
+
+
+def check_export(case: Case) -> str:
+    """`torch.export` with dynamic shapes, saved, loaded and run at other sizes: values and gradients."""
+    tensors, function = case.tensors(SIZES[0], grad=True), case.function()
+    shapes = tuple(
+        dict.fromkeys(range(tensor.dim()), torch.export.Dim.AUTO) if tensor.dim() else None for tensor in tensors
+    )
+    exported = torch.export.export(_Exported(case), tuple(tensors), dynamic_shapes=(shapes,))
+    buffer = io.BytesIO()
+    torch.export.save(exported, buffer)
+    buffer.seek(0)
+    loaded = torch.export.load(buffer).module()
+    for size in SIZES[1:4]:
+        tensors = case.tensors(size, grad=True)
+        assert_close(loaded(*tensors), function(*tensors))
+        if case.differentiated:
+            actual = gradients(loaded, tensors, case.differentiated)
+            assert_close(actual, gradients(function, tensors, case.differentiated))
+    return WORKS
+
+
+def check_grad(case: Case) -> str:
+    """`torch.func.grad`, of one tensor with the others fixed and of all of them."""
+    if not case.differentiated:
+        return NOT_APPLICABLE
+    expected = gradients(case.function(), case.tensors(SMALL, grad=True), case.differentiated)
+    tensors = case.tensors(SMALL)
+    function = case.function()
+    loss = lambda *tensors: weighed(function(*tensors))  # noqa: E731
+    assert_close(list(torch.func.grad(loss, argnums=case.differentiated)(*tensors)), expected)
+    for number, index in enumerate(case.differentiated):
+        assert_close(torch.func.grad(loss, argnums=index)(*tensors), expected[number])
+    # Where the op's input is a constant.
+    constant = torch.func.grad(lambda t: (loss(*tensors) + t.sum()))(torch.ones(2))
+    assert_close(constant, torch.ones(2))
+    return WORKS
+
+
+def check_vjp(case: Case) -> str:
+    """`torch.func.vjp` and `jacrev`, and `autograd` with batches of gradients."""
+    if not case.differentiated:
+        return NOT_APPLICABLE
+    function, tensors = case.function(), case.tensors(SMALL)
+    expected = gradients(function, case.tensors(SMALL, grad=True), case.differentiated)
+
+    def of_differentiated(*chosen: Tensor) -> Tensor:
+        replaced = dict(zip(case.differentiated, chosen, strict=True))
+        return function(*(replaced.get(i, tensor) for i, tensor in enumerate(tensors)))
+
+    chosen = [tensors[i] for i in case.differentiated]
+    output, pull_back = torch.func.vjp(of_differentiated, *chosen)
+    weights = torch.linspace(0.5, 1.5, output.numel()).view_as(output)
+    assert_close(list(pull_back(weights)), expected)
+    several = torch.stack([weights, 2 * weights, 0 * weights])
+    for actual, wanted in zip(torch.vmap(pull_back)(several), expected, strict=True):
+        assert_close(actual, torch.stack([wanted, 2 * wanted, 0 * wanted]))
+    leaves = [tensor.clone().requires_grad_() for tensor in chosen]
+    output = of_differentiated(*leaves)
+    for keep in (True, False):
+        batches = torch.autograd.grad(output, leaves, several, is_grads_batched=True, retain_graph=keep)
+        for actual, wanted in zip(batches, expected, strict=True):
+            assert_close(actual, torch.stack([wanted, 2 * wanted, 0 * wanted]))
+    if output.numel() <= 4:
+        for vectorize in (True, False):
+            jacobian = torch.autograd.functional.jacobian(of_differentiated, tuple(chosen), vectorize=vectorize)
+            rows = torch.func.jacrev(of_differentiated, argnums=tuple(range(len(chosen))))(*chosen)
+            assert_close(jacobian, rows)
+    return WORKS
+
+
+def several(case: Case, size: Size, count: int) -> list[Tensor]:
+    """The inputs of several calls, each a little different from the others, stacked."""
+    once = case.tensors(size)
+    return [torch.stack([t * (1 - i / 16) if t.is_floating_point() else t for i in range(count)]) for t in once]
+
+
+def one_call(tensors: list[Tensor], dims: tuple[int | None, ...], number: int) -> list[Tensor]:
+    return [t if dim is None else t.select(dim, number) for t, dim in zip(tensors, dims, strict=True)]
+
+
+def check_vmap(case: Case) -> str:
+    """`torch.vmap`, alone, nested, and around and inside of gradients."""
+    count, function = 3, case.function()
+    batch = several(case, SMALL, count)
+    first_alone: list[Tensor] = [batch[0], *(t[1] for t in batch[1:])]
+    first_last = [batch[0].movedim(0, -1), *batch[1:]]
+    none = (None,) * (len(batch) - 1)
+    arrangements: list[tuple[list[Tensor], tuple[int | None, ...]]] = [
+        (batch, (0,) * len(batch)), (first_alone, (0, *none)), (first_last, (-1, *(0,) * len(none))),
+    ]  # fmt: skip
+    arrangements += [
+        ([t[1] if i != other else t for i, t in enumerate(batch)], tuple(0 if i == other else None for i in range(len(batch))))
+        for other in range(1, len(batch))
+    ]
+    for tensors, dims in arrangements:
+        alone = [one_call(tensors, dims, number) for number in range(count)]
+        actual = torch.vmap(function, dims, randomness="different")(*tensors)
+        assert_close(actual, torch.stack([function(*call) for call in alone]))
+        if not case.differentiated:
+            continue
+        which = case.differentiated
+        loss = lambda *tensors: weighed(function(*tensors))  # noqa: E731
+        expected = []
+        for call in alone:
+            leaves = [t.clone().requires_grad_(i in which) for i, t in enumerate(call)]
+            expected.append(gradients(function, leaves, which))
+        inside = torch.vmap(torch.func.grad(loss, argnums=which), dims, randomness="different")(*tensors)
+        for number, gradient in enumerate(inside):
+            assert_close(gradient, torch.stack([of_call[number] for of_call in expected]))
+        total = lambda *tensors: torch.vmap(loss, dims, randomness="different")(*tensors).sum()  # noqa: B023, E731
+        leaves = [t.clone().requires_grad_(i in which) for i, t in enumerate(tensors)]
+        around = torch.autograd.grad(total(*leaves), [leaves[i] for i in which])
+        outside = torch.func.grad(total, argnums=which)(*tensors)
+        for number, index in enumerate(which):
+            of_calls = [of_call[number] for of_call in expected]
+            wanted = sum(of_calls) if dims[index] is None else torch.stack(of_calls, dims[index])
+            assert_close(around[number], wanted)
+            assert_close(outside[number], wanted)
+    nested = [torch.stack([t, t.flip(0)]) for t in batch]
+    actual = torch.vmap(torch.vmap(function, randomness="different"), randomness="different")(*nested)
+    for row, tensors in zip(actual, zip(*nested, strict=True), strict=True):
+        assert_close(row, torch.stack([function(*one_call(list(tensors), (0,) * len(batch), i)) for i in range(count)]))
+    return WORKS
+
+
+def check_jvp(case: Case) -> str:
+    """Forward mode: `torch.func.jvp`, `jacfwd`, `hessian`, `forward_ad`; where refused, the reference has it."""
+    if not case.differentiated:
+        return NOT_APPLICABLE
+    function, tensors = case.function(), case.tensors(SMALL)
+    index = case.differentiated[0]
+    x = tensors[index]
+
+    def of_one(x: Tensor) -> Tensor:
+        return function(*tensors[:index], x, *tensors[index + 1 :])
+
+    def dual() -> Tensor:
+        with forward_ad.dual_level():
+            output = of_one(forward_ad.make_dual(x, torch.ones_like(x)))
+            return forward_ad.unpack_dual(output).tangent
+
+    scalar = lambda x: weighed(of_one(x))  # noqa: E731
+    moved = lambda shift: scalar(x + shift.sum())  # noqa: E731
+    ones, shift = (torch.ones_like(x),), torch.zeros(2)
+    first = [
+        lambda: weighed(torch.func.jvp(of_one, (x,), ones)[1]),
+        lambda: weighed(dual()),
+        lambda: torch.func.jacfwd(moved, randomness="different")(shift)[0],
+        lambda: torch.vmap(lambda t: torch.func.jvp(scalar, (x,), (t,))[1], randomness="different")(
+            torch.stack(ones)
+        )[0],
+        lambda: torch.func.jvp(torch.vmap(scalar, randomness="different"), (x[None],), (ones[0][None],))[1][0],
+    ]
+    second = [
+        lambda: torch.func.jacfwd(torch.func.jacrev(moved), randomness="different")(shift)[0, 1],
+        lambda: torch.func.jvp(torch.func.grad(moved), (shift,), (torch.tensor([1.0, 0.0]),))[1][1],
+    ]
+    with ops.use("reference"):
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(scalar(leaf), leaf, create_graph=True)
+        curvature = None
+        if gradient.requires_grad:
+            (curvature,) = torch.autograd.grad(gradient.sum(), leaf, allow_unused=True)
+        curvature = torch.zeros(()) if curvature is None else curvature.sum()
+        for way, wanted in [(way, gradient.detach().sum()) for way in first] + [(way, curvature) for way in second]:
+            try:
+                derivative = way()
+            except NotImplementedError as error:
+                assert "Trying to use forward AD with" in str(error)  # an operation of PyTorch's that has none
+            else:
+                assert_close(derivative.to(wanted.dtype), wanted, rtol=1e-3, atol=1e-3)
+    statuses = set()
+    for way, wanted in [(way, gradient.detach().sum()) for way in first] + [(way, curvature) for way in second]:
+        try:
+            derivative = way()
+        except Exception as error:
+            statuses.add(refusal(error))
+        else:
+            assert_close(derivative.to(wanted.dtype), wanted, rtol=1e-3, atol=1e-3)
+            statuses.add(WORKS)
+    return REFUSED if REFUSED in statuses else WORKS
+
+
+def check_double_backward(case: Case) -> str:
+    """A penalty on the gradient: `create_graph=True`, and `grad` of `grad`, against the reference in float64."""
+    if not case.differentiated:
+        return NOT_APPLICABLE
+    which = case.differentiated
+
+    def penalty(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+        chosen = [tensors[i] for i in which]
+        first = torch.autograd.grad(weighed(function(*tensors)), chosen, create_graph=True)
+        total = sum((weighed(gradient) for gradient in first), start=torch.zeros((), dtype=first[0].dtype))
+        second = torch.autograd.grad(total, chosen, allow_unused=True) if total.requires_grad else [None] * 9
+        return [torch.zeros_like(t) if of is None else of for t, of in zip(chosen, second, strict=False)]
+
+    def penalty_by_transforms(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+        loss = lambda *tensors: weighed(function(*tensors))  # noqa: E731
+        total = lambda *tensors: sum(map(weighed, torch.func.grad(loss, argnums=which)(*tensors)))  # noqa: E731
+        return list(torch.func.grad(total, argnums=which)(*tensors))
+
+    with ops.use("reference"):
+        expected = penalty(case.function(torch.float64), case.tensors(SMALL, torch.float64, grad=True))
+    statuses = set()
+    for way, grad in ((penalty, True), (penalty_by_transforms, False)):
+        try:
+            actual = way(case.function(), case.tensors(SMALL, grad=grad))
+        except Exception as error:
+            statuses.add(refusal(error))
+            continue
+        for ours, theirs in zip(actual, expected, strict=True):
+            assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()) + 1e-7)
+        statuses.add(WORKS)
+    return REFUSED if REFUSED in statuses else WORKS
+
+
+def check_autocast(case: Case) -> str:
+    """Under `torch.autocast` in bfloat16: near float32, and losses are float32."""
+    function, tensors = case.function(), case.tensors(SMALL)
+    expected = function(*tensors)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = function(*tensors)
+    assert actual.dtype == torch.float32 or case.name == "conv2d", actual.dtype
+    assert_close(actual.float(), expected, rtol=0.05, atol=0.02)
+    return WORKS
+
+
+def check_half(case: Case) -> str:
+    """Inputs (and a module's weights) in float16 and bfloat16: near float32, gradients in their own type."""
+    expected = case.function()(*case.tensors(SMALL))
+    for dtype in (torch.float16, torch.bfloat16):
+        function, tensors = case.function(dtype), case.tensors(SMALL, dtype, grad=True)
+        actual = function(*tensors)
+        assert actual.dtype in (torch.float32, dtype)
+        assert actual.dtype == torch.float32 or actual.dim() > 1, "a loss in half precision"
+        if case.name != "jpeg_round_trip" and case.name != "RandomJPEG":  # a level more or less here and there
+            assert_close(actual.float(), expected, rtol=0.05, atol=0.05)
+        else:
+            assert (actual.float() - expected).abs().mean() <= 0.02
+        if case.differentiated:
+            for gradient in gradients(function, tensors, case.differentiated):
+                assert gradient.dtype == dtype and gradient.isfinite().all()
+    return WORKS
+
+
+def check_meta(case: Case) -> str:
+    """On the meta device: shapes and types, by the reference."""
+    made = case.make()
+    if isinstance(made, nn.Module):
+        made = made.to("meta")
+    expected = case.function()(*case.tensors(SMALL))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*runs its PyTorch reference", category=RuntimeWarning)
+        actual = case.call(made, *(tensor.to("meta") for tensor in case.tensors(SMALL)))
+    assert (actual.device.type, actual.shape, actual.dtype) == ("meta", expected.shape, expected.dtype)
+    return WORKS
+
+
+def _is_function(made: Any) -> bool:
+    return type(made).__name__ == "function"
+
+
+def check_deepcopy(case: Case) -> str:
+    """`copy.deepcopy` of the object: the same values."""
+    made = case.make()
+    if _is_function(made):
+        return NOT_APPLICABLE
+    tensors = case.tensors(SMALL)
+    assert_close(case.call(copy.deepcopy(made), *tensors), case.call(made, *tensors))
+    return WORKS
+
+
+def check_save(case: Case) -> str:
+    """`torch.save` and `torch.load` of the whole object: the same values."""
+    made = case.make()
+    if _is_function(made):
+        return NOT_APPLICABLE
+    buffer = io.BytesIO()
+    torch.save(made, buffer)
+    buffer.seek(0)
+    tensors = case.tensors(SMALL)
+    loaded = torch.load(buffer, weights_only=False)
+    assert_close(case.call(loaded, *tensors), case.call(made, *tensors))
+    return WORKS
+
+
+CHECKS: dict[str, Callable[[Case], str]] = {
+    "compile": check_compile,
+    "dynamic": check_dynamic,
+    "export": check_export,
+    "grad": check_grad,
+    "vjp": check_vjp,
+    "vmap": check_vmap,
+    "jvp": check_jvp,
+    "double backward": check_double_backward,
+    "autocast": check_autocast,
+    "half": check_half,
+    "meta": check_meta,
+    "deepcopy": check_deepcopy,
+    "torch.save": check_save,
+}
