@@ -27,7 +27,8 @@ class RangeCheck:
 
     def look(self, image: Tensor, expected: Range) -> None:
         """Takes note of an image that should lie in the range."""
-        if self.left <= 0 or torch.compiler.is_compiling() or inside_transform() or image.is_meta:
+        # Dynamo would guard the count that it reads, so it is to read none.
+        if torch.compiler.is_compiling() or self.left <= 0 or inside_transform() or image.is_meta:
             return
         if image.device.type != "cuda":
             self.left -= 1
