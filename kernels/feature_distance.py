@@ -142,7 +142,7 @@ def feature_distance(
 
 
 def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool, out: Tensor) -> None:
-    """`out` = N grad direction if `of_mean`, else grad direction / P, by sample; may be the direction itself."""
+    """`out`, maybe the direction: of each sample N grad direction if `of_mean`, else grad direction / P."""
     samples, channels = direction.shape[:2]
     elements = direction.numel() // samples
     parts = triton.cdiv(elements, BLOCK)

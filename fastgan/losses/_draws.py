@@ -10,9 +10,12 @@ from torch import Tensor
 
 
 def draw(
-    distribution: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator | None, **options: Any
+    distribution: Callable[..., Tensor],
+    shape: Sequence[int],
+    generator: torch.Generator | None,
+    **options: Any,
 ) -> Tensor:
-    """`torch.rand` or `torch.randn`, which take no dynamic shape where they are given a generator, be it None."""
+    """`torch.rand` or `torch.randn`, which take no dynamic shape beside a generator, be it None."""
     if generator is not None:
         options["generator"] = generator
     return distribution(shape, **options)

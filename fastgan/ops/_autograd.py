@@ -17,13 +17,13 @@ from fastgan.ops._batching import Rule, as_staticmethod
 
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-# The vmap behind `torch.autograd.grad(is_grads_batched=True)`, of which functorch knows nothing. Of the tensor and
-# not of the thread: backward passes on a GPU run in threads of their own.
+# Of the vmap behind `torch.autograd.grad(is_grads_batched=True)`, of which functorch knows nothing. Asked of
+# the tensor and not of the thread: backward passes on a GPU run in threads of their own.
 is_batched_by_autograd = torch._C._functorch.is_legacy_batchedtensor
 
 
 def differentiable(name: str, setup_context: Callable, backward: Callable, batched: Rule) -> Callable:
-    """Registers gradient and batching rule of `fastgan::<name>`, and returns the op as a function to call.
+    """Registers the gradient of `fastgan::<name>` and returns the op, with its batching rule, as a function.
 
     Where an output has no gradient, which is so for masks always, the formula gets None instead of zeros that
     somebody would have to write; it is not called where no output has one.
@@ -55,9 +55,7 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
         return backward(ctx, *grads)
 
     op = getattr(torch.ops.fastgan, name).default
-    vmap = as_staticmethod(batched)
     torch.library.register_autograd(f"fastgan::{name}", gradients, setup_context=setup, lib=_library.LIBRARY)
-    torch.library.register_vmap(f"fastgan::{name}", vmap, lib=_library.LIBRARY)
     kernel = below_autograd(name)
 
     def kernel_and_setup(ctx, *arguments):
@@ -70,8 +68,8 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
         return type(name, (torch.autograd.Function,), static)
 
     transformed = function(
-        forward=lambda *inputs: op(*inputs), setup_context=setup_if_needed, backward=gradients, vmap=vmap,
-        jvp=refuse_tangents,
+        forward=lambda *inputs: op(*inputs), setup_context=setup_if_needed, backward=gradients,
+        vmap=as_staticmethod(batched), jvp=refuse_tangents,
     )  # fmt: skip
     eager = function(forward=kernel_and_setup, backward=gradients)
 
@@ -119,13 +117,13 @@ def wants_gradient(*arguments: Any) -> bool:
 
 
 def saved_tensors_are_ours(grad: torch.Tensor) -> bool:
-    """Whether this backward pass, with this incoming gradient, is the last that can see what was saved for it.
+    """Whether this backward pass, with this incoming gradient, is the last to see what was saved for it.
 
     Then a formula may write its result into a saved tensor that nothing else refers to, and spare an
     allocation the size of a gradient. True only for an eager ``backward()`` without ``retain_graph``,
-    ``create_graph`` or ``is_grads_batched``; AOTAutograd donates its buffers under the same condition. False where this
-    torch does not tell, and while anything traces: of what is saved in a compiled graph the strides may
-    change, which torch 2.11 forgets where it is written to. There `is_compiling` does not say so.
+    ``create_graph`` or ``is_grads_batched``; AOTAutograd donates its buffers under the same condition. False
+    where this torch does not tell, and while anything traces: of what is saved in a compiled graph the
+    strides may change, which torch 2.11 forgets where it is written to. There `is_compiling` does not say so.
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or _keeps_graph is None:
         return False
@@ -164,7 +162,8 @@ def _plain_eager(arguments: tuple) -> bool:
     (fake tensors, tracing, flop counters), no tensor subclass, no batch of gradients.
     """
     return torch._C._len_torch_dispatch_stack() == 0 and all(
-        type(tensor) in _PLAIN_TENSORS and not is_batched_by_autograd(tensor) for tensor in _tensors(arguments)
+        type(tensor) in _PLAIN_TENSORS and not is_batched_by_autograd(tensor)
+        for tensor in _tensors(arguments)
     )
 
 
@@ -175,8 +174,8 @@ def _have_tangents(arguments: tuple) -> bool:
 def _no_forward_mode(op: str) -> NotImplementedError:
     """Instead of dropping tangents without a word."""
     return NotImplementedError(
-        f"{op} has no forward-mode derivative; backend='reference', or fastgan.use('reference'), has one where "
-        "PyTorch's operations do"
+        f"{op} has no forward-mode derivative; backend='reference', or fastgan.use('reference'), has one "
+        "where PyTorch's operations do"
     )
 
 

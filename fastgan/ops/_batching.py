@@ -1,8 +1,8 @@
 """What batching rules have in common: how an op runs for a whole batch of calls, as `torch.vmap` asks it to.
 
-A rule is called as ``rule(size, batched, *arguments)``: `batched` says which arguments are tensors with the batch
-of calls, of that size, as their first dimension; the others are the same in every call. It returns the op's outputs
-with that dimension in front.
+A rule is called as ``rule(size, batched, *arguments)``: `batched` says which arguments are tensors with the
+batch of calls, of that size, as their first dimension; the others are the same in every call. It returns the
+op's outputs with that dimension in front.
 
 Most ops take the batch together with the samples of each call (`fold`, `unfold`). What an op says of all its
 samples together, and noise, which depends on a sample's number, is computed call by call (`one_by_one`).
@@ -50,7 +50,7 @@ def one_by_one(op: Callable) -> Rule:
 
 
 def as_staticmethod(rule: Rule) -> Callable:
-    """The rule in the form that `torch.library.register_vmap` and `autograd.Function.vmap` expect."""
+    """The rule in the form that `autograd.Function.vmap` has."""
 
     def vmap(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Any, Any]:
         moved = [

@@ -154,7 +154,10 @@ def _adversarials(size, batched, real, fake, game, generator, sign, real_label, 
         wide = _wide(real, fake)
         wide_real, wide_fake = None if real is None else real.to(wide), fake.to(wide)
         loss, empty = _plain_loss(wide_real, wide_fake, *options), fake.new_empty(0, dtype=wide)
-        statistics = empty if generator else _statistics(wide_real, wide_fake, *options[:1], *options[2:])
+        statistics = empty
+        if not generator:
+            assert wide_real is not None
+            statistics = _statistics(wide_real, wide_fake, GAMES[game], sign, real_label, fake_label)
         slopes = _slopes(real, fake, *options) if with_slopes else (None, None)
         return loss, statistics, *(empty if of_logits is None else of_logits for of_logits in slopes)
 
@@ -190,7 +193,7 @@ def _slopes(
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
     """The derivatives of the loss in plain, differentiable PyTorch.
 
-    By a transform: whether it is autograd or another transform that differentiates further does not matter to it.
+    By a transform, to which it does not matter whether autograd or another transform differentiates further.
     """
     wide, options = _wide(real, fake), (game, generator, sign, real_label, fake_label)
     if real is None:
@@ -209,6 +212,4 @@ def _plain_loss(
     return reference.discriminator_loss(real, fake, game, sign, real_label, fake_label)
 
 
-_adversarial = differentiable(
-    "adversarial", _save_for_adversarial, _adversarial_gradients, _adversarials
-)
+_adversarial = differentiable("adversarial", _save_for_adversarial, _adversarial_gradients, _adversarials)

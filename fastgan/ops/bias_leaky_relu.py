@@ -145,7 +145,7 @@ def _bias_leaky_relu_tangent_fake(tangent_x, tangent_bias, codes, slope, gain):
     return torch.empty_like(tangent_x)
 
 
-# --- batches of calls: more samples, or, where each call has a bias or its gradient, more channels --------------
+# --- batches of calls: more samples, or, where each has a bias or its gradient, more channels -----------
 
 
 def _activate(x, bias, slope, gain, clamp, with_codes=False):

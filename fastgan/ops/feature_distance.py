@@ -123,8 +123,8 @@ _library.define(
     "bool of_mean, bool with_x, bool with_y) -> "
     "(Tensor distance, Tensor direction_x, Tensor direction_y)"
 )
-# Directions are P times each distance's gradient, or, divided by N P, the gradient of their mean (`of_mean`). The ops
-# take N and P from the tensors: compiled code would be made anew for each number.
+# Directions are P times each distance's gradient, or, divided by N P, the gradient of their mean (`of_mean`).
+# The ops take N and P from the tensors: compiled code would be made anew for each number.
 _library.define("feature_distance_backward(Tensor direction, Tensor grad, bool of_mean) -> Tensor")
 # The same into the direction's own memory, for when nobody will ask for the direction again.
 _library.define("feature_distance_backward_(Tensor(a!) direction, Tensor grad, bool of_mean) -> ()")
@@ -181,18 +181,18 @@ def _feature_distance_backward_fake_(direction, grad, of_mean):
 def _measure(x, y, weight, power, normalize, eps, relu_x, of_mean=True, with_x=False, with_y=False):
     wants = (wants_gradient(x), wants_gradient(y))
     if not (with_x or with_y):
-        # What is saved is the gradient of the batch's mean, so that backward from that has nothing to do. Divided
-        # by pixels and samples, what float16 saves would be subnormal.
+        # What is saved is the gradient of the batch's mean, so that backward from that has nothing to do.
+        # Divided by pixels and samples, what float16 saves would be subnormal.
         dtypes = [map_.dtype for map_, wanted in zip((x, y), wants, strict=True) if wanted]
         of_mean = torch.float16 not in dtypes
     with_x, with_y = with_x or wants[0], with_y or wants[1]
     return _feature_distance(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y)
 
 
-def _measures(size, batched, x, y, weight, *formula_and_kind):
+def _measures(size, batched, x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y):
+    formula = power, normalize, eps, relu_x
     if batched[2]:
-        return one_by_one(_measure)(size, batched, x, y, weight, *formula_and_kind)
-    *formula, of_mean, with_x, with_y = formula_and_kind
+        return one_by_one(_measure)(size, batched, x, y, weight, *formula, of_mean, with_x, with_y)
     x, y = (fold(map_, own, size) for map_, own in zip((x, y), batched[:2], strict=True))
     x, y = _laid_out_alike(x, y)
     if not (of_mean and (with_x or with_y)):

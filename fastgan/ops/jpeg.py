@@ -286,7 +286,7 @@ def _jpeg_backward_fake(
     )
 
 
-# --- batches of calls: more samples; noise depends on an image's number in the call --------------------------
+# --- batches of calls: more samples; noise depends on an image's number in the call ----------------------
 
 
 def _code(image, tables, seed, horizontal, vertical, fancy, rounding, with_masks=False):

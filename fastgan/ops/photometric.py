@@ -55,7 +55,8 @@ def photometric(
         offset: added after the contrast, before the second clamp: brightness, or with (N, 3) brightness and
             a colour cast. A number, or a tensor, 0-d, (N,) or (N, 3).
         desaturation: in [0, 1]; 1 leaves the luminance 0.3 R + 0.6 G + 0.1 B alone. As `noise`.
-        seed: of the noise: a number, or a 0-d int64 tensor on the image's device. Default: drawn.
+        seed: of the noise: a number, or a 0-d int64 tensor on the image's device. Default: drawn, unless
+            `noise` is the number 0.
         generator: draws the seed, on the generator's device, which must be the image's. Default: torch's own.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
@@ -76,6 +77,8 @@ def photometric(
     """
     check_image("image", image)
     parameters = _parameters(image, noise=noise, contrast=contrast, offset=offset, desaturation=desaturation)
+    if seed is None and generator is None and not isinstance(noise, Tensor) and noise == 0:
+        seed = 0  # of no noise: to draw one would be refused inside torch.vmap
     seed = _seed(image, seed, generator)
     if _dispatch.choose("photometric", (image,), backend) == "reference":
         return _reference(image, parameters, seed)

@@ -104,9 +104,7 @@ def _squared_norm_gradient(ctx, grad):
     return _squared_norm_backward(x, grad.contiguous())
 
 
-_squared_norm = differentiable(
-    "squared_norm", _save_for_squared_norm, _squared_norm_gradient, _squared_norms
-)
+_squared_norm = differentiable("squared_norm", _save_for_squared_norm, _squared_norm_gradient, _squared_norms)
 
 
 # --- second order: backward is bilinear in x and the incoming gradient -----------------------------------

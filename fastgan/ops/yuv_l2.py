@@ -15,8 +15,8 @@ itself evaluated at x - y = v.
 
 The factor t is chosen so that D' already is the gradient: 2 / (N H W), negative where only y needs one.
 The backward pass then scales D' by the incoming gradient, and leaves it alone where that is 1, as after
-``loss.backward()``. In float16 t is 1: 2 / (N H W) would push D' into the subnormals. The ops are told the sign
-of t, or 0 for t = 1, and take N H W from the tensors: compiled code would be made anew for each number.
+``loss.backward()``. In float16 t is 1: 2 / (N H W) would push D' into the subnormals. The ops are told the
+sign of t, or 0 for t = 1, and take N H W from the tensors: compiled code would be made anew for each number.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ _library.define(
     "yuv_l2_backward(Tensor direction, Tensor grad_loss, int sign, bool scaled, ScalarType dtype) -> Tensor"
 )
 # The same into the direction's own memory, for when nobody will ask for the direction again.
-_library.define(
-    "yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, int sign, bool scaled) -> ()"
-)
+_library.define("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, int sign, bool scaled) -> ()")
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2", "CUDA")
