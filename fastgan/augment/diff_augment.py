@@ -25,8 +25,9 @@ from fastgan.ops.perspective_warp import perspective_warp
 
 POLICIES = ("color", "translation", "cutout")
 NUMBERS = {"color": 3, "translation": 2, "cutout": 2}
-LARGEST_TRANSLATION = 1 / 8  # of the side
-CUTOUT = 1 / 2  # of the side
+# Parts of the side. Whole numbers: int() of a float would be compiled anew for each side.
+LARGEST_TRANSLATION = 8
+CUTOUT = 2
 
 
 class DiffAugment:
@@ -103,17 +104,18 @@ def _translation(image: Tensor, drawn: Tensor) -> Tensor:
     # Reckoned here: numbers brought to a GPU would wait for it.
     shifts = []
     for column, side in zip(drawn.unbind(1), image.shape[:1:-1], strict=True):
-        reach = int(side * LARGEST_TRANSLATION + 0.5)
+        reach = (side + LARGEST_TRANSLATION // 2) // LARGEST_TRANSLATION
         shifts.append((column * (2 * reach + 1)).floor() - reach)
-    matrix = torch.eye(3, device=image.device, dtype=drawn.dtype).repeat(image.shape[0], 1, 1)
-    matrix[:, :2, 2] = -torch.stack(shifts, 1).detach()
+    x, y = torch.stack(shifts).detach()
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    matrix = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1).unflatten(1, (3, 3))
     return perspective_warp(image, matrix)
 
 
 def _cutout(image: Tensor, drawn: Tensor) -> Tensor:
     inside = []
     for axis, side in zip((0, 1), image.shape[2:], strict=True):
-        length = int(side * CUTOUT + 0.5)
+        length = (side + CUTOUT // 2) // CUTOUT
         begin = (drawn[:, axis, None] * (side + 1)).floor() - length // 2
         place = torch.arange(side, device=image.device)
         inside.append((place >= begin) & (place < begin + length))

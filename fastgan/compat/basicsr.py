@@ -13,12 +13,12 @@ from fastgan import losses
 from fastgan.compat._interpolate import interpolated
 from fastgan.losses._backbones import Weights, one_backbone
 from fastgan.losses._input_gradient import input_gradient
-from fastgan.losses._precision import wide
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses._value_range import RangeCheck
 from fastgan.losses.labels import cross_entropy
 from fastgan.ops._checks import check_floating
 from fastgan.ops.jpeg import jpeg_round_trip
+from fastgan.reference.precision import wide
 
 
 class DiffJPEG(nn.Module):

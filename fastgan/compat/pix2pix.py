@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from fastgan.compat._interpolate import interpolated
 from fastgan.losses._input_gradient import input_gradient
-from fastgan.losses._precision import wide
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses.labels import cross_entropy
 from fastgan.ops._checks import check_floating
+from fastgan.reference.precision import wide
 
 
 class GANLoss(nn.Module):

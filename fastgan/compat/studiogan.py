@@ -14,7 +14,7 @@ from torch import Tensor
 from fastgan import losses
 from fastgan.compat._interpolate import interpolated
 from fastgan.losses._input_gradient import input_gradient
-from fastgan.losses._precision import wide
+from fastgan.reference.precision import wide
 
 
 def d_vanilla(

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from fastgan.ops import bias_leaky_relu
+from fastgan.ops._autograd import inside_transform, is_batched_by_autograd
 from fastgan.ops._checks import check_image, check_one_of
 from fastgan.ops._dispatch import requested
 
@@ -186,9 +187,9 @@ def run_frozen(layers: nn.Module, held: list[Tensor]) -> Tensor:
     """The module's output, where its weights get no gradient.
 
     Convolutions and batch normalizations then keep nothing but their weights for backward, ReLUs a byte per
-    element and poolings four per index, where autograd keeps every activation and eight bytes per index. One
-    order of gradient; modules of other kinds run as they are, and so does everything under torch.compile,
-    with ``use("reference")``, or where no gradient is asked for.
+    element and poolings four per index, where autograd keeps every activation and eight bytes per index.
+    Modules of other kinds run as they are, and so does everything under torch.compile, in transforms and
+    forward mode, with ``use("reference")``, or where no gradient is asked for.
 
     Args:
         layers: a sequence of layers.
@@ -196,7 +197,8 @@ def run_frozen(layers: nn.Module, held: list[Tensor]) -> Tensor:
             its memory until the end of the next ones.
     """
     wants_gradient = torch.is_grad_enabled() and held[0].requires_grad
-    if not wants_gradient or torch.compiler.is_compiling() or requested() == "reference":
+    watched = torch.compiler.is_compiling() or inside_transform() or forward_ad._current_level >= 0
+    if not wants_gradient or watched or requested() == "reference":
         return layers(held.pop())
     return _run(layers, held)
 
@@ -246,7 +248,6 @@ class _Convolution(torch.autograd.Function):
         return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         layer = ctx.layer
@@ -259,6 +260,9 @@ class _Convolution(torch.autograd.Function):
 
 def _placeholder(grad: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
     """For an input of which a backward asks size and memory format alone: other memory, if that suffices."""
+    if is_batched_by_autograd(grad):
+        return torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
+    grad = grad.detach()
     is_dense = grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)
     if is_dense and grad.numel() >= shape.numel():
         return grad.as_strided(shape, stride)
@@ -276,7 +280,6 @@ class _BatchNorm(torch.autograd.Function):
         return layer(x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         layer = ctx.layer
         factor = (layer.running_var + layer.eps).rsqrt()
@@ -294,7 +297,6 @@ class _Pool(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (indices,) = ctx.saved_tensors
         of_x = torch.ops.aten.max_pool2d_with_indices_backward(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fastgan._warnings import warn
-from fastgan.losses._precision import wide, without_autocast
+from fastgan.ops._autograd import inside_transform
+from fastgan.reference.precision import wide, without_autocast
 
 # What happens to the gradients of a penalty whose discriminator ran in half precision.
 _IN_HALF = {
@@ -70,7 +71,7 @@ def input_gradient_at(
     check_supports_penalty(discriminator)
     with without_autocast(x):
         x = wide(x.detach())
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or inside_transform():
             # A transform lets a function change its arguments in place, and nothing else: batch
             # normalization and spectral norm change their buffers.
             buffers = dict(discriminator.named_buffers()) if isinstance(discriminator, nn.Module) else {}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan._warnings import warn
-from fastgan.losses._precision import wide, without_autocast
 from fastgan.ops._checks import may_look_at
+from fastgan.reference.precision import wide, without_autocast
 
 # Every one of the first calls is looked at, then calls 8, 16, 32 and so on up to the last.
 FIRST_CALLS = 4

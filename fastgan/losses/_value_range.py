@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastgan._warnings import warn
-from fastgan.ops._autograd import _inside_functorch, _plain_eager
+from fastgan.ops._autograd import _plain_eager, inside_transform
 
 Range = tuple[float, float]
 # How the user of a loss says which range images are in, where it has an argument for that alone.
@@ -69,6 +69,7 @@ class RangeCheck:
 
     def look(self, image: Tensor, expected: Range) -> None:
         """Takes note of an image that should lie in the range."""
+        # Dynamo would guard the counts that it reads, so it is to read none.
         if torch.compiler.is_compiling() or self._decided or not _has_values(image):
             return
         on_gpu = _is_on_gpu(image)
@@ -136,7 +137,7 @@ def _is_right(seen: Seen) -> bool:
 
 def _has_values(image: Tensor) -> bool:
     """Those of meta and fake tensors and in transforms cannot be had."""
-    return image.device.type in ("cpu", "cuda") and _plain_eager((image,)) and not _inside_functorch()
+    return image.device.type in ("cpu", "cuda") and _plain_eager((image,)) and not inside_transform()
 
 
 def _is_on_gpu(image: Tensor) -> bool:

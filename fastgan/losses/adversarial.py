@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from fastgan.losses._precision import wide
 from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_probabilities
 from fastgan.ops._checks import check_floating, check_one_of
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
 from fastgan.reference import adversarial as reference
+from fastgan.reference.precision import wide
 
 Kind = Literal["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
 KINDS = ("bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastgan.losses._draws import draw
 from fastgan.ops.jpeg import CHROMINANCE_TABLE, LUMINANCE_TABLE, jpeg_round_trip
 
 
@@ -83,7 +84,7 @@ class RandomJPEG(nn.Module):
         self.options = options
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        drawn = torch.rand(x.shape[0], generator=generator, device=x.device)
+        drawn = draw(torch.rand, x.shape[:1], generator, device=x.device)
         quality = self.min_quality + (self.max_quality - self.min_quality) * drawn
         return jpeg_round_trip(x, quality, **self.options)
 

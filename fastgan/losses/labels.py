@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.nn import functional as F
 
-from fastgan.losses._precision import wide
 from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_probabilities
 from fastgan.ops._checks import check_floating, may_look_at
+from fastgan.reference.precision import wide
 
 # What the functions have seen.
 _ADV_LOSS = ProbabilityCheck("adv_loss")

@@ -30,6 +30,7 @@ from fastgan.losses._lpips_layers import (
 )
 from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck
 from fastgan.ops import lpips_head
+from fastgan.ops._autograd import inside_transform
 from fastgan.ops._checks import check_one_of
 from fastgan.reference.feature_distance import feature_distance_map
 
@@ -213,7 +214,9 @@ class LPIPS(nn.Module):
             in1 = self._checked("in1", in1)
             self._range_check.look(in1, self._range(normalize))
             shape = in1.shape
-            with torch.set_grad_enabled(torch.is_grad_enabled() and in1.requires_grad):
+            # Inside of vmap, requires_grad does not say whether the batch requires it.
+            wants_gradient = in1.requires_grad or inside_transform()
+            with torch.set_grad_enabled(torch.is_grad_enabled() and wants_gradient):
                 target = iter(tuple(self._features(in1, normalize)))
         fit = in0.shape[0] == shape[0] or in0.shape[0] == 1 or shape[0] == 1
         if not fit or in0.shape[1:] != shape[1:]:
@@ -248,18 +251,18 @@ class LPIPS(nn.Module):
         if self.version == "0.1":
             image = self.scaling_layer(image)
         held = [image.contiguous(memory_format=self.memory_format)]
-        device = image.device.type
+        precision = self._precision(image)
         del image
         for slice_number in range(self.net.N_slices):
-            with self._precision(device):
+            with precision:
                 held.append(run_frozen(getattr(self.net, f"slice{slice_number + 1}"), held))
             yield held[0]
 
-    def _precision(self, device: str) -> AbstractContextManager:
-        if self.autocast is None:
+    def _precision(self, image: Tensor) -> AbstractContextManager:
+        if self.autocast is None or image.is_meta:  # which has no autocast
             return nullcontext()
         enabled = self.autocast != torch.float32
-        return torch.autocast(device, dtype=self.autocast if enabled else None, enabled=enabled)
+        return torch.autocast(image.device.type, dtype=self.autocast if enabled else None, enabled=enabled)
 
     def _distance(self, number: int, x: Tensor, y: Tensor, shape: torch.Size) -> Tensor:
         if x.shape[0] != y.shape[0]:

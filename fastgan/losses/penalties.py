@@ -32,15 +32,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fastgan.losses._draws import draw
 from fastgan.losses._input_gradient import (
     check_supports_penalty,
     input_gradient,
     input_gradient_at,
     logits_of,
 )
-from fastgan.losses._precision import wide, without_autocast
 from fastgan.ops._checks import check_one_of
 from fastgan.ops.squared_norm import squared_norm
+from fastgan.reference.precision import wide, without_autocast
 
 # Under the square root of the gradient's norm, so that a zero gradient gives no NaN.
 EPSILON = 1e-12
@@ -236,7 +237,7 @@ def approximate_r1(
     check_supports_penalty(discriminator)
     with without_autocast(x):
         x = wide(x.detach())
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        noise = draw(torch.randn, x.shape, generator, dtype=x.dtype, device=x.device)
         there = logits_of(discriminator(x, *args), x, output)
         nearby = logits_of(discriminator(x + sigma * noise, *args), x, output)
         if there.dim() == 0:
@@ -258,10 +259,10 @@ def _samples(real: Tensor, fake: Tensor | None, mode: str, generator: torch.Gene
         assert fake is not None
         return fake
     if mode == "dragan":
-        noise = torch.rand(real.shape, generator=generator, device=real.device, dtype=real.dtype)
+        noise = draw(torch.rand, real.shape, generator, dtype=real.dtype, device=real.device)
         fake = real + 0.5 * real.std() * noise
     assert fake is not None
-    part = torch.rand(real.shape[0], *(1,) * (real.dim() - 1), generator=generator, device=real.device)
+    part = draw(torch.rand, (real.shape[0], *(1,) * (real.dim() - 1)), generator, device=real.device)
     return torch.lerp(real, fake, part.to(real.dtype))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from fastgan.losses._backbones import (
 from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck
 from fastgan.ops import feature_distance
 from fastgan.ops._checks import check_image, check_one_of
+from fastgan.reference.precision import without_autocast
 
 # Convolutions of each stage; a pooling ends it.
 STAGES = {
@@ -256,10 +256,7 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
         whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
         flat = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
         pixels = size * size
-    device = features.device.type
-    known = torch.amp.is_autocast_available(device)  # not for meta tensors
-    # Autocast would multiply in half precision.
-    with torch.autocast(device, enabled=False) if known else nullcontext():
+    with without_autocast(features):  # which would multiply in half precision
         return flat @ flat.mT / (c * pixels)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastgan.losses._precision import wide
 from fastgan.ops._checks import as_number, check_floating, check_same_device, check_same_shape
+from fastgan.reference.precision import wide
 
 
 def style_reconstruction_loss(style: Tensor, style_of_fake: Tensor) -> Tensor:

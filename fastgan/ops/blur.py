@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
+from fastgan.ops._batching import fold, unfold
 from fastgan.ops._checks import check_floating, check_image, check_same_device
 from fastgan.reference import blur as reference
 
@@ -75,6 +76,14 @@ def _blur_fake(image, kernels):
     return torch.empty_like(image)
 
 
+# --- batches of calls: more samples -----------------------------------------------------------------
+
+
+def _blurs(size, batched, image, kernels):
+    image, kernels = (fold(tensor, own, size) for tensor, own in zip((image, kernels), batched, strict=True))
+    return unfold(_blur(image, kernels.contiguous()), size)
+
+
 # --- backward, of every order: of the image the op itself, of the kernels plain PyTorch -------------------
 
 
@@ -94,4 +103,4 @@ def _blur_gradients(ctx, grad):
     return grad_image, grad_kernels
 
 
-_blur = differentiable("blur", _save_for_blur, _blur_gradients)
+_blur = differentiable("blur", _save_for_blur, _blur_gradients, _blurs)

@@ -236,6 +236,17 @@ for _name, _function in (
     torch.library.register_fake(f"fastgan::{_name}", _function, lib=_library.LIBRARY)
 
 
+# --- batches of calls: PyTorch's -----------------------------------------------------------------------
+
+
+def _by_pytorch(function):
+    def rule(size, batched, first, second, third, *options):
+        dims = tuple(0 if own else None for own in batched[:3])
+        return torch.vmap(lambda *tensors: function(*tensors, *options), dims)(first, second, third)
+
+    return rule
+
+
 # --- gradients: see the table above -----------------------------------------------------------------
 
 
@@ -285,8 +296,12 @@ def _weight_gradient_gradients(ctx, tangent):
     )
 
 
-_conv2d = differentiable("conv2d", _save_for_conv2d, _conv2d_gradients)
-_input_gradient = differentiable("conv2d_input_gradient", _save_for_input_gradient, _input_gradient_gradients)
+_conv2d = differentiable("conv2d", _save_for_conv2d, _conv2d_gradients, _by_pytorch(reference.conv2d))
+_input_gradient = differentiable(
+    "conv2d_input_gradient", _save_for_input_gradient, _input_gradient_gradients,
+    _by_pytorch(_input_gradient_of),
+)  # fmt: skip
 _weight_gradient = differentiable(
-    "conv2d_weight_gradient", _save_for_weight_gradient, _weight_gradient_gradients
-)
+    "conv2d_weight_gradient", _save_for_weight_gradient, _weight_gradient_gradients,
+    _by_pytorch(_weight_gradient_of),
+)  # fmt: skip

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
+from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops._batching import fold, one_by_one, unfold, with_batch
 from fastgan.ops._checks import (
     check_generator,
     check_image,
@@ -135,10 +136,7 @@ def jpeg_round_trip(
         name = "cubic" if rounding == "polynomial" else rounding
         form = reference.Format(horizontal, vertical, fancy)
         return reference.jpeg(image, tables, name, form, seed)
-    differentiated = torch.is_grad_enabled() and (image.requires_grad or tables.requires_grad)
-    return _jpeg(
-        image, tables, seed, horizontal, vertical, fancy, KERNEL_ROUNDINGS[rounding], differentiated
-    )[0]
+    return _code(image, tables, seed, horizontal, vertical, fancy, KERNEL_ROUNDINGS[rounding])[0]
 
 
 def quality_tables(
@@ -298,6 +296,54 @@ def _jpeg_backward_fake(
     )
 
 
+# --- batches of calls: more samples; noise depends on an image's number in the call ----------------------
+
+
+def _code(image, tables, seed, horizontal, vertical, fancy, rounding, with_masks=False):
+    with_masks = with_masks or wants_gradient(image, tables)
+    return _jpeg(image, tables, seed, horizontal, vertical, fancy, rounding, with_masks)
+
+
+def _codes(size, batched, image, tables, seed, *options):
+    if seed is not None:
+        return one_by_one(_code)(size, batched, image, tables, seed, *options)
+    images = image.shape[1] if batched[0] else image.shape[0]
+    tables = _fold_tables(tables, batched[1], size, images)
+    decoded = _code(fold(image, batched[0], size), tables, None, *options)
+    return tuple(unfold(output, size) for output in decoded)
+
+
+def _codes_backward(size, batched, grad, image, tables, seed, masks, chroma_masks, *options):
+    if seed is not None:
+        everything = grad, image, tables, seed, masks, chroma_masks
+        return one_by_one(_jpeg_backward)(size, batched, *everything, *options)
+    *form, with_image, with_tables = options
+    images = grad.shape[1] if batched[0] else grad.shape[0]
+    between_all = tables.shape[1 if batched[2] else 0] == 1
+    of_image, of_tables = _jpeg_backward(
+        fold(grad, batched[0], size),
+        None if image is None else fold(image, batched[1], size),
+        _fold_tables(tables, batched[2], size, images, one_each=with_tables),
+        None,
+        fold(masks, batched[4], size),
+        fold(chroma_masks, batched[5], size),
+        *form,
+        with_image,
+        with_tables,
+    )
+    of_tables = unfold(of_tables, size)
+    if with_tables and between_all:
+        of_tables = of_tables.sum(dim=1, keepdim=True)
+    return unfold(of_image, size), of_tables
+
+
+def _fold_tables(tables: Tensor, batched: bool, size: int, images: int, one_each: bool = False) -> Tensor:
+    """Tables for the images of all calls; as they are if one serves all, unless each is to have its own."""
+    if not batched and tables.shape[0] == 1 and not one_each:
+        return tables
+    return with_batch(tables, batched, size).expand(size, images, 2, 8, 8).flatten(0, 1).contiguous()
+
+
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -320,7 +366,7 @@ def _jpeg_gradients(ctx, grad, _grad_masks, _grad_chroma_masks):
     return (*image_and_tables, None, None, None, None, None, None)
 
 
-_jpeg = differentiable("jpeg", _save_for_jpeg, _jpeg_gradients)
+_jpeg = differentiable("jpeg", _save_for_jpeg, _jpeg_gradients, _codes)
 
 
 # --- second order: refused -------------------------------------------------------------------------
@@ -337,4 +383,4 @@ def _refuse_second_order(ctx, *grads):
     )
 
 
-_jpeg_backward = differentiable("jpeg_backward", _save_nothing, _refuse_second_order)
+_jpeg_backward = differentiable("jpeg_backward", _save_nothing, _refuse_second_order, _codes_backward)

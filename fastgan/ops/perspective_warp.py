@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
+from fastgan.ops._batching import fold, unfold
 from fastgan.ops._checks import as_number, check_floating, check_image, check_same_device
 from fastgan.reference.perspective_warp import perspective_warp as reference_warp
 
@@ -135,6 +136,19 @@ def _warp_backward_fake(grad, matrix):
     return torch.empty_like(grad)
 
 
+# --- batches of calls: more samples -----------------------------------------------------------------
+
+
+def _warps(size, batched, image, matrix, fill):
+    image, matrix = fold(image, batched[0], size), fold(matrix, batched[1], size).contiguous()
+    return unfold(_warp(image, matrix, None if fill is None else fold(fill, batched[2], size)), size)
+
+
+def _warps_backward(size, batched, grad, matrix):
+    grad, matrix = (fold(tensor, own, size) for tensor, own in zip((grad, matrix), batched, strict=True))
+    return unfold(_warp_backward(grad, matrix.contiguous()), size)
+
+
 # --- backward, of every order: the two ops are each other's transposes -----------------------------------
 
 
@@ -157,5 +171,7 @@ def _warp_backward_gradients(ctx, tangent):
     return _warp(tangent, matrix, None), None
 
 
-_warp = differentiable("perspective_warp", _save_matrix, _warp_gradients)
-_warp_backward = differentiable("perspective_warp_backward", _save_matrix, _warp_backward_gradients)
+_warp = differentiable("perspective_warp", _save_matrix, _warp_gradients, _warps)
+_warp_backward = differentiable(
+    "perspective_warp_backward", _save_matrix, _warp_backward_gradients, _warps_backward
+)

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
+from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops._batching import fold, one_by_one, unfold
 from fastgan.ops._checks import (
     FLOATING,
     as_number,
@@ -65,7 +66,8 @@ def photometric(
         offset: added after the contrast, before the second clamp: brightness, or with (N, 3) brightness and
             a colour cast. A number, or a tensor, 0-d, (N,) or (N, 3).
         desaturation: in [0, 1]; 1 leaves the luminance 0.3 R + 0.6 G + 0.1 B alone. As `noise`.
-        seed: of the noise: a number, or a 0-d int64 tensor on the image's device. Default: drawn.
+        seed: of the noise: a number, or a 0-d int64 tensor on the image's device. Default: drawn, unless
+            `noise` is the number 0.
         generator: draws the seed, on the generator's device, which must be the image's. Default: torch's own.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
@@ -86,6 +88,8 @@ def photometric(
     """
     check_image("image", image)
     parameters = _parameters(image, noise=noise, contrast=contrast, offset=offset, desaturation=desaturation)
+    if seed is None and generator is None and not isinstance(noise, Tensor) and noise == 0:
+        seed = 0  # of no noise: to draw one would be refused inside torch.vmap
     seed = _seed(image, seed, generator)
     if _dispatch.choose("photometric", (image,), backend) == "reference":
         return _reference(image, parameters, seed)
@@ -94,8 +98,7 @@ def photometric(
             "photometric's kernel has gradients for the image alone, but noise, contrast, offset or "
             "desaturation requires grad: detach it, or ask for backend='reference'"
         )
-    with_masks = torch.is_grad_enabled() and image.requires_grad
-    return _photometric(image, parameters, seed, with_masks)[0]
+    return _distort(image, parameters, seed)[0]
 
 
 def _reference(image: Tensor, parameters: Tensor, seed: Tensor) -> Tensor:
@@ -219,6 +222,19 @@ def _photometric_backward_fake(grad, parameters, masks):
     return torch.empty_like(grad)
 
 
+# --- batches of calls -----------------------------------------------------------------------------
+
+
+def _distort(image, parameters, seed, with_masks=False):
+    return _photometric(image, parameters, seed, with_masks or wants_gradient(image))
+
+
+def _photometric_backwards(size, batched, *tensors):
+    folded = (fold(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
+    grad, parameters, masks = folded
+    return unfold(_photometric_backward(grad, parameters, masks), size)
+
+
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -236,7 +252,10 @@ def _photometric_gradients(ctx, grad, _grad_masks):
     return _photometric_backward(grad, parameters, masks), None, None, None
 
 
-_photometric = differentiable("photometric", _save_for_photometric, _photometric_gradients)
+# One by one, since the noise of a pixel depends on its image's number in the call.
+_photometric = differentiable(
+    "photometric", _save_for_photometric, _photometric_gradients, one_by_one(_distort)
+)
 
 
 # --- second order: backward is linear in the incoming gradient; its transpose is the tangent ------------
@@ -253,5 +272,6 @@ def _photometric_backward_gradients(ctx, tangent):
 
 
 _photometric_backward = differentiable(
-    "photometric_backward", _save_for_photometric_backward, _photometric_backward_gradients
-)
+    "photometric_backward", _save_for_photometric_backward, _photometric_backward_gradients,
+    _photometric_backwards,
+)  # fmt: skip

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from fastgan.reference.clamp import clamp
 from fastgan.reference.philox import philox, uniform
+from fastgan.reference.precision import without_autocast
 
 # JFIF: full-range BT.601, and libjpeg's 16-bit fixed-point numbers for it.
 RGB_TO_YCBCR = (
@@ -54,7 +55,7 @@ def jpeg(image: Tensor, tables: Tensor, rounding: str, form: Format, seed: Tenso
         N 3 H W in [0, 1], in the image's dtype.
     """
     # Autocast would do the matrix products in half precision.
-    with torch.autocast(image.device.type, enabled=False):
+    with without_autocast(image):
         wide = image if image.dtype == torch.float64 else image.float()
         return _jpeg(wide, tables.to(wide.dtype), rounding, form, seed).to(image.dtype)
 

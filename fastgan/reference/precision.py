@@ -1,9 +1,8 @@
-"""The precision in which losses compute, whatever the precision of their inputs."""
+"""The precision that losses compute in, whatever that of their inputs and whatever autocast says."""
 
 from __future__ import annotations
 
-import contextlib
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,8 +14,6 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Leaves autocast on the tensor's device, where there is such a thing."""
+    """Leaves autocast on the tensor's device, where there is such a thing: the meta device has none."""
     kind = tensor.device.type
-    if not torch.amp.is_autocast_available(kind):  # meta
-        return contextlib.nullcontext()
-    return torch.autocast(kind, enabled=False)
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
