@@ -85,7 +85,7 @@ class ProbabilityCheck:
             self.undecided = False
         elif self.looks >= FEWEST_LOOKS and self.values >= FEWEST_VALUES:
             fill = self.low < 0.25 and self.high > 0.75
-            surround = self.calls >= PATIENCE and self.low < 0.5 < self.high
+            surround = self.calls >= PATIENCE and self.low < 0.6 and self.high > 0.4
             rectified = self.low == 0 and self.high < 1
             if (fill or surround) and not rectified:
                 self.undecided = False
