@@ -46,11 +46,13 @@ FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
   return x > high ? high : x;
 }
 
-// A value in [0, 1] as a grey level, clamped; NaN becomes a bound where S cannot carry it.
-template <typename S, typename In>
+// A value in [0, 1] as a grey level, clamped; NaN becomes a bound where S cannot carry it. Whole ones are rounded to the
+// nearest or, with kTruncate, down.
+template <typename S, bool kTruncate, typename In>
 FASTGAN_HOST_DEVICE S grey_level(In value) {
   if constexpr (IsExact<S>::value) {
-    return static_cast<S>(round_to_even(bounded(value * 255, In(255))));
+    const In level = bounded(value * 255, In(255));
+    return static_cast<S>(kTruncate ? level : round_to_even(level));
   } else {
     return clamp(value * 255, In(0), In(255));
   }
@@ -86,10 +88,13 @@ struct ColourMatrix {
 template <typename T>
 FASTGAN_HOST_DEVICE YCbCr<T> to_ycbcr(T red, T green, T blue) {
   using M = ColourMatrix<T>;
+  // Rows of the matrix sum to 1, 0 and 0. Counted from green, grey is exact: half of all greys lie, at quality 50, where
+  // a surrogate jumps, and which way is not for a rounding to decide.
+  const T red_rest = red - green, blue_rest = blue - green;
   return {
-      M::y_r * red + M::y_g * green + M::y_b * blue - 128,
-      M::cb_r * red + M::cb_g * green + M::cb_b * blue,
-      M::cr_r * red + M::cr_g * green + M::cr_b * blue,
+      M::y_r * red_rest + M::y_b * blue_rest + (green - 128),
+      M::cb_r * red_rest + M::cb_b * blue_rest,
+      M::cr_r * red_rest + M::cr_b * blue_rest,
   };
 }
 
@@ -256,6 +261,7 @@ FASTGAN_HOST_DEVICE void inverse_dct(T (&v)[8]) {
 
 // The numbers are part of the operator's schema (fastgan/ops/jpeg.py).
 enum class Rounding : int { kStraightThrough = 0, kCubic = 1, kAtZero = 2, kNoise = 3, kNone = 4 };
+constexpr int64_t kStraightThroughTruncated = 5;  // straight through, from grey levels that are rounded down
 
 // The whole step, 1..255, that integers divide by; `valid` is false where there is none, as for NaN.
 FASTGAN_HOST_DEVICE int32_t whole_step(double step, bool& valid) {
@@ -272,11 +278,17 @@ FASTGAN_HOST_DEVICE int32_t quantize(int32_t coefficient, int32_t table, float r
   return coefficient < 0 ? -level : level;
 }
 
+// The same of any number: those whose last place is 1/2 or more are left alone.
+FASTGAN_HOST_DEVICE float nearest_whole(float x) { return (x < 0 ? -x : x) < 4194304.0f ? round_to_even(x) : x; }
+FASTGAN_HOST_DEVICE double nearest_whole(double x) {
+  return (x < 0 ? -x : x) < 2251799813685248.0 ? round_to_even(x) : x;
+}
+
 // What stands for rounding, and its derivative. `noise` is uniform in [-1/2, 1/2).
 template <Rounding kRounding, typename T>
 FASTGAN_HOST_DEVICE T surrogate(T x, T noise) {
   if constexpr (kRounding == Rounding::kCubic) {
-    const T nearest = round_to_even(x), rest = x - nearest;
+    const T nearest = nearest_whole(x), rest = x - nearest;
     return nearest + rest * rest * rest;
   }
   if constexpr (kRounding == Rounding::kAtZero) return (x < 0 ? -x : x) < T(0.5) ? x * x * x : x;
@@ -287,7 +299,7 @@ FASTGAN_HOST_DEVICE T surrogate(T x, T noise) {
 template <Rounding kRounding, typename T>
 FASTGAN_HOST_DEVICE T surrogate_slope(T x) {
   if constexpr (kRounding == Rounding::kCubic) {
-    const T rest = x - round_to_even(x);
+    const T rest = x - nearest_whole(x);
     return 3 * rest * rest;
   }
   if constexpr (kRounding == Rounding::kAtZero) return (x < 0 ? -x : x) < T(0.5) ? 3 * x * x : T(1);

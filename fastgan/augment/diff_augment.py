@@ -85,7 +85,7 @@ def _translation(image: Tensor, drawn: Tensor) -> Tensor:
     shifts = []
     for column, side in zip(drawn.unbind(1), image.shape[:1:-1], strict=True):
         reach = int(side * LARGEST_TRANSLATION + 0.5)
-        shifts.append((column * (2 * reach + 1)).floor() - reach)
+        shifts.append(_one_of(2 * reach + 1, column) - reach)
     matrix = torch.eye(3, device=image.device, dtype=drawn.dtype).repeat(image.shape[0], 1, 1)
     matrix[:, :2, 2] = -torch.stack(shifts, 1)
     return perspective_warp(image, matrix)
@@ -95,11 +95,17 @@ def _cutout(image: Tensor, drawn: Tensor) -> Tensor:
     inside = []
     for axis, side in zip((0, 1), image.shape[2:], strict=True):
         length = int(side * CUTOUT + 0.5)
-        begin = (drawn[:, axis, None] * (side + 1)).floor() - length // 2
+        # The middle lies in the image: on a pixel, or between two for an even length, from border to border.
+        begin = _one_of(side + 1 - length % 2, drawn[:, axis, None]) - length // 2
         place = torch.arange(side, device=image.device)
         inside.append((place >= begin) & (place < begin + length))
     cut = inside[0][:, :, None] & inside[1][:, None, :]
-    return image * ~cut[:, None]
+    return image.masked_fill(cut[:, None], 0)
+
+
+def _one_of(count: int, drawn: Tensor) -> Tensor:
+    """0 to count - 1 from numbers in [0, 1), which in low precision may round up to 1."""
+    return (drawn * count).floor().clamp(max=count - 1)
 
 
 _APPLY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

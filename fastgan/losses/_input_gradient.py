@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fastgan.reference.autocast import without_autocast
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -98,8 +101,8 @@ def logits_of(returned: Any, x: Tensor, output: Callable[[Any], Tensor] | None) 
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def full_precision(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
+    return without_autocast(x.device)
 
 
 def in_full_precision(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from fastgan.losses._backbones import check_large_enough, load_weights, random_n
 from fastgan.losses._value_range import Range, RangeCheck
 from fastgan.ops import feature_distance
 from fastgan.ops._checks import check_image, check_one_of
+from fastgan.reference.autocast import without_autocast
 
 # Convolutions of each stage; a pooling ends it.
 STAGES = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -222,7 +223,7 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
         whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
         flat = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
         pixels = size * size
-    with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision
+    with without_autocast(features.device):  # which would multiply in half precision
         return flat @ flat.mT / (c * pixels)
 
 

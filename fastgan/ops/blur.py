@@ -90,7 +90,7 @@ def _blur_gradients(ctx, grad):
         grad_image = _blur(grad, kernels.flip(1, 2))
     if ctx.needs_input_grad[1]:
         dtype = kernels.dtype
-        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), grad.to(dtype), kernels.shape[-1])
+        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), kernels, grad.to(dtype))
     return grad_image, grad_kernels
 
 
