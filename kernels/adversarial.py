@@ -63,7 +63,7 @@ def side(
         inside = index < count
         logit = tl.load(logits + index, inside, 0.0).to(tl.float32)
         signed = sign * logit
-        positive, rest, chance, complement = softplus(signed)
+        _, rest, chance, complement = softplus(signed)
         if GAME == CROSS_ENTROPY:
             # Zero times infinity is 0 here, the limit; NaN comes with the rest.
             weight = tl.where(signed > 0.0, 1.0 - label, -label)

@@ -138,15 +138,14 @@ FASTGAN_CLONES void backward_blocks(
       grad_table[8 * k + column] += sum;
     }
   }
-  // Straight through, the transform and its inverse cancel: the gradient is left as it is.
-  if (!IsExact<S>::value) inverse_rows(grad_lanes, grads, stride);
+  if (slope_varies(kRounding)) inverse_rows(grad_lanes, grads, stride);
 }
 
 }  // namespace
 
 bool JpegBackward::needs_image(const JpegOptions& options, bool grad_tables) {
   if (options.rounding == Rounding::kNone) return false;  // what no table changes has no gradient for one
-  return grad_tables || (options.rounding != Rounding::kStraightThrough && options.rounding != Rounding::kNoise);
+  return grad_tables || slope_varies(options.rounding);
 }
 
 JpegBackward::JpegBackward(

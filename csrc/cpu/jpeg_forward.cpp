@@ -76,7 +76,8 @@ void JpegForward::encode_typed(int64_t block) {
         masks_.pixels && y < sizes_.height ? masks_.pixels + (work.image * sizes_.height + y) * width : nullptr;
     store_samples(
         strips.luma_row(row), sizes_.luma_stride, plane_row<Plane<S>>(work.image, 0, y), width, mask, kMaskLuma);
-    if (IsExact<S>::value && mask && any_nan_) pass_nan(work.image, row / sizes_.mcu_height + work.first, sizes_.mcu_width, width, mask, kMaskLuma);
+    if (IsExact<S>::value && mask && any_nan_)
+      pass_nan(work.image, row / sizes_.mcu_height + work.first, sizes_.mcu_width, width, mask, kMaskLuma);
   }
   for (int64_t row = 0; row < work.rows * 8; ++row) {
     const int64_t y = 8 * work.first + row, count = sizes_.chroma_width;
@@ -90,7 +91,8 @@ void JpegForward::encode_typed(int64_t block) {
           strips.chroma_row(c, row), sizes_.chroma_stride, plane_row<Plane<S>>(work.image, c, y), count, mask,
           c == 1 ? kMaskCb : kMaskCr);
     }
-    if (IsExact<S>::value && mask && any_nan_) pass_nan(work.image, row / 8 + work.first, 8, count, mask, kMaskCb | kMaskCr);
+    if (IsExact<S>::value && mask && any_nan_)
+      pass_nan(work.image, row / 8 + work.first, 8, count, mask, kMaskCb | kMaskCr);
   }
 }
 

@@ -274,7 +274,8 @@ FASTGAN_CLONES void code_blocks(S* samples, int64_t stride, const BlockTable<S>&
     // Nothing is rounded, so transform and inverse cancel; a table with NaN makes all NaN.
     S nothing = 0;
     for (S step : table.steps) nothing += step - step;
-    for (int64_t row = 0; nothing != nothing && row < 8; ++row) std::fill_n(samples + row * stride, 8 * kLanes, nothing);
+    for (int64_t row = 0; nothing != nothing && row < 8; ++row)
+      std::fill_n(samples + row * stride, 8 * kLanes, nothing);
     return;
   }
   alignas(64) S lanes[64][kLanes];

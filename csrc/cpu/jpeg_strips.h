@@ -97,8 +97,8 @@ void read_samples(
     S* cb = subsampled ? &chroma[2 * turn * padded] : strips.chroma_row(1, chroma_row);
     S* cr = subsampled ? cb + padded : strips.chroma_row(2, chroma_row);
     S* luma = strips.luma_row(row);
-    const bool nan = options.truncate ? convert_row<true>(rgb, width, luma, cb, cr)
-                                      : convert_row<false>(rgb, width, luma, cb, cr);
+    const bool nan =
+        options.truncate ? convert_row<true>(rgb, width, luma, cb, cr) : convert_row<false>(rgb, width, luma, cb, cr);
     if (wanted == source) on_row(row, rgb, nan);
     for (S* samples : {luma, cb, cr}) replicate_last(samples, width, padded);
     if (!subsampled || turn + 1 < options.vertical) continue;

@@ -65,6 +65,7 @@ __global__ void __launch_bounds__(tile::kThreads, 2) code_gradient_kernel(tile::
   tile::code_gradient_column<kRounding>(job, place, threadIdx.x, shared, grads);
   __syncthreads();
   tile::sum_steps(job, blockIdx.x, threadIdx.x, shared);
+  if (!slope_varies(kRounding)) return;
   tile::inverse_row<kRounding>(job.sizes, threadIdx.x, grads);
   __syncthreads();
   tile::store_gradient(job, place, threadIdx.x, grads);
@@ -213,12 +214,10 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
   const Rounding kind_of_rounding = rounding_of(rounding);
   // What no table changes has no gradient for one.
   const bool sums_steps = grad_tables_wanted && kind_of_rounding != Rounding::kNone;
-  const bool through_coefficients =
-      sums_steps || kind_of_rounding == Rounding::kCubic || kind_of_rounding == Rounding::kAtZero;
+  const bool changes_gradient = slope_varies(kind_of_rounding), through_coefficients = sums_steps || changes_gradient;
   const int64_t rows = sizes.images * sizes.mcu_rows, tiles = tile::Place::count(sizes);
   Tensor chroma = scratch(grad, rows * 16 * sizes.chroma_stride, ScalarType::Float);
-  Tensor luma =
-      scratch(grad, through_coefficients ? rows * sizes.mcu_height * sizes.luma_stride : 0, ScalarType::Float);
+  Tensor luma = scratch(grad, changes_gradient ? rows * sizes.mcu_height * sizes.luma_stride : 0, ScalarType::Float);
   Tensor parts = scratch(grad, sums_steps ? 128 * tiles : 0, ScalarType::Float);
 
   with_rounding(rounding, [&](auto kind, auto arithmetic) {
@@ -233,7 +232,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
       check_launch("jpeg chroma gradient");
       if (through_coefficients) {
         job.image = pixels<In>(*image);
-        job.grad_planes.luma = static_cast<float*>(luma.data_ptr());
+        if (changes_gradient) job.grad_planes.luma = static_cast<float*>(luma.data_ptr());
         job.grad_tables = sums_steps ? static_cast<float*>(parts.data_ptr()) : nullptr;
         code_gradient_kernel<decltype(kind)::value><<<static_cast<unsigned>(tiles), tile::kThreads, 0, stream>>>(job);
         check_launch("jpeg code gradient");

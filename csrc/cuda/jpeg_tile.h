@@ -64,7 +64,7 @@ struct Job {
   uint8_t* nan;                   // (N, mcu_rows, mcu_columns), for integers: which MCUs hold NaN
 
   Pixels<In> grad, grad_image;
-  Planes<float> grad_planes;  // luma only where the quantization is gone through
+  Planes<float> grad_planes;  // luma only where its slope varies
   float* grad_tables;         // (tiles, 2, 8, 8), or null
 
   FASTGAN_HOST_DEVICE uint8_t& mask(int64_t n, int64_t row, int64_t column) const {

@@ -3,7 +3,7 @@
 #include "jpeg_tile.h"
 
 //     chroma_gradient  one chroma sample: back through colour and upsampling
-//     code_gradient    one tile: back through the quantization, for surrogates and for the tables' gradient
+//     code_gradient    one tile: back through the quantization, where its slope varies and for the tables' gradient
 //     image_gradient   one pixel: back through subsampling and colour
 namespace fastgan {
 namespace tile {

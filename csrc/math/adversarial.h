@@ -13,8 +13,8 @@ namespace fastgan {
 // The numbers are part of the operator's schema (fastgan/ops/adversarial.py).
 enum class Game : int { kCrossEntropy = 0, kLeastSquares = 1, kHinge = 2, kWasserstein = 3, kRelativistic = 4 };
 
-// exp(x) for x <= 0, vectorizable: 2^n times a series of the rest, |rest| <= ln(2) / 2. Below -87, where the exponent of
-// floats ends, 0.
+// exp(x) for x <= 0, vectorizable: 2^n times a series of the rest, |rest| <= ln(2) / 2. Below -87, where the exponent
+// of floats ends, 0.
 FASTGAN_HOST_DEVICE float exp_of_negative(float x) {
   const float bounded = x > -87.0f ? x : -87.0f;
   const float n = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;

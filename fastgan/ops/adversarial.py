@@ -164,14 +164,16 @@ def _slopes(
     fake_label: float,
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
     """The derivatives of the loss in plain, differentiable PyTorch."""
-    inputs = [logits for logits in (real, fake) if logits is not None and logits.requires_grad]
     wide = _wide(fake) if real is None else _wide(real, fake)
-    wide_real = None if real is None else real.to(wide)
+    # Slopes of the wide logits, since half precision would round them.
+    fake = fake.to(wide)
+    real = None if real is None else real.to(wide)
+    inputs = [logits for logits in (real, fake) if logits is not None and logits.requires_grad]
     if generator:
-        loss = reference.generator_loss(wide_real, fake.to(wide), game, sign, real_label)
+        loss = reference.generator_loss(real, fake, game, sign, real_label)
     else:
-        assert wide_real is not None
-        loss = reference.discriminator_loss(wide_real, fake.to(wide), game, sign, real_label, fake_label)
+        assert real is not None
+        loss = reference.discriminator_loss(real, fake, game, sign, real_label, fake_label)
     slopes = iter(torch.autograd.grad(loss, inputs, create_graph=True))
     of_real = next(slopes) if real is not None and real.requires_grad else None
     return of_real, next(slopes) if fake.requires_grad else torch.zeros_like(fake)

@@ -118,9 +118,10 @@ def jpeg_round_trip(
 
     Raises:
         TypeError, ValueError: no such image; an unknown subsampling, rounding, levels or upsampling (lists
-            those known); "truncate" with another rounding than "straight_through"; a quality outside [1, 100] (names it and its index in the batch), or tables of a wrong
-            shape or with steps that are not positive. On a GPU, looking at a tensor's values would wait for
-            the device: there a wrong quality or table makes its image NaN instead.
+            those known); "truncate" with another rounding than "straight_through"; a quality outside
+            [1, 100] (names it and its index in the batch), or tables of a wrong shape or with steps that are
+            not positive. On a GPU, looking at a tensor's values would wait for the device: there a wrong
+            quality or table makes its image NaN instead.
     """
     if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] == 3:
         return jpeg_round_trip(

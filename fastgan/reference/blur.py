@@ -52,7 +52,7 @@ def _finite(image: Tensor) -> Tensor:
 
 
 def _taps(image: Tensor, size: int) -> Iterator[tuple[int, int, Window, Window]]:
-    """Row and column of each tap that sees something, the window of the image that it sees, and from where."""
+    """Row and column of each tap that sees something, the window that it sees, and that from which."""
     height, width = image.shape[2:]
     for row in range(size):
         for column in range(size):

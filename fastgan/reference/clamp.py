@@ -16,5 +16,5 @@ def clamp(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def with_slope_of_nan(x: Tensor) -> Tensor:
-    """X itself, with a gradient that is NaN where x is: for functions whose slope depends on the side of x."""
+    """X itself, with a gradient that is NaN where x is: before functions whose slope depends on x."""
     return x * torch.where(x.isnan(), torch.nan, 1.0).to(x.dtype)

@@ -211,13 +211,13 @@ def _code_blocks(plane: Tensor, table: Tensor, rounding: str, noise: Tensor | No
 
 def _coded(blocks: Tensor, table: Tensor, rounding: str, noise: Tensor | None) -> Tensor:
     if rounding == "none":
-        # Transform and inverse cancel, and the tables are of no consequence; but NaN in one makes all NaN.
-        return blocks + (table - table).sum(dim=(3, 5), keepdim=True)
+        # Transform and inverse cancel, and tables are of no consequence; but NaN in one makes all NaN.
+        return blocks + torch.where(table.isnan(), table, 0).sum(dim=(3, 5), keepdim=True)
     quotients = _transformed(blocks) / table
     if rounding in SURROGATES:
         return _restored(SURROGATES[rounding](quotients) * table)
-    # The slope of the others is 1, and transform and inverse cancel in the gradient, as they do in the kernels:
-    # NaN in one sample of the gradient stays in its place. NaN in the image comes from the quotients.
+    # The slope of the others is 1, and transform and inverse cancel in the gradient: NaN in one sample of it
+    # stays in its place, as in the kernels. NaN in the image comes from the quotients.
     quotients = quotients.detach()
     if rounding == "noise":
         assert noise is not None

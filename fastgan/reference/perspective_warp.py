@@ -21,7 +21,7 @@ def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None = None) 
     Returns:
         N C H W in the image's dtype.
     """
-    batch, channels, height, width = image.shape
+    channels, height, width = image.shape[1:]
     wide = torch.promote_types(image.dtype, torch.float32)
     # A matrix that is NaN says of no place where it looks: each pixel gets and gives NaN in its own place.
     unknown = matrix.isnan().any(2).any(1)[:, None, None]
@@ -36,7 +36,7 @@ def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None = None) 
     total = torch.zeros((), dtype=wide, device=image.device)
     inside = torch.zeros((), dtype=wide, device=image.device)
     for row, row_weight in (above, below):
-        of_row, weight_of_row = 0, 0
+        of_row, weight_of_row = torch.zeros_like(total), torch.zeros_like(inside)
         for column, column_weight in (left, right):
             weight = (row_weight * column_weight * poison)[:, None]
             index = (row * width + column)[:, None].expand(-1, channels, -1)
@@ -52,7 +52,7 @@ def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None = None) 
 
 
 def _places(matrix: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Column and row of the input, N H W each, where output pixels look; -2, outside, where that is nowhere."""
+    """Column and row of the input, N H W each, where output pixels look; -2, outside, for nowhere."""
     # Apple's GPUs have no float64; elsewhere a coordinate of hundreds deserves its digits behind the point.
     dtype = torch.float32 if matrix.device.type == "mps" else torch.float64
     x = torch.arange(width, dtype=dtype, device=matrix.device)
@@ -78,7 +78,7 @@ def _taps(
     for index, weight in ((first.long(), 1 - fraction), (first.long() + 1, fraction)):
         inside = (index >= 0) & (index < size)
         taps.append((torch.where(inside, index, 0), torch.where(inside, weight, 0)))
-    return taps[0], taps[1]
+    return taps
 
 
 def _weighted(weight: Tensor, value: Tensor) -> Tensor:

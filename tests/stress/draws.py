@@ -1,4 +1,4 @@
-"""Random tensors for valid calls: sizes, dtypes, memory layouts, and numbers that are seldom drawn by chance."""
+"""Random tensors for valid calls: sizes, dtypes, memory layouts, and numbers that chance seldom draws."""
 
 from __future__ import annotations
 
