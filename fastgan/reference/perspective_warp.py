@@ -68,10 +68,8 @@ def _places(matrix: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return places[0], places[1]
 
 
-def _taps(
-    place: Tensor, size: int, dtype: torch.dtype
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Along one axis, the two neighbouring pixels of each place and how much of each; 0 outside the image."""
+def _taps(place: Tensor, size: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Along one axis, the two pixels around each place and how much of each; 0 outside the image."""
     first = place.detach().floor()
     fraction = (place - first).to(dtype)
     taps = []

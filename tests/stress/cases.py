@@ -26,6 +26,7 @@ class Call(NamedTuple):
     orders: int = 1  # of gradients that kernel and reference both have
     magnitude: float = 0.0  # of terms that cancel in a gradient
     kept: float = 1.0  # how many times larger than the gradient is what is kept for it in the inputs' dtype
+    sums: bool = False  # whether outputs jump where sums of many numbers in [0, 1] do
     options: dict[str, Any] | None = None  # for the report
 
 
@@ -62,7 +63,7 @@ def jpeg(draws: Draws) -> Call:
             ),
         )  # fmt: skip
 
-    return Call(inputs, run, magnitude=0.1, options=options)
+    return Call(inputs, run, magnitude=0.1, sums=True, options=options)
 
 
 def photometric(draws: Draws) -> Call:

@@ -74,7 +74,7 @@ def check(seed: int) -> tuple[str, int, list[Disagreement]]:
             continue
         if not exact:  # seldom needed
             exact, *moved = (
-                _results(call, _as_float64(call.inputs, moved_by=index), "reference", orders, seed)
+                _results(call, _as_float64(call, moved_by=index), "reference", orders, seed)
                 for index in range(9)
             )
             lost = ~same["output 0"].isfinite()
@@ -123,15 +123,16 @@ def _named(kind: str, inputs: dict[str, Tensor], gradients: tuple[Tensor | None,
     return {f"{kind} of {name}": torch.zeros_like(t) if g is None else g for (name, t), g in pairs}
 
 
-def _as_float64(inputs: dict[str, Tensor], moved_by: int) -> dict[str, Tensor]:
+def _as_float64(call: Call, moved_by: int) -> dict[str, Tensor]:
     """The inputs in float64, and for a seed other than 0 moved by some ulps of float32 or float64."""
     generator = torch.Generator().manual_seed(moved_by)
     result = {}
-    for name, tensor in inputs.items():
+    for name, tensor in call.inputs.items():
         wide = tensor.detach().double()
         if moved_by:
             ulps = 4 * torch.finfo(torch.float32 if tensor.dtype != torch.float64 else torch.float64).eps
-            wide = wide * (1 + ulps * (2 * torch.rand(wide.shape, generator=generator, dtype=wide.dtype) - 1))
+            step = 16 * ulps * torch.where(wide.abs() < 1, 1, wide) if call.sums else ulps * wide
+            wide = wide + step * (2 * torch.rand(wide.shape, generator=generator, dtype=wide.dtype) - 1)
         result[name] = wide.requires_grad_(tensor.requires_grad)
     return result
 
