@@ -27,7 +27,8 @@ MOST_CHANNELS = 4096
 def unit_scale(squares, eps):
     """1 / (norm + eps), and what a gradient takes off along the vector for each unit of sum_c u_c x_c."""
     norm = tl.sqrt_rn(squares)
-    inverse = 1.0 / (norm + eps)
+    # Squares that overflow say nothing of the direction: NaN, not the zero that 1 over infinity would be.
+    inverse = 1.0 / (norm + eps) + (norm - norm)
     along = tl.where(norm > 0, inverse * inverse / tl.where(norm > 0, norm, 1.0), 0.0)
     return inverse, along
 

@@ -105,7 +105,7 @@ def _translation(image: Tensor, drawn: Tensor) -> Tensor:
     shifts = []
     for column, side in zip(drawn.unbind(1), image.shape[:1:-1], strict=True):
         reach = (side + LARGEST_TRANSLATION // 2) // LARGEST_TRANSLATION
-        shifts.append((column * (2 * reach + 1)).floor() - reach)
+        shifts.append(_one_of(2 * reach + 1, column) - reach)
     x, y = torch.stack(shifts).detach()
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     matrix = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1).unflatten(1, (3, 3))
@@ -116,11 +116,17 @@ def _cutout(image: Tensor, drawn: Tensor) -> Tensor:
     inside = []
     for axis, side in zip((0, 1), image.shape[2:], strict=True):
         length = (side + CUTOUT // 2) // CUTOUT
-        begin = (drawn[:, axis, None] * (side + 1)).floor() - length // 2
+        # The middle lies in the image: on a pixel, or between two for an even length, from border to border.
+        begin = _one_of(side + 1 - length % 2, drawn[:, axis, None]) - length // 2
         place = torch.arange(side, device=image.device)
         inside.append((place >= begin) & (place < begin + length))
     cut = inside[0][:, :, None] & inside[1][:, None, :]
-    return image * ~cut[:, None]
+    return image.masked_fill(cut[:, None], 0)
+
+
+def _one_of(count: int, drawn: Tensor) -> Tensor:
+    """0 to count - 1 from numbers in [0, 1), which in low precision may round up to 1."""
+    return (drawn * count).floor().clamp(max=count - 1)
 
 
 _APPLY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -68,7 +68,9 @@ class AdversarialLoss:
     ============== ====================================================== ========================
 
     with h(l, t) the binary cross entropy of the logit l with the label t. "relativistic" pairs the n-th
-    real with the n-th fake logit.
+    real with the n-th fake logit. Infinite logits cost what the limit does: with the label 1, h is 0 at
+    infinity, with 0.9 it is infinite. NaN makes the loss NaN, and the logit's gradient, but for
+    Wasserstein terms, whose gradients are constants.
 
     Args:
         kind: see the table. "wgan" expects clipped weights, "wgan-gp" a gradient penalty beside it.

@@ -5,9 +5,9 @@ r"""Bias, leaky ReLU, gain and clamp in one sweep: what follows the convolutions
     \frac{\partial L}{\partial x} = f \, \frac{\partial L}{\partial y}, \quad
     f = g \text{ or } g a \text{ or, where the clamp acted, } 0
 
-Which of the three f is takes two bits; a byte per element is saved, neither x nor y. Backward is linear in
-the incoming gradient, so its own derivative is the same multiplication by f (`tangent`), whose derivative
-is backward again: with three operators gradients of every order are exact and fused.
+Which of the three f is, or NaN, takes three bits; a byte per element is saved, neither x nor y. Backward is
+linear in the incoming gradient, so its own derivative is the same multiplication by f (`tangent`), whose
+derivative is backward again: with three operators gradients of every order are exact and fused.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def bias_leaky_relu(
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
-        Like x, in its dtype and memory format; computed in float32 (float64 for float64). NaN stays NaN.
+        Like x, in its dtype and memory format; computed in float32 (float64 for float64). NaN stays
+        NaN, and its gradient becomes NaN. With slope 0, minus infinity becomes 0.
 
     Gradients with respect to x and bias are exact to every order; one byte per element is saved for them.
     At 0 the slope is that of negative values, as in torch; values beyond the clamp pass no gradient.

@@ -28,7 +28,9 @@ def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tenso
     Args:
         image: N C H W; float32, bfloat16, float16 or float64; any strides.
         kernels: (N, k, k) with k odd, on the image's device; applied unflipped, as convolutions in deep
-            learning are. A tap of weight zero is not read: it costs nothing and spreads no NaN.
+            learning are. A tap of weight zero is not read: it costs nothing and spreads no NaN, and of
+            pixels that are not finite its gradient sees none. Nor is anything read beyond the border: a tap
+            that is NaN makes those pixels NaN that it reaches the image from.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
@@ -99,7 +101,7 @@ def _blur_gradients(ctx, grad):
         grad_image = _blur(grad, kernels.flip(1, 2))
     if ctx.needs_input_grad[1]:
         dtype = kernels.dtype
-        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), grad.to(dtype), kernels.shape[-1])
+        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), kernels, grad.to(dtype))
     return grad_image, grad_kernels
 
 

@@ -69,7 +69,8 @@ def feature_distance(
         features_x, features_y: N C ..., equal shapes; float32, bfloat16, float16 or float64, with any
             strides: contiguous and channels_last memory is read as it is, if both have the same.
         p: 1 or 2.
-        normalize: divide each pixel's vector by its norm over channels (plus 1e-10) first.
+        normalize: divide each pixel's vector by its norm over channels (plus 1e-10) first. A vector whose
+            squares overflow (in float32 beyond 1.8e19) makes its sample NaN.
         relu_x: x stands for relu(x), and its gradient is that of the layer before the activation.
         weight: (C,): sum over channels with these weights instead of their mean; not differentiated.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.

@@ -33,12 +33,14 @@ def perspective_warp(
     """Output pixel (x, y) takes the bilinear value at (x', y', 1) ~ matrix (x, y, 1), or the fill outside.
 
     Coordinates count pixels from the centre of the first one, as in tf.contrib.image.transform. Between the
-    outermost pixels' centres and one pixel further out, image and fill mix.
+    outermost pixels' centres and one pixel further out, image and fill mix. What has no weight is not read:
+    NaN in an image or a fill is seen by the pixels that look at it alone.
 
     Args:
         image: N C H W; float32, bfloat16, float16 or float64; any strides.
         matrix: (N, 3, 3), output to input coordinates; floating point, on the image's device. Pixels that it
-            sends to infinity or NaN are outside.
+            sends to infinity or nowhere (0 / 0) are outside. One that holds NaN makes its image NaN, and the
+            gradients.
         fill: what is seen beyond the image: None for zeros, a number, or a tensor that expands to the
             image's shape (for instance (N, C, 1, 1), one colour per image), on its device.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
@@ -162,7 +164,10 @@ def _warp_gradients(ctx, grad):
     if ctx.needs_input_grad[0]:
         grad_image = _warp_backward(grad, matrix)
     if ctx.needs_input_grad[2]:
-        grad_fill = grad * (1 - _warp(torch.ones_like(grad[:, :1]), matrix, None))
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        outside = 1 - _warp(torch.ones_like(grad[:, :1], dtype=wide), matrix, None)
+        seen = ~(outside <= 8 * torch.finfo(wide).eps)  # as the kernels count; NaN is seen
+        grad_fill = torch.where(seen, grad * outside, 0).to(grad.dtype)
     return grad_image, None, grad_fill
 
 

@@ -11,8 +11,8 @@ and a desaturation s. Between the clamps' bounds it is linear:
     \frac{\partial L}{\partial x} = c\, m\, ((1 - s)\, g + s\, (0.3, 0.6, 0.1) \textstyle\sum g), \qquad
     g = \frac{\partial L}{\partial z}
 
-m, whether the channel passed both clamps, is one bit; a byte per pixel is all that is saved, neither the
-image nor the noise.
+m, whether the channel passed both clamps, is one bit, and whether it is NaN another; a byte per pixel is all
+that is saved, neither the image nor the noise.
 
 The noise is a function of a seed and the pixel's number (Philox), so the same seed gives the same noise on
 every device, in the kernels and in the reference, whatever the number of threads.
@@ -59,7 +59,8 @@ def photometric(
     """Adds noise, changes contrast, brightness and hue, takes colour away; clamped to [0, 1] in between.
 
     Args:
-        image: N 3 H W, RGB in [0, 1]; float32, bfloat16, float16 or float64; any strides. NaN stays NaN.
+        image: N 3 H W, RGB in [0, 1]; float32, bfloat16, float16 or float64; any strides. NaN in one
+            channel makes the pixel NaN, and that channel's gradient.
         noise: standard deviation of the normal noise that is added first, before a clamp to [0, 1]; at least
             0. A number, or a tensor, 0-d or (N,).
         contrast: factor; as `noise`, any sign.

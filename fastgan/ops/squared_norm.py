@@ -120,7 +120,7 @@ def _squared_norm_backward_gradients(ctx, tangent):
     if ctx.needs_input_grad[0]:
         of_x = _squared_norm_backward(_samples_in_order(tangent), grad)
     if ctx.needs_input_grad[1]:
-        of_grad = 2 * (x.to(grad.dtype) * tangent.to(grad.dtype)).flatten(1).sum(dim=1)
+        of_grad = 2 * (x.to(grad.dtype) * tangent.to(grad.dtype)).reshape(len(x), -1).sum(dim=1)
     return of_x, of_grad
 
 
