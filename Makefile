@@ -3,7 +3,9 @@
 #     make demo     train the StegaStamp demo on photographs, hide a message, find it again through a real JPEG
 #     make test     all tests
 #     make lint     ruff, mypy, clang-format
+#     make support  what works with what, as the tests find it, into docs/support.md
 #     make bench    benchmarks of every op against its peers, into benchmarks/results/
+#     make stress   20 000 valid calls, native against reference, and 20 000 with junk for arguments
 #     make wheel    wheel and sdist, installed and smoke-tested beside three versions of torch
 #     make gpu      on a machine with an NVIDIA GPU: build with nvcc, GPU tests, GPU benchmarks (no network needed;
 #                   docs/gpu.md)
@@ -13,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test lint format bench wheel gpu clean
+.PHONY: demo test lint format support bench stress wheel gpu clean
 
 $(VENV)/tools: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "fastgan needs Python 3.10 or newer, this is " + sys.version'
@@ -47,6 +49,9 @@ test: $(VENV)/installed build/tests/built build/headers-checked
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
 	PYTHONPATH=build/tests $(BIN)/python -m pytest
 
+support: $(VENV)/installed
+	$(BIN)/python -m tests.support_table > build/support.md && mv build/support.md docs/support.md
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,6 +65,9 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/fastgan bench --output benchmarks/results
+
+stress: $(VENV)/installed
+	$(BIN)/python -m tests.stress --output benchmarks/results
 
 wheel: $(VENV)/installed build/headers-checked
 	$(BIN)/python tools/check_wheel.py

@@ -12,11 +12,12 @@ namespace fastgan {
 
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
     const Tensor& x, const Tensor& y, const Tensor& edge_gain, double scale_y, double scale_u, double scale_v,
-    double direction_factor, std::optional<ScalarType> direction_dtype);
+    int64_t direction_sign, std::optional<ScalarType> direction_dtype);
 
-Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, double factor, ScalarType dtype);
+Tensor yuv_l2_backward_cpu(
+    const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled, ScalarType dtype);
 
-void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, double factor);
+void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled);
 
 std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
     const Tensor& image, const Tensor& tables, const std::optional<Tensor>& seed, int64_t horizontal, int64_t vertical,
@@ -57,11 +58,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> adversarial_cpu(
 
 std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
     const Tensor& x, const Tensor& y, const Tensor& weight, int64_t power, bool normalize, double eps, bool relu_x,
-    double direction_factor, bool with_x, bool with_y);
+    bool of_mean, bool with_x, bool with_y);
 
-Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad, double factor);
+Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad, bool of_mean);
 
-void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad, double factor);
+void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad, bool of_mean);
 
 Tensor optimizer_step_cpu_(
     int64_t algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,

@@ -18,6 +18,14 @@ from torchmetrics.functional.image import (
 
 from fastgan.losses import LPIPS, LPIPSLoss
 from fastgan.losses._backbones import random_network
+from fastgan.ops._checks import (
+    as_finite,
+    as_whole_number,
+    check_image,
+    check_real,
+    check_same_device,
+    check_same_shape,
+)
 
 __all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "luma", "nearness", "psnr", "psnr_y", "ssim", "ssim_y"]
 
@@ -33,7 +41,12 @@ def psnr(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
     Args:
         images, references: N C H W.
         data_range: largest less smallest possible value.
+
+    Raises:
+        TypeError, ValueError: no such images, unequal shapes, or a range that is not positive.
     """
+    _check_pair(images, references)
+    data_range = _positive("data_range", data_range)
     per_image = peak_signal_noise_ratio(
         images, references, data_range=data_range, reduction="none", dim=(1, 2, 3)
     )
@@ -41,7 +54,17 @@ def psnr(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
 
 
 def ssim(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
-    """The mean structural similarity, 0-d; Wang et al. 2004. Arguments as those of :func:`psnr`."""
+    """The mean structural similarity, 0-d; Wang et al. 2004. Arguments and errors as those of :func:`psnr`.
+
+    Raises:
+        ValueError: less than 6x6 pixels: windows of 11x11 are mirrored at the border.
+    """
+    check_image("images", images, channels=None)
+    check_image("references", references, channels=None)
+    _check_pair(images, references)
+    if min(images.shape[2:]) <= SSIM_RADIUS:
+        raise ValueError(f"images must have at least 6 x 6 pixels, got shape {tuple(images.shape)}")
+    data_range = _positive("data_range", data_range)
     return structural_similarity_index_measure(images, references, data_range=data_range)  # type: ignore[return-value]
 
 
@@ -52,16 +75,40 @@ def luma(images: Tensor, border: int = 0) -> Tensor:
         border: pixels that are left out on each side, as super-resolution does with `scale` of them.
 
     Raises:
-        ValueError: no colour images, or nothing left within the border.
+        TypeError, ValueError: no colour images, or nothing left within the border.
     """
-    if images.dim() != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be N 3 H W, got {tuple(images.shape)}")
+    return _luma("images", images, border)
+
+
+def _luma(name: str, images: Tensor, border: int) -> Tensor:
+    check_image(name, images)
+    border = as_whole_number("border", border, least=0)
     height, width = images.shape[2:]
-    if border < 0 or min(height, width) <= 2 * border:
-        raise ValueError(f"border must be at least 0 and leave something of {height}x{width}, got {border}")
+    if min(height, width) <= 2 * border:
+        raise ValueError(
+            f"border must leave something of {height}x{width}, got {border} for {name} of shape "
+            f"{tuple(images.shape)}"
+        )
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=images.dtype, device=images.device)
     inner = images[:, :, border : height - border, border : width - border]
     return (inner * weights.view(3, 1, 1)).sum(1, keepdim=True) + 16
+
+
+def _check_pair(images: Tensor, references: Tensor) -> None:
+    """Two batches of images of one shape, which may be 8-bit ones."""
+    for name, batch in (("images", images), ("references", references)):
+        check_real(name, batch)
+        if batch.dim() != 4 or batch.numel() == 0:
+            raise ValueError(f"{name} must have shape (N, C, H, W), got {tuple(batch.shape)}")
+    check_same_shape(images=images, references=references)
+    check_same_device(images=images, references=references)
+
+
+def _positive(name: str, value: float) -> float:
+    number = as_finite(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return number
 
 
 def psnr_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
@@ -70,8 +117,12 @@ def psnr_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
     Args:
         images, references: N 3 H W in [0, 1].
         border: as that of :func:`luma`.
+
+    Raises:
+        TypeError, ValueError: as :func:`luma`; unequal shapes.
     """
-    return psnr(luma(images, border), luma(references, border), data_range=255.0)
+    _check_pair(images, references)
+    return psnr(luma(images, border), _luma("references", references, border), data_range=255.0)
 
 
 def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
@@ -81,11 +132,16 @@ def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
     Arguments as those of :func:`psnr_y`.
 
     Raises:
-        ValueError: less than 11x11 pixels, a window's size, are left within the border.
+        TypeError, ValueError: as :func:`psnr_y`; less than 11x11 pixels, a window's size, are left within the
+            border.
     """
-    a, b = luma(images, border), luma(references, border)
+    _check_pair(images, references)
+    a, b = luma(images, border), _luma("references", references, border)
     if min(a.shape[2:]) < 2 * SSIM_RADIUS + 1:
-        raise ValueError(f"at least 11x11 pixels must be left, got {a.shape[2]}x{a.shape[3]}")
+        raise ValueError(
+            f"border must leave at least 11x11 pixels of images, got {a.shape[2]}x{a.shape[3]} for border "
+            f"{border} and shape {tuple(images.shape)}"
+        )
     _, of_windows = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
     return of_windows[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
 
@@ -106,8 +162,11 @@ def bit_accuracy(logits: Tensor, bits: Tensor) -> Tensor:
         logits, bits: equal shapes; bits are 0 and 1.
 
     Raises:
-        ValueError: unequal shapes.
+        TypeError, ValueError: no tensors of real numbers, or unequal shapes.
     """
+    check_real("logits", logits)
+    check_real("bits", bits)
+    check_same_device(logits=logits, bits=bits)
     if logits.shape != bits.shape:
         raise ValueError(
             f"logits and bits must have one shape, got {tuple(logits.shape)}, {tuple(bits.shape)}"
@@ -126,10 +185,11 @@ def nearness(images: Tensor) -> tuple[Tensor, Tensor]:
         0-d each. The second is 0 where every image has a twin, which the first may hide.
 
     Raises:
-        ValueError: fewer than two images.
+        TypeError, ValueError: no tensor of real numbers, or fewer than two images.
     """
-    if images.shape[0] < 2:
-        raise ValueError(f"distances need at least two images, got {images.shape[0]}")
+    check_real("images", images)
+    if images.dim() != 4 or images.shape[0] < 2 or images.numel() == 0:
+        raise ValueError(f"images must be at least two, N C H W, got shape {tuple(images.shape)}")
     flat = images.flatten(1).float()
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist") / flat.shape[1] ** 0.5
     count = images.shape[0]

@@ -63,9 +63,11 @@ def side(
         inside = index < count
         logit = tl.load(logits + index, inside, 0.0).to(tl.float32)
         signed = sign * logit
-        positive, rest, chance, complement = softplus(signed)
+        _, rest, chance, complement = softplus(signed)
         if GAME == CROSS_ENTROPY:
-            term = (positive - label * signed) + rest
+            # Zero times infinity is 0 here, the limit; NaN comes with the rest.
+            weight = tl.where(signed > 0.0, 1.0 - label, -label)
+            term = tl.where(weight != 0.0, weight * signed, 0.0) + rest
             slope = (1.0 - label) * chance - label * complement
         elif GAME == LEAST_SQUARES:
             slope = signed - label
@@ -73,7 +75,7 @@ def side(
         elif GAME == HINGE:
             missing = 1.0 - target * signed
             term = tl.where(missing < 0.0, 0.0, missing)
-            slope = tl.where(missing > 0.0, -target + 0.0, 0.0)
+            slope = tl.where(missing > 0.0, -target + 0.0, tl.where(missing <= 0.0, 0.0, missing))
         else:
             term = -target * signed
             slope = tl.zeros([BLOCK], tl.float32) - target

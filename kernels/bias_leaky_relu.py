@@ -24,7 +24,8 @@ TILE_ROWS, TILE_CHANNELS = 32, 32
 
 @triton.jit
 def factor_of(codes, slope, gain):
-    return tl.where((codes & 2) != 0, 0.0, tl.where((codes & 1) != 0, gain, gain * slope))
+    factor = tl.where((codes & 2) != 0, 0.0, tl.where((codes & 1) != 0, gain, gain * slope))
+    return tl.where((codes & 4) != 0, float("nan"), factor)
 
 
 @triton.jit
@@ -56,12 +57,14 @@ def activate(
     index = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
     inside = index < count
     value = biased(x, bias, index, inside, length, channels, HAS_BIAS)
-    scaled = gain * tl.where(value > 0.0, value, slope * value)
+    # Without a slope, minus infinity is cut like any negative number.
+    negative = tl.where((slope == 0.0) & (value == float("-inf")), 0.0, slope * value)
+    scaled = gain * tl.where(value > 0.0, value, negative)
     bounded = tl.where(scaled < -clamp, -clamp, tl.where(scaled > clamp, clamp, scaled))
     tl.store(y + index, bounded.to(y.dtype.element_ty), inside)
     if HAS_CODES:
         clamped = (scaled < -clamp) | (scaled > clamp)
-        code = tl.where(clamped, 2, 0) + tl.where(value > 0.0, 1, 0)
+        code = tl.where(clamped, 2, 0) + tl.where(value > 0.0, 1, 0) + tl.where(value != value, 4, 0)
         tl.store(codes + index, code.to(tl.uint8), inside)
 
 

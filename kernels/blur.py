@@ -53,7 +53,7 @@ def convolve(
             x = column + tap % SIZE - SIZE // 2
             exists = inside & (y >= 0) & (y < height) & (x >= 0) & (x < width)
             value = tl.load(image + y * image_stride_h + x * image_stride_w, exists, 0.0)
-            total += weight * value.to(tl.float32)
+            total += tl.where(exists, weight * value.to(tl.float32), 0.0)  # a tap may be NaN
     blurred += n * out_stride_n + channel * out_stride_c + row * out_stride_h + column * out_stride_w
     tl.store(blurred, total.to(blurred.dtype.element_ty), inside)
 

@@ -27,7 +27,8 @@ MOST_CHANNELS = 4096
 def unit_scale(squares, eps):
     """1 / (norm + eps), and what a gradient takes off along the vector for each unit of sum_c u_c x_c."""
     norm = tl.sqrt_rn(squares)
-    inverse = 1.0 / (norm + eps)
+    # Squares that overflow say nothing of the direction: NaN, not the zero that 1 over infinity would be.
+    inverse = 1.0 / (norm + eps) + (norm - norm)
     along = tl.where(norm > 0, inverse * inverse / tl.where(norm > 0, norm, 1.0), 0.0)
     return inverse, along
 
@@ -101,7 +102,7 @@ def feature_distance(
     normalize: bool,
     eps: float,
     relu_x: bool,
-    direction_factor: float,
+    of_mean: bool,
     with_x: bool,
     with_y: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +129,8 @@ def feature_distance(
     with torch.cuda.device_of(x):
         sweep[(samples * parts,)](
             x, y, weight, direction_x, direction_y, partial_sums, channels, pixels, parts,
-            1 if channels_last else pixels, channels if channels_last else 1, eps, direction_factor,
+            1 if channels_last else pixels, channels if channels_last else 1, eps,
+            1 / (samples * pixels) if of_mean else 1.0,
             POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x, WITH_Y=with_y, CHANNELS=padded,
             PIXELS=tile, num_warps=WARPS,
             # Products rounded apart from differences: the distance of equal features is zero.
@@ -140,10 +142,11 @@ def feature_distance(
     return distances, direction_x, direction_y
 
 
-def feature_distance_backward(direction: Tensor, grad: Tensor, factor: float, out: Tensor) -> None:
-    """`out` = factor grad direction, sample by sample; may be the direction itself."""
-    samples = direction.shape[0]
+def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool, out: Tensor) -> None:
+    """`out`, maybe the direction: of each sample N grad direction if `of_mean`, else grad direction / P."""
+    samples, channels = direction.shape[:2]
     elements = direction.numel() // samples
     parts = triton.cdiv(elements, BLOCK)
+    factor = float(samples) if of_mean else channels / elements
     with torch.cuda.device_of(direction):
         scale[(samples * parts,)](direction, grad, out, elements, parts, factor, BLOCK=BLOCK)

@@ -14,6 +14,11 @@ WARPS = 4
 
 
 @triton.jit
+def is_nan(x):
+    return x != x
+
+
+@triton.jit
 def source_pixel(matrix, x, y):
     """The pixel left above the place that output pixel (x, y) comes from, and how far past it that lies.
 
@@ -34,8 +39,15 @@ def source_pixel(matrix, x, y):
     # NaN and what no integer holds are outside in any case.
     shift_x = tl.where(tl.abs(shift_x) < 1e9, shift_x, 1e9)
     shift_y = tl.where(tl.abs(shift_y) < 1e9, shift_y, 1e9)
+    # Of a matrix that is NaN nobody knows where pixels look: each gets and gives NaN in its own place.
+    total = m00 + m01 + m02 + m10 + m11 + m12 + m20 + m21 + m22
+    broken = is_nan(m00) | is_nan(m01) | is_nan(m02) | is_nan(m10) | is_nan(m11) | is_nan(m12)
+    broken = broken | is_nan(m20) | is_nan(m21) | is_nan(m22)
+    shift_x = tl.where(broken, 0.0, shift_x)
+    shift_y = tl.where(broken, 0.0, shift_y)
     left, above = tl.floor(shift_x), tl.floor(shift_y)
-    return x + left.to(tl.int32), y + above.to(tl.int32), shift_x - left, shift_y - above
+    right = tl.where(broken, total.to(tl.float32), shift_x - left)
+    return x + left.to(tl.int32), y + above.to(tl.int32), right, shift_y - above
 
 
 @triton.jit

@@ -91,6 +91,12 @@ def distort_channel(value, normal, strength, contrast, offset):
 
 
 @triton.jit
+def passed(mask, bit: tl.constexpr, grad):
+    """The gradient of a channel that passed both clamps, 0 of one that did not, NaN of one that is NaN."""
+    return tl.where((mask & (8 * bit)) != 0, float("nan"), tl.where((mask & bit) != 0, grad, 0.0))
+
+
+@triton.jit
 def pixels_of_program(height, width, pixels, INDEX: tl.constexpr, BLOCK: tl.constexpr):
     """This program's pixels, numbered through all images; whether they exist; image, row and column."""
     pixel = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
@@ -141,6 +147,7 @@ def forward(
     blue, blue_within = distort_channel(blue, normals(key, quad, 2), strength, contrast, offset_b)
     if HAS_MASKS:
         mask = tl.where(red_within, 1, 0) + tl.where(green_within, 2, 0) + tl.where(blue_within, 4, 0)
+        mask += tl.where(red != red, 8, 0) + tl.where(green != green, 16, 0) + tl.where(blue != blue, 32, 0)
         tl.store(masks + pixel, mask.to(tl.uint8), inside)
 
     grey = desaturation * (0.3 * red + 0.6 * green + 0.1 * blue)
@@ -186,9 +193,9 @@ def backward(
     colour = contrast * (1.0 - desaturation)
     result += n * out_stride_n + row * out_stride_h + column * out_stride_w
     dtype = result.dtype.element_ty
-    red = tl.where((mask & 1) != 0, colour * red + 0.3 * grey, 0.0)
-    green = tl.where((mask & 2) != 0, colour * green + 0.6 * grey, 0.0)
-    blue = tl.where((mask & 4) != 0, colour * blue + 0.1 * grey, 0.0)
+    red = passed(mask, 1, colour * red + 0.3 * grey)
+    green = passed(mask, 2, colour * green + 0.6 * grey)
+    blue = passed(mask, 4, colour * blue + 0.1 * grey)
     tl.store(result, red.to(dtype), inside)
     tl.store(result + out_stride_c, green.to(dtype), inside)
     tl.store(result + 2 * out_stride_c, blue.to(dtype), inside)

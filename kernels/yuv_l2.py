@@ -159,12 +159,17 @@ def scale(
     tl.store(target + element, values.to(target.dtype.element_ty), inside)
 
 
+def mean_factor(image: Tensor) -> float:
+    """2 / (N H W), which is what the gradient has in front of D."""
+    return 6.0 / image.numel()
+
+
 def yuv_l2(
     x: Tensor,
     y: Tensor,
     edge_gain: Tensor,
     scales: tuple[float, float, float],
-    direction_factor: float,
+    direction_sign: int,
     direction_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss 0-d, channels (3,), direction like x or empty), all on x's device and current stream."""
@@ -187,7 +192,7 @@ def yuv_l2(
             partial_sums,
             edge_gain,
             *scales,
-            direction_factor,
+            direction_sign * mean_factor(x) if direction_sign else 1.0,
             height,
             width,
             pixels,
@@ -203,15 +208,15 @@ def yuv_l2(
     return loss, channels, direction
 
 
-def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, factor: float, *, out: Tensor) -> None:
-    """Out = factor * grad_loss * direction, for dense tensors of equal strides."""
+def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, sign: int, scaled: bool, *, out: Tensor) -> None:
+    """Out = sign * grad_loss * direction, times 2 / (N H W) unless `scaled`; dense, of equal strides."""
     count = direction.numel()
     with torch.cuda.device_of(direction):
         scale[(triton.cdiv(count, BLOCK),)](
             direction,
             out,
             grad_loss,
-            factor,
+            float(sign if scaled else sign * mean_factor(direction)),
             count,
             IN_PLACE=out is direction,
             INDEX=index_type(count, BLOCK),

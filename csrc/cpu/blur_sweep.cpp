@@ -1,6 +1,7 @@
 #include "blur_sweep.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "../math/host_device.h"
 #include "clones.h"
@@ -38,12 +39,13 @@ FASTGAN_CLONES void add(const Pass<double>& pass, double* sum, int64_t count) { 
 }  // namespace
 
 BlurSweep::BlurSweep(ImageView source, ImageView target, const std::vector<double>& kernels, int64_t size)
-    : source_(source), target_(target), size_(size), taps_(source.sizes[0]) {
+    : source_(source), target_(target), size_(size), taps_(source.sizes[0]), unbounded_(source.sizes[0]) {
   const int64_t reach = size / 2;
   for (int64_t image = 0; image < source.sizes[0]; ++image) {
     for (int64_t i = 0; i < size * size; ++i) {
       const double weight = kernels[image * size * size + i];
-      if (weight != 0) taps_[image].push_back({i / size - reach, i % size - reach, weight});
+      if (weight == 0) continue;
+      (std::isfinite(weight) ? taps_ : unbounded_)[image].push_back({i / size - reach, i % size - reach, weight});
     }
   }
   strips_ = (source.sizes[2] + kStripRows - 1) / kStripRows;
@@ -85,6 +87,12 @@ void BlurSweep::run_typed(int64_t block) const {
         pass.weights[i] = exists ? static_cast<T>(taps[first + i].weight) : T(0);
       }
       add(pass, sum.data(), width);
+    }
+    for (const Tap& tap : unbounded_[image]) {
+      if (row + tap.row < 0 || row + tap.row >= height) continue;
+      const T* source = row_of_ring(row + tap.row) + tap.column;
+      const int64_t first = std::max<int64_t>(-tap.column, 0), last = std::min(width, width - tap.column);
+      for (int64_t i = first; i < last; ++i) sum[i] += static_cast<T>(tap.weight) * source[i];
     }
     void* target = target_.at(image, channel, row, 0);
     T* place = target_of(target, target_.dtype, target_.strides[3], sum.data());

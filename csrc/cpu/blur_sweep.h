@@ -29,7 +29,9 @@ class BlurSweep {
 
   ImageView source_, target_;
   int64_t size_, strips_, blocks_;
-  std::vector<std::vector<Tap>> taps_;  // of each image
+  // Of each image; those that are not finite apart, since zeros beyond the border may be multiplied with the others
+  // alone.
+  std::vector<std::vector<Tap>> taps_, unbounded_;
 };
 
 }  // namespace fastgan

@@ -37,7 +37,12 @@ void scale_samples(const Tensor& direction, const std::vector<double>& factors, 
   });
 }
 
-std::vector<double> factors_of(const Tensor& grad, double factor) {
+// What the gradient of the mean over the batch has in front of P times the gradient of one distance: 1 / (N P).
+double mean_factor(const Tensor& map) { return static_cast<double>(map.size(1)) / static_cast<double>(map.numel()); }
+
+// Of each sample, to make the gradient from the direction.
+std::vector<double> factors_of(const Tensor& direction, const Tensor& grad, bool of_mean) {
+  const double factor = static_cast<double>(direction.size(0)) * (of_mean ? 1 : mean_factor(direction));
   std::vector<double> factors = numbers_in(grad);
   for (double& value : factors) value *= factor;
   return factors;
@@ -47,7 +52,7 @@ std::vector<double> factors_of(const Tensor& grad, double factor) {
 
 std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
     const Tensor& x, const Tensor& y, const Tensor& weight, int64_t power, bool normalize, double eps, bool relu_x,
-    double direction_factor, bool with_x, bool with_y) {
+    bool of_mean, bool with_x, bool with_y) {
   const auto direction_of = [](const Tensor& map, bool wanted) {
     return wanted ? new_image(map, map.scalar_type()) : torch::stable::new_empty(map, {0}, map.scalar_type());
   };
@@ -57,7 +62,7 @@ std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
   options.normalize = normalize;
   options.eps = eps;
   options.relu_x = relu_x;
-  options.direction_factor = direction_factor;
+  options.direction_factor = of_mean ? mean_factor(x) : 1;
   FeatureDistanceSweep sweep(
       layout_of(x), options, numbers_in(weight), x.data_ptr(), dtype_of(x.scalar_type()), y.data_ptr(),
       dtype_of(y.scalar_type()), with_x ? direction_x.data_ptr() : nullptr, with_y ? direction_y.data_ptr() : nullptr);
@@ -71,14 +76,14 @@ std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
   return {result, direction_x, direction_y};
 }
 
-Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad, double factor) {
+Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad, bool of_mean) {
   Tensor result = new_output(direction, direction.scalar_type());
-  scale_samples(direction, factors_of(grad, factor), result.data_ptr());
+  scale_samples(direction, factors_of(direction, grad, of_mean), result.data_ptr());
   return result;
 }
 
-void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad, double factor) {
-  const std::vector<double> factors = factors_of(grad, factor);
+void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad, bool of_mean) {
+  const std::vector<double> factors = factors_of(direction, grad, of_mean);
   // Rounded as the incoming gradient is, 1 / N times N may miss one by a little.
   const auto is_one = [](double value) { return std::fabs(value - 1) < 1e-7; };
   if (!std::all_of(factors.begin(), factors.end(), is_one)) scale_samples(direction, factors, direction.data_ptr());

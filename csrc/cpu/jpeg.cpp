@@ -11,7 +11,8 @@ JpegOptions jpeg_options(int64_t horizontal, int64_t vertical, bool fancy, int64
   options.horizontal = static_cast<int>(horizontal);
   options.vertical = static_cast<int>(vertical);
   options.fancy = fancy;
-  options.rounding = static_cast<Rounding>(rounding);
+  options.truncate = rounding == kStraightThroughTruncated;
+  options.rounding = options.truncate ? Rounding::kStraightThrough : static_cast<Rounding>(rounding);
   return options;
 }
 

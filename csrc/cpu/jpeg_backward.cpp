@@ -17,9 +17,10 @@ FASTGAN_CLONES void unmerge_row(const In* const* grad, const uint8_t* mask, int6
       // Choices straight into a struct would not vectorize.
       const In r = bits & 8 ? red[i] : In(0), g = bits & 16 ? green[i] : In(0), b = bits & 32 ? blue[i] : In(0);
       const YCbCr<In> sample = to_rgb_transposed(RGB<In>{r, g, b});
-      y[i] = bits & kMaskLuma ? sample.y : In(0);
-      cb[i] = sample.cb;
-      cr[i] = sample.cr;
+      const In nan = bits & kMaskNan ? In(NAN) : In(0);
+      y[i] = bits & kMaskLuma ? sample.y + nan : In(0);
+      cb[i] = sample.cb + nan;
+      cr[i] = sample.cr + nan;
     }
   }
 }
@@ -115,7 +116,7 @@ FASTGAN_CLONES void backward_blocks(
       forward_dct<1>(g);
       for (int k = 0; k < 8; ++k) {
         const int64_t at = 8 * k + column;
-        const In quotient = static_cast<In>(v[k]) / static_cast<In>(8 * table.steps[at]);
+        const In quotient = static_cast<In>(v[k]) * In(0.125) / static_cast<In>(table.steps[at]);
         In level, slope = 1;
         if constexpr (IsExact<S>::value) {
           level = static_cast<In>(quantize(v[k], table.steps[at], table.reciprocals[at]));
@@ -137,15 +138,14 @@ FASTGAN_CLONES void backward_blocks(
       grad_table[8 * k + column] += sum;
     }
   }
-  // Straight through, the transform and its inverse cancel: the gradient is left as it is.
-  if (!IsExact<S>::value) inverse_rows(grad_lanes, grads, stride);
+  if (slope_varies(kRounding)) inverse_rows(grad_lanes, grads, stride);
 }
 
 }  // namespace
 
 bool JpegBackward::needs_image(const JpegOptions& options, bool grad_tables) {
-  return grad_tables || (options.rounding != Rounding::kStraightThrough && options.rounding != Rounding::kNone &&
-                         options.rounding != Rounding::kNoise);
+  if (options.rounding == Rounding::kNone) return false;  // what no table changes has no gradient for one
+  return grad_tables || slope_varies(options.rounding);
 }
 
 JpegBackward::JpegBackward(

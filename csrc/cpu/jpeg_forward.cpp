@@ -76,6 +76,8 @@ void JpegForward::encode_typed(int64_t block) {
         masks_.pixels && y < sizes_.height ? masks_.pixels + (work.image * sizes_.height + y) * width : nullptr;
     store_samples(
         strips.luma_row(row), sizes_.luma_stride, plane_row<Plane<S>>(work.image, 0, y), width, mask, kMaskLuma);
+    if (IsExact<S>::value && mask && any_nan_)
+      pass_nan(work.image, row / sizes_.mcu_height + work.first, sizes_.mcu_width, width, mask, kMaskLuma);
   }
   for (int64_t row = 0; row < work.rows * 8; ++row) {
     const int64_t y = 8 * work.first + row, count = sizes_.chroma_width;
@@ -89,6 +91,8 @@ void JpegForward::encode_typed(int64_t block) {
           strips.chroma_row(c, row), sizes_.chroma_stride, plane_row<Plane<S>>(work.image, c, y), count, mask,
           c == 1 ? kMaskCb : kMaskCr);
     }
+    if (IsExact<S>::value && mask && any_nan_)
+      pass_nan(work.image, row / 8 + work.first, 8, count, mask, kMaskCb | kMaskCr);
   }
 }
 
@@ -146,13 +150,21 @@ void JpegForward::merge_typed(int64_t block) {
   }
 }
 
+// Lets gradients pass the clamps of the samples that would be NaN, if integers could.
+void JpegForward::pass_nan(
+    int64_t image, int64_t mcu_row, int64_t per_mcu, int64_t count, uint8_t* mask, uint8_t bits) const {
+  for (int64_t i = 0; i < count; ++i) {
+    if (lies_in_nan(sizes_, nan_.data(), image, mcu_row, i / per_mcu)) mask[i] = static_cast<uint8_t>(mask[i] | bits);
+  }
+}
+
 template <typename In>
 void JpegForward::spread_nan(int64_t image, int64_t row) {
   const In nan = std::numeric_limits<In>::quiet_NaN();
   for (int64_t column = 0; column < sizes_.width; ++column) {
     if (!touches_nan(sizes_, nan_.data(), image, row, column)) continue;
     for (int c = 0; c < 3; ++c) store(&nan, decoded_.at(image, c, row, column), decoded_.dtype, 1, 1);
-    if (masks_.pixels) masks_.pixels[(image * sizes_.height + row) * sizes_.width + column] = 0;
+    if (masks_.pixels) masks_.pixels[(image * sizes_.height + row) * sizes_.width + column] |= kMaskNan;
   }
 }
 

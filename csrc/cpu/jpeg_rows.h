@@ -18,14 +18,15 @@ constexpr int64_t kSpan = 512;
 // --- Rows of pixels -------------------------------------------------------------------------------------------------
 
 // One row of RGB in [0, 1] to centred YCbCr; returns whether it holds NaN.
-template <typename S, typename In>
+template <bool kTruncate, typename S, typename In>
 FASTGAN_CLONES bool convert_row(const In* const* rgb, int64_t count, S* y, S* cb, S* cr) {
   const In *red = rgb[0], *green = rgb[1], *blue = rgb[2];
   int32_t nan = 0;
 #pragma omp simd reduction(| : nan)
   for (int64_t i = 0; i < count; ++i) {
     nan |= (red[i] != red[i]) | (green[i] != green[i]) | (blue[i] != blue[i]);
-    const YCbCr<S> sample = to_ycbcr(grey_level<S>(red[i]), grey_level<S>(green[i]), grey_level<S>(blue[i]));
+    const YCbCr<S> sample = to_ycbcr(
+        grey_level<S, kTruncate>(red[i]), grey_level<S, kTruncate>(green[i]), grey_level<S, kTruncate>(blue[i]));
     y[i] = sample.y;
     cb[i] = sample.cb;
     cr[i] = sample.cr;
@@ -42,8 +43,8 @@ FASTGAN_CLONES void mask_input_row(const In* const* rgb, int64_t count, uint8_t*
     int32_t bits[kSpan];
 #pragma omp simd
     for (int64_t i = first; i < end; ++i) {
-      bits[i - first] = (red[i] >= 0 && red[i] <= 1 ? 1 : 0) | (green[i] >= 0 && green[i] <= 1 ? 2 : 0) |
-                        (blue[i] >= 0 && blue[i] <= 1 ? 4 : 0);
+      bits[i - first] = (passes(red[i], In(0), In(1)) ? 1 : 0) | (passes(green[i], In(0), In(1)) ? 2 : 0) |
+                        (passes(blue[i], In(0), In(1)) ? 4 : 0);
     }
     std::copy(bits, bits + end - first, mask + first);
   }
@@ -71,7 +72,7 @@ FASTGAN_CLONES void store_samples(
   if (!mask) return;
 #pragma omp simd
   for (int64_t i = 0; i < masked; ++i) {
-    mask[i] = static_cast<uint8_t>(mask[i] | (samples[i] >= -128 && samples[i] <= 127 ? bit : 0));
+    mask[i] = static_cast<uint8_t>(mask[i] | (passes(samples[i], S(-128), S(127)) ? bit : 0));
   }
 }
 
@@ -148,7 +149,8 @@ FASTGAN_CLONES void merge_row(
       red[i] = static_cast<In>(r) / 255;
       green[i] = static_cast<In>(g) / 255;
       blue[i] = static_cast<In>(b) / 255;
-      bits[i - first] = (r == pixel.red ? 8 : 0) | (g == pixel.green ? 16 : 0) | (b == pixel.blue ? 32 : 0);
+      bits[i - first] = (r == pixel.red ? 8 : 0) | (g == pixel.green ? 16 : 0) | (b == pixel.blue ? 32 : 0) |
+                        (r + g + b == r + g + b ? 0 : kMaskNan);
     }
 #pragma omp simd
     for (int64_t i = first; i < end; ++i) mask[i] = static_cast<uint8_t>(mask[i] | bits[i - first]);
@@ -169,7 +171,7 @@ FASTGAN_HOST_DEVICE S code_coefficient(S coefficient, S step, float reciprocal, 
   if constexpr (kRounding == Rounding::kStraightThrough) {
     return quantize(coefficient, step, reciprocal) * step;
   } else {
-    return surrogate<kRounding>(coefficient / (8 * step), noise) * step;
+    return surrogate<kRounding>(coefficient * S(0.125) / step, noise) * step;
   }
 }
 
@@ -268,6 +270,14 @@ FASTGAN_HOST_DEVICE void inverse_rows(S (*lanes)[kLanes], S* samples, int64_t st
 // DCT, quantization and back, in place: block i at samples + 8 i.
 template <Rounding kRounding, typename S>
 FASTGAN_CLONES void code_blocks(S* samples, int64_t stride, const BlockTable<S>& table, const S (*noise)[kLanes]) {
+  if constexpr (kRounding == Rounding::kNone) {
+    // Nothing is rounded, so transform and inverse cancel; a table with NaN makes all NaN.
+    S nothing = 0;
+    for (S step : table.steps) nothing += step - step;
+    for (int64_t row = 0; nothing != nothing && row < 8; ++row)
+      std::fill_n(samples + row * stride, 8 * kLanes, nothing);
+    return;
+  }
   alignas(64) S lanes[64][kLanes];
   forward_rows(samples, stride, lanes);
   for (int64_t column = 0; column < 8; ++column) {

@@ -96,9 +96,11 @@ void read_samples(
     const int64_t chroma_row = row / options.vertical, turn = row % options.vertical;
     S* cb = subsampled ? &chroma[2 * turn * padded] : strips.chroma_row(1, chroma_row);
     S* cr = subsampled ? cb + padded : strips.chroma_row(2, chroma_row);
-    const bool nan = convert_row(rgb, width, strips.luma_row(row), cb, cr);
+    S* luma = strips.luma_row(row);
+    const bool nan =
+        options.truncate ? convert_row<true>(rgb, width, luma, cb, cr) : convert_row<false>(rgb, width, luma, cb, cr);
     if (wanted == source) on_row(row, rgb, nan);
-    for (S* samples : {strips.luma_row(row), cb, cr}) replicate_last(samples, width, padded);
+    for (S* samples : {luma, cb, cr}) replicate_last(samples, width, padded);
     if (!subsampled || turn + 1 < options.vertical) continue;
     for (int c = 0; c < 2; ++c) {
       const S *above = &chroma[c * padded], *below = options.vertical == 2 ? &chroma[(2 + c) * padded] : nullptr;

@@ -81,6 +81,7 @@ class JpegForward {
   void upsample(int64_t image, int64_t row, S* sums, S* upsampled);
   template <typename In>
   void spread_nan(int64_t image, int64_t row);
+  void pass_nan(int64_t image, int64_t mcu_row, int64_t per_mcu, int64_t count, uint8_t* mask, uint8_t bits) const;
 
   ImageView image_;
   JpegTables tables_;

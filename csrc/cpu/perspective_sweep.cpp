@@ -29,6 +29,20 @@ struct Window {
   int32_t row_stride, column_stride;
 };
 
+// Of a matrix that is NaN: nobody knows where its pixels look, so each gets and gives NaN in its own place.
+template <typename T>
+void unknown_taps(int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<T>& taps) {
+  const bool inside = y >= window.row_begin && y < window.row_end;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = inside ? y - window.row_begin : 0;
+    const int64_t own = row * window.row_stride + (x_begin + i) * window.column_stride;
+    for (int tap = 0; tap < 4; ++tap) {
+      taps.offsets[tap][i] = static_cast<int32_t>(own);
+      taps.weights[tap][i] = inside && tap == 0 ? T(NAN) : T(0);
+    }
+  }
+}
+
 template <typename T>
 FASTGAN_HOST_DEVICE void find_taps(
     const Homography& homography, int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<T>& taps) {
@@ -57,13 +71,18 @@ FASTGAN_HOST_DEVICE void find_taps(
   }
 }
 
-FASTGAN_CLONES void taps_of(
+FASTGAN_CLONES void defined_taps(
     const Homography& h, int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<float>& taps) {
   find_taps(h, x_begin, y, count, window, taps);
 }
-FASTGAN_CLONES void taps_of(
+FASTGAN_CLONES void defined_taps(
     const Homography& h, int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<double>& taps) {
   find_taps(h, x_begin, y, count, window, taps);
+}
+
+template <typename T>
+void taps_of(const Homography& h, int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<T>& taps) {
+  h.is_nan() ? unknown_taps(x_begin, y, count, window, taps) : defined_taps(h, x_begin, y, count, window, taps);
 }
 
 FASTGAN_HOST_DEVICE float number(float value) { return value; }
@@ -133,6 +152,7 @@ struct Range {
 // Columns of output row y that may touch the input rows [row_begin, row_end): where the scale keeps its sign, the input
 // row rises or falls all along the output row, so two searches find them.
 Range columns_that_touch(const Homography& h, int64_t y, int64_t width, int64_t row_begin, int64_t row_end) {
+  if (h.is_nan()) return {0, width};
   const double left = h.scale(0, double(y)), right = h.scale(double(width - 1), double(y));
   if (!(left * right > 0)) return {0, width};
   const double low = double(row_begin) - 1, high = double(row_end);

@@ -1,6 +1,7 @@
 #include "squared_norm_sweep.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "../math/host_device.h"
 #include "clones.h"
@@ -25,6 +26,14 @@ FASTGAN_HOST_DEVICE T sum_of_products(const T* values, int64_t count) {
 FASTGAN_CLONES float chunk_squares(const float* values, int64_t count) { return sum_of_products(values, count); }
 FASTGAN_CLONES double chunk_squares(const double* values, int64_t count) { return sum_of_products(values, count); }
 
+// Of numbers whose squares float32 cannot hold.
+template <typename T>
+double wide_squares(const T* values, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += double(values[i]) * double(values[i]);
+  return sum;
+}
+
 }  // namespace
 
 double sum_of_squares(const void* data, Dtype dtype, int64_t count) {
@@ -35,7 +44,9 @@ double sum_of_squares(const void* data, Dtype dtype, int64_t count) {
     alignas(64) T buffer[kChunk];
     for (int64_t i = 0; i < count; i += kChunk) {
       const int64_t length = std::min(kChunk, count - i);
-      sum += chunk_squares(load(values + i * size_of(dtype), dtype, 1, length, buffer), length);
+      const T* chunk = load(values + i * size_of(dtype), dtype, 1, length, buffer);
+      const double squares = chunk_squares(chunk, length);
+      sum += std::isfinite(squares) ? squares : wide_squares(chunk, length);
     }
   };
   dtype == Dtype::kFloat64 ? add(0.0) : add(0.0f);

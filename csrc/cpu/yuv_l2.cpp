@@ -15,6 +15,9 @@ Tensor new_empty(const Tensor& like, const std::vector<int64_t>& sizes, ScalarTy
   return torch::stable::new_empty(like, sizes, dtype);
 }
 
+// 2 / (N H W), which is what the gradient has in front of D.
+double mean_factor(const Tensor& image) { return 6.0 / static_cast<double>(image.numel()); }
+
 // Dense tensors of equal strides, element by element in memory order.
 void scale_into(const Tensor& target, const Tensor& source, double factor) {
   const Dtype from = dtype_of(source.scalar_type()), to = dtype_of(target.scalar_type());
@@ -25,14 +28,19 @@ void scale_into(const Tensor& target, const Tensor& source, double factor) {
   });
 }
 
+double backward_factor(const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled) {
+  return static_cast<double>(sign) * (scaled ? 1 : mean_factor(direction)) * numbers_in(grad_loss)[0];
+}
+
 }  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
     const Tensor& x, const Tensor& y, const Tensor& edge_gain, double scale_y, double scale_u, double scale_v,
-    double direction_factor, std::optional<ScalarType> direction_dtype) {
+    int64_t direction_sign, std::optional<ScalarType> direction_dtype) {
   const bool wide = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
   const ScalarType result_dtype = wide ? ScalarType::Double : ScalarType::Float;
   Tensor direction = direction_dtype ? new_output(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
+  const double direction_factor = direction_sign == 0 ? 1 : static_cast<double>(direction_sign) * mean_factor(x);
   const double direction_scales[3] = {
       direction_factor * scale_y, direction_factor * scale_u, direction_factor * scale_v};
   YuvL2Sweep sweep(
@@ -48,14 +56,15 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
   return {loss_tensor, channels, direction};
 }
 
-Tensor yuv_l2_backward_cpu(const Tensor& direction, const Tensor& grad_loss, double factor, ScalarType dtype) {
+Tensor yuv_l2_backward_cpu(
+    const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled, ScalarType dtype) {
   Tensor grad = new_output(direction, dtype);
-  scale_into(grad, direction, factor * numbers_in(grad_loss)[0]);
+  scale_into(grad, direction, backward_factor(direction, grad_loss, sign, scaled));
   return grad;
 }
 
-void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, double factor) {
-  const double scale = factor * numbers_in(grad_loss)[0];
+void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled) {
+  const double scale = backward_factor(direction, grad_loss, sign, scaled);
   if (scale != 1) scale_into(direction, direction, scale);
 }
 

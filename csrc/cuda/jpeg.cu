@@ -16,11 +16,11 @@ __global__ void __launch_bounds__(tile::kThreads, 2) encode_kernel(tile::Job<S, 
   const tile::Place place(job.sizes, blockIdx.x);
   tile::load(job, place, threadIdx.x, shared);
   __syncthreads();
-  tile::forward_row(job.sizes, threadIdx.x, shared);
+  tile::forward_row<kRounding>(job.sizes, threadIdx.x, shared);
   __syncthreads();
   tile::code_column<kRounding>(job, place, threadIdx.x, shared);
   __syncthreads();
-  tile::inverse_row(job.sizes, threadIdx.x, shared);
+  tile::inverse_row<kRounding>(job.sizes, threadIdx.x, shared);
   __syncthreads();
   tile::store(job, place, threadIdx.x, shared);
 }
@@ -59,13 +59,14 @@ __global__ void __launch_bounds__(tile::kThreads, 2) code_gradient_kernel(tile::
   tile::load(job, place, threadIdx.x, shared);
   tile::load_gradient(job, place, threadIdx.x, grads);
   __syncthreads();
-  tile::forward_row(job.sizes, threadIdx.x, shared);
-  tile::forward_row(job.sizes, threadIdx.x, grads);
+  tile::forward_row<kRounding>(job.sizes, threadIdx.x, shared);
+  tile::forward_row<kRounding>(job.sizes, threadIdx.x, grads);
   __syncthreads();
   tile::code_gradient_column<kRounding>(job, place, threadIdx.x, shared, grads);
   __syncthreads();
   tile::sum_steps(job, blockIdx.x, threadIdx.x, shared);
-  tile::inverse_row(job.sizes, threadIdx.x, grads);
+  if (!slope_varies(kRounding)) return;
+  tile::inverse_row<kRounding>(job.sizes, threadIdx.x, grads);
   __syncthreads();
   tile::store_gradient(job, place, threadIdx.x, grads);
 }
@@ -97,10 +98,12 @@ tile::Pixels<In> pixels(const Tensor& image) {
 }
 
 template <typename S, typename In>
-tile::Job<S, In> new_job(const JpegSizes& sizes, const Tensor& tables, const std::optional<Tensor>& seed) {
+tile::Job<S, In> new_job(
+    const JpegSizes& sizes, const Tensor& tables, const std::optional<Tensor>& seed, int64_t rounding) {
   tile::Job<S, In> job = {sizes};
   job.tables = static_cast<const float*>(tables.data_ptr());
   job.table_stride = tables.size(0) > 1 ? 128 : 0;
+  job.truncate = rounding == kStraightThroughTruncated;
   job.seed = seed ? static_cast<const int64_t*>(seed->data_ptr()) : nullptr;
   return job;
 }
@@ -117,10 +120,14 @@ Tensor scratch(const Tensor& like, int64_t elements, ScalarType dtype) {
   return torch::stable::new_empty(like, size, dtype);
 }
 
+Rounding rounding_of(int64_t rounding) {
+  return rounding == kStraightThroughTruncated ? Rounding::kStraightThrough : static_cast<Rounding>(rounding);
+}
+
 // Calls body(std::integral_constant<Rounding, ...>, S()) with the arithmetic S of the rounding.
 template <typename Body>
 void with_rounding(int64_t rounding, Body body) {
-  switch (static_cast<Rounding>(rounding)) {
+  switch (rounding_of(rounding)) {
     case Rounding::kStraightThrough:
       return body(std::integral_constant<Rounding, Rounding::kStraightThrough>(), int32_t());
     case Rounding::kCubic: return body(std::integral_constant<Rounding, Rounding::kCubic>(), float());
@@ -164,7 +171,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
   Tensor masks = torch::stable::new_empty(image, with_masks ? size : none, ScalarType::Byte);
   Tensor chroma_masks = torch::stable::new_empty(image, with_masks ? chroma_size : none, ScalarType::Byte);
 
-  const bool exact = static_cast<Rounding>(rounding) == Rounding::kStraightThrough;
+  const bool exact = rounding_of(rounding) == Rounding::kStraightThrough;
   const ScalarType sample = exact ? ScalarType::Char : ScalarType::Float;
   const int64_t rows = sizes.images * sizes.mcu_rows, mcus = rows * sizes.mcu_columns;
   Tensor luma = scratch(image, rows * sizes.mcu_height * sizes.luma_stride, sample);
@@ -176,7 +183,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
     with_pixel_type(image.scalar_type(), [&](auto pixel) {
       using S = decltype(arithmetic);
       using In = decltype(pixel);
-      auto job = new_job<S, In>(sizes, tables, seed);
+      auto job = new_job<S, In>(sizes, tables, seed, rounding);
       job.image = pixels<In>(image);
       job.decoded = pixels<In>(decoded);
       job.planes = {static_cast<Plane<S>*>(luma.data_ptr()), static_cast<Plane<S>*>(chroma.data_ptr())};
@@ -204,20 +211,20 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
                                         : torch::stable::new_empty(grad, none, grad.scalar_type());
   Tensor grad_tables = grad_tables_wanted ? empty_like(tables, ScalarType::Float)
                                           : torch::stable::new_empty(tables, none, ScalarType::Float);
-  const Rounding kind_of_rounding = static_cast<Rounding>(rounding);
-  const bool through_coefficients =
-      grad_tables_wanted || kind_of_rounding == Rounding::kCubic || kind_of_rounding == Rounding::kAtZero;
+  const Rounding kind_of_rounding = rounding_of(rounding);
+  // What no table changes has no gradient for one.
+  const bool sums_steps = grad_tables_wanted && kind_of_rounding != Rounding::kNone;
+  const bool changes_gradient = slope_varies(kind_of_rounding), through_coefficients = sums_steps || changes_gradient;
   const int64_t rows = sizes.images * sizes.mcu_rows, tiles = tile::Place::count(sizes);
   Tensor chroma = scratch(grad, rows * 16 * sizes.chroma_stride, ScalarType::Float);
-  Tensor luma =
-      scratch(grad, through_coefficients ? rows * sizes.mcu_height * sizes.luma_stride : 0, ScalarType::Float);
-  Tensor parts = scratch(grad, grad_tables_wanted ? 128 * tiles : 0, ScalarType::Float);
+  Tensor luma = scratch(grad, changes_gradient ? rows * sizes.mcu_height * sizes.luma_stride : 0, ScalarType::Float);
+  Tensor parts = scratch(grad, sums_steps ? 128 * tiles : 0, ScalarType::Float);
 
   with_rounding(rounding, [&](auto kind, auto arithmetic) {
     with_pixel_type(grad.scalar_type(), [&](auto pixel) {
       using S = decltype(arithmetic);
       using In = decltype(pixel);
-      auto job = new_job<S, In>(sizes, tables, seed);
+      auto job = new_job<S, In>(sizes, tables, seed, rounding);
       job.grad = pixels<In>(grad);
       job.grad_planes = {nullptr, static_cast<float*>(chroma.data_ptr())};
       set_masks(job, masks, chroma_masks);
@@ -225,8 +232,8 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
       check_launch("jpeg chroma gradient");
       if (through_coefficients) {
         job.image = pixels<In>(*image);
-        job.grad_planes.luma = static_cast<float*>(luma.data_ptr());
-        job.grad_tables = grad_tables_wanted ? static_cast<float*>(parts.data_ptr()) : nullptr;
+        if (changes_gradient) job.grad_planes.luma = static_cast<float*>(luma.data_ptr());
+        job.grad_tables = sums_steps ? static_cast<float*>(parts.data_ptr()) : nullptr;
         code_gradient_kernel<decltype(kind)::value><<<static_cast<unsigned>(tiles), tile::kThreads, 0, stream>>>(job);
         check_launch("jpeg code gradient");
       }
@@ -236,7 +243,12 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
       check_launch("jpeg image gradient");
     });
   });
-  if (grad_tables_wanted) {
+  if (grad_tables_wanted && !sums_steps) {
+    STD_TORCH_CHECK(
+        cudaMemsetAsync(grad_tables.data_ptr(), 0, sizeof(float) * tables.numel(), stream) == cudaSuccess,
+        "jpeg: memset failed");
+  }
+  if (sums_steps) {
     const int64_t count = tables.size(0);
     sum_tables_kernel<<<static_cast<unsigned>(count), 128, 0, stream>>>(
         static_cast<const float*>(parts.data_ptr()), tiles, count > 1 ? tiles / count : tiles,

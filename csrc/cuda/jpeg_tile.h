@@ -57,13 +57,14 @@ struct Job {
   const float* tables;      // (N or 1, 2, 8, 8)
   int64_t table_stride;     // 128 or 0
   const int64_t* seed;      // of the noise, or null
+  bool truncate;            // whole grey levels are rounded down
   Planes<Plane<S>> planes;  // decoded samples
   Pixels<In> decoded;
   uint8_t *masks, *chroma_masks;  // or null
   uint8_t* nan;                   // (N, mcu_rows, mcu_columns), for integers: which MCUs hold NaN
 
   Pixels<In> grad, grad_image;
-  Planes<float> grad_planes;  // luma only where the quantization is gone through
+  Planes<float> grad_planes;  // luma only where its slope varies
   float* grad_tables;         // (tiles, 2, 8, 8), or null
 
   FASTGAN_HOST_DEVICE uint8_t& mask(int64_t n, int64_t row, int64_t column) const {
@@ -114,7 +115,10 @@ FASTGAN_HOST_DEVICE YCbCr<S> sample_of(const Job<S, In>& job, int64_t n, int64_t
   const float red = job.image.get(n, 0, row, column), green = job.image.get(n, 1, row, column),
               blue = job.image.get(n, 2, row, column);
   nan = nan || red != red || green != green || blue != blue;
-  return to_ycbcr(grey_level<S>(red), grey_level<S>(green), grey_level<S>(blue));
+  if (IsExact<S>::value && job.truncate) {
+    return to_ycbcr(grey_level<S, true>(red), grey_level<S, true>(green), grey_level<S, true>(blue));
+  }
+  return to_ycbcr(grey_level<S, false>(red), grey_level<S, false>(green), grey_level<S, false>(blue));
 }
 
 // Pixels to samples, padded as libjpeg does.
@@ -171,13 +175,16 @@ FASTGAN_HOST_DEVICE void transform_row(const JpegSizes& sizes, int thread, Share
   for (int k = 0; k < 8; ++k) row[k] = v[k];
 }
 
-template <typename S>
+// Where nothing is rounded, transform and inverse cancel: neither is made.
+template <Rounding kRounding, typename S>
 FASTGAN_HOST_DEVICE void forward_row(const JpegSizes& sizes, int thread, Shared<S>& shared) {
+  if constexpr (kRounding == Rounding::kNone) return;
   transform_row(sizes, thread, shared, [](S(&v)[8]) { forward_dct<0>(v); });
 }
 
-template <typename S>
+template <Rounding kRounding, typename S>
 FASTGAN_HOST_DEVICE void inverse_row(const JpegSizes& sizes, int thread, Shared<S>& shared) {
+  if constexpr (kRounding == Rounding::kNone) return;
   transform_row(sizes, thread, shared, [](S(&v)[8]) { inverse_dct<1>(v); });
 }
 

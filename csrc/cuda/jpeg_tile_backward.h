@@ -3,7 +3,7 @@
 #include "jpeg_tile.h"
 
 //     chroma_gradient  one chroma sample: back through colour and upsampling
-//     code_gradient    one tile: back through the quantization, for surrogates and for the tables' gradient
+//     code_gradient    one tile: back through the quantization, where its slope varies and for the tables' gradient
 //     image_gradient   one pixel: back through subsampling and colour
 namespace fastgan {
 namespace tile {
@@ -16,6 +16,8 @@ FASTGAN_HOST_DEVICE YCbCr<float> unmerged(const Job<S, In>& job, int64_t n, int6
   float grad[3];
   for (int c = 0; c < 3; ++c) grad[c] = bits & (kMaskOutput << c) ? job.grad.get(n, c, row, column) : 0.0f;
   YCbCr<float> sample = to_rgb_transposed(RGB<float>{grad[0], grad[1], grad[2]});
+  const float nan = bits & kMaskNan ? float_from_bits(0x7fc00000u) : 0.0f;
+  sample = {sample.y + nan, sample.cb + nan, sample.cr + nan};
   if (!(bits & kMaskLuma)) sample.y = 0;
   return sample;
 }
@@ -90,7 +92,7 @@ FASTGAN_HOST_DEVICE void code_gradient_column(
   for (int k = 0; k < 8; ++k) {
     bool valid;
     const S step = step_of(job, place, block, 8 * k + column, valid);
-    const float quotient = static_cast<float>(v[k]) / static_cast<float>(8 * step);
+    const float quotient = static_cast<float>(v[k]) * 0.125f / static_cast<float>(step);
     float level, slope = 1;
     if constexpr (kRounding == Rounding::kStraightThrough) {
       level = static_cast<float>(quantize(v[k], step, 1.0f / static_cast<float>(8 * step)));

@@ -15,6 +15,13 @@ FASTGAN_HOST_DEVICE void code_column(const Job<S, In>& job, const Place& place, 
   const int block = thread / 8, column = thread % 8;
   if (block >= blocks(job.sizes)) return;
   S* first = &shared.samples[block * kBlock + column];
+  if constexpr (kRounding == Rounding::kNone) {
+    S nothing = 0;  // but a table with NaN makes all NaN
+    bool valid;
+    for (int i = 0; i < 64; ++i) nothing += step_of(job, place, block, i, valid) - step_of(job, place, block, i, valid);
+    for (int k = 0; k < 8; ++k) first[k * kRow] += nothing;
+    return;
+  }
   S v[8];
   for (int k = 0; k < 8; ++k) v[k] = first[k * kRow];
   forward_dct<1>(v);
@@ -26,7 +33,8 @@ FASTGAN_HOST_DEVICE void code_column(const Job<S, In>& job, const Place& place, 
     if constexpr (kRounding == Rounding::kStraightThrough) {
       v[k] = quantize(v[k], step, 1.0f / static_cast<float>(8 * step)) * step;
     } else {
-      v[k] = surrogate<kRounding>(v[k] / (8 * step), noise_of<kRounding>(job, place, block, 8 * k + column)) * step;
+      const S noise = noise_of<kRounding>(job, place, block, 8 * k + column);
+      v[k] = surrogate<kRounding>(v[k] * S(0.125) / step, noise) * step;
     }
   }
   inverse_dct<0>(v);
@@ -49,10 +57,11 @@ FASTGAN_HOST_DEVICE void store(const Job<S, In>& job, const Place& place, int th
     const S sample = shared.samples[luma_at(row, column)];
     job.planes.y(sizes, place.image, y, x) = static_cast<Plane<S>>(clamp(sample, S(-128), S(127)));
     if (!job.masks || y >= sizes.height || x >= sizes.width) continue;
-    int bits = sample >= -128 && sample <= 127 ? kMaskLuma : 0;
+    const bool nan = IsExact<S>::value && lies_in_nan(sizes, job.nan, place.image, place.mcu_row, x / sizes.mcu_width);
+    int bits = nan || passes(sample, S(-128), S(127)) ? kMaskLuma : 0;
     for (int c = 0; c < 3; ++c) {
       const float value = job.image.get(place.image, c, y, x);
-      if (value >= 0 && value <= 1) bits |= kMaskInput << c;
+      if (passes(value, 0.0f, 1.0f)) bits |= kMaskInput << c;
     }
     job.mask(place.image, y, x) = static_cast<uint8_t>(bits);
   }
@@ -61,11 +70,12 @@ FASTGAN_HOST_DEVICE void store(const Job<S, In>& job, const Place& place, int th
     const int row = index / across, column = index % across;
     const int64_t y = 8 * place.mcu_row + row, x = place.left / sizes.horizontal + column;
     if (x >= sizes.chroma_stride) continue;
+    const bool nan = IsExact<S>::value && lies_in_nan(sizes, job.nan, place.image, place.mcu_row, x / 8);
     int bits = 0;
     for (int c = 1; c <= 2; ++c) {
       const S sample = shared.samples[chroma_at(sizes, c, row, column)];
       job.planes.c(sizes, place.image, c, y, x) = static_cast<Plane<S>>(clamp(sample, S(-128), S(127)));
-      if (sample >= -128 && sample <= 127) bits |= c == 1 ? kMaskCb : kMaskCr;
+      if (nan || passes(sample, S(-128), S(127))) bits |= c == 1 ? kMaskCb : kMaskCr;
     }
     if (job.chroma_masks && y < sizes.chroma_height && x < sizes.chroma_width) {
       job.chroma_mask(place.image, y, x) = static_cast<uint8_t>(bits);
@@ -103,12 +113,13 @@ FASTGAN_HOST_DEVICE void merge(const Job<S, In>& job, int64_t n, int64_t row, in
   for (int c = 0; c < 3; ++c) {
     const S clamped = clamp(values[c], S(0), S(255));
     if (clamped == values[c]) bits |= kMaskOutput << c;
+    if (nan || values[c] != values[c]) bits |= kMaskNan;
     const float level = nan ? float_from_bits(0x7fc00000u) : static_cast<float>(clamped) / 255;
     from_float(level, job.decoded.at(n, c, row, column));
   }
   if (job.masks) {
     uint8_t& mask = job.mask(n, row, column);
-    mask = nan ? uint8_t(0) : static_cast<uint8_t>(mask | bits);
+    mask = static_cast<uint8_t>(mask | bits);
   }
 }
 

@@ -95,9 +95,7 @@ __global__ void __launch_bounds__(blocks::kThreads) step_kernel(const __grid_con
 template <typename J>
 __global__ void __launch_bounds__(blocks::kThreads) norm_kernel(const __grid_constant__ J job, float* norm) {
   const blocks::Place place = blocks::place_of(job, blockIdx.x);
-  blocks::Sums sums;
-  blocks::square_part(job, place, threadIdx.x, sums);
-  write_partial_sum(job, 0, sums.grad_square);
+  write_partial_sum(job, 0, blocks::square_part(job, place, threadIdx.x));
   if (!is_last_to_arrive(job.arrivals)) return;
   const double sum = total(job, 0);
   if (threadIdx.x != 0) return;

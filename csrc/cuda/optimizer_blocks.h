@@ -286,15 +286,21 @@ FASTGAN_HOST_DEVICE void step_part(
   });
 }
 
+// The sum of a thread's squares, in float32 unless that cannot hold them.
 template <typename J>
-FASTGAN_HOST_DEVICE void square_part(const J& job, const Place& place, int thread, Sums& sums) {
+FASTGAN_HOST_DEVICE double square_part(const J& job, const Place& place, int thread) {
   const Entry& entry = job.entries[place.tensor];
   const Types types = job.types[place.tensor];
-  for_vectors<J::kWidth>(place, types.aligned, thread, [&](auto width, int64_t i) {
-    float grad[decltype(width)::value];
-    load<decltype(width)::value>(entry.grad, dtype(types.grad), i, grad);
-    for (int j = 0; j < decltype(width)::value; ++j) sums.grad_square += grad[j] * grad[j];
-  });
+  const auto sum_in = [&](auto sum) {
+    for_vectors<J::kWidth>(place, types.aligned, thread, [&](auto width, int64_t i) {
+      float grad[decltype(width)::value];
+      load<decltype(width)::value>(entry.grad, dtype(types.grad), i, grad);
+      for (int j = 0; j < decltype(width)::value; ++j) sum += decltype(sum)(grad[j]) * decltype(sum)(grad[j]);
+    });
+    return static_cast<double>(sum);
+  };
+  const double sum = sum_in(0.0f);
+  return sum <= 3.4028234663852886e38 ? sum : sum_in(0.0);
 }
 
 template <typename J>

@@ -13,7 +13,8 @@ namespace fastgan {
 // The numbers are part of the operator's schema (fastgan/ops/adversarial.py).
 enum class Game : int { kCrossEntropy = 0, kLeastSquares = 1, kHinge = 2, kWasserstein = 3, kRelativistic = 4 };
 
-// exp(x) for x <= 0, vectorizable: 2^n times a series of the rest, |rest| <= ln(2) / 2.
+// exp(x) for x <= 0, vectorizable: 2^n times a series of the rest, |rest| <= ln(2) / 2. Below -87, where the exponent
+// of floats ends, 0.
 FASTGAN_HOST_DEVICE float exp_of_negative(float x) {
   const float bounded = x > -87.0f ? x : -87.0f;
   const float n = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;
@@ -23,7 +24,8 @@ FASTGAN_HOST_DEVICE float exp_of_negative(float x) {
   const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
   float scale;
   std::memcpy(&scale, &bits, sizeof(scale));
-  return x == x ? power * scale : x;
+  const float finite = x < -87.0f ? 0.0f : power * scale;
+  return x == x ? finite : x;
 }
 FASTGAN_HOST_DEVICE double exp_of_negative(double x) { return std::exp(x); }
 
@@ -66,7 +68,9 @@ FASTGAN_HOST_DEVICE LogitTerms<T> discriminator_terms(T logit, T label, T target
   const Softplus<T> soft = softplus(logit);
   LogitTerms<T> terms;
   if constexpr (kGame == Game::kCrossEntropy) {
-    terms.loss = (soft.positive - label * logit) + soft.rest;
+    // (1 - label) max(l, 0) + label max(-l, 0), where zero times infinity is 0: the limit. NaN comes with the rest.
+    const T weight = logit > 0 ? 1 - label : -label;
+    terms.loss = (weight != 0 ? weight * logit : T(0)) + soft.rest;
     terms.slope = (1 - label) * soft.slope - label * soft.complement;
   } else if constexpr (kGame == Game::kLeastSquares) {
     const T difference = logit - label;
@@ -75,7 +79,7 @@ FASTGAN_HOST_DEVICE LogitTerms<T> discriminator_terms(T logit, T label, T target
   } else if constexpr (kGame == Game::kHinge) {
     const T missing = 1 - target * logit;
     terms.loss = missing < 0 ? T(0) : missing;
-    terms.slope = missing > 0 ? -target : T(0);
+    terms.slope = missing > 0 ? -target : missing == missing ? T(0) : missing;
   } else {
     terms.loss = -target * logit;
     terms.slope = -target;

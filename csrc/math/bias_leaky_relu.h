@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "host_device.h"
@@ -7,8 +8,9 @@
 // clamp(gain leaky_relu(x)), and which factor the element's gradient gets.
 namespace fastgan {
 
-// The bits of an element's code. Its gradient's factor is 0 where the clamp acted, else gain or gain slope.
-constexpr int32_t kPositive = 1, kClamped = 2;
+// The bits of an element's code. Its gradient's factor is NaN where x is, 0 where the clamp acted, else gain or gain
+// slope.
+constexpr int32_t kPositive = 1, kClamped = 2, kNan = 4;
 
 template <typename T>
 struct Activated {
@@ -19,16 +21,19 @@ struct Activated {
 // `x` includes the bias. Comparisons in this order keep NaN, which no clamp acts on.
 template <typename T>
 FASTGAN_HOST_DEVICE Activated<T> leaky_relu(T x, T slope, T gain, T limit) {
-  const T y = gain * (x > 0 ? x : slope * x);
+  // Without a slope, minus infinity is cut like any negative number.
+  const T negative = (slope == 0) & (x == T(-INFINITY)) ? T(0) : slope * x;
+  const T y = gain * (x > 0 ? x : negative);
   const T raised = y < -limit ? -limit : y, bounded = raised > limit ? limit : raised;
   const int32_t clamped = (y < -limit) | (y > limit);
-  return {bounded, (x > 0 ? kPositive : 0) | (clamped ? kClamped : 0)};
+  return {bounded, (x > 0 ? kPositive : 0) | (clamped ? kClamped : 0) | (x == x ? 0 : kNan)};
 }
 
 template <typename T>
 FASTGAN_HOST_DEVICE T leaky_relu_factor(int32_t code, T slope, T gain) {
   const T of_sign = code & kPositive ? gain : gain * slope;
-  return code & kClamped ? T(0) : of_sign;
+  const T factor = code & kClamped ? T(0) : of_sign;
+  return code & kNan ? T(NAN) : factor;
 }
 
 }  // namespace fastgan

@@ -27,7 +27,8 @@ struct UnitScale {
 
   FASTGAN_HOST_DEVICE UnitScale(T squares, T eps) {
     const T norm = std::sqrt(squares);
-    inverse = 1 / (norm + eps);
+    // Squares that overflow say nothing of the direction: NaN, not the zero that 1 over infinity would be.
+    inverse = 1 / (norm + eps) + (norm - norm);
     // At the zero vector, where the norm has no gradient, none.
     along = norm > 0 ? inverse * inverse / norm : T(0);
   }

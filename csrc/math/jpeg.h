@@ -46,11 +46,13 @@ FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
   return x > high ? high : x;
 }
 
-// A value in [0, 1] as a grey level, clamped; NaN becomes a bound where S cannot carry it.
-template <typename S, typename In>
+// A value in [0, 1] as a grey level, clamped; NaN becomes a bound where S cannot carry it. Whole ones are rounded to
+// the nearest or, with kTruncate, down.
+template <typename S, bool kTruncate, typename In>
 FASTGAN_HOST_DEVICE S grey_level(In value) {
   if constexpr (IsExact<S>::value) {
-    return static_cast<S>(round_to_even(bounded(value * 255, In(255))));
+    const In level = bounded(value * 255, In(255));
+    return static_cast<S>(kTruncate ? level : round_to_even(level));
   } else {
     return clamp(value * 255, In(0), In(255));
   }
@@ -86,10 +88,13 @@ struct ColourMatrix {
 template <typename T>
 FASTGAN_HOST_DEVICE YCbCr<T> to_ycbcr(T red, T green, T blue) {
   using M = ColourMatrix<T>;
+  // Rows of the matrix sum to 1, 0 and 0. Counted from green, grey is exact: half of all greys lie, at quality 50,
+  // where a surrogate jumps, and which way is not for a rounding to decide.
+  const T red_rest = red - green, blue_rest = blue - green;
   return {
-      M::y_r * red + M::y_g * green + M::y_b * blue - 128,
-      M::cb_r * red + M::cb_g * green + M::cb_b * blue,
-      M::cr_r * red + M::cr_g * green + M::cr_b * blue,
+      M::y_r * red_rest + M::y_b * blue_rest + (green - 128),
+      M::cb_r * red_rest + M::cb_b * blue_rest,
+      M::cr_r * red_rest + M::cr_b * blue_rest,
   };
 }
 
@@ -196,13 +201,13 @@ FASTGAN_HOST_DEVICE T descale(T x) {
 // The rotations by odd multiples of pi / 16, which the transform and its inverse share.
 template <typename T>
 FASTGAN_HOST_DEVICE void rotate_odd(T& a, T& b, T& c, T& d) {
-  const T z5 = (a + b + c + d) * constant<T>(1.175875602);
-  const T z1 = (a + d) * constant<T>(0.899976223), z2 = (b + c) * constant<T>(2.562915447);
-  const T z3 = z5 - (a + c) * constant<T>(1.961570560), z4 = z5 - (b + d) * constant<T>(0.390180644);
-  a = a * constant<T>(0.298631336) - z1 + z3;
-  b = b * constant<T>(2.053119869) - z2 + z4;
-  c = c * constant<T>(3.072711026) - z2 + z3;
-  d = d * constant<T>(1.501321110) - z1 + z4;
+  const T z5 = (a + b + c + d) * constant<T>(1.1758756024193588);
+  const T z1 = (a + d) * constant<T>(0.8999762231364157), z2 = (b + c) * constant<T>(2.5629154477415064);
+  const T z3 = z5 - (a + c) * constant<T>(1.9615705608064611), z4 = z5 - (b + d) * constant<T>(0.3901806440322565);
+  a = a * constant<T>(0.2986313362013704) - z1 + z3;
+  b = b * constant<T>(2.0531198686373475) - z2 + z4;
+  c = c * constant<T>(3.0727110268456652) - z2 + z3;
+  d = d * constant<T>(1.5013211100714612) - z1 + z4;
 }
 
 }  // namespace dct
@@ -216,12 +221,12 @@ FASTGAN_HOST_DEVICE void forward_dct(T (&v)[8]) {
   const T sum0 = v[0] + v[7], sum1 = v[1] + v[6], sum2 = v[2] + v[5], sum3 = v[3] + v[4];
   T odd0 = v[0] - v[7], odd1 = v[1] - v[6], odd2 = v[2] - v[5], odd3 = v[3] - v[4];
   const T even0 = sum0 + sum3, even3 = sum0 - sum3, even1 = sum1 + sum2, even2 = sum1 - sum2;
-  const T z = (even2 + even3) * constant<T>(0.541196100);
+  const T z = (even2 + even3) * constant<T>(0.5411961001461971);
   dct::rotate_odd(odd3, odd2, odd1, odd0);
   v[0] = descale<kPlain>(even0 + even1);
   v[4] = descale<kPlain>(even0 - even1);
-  v[2] = descale<kMultiplied>(z + even3 * constant<T>(0.765366865));
-  v[6] = descale<kMultiplied>(z - even2 * constant<T>(1.847759065));
+  v[2] = descale<kMultiplied>(z + even3 * constant<T>(0.7653668647301795));
+  v[6] = descale<kMultiplied>(z - even2 * constant<T>(1.8477590650225737));
   v[7] = descale<kMultiplied>(odd3);
   v[5] = descale<kMultiplied>(odd2);
   v[3] = descale<kMultiplied>(odd1);
@@ -235,8 +240,8 @@ FASTGAN_HOST_DEVICE void inverse_dct(T (&v)[8]) {
   using dct::constant;
   using dct::descale;
   constexpr int kBits = kPass == 0 ? 13 - 2 : 13 + 2 + 3;
-  const T z = (v[2] + v[6]) * constant<T>(0.541196100);
-  const T even2 = z - v[6] * constant<T>(1.847759065), even3 = z + v[2] * constant<T>(0.765366865);
+  const T z = (v[2] + v[6]) * constant<T>(0.5411961001461971);
+  const T even2 = z - v[6] * constant<T>(1.8477590650225737), even3 = z + v[2] * constant<T>(0.7653668647301795);
   const T plain0 = (v[0] + v[4]) * constant<T>(1.0), plain1 = (v[0] - v[4]) * constant<T>(1.0);
   const T sum0 = plain0 + even3, sum3 = plain0 - even3, sum1 = plain1 + even2, sum2 = plain1 - even2;
   T odd3 = v[7], odd2 = v[5], odd1 = v[3], odd0 = v[1];
@@ -256,6 +261,13 @@ FASTGAN_HOST_DEVICE void inverse_dct(T (&v)[8]) {
 
 // The numbers are part of the operator's schema (fastgan/ops/jpeg.py).
 enum class Rounding : int { kStraightThrough = 0, kCubic = 1, kAtZero = 2, kNoise = 3, kNone = 4 };
+constexpr int64_t kStraightThroughTruncated = 5;  // straight through, from grey levels that are rounded down
+
+// Whether the derivative of what stands for rounding differs from 1. Where it does not, transform and inverse cancel in
+// the image's gradient, which is then left as it is: NaN in one sample stays in its place.
+FASTGAN_HOST_DEVICE constexpr bool slope_varies(Rounding rounding) {
+  return rounding == Rounding::kCubic || rounding == Rounding::kAtZero;
+}
 
 // The whole step, 1..255, that integers divide by; `valid` is false where there is none, as for NaN.
 FASTGAN_HOST_DEVICE int32_t whole_step(double step, bool& valid) {
@@ -272,11 +284,17 @@ FASTGAN_HOST_DEVICE int32_t quantize(int32_t coefficient, int32_t table, float r
   return coefficient < 0 ? -level : level;
 }
 
+// The same of any number: those whose last place is 1/2 or more are left alone.
+FASTGAN_HOST_DEVICE float nearest_whole(float x) { return (x < 0 ? -x : x) < 4194304.0f ? round_to_even(x) : x; }
+FASTGAN_HOST_DEVICE double nearest_whole(double x) {
+  return (x < 0 ? -x : x) < 2251799813685248.0 ? round_to_even(x) : x;
+}
+
 // What stands for rounding, and its derivative. `noise` is uniform in [-1/2, 1/2).
 template <Rounding kRounding, typename T>
 FASTGAN_HOST_DEVICE T surrogate(T x, T noise) {
   if constexpr (kRounding == Rounding::kCubic) {
-    const T nearest = round_to_even(x), rest = x - nearest;
+    const T nearest = nearest_whole(x), rest = x - nearest;
     return nearest + rest * rest * rest;
   }
   if constexpr (kRounding == Rounding::kAtZero) return (x < 0 ? -x : x) < T(0.5) ? x * x * x : x;
@@ -287,7 +305,7 @@ FASTGAN_HOST_DEVICE T surrogate(T x, T noise) {
 template <Rounding kRounding, typename T>
 FASTGAN_HOST_DEVICE T surrogate_slope(T x) {
   if constexpr (kRounding == Rounding::kCubic) {
-    const T rest = x - round_to_even(x);
+    const T rest = x - nearest_whole(x);
     return 3 * rest * rest;
   }
   if constexpr (kRounding == Rounding::kAtZero) return (x < 0 ? -x : x) < T(0.5) ? 3 * x * x : T(1);

@@ -11,6 +11,7 @@ struct JpegOptions {
   int horizontal = 2, vertical = 2;  // pixels per chroma sample
   bool fancy = true;                 // triangle upsampling, as libjpeg's default; else nearest
   Rounding rounding = Rounding::kStraightThrough;
+  bool truncate = false;  // whole grey levels are rounded down, not to the nearest
 };
 
 // The sizes that follow from an image's and the subsampling.
@@ -75,8 +76,21 @@ template <typename S>
 using Plane = typename PlaneOf<S>::type;
 
 // Bits of a pixel's mask, which say where clamps let gradients pass: to [0, 1] on the way in (shifted by the channel)
-// and out, and of the decoded luma. Bits of a chroma sample's mask: of the decoded samples.
-constexpr uint8_t kMaskInput = 1, kMaskOutput = 8, kMaskLuma = 64;
+// and out, and of the decoded luma. Bits of a chroma sample's mask: of the decoded samples. NaN passes, so that what
+// depends on it gets the NaN that a pixel's gradient becomes where the pixel itself is NaN: kMaskNan.
+constexpr uint8_t kMaskInput = 1, kMaskOutput = 8, kMaskLuma = 64, kMaskNan = 128;
 constexpr uint8_t kMaskCb = 1, kMaskCr = 2;
+
+// Whether a clamp to [low, high] leaves the value alone, or it is NaN.
+template <typename T>
+FASTGAN_HOST_DEVICE bool passes(T value, T low, T high) {
+  return !(value < low) & !(value > high);
+}
+
+// Whether a pixel's own MCU holds NaN.
+FASTGAN_HOST_DEVICE bool lies_in_nan(
+    const JpegSizes& sizes, const uint8_t* nan, int64_t image, int64_t mcu_row, int64_t mcu_column) {
+  return nan[(image * sizes.mcu_rows + mcu_row) * sizes.mcu_columns + mcu_column];
+}
 
 }  // namespace fastgan

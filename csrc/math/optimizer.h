@@ -53,7 +53,7 @@ FASTGAN_HOST_DEVICE double shrinking(double bound, double norm) {
   return factor > 1 ? 1 : factor;
 }
 
-// Of update number `updates`, from 0: with warm-up its decay is at most (1 + updates) / (10 + updates).
+// With warm-up an update decays by at most (1 + updates) / (10 + updates), the counter as it was before.
 FASTGAN_HOST_DEVICE double average_weight(const StepNumbers& n, double updates) {
   const double early = 9 / (10 + updates);
   return n.average_warmup != 0 && early > n.average_weight ? early : n.average_weight;

@@ -12,6 +12,11 @@ namespace fastgan {
 struct Homography {
   double m[9];  // row by row; takes (x, y, 1) of the output to (x', y', 1) times a scale
 
+  FASTGAN_HOST_DEVICE bool is_nan() const {
+    bool found = false;
+    for (double value : m) found |= value != value;
+    return found;
+  }
   FASTGAN_HOST_DEVICE double scale(double x, double y) const { return m[6] * x + m[7] * y + m[8]; }
   FASTGAN_HOST_DEVICE double column(double x, double y) const { return (m[0] * x + m[1] * y + m[2]) / scale(x, y); }
   FASTGAN_HOST_DEVICE double row(double x, double y) const { return (m[3] * x + m[4] * y + m[5]) / scale(x, y); }
@@ -25,7 +30,7 @@ struct AxisTaps {
   T first_weight, second_weight;
 };
 
-// Of a coordinate that is NaN or infinite, both lie outside.
+// Of a coordinate that is undefined or infinite, both lie outside.
 template <typename T, typename Index>
 FASTGAN_HOST_DEVICE AxisTaps<T, Index> axis_taps(double coordinate, Index begin, Index end) {
   // Kept where an integer can hold it; two pixels beyond either end, nothing is left inside.

@@ -15,7 +15,7 @@
 //     z_c = (1 - desaturation) v_c + desaturation (0.3 v_r + 0.6 v_g + 0.1 v_b)
 //
 // It is linear between the clamps' bounds, so one bit per channel, "within both bounds", is all that a backward pass
-// needs to know of the image and of the noise.
+// needs to know of the image and of the noise; and one more, "NaN": on which side of a bound that lies, nobody knows.
 namespace fastgan {
 
 template <typename T>
@@ -111,7 +111,7 @@ FASTGAN_HOST_DEVICE T bound_unit(T value) {
   return value == value ? result : value;
 }
 
-// The same, and clears the bit where the value lay outside; NaN counts as outside.
+// The same, and clears the bit where the value lay outside, or was NaN.
 template <typename T>
 FASTGAN_HOST_DEVICE T clamp_unit(T value, int32_t& within) {
   const T bounded = bound_unit(value);
@@ -119,7 +119,9 @@ FASTGAN_HOST_DEVICE T clamp_unit(T value, int32_t& within) {
   return bounded;
 }
 
-// `mask`: bit c tells that channel c passed both clamps unchanged.
+constexpr int32_t kPhotometricNan = 8;  // of red; shifted by the channel
+
+// `mask`: bit c tells that channel c passed both clamps unchanged, bit 3 + c that it is NaN.
 template <typename T>
 FASTGAN_HOST_DEVICE Pixel<T> photometric_pixel(
     const Pixel<T>& pixel, const Pixel<T>& normal, const Photometric<T>& p, int32_t& mask) {
@@ -131,7 +133,8 @@ FASTGAN_HOST_DEVICE Pixel<T> photometric_pixel(
       clamp_unit(p.contrast * clamp_unit(pixel.green + p.strength * normal.green, within_g) + p.offset[1], within_g);
   const T b =
       clamp_unit(p.contrast * clamp_unit(pixel.blue + p.strength * normal.blue, within_b) + p.offset[2], within_b);
-  mask = within_r | within_g | within_b;
+  const int32_t nan = (r == r ? 0 : 1) | (g == g ? 0 : 2) | (b == b ? 0 : 4);
+  mask = within_r | within_g | within_b | (nan * kPhotometricNan);
   const T grey = p.desaturation * (L::red * r + L::green * g + L::blue * b);
   const T colour = 1 - p.desaturation;
   return {colour * r + grey, colour * g + grey, colour * b + grey};
@@ -142,10 +145,13 @@ FASTGAN_HOST_DEVICE Pixel<T> photometric_gradient(const Pixel<T>& grad, const Ph
   using L = Luminance<T>;
   const T grey = p.contrast * p.desaturation * (grad.red + grad.green + grad.blue);
   const T colour = p.contrast * (1 - p.desaturation);
+  const T red = mask & 1 ? colour * grad.red + L::red * grey : T(0);
+  const T green = mask & 2 ? colour * grad.green + L::green * grey : T(0);
+  const T blue = mask & 4 ? colour * grad.blue + L::blue * grey : T(0);
   return {
-      mask & 1 ? colour * grad.red + L::red * grey : T(0),
-      mask & 2 ? colour * grad.green + L::green * grey : T(0),
-      mask & 4 ? colour * grad.blue + L::blue * grey : T(0),
+      mask & kPhotometricNan ? T(NAN) : red,
+      mask & (kPhotometricNan << 1) ? T(NAN) : green,
+      mask & (kPhotometricNan << 2) ? T(NAN) : blue,
   };
 }
 

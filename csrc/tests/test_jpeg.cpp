@@ -119,9 +119,9 @@ void tiles_equal_sweeps(Case c) {
     const tile::Place place(sizes, index);
     tile::Shared<S> shared;
     all_threads([&](int t) { tile::load(job, place, t, shared); });
-    all_threads([&](int t) { tile::forward_row(sizes, t, shared); });
+    all_threads([&](int t) { tile::forward_row<kRounding>(sizes, t, shared); });
     all_threads([&](int t) { tile::code_column<kRounding>(job, place, t, shared); });
-    all_threads([&](int t) { tile::inverse_row(sizes, t, shared); });
+    all_threads([&](int t) { tile::inverse_row<kRounding>(sizes, t, shared); });
     all_threads([&](int t) { tile::store(job, place, t, shared); });
   }
   const auto all_pixels = [&](auto body) {
@@ -155,7 +155,7 @@ void tiles_equal_sweeps(Case c) {
       }
     }
     if (JpegBackward::needs_image(c.options, of_tables)) {
-      job.grad_planes.luma = luma_grad.data();
+      if (slope_varies(kRounding)) job.grad_planes.luma = luma_grad.data();
       job.grad_tables = of_tables ? parts.data() : nullptr;
       for (int64_t index = 0; index < tile::Place::count(sizes); ++index) {
         const tile::Place place(sizes, index);
@@ -163,11 +163,12 @@ void tiles_equal_sweeps(Case c) {
         tile::Shared<float> grads;
         all_threads([&](int t) { tile::load(job, place, t, shared); });
         all_threads([&](int t) { tile::load_gradient(job, place, t, grads); });
-        all_threads([&](int t) { tile::forward_row(sizes, t, shared); });
-        all_threads([&](int t) { tile::forward_row(sizes, t, grads); });
+        all_threads([&](int t) { tile::forward_row<kRounding>(sizes, t, shared); });
+        all_threads([&](int t) { tile::forward_row<kRounding>(sizes, t, grads); });
         all_threads([&](int t) { tile::code_gradient_column<kRounding>(job, place, t, shared, grads); });
         all_threads([&](int t) { tile::sum_steps(job, index, t, shared); });
-        all_threads([&](int t) { tile::inverse_row(sizes, t, grads); });
+        if (!slope_varies(kRounding)) continue;
+        all_threads([&](int t) { tile::inverse_row<kRounding>(sizes, t, grads); });
         all_threads([&](int t) { tile::store_gradient(job, place, t, grads); });
       }
     }

@@ -12,13 +12,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fastgan.ops._checks import check_image, check_one_of
+from fastgan.ops._checks import (
+    as_whole_number,
+    check_floating,
+    check_image,
+    check_instance,
+    check_one_of,
+    check_same_device,
+    described,
+)
 from fastgan.ops.perspective_warp import perspective_warp
 
 POLICIES = ("color", "translation", "cutout")
 NUMBERS = {"color": 3, "translation": 2, "cutout": 2}
-LARGEST_TRANSLATION = 1 / 8  # of the side
-CUTOUT = 1 / 2  # of the side
+# Parts of the side. Whole numbers: int() of a float would be compiled anew for each side.
+LARGEST_TRANSLATION = 8
+CUTOUT = 2
 
 
 class DiffAugment:
@@ -34,16 +43,25 @@ class DiffAugment:
         policy: which, in this order; none leaves images as they are.
 
     Raises:
-        ValueError: an unknown policy.
+        TypeError, ValueError: no sequence of names, or an unknown one.
     """
 
     def __init__(self, policy: Sequence[str] = POLICIES) -> None:
+        a_name = isinstance(policy, str)
+        if a_name or not isinstance(policy, Sequence) or not all(isinstance(name, str) for name in policy):
+            raise TypeError(f"policy must be a sequence of {', '.join(POLICIES)}, got {described(policy)}")
         for name in policy:
             check_one_of("policy", name, POLICIES)
         self.policy = tuple(policy)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """The random numbers for `count` images, (count, numbers) in [0, 1), on the generator's device."""
+        """The random numbers for `count` images, (count, numbers) in [0, 1), on the generator's device.
+
+        Raises:
+            TypeError, ValueError: no number of images, or no generator.
+        """
+        count = as_whole_number("count", count, least=0)
+        check_instance("generator", generator, torch.Generator, "a torch.Generator")
         numbers = sum(NUMBERS[name] for name in self.policy)
         return torch.rand(count, numbers, generator=generator, device=generator.device)
 
@@ -62,6 +80,8 @@ class DiffAugment:
         """
         check_image("image", image, channels=None)
         numbers = [NUMBERS[name] for name in self.policy]
+        check_floating("drawn", drawn)
+        check_same_device(image=image, drawn=drawn)
         if drawn.shape != (image.shape[0], sum(numbers)):
             raise ValueError(
                 f"drawn must have shape {(image.shape[0], sum(numbers))}, got {tuple(drawn.shape)}"
@@ -84,22 +104,29 @@ def _translation(image: Tensor, drawn: Tensor) -> Tensor:
     # Reckoned here: numbers brought to a GPU would wait for it.
     shifts = []
     for column, side in zip(drawn.unbind(1), image.shape[:1:-1], strict=True):
-        reach = int(side * LARGEST_TRANSLATION + 0.5)
-        shifts.append((column * (2 * reach + 1)).floor() - reach)
-    matrix = torch.eye(3, device=image.device, dtype=drawn.dtype).repeat(image.shape[0], 1, 1)
-    matrix[:, :2, 2] = -torch.stack(shifts, 1)
+        reach = (side + LARGEST_TRANSLATION // 2) // LARGEST_TRANSLATION
+        shifts.append(_one_of(2 * reach + 1, column) - reach)
+    x, y = torch.stack(shifts).detach()
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    matrix = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1).unflatten(1, (3, 3))
     return perspective_warp(image, matrix)
 
 
 def _cutout(image: Tensor, drawn: Tensor) -> Tensor:
     inside = []
     for axis, side in zip((0, 1), image.shape[2:], strict=True):
-        length = int(side * CUTOUT + 0.5)
-        begin = (drawn[:, axis, None] * (side + 1)).floor() - length // 2
+        length = (side + CUTOUT // 2) // CUTOUT
+        # The middle lies in the image: on a pixel, or between two for an even length, from border to border.
+        begin = _one_of(side + 1 - length % 2, drawn[:, axis, None]) - length // 2
         place = torch.arange(side, device=image.device)
         inside.append((place >= begin) & (place < begin + length))
     cut = inside[0][:, :, None] & inside[1][:, None, :]
-    return image * ~cut[:, None]
+    return image.masked_fill(cut[:, None], 0)
+
+
+def _one_of(count: int, drawn: Tensor) -> Tensor:
+    """0 to count - 1 from numbers in [0, 1), which in low precision may round up to 1."""
+    return (drawn * count).floor().clamp(max=count - 1)
 
 
 _APPLY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

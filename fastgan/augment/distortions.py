@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from fastgan.ops._checks import (
+    as_flag,
+    as_number,
+    as_numbers,
+    as_whole_number,
+    check_image,
+    check_instance,
+    check_one_of,
+)
 from fastgan.ops.blur import blur
-from fastgan.ops.jpeg import jpeg_round_trip
+from fastgan.ops.jpeg import ROUNDINGS, jpeg_round_trip
 from fastgan.ops.photometric import photometric
+
+# Of the strengths and ramps that cannot take any number.
+RANGES = {
+    "rnd_bri": (0.0, math.inf), "rnd_hue": (0.0, math.inf), "rnd_noise": (0.0, math.inf),
+    "rnd_sat": (0.0, 1.0), "jpeg_quality": (1.0, 100.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,7 +35,10 @@ class Distortions:
     Blur, noise, contrast, brightness and hue offset, desaturation, JPEG. The original draws the noise's
     strength, the desaturation, the blur kernel and the JPEG quality once per batch; here every image has
     its own, which gives the decoder more to learn from in a batch. A ramp of r steps brings a
-    distortion from nothing to its full strength linearly.
+    distortion from nothing to its full strength linearly; one of 0 has it there from the beginning.
+
+    Raises:
+        TypeError, ValueError: an argument that is no number, or out of its range; names it.
     """
 
     rnd_bri: float = 0.3
@@ -40,8 +58,33 @@ class Distortions:
     jpeg_rounding: str = "straight_through"
     blur_probabilities: tuple[float, float] = (0.25, 0.25)
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type == "float":
+                number = as_number(field.name, getattr(self, field.name))
+                low, high = RANGES.get(field.name, (-math.inf, math.inf))
+                finite = abs(number) < math.inf or field.name.endswith("ramp")
+                if not (low <= number <= high and finite):
+                    raise ValueError(f"{field.name} must be finite and in [{low:g}, {high:g}], got {number}")
+        as_flag("no_jpeg", self.no_jpeg)
+        check_one_of("jpeg_rounding", self.jpeg_rounding, ROUNDINGS)
+        _check_probabilities("blur_probabilities", self.blur_probabilities)
+
     def __call__(self, image: Tensor, step: float, generator: torch.Generator) -> Tensor:
-        """Distorts images N 3 H W, clamped to [0, 1]; every draw is made on the generator's device."""
+        """Distorts images.
+
+        Args:
+            image: N 3 H W, clamped to [0, 1].
+            step: of the training, at least 0, for the ramps.
+            generator: every draw is made on its device, which must be the image's.
+
+        Raises:
+            TypeError, ValueError: other images, a negative step, or no generator.
+        """
+        check_image("image", image)
+        if not as_number("step", step) >= 0:
+            raise ValueError(f"step must not be negative, got {step}")
+        check_instance("generator", generator, torch.Generator, "a torch.Generator")
         batch = image.shape[0]
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -86,7 +129,17 @@ def random_blur_kernels(
 
     Args:
         probabilities: of the Gaussian and of the line.
+        size: odd.
+
+    Raises:
+        TypeError, ValueError: no whole numbers above 0, an even size, no generator, or probabilities that are
+            negative or add up to more than 1.
     """
+    batch, size = as_whole_number("batch", batch), as_whole_number("size", size)
+    if size % 2 == 0:
+        raise ValueError(f"size must be odd, got {size}")
+    check_instance("generator", generator, torch.Generator, "a torch.Generator")
+    _check_probabilities("probabilities", probabilities)
     device = generator.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -108,3 +161,11 @@ def random_blur_kernels(
     kernels = torch.where(choice < sum(probabilities), line, none)
     kernels = torch.where(choice < probabilities[0], gaussian, kernels)
     return kernels / kernels.sum(dim=(1, 2), keepdim=True)
+
+
+def _check_probabilities(name: str, probabilities: tuple[float, float]) -> None:
+    first, second = as_numbers(name, probabilities, 2)
+    if first < 0 or second < 0 or first + second > 1:
+        raise ValueError(
+            f"{name} must be two that are not negative and add up to at most 1, got {probabilities}"
+        )

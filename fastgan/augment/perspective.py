@@ -8,7 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.ops.perspective_warp import perspective_warp
+from fastgan.ops._checks import (
+    as_finite,
+    as_whole_number,
+    check_floating,
+    check_image,
+    check_instance,
+    check_one_of,
+    check_same_device,
+    check_same_shape,
+)
+from fastgan.ops.perspective_warp import warp_by
 
 BORDERS = ("no_edge", "black", "white", "random", "randomrgb", "image")
 
@@ -25,7 +35,20 @@ def random_perspective(
     Returns:
         (warp, unwarp), each (batch, 3, 3) float32 on the generator's device, for
         :func:`fastgan.ops.perspective_warp`; one is the other's inverse.
+
+    Raises:
+        TypeError, ValueError: sizes that are no whole numbers above 0, a displacement that is not finite or
+            does not expand to (batch, 4, 2), or no generator.
     """
+    check_instance("generator", generator, torch.Generator, "a torch.Generator")
+    batch, height, width = (
+        as_whole_number(name, value)
+        for name, value in (("batch", batch), ("height", height), ("width", width))
+    )
+    if isinstance(displacement, Tensor):
+        _check_displacement(displacement, batch, generator.device)
+    else:
+        displacement = as_finite("displacement", displacement)
     device = generator.device
     corners = torch.zeros(4, 2, dtype=torch.float64, device=device)
     corners[1:3, 0] = width  # clockwise from the top left; filled in place, a copy would synchronize
@@ -35,6 +58,16 @@ def random_perspective(
     unwarp = _homography(corners.expand(batch, -1, -1), moved)
     warp = torch.linalg.inv_ex(unwarp).inverse
     return (warp / warp[:, 2:, 2:]).float(), unwarp.float()
+
+
+def _check_displacement(displacement: Tensor, batch: int, device: torch.device) -> None:
+    check_floating("displacement", displacement)
+    if displacement.dim() and displacement.device != device:
+        raise ValueError(f"displacement must be on the generator's {device}, got {displacement.device}")
+    sizes = (1,) * (3 - displacement.dim()) + tuple(displacement.shape)
+    wanted = zip(sizes, (batch, 4, 2), strict=False)
+    if displacement.dim() > 3 or any(size not in (1, full) for size, full in wanted):
+        raise ValueError(f"displacement must expand to ({batch}, 4, 2), got {tuple(displacement.shape)}")
 
 
 def _homography(source: Tensor, target: Tensor) -> Tensor:
@@ -51,8 +84,16 @@ def _homography(source: Tensor, target: Tensor) -> Tensor:
 
 
 def warp_for_encoder(image: Tensor, warp: Tensor) -> Tensor:
-    """The warped image, with the unwarped one where the warp looks outside."""
-    return perspective_warp(image, warp, fill=image)
+    """The warped image, with the unwarped one where the warp looks outside.
+
+    Args:
+        image: N C H W.
+        warp: N 3 3, from :func:`random_perspective`.
+
+    Raises:
+        TypeError, ValueError: as :func:`fastgan.ops.perspective_warp`.
+    """
+    return warp_by("warp", image, warp, fill=image)
 
 
 def place_encoded(
@@ -76,12 +117,18 @@ def place_encoded(
         generator: draws the random fill.
 
     Raises:
-        ValueError: unknown `borders`.
+        TypeError, ValueError: other images or matrices, images of unequal shapes, no generator, or unknown
+            `borders`.
     """
-    if borders not in BORDERS:
-        raise ValueError(f"borders must be one of {', '.join(BORDERS)}, got {borders!r}")
+    check_one_of("borders", borders, BORDERS)
+    warped = {"image": image, "input_warped": input_warped, "residual_warped": residual_warped}
+    for name, tensor in warped.items():
+        check_image(name, tensor)
+    check_same_shape(**warped)
+    check_same_device(**warped)
+    check_instance("generator", generator, torch.Generator, "a torch.Generator")
     if borders == "no_edge":
-        return image + perspective_warp(residual_warped, unwarp)
+        return image + warp_by("unwarp", residual_warped, unwarp)
     fill: float | Tensor = 0.0
     if borders == "white":
         fill = 1.0
@@ -90,4 +137,4 @@ def place_encoded(
     elif borders != "black":
         channels = 3 if borders == "randomrgb" else 1
         fill = torch.rand(1, channels, 1, 1, generator=generator, device=image.device)
-    return perspective_warp(input_warped + residual_warped, unwarp, fill=fill)
+    return warp_by("unwarp", input_warped + residual_warped, unwarp, fill)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from fastgan import losses
 from fastgan.compat._interpolate import interpolated
+from fastgan.losses._backbones import Weights, one_backbone
+from fastgan.losses._input_gradient import input_gradient
+from fastgan.losses._probabilities import ProbabilityCheck
+from fastgan.losses._value_range import RangeCheck
+from fastgan.losses.labels import cross_entropy
+from fastgan.ops._checks import check_floating
 from fastgan.ops.jpeg import jpeg_round_trip
+from fastgan.reference.precision import wide
 
 
 class DiffJPEG(nn.Module):
@@ -43,44 +50,59 @@ class PerceptualLoss(nn.Module):
 
     Args:
         layer_weights: weights by name of the layer: conv5_4 is before its activation, relu5_4 after it.
-        vgg_type: "vgg19" or "vgg16".
+        vgg_type: "vgg11", "vgg13", "vgg16", "vgg19"; or with batch normalization, "vgg11_bn" and so on.
         use_input_norm: whether images in [0, 1] are brought to ImageNet's statistics.
         range_norm: whether images are in [-1, 1], and brought to [0, 1] first.
         perceptual_weight, style_weight: factors of the two; 0: not computed, None in its place.
         criterion: "l1", "l2" or "fro".
-        options: `backbone` and `seed` of :class:`fastgan.losses.PerceptualLoss`.
+        weights, download, seed: of the network, as :class:`fastgan.losses.LPIPS` has them. Weights by
+            torchvision's name in ``experiments/pretrained_models`` are found, as there.
+        backbone: another name of `weights`.
+
+    Constructing it draws no random numbers, where BasicSR's draws a whole VGG's: to compare the two with one
+    seed, set it afterwards.
 
     Raises:
         NotImplementedError: another criterion, as there.
-        FileNotFoundError, ValueError: as :class:`fastgan.losses.PerceptualLoss`.
+        FileNotFoundError, ModuleNotFoundError, TypeError, ValueError: as
+            :class:`fastgan.losses.PerceptualLoss`.
     """
 
     def __init__(
         self,
         layer_weights: dict[str, float],
-        vgg_type: Literal["vgg16", "vgg19"] = "vgg19",
+        vgg_type: str = "vgg19",
         use_input_norm: bool = True,
         range_norm: bool = False,
         perceptual_weight: float = 1.0,
         style_weight: float = 0.0,
         criterion: Literal["l1", "l2", "fro"] = "l1",
-        **options: Any,
+        *,
+        weights: Weights = "default",
+        backbone: Weights = "default",
+        download: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if criterion not in ("l1", "l2", "fro"):
             raise NotImplementedError(f"{criterion} criterion has not been supported.")
-        self.range_norm, self.criterion = range_norm, criterion
+        self.criterion = criterion
         self.perceptual_weight, self.style_weight = perceptual_weight, style_weight
         order = sorted(layer_weights, key=lambda name: losses.layer_index(name, vgg_type))
-        weights = [layer_weights[name] for name in order]
+        self._shift_range = range_norm and not use_input_norm
         self.loss = losses.PerceptualLoss(
             order,
-            [perceptual_weight * weight for weight in weights],
-            style_weights=[style_weight * weight for weight in weights],
+            [perceptual_weight * layer_weights[name] for name in order],
+            style_weights=[style_weight * layer_weights[name] for name in order],
             criterion="l2" if criterion == "l2" else "l1",
             network=vgg_type,
-            value_range=(0, 1) if use_input_norm else None,
-            **options,
+            value_range=((-1, 1) if range_norm else (0, 1)) if use_input_norm else None,
+            backbone=one_backbone(weights, backbone),
+            download=download,
+            seed=seed,
+        )
+        self.loss._range_check = RangeCheck(
+            type(self).__name__, {(0, 1): "range_norm=False", (-1, 1): "range_norm=True"}
         )
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -89,7 +111,7 @@ class PerceptualLoss(nn.Module):
         Args:
             x, gt: N 3 H W; gt gets no gradient.
         """
-        if self.range_norm:
+        if self._shift_range:
             x, gt = (x + 1) / 2, (gt + 1) / 2
         parts = self._frobenius(x, gt) if self.criterion == "fro" else self.loss.parts(x, gt)
         weights = (self.perceptual_weight, self.style_weight)
@@ -98,12 +120,12 @@ class PerceptualLoss(nn.Module):
 
     def _frobenius(self, x: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
         known = self.loss.precompute(gt).layers
-        percep, style = x.new_zeros(()), x.new_zeros(())
+        percep = style = wide(x.new_zeros(()))
         weights = zip(self.loss.weights, self.loss.style_weights, strict=True)
         for ours, theirs, (weight, style_weight) in zip(
             self.loss.feature_maps(x), known, weights, strict=True
         ):
-            percep = percep + weight * (ours - theirs).norm()
+            percep = percep + weight * (wide(ours) - wide(theirs)).norm()
             style = style + style_weight * (losses.gram_matrix(ours) - losses.gram_matrix(theirs)).norm()
         return percep, style
 
@@ -115,9 +137,13 @@ class GANLoss(nn.Module):
         gan_type: vanilla (cross entropy), lsgan, wgan, wgan_softplus or hinge.
         real_label_val, fake_label_val: labels of vanilla and lsgan.
         loss_weight: factor of G's losses, and of those alone.
+        from_probabilities: the discriminator ends in a sigmoid; for vanilla.
+
+    Losses are float32 (float64 for float64 logits), also under autocast.
 
     Raises:
         NotImplementedError: an unknown gan_type, as there.
+        ValueError: probabilities for another gan_type than vanilla.
     """
 
     def __init__(
@@ -126,11 +152,16 @@ class GANLoss(nn.Module):
         real_label_val: float = 1.0,
         fake_label_val: float = 0.0,
         loss_weight: float = 1.0,
+        *,
+        from_probabilities: bool = False,
     ) -> None:
         super().__init__()
         if gan_type not in ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"):
             raise NotImplementedError(f"GAN type {gan_type} is not implemented.")
-        self.gan_type = gan_type
+        if from_probabilities and gan_type != "vanilla":
+            raise ValueError(f"from_probabilities=True is for vanilla, got gan_type {gan_type!r}")
+        self.gan_type, self.from_probabilities = gan_type, from_probabilities
+        self._check = ProbabilityCheck("GANLoss('vanilla')")
         self.real_label_val, self.fake_label_val = real_label_val, fake_label_val
         self.loss_weight = loss_weight
 
@@ -138,8 +169,10 @@ class GANLoss(nn.Module):
         """The mean over logits of any shape, 0-d; for G (``is_disc=False``) times loss_weight."""
         label = self.real_label_val if target_is_real else self.fake_label_val
         sign = -1 if target_is_real else 1
+        check_floating("input", input)
+        input = wide(input)
         if self.gan_type == "vanilla":
-            loss = F.binary_cross_entropy_with_logits(input, torch.full_like(input, label))
+            loss = cross_entropy("input", input, float(label), self.from_probabilities, self._check)
         elif self.gan_type == "lsgan":
             loss = (input - label).square().mean()
         elif self.gan_type == "wgan":
@@ -151,9 +184,13 @@ class GANLoss(nn.Module):
         return loss if is_disc else loss * self.loss_weight
 
 
-def r1_penalty(real_pred: Tensor, real_img: Tensor) -> Tensor:
-    """Mean squared norm of the gradient, without 1/2; `basicsr.losses.r1_penalty`."""
-    return losses.r1_penalty(real_pred, real_img)
+def r1_penalty(real_pred: Tensor, real_img: Tensor, *, scaler: torch.amp.GradScaler | None = None) -> Tensor:
+    """Mean squared norm of the gradient, without 1/2; `basicsr.losses.r1_penalty`.
+
+    Args:
+        scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
+    """
+    return losses.r1_penalty(real_pred, real_img, scaler=scaler)
 
 
 def gradient_penalty_loss(
@@ -161,15 +198,18 @@ def gradient_penalty_loss(
     real_data: Tensor,
     fake_data: Tensor,
     weight: Tensor | None = None,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """WGAN-GP with the norm over channels alone; `basicsr.losses.gradient_penalty_loss`.
 
     Args:
         weight: one factor per pixel of the gradient (N 1 H W), by whose mean the result is divided.
+        scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
-    x = interpolated(real_data, fake_data)
-    (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
+    x = interpolated(real_data, fake_data, dtype=real_data.dtype)
+    gradient = wide(input_gradient(discriminator(x), x, scaler))
     if weight is not None:
         gradient = gradient * weight
     penalty = (gradient.norm(2, dim=1) - 1).square().mean()
-    return penalty if weight is None else penalty / weight.mean()
+    return penalty if weight is None else penalty / wide(weight).mean()

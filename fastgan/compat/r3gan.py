@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fastgan import losses
 
 
-def ZeroCenteredGradientPenalty(Samples: Tensor, Critics: Tensor) -> Tensor:
-    """The squared norm of each sample's gradient, (N,); a method of `AdversarialTraining` there."""
-    return losses.r1_penalty(Critics, Samples, reduction="none")
+def ZeroCenteredGradientPenalty(
+    Samples: Tensor, Critics: Tensor, *, scaler: torch.amp.GradScaler | None = None
+) -> Tensor:
+    """The squared norm of each sample's gradient, (N,); a method of `AdversarialTraining` there.
+
+    Args:
+        scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
+    """
+    return losses.r1_penalty(Critics, Samples, reduction="none", scaler=scaler)

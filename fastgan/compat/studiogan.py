@@ -1,4 +1,7 @@
-"""As in PyTorch-StudioGAN (`src/utils/losses.py`)."""
+"""As in PyTorch-StudioGAN (`src/utils/losses.py`).
+
+`scaler` of the penalties is the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,20 @@ from torch import Tensor
 
 from fastgan import losses
 from fastgan.compat._interpolate import interpolated
+from fastgan.losses._input_gradient import input_gradient
+from fastgan.reference.precision import wide
 
 
-def d_vanilla(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
+def d_vanilla(
+    d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool, *, from_probabilities: bool = False
+) -> Tensor:
     """Mean softplus(-real) + mean softplus(fake); `DDP` is not used, there neither."""
-    return losses.d_nonsaturating_loss(d_logit_real, d_logit_fake)
+    return losses.d_nonsaturating_loss(d_logit_real, d_logit_fake, from_probabilities=from_probabilities)
 
 
-def g_vanilla(d_logit_fake: Tensor, DDP: bool) -> Tensor:
+def g_vanilla(d_logit_fake: Tensor, DDP: bool, *, from_probabilities: bool = False) -> Tensor:
     """Mean softplus(-fake)"""
-    return losses.g_nonsaturating_loss(d_logit_fake)
+    return losses.g_nonsaturating_loss(d_logit_fake, from_probabilities=from_probabilities)
 
 
 def d_ls(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
@@ -52,9 +59,15 @@ def g_wasserstein(d_logit_fake: Tensor, DDP: bool) -> Tensor:
     return losses.g_adversarial_loss(d_logit_fake)
 
 
-def cal_r1_reg(adv_output: Tensor, images: Tensor, device: torch.device | str) -> Tensor:
+def cal_r1_reg(
+    adv_output: Tensor,
+    images: Tensor,
+    device: torch.device | str,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Tensor:
     """Half the mean squared norm of the gradient; `device` keeps its place among the arguments."""
-    return losses.r1_penalty(adv_output, images, scale=0.5)
+    return losses.r1_penalty(adv_output, images, scale=0.5, scaler=scaler)
 
 
 def cal_grad_penalty(
@@ -63,9 +76,36 @@ def cal_grad_penalty(
     fake_images: Tensor,
     discriminator: Callable[..., dict[str, Any]],
     device: torch.device | str,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """WGAN-GP; the discriminator is called as (images, labels, eval=False) and gives "adv_output"."""
     x = interpolated(real_images.to(device), fake_images)
-    logits = discriminator(x, real_labels, eval=False)["adv_output"]
-    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    return (gradient.flatten(1).norm(2, dim=1) - 1).square().mean()
+    return _excess(x, real_labels, discriminator, scaler).square().mean()
+
+
+def cal_dra_penalty(
+    real_images: Tensor,
+    real_labels: Tensor,
+    discriminator: Callable[..., dict[str, Any]],
+    device: torch.device | str,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Tensor:
+    """DRAGAN, at points between real images and noise around them; the discriminator as above."""
+    real = real_images.to(device)
+    part = torch.rand(real.shape[0], 1, 1, 1).to(device)
+    noise = 0.5 * real.std() * torch.rand(real.shape).to(device)
+    x = (real + part * noise).detach().requires_grad_()
+    return _excess(x, real_labels, discriminator, scaler).square().mean()
+
+
+def _excess(
+    x: Tensor,
+    labels: Tensor,
+    discriminator: Callable[..., dict[str, Any]],
+    scaler: torch.amp.GradScaler | None,
+) -> Tensor:
+    """By how much the norm of each sample's gradient exceeds 1."""
+    logits = discriminator(x, labels, eval=False)["adv_output"]
+    return wide(input_gradient(logits, x, scaler)).flatten(1).norm(2, dim=1) - 1

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from fastgan.ops import bias_leaky_relu
+from fastgan.ops._autograd import inside_transform, is_batched_by_autograd
 from fastgan.ops._checks import check_image, check_one_of
 from fastgan.ops._dispatch import requested
 
@@ -20,14 +22,25 @@ ADDRESS = "https://download.pytorch.org/models/"
 # torchvision's files, as its weights enums name them: the digits are the beginning of the SHA-256.
 FILES = {
     "alexnet": "alexnet-owt-7be5be79.pth",
+    "vgg11": "vgg11-8a719046.pth",
+    "vgg11_bn": "vgg11_bn-6002323d.pth",
+    "vgg13": "vgg13-19584684.pth",
+    "vgg13_bn": "vgg13_bn-abd245e5.pth",
     "vgg16": "vgg16-397923af.pth",
+    "vgg16_bn": "vgg16_bn-6c64b313.pth",
     "vgg19": "vgg19-dcbb9e9d.pth",
+    "vgg19_bn": "vgg19_bn-c79401a0.pth",
     "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
 }
+# Where BasicSR keeps them, beside the trainer.
+BASICSR_FOLDER = Path("experiments/pretrained_models")
+
+Weights = str | os.PathLike[str] | None
+"""Of a backbone: "default", torchvision's ImageNet weights; a file of them; None, random ones."""
 
 
 def weights_path(network: str) -> Path:
-    """Where the network's weights are looked for: torch hub's cache.
+    """Where the network's weights are looked for first: torch hub's cache.
 
     Raises:
         ValueError: an unknown network.
@@ -36,23 +49,104 @@ def weights_path(network: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / FILES[network]
 
 
-def load_weights(network: str, loss: str) -> dict[str, Tensor]:
-    """The state_dict of torchvision's network; nothing is downloaded.
+def one_backbone(weights: Weights, backbone: Weights) -> Weights:
+    """What two names of one argument say.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if "default" not in (weights, backbone) and weights != backbone:
+        raise ValueError(f"weights={weights!r} and backbone={backbone!r} contradict each other")
+    return backbone if weights == "default" else weights
+
+
+def check_weights(name: str, weights: object) -> None:
+    """Raises a TypeError for what cannot be `Weights`."""
+    if weights is not None and not isinstance(weights, (str, os.PathLike)):
+        raise TypeError(
+            f"{name} must be 'default', the path of a file of weights, or None for a random backbone, got "
+            f"{weights!r}"
+        )
+
+
+def load_features(
+    network: str, loss: str, weights: Weights = "default", download: bool = False, seed: int = 0
+) -> nn.Sequential:
+    """The layers of torchvision's network that come before its classifier, on the CPU.
 
     Args:
         network: of `FILES`.
         loss: what needs it, for the message.
+        weights: "default" is looked for in torch hub's cache, then in BasicSR's folder; or a file of such a
+            network's state_dict.
+        download: whether torch hub fetches the default weights that it does not have.
+        seed: of random weights.
 
     Raises:
         FileNotFoundError: the file is missing; says where to get it and where to put it.
-        ValueError: a file whose hash is not that in its name.
+        ModuleNotFoundError: torchvision is not installed.
+        ValueError: a file by torchvision's name whose hash is not the one in it, or without this network.
     """
-    path = weights_path(network)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{loss} needs the weights of its backbone: download {ADDRESS}{path.name} and put the file at "
-            f"{path}; or pass weights=None for a random backbone"
+    try:
+        import torchvision
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{loss} needs torchvision for its backbone: pip install "fastgan[train]", or torchvision alone',
+            name=error.name,
+        ) from error
+    state = None if weights is None else _load_weights(network, loss, weights, download)
+    with torch.device("meta"):  # a VGG's classifier alone takes half a gigabyte and a second
+        features: nn.Sequential = getattr(torchvision.models, network)(weights=None).features
+    features.to_empty(device="cpu")
+    if state is None:
+        return random_network(lambda: _initialized(features), seed)
+    missing = [name for name in features.state_dict() if f"features.{name}" not in state]
+    if missing:
+        raise ValueError(
+            f"{weights} is no state_dict of torchvision's {network}: it lacks features.{missing[0]}"
         )
+    features.load_state_dict({name: state[f"features.{name}"] for name in features.state_dict()})
+    return features
+
+
+def _initialized(features: nn.Sequential) -> nn.Sequential:
+    for layer in features.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
+    return features
+
+
+def _load_weights(
+    network: str, loss: str, weights: str | os.PathLike[str], download: bool
+) -> dict[str, Tensor]:
+    cached = weights_path(network)
+    in_folder = BASICSR_FOLDER / cached.name
+    if weights != "default":
+        path = Path(weights)
+        if not path.exists():
+            raise FileNotFoundError(f"{loss}: there is no file of weights {path}")
+    elif cached.exists() or in_folder.exists():
+        path = cached if cached.exists() else in_folder
+    elif download:
+        address = ADDRESS + cached.name
+        return torch.hub.load_state_dict_from_url(
+            address, map_location="cpu", check_hash=True, weights_only=True
+        )
+    else:
+        raise FileNotFoundError(
+            f"{loss} needs the weights of its backbone: download {ADDRESS}{cached.name} and put the file at "
+            f"{cached} or in {BASICSR_FOLDER}, or pass its path as weights=; or pass download=True, or "
+            f"weights=None for a random backbone"
+        )
+    if path.name == cached.name:
+        _check_hash(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_hash(path: Path) -> None:
     wanted = path.stem.rsplit("-", 1)[1]
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -64,16 +158,15 @@ def load_weights(network: str, loss: str) -> dict[str, Tensor]:
             f"{path} is not the file that its name says: its SHA-256 begins with {found[: len(wanted)]}, not "
             f"with {wanted}; download {ADDRESS}{path.name} again"
         )
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
-Network = TypeVar("Network", bound=nn.Module)
+Network = TypeVar("Network")
 
 
 def random_network(make: Callable[[], Network], seed: int) -> Network:
-    """A network with the random weights of a seed; torch's own generator goes on as if nothing had been."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    """A network on the CPU, with random weights of a seed; the generator goes on as if nothing had been."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
         return make()
 
 
@@ -93,10 +186,10 @@ def check_large_enough(image: Tensor, name: str, smallest: int, network: str) ->
 def run_frozen(layers: nn.Module, held: list[Tensor]) -> Tensor:
     """The module's output, where its weights get no gradient.
 
-    Convolutions then keep nothing but their weights for backward, ReLUs a byte per element and poolings four
-    per index, where autograd keeps every activation and eight bytes per index. One order of gradient; modules
-    of other kinds run as they are, and so does everything under torch.compile, with ``use("reference")``, or
-    where no gradient is asked for.
+    Convolutions and batch normalizations then keep nothing but their weights for backward, ReLUs a byte per
+    element and poolings four per index, where autograd keeps every activation and eight bytes per index.
+    Modules of other kinds run as they are, and so does everything under torch.compile, in transforms and
+    forward mode, with ``use("reference")``, or where no gradient is asked for.
 
     Args:
         layers: a sequence of layers.
@@ -104,7 +197,8 @@ def run_frozen(layers: nn.Module, held: list[Tensor]) -> Tensor:
             its memory until the end of the next ones.
     """
     wants_gradient = torch.is_grad_enabled() and held[0].requires_grad
-    if not wants_gradient or torch.compiler.is_compiling() or requested() == "reference":
+    watched = torch.compiler.is_compiling() or inside_transform() or forward_ad._current_level >= 0
+    if not wants_gradient or watched or requested() == "reference":
         return layers(held.pop())
     return _run(layers, held)
 
@@ -127,13 +221,15 @@ def _run(layer: nn.Module, held: list[Tensor]) -> Tensor:
         return bias_leaky_relu(held.pop(), slope=0.0)
     if isinstance(layer, nn.MaxPool2d):
         return _Pool.apply(held.pop(), layer)
+    if isinstance(layer, nn.BatchNorm2d) and not layer.training:
+        return _BatchNorm.apply(held.pop(), layer)
     return layer(held.pop())
 
 
 def _convolve(layer: nn.Conv2d, held: list[Tensor], relu: bool) -> Tensor:
     weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
     device = held[0].device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         held[0], weight = held[0].to(dtype), weight.to(dtype)
     y = _Convolution.apply(held.pop(), weight, layer)
@@ -152,7 +248,6 @@ class _Convolution(torch.autograd.Function):
         return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         layer = ctx.layer
@@ -165,12 +260,32 @@ class _Convolution(torch.autograd.Function):
 
 def _placeholder(grad: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
     """For an input of which a backward asks size and memory format alone: other memory, if that suffices."""
+    if is_batched_by_autograd(grad):
+        return torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
+    grad = grad.detach()
     is_dense = grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)
     if is_dense and grad.numel() >= shape.numel():
         return grad.as_strided(shape, stride)
     if stride[1] == 1:
         return torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
     return grad.new_empty(1).expand(shape)
+
+
+class _BatchNorm(torch.autograd.Function):
+    """With the statistics of training: a factor and a summand per channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
+        ctx.layer = layer
+        return layer(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        layer = ctx.layer
+        factor = (layer.running_var + layer.eps).rsqrt()
+        if layer.weight is not None:
+            factor = factor * layer.weight
+        return (grad * factor.view(-1, 1, 1)).to(grad.dtype), None
 
 
 class _Pool(torch.autograd.Function):
@@ -182,7 +297,6 @@ class _Pool(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (indices,) = ctx.saved_tensors
         of_x = torch.ops.aten.max_pool2d_with_indices_backward(

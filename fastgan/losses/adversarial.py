@@ -5,13 +5,17 @@ Every sample has as many logits as the others, so the mean over space and then o
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple, get_args, overload
 
+import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
-from fastgan.ops._checks import check_one_of
+from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_probabilities
+from fastgan.ops._checks import check_floating, check_one_of
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
-from fastgan.reference.adversarial import discriminator_halves
+from fastgan.reference import adversarial as reference
+from fastgan.reference.precision import wide
 
 Kind = Literal["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
 KINDS = ("bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic")
@@ -24,6 +28,9 @@ _GAMES = {
     "wgan-gp": "wasserstein",
     "relativistic": "relativistic",
 }
+# The others take any score: least squares of a sigmoid's outputs are in use.
+_OF_LOGITS = ("bce", "nonsaturating", "relativistic")
+_OF_PROBABILITIES = ("bce", "nonsaturating")
 
 
 class AdversarialStatistics(NamedTuple):
@@ -31,7 +38,8 @@ class AdversarialStatistics(NamedTuple):
 
     Probabilities, accuracies and violations are of the logits times the critic's sign. An accuracy is the
     share on the right side of 0, for lsgan of the middle between the labels; margin violations are the
-    share that the hinge loss still pushes: real below 1, fake above -1.
+    share that the hinge loss still pushes: real below 1, fake above -1. `D_real` and `D_fake` are means of
+    what the discriminator returned, also where that is a probability.
     """
 
     D_real: Tensor
@@ -60,7 +68,9 @@ class AdversarialLoss:
     ============== ====================================================== ========================
 
     with h(l, t) the binary cross entropy of the logit l with the label t. "relativistic" pairs the n-th
-    real with the n-th fake logit.
+    real with the n-th fake logit. Infinite logits cost what the limit does: with the label 1, h is 0 at
+    infinity, with 0.9 it is infinite. NaN makes the loss NaN, and the logit's gradient, but for
+    Wasserstein terms, whose gradients are constants.
 
     Args:
         kind: see the table. "wgan" expects clipped weights, "wgan-gp" a gradient penalty beside it.
@@ -68,9 +78,18 @@ class AdversarialLoss:
             StegaStamp, whose D minimizes D(real) - D(fake) and whose G minimizes D(fake). The logits
             are multiplied by it before anything else, so the two steps cannot be mixed.
         real_label, fake_label: D's labels, for bce and lsgan (one-sided smoothing: 0.9 and 0).
+        from_probabilities: D ends in a sigmoid, and h is the cross entropy of its outputs, as
+            `torch.nn.BCELoss` computes it; for bce and nonsaturating. Logits, which lose no digits near 0 and
+            1, are better where D can be changed.
+
+    Losses are float32 (float64 for float64 logits), also under autocast; gradients have the logits' dtype.
 
     Raises:
-        ValueError: an unknown kind, another sign, or labels for a kind that has none.
+        ValueError: an unknown kind, another sign, labels or probabilities for a kind that has none.
+
+    Warns:
+        RuntimeWarning: all of the first logits of bce, nonsaturating or relativistic lie in [0, 1], as behind
+            a sigmoid; once.
 
     Sources: Goodfellow et al. 2014 (bce, nonsaturating), Salimans et al. 2016 (smoothing), Mao et al. 2017
     (lsgan), Lim and Ye 2017 (hinge), Arjovsky et al. 2017 (wgan), Gulrajani et al. 2017 (wgan-gp),
@@ -84,15 +103,25 @@ class AdversarialLoss:
         *,
         real_label: float = 1.0,
         fake_label: float = 0.0,
+        from_probabilities: bool = False,
     ) -> None:
         check_one_of("kind", kind, KINDS)
         if critic_sign not in (1, -1):
             raise ValueError(f"critic_sign must be +1 or -1, got {critic_sign!r}")
         if (real_label, fake_label) != (1.0, 0.0) and kind not in ("bce", "lsgan"):
             raise ValueError(f"kind {kind!r} has no labels, got {real_label} and {fake_label}")
+        if from_probabilities and kind not in _OF_PROBABILITIES:
+            raise ValueError(
+                f"from_probabilities=True is for {' and '.join(_OF_PROBABILITIES)}, got kind {kind!r}, which "
+                + ("compares logits" if kind in _OF_LOGITS else "takes any scores as they are")
+            )
         self.kind = kind
         self.critic_sign = critic_sign
         self.real_label, self.fake_label = real_label, fake_label
+        self.from_probabilities = from_probabilities
+        advice = {} if kind in _OF_PROBABILITIES else {"advice": "remove it"}
+        self._check = ProbabilityCheck(f"AdversarialLoss({kind!r})", **advice)
+        self._check.undecided = kind in _OF_LOGITS and not from_probabilities
 
     @overload
     def discriminator(
@@ -115,10 +144,16 @@ class AdversarialLoss:
         Raises:
             TypeError, ValueError: no floating-point tensors, empty ones, or on different devices.
         """
+        if self.from_probabilities:
+            of_real, of_fake = self.halves(real_logits, fake_logits)
+            loss = of_real + of_fake
+            return (loss, self._statistics(real_logits, fake_logits)) if return_statistics else loss
         loss, statistics = discriminator_loss(
             real_logits, fake_logits, _GAMES[self.kind], sign=self.critic_sign,
             real_label=self.real_label, fake_label=self.fake_label,
         )  # fmt: skip
+        if not is_compiling() and self._check.undecided:
+            self._check.look(real_logits, fake_logits)
         return (loss, AdversarialStatistics(*statistics.unbind())) if return_statistics else loss
 
     def halves(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,73 +167,128 @@ class AdversarialLoss:
         """
         if self.kind == "relativistic":
             raise ValueError("the relativistic loss pairs reals with fakes and has no halves")
-        return discriminator_halves(
-            real_logits.float() if real_logits.element_size() < 4 else real_logits,
-            fake_logits.float() if fake_logits.element_size() < 4 else fake_logits,
-            _GAMES[self.kind], self.critic_sign, self.real_label, self.fake_label,
+        if self.from_probabilities:
+            return (
+                self._cross_entropy("real_logits", real_logits, self.real_label),
+                self._cross_entropy("fake_logits", fake_logits, self.fake_label),
+            )
+        for name, logits in (("real_logits", real_logits), ("fake_logits", fake_logits)):
+            check_floating(name, logits)
+        if not is_compiling() and self._check.undecided:
+            self._check.look(real_logits, fake_logits)
+        return reference.discriminator_halves(
+            wide(real_logits), wide(fake_logits), _GAMES[self.kind], self.critic_sign,
+            self.real_label, self.fake_label,
         )  # fmt: skip
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """What G minimizes, 0-d; `real_logits` are for the relativistic game and otherwise ignored."""
-        return generator_loss(fake_logits, real_logits, _GAMES[self.kind], sign=self.critic_sign)
+        if self.from_probabilities:
+            return self._cross_entropy("fake_logits", fake_logits, 1.0)
+        loss = generator_loss(fake_logits, real_logits, _GAMES[self.kind], sign=self.critic_sign)
+        if not is_compiling() and self._check.undecided:
+            self._check.look(fake_logits)
+        return loss
+
+    def _cross_entropy(self, name: str, probabilities: Tensor, label: float) -> Tensor:
+        """Where high means fake, D returns the probability of being fake."""
+        check_floating(name, probabilities)
+        if probabilities.numel() == 0:
+            raise ValueError(f"{name} must not be empty, got shape {tuple(probabilities.shape)}")
+        return cross_entropy_of_probabilities(
+            name, probabilities, label if self.critic_sign == 1 else 1 - label
+        )
+
+    @torch.no_grad()
+    def _statistics(self, real: Tensor, fake: Tensor) -> AdversarialStatistics:
+        """Those of the probabilities' logits, which may be infinite."""
+        real, fake = wide(real), wide(fake)
+        values = reference.statistics(real.logit(), fake.logit(), self.critic_sign, 0.0)
+        found = AdversarialStatistics(*values.unbind())
+        return found._replace(D_real=real.mean(), D_fake=fake.mean())
+
+
+# --- functions ---------------------------------------------------------------------------------------------
+
+
+def _loss(
+    kind: Kind, from_probabilities: bool = False, real_label: float = 1.0, fake_label: float = 0.0
+) -> AdversarialLoss:
+    """The loss behind a function, which remembers from call to call what its logits looked like."""
+    shared = _SHARED[kind]
+    if not from_probabilities and (real_label, fake_label) == (1.0, 0.0):
+        return shared
+    loss = AdversarialLoss(
+        kind, real_label=real_label, fake_label=fake_label, from_probabilities=from_probabilities
+    )
+    loss._check = shared._check
+    return loss
+
+
+_SHARED = {kind: AdversarialLoss(kind) for kind in get_args(Kind)}
 
 
 def d_bce_loss(
-    real_logits: Tensor, fake_logits: Tensor, real_label: float = 1.0, fake_label: float = 0.0
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
+    *,
+    from_probabilities: bool = False,
 ) -> Tensor:
     """Binary cross entropy of D; see :class:`AdversarialLoss`."""
-    return AdversarialLoss("bce", real_label=real_label, fake_label=fake_label).discriminator(
-        real_logits, fake_logits
-    )
+    loss = _loss("bce", from_probabilities, real_label, fake_label)
+    return loss.discriminator(real_logits, fake_logits)
 
 
-def d_nonsaturating_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def d_nonsaturating_loss(
+    real_logits: Tensor, fake_logits: Tensor, *, from_probabilities: bool = False
+) -> Tensor:
     """Mean softplus(-real) + mean softplus(fake)"""
-    return AdversarialLoss("nonsaturating").discriminator(real_logits, fake_logits)
+    return _loss("nonsaturating", from_probabilities).discriminator(real_logits, fake_logits)
 
 
 def d_lsgan_loss(
     real_logits: Tensor, fake_logits: Tensor, real_label: float = 1.0, fake_label: float = 0.0
 ) -> Tensor:
     """(mean (real - real_label)^2 + mean (fake - fake_label)^2) / 2"""
-    return AdversarialLoss("lsgan", real_label=real_label, fake_label=fake_label).discriminator(
-        real_logits, fake_logits
-    )
+    loss = _loss("lsgan", real_label=real_label, fake_label=fake_label)
+    return loss.discriminator(real_logits, fake_logits)
 
 
 def d_hinge_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mean max(0, 1 - real) + mean max(0, 1 + fake)"""
-    return AdversarialLoss("hinge").discriminator(real_logits, fake_logits)
+    return _loss("hinge").discriminator(real_logits, fake_logits)
 
 
 def d_wgan_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mean fake - mean real"""
-    return AdversarialLoss("wgan").discriminator(real_logits, fake_logits)
+    return _loss("wgan").discriminator(real_logits, fake_logits)
 
 
 def d_relativistic_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mean softplus(fake - real), pair by pair"""
-    return AdversarialLoss("relativistic").discriminator(real_logits, fake_logits)
+    return _loss("relativistic").discriminator(real_logits, fake_logits)
 
 
-def g_bce_loss(fake_logits: Tensor) -> Tensor:
+def g_bce_loss(fake_logits: Tensor, *, from_probabilities: bool = False) -> Tensor:
     """Binary cross entropy of the fakes with the label 1: mean softplus(-fake)."""
-    return AdversarialLoss("bce").generator(fake_logits)
+    return _loss("bce", from_probabilities).generator(fake_logits)
 
 
-def g_nonsaturating_loss(fake_logits: Tensor) -> Tensor:
+def g_nonsaturating_loss(fake_logits: Tensor, *, from_probabilities: bool = False) -> Tensor:
     """Mean softplus(-fake)"""
-    return AdversarialLoss("nonsaturating").generator(fake_logits)
+    return _loss("nonsaturating", from_probabilities).generator(fake_logits)
 
 
 def g_lsgan_loss(fake_logits: Tensor) -> Tensor:
     """Mean (fake - 1)^2 / 2"""
-    return AdversarialLoss("lsgan").generator(fake_logits)
+    return _loss("lsgan").generator(fake_logits)
 
 
 def g_adversarial_loss(fake_logits: Tensor) -> Tensor:
     """-mean fake: the generator of hinge and Wasserstein games."""
-    return AdversarialLoss("hinge").generator(fake_logits)
+    return _loss("hinge").generator(fake_logits)
 
 
 g_hinge_loss = g_wgan_loss = g_adversarial_loss
@@ -206,4 +296,4 @@ g_hinge_loss = g_wgan_loss = g_adversarial_loss
 
 def g_relativistic_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
     """Mean softplus(real - fake), pair by pair"""
-    return AdversarialLoss("relativistic").generator(fake_logits, real_logits)
+    return _loss("relativistic").generator(fake_logits, real_logits)

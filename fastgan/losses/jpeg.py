@@ -9,7 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastgan.ops.jpeg import CHROMINANCE_TABLE, LUMINANCE_TABLE, jpeg_round_trip
+from fastgan.losses._draws import draw
+from fastgan.ops._checks import as_number, check_floating, check_one_of
+from fastgan.ops.jpeg import (
+    CHROMINANCE_TABLE,
+    LEVELS,
+    LUMINANCE_TABLE,
+    as_quality,
+    check_levels,
+    jpeg_round_trip,
+)
 
 
 class DiffJPEG(nn.Module):
@@ -21,11 +30,13 @@ class DiffJPEG(nn.Module):
             codec itself, without a gradient.
         quality: libjpeg's, in [1, 100].
         rounding: in place of the cubic; see :func:`fastgan.ops.jpeg_round_trip`.
+        levels: "round" or "truncate" values between grey levels, where the codec itself or
+            `rounding="straight_through"` makes whole ones; likewise.
 
-    Input and output: N 3 H W in [0, 1].
+    Input and output: N 3 H W, or 3 H W, in [0, 1].
 
     Raises:
-        ValueError: images of another size; quality out of range.
+        TypeError, ValueError: no images, or of another size; quality no number or out of range.
     """
 
     def __init__(
@@ -36,22 +47,27 @@ class DiffJPEG(nn.Module):
         quality: float = 80,
         *,
         rounding: str = "cubic",
+        levels: str = "round",
     ) -> None:
         super().__init__()
-        if not 1 <= quality <= 100:
-            raise ValueError(f"quality must lie in [1, 100], got {quality}")
+        if differentiable:
+            check_levels(levels, rounding)
+        else:
+            check_one_of("levels", levels, LEVELS)
         self.height = height
         self.width = width
         self.differentiable = differentiable
-        self.quality = quality
+        self.quality = as_quality("quality", quality)
         self.rounding = rounding
+        self.levels = levels
 
     def forward(self, x: Tensor) -> Tensor:
+        check_floating("x", x)
         if x.shape[-2:] != (self.height, self.width):
             raise ValueError(f"expected images of {self.height}x{self.width}, got {tuple(x.shape)}")
         if not self.differentiable:
-            return jpeg_round_trip(x.detach(), self.quality)
-        return jpeg_round_trip(x, self.quality, rounding=self.rounding)
+            return jpeg_round_trip(x.detach(), self.quality, levels=self.levels)
+        return jpeg_round_trip(x, self.quality, rounding=self.rounding, levels=self.levels)
 
     def extra_repr(self) -> str:
         rounding = self.rounding if self.differentiable else "not differentiable"
@@ -65,14 +81,17 @@ class RandomJPEG(nn.Module):
         min_quality, max_quality: libjpeg's, in [1, 100].
         options: further arguments of :func:`fastgan.ops.jpeg_round_trip`.
 
-    Input and output: N 3 H W in [0, 1]. `generator` (on the images' device) makes the draw reproducible.
+    Input and output: N 3 H W, or 3 H W, in [0, 1]. `generator` (on the images' device) makes the draw
+    reproducible.
 
     Raises:
-        ValueError: not 1 <= min_quality <= max_quality <= 100.
+        TypeError, ValueError: qualities that are no numbers, or not 1 <= min_quality <= max_quality <= 100.
     """
 
     def __init__(self, min_quality: float, max_quality: float = 100, **options) -> None:
         super().__init__()
+        min_quality = as_number("min_quality", min_quality)
+        max_quality = as_number("max_quality", max_quality)
         if not 1 <= min_quality <= max_quality <= 100:
             raise ValueError(
                 "qualities must satisfy 1 <= min_quality <= max_quality <= 100, "
@@ -83,7 +102,9 @@ class RandomJPEG(nn.Module):
         self.options = options
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        drawn = torch.rand(x.shape[0], generator=generator, device=x.device)
+        check_floating("x", x)
+        images = x.shape[:1] if x.dim() == 4 else (1,)
+        drawn = draw(torch.rand, images, generator, device=x.device)
         quality = self.min_quality + (self.max_quality - self.min_quality) * drawn
         return jpeg_round_trip(x, quality, **self.options)
 
@@ -110,12 +131,19 @@ def jpeg_codec_differentiable(
 
     Returns:
         The decoded images, of the shape given.
+
+    Raises:
+        TypeError, ValueError: images or tables that are no tensors or of other shapes; those of
+            :func:`fastgan.ops.jpeg_round_trip`.
     """
+    check_floating("image_rgb", image_rgb)
+    if image_rgb.dim() < 3 or image_rgb.shape[-3] != 3:
+        raise ValueError(f"image_rgb must have shape (*, 3, H, W), got {tuple(image_rgb.shape)}")
     images = image_rgb.reshape(-1, *image_rgb.shape[-3:])
     tables = None
     if quantization_table_y is not None or quantization_table_c is not None:
-        luma = _table(quantization_table_y, LUMINANCE_TABLE, images)
-        chroma = _table(quantization_table_c, CHROMINANCE_TABLE, images)
+        luma = _table("quantization_table_y", quantization_table_y, LUMINANCE_TABLE, images)
+        chroma = _table("quantization_table_c", quantization_table_c, CHROMINANCE_TABLE, images)
         batch = max(luma.shape[0], chroma.shape[0])
         tables = torch.stack([luma.expand(batch, 8, 8), chroma.expand(batch, 8, 8)], dim=1)
     decoded = jpeg_round_trip(images, jpeg_quality, rounding=rounding, quantization_tables=tables)
@@ -132,20 +160,30 @@ def diff_jpeg_coding(
     """JPEG with the signature of Diff-JPEG (Reich et al., WACV 2024).
 
     Args:
-        image_rgb: B 3 H W in [0, 255].
+        image_rgb: B 3 H W, or 3 H W, in [0, 255].
         jpeg_quality: in [1, 100]; a number, (1,) or (B,).
         quantization_table_y, quantization_table_c: as in :func:`jpeg_codec_differentiable`.
         ste: round straight through instead of by polynomials.
 
     Returns:
-        The decoded images, B 3 H W in [0, 255].
+        The decoded images in [0, 255], of the shape given.
+
+    Raises:
+        TypeError, ValueError: as :func:`jpeg_codec_differentiable`.
     """
+    check_floating("image_rgb", image_rgb)
     rounding = "straight_through" if ste else "polynomial"
     return 255 * jpeg_codec_differentiable(
         image_rgb / 255, jpeg_quality, quantization_table_y, quantization_table_c, rounding=rounding
     )
 
 
-def _table(given: Tensor | None, standard: tuple, images: Tensor) -> Tensor:
-    table = images.new_tensor(standard, dtype=torch.float32) if given is None else given
-    return table[None] if table.dim() == 2 else table
+def _table(name: str, given: Tensor | None, standard: tuple, images: Tensor) -> Tensor:
+    if given is None:
+        return images.new_tensor(standard, dtype=torch.float32)[None]
+    batch = images.shape[0]
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(given).__name__}")
+    if given.shape not in ((8, 8), (1, 8, 8), (batch, 8, 8)):
+        raise ValueError(f"{name} must have shape (8, 8) or ({batch}, 8, 8), got {tuple(given.shape)}")
+    return given[None] if given.dim() == 2 else given

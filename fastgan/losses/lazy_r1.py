@@ -37,6 +37,10 @@ class R1:
         compile: compile the penalty and its gradients with `torch.compile(fullgraph=True)`.
         output: picks the logits from what the discriminator returns, if that is not one tensor.
 
+    A plain callable: in a module it adds no parameters to it. Copied, pickled or saved together with the
+    discriminator, as in `copy.deepcopy((discriminator, r1))`, the copy belongs to the copied one. Pickling
+    needs an `output` that has a name in a module, which no lambda has.
+
     Raises:
         ValueError: a negative weight, an interval below 1, or a wrapper under which penalties are wrong.
 
@@ -57,15 +61,13 @@ class R1:
         if interval < 1:
             raise ValueError(f"interval must be at least 1, got {interval}")
         check_supports_penalty(discriminator)
+        self.discriminator = discriminator
         self.weight, self.interval = weight, interval
-        if compile and isinstance(discriminator, nn.parallel.DistributedDataParallel):
-            # DDP averages gradients however they came about; its forward cannot be compiled here.
-            discriminator = discriminator.module
+        self.compile, self.output = compile, output
+        self._compiled: Callable[..., Tensor] | None = None
 
-        def penalty(x: Tensor, *args: Any) -> Tensor:
-            return r1_penalty_of(discriminator, x, *args, output=output)
-
-        self._penalty = torch.compile(penalty, fullgraph=True) if compile else penalty
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": None}  # it belongs to this discriminator
 
     def __call__(self, x: Tensor, step: int, *args: Any) -> PenaltyTerm:
         """The term of this step.
@@ -78,5 +80,19 @@ class R1:
         if step % self.interval:
             zero = torch.zeros((), device=x.device)
             return PenaltyTerm(zero, zero)
-        penalty = self._penalty(x.detach(), *args)
+        penalty = self._penalty()(x.detach(), *args)
         return PenaltyTerm(self.weight * self.interval * penalty, penalty.detach())
+
+    def _penalty(self) -> Callable[..., Tensor]:
+        if not self.compile:
+            return self._plain_penalty
+        if self._compiled is None:
+            self._compiled = torch.compile(self._plain_penalty, fullgraph=True)
+        return self._compiled
+
+    def _plain_penalty(self, x: Tensor, *args: Any) -> Tensor:
+        discriminator = self.discriminator
+        if self.compile and isinstance(discriminator, nn.parallel.DistributedDataParallel):
+            # DDP averages gradients however they came about; its forward cannot be compiled here.
+            discriminator = discriminator.module
+        return r1_penalty_of(discriminator, x, *args, output=self.output)

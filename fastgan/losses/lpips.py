@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,29 +12,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan.losses._backbones import (
+    Weights,
     check_large_enough,
-    load_weights,
+    check_weights,
+    load_features,
     random_network,
     run_frozen,
     weights_path,
 )
-from fastgan.losses._value_range import Range, RangeCheck
+from fastgan.losses._lpips_layers import (
+    NETWORKS,
+    NetLinLayer,
+    ScalingLayer,
+    Slices,
+    load_calibration,
+    rename_relatives,
+)
+from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck
 from fastgan.ops import lpips_head
+from fastgan.ops._autograd import inside_transform
 from fastgan.ops._checks import check_one_of
 from fastgan.reference.feature_distance import feature_distance_map
 
-# The names of lpips, torchvision's, and the least height and width that no layer shrinks to nothing.
-NETWORKS = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16), "squeeze": ("squeezenet1_1", 17)}
+_BY_NORMALIZE: dict[Range, str] = {
+    (0, 1): "normalize=True or value_range=(0, 1)",
+    (-1, 1): "normalize=False or value_range=(-1, 1)",
+}
 
 
 def lpips_weights_path(net: str = "alex") -> Path:
-    """Where the backbone's weights are looked for: torch hub's cache.
+    """Where the backbone's weights are looked for first: torch hub's cache.
 
     Raises:
         ValueError: an unknown net.
     """
     check_one_of("net", net, NETWORKS)
-    return weights_path(NETWORKS[net][0])
+    return weights_path(NETWORKS[net].torchvision)
 
 
 class ImageFeatures(NamedTuple):
@@ -63,10 +76,12 @@ class LPIPS(nn.Module):
         use_dropout: whether the layers' state_dict has the names of those with dropout; nothing is dropped.
         model_path: another file of calibration.
         verbose: accepted; nothing is printed.
-        weights: "default": torchvision's ImageNet weights from torch hub's cache; None: a random backbone.
+        weights: "default": torchvision's ImageNet weights from torch hub's cache, or else from BasicSR's
+            folder ``experiments/pretrained_models``; a path: a file of such a state_dict; None: random ones.
+        download: whether torch hub fetches default weights that are in neither place.
         seed: of the random backbone.
         value_range: of the images, (-1, 1) or (0, 1). None: (-1, 1), with ``normalize=True`` (0, 1), as in
-            lpips. The first few images are looked at, and a range that does not fit is warned of once.
+            lpips. Some of the first images are looked at, and a range that does not fit is warned of once.
         reduction: "none": (N, 1, 1, 1), as lpips; "mean" or "sum": 0-d.
         channels_last: whether the backbone runs in that memory format, often faster; its convolutions
             then round otherwise than the package's, which where it turns a ReLU changes a pixel's gradient.
@@ -74,9 +89,13 @@ class LPIPS(nn.Module):
             the call.
 
     Raises:
-        FileNotFoundError: the backbone's weights are not in torch hub's cache; nothing is downloaded.
+        FileNotFoundError: the backbone's weights are in neither place.
+        ModuleNotFoundError: torchvision is missing, or the lpips package where its calibration is wanted.
         ValueError: an unknown net, version, range or reduction; a file of weights with a wrong hash.
-        TypeError: net passed as the first argument.
+        TypeError: net passed as the first argument; weights of another kind.
+
+    Checkpoints of taming-transformers' and LDM's LPIPS and of torchmetrics' load strictly, alone and as part
+    of a module; the first two take this one's state_dict without ``lins.``, its second names of the layers.
 
     Gradients are exact to first order; ``fastgan.use("reference")`` has every order. Works under
     ``torch.compile(fullgraph=True)``.
@@ -94,11 +113,12 @@ class LPIPS(nn.Module):
         pnet_rand: bool = False,
         pnet_tune: bool = False,
         use_dropout: bool = True,
-        model_path: str | None = None,
+        model_path: str | Path | None = None,
         eval_mode: bool = True,
         verbose: bool = False,
         *,
-        weights: Literal["default"] | None = "default",
+        weights: Weights = "default",
+        download: bool = False,
         seed: int = 0,
         value_range: Range | None = None,
         reduction: Literal["none", "mean", "sum"] = "none",
@@ -119,32 +139,44 @@ class LPIPS(nn.Module):
         check_one_of("net", net, NETWORKS)
         check_one_of("version", version, ("0.0", "0.1"))
         check_one_of("reduction", reduction, ("none", "mean", "sum"))
-        check_one_of("weights", weights, ("default", None))
+        check_weights("weights", weights)
         check_one_of("value_range", value_range, (None, (-1, 1), (0, 1)))
         check_one_of("autocast", autocast, (None, torch.float32, torch.bfloat16, torch.float16))
         self.pnet_type, self.version, self.lpips, self.spatial = net, version, lpips, spatial
         self.value_range, self.reduction, self.autocast = value_range, reduction, autocast
-        network, self._smallest = NETWORKS[net]
-        random = pnet_rand or weights is None
-        state = None if random else load_weights(network, "LPIPS")
-        made: Any = random_network(
-            lambda: _package_model(pretrained, net, version, lpips, use_dropout, model_path), seed
+        self.channels_last = channels_last
+        network = NETWORKS[net]
+        self._smallest = network.smallest
+        features = load_features(network.torchvision, "LPIPS", None if pnet_rand else weights, download, seed)
+        self.scaling_layer = ScalingLayer()
+        self.net = Slices(features, network.slices).to(memory_format=self.memory_format)
+        if lpips:
+            layers = random_network(
+                lambda: [NetLinLayer(channels, use_dropout) for channels in network.channels], seed
+            )
+            for number, layer in enumerate(layers):
+                self.add_module(f"lin{number}", layer)
+            self.lins = nn.ModuleList(layers)
+            if pretrained:
+                self.load_state_dict(load_calibration(net, version, model_path), strict=False)
+        self.requires_grad_(False).eval().to(torch.get_default_device())
+        self._range_check = RangeCheck(
+            type(self).__name__, _BY_NORMALIZE if value_range is None else BY_VALUE_RANGE
         )
-        self.scaling_layer = made.scaling_layer
-        self.net = made.net
-        for name, module in made.named_children():
-            if name.startswith("lin"):
-                setattr(self, name, module)
-        if state is not None:
-            _load_slices(self.net, state, network)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.net.to(memory_format=self.memory_format)
-        self.requires_grad_(False).eval()
-        self._range_check = RangeCheck(type(self).__name__)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The backbone's. Not an attribute: it could not be pickled."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def train(self, mode: bool = True) -> LPIPS:
         """Stays in evaluation mode, whatever the network around it does."""
         return super().train(False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *options: Any) -> None:
+        layers = list(self.lins) if self.lpips else []
+        rename_relatives(state_dict, prefix, self.scaling_layer, layers)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *options)
 
     @torch.no_grad()
     def precompute(self, image: Tensor, normalize: bool = False) -> ImageFeatures:
@@ -154,7 +186,8 @@ class LPIPS(nn.Module):
             image: as `in1` of :meth:`forward`.
             normalize: likewise.
         """
-        self._check("image", image, normalize)
+        image = self._checked("image", image)
+        self._range_check.look(image, self._range(normalize))
         return ImageFeatures(tuple(self._features(image, normalize)), image.shape)
 
     def forward(
@@ -163,8 +196,8 @@ class LPIPS(nn.Module):
         """The distance of images.
 
         Args:
-            in0: N 3 H W, floating point, in [-1, 1], or as `value_range` says.
-            in1: likewise, or the features of such.
+            in0: N 3 H W or 3 H W, floating point, in [-1, 1], or as `value_range` says.
+            in1: likewise, or the features of such; one image on either side is compared with N on the other.
             retPerLayer: whether to return (distance, distances of the layers) too.
             normalize: the images are in [0, 1].
 
@@ -174,16 +207,23 @@ class LPIPS(nn.Module):
         Raises:
             TypeError, ValueError: other images, too small for the network, of unequal shapes.
         """
-        check_large_enough(in0, "in0", self._smallest, f"net={self.pnet_type!r}")
+        in0 = self._checked("in0", in0)
         if isinstance(in1, ImageFeatures):
             shape, target = in1.shape, iter(in1.layers)
         else:
-            self._check("in1", in1, normalize)
+            in1 = self._checked("in1", in1)
+            self._range_check.look(in1, self._range(normalize))
             shape = in1.shape
-            with torch.set_grad_enabled(torch.is_grad_enabled() and in1.requires_grad):
+            # Inside of vmap, requires_grad does not say whether the batch requires it.
+            wants_gradient = in1.requires_grad or inside_transform()
+            with torch.set_grad_enabled(torch.is_grad_enabled() and wants_gradient):
                 target = iter(tuple(self._features(in1, normalize)))
-        if in0.shape != shape:
-            raise ValueError(f"in0 and in1 must have one shape, got {tuple(in0.shape)} and {tuple(shape)}")
+        fit = in0.shape[0] == shape[0] or in0.shape[0] == 1 or shape[0] == 1
+        if not fit or in0.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"in0 and in1 must have one shape, got {tuple(in0.shape)} and {tuple(shape)}; a batch of 1 "
+                "goes with any other"
+            )
         # Not zip, which would keep a layer's features until the next ones are there.
         features = self._features(in0, normalize)
         layers = [
@@ -194,9 +234,12 @@ class LPIPS(nn.Module):
             total = total.mean() if self.reduction == "mean" else total.sum()
         return (total, layers) if retPerLayer else total
 
-    def _check(self, name: str, image: Tensor, normalize: bool) -> None:
+    def _checked(self, name: str, image: Tensor) -> Tensor:
+        """With a batch."""
+        if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] == 3:
+            image = image[None]
         check_large_enough(image, name, self._smallest, f"net={self.pnet_type!r}")
-        self._range_check.look(image, self._range(normalize))
+        return image
 
     def _range(self, normalize: bool) -> Range:
         return self.value_range or ((0, 1) if normalize else (-1, 1))
@@ -208,21 +251,22 @@ class LPIPS(nn.Module):
         if self.version == "0.1":
             image = self.scaling_layer(image)
         held = [image.contiguous(memory_format=self.memory_format)]
-        device = image.device.type
+        precision = self._precision(image)
         del image
         for slice_number in range(self.net.N_slices):
-            with self._precision(device):
+            with precision:
                 held.append(run_frozen(getattr(self.net, f"slice{slice_number + 1}"), held))
             yield held[0]
 
-    def _precision(self, device: str) -> torch.autocast:
-        if self.autocast is None:
-            dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-        else:
-            dtype, enabled = self.autocast, self.autocast != torch.float32
-        return torch.autocast(device, dtype=dtype if enabled else None, enabled=enabled)
+    def _precision(self, image: Tensor) -> AbstractContextManager:
+        if self.autocast is None or image.is_meta:  # which has no autocast
+            return nullcontext()
+        enabled = self.autocast != torch.float32
+        return torch.autocast(image.device.type, dtype=self.autocast if enabled else None, enabled=enabled)
 
     def _distance(self, number: int, x: Tensor, y: Tensor, shape: torch.Size) -> Tensor:
+        if x.shape[0] != y.shape[0]:
+            x, y = torch.broadcast_tensors(x, y)
         weight = x.new_ones(x.shape[1], dtype=torch.float32)
         if self.lpips:
             weight = getattr(self, f"lin{number}").model[-1].weight.flatten()
@@ -245,35 +289,10 @@ class LPIPSLoss(LPIPS):
     def __init__(
         self, net: str = "vgg", loss_weight: float = 1.0, value_range: Range = (0, 1), **options: Any
     ) -> None:
+        check_one_of("value_range", value_range, ((-1, 1), (0, 1)))
         super().__init__(net=net, value_range=value_range, reduction="mean", **options)
         self.loss_weight = loss_weight
 
     def forward(self, in0: Tensor, in1: Tensor | ImageFeatures) -> Tensor:  # type: ignore[override]
         """The weighted mean distance, 0-d; arguments and errors as :meth:`LPIPS.forward` has them."""
         return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator]
-
-
-def _package_model(
-    pretrained: bool, net: str, version: str, lpips: bool, use_dropout: bool, model_path: str | None
-) -> nn.Module:
-    """The package's own modules, with a random backbone."""
-    import lpips as package
-
-    with warnings.catch_warnings():
-        # Of arguments that the package still passes to torchvision.
-        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
-        return package.LPIPS(
-            pretrained=pretrained, net=net, version=version, lpips=lpips, pnet_rand=True,
-            use_dropout=use_dropout, model_path=model_path, verbose=False,
-        )  # fmt: skip
-
-
-def _load_slices(net: nn.Module, state: dict[str, Tensor], network: str) -> None:
-    """Torchvision's `features.INDEX.*` into the package's `sliceN.INDEX.*`."""
-    own = {}
-    for name in net.state_dict():
-        key = "features." + name.split(".", 1)[1]
-        if key not in state:
-            raise ValueError(f"the weights of {network} lack {key}")
-        own[name] = state[key]
-    net.load_state_dict(own)

@@ -7,8 +7,12 @@ form works inside `torch.compile(fullgraph=True)`: `torch.compile` cannot differ
 discriminator twice, but it can compile a function that differentiates once inside (`torch.func.grad`) and is
 differentiated once outside, which gives the same numbers.
 
-Mixed precision. In bfloat16 the gradients of a penalty are some percent off, in float16 they overflow to
-NaN: the second form leaves autocast. With the first form under a GradScaler, give the scaler.
+Mixed precision. In bfloat16 the gradients of a penalty are some percent off, in float16 they underflow, or
+overflow to NaN: the second form leaves autocast. With the first form under a GradScaler, give the scaler.
+
+The sum of the logits is what is differentiated, so they may have any shape with as many for each sample:
+N ..., flattened over patches, squeezed. What is refused is a number of logits that the batch does not divide:
+they cannot be those of these samples.
 
 Several processes. Under DistributedDataParallel, add penalty and loss and call backward once: exact. With
 ``static_graph=True`` the penalty's gradients are wrong without an error, and FSDP fails or leaves gradients
@@ -28,16 +32,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fastgan.losses._draws import draw
 from fastgan.losses._input_gradient import (
     check_supports_penalty,
-    full_precision,
-    in_full_precision,
     input_gradient,
     input_gradient_at,
     logits_of,
 )
 from fastgan.ops._checks import check_one_of
 from fastgan.ops.squared_norm import squared_norm
+from fastgan.reference.precision import wide, without_autocast
 
 # Under the square root of the gradient's norm, so that a zero gradient gives no NaN.
 EPSILON = 1e-12
@@ -61,12 +65,12 @@ def r1_penalty(
     """The squared L2 norm of d(sum logits) / dx, averaged over the batch; no factor 1/2.
 
     Args:
-        logits: the discriminator's output for `x`: N ..., or their sum, 0-d.
+        logits: the discriminator's output for `x`: as many for each sample in any shape, or their sum, 0-d.
         x: N ..., real samples; requires grad since before the discriminator saw it.
         scale: factor of the result; 0.5 gives the penalty of the paper, without gamma.
         reduction: "mean" or "sum" over the batch, or "none" for one value per sample.
-        scaler: the GradScaler in use. The inner gradient is then taken of the scaled logits and divided by
-            the scale again, without waiting for the device; scale the outer loss as always.
+        scaler: the GradScaler in use. The inner gradient is then taken of logits scaled by about its square
+            root and divided by that again, without waiting for the device; scale the outer loss as always.
 
     Returns:
         0-d, or (N,) for "none"; float32 (float64 for float64), differentiable with respect to the
@@ -74,11 +78,12 @@ def r1_penalty(
 
     Raises:
         TypeError: the logits are no tensor.
-        ValueError: x does not require grad, the logits do not depend on it or belong to another batch, an
-            unknown reduction, or float16 logits without a scaler.
+        ValueError: x does not require grad, the logits do not depend on it or belong to another batch, or an
+            unknown reduction.
 
     Warns:
-        RuntimeWarning: bfloat16 logits, whose penalty is some percent off in its gradients; once.
+        RuntimeWarning: half-precision logits without a scaler; once. In bfloat16 the gradients of the penalty
+            are some percent off, in float16 small ones are lost and large ones overflow.
 
     Source: Mescheder, Geiger and Nowozin, "Which training methods for GANs do actually converge?", 2018.
     """
@@ -158,7 +163,8 @@ def gradient_penalty(
             deviation times uniform noise.
         norm: "sample": over the whole sample, as in the paper. "channel": over dimension 1 alone, one norm
             per position, which is what much published code computes.
-        generator: draws the points (not inside `torch.compile`).
+        generator: draws the points (not inside `torch.compile`), on the samples' device, one weight of the
+            fake per sample. Published code draws otherwise: see `fastgan.compat` for theirs.
         output: picks the logits from what the discriminator returns, if that is not one tensor.
         allow_batch_norm: run a discriminator with batch normalization nevertheless.
 
@@ -191,10 +197,7 @@ def gradient_penalty(
     with torch.no_grad():
         x = _samples(real, fake, mode, generator)
     gradient, unused = input_gradient_at(discriminator, x, args, output)
-    if norm == "sample":
-        squared = squared_norm(gradient)
-    else:
-        squared = gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum(dim=1)
+    squared = squared_norm(gradient) if norm == "sample" else wide(gradient).square().sum(dim=1)
     excess = (squared + EPSILON).sqrt() - center
     if one_sided:
         excess = excess.clamp(min=0)
@@ -225,19 +228,21 @@ def approximate_r1(
         0-d.
 
     Raises:
-        TypeError, ValueError: sigma is not positive, or as :func:`r1_penalty_of`.
+        TypeError, ValueError: sigma is not positive, a sum of logits, or as :func:`r1_penalty_of`.
 
     Source: Lin et al., "Diffusion adversarial post-training for one-step video generation", 2025.
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     check_supports_penalty(discriminator)
-    with full_precision(x):
-        x = in_full_precision(x)
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    with without_autocast(x):
+        x = wide(x.detach())
+        noise = draw(torch.randn, x.shape, generator, dtype=x.dtype, device=x.device)
         there = logits_of(discriminator(x, *args), x, output)
         nearby = logits_of(discriminator(x + sigma * noise, *args), x, output)
-        return squared_norm((there - nearby).flatten(1) if there.dim() > 1 else there - nearby).mean()
+        if there.dim() == 0:
+            raise ValueError("approximate_r1 needs one logit or more per sample, got their sum, 0-d")
+        return squared_norm((there - nearby).reshape(x.shape[0], -1)).mean()
 
 
 def _reduced(values: Tensor, reduction: str) -> Tensor:
@@ -254,10 +259,10 @@ def _samples(real: Tensor, fake: Tensor | None, mode: str, generator: torch.Gene
         assert fake is not None
         return fake
     if mode == "dragan":
-        noise = torch.rand(real.shape, generator=generator, device=real.device, dtype=real.dtype)
+        noise = draw(torch.rand, real.shape, generator, dtype=real.dtype, device=real.device)
         fake = real + 0.5 * real.std() * noise
     assert fake is not None
-    part = torch.rand(real.shape[0], *(1,) * (real.dim() - 1), generator=generator, device=real.device)
+    part = draw(torch.rand, (real.shape[0], *(1,) * (real.dim() - 1)), generator, device=real.device)
     return torch.lerp(real, fake, part.to(real.dtype))
 
 

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fastgan.losses._backbones import check_large_enough, load_weights, random_network, run_frozen
-from fastgan.losses._value_range import Range, RangeCheck
+from fastgan.losses._backbones import (
+    Weights,
+    check_large_enough,
+    check_weights,
+    load_features,
+    one_backbone,
+    run_frozen,
+)
+from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck
 from fastgan.ops import feature_distance
 from fastgan.ops._checks import check_image, check_one_of
+from fastgan.reference.precision import without_autocast
 
 # Convolutions of each stage; a pooling ends it.
-STAGES = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+STAGES = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+NETWORKS = [network + norm for network in STAGES for norm in ("", "_bn")]
 CRITERIA = {"l1": 1, "l2": 2}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -39,22 +54,27 @@ class PerceptualLoss(nn.Module):
     :meth:`precompute` keeps them.
 
     Args:
-        layers: torchvision's indices, as 3, or names, as "relu1_2", "conv3_1", "pool4".
-        weights: w, one for all or one for each layer; 0 where only style counts.
+        layers: torchvision's indices, as 3, or names, as "relu1_2", "conv3_1", "bn3_1", "pool4".
+        weights: w, one for all or one for each layer; 0 where only style counts. Or as :class:`LPIPS` has it,
+            None or a path: that is then `backbone`, and w is 1.
         device: where to make it; None: torch's default device.
         style_weights: s, likewise.
         patch_size: Gram matrices of each patch of the features of this height and width, as texture losses
             take them; rows and columns beyond the last whole patch are left out. None: of the whole map.
         criterion: "l1" or "l2".
-        network: "vgg16" or "vgg19".
-        value_range: of the images, (-1, 1) or (0, 1), or None: they have ImageNet's statistics already. The
-            first few are looked at, and a range that does not fit is warned of once.
-        backbone: "default": torchvision's ImageNet weights from torch hub's cache; None: random weights.
+        network: "vgg11", "vgg13", "vgg16" or "vgg19", or with batch normalization "vgg11_bn" and so on.
+        value_range: of the images, (-1, 1) or (0, 1). Some of the first are looked at, and a range that does
+            not fit is warned of once. None: the network gets them as they are, with ImageNet's statistics.
+        backbone: "default": torchvision's ImageNet weights from torch hub's cache, or else from BasicSR's
+            folder ``experiments/pretrained_models``; a path: a file of such a state_dict; None: random ones.
+        download: whether torch hub fetches default weights that are in neither place.
         seed: of the random backbone.
 
     Raises:
-        FileNotFoundError: the backbone's weights are not in torch hub's cache; nothing is downloaded.
+        FileNotFoundError: the backbone's weights are in neither place.
+        ModuleNotFoundError: torchvision is not installed.
         ValueError: an unknown layer, network, criterion or range, or other numbers of weights than of layers.
+        TypeError: a backbone of another kind.
 
     Gradients are exact to first order; ``fastgan.use("reference")`` has every order.
 
@@ -69,22 +89,26 @@ class PerceptualLoss(nn.Module):
     def __init__(
         self,
         layers: Sequence[int | str] = (3, 8),
-        weights: float | Sequence[float] = 1.0,
+        weights: float | Sequence[float] | Weights = 1.0,
         device: torch.device | str | None = None,
         *,
         style_weights: float | Sequence[float] = 0.0,
         patch_size: int | None = None,
         criterion: Literal["l1", "l2"] = "l1",
-        network: Literal["vgg16", "vgg19"] = "vgg16",
+        network: str = "vgg16",
         value_range: Range | None = (-1, 1),
-        backbone: Literal["default"] | None = "default",
+        backbone: Weights = "default",
+        download: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_one_of("network", network, STAGES)
+        if weights is None or isinstance(weights, (str, os.PathLike)):
+            backbone = one_backbone(weights, backbone)
+            weights = 1.0
+        check_one_of("network", network, NETWORKS)
         check_one_of("criterion", criterion, CRITERIA)
         check_one_of("value_range", value_range, (None, (-1, 1), (0, 1)))
-        check_one_of("backbone", backbone, ("default", None))
+        check_weights("backbone", backbone)
         if patch_size is not None and patch_size < 1:
             raise ValueError(f"patch_size must be at least 1, got {patch_size}")
         self.network, self.criterion, self.patch_size = network, criterion, patch_size
@@ -96,12 +120,16 @@ class PerceptualLoss(nn.Module):
             )
         self.weights = _one_each("weights", weights, self.layers)
         self.style_weights = _one_each("style_weights", style_weights, self.layers)
-        self.features = _features(network, max(self.layers) + 1, backbone, seed)
+        features = load_features(network, "PerceptualLoss", backbone, download, seed)
+        self.features = features[: max(self.layers) + 1]
+        for layer in self.features:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False  # what lies before it may be a layer to compare
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval().to(device or torch.get_default_device())
         self._smallest = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
-        self._range_check = RangeCheck(type(self).__name__)
+        self._range_check = RangeCheck(type(self).__name__, BY_VALUE_RANGE)
 
     def train(self, mode: bool = True) -> PerceptualLoss:
         """Stays in evaluation mode, whatever the network around it does."""
@@ -177,7 +205,7 @@ def layer_index(layer: int | str, network: str) -> int:
     """Torchvision's index of a layer of VGG.
 
     Raises:
-        ValueError: no such layer; lists the names.
+        ValueError: no such layer or network; lists the names.
     """
     names = layer_names(network)
     if isinstance(layer, str):
@@ -189,11 +217,17 @@ def layer_index(layer: int | str, network: str) -> int:
 
 
 def layer_names(network: str) -> list[str]:
-    """Of VGG's layers in torchvision's order: conv1_1, relu1_1, conv1_2, relu1_2, pool1, ..."""
+    """Of VGG's layers in torchvision's order: conv1_1, (bn1_1,) relu1_1, conv1_2, ..., pool1, ...
+
+    Raises:
+        ValueError: an unknown network.
+    """
+    check_one_of("network", network, NETWORKS)
+    kinds = ("conv", "bn", "relu") if network.endswith("_bn") else ("conv", "relu")
     names = []
-    for stage, count in enumerate(STAGES[network], 1):
+    for stage, count in enumerate(STAGES[network.removesuffix("_bn")], 1):
         for number in range(1, count + 1):
-            names += [f"conv{stage}_{number}", f"relu{stage}_{number}"]
+            names += [f"{kind}{stage}_{number}" for kind in kinds]
         names.append(f"pool{stage}")
     return names
 
@@ -222,7 +256,7 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
         whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
         flat = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
         pixels = size * size
-    with torch.autocast(features.device.type, enabled=False):  # which would multiply in half precision
+    with without_autocast(features):  # which would multiply in half precision
         return flat @ flat.mT / (c * pixels)
 
 
@@ -233,25 +267,3 @@ def _one_each(name: str, weights: float | Sequence[float], layers: list[int]) ->
     if len(numbers) != len(layers):
         raise ValueError(f"{name} must be one number or {len(layers)}, one for each layer, got {weights}")
     return numbers
-
-
-def _features(network: str, count: int, backbone: str | None, seed: int) -> nn.Sequential:
-    """The first layers of torchvision's network, with its indices."""
-    from torchvision.models.vgg import cfgs, make_layers
-
-    state = None if backbone is None else load_weights(network, "PerceptualLoss")
-
-    def make() -> nn.Sequential:
-        made = make_layers(cfgs[{"vgg16": "D", "vgg19": "E"}[network]])[:count]
-        for layer in made:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-            elif isinstance(layer, nn.ReLU):
-                layer.inplace = False  # what lies before it may be a layer to compare
-        return made
-
-    features = random_network(make, seed)
-    if state is not None:
-        features.load_state_dict({name: state[f"features.{name}"] for name in features.state_dict()})
-    return features

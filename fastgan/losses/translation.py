@@ -1,9 +1,15 @@
-"""Terms of image-to-image training between domains: mean absolute differences, by StarGAN v2's names."""
+"""Terms of image-to-image training between domains: mean absolute differences, by StarGAN v2's names.
+
+All are float32 (float64 for float64), also under autocast; gradients have the dtypes of what they are of.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
+
+from fastgan.ops._checks import as_number, check_floating, check_same_device, check_same_shape
+from fastgan.reference.precision import wide
 
 
 def style_reconstruction_loss(style: Tensor, style_of_fake: Tensor) -> Tensor:
@@ -13,7 +19,7 @@ def style_reconstruction_loss(style: Tensor, style_of_fake: Tensor) -> Tensor:
         style, style_of_fake: (N, D), the code given to G, and the one that E finds in its result.
 
     Raises:
-        ValueError: the shapes differ.
+        TypeError, ValueError: no floating-point tensors; the shapes differ.
 
     Source: Choi et al., "StarGAN v2: Diverse image synthesis for multiple domains", 2020.
     """
@@ -24,7 +30,7 @@ def cycle_consistency_loss(real: Tensor, reconstructed: Tensor) -> Tensor:
     """Mean |reconstructed - real|: there and back again should change nothing; 0-d, images N C H W.
 
     Raises:
-        ValueError: the shapes differ.
+        TypeError, ValueError: no floating-point tensors; the shapes differ.
 
     Source: Zhu et al., "Unpaired image-to-image translation using cycle-consistent adversarial
     networks", 2017.
@@ -36,7 +42,7 @@ def identity_loss(real: Tensor, translated: Tensor) -> Tensor:
     """Mean |translated - real|: an image already of the target domain should stay as it is; 0-d.
 
     Raises:
-        ValueError: the shapes differ.
+        TypeError, ValueError: no floating-point tensors; the shapes differ.
 
     Source: Taigman, Polyak and Wolf, "Unsupervised cross-domain image generation", 2017; Zhu et al. 2017.
     """
@@ -51,20 +57,20 @@ def diversity_sensitive_loss(fake_1: Tensor, fake_2: Tensor, margin: float | Non
         margin: the difference is clamped there, so that G gains nothing by driving it further; None: not.
 
     Raises:
-        ValueError: the shapes differ, or the margin is not positive.
+        TypeError, ValueError: no floating-point tensors; the shapes differ, or the margin is not positive.
 
     Source: Yang et al., "Diversity-sensitive conditional generative adversarial networks", 2019 (with the
     clamp); Choi et al. 2020 (without).
     """
-    if margin is not None and not margin > 0:
+    if margin is not None and not as_number("margin", margin) > 0:
         raise ValueError(f"margin must be positive, got {margin}")
     difference = _mean_absolute_difference("fake_1", fake_1, "fake_2", fake_2)
-    return difference if margin is None else difference.clamp(max=margin)
+    return difference if margin is None else difference.clamp(max=float(margin))
 
 
 def _mean_absolute_difference(first: str, a: Tensor, second: str, b: Tensor) -> Tensor:
-    if a.shape != b.shape:
-        raise ValueError(
-            f"{first} and {second} must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    return F.l1_loss(b, a)
+    check_floating(first, a)
+    check_floating(second, b)
+    check_same_shape(**{first: a, second: b})
+    check_same_device(**{first: a, second: b})
+    return F.l1_loss(wide(b), wide(a))

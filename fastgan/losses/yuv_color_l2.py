@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import ops
+from fastgan.ops._checks import as_finite, as_flag, as_numbers
 
 
 @overload
@@ -73,14 +74,16 @@ def yuv_color_l2(
     for backward.
 
     Raises:
-        TypeError: an image is not a floating-point tensor, or edge_gain is no number.
+        TypeError: an image is not a floating-point tensor, or another argument is of a wrong kind.
         ValueError: shapes other than (N, 3, H, W), different shapes, an empty batch, tensors on
-            different devices, or yuv_scales other than three finite numbers.
+            different devices, yuv_scales other than three finite numbers, or an edge_gain that is not
+            finite.
         RuntimeError: the requested backend cannot serve the call.
 
     Source: Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in Physical Photographs",
     CVPR 2020, and ``build_model`` of its published code.
     """
+    return_channels = as_flag("return_channels", return_channels)
     loss, channels = ops.yuv_l2(x, y, yuv_scales, edge_gain, backend=backend)
     return (loss, channels) if return_channels else loss
 
@@ -96,6 +99,9 @@ class YUVColorL2(nn.Module):
         edge_gain: initial gain on the border.
         return_channels: return (loss, channels) instead of the loss.
         backend: as in :func:`yuv_color_l2`.
+
+    Raises:
+        TypeError, ValueError: as :func:`yuv_color_l2`, here and in the call.
     """
 
     edge_gain: Tensor
@@ -109,10 +115,11 @@ class YUVColorL2(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.yuv_scales = yuv_scales
-        self.return_channels = return_channels
+        scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
+        self.yuv_scales = (scale_y, scale_u, scale_v)
+        self.return_channels = as_flag("return_channels", return_channels)
         self.backend = backend
-        gain = torch.tensor(float(edge_gain), dtype=torch.float32)
+        gain = torch.tensor(as_finite("edge_gain", edge_gain), dtype=torch.float32)
         self.register_buffer("edge_gain", gain, persistent=False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +13,17 @@ import torch
 from torch.autograd import forward_ad
 
 from fastgan.ops import _library
+from fastgan.ops._batching import Rule, as_staticmethod
 
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+# Of the vmap behind `torch.autograd.grad(is_grads_batched=True)`, of which functorch knows nothing. Asked of
+# the tensor and not of the thread: backward passes on a GPU run in threads of their own.
+is_batched_by_autograd = torch._C._functorch.is_legacy_batchedtensor
 
 
-def differentiable(name: str, setup_context: Callable, backward: Callable) -> Callable:
-    """Registers the gradient of `fastgan::<name>` and returns the op as a function to call.
+def differentiable(name: str, setup_context: Callable, backward: Callable, batched: Rule) -> Callable:
+    """Registers the gradient of `fastgan::<name>` and returns the op, with its batching rule, as a function.
 
     Where an output has no gradient, which is so for masks always, the formula gets None instead of zeros that
     somebody would have to write; it is not called where no output has one.
@@ -27,11 +32,22 @@ def differentiable(name: str, setup_context: Callable, backward: Callable) -> Ca
     `autograd.Function` with a separate `setup_context`, so under them the returned function goes through
     one, and in plain eager mode through another, which costs half the time of the registration's layers
     of Python: all three with the same two formulas.
+
+    There is no forward-mode derivative, and asking for one raises.
     """
+    public_name = re.sub("_(backward|tangent|(input|weight)_gradient)$", "", name)
 
     def setup(ctx, inputs, output):
         ctx.set_materialize_grads(False)
         setup_context(ctx, inputs, output)
+
+    def setup_if_needed(ctx, inputs, output):
+        # A transform also asks where none of its own inputs has come in.
+        if any(ctx.needs_input_grad):
+            setup(ctx, inputs, output)
+
+    def refuse_tangents(ctx, *tangents):
+        raise _no_forward_mode(public_name)
 
     def gradients(ctx, *grads):
         if all(grad is None for grad in grads):
@@ -51,17 +67,20 @@ def differentiable(name: str, setup_context: Callable, backward: Callable) -> Ca
         static = {key: staticmethod(method) for key, method in methods.items()}
         return type(name, (torch.autograd.Function,), static)
 
-    transformed = function(forward=lambda *inputs: op(*inputs), setup_context=setup, backward=gradients)
+    transformed = function(
+        forward=lambda *inputs: op(*inputs), setup_context=setup_if_needed, backward=gradients,
+        vmap=as_staticmethod(batched), jvp=refuse_tangents,
+    )  # fmt: skip
     eager = function(forward=kernel_and_setup, backward=gradients)
 
     def call(*arguments):
-        if _inside_functorch():
+        if inside_transform():
             return transformed.apply(*arguments)
-        if forward_ad._current_level >= 0:
-            _refuse_tangents(name, arguments)
+        if forward_ad._current_level >= 0 and _have_tangents(arguments):
+            raise _no_forward_mode(public_name)
         if not _plain_eager(arguments):
             return op(*arguments)
-        return eager.apply(*arguments) if _wants_gradient(arguments) else kernel(*arguments)
+        return eager.apply(*arguments) if wants_gradient(*arguments) else kernel(*arguments)
 
     # Whether a transform is active is known when the graph is traced through, not when Dynamo reads `call`:
     # it would take the registered gradient, which under a transform has no second order, and says nothing.
@@ -82,20 +101,35 @@ def below_autograd(name: str) -> Callable:
     return kernel
 
 
-def saved_tensors_are_ours() -> bool:
-    """Whether this backward pass is the last that can see the tensors saved for it.
+def inside_transform() -> bool:
+    """Whether a transform of `torch.func` is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def wants_gradient(*arguments: Any) -> bool:
+    """Whether a gradient may be asked for with respect to a tensor among the arguments.
+
+    Inside `torch.vmap` that shows no sooner than in the batching rule: what is differentiated is the batch.
+    """
+    return torch.is_grad_enabled() and any(
+        isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments
+    )
+
+
+def saved_tensors_are_ours(grad: torch.Tensor) -> bool:
+    """Whether this backward pass, with this incoming gradient, is the last to see what was saved for it.
 
     Then a formula may write its result into a saved tensor that nothing else refers to, and spare an
-    allocation the size of a gradient. True only for an eager ``backward()`` without ``retain_graph``
-    or ``create_graph``; AOTAutograd donates its buffers under the same condition. False where this
-    torch does not tell, and while anything traces: of what is saved in a compiled graph the strides may
-    change, which torch 2.11 forgets where it is written to. There `is_compiling` does not say so.
+    allocation the size of a gradient. True only for an eager ``backward()`` without ``retain_graph``,
+    ``create_graph`` or ``is_grads_batched``; AOTAutograd donates its buffers under the same condition. False
+    where this torch does not tell, and while anything traces: of what is saved in a compiled graph the
+    strides may change, which torch 2.11 forgets where it is written to. There `is_compiling` does not say so.
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or _keeps_graph is None:
         return False
     if torch._C._len_torch_dispatch_stack() > 0:
         return False
-    return not _keeps_graph() and not _inside_functorch()
+    return not _keeps_graph() and not inside_transform() and not is_batched_by_autograd(grad)
 
 
 class _WhenDynamoComes(importlib.abc.MetaPathFinder):
@@ -123,29 +157,26 @@ if "torch._dynamo" not in sys.modules:
     sys.meta_path.insert(0, _WhenDynamoComes())
 
 
-def _inside_functorch() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
 def _plain_eager(arguments: tuple) -> bool:
     """Whether nothing but autograd stands between the caller and the kernel: no mode that watches operations
-    (fake tensors, tracing, flop counters), no tensor subclass.
+    (fake tensors, tracing, flop counters), no tensor subclass, no batch of gradients.
     """
     return torch._C._len_torch_dispatch_stack() == 0 and all(
-        type(tensor) in _PLAIN_TENSORS for tensor in _tensors(arguments)
+        type(tensor) in _PLAIN_TENSORS and not is_batched_by_autograd(tensor)
+        for tensor in _tensors(arguments)
     )
 
 
-def _wants_gradient(arguments: tuple) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _tensors(arguments))
+def _have_tangents(arguments: tuple) -> bool:
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in _tensors(arguments))
 
 
-def _refuse_tangents(name: str, arguments: tuple) -> None:
-    """They would be dropped without a word."""
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in _tensors(arguments)):
-        raise NotImplementedError(
-            f"{name} has no forward-mode derivative; use backend='reference', whose PyTorch operations have"
-        )
+def _no_forward_mode(op: str) -> NotImplementedError:
+    """Instead of dropping tangents without a word."""
+    return NotImplementedError(
+        f"{op} has no forward-mode derivative; backend='reference', or fastgan.use('reference'), has one "
+        "where PyTorch's operations do"
+    )
 
 
 def _tensors(arguments: tuple) -> list[torch.Tensor]:

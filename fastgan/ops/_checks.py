@@ -1,26 +1,86 @@
-"""Checks of arguments that several ops share. Each names the offending value."""
+"""Checks of arguments that public functions share. Each error names the argument and the offending value.
+
+The way that every call takes is a few isinstance tests; what an error says is put together when it is raised.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import numbers
+from collections.abc import Iterable, Sequence
 
 import torch
 
+# What kernels and references compute with. Others, as float8, have next to no operations in torch.
+FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Numbers of a trace, whose values are not known.
+_SYMBOLS = (torch.SymInt, torch.SymFloat)
+_BEYOND_FLOATS = 2**1024
 
-def check_same_device(**tensors: torch.Tensor) -> None:
-    if len({tensor.device for tensor in tensors.values()}) > 1:
-        listed = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
-        raise ValueError(f"all tensors must be on one device, got {listed}")
+
+# --- what an error says ---------------------------------------------------------------------------------
+
+
+def described(value: object) -> str:
+    """A value of the wrong kind: its kind, and for a tensor or an array shape and dtype, not the numbers."""
+    if value is None:
+        return "None"
+    if isinstance(value, torch.Tensor):
+        shape = "nested tensors" if value.is_nested else f"shape {tuple(value.shape)}"
+        layout = "" if value.layout is torch.strided else f", {value.layout}"
+        device = "" if value.device.type == "cpu" else f", on {value.device}"
+        return f"{value.dtype} of {shape}{layout}{device}"
+    kind = type(value).__name__
+    dimensions = getattr(value, "shape", None)
+    if isinstance(dimensions, tuple) and dimensions:
+        return f"{kind} of shape {dimensions}, {getattr(value, 'dtype', None)}"
+    return f"{kind} {_short(repr(value))}"
+
+
+def _shown(value: object) -> str:
+    """A value of the right kind that is wrong: as it is typed, if that is short."""
+    plain = isinstance(value, (str, int, float, tuple)) and len(repr(value)) <= 80
+    return repr(value) if plain else described(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# --- tensors ----------------------------------------------------------------------------------------------
+
+
+def check_tensor(name: str, value: object) -> None:
+    """A tensor in plain memory: not sparse, nested or quantized."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor, got {described(value)}")
+    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+        raise TypeError(f"{name} must be a dense tensor, got {described(value)}")
+
+
+def check_real(name: str, value: object) -> None:
+    """A dense tensor of floating-point numbers, integers or truth values."""
+    check_tensor(name, value)
+    dtype = value.dtype  # type: ignore[attr-defined]
+    if dtype.is_complex or (dtype.is_floating_point and dtype not in FLOATING):
+        raise TypeError(f"{name} must be a tensor of real numbers, got {described(value)}")
+
+
+def check_floating(name: str, value: object) -> None:
+    """A dense tensor of float32, bfloat16, float16 or float64, of any shape."""
+    if not isinstance(value, torch.Tensor) or value.dtype not in FLOATING:
+        raise TypeError(f"{name} must be a floating-point tensor, got {described(value)}")
+    if value.layout is not torch.strided or value.is_nested:
+        raise TypeError(f"{name} must be a dense tensor, got {described(value)}")
 
 
 def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> None:
     """A floating-point N C H W tensor with at least one pixel, of any number of channels for None."""
-    if not isinstance(image, torch.Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(image).__name__}")
-    if not image.is_floating_point():
+    if not isinstance(image, torch.Tensor) or image.layout is not torch.strided or image.is_nested:
+        check_tensor(name, image)
+    if image.dtype not in FLOATING:
         raise TypeError(
-            f"{name} must be a floating-point image in [0, 1], got {image.dtype}; "
+            f"{name} must be a floating-point image in [0, 1], got {described(image)}; "
             "convert 8-bit images with image.float() / 255"
         )
     # Not `in`: torch 2.11 cannot trace that with a dynamic shape.
@@ -31,23 +91,136 @@ def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> Non
         raise ValueError(f"{name} must not be empty, got shape {tuple(image.shape)}")
 
 
+def check_same_device(**tensors: torch.Tensor) -> None:
+    first, *others = tensors.values()
+    for other in others:
+        if other.device != first.device:
+            listed = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
+            raise ValueError(f"all tensors must be on one device, got {listed}")
+
+
+def check_same_shape(**tensors: torch.Tensor) -> None:
+    first, *others = tensors.values()
+    for other in others:
+        if other.shape != first.shape:
+            listed = " and ".join(str(tuple(tensor.shape)) for tensor in tensors.values())
+            raise ValueError(f"{' and '.join(tensors)} must have the same shape, got {listed}")
+
+
+def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A number as a 0-d tensor beside `like`; a 0-d tensor as it is, so that nothing synchronizes."""
+    if isinstance(value, torch.Tensor):
+        check_tensor(name, value)
+        if value.dim() != 0 or value.dtype not in FLOATING:
+            raise ValueError(
+                f"{name} must be a number or a 0-d floating-point tensor, "
+                f"got shape {tuple(value.shape)}, {value.dtype}"
+            )
+        if value.requires_grad:
+            raise ValueError(f"{name} is not differentiable, but requires grad: pass it detached")
+        return value
+    number = as_finite(name, value, "a number or a 0-d tensor")
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.full((), number, dtype=dtype, device=like.device)
+
+
+# --- numbers, choices and the rest --------------------------------------------------------------------------
+
+
+def as_number(name: str, value: object, wanted: str = "a number") -> float:
+    """A number of Python or numpy as Python's float; no truth value, nor a tensor: one would wait for it."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real, *_SYMBOLS)):
+        raise TypeError(f"{name} must be {wanted}, got {described(value)}")
+    if isinstance(value, _SYMBOLS):
+        return value  # type: ignore[return-value]
+    if isinstance(value, int) and abs(value) >= _BEYOND_FLOATS:
+        raise ValueError(f"{name} must be a number that a float can hold, got {described(value)}")
+    return float(value)
+
+
+def as_finite(name: str, value: object, wanted: str = "a number") -> float:
+    """:func:`as_number` of one that is neither infinite nor NaN."""
+    number = as_number(name, value, wanted)
+    if not is_finite(number):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return number
+
+
+def as_whole_number(name: str, value: object, least: int = 1) -> int:
+    """An integer of Python or numpy that counts something, as Python's int."""
+    if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral, torch.SymInt)):
+        raise TypeError(f"{name} must be a whole number, got {described(value)}")
+    number = int(value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {_shown(value)}")
+    if number >= 2**31:
+        raise ValueError(f"{name} must be less than 2**31, got {_shown(value)}")
+    return number
+
+
+def as_numbers(name: str, value: object, count: int) -> tuple[float, ...]:
+    """As many finite numbers, given as a sequence or a numpy array."""
+    if type(value) is tuple and len(value) == count:
+        for item in value:
+            if type(item) is not float or not is_finite(item):
+                break
+        else:
+            return value
+    items = value.tolist() if type(value).__module__ == "numpy" else value  # type: ignore[attr-defined]
+    if not isinstance(items, Sequence) or isinstance(items, (str, bytes)):
+        raise TypeError(f"{name} must be {count} numbers, got {described(value)}")
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, (int, float, numbers.Real)):
+            raise TypeError(f"{name} must be {count} numbers, got {described(value)}")
+    if len(items) != count or not all([is_finite(item) for item in items]):
+        raise ValueError(f"{name} must be {count} finite numbers, got {_shown(value)}")
+    return tuple([as_number(name, item) for item in items])
+
+
+def as_flag(name: str, value: object) -> bool:
+    """True or False; 0, 1 and numpy's count as such, other values that have a truth value do not."""
+    if value is True or value is False:
+        return value
+    if not _is_among(value, (False, True)):
+        raise TypeError(f"{name} must be True or False, got {described(value)}")
+    return bool(value)
+
+
 def check_one_of(name: str, value: object, known: Iterable[object]) -> None:
     """Raises ValueError, which lists the choices, for a value that is not one of them."""
     known = tuple(known)
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+    if not (value in known if isinstance(value, str) else _is_among(value, known)):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {_shown(value)}")
+
+
+def check_instance(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
+    """Raises a TypeError for an object of another class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {wanted}, got {described(value)}")
+
+
+def check_generator(name: str, value: object) -> None:
+    """A random number generator, or None for torch's own."""
+    if value is not None:
+        check_instance(name, value, torch.Generator, "a torch.Generator or None")
+
+
+def _is_among(value: object, known: tuple[object, ...]) -> bool:
+    """`in` by hash: where arrays or tensors are compared, the answer is an array, or an error."""
+    try:
+        return value in frozenset(known)
+    except TypeError:  # has no hash: a list, an array
+        return False
+
+
+# --- facts -----------------------------------------------------------------------------------------------
 
 
 def is_finite(number: float) -> bool:
     """As `math.isfinite`, which torch.compile cannot trace where shapes and numbers are dynamic."""
     return abs(number) < math.inf
-
-
-def check_floating(name: str, value: object) -> None:
-    """A floating-point tensor of any shape."""
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a floating-point tensor, got {kind}")
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
@@ -60,20 +233,3 @@ def may_look_at(tensor: torch.Tensor) -> bool:
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
     return tensor.device.type == "cpu" and type(tensor) in (torch.Tensor, torch.nn.Parameter)
-
-
-def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A number as a 0-d tensor beside `like`; a 0-d tensor as it is, so that nothing synchronizes."""
-    if isinstance(value, torch.Tensor):
-        if value.dim() != 0 or not value.is_floating_point():
-            raise ValueError(
-                f"{name} must be a number or a 0-d floating-point tensor, "
-                f"got shape {tuple(value.shape)}, {value.dtype}"
-            )
-        if value.requires_grad:
-            raise ValueError(f"{name} is not differentiable, but requires grad: pass it detached")
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number or a 0-d tensor, got {type(value).__name__}")
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return torch.full((), float(value), dtype=dtype, device=like.device)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from fastgan._warnings import warn
 from fastgan.ops import _library
+from fastgan.ops._checks import check_one_of
 
 BACKENDS = ("native", "triton", "reference")
 # float64 is for checking gradients, which is done on the CPU.
@@ -126,8 +127,7 @@ def requested(backend: str | None = None) -> str | None:
 
 
 def _known(backend: str, source: str) -> str:
-    if backend not in BACKENDS:
-        raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_one_of(source, backend, BACKENDS)
     return backend
 
 
@@ -135,4 +135,4 @@ def warn_once(op: str, reason: str | None) -> None:
     """That the op runs its reference, and why; once for each op and reason."""
     if (op, str(reason)) not in _warned:
         _warned.add((op, str(reason)))
-        warnings.warn(f"{op} runs its PyTorch reference: {reason}", RuntimeWarning, stacklevel=4)
+        warn(f"{op} runs its PyTorch reference: {reason}", RuntimeWarning)

@@ -15,7 +15,7 @@ relativistic   mean softplus(f - r)                          mean softplus(r - f
 
 with h(l, t) = (1 - t) softplus(l) + t softplus(-l). The derivatives with respect to the logits are outputs
 of the sweep; backward multiplies them by the incoming gradient. A backward pass that is itself to be
-differentiated computes them again with plain PyTorch, so every order is exact.
+differentiated computes them again with plain PyTorch, so every order is exact, and so does `torch.vmap`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_floating, check_one_of, check_same_device
+from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops._checks import as_number, check_floating, check_one_of, check_same_device, check_same_shape
 from fastgan.reference import adversarial as reference
 from fastgan.reference.adversarial import GAMES
 
@@ -49,15 +49,14 @@ def discriminator_loss(
         logit, the mean probability of being real, accuracy, and margin violations; both float32 (float64
         for float64).
     """
-    _check(real, fake, game)
+    _check(game, real_logits=real, fake_logits=fake)
+    real_label, fake_label = as_number("real_label", real_label), as_number("fake_label", fake_label)
     if _dispatch.choose("adversarial", (real, fake), backend) == "reference":
         wide = _wide(real, fake)
         loss = reference.discriminator_loss(real.to(wide), fake.to(wide), game, sign, real_label, fake_label)
-        with torch.no_grad():
-            threshold = (real_label + fake_label) / 2 if game == "least_squares" else 0.0
-            return loss, reference.statistics(real.to(wide), fake.to(wide), sign, threshold)
-    differentiated = torch.is_grad_enabled() and (real.requires_grad or fake.requires_grad)
-    arguments = GAMES.index(game), False, float(sign), float(real_label), float(fake_label), differentiated
+        return loss, _statistics(real.to(wide), fake.to(wide), game, sign, real_label, fake_label)
+    differentiated = wants_gradient(real, fake)
+    arguments = GAMES.index(game), False, float(sign), real_label, fake_label, differentiated
     return _adversarial(real.contiguous(), fake.contiguous(), *arguments)[:2]
 
 
@@ -75,35 +74,45 @@ def generator_loss(
         real = None
     elif real is None:
         raise ValueError("the relativistic generator loss needs real_logits, got None")
-    _check(fake if real is None else real, fake, game)
+    if real is None:
+        _check(game, fake_logits=fake)
+    else:
+        _check(game, real_logits=real, fake_logits=fake)
+    real_label = as_number("real_label", real_label)
     tensors = (fake,) if real is None else (fake, real)
     if _dispatch.choose("adversarial", tensors, backend) == "reference":
         wide = _wide(*tensors)
         return reference.generator_loss(
             None if real is None else real.to(wide), fake.to(wide), game, sign, real_label
         )
-    differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    arguments = GAMES.index(game), True, float(sign), float(real_label), 0.0, differentiated
+    differentiated = wants_gradient(*tensors)
+    arguments = GAMES.index(game), True, float(sign), real_label, 0.0, differentiated
     return _adversarial(None if real is None else real.contiguous(), fake.contiguous(), *arguments)[0]
 
 
-def _check(real: Tensor, fake: Tensor, game: str) -> None:
+def _check(game: str, **all_logits: Tensor) -> None:
     check_one_of("game", game, GAMES)
-    for name, logits in (("real logits", real), ("fake logits", fake)):
+    for name, logits in all_logits.items():
         check_floating(name, logits)
         if logits.numel() == 0:
             raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
-    check_same_device(real=real, fake=fake)
-    if game == "relativistic" and real.shape != fake.shape:
-        raise ValueError(
-            "the relativistic game pairs real and fake logits, which must have the same shape, got "
-            f"{tuple(real.shape)} and {tuple(fake.shape)}"
-        )
+    check_same_device(**all_logits)
+    if game == "relativistic":  # pairs them
+        check_same_shape(**all_logits)
 
 
-def _wide(*tensors: Tensor) -> torch.dtype:
+@torch.no_grad()
+def _statistics(
+    real: Tensor, fake: Tensor, game: str, sign: float, real_label: float, fake_label: float
+) -> Tensor:
+    threshold = (real_label + fake_label) / 2 if game == "least_squares" else 0.0
+    return reference.statistics(real, fake, sign, threshold)
+
+
+def _wide(*tensors: Tensor | None) -> torch.dtype:
     """The dtype in which logits are computed with: float64 if one is, else float32."""
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    dtypes = [tensor.dtype for tensor in tensors if tensor is not None]
+    return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
 # --- op -------------------------------------------------------------------------------------------
@@ -127,7 +136,7 @@ def _adversarial_triton(real, fake, game, generator, sign, real_label, fake_labe
 
 @torch.library.register_fake("fastgan::adversarial", lib=_library.LIBRARY)
 def _adversarial_fake(real, fake, game, generator, sign, real_label, fake_label, with_slopes):
-    dtype = _wide(fake) if real is None else _wide(real, fake)
+    dtype = _wide(real, fake)
     slopes = [
         torch.empty_like(logits, dtype=dtype)
         if with_slopes and logits is not None
@@ -135,6 +144,27 @@ def _adversarial_fake(real, fake, game, generator, sign, real_label, fake_label,
         for logits in (real, fake)
     ]
     return fake.new_empty((), dtype=dtype), fake.new_empty(0 if generator else 8, dtype=dtype), *slopes
+
+
+# --- batches of calls: plain PyTorch, since each has a loss of its own --------------------------------------
+
+
+def _adversarials(size, batched, real, fake, game, generator, sign, real_label, fake_label, with_slopes):
+    options = GAMES[game], generator, sign, real_label, fake_label
+
+    def one(real, fake):
+        wide = _wide(real, fake)
+        wide_real, wide_fake = None if real is None else real.to(wide), fake.to(wide)
+        loss, empty = _plain_loss(wide_real, wide_fake, *options), fake.new_empty(0, dtype=wide)
+        statistics = empty
+        if not generator:
+            assert wide_real is not None
+            statistics = _statistics(wide_real, wide_fake, GAMES[game], sign, real_label, fake_label)
+        slopes = _slopes(real, fake, *options) if with_slopes else (None, None)
+        return loss, statistics, *(empty if of_logits is None else of_logits for of_logits in slopes)
+
+    dims = tuple(0 if own else None for own in batched[:2])
+    return torch.vmap(one, dims)(real, fake)
 
 
 # --- backward -------------------------------------------------------------------------------------
@@ -163,18 +193,25 @@ def _slopes(
     real: Tensor | None, fake: Tensor, game: str, generator: bool, sign: float, real_label: float,
     fake_label: float,
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
-    """The derivatives of the loss in plain, differentiable PyTorch."""
-    inputs = [logits for logits in (real, fake) if logits is not None and logits.requires_grad]
-    wide = _wide(fake) if real is None else _wide(real, fake)
-    wide_real = None if real is None else real.to(wide)
+    """The derivatives of the loss in plain, differentiable PyTorch.
+
+    By a transform, to which it does not matter whether autograd or another transform differentiates further.
+    """
+    wide, options = _wide(real, fake), (game, generator, sign, real_label, fake_label)
+    if real is None:
+        return None, torch.func.grad(lambda fake: _plain_loss(None, fake, *options))(fake.to(wide))
+    both = torch.func.grad(lambda real, fake: _plain_loss(real, fake, *options), argnums=(0, 1))
+    return both(real.to(wide), fake.to(wide))
+
+
+def _plain_loss(
+    real: Tensor | None, fake: Tensor, game: str, generator: bool, sign: float, real_label: float,
+    fake_label: float,
+) -> Tensor:  # fmt: skip
     if generator:
-        loss = reference.generator_loss(wide_real, fake.to(wide), game, sign, real_label)
-    else:
-        assert wide_real is not None
-        loss = reference.discriminator_loss(wide_real, fake.to(wide), game, sign, real_label, fake_label)
-    slopes = iter(torch.autograd.grad(loss, inputs, create_graph=True))
-    of_real = next(slopes) if real is not None and real.requires_grad else None
-    return of_real, next(slopes) if fake.requires_grad else torch.zeros_like(fake)
+        return reference.generator_loss(real, fake, game, sign, real_label)
+    assert real is not None
+    return reference.discriminator_loss(real, fake, game, sign, real_label, fake_label)
 
 
-_adversarial = differentiable("adversarial", _save_for_adversarial, _adversarial_gradients)
+_adversarial = differentiable("adversarial", _save_for_adversarial, _adversarial_gradients, _adversarials)

@@ -5,9 +5,9 @@ r"""Bias, leaky ReLU, gain and clamp in one sweep: what follows the convolutions
     \frac{\partial L}{\partial x} = f \, \frac{\partial L}{\partial y}, \quad
     f = g \text{ or } g a \text{ or, where the clamp acted, } 0
 
-Which of the three f is takes two bits; a byte per element is saved, neither x nor y. Backward is linear in
-the incoming gradient, so its own derivative is the same multiplication by f (`tangent`), whose derivative
-is backward again: with three operators gradients of every order are exact and fused.
+Which of the three f is, or NaN, takes three bits; a byte per element is saved, neither x nor y. Backward is
+linear in the incoming gradient, so its own derivative is the same multiplication by f (`tangent`), whose
+derivative is backward again: with three operators gradients of every order are exact and fused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_floating, check_same_device, is_finite
+from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops._batching import fold, unfold, with_batch
+from fastgan.ops._checks import as_finite, as_number, check_floating, check_same_device
 from fastgan.reference import bias_leaky_relu as reference
 
 _dispatch.register(_dispatch.Kernels("bias_leaky_relu", cpu="native", gpu="triton"))
@@ -45,7 +46,8 @@ def bias_leaky_relu(
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
-        Like x, in its dtype and memory format; computed in float32 (float64 for float64). NaN stays NaN.
+        Like x, in its dtype and memory format; computed in float32 (float64 for float64). NaN stays
+        NaN, and its gradient becomes NaN. With slope 0, minus infinity becomes 0.
 
     Gradients with respect to x and bias are exact to every order; one byte per element is saved for them.
     At 0 the slope is that of negative values, as in torch; values beyond the clamp pass no gradient.
@@ -64,18 +66,14 @@ def bias_leaky_relu(
         if bias.shape != (x.shape[1],):
             raise ValueError(f"bias must have shape ({x.shape[1]},), got {tuple(bias.shape)}")
         check_same_device(x=x, bias=bias)
-    for name, number in (("slope", slope), ("gain", gain)):
-        if not is_finite(number):
-            raise ValueError(f"{name} must be finite, got {number}")
-    if clamp is not None and not clamp > 0:
+    slope, gain = as_finite("slope", slope), as_finite("gain", gain)
+    limit = math.inf if clamp is None else as_number("clamp", clamp)
+    if not limit > 0:
         raise ValueError(f"clamp must be positive, got {clamp}")
 
     if _dispatch.choose("bias_leaky_relu", (x,), backend) == "reference":
-        return reference.bias_leaky_relu(x, bias, slope, gain, clamp)
-    differentiated = x.requires_grad or (bias is not None and bias.requires_grad)
-    limit = math.inf if clamp is None else float(clamp)
-    with_codes = torch.is_grad_enabled() and differentiated
-    return _bias_leaky_relu(_rows_in_order(x), bias, float(slope), float(gain), limit, with_codes)[0]
+        return reference.bias_leaky_relu(x, bias, slope, gain, None if clamp is None else limit)
+    return _activate(_rows_in_order(x), bias, slope, gain, limit)[0]
 
 
 def _rows_in_order(x: Tensor) -> Tensor:
@@ -146,6 +144,51 @@ def _bias_leaky_relu_tangent_fake(tangent_x, tangent_bias, codes, slope, gain):
     return torch.empty_like(tangent_x)
 
 
+# --- batches of calls: more samples, or, where each has a bias or its gradient, more channels -----------
+
+
+def _activate(x, bias, slope, gain, clamp, with_codes=False):
+    return _bias_leaky_relu(x, bias, slope, gain, clamp, with_codes or wants_gradient(x, bias))
+
+
+def _fold_into_channels(tensor: Tensor, batched: bool, size: int) -> Tensor:
+    """(N, B C, ...)"""
+    return with_batch(tensor, batched, size).movedim(0, 1).flatten(1, 2)
+
+
+def _unfold_channels(tensor: Tensor, size: int) -> Tensor:
+    return tensor.unflatten(1, (size, -1)).movedim(1, 0) if tensor.dim() > 1 else unfold(tensor, size)
+
+
+def _joined(size, batched, tensors, into_channels):
+    """Tensors like x with the batch folded in, in one memory order, and what takes it out again."""
+    join = _fold_into_channels if into_channels else fold
+    *others, last = (join(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
+    last = _rows_in_order(last)
+    return [*(_like(tensor, last) for tensor in others), last], (
+        _unfold_channels if into_channels else unfold
+    )
+
+
+def _activations(size, batched, x, bias, slope, gain, clamp, with_codes):
+    (x,), take_apart = _joined(size, batched[:1], (x,), into_channels=batched[1])
+    bias = fold(bias, True, size) if batched[1] else bias
+    return tuple(take_apart(tensor, size) for tensor in _activate(x, bias, slope, gain, clamp, with_codes))
+
+
+def _activations_backward(size, batched, grad, codes, slope, gain, bias_dtype):
+    both, take_apart = _joined(size, batched[:2], (grad, codes), into_channels=bias_dtype is not None)
+    of_x, of_bias = _bias_leaky_relu_backward(*both, slope, gain, bias_dtype)
+    return take_apart(of_x, size), unfold(of_bias, size)
+
+
+def _activations_tangent(size, batched, tangent_x, tangent_bias, codes, slope, gain):
+    own = batched[0], batched[2]
+    both, take_apart = _joined(size, own, (tangent_x, codes), into_channels=batched[1])
+    tangent_bias = fold(tangent_bias, True, size) if batched[1] else tangent_bias
+    return take_apart(_bias_leaky_relu_tangent(both[0], tangent_bias, both[1], slope, gain), size)
+
+
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -174,7 +217,9 @@ def _bias_leaky_relu_gradients(ctx, grad, _grad_codes):
     return of_x, of_bias if wanted else None, None, None, None, None
 
 
-_bias_leaky_relu = differentiable("bias_leaky_relu", _save_for_bias_leaky_relu, _bias_leaky_relu_gradients)
+_bias_leaky_relu = differentiable(
+    "bias_leaky_relu", _save_for_bias_leaky_relu, _bias_leaky_relu_gradients, _activations
+)
 
 
 # --- second order: backward's derivative is the tangent, and the tangent's is backward --------------------
@@ -195,7 +240,7 @@ def _backward_gradients(ctx, tangent_x, tangent_bias):
 
 
 _bias_leaky_relu_backward = differentiable(
-    "bias_leaky_relu_backward", _save_for_backward, _backward_gradients
+    "bias_leaky_relu_backward", _save_for_backward, _backward_gradients, _activations_backward
 )
 
 
@@ -213,4 +258,6 @@ def _tangent_gradients(ctx, grad):
     return of_x, of_bias if wanted else None, None, None, None
 
 
-_bias_leaky_relu_tangent = differentiable("bias_leaky_relu_tangent", _save_for_tangent, _tangent_gradients)
+_bias_leaky_relu_tangent = differentiable(
+    "bias_leaky_relu_tangent", _save_for_tangent, _tangent_gradients, _activations_tangent
+)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
+from fastgan.ops._batching import fold, unfold
 from fastgan.ops._checks import check_floating, check_image, check_same_device
 from fastgan.reference import blur as reference
 
@@ -27,7 +28,9 @@ def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tenso
     Args:
         image: N C H W; float32, bfloat16, float16 or float64; any strides.
         kernels: (N, k, k) with k odd, on the image's device; applied unflipped, as convolutions in deep
-            learning are. A tap of weight zero is not read: it costs nothing and spreads no NaN.
+            learning are. A tap of weight zero is not read: it costs nothing and spreads no NaN, and of
+            pixels that are not finite its gradient sees none. Nor is anything read beyond the border: a tap
+            that is NaN makes those pixels NaN that it reaches the image from.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
@@ -75,6 +78,14 @@ def _blur_fake(image, kernels):
     return torch.empty_like(image)
 
 
+# --- batches of calls: more samples -----------------------------------------------------------------
+
+
+def _blurs(size, batched, image, kernels):
+    image, kernels = (fold(tensor, own, size) for tensor, own in zip((image, kernels), batched, strict=True))
+    return unfold(_blur(image, kernels.contiguous()), size)
+
+
 # --- backward, of every order: of the image the op itself, of the kernels plain PyTorch -------------------
 
 
@@ -90,8 +101,8 @@ def _blur_gradients(ctx, grad):
         grad_image = _blur(grad, kernels.flip(1, 2))
     if ctx.needs_input_grad[1]:
         dtype = kernels.dtype
-        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), grad.to(dtype), kernels.shape[-1])
+        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), kernels, grad.to(dtype))
     return grad_image, grad_kernels
 
 
-_blur = differentiable("blur", _save_for_blur, _blur_gradients)
+_blur = differentiable("blur", _save_for_blur, _blur_gradients, _blurs)

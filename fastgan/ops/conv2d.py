@@ -21,6 +21,7 @@ Under torch.compile these operations are faster (StarGAN v2's: 1.45 s against 1.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,13 @@ from torch.nn import functional as F
 
 from fastgan.ops import _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_floating, check_same_device
+from fastgan.ops._checks import (
+    as_whole_number,
+    check_floating,
+    check_instance,
+    check_same_device,
+    described,
+)
 from fastgan.reference import conv2d as reference
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
@@ -58,17 +65,75 @@ def conv2d(
         N K H' W'. Gradients of every order with respect to x, weight and bias.
 
     Raises:
-        TypeError, ValueError: tensors of other kinds or shapes, or on different devices.
-        RuntimeError: what torch says of sizes that do not fit together.
+        TypeError, ValueError: tensors or numbers of other kinds; tensors on different devices, or of shapes
+            that do not fit together.
     """
-    for name, tensor in (("x", x), ("weight", weight)):
-        check_floating(name, tensor)
+    return _checked_conv2d("x", x, weight, bias, stride, padding, dilation, groups)
+
+
+def _checked_conv2d(
+    name: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int,
+) -> Tensor:
+    """:func:`conv2d` of an argument of that name."""
+    for called, tensor in ((name, x), ("weight", weight)):
+        check_floating(called, tensor)
         if tensor.dim() != 4:
-            raise ValueError(f"{name} must have 4 dimensions, got shape {tuple(tensor.shape)}")
-    check_same_device(x=x, weight=weight)
-    if not torch.compiler.is_compiling():
-        return reference.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    return own_conv2d(x, weight, bias, stride, padding, dilation, groups)
+            raise ValueError(f"{called} must have 4 dimensions, got shape {tuple(tensor.shape)}")
+    check_same_device(**{name: x, "weight": weight})
+    if bias is not None:
+        check_floating("bias", bias)
+    options = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
+    groups = as_whole_number("groups", groups)
+    if torch.compiler.is_compiling():
+        _check_fit(name, x, weight, bias, *options, groups)
+        return own_conv2d(x, weight, bias, *options, groups)
+    try:
+        return reference.conv2d(x, weight, bias, *options, groups)
+    except RuntimeError:
+        _check_fit(name, x, weight, bias, *options, groups)
+        raise
+
+
+def _check_fit(
+    name: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> None:
+    """Raises a ValueError for arguments of which no convolution can be made."""
+    tensors = {name: x, "weight": weight, **({} if bias is None else {"bias": bias})}
+    check_same_device(**tensors)
+    for called, tensor in tensors.items():
+        if not torch.is_autocast_enabled(x.device.type) and tensor.dtype != weight.dtype:
+            raise ValueError(f"{called} must be of weight's {weight.dtype}, got {tensor.dtype}")
+    shape, kernel = tuple(x.shape), tuple(weight.shape)
+    if 0 in kernel or kernel[0] % groups:
+        raise ValueError(f"weight must not be empty, and K divisible by groups={groups}, got shape {kernel}")
+    if shape[1] != kernel[1] * groups:
+        raise ValueError(
+            f"{name} must have {kernel[1] * groups} channels for groups={groups} and a weight of shape "
+            f"{kernel}, got shape {shape}"
+        )
+    if bias is not None and bias.shape != kernel[:1]:
+        raise ValueError(f"bias must have shape ({kernel[0]},), got {tuple(bias.shape)}")
+    for axis in range(2):
+        reach = dilation[axis] * (kernel[axis + 2] - 1) + 1
+        if shape[axis + 2] + 2 * padding[axis] < reach:
+            raise ValueError(
+                f"{name} with its padding={padding} must be at least as large as weight, of shape {kernel}, "
+                f"with its dilation={dilation}, got {name} of shape {shape}"
+            )
 
 
 def own_conv2d(
@@ -86,24 +151,35 @@ def own_conv2d(
         dtype = torch.get_autocast_dtype(kind)
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    return _conv2d(x, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+    options = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
+    return _conv2d(x, weight, bias, *options, groups)
 
 
-def _pair(value: int | Sequence[int]) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value)
+def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
+    items = [value] if isinstance(value, (int, numbers.Integral)) else value
+    if not isinstance(items, (tuple, list)) or any(
+        isinstance(item, bool) or not isinstance(item, (int, numbers.Integral)) for item in items
+    ):
+        raise TypeError(f"{name} must be a whole number, or one for each of H and W, got {described(value)}")
+    if len(items) not in (1, 2) or any(not least <= item < 2**31 for item in items):
+        raise ValueError(f"{name} must be a number or two, at least {least} each, got {described(value)}")
+    return [int(items[0]), int(items[-1])]
 
 
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` that computes with :func:`conv2d`; same arguments, same state_dict."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        check_floating("input", input)
+        if input.dim() not in (3, 4):
+            raise ValueError(f"input must have 3 or 4 dimensions, got shape {tuple(input.shape)}")
         padding: Any = self.padding
         if self.padding_mode != "zeros" or isinstance(padding, str):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=mode)
             padding = 0
         batch = input if input.dim() == 4 else input[None]
-        y = conv2d(batch, weight, bias, self.stride, padding, self.dilation, self.groups)
+        y = _checked_conv2d("input", batch, weight, bias, self.stride, padding, self.dilation, self.groups)
         return y if input.dim() == 4 else y[0]
 
 
@@ -112,7 +188,11 @@ def convert_convolutions(network: nn.Module) -> nn.Module:
 
     Parameters, state_dict and hooks stay as they are, and so do subclasses that convolve in their own way.
     Convert before `torch.compile`; parametrized layers (spectral norm) are converted like others.
+
+    Raises:
+        TypeError: the network is no nn.Module.
     """
+    check_instance("network", network, nn.Module, "an nn.Module")
     for module in network.modules():
         kind: Any = type(module)
         if kind is nn.Conv2d:
@@ -154,6 +234,17 @@ for _name, _function in (
 ):
     torch.library.impl(_library.LIBRARY, _name, "CompositeExplicitAutograd")(_function)
     torch.library.register_fake(f"fastgan::{_name}", _function, lib=_library.LIBRARY)
+
+
+# --- batches of calls: PyTorch's -----------------------------------------------------------------------
+
+
+def _by_pytorch(function):
+    def rule(size, batched, first, second, third, *options):
+        dims = tuple(0 if own else None for own in batched[:3])
+        return torch.vmap(lambda *tensors: function(*tensors, *options), dims)(first, second, third)
+
+    return rule
 
 
 # --- gradients: see the table above -----------------------------------------------------------------
@@ -205,8 +296,12 @@ def _weight_gradient_gradients(ctx, tangent):
     )
 
 
-_conv2d = differentiable("conv2d", _save_for_conv2d, _conv2d_gradients)
-_input_gradient = differentiable("conv2d_input_gradient", _save_for_input_gradient, _input_gradient_gradients)
+_conv2d = differentiable("conv2d", _save_for_conv2d, _conv2d_gradients, _by_pytorch(reference.conv2d))
+_input_gradient = differentiable(
+    "conv2d_input_gradient", _save_for_input_gradient, _input_gradient_gradients,
+    _by_pytorch(_input_gradient_of),
+)  # fmt: skip
 _weight_gradient = differentiable(
-    "conv2d_weight_gradient", _save_for_weight_gradient, _weight_gradient_gradients
-)
+    "conv2d_weight_gradient", _save_for_weight_gradient, _weight_gradient_gradients,
+    _by_pytorch(_weight_gradient_of),
+)  # fmt: skip

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours
-from fastgan.ops._checks import check_floating, check_one_of, check_same_device
+from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours, wants_gradient
+from fastgan.ops._batching import fold, one_by_one, unfold
+from fastgan.ops._checks import as_flag, check_floating, check_one_of, check_same_device, dense
 from fastgan.reference import feature_distance as reference
 
 _dispatch.register(_dispatch.Kernels("feature_distance", cpu="native", gpu="triton"))
@@ -48,6 +49,7 @@ def lpips_head(
     Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", CVPR
     2018, eq. 1, with epsilon where the lpips package has it.
     """
+    check_floating("weight", weight)
     return feature_distance(features_x, features_y, 2, normalize=True, weight=weight, backend=backend)
 
 
@@ -67,7 +69,8 @@ def feature_distance(
         features_x, features_y: N C ..., equal shapes; float32, bfloat16, float16 or float64, with any
             strides: contiguous and channels_last memory is read as it is, if both have the same.
         p: 1 or 2.
-        normalize: divide each pixel's vector by its norm over channels (plus 1e-10) first.
+        normalize: divide each pixel's vector by its norm over channels (plus 1e-10) first. A vector whose
+            squares overflow (in float32 beyond 1.8e19) makes its sample NaN.
         relu_x: x stands for relu(x), and its gradient is that of the layer before the activation.
         weight: (C,): sum over channels with these weights instead of their mean; not differentiated.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
@@ -92,9 +95,11 @@ def feature_distance(
             f"feature maps must have shape (N, C, ...) and an element, got {tuple(features_x.shape)}"
         )
     check_one_of("p", p, (1, 2))
+    p, normalize, relu_x = int(p), as_flag("normalize", normalize), as_flag("relu_x", relu_x)
     channels = features_x.shape[1]
     if weight is None:
         weight = torch.full((channels,), 1 / channels, dtype=torch.float64, device=features_x.device)
+    check_floating("weight", weight)
     weight = weight.detach()
     if weight.shape != (channels,):
         raise ValueError(f"weight must have shape ({channels},), got {tuple(weight.shape)}")
@@ -102,22 +107,8 @@ def feature_distance(
     if _dispatch.choose("feature_distance", (features_x, features_y), backend) == "reference":
         return reference.feature_distance(features_x, features_y, weight, p, normalize, LPIPS_EPS, relu_x)
     x, y = _laid_out_alike(features_x, features_y)
-    wants = [torch.is_grad_enabled() and map_.requires_grad for map_ in (x, y)]
-    dtypes = [map_.dtype for map_, wanted in zip((x, y), wants, strict=True) if wanted]
-    # What is saved is the gradient of the batch's mean, so that backward from that has nothing to do. Divided
-    # by pixels and samples, what float16 saves would be subnormal.
-    factor = 1.0 if torch.float16 in dtypes else channels / x.numel()
-    return _feature_distance(
-        x,
-        y,
-        weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous(),
-        p,
-        normalize,
-        LPIPS_EPS,
-        relu_x,
-        factor,
-        *wants,
-    )[0]
+    weight = weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous()
+    return _measure(x, y, weight, p, normalize, LPIPS_EPS, relu_x)[0]
 
 
 def _laid_out_alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,44 +124,44 @@ def _laid_out_alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 _library.define(
     "feature_distance(Tensor x, Tensor y, Tensor weight, int power, bool normalize, float eps, bool relu_x, "
-    "float direction_factor, bool with_x, bool with_y) -> "
+    "bool of_mean, bool with_x, bool with_y) -> "
     "(Tensor distance, Tensor direction_x, Tensor direction_y)"
 )
-_library.define("feature_distance_backward(Tensor direction, Tensor grad, float factor) -> Tensor")
+# Directions are P times each distance's gradient, or, divided by N P, the gradient of their mean (`of_mean`).
+# The ops take N and P from the tensors: compiled code would be made anew for each number.
+_library.define("feature_distance_backward(Tensor direction, Tensor grad, bool of_mean) -> Tensor")
 # The same into the direction's own memory, for when nobody will ask for the direction again.
-_library.define("feature_distance_backward_(Tensor(a!) direction, Tensor grad, float factor) -> ()")
+_library.define("feature_distance_backward_(Tensor(a!) direction, Tensor grad, bool of_mean) -> ()")
 
 
 @torch.library.impl(_library.LIBRARY, "feature_distance", "CUDA")
-def _feature_distance_triton(x, y, weight, power, normalize, eps, relu_x, direction_factor, with_x, with_y):
+def _feature_distance_triton(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y):
     from fastgan.kernels import feature_distance as kernel
 
-    return kernel.feature_distance(
-        x, y, weight, power, normalize, eps, relu_x, direction_factor, with_x, with_y
-    )
+    return kernel.feature_distance(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y)
 
 
 @torch.library.impl(_library.LIBRARY, "feature_distance_backward", "CUDA")
-def _feature_distance_backward_triton(direction, grad, factor):
+def _feature_distance_backward_triton(direction, grad, of_mean):
     from fastgan.kernels import feature_distance as kernel
 
     result = torch.empty_like(direction)
-    kernel.feature_distance_backward(direction, grad, factor, out=result)
+    kernel.feature_distance_backward(direction, grad, of_mean, out=result)
     return result
 
 
 @torch.library.impl(_library.LIBRARY, "feature_distance_backward_", "CUDA")
-def _feature_distance_backward_triton_(direction, grad, factor):
+def _feature_distance_backward_triton_(direction, grad, of_mean):
     from fastgan.kernels import feature_distance as kernel
 
-    kernel.feature_distance_backward(direction, grad, factor, out=direction)
+    kernel.feature_distance_backward(direction, grad, of_mean, out=direction)
 
 
 # --- fake -----------------------------------------------------------------------------------------
 
 
 @torch.library.register_fake("fastgan::feature_distance", lib=_library.LIBRARY)
-def _feature_distance_fake(x, y, weight, power, normalize, eps, relu_x, direction_factor, with_x, with_y):
+def _feature_distance_fake(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y):
     wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     directions = [
         torch.empty_like(map_) if wanted else map_.new_empty(0) for map_, wanted in ((x, with_x), (y, with_y))
@@ -179,25 +170,61 @@ def _feature_distance_fake(x, y, weight, power, normalize, eps, relu_x, directio
 
 
 @torch.library.register_fake("fastgan::feature_distance_backward", lib=_library.LIBRARY)
-def _feature_distance_backward_fake(direction, grad, factor):
+def _feature_distance_backward_fake(direction, grad, of_mean):
     return torch.empty_like(direction)
 
 
 @torch.library.register_fake("fastgan::feature_distance_backward_", lib=_library.LIBRARY)
-def _feature_distance_backward_fake_(direction, grad, factor):
+def _feature_distance_backward_fake_(direction, grad, of_mean):
     return None
+
+
+# --- batches of calls: more samples, unless each call has weights of its own ------------------------------
+
+
+def _measure(x, y, weight, power, normalize, eps, relu_x, of_mean=True, with_x=False, with_y=False):
+    wants = (wants_gradient(x), wants_gradient(y))
+    if not (with_x or with_y):
+        # What is saved is the gradient of the batch's mean, so that backward from that has nothing to do.
+        # Divided by pixels and samples, what float16 saves would be subnormal.
+        dtypes = [map_.dtype for map_, wanted in zip((x, y), wants, strict=True) if wanted]
+        of_mean = torch.float16 not in dtypes
+    with_x, with_y = with_x or wants[0], with_y or wants[1]
+    return _feature_distance(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y)
+
+
+def _measures(size, batched, x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y):
+    formula = power, normalize, eps, relu_x
+    if batched[2]:
+        return one_by_one(_measure)(size, batched, x, y, weight, *formula, of_mean, with_x, with_y)
+    x, y = (fold(map_, own, size) for map_, own in zip((x, y), batched[:2], strict=True))
+    x, y = _laid_out_alike(x, y)
+    if not (of_mean and (with_x or with_y)):
+        outputs = _measure(x, y, weight, *formula, of_mean, with_x, with_y)
+    else:
+        # Of each call's mean, not of the whole batch's.
+        outputs = _measure(x, y, weight, *formula, False, with_x, with_y)
+        factor = size * x.shape[1] / x.numel()
+        outputs = (outputs[0], factor * outputs[1], factor * outputs[2])
+    return tuple(unfold(output, size) for output in outputs)
+
+
+def _measures_backward(size, batched, direction, grad, of_mean):
+    direction, grad = fold(direction, batched[0], size), fold(grad, batched[1], size)
+    if of_mean:  # of each call's
+        grad = grad * (direction.numel() // (size * direction.shape[1]))
+    return unfold(_feature_distance_backward(dense(direction), grad.contiguous(), False), size)
 
 
 # --- backward -------------------------------------------------------------------------------------
 
 
 def _save_for_feature_distance(ctx, inputs, output):
-    x, *_, direction_factor, with_x, with_y = inputs
+    *_, ctx.of_mean, with_x, with_y = inputs
     if (ctx.needs_input_grad[0] and not with_x) or (ctx.needs_input_grad[1] and not with_y):
         raise RuntimeError("feature_distance needs with_x and with_y where a gradient may be asked for")
     _, direction_x, direction_y = output
     ctx.save_for_backward(direction_x, direction_y)
-    ctx.factor = 1 / (x.numel() // (x.shape[0] * x.shape[1])) / direction_factor
 
 
 def _feature_distance_gradients(ctx, grad, *of_directions):
@@ -207,18 +234,18 @@ def _feature_distance_gradients(ctx, grad, *of_directions):
     for direction, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True):
         if not needed:
             gradients.append(None)
-        elif saved_tensors_are_ours():
+        elif saved_tensors_are_ours(grad):
             direction = direction.detach()  # as an output of the op it has the graph
-            _feature_distance_backward_(direction, grad.contiguous(), ctx.factor)
+            _feature_distance_backward_(direction, grad.contiguous(), ctx.of_mean)
             gradients.append(direction)
         else:
-            gradients.append(_feature_distance_backward(direction, grad.contiguous(), ctx.factor))
+            gradients.append(_feature_distance_backward(direction, grad.contiguous(), ctx.of_mean))
     return (*gradients, *(None,) * 8)
 
 
 _feature_distance_backward_ = below_autograd("feature_distance_backward_")
 _feature_distance = differentiable(
-    "feature_distance", _save_for_feature_distance, _feature_distance_gradients
+    "feature_distance", _save_for_feature_distance, _feature_distance_gradients, _measures
 )
 
 
@@ -237,5 +264,5 @@ def _refuse_second_order(ctx, grad):
 
 
 _feature_distance_backward = differentiable(
-    "feature_distance_backward", _save_for_feature_distance_backward, _refuse_second_order
+    "feature_distance_backward", _save_for_feature_distance_backward, _refuse_second_order, _measures_backward
 )

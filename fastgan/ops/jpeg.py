@@ -25,8 +25,17 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_one_of, check_same_device, may_look_at
+from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops._batching import fold, one_by_one, unfold, with_batch
+from fastgan.ops._checks import (
+    as_number,
+    check_generator,
+    check_image,
+    check_one_of,
+    check_real,
+    check_same_device,
+    may_look_at,
+)
 from fastgan.reference import jpeg as reference
 
 _dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu="native"))
@@ -53,10 +62,12 @@ CHROMINANCE_TABLE = (
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
 UPSAMPLINGS = ("fancy", "nearest")
 ROUNDINGS = ("straight_through", "cubic", "at_zero", "polynomial", "noise", "none")
+LEVELS = ("round", "truncate")
 # As csrc/math/jpeg.h numbers them. "polynomial" differs from "cubic" in how tables are made.
 KERNEL_ROUNDINGS = {
     "straight_through": 0, "cubic": 1, "polynomial": 1, "at_zero": 2, "noise": 3, "none": 4
 }  # fmt: skip
+STRAIGHT_THROUGH_TRUNCATED = 5
 
 
 def jpeg_round_trip(
@@ -65,6 +76,7 @@ def jpeg_round_trip(
     *,
     subsampling: str = "4:2:0",
     rounding: str = "straight_through",
+    levels: str = "round",
     upsampling: str = "fancy",
     quantization_tables: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -73,18 +85,20 @@ def jpeg_round_trip(
     """Encodes and decodes images as JPEG, differentiably.
 
     Args:
-        image: N 3 H W, RGB; values outside [0, 1] are clamped, with the clamp's gradient. Any H and W, any
-            strides, float32, bfloat16, float16 or float64. NaN makes the pixels NaN that depend on it.
-        quality: libjpeg's, in [1, 100]: a number, a 0-d tensor, or one per image (N,). Never modified. A
-            tensor that requires grad gets a gradient, straight through the tables' rounding. None only
-            with `quantization_tables`.
+        image: N 3 H W, or 3 H W, RGB; values outside [0, 1] are clamped, with the clamp's gradient. Any H and
+            W, any strides, float32, bfloat16, float16 or float64. NaN makes the pixels NaN whose blocks hold
+            it, and those whose chroma is smoothed with theirs, and with them every gradient that passes
+            through one of these.
+        quality: libjpeg's, in [1, 100]: a number (numpy's, too), a 0-d tensor, or one per image (N,). Never
+            modified. A tensor that requires grad gets a gradient, straight through the tables' rounding. None
+            only with `quantization_tables`.
         subsampling: "4:2:0" (the default of most encoders), "4:2:2" or "4:4:4".
         rounding: what quantization does to a coefficient x, in units of its step:
 
             * "straight_through": the codec's rounding, to the bit; its gradient is that of x (Bengio et
               al., "Estimating or propagating gradients through stochastic neurons", 2013).
             * "cubic": [x] + (x - [x])^3 (Shin and Song, "JPEG-resistant adversarial images", 2017;
-              DiffJPEG).
+              DiffJPEG), where [x] is the nearest whole number, of two the even one.
             * "at_zero": x^3 between -1/2 and 1/2, else x (StegaStamp's `round_only_at_0`).
             * "polynomial": "cubic", and the tables' rounding down likewise smooth (Reich et al.,
               "Differentiable JPEG: the devil is in the details", WACV 2024).
@@ -93,6 +107,10 @@ def jpeg_round_trip(
             * "none": x.
 
             All but the first round nothing else either.
+        levels: what becomes of values between the 256 grey levels, which a file cannot hold: "round" takes
+            the nearest, as `PIL.Image.fromarray((255 * image).round())`, and "truncate" the one below, as
+            torchvision's `ToPILImage` (to the bit for float32 and float64), which darkens by half a level on
+            the average. The gradient is that of x either way. Only "straight_through" makes whole levels.
         upsampling: of the decoder's chroma: "fancy" (triangle, libjpeg's default) or "nearest".
         quantization_tables: (N or 1, 2, 8, 8), for luma and chroma, in place of the standard ones,
             differentiable. A quality scales them as it scales the standard ones; None takes them as they
@@ -101,21 +119,30 @@ def jpeg_round_trip(
         backend: see :mod:`fastgan.ops`.
 
     Returns:
-        The decoded images, N 3 H W in [0, 1], in the image's dtype and memory format.
+        The decoded images in [0, 1], of the image's shape, dtype and memory format.
 
     First-order gradients are exact for the formula above. Differentiating twice raises, except with
     ``backend="reference"``.
 
     Raises:
-        TypeError, ValueError: no such image; an unknown subsampling, rounding or upsampling (lists those
-            known); a quality outside [1, 100] (names it and its index in the batch), or tables of a wrong
-            shape or with steps that are not positive. On a GPU, looking at a tensor's values would wait for
-            the device: there a wrong quality or table makes its image NaN instead.
+        TypeError, ValueError: no such image; an unknown subsampling, rounding, levels or upsampling (lists
+            those known); "truncate" with another rounding than "straight_through"; a quality outside
+            [1, 100] (names it and its index in the batch), or tables of a wrong shape or with steps that are
+            not positive. On a GPU, looking at a tensor's values would wait for the device: there a wrong
+            quality or table makes its image NaN instead.
     """
+    if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] == 3:
+        return jpeg_round_trip(
+            image[None], quality, subsampling=subsampling, rounding=rounding, levels=levels,
+            upsampling=upsampling, quantization_tables=quantization_tables, generator=generator,
+            backend=backend,
+        )[0]  # fmt: skip
     check_image("image", image)
     check_one_of("subsampling", subsampling, SUBSAMPLINGS)
     check_one_of("rounding", rounding, KERNEL_ROUNDINGS)
+    check_levels(levels, rounding)
     check_one_of("upsampling", upsampling, UPSAMPLINGS)
+    check_generator("generator", generator)
     horizontal, vertical = SUBSAMPLINGS[subsampling]
     fancy = upsampling == "fancy"
     tables = _tables(image, quality, quantization_tables, rounding)
@@ -126,11 +153,9 @@ def jpeg_round_trip(
     if _dispatch.choose("jpeg", (image,), backend) == "reference":
         name = "cubic" if rounding == "polynomial" else rounding
         form = reference.Format(horizontal, vertical, fancy)
-        return reference.jpeg(image, tables, name, form, seed)
-    differentiated = torch.is_grad_enabled() and (image.requires_grad or tables.requires_grad)
-    return _jpeg(
-        image, tables, seed, horizontal, vertical, fancy, KERNEL_ROUNDINGS[rounding], differentiated
-    )[0]
+        return reference.jpeg(image, tables, name, form, seed, levels == "truncate")
+    code = STRAIGHT_THROUGH_TRUNCATED if levels == "truncate" else KERNEL_ROUNDINGS[rounding]
+    return _code(image, tables, seed, horizontal, vertical, fancy, code)[0]
 
 
 def quality_tables(
@@ -209,8 +234,9 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
     dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
     batch = image.shape[0]
     if tables is not None:
-        if not isinstance(tables, Tensor) or tables.shape not in ((batch, 2, 8, 8), (1, 2, 8, 8)):
-            shape = tuple(tables.shape) if isinstance(tables, Tensor) else type(tables).__name__
+        check_real("quantization_tables", tables)
+        if tables.shape not in ((batch, 2, 8, 8), (1, 2, 8, 8)):
+            shape = tuple(tables.shape)
             raise ValueError(f"quantization_tables must have shape ({batch} or 1, 2, 8, 8), got {shape}")
         check_same_device(image=image, quantization_tables=tables)
         tables = tables.to(dtype).contiguous()
@@ -231,24 +257,39 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
             "quality must be a number or a tensor where there are no quantization_tables, got None"
         )
     if isinstance(quality, Tensor):
+        check_real("quality", quality)
         if quality.shape not in ((), (batch,), (1,)):
             raise ValueError(f"quality must be 0-d or have shape ({batch},), got {tuple(quality.shape)}")
         check_same_device(image=image, quality=quality)
         if may_look_at(quality):
             for index, value in enumerate(quality.detach().reshape(-1).tolist()):
-                _check_quality(value, f" at batch index {index}" if quality.dim() else "")
-    elif isinstance(quality, bool) or not isinstance(quality, (int, float)):
-        raise TypeError(f"quality must be a number or a tensor, got {type(quality).__name__}")
+                _check_quality("quality", value, f" at batch index {index}" if quality.dim() else "")
     else:
-        _check_quality(quality, "")
+        quality = as_quality("quality", quality, "a number or a tensor")
         if tables is None:
             return _tables_of_number(quality, rounding == "polynomial", image.device, dtype)
     return quality_tables(quality, tables, smooth=rounding == "polynomial", device=image.device, dtype=dtype)
 
 
-def _check_quality(value: float, place: str) -> None:
+def check_levels(levels: str, rounding: str) -> None:
+    """A known choice, and not to be ignored."""
+    check_one_of("levels", levels, LEVELS)
+    if levels == "truncate" and rounding != "straight_through":
+        raise ValueError(
+            f"levels='truncate' goes with rounding='straight_through': {rounding!r} makes no whole levels"
+        )
+
+
+def as_quality(name: str, value: object, wanted: str = "a number") -> float:
+    """A number in [1, 100], of Python or numpy."""
+    number = as_number(name, value, wanted)
+    _check_quality(name, number, "")
+    return number
+
+
+def _check_quality(name: str, value: float, place: str) -> None:
     if not 1 <= value <= 100:
-        raise ValueError(f"quality must lie in [1, 100], got {value}{place}")
+        raise ValueError(f"{name} must lie in [1, 100], got {value}{place}")
 
 
 # --- op -------------------------------------------------------------------------------------------
@@ -288,6 +329,54 @@ def _jpeg_backward_fake(
     )
 
 
+# --- batches of calls: more samples; noise depends on an image's number in the call ----------------------
+
+
+def _code(image, tables, seed, horizontal, vertical, fancy, rounding, with_masks=False):
+    with_masks = with_masks or wants_gradient(image, tables)
+    return _jpeg(image, tables, seed, horizontal, vertical, fancy, rounding, with_masks)
+
+
+def _codes(size, batched, image, tables, seed, *options):
+    if seed is not None:
+        return one_by_one(_code)(size, batched, image, tables, seed, *options)
+    images = image.shape[1] if batched[0] else image.shape[0]
+    tables = _fold_tables(tables, batched[1], size, images)
+    decoded = _code(fold(image, batched[0], size), tables, None, *options)
+    return tuple(unfold(output, size) for output in decoded)
+
+
+def _codes_backward(size, batched, grad, image, tables, seed, masks, chroma_masks, *options):
+    if seed is not None:
+        everything = grad, image, tables, seed, masks, chroma_masks
+        return one_by_one(_jpeg_backward)(size, batched, *everything, *options)
+    *form, with_image, with_tables = options
+    images = grad.shape[1] if batched[0] else grad.shape[0]
+    between_all = tables.shape[1 if batched[2] else 0] == 1
+    of_image, of_tables = _jpeg_backward(
+        fold(grad, batched[0], size),
+        None if image is None else fold(image, batched[1], size),
+        _fold_tables(tables, batched[2], size, images, one_each=with_tables),
+        None,
+        fold(masks, batched[4], size),
+        fold(chroma_masks, batched[5], size),
+        *form,
+        with_image,
+        with_tables,
+    )
+    of_tables = unfold(of_tables, size)
+    if with_tables and between_all:
+        of_tables = of_tables.sum(dim=1, keepdim=True)
+    return unfold(of_image, size), of_tables
+
+
+def _fold_tables(tables: Tensor, batched: bool, size: int, images: int, one_each: bool = False) -> Tensor:
+    """Tables for the images of all calls; as they are if one serves all, unless each is to have its own."""
+    if not batched and tables.shape[0] == 1 and not one_each:
+        return tables
+    return with_batch(tables, batched, size).expand(size, images, 2, 8, 8).flatten(0, 1).contiguous()
+
+
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -310,7 +399,7 @@ def _jpeg_gradients(ctx, grad, _grad_masks, _grad_chroma_masks):
     return (*image_and_tables, None, None, None, None, None, None)
 
 
-_jpeg = differentiable("jpeg", _save_for_jpeg, _jpeg_gradients)
+_jpeg = differentiable("jpeg", _save_for_jpeg, _jpeg_gradients, _codes)
 
 
 # --- second order: refused -------------------------------------------------------------------------
@@ -327,4 +416,4 @@ def _refuse_second_order(ctx, *grads):
     )
 
 
-_jpeg_backward = differentiable("jpeg_backward", _save_nothing, _refuse_second_order)
+_jpeg_backward = differentiable("jpeg_backward", _save_nothing, _refuse_second_order, _codes_backward)

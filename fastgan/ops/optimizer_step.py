@@ -62,8 +62,8 @@ def optimizer_step(
         found_inf: where it is not 0, nothing changes, and nobody waits to see it; statistics are then of the
             weights as they are.
         grad_norm: the norm of all gradients as they are, for `options.grad_clip_norm`; None: no such clip.
-        updates: number of updates of the averages so far, 0-d int64, for `options.average_warmup`; counted
-            up with `options.counts_update`.
+        updates: number of updates of the averages so far, or what warm-up takes for it, 0-d int64, for
+            `options.average_warmup`; counted up with `options.counts_update`.
         with_statistics: whether to sum the statistics.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_floating, check_image, check_same_device
+from fastgan.ops._batching import fold, unfold
+from fastgan.ops._checks import as_number, check_floating, check_image, check_same_device
 from fastgan.reference.perspective_warp import perspective_warp as reference_warp
 
 _dispatch.register(_dispatch.Kernels("perspective_warp", cpu="native", gpu="triton"))
@@ -32,12 +33,14 @@ def perspective_warp(
     """Output pixel (x, y) takes the bilinear value at (x', y', 1) ~ matrix (x, y, 1), or the fill outside.
 
     Coordinates count pixels from the centre of the first one, as in tf.contrib.image.transform. Between the
-    outermost pixels' centres and one pixel further out, image and fill mix.
+    outermost pixels' centres and one pixel further out, image and fill mix. What has no weight is not read:
+    NaN in an image or a fill is seen by the pixels that look at it alone.
 
     Args:
         image: N C H W; float32, bfloat16, float16 or float64; any strides.
         matrix: (N, 3, 3), output to input coordinates; floating point, on the image's device. Pixels that it
-            sends to infinity or NaN are outside.
+            sends to infinity or nowhere (0 / 0) are outside. One that holds NaN makes its image NaN, and the
+            gradients.
         fill: what is seen beyond the image: None for zeros, a number, or a tensor that expands to the
             image's shape (for instance (N, C, 1, 1), one colour per image), on its device.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
@@ -55,17 +58,24 @@ def perspective_warp(
             grad.
         RuntimeError: the requested backend cannot serve the call.
     """
+    return warp_by("matrix", image, matrix, fill, backend)
+
+
+def warp_by(
+    name: str, image: Tensor, matrix: Tensor, fill: float | Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """:func:`perspective_warp` for functions whose argument for the matrix has another name."""
     check_image("image", image, channels=None)
-    check_floating("matrix", matrix)
+    check_floating(name, matrix)
     if matrix.shape != (image.shape[0], 3, 3):
-        raise ValueError(f"matrix must have shape ({image.shape[0]}, 3, 3), got {tuple(matrix.shape)}")
-    check_same_device(image=image, matrix=matrix)
+        raise ValueError(f"{name} must have shape ({image.shape[0]}, 3, 3), got {tuple(matrix.shape)}")
+    check_same_device(**{"image": image, name: matrix})
     expanded = _fill(image, fill)
     if _dispatch.choose("perspective_warp", (image,), backend) == "reference":
         return reference_warp(image, matrix, expanded)
     if matrix.requires_grad:
         raise ValueError(
-            "perspective_warp's kernel has gradients for image and fill alone, but matrix requires grad: "
+            f"perspective_warp's kernel has gradients for image and fill alone, but {name} requires grad: "
             "detach it, or ask for backend='reference'"
         )
     return _warp(image, matrix.double().contiguous(), expanded)
@@ -74,10 +84,9 @@ def perspective_warp(
 def _fill(image: Tensor, fill: float | Tensor | None) -> Tensor | None:
     if fill is None:
         return None
-    if isinstance(fill, bool) or not isinstance(fill, (int, float, Tensor)):
-        raise TypeError(f"fill must be None, a number or a tensor, got {type(fill).__name__}")
     if not isinstance(fill, Tensor):
-        return torch.full((), float(fill), dtype=image.dtype, device=image.device).expand(image.shape)
+        number = as_number("fill", fill, "None, a number or a tensor")
+        return torch.full((), number, dtype=image.dtype, device=image.device).expand(image.shape)
     check_floating("fill", fill)
     check_same_device(image=image, fill=fill)
     try:
@@ -129,6 +138,19 @@ def _warp_backward_fake(grad, matrix):
     return torch.empty_like(grad)
 
 
+# --- batches of calls: more samples -----------------------------------------------------------------
+
+
+def _warps(size, batched, image, matrix, fill):
+    image, matrix = fold(image, batched[0], size), fold(matrix, batched[1], size).contiguous()
+    return unfold(_warp(image, matrix, None if fill is None else fold(fill, batched[2], size)), size)
+
+
+def _warps_backward(size, batched, grad, matrix):
+    grad, matrix = (fold(tensor, own, size) for tensor, own in zip((grad, matrix), batched, strict=True))
+    return unfold(_warp_backward(grad, matrix.contiguous()), size)
+
+
 # --- backward, of every order: the two ops are each other's transposes -----------------------------------
 
 
@@ -142,7 +164,10 @@ def _warp_gradients(ctx, grad):
     if ctx.needs_input_grad[0]:
         grad_image = _warp_backward(grad, matrix)
     if ctx.needs_input_grad[2]:
-        grad_fill = grad * (1 - _warp(torch.ones_like(grad[:, :1]), matrix, None))
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        outside = 1 - _warp(torch.ones_like(grad[:, :1], dtype=wide), matrix, None)
+        seen = ~(outside <= 8 * torch.finfo(wide).eps)  # as the kernels count; NaN is seen
+        grad_fill = torch.where(seen, grad * outside, 0).to(grad.dtype)
     return grad_image, None, grad_fill
 
 
@@ -151,5 +176,7 @@ def _warp_backward_gradients(ctx, tangent):
     return _warp(tangent, matrix, None), None
 
 
-_warp = differentiable("perspective_warp", _save_matrix, _warp_gradients)
-_warp_backward = differentiable("perspective_warp_backward", _save_matrix, _warp_backward_gradients)
+_warp = differentiable("perspective_warp", _save_matrix, _warp_gradients, _warps)
+_warp_backward = differentiable(
+    "perspective_warp_backward", _save_matrix, _warp_backward_gradients, _warps_backward
+)

@@ -11,8 +11,8 @@ and a desaturation s. Between the clamps' bounds it is linear:
     \frac{\partial L}{\partial x} = c\, m\, ((1 - s)\, g + s\, (0.3, 0.6, 0.1) \textstyle\sum g), \qquad
     g = \frac{\partial L}{\partial z}
 
-m, whether the channel passed both clamps, is one bit; a byte per pixel is all that is saved, neither the
-image nor the noise.
+m, whether the channel passed both clamps, is one bit, and whether it is NaN another; a byte per pixel is all
+that is saved, neither the image nor the noise.
 
 The noise is a function of a seed and the pixel's number (Philox), so the same seed gives the same noise on
 every device, in the kernels and in the reference, whatever the number of threads.
@@ -21,13 +21,25 @@ every device, in the kernels and in the reference, whatever the number of thread
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
-from fastgan.ops._checks import check_image, check_same_device, is_finite, may_look_at
+from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops._batching import fold, one_by_one, unfold
+from fastgan.ops._checks import (
+    FLOATING,
+    as_number,
+    check_generator,
+    check_image,
+    check_same_device,
+    check_tensor,
+    described,
+    is_finite,
+    may_look_at,
+)
 from fastgan.reference import photometric as reference
 
 _dispatch.register(_dispatch.Kernels("photometric", cpu="native", gpu="triton"))
@@ -47,14 +59,16 @@ def photometric(
     """Adds noise, changes contrast, brightness and hue, takes colour away; clamped to [0, 1] in between.
 
     Args:
-        image: N 3 H W, RGB in [0, 1]; float32, bfloat16, float16 or float64; any strides. NaN stays NaN.
+        image: N 3 H W, RGB in [0, 1]; float32, bfloat16, float16 or float64; any strides. NaN in one
+            channel makes the pixel NaN, and that channel's gradient.
         noise: standard deviation of the normal noise that is added first, before a clamp to [0, 1]; at least
             0. A number, or a tensor, 0-d or (N,).
         contrast: factor; as `noise`, any sign.
         offset: added after the contrast, before the second clamp: brightness, or with (N, 3) brightness and
             a colour cast. A number, or a tensor, 0-d, (N,) or (N, 3).
         desaturation: in [0, 1]; 1 leaves the luminance 0.3 R + 0.6 G + 0.1 B alone. As `noise`.
-        seed: of the noise: a number, or a 0-d int64 tensor on the image's device. Default: drawn.
+        seed: of the noise: a number, or a 0-d int64 tensor on the image's device. Default: drawn, unless
+            `noise` is the number 0.
         generator: draws the seed, on the generator's device, which must be the image's. Default: torch's own.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
@@ -75,6 +89,8 @@ def photometric(
     """
     check_image("image", image)
     parameters = _parameters(image, noise=noise, contrast=contrast, offset=offset, desaturation=desaturation)
+    if seed is None and generator is None and not isinstance(noise, Tensor) and noise == 0:
+        seed = 0  # of no noise: to draw one would be refused inside torch.vmap
     seed = _seed(image, seed, generator)
     if _dispatch.choose("photometric", (image,), backend) == "reference":
         return _reference(image, parameters, seed)
@@ -83,8 +99,7 @@ def photometric(
             "photometric's kernel has gradients for the image alone, but noise, contrast, offset or "
             "desaturation requires grad: detach it, or ask for backend='reference'"
         )
-    with_masks = torch.is_grad_enabled() and image.requires_grad
-    return _photometric(image, parameters, seed, with_masks)[0]
+    return _distort(image, parameters, seed)[0]
 
 
 def _reference(image: Tensor, parameters: Tensor, seed: Tensor) -> Tensor:
@@ -115,19 +130,19 @@ def _parameters(image: Tensor, **values: float | Tensor) -> Tensor:
         width = 3 if name == "offset" else 1
         if isinstance(value, Tensor):
             column = _checked_tensor(name, value, image, batch, width).to(dtype)
-        elif isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
         else:
-            _check_range(name, float(value))
-            column = torch.full((1, 1), float(value), dtype=dtype, device=image.device)
+            number = as_number(name, value, "a number or a tensor")
+            _check_range(name, number)
+            column = torch.full((1, 1), number, dtype=dtype, device=image.device)
         columns.append(column.expand(batch, width))
     return torch.cat(columns, dim=1)
 
 
 def _checked_tensor(name: str, value: Tensor, image: Tensor, batch: int, width: int) -> Tensor:
     """The tensor as (N or 1, width or 1)."""
+    check_tensor(name, value)
     shapes = [(), (batch,)] + ([(batch, 3)] if width == 3 else [])
-    if value.shape not in shapes or not value.is_floating_point():
+    if value.shape not in shapes or value.dtype not in FLOATING:
         listed = ", ".join(str(shape) for shape in shapes[1:])
         raise ValueError(
             f"{name} must be 0-d or have shape {listed}, of floating point, got {tuple(value.shape)}, "
@@ -150,16 +165,21 @@ def _check_range(name: str, number: float, place: str = "") -> None:
 
 def _seed(image: Tensor, seed: int | Tensor | None, generator: torch.Generator | None) -> Tensor:
     if seed is None:
+        check_generator("generator", generator)
         return torch.randint(2**63 - 1, (), generator=generator, device=image.device)
     if generator is not None:
-        raise ValueError("give a seed or a generator, not both")
+        raise ValueError(
+            f"give a seed or a generator, not both; got {described(seed)}, {described(generator)}"
+        )
     if isinstance(seed, Tensor):
+        check_tensor("seed", seed)
         if seed.dim() != 0 or seed.dtype != torch.int64:
             raise ValueError(f"seed must be 0-d int64, got shape {tuple(seed.shape)}, {seed.dtype}")
         check_same_device(image=image, seed=seed)
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be an integer or a tensor, got {type(seed).__name__}")
+    if isinstance(seed, bool) or not isinstance(seed, (int, numbers.Integral)):
+        raise TypeError(f"seed must be an integer or a tensor, got {described(seed)}")
+    seed = int(seed)
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed must fit in 64 bits, got {seed}")
     return torch.full((), seed, dtype=torch.int64, device=image.device)
@@ -203,6 +223,19 @@ def _photometric_backward_fake(grad, parameters, masks):
     return torch.empty_like(grad)
 
 
+# --- batches of calls -----------------------------------------------------------------------------
+
+
+def _distort(image, parameters, seed, with_masks=False):
+    return _photometric(image, parameters, seed, with_masks or wants_gradient(image))
+
+
+def _photometric_backwards(size, batched, *tensors):
+    folded = (fold(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
+    grad, parameters, masks = folded
+    return unfold(_photometric_backward(grad, parameters, masks), size)
+
+
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -220,7 +253,10 @@ def _photometric_gradients(ctx, grad, _grad_masks):
     return _photometric_backward(grad, parameters, masks), None, None, None
 
 
-_photometric = differentiable("photometric", _save_for_photometric, _photometric_gradients)
+# One by one, since the noise of a pixel depends on its image's number in the call.
+_photometric = differentiable(
+    "photometric", _save_for_photometric, _photometric_gradients, one_by_one(_distort)
+)
 
 
 # --- second order: backward is linear in the incoming gradient; its transpose is the tangent ------------
@@ -237,5 +273,6 @@ def _photometric_backward_gradients(ctx, tangent):
 
 
 _photometric_backward = differentiable(
-    "photometric_backward", _save_for_photometric_backward, _photometric_backward_gradients
-)
+    "photometric_backward", _save_for_photometric_backward, _photometric_backward_gradients,
+    _photometric_backwards,
+)  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable
+from fastgan.ops._batching import fold, unfold
 from fastgan.ops._checks import check_floating, dense
 from fastgan.reference import squared_norm as reference
 
@@ -79,6 +80,18 @@ def _squared_norm_backward_fake(x, grad):
     return torch.empty_like(x)
 
 
+# --- batches of calls: more samples -----------------------------------------------------------------
+
+
+def _squared_norms(size, batched, x):
+    return unfold(_squared_norm(_samples_in_order(fold(x, batched[0], size))), size)
+
+
+def _squared_norms_backward(size, batched, x, grad):
+    x, grad = (fold(tensor, own, size) for tensor, own in zip((x, grad), batched, strict=True))
+    return unfold(_squared_norm_backward(_samples_in_order(x), grad.contiguous()), size)
+
+
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -91,7 +104,7 @@ def _squared_norm_gradient(ctx, grad):
     return _squared_norm_backward(x, grad.contiguous())
 
 
-_squared_norm = differentiable("squared_norm", _save_for_squared_norm, _squared_norm_gradient)
+_squared_norm = differentiable("squared_norm", _save_for_squared_norm, _squared_norm_gradient, _squared_norms)
 
 
 # --- second order: backward is bilinear in x and the incoming gradient -----------------------------------
@@ -107,10 +120,11 @@ def _squared_norm_backward_gradients(ctx, tangent):
     if ctx.needs_input_grad[0]:
         of_x = _squared_norm_backward(_samples_in_order(tangent), grad)
     if ctx.needs_input_grad[1]:
-        of_grad = 2 * (x.to(grad.dtype) * tangent.to(grad.dtype)).flatten(1).sum(dim=1)
+        of_grad = 2 * (x.to(grad.dtype) * tangent.to(grad.dtype)).reshape(len(x), -1).sum(dim=1)
     return of_x, of_grad
 
 
 _squared_norm_backward = differentiable(
-    "squared_norm_backward", _save_for_squared_norm_backward, _squared_norm_backward_gradients
-)
+    "squared_norm_backward", _save_for_squared_norm_backward, _squared_norm_backward_gradients,
+    _squared_norms_backward,
+)  # fmt: skip

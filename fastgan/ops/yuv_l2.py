@@ -15,7 +15,8 @@ itself evaluated at x - y = v.
 
 The factor t is chosen so that D' already is the gradient: 2 / (N H W), negative where only y needs one.
 The backward pass then scales D' by the incoming gradient, and leaves it alone where that is 1, as after
-``loss.backward()``. In float16 t is 1: 2 / (N H W) would push D' into the subnormals.
+``loss.backward()``. In float16 t is 1: 2 / (N H W) would push D' into the subnormals. The ops are told the
+sign of t, or 0 for t = 1, and take N H W from the tensors: compiled code would be made anew for each number.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours
-from fastgan.ops._checks import check_image, check_same_device, dense, is_finite, scalar_tensor
+from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours, wants_gradient
+from fastgan.ops._batching import one_by_one, with_batch
+from fastgan.ops._checks import as_numbers, check_image, check_same_device, dense, scalar_tensor
 from fastgan.reference import yuv_l2 as reference
 
 _dispatch.register(_dispatch.Kernels("yuv_l2", cpu="native", gpu="triton"))
@@ -44,85 +46,73 @@ def yuv_l2(
     check_image("y", y)
     if x.shape != y.shape:
         raise ValueError(f"x and y must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-    scales = _checked_scales(yuv_scales)
+    scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
     check_same_device(x=x, y=y)
     gain = scalar_tensor("edge_gain", edge_gain, like=x)
     check_same_device(x=x, edge_gain=gain)
 
     if _dispatch.choose("yuv_l2", (x, y), backend) == "reference":
-        loss, channels = reference.yuv_l2(x, y, scales, gain)
+        loss, channels = reference.yuv_l2(x, y, (scale_y, scale_u, scale_v), gain)
         return loss, channels.detach()
-    loss, channels, _ = _yuv_l2(x, y, gain, *scales, *_direction_kind(x, y))
+    loss, channels, _ = _sweep(x, y, gain, scale_y, scale_u, scale_v)
     return loss, channels
 
 
-def _checked_scales(yuv_scales: tuple[float, float, float]) -> tuple[float, float, float]:
-    scales = tuple(float(scale) for scale in yuv_scales)
-    if len(scales) != 3 or not all(is_finite(scale) for scale in scales):
-        raise ValueError(f"yuv_scales must be three finite numbers (Y, U, V), got {yuv_scales!r}")
-    return scales
-
-
-def _direction_kind(x: Tensor, y: Tensor) -> tuple[float, torch.dtype | None]:
-    """The factor t and the dtype in which D' is saved: that of the one gradient needed, None for none."""
-    if not torch.is_grad_enabled() or not (x.requires_grad or y.requires_grad):
-        return 1.0, None
+def _direction_kind(x: Tensor, y: Tensor) -> tuple[int, torch.dtype | None]:
+    """The sign of t and the dtype in which D' is saved: that of the one gradient needed, None for none."""
+    if not wants_gradient(x, y):
+        return 0, None
     if x.requires_grad and y.requires_grad:
         dtype = torch.promote_types(x.dtype, y.dtype)
     else:
         dtype = x.dtype if x.requires_grad else y.dtype
     if dtype == torch.float16:
-        return 1.0, dtype
-    factor = _gradient_factor(x)
-    return factor if x.requires_grad else -factor, dtype
-
-
-def _gradient_factor(x: Tensor) -> float:
-    """2 / (N H W)"""
-    return 6.0 / x.numel()
+        return 0, dtype
+    return 1 if x.requires_grad else -1, dtype
 
 
 # --- op -------------------------------------------------------------------------------------------
 
 _library.define(
     "yuv_l2(Tensor x, Tensor y, Tensor edge_gain, float scale_y, float scale_u, float scale_v, "
-    "float direction_factor, ScalarType? direction_dtype) -> (Tensor loss, Tensor channels, Tensor direction)"
+    "int direction_sign, ScalarType? direction_dtype) -> (Tensor loss, Tensor channels, Tensor direction)"
 )
+# sign grad_loss D', where D' has the factor 2 / (N H W) already (`scaled`), or else times that.
 _library.define(
-    "yuv_l2_backward(Tensor direction, Tensor grad_loss, float factor, ScalarType dtype) -> Tensor"
+    "yuv_l2_backward(Tensor direction, Tensor grad_loss, int sign, bool scaled, ScalarType dtype) -> Tensor"
 )
 # The same into the direction's own memory, for when nobody will ask for the direction again.
-_library.define("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, float factor) -> ()")
+_library.define("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, int sign, bool scaled) -> ()")
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2", "CUDA")
-def _yuv_l2_triton(x, y, edge_gain, scale_y, scale_u, scale_v, direction_factor, direction_dtype):
+def _yuv_l2_triton(x, y, edge_gain, scale_y, scale_u, scale_v, direction_sign, direction_dtype):
     from fastgan.kernels import yuv_l2 as kernel
 
-    return kernel.yuv_l2(x, y, edge_gain, (scale_y, scale_u, scale_v), direction_factor, direction_dtype)
+    return kernel.yuv_l2(x, y, edge_gain, (scale_y, scale_u, scale_v), direction_sign, direction_dtype)
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2_backward", "CUDA")
-def _yuv_l2_backward_triton(direction, grad_loss, factor, dtype):
+def _yuv_l2_backward_triton(direction, grad_loss, sign, scaled, dtype):
     from fastgan.kernels import yuv_l2 as kernel
 
     grad = torch.empty_like(direction, dtype=dtype)
-    kernel.yuv_l2_backward(direction, grad_loss, factor, out=grad)
+    kernel.yuv_l2_backward(direction, grad_loss, sign, scaled, out=grad)
     return grad
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2_backward_", "CUDA")
-def _yuv_l2_backward_triton_(direction, grad_loss, factor):
+def _yuv_l2_backward_triton_(direction, grad_loss, sign, scaled):
     from fastgan.kernels import yuv_l2 as kernel
 
-    kernel.yuv_l2_backward(direction, grad_loss, factor, out=direction)
+    kernel.yuv_l2_backward(direction, grad_loss, sign, scaled, out=direction)
 
 
 # --- fake -----------------------------------------------------------------------------------------
 
 
 @torch.library.register_fake("fastgan::yuv_l2", lib=_library.LIBRARY)
-def _yuv_l2_fake(x, y, edge_gain, scale_y, scale_u, scale_v, direction_factor, direction_dtype):
+def _yuv_l2_fake(x, y, edge_gain, scale_y, scale_u, scale_v, direction_sign, direction_dtype):
     wide = torch.float64 in (x.dtype, y.dtype)
     dtype = torch.float64 if wide else torch.float32
     loss, channels = x.new_empty((), dtype=dtype), x.new_empty(3, dtype=dtype)
@@ -132,20 +122,37 @@ def _yuv_l2_fake(x, y, edge_gain, scale_y, scale_u, scale_v, direction_factor, d
 
 
 @torch.library.register_fake("fastgan::yuv_l2_backward", lib=_library.LIBRARY)
-def _yuv_l2_backward_fake(direction, grad_loss, factor, dtype):
+def _yuv_l2_backward_fake(direction, grad_loss, sign, scaled, dtype):
     return torch.empty_like(direction, dtype=dtype)
 
 
 @torch.library.register_fake("fastgan::yuv_l2_backward_", lib=_library.LIBRARY)
-def _yuv_l2_backward_fake_(direction, grad_loss, factor):
+def _yuv_l2_backward_fake_(direction, grad_loss, sign, scaled):
     return None
+
+
+# --- batches of calls: a loss each; their gradients are products ----------------------------------------
+
+
+def _sweep(x, y, edge_gain, scale_y, scale_u, scale_v, direction_sign=0, direction_dtype=None):
+    kind = (direction_sign, direction_dtype) if direction_dtype else _direction_kind(x, y)
+    return _yuv_l2(x, y, edge_gain, scale_y, scale_u, scale_v, *kind)
+
+
+def _yuv_l2_backwards(size, batched, direction, grad_loss, sign, scaled, dtype):
+    wide = torch.promote_types(grad_loss.dtype, direction.dtype)
+    direction = with_batch(direction, batched[0], size)
+    factor = sign * with_batch(grad_loss, batched[1], size).view(size, 1, 1, 1, 1)
+    if not scaled:
+        factor = factor * 6 / direction[0].numel()
+    return (factor.to(wide) * direction).to(dtype)
 
 
 # --- backward: d loss / d x = 2 / (N H W) D, and d D' / d x is the linear map behind D' ---------------
 
 
 def _save_for_yuv_l2(ctx, inputs, output):
-    x, y, edge_gain, *scales, direction_factor, direction_dtype = inputs
+    x, y, edge_gain, *scales, direction_sign, direction_dtype = inputs
     _, channels, direction = output
     if direction_dtype is None:
         raise RuntimeError("yuv_l2 needs a direction_dtype where a gradient may be asked for")
@@ -153,65 +160,67 @@ def _save_for_yuv_l2(ctx, inputs, output):
     ctx.save_for_backward(direction, edge_gain)
     ctx.scales = scales
     ctx.dtypes = (x.dtype, y.dtype)
-    ctx.direction_factor = direction_factor
-    ctx.factor = _gradient_factor(x) / direction_factor
+    ctx.direction_sign = direction_sign
 
 
 def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
     direction, edge_gain = ctx.saved_tensors
-    if grad_direction is None and _only_x_or_y_and_last_use(ctx):
-        sign = 1.0 if ctx.needs_input_grad[0] else -1.0
+    sign_of_direction, scaled = ctx.direction_sign or 1, ctx.direction_sign != 0
+    if grad_direction is None and _only_x_or_y_and_last_use(ctx, grad_loss):
+        sign = 1 if ctx.needs_input_grad[0] else -1
         direction = direction.detach()  # as an output of the op it has the graph
-        _yuv_l2_backward_(direction, grad_loss, sign * ctx.factor)
+        _yuv_l2_backward_(direction, grad_loss, sign * sign_of_direction, scaled)
         gradients = [direction if needed else None for needed in ctx.needs_input_grad[:2]]
         return (*gradients, None, None, None, None, None, None)
     gradients = [None, None]
-    for index, sign in ((0, 1.0), (1, -1.0)):
+    for index, sign in ((0, 1), (1, -1)):
         if not ctx.needs_input_grad[index]:
             continue
         dtype = ctx.dtypes[index]
         parts = []
         if grad_loss is not None:
-            parts.append(_yuv_l2_backward(direction, grad_loss, sign * ctx.factor, dtype))
+            parts.append(_yuv_l2_backward(direction, grad_loss, sign * sign_of_direction, scaled, dtype))
         if grad_direction is not None:
-            along = _direction_at(grad_direction, edge_gain, ctx.scales, ctx.direction_factor)
+            along = _direction_at(grad_direction, edge_gain, ctx.scales, ctx.direction_sign)
             parts.append((sign * along).to(dtype))
         gradients[index] = sum(parts[1:], start=parts[0]) if parts else None
     return (*gradients, None, None, None, None, None, None)
 
 
-def _only_x_or_y_and_last_use(ctx) -> bool:
-    return ctx.needs_input_grad[0] != ctx.needs_input_grad[1] and saved_tensors_are_ours()
+def _only_x_or_y_and_last_use(ctx, grad_loss: Tensor) -> bool:
+    return ctx.needs_input_grad[0] != ctx.needs_input_grad[1] and saved_tensors_are_ours(grad_loss)
 
 
-def _direction_at(difference: Tensor, edge_gain: Tensor, scales: list[float], factor: float) -> Tensor:
+def _direction_at(difference: Tensor, edge_gain: Tensor, scales: list[float], sign: int) -> Tensor:
     """D' at x - y = difference."""
     zero = torch.zeros_like(difference)
-    return _yuv_l2(difference, zero, edge_gain, *scales, factor, difference.dtype)[2]
+    return _yuv_l2(difference, zero, edge_gain, *scales, sign, difference.dtype)[2]
 
 
-_yuv_l2 = differentiable("yuv_l2", _save_for_yuv_l2, _yuv_l2_gradients)
+_yuv_l2 = differentiable("yuv_l2", _save_for_yuv_l2, _yuv_l2_gradients, one_by_one(_sweep))
 
 
 # --- second order: the backward op is bilinear in D' and the incoming gradient --------------------------
 
 
 def _save_for_yuv_l2_backward(ctx, inputs, output):
-    direction, grad_loss, factor, _ = inputs
+    direction, grad_loss, *ctx.kind, _ = inputs
     ctx.save_for_backward(direction, grad_loss)
-    ctx.factor = factor
 
 
 def _yuv_l2_backward_gradients(ctx, grad):
     direction, grad_loss = ctx.saved_tensors
     grad_of_direction = grad_of_grad_loss = None
     if ctx.needs_input_grad[0]:
-        grad_of_direction = _yuv_l2_backward(dense(grad), grad_loss, ctx.factor, direction.dtype)
+        grad_of_direction = _yuv_l2_backward(dense(grad), grad_loss, *ctx.kind, direction.dtype)
     if ctx.needs_input_grad[1]:
-        products = grad.to(grad_loss.dtype) * direction.to(grad_loss.dtype)
-        grad_of_grad_loss = ctx.factor * products.sum()
-    return grad_of_direction, grad_of_grad_loss, None, None
+        sign, scaled = ctx.kind
+        products = sign * grad.to(grad_loss.dtype) * direction.to(grad_loss.dtype)
+        grad_of_grad_loss = products.sum() if scaled else 2 * products.sum(dim=1).mean()
+    return grad_of_direction, grad_of_grad_loss, None, None, None
 
 
 _yuv_l2_backward_ = below_autograd("yuv_l2_backward_")
-_yuv_l2_backward = differentiable("yuv_l2_backward", _save_for_yuv_l2_backward, _yuv_l2_backward_gradients)
+_yuv_l2_backward = differentiable(
+    "yuv_l2_backward", _save_for_yuv_l2_backward, _yuv_l2_backward_gradients, _yuv_l2_backwards
+)

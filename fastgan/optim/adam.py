@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
+
+# By names of their own, so that `torch.optim.Adam = fastgan.optim.Adam` leaves the constructor with torch's.
+from torch.optim import Adam as TorchAdam
+from torch.optim import AdamW as TorchAdamW
 
 from fastgan.optim._step import FusedStep, StateNames
 from fastgan.optim.ema import EMA
 
 
-class Adam(FusedStep, torch.optim.Adam):
+class Adam(FusedStep, TorchAdam):
     """torch.optim.Adam with clips and moving average in one launch.
 
     Formulas: :mod:`fastgan.ops.optimizer_step`. Its state_dict goes both ways between this and torch's.
@@ -63,7 +66,7 @@ class Adam(FusedStep, torch.optim.Adam):
             "stochastic_rounding": stochastic_rounding,
         }
         self._prepare(extra, differentiable)
-        torch.optim.Adam.__init__(
+        TorchAdam.__init__(
             self, params, lr, betas, eps, weight_decay, amsgrad,
             maximize=maximize, capturable=capturable, decoupled_weight_decay=decoupled_weight_decay,
         )  # fmt: skip
@@ -85,8 +88,10 @@ class Adam(FusedStep, torch.optim.Adam):
         }
 
 
-class AdamW(Adam):
+class AdamW(Adam, TorchAdamW):
     """:class:`Adam` whose weight decay shrinks the parameters instead of adding to their gradients.
+
+    As torch's, it decays so whatever a loaded state says of `decoupled_weight_decay`.
 
     Args and errors: as :class:`Adam`.
     """
@@ -99,8 +104,22 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        **options,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        grad_clip_value: float | None = None,
+        grad_clip_norm: float | None = None,
+        weight_clip: float | tuple[float, float] | None = None,
+        stochastic_rounding: bool = False,
+        ema: EMA | None = None,
+        statistics: bool = False,
     ) -> None:
-        super().__init__(
-            params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=True, **options
-        )
+        Adam.__init__(
+            self, params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, foreach=foreach,
+            capturable=capturable, differentiable=differentiable, fused=fused, decoupled_weight_decay=True,
+            grad_clip_value=grad_clip_value, grad_clip_norm=grad_clip_norm, weight_clip=weight_clip,
+            stochastic_rounding=stochastic_rounding, ema=ema, statistics=statistics,
+        )  # fmt: skip

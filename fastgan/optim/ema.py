@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
-from typing import Any
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.ops.optimizer_step import layout_backend, optimizer_step
+from fastgan.optim._pairs import (
+    Place,
+    copy_all,
+    paired_places,
+    present,
+    unwrapped,
+    unwrapped_copy,
+    without_wrappers,
+)
 from fastgan.optim._shards import local
 from fastgan.reference.optimizer_step import StepOptions
 
@@ -20,39 +29,73 @@ class EMA:
     """The moving average of a model's parameters; buffers, as batch norm's statistics, are the model's own.
 
     average += (1 - decay) (model - average). Given to an optimizer of :mod:`fastgan.optim`, parameters
-    follow in its launch; with any other optimizer call :meth:`update` after its step.
+    follow in its launch, once per step. With any other optimizer, or for networks of several, leave it out
+    of them and call :meth:`update` after their steps::
+
+        ema = EMA(nn.ModuleDict({"generator": generator, "mapping": mapping}))
+        ...
+        generator_optimizer.step()
+        mapping_optimizer.step()
+        ema.update()
+
+    How often matters as much as the decay: k updates per iteration forget as fast as one with decay ** k.
+    StarGAN v2 (clovaai) averages once per iteration, after both updates of its generator; StyleGAN2 and 3
+    (NVlabs) once per batch, whether or not a lazy regularization has stepped G once more, with
+    decay = 0.5 ** (batch_size / (1000 ema_kimg)); BasicSR once per iteration, also in those where G waits
+    for D (`net_d_iters`). For these call :meth:`update`. BigGAN-PyTorch averages after each step of G.
+    zi2zi, pix2pix, CycleGAN and StegaStamp average nothing.
 
     Args:
-        model: what is averaged; nn.ModuleDict or nn.ModuleList for several networks that share an optimizer.
-            Its parameters are those it has now.
-        decay: in [0, 1]; 0.999 averages over about the last thousand steps.
-        warmup: whether the n-th update, from 0, decays by (1 + n) / (10 + n) where that is less, so that the
-            untrained start is forgotten.
+        model: what is averaged; nn.ModuleDict or nn.ModuleList for several networks. Its parameters are those
+            it has now. DataParallel, DistributedDataParallel and torch.compile, around it or inside of it,
+            are left out of the average, whose state_dict therefore has the bare network's names.
+        decay: in [0, 1]; 0.999 averages over about the last thousand updates, and is the default.
+        warmup: whether update n decays by (1 + n) / (10 + n) where that is less, so that the untrained start
+            is forgotten.
         dtype: of the average's parameters. None: as the model's, but float32 for half-precision ones, whose
             last place is larger than what one update adds.
+        beta: another name for `decay`, as StarGAN v2 has it.
+        warmup_start: n of the first update. 1: as pytorch_ema and latent diffusion's LitEma, which count an
+            update before they make it, and as TensorFlow's `num_updates` where that is the number of steps
+            taken; the first update decays by 2 / 11. 0: as code that counts afterwards; by 1 / 10.
 
     Attributes:
         average: a frozen copy of the model, in evaluation mode.
-        updates: how many there were, 0-d int64, on the model's device. A step that a
-            torch.amp.GradScaler leaves out is none.
+        updates: n of the next update, 0-d int64, on the model's device. A step that a
+            torch.amp.GradScaler leaves out is no update.
+
+    A copy (copy.deepcopy, pickle) belongs to the copied model, and takes one along where it is copied alone.
 
     Raises:
-        ValueError: a decay out of range.
+        ValueError: a decay or `warmup_start` out of range.
+        TypeError: a model that is none; both `decay` and `beta`.
 
     Source: Polyak and Juditsky 1992; for generators Yazici et al., "The unusual effectiveness of averaging
     in GAN training", ICLR 2019.
     """
 
     def __init__(
-        self, model: nn.Module, decay: float = 0.999, warmup: bool = True, dtype: torch.dtype | None = None
+        self,
+        model: nn.Module,
+        decay: float | None = None,
+        warmup: bool = True,
+        dtype: torch.dtype | None = None,
+        *,
+        beta: float | None = None,
+        warmup_start: int = 1,
     ) -> None:
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must lie in [0, 1], got {decay}")
-        self.model, self.decay, self.warmup = model, decay, warmup
+        _check_module("model", model)
+        if isinstance(warmup_start, bool) or not isinstance(warmup_start, int):
+            raise TypeError(f"warmup_start must be an integer, got {warmup_start!r}")
+        if warmup_start < 0:
+            raise ValueError(f"warmup_start must not be negative, got {warmup_start}")
+        self.model, self.warmup = unwrapped(model), warmup
+        self.decay = 0.999 if decay is None and beta is None else _decay_of(decay, beta)
         self.average = _frozen_copy(model, dtype)
         device = next((parameter.device for parameter in model.parameters()), None)
-        self.updates = torch.zeros((), dtype=torch.int64, device=device)
-        self._pair()
+        self.warmup_start = warmup_start
+        self.updates = torch.full((), warmup_start, dtype=torch.int64, device=device)
+        self._pairs: _Pairs | None = None
 
     def update(self) -> None:
         """Follows the model by one step."""
@@ -60,25 +103,26 @@ class EMA:
 
     @property
     def num_updates(self) -> int:
-        """:attr:`updates` as a number, for which the host waits for the device."""
-        return int(self.updates.item())
+        """How many updates there were, for which the host waits for the device."""
+        return int(self.updates.item()) - self.warmup_start
 
     def average_of(self, parameter: Tensor) -> Tensor:
         """The average of one of the model's parameters, or its local part; of another one an empty tensor."""
-        return self._averages.get(id(parameter), _NOTHING)
+        return self._paired().averages.get(id(parameter), _NOTHING)
 
     def check_updated_by(self, parameters: Iterable[Tensor]) -> None:
         """Raises a ValueError that names the model's trainable parameters which are not among these."""
         known = {id(parameter) for parameter in parameters}
         missing = [
             name
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in without_wrappers(dict(self.model.named_parameters())).items()
             if parameter.requires_grad and id(parameter) not in known
         ]
         if missing:
             raise ValueError(
                 f"ema averages a {type(self.model).__name__} with parameters that this optimizer does not "
-                f"update: {', '.join(missing)}"
+                f"update: {', '.join(missing)}. For networks of several optimizers leave `ema` out of all of "
+                "them and call EMA.update() once per iteration, after their steps; or make one EMA for each"
             )
 
     @torch.no_grad()
@@ -90,68 +134,146 @@ class EMA:
             found_inf: as :func:`fastgan.ops.optimizer_step.optimizer_step` has it.
             counts: whether this is all of an update, and counts as one.
         """
-        others = [parameter for parameter in self._parameters if id(parameter) not in done]
+        pairs = self._paired()
+        others = [parameter for parameter in pairs.parameters if id(parameter) not in done]
         options = StepOptions(
             0.0, average_weight=1 - self.decay, average_warmup=self.warmup, counts_update=counts
         )
         if others:
-            averages = [self._averages[id(parameter)] for parameter in others]
+            averages = [pairs.averages[id(parameter)] for parameter in others]
             _launch(others, averages, options, self.updates, found_inf)
         elif counts:
             self.updates += 1
-        _copy_buffers(self._buffers)
+        copy_all(present(pairs.buffers))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": self.average.state_dict(), "num_updates": self.num_updates}
+        return {
+            "average": self.average.state_dict(),
+            "num_updates": self.num_updates,
+            "warmup_start": self.warmup_start,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average.load_state_dict(state["average"])
-        self.updates.fill_(state["num_updates"])
+        """Goes on where the state was taken, with its count of warm-up, but with this average's decay."""
+        average = state["average"]
+        if average.keys() != self.average.state_dict().keys():  # of a model that was wrapped
+            average = without_wrappers(average)
+        self.average.load_state_dict(average)
+        # States without a start are of averages that counted from 0, and keep to it.
+        self.warmup_start = state.get("warmup_start", 0)
+        self.updates.fill_(self.warmup_start + state["num_updates"])
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("_parameters", "_averages", "_buffers")
-        return {name: value for name, value in self.__dict__.items() if name not in made}
+        return {**self.__dict__, "_pairs": None}  # they go by id
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._pair()
+    def _paired(self) -> _Pairs:
+        """What belongs together, found once: walking through modules takes longer than a step.
 
-    def _pair(self) -> None:
-        """What belongs together, found once: walking through modules takes longer than a step."""
-        self._parameters: list[Tensor] = list(self.model.parameters())
-        averages = local(list(self.average.parameters()))
-        self._averages = {id(p): average for p, average in zip(self._parameters, averages, strict=True)}
-        self._buffers = _pair_buffers(self.model, self.average)
+        Not before it is needed: while a model that holds its own EMA is copied, the copy has no parameters.
+        """
+        if self._pairs is None:
+            parameters: list[Tensor] = list(self.model.parameters())
+            averages = local(list(self.average.parameters()))
+            self._pairs = _Pairs(
+                parameters,
+                {id(p): average for p, average in zip(parameters, averages, strict=True)},
+                paired_places(self.model, self.average),
+            )
+        return self._pairs
+
+
+class _Pairs(NamedTuple):
+    parameters: list[Tensor]
+    averages: dict[int, Tensor]
+    """By the id of the parameter."""
+    buffers: list[tuple[Place, Place]]
 
 
 @torch.no_grad()
-def update_ema(model: nn.Module, average: nn.Module, decay: float) -> None:
+def update_ema(
+    model: nn.Module, average: nn.Module, decay: float | None = None, *, beta: float | None = None
+) -> None:
     """Average += (1 - decay) (model - average) for parameters, in one launch; buffers are copied.
 
+    The order of arguments is that of StarGAN v2's `moving_average(model, model_test, beta)`. rosinality's
+    `accumulate(model1, model2, decay)` and its many copies have the average FIRST. Swapped arguments would
+    overwrite the network that is trained, and are refused where they can be told: where `average` has
+    gradients, or requires them, and nothing (gradients, requires_grad, training mode) shows that `model` is
+    the one being trained. An average that is frozen, as ``copy.deepcopy(model).eval().requires_grad_(False)``
+    makes it, is never taken for the model.
+
     Args:
-        model, average: modules with the same parameters and buffers, on one device.
-        decay: in [0, 1].
+        model, average: modules with the same parameters and buffers, on one device; either may be wrapped in
+            DataParallel, DistributedDataParallel, torch.compile or Lightning Fabric's modules.
+        decay: in [0, 1]; 0 copies the model.
+        beta: another name for `decay`.
 
     Raises:
-        ValueError: a decay out of range, or modules whose parameters or buffers differ; names them.
+        ValueError: a decay out of range; arguments that look swapped; modules whose parameters or buffers
+            differ, which are named.
+        TypeError: what is no module; both `decay` and `beta`, or none of them.
     """
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay must lie in [0, 1], got {decay}")
-    for kind in ("parameters", "buffers"):
-        first, second = (dict(getattr(module, f"named_{kind}")()) for module in (model, average))
-        differing = sorted(first.keys() ^ second.keys())
-        if differing:
-            raise ValueError(f"model and average differ in their {kind}: {', '.join(differing)}")
-        for name in first:
-            for what in ("shape", "device"):
-                ours, theirs = getattr(first[name], what), getattr(second[name], what)
-                if ours != theirs:
-                    raise ValueError(f"model and average differ in the {what} of {name}: {ours}, {theirs}")
-    params: list[Tensor] = list(model.parameters())
+    _check_module("model", model)
+    _check_module("average", average)
+    decay = _decay_of(decay, beta)
+    params, averages = _matched("parameters", model, average)
+    kept, current = _matched("buffers", average, model)
+    _check_order(model, average, params, averages)
     if params:
-        averages = local(list(average.parameters()))
-        _launch(params, averages, StepOptions(0.0, average_weight=1 - decay), None, None)
-    _copy_buffers(_pair_buffers(model, average))
+        _launch(params, local(averages), StepOptions(0.0, average_weight=1 - decay), None, None)
+    copy_all(zip(kept, current, strict=True))
+
+
+def _matched(kind: str, first: nn.Module, second: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """All of either module's, in the same order; a ValueError names those that differ."""
+    ours, theirs = (dict(getattr(module, f"named_{kind}")()) for module in (first, second))
+    if ours.keys() != theirs.keys():
+        ours, theirs = without_wrappers(ours), without_wrappers(theirs)
+    differing = sorted(ours.keys() ^ theirs.keys())
+    if differing:
+        raise ValueError(f"model and average differ in their {kind}: {', '.join(differing)}")
+    for name, tensor in ours.items():
+        for what in ("shape", "device"):
+            one, other = getattr(tensor, what), getattr(theirs[name], what)
+            if one != other:
+                raise ValueError(f"model and average differ in the {what} of {name}: {one}, {other}")
+    return list(ours.values()), [theirs[name] for name in ours]
+
+
+def _check_order(model: nn.Module, average: nn.Module, params: list[Tensor], averages: list[Tensor]) -> None:
+    """Raises a ValueError where the average is what is trained.
+
+    Averages may require gradients (StarGAN v2), the model need not do so between steps (StyleGAN3), and its
+    gradients may have been set to None: one sign that the model is the model settles it.
+    """
+    if any(parameter.grad is not None for parameter in params):
+        return
+    model_learns, average_learns = (any(p.requires_grad for p in side) for side in (params, averages))
+    has_gradients = any(parameter.grad is not None for parameter in averages)
+    says_so = (model_learns and not average_learns) or (model.training and not average.training)
+    if says_so or not (has_gradients or (average_learns and not model_learns)):
+        return
+    raise ValueError(
+        f"average {'has gradients' if has_gradients else 'requires gradients'} and model does not: they look "
+        "swapped; the order is update_ema(model, average, decay). If they are not, freeze the average with "
+        "average.requires_grad_(False)"
+    )
+
+
+def _check_module(name: str, module: object) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}")
+
+
+def _decay_of(decay: float | None, beta: float | None) -> float:
+    if (decay is None) == (beta is None):
+        raise TypeError(f"give either decay or beta, which are the same, got {decay} and {beta}")
+    name, value = ("decay", decay) if beta is None else ("beta", beta)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {value}")
+    return float(value)
 
 
 def _launch(
@@ -169,31 +291,9 @@ def _launch(
 
 
 def _frozen_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    average = copy.deepcopy(model).requires_grad_(False).eval()
+    average = unwrapped_copy(model).requires_grad_(False).eval()
     for parameter in average.parameters():
         own = torch.float32 if parameter.element_size() == 2 else parameter.dtype
         parameter.data = parameter.data.to(dtype or own)
+        parameter.grad = None  # which a copy made in the middle of training has
     return average
-
-
-# A module's buffers may be assigned anew, as in `self.mean = ...`: what is kept is where to look for them.
-_Places = list[tuple[dict[str, Tensor | None], dict[str, Tensor | None], str]]
-
-
-def _pair_buffers(model: nn.Module, average: nn.Module) -> _Places:
-    return [
-        (module._buffers, copied._buffers, name)
-        for module, copied in zip(model.modules(), average.modules(), strict=True)
-        for name in module._buffers
-    ]
-
-
-def _copy_buffers(places: _Places) -> None:
-    pairs: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
-    for source, target, name in places:
-        kept, current = target[name], source[name]
-        if kept is not None and current is not None:
-            pairs.setdefault(kept.dtype, []).append((kept, current))
-    for of_one_type in pairs.values():
-        kept_ones, current_ones = zip(*of_one_type, strict=True)
-        torch._foreach_copy_(kept_ones, current_ones)

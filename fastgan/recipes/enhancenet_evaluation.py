@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgan._warnings import warn
 from fastgan.metrics import psnr_y, ssim_y
 from fastgan.models.enhancenet import EnhanceNetGenerator, bicubic_upscale, low_resolution
 from fastgan.recipes.enhancenet_tiles import upscale
@@ -38,7 +38,7 @@ def read_held_out(files: list[Path], count: int, scale: int, largest: int) -> li
                 raise ValueError(f"its size, {height}x{width}, is too small for figures at scale {scale}")
         except UNREADABLE as error:
             reason = f"{path} ({error})"
-            warnings.warn(f"skipped unusable held-out image: {reason}", stacklevel=2)
+            warn(f"skipped unusable held-out image: {reason}", UserWarning)
             continue
         height, width = (min(side, largest or side) // scale * scale for side in (height, width))
         top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2

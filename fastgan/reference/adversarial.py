@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastgan.reference.clamp import with_slope_of_nan
+
 GAMES = ("cross_entropy", "least_squares", "hinge", "wasserstein", "relativistic")
 
 
@@ -29,7 +31,7 @@ def discriminator_halves(
     if game == "least_squares":
         return (real - real_label).square().mean() / 2, (fake - fake_label).square().mean() / 2
     if game == "hinge":
-        return F.relu(1 - real).mean(), F.relu(1 + fake).mean()
+        return _positive(1 - real).mean(), _positive(1 + fake).mean()
     return -real.mean(), fake.mean()
 
 
@@ -60,6 +62,14 @@ def statistics(real: Tensor, fake: Tensor, sign: float, threshold: float) -> Ten
     return torch.stack(columns)
 
 
+def _positive(missing: Tensor) -> Tensor:
+    """max(0, missing), whose slope at 0 is 0, and NaN at NaN."""
+    return F.relu(with_slope_of_nan(missing))
+
+
 def _cross_entropy(logits: Tensor, label: float) -> Tensor:
-    # The two terms of a smoothed label; softplus(x) - label x would cancel.
-    return ((1 - label) * F.softplus(logits) + label * F.softplus(-logits)).mean()
+    # The two terms of a smoothed label; softplus(x) - label x would cancel. One of weight zero is left out:
+    # a real logit of infinity costs nothing with the label 1, and zero times infinity would be NaN.
+    weighted = ((1 - label, logits), (label, -logits))
+    terms = [weight * F.softplus(signed) for weight, signed in weighted if weight != 0]
+    return sum(terms[1:], start=terms[0]).mean()

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan.reference.clamp import clamp as clamped
+from fastgan.reference.clamp import with_slope_of_nan
 
 
 def bias_leaky_relu(x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float | None) -> Tensor:
@@ -15,7 +16,8 @@ def bias_leaky_relu(x: Tensor, bias: Tensor | None, slope: float, gain: float, c
     y = x.to(wide)
     if bias is not None:
         y = y + bias.to(wide).reshape(-1, *(1,) * (x.dim() - 2))
-    y = gain * F.leaky_relu(y, slope)
+    y = with_slope_of_nan(y)
+    y = gain * (F.leaky_relu(y, slope) if slope != 0 else F.relu(y))  # zero times infinity would be NaN
     if clamp is not None:
         y = clamped(y, -clamp, clamp)
     return y.to(x.dtype)

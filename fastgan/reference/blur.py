@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import EllipsisType
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Window = tuple[EllipsisType, slice, slice]
 
 
 def blur(image: Tensor, kernels: Tensor) -> Tensor:
     """Convolves all channels of image n with kernel n; zeros beyond the border, as TensorFlow's SAME.
+
+    Tap by tap, where a convolution would be faster: that multiplies what it reads with taps of weight zero,
+    and NaN times zero is NaN.
 
     Args:
         image: N C H W.
@@ -16,20 +25,56 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
     Returns:
         N C H W.
     """
-    batch, channels, height, width = image.shape
-    weights = kernels[:, None].expand(-1, channels, -1, -1).flatten(0, 1)[:, None]
-    joined = image.reshape(1, batch * channels, height, width)
-    blurred = F.conv2d(joined, weights, padding=kernels.shape[-1] // 2, groups=batch * channels)
-    return blurred.view(batch, channels, height, width)
+    total = torch.zeros_like(image)
+    for row, column, source, target in _taps(image, kernels.shape[-1]):
+        weight, seen = kernels[:, row, column].reshape(-1, 1, 1, 1), image[source]
+        term = weight * torch.where(weight == 0, 0, seen)
+        if kernels.requires_grad:  # taps that are not read have a gradient, too
+            zero = torch.where(weight == 0, weight - weight.detach(), 0)
+            term = term + zero * _finite(seen.detach())
+        total = total + F.pad(term, _margins(target, image))
+    return total
 
 
-def blur_kernel_gradient(image: Tensor, grad: Tensor, size: int) -> Tensor:
-    """The gradient of the kernels, (N, size, size), from the image and the gradient of its blur.
+def blur_kernel_gradient(image: Tensor, kernels: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of the kernels, (N, k, k), from the image and the gradient of its blur."""
+    moments = torch.zeros_like(kernels)
+    for row, column, source, target in _taps(image, kernels.shape[-1]):
+        weight, seen = kernels[:, row, column].reshape(-1, 1, 1, 1), image[source]
+        seen = torch.where(weight == 0, _finite(seen), seen)
+        moment = (seen * grad[target]).sum(dim=(1, 2, 3))
+        moments = moments + F.pad(moment[:, None, None], _margins(_at(row, column), moments))
+    return moments
 
-    It is itself a convolution: of the image with the gradient, summed over the channels.
-    """
-    batch, channels, height, width = image.shape
-    joined = image.reshape(1, batch * channels, height, width)
-    weights = grad.reshape(batch * channels, 1, height, width)
-    moments = F.conv2d(joined, weights, padding=size // 2, groups=batch * channels)
-    return moments.view(batch, channels, size, size).sum(dim=1)
+
+def _finite(image: Tensor) -> Tensor:
+    return torch.where(image.isfinite(), image, 0)
+
+
+def _taps(image: Tensor, size: int) -> Iterator[tuple[int, int, Window, Window]]:
+    """Row and column of each tap that sees something, the window that it sees, and that from which."""
+    height, width = image.shape[2:]
+    for row in range(size):
+        for column in range(size):
+            down, right = row - size // 2, column - size // 2
+            if abs(down) < height and abs(right) < width:
+                source = _window(max(down, 0), height + min(down, 0), max(right, 0), width + min(right, 0))
+                target = _window(
+                    max(-down, 0), height + min(-down, 0), max(-right, 0), width + min(-right, 0)
+                )
+                yield row, column, source, target
+
+
+def _window(top: int, bottom: int, left: int, right: int) -> Window:
+    return ..., slice(top, bottom), slice(left, right)
+
+
+def _at(row: int, column: int) -> Window:
+    return _window(row, row + 1, column, column + 1)
+
+
+def _margins(window: Window, whole: Tensor) -> list[int]:
+    """What lies left, right, above and below of a window, as `F.pad` takes it."""
+    _, rows, columns = window
+    height, width = whole.shape[-2:]
+    return [columns.start, width - columns.stop, rows.start, height - rows.stop]

@@ -10,6 +10,11 @@ def clamp(x: Tensor, low: float, high: float) -> Tensor:
     """Values clamped to [low, high]; the gradient passes within, the bounds included.
 
     `torch.clamp` passed gradients at its bounds in older versions and stops them in newer ones. White and
-    black pixels lie there. NaN stays NaN and gets no gradient.
+    black pixels lie there. NaN stays NaN and gets NaN for its gradient: nobody knows on which side it lay.
     """
-    return torch.where((x >= low) & (x <= high), x, x.detach().clamp(low, high))
+    return torch.where((x < low) | (x > high), x.detach().clamp(low, high), with_slope_of_nan(x))
+
+
+def with_slope_of_nan(x: Tensor) -> Tensor:
+    """X itself, with a gradient that is NaN where x is: before functions whose slope depends on x."""
+    return x * torch.where(x.isnan(), torch.nan, 1.0).to(x.dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastgan.reference.clamp import with_slope_of_nan
+
 
 def feature_distance(
     x: Tensor,
@@ -36,10 +38,13 @@ def feature_distance_map(
     if normalize:
         x, y = _unit(x, eps), _unit(y, eps)
     difference = x - y
-    powers = difference.abs() if power == 1 else difference.square()
+    powers = with_slope_of_nan(difference).abs() if power == 1 else difference.square()
     return (powers * weight.view(1, -1, *(1,) * (x.dim() - 2))).sum(dim=1)
 
 
 def _unit(x: Tensor, eps: float) -> Tensor:
     """Over channels. vector_norm's gradient at the zero vector is zero, a square root's is infinite."""
-    return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + eps)
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    # Squares that overflow say nothing of the direction: NaN, not the zero vector.
+    squares = x.detach().square().sum(dim=1, keepdim=True)
+    return x / (norm + eps + (squares - squares))

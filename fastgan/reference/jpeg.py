@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from fastgan.reference.clamp import clamp
 from fastgan.reference.philox import philox, uniform
+from fastgan.reference.precision import without_autocast
 
 # JFIF: full-range BT.601, and libjpeg's 16-bit fixed-point numbers for it.
 RGB_TO_YCBCR = (
@@ -40,26 +41,36 @@ class Format:
     fancy: bool = True
 
 
-def jpeg(image: Tensor, tables: Tensor, rounding: str, form: Format, seed: Tensor | None = None) -> Tensor:
+def jpeg(
+    image: Tensor,
+    tables: Tensor,
+    rounding: str,
+    form: Format,
+    seed: Tensor | None = None,
+    truncate: bool = False,
+) -> Tensor:
     """Encodes and decodes images.
 
     Args:
         image: N 3 H W, RGB in [0, 1].
         tables: (N or 1, 2, 8, 8), the quantization tables of luma and chroma.
-        rounding: a key of `ROUNDINGS`.
+        rounding: "straight_through", "noise", "none" or a key of `SURROGATES`.
         form: the chroma format.
         seed: 0-d int64, for `rounding="noise"`.
+        truncate: whether whole grey levels are rounded down instead of to the nearest.
 
     Returns:
         N 3 H W in [0, 1], in the image's dtype.
     """
     # Autocast would do the matrix products in half precision.
-    with torch.autocast(image.device.type, enabled=False):
+    with without_autocast(image):
         wide = image if image.dtype == torch.float64 else image.float()
-        return _jpeg(wide, tables.to(wide.dtype), rounding, form, seed).to(image.dtype)
+        return _jpeg(wide, tables.to(wide.dtype), rounding, form, seed, truncate).to(image.dtype)
 
 
-def _jpeg(image: Tensor, tables: Tensor, rounding: str, form: Format, seed: Tensor | None) -> Tensor:
+def _jpeg(
+    image: Tensor, tables: Tensor, rounding: str, form: Format, seed: Tensor | None, truncate: bool
+) -> Tensor:
     exact = rounding == "straight_through"
     height, width = image.shape[2:]
     chroma_height, chroma_width = -(-height // form.vertical), -(-width // form.horizontal)
@@ -67,11 +78,13 @@ def _jpeg(image: Tensor, tables: Tensor, rounding: str, form: Format, seed: Tens
     columns = -(-width // (8 * form.horizontal))
     if exact:
         rounded = _through(tables.detach().round().clamp(min=1), tables)
-        tables = torch.where((tables >= 0.5) & (tables < 255.5), rounded, math.nan)
+        valid = (tables >= 0.5) & (tables < 255.5)
+        tables = rounded * torch.where(valid, 1.0, math.nan).to(tables.dtype)
 
     levels = clamp(image * 255, 0, 255)
     if exact:
-        levels = _through(levels.detach().round(), levels)
+        whole = levels.detach().floor() if truncate else levels.detach().round()
+        levels = _through(whole, levels)
     samples = _to_ycbcr(_repeat_edge(levels, height, columns * 8 * form.horizontal), exact)
     luma = _repeat_edge(samples[:, :1], rows * 8 * form.vertical, samples.shape[3])
     chroma = _repeat_edge(samples[:, 1:], chroma_height * form.vertical, samples.shape[3])
@@ -113,8 +126,11 @@ def _repeat_edge(x: Tensor, height: int, width: int) -> Tensor:
 
 def _to_ycbcr(levels: Tensor, exact: bool) -> Tensor:
     """Grey levels of RGB to centred samples, -128..127."""
-    real = torch.einsum("cr,nrhw->nchw", _constant(RGB_TO_YCBCR, levels), levels)
-    real = real - _constant(((128.0,), (0.0,), (0.0,)), levels)[:, :, None]
+    # Rows of the matrix sum to 1, 0 and 0. Counted from green, grey is exact: half of all greys lie, at
+    # quality 50, where a surrogate jumps, and which way is not for a rounding to decide.
+    red, green, blue = levels.unbind(1)
+    rests = [r * (red - green) + b * (blue - green) for r, _, b in RGB_TO_YCBCR]
+    real = torch.stack([rests[0] + (green - 128), *rests[1:]], dim=1)
     if not exact:
         return real
     red, green, blue = _integers(levels).unbind(1)
@@ -188,21 +204,40 @@ def _interleave(a: Tensor, b: Tensor, dim: int) -> Tensor:
 
 def _code_blocks(plane: Tensor, table: Tensor, rounding: str, noise: Tensor | None) -> Tensor:
     """DCT, quantization and back of each 8x8 block; table (N or 1, 1, 8, 8); clamped samples."""
-    dct = _dct_matrix(plane)
-    table = table[:, :, None, :, None, :]
     blocks = plane.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))  # n c by y bx x
-    coefficients = torch.einsum("uy,ncaybx,vx->ncaubv", dct, blocks, dct)
-    if rounding == "straight_through":
-        scaled, steps = _forward_dct(_integers(blocks)), _integers(table)
-        quotients = _through(scaled.to(plane.dtype) / 8, coefficients) / table
-        levels = _quantize(scaled, steps)
-        coefficients = _through(levels.to(plane.dtype), quotients) * table
-        samples = torch.einsum("uy,ncaubv,vx->ncaybx", dct, coefficients, dct)
-        samples = _through(_inverse_dct(levels * steps).to(plane.dtype), samples)
-    else:
-        coefficients = ROUNDINGS[rounding](coefficients / table, noise) * table
-        samples = torch.einsum("uy,ncaubv,vx->ncaybx", dct, coefficients, dct)
-    return clamp(samples, -128, 127).flatten(4, 5).flatten(2, 3)
+    coded = _coded(blocks, table[:, :, None, :, None, :], rounding, noise)
+    return clamp(coded, -128, 127).flatten(4, 5).flatten(2, 3)
+
+
+def _coded(blocks: Tensor, table: Tensor, rounding: str, noise: Tensor | None) -> Tensor:
+    if rounding == "none":
+        # Transform and inverse cancel, and tables are of no consequence; but NaN in one makes all NaN.
+        return blocks + torch.where(table.isnan(), table, 0).sum(dim=(3, 5), keepdim=True)
+    quotients = _transformed(blocks) / table
+    if rounding in SURROGATES:
+        return _restored(SURROGATES[rounding](quotients) * table)
+    # The slope of the others is 1, and transform and inverse cancel in the gradient: NaN in one sample of it
+    # stays in its place, as in the kernels. NaN in the image comes from the quotients.
+    quotients = quotients.detach()
+    if rounding == "noise":
+        assert noise is not None
+        return blocks + _restored(_through(noise, quotients) * table)
+    scaled, steps = _forward_dct(_integers(blocks)), _integers(table)
+    levels = _quantize(scaled, steps)
+    rest = _through(levels - scaled.to(blocks.dtype) / (8 * steps), quotients)
+    return _through(_inverse_dct(levels * steps).to(blocks.dtype), blocks + _restored(rest * table))
+
+
+def _transformed(blocks: Tensor) -> Tensor:
+    """The orthonormal DCT of each block (n c by y bx x)."""
+    dct = _dct_matrix(blocks)
+    return torch.einsum("uy,ncaybx,vx->ncaubv", dct, blocks, dct) / 8
+
+
+def _restored(coefficients: Tensor) -> Tensor:
+    """The inverse of `_transformed`."""
+    dct = _dct_matrix(coefficients)
+    return torch.einsum("uy,ncaubv,vx->ncaybx", dct, coefficients, dct) / 8
 
 
 def _quantize(coefficients: Tensor, steps: Tensor) -> Tensor:
@@ -221,10 +256,14 @@ def _constant(values: tuple, like: Tensor) -> Tensor:
 
 
 def _dct_matrix(like: Tensor) -> Tensor:
-    """The orthonormal 8-point DCT-II: rows are frequencies."""
+    """The 8-point DCT-II times sqrt(8), rows are frequencies; of frequencies 0 and 4 whole numbers, exactly.
+
+    So the mean of a flat block is exact, and does not fall to one or the other side of a surrogate's jump.
+    """
     rows = tuple(
         tuple(
-            math.sqrt((1 if u == 0 else 2) / 8) * math.cos((2 * x + 1) * u * math.pi / 16) for x in range(8)
+            1.0 if u == 0 else round(math.sqrt(2) * math.cos((2 * x + 1) * u * math.pi / 16), 15)
+            for x in range(8)
         )
         for u in range(8)
     )
@@ -300,31 +339,16 @@ def _inverse_dct(blocks: Tensor) -> Tensor:
 # --- surrogates of rounding -------------------------------------------------------------------------------
 
 
-def _cubic(x: Tensor, noise: Tensor | None) -> Tensor:
+def _cubic(x: Tensor) -> Tensor:
     nearest = x.detach().round()
     return nearest + (x - nearest) ** 3
 
 
-def _at_zero(x: Tensor, noise: Tensor | None) -> Tensor:
+def _at_zero(x: Tensor) -> Tensor:
     return torch.where(x.abs() < 0.5, x**3, x)
 
 
-def _add_noise(x: Tensor, noise: Tensor | None) -> Tensor:
-    assert noise is not None
-    return x + noise
-
-
-def _identity(x: Tensor, noise: Tensor | None) -> Tensor:
-    return x
-
-
-ROUNDINGS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
-    "straight_through": _identity,  # only its gradient: the values come from integers
-    "cubic": _cubic,
-    "at_zero": _at_zero,
-    "noise": _add_noise,
-    "none": _identity,
-}
+SURROGATES: dict[str, Callable[[Tensor], Tensor]] = {"cubic": _cubic, "at_zero": _at_zero}
 
 
 def _noise(

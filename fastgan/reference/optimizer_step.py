@@ -34,7 +34,7 @@ class StepOptions(NamedTuple):
     average_weight: float = 0.0
     """1 - decay of the parameters' moving average."""
     average_warmup: bool = False
-    """Whether update number n of the average, from 0, weighs at least 9 / (10 + n)."""
+    """Whether an update of the average weighs at least 9 / (10 + updates), `updates` as it was before."""
     counts_update: bool = False
     """Whether this step counts as an update of the average; of several groups the last one does."""
     rounding_seed: int = -1

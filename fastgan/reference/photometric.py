@@ -58,12 +58,13 @@ def photometric_tangent(tangent: Tensor, parameters: Tensor, masks: Tensor) -> T
 
     Args:
         parameters: N 6, as the op takes them.
-        masks: N H W, bit c set where channel c passed both clamps.
+        masks: N H W, bit c set where channel c passed both clamps, bit 3 + c where it is NaN.
     """
     channels = torch.arange(3, device=masks.device)[:, None, None]
-    within = (masks[:, None] >> channels) & 1
+    within, nan = (masks[:, None] >> channels) & 1, (masks[:, None] >> (channels + 3)) & 1
     contrast, desaturation = parameters[:, 1], parameters[:, 5]
-    return _desaturated(tangent * within * contrast[:, None, None, None], desaturation)
+    slope = torch.where(nan == 1, torch.nan, within * contrast[:, None, None, None]).to(tangent.dtype)
+    return _desaturated(torch.where(slope == 0, 0, tangent * slope), desaturation)
 
 
 def _desaturated(image: Tensor, desaturation: Tensor) -> Tensor:

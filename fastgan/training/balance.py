@@ -21,7 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.losses.adversarial import AdversarialLoss, AdversarialStatistics
-from fastgan.ops._checks import check_one_of
+from fastgan.ops._checks import (
+    as_number,
+    as_whole_number,
+    check_instance,
+    check_one_of,
+    check_tensor,
+    described,
+)
 from fastgan.optim._step import FusedStep
 
 BALANCES = ("every_step", "ratio", "threshold", "adaptive")
@@ -56,14 +63,17 @@ class EveryStep(nn.Module):
 
     def trains_discriminator(self, step: int) -> bool:
         """Whether D is trained on this step, counted from 0."""
+        as_whole_number("step", step, least=0)
         return True
 
     def trains_generator(self, step: int) -> bool:
         """Whether G is trained on this step, counted from 0."""
+        as_whole_number("step", step, least=0)
         return True
 
     def check(self, adversarial: AdversarialLoss) -> None:
         """Raises a ValueError if the policy cannot judge this game; `discriminator_loss` does, too."""
+        _check_game(adversarial)
 
     def discriminator_loss(
         self, adversarial: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor
@@ -75,8 +85,9 @@ class EveryStep(nn.Module):
             real_logits, fake_logits: as :meth:`AdversarialLoss.discriminator` takes them.
 
         Raises:
-            TypeError, ValueError: no such logits, or a game that the policy cannot judge.
+            TypeError, ValueError: no such game or logits, or a game that the policy cannot judge.
         """
+        _check_game(adversarial)
         loss, statistics = adversarial.discriminator(real_logits, fake_logits, return_statistics=True)
         return Judged(loss, statistics, None)
 
@@ -88,23 +99,23 @@ class Ratio(EveryStep):
         n_critic, n_generator: at least 1. Cycles are as long as the larger; each trains in the first steps.
 
     Raises:
-        ValueError: one is below 1.
+        TypeError, ValueError: one is no whole number, or below 1.
 
     Source: n_critic of Arjovsky et al., "Wasserstein GAN", 2017.
     """
 
     def __init__(self, n_critic: int, n_generator: int) -> None:
         super().__init__()
-        for name, count in (("n_critic", n_critic), ("n_generator", n_generator)):
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
-        self.n_critic, self.n_generator = n_critic, n_generator
+        self.n_critic = as_whole_number("n_critic", n_critic)
+        self.n_generator = as_whole_number("n_generator", n_generator)
 
     def trains_discriminator(self, step: int) -> bool:
-        return step % max(self.n_critic, self.n_generator) < self.n_critic
+        return as_whole_number("step", step, least=0) % max(self.n_critic, self.n_generator) < self.n_critic
 
     def trains_generator(self, step: int) -> bool:
-        return step % max(self.n_critic, self.n_generator) < self.n_generator
+        return (
+            as_whole_number("step", step, least=0) % max(self.n_critic, self.n_generator) < self.n_generator
+        )
 
 
 class Threshold(EveryStep):
@@ -123,9 +134,9 @@ class Threshold(EveryStep):
 
     def __init__(self, threshold: float = 0.3) -> None:
         super().__init__()
-        if not threshold >= 0:
+        self.threshold = as_number("threshold", threshold)
+        if not self.threshold >= 0:
             raise ValueError(f"threshold must not be negative, got {threshold}")
-        self.threshold = threshold
 
     def check(self, adversarial: AdversarialLoss) -> None:
         _needs_a_floor("threshold", adversarial)
@@ -163,11 +174,9 @@ class Adaptive(EveryStep):
 
     def __init__(self, target: float = 0.6, images: int = 256) -> None:
         super().__init__()
-        if not -1 < target < 1:
+        self.target, self.images = as_number("target", target), as_whole_number("images", images)
+        if not -1 < self.target < 1:
             raise ValueError(f"target must lie in (-1, 1), got {target}")
-        if images < 1:
-            raise ValueError(f"images must be at least 1, got {images}")
-        self.target, self.images = target, images
         self.register_buffer("measure", torch.zeros(()))
 
     def check(self, adversarial: AdversarialLoss) -> None:
@@ -193,11 +202,13 @@ def make_balance(
         name: "every_step", "ratio", "threshold" or "adaptive"; the other arguments are for the one they name.
 
     Raises:
-        ValueError: an unknown name (lists the known ones), or an argument that the policy refuses.
+        TypeError, ValueError: an unknown name (lists the known ones), or an argument that the policy refuses.
     """
-    check_one_of("balance", name, BALANCES)
+    check_one_of("name", name, BALANCES)
     if name == "ratio":
-        return Ratio(*ratio)
+        if not isinstance(ratio, (tuple, list)) or len(ratio) != 2:
+            raise TypeError(f"ratio must be two numbers of updates, D's and G's, got {described(ratio)}")
+        return Ratio(*(as_whole_number("ratio", count) for count in ratio))
     if name == "threshold":
         return Threshold(threshold)
     return Adaptive(target) if name == "adaptive" else EveryStep()
@@ -212,8 +223,14 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
         applies: 0-d bool on the parameters' device; None: an ordinary step.
 
     Raises:
-        ValueError: an optimizer that cannot leave out a step on the device.
+        TypeError: no optimizer, or no tensor.
+        ValueError: an optimizer that cannot leave out a step on the device; another tensor than a 0-d bool.
     """
+    check_instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
+    if applies is not None:
+        check_tensor("applies", applies)
+        if applies.dtype != torch.bool or applies.dim():
+            raise ValueError(f"applies must be a 0-d bool tensor, got {described(applies)}")
     if applies is None:
         optimizer.step()
     elif isinstance(optimizer, (FusedStep, torch.optim.Adam)) and getattr(
@@ -232,7 +249,12 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
         )
 
 
+def _check_game(adversarial: AdversarialLoss) -> None:
+    check_instance("adversarial", adversarial, AdversarialLoss, "a fastgan.losses.AdversarialLoss")
+
+
 def _needs_a_floor(policy: str, adversarial: AdversarialLoss) -> None:
+    _check_game(adversarial)
     if adversarial.kind in ("wgan", "wgan-gp", "relativistic"):
         raise ValueError(
             f"balance {policy!r} judges each logit by itself, which the kind {adversarial.kind!r} has no "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
 from fastgan.training.built_in import data_folder
 from fastgan.training.crops import CROPS, cut
@@ -182,9 +182,9 @@ class ImageFolder:
             with self._lock:
                 if path not in self.unreadable:
                     self.unreadable[path] = str(error)
-                    warnings.warn(
+                    warn(
                         f"skipped unusable image {len(self.unreadable)}: {path} ({error})",
-                        stacklevel=2,
+                        UserWarning,
                     )
             return None
         with self._lock:

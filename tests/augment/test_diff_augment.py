@@ -93,3 +93,24 @@ def test_bad_input(image):
         augmentation(image, torch.rand(2, 3))
     with pytest.raises(TypeError):
         augmentation(image.to(torch.uint8), torch.rand(64, 3))
+
+
+@pytest.mark.parametrize(("side", "positions"), [(8, 9), (7, 8), (6, 6), (5, 5), (1, 1)])
+def test_cutouts_middle_lies_in_the_image(side, positions):
+    """The authors' code draws side + (1 - length % 2) positions of a square of length int(side / 2 + 0.5)."""
+    image, length = torch.ones(400, 1, side, side), int(side / 2 + 0.5)
+    drawn = torch.linspace(0, 1, 401)[:-1, None].expand(-1, 2)
+    gone = DiffAugment(("cutout",))(image, drawn)[:, 0] == 0
+    found = {tuple(rows.tolist()) for rows in gone.any(2)}
+    expected = set()
+    for middle in range(positions):
+        begin = middle - length // 2
+        expected.add(tuple(begin <= row < begin + length for row in range(side)))
+    assert found == expected
+    assert gone.flatten(1).any(1).all()
+
+
+def test_cutout_takes_nan_away():
+    image = torch.full((1, 3, 8, 8), torch.nan)
+    cut = DiffAugment(("cutout",))(image, torch.tensor([[0.5, 0.5]]))
+    assert (cut[:, :, 2:6, 2:6] == 0).all() and cut.isnan().sum() == 3 * 48

@@ -119,7 +119,7 @@ def test_wrong_arguments_are_named():
         AdversarialLoss("relativistic").generator(torch.rand(3))
     with pytest.raises(ValueError, match=r"must have the same shape, got \(3,\) and \(4,\)"):
         AdversarialLoss("relativistic").discriminator(torch.rand(3), torch.rand(4))
-    with pytest.raises(ValueError, match=r"real logits must not be empty, got shape \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"real_logits must not be empty, got shape \(0, 1\)"):
         AdversarialLoss("hinge").discriminator(torch.rand(0, 1), torch.rand(4))
-    with pytest.raises(TypeError, match="fake logits must be a floating-point tensor, got tuple"):
+    with pytest.raises(TypeError, match="fake_logits must be a floating-point tensor, got tuple"):
         AdversarialLoss("hinge").discriminator(torch.rand(4), (torch.rand(4), None))

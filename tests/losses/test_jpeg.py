@@ -1,5 +1,6 @@
 """JPEG under the names and signatures of other libraries."""
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -69,3 +70,58 @@ def test_basicsrs_signature_leaves_the_quality_alone(photographs, quality):
     exact = basicsr.DiffJPEG(differentiable=False)(image, quality)
     assert torch.equal(exact, jpeg_round_trip(photographs, quality))
     assert torch.equal(torch.as_tensor(quality), torch.as_tensor(kept))
+
+
+LAYERS = {
+    "DiffJPEG": lambda x, q: DiffJPEG(16, 24, quality=q)(x),
+    "the codec": lambda x, q: DiffJPEG(16, 24, differentiable=False, quality=q)(x),
+    "RandomJPEG": lambda x, q: RandomJPEG(q, q)(x),
+    "jpeg_codec_differentiable": jpeg_codec_differentiable,
+    "diff_jpeg_coding": lambda x, q: diff_jpeg_coding(255 * x, q) / 255,
+    "basicsr": lambda x, q: basicsr.DiffJPEG()(x, q),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_images_alone_and_numpys_numbers_are_taken(name):
+    image = torch.rand(2, 3, 16, 24)
+    decoded = LAYERS[name](image, 60)
+    assert_close(LAYERS[name](image[0], 60), decoded[0], rtol=0, atol=1e-6)
+    for quality in (np.float32(60), np.int64(60)):
+        assert_close(LAYERS[name](image, quality), decoded)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_is_no_image_is_named(name):
+    with pytest.raises(TypeError, match="must be a floating-point tensor, got float"):
+        if name == "diff_jpeg_coding":
+            diff_jpeg_coding(1904.0, 60)
+        elif name == "basicsr":
+            pytest.skip("its checks are jpeg_round_trip's")
+        else:
+            LAYERS[name](1904.0, 60)
+
+
+def test_wrong_tables_and_qualities_are_named():
+    image = torch.rand(2, 3, 16, 24)
+    with pytest.raises(ValueError, match=r"image_rgb must have shape \(\*, 3, H, W\), got \(16, 24\)"):
+        jpeg_codec_differentiable(image[0, 0], 50)
+    with pytest.raises(TypeError, match="quantization_table_y must be a tensor, got list"):
+        jpeg_codec_differentiable(image, 50, [1.0])
+    with pytest.raises(ValueError, match=r"quantization_table_c must have shape .*, got \(3, 8, 8\)"):
+        jpeg_codec_differentiable(image, 50, None, torch.ones(3, 8, 8))
+    with pytest.raises(TypeError, match="quality must be a number, got str"):
+        DiffJPEG(16, 24, quality="50")
+    with pytest.raises(TypeError, match="max_quality must be a number, got NoneType"):
+        RandomJPEG(50, None)
+
+
+def test_levels_of_the_layers():
+    image = torch.rand(2, 3, 16, 24)
+    expected = jpeg_round_trip(image, 60, levels="truncate")
+    assert torch.equal(DiffJPEG(16, 24, False, 60, levels="truncate")(image), expected)
+    through = DiffJPEG(16, 24, True, 60, rounding="straight_through", levels="truncate")
+    assert torch.equal(through(image), expected)
+    assert torch.equal(RandomJPEG(60, 60, levels="truncate")(image), expected)
+    with pytest.raises(ValueError, match="'cubic' makes no whole levels"):
+        DiffJPEG(16, 24, levels="truncate")

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from fastgan import use
-from fastgan.losses import LPIPS, LPIPSLoss
+from fastgan.losses import LPIPS, LPIPSLoss, PerceptualLoss
 from fastgan.losses.lpips import lpips_weights_path
 from tests.conftest import DEVICES
 from tests.losses.backbones import install_backbone
@@ -123,7 +123,7 @@ def test_memory_kept_for_backward(images):
     sizes = {}
     for name, loss in zip(("ours", "theirs"), pair("vgg"), strict=True):
         saved = {}
-        target = torch.rand(1, 3, 64, 64)
+        target = 2 * torch.rand(1, 3, 64, 64) - 1
         weights = {parameter.untyped_storage().data_ptr() for parameter in loss.parameters()}
 
         def keep(tensor, saved=saved, weights=weights):
@@ -177,6 +177,19 @@ def test_autocast(device, images):
     with torch.autocast(device, dtype=torch.bfloat16):
         assert_close(LPIPS(weights=None, autocast=torch.float32).to(device)(x, y), exact)
         assert_close(LPIPS(weights=None).to(device)(x, y), value.detach(), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(LPIPS, {}), (LPIPSLoss, {}), (PerceptualLoss, {}), (PerceptualLoss, {"style_weights": 1.0})],
+)
+def test_shapes_without_values(make, options):
+    loss = make(weights=None, **options)
+    expected = loss(*torch.zeros(2, 2, 3, 40, 40)).shape
+    x = torch.empty(2, 3, 40, 40, device="meta", requires_grad=True)
+    value = loss.to("meta")(x, x.detach())
+    assert value.shape == expected and value.device.type == "meta"
+    assert torch.autograd.grad(value.sum(), x)[0].shape == x.shape
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -245,6 +258,21 @@ def test_weights_of_torchvision_are_loaded(tmp_path, monkeypatch, images):
     loss(*images)
     for name, tensor in loss.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+def test_a_file_of_weights_is_named_or_downloaded(tmp_path, monkeypatch):
+    weights = install_backbone(monkeypatch, tmp_path, "alexnet")
+    torch.save(weights, tmp_path / "mine.pth")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: weights)
+    for loss in (
+        LPIPS(weights=tmp_path / "mine.pth"),
+        LPIPS(weights=str(tmp_path / "mine.pth")),
+        LPIPS(download=True),
+    ):
+        assert torch.equal(loss.net.slice2[1].weight, weights["features.3.weight"])
+    with pytest.raises(TypeError, match="weights must be 'default', the path .*, got True"):
+        LPIPS(weights=True)
 
 
 def test_missing_weights_are_named_with_address_and_place(tmp_path, monkeypatch):

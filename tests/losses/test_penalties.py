@@ -245,15 +245,41 @@ def test_autocast_changes_nothing(device):
         assert_same(actual, [g.cpu().double() for g in expected])
 
 
-def test_logits_from_autocast_are_warned_of_or_refused():
+def test_logits_from_autocast_are_warned_of():
     network, real, _, _ = make("dcgan")
     x = real.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(x)
-    with pytest.warns(RuntimeWarning, match="bfloat16 logits is some percent off"):
+    with pytest.warns(RuntimeWarning, match="bfloat16 logits is some percent off") as caught:
         r1_penalty(logits, x)
-    with pytest.raises(ValueError, match="float16 logits overflows to NaN: .*scaler="):
-        r1_penalty(logits.half(), x)
+    assert caught[0].filename == __file__
+    with pytest.warns(RuntimeWarning, match="float16 logits .* underflow or overflow: .*scaler=") as caught:
+        r1_penalty(network.half()(x.half()), x)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore:a penalty of float16 logits")
+@pytest.mark.parametrize("scale", [None, 1.0, 2.0**10, 2.0**15, 2.0**16])
+@pytest.mark.parametrize("kind", ["mlp", "dcgan", "residual", "spectral"])
+def test_float16_logits_come_close_to_float64(kind, scale):
+    """Without a scaler, and with one at any scale, 65536 among them, which float16 itself cannot hold."""
+    network, real, _, args = make(kind)
+    network.eval()
+    exact, x = copy.deepcopy(network).double(), real.double().requires_grad_()
+    expected = r1_penalty(exact(x, *args), x)
+    scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+    x = real.clone().requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        logits = network(x, *args)
+    assert logits.dtype == torch.float16
+    penalty = r1_penalty(logits, x, scaler=scaler)
+    assert abs(penalty.item() / expected.item() - 1) < 1e-3
+    scaled = penalty if scaler is None else scaler.scale(penalty)
+    found = [gradient / (scale or 1.0) for gradient in gradients_of(scaled, network)]
+    wanted = gradients_of(expected, exact)
+    distance = sum((a - b).square().sum() for a, b in zip(found, wanted, strict=True)).sqrt()
+    norm = sum(b.square().sum() for b in wanted).sqrt()
+    assert distance <= (0.02 if scale in (None, 1.0) else 0.002) * norm
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -377,12 +403,41 @@ def test_batch_normalization_is_refused_unless_allowed():
     assert r1_penalty_of(network.train(), real).isfinite()
 
 
+@pytest.mark.parametrize("shape", ["flattened", "squeezed", "a row", "a sum"])
+def test_logits_of_any_shape_have_the_gradient_of_their_sum(shape):
+    network, real, fake, _ = make("patch")
+    count = 1 if shape == "squeezed" else 4
+    real, fake = real[:count], fake[:count]
+    reshaped = {
+        "flattened": lambda x: network(x).flatten(), "squeezed": lambda x: network(x).squeeze(),
+        "a row": lambda x: network(x).reshape(1, -1), "a sum": lambda x: network(x).sum(),
+    }[shape]  # fmt: skip
+    x = real.clone().requires_grad_()
+    for penalty in (
+        lambda d: r1_penalty(d(x), x, reduction="none"), lambda d: r1_penalty_of(d, real),
+        lambda d: gradient_penalty(d, real, fake, mode="real"), lambda d: R1(d, 1.0)(real, 0).loss,
+    ):  # fmt: skip
+        assert_close(penalty(reshaped), penalty(network))
+    if shape == "flattened":
+        compiled = torch.compile(lambda x: r1_penalty_of(reshaped, x), fullgraph=True)
+        assert_close(compiled(real), r1_penalty_of(network, real))
+    if shape == "a sum":
+        with pytest.raises(ValueError, match="one logit or more per sample, got their sum"):
+            approximate_r1(reshaped, real, 0.1)
+    else:
+        seeded = [
+            approximate_r1(d, real, 0.1, generator=torch.Generator().manual_seed(1))
+            for d in (network, reshaped)
+        ]
+        assert_close(*seeded)
+
+
 def test_logits_of_another_batch_are_refused():
     x = torch.rand(4, 3, requires_grad=True)
-    with pytest.raises(ValueError, match=r"got 2 in logits of shape \(2, 6\) and 4 in x"):
-        r1_penalty(x.reshape(2, 6), x)
-    with pytest.raises(ValueError, match="sample by sample, got 12 in"):
-        r1_penalty_of(lambda x: x.flatten(), x)
+    with pytest.raises(ValueError, match=r"got 6 in logits of shape \(2, 3\) and 4 samples in x"):
+        r1_penalty(x.flatten()[:6].reshape(2, 3), x)
+    with pytest.raises(ValueError, match="as many for each sample, got 3 in"):
+        r1_penalty_of(lambda x: x[:3, 0], x)
     with pytest.raises(ValueError, match="the logits do not depend on x"):
         r1_penalty_of(lambda x: torch.rand(4, requires_grad=True) * 2, x)
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'max'"):

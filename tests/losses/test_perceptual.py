@@ -1,6 +1,7 @@
 """PerceptualLoss against the usual hand-written one, and its errors."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ pytest.importorskip("torchvision")
 
 from fastgan import use
 from fastgan.compat import basicsr
-from fastgan.losses import PerceptualLoss, gram_matrix
-from fastgan.losses.perceptual import layer_names
+from fastgan.losses import PerceptualLoss, _backbones, gram_matrix, layer_index
+from fastgan.losses.perceptual import NETWORKS, layer_names
 from tests.conftest import DEVICES
 from tests.losses.backbones import install_backbone
 
@@ -139,14 +140,182 @@ def test_weights_of_torchvision_are_loaded(tmp_path, monkeypatch):
         PerceptualLoss()
 
 
-def test_layers_have_torchvisions_order():
+@pytest.mark.parametrize("network", sorted(_backbones.FILES))
+def test_files_are_those_of_torchvision(network):
     torchvision = pytest.importorskip("torchvision")
-    kinds = {nn.Conv2d: "conv", nn.ReLU: "relu", nn.MaxPool2d: "pool"}
-    for network in ("vgg16", "vgg19"):
-        with torch.device("meta"):
-            layers = getattr(torchvision.models, network)(weights=None).features
-        names = layer_names(network)
-        assert [kinds[type(layer)] for layer in layers] == [name[:4] for name in names]
+    known = torchvision.models.get_model_weights(network).IMAGENET1K_V1.url
+    assert known == _backbones.ADDRESS + _backbones.FILES[network]
+
+
+def test_weights_none_is_backbone_none():
+    expected = PerceptualLoss(backbone=None).state_dict()
+    for options in ({"weights": None}, {"weights": None, "backbone": None}):
+        loss = PerceptualLoss(**options)
+        assert loss.weights == [1.0, 1.0]
+        for name, tensor in loss.state_dict().items():
+            assert torch.equal(tensor, expected[name])
+    assert isinstance(basicsr.PerceptualLoss({"conv1_2": 1.0}, weights=None), nn.Module)
+    for make in (PerceptualLoss, lambda **o: basicsr.PerceptualLoss({"conv1_2": 1.0}, **o)):
+        with pytest.raises(ValueError, match=r"weights='a.pth' and backbone=None contradict each other"):
+            make(weights="a.pth", backbone=None)
+    with pytest.raises(TypeError, match="backbone must be 'default', the path .*, got 3"):
+        PerceptualLoss(backbone=3)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_of_weights_is_named(kind, tmp_path, monkeypatch):
+    weights = install_backbone(monkeypatch, tmp_path, "vgg11_bn")
+    torch.save(weights, tmp_path / "mine.pth")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
+    path = kind(tmp_path / "mine.pth")
+    for loss in (
+        PerceptualLoss(("relu1_1",), network="vgg11_bn", backbone=path),
+        PerceptualLoss(("relu1_1",), path, network="vgg11_bn"),
+        basicsr.PerceptualLoss({"relu1_1": 1.0}, "vgg11_bn", weights=path).loss,
+        basicsr.PerceptualLoss({"relu1_1": 1.0}, "vgg11_bn", backbone=path).loss,
+    ):
+        assert torch.equal(loss.features[0].weight, weights["features.0.weight"])
+    with pytest.raises(FileNotFoundError, match="PerceptualLoss: there is no file of weights .*yours.pth"):
+        PerceptualLoss(backbone=kind(tmp_path / "yours.pth"))
+    with pytest.raises(
+        ValueError, match=r"mine.pth is no state_dict of torchvision's vgg19: it lacks features"
+    ):
+        PerceptualLoss(network="vgg19", backbone=path)
+    corrupt = tmp_path / _backbones.FILES["vgg19"]
+    corrupt.write_bytes(b"<html>")
+    with pytest.raises(ValueError, match="not the file that its name says"):
+        PerceptualLoss(network="vgg19", backbone=kind(corrupt))
+
+
+def test_weights_in_basicsrs_folder_are_found(tmp_path, monkeypatch):
+    weights = install_backbone(monkeypatch, tmp_path, "vgg19")
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / "experiments" / "pretrained_models"
+    there.mkdir(parents=True)
+    _backbones.weights_path("vgg19").rename(there / _backbones.FILES["vgg19"])
+    loss = basicsr.PerceptualLoss({"conv5_4": 1.0})
+    assert torch.equal(loss.loss.features[34].weight, weights["features.34.weight"])
+    with pytest.raises(
+        FileNotFoundError, match=r"vgg16.*or in experiments/pretrained_models, .*download=True"
+    ):
+        basicsr.PerceptualLoss({"conv5_1": 1.0}, "vgg16")
+
+
+def test_weights_are_downloaded_where_it_is_asked_for(tmp_path, monkeypatch):
+    weights = install_backbone(monkeypatch, tmp_path, "vgg19")
+    asked = []
+
+    def load_state_dict_from_url(url, **options):
+        asked.append((url, options))
+        return weights
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", load_state_dict_from_url)
+    PerceptualLoss(network="vgg19", download=True)
+    assert not asked  # it is there
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
+    for loss in (
+        PerceptualLoss(network="vgg19", download=True),
+        basicsr.PerceptualLoss({"conv5_4": 1.0}, download=True).loss,
+    ):
+        assert torch.equal(loss.features[0].weight, weights["features.0.weight"])
+    ((url, options), _) = asked
+    assert url == _backbones.ADDRESS + _backbones.FILES["vgg19"] and options["check_hash"]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_layers_have_torchvisions_order(network):
+    torchvision = pytest.importorskip("torchvision")
+    kinds = {nn.Conv2d: "conv", nn.BatchNorm2d: "bn", nn.ReLU: "relu", nn.MaxPool2d: "pool"}
+    with torch.device("meta"):
+        layers = getattr(torchvision.models, network)(weights=None).features
+    names = layer_names(network)
+    assert [kinds[type(layer)] for layer in layers] == [name.rstrip("_12345") for name in names]
+    assert [layer_index(name, network) for name in names] == list(range(len(layers)))
+    pools = [name for name in names if name.startswith("pool")]
+    assert pools == ["pool1", "pool2", "pool3", "pool4", "pool5"]
+
+
+def test_names_are_those_of_basicsr():
+    assert layer_names("vgg11_bn")[:9] == [
+        "conv1_1", "bn1_1", "relu1_1", "pool1", "conv2_1", "bn2_1", "relu2_1", "pool2", "conv3_1",
+    ]  # fmt: skip
+    assert layer_index("bn3_4", "vgg19_bn") == 24 and layer_index("conv5_4", "vgg19") == 34
+    with pytest.raises(ValueError, match="layer must be one of conv1_1, relu1_1.*got 'bn1_1'"):
+        layer_index("bn1_1", "vgg19")
+    with pytest.raises(ValueError, match="network must be one of vgg11, vgg11_bn.*got 'vgg19_gn'"):
+        layer_index("conv1_1", "vgg19_gn")
+
+
+def batch_normalized(layers, network="vgg11_bn", **options):
+    """With statistics and weights that do something."""
+    loss = PerceptualLoss(layers, network=network, backbone=None, **options)
+    for layer in loss.features:
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean, std=0.3)
+            nn.init.uniform_(layer.running_var, 0.3, 2)
+            nn.init.uniform_(layer.weight, -0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.3)
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("layers", "indices"),
+    [
+        (("relu1_1", "relu2_1"), (2, 6)),
+        (("conv1_1", "bn1_1", "relu1_1", "pool1"), (0, 1, 2, 3)),
+        (("conv1_1", "relu2_1"), (0, 6)),
+        (("bn2_1", "conv3_2"), (5, 11)),
+    ],
+)
+def test_batch_normalization_is_the_one_written_by_hand(layers, indices, images):
+    loss = batch_normalized(layers, criterion="l2")
+    x, y = images[0].clone().requires_grad_(), images[1]
+    expected = sum(part for _, _, part in by_hand(loss, x, y, indices, nn.functional.mse_loss))
+    value = loss(x, y)
+    assert_close(value, expected, rtol=1e-5, atol=0)
+    close(*(torch.autograd.grad(v, x)[0] for v in (value, expected)))
+    assert loss(images[0].clone().requires_grad_(), images[0]) == 0  # features with and without a graph
+
+
+def test_batch_normalization_is_frozen(images):
+    loss = batch_normalized(("relu1_1",))
+    before = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
+    nn.ModuleList([loss]).train()
+    assert not any(module.training for module in loss.modules())
+    loss(images[0].clone().requires_grad_(), images[1]).backward()
+    for name, tensor in loss.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_batch_normalization_keeps_nothing_for_backward(images):
+    kept = {}
+    for network, layers in (("vgg11", 5), ("vgg11_bn", 7)):
+        loss = PerceptualLoss((layers,), 0, network=network, backbone=None)
+        tensors = {}
+        owned = {p.untyped_storage().data_ptr() for p in [*loss.parameters(), *loss.buffers()]}
+
+        def keep(tensor, tensors=tensors, owned=owned):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in owned:
+                tensors[storage.data_ptr()] = (tensor, storage.nbytes())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            next(loss.feature_maps(images[0].clone().requires_grad_()))
+        kept[network] = sum(nbytes for _, nbytes in tensors.values())
+    assert kept["vgg11_bn"] == kept["vgg11"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_batch_normalization_under_autocast(dtype, images):
+    loss = batch_normalized(("relu2_1",), criterion="l2")
+    x = images[0].clone().requires_grad_()
+    with torch.autocast("cpu", dtype=dtype):
+        value = loss(x, images[1])
+    (gradient,) = torch.autograd.grad(value, x)
+    assert value.dtype == gradient.dtype == torch.float32
+    (exact,) = torch.autograd.grad(loss(x, images[1]), x)
+    close(gradient, exact, tolerance=0.1)
 
 
 def test_images_in_another_range_are_noticed():
@@ -171,7 +340,7 @@ def test_basicsr_formula(criterion, range_norm):
         criterion=criterion,
         backbone=None,
     )
-    x, gt = torch.rand(2, 2, 3, 20, 22)
+    x, gt = (2 * image - 1 if range_norm else image for image in torch.rand(2, 2, 3, 20, 22))
     x.requires_grad_()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     maps = []
@@ -196,7 +365,7 @@ def test_basicsr_formula(criterion, range_norm):
     assert_close(found[0], percep, rtol=1e-4, atol=0)
     assert_close(found[1], style, rtol=1e-4, atol=0)
     close(*(torch.autograd.grad(sum(v), x)[0] for v in (found, (percep, style))))
-    alone = basicsr.PerceptualLoss(layer_weights, "vgg16", backbone=None)
+    alone = basicsr.PerceptualLoss(layer_weights, "vgg16", range_norm=range_norm, backbone=None)
     assert alone(x, gt)[1] is None
     with pytest.raises(NotImplementedError, match="huber"):
         basicsr.PerceptualLoss(layer_weights, criterion="huber", backbone=None)
@@ -210,7 +379,7 @@ def test_basicsr_formula(criterion, range_norm):
         ({"layers": (8, 3)}, r"from the input to the output, got \(8, 3\)"),
         ({"layers": ()}, "layers must be different"),
         ({"weights": (1.0,)}, "weights must be one number or 2"),
-        ({"network": "vgg11"}, "network must be one of vgg16, vgg19, got 'vgg11'"),
+        ({"network": "resnet18"}, "network must be one of vgg11, vgg11_bn, .*vgg19_bn, got 'resnet18'"),
         ({"criterion": "l3"}, "criterion must be one of l1, l2, got 'l3'"),
         ({"value_range": (0, 255)}, "value_range"),
         ({"patch_size": 0}, "patch_size must be at least 1, got 0"),

@@ -144,5 +144,54 @@ def test_errors_name_what_is_wrong():
     x = torch.rand(3)
     with pytest.raises(ValueError, match="game must be one of cross_entropy, .*, got 'chess'"):
         discriminator_loss(x, x, "chess")
-    with pytest.raises(ValueError, match="one device, got real on cpu, fake on meta"):
+    with pytest.raises(ValueError, match="one device, got real_logits on cpu, fake_logits on meta"):
         discriminator_loss(x, x.to("meta"), "hinge")
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("label", "logit", "loss", "slope"), [
+    (1.0, torch.inf, 0.0, 0.0),
+    (1.0, -torch.inf, torch.inf, -1.0),
+    (0.9, torch.inf, torch.inf, 0.1),
+    (0.9, -torch.inf, torch.inf, -0.9),
+    (0.0, -torch.inf, 0.0, 0.0),
+    (0.0, torch.inf, torch.inf, 1.0),
+    (1.2, torch.inf, -torch.inf, -0.2),
+    (0.9, torch.nan, torch.nan, torch.nan),
+])  # fmt: skip
+def test_cross_entropy_of_infinite_logits_is_the_limit(label, logit, loss, slope, dtype, backend):
+    fake = torch.tensor([logit], dtype=dtype, requires_grad=True)
+    value = generator_loss(fake, None, "cross_entropy", real_label=label, backend=backend)
+    (gradient,) = torch.autograd.grad(value, fake)
+    torch.testing.assert_close(value.item(), loss, equal_nan=True, rtol=0, atol=0)
+    torch.testing.assert_close(gradient.item(), slope, equal_nan=True, rtol=0, atol=4e-3)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(("game", "slope"), [
+    ("cross_entropy", torch.nan), ("least_squares", torch.nan), ("hinge", torch.nan),
+    ("wasserstein", -0.5), ("relativistic", torch.nan),
+])  # fmt: skip
+def test_nan_in_a_logit_is_nan_in_its_gradient_alone(game, slope, backend):
+    real = torch.tensor([torch.nan, 0.3], requires_grad=True)
+    fake = torch.tensor([0.1, 0.2], requires_grad=True)
+    loss, _ = discriminator_loss(real, fake, game, backend=backend)
+    of_real, of_fake = torch.autograd.grad(loss, (real, fake))
+    assert loss.isnan() and of_real[1].isfinite() and of_fake[1].isfinite()
+    torch.testing.assert_close(of_real[0].item(), slope, equal_nan=True)
+
+
+@pytest.mark.parametrize("game", ["cross_entropy", "least_squares", "relativistic"])
+def test_second_derivatives_of_half_precision_are_rounded_once(game):
+    logits = torch.linspace(-3, 3, 10).to(torch.bfloat16)
+    results = []
+    for x in (logits, logits.float()):
+        x = x.clone().requires_grad_()
+        fake = torch.zeros_like(x)
+        loss, _ = discriminator_loss(x, fake, game)
+        (gradient,) = torch.autograd.grad(1e5 * loss, x, create_graph=True)
+        results.append(torch.autograd.grad(gradient.float().square().sum(), x)[0])
+    torch.testing.assert_close(
+        results[0].float(), results[1], rtol=0.02, atol=1e-3 * results[1].abs().max().item()
+    )

@@ -9,7 +9,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastgan.losses import AdversarialLoss, yuv_color_l2
-from fastgan.ops import feature_distance, squared_norm
+from fastgan.ops import (
+    bias_leaky_relu,
+    feature_distance,
+    jpeg_round_trip,
+    lpips_head,
+    perspective_warp,
+    photometric,
+    squared_norm,
+)
 from fastgan.ops.squared_norm import _squared_norm
 
 
@@ -108,3 +116,134 @@ def test_a_traced_backward_writes_into_nothing_that_was_saved(function):
     ours = [name for name in called if name.startswith("fastgan")]
     assert any("backward" in name for name in ours)
     assert not any(name.split(".")[1].endswith("_") for name in ours), ours
+
+
+# --- batches of calls: what tests/support_table.py does not put every op through ---------------------------
+
+
+def test_vmap_of_the_op_itself(x):
+    torch.testing.assert_close(torch.vmap(torch.ops.fastgan.squared_norm)(x), torch.vmap(squared_norm)(x))
+
+
+def test_noise_under_vmap_heeds_the_randomness_that_is_asked_for():
+    images, noisy = torch.full((3, 2, 3, 8, 9), 0.5), lambda x: photometric(x, noise=0.1)
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(noisy)(images)
+    same = torch.vmap(noisy, randomness="same")(images)
+    assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+    assert not torch.equal(same[0, 0], same[0, 1])
+    different = torch.vmap(noisy, randomness="different")(images)
+    assert not torch.equal(different[0], different[1]) and not torch.equal(different[1], different[2])
+    # Without noise nothing is drawn.
+    torch.testing.assert_close(torch.vmap(photometric)(images), images)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_seeds_under_vmap_are_those_of_single_calls(batched):
+    images = torch.rand(3, 2, 3, 8, 9)
+    seeds = torch.tensor([5, 6, 7]) if batched else torch.tensor(5)
+    actual = torch.vmap(lambda x, seed: photometric(x, noise=0.1, seed=seed), (0, 0 if batched else None))(
+        images, seeds
+    )
+    for number, x in enumerate(images):
+        assert torch.equal(
+            actual[number], photometric(x, noise=0.1, seed=seeds[number] if batched else seeds)
+        )
+
+
+@pytest.mark.parametrize("rounding", ["cubic", "at_zero", "polynomial", "noise", "none"])
+def test_surrogates_of_rounding_under_vmap(rounding):
+    images, qualities = torch.rand(3, 2, 3, 17, 19), torch.tensor([30.0, 50.0, 90.0])
+    code = lambda x, quality: jpeg_round_trip(x, quality, rounding=rounding)  # noqa: E731
+    if rounding == "noise":
+        with pytest.raises(RuntimeError, match="randomness"):
+            torch.vmap(code)(images, qualities)
+        decoded = torch.vmap(code, randomness="same")(images, qualities)
+        assert decoded.shape == images.shape
+        return
+    loss = lambda x, quality: code(x, quality).square().sum()  # noqa: E731
+    of_images, of_qualities = torch.vmap(torch.func.grad(loss, (0, 1)))(images, qualities)
+    for number in range(3):
+        leaves = images[number].clone().requires_grad_(), qualities[number].clone().requires_grad_()
+        expected = torch.autograd.grad(loss(*leaves), leaves)
+        torch.testing.assert_close((of_images[number], of_qualities[number]), expected)
+
+
+def test_one_table_for_all_images_gets_the_gradient_of_each_call():
+    images, tables = torch.rand(3, 2, 3, 17, 19), 20 + 30 * torch.rand(1, 2, 8, 8)
+    loss = lambda x, t: jpeg_round_trip(x, None, quantization_tables=t).square().sum()  # noqa: E731
+    actual = torch.vmap(torch.func.grad(loss, 1), (0, None))(images, tables)
+    for of_call, x in zip(actual, images, strict=True):
+        leaf = tables.clone().requires_grad_()
+        torch.testing.assert_close(of_call, torch.autograd.grad(loss(x, leaf), leaf)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: feature_distance(x, y, 2, True).sum(),
+        lambda x, y: lpips_head(x, y, torch.tensor([0.5, 1.0, 2.0])).sum(),
+        lambda x, y: yuv_color_l2(x, y, edge_gain=2.0),
+        lambda x, y: bias_leaky_relu(x, y.mean((0, 2, 3)), clamp=0.9).float().sum(),
+        lambda x, y: squared_norm(x - y).sum(),
+        lambda x, y: perspective_warp(x, torch.eye(3).expand(2, 3, 3) * 1.1, fill=y).float().sum(),
+    ],
+    ids=["feature_distance", "lpips_head", "yuv_l2", "bias_leaky_relu", "squared_norm", "perspective_warp"],
+)
+def test_gradients_of_each_call_in_every_type_and_memory_order(function, layout, dtype):
+    x, y = (torch.rand(3, 2, 3, 8, 9).sub(0.3).to(dtype).flatten(0, 1).to(memory_format=layout) for _ in "xy")
+    x, y = x.unflatten(0, (3, 2)), y.unflatten(0, (3, 2))
+    per_call = torch.vmap(torch.func.grad(function, (0, 1)))(x, y)
+    leaves = x.clone().requires_grad_(), y.clone().requires_grad_()
+    around = torch.autograd.grad(torch.vmap(function)(*leaves).sum(), leaves)
+    for number in range(3):
+        alone = x[number].clone().requires_grad_(), y[number].clone().requires_grad_()
+        expected = torch.autograd.grad(function(*alone), alone)
+        for actual in (per_call, around):
+            assert actual[0].dtype == dtype
+            torch.testing.assert_close([gradient[number] for gradient in actual], list(expected))
+
+
+def test_gains_of_each_call():
+    x, y, gains = torch.rand(3, 2, 3, 8, 9), torch.rand(3, 2, 3, 8, 9), torch.tensor([0.0, 1.0, 10.0])
+    losses = torch.vmap(lambda x, y, gain: yuv_color_l2(x, y, edge_gain=gain))(x, y, gains)
+    for number, gain in enumerate(gains):
+        torch.testing.assert_close(losses[number], yuv_color_l2(x[number], y[number], edge_gain=gain))
+
+
+def test_per_sample_gradients_of_a_network():
+    critic = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Tanh(), torch.nn.Conv2d(4, 1, 3))
+    parameters = {name: parameter.detach() for name, parameter in critic.named_parameters()}
+    images, loss = torch.rand(5, 3, 8, 9), AdversarialLoss("lsgan")
+
+    def of_sample(parameters, image):
+        return loss.generator(torch.func.functional_call(critic, parameters, (image[None],)))
+
+    actual = torch.vmap(torch.func.grad(of_sample), (None, 0))(parameters, images)
+    for number, image in enumerate(images):
+        expected = torch.autograd.grad(loss.generator(critic(image[None])), list(critic.parameters()))
+        torch.testing.assert_close([gradient[number] for gradient in actual.values()], list(expected))
+
+
+def test_forward_mode_is_refused_inside_transforms_too(x):
+    x = x.detach()
+    for function in (
+        lambda: torch.func.jvp(squared_norm, (x,), (x,)),
+        lambda: torch.func.jacfwd(squared_norm)(x),
+        lambda: torch.func.hessian(lambda x: squared_norm(x).sum())(x),
+        lambda: torch.func.jvp(torch.vmap(squared_norm), (x,), (x,)),
+        lambda: torch.autograd.functional.jacobian(squared_norm, x, vectorize=True, strategy="forward-mode"),
+    ):
+        with pytest.raises(NotImplementedError, match=r"squared_norm has no .*use\('reference'\)"):
+            function()
+
+
+def test_a_batch_of_gradients_writes_into_nothing_that_was_saved():
+    image, other = torch.rand(2, 2, 3, 8, 8)
+    image.requires_grad_()
+    loss = yuv_color_l2(image, other)
+    gradients = torch.autograd.grad(loss, image, torch.tensor([1.0, 2.0]), is_grads_batched=True)[0]
+    expected = torch.autograd.grad(yuv_color_l2(image, other), image)[0]
+    torch.testing.assert_close(gradients, torch.stack([expected, 2 * expected]))

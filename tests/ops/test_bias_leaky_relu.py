@@ -194,3 +194,17 @@ def test_errors_name_what_is_wrong():
         ops.bias_leaky_relu(x, slope=float("nan"))
     with pytest.raises(ValueError, match="one device"):
         ops.bias_leaky_relu(x, torch.rand(3, device="meta"))
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_nan_has_no_slope_and_infinity_that_of_its_side(backend):
+    x = torch.tensor([[torch.nan, torch.inf, -torch.inf, 2.0]], requires_grad=True)
+    y = ops.bias_leaky_relu(x, slope=0.2, gain=2.0, backend=backend)
+    torch.testing.assert_close(y[0], torch.tensor([torch.nan, torch.inf, -torch.inf, 4.0]), equal_nan=True)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient[0], torch.tensor([torch.nan, 2.0, 0.4, 2.0]), equal_nan=True)
+    cut = ops.bias_leaky_relu(x, slope=0.0, backend=backend)
+    torch.testing.assert_close(cut[0], torch.tensor([torch.nan, torch.inf, 0.0, 2.0]), equal_nan=True)
+    bounded = ops.bias_leaky_relu(x, clamp=1.0, backend=backend)
+    (gradient,) = torch.autograd.grad(bounded.sum(), x)
+    torch.testing.assert_close(gradient[0], torch.tensor([torch.nan, 0.0, 0.0, 0.0]), equal_nan=True)

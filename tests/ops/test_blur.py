@@ -140,3 +140,33 @@ def test_works_under_functorch_grad():
 def test_wrong_inputs_are_named(x, weights, error, message):
     with pytest.raises(error, match=message):
         ops.blur(x, weights)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_tap_that_is_not_finite_counts_where_it_reaches_the_image(backend, value):
+    x, weights = image((2, 6, 8)), kernels(2, 3)
+    weights[1, 0, 1] = value  # the pixel above
+    blurred = ops.blur(x, weights, backend=backend)
+    (gradient,) = torch.autograd.grad(blurred.sum(), x)
+    for result, rows in ((blurred, slice(1, None)), (gradient, slice(0, -1))):
+        wrong = torch.zeros_like(result, dtype=torch.bool)
+        wrong[1, :, rows] = True
+        assert torch.equal(~result.isfinite(), wrong)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_nan_in_a_pixel_reaches_what_reads_it(backend):
+    x = image((1, 9, 9)).detach()
+    x[0, 0, 4, 4] = torch.nan
+    x.requires_grad_()
+    weights = torch.zeros(1, 3, 3)
+    weights[0, 1] = torch.tensor([0.2, 0.0, 0.8])
+    weights.requires_grad_()
+    blurred = ops.blur(x, weights, backend=backend)
+    of_image, of_kernels = torch.autograd.grad(blurred.sum(), (x, weights))
+    nan = blurred.isnan()
+    assert nan.sum() == 2 and nan[0, 0, 4, 3] and nan[0, 0, 4, 5]
+    assert of_image.isfinite().all()  # blur is linear
+    # A tap of weight zero sees the pixels that are numbers alone, another tap all of them.
+    assert of_kernels.isnan().nonzero().tolist() == [[0, 1, 0], [0, 1, 2]]

@@ -138,7 +138,7 @@ def test_layers_with_their_own_convolution_stay():
         ({"x": torch.zeros(3, 8, 8)}, ValueError, r"x must have 4 dimensions, got shape \(3, 8, 8\)"),
         ({"weight": torch.zeros(4, 3)}, ValueError, r"weight must have 4 dimensions, got shape \(4, 3\)"),
         ({"x": torch.zeros(1, 3, 8, 8, dtype=torch.int64)}, (TypeError, ValueError), "x"),
-        ({"weight": torch.zeros(4, 2, 3, 3)}, RuntimeError, "2 channels"),
+        ({"weight": torch.zeros(4, 2, 3, 3)}, ValueError, "x must have 2 channels"),
     ],
 )
 def test_wrong_inputs_are_named(change, error, message):

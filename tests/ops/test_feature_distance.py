@@ -171,13 +171,13 @@ def test_saves_one_gradient():
 @pytest.mark.parametrize("p", [1, 2])
 def test_opcheck_and_compile(p):
     x, y = maps((2, 5, 7))
-    arguments = (x, y, torch.rand(24), p, True, 1e-10, False, 1.0, True, True)
+    arguments = (x, y, torch.rand(24), p, True, 1e-10, False, True, True, True)
     # Not the one that asks for second derivatives, which are refused.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.fastgan.feature_distance.default, arguments, test_utils=checks)
     direction = torch.rand_like(x)
     torch.library.opcheck(
-        torch.ops.fastgan.feature_distance_backward.default, (direction, torch.rand(2), 0.5)
+        torch.ops.fastgan.feature_distance_backward.default, (direction, torch.rand(2), False)
     )
     eager = feature_distance(x, y, p, True)
     compiled = torch.compile(feature_distance, fullgraph=True)(x, y, p, True)
@@ -246,3 +246,26 @@ def test_wrong_weights_are_named():
         lpips_head(x, y, torch.ones(23))
     with pytest.raises(ValueError, match="got features_x on cpu, features_y on cpu, weight on meta"):
         lpips_head(x, y, torch.ones(24, device="meta"))
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("p", [1, 2])
+def test_infinite_features_that_cancel_are_nan(p, backend):
+    x = torch.rand(2, 3, 4, 5)
+    x[1, 2, 3, 4] = torch.inf
+    y = x.clone().requires_grad_()
+    x.requires_grad_()
+    distance = feature_distance(x, y, p, backend=backend)
+    assert distance[0] == 0 and distance[1].isnan()
+    for gradient in torch.autograd.grad(distance.sum(), (x, y)):
+        assert gradient.isnan().nonzero().tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_vectors_whose_squares_overflow_are_nan(layout, backend):
+    for channels in (1, 3):
+        x, y = (torch.rand(2, channels, 4, 5).to(memory_format=layout) for _ in range(2))
+        x[1, 0, 2, 3] = 1e30
+        distance = feature_distance(x, y, 2, True, backend=backend)
+        assert distance[0].isfinite() and distance[1].isnan()

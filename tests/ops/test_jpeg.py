@@ -516,3 +516,131 @@ def test_many_qualities_do_not_pile_up():
     for quality in torch.linspace(1, 100, 600, dtype=torch.float64).tolist():
         jpeg_round_trip(torch.rand(1, 3, 8, 8), quality)
     assert len(_made) <= 256
+
+
+# --- what is decided by hand ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rounding", ["cubic", "at_zero"])
+def test_greys_fall_on_the_formulas_side_of_a_jump(rounding, dtype, backend):
+    """At quality 50 luma's first step is 16, and every other grey lies in the middle between two levels."""
+    grey = torch.arange(256, dtype=dtype)
+    image = (grey / 255).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+    decoded = jpeg_round_trip(image, 50, rounding=rounding, backend=backend)
+    level = 8 * (grey - 128) / 16
+    rest = level - level.round()  # halves to even
+    if rounding == "cubic":
+        coded = level.round() + rest**3
+    else:
+        coded = torch.where(level.abs() < 0.5, level**3, level)
+    expected = ((coded * 16 / 8).clamp(-128, 127) + 128) / 255
+    assert_close(decoded, expected.view(-1, 1, 1, 1).expand_as(decoded), rtol=0, atol=2e-7)
+    assert decoded[255].min() == 1  # white stays white
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_white_and_black_get_gradients_where_nothing_is_rounded(backend):
+    image = torch.rand(1, 1, 24, 24).round().repeat(1, 3, 1, 1).requires_grad_()
+    jpeg_round_trip(image, 50, rounding="none", subsampling="4:4:4", backend=backend)[:, 1].sum().backward()
+    assert_close(image.grad[:, 1], torch.ones(1, 24, 24), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+@pytest.mark.parametrize("upsampling", ["fancy", "nearest"])
+@pytest.mark.parametrize("differentiate_tables", [False, True])
+def test_nan_reaches_the_gradients_that_depend_on_it(rounding, subsampling, upsampling, differentiate_tables):
+    image = torch.rand(2, 3, 40, 72)
+    image[0, 1, 17, 20], image[1, 0, 39, 71] = torch.nan, torch.nan
+    image[:, :, 30:34, 30:34] = 1.5
+    image.requires_grad_()
+    tables = torch.full((2, 2, 8, 8), 20.0, requires_grad=differentiate_tables)
+    weight = torch.randn(image.shape)
+    options = {"rounding": rounding, "subsampling": subsampling, "upsampling": upsampling}
+    ours, reference = (
+        value_and_gradients(image, None, tables, weight, backend, **options)
+        for backend in ("native", "reference")
+    )
+    for actual, expected in zip(ours, reference, strict=True):
+        assert torch.equal(actual.isnan(), expected.isnan())
+    of_image = ours[1]
+    assert of_image[0, 1, 17, 20].isnan() and of_image[1, 0, 39, 71].isnan()
+    assert 0 < of_image.isnan().sum() < of_image.numel() / 2
+    assert (of_image[:, :, 30:34, 30:34] == 0).all()  # clamped: nothing depends on them
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+def test_truncated_levels_are_those_of_torchvision(photographs, backend, dtype, subsampling):
+    to_pil_image = pytest.importorskip("torchvision.transforms.functional").to_pil_image
+    between = (photographs + torch.rand_like(photographs) / 255).clamp(max=1).to(dtype)
+    for image in (*between[:, :, :33, :50], torch.arange(768, dtype=dtype).view(3, 16, 16) / 767):
+        buffer = io.BytesIO()
+        to_pil_image(image).save(buffer, "JPEG", quality=60, subsampling=subsampling)
+        expected = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+        options = {"subsampling": subsampling, "backend": backend}
+        decoded = jpeg_round_trip(image[None], 60, levels="truncate", **options)[0]
+        assert torch.equal((255 * decoded).round().byte(), expected)
+        assert not torch.equal(decoded, jpeg_round_trip(image[None], 60, **options)[0])
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_the_gradient_of_truncated_levels_is_that_of_rounded_ones(backend):
+    image = (0.3 + 0.4 * torch.rand(1, 3, 24, 40)).requires_grad_()
+    weight = torch.randn(image.shape)
+    gradients = [
+        value_and_gradients(image, 95, None, weight, backend, levels=levels)[1]
+        for levels in ("round", "truncate")
+    ]
+    assert_close(*gradients)
+
+
+def test_levels_that_would_be_ignored_are_refused():
+    with pytest.raises(ValueError, match="levels='truncate' goes with .*: 'cubic' makes no whole levels"):
+        jpeg_round_trip(torch.rand(1, 3, 8, 8), 50, rounding="cubic", levels="truncate")
+    with pytest.raises(ValueError, match="levels must be one of round, truncate, got 'floor'"):
+        jpeg_round_trip(torch.rand(1, 3, 8, 8), 50, levels="floor")
+
+
+@pytest.mark.parametrize(
+    "quality", [np.float32(50), np.float64(50), np.float16(50), np.int64(50), np.uint8(50)]
+)
+def test_numpys_numbers_are_qualities(quality):
+    image = torch.rand(1, 3, 16, 16)
+    assert torch.equal(jpeg_round_trip(image, quality), jpeg_round_trip(image, 50))
+    with pytest.raises(ValueError, match=r"\[1, 100\], got 101"):
+        jpeg_round_trip(image, quality + type(quality)(51))
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("quality", [50, torch.tensor(50.0), torch.tensor([50.0])])
+def test_an_image_alone_is_returned_alone(quality, backend):
+    image = torch.rand(3, 17, 20, requires_grad=True)
+    decoded = jpeg_round_trip(image, quality, backend=backend)
+    assert_close(decoded, jpeg_round_trip(image[None], quality, backend=backend)[0], rtol=0, atol=0)
+    decoded.sum().backward()
+    assert image.grad.shape == (3, 17, 20)
+    with pytest.raises(ValueError, match=r"\(N, 3, H, W\), got \(4, 8, 8\)"):
+        jpeg_round_trip(torch.rand(4, 8, 8), 50)
+
+
+@pytest.mark.filterwarnings("ignore:jpeg runs its PyTorch reference")
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_meta_tensors_have_a_shape(rounding):
+    image = torch.rand(2, 3, 17, 20, device="meta", dtype=torch.bfloat16)
+    for quality in (50, torch.tensor([50.0, 60.0], device="meta")):
+        decoded = jpeg_round_trip(image, quality, rounding=rounding)
+        assert decoded.is_meta and decoded.shape == image.shape and decoded.dtype == image.dtype
+
+
+@pytest.mark.parametrize("step", [1e-5, 1e36])
+def test_any_positive_step_is_divided_by(step):
+    image, tables = torch.rand(1, 3, 16, 16), torch.full((1, 2, 8, 8), step)
+    decoded, expected = (
+        jpeg_round_trip(image, None, quantization_tables=tables, rounding="cubic", backend=backend)
+        for backend in ("native", "reference")
+    )
+    assert_close(decoded, expected, rtol=0, atol=1e-4)

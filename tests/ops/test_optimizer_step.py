@@ -236,3 +236,11 @@ def test_opcheck(case):
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(torch.ops.fastgan.optimizer_step_.default, arguments, test_utils=checks)
     torch.library.opcheck(torch.ops.fastgan.gradient_norm.default, (arrays[1],), test_utils=checks)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_the_norm_of_gradients_whose_squares_overflow(backend, device):
+    grads = [torch.full((3000,), 3e30, device=device), torch.rand(40, device=device)]
+    norm = gradient_norm(grads, backend=backend)
+    torch.testing.assert_close(norm.cpu(), torch.tensor(3e30 * 3000**0.5), rtol=1e-6, atol=0)

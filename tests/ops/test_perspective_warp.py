@@ -122,7 +122,7 @@ def test_identity_copies_and_translations_move_by_whole_pixels(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("value", [0.0, torch.inf])
 def test_pixels_sent_nowhere_are_outside(device, value):
     x = image((1, 6, 6), device=device)
     matrix = torch.full((1, 3, 3), value, device=device)
@@ -215,3 +215,43 @@ def test_wrong_inputs_are_named(arguments, error, message):
     image, matrix, fill = arguments
     with pytest.raises(error, match=message):
         ops.perspective_warp(image, matrix, fill=fill)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("place", range(9))
+def test_a_matrix_that_is_nan_makes_its_image_nan_and_no_other(backend, place):
+    x, fill = image((2, 6, 7)), image((2, 6, 7))
+    matrix = jitter((2, 6, 7))
+    matrix[1, place // 3, place % 3] = torch.nan
+    warped = ops.perspective_warp(x, matrix, fill=fill, backend=backend)
+    assert warped[0].isfinite().all() and warped[1].isnan().all()
+    for gradient in torch.autograd.grad(warped.sum(), (x, fill)):
+        assert gradient[0].isfinite().all() and gradient[1].isnan().all()
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_what_has_no_weight_is_not_read(backend):
+    x = image((1, 9, 11)).detach()
+    x[0, 0, 4, 5], x[0, 1, 2, 2] = torch.nan, torch.inf
+    x.requires_grad_()
+    fill = torch.full((1, 3, 9, 11), torch.nan)
+    fill[..., -2:] = 0.5
+    matrix = torch.eye(3)[None].clone()
+    matrix[0, 0, 2] = 2  # whole pixels to the right
+    warped = ops.perspective_warp(x, matrix, fill=fill, backend=backend)
+    assert torch.equal(warped[..., :-2].isnan(), x[..., 2:].isnan())
+    assert (warped[..., -2:] == 0.5).all() and warped[0, 1, 2, 0] == torch.inf
+    upstream = torch.ones_like(warped)
+    upstream[0, 2, 3, 3] = torch.nan
+    (gradient,) = torch.autograd.grad(warped, x, upstream)
+    assert gradient.isnan().sum() == 1 and gradient[0, 2, 3, 5].isnan()
+
+
+def test_the_reference_has_a_gradient_for_the_matrix_of_whole_pixels():
+    """There half of the taps weigh nothing, but the slope of their weights does not."""
+    x = image((1, 6, 7), torch.float64).detach()
+    matrix = torch.eye(3, dtype=torch.float64)[None].clone().requires_grad_()
+    warped = ops.perspective_warp(x, matrix, backend="reference")
+    (gradient,) = torch.autograd.grad(warped[0, 0, 2, 3], matrix)
+    assert_close(gradient[0, 0, 2], x[0, 0, 2, 4] - x[0, 0, 2, 3])
+    assert_close(gradient[0, 1, 2], x[0, 0, 3, 3] - x[0, 0, 2, 3])

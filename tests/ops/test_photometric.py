@@ -266,3 +266,19 @@ def test_dtype_and_memory_format_are_kept(dtype):
     x = image((2, 6, 7), dtype, layout="channels_last")
     distorted = ops.photometric(x, noise=0.1)
     assert distorted.dtype == dtype and distorted.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_nan_in_a_channel_is_nan_in_the_pixel_and_in_that_channels_gradient(backend):
+    x = torch.full((1, 3, 4, 5), 0.5)
+    x[0, 1, 2, 3] = torch.nan
+    x.requires_grad_()
+    distorted = ops.photometric(x, contrast=0.8, offset=0.1, desaturation=0.3, backend=backend)
+    assert distorted.isnan().nonzero().tolist() == [[0, c, 2, 3] for c in range(3)]
+    (gradient,) = torch.autograd.grad(distorted.sum(), x)
+    assert gradient.isnan().nonzero().tolist() == [[0, 1, 2, 3]]
+    masks = torch.ops.fastgan.photometric(
+        x.detach(), torch.tensor([[0.0, 1, 0, 0, 0, 0]]), torch.tensor(0), True
+    )[1]
+    tangent = photometric_tangent(torch.ones_like(x), torch.tensor([[0.0, 1, 0, 0, 0, 0]]), masks)
+    assert tangent.isnan().nonzero().tolist() == [[0, c, 2, 3] for c in range(3)]

@@ -102,3 +102,13 @@ def test_errors_name_what_is_wrong():
     for empty in (torch.zeros(()), torch.zeros(0, 3), torch.zeros(3, 0)):
         with pytest.raises(ValueError, match=r"must hold samples, shape \(N, \.\.\.\), got"):
             ops.squared_norm(empty)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_samples_of_one_number(backend):
+    x = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
+    norms = ops.squared_norm(x, backend=backend)
+    assert norms.tolist() == [1.0, 4.0, 0.25]
+    (gradient,) = torch.autograd.grad(norms.square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    assert torch.allclose(gradient, 4 * x**3) and torch.allclose(second, 12 * x**2)

@@ -259,15 +259,15 @@ def test_opcheck(device, direction_dtype, layout):
     if direction_dtype is None:
         x, y = x.detach(), y.detach()
     gain = torch.tensor(3.0, device=device)
-    arguments = (x, y, gain, 1.0, 2.0, 3.0, 0.25, direction_dtype)
+    arguments = (x, y, gain, 1.0, 2.0, 3.0, -1, direction_dtype)
     torch.library.opcheck(torch.ops.fastgan.yuv_l2.default, arguments)
     direction = torch.rand(2, 3, 7, 9, device=device, requires_grad=True)
     grad_loss = torch.tensor(0.7, device=device, requires_grad=True)
     torch.library.opcheck(
-        torch.ops.fastgan.yuv_l2_backward.default, (direction, grad_loss, 0.5, torch.float32)
+        torch.ops.fastgan.yuv_l2_backward.default, (direction, grad_loss, -1, False, torch.float32)
     )
     torch.library.opcheck(
-        torch.ops.fastgan.yuv_l2_backward_.default, (direction.detach(), grad_loss.detach(), 0.5)
+        torch.ops.fastgan.yuv_l2_backward_.default, (direction.detach(), grad_loss.detach(), 1, True)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from fastgan.losses import perceptual
+from fastgan.losses import _backbones
 from fastgan.recipes.enhancenet_config import EnhanceNetConfig
 from fastgan.recipes.stegastamp_config import StegaStampConfig
 from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents
@@ -39,14 +39,14 @@ def small(photo_folder, tmp_path):
 @pytest.fixture(scope="session")
 def vgg_weights():
     """Random weights of VGG19's convolutions."""
-    features = perceptual._features("vgg19", 37, None, 3)
+    features = _backbones.load_features("vgg19", "PerceptualLoss", weights=None, seed=3)
     return {f"features.{name}": value for name, value in features.state_dict().items()}
 
 
 @pytest.fixture
 def vgg(monkeypatch, vgg_weights):
     """VGG19 with these, as if its file were installed (which is half a gigabyte)."""
-    monkeypatch.setattr(perceptual, "load_weights", lambda network, loss: vgg_weights)
+    monkeypatch.setattr(_backbones, "_load_weights", lambda network, loss, weights, download: vgg_weights)
 
 
 @pytest.fixture

@@ -189,7 +189,9 @@ def test_a_step_never_waits_for_the_device(tiny, vgg):
     for changes in ({}, {"variant": "PAT"}, {"variant": "PA", "balance": "adaptive", "adversarial": "lsgan"}):
         recipe = make(tiny, **changes)
         if recipe.perceptual is not None:
-            recipe.perceptual._range_check.left = 0  # looks at its first images, on a GPU without waiting
+            recipe.perceptual._range_check._decided = (
+                True  # it looks at its first images, on a GPU without waiting
+            )
         original = one_batch(recipe)
         # Without the optimizers, which read their step counters on the CPU.
         recipe.update = lambda name, loss, applies=None: loss.backward()

@@ -158,7 +158,7 @@ def test_adaptive_remembers_through_its_state():
         (lambda: Threshold(float("nan")), "threshold must not be negative, got nan"),
         (lambda: Adaptive(1.0), r"target must lie in \(-1, 1\), got 1.0"),
         (lambda: Adaptive(images=0), "images must be at least 1, got 0"),
-        (lambda: make_balance("sometimes"), "balance must be one of .*every_step.*adaptive.*got 'sometimes'"),
+        (lambda: make_balance("sometimes"), "name must be one of .*every_step.*adaptive.*got 'sometimes'"),
         (
             lambda: Threshold().discriminator_loss(AdversarialLoss("relativistic"), REAL, FAKE),
             "'threshold' judges each logit by itself, which the kind 'relativistic'",

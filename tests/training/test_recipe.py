@@ -21,7 +21,7 @@ def test_means_of_updates_are_over_those_that_have_a_term():
     assert mean_of([means, second])["a"].count == 3
 
 
-@pytest.mark.parametrize("warmup, weight", [(True, 0.9), (False, 0.01)])
+@pytest.mark.parametrize("warmup, weight", [(True, 9 / 11), (False, 0.01)])
 def test_a_moving_average_warms_up_or_not(warmup, weight):
     config = ToyConfig(accelerator="cpu", lr=0.1, ema_decay=0.99, ema_warmup=warmup)
     recipe = Toy(config, Runtime(config))

@@ -85,7 +85,7 @@ def test_perspective_warp_equals_the_reference(size, layout, fill):
     assert relative_error(grad, expected_grad) <= 2e-6
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("value", [0.0, torch.inf])
 def test_perspective_warp_sends_pixels_nowhere(value):
     from fastgan.kernels import perspective_warp as kernel
 
@@ -94,3 +94,37 @@ def test_perspective_warp_sends_pixels_nowhere(value):
     warped = kernel.perspective_warp(x, matrix, torch.full((), 0.5).expand(x.shape))
     assert (warped == 0.5).all()
     assert (kernel.perspective_warp_backward(x, matrix) == 0).all()
+
+
+@pytest.mark.parametrize("place", [0, 4, 8])
+def test_perspective_warp_of_a_matrix_that_is_nan(place):
+    from fastgan.kernels import perspective_warp as kernel
+
+    matrix = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
+    matrix[1, place // 3, place % 3] = torch.nan
+    x = torch.rand(2, 2, 5, 6)
+    warped = kernel.perspective_warp(x, matrix, torch.full((), 0.5).expand(x.shape))
+    grad = kernel.perspective_warp_backward(x, matrix)
+    assert torch.equal(warped[0], x[0]) and warped[1].isnan().all()
+    assert torch.equal(grad[0], x[0]) and grad[1].isnan().all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_blur_with_a_tap_that_is_not_finite(value):
+    from fastgan.kernels import blur as kernel
+
+    x, weights = torch.rand(1, 2, 6, 8), torch.rand(1, 3, 3)
+    weights[0, 0, 1] = value
+    expected = ops.blur(x, weights, backend="reference")
+    torch.testing.assert_close(kernel.blur(x, weights), expected, equal_nan=True)
+
+
+def test_photometric_of_nan():
+    from fastgan.kernels import photometric as kernel
+
+    x, drawn, seed = torch.full((1, 3, 4, 5), 0.5), parameters(1), torch.tensor(3)
+    x[0, 1, 2, 3] = torch.nan
+    distorted, masks = kernel.photometric(x, drawn, seed, True)
+    assert distorted.isnan().nonzero().tolist() == [[0, c, 2, 3] for c in range(3)]
+    grad = kernel.photometric_backward(torch.ones_like(x), drawn, masks)
+    assert grad.isnan().nonzero().tolist() == [[0, 1, 2, 3]]

@@ -21,9 +21,8 @@ def test_feature_distance(size, channels, p, normalize, relu_x, layout):
 
     x, y = maps(size, layout=layout, channels=channels)
     weight = torch.rand(channels)
-    found = kernel.feature_distance(
-        x.detach(), y.detach(), weight, p, normalize, 1e-10, relu_x, 0.5, True, True
-    )
+    images = x.detach(), y.detach()
+    found = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, False, True, True)
     wide = [exact(m) for m in (x, y)]
     expected = reference(*wide, weight.double(), p, normalize, relu_x=relu_x)
     assert relative_error(found[0], expected) <= 2e-6
@@ -31,11 +30,13 @@ def test_feature_distance(size, channels, p, normalize, relu_x, layout):
     for direction, wanted in zip(found[1:], torch.autograd.grad(expected.sum(), wide), strict=True):
         assert direction.stride() == torch.empty_like(x).stride()
         tolerance = 1e-3 if p == 1 and normalize else 5e-6
-        assert relative_error(direction, 0.5 * pixels * wanted) <= tolerance
+        assert relative_error(direction, pixels * wanted) <= tolerance
     grad, scaled = torch.rand(size[0]), torch.empty_like(found[1])
-    kernel.feature_distance_backward(found[1], grad, 3.0, out=scaled)
-    torch.testing.assert_close(scaled, 3 * grad[:, None, None, None] * found[1])
-    nothing = kernel.feature_distance(
-        x.detach(), y.detach(), weight, p, normalize, 1e-10, relu_x, 1.0, False, False
-    )
+    for of_mean, factor in ((True, size[0]), (False, 1 / pixels)):
+        kernel.feature_distance_backward(found[1], grad, of_mean, out=scaled)
+        torch.testing.assert_close(scaled, factor * grad[:, None, None, None] * found[1])
+    of_mean = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, True, True)
+    for direction, plain in zip(of_mean[1:], found[1:], strict=True):
+        torch.testing.assert_close(direction, plain / (size[0] * pixels))
+    nothing = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, False, False)
     assert torch.equal(nothing[0], found[0]) and nothing[1].numel() == nothing[2].numel() == 0

@@ -79,3 +79,33 @@ def test_adversarial(game, sign):
     assert relative_error(of_fake, wanted[1]) <= 2e-6
     assert relative_error(of_real, wanted[0]) <= 2e-6 if relativistic else of_real.numel() == 0
     assert all(slopes.numel() == 0 for slopes in kernel.adversarial(*arguments, False)[2:])
+
+
+def test_bias_leaky_relu_of_nan_and_infinity():
+    from fastgan.kernels import bias_leaky_relu as kernel
+
+    x = torch.tensor([[math.nan, math.inf, -math.inf, 2.0]])
+    for slope in (0.2, 0.0):
+        y, codes = kernel.bias_leaky_relu(x, None, slope, 2.0, math.inf, True, 1)
+        leaf = x.clone().requires_grad_()
+        expected = leaky_reference(leaf, None, slope, 2.0, None)
+        assert_close(y, expected.detach(), equal_nan=True)
+        grad = kernel.bias_leaky_relu_tangent(torch.ones_like(x), None, codes, slope, 2.0, 1)
+        assert_close(grad, torch.autograd.grad(expected.sum(), leaf)[0], equal_nan=True)
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_adversarial_of_nan_and_infinity(game):
+    from fastgan.kernels import adversarial as kernel
+
+    for logit in (math.nan, math.inf, -math.inf):
+        for label in (1.0, 0.9):
+            real, fake = (torch.tensor([logit, 0.3], requires_grad=True) for _ in range(2))
+            expected, _ = discriminator_loss(real, fake, game, real_label=label, backend="reference")
+            gradients = torch.autograd.grad(expected, (real, fake))
+            loss, _, *slopes = kernel.adversarial(
+                real.detach(), fake.detach(), GAMES.index(game), False, 1.0, label, 0.0, True
+            )
+            assert_close(loss, expected.detach(), equal_nan=True)
+            for ours, theirs in zip(slopes, gradients, strict=True):
+                assert_close(ours, theirs, equal_nan=True)

@@ -27,7 +27,7 @@ def test_sweep_matches_float64_reference(size, gain, dtype):
     gain = torch.tensor(gain)
     for x in layouts(*size):
         x, y = x.to(dtype), torch.rand(size[0], 3, *size[1:])
-        loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, 1.0, torch.float32)
+        loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, 0, torch.float32)
         x64 = x.double().requires_grad_()
         expected, expected_channels = reference.yuv_l2(x64, y.double(), SCALES, gain.double())
         (gradient,) = torch.autograd.grad(expected, x64)
@@ -45,36 +45,40 @@ def test_loss_alone_and_in_64_bit_indices(monkeypatch):
 
     x, y = torch.rand(2, 2, 3, 9, 11)
     gain = torch.tensor(2.0)
-    loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, 1.0, None)
+    loss, channels, direction = kernel.yuv_l2(x, y, gain, SCALES, 0, None)
     assert direction.numel() == 0
     monkeypatch.setattr(kernel, "index_type", lambda count, block: kernel.tl.int64)
-    again = kernel.yuv_l2(x, y, gain, SCALES, 1.0, torch.float32)
+    again = kernel.yuv_l2(x, y, gain, SCALES, 1, torch.float32)
     assert torch.equal(loss, again[0]) and torch.equal(channels, again[1])
 
 
 @interpreted
-def test_the_direction_takes_a_factor():
+def test_the_direction_is_a_gradient_of_either_sign():
     from fastgan.kernels import yuv_l2 as kernel
 
     x, y = torch.rand(2, 2, 3, 9, 11)
     gain = torch.tensor(2.0)
-    one, another = (kernel.yuv_l2(x, y, gain, SCALES, factor, torch.float32) for factor in (1.0, -3e-5))
-    assert torch.equal(one[0], another[0]) and torch.equal(one[1], another[1])
-    torch.testing.assert_close(another[2], -3e-5 * one[2])
+    plain = kernel.yuv_l2(x, y, gain, SCALES, 0, torch.float32)
+    for sign in (1, -1):
+        signed = kernel.yuv_l2(x, y, gain, SCALES, sign, torch.float32)
+        assert torch.equal(signed[0], plain[0]) and torch.equal(signed[1], plain[1])
+        torch.testing.assert_close(signed[2], sign * 2 / (2 * 9 * 11) * plain[2])
 
 
 @interpreted
-@pytest.mark.parametrize("count", [1, 1000, 4097])
-def test_backward_scales_into_any_dtype_or_in_place(count):
+@pytest.mark.parametrize("pixels", [1, 333, 1366])
+def test_backward_scales_into_any_dtype_or_in_place(pixels):
     from fastgan.kernels import yuv_l2 as kernel
 
-    direction, grad_loss = torch.rand(count), torch.tensor(0.7)
-    expected = direction.double() * 0.7 * 3e-5
-    out = torch.full((count,), float("nan"), dtype=torch.float16)
-    kernel.yuv_l2_backward(direction, grad_loss, 3e-5, out=out)
+    direction, grad_loss = torch.rand(1, 3, pixels, 1), torch.tensor(0.7)
+    expected = -0.7 * 2 / pixels * direction.double()
+    out = torch.full(direction.shape, float("nan"), dtype=torch.float16)
+    kernel.yuv_l2_backward(direction, grad_loss, -1, False, out=out)
     torch.testing.assert_close(out, expected.half())
-    kernel.yuv_l2_backward(direction, grad_loss, 3e-5, out=direction)
+    kernel.yuv_l2_backward(direction, grad_loss, -1, False, out=direction)
     torch.testing.assert_close(direction, expected.float())
     before = direction.clone()
-    kernel.yuv_l2_backward(direction, torch.tensor(2.0), 0.5, out=direction)
+    kernel.yuv_l2_backward(direction, grad_loss, -1, True, out=out)
+    torch.testing.assert_close(out, (-0.7 * before).half())
+    kernel.yuv_l2_backward(direction, torch.tensor(1.0), 1, True, out=direction)
     assert torch.equal(direction, before)

@@ -1,0 +1,114 @@
+"""What LPIPS is made of, named as in the lpips package, and its weights from there and from its relatives."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Network(NamedTuple):
+    """One of lpips's backbones."""
+
+    torchvision: str
+    smallest: int
+    """The least height and width that no layer shrinks to nothing."""
+    slices: tuple[int, ...]
+    """The ends of the slices in torchvision's `features`."""
+    channels: tuple[int, ...]
+    """Of each slice's output."""
+
+
+NETWORKS = {
+    "alex": Network("alexnet", 31, (2, 5, 8, 10, 12), (64, 192, 384, 256, 256)),
+    "vgg": Network("vgg16", 16, (4, 9, 16, 23, 30), (64, 128, 256, 512, 512)),
+    "squeeze": Network("squeezenet1_1", 17, (2, 5, 8, 10, 11, 12, 13), (64, 128, 256, 384, 384, 512, 512)),
+}
+
+
+class ScalingLayer(nn.Module):
+    """From [-1, 1] to ImageNet's statistics."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.shift) / self.scale
+
+
+class Slices(nn.Module):
+    """`slice1`, `slice2`, ...: torchvision's layers with their indices as names."""
+
+    def __init__(self, features: nn.Sequential, ends: tuple[int, ...]) -> None:
+        super().__init__()
+        self.N_slices = len(ends)
+        begin = 0
+        for number, end in enumerate(ends, 1):
+            layers = nn.Sequential()
+            for index in range(begin, end):
+                layers.add_module(str(index), features[index])
+            self.add_module(f"slice{number}", layers)
+            begin = end
+
+
+class NetLinLayer(nn.Module):
+    """A weight for each channel, as a convolution."""
+
+    def __init__(self, channels: int, use_dropout: bool) -> None:
+        super().__init__()
+        convolution = nn.Conv2d(channels, 1, 1, bias=False)
+        self.model = nn.Sequential(*([nn.Dropout()] if use_dropout else []), convolution)
+
+
+def load_calibration(net: str, version: str, model_path: str | Path | None) -> dict[str, Tensor]:
+    """The weights of the layers that the lpips package ships, or another file of such.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+        ValueError: a file that lacks a layer.
+    """
+    if model_path is None:
+        package = importlib.util.find_spec("lpips")  # which does not import it, and scipy with it
+        if package is None or package.origin is None:
+            raise ModuleNotFoundError(
+                "LPIPS takes the calibration of its layers from the lpips package, which is not installed: "
+                'pip install "fastgan[train]", or lpips alone; or pass a file of it as model_path, or '
+                "pretrained=False for random weights of the layers, lpips=False for weights of one",
+                name="lpips",
+            )
+        model_path = Path(package.origin).parent / "weights" / f"v{version}" / f"{net}.pth"
+    state = torch.load(model_path, map_location="cpu", weights_only=True)
+    for number in range(len(NETWORKS[net].channels)):
+        if not any(f"lin{number}.model.{position}.weight" in state for position in (0, 1)):
+            raise ValueError(
+                f"{model_path} is no calibration of net={net!r}: it lacks lin{number}.model.1.weight"
+            )
+    return state
+
+
+def rename_relatives(
+    state: MutableMapping[str, Any], prefix: str, scaling: ScalingLayer, layers: list[NetLinLayer]
+) -> None:
+    """Gives a checkpoint, in place, the names that lpips.LPIPS has, whatever relative of it wrote it.
+
+    lpips lists each layer twice, as `linN` and `lins.N`; taming-transformers and LDM have the first alone.
+    The weight's index depends on whether there is a dropout before it. torchmetrics has both names, but does
+    not store the constants of the scaling layer.
+    """
+    for number, layer in enumerate(layers):
+        names = [f"{prefix}{group}{number}.model." for group in ("lin", "lins.")]
+        found = [state.pop(f"{name}{position}.weight", None) for name in names for position in (0, 1)]
+        weight = next((tensor for tensor in found if tensor is not None), None)
+        if weight is not None:
+            state.update({f"{name}{len(layer.model) - 1}.weight": weight for name in names})
+    for name, constant in scaling.state_dict().items():
+        state.setdefault(f"{prefix}scaling_layer.{name}", constant)

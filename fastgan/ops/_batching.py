@@ -1,0 +1,63 @@
+"""What batching rules have in common: how an op runs for a whole batch of calls, as `torch.vmap` asks it to.
+
+A rule is called as ``rule(size, batched, *arguments)``: `batched` says which arguments are tensors with the
+batch of calls, of that size, as their first dimension; the others are the same in every call. It returns the
+op's outputs with that dimension in front.
+
+Most ops take the batch together with the samples of each call (`fold`, `unfold`). What an op says of all its
+samples together, and noise, which depends on a sample's number, is computed call by call (`one_by_one`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Rule = Callable[..., Any]
+
+
+def with_batch(tensor: Tensor, batched: bool, size: int) -> Tensor:
+    """(B, ...), whether the calls have tensors of their own or one between them."""
+    return tensor if batched else tensor.expand(size, *tensor.shape)
+
+
+def fold(tensor: Tensor, batched: bool, size: int) -> Tensor:
+    """(B N, ...): the samples of all calls, one call after the other."""
+    return with_batch(tensor, batched, size).flatten(0, 1)
+
+
+def unfold(tensor: Tensor, size: int) -> Tensor:
+    """(B N, ...) to (B, N, ...), and the empty (0,) to (B, 0)."""
+    return tensor.reshape(size, tensor.shape[0] // size, *tensor.shape[1:])
+
+
+def one_by_one(op: Callable) -> Rule:
+    """The rule that calls the op for each element of the batch."""
+
+    def rule(size: int, batched: Sequence[bool], *arguments: Any) -> Any:
+        results = [
+            op(*(value[i] if own else value for value, own in zip(arguments, batched, strict=True)))
+            for i in range(size)
+        ]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results)
+        return tuple(torch.stack(outputs) for outputs in zip(*results, strict=True))
+
+    return rule
+
+
+def as_staticmethod(rule: Rule) -> Callable:
+    """The rule in the form that `autograd.Function.vmap` has."""
+
+    def vmap(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Any, Any]:
+        moved = [
+            value if dim is None else value.movedim(dim, 0)
+            for value, dim in zip(arguments, in_dims, strict=True)
+        ]
+        outputs = rule(info.batch_size, tuple(dim is not None for dim in in_dims), *moved)
+        return outputs, 0 if isinstance(outputs, Tensor) else (0,) * len(outputs)
+
+    return vmap

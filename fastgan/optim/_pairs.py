@@ -1,0 +1,88 @@
+"""Which tensors of a network and of its average belong together, however either is wrapped."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+# Where torch.compile and Lightning Fabric keep what they wrap, and DataParallel and DistributedDataParallel.
+_OF_WRAPPERS_ALONE = ("_orig_mod", "_forward_module")
+_WRAPPERS = {*_OF_WRAPPERS_ALONE, "module"}
+
+Value = TypeVar("Value")
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network inside of what :data:`_WRAPPERS` tells of, in any order."""
+    while True:
+        inner = next((module._modules[name] for name in _OF_WRAPPERS_ALONE if name in module._modules), None)
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = module.module  # a name that other modules have, too
+        if inner is None:
+            return module
+        module = inner
+
+
+def unwrapped_copy(module: nn.Module) -> nn.Module:
+    """A deep copy in which the wrappers, around the network and inside of it, are left out."""
+    memo: dict[int, nn.Module] = {}
+    for part in reversed(list(module.modules())):  # what is inside comes first
+        inner = unwrapped(part)
+        if inner is not part:
+            memo[id(part)] = copy.deepcopy(inner, memo)
+    return copy.deepcopy(unwrapped(module), memo)
+
+
+def without_wrappers(named: dict[str, Value]) -> dict[str, Value]:
+    """The same by the names that the tensors have in the bare network."""
+    bare = {_bare(name): value for name, value in named.items()}
+    return bare if len(bare) == len(named) else named
+
+
+def _bare(name: str) -> str:
+    *path, last = name.split(".")
+    return ".".join([part for part in path if part not in _WRAPPERS] + [last])
+
+
+# A module's buffers may be assigned anew, as in `self.mean = ...`: what is kept is where to look for them.
+Place = tuple[dict[str, Tensor | None], str]
+
+
+def buffer_places(module: nn.Module) -> dict[str, Place]:
+    """Where each buffer is found, by its name in the bare network."""
+    return without_wrappers(
+        {
+            f"{prefix}.{name}" if prefix else name: (part._buffers, name)
+            for prefix, part in module.named_modules()
+            for name in part._buffers
+        }
+    )
+
+
+def paired_places(model: nn.Module, average: nn.Module) -> list[tuple[Place, Place]]:
+    """(the average's, the model's) of each buffer that both have."""
+    sources, targets = buffer_places(model), buffer_places(average)
+    return [(targets[name], source) for name, source in sources.items() if name in targets]
+
+
+def present(places: Iterable[tuple[Place, Place]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What lies there now, without the buffers that are None."""
+    for (kept_in, name), (current_in, its_name) in places:
+        kept, current = kept_in[name], current_in[its_name]
+        if kept is not None and current is not None:
+            yield kept, current
+
+
+def copy_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copies the second of each pair into the first, in one call per type."""
+    of_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for kept, current in pairs:
+        targets, sources = of_type.setdefault(kept.dtype, ([], []))
+        targets.append(kept)
+        sources.append(current)
+    for targets, sources in of_type.values():
+        torch._foreach_copy_(targets, sources)

@@ -1,0 +1,136 @@
+"""With one seed the shims draw what the published code draws, and leave the generator where it does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fastgan.compat import basicsr, pix2pix, studiogan, zi2zi
+
+
+def critic():
+    """With dropout, whose numbers come after those of the points."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Dropout(), nn.Conv2d(4, 1, 3, 2, 1))
+
+
+def images(dtype):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, 4, 3, 9, 8, generator=generator).to(dtype)
+
+
+def gradient_at(network, x):
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(network(x).sum(), x, create_graph=True)[0]
+
+
+# Each as the repository writes its formula, with the same draws: BasicSR's weights are drawn on the CPU and
+# cast, pix2pix's on the device that it is told, StudioGAN's on the CPU.
+
+
+def basicsr_penalty(network, real, fake):
+    alpha = torch.rand(4, 1, 1, 1).to(real.dtype)
+    gradient = gradient_at(network, alpha * real + (1.0 - alpha) * fake)
+    return ((gradient.norm(2, dim=1) - 1) ** 2).mean()
+
+
+def pix2pix_penalty(network, real, fake):
+    alpha = torch.rand(real.shape[0], 1, device="cpu")
+    alpha = alpha.expand(real.shape[0], real.nelement() // real.shape[0]).contiguous().view(*real.shape)
+    gradient = gradient_at(network, alpha * real + ((1 - alpha) * fake)).view(4, -1)
+    return (((gradient + 1e-16).norm(2, dim=1) - 1.0) ** 2).mean() * 10.0
+
+
+def studiogan_penalty(network, real, fake):
+    alpha = torch.rand(4, 1)
+    alpha = alpha.expand(4, real.nelement() // 4).contiguous().view(real.shape)
+    gradient = gradient_at(network, alpha * real + ((1 - alpha) * fake)).view(4, -1)
+    return ((gradient.norm(2, dim=1) - 1) ** 2).mean()
+
+
+def dragan_penalty(network, real, fake):
+    alpha = torch.rand(4, 1, 1, 1)
+    differences = 0.5 * real.std() * torch.rand(real.size())
+    gradient = gradient_at(network, real + (alpha * differences)).view(4, -1)
+    return ((gradient.norm(2, dim=1) - 1) ** 2).mean()
+
+
+def as_studiogan(network):
+    return lambda x, label, eval: {"adv_output": network(x)}
+
+
+PENALTIES = {
+    "basicsr": (basicsr_penalty, basicsr.gradient_penalty_loss),
+    "pix2pix": (pix2pix_penalty, lambda d, real, fake: pix2pix.cal_gradient_penalty(d, real, fake, "cpu")[0]),
+    "studiogan": (
+        studiogan_penalty,
+        lambda d, real, fake: studiogan.cal_grad_penalty(real, None, fake, as_studiogan(d), "cpu"),
+    ),
+    "studiogan, dragan": (
+        dragan_penalty, lambda d, real, fake: studiogan.cal_dra_penalty(real, None, as_studiogan(d), "cpu")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:a penalty of bfloat16 logits")
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties_draw_what_the_published_code_draws(name, dtype, autocast):
+    theirs, ours = PENALTIES[name]
+    if dtype == torch.bfloat16 and not autocast:
+        pytest.skip("the published code mixes float32 points with bfloat16 weights")
+    network, (real, fake) = critic(), images(dtype)
+    network.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    found = []
+    for penalty in (theirs, ours):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype != torch.float64):
+            value = penalty(network, real, fake)
+        gradients = torch.autograd.grad(value, list(network.parameters())[:3], allow_unused=True)
+        found.append((value, gradients, torch.random.get_rng_state()))
+    (theirs, their_gradients, their_state), (ours, our_gradients, our_state) = found
+    # The published code is in half precision where samples are: BasicSR's points, then its gradient.
+    rounds = dtype == torch.bfloat16 and name in ("basicsr", "studiogan, dragan")
+    assert_close(ours, theirs.to(ours.dtype), **({"rtol": 0.02, "atol": 0.02} if rounds else {}))
+    for one, other in zip(our_gradients, their_gradients, strict=True):
+        assert_close(one, other, **({"rtol": 0.1, "atol": 0.02} if rounds else {}))
+    assert torch.equal(our_state, their_state)
+
+
+class PublishedCategoryLoss(nn.Module):
+    """Zi2zi's one-hot table is an embedding."""
+
+    def __init__(self, category_num):
+        super().__init__()
+        self.emb = nn.Embedding(category_num, category_num)
+        self.emb.weight.data = torch.eye(category_num)
+
+    def forward(self, category_logits, labels):
+        return nn.BCEWithLogitsLoss()(category_logits, self.emb(labels))
+
+
+@pytest.mark.parametrize("categories", [1, 6, 40])
+def test_zi2zi_category_loss_leaves_the_generator_where_an_embedding_does(categories):
+    logits, labels = torch.randn(5, categories), torch.arange(5) % categories
+    found = []
+    for make in (PublishedCategoryLoss, zi2zi.CategoryLoss):
+        torch.manual_seed(7)
+        loss = make(categories)
+        built = torch.random.get_rng_state()
+        found.append((loss(logits, labels), built, torch.random.get_rng_state()))
+    assert_close(found[1][0], found[0][0])
+    assert torch.equal(found[1][1], found[0][1]) and torch.equal(found[1][2], found[0][2])
+
+
+def test_the_other_shims_draw_nothing():
+    state = torch.random.get_rng_state()
+    for make in (
+        lambda: [basicsr.GANLoss(kind) for kind in ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")],
+        lambda: [pix2pix.GANLoss(kind) for kind in ("vanilla", "lsgan", "wgangp")],
+        lambda: zi2zi.BinaryLoss(True), lambda: basicsr.PerceptualLoss({"conv1_1": 1.0}, backbone=None),
+    ):  # fmt: skip
+        make()
+        assert torch.equal(torch.random.get_rng_state(), state)

@@ -1,0 +1,269 @@
+"""Probabilities where logits belong are noticed once; logits are not taken for them; both can be meant."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from fastgan import losses
+from fastgan.compat import basicsr, pix2pix, starganv2, studiogan
+from fastgan.losses import AdversarialLoss, BinaryLoss, CategoryLoss, adversarial, labels
+from fastgan.losses._probabilities import ProbabilityCheck
+from tests.conftest import DEVICES
+
+LABELS = torch.arange(32) % 4
+BITS = torch.arange(128).reshape(32, 4) % 2
+
+
+@pytest.fixture(autouse=True)
+def forgetful_functions(monkeypatch):
+    """Functions remember for the whole process what they have seen."""
+    for name in ("_ADV_LOSS", "_BCE_SECRET_LOSS"):
+        monkeypatch.setattr(labels, name, ProbabilityCheck(name))
+    for loss in adversarial._SHARED.values():
+        fresh = AdversarialLoss(loss.kind)._check
+        monkeypatch.setattr(loss, "_check", fresh)
+
+
+# What looks at its logits, each by a function of them; the advice that it gives must be possible.
+def looking():
+    bce, nonsaturating, relativistic = map(AdversarialLoss, ("bce", "nonsaturating", "relativistic"))
+    real, category = BinaryLoss(True), CategoryLoss(4)
+    sr, pix = basicsr.GANLoss("vanilla"), pix2pix.GANLoss("vanilla")
+    return {
+        "AdversarialLoss bce": lambda x: bce.discriminator(x, x.flip(0)),
+        "AdversarialLoss bce, G": bce.generator,
+        "AdversarialLoss halves": lambda x: nonsaturating.halves(x, x.flip(0)),
+        "AdversarialLoss relativistic": lambda x: relativistic.discriminator(x, x.flip(0)),
+        "d_nonsaturating_loss": lambda x: losses.d_nonsaturating_loss(x, x.flip(0)),
+        "d_bce_loss, smoothed": lambda x: losses.d_bce_loss(x, x.flip(0), 0.9),
+        "g_bce_loss": losses.g_bce_loss,
+        "adv_loss": lambda x: losses.adv_loss(x, 1),
+        "bce_secret_loss": lambda x: losses.bce_secret_loss(x, BITS),
+        "BinaryLoss": real,
+        "CategoryLoss": lambda x: category(x, LABELS),
+        "starganv2.adv_loss": lambda x: starganv2.adv_loss(x, 0),
+        "studiogan.d_vanilla": lambda x: studiogan.d_vanilla(x, x.flip(0), False),
+        "basicsr.GANLoss": lambda x: sr(x, True),
+        "pix2pix.GANLoss": lambda x: pix(x, True),
+    }  # fmt: skip
+
+
+def warned(loss, inputs) -> list[warnings.WarningMessage]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for x in inputs:
+            loss(x)
+    return caught
+
+
+def drawn(count, scale=1.0, offset=0.0):
+    generator = torch.Generator().manual_seed(5)
+    return [offset + scale * torch.randn(32, 4, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", looking())
+def test_probabilities_are_noticed_once_in_the_first_calls(name):
+    loss = looking()[name]
+    caught = warned(loss, [x.sigmoid() for x in drawn(12)])
+    assert len(caught) == 1 and caught[0].category is RuntimeWarning
+    assert "all values lie in [0, 1]: is there a sigmoid?" in str(caught[0].message)
+    assert ("from_probabilities=True" in str(caught[0].message)) != ("relativistic" in name)
+    assert caught[0].filename == __file__, "the warning names a line of the package"
+
+
+@pytest.mark.parametrize("name", looking())
+def test_an_untrained_network_with_a_sigmoid_is_noticed_soon(name):
+    assert len(warned(looking()[name], [x.sigmoid() for x in drawn(10, scale=0.1)])) == 1
+
+
+@pytest.mark.parametrize("name", looking())
+@pytest.mark.parametrize(
+    "logits",
+    [
+        drawn(40),
+        drawn(40, scale=0.01, offset=0.05),
+        [*(x.clamp(0, 1) for x in drawn(2)), *drawn(38)],
+        [x.relu() for x in drawn(40, scale=0.25)],
+        [x.sigmoid()[:1, :1].expand(32, 4) for x in drawn(2)],
+    ],
+    ids=["logits", "small and positive", "in [0, 1] at first", "behind a ReLU", "two calls"],
+)
+def test_logits_are_not_taken_for_probabilities(name, logits):
+    assert not warned(looking()[name], logits)
+
+
+@pytest.mark.parametrize("kind", ["lsgan", "hinge", "wgan", "wgan-gp"])
+def test_games_of_any_scores_do_not_ask(kind):
+    loss = AdversarialLoss(kind)
+    assert not warned(lambda x: loss.discriminator(x, x.flip(0)), [x.sigmoid() for x in drawn(40)])
+    assert not loss._check.undecided
+
+
+def test_a_loss_that_has_seen_logits_looks_no_more():
+    loss = AdversarialLoss("bce")
+    loss.discriminator(*drawn(2))
+    calls = loss._check.calls
+    loss.discriminator(*drawn(2))
+    assert not loss._check.undecided and loss._check.calls == calls == 1
+    quiet = AdversarialLoss("bce")
+    for _ in range(2000):
+        quiet.generator(torch.full((4,), 0.1))
+    assert not quiet._check.undecided, "gives up in the end"
+
+
+def test_not_a_number_tells_nothing():
+    loss = BinaryLoss(True)
+    loss(torch.full((64,), torch.nan))
+    assert loss._check.undecided and loss._check.looks == 0
+    assert len(warned(loss, [x.sigmoid() for x in drawn(4)])) == 1
+
+
+def test_nothing_is_read_while_compiled_or_transformed():
+    loss = AdversarialLoss("bce")
+    real, fake = (x.sigmoid() for x in drawn(2))
+    for _ in range(5):
+        torch.func.grad(loss.generator)(fake)
+    torch._dynamo.reset()
+    graphs = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(loss.discriminator, fullgraph=True, backend=graphs)
+    for _ in range(5):
+        compiled(real, fake)
+    assert loss._check.calls == 0
+    loss.discriminator(*drawn(2))
+    assert not loss._check.undecided
+    compiled(real, fake)
+    assert graphs.frame_count == 1, "compiled anew when an eager call had decided"
+
+
+@pytest.mark.gpu
+def test_nobody_waits_for_the_gpu():
+    loss = BinaryLoss(True)
+    probabilities = [x.sigmoid().cuda() for x in drawn(12)]
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for x in probabilities:
+                loss(x)
+            torch.cuda.set_sync_debug_mode("default")
+            for x in probabilities * 10:
+                torch.cuda.synchronize()
+                loss(x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(caught) == 1
+
+
+def test_a_pending_look_is_neither_copied_nor_pickled():
+    class Event:
+        def query(self):
+            return False
+
+        def __reduce__(self):
+            raise TypeError("an event belongs to its process")
+
+    for loss in (AdversarialLoss("bce"), BinaryLoss(True), nn.Sequential(CategoryLoss(4))):
+        (loss[0] if isinstance(loss, nn.Sequential) else loss)._check._pending = (torch.zeros(2), Event(), 4)
+        again = copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))
+        for each in again:
+            check = (each[0] if isinstance(each, nn.Sequential) else each)._check
+            assert check._pending is None and check.undecided
+
+
+# --- where probabilities are meant --------------------------------------------------------------------------
+
+
+def bce(probabilities, label):
+    return nn.BCELoss()(probabilities, torch.full_like(probabilities, label))
+
+
+def test_from_probabilities_is_the_cross_entropy_of_probabilities():
+    p, q = (x.sigmoid() for x in drawn(2, scale=3.0))
+    one_hot = F.one_hot(LABELS, 4).float()
+    for actual, expected in (
+        (losses.adv_loss(p, 1, from_probabilities=True), bce(p, 1.0)),
+        (losses.adv_loss(p, 0, from_probabilities=True), bce(p, 0.0)),
+        (starganv2.adv_loss(p, 0, from_probabilities=True), bce(p, 0.0)),
+        (BinaryLoss(True, from_probabilities=True)(p), bce(p, 1.0)),
+        (CategoryLoss(4, from_probabilities=True)(p, LABELS), nn.BCELoss()(p, one_hot)),
+        (losses.bce_secret_loss(p, BITS, from_probabilities=True), nn.BCELoss()(p, BITS.float())),
+        (losses.d_bce_loss(p, q, 0.9, 0.1, from_probabilities=True), bce(p, 0.9) + bce(q, 0.1)),
+        (losses.d_nonsaturating_loss(p, q, from_probabilities=True), bce(p, 1.0) + bce(q, 0.0)),
+        (losses.g_bce_loss(q, from_probabilities=True), bce(q, 1.0)),
+        (losses.g_nonsaturating_loss(q, from_probabilities=True), bce(q, 1.0)),
+        (studiogan.d_vanilla(p, q, False, from_probabilities=True), bce(p, 1.0) + bce(q, 0.0)),
+        (studiogan.g_vanilla(q, False, from_probabilities=True), bce(q, 1.0)),
+        (basicsr.GANLoss("vanilla", 0.9, from_probabilities=True)(p, True, is_disc=True), bce(p, 0.9)),
+        (pix2pix.GANLoss("vanilla", 0.9, from_probabilities=True)(p, True), bce(p, 0.9)),
+    ):
+        assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kind", ["bce", "nonsaturating"])
+def test_an_adversarial_loss_of_probabilities_is_that_of_their_logits(kind, sign, device):
+    real, fake = (x.double().to(device).requires_grad_() for x in drawn(2, scale=3.0))
+    labels = {"real_label": 0.9, "fake_label": 0.2} if kind == "bce" else {}
+    expected = AdversarialLoss(kind, sign, **labels)
+    loss = AdversarialLoss(kind, sign, from_probabilities=True, **labels)
+    actual, said = loss.discriminator(real.sigmoid(), fake.sigmoid(), return_statistics=True)
+    wanted, meant = expected.discriminator(real, fake, return_statistics=True)
+    for a, b in (
+        (actual, wanted), (loss.generator(fake.sigmoid()), expected.generator(fake)),
+        (sum(loss.halves(real.sigmoid(), fake.sigmoid())), wanted),
+    ):  # fmt: skip
+        assert_close(a, b)
+        for gradients in zip(*(torch.autograd.grad(each, (real, fake), allow_unused=True, retain_graph=True)
+                               for each in (a, b)), strict=True):  # fmt: skip
+            if gradients[1] is not None:
+                assert_close(*gradients)
+    for name, value in meant._asdict().items():
+        if name in ("D_real", "D_fake"):
+            value = (real if name == "D_real" else fake).sigmoid().mean()
+        assert_close(getattr(said, name), value.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_probabilities_are_computed_with_in_float32(dtype, autocast):
+    p = torch.tensor([0.0, 1e-6, 0.25, 0.5, 1.0], dtype=dtype, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = losses.adv_loss(p, 1, from_probabilities=True)
+    expected = bce(p.double(), 1.0)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    assert expected > 20, "log 0 counts as -100"
+    assert torch.autograd.grad(loss, p)[0].dtype == dtype
+    compiled = torch.compile(lambda p: losses.adv_loss(p, 1, from_probabilities=True), fullgraph=True)
+    assert_close(compiled(p), loss)
+
+
+def test_what_is_no_probability_or_takes_none_is_named():
+    with pytest.raises(
+        ValueError, match=r"logits must be probabilities in \[0, 1\].*got values in \[-1, 2\]"
+    ):
+        losses.adv_loss(torch.tensor([-1.0, 2.0]), 1, from_probabilities=True)
+    with pytest.raises(
+        ValueError, match=r"from_probabilities=True is for bce and nonsaturating, got kind 'hinge'"
+    ):
+        AdversarialLoss("hinge", from_probabilities=True)
+    with pytest.raises(ValueError, match="got kind 'relativistic', which compares logits"):
+        AdversarialLoss("relativistic", from_probabilities=True)
+    for make in (basicsr.GANLoss, pix2pix.GANLoss):
+        with pytest.raises(ValueError, match="from_probabilities=True is for vanilla, got gan_.* 'lsgan'"):
+            make("lsgan", from_probabilities=True)
+    with pytest.raises(ValueError, match=r"fake_logits must not be empty, got shape \(0, 1\)"):
+        losses.g_bce_loss(torch.rand(0, 1), from_probabilities=True)
+    with pytest.raises(TypeError, match="logits must be a floating-point tensor, got list"):
+        losses.adv_loss([0.5], 1, from_probabilities=True)

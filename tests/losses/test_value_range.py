@@ -1,0 +1,238 @@
+"""When a loss says that its images are in another range, what it advises, and that it waits for no GPU."""
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+
+from fastgan.compat import basicsr
+from fastgan.losses import LPIPS, LPIPSLoss, PerceptualLoss, _value_range
+from fastgan.losses._value_range import BY_VALUE_RANGE, LOOKS_AT, RangeCheck
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+def of_basicsr(**options):
+    return basicsr.PerceptualLoss({"relu1_1": 1.0}, **options)
+
+
+def said(images, expected, calls=LOOKS_AT[-1] + 2):
+    """What is said of a series of images, and at which call."""
+    check = RangeCheck("Loss", BY_VALUE_RANGE)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for call in range(1, calls + 1):
+            check.look(images(call), expected)
+            if caught:
+                return str(caught[0].message), call
+    return None, check._calls
+
+
+def uniform(low, high):
+    return lambda call: low + (high - low) * torch.rand(2, 3, 16, 16)
+
+
+def imagenet(low, high):
+    return lambda call: (uniform(low, high)(call) - MEAN) / STD
+
+
+@pytest.mark.parametrize(
+    ("images", "expected", "message", "call"),
+    [
+        (uniform(0, 1), (-1, 1), "images in [0, 1] need value_range=(0, 1)", 1),
+        (uniform(-1, 1), (0, 1), "normalized twice: they need value_range=(-1, 1)", 1),
+        (uniform(0, 255), (-1, 1), "8-bit values must be divided by 255", 1),
+        (uniform(0, 255), (0, 1), "8-bit values must be divided by 255", 1),
+        (uniform(-128, 127), (-1, 1), "8-bit values must be divided by 255", 1),
+        (imagenet(0, 1), (-1, 1), "ImageNet's statistics", 1),
+        (imagenet(0, 1), (0, 1), "ImageNet's statistics", 1),
+        (uniform(-3, 1), (-1, 1), "normalized twice", 1),
+        # Mid-grey and dark ones, which need several looks.
+        (uniform(0.35, 0.65), (-1, 1), "images in [0, 1] need", 5),
+        (uniform(0, 0.3), (-1, 1), "images in [0, 1] need", 5),
+        (uniform(-0.2, 0.2), (0, 1), "normalized twice", 1),
+        (lambda call: uniform(0.2, 1)(call) if call < 9 else uniform(-1, 1)(call), (0, 1), None, 3),
+        (lambda call: uniform(0, 0.01)(call) if call < 9 else uniform(-1, 1)(call), (0, 1), "twice", 9),
+    ],
+)
+def test_another_range_is_noticed(images, expected, message, call):
+    found, when = said(images, expected)
+    assert when == call
+    assert (message is None and found is None) or message in found
+
+
+@pytest.mark.parametrize(
+    ("images", "expected", "calls"),
+    [
+        (uniform(-1, 1), (-1, 1), 3),
+        (uniform(0, 1), (0, 1), 3),
+        (uniform(-0.3, 0.3), (-1, 1), 3),
+        (uniform(0.4, 0.6), (0, 1), 3),
+        # Bright in the first batches, black and empty ones, the ringing of a filter, NaN.
+        (lambda call: uniform(0.3, 1)(call) if call < 3 else uniform(-1, 1)(call), (-1, 1), 3),
+        (lambda call: torch.zeros(1, 3, 8, 8), (-1, 1), LOOKS_AT[-1] + 1),
+        (lambda call: torch.zeros(1, 3, 8, 8), (0, 1), LOOKS_AT[-1] + 1),
+        (uniform(-0.04, 1.04), (0, 1), 3),
+        (lambda call: torch.full((1, 3, 8, 8), torch.nan), (0, 1), LOOKS_AT[-1] + 1),
+    ],
+)
+def test_the_right_range_is_not_warned_of(images, expected, calls):
+    assert said(images, expected) == (None, calls)
+
+
+def test_few_values_outside_are_no_other_range():
+    def overshoots(call):
+        image = torch.rand(1, 3, 64, 64)
+        image[:, :, 0, :20] = -0.5
+        return image
+
+    assert said(overshoots, (0, 1))[0] is None
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 512, 700), (1, 3, 1, 40000), (3, 1, 1), (400, 3, 33, 40)])
+def test_a_look_is_at_few_values_of_large_images(shape, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(
+        torch.Tensor, "aminmax", lambda self: looked_at.append(self.numel()) or (self.min(), self.max())
+    )
+    image = torch.rand(shape)
+    statistics = _value_range._statistics(image, (0, 1))
+    assert looked_at[0] <= max(4 * _value_range.SAMPLE, shape[0] * 3)
+    assert looked_at[0] == image.numel() or looked_at[0] >= min(_value_range.SAMPLE, image.numel()) // 4
+    assert 0 <= statistics[0] <= statistics[1] <= 1 and statistics[2:].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "call", "advice"),
+    [
+        (LPIPS, {}, "need normalize=True or value_range=(0, 1)"),
+        (LPIPS, {"value_range": (-1, 1)}, "need value_range=(0, 1)"),
+        (LPIPSLoss, {"value_range": (-1, 1)}, "need value_range=(0, 1)"),
+        (PerceptualLoss, {}, "need value_range=(0, 1)"),
+        (
+            of_basicsr,
+            {"range_norm": True},
+            "need range_norm=False",
+        ),
+    ],
+)
+def test_advice_for_images_from_0_can_be_followed(make, call, advice):
+    image = torch.rand(1, 3, 64, 64)
+    with pytest.warns(RuntimeWarning) as caught:
+        make(weights=None, **call)(image, image)
+    assert str(caught[0].message).endswith("images in [0, 1] " + advice)
+
+
+@pytest.mark.parametrize(
+    ("make", "call", "advice"),
+    [
+        (LPIPSLoss, {}, "need value_range=(-1, 1)"),
+        (LPIPS, {"value_range": (0, 1)}, "need value_range=(-1, 1)"),
+        (PerceptualLoss, {"value_range": (0, 1)}, "need value_range=(-1, 1)"),
+        (of_basicsr, {}, "need range_norm=True"),
+    ],
+)
+def test_advice_for_images_from_minus_1_can_be_followed(make, call, advice):
+    image = 2 * torch.rand(1, 3, 64, 64) - 1
+    with pytest.warns(RuntimeWarning) as caught:
+        make(weights=None, **call)(image, image)
+    assert str(caught[0].message).endswith(advice)
+
+
+def test_lpips_loss_must_know_its_range():
+    with pytest.raises(ValueError, match=r"value_range must be one of \(-1, 1\), \(0, 1\), got None"):
+        LPIPSLoss(value_range=None, weights=None)
+
+
+def test_nothing_is_looked_at_where_there_is_nothing_to_see():
+    check = RangeCheck("Loss", BY_VALUE_RANGE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check.look(torch.empty(1, 3, 8, 8, device="meta"), (0, 1))
+        with torch._subclasses.FakeTensorMode():
+            check.look(torch.empty(1, 3, 8, 8), (0, 1))
+        torch.func.vmap(lambda image: check.look(image, (0, 1)) or image)(torch.rand(2, 1, 3, 8, 8) * 255)
+        torch.compile(lambda image: check.look(image, (0, 1)), backend="eager")(torch.rand(1, 3, 8, 8) * 255)
+    assert check._calls == 0
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------
+
+
+class Event:
+    """Of a stream that gets there when the test says so; like CUDA's, no copies can be made of it."""
+
+    def __init__(self):
+        self.there = False
+
+    def query(self):
+        return self.there
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle 'Event' object")
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """The events of images that are, as far as the check knows, on a GPU."""
+    made = []
+
+    def copied_later(statistics):
+        made.append(Event())
+        return statistics, made[-1]
+
+    monkeypatch.setattr(_value_range, "_is_on_gpu", lambda image: True)
+    monkeypatch.setattr(_value_range, "_copied_later", copied_later)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    return made
+
+
+def test_each_look_on_a_gpu_is_judged_once_it_is_there(events):
+    check = RangeCheck("Loss", BY_VALUE_RANGE)
+    grey = torch.zeros(1, 3, 8, 8)
+    for _ in range(4):
+        check.look(grey, (-1, 1))
+    assert len(events) == 1  # the next look only when the one before has been judged
+    for number in range(3):
+        events[-1].there = True
+        check.look(2 * torch.rand(1, 3, 8, 8) - 1, (-1, 1))
+        assert len(events) == min(number + 2, 3)
+    assert check._pending is None and check._decided and check._seen.looks == 3
+
+
+def test_the_last_look_on_a_gpu_is_judged_too(events):
+    check = RangeCheck("Loss", BY_VALUE_RANGE)
+    for call in range(1, LOOKS_AT[-1] + 1):
+        check.look(torch.zeros(1, 3, 8, 8) if call < LOOKS_AT[-1] else torch.rand(1, 3, 8, 8), (-1, 1))
+        events[-1].there = True
+    with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\]"):
+        check.look(torch.rand(1, 3, 8, 8), (-1, 1))
+    assert check._pending is None
+
+
+def test_nothing_is_looked_at_while_a_graph_is_captured(events, monkeypatch):
+    check = RangeCheck("Loss", BY_VALUE_RANGE)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    check.look(torch.rand(1, 3, 8, 8), (-1, 1))
+    assert not events
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))])
+@pytest.mark.parametrize("make", [LPIPS, PerceptualLoss])
+def test_losses_are_copied_with_a_look_on_its_way(make, copied, events):
+    image = torch.rand(1, 3, 40, 40)
+    loss = make(weights=None)
+    loss(image, image)
+    assert loss._range_check._pending is not None
+    twin = copied(loss)
+    assert twin._range_check._pending is None and loss._range_check._pending is not None
+    events[0].there = True
+    twin(image, image)
+    with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\] need"):
+        loss(image, image)
+    events[1].there = True
+    with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\] need"):
+        twin(image, image)

@@ -1,0 +1,388 @@
+"""Moving averages: which arguments, whose parameters, how often, from which count."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastgan import ops
+from fastgan.optim import EMA, Adam, update_ema
+from tests.optim.steps import assert_same, parameters, train
+
+
+def test_update_ema_follows_parameters_and_copies_buffers():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    ema = EMA(model, decay=0.5, warmup=False)
+    start = [p.clone() for p in ema.average.parameters()]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    model(torch.randn(2, 3, 8, 8))
+    ema.update()
+    for average, before in zip(ema.average.parameters(), start, strict=True):
+        torch.testing.assert_close(average, before + 0.5)
+    torch.testing.assert_close(ema.average[1].running_mean, model[1].running_mean)
+    assert not ema.average.training and not any(p.requires_grad for p in ema.average.parameters())
+    restored = EMA(model)
+    restored.load_state_dict(ema.state_dict())
+    assert restored.num_updates == 1
+    assert_same(list(restored.average.parameters()), list(ema.average.parameters()), 0)
+
+
+def test_averages_of_half_parameters_move():
+    model = torch.nn.Linear(40, 40).bfloat16()
+    ema = EMA(model, 0.999, warmup=False)
+    assert ema.average.weight.dtype == torch.float32
+    before = ema.average.weight.clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+    ema.update()
+    torch.testing.assert_close(ema.average.weight, before + 1e-3 * (model.weight.float() - before))
+    assert EMA(model, dtype=torch.bfloat16).average.weight.dtype == torch.bfloat16
+
+
+def test_a_buffer_that_is_assigned_anew_is_still_copied():
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("mean", torch.zeros(2))
+    ema = EMA(model)
+    model.mean = torch.ones(2)
+    ema.update()
+    assert ema.average.mean.tolist() == [1, 1]
+
+
+def test_parameters_outside_the_optimizer_are_averaged_too():
+    model = torch.nn.ParameterList(parameters(torch.float64, [(3,), (3,)]))
+    model[1].requires_grad_(False)
+    ema = EMA(model, decay=0.5, warmup=False)
+    optimizer = Adam([model[0]], ema=ema)
+    with torch.no_grad():
+        model[1].add_(2)
+    train([model[0]], optimizer, 1)
+    torch.testing.assert_close(ema.average[1], model[1] - 1)
+
+
+# --- how fast ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(
+    ("start", "decays"),
+    [(None, [2 / 11, 3 / 12, 4 / 13, 0.35, 0.35]), (0, [1 / 10, 2 / 11, 3 / 12, 4 / 13, 0.35])],
+)
+def test_warmup_counts_from_its_start(start, decays, backend):
+    """By default as pytorch_ema and LitEma, whose first decay is (1 + 1) / (10 + 1)."""
+    model = nn.ParameterList([nn.Parameter(torch.ones(3, dtype=torch.float64))])
+    ema = EMA(model, 0.35, **({} if start is None else {"warmup_start": start}))
+    optimizer = Adam(model, lr=0.0, ema=ema)
+    expected = model[0].detach().clone()
+    for update, decay in enumerate(decays):
+        with torch.no_grad():
+            model[0] += 1
+        if update % 2:
+            with ops.use(backend):
+                ema.update()
+        else:
+            with ops.use(backend):
+                train([model[0]], optimizer, 1)
+        expected = decay * expected + (1 - decay) * model[0].detach()
+        torch.testing.assert_close(ema.average[0].detach(), expected, rtol=1e-12, atol=0)
+        assert ema.num_updates == update + 1
+
+
+@pytest.mark.parametrize("start", [0, 1, 5])
+def test_a_restored_average_goes_on_with_its_own_count(start):
+    model = nn.Linear(3, 3).double()
+    ema = EMA(model, warmup_start=start)
+    ema.update()
+    restored = EMA(copy.deepcopy(model))
+    restored.load_state_dict(copy.deepcopy(ema.state_dict()))
+    assert (restored.num_updates, restored.updates) == (1, 1 + start)
+    for side in (ema, restored):
+        with torch.no_grad():
+            side.model.weight.fill_(7.0)
+        side.update()
+    assert torch.equal(restored.average.weight, ema.average.weight)
+
+
+def test_states_of_averages_that_counted_from_0_go_on_as_they_were():
+    model = nn.Linear(1, 1, bias=False).double()
+    ema = EMA(model)
+    ema.load_state_dict({"average": {"weight": torch.zeros(1, 1).double()}, "num_updates": 2})
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    ema.update()
+    torch.testing.assert_close(ema.average.weight.item(), 1 - 3 / 12)
+    assert ema.num_updates == 3
+
+
+def test_decay_is_called_beta_too():
+    model = nn.Linear(2, 2)
+    assert EMA(model).decay == 0.999 and EMA(model, beta=0.9).decay == 0.9 == EMA(model, 0.9).decay
+    average = copy.deepcopy(model).requires_grad_(False)
+    with torch.no_grad():
+        model.weight.add_(1)
+    start = average.weight.clone()
+    update_ema(model, average, beta=0.75)
+    torch.testing.assert_close(average.weight, start + 0.25)
+    update_ema(average=average, model=model, decay=np.float32(0.0))
+    assert torch.equal(average.weight, model.weight)
+
+
+def test_wrong_arguments_are_named():
+    model, average = nn.Linear(2, 2), nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="give either decay or beta, .* got 0.9 and 0.9"):
+        update_ema(model, average, 0.9, beta=0.9)
+    with pytest.raises(TypeError, match="give either decay or beta, .* got None and None"):
+        update_ema(model, average)
+    with pytest.raises(TypeError, match="give either decay or beta"):
+        EMA(model, 0.9, beta=0.9)
+    with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\], got 1.5"):
+        EMA(model, 1.5)
+    with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\], got nan"):
+        EMA(model, beta=float("nan"))
+    with pytest.raises(TypeError, match="decay must be a number, got '0.9'"):
+        update_ema(model, average, "0.9")
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
+        EMA(list(model.parameters()))
+    with pytest.raises(TypeError, match=r"average must be a torch.nn.Module, got dict"):
+        update_ema(model, average.state_dict() and {}, 0.9)
+    with pytest.raises(TypeError, match="warmup_start must be an integer, got True"):
+        EMA(model, warmup_start=True)
+    with pytest.raises(ValueError, match="warmup_start must not be negative, got -1"):
+        EMA(model, warmup_start=-1)
+    with pytest.raises(
+        ValueError, match=r"differ in the shape of weight: torch.Size\(\[2, 2\]\), torch.Size\(\[3, 2\]\)"
+    ):
+        update_ema(model, nn.Linear(2, 3), 0.9)
+    with pytest.raises(ValueError, match="differ in their parameters: bias"):
+        update_ema(model, nn.Linear(2, 2, bias=False), 0.9)
+
+
+# --- which is which ---------------------------------------------------------------------------------------
+
+
+def generator():
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+
+def backward(network):
+    network(torch.randn(4, 2)).sum().backward()
+
+
+def stylegan():
+    """training_loop.py: between steps nothing requires gradients, those of the last step are there."""
+    model = generator().train().requires_grad_(False)
+    average = copy.deepcopy(model).eval()
+    model.requires_grad_(True)
+    backward(model)
+    return model.requires_grad_(False), average
+
+
+def stargan():
+    """solver.py: the average is a deep copy that trains and requires gradients, but has none."""
+    model = generator()
+    average = copy.deepcopy(model)
+    backward(model)
+    return model, average
+
+
+def frozen_and_cleared():
+    """The usual average, updated after zero_grad."""
+    model = generator()
+    return model, copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def rosinality():
+    """train.py: a second network in eval mode that requires gradients."""
+    model, average = generator(), generator().eval()
+    backward(model)
+    return model, average
+
+
+TRAINERS = [stylegan, stargan, frozen_and_cleared, rosinality]
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_swapped_arguments_are_refused(trainer):
+    model, average = trainer()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"they look swapped; the order is update_ema\(model, average"):
+        update_ema(average, model, 0.9)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    update_ema(model, average, 0.9)
+
+
+def waiting_for_d():
+    """BasicSR with net_d_iters: gradients are cleared, G has not stepped."""
+    model = generator()
+    backward(model)
+    average = generator().eval()
+    model.zero_grad()
+    return model, average
+
+
+def copied_in_training():
+    """Copied with its gradients, then frozen; the model's are cleared."""
+    model = generator()
+    backward(model)
+    average = copy.deepcopy(model).requires_grad_(False)
+    model.zero_grad()
+    return model, average
+
+
+def toggled_off():
+    """The model is frozen while D learns; its average never was."""
+    model = generator().requires_grad_(False)
+    return model, generator().eval()
+
+
+def nothing_tells():
+    return generator().requires_grad_(False), generator().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "trainer", [*TRAINERS, waiting_for_d, copied_in_training, toggled_off, nothing_tells]
+)
+def test_arguments_in_order_are_accepted(trainer):
+    model, average = trainer()
+    update_ema(model, average, 0.0)
+    for key, value in average.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+
+
+# --- wrapped models ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    file = tmp_path_factory.mktemp("group") / "store"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def compiled(network):
+    return torch.compile(network, backend="eager")
+
+
+WRAPPERS = {
+    "DataParallel": nn.DataParallel,
+    "DistributedDataParallel": nn.parallel.DistributedDataParallel,
+    "compile": compiled,
+    "DDP(compile)": lambda network: nn.parallel.DistributedDataParallel(compiled(network)),
+    "compile(DataParallel)": lambda network: compiled(nn.DataParallel(network)),
+    "inside": lambda network: nn.ModuleDict({"g": nn.DataParallel(network), "m": compiled(nn.Linear(2, 2))}),
+}
+
+
+def bare(wrapper, network):
+    """As a trainer builds it without the wrapper."""
+    return nn.ModuleDict({"g": network, "m": nn.Linear(2, 2)}) if wrapper == "inside" else network
+
+
+@pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
+@pytest.mark.parametrize("wrapped", ["model", "average", "both"])
+def test_update_ema_pairs_wrapped_models(one_process, wrapper, wrapped):
+    sides = {}
+    for name in ("model", "average"):
+        network = generator()
+        wraps = wrapped in (name, "both")
+        sides[name] = WRAPPERS[wrapper](network) if wraps else bare(wrapper, network)
+    sides["average"].requires_grad_(False)
+    with torch.no_grad():
+        for number, buffer in enumerate(sides["model"].buffers()):
+            buffer.fill_(number + 1)
+    update_ema(sides["model"], sides["average"], 0.0)
+    for kind in ("parameters", "buffers"):
+        pairs = zip(*(getattr(side, kind)() for side in sides.values()), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("wrapper", sorted(WRAPPERS))
+def test_the_average_of_a_wrapped_model_is_the_bare_network(one_process, wrapper):
+    network = generator()
+    model = WRAPPERS[wrapper](network)
+    ema = EMA(model, 0.5, warmup=False)
+    expected = bare(wrapper, network)
+    assert ema.average.state_dict().keys() == expected.state_dict().keys()
+    assert [type(part) for part in ema.average.modules()] == [type(part) for part in expected.modules()]
+    start = [p.clone() for p in ema.average.parameters()]
+    optimizer = Adam(model.parameters(), 0.1, ema=ema)
+    called = model["g"] if wrapper == "inside" else model
+    called(torch.randn(4, 2)).sum().backward()
+    optimizer.step()
+    for kept, before, now in zip(ema.average.parameters(), start, model.parameters(), strict=True):
+        torch.testing.assert_close(kept, before.lerp(now.detach(), 0.5))
+    running = ema.average["g"][1] if wrapper == "inside" else ema.average[1]
+    assert torch.equal(running.running_mean, network[1].running_mean)
+    running_all = list(ema.average.buffers())
+    assert all(torch.equal(a, b) for a, b in zip(running_all, model.buffers(), strict=True))
+
+
+def test_modules_of_one_s_own_that_are_called_module_are_no_wrappers():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return 3 * self.module(x)
+
+    model = Scaled()
+    ema = EMA(model)
+    assert isinstance(ema.average, Scaled)
+    other = EMA(model)
+    other.load_state_dict(ema.state_dict())
+    update_ema(model, ema.average, 0.5)
+
+
+def test_differences_of_wrapped_models_are_named_as_in_the_network():
+    with pytest.raises(ValueError, match="differ in their parameters: bias$"):
+        update_ema(nn.DataParallel(nn.Linear(2, 2)), nn.Linear(2, 2, bias=False), 0.9)
+    with pytest.raises(ValueError, match="does not update: 0.weight, 0.bias. For"):
+        Adam(parameters(), ema=EMA(compiled(nn.Sequential(nn.DataParallel(nn.Linear(2, 2))))))
+
+
+def test_a_state_saved_of_a_wrapped_model_is_loaded():
+    network = nn.Linear(2, 2)
+    saved = {"average": nn.DataParallel(nn.Linear(2, 2)).state_dict(), "num_updates": 4}
+    ema = EMA(network)
+    ema.load_state_dict(saved)
+    assert torch.equal(ema.average.weight, saved["average"]["module.weight"])
+
+
+def test_an_average_begun_in_training_keeps_no_gradients():
+    model = generator()
+    backward(model)
+    assert all(parameter.grad is None for parameter in EMA(model).average.parameters())
+
+
+# --- several optimizers -----------------------------------------------------------------------------------
+
+
+def test_networks_of_several_optimizers_share_an_average_by_update():
+    networks = nn.ModuleDict({"generator": nn.Linear(2, 2), "mapping": nn.Linear(3, 3)}).double()
+    ema = EMA(networks, 0.9)
+    with pytest.raises(
+        ValueError,
+        match=r"does not update: mapping.weight, mapping.bias. For networks of several optimizers .* "
+        r"call EMA.update\(\) once per iteration",
+    ):
+        Adam(networks["generator"].parameters(), ema=ema)
+    optimizers = [Adam(network.parameters(), 0.1) for network in networks.values()]
+    expected = copy.deepcopy(networks)
+    for update in range(1, 4):
+        for network, optimizer in zip(networks.values(), optimizers, strict=True):
+            train(list(network.parameters()), optimizer, 1, first=update)
+        ema.update()
+        with torch.no_grad():
+            for kept, parameter in zip(expected.parameters(), networks.parameters(), strict=True):
+                kept.lerp_(parameter, 1 - (1 + update) / (10 + update))
+    assert ema.num_updates == 3
+    assert_same(list(ema.average.parameters()), list(expected.parameters()), 1e-12)

@@ -1,0 +1,326 @@
+"""A random valid call of every public op, as a function of its backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastgan import ops
+from fastgan.losses import AdversarialLoss
+from fastgan.losses.adversarial import KINDS
+from fastgan.ops.conv2d import own_conv2d
+from fastgan.ops.jpeg import ROUNDINGS, SUBSAMPLINGS, UPSAMPLINGS
+from fastgan.optim import Adam, RMSprop
+from fastgan.reference.conv2d import conv2d as reference_conv2d
+from tests.stress.draws import Draws
+
+
+class Call(NamedTuple):
+    """`run(inputs, backend)` returns outputs; inputs that require grad are differentiated."""
+
+    inputs: dict[str, Tensor]
+    run: Callable[[dict[str, Tensor], str], tuple[Tensor, ...]]
+    orders: int = 1  # of gradients that kernel and reference both have
+    magnitude: float = 0.0  # of terms that cancel in a gradient
+    kept: float = 1.0  # how many times larger than the gradient is what is kept for it in the inputs' dtype
+    sums: bool = False  # whether outputs jump where sums of many numbers in [0, 1] do
+    options: dict[str, Any] | None = None  # for the report
+
+
+def jpeg(draws: Draws) -> Call:
+    image = draws.image()
+    batch = image.shape[0]
+    rounding = draws.one_of(*ROUNDINGS)
+    options = {
+        "rounding": rounding,
+        "subsampling": draws.one_of(*SUBSAMPLINGS),
+        "upsampling": draws.one_of(*UPSAMPLINGS),
+        "levels": draws.one_of("round", "truncate") if rounding == "straight_through" else "round",
+    }
+    inputs = {"image": image}
+    wide = torch.promote_types(image.dtype, torch.float32)
+    quality = draws.one_of(1, 50, 100, draws.random.uniform(1, 100), "0-d", "each", None)
+    if quality in ("0-d", "each"):
+        drawn = 1 + 99 * draws.uniform(batch)
+        inputs["quality"] = (drawn[0] if quality == "0-d" else drawn).to(wide).requires_grad_()
+    else:
+        options["quality"] = quality
+    if quality is None or draws.random.random() < 0.2:
+        tables = 1 + 99 * draws.uniform(draws.one_of(1, batch), 2, 8, 8)
+        inputs["tables"] = tables.to(wide).requires_grad_()
+    seed = draws.random.randrange(2**31)
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        rest = {name: value for name, value in options.items() if name != "quality"}
+        return (
+            ops.jpeg_round_trip(
+                inputs["image"], inputs.get("quality", options.get("quality")),
+                quantization_tables=inputs.get("tables"), generator=torch.Generator().manual_seed(seed),
+                backend=backend, **rest,
+            ),
+        )  # fmt: skip
+
+    return Call(inputs, run, magnitude=0.1, sums=True, options=options)
+
+
+def photometric(draws: Draws) -> Call:
+    image = draws.image()
+    batch, seed = image.shape[0], draws.random.randrange(-(2**63), 2**63)
+    uniform = draws.random.uniform
+    options = {
+        "noise": draws.one_of(0.0, uniform(0, 0.3), draws.uniform(batch)),
+        "contrast": draws.one_of(1.0, 0.0, uniform(-1, 3), 0.5 + draws.uniform(batch)),
+        "offset": draws.one_of(0.0, uniform(-0.5, 0.5), draws.normal(batch), 0.3 * draws.normal(batch, 3)),
+        "desaturation": draws.one_of(0.0, 1.0, uniform(0, 1), draws.uniform(batch)),
+    }
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ops.photometric(inputs["image"], seed=seed, backend=backend, **options),)
+
+    return Call({"image": image}, run, orders=2, options=options)
+
+
+def blur(draws: Draws) -> Call:
+    image = draws.image(channels=None)
+    size = draws.one_of(1, 3, 5, 7)
+    taps = draws.uniform(image.shape[0], size, size)
+    if draws.random.random() < 0.5:  # some of them zero
+        taps = taps * draws.uniform(*taps.shape).round()
+    kernels = draws.tensor(taps, dtype=torch.promote_types(image.dtype, torch.float32))
+    if draws.random.random() < 0.5:
+        kernels = kernels.detach()
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ops.blur(inputs["image"], inputs["kernels"], backend=backend),)
+
+    # The reference has no mixed second derivative of taps that are exactly zero.
+    return Call({"image": image, "kernels": kernels}, run, orders=1 if kernels.requires_grad else 2)
+
+
+def perspective_warp(draws: Draws) -> Call:
+    image = draws.image(channels=None)
+    batch, channels = image.shape[:2]
+    kind = draws.one_of("near", "near", "any", "identity", "translation", "zero")
+    matrix = torch.eye(3, dtype=torch.float64).repeat(batch, 1, 1)
+    if kind == "near":
+        scales = torch.tensor([[0.1, 0.1, 3.0], [0.1, 0.1, 3.0], [0.003, 0.003, 0.0]], dtype=torch.float64)
+        matrix = matrix + scales * draws.normal(batch, 3, 3)
+    elif kind == "any":
+        matrix = draws.normal(batch, 3, 3)
+    elif kind == "translation":
+        matrix[:, :2, 2] = draws.normal(batch, 2).mul(3).round()
+    elif kind == "zero":
+        matrix = matrix.zero_()
+    inputs = {"image": image, "matrix": draws.tensor(matrix, dtype=torch.float64).detach()}
+    fill = draws.one_of(None, 0.0, 0.7, "colours", "image")
+    options = {"kind": kind}
+    if isinstance(fill, str):
+        shape = (batch, channels, 1, 1) if fill == "colours" else tuple(image.shape)
+        inputs["fill"] = draws.tensor(draws.uniform(*shape))
+    else:
+        options["fill"] = fill
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        fill = inputs.get("fill", options.get("fill"))
+        return (ops.perspective_warp(inputs["image"], inputs["matrix"], fill=fill, backend=backend),)
+
+    return Call(inputs, run, orders=2, options=options)
+
+
+def bias_leaky_relu(draws: Draws) -> Call:
+    shape = [
+        draws.one_of(1, 2, 3),
+        draws.size(9),
+        *(draws.size() for _ in range(draws.one_of(0, 1, 2, 2, 3))),
+    ]
+    inputs = {"x": draws.tensor(draws.normal(*shape))}
+    if draws.random.random() < 0.7:
+        inputs["bias"] = draws.tensor(draws.normal(shape[1]))
+    options = {
+        "slope": draws.one_of(0.2, 0.0, 1.0, draws.random.uniform(-1, 2)),
+        "gain": draws.one_of(1.0, 2**0.5, draws.random.uniform(-2, 2)),
+        "clamp": draws.one_of(None, None, 0.5, 256.0),
+    }
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ops.bias_leaky_relu(inputs["x"], inputs.get("bias"), backend=backend, **options),)
+
+    return Call(inputs, run, orders=2, options=options)
+
+
+def squared_norm(draws: Draws) -> Call:
+    shape = [draws.size() for _ in range(draws.one_of(1, 2, 3, 4, 4))]
+    inputs = {"x": draws.tensor(draws.normal(*shape))}
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ops.squared_norm(inputs["x"], backend=backend),)
+
+    return Call(inputs, run, orders=2)
+
+
+def feature_distance(draws: Draws) -> Call:
+    return _features(draws, draws.one_of(1, 2), draws.one_of(False, True), draws.one_of(False, True))
+
+
+def lpips_head(draws: Draws) -> Call:
+    return _features(draws, None, True, False)
+
+
+def _features(draws: Draws, p: int | None, normalize: bool, relu_x: bool) -> Call:
+    _keep_to_half(draws)
+    shape = [draws.one_of(1, 2, 3), draws.size(33), *(draws.size(9) for _ in range(draws.one_of(1, 2, 2)))]
+    x, y = draws.normal(*shape), draws.normal(*shape)
+    if draws.random.random() < 0.2:
+        y = x.clone()
+    inputs = {"x": draws.tensor(x), "y": draws.tensor(y)}
+    for name in draws.one_of((), (), ("x",), ("y",)):
+        inputs[name] = inputs[name].detach()
+    if p is None or draws.random.random() < 0.5:
+        weight = draws.uniform(shape[1]).to(torch.promote_types(draws.dtype, torch.float32))
+        inputs["weight"] = weight
+
+    # A direction's gradient is what is left of the slope across the vector: of one channel nothing.
+    norms = torch.cat([inputs[name].detach().double().norm(dim=1).flatten() for name in "xy"])
+    norms = norms[norms.isfinite() & (norms > 0)].clamp(max=1e12)  # beyond, 1 / norm^3 underflows
+    largest = inputs["weight"].max().item() if "weight" in inputs else 1.0
+    magnitude = 10 * largest / norms.min().item() if normalize and norms.numel() else 0.0
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        x, y, weight = inputs["x"], inputs["y"], inputs.get("weight")
+        if p is None:
+            return (ops.lpips_head(x, y, weight, backend=backend),)
+        return (ops.feature_distance(x, y, p, normalize, relu_x=relu_x, weight=weight, backend=backend),)
+
+    options = {"p": p, "normalize": normalize, "relu_x": relu_x}
+    return Call(inputs, run, magnitude=magnitude, kept=x.numel() / (shape[0] * shape[1]), options=options)
+
+
+def _keep_to_half(draws: Draws) -> None:
+    """What kernels keep for a backward pass is in the maps' dtype, and float16 holds no more than 65504."""
+    if draws.dtype == torch.float16:
+        draws.left_out = ("huge", "tiny")
+
+
+def yuv_l2(draws: Draws) -> Call:
+    _keep_to_half(draws)
+    x = draws.image()
+    y = draws.tensor(draws.uniform(*x.shape) if draws.random.random() < 0.9 else x.detach().double())
+    inputs = {"x": x, "y": y}
+    for name in draws.one_of((), ("x",), ("y",)):
+        inputs[name] = inputs[name].detach()
+    scales = draws.one_of((1, 1, 1), (1, 100, 100), (0, 0, 0), (1.5, 0, -2))
+    gain = draws.one_of(0.0, 10.0, draws.random.uniform(-2, 2), torch.tensor(3.0))
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        loss, channels = ops.yuv_l2(inputs["x"], inputs["y"], scales, gain, backend=backend)
+        return loss, channels
+
+    return Call(inputs, run, orders=2, kept=x.numel() / 3, options={"scales": scales, "gain": gain})
+
+
+def adversarial(draws: Draws) -> Call:
+    kind = draws.one_of(*KINDS)
+    shape = [draws.size() for _ in range(draws.one_of(0, 1, 2, 4))]
+    other = shape if kind == "relativistic" else [draws.size() for _ in range(draws.one_of(0, 1, 2, 4))]
+    scale = draws.one_of(0.1, 1.0, 10.0, 300.0)
+    inputs = {
+        "real": draws.tensor(scale * draws.normal(*shape)),
+        "fake": draws.tensor(scale * draws.normal(*other)),
+    }
+    labels = {}
+    if kind in ("bce", "lsgan"):
+        labels = {
+            "real_label": draws.one_of(1.0, 0.9, draws.random.uniform(0.5, 1.2)),
+            "fake_label": draws.one_of(0.0, 0.1, -1.0 if kind == "lsgan" else 0.2),
+        }
+    loss = AdversarialLoss(kind, draws.one_of(1, -1), **labels)
+    side = draws.one_of("discriminator", "statistics", "generator")
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        with ops.use(backend):
+            if side == "generator":
+                return (loss.generator(inputs["fake"], inputs["real"]),)
+            if side == "statistics":
+                value, statistics = loss.discriminator(inputs["real"], inputs["fake"], return_statistics=True)
+                return value, *statistics
+            return (loss.discriminator(inputs["real"], inputs["fake"]),)
+
+    options = {"kind": kind, "sign": loss.critic_sign, "side": side, **labels}
+    return Call(inputs, run, orders=2, options=options)
+
+
+def conv2d(draws: Draws) -> Call:
+    draws.special = False  # the sums are torch's, and its primitives differ in what zero times infinity adds
+    groups, kernel = draws.one_of(1, 1, 2), draws.one_of(1, 3, 4)
+    batch, inner, outer = draws.one_of(1, 2, 3), groups * draws.size(4), groups * draws.size(4)
+    height, width = (kernel + draws.size(9) for _ in range(2))
+    inputs = {
+        "x": draws.tensor(draws.normal(batch, inner, height, width)),
+        "weight": draws.tensor(draws.normal(outer, inner // groups, kernel, kernel)),
+    }
+    if draws.random.random() < 0.5:
+        inputs["bias"] = draws.tensor(draws.normal(outer))
+    options = {"stride": draws.one_of(1, 2), "padding": draws.one_of(0, 1), "groups": groups}
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        own = backend == "native"
+        function = own_conv2d if own else reference_conv2d
+        return (
+            function(
+                inputs["x"], inputs["weight"], inputs.get("bias"), options["stride"], options["padding"], 1,
+                groups,
+            ),
+        )  # fmt: skip
+
+    return Call(inputs, run, orders=2, options=options)
+
+
+def optimizer(draws: Draws) -> Call:
+    """Two steps; the gradients are inputs like others, and nothing is differentiated."""
+    inputs = {}
+    for index in range(draws.one_of(1, 2, 3)):
+        shape = [draws.size() for _ in range(draws.one_of(0, 1, 2, 4))]
+        inputs[f"parameter {index}"] = draws.tensor(draws.normal(*shape), special=False).detach()
+        inputs[f"gradient {index}"] = draws.tensor(draws.normal(*shape)).detach()
+    common = {
+        "lr": draws.one_of(1e-3, 0.1),
+        "weight_decay": draws.one_of(0.0, 0.1),
+        "maximize": draws.one_of(False, True),
+        "grad_clip_value": draws.one_of(None, 0.25),
+        "grad_clip_norm": draws.one_of(None, 1.0),
+        "weight_clip": draws.one_of(None, 0.5),
+    }
+    if draws.random.random() < 0.5:
+        kind: Any = RMSprop
+        extra = {"momentum": draws.one_of(0.0, 0.9), "centered": draws.one_of(False, True)}
+    else:
+        kind = Adam
+        extra = {"amsgrad": draws.one_of(False, True), "decoupled_weight_decay": draws.one_of(False, True)}
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        parameters = []
+        for name, tensor in inputs.items():
+            if name.startswith("parameter"):
+                parameter = torch.nn.Parameter(tensor.clone(memory_format=torch.contiguous_format))
+                gradient = inputs[name.replace("parameter", "gradient")]
+                parameter.grad = gradient.clone(memory_format=torch.contiguous_format)
+                parameters.append(parameter)
+        stepper = kind(parameters, **common, **extra)
+        with ops.use(backend):
+            stepper.step()
+            stepper.step()
+        return tuple(parameter.detach() for parameter in parameters)
+
+    return Call(inputs, run, orders=0, options={"kind": kind.__name__, **common, **extra})
+
+
+CASES: dict[str, Callable[[Draws], Call]] = {
+    case.__name__: case
+    for case in (
+        jpeg, photometric, blur, perspective_warp, bias_leaky_relu, squared_norm, feature_distance,
+        lpips_head, yuv_l2, adversarial, conv2d, optimizer,
+    )
+}  # fmt: skip

@@ -1,0 +1,160 @@
+"""Junk in place of one or two arguments of every public callable: it works, or the error says what is wrong.
+
+What counts as saying so is strict:
+
+* a TypeError or ValueError, or one that the callable's documentation promises;
+* raised by a `raise` of fastgan's own: an error out of torch, or of Python about some line of fastgan, knows
+  nothing of the argument, however well it reads;
+* with the argument's name as a word, and after "got" its value: its repr, or that of the item that is wrong;
+  or kind, shape, dtype, layout or device.
+
+Where the junk is of the right kind and two arguments do not fit together, the other one may be named. A
+discriminator is the caller's: what it raises passes through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import re
+import resource
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import fastgan
+from tests import catalogue
+from tests.catalogue import ENTRIES, Entry
+from tests.stress.junk_values import junk
+
+FASTGAN = Path(fastgan.__file__).parent
+CATALOGUE = Path(catalogue.__file__).parent
+SECONDS = 10.0  # that no call of small tensors takes
+BYTES = 2**31  # that no call of small tensors needs
+
+
+def run(calls: int, seed: int, names: list[str] | None = None) -> dict[str, Any]:
+    """Makes that many calls of random entries, by default of all.
+
+    Returns:
+        calls, accepted (the junk was valid), refused (by name), and faults: for each a line that says what to
+        call, and what happened.
+    """
+    names = list(ENTRIES) if names is None else names
+    accepted, faults = 0, []
+    with warnings.catch_warnings(), _limited_memory():
+        warnings.simplefilter("ignore")
+        for number in range(calls):
+            works, fault = call(names, f"{seed}.{number}")
+            accepted += works
+            if fault is not None:
+                faults.append(fault)
+    return {
+        "calls": calls, "accepted": accepted, "refused": calls - accepted - len(faults), "faults": faults
+    }  # fmt: skip
+
+
+def call(names: list[str], seed: str) -> tuple[bool, str | None]:
+    """Makes one call: whether it worked, and the fault that it showed, if any."""
+    random = Random(seed)
+    torch.manual_seed(random.randrange(2**31))
+    entry = ENTRIES[random.choice(names)]
+    arguments = entry.arguments()
+    if not arguments:
+        return True, None
+    valid, labels = dict(arguments), {}
+    for name in random.sample(list(arguments), min(len(arguments), 1 + (random.random() < 0.15))):
+        labels[name], arguments[name] = junk(random, arguments[name])
+    begin = time.perf_counter()
+    try:
+        entry.run(**arguments)
+        works, wrong = True, None
+    except Exception as error:
+        works, wrong = False, _fault(error, entry, arguments, valid, set(labels))
+    if wrong is None and time.perf_counter() - begin > SECONDS:
+        wrong = f"took {time.perf_counter() - begin:.0f} s"
+    if wrong is None:
+        return works, None
+    junk_of = ", ".join(f"{name}=<{label}>" for name, label in labels.items())
+    return False, f"{entry.name}({junk_of}), seed {seed}: {wrong}"
+
+
+def _fault(
+    error: Exception, entry: Entry, arguments: dict[str, Any], valid: dict[str, Any], replaced: set[str]
+) -> str | None:
+    """What is wrong with the error, or None."""
+    assert error.__traceback__ is not None
+    shown = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    files = [Path(frame.f_code.co_filename) for frame in frames]
+    ours = [FASTGAN in file.parents for file in files]
+    if True in ours and any(CATALOGUE in file.parents for file in files[ours.index(True) :]):
+        return None  # the discriminator's
+    if not isinstance(error, (TypeError, ValueError, *entry.raises)):
+        return f"raises {shown}"
+    if not ours[-1] or not _is_raised(error.__traceback__):
+        return f"passes on {shown}, from {files[-1].name}:{frames[-1].f_lineno}"
+    may_be_named = set(replaced)
+    if any(_same_kind(arguments[name], valid[name]) for name in replaced):
+        may_be_named |= arguments.keys()
+    if not any(_says(str(error), name, arguments[name]) for name in may_be_named):
+        return f"does not name argument and value: {shown}"
+    return None
+
+
+def _is_raised(trace: TracebackType) -> bool:
+    """Whether the innermost frame executes a `raise`, rather than an expression that fails."""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _same_kind(value: Any, valid: Any) -> bool:
+    number = (int, float, np.number)
+    return any(isinstance(value, kind) and isinstance(valid, kind) for kind in (Tensor, number, type(valid)))
+
+
+def _says(message: str, name: str, value: Any) -> bool:
+    if not re.search(rf"\b{re.escape(name)}\b", message):
+        return False
+    end = message.partition("got ")[2] or message
+    return any(re.search(rf"(?<![\w.]){re.escape(text)}(?![\w])", end) for text in _renderings(value) if text)
+
+
+def _renderings(value: Any) -> list[str]:
+    """Texts any of which shows the value."""
+    if isinstance(value, Tensor):
+        shape = [] if value.is_nested else [str(tuple(value.shape)), " x ".join(map(str, value.shape[-2:]))]
+        grad = ["requires grad"] if value.requires_grad else []
+        nested = ["nested"] if value.is_nested else []
+        few = type(value) is Tensor and not value.is_nested and value.numel() <= 100
+        has_numbers = few and value.layout is torch.strided and not (value.is_meta or value.is_quantized)
+        items = [str(number) for number in value.flatten().tolist()] if has_numbers else []
+        kinds = [str(value.dtype), str(value.layout), str(value.device), "Tensor"]
+        return [*shape, *grad, *nested, *items, *kinds]
+    if isinstance(value, np.ndarray):
+        return [str(value.shape), "ndarray"]
+    number = [str(float(value))] if isinstance(value, int) and abs(value) < 2**1000 else []
+    items = [repr(item) for item in value] if isinstance(value, (list, tuple)) else []
+    return [repr(value), str(value), *number, *items, type(value).__name__]
+
+
+@contextlib.contextmanager
+def _limited_memory() -> Iterator[None]:
+    """What asks for gigabytes fails instead of taking the machine's memory."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

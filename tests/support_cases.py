@@ -1,0 +1,193 @@
+"""The public ops and losses, each with tensors to call it with: what `tests/support_table.py` checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgan import losses, ops
+from fastgan.augment import DiffAugment
+
+Size = tuple[int, int, int]
+"""Samples, height and width."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A public op or loss, and tensors to call it with."""
+
+    name: str
+    inputs: Callable[[Size], tuple[Tensor, ...]]
+    make: Callable[[], Any]
+    """The function, or the object that has the public name."""
+    differentiated: tuple[int, ...] = (0,)
+    """Which of the tensors."""
+    call: Callable[..., Tensor] = lambda made, *tensors: made(*tensors)
+    leaves_out: frozenset[str] = frozenset()
+    """Checks that make no sense for it."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def function(self, dtype: torch.dtype = torch.float32) -> Callable[..., Tensor]:
+        """Of the tensors alone; a module's weights in the given type."""
+        made = self.make()
+        if isinstance(made, nn.Module):
+            made = made.to(dtype)
+        return lambda *tensors: self.call(made, *tensors)
+
+    def tensors(self, size: Size, dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Tensor]:
+        """The inputs, of which those that are differentiated require grad if `grad`."""
+        made = [t.to(dtype) if t.dtype == torch.float32 else t for t in self.inputs(size)]
+        return [t.requires_grad_(grad and i in self.differentiated) for i, t in enumerate(made)]
+
+
+# --- the cases ------------------------------------------------------------------------------------------
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def image(size: Size, seed: int = 0, channels: int = 3) -> Tensor:
+    return torch.rand(size[0], channels, *size[1:], generator=seeded(seed))
+
+
+def two_images(size: Size) -> tuple[Tensor, ...]:
+    return image(size), image(size, 1)
+
+
+def two_logits(size: Size) -> tuple[Tensor, ...]:
+    return 4 * image(size, 0, 1) - 2, 4 * image(size, 1, 1) - 2
+
+
+def two_features(size: Size) -> tuple[Tensor, ...]:
+    return image(size, 0, 5) - 0.4, image(size, 1, 5) - 0.4
+
+
+def column(count: int, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=seeded(2))
+
+
+def matrices(count: int) -> Tensor:
+    moved = torch.rand(count, 3, 3, generator=seeded(3)) - 0.5
+    moved = moved * torch.tensor([[0.1, 0.1, 2.0], [0.1, 0.1, 2.0], [1e-3, 1e-3, 1e-2]])
+    return (torch.eye(3) + moved).double()
+
+
+class Critic(nn.Module):
+    """A small discriminator whose second derivatives are not zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 1)
+        for seed, parameter in enumerate(self.parameters()):
+            parameter.data.uniform_(-0.5, 0.5, generator=seeded(seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.convolution(x))).mean(dim=(1, 2, 3))
+
+
+def penalty_case(name: str, penalty: Callable[..., Tensor]) -> Case:
+    """Of samples and of the parameters of a discriminator."""
+    critic = Critic()
+    names = [name for name, _ in critic.named_parameters()]
+
+    def call(penalty: Callable[..., Tensor], x: Tensor, *parameters: Tensor) -> Tensor:
+        state = dict(zip(names, parameters, strict=True))
+        return penalty(lambda x: torch.func.functional_call(critic, state, (x,)), x)
+
+    parameters = tuple(parameter.detach() for parameter in critic.parameters())
+    # The discriminator runs in float32, so its weights cannot be of another type; and nobody exports a part
+    # of a training step, of which torch.export could not save the constants.
+    left_out = frozenset({"half", "export"})
+    return Case(name, lambda size: (image(size), *parameters), lambda: penalty, (1, 2, 3), call, left_out)
+
+
+def both_losses(loss: losses.AdversarialLoss, real: Tensor, fake: Tensor) -> Tensor:
+    """Of discriminator and generator."""
+    return torch.stack([loss.discriminator(real, fake), loss.generator(fake, real)])
+
+
+CASES = (
+    Case("squared_norm", lambda size: (image(size) - 0.5,), lambda: ops.squared_norm),
+    Case(
+        "blur", lambda size: (image(size), image((size[0], 3, 3), 4, 1)[:, 0] / 5), lambda: ops.blur, (0, 1)
+    ),
+    Case("perspective_warp", lambda size: (image(size), matrices(size[0])), lambda: ops.perspective_warp),
+    Case(
+        "photometric",
+        lambda size: (image(size), column(size[0], 0, 0.1), column(size[0], 0.8, 1.2), torch.tensor(3)),
+        lambda: ops.photometric,
+        call=lambda op, x, noise, contrast, seed: op(x, noise=noise, contrast=contrast, seed=seed),
+    ),
+    Case(
+        "jpeg_round_trip",
+        lambda size: (image(size), column(size[0], 30, 90)),
+        lambda: ops.jpeg_round_trip,
+        (0, 1),
+    ),
+    Case(
+        "bias_leaky_relu",
+        lambda size: (image(size) - 0.5, column(3, -0.2, 0.2)),
+        lambda: ops.bias_leaky_relu,
+        (0, 1),
+        lambda op, x, bias: op(x, bias, gain=2**0.5, clamp=0.6),
+    ),
+    Case(
+        "conv2d",
+        lambda size: (image(size), image((7, 3, 3), 5) - 0.5),
+        lambda: ops.conv2d,
+        (0, 1),
+        lambda op, x, weight: op(x, weight, stride=2, padding=1),
+    ),
+    Case("feature_distance", two_features, lambda: ops.feature_distance, (0, 1)),
+    Case("lpips_head", lambda size: (*two_features(size), column(5, 0.1, 1)), lambda: ops.lpips_head, (0, 1)),
+    Case("yuv_color_l2, YUVColorL2", two_images, lambda: losses.YUVColorL2((1.0, 100.0, 50.0), 3.0), (0, 1)),
+    *(
+        Case(
+            f"AdversarialLoss, {kind}",
+            two_logits,
+            lambda kind=kind: losses.AdversarialLoss(kind),  # type: ignore[misc]
+            (0, 1),
+            both_losses,
+        )
+        for kind in losses.adversarial.KINDS
+        if kind not in ("nonsaturating", "wgan-gp")  # which are two others by another name
+    ),
+    penalty_case("r1_penalty_of", losses.r1_penalty_of),
+    penalty_case(
+        "gradient_penalty",
+        lambda critic, x: losses.gradient_penalty(critic, x, None, mode="real"),
+    ),
+    Case(
+        "R1",
+        lambda size: (image(size),),
+        lambda: losses.R1(Critic(), 5.0, 1),
+        (),
+        lambda r1, x: r1(x, 0).loss,
+        frozenset({"export", "vmap"}),
+    ),
+    Case("LPIPS, LPIPSLoss", two_images, lambda: losses.LPIPSLoss(net="alex", weights=None), (0, 1)),
+    Case(
+        "PerceptualLoss",
+        two_images,
+        lambda: losses.PerceptualLoss(("relu1_1",), style_weights=0.5, backbone=None, value_range=(0, 1)),
+    ),
+    Case("RandomJPEG", lambda size: (image(size),), lambda: losses.RandomJPEG(50, 50)),
+    Case(
+        "DiffAugment",
+        lambda size: (2 * image(size) - 1, torch.rand(size[0], 7, generator=seeded(6)).double()),
+        DiffAugment,
+    ),
+    Case(
+        "CategoryLoss",
+        lambda size: (image((size[0], 1, 5))[:, 0, 0] - 0.5, torch.arange(size[0]) % 5),
+        lambda: losses.CategoryLoss(5),
+    ),
+    Case("BinaryLoss", lambda size: (4 * image(size, 0, 1) - 2,), lambda: losses.BinaryLoss(True)),
+)

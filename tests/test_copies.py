@@ -1,0 +1,430 @@
+"""Copies of everything with a state: deepcopy, pickle and torch.save give what works, and alone.
+
+A class that `fastgan` exports without an example here is a failure. The example makes the object, together
+with the network that it is tied to if there is one, and uses it.
+"""
+
+import copy
+import functools
+import importlib
+import inspect
+import io
+import pickle
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+import fastgan
+
+
+def through_torch_save(thing):
+    buffer = io.BytesIO()
+    torch.save(thing, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),
+    "torch.save": through_torch_save,
+}
+# Of these every public class must have an example, not the modules and optimizers alone.
+WITH_STATE = ("fastgan.augment", "fastgan.compat", "fastgan.losses", "fastgan.metrics", "fastgan.optim")
+
+
+class Example(NamedTuple):
+    """`use` gives what can be compared; equal random numbers are seeded before it."""
+
+    make: Callable[[], Any]
+    use: Callable[[Any], Any]
+
+
+class Tied(NamedTuple):
+    """`make` takes a network, `use` what was made and the network."""
+
+    make: Callable[[nn.Module], Any]
+    use: Callable[[Any, nn.Module], Any]
+
+
+@functools.cache
+def exported():
+    """Name to class, of what must have an example."""
+    found = {}
+    for info in pkgutil.walk_packages(fastgan.__path__, "fastgan."):
+        if any(part.startswith("_") for part in info.name.split(".")):
+            continue
+        try:
+            module = importlib.import_module(info.name)
+        except ModuleNotFoundError as error:
+            if (error.name or "fastgan").startswith("fastgan"):
+                raise
+            continue  # of an extra that is not installed
+        own = [n for n, kind in vars(module).items() if getattr(kind, "__module__", "") == info.name]
+        for name in getattr(module, "__all__", own):
+            kind = getattr(module, name)
+            if name.startswith("_") or not inspect.isclass(kind):
+                continue
+            if issubclass(kind, (nn.Module, torch.optim.Optimizer)) or info.name.startswith(WITH_STATE):
+                found.setdefault(kind, []).append(f"{info.name.removeprefix('fastgan.')}.{name}")
+    # The longest name says in which file it is, but for what stands in a private one.
+    return {max(names, key=len): kind for kind, names in found.items()}
+
+
+# --- what examples use ------------------------------------------------------------------------------------
+
+
+class Network(nn.Module):
+    """3 8 8 to a number, without buffers that calls would change."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.Tanh(), nn.Linear(5, 1))
+
+    def forward(self, x):
+        return self.layers(x)[:, 0]
+
+
+def images(*shape, low=0.0):
+    return low + (1 - low) * torch.rand(*(shape or (2, 3, 32, 32)))
+
+
+def called(*shapes, low=0.0, extra=()):
+    """Calls with images that require grad: results and the gradient of their sum."""
+
+    def use(module):
+        inputs = [images(*shape, low=low) for shape in shapes]
+        inputs[0].requires_grad_()
+        results = module(*inputs, *extra)
+        results = results if isinstance(results, (tuple, list)) else [results]
+        total = sum(result.float().sum() for result in results if result is not None)
+        parameters = [p for p in getattr(module, "parameters", list)() if p.requires_grad]
+        gradients = torch.autograd.grad(total, [inputs[0], *parameters], allow_unused=True)
+        return [*results, *gradients]
+
+    return use
+
+
+def stepped(optimizer, network):
+    """A few steps, and the network's parameters after them."""
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(images(4, 3, 8, 8)).square().sum().backward()
+        optimizer.step()
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def averaged(ema, network):
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += torch.rand_like(parameter)
+    ema.update()
+    return [*ema.average.parameters(), ema.updates]
+
+
+def penalized(r1, network):
+    penalty = r1(images(4, 3, 8, 8), step=0)
+    return [*penalty, *torch.autograd.grad(penalty.loss, list(network.parameters()), allow_unused=True)]
+
+
+def judged(distance):
+    for real in (True, False):
+        distance.update(images(4, 3, 40, 40), real=real)
+    return distance.compute()
+
+
+def trained(balance):
+    logits = torch.rand(6), torch.rand(6)
+    found = balance.discriminator_loss(fastgan.losses.AdversarialLoss("bce"), *logits)
+    return [
+        found.loss,
+        *balance.buffers(),
+        torch.tensor([balance.trains_generator(step) for step in range(6)]),
+    ]
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def made(path: str, *arguments, **options):
+    """Makes a class of `fastgan`, which is imported when the test runs."""
+
+    def make():
+        module, name = path.rsplit(".", 1)
+        return getattr(importlib.import_module(f"fastgan.{module}"), name)(*arguments, **options)
+
+    return make
+
+
+def tied(path: str, *arguments, with_parameters=False, **options):
+    def make(network):
+        module, name = path.rsplit(".", 1)
+        first = network.parameters() if with_parameters else network
+        return getattr(importlib.import_module(f"fastgan.{module}"), name)(first, *arguments, **options)
+
+    return make
+
+
+def result_of(path: str, *fields: str):
+    """A named tuple of results."""
+    return Example(lambda: made(path, *(torch.rand(2) for _ in fields))(), lambda result: list(result))
+
+
+IMAGE, ODD = (2, 3, 32, 32), (2, 3, 40, 44)
+EXAMPLES: dict[str, Example | Tied] = {
+    # Losses
+    "losses.adversarial.AdversarialLoss": Example(
+        made("losses.AdversarialLoss", "hinge"),
+        lambda loss: [loss.generator(torch.rand(4)), loss.discriminator(torch.rand(4), torch.rand(4))],
+    ),
+    "losses.adversarial.AdversarialStatistics": Example(
+        made("losses.AdversarialLoss", "bce"),
+        lambda loss: list(loss.discriminator(torch.rand(4), torch.rand(4), return_statistics=True)[1]),
+    ),
+    "losses.jpeg.DiffJPEG": Example(made("losses.DiffJPEG", 32, 32, quality=50), called(IMAGE)),
+    "losses.jpeg.RandomJPEG": Example(made("losses.RandomJPEG", 50, rounding="cubic"), called(IMAGE)),
+    "losses.labels.BinaryLoss": Example(made("losses.BinaryLoss", True), called((5, 1), low=-1)),
+    "losses.labels.CategoryLoss": Example(
+        made("losses.CategoryLoss", 4), called((5, 4), low=-1, extra=[torch.tensor([0, 1, 2, 3, 0])])
+    ),
+    "losses.lazy_r1.R1": Tied(tied("losses.R1", 5.0), penalized),
+    "losses.lazy_r1.PenaltyTerm": result_of("losses.PenaltyTerm", "loss", "penalty"),
+    "losses.lpips.LPIPS": Example(made("losses.LPIPS", weights=None), called(ODD, ODD, low=-1)),
+    "losses.lpips.LPIPSLoss": Example(made("losses.LPIPSLoss", "squeeze", weights=None), called(ODD, ODD)),
+    "losses.lpips.ImageFeatures": Example(
+        lambda: (loss := made("losses.LPIPS", weights=None)(), loss.precompute(images(*ODD, low=-1))),
+        lambda pair: pair[0](images(*ODD, low=-1), pair[1]),
+    ),
+    "losses.perceptual.PerceptualLoss": Example(
+        made("losses.PerceptualLoss", network="vgg11_bn", style_weights=2.0, weights=None),
+        called(IMAGE, IMAGE, low=-1),
+    ),
+    "losses.perceptual.VGGFeatures": Example(
+        lambda: (loss := made("losses.PerceptualLoss", weights=None)(), loss.precompute(images(low=-1))),
+        lambda pair: pair[0](images(low=-1), pair[1]),
+    ),
+    "losses.yuv_color_l2.YUVColorL2": Example(made("losses.YUVColorL2"), called(IMAGE, IMAGE)),
+    # Drop-ins
+    "compat.basicsr.DiffJPEG": Example(made("compat.basicsr.DiffJPEG"), called(IMAGE, extra=[50])),
+    "compat.basicsr.GANLoss": Example(
+        made("compat.basicsr.GANLoss", "wgan_softplus", loss_weight=0.1), called((4, 1), low=-1, extra=[True])
+    ),
+    "compat.basicsr.PerceptualLoss": Example(
+        made("compat.basicsr.PerceptualLoss", {"conv1_2": 1.0}, style_weight=2.0, weights=None),
+        called(IMAGE, IMAGE),
+    ),
+    "compat.pix2pix.GANLoss": Example(
+        made("compat.pix2pix.GANLoss", "lsgan"), called((4, 1), low=-1, extra=[True])
+    ),
+    # Optimizers
+    "optim.adam.Adam": Tied(
+        tied("optim.Adam", lr=0.1, amsgrad=True, grad_clip_norm=1.0, with_parameters=True), stepped
+    ),
+    "optim.adam.AdamW": Tied(tied("optim.AdamW", lr=0.1, with_parameters=True), stepped),
+    "optim.rmsprop.RMSprop": Tied(
+        tied("optim.RMSprop", lr=0.01, momentum=0.5, grad_clip_value=1.0, with_parameters=True), stepped
+    ),
+    "optim.ema.EMA": Tied(tied("optim.EMA", 0.5), averaged),
+    "optim.StepStatistics": result_of("optim.StepStatistics", "gradient", "weight", "clipped"),
+    # Augmentations and figures
+    "augment.diff_augment.DiffAugment": Example(
+        made("augment.DiffAugment"), lambda augment: augment(images(low=-1), augment.draw(2, generator()))
+    ),
+    "augment.distortions.Distortions": Example(
+        made("augment.Distortions"), lambda distort: distort(images(), 500, generator())
+    ),
+    "metrics.FrechetDistance": Example(made("metrics.FrechetDistance", weights=None), judged),
+    # Networks
+    "models.batch_norm.BatchNorm2d": Example(made("models.batch_norm.BatchNorm2d", 3), called(IMAGE)),
+    "models.dcgan.DCGANGenerator": Example(
+        made("models.dcgan.DCGANGenerator", 32, z_dim=6, width=4), called((2, 6))
+    ),
+    "models.dcgan.DCGANDiscriminator": Example(
+        made("models.dcgan.DCGANDiscriminator", 32, width=4, minibatch_std=True),
+        called(IMAGE),
+    ),
+    "models.enhancenet.ResidualBlock": Example(made("models.enhancenet.ResidualBlock", 3), called(IMAGE)),
+    "models.enhancenet.EnhanceNetGenerator": Example(
+        made("models.enhancenet.EnhanceNetGenerator", 2, width=4, blocks=1), called((2, 3, 8, 8))
+    ),
+    "models.enhancenet.EnhanceNetDiscriminator": Example(
+        made("models.enhancenet.EnhanceNetDiscriminator", 32, (4, 8), 8), called(IMAGE)
+    ),
+    "models.starganv2.ResidualBlock": Example(
+        made("models.starganv2.ResidualBlock", 3, 4, normalize=True, halve=True), called(IMAGE)
+    ),
+    "models.starganv2.AdaptiveInstanceNorm": Example(
+        made("models.starganv2.AdaptiveInstanceNorm", 5, 3), called(IMAGE, (2, 5))
+    ),
+    "models.starganv2.StyledBlock": Example(
+        made("models.starganv2.StyledBlock", 3, 4, 5, enlarge=True), called(IMAGE, (2, 5))
+    ),
+    "models.starganv2.StarGANv2Generator": Example(
+        made("models.starganv2.StarGANv2Generator", 32, style_dim=5, base_width=4, max_width=8),
+        called(IMAGE, (2, 5)),
+    ),
+    "models.starganv2.MappingNetwork": Example(
+        made("models.starganv2.MappingNetwork", 2, 4, 5, 8), called((2, 4), extra=[torch.tensor([0, 1])])
+    ),
+    "models.starganv2.StyleEncoder": Example(
+        made("models.starganv2.StyleEncoder", 2, 32, style_dim=5, base_width=4, max_width=8),
+        called(IMAGE, extra=[torch.tensor([0, 1])]),
+    ),
+    "models.starganv2.StarGANv2Discriminator": Example(
+        made("models.starganv2.StarGANv2Discriminator", 2, 32, base_width=4, max_width=8),
+        called(IMAGE, extra=[torch.tensor([0, 1])]),
+    ),
+    "models.stegastamp.StegaStampEncoder": Example(
+        made("models.stegastamp.StegaStampEncoder", 10, 32), called((2, 10), IMAGE)
+    ),
+    "models.stegastamp.StegaStampDecoder": Example(
+        made("models.stegastamp.StegaStampDecoder", 10, 32), called(IMAGE)
+    ),
+    "models.stegastamp.StegaStampDiscriminator": Example(
+        made("models.stegastamp.StegaStampDiscriminator"), called(IMAGE)
+    ),
+    "models.zi2zi.Zi2ZiGenerator": Example(
+        made("models.zi2zi.Zi2ZiGenerator", 32, category_num=3, width=4, embedding_dim=5),
+        called((2, 1, 32, 32), extra=[torch.tensor([0, 2])]),
+    ),
+    "models.zi2zi.Zi2ZiDiscriminator": Example(
+        made("models.zi2zi.Zi2ZiDiscriminator", category_num=3, width=4),
+        called((2, 1, 32, 32), (2, 1, 32, 32)),
+    ),
+    "models.zi2zi.SelfAttention": Example(made("models.zi2zi.SelfAttention", 3), called((2, 3, 8, 8))),
+    "ops.conv2d.Conv2d": Example(made("ops.conv2d.Conv2d", 3, 4, 3), called(IMAGE)),
+    "recipes.starganv2_evaluation.DomainClassifier": Example(
+        made("recipes.starganv2_evaluation.DomainClassifier", 3, 2), called(IMAGE)
+    ),
+    "training.balance.EveryStep": Example(made("training.balance.EveryStep"), trained),
+    "training.balance.Ratio": Example(made("training.balance.Ratio", 2, 1), trained),
+    "training.balance.Threshold": Example(made("training.balance.Threshold", 0.3), trained),
+    "training.balance.Adaptive": Example(made("training.balance.Adaptive"), trained),
+}
+
+
+def test_each_class_has_an_example():
+    assert not exported().keys() - EXAMPLES.keys()
+    for name in EXAMPLES.keys() - exported().keys():  # of an extra that is not installed
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("fastgan." + name.rsplit(".", 1)[0])
+
+
+# --- the test ---------------------------------------------------------------------------------------------
+
+
+def make(example):
+    torch.manual_seed(1)
+    if isinstance(example, Example):
+        return example.make()
+    network = Network()
+    return network, example.make(network)
+
+
+def use(example, thing, seed):
+    torch.manual_seed(seed)
+    if isinstance(example, Example):
+        return example.use(thing)
+    network, user = thing
+    return example.use(user, network)
+
+
+def memory_of(thing, seen=None):
+    """Addresses of the tensors that can be reached from an object."""
+    seen = {} if seen is None else seen
+    if id(thing) in seen:
+        return set()
+    seen[id(thing)] = thing
+    if isinstance(thing, Tensor):
+        return {thing.data_ptr()} if thing.numel() else set()
+    if isinstance(thing, dict):
+        inside = [*thing.keys(), *thing.values()]
+    elif isinstance(thing, (list, tuple, set)):
+        inside = list(thing)
+    elif type(thing).__module__.startswith(("fastgan", "torch", "tests")) and hasattr(thing, "__dict__"):
+        inside = list(vars(thing).values())
+    else:
+        inside = []
+    return set().union(*(memory_of(part, seen) for part in inside))
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_copy_does_what_the_original_does(name, how):
+    if name not in exported():
+        pytest.skip("of an extra that is not installed")
+    example = EXAMPLES[name]
+    original = make(example)
+    for seed in (2, 3):  # as made, and with the state of having been used
+        twin = COPIES[how](original)
+        assert not memory_of(twin) & memory_of(original)
+        expected = use(example, original, seed)
+        assert_close(use(example, twin, seed), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", [name for name, example in EXAMPLES.items() if isinstance(example, Tied)])
+def test_a_copy_is_tied_to_the_copied_network(name, how):
+    example = EXAMPLES[name]
+    original = make(example)
+    use(example, original, 2)
+    twin, untouched = COPIES[how](original), COPIES[how](original)
+    change(twin)
+    found, before = use(example, twin, 3), use(example, untouched, 3)
+    assert not all(torch.equal(a, b) for a, b in zip(found, before, strict=True))
+    change(original)
+    assert_close(use(example, original, 3), found, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("network", "shapes"),
+    [
+        (made("models.dcgan.DCGANDiscriminator", 32, width=4, use_spectral_norm=True), [IMAGE]),
+        (made("models.stegastamp.StegaStampDiscriminator", spectral_norm=True), [IMAGE]),
+        (
+            made("models.zi2zi.Zi2ZiDiscriminator", category_num=3, width=4, use_spectral_norm=True),
+            [(2, 1, 32, 32), (2, 1, 32, 32)],
+        ),
+    ],
+)
+def test_spectral_norm_is_copied(network, shapes):
+    """By deepcopy; torch itself refuses to pickle it."""
+    example = Example(network, called(*shapes))
+    original = make(example)
+    twin = copy.deepcopy(original)
+    assert not memory_of(twin) & memory_of(original)
+    assert_close(use(example, twin, 2), use(example, original, 2), rtol=0, atol=0)
+
+
+def change(thing):
+    """The network of a pair, in place."""
+    with torch.no_grad():
+        for parameter in thing[0].parameters():
+            parameter.mul_(1.5).add_(0.1)
+
+
+def test_a_copied_pair_trains_the_copied_network():
+    """Its optimizer, its average and its penalty, copied together, belong together."""
+    from fastgan.losses import R1
+    from fastgan.optim import EMA, Adam
+
+    network = Network()
+    ema = EMA(network, 0.5)
+    everything = {"network": network, "r1": R1(network, 1.0, 1), "ema": ema}
+    everything["optimizer"] = Adam(network.parameters(), lr=0.1, ema=ema)
+    twin = copy.deepcopy(everything)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    for _ in range(2):
+        twin["r1"](images(4, 3, 8, 8), step=0).loss.backward()
+        twin["optimizer"].step()
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), before, strict=True))
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not torch.equal(twin["network"].layers[1].weight, network.layers[1].weight)
+    assert twin["ema"].num_updates == 2 and ema.num_updates == 0
+    assert not torch.equal(twin["ema"].average.layers[1].weight, ema.average.layers[1].weight)
