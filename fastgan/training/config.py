@@ -11,6 +11,10 @@ from typing import Any, TypeVar
 import yaml
 
 from fastgan.ops._checks import check_one_of
+from fastgan.training.data import MAX_PIXELS
+from fastgan.training.names import check_plain_name
+from fastgan.training.values import check_seed, check_values
+from fastgan.training.yaml_files import read_options
 
 PRECISIONS = ("32-true", "bf16-mixed")
 INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_interval")
@@ -45,6 +49,8 @@ class TrainingConfig:
     """32-true or bf16-mixed (autocast)."""
     workers: int = 2
     """Threads that read images ahead."""
+    max_pixels: int = MAX_PIXELS
+    """Images of more are left out before they are decoded (the default is where Pillow warns of a bomb)."""
     log_interval: int = 100
     """Steps between log lines; between them nothing waits for the device. 0: once per epoch."""
     sample_interval: int = 1000
@@ -70,15 +76,18 @@ class TrainingConfig:
     """Mean sign of D's logits on reals at which D stops, for balance=adaptive."""
 
     def __post_init__(self) -> None:
-        self.check_at_least_one("num_steps", "batch_size", "devices", "workers", "keep_checkpoints")
+        check_values(self)
+        check_seed("seed", self.seed)
+        check_plain_name("exp_name", self.exp_name)
+        self.check_at_least_one(
+            "num_steps", "batch_size", "devices", "workers", "max_pixels", "keep_checkpoints"
+        )
         self.check_not_negative("num_epochs", "max_minutes", *INTERVALS)
         if self.precision not in PRECISIONS:
             hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if not self.exp_name or Path(self.exp_name).name != self.exp_name:
-            raise ValueError(f"exp_name must be a plain name, got {self.exp_name!r}")
 
     def check_at_least_one(self, *names: str) -> None:
         """Raises a ValueError for the first of these options that is below 1."""
@@ -129,7 +138,11 @@ def parse_config(
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--preset")
-    preset = early.parse_known_args(arguments)[0].preset
+    early.add_argument("--config", action="append", default=[], type=Path)
+    found = early.parse_known_args(arguments)[0]
+    preset = found.preset
+    for file in filter(Path.is_file, found.config):
+        read_options(file)  # jsonargparse would follow aliases, and show a value of any size
 
     parser = jsonargparse.ArgumentParser(prog=prog, description=(config_class.__doc__ or "").strip())
     parser.add_argument("--preset", choices=sorted(presets), help="named settings to start from")
