@@ -19,6 +19,7 @@ from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, mean_terms
 from fastgan.training.memory import keep_freed_memory
+from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe, Terms
 from fastgan.training.run_folder import drop_rows_after, prepare_run_folder
 from fastgan.training.runtime import Runtime
@@ -33,7 +34,8 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
 
     Raises:
         Interrupted: stopped by Ctrl-C (or SIGTERM); the run can be resumed.
-        FloatingPointError: a logged term became NaN or infinite.
+        FloatingPointError: a logged term became NaN or infinite, or something of the state that a checkpoint
+            would hold; what was saved before is finite and stays.
         OSError, ValueError: the folder, the data or a checkpoint cannot be used; the message names it.
     """
     runtime = Runtime(config)
@@ -101,6 +103,9 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
             if runtime.world_size == 1:
                 stop = stopped[0]
             between = time.perf_counter()
+            if last or stop or any(done % every[name] == 0 for name in INTERVALS[1:]):
+                # Before anything is made of the weights: with NaN an evaluation may fail in its own way.
+                checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
             if logger and (done % every["sample_interval"] == 0 or last):
                 with _for_use(recipe):
                     images_by_name = recipe.samples(done)
@@ -120,7 +125,9 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
             clock += time.perf_counter() - between  # both speeds count training alone
             if stop and not last:
                 if logger:
-                    logger.say(f"stopped after step {done}; saved {path}; continue with --resume true")
+                    logger.say(
+                        f"stopped after step {done}; saved {printable(path)}; continue with --resume true"
+                    )
                     logger.close()
                 raise Interrupted(f"stopped after step {done}")
             if last:
@@ -141,6 +148,14 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 def _resume(recipe: Recipe, folder: Path) -> int:
     found = checkpoints.load_checkpoint(folder / "checkpoints", recipe.name)
     checkpoints.restore(recipe, found)
+    runtime = recipe.runtime
+    mean = runtime.average(torch.tensor(float(found.step), dtype=torch.float64, device=runtime.device))
+    if runtime.any(mean.item() != found.step):
+        raise ValueError(
+            f"the processes do not find the same checkpoint; process {runtime.rank}: {printable(found.path)}"
+        )
+    if runtime.is_main:
+        checkpoints.set_aside_newer(found)
     return found.step
 
 
