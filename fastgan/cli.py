@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
+
+from fastgan.training.names import LAYOUT, printable
 
 USAGE = """usage: fastgan COMMAND ...
 
@@ -87,13 +90,31 @@ def _train(arguments: list[str]) -> int:
         print(f"fastgan: {stopped}", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
     if int(os.environ.get("LOCAL_RANK", "0")) == int(os.environ.get("NODE_RANK", "0")) == 0:
+        print(f"results in {printable(folder)}{_report_after_training(folder, recipe.name)}")
+    return 0
+
+
+def _report_after_training(folder: Path, title: str) -> str:
+    """Where the report is; or why there is none: the training is finished all the same."""
+    try:
         from fastgan.training.report import write_report
 
-        print(f"results in {folder}, report in {write_report(folder, recipe.name)}")
-    return 0
+        return f", report in {printable(write_report(folder, title))}"
+    except Exception as error:
+        print(
+            f"fastgan: warning: there is no report: {_shown(error)}; `fastgan report {printable(folder)}` "
+            "tries again",
+            file=sys.stderr,
+        )
+        return ""
+
+
+def _shown(error: Exception) -> str:
+    """An error's text, in which names of files may have come from anywhere."""
+    return printable(error, keep=LAYOUT)
 
 
 def _stegastamp(arguments: list[str]) -> int:
@@ -141,22 +162,20 @@ def _call(function: str, arguments: list[str]) -> int:
     try:
         return getattr(importlib.import_module(module), name)(arguments)
     except (ValueError, OSError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
 
 
 def _report(arguments: list[str]) -> int:
-    from pathlib import Path
-
     from fastgan.training.report import write_report
 
     if len(arguments) != 1:
         print("usage: fastgan report RUN_FOLDER", file=sys.stderr)
         return 2
     try:
-        print(write_report(Path(arguments[0]), Path(arguments[0]).name))
+        print(printable(write_report(Path(arguments[0]), Path(arguments[0]).name)))
     except (OSError, ValueError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
     return 0
 
