@@ -6,6 +6,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from fastgan.training.names import LAYOUT, printable
+
 USAGE = """usage: fastgan COMMAND ...
 
   info                     versions, what was built, which implementation serves which device
@@ -97,22 +99,31 @@ def _train_recipe(name: str, options: list[str]) -> int:
             print(f"fastgan: {stopped}", file=sys.stderr)
         return stopped.exit_code
     except (ValueError, OSError, FloatingPointError, ProcessFailed) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
     if is_main_process():
-        print(f"results in {folder}{_report_of(folder, recipe.name)}")
+        print(f"results in {printable(folder)}{_report_after_training(folder, recipe.name)}")
     return 0
 
 
-def _report_of(folder: Path, name: str) -> str:
-    """Where the report is; a training that is finished stays one if there is none."""
-    from fastgan.training.report import write_report
-
+def _report_after_training(folder: Path, title: str) -> str:
+    """Where the report is; or why there is none: the training is finished all the same."""
     try:
-        return f", report in {write_report(folder, name)}"
-    except (OSError, ValueError) as error:
-        print(f"fastgan: no report: {error}", file=sys.stderr)
+        from fastgan.training.report import write_report
+
+        return f", report in {printable(write_report(folder, title))}"
+    except Exception as error:
+        print(
+            f"fastgan: warning: there is no report: {_shown(error)}; `fastgan report {printable(folder)}` "
+            "tries again",
+            file=sys.stderr,
+        )
         return ""
+
+
+def _shown(error: Exception) -> str:
+    """An error's text, in which names of files may have come from anywhere."""
+    return printable(error, keep=LAYOUT)
 
 
 def _stegastamp(arguments: list[str]) -> int:
@@ -160,7 +171,7 @@ def _call(function: str, arguments: list[str]) -> int:
     try:
         return getattr(importlib.import_module(module), name)(arguments)
     except (ValueError, OSError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
 
 
@@ -171,9 +182,9 @@ def _report(arguments: list[str]) -> int:
         print("usage: fastgan report RUN_FOLDER", file=sys.stderr)
         return 2
     try:
-        print(write_report(Path(arguments[0]), Path(arguments[0]).name))
+        print(printable(write_report(Path(arguments[0]), Path(arguments[0]).name)))
     except (OSError, ValueError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -11,6 +11,7 @@ from fastgan.training.config import TrainingConfig
 
 NETWORK = "vgg19"
 VARIANTS = ("E", "P", "PA", "PAT")
+MOST_BLOCKS = 1000  # a hundred times the paper's
 ADVERSARIAL = ("bce", "lsgan", "nonsaturating", "hinge")
 # Of the generator's adversarial term (the paper's supplement, table 2).
 PAPER_ADVERSARIAL_WEIGHTS = {"PA": 1.0, "PAT": 2.0}
@@ -135,6 +136,8 @@ class EnhanceNetConfig(TrainingConfig):
             raise ValueError(
                 f"crop must be a multiple of scale = {self.scale}, at least twice that, got {self.crop}"
             )
+        if self.blocks > MOST_BLOCKS:
+            raise ValueError(f"blocks must be at most {MOST_BLOCKS}, got {self.blocks}")
         self.check_at_least_one("width", "blocks", "val_images", "texture_patch", "d_dense")
         self.check_not_negative("val_size", "lr_decay_steps", "adversarial_weight")
         self.check_positive("lr", "lr_d", "d_loss_weight")

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from fastgan.models.zi2zi import NORMS, halvings
 from fastgan.training.config import TrainingConfig
+from fastgan.training.values import check_seed
 
 SMALLEST_SIZE = 32
 
@@ -105,6 +106,7 @@ class Zi2ZiConfig(TrainingConfig):
         if self.image_size < SMALLEST_SIZE:
             raise ValueError(f"image_size must be at least {SMALLEST_SIZE}, got {self.image_size}")
         halvings(self.image_size, self.downs)
+        check_seed("held_out_seed", self.held_out_seed)
         self.check_at_least_one("val_images", "width", "d_width", "embedding_dim", "g_updates")
         self.check_not_negative(
             "augment",

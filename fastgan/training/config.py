@@ -11,7 +11,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 import yaml
 
 from fastgan.ops._checks import check_one_of
+from fastgan.training.data import MAX_PIXELS
 from fastgan.training.files import replacing
+from fastgan.training.names import check_plain_name
+from fastgan.training.values import check_seed, check_values
+from fastgan.training.yaml_files import read_options
 
 PRECISIONS = ("32-true", "bf16-mixed")
 Resume = bool | Literal["auto"]
@@ -26,7 +30,7 @@ class TrainingConfig:
     """Name of the run: results go to RUNS_PATH/EXP_NAME."""
     runs_path: str = "runs"
     """Folder of all runs."""
-    resume: bool | Literal["auto"] = False
+    resume: Resume = False
     """true: continue the run from its newest checkpoint, bit-exactly on the CPU. auto: that, or start anew
     where there is no checkpoint: one command for start and restart. false: refuse a folder that holds a run;
     torchrun's restarts (--max-restarts) are as auto all the same, in a folder that their own job began."""
@@ -49,6 +53,8 @@ class TrainingConfig:
     """32-true or bf16-mixed (autocast)."""
     workers: int = 2
     """Threads that read images ahead."""
+    max_pixels: int = MAX_PIXELS
+    """Images of more are left out before they are decoded (the default is where Pillow warns of a bomb)."""
     log_interval: int = 100
     """Steps between log lines; between them nothing waits for the device. 0: once per epoch."""
     sample_interval: int = 1000
@@ -78,14 +84,17 @@ class TrainingConfig:
     applied_on_resume: ClassVar[frozenset[str]] = frozenset(
         {
             "exp_name", "runs_path", "resume", "num_steps", "num_epochs", "max_minutes", "batch_size", "seed",
-            "devices", "accelerator", "precision", "workers", *INTERVALS, "keep_checkpoints", "ema_decay",
-            "ema_warmup", "balance", "balance_ratio", "balance_threshold", "balance_target",
+            "devices", "accelerator", "precision", "workers", "max_pixels", *INTERVALS, "keep_checkpoints",
+            "ema_decay", "ema_warmup", "balance", "balance_ratio", "balance_threshold", "balance_target",
         }
     )  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        self.check_at_least_one("num_steps", "batch_size", "workers", "keep_checkpoints")
+        check_values(self)
+        check_seed("seed", self.seed)
+        check_plain_name("exp_name", self.exp_name)
+        self.check_at_least_one("num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints")
         if self.devices is not None:
             self.check_at_least_one("devices")
         self.check_not_negative("num_epochs", "max_minutes", *INTERVALS)
@@ -94,8 +103,6 @@ class TrainingConfig:
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if not self.exp_name or Path(self.exp_name).name != self.exp_name:
-            raise ValueError(f"exp_name must be a plain name, got {self.exp_name!r}")
 
     def check_at_least_one(self, *names: str) -> None:
         """Raises a ValueError for the first of these options that is below 1."""
@@ -146,7 +153,11 @@ def parse_config(
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--preset")
-    preset = early.parse_known_args(arguments)[0].preset
+    early.add_argument("--config", action="append", default=[], type=Path)
+    found = early.parse_known_args(arguments)[0]
+    preset = found.preset
+    for file in filter(Path.is_file, found.config):
+        read_options(file)  # jsonargparse would follow aliases, and show a value of any size
 
     parser = jsonargparse.ArgumentParser(prog=prog, description=(config_class.__doc__ or "").strip())
     parser.add_argument("--preset", choices=sorted(presets), help="named settings to start from")

@@ -11,11 +11,15 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """A text file to write, which takes the place of what `path` names, be it a link, once it is complete."""
+    """A text file in UTF-8, which takes the place of what `path` names, be it a link, once it is complete."""
     temporary = path.with_name(path.name + ".incomplete")
     temporary.unlink(missing_ok=True)
-    with temporary.open("x", newline="") as file:  # made here: not what a link of that name leads to
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        # Made here: not what a link of that name leads to.
+        with temporary.open("x", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

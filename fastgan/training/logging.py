@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastgan.training.files import replacing
+from fastgan.training.names import printable
 from fastgan.training.recipe import Mean, Terms
 
 
@@ -41,7 +42,7 @@ class CsvTable:
             self._add_columns([name for name in row if name not in (self.columns or [])])
         if set(row) != self._of_this_run:
             difference = ", ".join(sorted(set(row) ^ self._of_this_run))
-            raise ValueError(f"{self.path} has other columns; they differ in: {difference}")
+            raise ValueError(f"{printable(self.path)} has other columns; they differ in: {difference}")
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self.columns or [], restval="nan")
             writer.writerow({key: _short(value) for key, value in row.items()})

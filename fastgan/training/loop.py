@@ -20,6 +20,7 @@ from fastgan.training.console import lasting_console
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, mean_terms
 from fastgan.training.memory import keep_freed_memory
+from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe, Terms
 from fastgan.training.resume import resume_from
 from fastgan.training.run_folder import prepare_run_folder, take_over
@@ -34,7 +35,8 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
 
     Raises:
         Interrupted: stopped by Ctrl-C, SIGTERM or SIGHUP; the run can be resumed.
-        FloatingPointError: a logged term became NaN or infinite.
+        FloatingPointError: a logged term became NaN or infinite, or something of the state that a checkpoint
+            would hold; what was saved before is finite and stays.
         OSError, ValueError: the folder, the data or a checkpoint cannot be used; the message names it.
         ProcessFailed: one of several processes had such an error; the message names both.
     """
@@ -67,7 +69,11 @@ def _train(
     if found:
         start, changed = found.step, resume_from(recipe, found)
     runtime.barrier()  # the folder is the run's once every process has accepted the checkpoint
-    left = take_over(config, folder, start if found else None) if lock else None
+    left = None
+    if lock:
+        if found:
+            checkpoints.set_aside_newer(found)
+        left = take_over(config, folder, start if found else None)
     del found
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 
@@ -124,6 +130,9 @@ def _train(
             if runtime.world_size == 1:
                 stop = stopped[0] > 0
             between = time.perf_counter()
+            if last or stop or any(done % every[name] == 0 for name in INTERVALS[1:]):
+                # Before anything is made of the weights: with NaN an evaluation may fail in its own way.
+                checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
             if logger and (done % every["sample_interval"] == 0 or last):
                 with _for_use(recipe):
                     images_by_name = recipe.samples(done)
@@ -143,7 +152,9 @@ def _train(
             clock += time.perf_counter() - between  # both speeds count training alone
             if stop and not last:
                 if logger:
-                    logger.say(f"stopped after step {done}; saved {path}; continue with --resume auto")
+                    logger.say(
+                        f"stopped after step {done}; saved {printable(path)}; continue with --resume auto"
+                    )
                     logger.close()
                 raise Interrupted(f"stopped after step {done}", stopped[0] or signal.SIGTERM)
             if last:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastgan.training.checkpoint import Checkpoint, restore
 from fastgan.training.config import TrainingConfig, to_plain
+from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe
 
 # What the optimizer drew or was given itself, in contrast to what options say of its groups.
@@ -24,11 +25,12 @@ def resume_from(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
             the message has the options with both values.
     """
     changed = differences(checkpoint.config, recipe.config)
-    named = {name: f"{name} {before} -> {now}" for name, (before, now) in changed.items()}
+    named = {name: printable(f"{name} {before} -> {now}") for name, (before, now) in changed.items()}
     refused = [text for name, text in named.items() if name in recipe.config.refused_on_resume]
     if refused:
         raise ValueError(
-            f"{checkpoint.path} cannot be continued with other networks or optimizers: {', '.join(refused)}"
+            f"{printable(checkpoint.path)} cannot be continued with other networks or optimizers: "
+            f"{', '.join(refused)}"
         )
     if "balance" in recipe.networks and "balance" not in checkpoint.networks:
         # The policy is new: what it keeps begins now.

@@ -7,8 +7,11 @@ import os
 import shutil
 from pathlib import Path
 
+from fastgan.training.checkpoint import DAMAGED, checkpoint_files
 from fastgan.training.config import Resume, TrainingConfig, write_config
 from fastgan.training.files import replacing
+from fastgan.training.names import printable
+from fastgan.training.run_files import read_rows
 
 # Room for the first checkpoints and logs; a run that starts with less would stop in its middle.
 NEEDED_BYTES = 256 * 2**20
@@ -27,15 +30,16 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> Path:
         OSError: it cannot be written, or the disk is almost full.
     """
     folder = config.folder
-    has_checkpoint = any((folder / "checkpoints").glob("step-*.safetensors"))
+    shown = printable(folder)
+    has_checkpoint = bool(checkpoint_files(folder / "checkpoints"))
     if resume is False and ((folder / "metrics.csv").exists() or has_checkpoint):
         raise FileExistsError(
-            f"{folder} already holds a run: continue it with --resume {'true' if has_checkpoint else 'auto'}"
+            f"{shown} already holds a run: continue it with --resume {'true' if has_checkpoint else 'auto'}"
             ", or give this one another --exp_name"
         )
     if resume is True and not has_checkpoint:
         raise FileNotFoundError(
-            f"{folder} holds no checkpoint to continue from; --resume auto starts anew where there is none"
+            f"{shown} holds no checkpoint to continue from; --resume auto starts anew where there is none"
         )
     try:
         for part in (folder / "checkpoints", folder / "samples"):
@@ -46,11 +50,11 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> Path:
             file.write(os.urandom(1024))
         probe.unlink()
     except OSError as error:
-        raise OSError(f"the run's folder {folder} cannot be written: {error}") from error
+        raise OSError(f"the run's folder {shown} cannot be written: {error}") from error
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise OSError(
-            f"only {free / 2**20:.0f} MiB are free for {folder}; "
+            f"only {free / 2**20:.0f} MiB are free for {shown}; "
             f"a run needs at least {NEEDED_BYTES / 2**20:.0f} MiB"
         )
     return folder
@@ -77,16 +81,21 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
         if (folder / left).exists():
             (folder / left).rename(aside / left)
     (folder / "samples").mkdir()
-    return f"no checkpoint in {folder}: started anew; what was written before is kept in {aside}"
+    return (
+        f"no checkpoint in {printable(folder)}: started anew; what was written before is kept in "
+        f"{printable(aside)}"
+    )
 
 
 def drop_rows_after(path: Path, step: int) -> None:
     """Removes rows of steps that a resumed run will do again, and a last one that was cut off."""
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        rows = list(csv.reader(line for line in file if "\0" not in line))  # as a power failure leaves them
-    kept = rows[:1] + [row for row in rows[1:] if _is_of_step_until(step, row, len(rows[0]))]
+    header, *rows = read_rows(path) or [[]]
+    if "step" not in header:  # killed within its first line, or damaged
+        path.replace(path.with_name(path.name + DAMAGED))
+        return
+    kept = [header, *(row for row in rows if _is_of_step_until(step, row, len(header)))]
     with replacing(path) as file:
         csv.writer(file).writerows(kept)
 

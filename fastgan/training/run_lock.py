@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from fastgan.training.names import printable
 from fastgan.training.world import restarts, torchrun_job
 
 NAME = ".lock"
@@ -51,7 +52,7 @@ class Holder:
     """Whether the process was let into the folder: it began or continued the run there."""
 
     def __str__(self) -> str:
-        return f"process {self.pid} on host {self.host} since {self.since}"
+        return printable(f"process {self.pid} on host {self.host} since {self.since}")
 
 
 class RunLock:
@@ -101,7 +102,7 @@ def run_lock(folder: Path) -> Iterator[RunLock]:
     except RunInUse:
         raise
     except OSError as error:
-        raise OSError(f"the run's folder {folder} cannot be written: {error}") from error
+        raise OSError(f"the run's folder {printable(folder)} cannot be written: {error}") from error
     over = threading.Event()
     heart = threading.Thread(target=_keep_touching, args=(lock, over), name="fastgan-lock", daemon=True)
     heart.start()
@@ -146,20 +147,20 @@ def _last_holder(folder: Path, descriptor: int) -> Holder | None:
     else:
         alive = _is_touched(path, holder)
     if alive:
-        hint = f" (if there is no such process, delete {path})"
+        hint = f" (if there is no such process, delete {printable(path)})"
         raise RunInUse(_in_use(folder, str(holder)) + hint)
     return holder
 
 
 def _in_use(folder: Path, by: str) -> str:
-    return f"{folder} is in use by {by}: wait for it, stop it, or give this run another --exp_name"
+    return f"{printable(folder)} is in use by {by}: wait for it, stop it, or give this run another --exp_name"
 
 
 def _is_touched(path: Path, holder: Holder) -> bool:
     """Whether a process on another machine still touches its lock; takes a while if it does not."""
     seen = path.stat().st_mtime_ns
     print(
-        f"{path.parent} was held by {holder}: waiting up to {PATIENCE:.0f} s for a sign of life",
+        f"{printable(path.parent)} was held by {holder}: waiting up to {PATIENCE:.0f} s for a sign of life",
         file=sys.stderr,
         flush=True,
     )

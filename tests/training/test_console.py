@@ -31,11 +31,11 @@ def closed_pipe():
     """What writes into `head` that has seen enough."""
     reader, writer = os.pipe()
     os.close(reader)
-    return open(writer, "w", buffering=1)  # noqa: SIM115
+    return open(writer, "w", buffering=1)
 
 
 def full_disk():
-    return open("/dev/full", "w", buffering=1)  # noqa: SIM115
+    return open("/dev/full", "w", buffering=1)
 
 
 @pytest.mark.parametrize("make", [closed_pipe, full_disk])
@@ -98,11 +98,11 @@ def test_a_terminal_that_hangs_up_does_not_stop_what_nohup_started(config, monke
         signal.signal(signal.SIGHUP, before)
 
 
-DCGAN = (
-    "train dcgan --preset demo --num_epochs 0 --num_steps 3 --batch_size 4 --g_width 4 --d_width 4 "
-    "--log_interval 1 --checkpoint_interval 3 --frechet off --collapse_images 4 --accelerator cpu "
-    "--exp_name x"
-).split()
+DCGAN = [
+    "train", "dcgan", "--preset", "demo", "--num_epochs", "0", "--num_steps", "3", "--batch_size", "4",
+    "--g_width", "4", "--d_width", "4", "--log_interval", "1", "--checkpoint_interval", "3",
+    "--frechet", "off", "--collapse_images", "4", "--accelerator", "cpu", "--exp_name", "x",
+]  # fmt: skip
 
 
 def start(tmp_path, *options, **streams):

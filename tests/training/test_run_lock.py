@@ -90,9 +90,8 @@ def test_the_kernel_ends_the_lock_of_a_killed_process(tmp_path):
 
 
 def test_without_kernel_locks_a_live_process_of_this_machine_holds(tmp_path, no_kernel_locks):
-    with run_lock(tmp_path):
-        with pytest.raises(RunInUse, match=f"process {os.getpid()} "), run_lock(tmp_path):
-            pass
+    with run_lock(tmp_path), pytest.raises(RunInUse, match=f"process {os.getpid()} "), run_lock(tmp_path):
+        pass
     with run_lock(tmp_path):
         pass
 
