@@ -16,7 +16,7 @@ import torch
 import fastgan
 from fastgan import ops
 from fastgan._warnings import warn
-from fastgan.losses import PerceptualLoss, r1_penalty
+from fastgan.losses import BinaryLoss, PerceptualLoss, r1_penalty
 from fastgan.ops import _library, squared_norm
 from fastgan.ops._dispatch import _warned
 
@@ -60,6 +60,12 @@ def half_logits(monkeypatch, tmp_path):
     r1_penalty(x.sum(1).bfloat16(), x)
 
 
+def probabilities(monkeypatch, tmp_path):
+    loss = BinaryLoss(True)
+    for seed in range(12):
+        loss(torch.rand(64, generator=torch.Generator().manual_seed(seed)))
+
+
 def unusable_image(monkeypatch, tmp_path):
     data = pytest.importorskip("fastgan.training.data")
     (tmp_path / "broken.png").write_bytes(b"no image")
@@ -91,7 +97,8 @@ def torn_table(monkeypatch, tmp_path):
 
 # Each call of `warn`, and what brings it about.
 CASES = {
-    "fastgan/losses/_input_gradient.py::_check_half": half_logits,
+    "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
+    "fastgan/losses/_probabilities.py::ProbabilityCheck._judge": probabilities,
     "fastgan/losses/_value_range.py::RangeCheck._judge": wrong_range,
     "fastgan/ops/_dispatch.py::warn_once": no_kernel,
     "fastgan/recipes/enhancenet_evaluation.py::read_held_out": unusable_held_out_image,

@@ -30,6 +30,7 @@ from fastgan.training.config import to_plain
 from fastgan.training.finite import first_non_finite
 from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe
+from fastgan.training.runtime import ProcessFailed
 
 FORMAT = "fastgan-checkpoint-1"
 FILE_NAME = re.compile(r"step-([0-9]+)\.safetensors")
@@ -86,15 +87,21 @@ def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
 
 
 def check_finite_state(recipe: Recipe, step: int, folder: Path) -> None:
-    """Raises a FloatingPointError in all processes, which call it alike, if the state of one is not finite.
+    """Ends the run, in all processes, which call it alike, if the state of one of them is not finite.
 
     Args:
         step: steps done.
         folder: of the checkpoints, for the message to name the last one.
+
+    Raises:
+        FloatingPointError: in the processes where it is not; the message names what.
+        ProcessFailed: in the others.
     """
     found = _non_finite(recipe, state_tensors(recipe))
     if recipe.runtime.any(found is not None):
-        raise FloatingPointError(_describe(found or "the state of another process", step, folder))
+        if found is None:
+            raise ProcessFailed(f"the state of another process became NaN or infinite by step {step}")
+        raise FloatingPointError(_describe(found, step, folder))
 
 
 def state_tensors(recipe: Recipe) -> dict[str, Tensor]:

@@ -30,7 +30,11 @@ EVIL = (
 def whole(tmp_path_factory):
     """A checkpoint without checksums, which would find most of what is done to it."""
     config = ToyConfig(
-        runs_path=str(tmp_path_factory.mktemp("runs")), num_steps=2, accelerator="cpu", ema_decay=0.9
+        runs_path=str(tmp_path_factory.mktemp("runs")),
+        num_steps=2,
+        accelerator="cpu",
+        ema_decay=0.9,
+        devices=1,
     )
     path = load_checkpoint(train(Toy, config)).path
     with safe_open(path, "pt") as file:
