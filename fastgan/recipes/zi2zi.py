@@ -26,6 +26,7 @@ from fastgan.recipes.zi2zi_config import PRESETS, Zi2ZiConfig
 from fastgan.recipes.zi2zi_data import PairImages, find_pairs, read_about, split_characters
 from fastgan.recipes.zi2zi_glyphs import JSON
 from fastgan.training.data import first_batch
+from fastgan.training.files import replacing
 from fastgan.training.names import printable
 from fastgan.training.networks import frozen, statistics_kept
 from fastgan.training.ramps import ramp
@@ -239,8 +240,8 @@ class Zi2Zi(Recipe):
         about = read_about(self.config.train_path) or {
             "categories": [{"name": name} for name in self.categories]
         }
-        text = json.dumps(about, ensure_ascii=False, indent=1)
-        (folder / JSON).write_text(text + "\n", encoding="utf-8")
+        with replacing(folder / JSON) as file:
+            file.write(json.dumps(about, ensure_ascii=False, indent=1) + "\n")
 
 
 def make_generator(config: Zi2ZiConfig, category_num: int) -> Zi2ZiGenerator:

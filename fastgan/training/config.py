@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import yaml
 
 from fastgan.ops._checks import check_one_of
+from fastgan.training.balance import BALANCES
 from fastgan.training.data import MAX_PIXELS
 from fastgan.training.files import replacing
 from fastgan.training.names import check_plain_name
@@ -101,6 +102,7 @@ class TrainingConfig:
         if self.precision not in PRECISIONS:
             hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")
+        check_one_of("balance", self.balance, BALANCES)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 

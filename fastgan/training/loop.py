@@ -18,7 +18,7 @@ from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
 from fastgan.training.images import save_grid
-from fastgan.training.logging import Logger, check_finite, mean_terms
+from fastgan.training.logging import Logger, check_finite, failing_once, mean_terms
 from fastgan.training.memory import keep_freed_memory
 from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe, Terms
@@ -40,7 +40,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
         OSError, ValueError: the folder, the data or a checkpoint cannot be used; the message names it.
         ProcessFailed: one of several processes had such an error; the message names both.
     """
-    with lasting_console():
+    with lasting_console(), failing_once():
         runtime = Runtime(config)
         with runtime.together():
             if runtime.device.type == "cpu":
@@ -74,6 +74,8 @@ def _train(
         if found:
             checkpoints.set_aside_newer(found)
         left = take_over(config, folder, start if found else None)
+        if found:
+            recipe.save_for_use(folder)  # the run may have been killed between this and the checkpoint
     del found
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 

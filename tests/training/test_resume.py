@@ -53,6 +53,21 @@ def killed_at(monkeypatch, step_to_die, config):
             train(Toy, config)
 
 
+def test_what_others_take_from_the_folder_is_that_of_the_checkpoint_again(config, monkeypatch):
+    def dies(self, folder):
+        raise Killed
+
+    def saves(self, folder):
+        (folder / "for_use").write_text(str(self.state["steps_seen"]))
+
+    monkeypatch.setattr(Toy, "save_for_use", dies)
+    with pytest.raises(Killed):
+        train(Toy, dataclasses.replace(config, checkpoint_interval=4))
+    monkeypatch.setattr(Toy, "save_for_use", saves)
+    folder = train(Toy, dataclasses.replace(config, resume="auto"))
+    assert (folder / "for_use").read_text() == "4"
+
+
 # --- auto ---------------------------------------------------------------------------------------------------
 
 
