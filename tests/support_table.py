@@ -422,9 +422,10 @@ CHECKS: dict[str, Callable[[Case], str]] = {
 HEAD = """# What works with what
 
 Each cell is a test (`tests/test_support.py`), and this page is what the tests find: `make support` writes it.
-"refused": an error names the op and says what to do instead, mostly `backend="reference"`. "n/a": does not apply, as
-copies to functions, transforms to `R1`, whose term is for `backward()` (its function is `r1_penalty_of`), and
-`torch.export` and half-precision weights to penalties, which run a discriminator in float32 within a training step.
+"refused": an error names the op and says what to do instead, mostly `backend="reference"`. "n/a": does not
+apply, as copies to functions, transforms to `R1`, whose term is for `backward()` (its function is
+`r1_penalty_of`), and `torch.export` and half-precision weights to penalties, which run a discriminator in
+float32 within a training step.
 
 """
 SIGNS = {WORKS: "yes", REFUSED: "refused", NOT_APPLICABLE: "n/a"}
