@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -298,16 +298,21 @@ def check_double_backward(case: Case) -> str:
         return NOT_APPLICABLE
     which = case.differentiated
 
+    def loss(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> Tensor:
+        # Squared: of what is linear the gradient would be a constant, whose own is zero whoever reckons it.
+        return weighed(function(*tensors).square())
+
     def penalty(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
         chosen = [tensors[i] for i in which]
-        first = torch.autograd.grad(weighed(function(*tensors)), chosen, create_graph=True)
+        first = torch.autograd.grad(loss(function, tensors), chosen, create_graph=True)
         total = sum((weighed(gradient) for gradient in first), start=torch.zeros((), dtype=first[0].dtype))
         second = torch.autograd.grad(total, chosen, allow_unused=True) if total.requires_grad else [None] * 9
         return [torch.zeros_like(t) if of is None else of for t, of in zip(chosen, second, strict=False)]
 
     def penalty_by_transforms(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
-        loss = lambda *tensors: weighed(function(*tensors))  # noqa: E731
-        total = lambda *tensors: sum(map(weighed, torch.func.grad(loss, argnums=which)(*tensors)))  # noqa: E731
+        of_tensors = lambda *tensors: loss(function, tensors)  # noqa: E731
+        first = torch.func.grad(of_tensors, argnums=which)
+        total = lambda *tensors: sum(map(weighed, first(*tensors)))  # noqa: E731
         return list(torch.func.grad(total, argnums=which)(*tensors))
 
     with ops.use("reference"):
