@@ -107,7 +107,7 @@ def _checked_conv2d(
 
 
 def _padded(x: Tensor, weight: Tensor, stride: list[int], padding: str, dilation: list[int]) -> Tensor:
-    """With the padding of that name; of an odd number of rows or columns the end gets one more, as in torch."""
+    """With the padding of that name; the end gets the odd row or column, as in torch."""
     check_one_of("padding", padding, ("valid", "same"))
     if padding == "valid":
         return x
