@@ -178,7 +178,14 @@ CASES = (
         two_images,
         lambda: losses.PerceptualLoss(("relu1_1",), style_weights=0.5, backbone=None, value_range=(0, 1)),
     ),
+    Case("gram_matrix", lambda size: (image(size, 0, 5) - 0.4,), lambda: losses.gram_matrix),
     Case("RandomJPEG", lambda size: (image(size),), lambda: losses.RandomJPEG(50, 50)),
+    Case(
+        "jpeg_codec_differentiable, diff_jpeg_coding",
+        lambda size: (image(size), column(size[0], 30, 90)),
+        lambda: losses.jpeg_codec_differentiable,
+        (0, 1),
+    ),
     Case(
         "DiffAugment",
         lambda size: (2 * image(size) - 1, torch.rand(size[0], 7, generator=seeded(6)).double()),
@@ -189,5 +196,17 @@ CASES = (
         lambda size: (image((size[0], 1, 5))[:, 0, 0] - 0.5, torch.arange(size[0]) % 5),
         lambda: losses.CategoryLoss(5),
     ),
-    Case("BinaryLoss", lambda size: (4 * image(size, 0, 1) - 2,), lambda: losses.BinaryLoss(True)),
+    Case("BinaryLoss, adv_loss", lambda size: (4 * image(size, 0, 1) - 2,), lambda: losses.BinaryLoss(True)),
+    Case(
+        "bce_secret_loss",
+        lambda size: (4 * image(size, 0, 1) - 2, (image(size, 1, 1) > 0.5).long()),
+        lambda: losses.bce_secret_loss,
+    ),
+    Case(
+        "cycle_consistency_loss, identity_loss, style_reconstruction_loss",
+        two_images,
+        lambda: losses.cycle_consistency_loss,
+        (0, 1),
+    ),
+    Case("diversity_sensitive_loss", two_images, lambda: losses.diversity_sensitive_loss, (0, 1)),
 )

@@ -35,6 +35,7 @@ from fastgan.ops._checks import (
     as_whole_number,
     check_floating,
     check_instance,
+    check_one_of,
     check_same_device,
     described,
 )
@@ -48,7 +49,7 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
+    padding: int | Sequence[int] | str = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
@@ -58,7 +59,8 @@ def conv2d(
         x: N C H W, floating point.
         weight: K C/groups kH kW, in x's dtype (under autocast both are cast).
         bias: K, or None.
-        stride, padding, dilation: a number, or one for each of H and W; padding in pixels on either side.
+        stride, padding, dilation: a number, or one for each of H and W; padding in pixels on either side, or
+            "valid" for none, or "same" for as much as leaves H and W as they are at a stride of 1.
         groups: of channels.
 
     Returns:
@@ -77,7 +79,7 @@ def _checked_conv2d(
     weight: Tensor,
     bias: Tensor | None,
     stride: int | Sequence[int],
-    padding: int | Sequence[int],
+    padding: int | Sequence[int] | str,
     dilation: int | Sequence[int],
     groups: int,
 ) -> Tensor:
@@ -89,8 +91,11 @@ def _checked_conv2d(
     check_same_device(**{name: x, "weight": weight})
     if bias is not None:
         check_floating("bias", bias)
-    options = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
+    steps, spread = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
     groups = as_whole_number("groups", groups)
+    if isinstance(padding, str):
+        x, padding = _padded(x, weight, steps, padding, spread), 0
+    options = steps, _pair("padding", padding, 0), spread
     if torch.compiler.is_compiling():
         _check_fit(name, x, weight, bias, *options, groups)
         return own_conv2d(x, weight, bias, *options, groups)
@@ -99,6 +104,20 @@ def _checked_conv2d(
     except RuntimeError:
         _check_fit(name, x, weight, bias, *options, groups)
         raise
+
+
+def _padded(x: Tensor, weight: Tensor, stride: list[int], padding: str, dilation: list[int]) -> Tensor:
+    """With the padding of that name; the end gets the odd row or column, as in torch."""
+    check_one_of("padding", padding, ("valid", "same"))
+    if padding == "valid":
+        return x
+    if stride != [1, 1]:
+        raise ValueError(f"padding 'same' goes with a stride of 1 alone, got stride={stride}")
+    widths = []
+    for size, spread in zip(weight.shape[:1:-1], reversed(dilation), strict=True):
+        total = spread * (size - 1)
+        widths += [total // 2, total - total // 2]
+    return F.pad(x, widths)
 
 
 def _check_fit(
@@ -156,6 +175,8 @@ def own_conv2d(
 
 
 def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
+    if type(value) is int and least <= value < 2**31:
+        return [value, value]
     items = [value] if isinstance(value, (int, numbers.Integral)) else value
     if not isinstance(items, (tuple, list)) or any(
         isinstance(item, bool) or not isinstance(item, (int, numbers.Integral)) for item in items

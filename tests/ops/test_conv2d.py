@@ -145,3 +145,21 @@ def test_wrong_inputs_are_named(change, error, message):
     arguments = {"x": torch.zeros(1, 3, 8, 8), "weight": torch.zeros(4, 3, 3, 3)} | change
     with pytest.raises(error, match=message):
         conv2d(**arguments)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_paddings_by_name_are_those_of_torch(padding):
+    x, weight = torch.randn(2, 3, 9, 8), torch.randn(4, 3, 4, 3)
+    expected = F.conv2d(x, weight, None, 1, padding, (2, 3))
+    assert_close(conv2d(x, weight, None, 1, padding, (2, 3)), expected)
+    compiled = torch.compile(conv2d, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x, weight, None, 1, padding, (2, 3)), expected)
+
+
+def test_same_padding_needs_a_stride_of_1():
+    with pytest.raises(
+        ValueError, match=r"padding 'same' goes with a stride of 1 alone, got stride=\[2, 2\]"
+    ):
+        conv2d(torch.randn(2, 3, 9, 8), torch.randn(4, 3, 3, 3), stride=2, padding="same")
+    with pytest.raises(ValueError, match="padding must be one of valid, same, got 'full'"):
+        conv2d(torch.randn(2, 3, 9, 8), torch.randn(4, 3, 3, 3), padding="full")
