@@ -18,7 +18,7 @@ NEEDED_BYTES = 256 * 2**20
 TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
 
 
-def prepare_run_folder(config: TrainingConfig, resume: Resume) -> Path:
+def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
     """Creates the run's folder and checks, before anything is computed, that it can be written.
 
     Args:
@@ -57,7 +57,6 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> Path:
             f"only {free / 2**20:.0f} MiB are free for {shown}; "
             f"a run needs at least {NEEDED_BYTES / 2**20:.0f} MiB"
         )
-    return folder
 
 
 def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | None:
