@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -233,29 +234,28 @@ class Stage:
 
 
 def _different_tensors(whole: Path, folder: Path) -> list[str]:
-    expected, actual = (
-        checkpoint.checkpoint_files(whole / "checkpoints"),
-        checkpoint.checkpoint_files(folder / "checkpoints"),
-    )
-    if [file.name for file in expected[-1:]] != [file.name for file in actual[-1:]]:
-        return [f"the last checkpoint is {actual[-1:]}"]
-    pairs = [(expected[-1], actual[-1])]
-    pairs += [
-        (file, folder / file.name) for file in whole.glob("*.safetensors") if (folder / file.name).exists()
-    ]
+    expected, actual = (checkpoint.checkpoint_files(run / "checkpoints") for run in (whole, folder))
+    if [file.name for file in expected] != [file.name for file in actual]:
+        return [f"the checkpoints are {', '.join(file.name for file in actual) or 'none'}"]
+    for_use = [(file, folder / file.name) for file in whole.glob("*.safetensors")]
     found = []
-    for first, second in pairs:
+    for first, second in (*zip(expected, actual, strict=True), *for_use):
+        if not second.exists():
+            continue  # named with the other files
         with safe_open(first, "pt") as one, safe_open(second, "pt") as two:
-            keys = set(one.keys()) | set(two.keys())
-            found += [
-                f"{second.name}: {key}"
-                for key in sorted(keys)
-                if key not in one.keys() or key not in two.keys()  # noqa: SIM118
-                or not torch.equal(one.get_tensor(key), two.get_tensor(key))
-            ]  # fmt: skip
+            keys = {*one.keys()}
+            wrong = [key for key in keys & {*two.keys()} if not _same_bits(one, two, key)]
+            wrong += keys ^ {*two.keys()}
+            if wrong:
+                found.append(f"{len(wrong)} tensors differ in {second.name}, like {min(wrong)}")
             if one.metadata().get("state") != two.metadata().get("state"):
-                found.append(f"{second.name}: state")
+                found.append(f"the state in {second.name} differs")
     return found
+
+
+def _same_bits(one: Any, two: Any, key: str) -> bool:
+    first, second = one.get_tensor(key), two.get_tensor(key)
+    return first.dtype == second.dtype and torch.equal(first, second)
 
 
 def _different_files(whole: Path, folder: Path) -> list[str]:
