@@ -137,7 +137,7 @@ class Logger:
 
 
 @contextlib.contextmanager
-def failing_once() -> Iterator[None]:
+def one_error_from_tensorboard() -> Iterator[None]:
     """TensorBoard's thread prints no traceback of an error that the next call raises again."""
     before = threading.excepthook
 

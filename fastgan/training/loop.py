@@ -18,7 +18,7 @@ from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
 from fastgan.training.images import save_grid
-from fastgan.training.logging import Logger, check_finite, failing_once, mean_terms
+from fastgan.training.logging import Logger, check_finite, mean_terms, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
 from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe, Terms
@@ -40,7 +40,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
         OSError, ValueError: the folder, the data or a checkpoint cannot be used; the message names it.
         ProcessFailed: one of several processes had such an error; the message names both.
     """
-    with lasting_console(), failing_once():
+    with lasting_console(), one_error_from_tensorboard():
         runtime = Runtime(config)
         with runtime.together():
             if runtime.device.type == "cpu":

@@ -100,4 +100,5 @@ def drop_rows_after(path: Path, step: int) -> None:
 
 
 def _is_of_step_until(step: int, row: list[str], columns: int) -> bool:
-    return len(row) == columns and row[0].isdecimal() and int(row[0]) <= step
+    whole = len(row) == columns and row[0].isdecimal() and len(row[0]) < 19
+    return whole and int(row[0]) <= step

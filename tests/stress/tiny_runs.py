@@ -15,6 +15,7 @@ import select
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -146,7 +147,6 @@ class Stage:
         for name in RECIPES:
             load_recipe(name)
         report._plot("loads fonts", [1.0, 2.0], {"curve": [1.0, 2.0]})
-        tqdm.get_lock()  # its semaphores would be left behind by each run that is killed
         torch.set_num_threads(1)
         self._whole: dict[str, list[tuple[str, float]]] = {}
         self._count = 0
@@ -295,6 +295,7 @@ def _become(
         random.seed()
         np.random.seed()  # noqa: NPY002
         torch.seed()
+        tqdm.set_lock(threading.RLock())  # its own, of processes, would outlive a run that is killed
         _tell_of_phases(recipe, events)
         prepare()
         code = cli.main(arguments)
