@@ -110,9 +110,11 @@ def wants_gradient(*arguments: Any) -> bool:
     """Whether a gradient may be asked for with respect to a tensor among the arguments.
 
     Inside `torch.vmap` that shows no sooner than in the batching rule: what is differentiated is the batch.
+    While `torch.compile` traces a transform it does not show at all.
     """
-    return torch.is_grad_enabled() and any(
-        isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments
+    return torch.is_grad_enabled() and (
+        any(isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments)
+        or (torch.compiler.is_compiling() and inside_transform())
     )
 
 

@@ -176,6 +176,8 @@ def _save_for_adversarial(ctx, inputs, output):
     if not with_slopes:
         raise RuntimeError("adversarial needs with_slopes where a gradient may be asked for")
     ctx.mark_non_differentiable(statistics, real_slopes, fake_slopes)
+    # Logits made in inference mode, which plain PyTorch takes beside others, cannot be saved as they are.
+    real, fake = (x.clone() if x is not None and x.is_inference() else x for x in (real, fake))
     ctx.save_for_backward(real, fake, real_slopes, fake_slopes)
     ctx.options = GAMES[game], generator, sign, real_label, fake_label
 
