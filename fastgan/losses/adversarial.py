@@ -111,7 +111,8 @@ class AdversarialLoss:
         real_label, fake_label = as_finite("real_label", real_label), as_finite("fake_label", fake_label)
         if (real_label, fake_label) != (1.0, 0.0) and kind not in ("bce", "lsgan"):
             raise ValueError(
-                f"kind {kind!r} has no labels, got {real_label} and {fake_label} for real_label and fake_label"
+                f"kind {kind!r} has no labels, got {real_label} and {fake_label} for real_label and "
+                "fake_label"
             )
         from_probabilities = as_flag("from_probabilities", from_probabilities)
         if from_probabilities and kind not in _OF_PROBABILITIES:

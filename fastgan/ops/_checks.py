@@ -242,10 +242,16 @@ def as_device(name: str, value: object) -> torch.device:
         device = torch.device(value)
         if not torch.compiler.is_compiling():
             torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{name} must be a device of this machine, got {shown(value)}: {reason}") from error
     return device
+
+
+def check_scaler(name: str, value: object) -> None:
+    """A loss scaler of torch, or None."""
+    if value is not None:
+        check_instance(name, value, torch.amp.GradScaler, "a torch.amp.GradScaler or None")
 
 
 def check_generator(name: str, value: object) -> None:

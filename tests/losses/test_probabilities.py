@@ -261,7 +261,7 @@ def test_what_is_no_probability_or_takes_none_is_named():
     with pytest.raises(ValueError, match="kind 'relativistic', which compares logits"):
         AdversarialLoss("relativistic", from_probabilities=True)
     for make in (basicsr.GANLoss, pix2pix.GANLoss):
-        with pytest.raises(ValueError, match="from_probabilities=True is for vanilla, got gan_.* 'lsgan'"):
+        with pytest.raises(ValueError, match="is for vanilla, got True and gan_.* 'lsgan'"):
             make("lsgan", from_probabilities=True)
     with pytest.raises(ValueError, match=r"fake_logits must not be empty, got shape \(0, 1\)"):
         losses.g_bce_loss(torch.rand(0, 1), from_probabilities=True)

@@ -291,7 +291,7 @@ def test_same_bits_for_any_number_of_threads():
         ({"weight_clip": (0.5, -0.5)}, r"low <= high, got \(0.5, -0.5\)"),
         ({"grad_clip_norm": 0.0}, "grad_clip_norm must be positive, got 0.0"),
         ({"grad_clip_value": -0.1}, "grad_clip_value must be positive, got -0.1"),
-        ({"differentiable": True}, "differentiable=True is not supported"),
+        ({"differentiable": True}, "differentiable must be False, got True"),
     ],
 )
 def test_wrong_options_are_named(kind, options, message):
@@ -306,7 +306,9 @@ def test_wrong_tensors_are_named():
     sparse.grad = torch.ones(2, 2).to_sparse()
     with pytest.raises(RuntimeError, match="sparse"):
         RMSprop([sparse]).step()
-    with pytest.raises(ValueError, match="does not update: 0.weight, 0.bias"):
+    with pytest.raises(
+        ValueError, match="does not update, got a list of 2 parameters without 0.weight, 0.bias"
+    ):
         Adam([sparse], ema=EMA(torch.nn.Sequential(torch.nn.Linear(2, 2))))
     moved = torch.nn.Parameter(torch.ones(2))
     moved.grad = torch.ones(2)
