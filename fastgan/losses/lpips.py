@@ -301,4 +301,4 @@ class LPIPSLoss(LPIPS):
 
     def forward(self, in0: Tensor, in1: Tensor | ImageFeatures) -> Tensor:  # type: ignore[override]
         """The weighted mean distance, 0-d; arguments and errors as :meth:`LPIPS.forward` has them."""
-        return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator]
+        return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator, return-value]

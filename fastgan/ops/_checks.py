@@ -205,6 +205,14 @@ def as_numbers(name: str, value: object, count: int) -> tuple[float, ...]:
     return tuple([as_number(name, item) for item in items])
 
 
+def as_list(name: str, value: object) -> list[object]:
+    """What a list, an iterator or another collection holds; not a string, a tensor or an array."""
+    wrong = isinstance(value, (torch.Tensor, str, bytes)) or type(value).__module__ == "numpy"
+    if wrong or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of tensors, got {described(value)}")
+    return list(value)
+
+
 def as_flag(name: str, value: object) -> bool:
     """True or False; 0, 1 and numpy's count as such, other values that have a truth value do not."""
     if value is True or value is False:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastgan.ops._checks import (
     FLOATING,
     as_flag,
+    as_list,
     as_number,
     check_floating,
     check_instance,
@@ -40,12 +41,7 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def as_groups(params: object) -> list[Any]:
     """What torch's constructors take: parameters, (name, parameter) or groups."""
-    if isinstance(params, (Tensor, str, bytes)) or not isinstance(params, Iterable):
-        raise TypeError(f"params must be an iterable of parameters or of dicts, got {described(params)}")
-    try:
-        groups = list(params)
-    except TypeError as error:  # of an array without dimensions
-        raise TypeError(f"params must be an iterable of parameters, got {described(params)}") from error
+    groups = as_list("params", params)
     if not groups:
         raise ValueError(
             f"optimizer got an empty parameter list: params must not be empty, got {described(params)}"
@@ -64,11 +60,8 @@ def check_group(group: object) -> None:
     params = group["params"]
     if isinstance(params, set):
         raise TypeError(f"params must have an order, which a set has not, got {described(params)}")
-    if not isinstance(params, Tensor):
-        if not isinstance(params, Iterable) or isinstance(params, (str, bytes)):
-            raise TypeError(f"params must be parameters, got {described(params)}")
-        group["params"] = list(params)
-    _check_parameters([params] if isinstance(params, Tensor) else group["params"], params)
+    group["params"] = [params] if isinstance(params, Tensor) else as_list("params", params)
+    _check_parameters(group["params"], params)
     group.update(checked_options(group))
 
 
@@ -144,7 +137,8 @@ def _beta(name: str, item: Any, pair: object, index: int) -> float | Tensor:
     if isinstance(item, Tensor):
         if item.numel() != 1 or item.dtype not in FLOATING:
             raise ValueError(
-                f"Tensor {name}[{index}] must be 1-element: {name} must be two numbers, got {described(item)} "
+                f"Tensor {name}[{index}] must be 1-element: {name} must be two numbers, got "
+                f"{described(item)} "
                 f"in a {type(pair).__name__}"
             )
         return item

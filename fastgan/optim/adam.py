@@ -71,8 +71,8 @@ class Adam(FusedStep, TorchAdam):
             "maximize": maximize, "capturable": capturable, "decoupled_weight_decay": decoupled_weight_decay,
         }  # fmt: skip
         checked_options({"foreach": foreach, "fused": fused})
-        own = self._prepare(own, extra, differentiable)
-        TorchAdam.__init__(self, as_groups(params), **own)
+        checked = self._prepare(own, extra, differentiable)
+        TorchAdam.__init__(self, as_groups(params), **checked)
         self._finish(ema, statistics)
 
     def _state_names(self, group: dict[str, Any]) -> StateNames:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastgan.ops._checks import (
     FLOATING,
     as_flag,
+    as_list,
     as_number,
     as_whole_number,
     check_floating,
@@ -121,13 +122,10 @@ class EMA:
     def check_updated_by(self, parameters: Iterable[Tensor]) -> None:
         """Raises a ValueError that names the model's trainable parameters which are not among these."""
         kind = type(parameters).__name__
-        if isinstance(parameters, (Tensor, str, bytes)) or not isinstance(parameters, Iterable):
-            raise TypeError(f"parameters must be an iterable of tensors, got {described(parameters)}")
-        if kind == "ndarray":
-            raise TypeError(f"parameters must be tensors, got {described(parameters)}")
         known = set()
-        for parameter in parameters:
-            check_instance("parameters", parameter, Tensor, f"tensors, in the {kind}")
+        for parameter in as_list("parameters", parameters):
+            if not isinstance(parameter, Tensor):
+                raise TypeError(f"parameters must be tensors, got {described(parameter)} in a {kind}")
             known.add(id(parameter))
         missing = [
             name
@@ -137,8 +135,9 @@ class EMA:
         if missing:
             raise ValueError(
                 f"ema averages a {type(self.model).__name__} with parameters that this optimizer does not "
-                f"update, got a {kind} of {len(known)} parameters without {', '.join(missing)}. For networks of several optimizers leave `ema` out of all of "
-                "them and call EMA.update() once per iteration, after their steps; or make one EMA for each"
+                f"update, got a {kind} of {len(known)} without {', '.join(missing)}. For networks of several "
+                "optimizers leave `ema` out of all of them and call EMA.update() once per iteration, after "
+                "their steps; or make one EMA for each"
             )
 
     @torch.no_grad()

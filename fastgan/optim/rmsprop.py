@@ -85,8 +85,8 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
             "lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum,
             "centered": centered, "capturable": capturable, "foreach": foreach, "maximize": maximize,
         }  # fmt: skip
-        own = self._prepare(own, extra, differentiable)
-        super().__init__(as_groups(params), **own)
+        checked = self._prepare(own, extra, differentiable)
+        super().__init__(as_groups(params), **checked)
         self._finish(ema, statistics)
 
     @classmethod

@@ -371,7 +371,8 @@ def test_networks_of_several_optimizers_share_an_average_by_update():
     ema = EMA(networks, 0.9)
     with pytest.raises(
         ValueError,
-        match=r"does not update, got a list of .* without mapping.weight, mapping.bias. For networks of several optimizers .* "
+        match=r"update, got a list of .* without mapping.weight, mapping.bias. For networks of several "
+        r"optimizers .* "
         r"call EMA.update\(\) once per iteration",
     ):
         Adam(networks["generator"].parameters(), ema=ema)
