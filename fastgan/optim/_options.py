@@ -138,8 +138,7 @@ def _beta(name: str, item: Any, pair: object, index: int) -> float | Tensor:
         if item.numel() != 1 or item.dtype not in FLOATING:
             raise ValueError(
                 f"Tensor {name}[{index}] must be 1-element: {name} must be two numbers, got "
-                f"{described(item)} "
-                f"in a {type(pair).__name__}"
+                f"{described(item)} in a {type(pair).__name__}"
             )
         return item
     if not 0 <= item < 1:

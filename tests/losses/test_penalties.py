@@ -518,3 +518,9 @@ def test_fused_activations_in_a_compiled_penalty():
     expected = gradients_of(r1_penalty_of(network, x), network)
     assert all(gradient.any() for gradient in expected[:3])
     assert_same(gradients_of(compiled, network), expected, 1e-9)
+
+
+def test_fakes_of_another_type_than_the_reals():
+    """As a generator under autocast makes them."""
+    real, fake = torch.rand(2, 3), torch.rand(2, 3).bfloat16()
+    assert gradient_penalty(lambda x: x.square().sum(1), real, fake).dtype == torch.float32
