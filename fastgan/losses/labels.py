@@ -122,7 +122,7 @@ class CategoryLoss(nn.Module):
         if category_logits.dim() != 2 or category_logits.shape[1] != self.category_num:
             raise ValueError(
                 f"category_logits must have shape (N, {self.category_num}), "
-                f"got {tuple(category_logits.shape)}"
+                f"got {tuple(category_logits.shape)} with category_num {self.category_num}"
             )
         if labels.shape != category_logits.shape[:1]:
             raise ValueError(

@@ -259,7 +259,8 @@ def approximate_r1(
 
     Source: Lin et al., "Diffusion adversarial post-training for one-step video generation", 2025.
     """
-    if not as_finite("sigma", sigma) > 0:
+    sigma = as_finite("sigma", sigma)
+    if sigma <= 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     check_supports_penalty(discriminator)
     check_samples("x", x)
