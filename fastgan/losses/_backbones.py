@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fastgan.ops import bias_leaky_relu
 from fastgan.ops._autograd import inside_transform, is_batched_by_autograd
-from fastgan.ops._checks import check_image, check_one_of
+from fastgan.ops._checks import as_flag, as_seed, check_image, check_one_of, described
 from fastgan.ops._dispatch import requested
 
 ADDRESS = "https://download.pytorch.org/models/"
@@ -53,8 +53,11 @@ def one_backbone(weights: Weights, backbone: Weights) -> Weights:
     """What two names of one argument say.
 
     Raises:
+        TypeError: one is no `Weights`.
         ValueError: they contradict each other.
     """
+    check_weights("weights", weights)
+    check_weights("backbone", backbone)
     if "default" not in (weights, backbone) and weights != backbone:
         raise ValueError(f"weights={weights!r} and backbone={backbone!r} contradict each other")
     return backbone if weights == "default" else weights
@@ -65,7 +68,7 @@ def check_weights(name: str, weights: object) -> None:
     if weights is not None and not isinstance(weights, (str, os.PathLike)):
         raise TypeError(
             f"{name} must be 'default', the path of a file of weights, or None for a random backbone, got "
-            f"{weights!r}"
+            f"{described(weights)}"
         )
 
 
@@ -83,10 +86,12 @@ def load_features(
         seed: of random weights.
 
     Raises:
+        TypeError: `download` or `seed` of a wrong kind.
         FileNotFoundError: the file is missing; says where to get it and where to put it.
         ModuleNotFoundError: torchvision is not installed.
         ValueError: a file by torchvision's name whose hash is not the one in it, or without this network.
     """
+    download, seed = as_flag("download", download), as_seed("seed", seed)
     try:
         import torchvision
     except ModuleNotFoundError as error:
@@ -126,8 +131,8 @@ def _load_weights(
     in_folder = BASICSR_FOLDER / cached.name
     if weights != "default":
         path = Path(weights)
-        if not path.exists():
-            raise FileNotFoundError(f"{loss}: there is no file of weights {path}")
+        if not path.is_file():
+            raise FileNotFoundError(f"{loss}: there is no file of weights (backbone) {weights!r}")
     elif cached.exists() or in_folder.exists():
         path = cached if cached.exists() else in_folder
     elif download:
@@ -177,6 +182,24 @@ def check_large_enough(image: Tensor, name: str, smallest: int, network: str) ->
         raise ValueError(
             f"{name} must have at least {smallest} x {smallest} pixels for {network}, got "
             f"{image.shape[2]} x {image.shape[3]}"
+        )
+
+
+def check_fits_network(name: str, image: Tensor, constants: Tensor) -> None:
+    """On the network's device, and no float64 for one of less, which no autocast casts.
+
+    Raises:
+        TypeError, ValueError: another type or device than that of the network's constants.
+    """
+    if image.device != constants.device:
+        raise ValueError(
+            f"{name} must be on the network's device, {constants.device}, got {described(image)} "
+            f"on {image.device}"
+        )
+    if image.dtype == torch.float64 != constants.dtype:
+        raise TypeError(
+            f"{name} must be of the network's type, {constants.dtype}, or less, got {described(image)}; "
+            "for a network in float64 call double() of the loss"
         )
 
 

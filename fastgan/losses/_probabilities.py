@@ -109,8 +109,8 @@ def cross_entropy_of_probabilities(name: str, probabilities: Tensor, target: flo
         low, high = (float(bound) for bound in probabilities.detach().aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(
-                f"{name} must be probabilities in [0, 1], as from_probabilities=True says, "
-                f"got values in [{low:.4g}, {high:.4g}]"
+                f"{name} must be probabilities, as from_probabilities=True says, got values in "
+                f"[{low:.4g}, {high:.4g}], not in [0, 1], with from_probabilities=True"
             )
     if not isinstance(target, Tensor):
         target = torch.full_like(probabilities, target)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from fastgan.losses._backbones import (
     Weights,
+    check_fits_network,
     check_large_enough,
     check_weights,
     load_features,
@@ -31,7 +32,7 @@ from fastgan.losses._lpips_layers import (
 from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck
 from fastgan.ops import lpips_head
 from fastgan.ops._autograd import inside_transform
-from fastgan.ops._checks import check_one_of
+from fastgan.ops._checks import as_factor, as_flag, as_seed, check_one_of, described
 from fastgan.reference.feature_distance import feature_distance_map
 
 _BY_NORMALIZE: dict[Range, str] = {
@@ -127,15 +128,18 @@ class LPIPS(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(pretrained, bool):
-            raise TypeError(
-                f"pretrained must be True or False, got {pretrained!r}; a network is net={pretrained!r}"
-            )
-        if pnet_tune or not eval_mode:
+            advice = f"; a network is net={pretrained!r}" if isinstance(pretrained, str) else ""
+            raise TypeError(f"pretrained must be True or False, got {described(pretrained)}{advice}")
+        lpips, spatial = as_flag("lpips", lpips), as_flag("spatial", spatial)
+        pnet_rand, use_dropout = as_flag("pnet_rand", pnet_rand), as_flag("use_dropout", use_dropout)
+        if as_flag("pnet_tune", pnet_tune) or not as_flag("eval_mode", eval_mode):
             raise ValueError(
-                "pnet_tune=True and eval_mode=False train the metric itself, which is frozen here; use "
+                "pnet_tune and eval_mode must be False and True, got "
+                f"{pnet_tune} and {eval_mode}: they train the metric itself, which is frozen here; use "
                 "lpips.LPIPS, which takes this one's state_dict"
             )
-        net = "vgg" if net == "vgg16" else net
+        channels_last, seed = as_flag("channels_last", channels_last), as_seed("seed", seed)
+        net = "vgg" if isinstance(net, str) and net == "vgg16" else net
         check_one_of("net", net, NETWORKS)
         check_one_of("version", version, ("0.0", "0.1"))
         check_one_of("reduction", reduction, ("none", "mean", "sum"))
@@ -186,7 +190,7 @@ class LPIPS(nn.Module):
             image: as `in1` of :meth:`forward`.
             normalize: likewise.
         """
-        image = self._checked("image", image)
+        image, normalize = self._checked("image", image), as_flag("normalize", normalize)
         self._range_check.look(image, self._range(normalize))
         return ImageFeatures(tuple(self._features(image, normalize)), image.shape)
 
@@ -207,6 +211,7 @@ class LPIPS(nn.Module):
         Raises:
             TypeError, ValueError: other images, too small for the network, of unequal shapes.
         """
+        retPerLayer, normalize = as_flag("retPerLayer", retPerLayer), as_flag("normalize", normalize)
         in0 = self._checked("in0", in0)
         if isinstance(in1, ImageFeatures):
             shape, target = in1.shape, iter(in1.layers)
@@ -236,9 +241,10 @@ class LPIPS(nn.Module):
 
     def _checked(self, name: str, image: Tensor) -> Tensor:
         """With a batch."""
-        if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] == 3:
+        if isinstance(image, Tensor) and not image.is_nested and image.dim() == 3 and image.shape[0] == 3:
             image = image[None]
         check_large_enough(image, name, self._smallest, f"net={self.pnet_type!r}")
+        check_fits_network(name, image, self.scaling_layer.shift)
         return image
 
     def _range(self, normalize: bool) -> Range:
@@ -291,8 +297,8 @@ class LPIPSLoss(LPIPS):
     ) -> None:
         check_one_of("value_range", value_range, ((-1, 1), (0, 1)))
         super().__init__(net=net, value_range=value_range, reduction="mean", **options)
-        self.loss_weight = loss_weight
+        self.loss_weight = as_factor("loss_weight", loss_weight)
 
     def forward(self, in0: Tensor, in1: Tensor | ImageFeatures) -> Tensor:  # type: ignore[override]
         """The weighted mean distance, 0-d; arguments and errors as :meth:`LPIPS.forward` has them."""
-        return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator]
+        return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator, return-value]

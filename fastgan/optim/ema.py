@@ -9,6 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastgan.ops._checks import (
+    FLOATING,
+    as_flag,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_floating,
+    check_instance,
+    check_one_of,
+    described,
+)
 from fastgan.ops.optimizer_step import layout_backend, optimizer_step
 from fastgan.optim._pairs import (
     Place,
@@ -85,11 +96,9 @@ class EMA:
         warmup_start: int = 1,
     ) -> None:
         _check_module("model", model)
-        if isinstance(warmup_start, bool) or not isinstance(warmup_start, int):
-            raise TypeError(f"warmup_start must be an integer, got {warmup_start!r}")
-        if warmup_start < 0:
-            raise ValueError(f"warmup_start must not be negative, got {warmup_start}")
-        self.model, self.warmup = unwrapped(model), warmup
+        warmup_start = as_whole_number("warmup_start", warmup_start, least=0)
+        check_one_of("dtype", dtype, (None, *FLOATING))
+        self.model, self.warmup = unwrapped(model), as_flag("warmup", warmup)
         self.decay = 0.999 if decay is None and beta is None else _decay_of(decay, beta)
         self.average = _frozen_copy(model, dtype)
         device = next((parameter.device for parameter in model.parameters()), None)
@@ -112,7 +121,12 @@ class EMA:
 
     def check_updated_by(self, parameters: Iterable[Tensor]) -> None:
         """Raises a ValueError that names the model's trainable parameters which are not among these."""
-        known = {id(parameter) for parameter in parameters}
+        kind = type(parameters).__name__
+        known = set()
+        for parameter in as_list("parameters", parameters):
+            if not isinstance(parameter, Tensor):
+                raise TypeError(f"parameters must be tensors, got {described(parameter)} in a {kind}")
+            known.add(id(parameter))
         missing = [
             name
             for name, parameter in without_wrappers(dict(self.model.named_parameters())).items()
@@ -121,8 +135,9 @@ class EMA:
         if missing:
             raise ValueError(
                 f"ema averages a {type(self.model).__name__} with parameters that this optimizer does not "
-                f"update: {', '.join(missing)}. For networks of several optimizers leave `ema` out of all of "
-                "them and call EMA.update() once per iteration, after their steps; or make one EMA for each"
+                f"update, got a {kind} of {len(known)} without {', '.join(missing)}. For networks of several "
+                "optimizers leave `ema` out of all of them and call EMA.update() once per iteration, after "
+                "their steps; or make one EMA for each"
             )
 
     @torch.no_grad()
@@ -134,6 +149,10 @@ class EMA:
             found_inf: as :func:`fastgan.ops.optimizer_step.optimizer_step` has it.
             counts: whether this is all of an update, and counts as one.
         """
+        check_instance("done", done, (set, frozenset), "a set of ids")
+        counts = as_flag("counts", counts)
+        if found_inf is not None:
+            check_floating("found_inf", found_inf)
         pairs = self._paired()
         others = [parameter for parameter in pairs.parameters if id(parameter) not in done]
         options = StepOptions(
@@ -155,6 +174,9 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where the state was taken, with its count of warm-up, but with this average's decay."""
+        check_instance("state", state, dict, "a dict")
+        if not state.keys() >= {"average", "num_updates"}:
+            raise ValueError(f"state must have 'average' and 'num_updates', got {described(state)}")
         average = state["average"]
         if average.keys() != self.average.state_dict().keys():  # of a model that was wrapped
             average = without_wrappers(average)
@@ -231,7 +253,10 @@ def _matched(kind: str, first: nn.Module, second: nn.Module) -> tuple[list[Tenso
         ours, theirs = without_wrappers(ours), without_wrappers(theirs)
     differing = sorted(ours.keys() ^ theirs.keys())
     if differing:
-        raise ValueError(f"model and average differ in their {kind}: {', '.join(differing)}")
+        raise ValueError(
+            f"model and average must have the same tensors, got {type(first).__name__} and "
+            f"{type(second).__name__}, which differ in their {kind}: {', '.join(differing)}"
+        )
     for name, tensor in ours.items():
         for what in ("shape", "device"):
             one, other = getattr(tensor, what), getattr(theirs[name], what)
@@ -262,18 +287,23 @@ def _check_order(model: nn.Module, average: nn.Module, params: list[Tensor], ave
 
 def _check_module(name: str, module: object) -> None:
     if not isinstance(module, nn.Module):
-        raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}")
+        raise TypeError(f"{name} must be a torch.nn.Module, got {described(module)}")
 
 
 def _decay_of(decay: float | None, beta: float | None) -> float:
     if (decay is None) == (beta is None):
-        raise TypeError(f"give either decay or beta, which are the same, got {decay} and {beta}")
+        raise TypeError(
+            f"give either decay or beta, which are the same, got {_briefly(decay)} and {_briefly(beta)}"
+        )
     name, value = ("decay", decay) if beta is None else ("beta", beta)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= value <= 1:
+    number = as_number(name, value)
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} must lie in [0, 1], got {value}")
-    return float(value)
+    return number
+
+
+def _briefly(value: object) -> str:
+    return str(value) if isinstance(value, Real) else described(value)
 
 
 def _launch(

@@ -459,11 +459,11 @@ def test_what_cannot_be_differentiated_is_named():
     x.requires_grad_()
     with torch.no_grad():
         logits = x.sum(dim=1)
-    with pytest.raises(ValueError, match="logits do not depend on x: were they computed under no_grad"):
+    with pytest.raises(ValueError, match="do not depend on x, got .*: were they computed under no_grad"):
         r1_penalty(logits, x)
     with pytest.raises(ValueError, match="was another tensor given"):
         r1_penalty(torch.rand(2, requires_grad=True) * 2, x)
-    with pytest.raises(TypeError, match="needs the logits as one tensor, got tuple"):
+    with pytest.raises(TypeError, match="logits must be one tensor, got tuple"):
         r1_penalty((x.sum(),), x)
     with pytest.raises(ValueError, match=r"same shape, got \(2, 3\) and \(2, 4\)"):
         gradient_penalty(lambda x: x, torch.rand(2, 3), torch.rand(2, 4))
@@ -518,3 +518,9 @@ def test_fused_activations_in_a_compiled_penalty():
     expected = gradients_of(r1_penalty_of(network, x), network)
     assert all(gradient.any() for gradient in expected[:3])
     assert_same(gradients_of(compiled, network), expected, 1e-9)
+
+
+def test_fakes_of_another_type_than_the_reals():
+    """As a generator under autocast makes them."""
+    real, fake = torch.rand(2, 3), torch.rand(2, 3).bfloat16()
+    assert gradient_penalty(lambda x: x.square().sum(1), real, fake).dtype == torch.float32

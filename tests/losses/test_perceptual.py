@@ -158,7 +158,7 @@ def test_weights_none_is_backbone_none():
     for make in (PerceptualLoss, lambda **o: basicsr.PerceptualLoss({"conv1_2": 1.0}, **o)):
         with pytest.raises(ValueError, match=r"weights='a.pth' and backbone=None contradict each other"):
             make(weights="a.pth", backbone=None)
-    with pytest.raises(TypeError, match="backbone must be 'default', the path .*, got 3"):
+    with pytest.raises(TypeError, match="backbone must be 'default', the path .*, got int 3"):
         PerceptualLoss(backbone=3)
 
 

@@ -251,17 +251,17 @@ def test_probabilities_are_computed_with_in_float32(dtype, autocast):
 
 def test_what_is_no_probability_or_takes_none_is_named():
     with pytest.raises(
-        ValueError, match=r"logits must be probabilities in \[0, 1\].*got values in \[-1, 2\]"
+        ValueError, match=r"logits must be probabilities, .*got values in \[-1, 2\], not in \[0, 1\]"
     ):
         losses.adv_loss(torch.tensor([-1.0, 2.0]), 1, from_probabilities=True)
     with pytest.raises(
-        ValueError, match=r"from_probabilities=True is for bce and nonsaturating, got kind 'hinge'"
+        ValueError, match=r"from_probabilities=True is for bce and nonsaturating, got True and kind 'hinge'"
     ):
         AdversarialLoss("hinge", from_probabilities=True)
-    with pytest.raises(ValueError, match="got kind 'relativistic', which compares logits"):
+    with pytest.raises(ValueError, match="kind 'relativistic', which compares logits"):
         AdversarialLoss("relativistic", from_probabilities=True)
     for make in (basicsr.GANLoss, pix2pix.GANLoss):
-        with pytest.raises(ValueError, match="from_probabilities=True is for vanilla, got gan_.* 'lsgan'"):
+        with pytest.raises(ValueError, match="is for vanilla, got True and gan_.* 'lsgan'"):
             make("lsgan", from_probabilities=True)
     with pytest.raises(ValueError, match=r"fake_logits must not be empty, got shape \(0, 1\)"):
         losses.g_bce_loss(torch.rand(0, 1), from_probabilities=True)

@@ -145,15 +145,15 @@ def test_wrong_arguments_are_named():
         EMA(model, 1.5)
     with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\], got nan"):
         EMA(model, beta=float("nan"))
-    with pytest.raises(TypeError, match="decay must be a number, got '0.9'"):
+    with pytest.raises(TypeError, match="decay must be a number, got str '0.9'"):
         update_ema(model, average, "0.9")
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
         EMA(list(model.parameters()))
     with pytest.raises(TypeError, match=r"average must be a torch.nn.Module, got dict"):
         update_ema(model, average.state_dict() and {}, 0.9)
-    with pytest.raises(TypeError, match="warmup_start must be an integer, got True"):
+    with pytest.raises(TypeError, match="warmup_start must be a whole number, got bool True"):
         EMA(model, warmup_start=True)
-    with pytest.raises(ValueError, match="warmup_start must not be negative, got -1"):
+    with pytest.raises(ValueError, match="warmup_start must be at least 0, got -1"):
         EMA(model, warmup_start=-1)
     with pytest.raises(
         ValueError, match=r"differ in the shape of weight: torch.Size\(\[2, 2\]\), torch.Size\(\[3, 2\]\)"
@@ -345,7 +345,7 @@ def test_modules_of_one_s_own_that_are_called_module_are_no_wrappers():
 def test_differences_of_wrapped_models_are_named_as_in_the_network():
     with pytest.raises(ValueError, match="differ in their parameters: bias$"):
         update_ema(nn.DataParallel(nn.Linear(2, 2)), nn.Linear(2, 2, bias=False), 0.9)
-    with pytest.raises(ValueError, match="does not update: 0.weight, 0.bias. For"):
+    with pytest.raises(ValueError, match="does not update, got a list of .* without 0.weight, 0.bias. For"):
         Adam(parameters(), ema=EMA(compiled(nn.Sequential(nn.DataParallel(nn.Linear(2, 2))))))
 
 
@@ -371,7 +371,8 @@ def test_networks_of_several_optimizers_share_an_average_by_update():
     ema = EMA(networks, 0.9)
     with pytest.raises(
         ValueError,
-        match=r"does not update: mapping.weight, mapping.bias. For networks of several optimizers .* "
+        match=r"update, got a list of .* without mapping.weight, mapping.bias. For networks of several "
+        r"optimizers .* "
         r"call EMA.update\(\) once per iteration",
     ):
         Adam(networks["generator"].parameters(), ema=ema)
