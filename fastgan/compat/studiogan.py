@@ -81,7 +81,7 @@ def cal_grad_penalty(
 ) -> Tensor:
     """WGAN-GP; the discriminator is called as (images, labels, eval=False) and gives "adv_output"."""
     x = interpolated(real_images.to(device), fake_images)
-    return _excess(x, real_labels, discriminator, scaler).square().mean()
+    return _distance_from_unit_norm(x, real_labels, discriminator, scaler).square().mean()
 
 
 def cal_dra_penalty(
@@ -97,15 +97,15 @@ def cal_dra_penalty(
     part = torch.rand(real.shape[0], 1, 1, 1).to(device)
     noise = 0.5 * real.std() * torch.rand(real.shape).to(device)
     x = (real + part * noise).detach().requires_grad_()
-    return _excess(x, real_labels, discriminator, scaler).square().mean()
+    return _distance_from_unit_norm(x, real_labels, discriminator, scaler).square().mean()
 
 
-def _excess(
+def _distance_from_unit_norm(
     x: Tensor,
     labels: Tensor,
     discriminator: Callable[..., dict[str, Any]],
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
-    """By how much the norm of each sample's gradient exceeds 1."""
+    """The norm of each sample's gradient, minus 1."""
     logits = discriminator(x, labels, eval=False)["adv_output"]
     return wide(input_gradient(logits, x, scaler)).flatten(1).norm(2, dim=1) - 1

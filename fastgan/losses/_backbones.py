@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from fastgan._torch_private import batched_by_autograd, forward_mode_active, inside_transform
 from fastgan.ops import bias_leaky_relu
-from fastgan.ops._autograd import inside_transform, is_batched_by_autograd
 from fastgan.ops._checks import check_image, check_one_of
 from fastgan.ops._dispatch import requested
 
@@ -180,6 +179,16 @@ def check_large_enough(image: Tensor, name: str, smallest: int, network: str) ->
         )
 
 
+def check_comparable(**shapes: torch.Size) -> None:
+    """Raises a ValueError for shapes of two batches of images that cannot be compared."""
+    (name, shape), (other_name, other) = shapes.items()
+    if shape[1:] != other[1:] or (shape[0] != other[0] and 1 not in (shape[0], other[0])):
+        raise ValueError(
+            f"{name} and {other_name} must have one shape, got {tuple(shape)} and {tuple(other)}; a batch of "
+            "1 goes with any other"
+        )
+
+
 # --- frozen layers ----------------------------------------------------------------------------------------
 
 
@@ -197,7 +206,7 @@ def run_frozen(layers: nn.Module, held: list[Tensor]) -> Tensor:
             its memory until the end of the next ones.
     """
     wants_gradient = torch.is_grad_enabled() and held[0].requires_grad
-    watched = torch.compiler.is_compiling() or inside_transform() or forward_ad._current_level >= 0
+    watched = torch.compiler.is_compiling() or inside_transform() or forward_mode_active()
     if not wants_gradient or watched or requested() == "reference":
         return layers(held.pop())
     return _run(layers, held)
@@ -260,7 +269,7 @@ class _Convolution(torch.autograd.Function):
 
 def _placeholder(grad: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
     """For an input of which a backward asks size and memory format alone: other memory, if that suffices."""
-    if is_batched_by_autograd(grad):
+    if batched_by_autograd(grad):
         return torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
     grad = grad.detach()
     is_dense = grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)

@@ -77,7 +77,7 @@ def load_calibration(net: str, version: str, model_path: str | Path | None) -> d
         ValueError: a file that lacks a layer.
     """
     if model_path is None:
-        package = importlib.util.find_spec("lpips")  # which does not import it, and scipy with it
+        package = importlib.util.find_spec("lpips")  # does not import lpips, which would import scipy
         if package is None or package.origin is None:
             raise ModuleNotFoundError(
                 "LPIPS takes the calibration of its layers from the lpips package, which is not installed: "
