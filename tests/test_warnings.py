@@ -15,7 +15,7 @@ import torch
 import fastgan
 from fastgan import ops
 from fastgan._warnings import warn
-from fastgan.losses import PerceptualLoss, r1_penalty
+from fastgan.losses import BinaryLoss, PerceptualLoss, _input_gradient, r1_penalty
 from fastgan.ops import _library, squared_norm
 from fastgan.ops._dispatch import _warned
 
@@ -55,8 +55,15 @@ def wrong_range(monkeypatch, tmp_path):
 
 
 def half_logits(monkeypatch, tmp_path):
+    monkeypatch.setattr(_input_gradient, "_warned", set())
     x = torch.rand(2, 3, requires_grad=True)
     r1_penalty(x.sum(1).bfloat16(), x)
+
+
+def probabilities(monkeypatch, tmp_path):
+    loss, values = BinaryLoss(True), torch.linspace(0.1, 0.9, 64)
+    for _ in range(3):
+        loss(values)
 
 
 def unusable_image(monkeypatch, tmp_path):
@@ -75,7 +82,8 @@ def unusable_held_out_image(monkeypatch, tmp_path):
 
 # Each call of `warn`, and what brings it about.
 CASES = {
-    "fastgan/losses/_input_gradient.py::_check_half": half_logits,
+    "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
+    "fastgan/losses/_probabilities.py::ProbabilityCheck._judge": probabilities,
     "fastgan/losses/_value_range.py::RangeCheck._judge": wrong_range,
     "fastgan/ops/_dispatch.py::warn_once": no_kernel,
     "fastgan/recipes/enhancenet_evaluation.py::read_held_out": unusable_held_out_image,

@@ -93,7 +93,7 @@ def cal_grad_penalty(
     real_images = _moved(real_images, device)
     check_pair(real_images=real_images, fake_images=fake_images)
     x = interpolated(real_images, fake_images)
-    return _excess(x, real_labels, discriminator, scaler).square().mean()
+    return _distance_from_unit_norm(x, real_labels, discriminator, scaler).square().mean()
 
 
 def cal_dra_penalty(
@@ -109,7 +109,7 @@ def cal_dra_penalty(
     part = torch.rand(real.shape[0], 1, 1, 1).to(device)
     noise = 0.5 * real.std() * torch.rand(real.shape).to(device)
     x = (real + part * noise).detach().requires_grad_()
-    return _excess(x, real_labels, discriminator, scaler).square().mean()
+    return _distance_from_unit_norm(x, real_labels, discriminator, scaler).square().mean()
 
 
 def _moved(real_images: Tensor, device: torch.device | str) -> Tensor:
@@ -120,13 +120,13 @@ def _moved(real_images: Tensor, device: torch.device | str) -> Tensor:
     return real_images.to(there)
 
 
-def _excess(
+def _distance_from_unit_norm(
     x: Tensor,
     labels: Tensor,
     discriminator: Callable[..., dict[str, Any]],
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
-    """By how much the norm of each sample's gradient exceeds 1."""
+    """The norm of each sample's gradient, minus 1."""
     check_callable("discriminator", discriminator)
     returned = discriminator(x, labels, eval=False)
     if not isinstance(returned, Mapping) or "adv_output" not in returned:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_private import inside_transform, mark_constant_for_dynamo
 from fastgan._warnings import warn
-from fastgan.ops._autograd import inside_transform
 from fastgan.ops._checks import check_callable, check_floating, check_scaler, described
 from fastgan.reference.precision import wide, without_autocast
 
@@ -164,7 +164,16 @@ def _part_of_scale(scale: Tensor) -> Tensor:
     return (scale.log2() / 2).floor().exp2()
 
 
+# The types of which it has been said.
+_warned: set[torch.dtype] = set()
+
+
+@mark_constant_for_dynamo
 def _warn_of_half(dtype: torch.dtype) -> None:
+    """Once in a process, since every step comes here."""
+    if dtype in _warned:
+        return
+    _warned.add(dtype)
     # Scaling the inner gradient without a scaler gains nothing: what flows back from the penalty is divided
     # by as much, and smaller to begin with. On ten discriminators no power of two from 2^-8 to 2^14 came
     # closer to float64 than 1.

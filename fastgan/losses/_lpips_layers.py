@@ -84,7 +84,7 @@ def load_calibration(net: str, version: str, model_path: str | Path | None) -> d
     if model_path is not None and not isinstance(model_path, (str, os.PathLike)):
         raise TypeError(f"model_path must be the path of a file, or None, got {described(model_path)}")
     if model_path is None:
-        package = importlib.util.find_spec("lpips")  # which does not import it, and scipy with it
+        package = importlib.util.find_spec("lpips")  # does not import lpips, which would import scipy
         if package is None or package.origin is None:
             raise ModuleNotFoundError(
                 "LPIPS takes the calibration of its layers from the lpips package, which is not installed: "

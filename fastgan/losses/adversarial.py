@@ -125,8 +125,9 @@ class AdversarialLoss:
         self.critic_sign = int(critic_sign)
         self.real_label, self.fake_label = real_label, fake_label
         self.from_probabilities = from_probabilities
-        advice = {} if kind in _OF_PROBABILITIES else {"advice": "remove it"}
-        self._check = ProbabilityCheck(f"AdversarialLoss({kind!r})", **advice)
+        self._check = ProbabilityCheck(f"AdversarialLoss({kind!r})")
+        if kind not in _OF_PROBABILITIES:
+            self._check.advice = "remove it"
         self._check.undecided = kind in _OF_LOGITS and not from_probabilities
 
     @overload
@@ -234,7 +235,13 @@ def _loss(
     return loss
 
 
-_SHARED = {kind: AdversarialLoss(kind) for kind in get_args(Kind)}
+def _behind_functions(kind: Kind) -> AdversarialLoss:
+    loss = AdversarialLoss(kind)
+    loss._check.of_function = True
+    return loss
+
+
+_SHARED = {kind: _behind_functions(kind) for kind in get_args(Kind)}
 
 
 def d_bce_loss(

@@ -29,8 +29,8 @@ from fastgan.ops._checks import (
 from fastgan.reference.precision import wide
 
 # What the functions have seen.
-_ADV_LOSS = ProbabilityCheck("adv_loss")
-_BCE_SECRET_LOSS = ProbabilityCheck("bce_secret_loss")
+_ADV_LOSS = ProbabilityCheck("adv_loss", of_function=True)
+_BCE_SECRET_LOSS = ProbabilityCheck("bce_secret_loss", of_function=True)
 
 
 def adv_loss(logits: Tensor, target: int, *, from_probabilities: bool = False) -> Tensor:

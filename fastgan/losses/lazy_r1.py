@@ -38,9 +38,9 @@ class R1:
         compile: compile the penalty and its gradients with `torch.compile(fullgraph=True)`.
         output: picks the logits from what the discriminator returns, if that is not one tensor.
 
-    A plain callable: in a module it adds no parameters to it. Copied, pickled or saved together with the
-    discriminator, as in `copy.deepcopy((discriminator, r1))`, the copy belongs to the copied one. Pickling
-    needs an `output` that has a name in a module, which no lambda has.
+    R1 is no nn.Module: as an attribute of one it registers no parameters. Copied, pickled or saved together
+    with the discriminator, as in `copy.deepcopy((discriminator, r1))`, the copy belongs to the copied one.
+    Pickling needs an `output` that has a name in a module, which no lambda has.
 
     Raises:
         TypeError: an argument of a wrong kind.

@@ -12,21 +12,22 @@ from torch import Tensor, nn
 
 from fastgan.losses._backbones import (
     Weights,
+    check_comparable,
     check_fits_network,
     check_large_enough,
     check_weights,
     load_features,
     one_backbone,
     run_frozen,
+    with_batch_and_colour,
 )
-from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck
+from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck, as_range
 from fastgan.ops import feature_distance
 from fastgan.ops._checks import (
     as_device,
     as_finite,
     as_whole_number,
     check_floating,
-    check_image,
     check_one_of,
     described,
     shown,
@@ -79,7 +80,7 @@ class PerceptualLoss(nn.Module):
         backbone: "default": torchvision's ImageNet weights from torch hub's cache, or else from BasicSR's
             folder ``experiments/pretrained_models``; a path: a file of such a state_dict; None: random ones.
         download: whether torch hub fetches default weights that are in neither place.
-        seed: of the random backbone.
+        seed: of the random backbone; earlier versions drew other weights from it.
 
     Raises:
         FileNotFoundError: the backbone's weights are in neither place.
@@ -118,7 +119,7 @@ class PerceptualLoss(nn.Module):
             weights = 1.0
         check_one_of("network", network, NETWORKS)
         check_one_of("criterion", criterion, CRITERIA)
-        check_one_of("value_range", value_range, (None, (-1, 1), (0, 1)))
+        value_range = as_range(value_range, (None, (-1, 1), (0, 1)))
         check_weights("backbone", backbone)
         if patch_size is not None:
             patch_size = as_whole_number("patch_size", patch_size)
@@ -145,21 +146,17 @@ class PerceptualLoss(nn.Module):
 
     def precompute(self, image: Tensor) -> VGGFeatures:
         """The features of images that others will be compared with; in place of `target`."""
-        return self._precomputed("image", image)
-
-    @torch.no_grad()
-    def _precomputed(self, name: str, image: Tensor) -> VGGFeatures:
-        image = self._checked(name, image)
-        if self.value_range is not None:
-            self._range_check.look(image, self.value_range)
-        return VGGFeatures(tuple(self._run(image)), image.shape)
+        image = self._checked("image", image)
+        self._look_at(image)
+        return self._known(image)
 
     def forward(self, x: Tensor, target: Tensor | VGGFeatures) -> Tensor:
         """The weighted sum of both parts, 0-d.
 
         Args:
-            x: N 3 H W or, for grey images, N 1 H W; floating point, in `value_range`.
-            target: likewise, or the features of such; it gets no gradient.
+            x: N 3 H W or, for grey images, N 1 H W, or one image without N; floating point, in `value_range`.
+            target: likewise, or the features of such; it gets no gradient. One image on either side is
+                compared with N on the other.
 
         Raises:
             TypeError, ValueError: other images, too small for the layers, of unequal shapes.
@@ -170,14 +167,20 @@ class PerceptualLoss(nn.Module):
     def parts(self, x: Tensor, target: Tensor | VGGFeatures) -> tuple[Tensor, Tensor]:
         """(perceptual, style), weighted, both 0-d; arguments and errors as those of the call."""
         x = self._checked("x", x)
-        known = target if isinstance(target, VGGFeatures) else self._precomputed("target", target)
-        if x.shape != known.shape:
-            raise ValueError(f"x and target must have one shape, got {tuple(x.shape)}, {tuple(known.shape)}")
-        perceptual, style = x.new_zeros(()), x.new_zeros(())
+        if isinstance(target, VGGFeatures):
+            known = target
+        else:
+            target = self._checked("target", target)
+            self._look_at(x, target)
+            known = self._known(target)
+        check_comparable(x=x.shape, target=known.shape)
+        perceptual = style = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
         power = CRITERIA[self.criterion]
         features = self._run(x)
         for number, (weight, style_weight) in enumerate(zip(self.weights, self.style_weights, strict=True)):
             ours, theirs = next(features), known.layers[number]
+            if ours.shape[0] != theirs.shape[0]:
+                ours, theirs = torch.broadcast_tensors(ours, theirs)
             if weight:
                 perceptual = perceptual + weight * feature_distance(ours, theirs, power).mean()
             if style_weight:
@@ -191,11 +194,17 @@ class PerceptualLoss(nn.Module):
         """The layers' features of images, with their gradients; arguments and errors as those of the call."""
         return self._run(self._checked("image", image))
 
+    @torch.no_grad()
+    def _known(self, image: Tensor) -> VGGFeatures:
+        return VGGFeatures(tuple(self._run(image)), image.shape)
+
+    def _look_at(self, *images: Tensor) -> None:
+        if self.value_range is not None:
+            self._range_check.look(self.value_range, *images)
+
     def _checked(self, name: str, image: Tensor) -> Tensor:
-        """With three channels."""
-        if isinstance(image, Tensor) and not image.is_nested and image.dim() == 4 and image.shape[1] == 1:
-            check_image(name, image, channels=1)
-            image = image.expand(-1, 3, -1, -1)
+        """With a batch and three channels."""
+        image = with_batch_and_colour(name, image)
         check_large_enough(image, name, self._smallest, f"{self.network} up to layer {max(self.layers)}")
         check_fits_network(name, image, self.mean)
         return image

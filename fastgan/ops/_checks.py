@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from fastgan._torch_private import inside_transform
+
 # What kernels and references compute with. Others, as float8, have next to no operations in torch.
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Numbers of a trace, whose values are not known.
@@ -291,6 +293,6 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
 
 def may_look_at(tensor: torch.Tensor) -> bool:
     """Whether its values can be read here and now: no device to wait for, no trace to break."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or inside_transform():
         return False
     return tensor.device.type == "cpu" and type(tensor) in (torch.Tensor, torch.nn.Parameter)

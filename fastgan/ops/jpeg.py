@@ -277,7 +277,7 @@ def check_levels(levels: str, rounding: str) -> None:
 def as_quality(name: str, value: object, wanted: str = "a number") -> float:
     """A number in [1, 100], of Python or numpy."""
     number = as_number(name, value, wanted)
-    _check_quality(name, number, "")
+    _check_quality(name, value, "")  # type: ignore[arg-type]  # as it is written
     return number
 
 

@@ -43,7 +43,9 @@ def blur_kernel_gradient(image: Tensor, kernels: Tensor, grad: Tensor) -> Tensor
         weight, seen = kernels[:, row, column].reshape(-1, 1, 1, 1), _cut(image, source)
         seen = torch.where(weight == 0, _finite(seen), seen)
         moment = (seen * _cut(grad, target)).sum(dim=(1, 2, 3))
-        moments = moments + F.pad(moment[:, None, None], _margins((row, row + 1, column, column + 1), moments))
+        moments = moments + F.pad(
+            moment[:, None, None], _margins((row, row + 1, column, column + 1), moments)
+        )
     return moments
 
 

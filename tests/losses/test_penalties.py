@@ -1,13 +1,22 @@
 """Gradient penalties against double backward in float64, compiled and not, and their refusals."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fastgan.losses import R1, approximate_r1, gradient_penalty, r1_penalty, r1_penalty_of, r2_penalty
+from fastgan.losses import (
+    R1,
+    _input_gradient,
+    approximate_r1,
+    gradient_penalty,
+    r1_penalty,
+    r1_penalty_of,
+    r2_penalty,
+)
 from fastgan.ops import bias_leaky_relu
 from tests.conftest import DEVICES
 from tests.losses.critics import CRITICS, make
@@ -245,7 +254,8 @@ def test_autocast_changes_nothing(device):
         assert_same(actual, [g.cpu().double() for g in expected])
 
 
-def test_logits_from_autocast_are_warned_of():
+def test_logits_from_autocast_are_warned_of_once(monkeypatch):
+    monkeypatch.setattr(_input_gradient, "_warned", set())
     network, real, _, _ = make("dcgan")
     x = real.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -256,6 +266,10 @@ def test_logits_from_autocast_are_warned_of():
     with pytest.warns(RuntimeWarning, match="float16 logits .* underflow or overflow: .*scaler=") as caught:
         r1_penalty(network.half()(x.half()), x)
     assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            r1_penalty(network(x.half()), x)
 
 
 @pytest.mark.filterwarnings("ignore:a penalty of float16 logits")
