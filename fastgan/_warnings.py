@@ -6,11 +6,16 @@ import sys
 import warnings
 from types import FrameType
 
+from fastgan._torch_private import mark_constant_for_dynamo
+
 # Frames of these packages are not the caller's. `contextlib` stands between a decorated function and its
 # caller; `threading` and `concurrent` are all that the stack of a worker thread has below us.
 _PASSED_OVER = ("fastgan", "torch", "contextlib", "threading", "concurrent")
 
 
+# Dynamo can trace neither frames nor `warnings.warn`, and so calls it while it traces: the innermost line
+# outside of torch is then the one that called what is compiled.
+@mark_constant_for_dynamo
 def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
     """`warnings.warn`, attributed to the innermost line outside of fastgan and torch.
 
@@ -23,12 +28,6 @@ def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
     module = frame.f_globals.get("__name__", "<unknown>")
     registry = frame.f_globals.setdefault("__warningregistry__", {})
     warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, module, registry)
-
-
-# What `torch.compiler.assume_constant_result` sets, which imports Dynamo, and that takes seconds. Dynamo can
-# trace neither frames nor `warnings.warn`, and so calls the function while it traces: the innermost line
-# outside of torch is then the one that called what is compiled.
-warn._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _callers_frame(frame: FrameType | None) -> FrameType | None:

@@ -19,9 +19,13 @@ from torchmetrics.functional.image import (
 from fastgan.losses import LPIPS, LPIPSLoss
 from fastgan.losses._backbones import random_network
 from fastgan.ops._checks import (
+    as_device,
     as_finite,
+    as_flag,
+    as_seed,
     as_whole_number,
     check_image,
+    check_one_of,
     check_real,
     check_same_device,
     check_same_shape,
@@ -213,6 +217,7 @@ class FrechetDistance:
     Raises:
         FileNotFoundError: Inception's weights are missing; says where to get them and where to put them.
         ModuleNotFoundError: torch-fidelity is not installed.
+        TypeError, ValueError: other weights; a seed, a device or a truth value that is none.
 
     Source: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017.
     """
@@ -226,8 +231,12 @@ class FrechetDistance:
     ) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
+        check_one_of("weights", weights, ("default", None))
+        seed, device = as_seed("seed", seed), as_device("device", device)
+        all_processes = as_flag("all_processes", all_processes)
         self.name = "fid" if weights else "frechet_distance_of_random_features"
         network = _inception() if weights else random_network(_RandomFeatures, seed)
+        self._smallest = 1 if weights else _RandomFeatures.smallest
         self._metric = FrechetInceptionDistance(
             feature=network.eval(), input_img_size=(3, 299, 299), sync_on_compute=all_processes
         ).to(device)
@@ -238,7 +247,19 @@ class FrechetDistance:
         Args:
             images: N 3 H W in [0, 1].
             real: whether they are of the distribution to compare with.
+
+        Raises:
+            TypeError, ValueError: no such images, or on another device.
         """
+        check_image("images", images)
+        if images.device != self._metric.device:
+            raise ValueError(f"images must be on {self._metric.device}, got images on {images.device}")
+        if min(images.shape[2:]) < self._smallest:
+            raise ValueError(
+                f"images must have at least {self._smallest} x {self._smallest} pixels, got "
+                f"{images.shape[2]} x {images.shape[3]}"
+            )
+        real = as_flag("real", real)
         with torch.no_grad():
             # Networks that torchmetrics did not choose itself get what they are given: 8 bits, as for FID.
             self._metric.update((images.clamp(0, 1) * 255).byte(), real=real)
@@ -256,6 +277,8 @@ class _RandomFeatures(nn.Sequential):
     """8-bit N 3 H W to (N, 128)."""
 
     num_features = 128
+    smallest = 8
+    """The height and width that the convolutions do not shrink to nothing."""
 
     def __init__(self) -> None:
         widths = (3, 32, 64, 128)

@@ -66,14 +66,17 @@ def refusal(error: Exception) -> str:
 
 
 def check_compile(case: Case) -> str:
-    """`torch.compile(fullgraph=True)`: values and gradients."""
+    """`torch.compile(fullgraph=True)`: values, gradients, and `torch.func.grad` inside."""
     torch._dynamo.reset()
     function, tensors = case.function(), case.tensors(SIZES[0], grad=True)
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     assert_near(compiled(*tensors), function(*tensors))
     if case.differentiated:
-        actual = gradients(compiled, tensors, case.differentiated)
-        assert_near(actual, gradients(function, tensors, case.differentiated))
+        expected = gradients(function, tensors, case.differentiated)
+        assert_near(gradients(compiled, tensors, case.differentiated), expected)
+        by_transform = torch.func.grad(lambda *tensors: weighed(function(*tensors)), case.differentiated)
+        compiled = torch.compile(by_transform, fullgraph=True, backend="aot_eager")
+        assert_near(list(compiled(*case.tensors(SIZES[0]))), expected)
     return WORKS
 
 

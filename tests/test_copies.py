@@ -193,6 +193,9 @@ EXAMPLES: dict[str, Example | Tied] = {
     "losses.labels.CategoryLoss": Example(
         made("losses.CategoryLoss", 4), called((5, 4), low=-1, extra=[torch.tensor([0, 1, 2, 3, 0])])
     ),
+    "compat.zi2zi.CategoryLoss": Example(
+        made("compat.zi2zi.CategoryLoss", 4), called((5, 4), low=-1, extra=[torch.tensor([0, 1, 2, 3, 0])])
+    ),
     "losses.lazy_r1.R1": Tied(tied("losses.R1", 5.0), penalized),
     "losses.lazy_r1.PenaltyTerm": result_of("losses.PenaltyTerm", "loss", "penalty"),
     "losses.lpips.LPIPS": Example(made("losses.LPIPS", weights=None), called(ODD, ODD, low=-1)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -10,13 +10,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan import losses
-from fastgan.compat._interpolate import interpolated
+from fastgan.compat._shared import check_kind, check_pair, interpolated
 from fastgan.losses._backbones import Weights, one_backbone
 from fastgan.losses._input_gradient import input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses._value_range import RangeCheck
+from fastgan.losses.jpeg import check_images
 from fastgan.losses.labels import cross_entropy
-from fastgan.ops._checks import check_floating
+from fastgan.losses.penalties import penalty_of_logits
+from fastgan.losses.perceptual import NETWORKS, layer_names
+from fastgan.ops._checks import (
+    as_factor,
+    as_finite,
+    as_flag,
+    check_callable,
+    check_floating,
+    check_instance,
+    check_one_of,
+    check_real,
+    check_same_device,
+    described,
+)
 from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.reference.precision import wide
 
@@ -31,7 +45,7 @@ class DiffJPEG(nn.Module):
 
     def __init__(self, differentiable: bool = True) -> None:
         super().__init__()
-        self.differentiable = differentiable
+        self.differentiable = as_flag("differentiable", differentiable)
 
     def forward(self, x: Tensor, quality: float | Tensor) -> Tensor:
         """The decoded images.
@@ -40,6 +54,7 @@ class DiffJPEG(nn.Module):
             x: B 3 H W in [0, 1].
             quality: in [1, 100]; a number, or a tensor of B. It is left as it is.
         """
+        check_images("x", x)
         if not self.differentiable:
             return jpeg_round_trip(x.detach(), quality)
         return jpeg_round_trip(x, quality, rounding="cubic")
@@ -84,11 +99,26 @@ class PerceptualLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if criterion not in ("l1", "l2", "fro"):
-            raise NotImplementedError(f"{criterion} criterion has not been supported.")
+        known = ("l1", "l2", "fro")
+        check_kind("{} criterion has not been supported", "criterion", criterion, known)
         self.criterion = criterion
+        perceptual_weight = as_finite("perceptual_weight", perceptual_weight)
+        style_weight = as_finite("style_weight", style_weight)
         self.perceptual_weight, self.style_weight = perceptual_weight, style_weight
-        order = sorted(layer_weights, key=lambda name: losses.layer_index(name, vgg_type))
+        use_input_norm = as_flag("use_input_norm", use_input_norm)
+        range_norm = as_flag("range_norm", range_norm)
+        check_one_of("vgg_type", vgg_type, NETWORKS)
+        check_instance("layer_weights", layer_weights, Mapping, "a dict of numbers by layers' names")
+        names = layer_names(vgg_type)
+        if not layer_weights or not all(name in names for name in layer_weights):
+            raise ValueError(
+                f"layer_weights must have names of layers of {vgg_type} ({', '.join(names)}), got "
+                f"{described(layer_weights)}"
+            )
+        layer_weights = {
+            name: as_finite(f"layer_weights[{name!r}]", weight) for name, weight in layer_weights.items()
+        }
+        order = sorted(layer_weights, key=names.index)
         self._shift_range = range_norm and not use_input_norm
         self.loss = losses.PerceptualLoss(
             order,
@@ -111,6 +141,8 @@ class PerceptualLoss(nn.Module):
         Args:
             x, gt: N 3 H W; gt gets no gradient.
         """
+        self.loss._checked("x", x)
+        self.loss._checked("gt", gt)
         if self._shift_range:
             x, gt = (x + 1) / 2, (gt + 1) / 2
         parts = self._frobenius(x, gt) if self.criterion == "fro" else self.loss.parts(x, gt)
@@ -156,17 +188,20 @@ class GANLoss(nn.Module):
         from_probabilities: bool = False,
     ) -> None:
         super().__init__()
-        if gan_type not in ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"):
-            raise NotImplementedError(f"GAN type {gan_type} is not implemented.")
+        known = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")
+        check_kind("GAN type {} is not implemented", "gan_type", gan_type, known)
+        from_probabilities = as_flag("from_probabilities", from_probabilities)
         if from_probabilities and gan_type != "vanilla":
-            raise ValueError(f"from_probabilities=True is for vanilla, got gan_type {gan_type!r}")
+            raise ValueError(f"from_probabilities=True is for vanilla, got True and gan_type {gan_type!r}")
         self.gan_type, self.from_probabilities = gan_type, from_probabilities
         self._check = ProbabilityCheck("GANLoss('vanilla')")
-        self.real_label_val, self.fake_label_val = real_label_val, fake_label_val
-        self.loss_weight = loss_weight
+        self.real_label_val = as_finite("real_label_val", real_label_val)
+        self.fake_label_val = as_finite("fake_label_val", fake_label_val)
+        self.loss_weight = as_factor("loss_weight", loss_weight)
 
     def forward(self, input: Tensor, target_is_real: bool, is_disc: bool = False) -> Tensor:
         """The mean over logits of any shape, 0-d; for G (``is_disc=False``) times loss_weight."""
+        target_is_real, is_disc = as_flag("target_is_real", target_is_real), as_flag("is_disc", is_disc)
         label = self.real_label_val if target_is_real else self.fake_label_val
         sign = -1 if target_is_real else 1
         check_floating("input", input)
@@ -190,7 +225,7 @@ def r1_penalty(real_pred: Tensor, real_img: Tensor, *, scaler: torch.amp.GradSca
     Args:
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
-    return losses.r1_penalty(real_pred, real_img, scaler=scaler)
+    return penalty_of_logits(real_pred, real_img, scaler=scaler, names=("real_pred", "real_img"))
 
 
 def gradient_penalty_loss(
@@ -207,9 +242,28 @@ def gradient_penalty_loss(
         weight: one factor per pixel of the gradient (N 1 H W), by whose mean the result is divided.
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
+    check_callable("discriminator", discriminator)
+    check_pair(real_data=real_data, fake_data=fake_data)
+    if real_data.dim() < 2:
+        raise ValueError(f"real_data must have channels, N C ..., got shape {tuple(real_data.shape)}")
     x = interpolated(real_data, fake_data, dtype=real_data.dtype)
-    gradient = wide(input_gradient(discriminator(x), x, scaler))
+    names = ("output of discriminator", "its input")
+    gradient = wide(input_gradient(discriminator(x), x, scaler, names))
     if weight is not None:
+        check_real("weight", weight)
+        check_same_device(weight=weight, real_data=real_data)
+        if _broadcast(weight.shape, gradient.shape) != gradient.shape:
+            raise ValueError(
+                f"weight must go with samples of shape {tuple(gradient.shape)}, got {tuple(weight.shape)}"
+            )
         gradient = gradient * weight
     penalty = (gradient.norm(2, dim=1) - 1).square().mean()
     return penalty if weight is None else penalty / wide(weight).mean()
+
+
+def _broadcast(shape: torch.Size, other: torch.Size) -> torch.Size | None:
+    """The shape that both go with, if there is one."""
+    try:
+        return torch.broadcast_shapes(shape, other)
+    except RuntimeError:
+        return None

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastgan.compat._interpolate import interpolated
-from fastgan.losses._input_gradient import input_gradient
+from fastgan.compat._shared import check_kind, check_pair, interpolated
+from fastgan.losses._input_gradient import check_samples, input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses.labels import cross_entropy
-from fastgan.ops._checks import check_floating
+from fastgan.ops._checks import (
+    as_device,
+    as_finite,
+    as_flag,
+    check_callable,
+    check_floating,
+    check_same_device,
+)
 from fastgan.reference.precision import wide
 
 
@@ -41,24 +48,29 @@ class GANLoss(nn.Module):
         from_probabilities: bool = False,
     ) -> None:
         super().__init__()
-        if gan_mode not in ("lsgan", "vanilla", "wgangp"):
-            raise NotImplementedError(f"gan mode {gan_mode} not implemented")
+        known = ("lsgan", "vanilla", "wgangp")
+        check_kind("gan mode {} not implemented", "gan_mode", gan_mode, known)
+        from_probabilities = as_flag("from_probabilities", from_probabilities)
         if from_probabilities and gan_mode != "vanilla":
-            raise ValueError(f"from_probabilities=True is for vanilla, got gan_mode {gan_mode!r}")
+            raise ValueError(f"from_probabilities=True is for vanilla, got True and gan_mode {gan_mode!r}")
         self.gan_mode, self.from_probabilities = gan_mode, from_probabilities
         self._check = ProbabilityCheck("GANLoss('vanilla')")
         self.real_label: Tensor
         self.fake_label: Tensor
-        self.register_buffer("real_label", torch.tensor(target_real_label))
-        self.register_buffer("fake_label", torch.tensor(target_fake_label))
+        real_label = as_finite("target_real_label", target_real_label)
+        fake_label = as_finite("target_fake_label", target_fake_label)
+        self.register_buffer("real_label", torch.tensor(real_label))
+        self.register_buffer("fake_label", torch.tensor(fake_label))
 
     def forward(self, prediction: Tensor, target_is_real: bool) -> Tensor:
         """The mean over a prediction of any shape, 0-d."""
         check_floating("prediction", prediction)
+        target_is_real = as_flag("target_is_real", target_is_real)
         prediction = wide(prediction)
         if self.gan_mode == "wgangp":
             return -prediction.mean() if target_is_real else prediction.mean()
         label = self.real_label if target_is_real else self.fake_label
+        check_same_device(prediction=prediction, label=label)
         target = label.to(prediction.dtype).expand_as(prediction)
         if self.gan_mode == "lsgan":
             return F.mse_loss(prediction, target)
@@ -91,15 +103,21 @@ def cal_gradient_penalty(
     Raises:
         NotImplementedError: an unknown type, as there.
     """
+    lambda_gp = as_finite("lambda_gp", lambda_gp)
     if lambda_gp <= 0:
         return 0.0, None
-    if type not in ("mixed", "real", "fake"):
-        raise NotImplementedError(f"{type} not implemented")
+    constant = as_finite("constant", constant)
+    check_kind("{} not implemented", "type", type, ("mixed", "real", "fake"))
+    check_callable("netD", netD)
     if type == "mixed":
+        check_pair(real_data=real_data, fake_data=fake_data)
+        device = as_device("device", device)
         x = interpolated(real_data, fake_data, device)
     else:
-        x = (real_data if type == "real" else fake_data).detach().requires_grad_()
-    gradients = wide(input_gradient(netD(x), x, scaler)).flatten(1)
+        name, samples = ("real_data", real_data) if type == "real" else ("fake_data", fake_data)
+        check_samples(name, samples)
+        x = samples.detach().requires_grad_()
+    gradients = wide(input_gradient(netD(x), x, scaler, ("output of netD", "its input"))).flatten(1)
     # The tiny number is theirs, and on the gradient itself: a gradient of zero has a norm with a gradient.
     penalty = ((gradients + 1e-16).norm(2, dim=1) - constant).square().mean() * lambda_gp
     return penalty, gradients

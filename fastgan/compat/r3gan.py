@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan import losses
+from fastgan.losses.penalties import penalty_of_logits
 
 
 def ZeroCenteredGradientPenalty(
@@ -16,4 +16,5 @@ def ZeroCenteredGradientPenalty(
     Args:
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
-    return losses.r1_penalty(Critics, Samples, reduction="none", scaler=scaler)
+    names = ("Critics", "Samples")
+    return penalty_of_logits(Critics, Samples, reduction="none", scaler=scaler, names=names)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from fastgan import losses
+from fastgan.losses.penalties import penalty_of_logits
 
 
 def adv_loss(logits: Tensor, target: int, *, from_probabilities: bool = False) -> Tensor:
     """Mean binary cross entropy with the constant target 1 or 0; see :func:`fastgan.losses.adv_loss`."""
-    assert target in [1, 0]
     return losses.adv_loss(logits, target, from_probabilities=from_probabilities)
 
 
@@ -20,4 +20,4 @@ def r1_reg(d_out: Tensor, x_in: Tensor, *, scaler: torch.amp.GradScaler | None =
     Args:
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
-    return losses.r1_penalty(d_out, x_in, scale=0.5, scaler=scaler)
+    return penalty_of_logits(d_out, x_in, scale=0.5, scaler=scaler, names=("d_out", "x_in"))

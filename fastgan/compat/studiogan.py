@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastgan import losses
-from fastgan.compat._interpolate import interpolated
-from fastgan.losses._input_gradient import input_gradient
+from fastgan.compat._shared import check_logits, check_pair, interpolated
+from fastgan.losses._input_gradient import check_samples, input_gradient
+from fastgan.losses.penalties import penalty_of_logits
+from fastgan.ops._checks import as_device, check_callable, described
 from fastgan.reference.precision import wide
 
 
@@ -21,41 +23,49 @@ def d_vanilla(
     d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool, *, from_probabilities: bool = False
 ) -> Tensor:
     """Mean softplus(-real) + mean softplus(fake); `DDP` is not used, there neither."""
+    check_logits(d_logit_real=d_logit_real, d_logit_fake=d_logit_fake)
     return losses.d_nonsaturating_loss(d_logit_real, d_logit_fake, from_probabilities=from_probabilities)
 
 
 def g_vanilla(d_logit_fake: Tensor, DDP: bool, *, from_probabilities: bool = False) -> Tensor:
     """Mean softplus(-fake)"""
+    check_logits(d_logit_fake=d_logit_fake)
     return losses.g_nonsaturating_loss(d_logit_fake, from_probabilities=from_probabilities)
 
 
 def d_ls(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
     """Mean of ((real - 1)^2 + fake^2) / 2"""
+    check_logits(d_logit_real=d_logit_real, d_logit_fake=d_logit_fake)
     return losses.d_lsgan_loss(d_logit_real, d_logit_fake)
 
 
 def g_ls(d_logit_fake: Tensor, DDP: bool) -> Tensor:
     """Mean (fake - 1)^2 / 2"""
+    check_logits(d_logit_fake=d_logit_fake)
     return losses.g_lsgan_loss(d_logit_fake)
 
 
 def d_hinge(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
     """Mean max(0, 1 - real) + mean max(0, 1 + fake)"""
+    check_logits(d_logit_real=d_logit_real, d_logit_fake=d_logit_fake)
     return losses.d_hinge_loss(d_logit_real, d_logit_fake)
 
 
 def g_hinge(d_logit_fake: Tensor, DDP: bool) -> Tensor:
     """-mean fake"""
+    check_logits(d_logit_fake=d_logit_fake)
     return losses.g_adversarial_loss(d_logit_fake)
 
 
 def d_wasserstein(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
     """Mean (fake - real)"""
+    check_logits(d_logit_real=d_logit_real, d_logit_fake=d_logit_fake)
     return losses.d_wgan_loss(d_logit_real, d_logit_fake)
 
 
 def g_wasserstein(d_logit_fake: Tensor, DDP: bool) -> Tensor:
     """-mean fake"""
+    check_logits(d_logit_fake=d_logit_fake)
     return losses.g_adversarial_loss(d_logit_fake)
 
 
@@ -67,7 +77,7 @@ def cal_r1_reg(
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """Half the mean squared norm of the gradient; `device` keeps its place among the arguments."""
-    return losses.r1_penalty(adv_output, images, scale=0.5, scaler=scaler)
+    return penalty_of_logits(adv_output, images, scale=0.5, scaler=scaler, names=("adv_output", "images"))
 
 
 def cal_grad_penalty(
@@ -80,8 +90,10 @@ def cal_grad_penalty(
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """WGAN-GP; the discriminator is called as (images, labels, eval=False) and gives "adv_output"."""
-    x = interpolated(real_images.to(device), fake_images)
-    return _excess(x, real_labels, discriminator, scaler).square().mean()
+    real_images = _moved(real_images, device)
+    check_pair(real_images=real_images, fake_images=fake_images)
+    x = interpolated(real_images, fake_images)
+    return _distance_from_unit_norm(x, real_labels, discriminator, scaler).square().mean()
 
 
 def cal_dra_penalty(
@@ -93,19 +105,34 @@ def cal_dra_penalty(
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """DRAGAN, at points between real images and noise around them; the discriminator as above."""
-    real = real_images.to(device)
+    real = _moved(real_images, device)
     part = torch.rand(real.shape[0], 1, 1, 1).to(device)
     noise = 0.5 * real.std() * torch.rand(real.shape).to(device)
     x = (real + part * noise).detach().requires_grad_()
-    return _excess(x, real_labels, discriminator, scaler).square().mean()
+    return _distance_from_unit_norm(x, real_labels, discriminator, scaler).square().mean()
 
 
-def _excess(
+def _moved(real_images: Tensor, device: torch.device | str) -> Tensor:
+    check_samples("real_images", real_images)
+    there = as_device("device", device)
+    if real_images.is_meta and there.type != "meta":
+        raise ValueError(f"real_images must have values to bring to {there}, got {described(real_images)}")
+    return real_images.to(there)
+
+
+def _distance_from_unit_norm(
     x: Tensor,
     labels: Tensor,
     discriminator: Callable[..., dict[str, Any]],
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
-    """By how much the norm of each sample's gradient exceeds 1."""
-    logits = discriminator(x, labels, eval=False)["adv_output"]
-    return wide(input_gradient(logits, x, scaler)).flatten(1).norm(2, dim=1) - 1
+    """The norm of each sample's gradient, minus 1."""
+    check_callable("discriminator", discriminator)
+    returned = discriminator(x, labels, eval=False)
+    if not isinstance(returned, Mapping) or "adv_output" not in returned:
+        raise TypeError(
+            f"the discriminator must return a dict with 'adv_output', got {type(returned).__name__}"
+        )
+    logits = returned["adv_output"]
+    names = ("discriminator's adv_output", "its images")
+    return wide(input_gradient(logits, x, scaler, names)).flatten(1).norm(2, dim=1) - 1

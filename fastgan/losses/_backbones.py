@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from fastgan._torch_private import batched_by_autograd, forward_mode_active, inside_transform
 from fastgan.ops import bias_leaky_relu
-from fastgan.ops._autograd import inside_transform, is_batched_by_autograd
-from fastgan.ops._checks import check_image, check_one_of
+from fastgan.ops._checks import as_flag, as_seed, check_image, check_one_of, described
 from fastgan.ops._dispatch import requested
 
 ADDRESS = "https://download.pytorch.org/models/"
@@ -53,8 +52,11 @@ def one_backbone(weights: Weights, backbone: Weights) -> Weights:
     """What two names of one argument say.
 
     Raises:
+        TypeError: one is no `Weights`.
         ValueError: they contradict each other.
     """
+    check_weights("weights", weights)
+    check_weights("backbone", backbone)
     if "default" not in (weights, backbone) and weights != backbone:
         raise ValueError(f"weights={weights!r} and backbone={backbone!r} contradict each other")
     return backbone if weights == "default" else weights
@@ -65,7 +67,7 @@ def check_weights(name: str, weights: object) -> None:
     if weights is not None and not isinstance(weights, (str, os.PathLike)):
         raise TypeError(
             f"{name} must be 'default', the path of a file of weights, or None for a random backbone, got "
-            f"{weights!r}"
+            f"{described(weights)}"
         )
 
 
@@ -83,10 +85,12 @@ def load_features(
         seed: of random weights.
 
     Raises:
+        TypeError: `download` or `seed` of a wrong kind.
         FileNotFoundError: the file is missing; says where to get it and where to put it.
         ModuleNotFoundError: torchvision is not installed.
         ValueError: a file by torchvision's name whose hash is not the one in it, or without this network.
     """
+    download, seed = as_flag("download", download), as_seed("seed", seed)
     try:
         import torchvision
     except ModuleNotFoundError as error:
@@ -126,8 +130,8 @@ def _load_weights(
     in_folder = BASICSR_FOLDER / cached.name
     if weights != "default":
         path = Path(weights)
-        if not path.exists():
-            raise FileNotFoundError(f"{loss}: there is no file of weights {path}")
+        if not path.is_file():
+            raise FileNotFoundError(f"{loss}: there is no file of weights (backbone) {weights!r}")
     elif cached.exists() or in_folder.exists():
         path = cached if cached.exists() else in_folder
     elif download:
@@ -180,6 +184,45 @@ def check_large_enough(image: Tensor, name: str, smallest: int, network: str) ->
         )
 
 
+def with_batch_and_colour(name: str, image: Tensor) -> Tensor:
+    """C H W as a batch of one, grey images as colour ones; the rest, and what is no image, as it is."""
+    if isinstance(image, Tensor) and not image.is_nested:
+        if image.dim() == 3 and image.shape[0] in (1, 3):
+            image = image[None]
+        if image.dim() == 4 and image.shape[1] == 1:
+            check_image(name, image, channels=1)
+            image = image.expand(-1, 3, -1, -1)
+    return image
+
+
+def check_fits_network(name: str, image: Tensor, constants: Tensor) -> None:
+    """On the network's device, and no float64 for one of less, which no autocast casts.
+
+    Raises:
+        TypeError, ValueError: another type or device than that of the network's constants.
+    """
+    if image.device != constants.device:
+        raise ValueError(
+            f"{name} must be on the network's device, {constants.device}, got {described(image)} "
+            f"on {image.device}"
+        )
+    if image.dtype == torch.float64 != constants.dtype:
+        raise TypeError(
+            f"{name} must be of the network's type, {constants.dtype}, or less, got {described(image)}; "
+            "for a network in float64 call double() of the loss"
+        )
+
+
+def check_comparable(**shapes: torch.Size) -> None:
+    """Raises a ValueError for shapes of two batches of images that cannot be compared."""
+    (name, shape), (other_name, other) = shapes.items()
+    if shape[1:] != other[1:] or (shape[0] != other[0] and 1 not in (shape[0], other[0])):
+        raise ValueError(
+            f"{name} and {other_name} must have one shape, got {tuple(shape)} and {tuple(other)}; a batch of "
+            "1 goes with any other"
+        )
+
+
 # --- frozen layers ----------------------------------------------------------------------------------------
 
 
@@ -197,7 +240,7 @@ def run_frozen(layers: nn.Module, held: list[Tensor]) -> Tensor:
             its memory until the end of the next ones.
     """
     wants_gradient = torch.is_grad_enabled() and held[0].requires_grad
-    watched = torch.compiler.is_compiling() or inside_transform() or forward_ad._current_level >= 0
+    watched = torch.compiler.is_compiling() or inside_transform() or forward_mode_active()
     if not wants_gradient or watched or requested() == "reference":
         return layers(held.pop())
     return _run(layers, held)
@@ -260,7 +303,7 @@ class _Convolution(torch.autograd.Function):
 
 def _placeholder(grad: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
     """For an input of which a backward asks size and memory format alone: other memory, if that suffices."""
-    if is_batched_by_autograd(grad):
+    if batched_by_autograd(grad):
         return torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
     grad = grad.detach()
     is_dense = grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)

@@ -15,7 +15,10 @@ def draw(
     generator: torch.Generator | None,
     **options: Any,
 ) -> Tensor:
-    """`torch.rand` or `torch.randn`, which take no dynamic shape beside a generator, be it None."""
+    """Calls the distribution, with the generator if there is one.
+
+    `torch.rand` and `torch.randn` cannot take dynamic shapes when `generator=` is passed, even as None.
+    """
     if generator is not None:
         options["generator"] = generator
     return distribution(shape, **options)

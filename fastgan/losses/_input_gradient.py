@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_private import inside_transform, mark_constant_for_dynamo
 from fastgan._warnings import warn
-from fastgan.ops._autograd import inside_transform
+from fastgan.ops._checks import check_callable, check_floating, check_scaler, described
 from fastgan.reference.precision import wide, without_autocast
 
 # What happens to the gradients of a penalty whose discriminator ran in half precision.
@@ -23,9 +24,11 @@ def check_supports_penalty(discriminator: object) -> None:
     """Refuses wrappers that do not survive a double backward.
 
     Raises:
+        TypeError: what cannot be called.
         ValueError: DistributedDataParallel with static_graph=True computes wrong gradients, and FSDP
             leaves gradients out, both without an error of their own.
     """
+    check_callable("discriminator", discriminator)
     if isinstance(discriminator, nn.parallel.DistributedDataParallel) and discriminator.static_graph:
         raise ValueError(
             "a gradient penalty under DistributedDataParallel(static_graph=True) gives wrong gradients "
@@ -39,18 +42,42 @@ def check_supports_penalty(discriminator: object) -> None:
         )
 
 
-def input_gradient(logits: Tensor, x: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
-    """d(sum logits) / dx, differentiable."""
+def check_samples(name: str, x: Tensor) -> None:
+    """A floating-point tensor with a batch dimension, not empty."""
+    check_floating(name, x)
+    if x.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+    if x.dim() == 0:
+        raise ValueError(f"{name} must have a batch dimension, N ..., got shape {tuple(x.shape)}")
+
+
+def input_gradient(
+    logits: Tensor,
+    x: Tensor,
+    scaler: torch.amp.GradScaler | None,
+    names: tuple[str, str] = ("logits", "x"),
+) -> Tensor:
+    """d(sum logits) / dx, differentiable; `names` are those of the caller's arguments."""
+    of_logits, of_x = names
     if not isinstance(logits, Tensor):
         raise TypeError(
-            f"the penalty needs the logits as one tensor, got {type(logits).__name__}: "
-            "pass the part of the discriminator's output that scores the images"
+            f"{of_logits} must be one tensor, got {described(logits)}: pass the part of the discriminator's "
+            "output that scores the images"
         )
+    check_floating(of_logits, logits)
+    check_samples(of_x, x)
+    check_scaler("scaler", scaler)
     if not x.requires_grad:
-        raise ValueError("x must require grad before the discriminator sees it: x.requires_grad_()")
+        raise ValueError(
+            f"{of_x} must require grad before the discriminator sees it, got {described(x)} that does not: "
+            f"{of_x}.requires_grad_()"
+        )
     if not logits.requires_grad:
-        raise ValueError("the logits do not depend on x: were they computed under no_grad?")
-    _check_batch(logits, x)
+        raise ValueError(
+            f"the {of_logits} do not depend on {of_x}, got {described(logits)} without a graph: were they "
+            "computed under no_grad?"
+        )
+    _check_batch(logits, x, names)
     if scaler is None and logits.dtype in _IN_HALF:
         _warn_of_half(logits.dtype)
     total = wide(logits).sum()
@@ -60,7 +87,10 @@ def input_gradient(logits: Tensor, x: Tensor, scaler: torch.amp.GradScaler | Non
         total = total * factor
     (gradient,) = torch.autograd.grad(total, x, create_graph=True, allow_unused=True)
     if gradient is None:
-        raise ValueError("the logits do not depend on x: was another tensor given to the discriminator?")
+        raise ValueError(
+            f"the {of_logits} do not depend on {of_x}, got {described(logits)} and {described(x)}: was "
+            "another tensor given to the discriminator?"
+        )
     return gradient if factor is None else wide(gradient) / factor
 
 
@@ -69,6 +99,8 @@ def input_gradient_at(
 ) -> tuple[Tensor, Tensor]:
     """d(sum D(x)) / dx, differentiable, and a zero that depends on every parameter that the logits do."""
     check_supports_penalty(discriminator)
+    check_samples("x", x)
+    check_output(output)
     with without_autocast(x):
         x = wide(x.detach())
         if torch.compiler.is_compiling() or inside_transform():
@@ -93,6 +125,12 @@ def input_gradient_at(
         return gradient, 0 * logits.sum()
 
 
+def check_output(output: object) -> None:
+    """A function, or None."""
+    if output is not None:
+        check_callable("output", output)
+
+
 def logits_of(returned: Any, x: Tensor, output: Callable[[Any], Tensor] | None) -> Tensor:
     """The logits in float32 or better."""
     logits = returned if output is None else output(returned)
@@ -101,16 +139,18 @@ def logits_of(returned: Any, x: Tensor, output: Callable[[Any], Tensor] | None) 
             f"the discriminator must return its logits as one tensor, got {type(logits).__name__}: "
             "say by output= which part of it they are, as in output=lambda returned: returned[0]"
         )
+    check_floating("the discriminator's logits", logits)
     _check_batch(logits, x)
     return wide(logits)
 
 
-def _check_batch(logits: Tensor, x: Tensor) -> None:
+def _check_batch(logits: Tensor, x: Tensor, names: tuple[str, str] = ("logits", "x")) -> None:
     """As many logits for each sample, in whatever shape: the gradient of their sum is the same."""
     if logits.dim() > 0 and logits.shape[0] != x.shape[0] and logits.numel() % max(x.shape[0], 1):
         raise ValueError(
-            "the logits must be those of x, as many for each sample, got "
-            f"{logits.numel()} in logits of shape {tuple(logits.shape)} and {x.shape[0]} samples in x"
+            f"the {names[0]} must be those of {names[1]}, as many for each sample, got {logits.numel()} in "
+            f"logits of shape {tuple(logits.shape)} and {x.shape[0]} samples in {names[1]} of shape "
+            f"{tuple(x.shape)}"
         )
 
 
@@ -124,7 +164,16 @@ def _part_of_scale(scale: Tensor) -> Tensor:
     return (scale.log2() / 2).floor().exp2()
 
 
+# The types of which it has been said.
+_warned: set[torch.dtype] = set()
+
+
+@mark_constant_for_dynamo
 def _warn_of_half(dtype: torch.dtype) -> None:
+    """Once in a process, since every step comes here."""
+    if dtype in _warned:
+        return
+    _warned.add(dtype)
     # Scaling the inner gradient without a scaler gains nothing: what flows back from the penalty is divided
     # by as much, and smaller to begin with. On ten discriminators no power of two from 2^-8 to 2^14 came
     # closer to float64 than 1.

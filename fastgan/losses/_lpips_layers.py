@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from fastgan.ops._checks import described
 
 
 class Network(NamedTuple):
@@ -74,10 +77,14 @@ def load_calibration(net: str, version: str, model_path: str | Path | None) -> d
 
     Raises:
         ModuleNotFoundError: the package is not installed.
+        FileNotFoundError: there is no such file.
+        TypeError: no path.
         ValueError: a file that lacks a layer.
     """
+    if model_path is not None and not isinstance(model_path, (str, os.PathLike)):
+        raise TypeError(f"model_path must be the path of a file, or None, got {described(model_path)}")
     if model_path is None:
-        package = importlib.util.find_spec("lpips")  # which does not import it, and scipy with it
+        package = importlib.util.find_spec("lpips")  # does not import lpips, which would import scipy
         if package is None or package.origin is None:
             raise ModuleNotFoundError(
                 "LPIPS takes the calibration of its layers from the lpips package, which is not installed: "
@@ -86,6 +93,8 @@ def load_calibration(net: str, version: str, model_path: str | Path | None) -> d
                 name="lpips",
             )
         model_path = Path(package.origin).parent / "weights" / f"v{version}" / f"{net}.pth"
+    elif not os.path.isfile(model_path):
+        raise FileNotFoundError(f"model_path must be a file of calibration, got {model_path!r}")
     state = torch.load(model_path, map_location="cpu", weights_only=True)
     for number in range(len(NETWORKS[net].channels)):
         if not any(f"lin{number}.model.{position}.weight" in state for position in (0, 1)):

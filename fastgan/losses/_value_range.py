@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fastgan._warnings import warn
-from fastgan.ops._autograd import _plain_eager, inside_transform
+from fastgan.losses._later import OnItsWay, can_be_read, is_on_gpu
+from fastgan.ops._checks import check_one_of
 
 Range = tuple[float, float]
 # How the user of a loss says which range images are in, where it has an argument for that alone.
@@ -24,6 +25,19 @@ BELOW_ZERO = 0.05
 SHARE = 0.01
 IMAGENET = (-2.2, 2.7)
 """What [0, 1] becomes by ImageNet's means and deviations, -2.12 to 2.64, and some rounding."""
+BEYOND_ONE = (-1.3, 1.8)
+"""Wider than this is none of the usual ranges, nor what an untrained network makes of them."""
+
+
+def as_range(value_range: Any, known: tuple[Range | None, ...]) -> Any:
+    """One of the known ranges; configuration files have lists.
+
+    Raises:
+        ValueError: another one.
+    """
+    value_range = tuple(value_range) if isinstance(value_range, list) else value_range
+    check_one_of("value_range", value_range, known)
+    return value_range
 
 
 @dataclass
@@ -49,6 +63,9 @@ class Seen:
 class RangeCheck:
     """Looks at some of the first few hundred images until it is clear whether the range is right; warns once.
 
+    Of two images that are compared one may be a network's output, which in training lies anywhere. One that
+    requires grad is such, and is not looked at; of others only what is wrong with both is said.
+
     What is found of images on a GPU is copied when the stream gets there and read at a later call. Nothing is
     looked at under torch.compile, transforms and fake tensors, or while a CUDA graph is captured.
 
@@ -60,49 +77,48 @@ class RangeCheck:
     def __init__(self, loss: str, advice: dict[Range, str]) -> None:
         self.loss, self.advice = loss, advice
         self._decided, self._calls = False, 0
-        self._seen: Seen | None = None
-        self._pending: tuple[Tensor, torch.cuda.Event, Range] | None = None
+        self._seen: list[Seen] = []
+        self._on_its_way: OnItsWay[Range] = OnItsWay()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Events cannot be copied: a copy does without the look that is on its way."""
-        return self.__dict__ | {"_pending": None}
-
-    def look(self, image: Tensor, expected: Range) -> None:
-        """Takes note of an image that should lie in the range."""
+    def look(self, expected: Range, *compared: Tensor) -> None:
+        """Takes note of images that should lie in the range."""
         # Dynamo would guard the counts that it reads, so it is to read none.
-        if torch.compiler.is_compiling() or self._decided or not _has_values(image):
+        if torch.compiler.is_compiling() or self._decided:
             return
-        on_gpu = _is_on_gpu(image)
-        if on_gpu and torch.cuda.is_current_stream_capturing():
+        images = [image for image in compared if not image.requires_grad]
+        if not images or not can_be_read(*images):
             return
-        if self._pending is not None:
-            statistics, event, when_seen = self._pending
-            if not event.query():
+        if not self._on_its_way.is_empty:
+            arrived = self._on_its_way.take()
+            if arrived is None:
                 return
-            self._pending = None
-            self._judge(statistics, when_seen)
+            self._judge(*arrived)
             if self._decided:
                 return
         self._calls += 1
         if self._calls > LOOKS_AT[-1]:
             self._decided = True
         elif self._calls in LOOKS_AT:
-            statistics = _statistics(image, expected)
-            if on_gpu:
-                self._pending = (*_copied_later(statistics), expected)
+            statistics = torch.stack([_statistics(image, expected) for image in images])
+            if is_on_gpu(statistics):
+                self._on_its_way.send(statistics, expected)
             else:
-                self._judge(statistics, expected)
+                self._judge(statistics.tolist(), expected)
 
-    def _judge(self, statistics: Tensor, expected: Range) -> None:
-        if self._seen is None or self._seen.expected != expected:
-            self._seen = Seen(expected)
-        self._seen.add(statistics.tolist())
-        reason = self._suspicion(self._seen)
-        self._decided = reason is not None or _is_right(self._seen)
-        if reason:
+    def _judge(self, statistics: list[list[float]], expected: Range) -> None:
+        """Of each image."""
+        if len(self._seen) != len(statistics) or self._seen[0].expected != expected:
+            self._seen = [Seen(expected) for _ in statistics]
+        for seen, of_image in zip(self._seen, statistics, strict=True):
+            seen.add(of_image)
+        reasons = [self._suspicion(seen) for seen in self._seen]
+        self._decided = all(reasons) or any(map(_is_right, self._seen))
+        if all(reasons):
+            # What is to be compared with, or else the only one.
+            seen, reason = self._seen[-1], reasons[-1]
             warn(
                 f"{self.loss} takes images in [{expected[0]:g}, {expected[1]:g}], but these lie in "
-                f"[{self._seen.low:.3g}, {self._seen.high:.3g}]: {reason}",
+                f"[{seen.low:.3g}, {seen.high:.3g}]: {reason}",
                 RuntimeWarning,
             )
 
@@ -113,9 +129,9 @@ class RangeCheck:
                 return "8-bit values must be divided by 255 first"
             if seen.expected == (0, 1) and seen.low >= -1.25 and seen.high <= 1.25:
                 return f"images in [-1, 1] would be normalized twice: they need {self.advice[-1, 1]}"
-            if IMAGENET[0] <= seen.low < 0 and seen.high <= IMAGENET[1]:
+            if IMAGENET[0] <= seen.low < BEYOND_ONE[0] and BEYOND_ONE[1] < seen.high <= IMAGENET[1]:
                 return "were they normalized with ImageNet's statistics? The loss does that itself"
-            return "were they normalized twice, or with other statistics?"
+            return "were they normalized twice, with other statistics, or not clamped?"
         if seen.expected == (0, 1) and seen.below_zero > 5 * SHARE:
             return f"images in [-1, 1] would be normalized twice: they need {self.advice[-1, 1]}"
         if seen.expected == (-1, 1) and seen.below_zero == 0:
@@ -127,29 +143,12 @@ class RangeCheck:
 
 
 def _is_right(seen: Seen) -> bool:
-    """Whether images have been seen enough of which nothing is suspicious."""
+    """Whether enough images have been seen, and have what only images of the expected range have."""
     if seen.looks < 3:
         return False
     if seen.expected == (-1, 1):
         return seen.below_zero > SHARE
     return seen.below_zero <= SHARE and seen.high > BELOW_ZERO
-
-
-def _has_values(image: Tensor) -> bool:
-    """Those of meta and fake tensors and in transforms cannot be had."""
-    return image.device.type in ("cpu", "cuda") and _plain_eager((image,)) and not inside_transform()
-
-
-def _is_on_gpu(image: Tensor) -> bool:
-    return image.device.type == "cuda"
-
-
-def _copied_later(there: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-    """A copy of something on a GPU, for the host, and the event after which it is there."""
-    here = torch.empty(there.shape, pin_memory=True).copy_(there, non_blocking=True)
-    event = torch.cuda.Event()
-    event.record()
-    return here, event
 
 
 def _statistics(image: Tensor, expected: Range) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_probabilities
-from fastgan.ops._checks import check_floating, check_one_of
+from fastgan.ops._checks import as_finite, as_flag, check_floating, check_one_of, is_among, shown
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
 from fastgan.reference import adversarial as reference
 from fastgan.reference.precision import wide
@@ -106,21 +106,28 @@ class AdversarialLoss:
         from_probabilities: bool = False,
     ) -> None:
         check_one_of("kind", kind, KINDS)
-        if critic_sign not in (1, -1):
-            raise ValueError(f"critic_sign must be +1 or -1, got {critic_sign!r}")
+        if not is_among(critic_sign, (1, -1)):
+            raise ValueError(f"critic_sign must be +1 or -1, got {shown(critic_sign)}")
+        real_label, fake_label = as_finite("real_label", real_label), as_finite("fake_label", fake_label)
         if (real_label, fake_label) != (1.0, 0.0) and kind not in ("bce", "lsgan"):
-            raise ValueError(f"kind {kind!r} has no labels, got {real_label} and {fake_label}")
+            raise ValueError(
+                f"kind {kind!r} has no labels, got {real_label} and {fake_label} for real_label and "
+                "fake_label"
+            )
+        from_probabilities = as_flag("from_probabilities", from_probabilities)
         if from_probabilities and kind not in _OF_PROBABILITIES:
             raise ValueError(
-                f"from_probabilities=True is for {' and '.join(_OF_PROBABILITIES)}, got kind {kind!r}, which "
+                f"from_probabilities=True is for {' and '.join(_OF_PROBABILITIES)}, got True and kind "
+                f"{kind!r}, which "
                 + ("compares logits" if kind in _OF_LOGITS else "takes any scores as they are")
             )
         self.kind = kind
-        self.critic_sign = critic_sign
+        self.critic_sign = int(critic_sign)
         self.real_label, self.fake_label = real_label, fake_label
         self.from_probabilities = from_probabilities
-        advice = {} if kind in _OF_PROBABILITIES else {"advice": "remove it"}
-        self._check = ProbabilityCheck(f"AdversarialLoss({kind!r})", **advice)
+        self._check = ProbabilityCheck(f"AdversarialLoss({kind!r})")
+        if kind not in _OF_PROBABILITIES:
+            self._check.advice = "remove it"
         self._check.undecided = kind in _OF_LOGITS and not from_probabilities
 
     @overload
@@ -144,6 +151,7 @@ class AdversarialLoss:
         Raises:
             TypeError, ValueError: no floating-point tensors, empty ones, or on different devices.
         """
+        return_statistics = as_flag("return_statistics", return_statistics)
         if self.from_probabilities:
             of_real, of_fake = self.halves(real_logits, fake_logits)
             loss = of_real + of_fake
@@ -215,6 +223,8 @@ def _loss(
     kind: Kind, from_probabilities: bool = False, real_label: float = 1.0, fake_label: float = 0.0
 ) -> AdversarialLoss:
     """The loss behind a function, which remembers from call to call what its logits looked like."""
+    from_probabilities = as_flag("from_probabilities", from_probabilities)
+    real_label, fake_label = as_finite("real_label", real_label), as_finite("fake_label", fake_label)
     shared = _SHARED[kind]
     if not from_probabilities and (real_label, fake_label) == (1.0, 0.0):
         return shared
@@ -225,7 +235,13 @@ def _loss(
     return loss
 
 
-_SHARED = {kind: AdversarialLoss(kind) for kind in get_args(Kind)}
+def _behind_functions(kind: Kind) -> AdversarialLoss:
+    loss = AdversarialLoss(kind)
+    loss._check.of_function = True
+    return loss
+
+
+_SHARED = {kind: _behind_functions(kind) for kind in get_args(Kind)}
 
 
 def d_bce_loss(

@@ -10,13 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.losses._draws import draw
-from fastgan.ops._checks import as_number, check_floating, check_one_of
+from fastgan.ops._checks import (
+    as_flag,
+    as_number,
+    as_whole_number,
+    check_floating,
+    check_generator,
+    check_one_of,
+    check_real,
+    check_same_device,
+    described,
+    may_look_at,
+)
 from fastgan.ops.jpeg import (
     CHROMINANCE_TABLE,
     LEVELS,
     LUMINANCE_TABLE,
+    ROUNDINGS,
     as_quality,
     check_levels,
+    check_qualities,
     jpeg_round_trip,
 )
 
@@ -50,21 +63,23 @@ class DiffJPEG(nn.Module):
         levels: str = "round",
     ) -> None:
         super().__init__()
-        if differentiable:
+        check_one_of("rounding", rounding, ROUNDINGS)
+        check_one_of("levels", levels, LEVELS)
+        self.height = as_whole_number("height", height)
+        self.width = as_whole_number("width", width)
+        self.differentiable = as_flag("differentiable", differentiable)
+        if self.differentiable:
             check_levels(levels, rounding)
-        else:
-            check_one_of("levels", levels, LEVELS)
-        self.height = height
-        self.width = width
-        self.differentiable = differentiable
         self.quality = as_quality("quality", quality)
         self.rounding = rounding
         self.levels = levels
 
     def forward(self, x: Tensor) -> Tensor:
-        check_floating("x", x)
+        check_images("x", x)
         if x.shape[-2:] != (self.height, self.width):
-            raise ValueError(f"expected images of {self.height}x{self.width}, got {tuple(x.shape)}")
+            raise ValueError(
+                f"x must be images of height x width {self.height}x{self.width}, got {tuple(x.shape)}"
+            )
         if not self.differentiable:
             return jpeg_round_trip(x.detach(), self.quality, levels=self.levels)
         return jpeg_round_trip(x, self.quality, rounding=self.rounding, levels=self.levels)
@@ -90,19 +105,18 @@ class RandomJPEG(nn.Module):
 
     def __init__(self, min_quality: float, max_quality: float = 100, **options) -> None:
         super().__init__()
-        min_quality = as_number("min_quality", min_quality)
-        max_quality = as_number("max_quality", max_quality)
-        if not 1 <= min_quality <= max_quality <= 100:
+        low, high = as_number("min_quality", min_quality), as_number("max_quality", max_quality)
+        if not 1 <= low <= high <= 100:
             raise ValueError(
                 "qualities must satisfy 1 <= min_quality <= max_quality <= 100, "
                 f"got {min_quality} and {max_quality}"
             )
-        self.min_quality = min_quality
-        self.max_quality = max_quality
+        self.min_quality, self.max_quality = low, high
         self.options = options
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        check_floating("x", x)
+        check_images("x", x)
+        check_generator("generator", generator)
         images = x.shape[:1] if x.dim() == 4 else (1,)
         drawn = draw(torch.rand, images, generator, device=x.device)
         quality = self.min_quality + (self.max_quality - self.min_quality) * drawn
@@ -136,10 +150,12 @@ def jpeg_codec_differentiable(
         TypeError, ValueError: images or tables that are no tensors or of other shapes; those of
             :func:`fastgan.ops.jpeg_round_trip`.
     """
-    check_floating("image_rgb", image_rgb)
-    if image_rgb.dim() < 3 or image_rgb.shape[-3] != 3:
-        raise ValueError(f"image_rgb must have shape (*, 3, H, W), got {tuple(image_rgb.shape)}")
+    _check_colour("image_rgb", image_rgb)
     images = image_rgb.reshape(-1, *image_rgb.shape[-3:])
+    if isinstance(jpeg_quality, Tensor):
+        check_qualities("jpeg_quality", jpeg_quality, images)
+    else:
+        jpeg_quality = as_quality("jpeg_quality", jpeg_quality, "a number or a tensor")
     tables = None
     if quantization_table_y is not None or quantization_table_c is not None:
         luma = _table("quantization_table_y", quantization_table_y, LUMINANCE_TABLE, images)
@@ -171,19 +187,39 @@ def diff_jpeg_coding(
     Raises:
         TypeError, ValueError: as :func:`jpeg_codec_differentiable`.
     """
-    check_floating("image_rgb", image_rgb)
-    rounding = "straight_through" if ste else "polynomial"
+    _check_colour("image_rgb", image_rgb)
+    rounding = "straight_through" if as_flag("ste", ste) else "polynomial"
     return 255 * jpeg_codec_differentiable(
         image_rgb / 255, jpeg_quality, quantization_table_y, quantization_table_c, rounding=rounding
     )
+
+
+def check_images(name: str, images: Tensor) -> None:
+    """N 3 H W, or 3 H W: what :func:`fastgan.ops.jpeg_round_trip` takes."""
+    check_floating(name, images)
+    if images.dim() not in (3, 4) or images.shape[-3] != 3:
+        raise ValueError(f"{name} must have shape (N, 3, H, W) or (3, H, W), got {tuple(images.shape)}")
+    if images.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(images.shape)}")
+
+
+def _check_colour(name: str, images: Tensor) -> None:
+    """Any number of batch dimensions."""
+    check_floating(name, images)
+    if images.dim() < 3 or images.shape[-3] != 3:
+        raise ValueError(f"{name} must have shape (*, 3, H, W), got {tuple(images.shape)}")
+    if images.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(images.shape)}")
 
 
 def _table(name: str, given: Tensor | None, standard: tuple, images: Tensor) -> Tensor:
     if given is None:
         return images.new_tensor(standard, dtype=torch.float32)[None]
     batch = images.shape[0]
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(given).__name__}")
+    check_real(name, given)
+    check_same_device(**{"image_rgb": images, name: given})
     if given.shape not in ((8, 8), (1, 8, 8), (batch, 8, 8)):
         raise ValueError(f"{name} must have shape (8, 8) or ({batch}, 8, 8), got {tuple(given.shape)}")
+    if may_look_at(given) and not ((given > 0) & (given < torch.inf)).all():
+        raise ValueError(f"{name} must have positive steps, got {described(given)} from {float(given.min())}")
     return given[None] if given.dim() == 2 else given

@@ -13,12 +13,24 @@ from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_probabilities
-from fastgan.ops._checks import check_floating, may_look_at
+from fastgan.ops._checks import (
+    as_flag,
+    as_whole_number,
+    check_floating,
+    check_real,
+    check_same_device,
+    check_same_shape,
+    check_tensor,
+    described,
+    is_among,
+    may_look_at,
+    shown,
+)
 from fastgan.reference.precision import wide
 
 # What the functions have seen.
-_ADV_LOSS = ProbabilityCheck("adv_loss")
-_BCE_SECRET_LOSS = ProbabilityCheck("bce_secret_loss")
+_ADV_LOSS = ProbabilityCheck("adv_loss", of_function=True)
+_BCE_SECRET_LOSS = ProbabilityCheck("bce_secret_loss", of_function=True)
 
 
 def adv_loss(logits: Tensor, target: int, *, from_probabilities: bool = False) -> Tensor:
@@ -33,8 +45,8 @@ def adv_loss(logits: Tensor, target: int, *, from_probabilities: bool = False) -
         TypeError: logits that are no floating-point tensor.
         ValueError: target is neither 1 (real) nor 0 (fake).
     """
-    if target not in (0, 1):
-        raise ValueError(f"target must be 1 (real) or 0 (fake), got {target!r}")
+    if not is_among(target, (0, 1)):
+        raise ValueError(f"target must be 1 (real) or 0 (fake), got {shown(target)}")
     check_floating("logits", logits)
     return cross_entropy("logits", logits, int(target), from_probabilities, _ADV_LOSS)
 
@@ -52,12 +64,9 @@ def bce_secret_loss(logits: Tensor, bits: Tensor, *, from_probabilities: bool = 
         ValueError: the shapes differ.
     """
     check_floating("logits", logits)
-    if not isinstance(bits, Tensor):
-        raise TypeError(f"bits must be a tensor, got {type(bits).__name__}")
-    if logits.shape != bits.shape:
-        raise ValueError(
-            f"logits and bits must have the same shape, got {tuple(logits.shape)} and {tuple(bits.shape)}"
-        )
+    check_real("bits", bits)
+    check_same_shape(logits=logits, bits=bits)
+    check_same_device(logits=logits, bits=bits)
     return cross_entropy("logits", logits, bits, from_probabilities, _BCE_SECRET_LOSS)
 
 
@@ -71,7 +80,8 @@ class BinaryLoss(nn.Module):
 
     def __init__(self, real: bool, *, from_probabilities: bool = False) -> None:
         super().__init__()
-        self.real, self.from_probabilities = bool(real), from_probabilities
+        self.real = as_flag("real", real)
+        self.from_probabilities = as_flag("from_probabilities", from_probabilities)
         self._check = ProbabilityCheck(type(self).__name__)
 
     def forward(self, logits: Tensor) -> Tensor:
@@ -93,31 +103,32 @@ class CategoryLoss(nn.Module):
 
     def __init__(self, category_num: int, *, from_probabilities: bool = False) -> None:
         super().__init__()
-        if category_num < 1:
-            raise ValueError(f"category_num must be at least 1, got {category_num}")
-        self.category_num, self.from_probabilities = category_num, from_probabilities
+        self.category_num = as_whole_number("category_num", category_num)
+        self.from_probabilities = as_flag("from_probabilities", from_probabilities)
         self._check = ProbabilityCheck(type(self).__name__)
 
     def forward(self, category_logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (N, categories) and labels (N,), int64 in [0, categories), to 0-d.
 
         Raises:
-            TypeError: logits that are no floating-point tensor, or labels that are no tensor.
+            TypeError: logits that are no floating-point tensor, or labels that are no tensor of integers.
             ValueError: logits of another width, another number of labels, or, where looking does not wait for
                 a device, a label out of range.
         """
         check_floating("category_logits", category_logits)
-        if not isinstance(labels, Tensor):
-            raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
+        check_tensor("labels", labels)
+        if labels.dtype.is_floating_point or labels.dtype.is_complex:
+            raise TypeError(f"labels must be integers, got {described(labels)}")
         if category_logits.dim() != 2 or category_logits.shape[1] != self.category_num:
             raise ValueError(
                 f"category_logits must have shape (N, {self.category_num}), "
-                f"got {tuple(category_logits.shape)}"
+                f"got {tuple(category_logits.shape)} with category_num {self.category_num}"
             )
         if labels.shape != category_logits.shape[:1]:
             raise ValueError(
                 f"labels must have shape ({category_logits.shape[0]},), got {tuple(labels.shape)}"
             )
+        check_same_device(category_logits=category_logits, labels=labels)
         if may_look_at(labels) and labels.numel():
             low, high = (int(bound) for bound in labels.aminmax())
             if low < 0 or high >= self.category_num:
@@ -131,7 +142,7 @@ def cross_entropy(
     name: str, logits: Tensor, target: int | float | Tensor, from_probabilities: bool, check: ProbabilityCheck
 ) -> Tensor:
     """Mean binary cross entropy of logits, or of probabilities, with a constant or one target each, 0-d."""
-    if from_probabilities:
+    if as_flag("from_probabilities", from_probabilities):
         return cross_entropy_of_probabilities(name, logits, target)
     if not is_compiling() and check.undecided:
         check.look(logits)

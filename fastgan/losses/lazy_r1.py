@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastgan.losses._input_gradient import check_supports_penalty
+from fastgan.losses._input_gradient import check_output, check_samples, check_supports_penalty
 from fastgan.losses.penalties import r1_penalty_of
+from fastgan.ops._checks import as_flag, as_not_negative, as_whole_number
 
 
 class PenaltyTerm(NamedTuple):
@@ -37,11 +38,12 @@ class R1:
         compile: compile the penalty and its gradients with `torch.compile(fullgraph=True)`.
         output: picks the logits from what the discriminator returns, if that is not one tensor.
 
-    A plain callable: in a module it adds no parameters to it. Copied, pickled or saved together with the
-    discriminator, as in `copy.deepcopy((discriminator, r1))`, the copy belongs to the copied one. Pickling
-    needs an `output` that has a name in a module, which no lambda has.
+    R1 is no nn.Module: as an attribute of one it registers no parameters. Copied, pickled or saved together
+    with the discriminator, as in `copy.deepcopy((discriminator, r1))`, the copy belongs to the copied one.
+    Pickling needs an `output` that has a name in a module, which no lambda has.
 
     Raises:
+        TypeError: an argument of a wrong kind.
         ValueError: a negative weight, an interval below 1, or a wrapper under which penalties are wrong.
 
     Source: Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020.
@@ -56,14 +58,12 @@ class R1:
         compile: bool = False,
         output: Callable[[Any], Tensor] | None = None,
     ) -> None:
-        if weight < 0:
-            raise ValueError(f"weight must not be negative, got {weight}")
-        if interval < 1:
-            raise ValueError(f"interval must be at least 1, got {interval}")
         check_supports_penalty(discriminator)
+        check_output(output)
         self.discriminator = discriminator
-        self.weight, self.interval = weight, interval
-        self.compile, self.output = compile, output
+        self.weight = as_not_negative("weight", weight)
+        self.interval = as_whole_number("interval", interval)
+        self.compile, self.output = as_flag("compile", compile), output
         self._compiled: Callable[..., Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,7 +76,12 @@ class R1:
             x: real samples, N ...
             step: counted from 0; a Python number.
             args: what else the discriminator takes.
+
+        Raises:
+            TypeError, ValueError: no samples, no step, or as :func:`fastgan.losses.r1_penalty_of`.
         """
+        check_samples("x", x)
+        step = as_whole_number("step", step, least=0)
         if step % self.interval:
             zero = torch.zeros((), device=x.device)
             return PenaltyTerm(zero, zero)

@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastgan._torch_private import inside_transform
 from fastgan.losses._backbones import (
     Weights,
+    check_comparable,
+    check_fits_network,
     check_large_enough,
     check_weights,
     load_features,
     random_network,
     run_frozen,
     weights_path,
+    with_batch_and_colour,
 )
 from fastgan.losses._lpips_layers import (
     NETWORKS,
@@ -28,10 +32,9 @@ from fastgan.losses._lpips_layers import (
     load_calibration,
     rename_relatives,
 )
-from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck
+from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck, as_range
 from fastgan.ops import lpips_head
-from fastgan.ops._autograd import inside_transform
-from fastgan.ops._checks import check_one_of
+from fastgan.ops._checks import as_factor, as_flag, as_seed, check_one_of, described
 from fastgan.reference.feature_distance import feature_distance_map
 
 _BY_NORMALIZE: dict[Range, str] = {
@@ -79,7 +82,7 @@ class LPIPS(nn.Module):
         weights: "default": torchvision's ImageNet weights from torch hub's cache, or else from BasicSR's
             folder ``experiments/pretrained_models``; a path: a file of such a state_dict; None: random ones.
         download: whether torch hub fetches default weights that are in neither place.
-        seed: of the random backbone.
+        seed: of the random backbone; earlier versions drew other weights from it.
         value_range: of the images, (-1, 1) or (0, 1). None: (-1, 1), with ``normalize=True`` (0, 1), as in
             lpips. Some of the first images are looked at, and a range that does not fit is warned of once.
         reduction: "none": (N, 1, 1, 1), as lpips; "mean" or "sum": 0-d.
@@ -127,20 +130,23 @@ class LPIPS(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(pretrained, bool):
-            raise TypeError(
-                f"pretrained must be True or False, got {pretrained!r}; a network is net={pretrained!r}"
-            )
-        if pnet_tune or not eval_mode:
+            advice = f"; a network is net={pretrained!r}" if isinstance(pretrained, str) else ""
+            raise TypeError(f"pretrained must be True or False, got {described(pretrained)}{advice}")
+        lpips, spatial = as_flag("lpips", lpips), as_flag("spatial", spatial)
+        pnet_rand, use_dropout = as_flag("pnet_rand", pnet_rand), as_flag("use_dropout", use_dropout)
+        if as_flag("pnet_tune", pnet_tune) or not as_flag("eval_mode", eval_mode):
             raise ValueError(
-                "pnet_tune=True and eval_mode=False train the metric itself, which is frozen here; use "
+                "pnet_tune and eval_mode must be False and True, got "
+                f"{pnet_tune} and {eval_mode}: they train the metric itself, which is frozen here; use "
                 "lpips.LPIPS, which takes this one's state_dict"
             )
-        net = "vgg" if net == "vgg16" else net
+        channels_last, seed = as_flag("channels_last", channels_last), as_seed("seed", seed)
+        net = "vgg" if isinstance(net, str) and net == "vgg16" else net
         check_one_of("net", net, NETWORKS)
         check_one_of("version", version, ("0.0", "0.1"))
         check_one_of("reduction", reduction, ("none", "mean", "sum"))
         check_weights("weights", weights)
-        check_one_of("value_range", value_range, (None, (-1, 1), (0, 1)))
+        value_range = as_range(value_range, (None, (-1, 1), (0, 1)))
         check_one_of("autocast", autocast, (None, torch.float32, torch.bfloat16, torch.float16))
         self.pnet_type, self.version, self.lpips, self.spatial = net, version, lpips, spatial
         self.value_range, self.reduction, self.autocast = value_range, reduction, autocast
@@ -186,8 +192,8 @@ class LPIPS(nn.Module):
             image: as `in1` of :meth:`forward`.
             normalize: likewise.
         """
-        image = self._checked("image", image)
-        self._range_check.look(image, self._range(normalize))
+        image, normalize = self._checked("image", image), as_flag("normalize", normalize)
+        self._range_check.look(self._range(normalize), image)
         return ImageFeatures(tuple(self._features(image, normalize)), image.shape)
 
     def forward(
@@ -207,23 +213,19 @@ class LPIPS(nn.Module):
         Raises:
             TypeError, ValueError: other images, too small for the network, of unequal shapes.
         """
+        retPerLayer, normalize = as_flag("retPerLayer", retPerLayer), as_flag("normalize", normalize)
         in0 = self._checked("in0", in0)
         if isinstance(in1, ImageFeatures):
             shape, target = in1.shape, iter(in1.layers)
         else:
             in1 = self._checked("in1", in1)
-            self._range_check.look(in1, self._range(normalize))
+            self._range_check.look(self._range(normalize), in0, in1)
             shape = in1.shape
             # Inside of vmap, requires_grad does not say whether the batch requires it.
             wants_gradient = in1.requires_grad or inside_transform()
             with torch.set_grad_enabled(torch.is_grad_enabled() and wants_gradient):
                 target = iter(tuple(self._features(in1, normalize)))
-        fit = in0.shape[0] == shape[0] or in0.shape[0] == 1 or shape[0] == 1
-        if not fit or in0.shape[1:] != shape[1:]:
-            raise ValueError(
-                f"in0 and in1 must have one shape, got {tuple(in0.shape)} and {tuple(shape)}; a batch of 1 "
-                "goes with any other"
-            )
+        check_comparable(in0=in0.shape, in1=shape)
         # Not zip, which would keep a layer's features until the next ones are there.
         features = self._features(in0, normalize)
         layers = [
@@ -235,10 +237,10 @@ class LPIPS(nn.Module):
         return (total, layers) if retPerLayer else total
 
     def _checked(self, name: str, image: Tensor) -> Tensor:
-        """With a batch."""
-        if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] == 3:
-            image = image[None]
+        """With a batch and three channels."""
+        image = with_batch_and_colour(name, image)
         check_large_enough(image, name, self._smallest, f"net={self.pnet_type!r}")
+        check_fits_network(name, image, self.scaling_layer.shift)
         return image
 
     def _range(self, normalize: bool) -> Range:
@@ -289,10 +291,10 @@ class LPIPSLoss(LPIPS):
     def __init__(
         self, net: str = "vgg", loss_weight: float = 1.0, value_range: Range = (0, 1), **options: Any
     ) -> None:
-        check_one_of("value_range", value_range, ((-1, 1), (0, 1)))
+        value_range = as_range(value_range, ((-1, 1), (0, 1)))
         super().__init__(net=net, value_range=value_range, reduction="mean", **options)
-        self.loss_weight = loss_weight
+        self.loss_weight = as_factor("loss_weight", loss_weight)
 
     def forward(self, in0: Tensor, in1: Tensor | ImageFeatures) -> Tensor:  # type: ignore[override]
         """The weighted mean distance, 0-d; arguments and errors as :meth:`LPIPS.forward` has them."""
-        return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator]
+        return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator, return-value]

@@ -34,12 +34,23 @@ from torch import Tensor, nn
 
 from fastgan.losses._draws import draw
 from fastgan.losses._input_gradient import (
+    check_output,
+    check_samples,
     check_supports_penalty,
     input_gradient,
     input_gradient_at,
     logits_of,
 )
-from fastgan.ops._checks import check_one_of
+from fastgan.ops._checks import (
+    as_factor,
+    as_finite,
+    as_flag,
+    as_not_negative,
+    check_generator,
+    check_one_of,
+    check_same_device,
+    check_same_shape,
+)
 from fastgan.ops.squared_norm import squared_norm
 from fastgan.reference.precision import wide, without_autocast
 
@@ -77,7 +88,7 @@ def r1_penalty(
         discriminator's parameters.
 
     Raises:
-        TypeError: the logits are no tensor.
+        TypeError: the logits are no tensor, or x or the scaler is none.
         ValueError: x does not require grad, the logits do not depend on it or belong to another batch, or an
             unknown reduction.
 
@@ -87,8 +98,21 @@ def r1_penalty(
 
     Source: Mescheder, Geiger and Nowozin, "Which training methods for GANs do actually converge?", 2018.
     """
+    return penalty_of_logits(logits, x, scale, reduction, scaler)
+
+
+def penalty_of_logits(
+    logits: Tensor,
+    x: Tensor,
+    scale: float = 1.0,
+    reduction: Reduction = "mean",
+    scaler: torch.amp.GradScaler | None = None,
+    names: tuple[str, str] = ("logits", "x"),
+) -> Tensor:
+    """:func:`r1_penalty` for callers whose arguments have other names."""
     check_one_of("reduction", reduction, REDUCTIONS)
-    gradient = input_gradient(logits, x, scaler)
+    scale = as_factor("scale", scale)  # type: ignore[assignment]
+    gradient = input_gradient(logits, x, scaler, names)
     return scale * _reduced(squared_norm(gradient), reduction)
 
 
@@ -132,6 +156,7 @@ def r1_penalty_of(
             :func:`check_supports_penalty`).
     """
     check_one_of("reduction", reduction, REDUCTIONS)
+    scale = as_factor("scale", scale)  # type: ignore[assignment]
     gradient, unused = input_gradient_at(discriminator, x, args, output)
     return scale * _reduced(squared_norm(gradient), reduction) + unused
 
@@ -183,16 +208,18 @@ def gradient_penalty(
     """
     check_one_of("mode", mode, MODES)
     check_one_of("norm", norm, NORMS)
-    if center < 0:
-        raise ValueError(f"center must not be negative, got {center}")
+    center, one_sided = as_not_negative("center", center), as_flag("one_sided", one_sided)
+    check_generator("generator", generator)
+    check_samples("real", real)
     if mode in ("interpolate", "fake"):
         if fake is None:
             raise ValueError(f"mode {mode!r} needs fake samples, got None")
-        if real.shape != fake.shape:
-            raise ValueError(
-                f"real and fake must have the same shape, got {tuple(real.shape)} and {tuple(fake.shape)}"
-            )
-    if not allow_batch_norm:
+        check_samples("fake", fake)
+        check_same_shape(real=real, fake=fake)
+        check_same_device(real=real, fake=fake)
+    if norm == "channel" and real.dim() < 2:
+        raise ValueError(f"real must have channels, N C ..., for norm='channel', got {tuple(real.shape)}")
+    if not as_flag("allow_batch_norm", allow_batch_norm):
         _check_no_batch_norm(discriminator)
     with torch.no_grad():
         x = _samples(real, fake, mode, generator)
@@ -232,9 +259,13 @@ def approximate_r1(
 
     Source: Lin et al., "Diffusion adversarial post-training for one-step video generation", 2025.
     """
-    if not sigma > 0:
+    sigma = as_finite("sigma", sigma)
+    if sigma <= 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     check_supports_penalty(discriminator)
+    check_samples("x", x)
+    check_generator("generator", generator)
+    check_output(output)
     with without_autocast(x):
         x = wide(x.detach())
         noise = draw(torch.randn, x.shape, generator, dtype=x.dtype, device=x.device)
@@ -263,7 +294,8 @@ def _samples(real: Tensor, fake: Tensor | None, mode: str, generator: torch.Gene
         fake = real + 0.5 * real.std() * noise
     assert fake is not None
     part = draw(torch.rand, (real.shape[0], *(1,) * (real.dim() - 1)), generator, device=real.device)
-    return torch.lerp(real, fake, part.to(real.dtype))
+    dtype = torch.promote_types(real.dtype, fake.dtype)  # that of fakes may be autocast's
+    return torch.lerp(real.to(dtype), fake.to(dtype), part.to(dtype))
 
 
 def _check_no_batch_norm(discriminator: object) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,15 +12,26 @@ from torch import Tensor, nn
 
 from fastgan.losses._backbones import (
     Weights,
+    check_comparable,
+    check_fits_network,
     check_large_enough,
     check_weights,
     load_features,
     one_backbone,
     run_frozen,
+    with_batch_and_colour,
 )
-from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck
+from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck, as_range
 from fastgan.ops import feature_distance
-from fastgan.ops._checks import check_image, check_one_of
+from fastgan.ops._checks import (
+    as_device,
+    as_finite,
+    as_whole_number,
+    check_floating,
+    check_one_of,
+    described,
+    shown,
+)
 from fastgan.reference.precision import without_autocast
 
 # Convolutions of each stage; a pooling ends it.
@@ -68,7 +80,7 @@ class PerceptualLoss(nn.Module):
         backbone: "default": torchvision's ImageNet weights from torch hub's cache, or else from BasicSR's
             folder ``experiments/pretrained_models``; a path: a file of such a state_dict; None: random ones.
         download: whether torch hub fetches default weights that are in neither place.
-        seed: of the random backbone.
+        seed: of the random backbone; earlier versions drew other weights from it.
 
     Raises:
         FileNotFoundError: the backbone's weights are in neither place.
@@ -107,19 +119,16 @@ class PerceptualLoss(nn.Module):
             weights = 1.0
         check_one_of("network", network, NETWORKS)
         check_one_of("criterion", criterion, CRITERIA)
-        check_one_of("value_range", value_range, (None, (-1, 1), (0, 1)))
+        value_range = as_range(value_range, (None, (-1, 1), (0, 1)))
         check_weights("backbone", backbone)
-        if patch_size is not None and patch_size < 1:
-            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+        if patch_size is not None:
+            patch_size = as_whole_number("patch_size", patch_size)
+        device = torch.get_default_device() if device is None else as_device("device", device)
         self.network, self.criterion, self.patch_size = network, criterion, patch_size
         self.value_range = value_range
-        self.layers = [layer_index(layer, network) for layer in layers]
-        if not self.layers or sorted(set(self.layers)) != self.layers:
-            raise ValueError(
-                f"layers must be different and from the input to the output, got {tuple(layers)}"
-            )
-        self.weights = _one_each("weights", weights, self.layers)
-        self.style_weights = _one_each("style_weights", style_weights, self.layers)
+        self.layers = _indices(layers, network)
+        self.weights = _one_each("weights", weights, len(self.layers))
+        self.style_weights = _one_each("style_weights", style_weights, len(self.layers))
         features = load_features(network, "PerceptualLoss", backbone, download, seed)
         self.features = features[: max(self.layers) + 1]
         for layer in self.features:
@@ -127,7 +136,7 @@ class PerceptualLoss(nn.Module):
                 layer.inplace = False  # what lies before it may be a layer to compare
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-        self.requires_grad_(False).eval().to(device or torch.get_default_device())
+        self.requires_grad_(False).eval().to(device)
         self._smallest = 2 ** sum(isinstance(layer, nn.MaxPool2d) for layer in self.features)
         self._range_check = RangeCheck(type(self).__name__, BY_VALUE_RANGE)
 
@@ -135,20 +144,19 @@ class PerceptualLoss(nn.Module):
         """Stays in evaluation mode, whatever the network around it does."""
         return super().train(False)
 
-    @torch.no_grad()
     def precompute(self, image: Tensor) -> VGGFeatures:
         """The features of images that others will be compared with; in place of `target`."""
         image = self._checked("image", image)
-        if self.value_range is not None:
-            self._range_check.look(image, self.value_range)
-        return VGGFeatures(tuple(self._run(image)), image.shape)
+        self._look_at(image)
+        return self._known(image)
 
     def forward(self, x: Tensor, target: Tensor | VGGFeatures) -> Tensor:
         """The weighted sum of both parts, 0-d.
 
         Args:
-            x: N 3 H W or, for grey images, N 1 H W; floating point, in `value_range`.
-            target: likewise, or the features of such; it gets no gradient.
+            x: N 3 H W or, for grey images, N 1 H W, or one image without N; floating point, in `value_range`.
+            target: likewise, or the features of such; it gets no gradient. One image on either side is
+                compared with N on the other.
 
         Raises:
             TypeError, ValueError: other images, too small for the layers, of unequal shapes.
@@ -159,14 +167,20 @@ class PerceptualLoss(nn.Module):
     def parts(self, x: Tensor, target: Tensor | VGGFeatures) -> tuple[Tensor, Tensor]:
         """(perceptual, style), weighted, both 0-d; arguments and errors as those of the call."""
         x = self._checked("x", x)
-        known = target if isinstance(target, VGGFeatures) else self.precompute(target)
-        if x.shape != known.shape:
-            raise ValueError(f"x and target must have one shape, got {tuple(x.shape)}, {tuple(known.shape)}")
-        perceptual, style = x.new_zeros(()), x.new_zeros(())
+        if isinstance(target, VGGFeatures):
+            known = target
+        else:
+            target = self._checked("target", target)
+            self._look_at(x, target)
+            known = self._known(target)
+        check_comparable(x=x.shape, target=known.shape)
+        perceptual = style = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
         power = CRITERIA[self.criterion]
         features = self._run(x)
         for number, (weight, style_weight) in enumerate(zip(self.weights, self.style_weights, strict=True)):
             ours, theirs = next(features), known.layers[number]
+            if ours.shape[0] != theirs.shape[0]:
+                ours, theirs = torch.broadcast_tensors(ours, theirs)
             if weight:
                 perceptual = perceptual + weight * feature_distance(ours, theirs, power).mean()
             if style_weight:
@@ -180,12 +194,19 @@ class PerceptualLoss(nn.Module):
         """The layers' features of images, with their gradients; arguments and errors as those of the call."""
         return self._run(self._checked("image", image))
 
+    @torch.no_grad()
+    def _known(self, image: Tensor) -> VGGFeatures:
+        return VGGFeatures(tuple(self._run(image)), image.shape)
+
+    def _look_at(self, *images: Tensor) -> None:
+        if self.value_range is not None:
+            self._range_check.look(self.value_range, *images)
+
     def _checked(self, name: str, image: Tensor) -> Tensor:
-        """With three channels."""
-        if isinstance(image, Tensor) and image.dim() == 4 and image.shape[1] == 1:
-            check_image(name, image, channels=1)
-            image = image.expand(-1, 3, -1, -1)
+        """With a batch and three channels."""
+        image = with_batch_and_colour(name, image)
         check_large_enough(image, name, self._smallest, f"{self.network} up to layer {max(self.layers)}")
+        check_fits_network(name, image, self.mean)
         return image
 
     def _run(self, image: Tensor) -> Iterator[Tensor]:
@@ -205,15 +226,32 @@ def layer_index(layer: int | str, network: str) -> int:
     """Torchvision's index of a layer of VGG.
 
     Raises:
+        TypeError: a layer that is neither a name nor a number.
         ValueError: no such layer or network; lists the names.
     """
     names = layer_names(network)
     if isinstance(layer, str):
         check_one_of("layer", layer, names)
         return names.index(layer)
+    if isinstance(layer, bool) or not isinstance(layer, numbers.Integral):
+        raise TypeError(f"layer must be a name or an index, got {described(layer)}")
     if not 0 <= layer < len(names):
         raise ValueError(f"layer must lie in [0, {len(names) - 1}] for {network}, got {layer}")
-    return layer
+    return int(layer)
+
+
+def _indices(layers: object, network: str) -> list[int]:
+    """Of several layers, from the input to the output."""
+    given = layers.tolist() if type(layers).__module__ == "numpy" else layers  # type: ignore[attr-defined]
+    if not isinstance(given, Collection) or isinstance(given, (str, bytes, Tensor)):
+        raise TypeError(f"layers must be names or indices of layers, got {described(layers)}")
+    try:
+        indices = [layer_index(layer, network) for layer in given]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"layers must be layers of {network}, got {described(layers)}: {error}") from error
+    if not indices or sorted(set(indices)) != indices:
+        raise ValueError(f"layers must be different and from the input to the output, got {shown(layers)}")
+    return indices
 
 
 def layer_names(network: str) -> list[str]:
@@ -243,16 +281,23 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
         (N, C, C), or (N, patches, C, C); in float32 at least.
 
     Raises:
-        ValueError: features smaller than a patch.
+        TypeError, ValueError: no such features, or smaller than a patch.
     """
+    check_floating("features", features)
+    if features.dim() != 4:
+        raise ValueError(f"features must have shape (N, C, H, W), got {tuple(features.shape)}")
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     n, c, h, w = features.shape
     if patch_size is None:
         flat, pixels = features.reshape(n, c, h * w), h * w
-    elif min(h, w) < patch_size:
-        raise ValueError(f"features of {h} x {w} are smaller than patches of {patch_size} x {patch_size}")
     else:
-        rows, columns, size = h // patch_size, w // patch_size, patch_size
+        size = as_whole_number("patch_size", patch_size)
+        if min(h, w) < size:
+            raise ValueError(
+                f"patch_size must not exceed the features' height and width, got {size} for features of "
+                f"shape {tuple(features.shape)}, smaller than patches of {size} x {size}"
+            )
+        rows, columns = h // size, w // size
         whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
         flat = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
         pixels = size * size
@@ -260,10 +305,16 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
         return flat @ flat.mT / (c * pixels)
 
 
-def _one_each(name: str, weights: float | Sequence[float], layers: list[int]) -> list[float]:
-    numbers = (
-        [float(weights)] * len(layers) if isinstance(weights, (int, float)) else list(map(float, weights))
-    )
-    if len(numbers) != len(layers):
-        raise ValueError(f"{name} must be one number or {len(layers)}, one for each layer, got {weights}")
-    return numbers
+def _one_each(name: str, weights: object, count: int) -> list[float]:
+    wanted = f"one number or {count}, one for each layer"
+    if isinstance(weights, numbers.Real):
+        return [as_finite(name, weights, wanted)] * count
+    items = weights.tolist() if type(weights).__module__ == "numpy" else weights  # type: ignore[attr-defined]
+    if not isinstance(items, Sequence) or isinstance(items, (str, bytes)):
+        raise TypeError(f"{name} must be {wanted}, got {described(weights)}")
+    if len(items) != count:
+        raise ValueError(f"{name} must be {wanted}, got {described(weights)}")
+    try:
+        return [as_finite(name, item) for item in items]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be {wanted}, got {described(weights)}: {error}") from error

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.util
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 
+from fastgan import _torch_private
+from fastgan._torch_private import (
+    batched_by_autograd,
+    forward_mode_active,
+    inside_transform,
+    keeps_graph,
+    watched_by_modes,
+)
 from fastgan.ops import _library
 from fastgan.ops._batching import Rule, as_staticmethod
 
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
-_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-# Of the vmap behind `torch.autograd.grad(is_grads_batched=True)`, of which functorch knows nothing. Asked of
-# the tensor and not of the thread: backward passes on a GPU run in threads of their own.
-is_batched_by_autograd = torch._C._functorch.is_legacy_batchedtensor
 
 
 def differentiable(name: str, setup_context: Callable, backward: Callable, batched: Rule) -> Callable:
@@ -76,18 +77,15 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     def call(*arguments):
         if inside_transform():
             return transformed.apply(*arguments)
-        if forward_ad._current_level >= 0 and _have_tangents(arguments):
+        if forward_mode_active() and _have_tangents(arguments):
             raise _no_forward_mode(public_name)
-        if not _plain_eager(arguments):
+        if not plain_eager(*arguments):
             return op(*arguments)
         return eager.apply(*arguments) if wants_gradient(*arguments) else kernel(*arguments)
 
     # Whether a transform is active is known when the graph is traced through, not when Dynamo reads `call`:
     # it would take the registered gradient, which under a transform has no second order, and says nothing.
-    _calls.append(call)
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.allow_in_graph(call)
-    return call
+    return _torch_private.allow_in_graph(call)
 
 
 def below_autograd(name: str) -> Callable:
@@ -95,24 +93,21 @@ def below_autograd(name: str) -> Callable:
     op = getattr(torch.ops.fastgan, name).default
 
     def kernel(*arguments):
-        with torch._C._AutoDispatchBelowAutograd():
+        with _torch_private.below_autograd():
             return op(*arguments)
 
     return kernel
-
-
-def inside_transform() -> bool:
-    """Whether a transform of `torch.func` is active."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def wants_gradient(*arguments: Any) -> bool:
     """Whether a gradient may be asked for with respect to a tensor among the arguments.
 
     Inside `torch.vmap` that shows no sooner than in the batching rule: what is differentiated is the batch.
+    While `torch.compile` traces a transform it does not show at all.
     """
-    return torch.is_grad_enabled() and any(
-        isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments
+    return torch.is_grad_enabled() and (
+        any(isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments)
+        or (torch.compiler.is_compiling() and inside_transform())
     )
 
 
@@ -125,45 +120,17 @@ def saved_tensors_are_ours(grad: torch.Tensor) -> bool:
     where this torch does not tell, and while anything traces: of what is saved in a compiled graph the
     strides may change, which torch 2.11 forgets where it is written to. There `is_compiling` does not say so.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or _keeps_graph is None:
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or watched_by_modes():
         return False
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return False
-    return not _keeps_graph() and not inside_transform() and not is_batched_by_autograd(grad)
+    return not keeps_graph() and not inside_transform() and not batched_by_autograd(grad)
 
 
-class _WhenDynamoComes(importlib.abc.MetaPathFinder):
-    """Tells Dynamo of our calls as soon as somebody imports it: doing so ourselves would take seconds."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != "torch._dynamo":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_tell(module):
-                execute(module)
-                for call in _calls:
-                    torch.compiler.allow_in_graph(call)
-
-            spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
-        return spec
-
-
-_calls: list[Callable] = []
-if "torch._dynamo" not in sys.modules:
-    sys.meta_path.insert(0, _WhenDynamoComes())
-
-
-def _plain_eager(arguments: tuple) -> bool:
+def plain_eager(*arguments: Any) -> bool:
     """Whether nothing but autograd stands between the caller and the kernel: no mode that watches operations
     (fake tensors, tracing, flop counters), no tensor subclass, no batch of gradients.
     """
-    return torch._C._len_torch_dispatch_stack() == 0 and all(
-        type(tensor) in _PLAIN_TENSORS and not is_batched_by_autograd(tensor)
-        for tensor in _tensors(arguments)
+    return not watched_by_modes() and all(
+        type(tensor) in _PLAIN_TENSORS and not batched_by_autograd(tensor) for tensor in _tensors(arguments)
     )
 
 

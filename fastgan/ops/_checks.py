@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from fastgan._torch_private import inside_transform
+
 # What kernels and references compute with. Others, as float8, have next to no operations in torch.
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Numbers of a trace, whose values are not known.
@@ -37,7 +39,7 @@ def described(value: object) -> str:
     return f"{kind} {_short(repr(value))}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value of the right kind that is wrong: as it is typed, if that is short."""
     plain = isinstance(value, (str, int, float, tuple)) and len(repr(value)) <= 80
     return repr(value) if plain else described(value)
@@ -148,15 +150,41 @@ def as_finite(name: str, value: object, wanted: str = "a number") -> float:
     return number
 
 
+def as_factor(name: str, value: object) -> float | torch.Tensor:
+    """A finite number, or a 0-d tensor as it is, so that nothing synchronizes."""
+    if isinstance(value, torch.Tensor):
+        check_real(name, value)
+        if value.dim() != 0:
+            raise ValueError(f"{name} must be a number or a 0-d tensor, got {described(value)}")
+        return value
+    return as_finite(name, value, "a number or a 0-d tensor")
+
+
+def as_not_negative(name: str, value: object) -> float:
+    number = as_finite(name, value)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    return number
+
+
+def as_seed(name: str, value: object) -> int:
+    """What torch's generators take as a seed."""
+    check_instance(name, value, numbers.Integral, "a whole number")
+    number = int(value)  # type: ignore[call-overload]
+    if isinstance(value, bool) or not -(2**63) <= number < 2**64:
+        raise ValueError(f"{name} must be a whole number of 64 bits, got {shown(value)}")
+    return number
+
+
 def as_whole_number(name: str, value: object, least: int = 1) -> int:
     """An integer of Python or numpy that counts something, as Python's int."""
     if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral, torch.SymInt)):
         raise TypeError(f"{name} must be a whole number, got {described(value)}")
     number = int(value)
     if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {_shown(value)}")
+        raise ValueError(f"{name} must be at least {least}, got {shown(value)}")
     if number >= 2**31:
-        raise ValueError(f"{name} must be less than 2**31, got {_shown(value)}")
+        raise ValueError(f"{name} must be less than 2**31, got {shown(value)}")
     return number
 
 
@@ -175,15 +203,23 @@ def as_numbers(name: str, value: object, count: int) -> tuple[float, ...]:
         if isinstance(item, bool) or not isinstance(item, (int, float, numbers.Real)):
             raise TypeError(f"{name} must be {count} numbers, got {described(value)}")
     if len(items) != count or not all([is_finite(item) for item in items]):
-        raise ValueError(f"{name} must be {count} finite numbers, got {_shown(value)}")
+        raise ValueError(f"{name} must be {count} finite numbers, got {shown(value)}")
     return tuple([as_number(name, item) for item in items])
+
+
+def as_list(name: str, value: object) -> list[object]:
+    """What a list, an iterator or another collection holds; not a string, a tensor or an array."""
+    wrong = isinstance(value, (torch.Tensor, str, bytes)) or type(value).__module__ == "numpy"
+    if wrong or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a list of tensors, got {described(value)}")
+    return list(value)
 
 
 def as_flag(name: str, value: object) -> bool:
     """True or False; 0, 1 and numpy's count as such, other values that have a truth value do not."""
     if value is True or value is False:
         return value
-    if not _is_among(value, (False, True)):
+    if not is_among(value, (False, True)):
         raise TypeError(f"{name} must be True or False, got {described(value)}")
     return bool(value)
 
@@ -191,8 +227,8 @@ def as_flag(name: str, value: object) -> bool:
 def check_one_of(name: str, value: object, known: Iterable[object]) -> None:
     """Raises ValueError, which lists the choices, for a value that is not one of them."""
     known = tuple(known)
-    if not (value in known if isinstance(value, str) else _is_among(value, known)):
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {_shown(value)}")
+    if not (value in known if isinstance(value, str) else is_among(value, known)):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {shown(value)}")
 
 
 def check_instance(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
@@ -201,13 +237,40 @@ def check_instance(name: str, value: object, kind: type | tuple[type, ...], want
         raise TypeError(f"{name} must be {wanted}, got {described(value)}")
 
 
+def check_callable(name: str, value: object) -> None:
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, got {described(value)}")
+
+
+def as_device(name: str, value: object) -> torch.device:
+    """A device, or what names one that this machine has."""
+    if isinstance(value, torch.device):
+        return value
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a torch.device or its name, got {described(value)}")
+    try:
+        device = torch.device(value)
+        if not torch.compiler.is_compiling():
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name} must be a device of this machine, got {shown(value)}: {reason}") from error
+    return device
+
+
+def check_scaler(name: str, value: object) -> None:
+    """A loss scaler of torch, or None."""
+    if value is not None:
+        check_instance(name, value, torch.amp.GradScaler, "a torch.amp.GradScaler or None")
+
+
 def check_generator(name: str, value: object) -> None:
     """A random number generator, or None for torch's own."""
     if value is not None:
         check_instance(name, value, torch.Generator, "a torch.Generator or None")
 
 
-def _is_among(value: object, known: tuple[object, ...]) -> bool:
+def is_among(value: object, known: tuple[object, ...]) -> bool:
     """`in` by hash: where arrays or tensors are compared, the answer is an array, or an error."""
     try:
         return value in frozenset(known)
@@ -230,6 +293,6 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
 
 def may_look_at(tensor: torch.Tensor) -> bool:
     """Whether its values can be read here and now: no device to wait for, no trace to break."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or inside_transform():
         return False
     return tensor.device.type == "cpu" and type(tensor) in (torch.Tensor, torch.nn.Parameter)

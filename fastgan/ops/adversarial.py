@@ -52,9 +52,10 @@ def discriminator_loss(
     _check(game, real_logits=real, fake_logits=fake)
     real_label, fake_label = as_number("real_label", real_label), as_number("fake_label", fake_label)
     if _dispatch.choose("adversarial", (real, fake), backend) == "reference":
-        wide = _wide(real, fake)
-        loss = reference.discriminator_loss(real.to(wide), fake.to(wide), game, sign, real_label, fake_label)
-        return loss, _statistics(real.to(wide), fake.to(wide), game, sign, real_label, fake_label)
+        dtype = _accumulation_dtype(real, fake)
+        real, fake = real.to(dtype), fake.to(dtype)
+        loss = reference.discriminator_loss(real, fake, game, sign, real_label, fake_label)
+        return loss, _statistics(real, fake, game, sign, real_label, fake_label)
     differentiated = wants_gradient(real, fake)
     arguments = GAMES.index(game), False, float(sign), real_label, fake_label, differentiated
     return _adversarial(real.contiguous(), fake.contiguous(), *arguments)[:2]
@@ -81,9 +82,9 @@ def generator_loss(
     real_label = as_number("real_label", real_label)
     tensors = (fake,) if real is None else (fake, real)
     if _dispatch.choose("adversarial", tensors, backend) == "reference":
-        wide = _wide(*tensors)
+        dtype = _accumulation_dtype(*tensors)
         return reference.generator_loss(
-            None if real is None else real.to(wide), fake.to(wide), game, sign, real_label
+            None if real is None else real.to(dtype), fake.to(dtype), game, sign, real_label
         )
     differentiated = wants_gradient(*tensors)
     arguments = GAMES.index(game), True, float(sign), real_label, 0.0, differentiated
@@ -109,7 +110,7 @@ def _statistics(
     return reference.statistics(real, fake, sign, threshold)
 
 
-def _wide(*tensors: Tensor | None) -> torch.dtype:
+def _accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
     """The dtype in which logits are computed with: float64 if one is, else float32."""
     dtypes = [tensor.dtype for tensor in tensors if tensor is not None]
     return torch.float64 if torch.float64 in dtypes else torch.float32
@@ -136,7 +137,7 @@ def _adversarial_triton(real, fake, game, generator, sign, real_label, fake_labe
 
 @torch.library.register_fake("fastgan::adversarial", lib=_library.LIBRARY)
 def _adversarial_fake(real, fake, game, generator, sign, real_label, fake_label, with_slopes):
-    dtype = _wide(real, fake)
+    dtype = _accumulation_dtype(real, fake)
     slopes = [
         torch.empty_like(logits, dtype=dtype)
         if with_slopes and logits is not None
@@ -153,9 +154,9 @@ def _adversarials(size, batched, real, fake, game, generator, sign, real_label, 
     options = GAMES[game], generator, sign, real_label, fake_label
 
     def one(real, fake):
-        wide = _wide(real, fake)
-        wide_real, wide_fake = None if real is None else real.to(wide), fake.to(wide)
-        loss, empty = _plain_loss(wide_real, wide_fake, *options), fake.new_empty(0, dtype=wide)
+        dtype = _accumulation_dtype(real, fake)
+        wide_real, wide_fake = None if real is None else real.to(dtype), fake.to(dtype)
+        loss, empty = _plain_loss(wide_real, wide_fake, *options), fake.new_empty(0, dtype=dtype)
         statistics = empty
         if not generator:
             assert wide_real is not None
@@ -176,6 +177,8 @@ def _save_for_adversarial(ctx, inputs, output):
     if not with_slopes:
         raise RuntimeError("adversarial needs with_slopes where a gradient may be asked for")
     ctx.mark_non_differentiable(statistics, real_slopes, fake_slopes)
+    # Logits made in inference mode, which plain PyTorch takes beside others, cannot be saved as they are.
+    real, fake = (x.clone() if x is not None and x.is_inference() else x for x in (real, fake))
     ctx.save_for_backward(real, fake, real_slopes, fake_slopes)
     ctx.options = GAMES[game], generator, sign, real_label, fake_label
 
@@ -197,11 +200,11 @@ def _slopes(
 
     By a transform, to which it does not matter whether autograd or another transform differentiates further.
     """
-    wide, options = _wide(real, fake), (game, generator, sign, real_label, fake_label)
+    dtype, options = _accumulation_dtype(real, fake), (game, generator, sign, real_label, fake_label)
     if real is None:
-        return None, torch.func.grad(lambda fake: _plain_loss(None, fake, *options))(fake.to(wide))
+        return None, torch.func.grad(lambda fake: _plain_loss(None, fake, *options))(fake.to(dtype))
     both = torch.func.grad(lambda real, fake: _plain_loss(real, fake, *options), argnums=(0, 1))
-    return both(real.to(wide), fake.to(wide))
+    return both(real.to(dtype), fake.to(dtype))
 
 
 def _plain_loss(

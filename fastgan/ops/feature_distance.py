@@ -162,11 +162,11 @@ def _feature_distance_backward_triton_(direction, grad, of_mean):
 
 @torch.library.register_fake("fastgan::feature_distance", lib=_library.LIBRARY)
 def _feature_distance_fake(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y):
-    wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
+    accumulation_dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     directions = [
         torch.empty_like(map_) if wanted else map_.new_empty(0) for map_, wanted in ((x, with_x), (y, with_y))
     ]
-    return x.new_empty(x.shape[0], dtype=wide), *directions
+    return x.new_empty(x.shape[0], dtype=accumulation_dtype), *directions
 
 
 @torch.library.register_fake("fastgan::feature_distance_backward", lib=_library.LIBRARY)

@@ -257,13 +257,7 @@ def _tables(image: Tensor, quality: float | Tensor | None, tables: Tensor | None
             "quality must be a number or a tensor where there are no quantization_tables, got None"
         )
     if isinstance(quality, Tensor):
-        check_real("quality", quality)
-        if quality.shape not in ((), (batch,), (1,)):
-            raise ValueError(f"quality must be 0-d or have shape ({batch},), got {tuple(quality.shape)}")
-        check_same_device(image=image, quality=quality)
-        if may_look_at(quality):
-            for index, value in enumerate(quality.detach().reshape(-1).tolist()):
-                _check_quality("quality", value, f" at batch index {index}" if quality.dim() else "")
+        check_qualities("quality", quality, image)
     else:
         quality = as_quality("quality", quality, "a number or a tensor")
         if tables is None:
@@ -283,8 +277,20 @@ def check_levels(levels: str, rounding: str) -> None:
 def as_quality(name: str, value: object, wanted: str = "a number") -> float:
     """A number in [1, 100], of Python or numpy."""
     number = as_number(name, value, wanted)
-    _check_quality(name, number, "")
+    _check_quality(name, value, "")  # type: ignore[arg-type]  # as it is written
     return number
+
+
+def check_qualities(name: str, quality: Tensor, image: Tensor) -> None:
+    """One for all images or one for each, in [1, 100] where looking does not wait for a device."""
+    batch = image.shape[0]
+    check_real(name, quality)
+    if quality.shape not in ((), (batch,), (1,)):
+        raise ValueError(f"{name} must be 0-d or have shape ({batch},), got {tuple(quality.shape)}")
+    check_same_device(**{"image": image, name: quality})
+    if may_look_at(quality):
+        for index, value in enumerate(quality.detach().reshape(-1).tolist()):
+            _check_quality(name, value, f" at batch index {index}" if quality.dim() else "")
 
 
 def _check_quality(name: str, value: float, place: str) -> None:

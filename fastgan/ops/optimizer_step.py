@@ -133,5 +133,7 @@ def _optimizer_step_fake(algorithm, params, *arguments):
 
 @torch.library.register_fake("fastgan::gradient_norm", lib=_library.LIBRARY)
 def _gradient_norm_fake(grads):
-    wide = torch.float64 if any(grad.dtype == torch.float64 for grad in grads) else torch.float32
-    return grads[0].new_empty((), dtype=wide)
+    accumulation_dtype = (
+        torch.float64 if any(grad.dtype == torch.float64 for grad in grads) else torch.float32
+    )
+    return grads[0].new_empty((), dtype=accumulation_dtype)

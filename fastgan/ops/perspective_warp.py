@@ -164,9 +164,9 @@ def _warp_gradients(ctx, grad):
     if ctx.needs_input_grad[0]:
         grad_image = _warp_backward(grad, matrix)
     if ctx.needs_input_grad[2]:
-        wide = torch.promote_types(grad.dtype, torch.float32)
-        outside = 1 - _warp(torch.ones_like(grad[:, :1], dtype=wide), matrix, None)
-        seen = ~(outside <= 8 * torch.finfo(wide).eps)  # as the kernels count; NaN is seen
+        accumulation_dtype = torch.promote_types(grad.dtype, torch.float32)
+        outside = 1 - _warp(torch.ones_like(grad[:, :1], dtype=accumulation_dtype), matrix, None)
+        seen = ~(outside <= 8 * torch.finfo(accumulation_dtype).eps)  # as the kernels count; NaN is seen
         grad_fill = torch.where(seen, grad * outside, 0).to(grad.dtype)
     return grad_image, None, grad_fill
 

@@ -113,8 +113,7 @@ def _yuv_l2_backward_triton_(direction, grad_loss, sign, scaled):
 
 @torch.library.register_fake("fastgan::yuv_l2", lib=_library.LIBRARY)
 def _yuv_l2_fake(x, y, edge_gain, scale_y, scale_u, scale_v, direction_sign, direction_dtype):
-    wide = torch.float64 in (x.dtype, y.dtype)
-    dtype = torch.float64 if wide else torch.float32
+    dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     loss, channels = x.new_empty((), dtype=dtype), x.new_empty(3, dtype=dtype)
     if direction_dtype is None:
         return loss, channels, x.new_empty(0, dtype=dtype)
@@ -140,12 +139,12 @@ def _sweep(x, y, edge_gain, scale_y, scale_u, scale_v, direction_sign=0, directi
 
 
 def _yuv_l2_backwards(size, batched, direction, grad_loss, sign, scaled, dtype):
-    wide = torch.promote_types(grad_loss.dtype, direction.dtype)
+    accumulation_dtype = torch.promote_types(grad_loss.dtype, direction.dtype)
     direction = with_batch(direction, batched[0], size)
     factor = sign * with_batch(grad_loss, batched[1], size).view(size, 1, 1, 1, 1)
     if not scaled:
         factor = factor * 6 / direction[0].numel()
-    return (factor.to(wide) * direction).to(dtype)
+    return (factor.to(accumulation_dtype) * direction).to(dtype)
 
 
 # --- backward: d loss / d x = 2 / (N H W) D, and d D' / d x is the linear map behind D' ---------------

@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside of what :data:`_WRAPPERS` tells of, in any order."""
+    """Strips DataParallel, DistributedDataParallel, torch.compile and Fabric's wrappers, however nested."""
     while True:
         inner = next((module._modules[name] for name in _OF_WRAPPERS_ALONE if name in module._modules), None)
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -46,6 +46,18 @@ def without_wrappers(named: dict[str, Value]) -> dict[str, Value]:
 def _bare(name: str) -> str:
     *path, last = name.split(".")
     return ".".join([part for part in path if part not in _WRAPPERS] + [last])
+
+
+def parameters_by_name(module: nn.Module) -> dict[str, tuple[nn.Module, nn.Parameter]]:
+    """(the part that has it, the parameter), by its name in the bare network."""
+    return without_wrappers(
+        {
+            f"{prefix}.{name}" if prefix else name: (part, parameter)
+            for prefix, part in module.named_modules()
+            for name, parameter in part._parameters.items()
+            if parameter is not None
+        }
+    )
 
 
 # A module's buffers may be assigned anew, as in `self.mean = ...`: what is kept is where to look for them.

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastgan.ops._checks import as_flag, check_callable, check_instance, described
 from fastgan.ops.optimizer_step import gradient_norm, layout_backend, optimizer_step
+from fastgan.optim._options import check_group, checked_options, weight_bounds
 from fastgan.optim._shards import local, same_shards, summed_over_shards, whole_norm
 from fastgan.optim.ema import EMA
 from fastgan.reference.optimizer_step import StepOptions
@@ -111,46 +113,47 @@ class FusedStep(torch.optim.Optimizer):
 
     # --- options ------------------------------------------------------------------------------------------
 
-    def _prepare(self, extra: dict[str, Any], differentiable: bool) -> None:
-        """Before torch's constructor, which adds the groups."""
-        if differentiable:
+    def _prepare(self, own: dict[str, Any], extra: dict[str, Any], differentiable: bool) -> dict[str, Any]:
+        """Before torch's constructor, which adds the groups: `own` options are torch's, `extra` are not.
+
+        Returns:
+            Torch's, checked.
+        """
+        if as_flag("differentiable", differentiable):
             raise ValueError(
-                "differentiable=True is not supported: the step is one kernel; use torch.optim's"
+                f"differentiable must be False, got {differentiable}: the step is one kernel; use "
+                "torch.optim's"
             )
-        self._extra = extra
+        self._extra = checked_options(extra)
         self._plans = {}
+        return checked_options(own)
 
     def _finish(self, ema: EMA | None, statistics: bool) -> None:
         """After torch's constructor."""
         if ema is not None:
-            ema.check_updated_by(parameter for group in self.param_groups for parameter in group["params"])
+            check_instance("ema", ema, EMA, "a fastgan.optim.EMA or None")
+            ema.check_updated_by([parameter for group in self.param_groups for parameter in group["params"]])
         self.ema = ema
-        self.with_statistics = statistics
+        self.with_statistics = as_flag("statistics", statistics)
         self.statistics = None
         # torch.amp.GradScaler then gives the scale and what it found to the step, and looks at neither.
         self._step_supports_amp_scaling = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; each group may have its own clips and its own `stochastic_rounding`."""
+        check_group(param_group)
         for name, default in self._extra.items():
             param_group.setdefault(name, default)
-        for name in ("grad_clip_value", "grad_clip_norm"):
-            bound = param_group[name]
-            if bound is not None and not bound > 0:
-                raise ValueError(f"{name} must be positive, got {bound}")
-        low, high = weight_bounds(param_group["weight_clip"])
-        if not low <= high:
-            raise ValueError(f"weight_clip must have low <= high, got {param_group['weight_clip']}")
         if "rounding_seed" not in param_group:
             drawn = torch.randint(2**31, ()).item() if param_group["stochastic_rounding"] else -1
             param_group["rounding_seed"] = drawn
         super().add_param_group(param_group)
-        for parameter in param_group["params"]:
-            if not torch.is_floating_point(parameter):
-                raise TypeError(f"parameters must be real floating-point tensors, got {parameter.dtype}")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, also from torch's optimizer: options that it does not have stay as they are."""
+        check_instance("state_dict", state_dict, dict, "a dict")
+        if not state_dict.keys() >= {"state", "param_groups"}:
+            raise ValueError(f"state_dict must have 'state' and 'param_groups', got {described(state_dict)}")
         groups = state_dict["param_groups"]
         own_names = (*self._extra, "rounding_seed")
         if len(groups) == len(self.param_groups):
@@ -194,6 +197,7 @@ class FusedStep(torch.optim.Optimizer):
         """
         loss = None
         if closure is not None:
+            check_callable("closure", closure)
             with torch.enable_grad():
                 loss = closure()
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
@@ -294,18 +298,6 @@ class FusedStep(torch.optim.Optimizer):
         if any(hasattr(grad, "to_local") for grad in clipped) or len({g.device for g in clipped}) > 1:
             return whole_norm(clipped)
         return gradient_norm([grad if _is_dense(grad) else grad.contiguous() for grad in clipped])
-
-
-def weight_bounds(clip: float | tuple[float, float] | None) -> tuple[float, float]:
-    """The (low, high) that a `weight_clip` says."""
-    if clip is None:
-        return -math.inf, math.inf
-    if isinstance(clip, (int, float)):
-        if not clip > 0:
-            raise ValueError(f"weight_clip must be positive, or a pair (low, high), got {clip}")
-        return -float(clip), float(clip)
-    low, high = clip
-    return float(low), float(high)
 
 
 def _strides(tensors: list[Tensor]) -> list[tuple[int, ...]]:

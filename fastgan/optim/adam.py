@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Adam as TorchAdam
 from torch.optim import AdamW as TorchAdamW
 
+from fastgan.optim._options import as_groups, checked_options
 from fastgan.optim._step import FusedStep, StateNames
 from fastgan.optim.ema import EMA
 
@@ -65,11 +66,13 @@ class Adam(FusedStep, TorchAdam):
             "weight_clip": weight_clip,
             "stochastic_rounding": stochastic_rounding,
         }
-        self._prepare(extra, differentiable)
-        TorchAdam.__init__(
-            self, params, lr, betas, eps, weight_decay, amsgrad,
-            maximize=maximize, capturable=capturable, decoupled_weight_decay=decoupled_weight_decay,
-        )  # fmt: skip
+        own = {
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+            "maximize": maximize, "capturable": capturable, "decoupled_weight_decay": decoupled_weight_decay,
+        }  # fmt: skip
+        checked_options({"foreach": foreach, "fused": fused})
+        checked = self._prepare(own, extra, differentiable)
+        TorchAdam.__init__(self, as_groups(params), **checked)
         self._finish(ema, statistics)
 
     def _state_names(self, group: dict[str, Any]) -> StateNames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any, NamedTuple
@@ -9,11 +10,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastgan.ops._checks import (
+    FLOATING,
+    as_flag,
+    as_list,
+    as_number,
+    as_whole_number,
+    check_floating,
+    check_instance,
+    check_one_of,
+    described,
+)
 from fastgan.ops.optimizer_step import layout_backend, optimizer_step
+from fastgan.optim._order import check_order, remember
 from fastgan.optim._pairs import (
     Place,
     copy_all,
     paired_places,
+    parameters_by_name,
     present,
     unwrapped,
     unwrapped_copy,
@@ -47,8 +61,9 @@ class EMA:
 
     Args:
         model: what is averaged; nn.ModuleDict or nn.ModuleList for several networks. Its parameters are those
-            it has now. DataParallel, DistributedDataParallel and torch.compile, around it or inside of it,
-            are left out of the average, whose state_dict therefore has the bare network's names.
+            it has now: replace layers first. DataParallel, DistributedDataParallel and torch.compile, around
+            it or inside of it, are left out of the average, whose state_dict therefore has the bare network's
+            names.
         decay: in [0, 1]; 0.999 averages over about the last thousand updates, and is the default.
         warmup: whether update n decays by (1 + n) / (10 + n) where that is less, so that the untrained start
             is forgotten.
@@ -67,7 +82,8 @@ class EMA:
     A copy (copy.deepcopy, pickle) belongs to the copied model, and takes one along where it is copied alone.
 
     Raises:
-        ValueError: a decay or `warmup_start` out of range.
+        ValueError: a decay or `warmup_start` out of range; at the first update a model that has other
+            parameters than when the average was made, which are named.
         TypeError: a model that is none; both `decay` and `beta`.
 
     Source: Polyak and Juditsky 1992; for generators Yazici et al., "The unusual effectiveness of averaging
@@ -85,17 +101,17 @@ class EMA:
         warmup_start: int = 1,
     ) -> None:
         _check_module("model", model)
-        if isinstance(warmup_start, bool) or not isinstance(warmup_start, int):
-            raise TypeError(f"warmup_start must be an integer, got {warmup_start!r}")
-        if warmup_start < 0:
-            raise ValueError(f"warmup_start must not be negative, got {warmup_start}")
-        self.model, self.warmup = unwrapped(model), warmup
+        warmup_start = as_whole_number("warmup_start", warmup_start, least=0)
+        check_one_of("dtype", dtype, (None, *FLOATING))
+        self.model, self.warmup = unwrapped(model), as_flag("warmup", warmup)
         self.decay = 0.999 if decay is None and beta is None else _decay_of(decay, beta)
         self.average = _frozen_copy(model, dtype)
         device = next((parameter.device for parameter in model.parameters()), None)
         self.warmup_start = warmup_start
         self.updates = torch.full((), warmup_start, dtype=torch.int64, device=device)
         self._pairs: _Pairs | None = None
+        # Parts and not parameters: load_state_dict(assign=True), FSDP2 and conversions make new parameters.
+        self._parts = {name: weakref.ref(part) for name, (part, _) in parameters_by_name(self.model).items()}
 
     def update(self) -> None:
         """Follows the model by one step."""
@@ -112,7 +128,12 @@ class EMA:
 
     def check_updated_by(self, parameters: Iterable[Tensor]) -> None:
         """Raises a ValueError that names the model's trainable parameters which are not among these."""
-        known = {id(parameter) for parameter in parameters}
+        kind = type(parameters).__name__
+        known = set()
+        for parameter in as_list("parameters", parameters):
+            if not isinstance(parameter, Tensor):
+                raise TypeError(f"parameters must be tensors, got {described(parameter)} in a {kind}")
+            known.add(id(parameter))
         missing = [
             name
             for name, parameter in without_wrappers(dict(self.model.named_parameters())).items()
@@ -121,8 +142,9 @@ class EMA:
         if missing:
             raise ValueError(
                 f"ema averages a {type(self.model).__name__} with parameters that this optimizer does not "
-                f"update: {', '.join(missing)}. For networks of several optimizers leave `ema` out of all of "
-                "them and call EMA.update() once per iteration, after their steps; or make one EMA for each"
+                f"update, got a {kind} of {len(known)} without {', '.join(missing)}. For networks of several "
+                "optimizers leave `ema` out of all of them and call EMA.update() once per iteration, after "
+                "their steps; or make one EMA for each"
             )
 
     @torch.no_grad()
@@ -134,6 +156,10 @@ class EMA:
             found_inf: as :func:`fastgan.ops.optimizer_step.optimizer_step` has it.
             counts: whether this is all of an update, and counts as one.
         """
+        check_instance("done", done, (set, frozenset), "a set of ids")
+        counts = as_flag("counts", counts)
+        if found_inf is not None:
+            check_floating("found_inf", found_inf)
         pairs = self._paired()
         others = [parameter for parameter in pairs.parameters if id(parameter) not in done]
         options = StepOptions(
@@ -155,6 +181,9 @@ class EMA:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where the state was taken, with its count of warm-up, but with this average's decay."""
+        check_instance("state", state, dict, "a dict")
+        if not state.keys() >= {"average", "num_updates"}:
+            raise ValueError(f"state must have 'average' and 'num_updates', got {described(state)}")
         average = state["average"]
         if average.keys() != self.average.state_dict().keys():  # of a model that was wrapped
             average = without_wrappers(average)
@@ -164,7 +193,7 @@ class EMA:
         self.updates.fill_(self.warmup_start + state["num_updates"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pairs": None}  # they go by id
+        return {**self.__dict__, "_pairs": None, "_parts": {}}  # of this model
 
     def _paired(self) -> _Pairs:
         """What belongs together, found once: walking through modules takes longer than a step.
@@ -172,6 +201,7 @@ class EMA:
         Not before it is needed: while a model that holds its own EMA is copied, the copy has no parameters.
         """
         if self._pairs is None:
+            self._check_unchanged()
             parameters: list[Tensor] = list(self.model.parameters())
             averages = local(list(self.average.parameters()))
             self._pairs = _Pairs(
@@ -180,6 +210,21 @@ class EMA:
                 paired_places(self.model, self.average),
             )
         return self._pairs
+
+    def _check_unchanged(self) -> None:
+        """Raises a ValueError that names parameters which are not those that the average was made of."""
+        ours, theirs = parameters_by_name(self.model), parameters_by_name(self.average)
+        changed = ours.keys() ^ theirs.keys()
+        for name in ours.keys() & theirs.keys():
+            (part, parameter), (_, average) = ours[name], theirs[name]
+            is_replaced = name in self._parts and self._parts[name]() is not part
+            if is_replaced or parameter.shape != average.shape:
+                changed.add(name)
+        if changed:
+            raise ValueError(
+                "the model has other parameters than when EMA(model) made its average: "
+                f"{', '.join(sorted(changed))}. Replace layers first, then make the EMA"
+            )
 
 
 class _Pairs(NamedTuple):
@@ -199,8 +244,9 @@ def update_ema(
     `accumulate(model1, model2, decay)` and its many copies have the average FIRST. Swapped arguments would
     overwrite the network that is trained, and are refused where they can be told: where `average` has
     gradients, or requires them, and nothing (gradients, requires_grad, training mode) shows that `model` is
-    the one being trained. An average that is frozen, as ``copy.deepcopy(model).eval().requires_grad_(False)``
-    makes it, is never taken for the model.
+    the one being trained; from the second call on also where something that autograd counts, as torch's
+    optimizers, has changed `average` in the meantime, and nothing `model`. An average that is frozen, as
+    ``copy.deepcopy(model).eval().requires_grad_(False)`` makes it, is never taken for the model.
 
     Args:
         model, average: modules with the same parameters and buffers, on one device; either may be wrapped in
@@ -218,10 +264,11 @@ def update_ema(
     decay = _decay_of(decay, beta)
     params, averages = _matched("parameters", model, average)
     kept, current = _matched("buffers", average, model)
-    _check_order(model, average, params, averages)
+    check_order(model, average, params, averages)
     if params:
         _launch(params, local(averages), StepOptions(0.0, average_weight=1 - decay), None, None)
     copy_all(zip(kept, current, strict=True))
+    remember(model, average, params, averages)
 
 
 def _matched(kind: str, first: nn.Module, second: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
@@ -231,7 +278,10 @@ def _matched(kind: str, first: nn.Module, second: nn.Module) -> tuple[list[Tenso
         ours, theirs = without_wrappers(ours), without_wrappers(theirs)
     differing = sorted(ours.keys() ^ theirs.keys())
     if differing:
-        raise ValueError(f"model and average differ in their {kind}: {', '.join(differing)}")
+        raise ValueError(
+            f"model and average must have the same tensors, got {type(first).__name__} and "
+            f"{type(second).__name__}, which differ in their {kind}: {', '.join(differing)}"
+        )
     for name, tensor in ours.items():
         for what in ("shape", "device"):
             one, other = getattr(tensor, what), getattr(theirs[name], what)
@@ -240,40 +290,25 @@ def _matched(kind: str, first: nn.Module, second: nn.Module) -> tuple[list[Tenso
     return list(ours.values()), [theirs[name] for name in ours]
 
 
-def _check_order(model: nn.Module, average: nn.Module, params: list[Tensor], averages: list[Tensor]) -> None:
-    """Raises a ValueError where the average is what is trained.
-
-    Averages may require gradients (StarGAN v2), the model need not do so between steps (StyleGAN3), and its
-    gradients may have been set to None: one sign that the model is the model settles it.
-    """
-    if any(parameter.grad is not None for parameter in params):
-        return
-    model_learns, average_learns = (any(p.requires_grad for p in side) for side in (params, averages))
-    has_gradients = any(parameter.grad is not None for parameter in averages)
-    says_so = (model_learns and not average_learns) or (model.training and not average.training)
-    if says_so or not (has_gradients or (average_learns and not model_learns)):
-        return
-    raise ValueError(
-        f"average {'has gradients' if has_gradients else 'requires gradients'} and model does not: they look "
-        "swapped; the order is update_ema(model, average, decay). If they are not, freeze the average with "
-        "average.requires_grad_(False)"
-    )
-
-
 def _check_module(name: str, module: object) -> None:
     if not isinstance(module, nn.Module):
-        raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}")
+        raise TypeError(f"{name} must be a torch.nn.Module, got {described(module)}")
 
 
 def _decay_of(decay: float | None, beta: float | None) -> float:
     if (decay is None) == (beta is None):
-        raise TypeError(f"give either decay or beta, which are the same, got {decay} and {beta}")
+        raise TypeError(
+            f"give either decay or beta, which are the same, got {_briefly(decay)} and {_briefly(beta)}"
+        )
     name, value = ("decay", decay) if beta is None else ("beta", beta)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= value <= 1:
+    number = as_number(name, value)
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} must lie in [0, 1], got {value}")
-    return float(value)
+    return number
+
+
+def _briefly(value: object) -> str:
+    return str(value) if isinstance(value, Real) else described(value)
 
 
 def _launch(

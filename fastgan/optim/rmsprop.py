@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgan.optim._options import as_groups
 from fastgan.optim._step import FusedStep, StateNames
 from fastgan.optim.ema import EMA
 
@@ -72,10 +73,6 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
         ema: EMA | None = None,
         statistics: bool = False,
     ) -> None:
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
-        if not initial_square_avg >= 0:
-            raise ValueError(f"initial_square_avg must not be negative, got {initial_square_avg}")
         extra = {
             "eps_inside_sqrt": eps_inside_sqrt,
             "initial_square_avg": initial_square_avg,
@@ -84,10 +81,12 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
             "weight_clip": weight_clip,
             "stochastic_rounding": stochastic_rounding,
         }
-        self._prepare(extra, differentiable)
-        super().__init__(
-            params, lr, alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize
-        )
+        own = {
+            "lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum,
+            "centered": centered, "capturable": capturable, "foreach": foreach, "maximize": maximize,
+        }  # fmt: skip
+        checked = self._prepare(own, extra, differentiable)
+        super().__init__(as_groups(params), **checked)
         self._finish(ema, statistics)
 
     @classmethod

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import EllipsisType
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Window = tuple[EllipsisType, slice, slice]
+Window = tuple[int, int, int, int]
+"""The first row, the one after the last, likewise columns."""
 
 
 def blur(image: Tensor, kernels: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
     """
     total = torch.zeros_like(image)
     for row, column, source, target in _taps(image, kernels.shape[-1]):
-        weight, seen = kernels[:, row, column].reshape(-1, 1, 1, 1), image[source]
+        weight, seen = kernels[:, row, column].reshape(-1, 1, 1, 1), _cut(image, source)
         term = weight * torch.where(weight == 0, 0, seen)
         if kernels.requires_grad:  # taps that are not read have a gradient, too
             zero = torch.where(weight == 0, weight - weight.detach(), 0)
@@ -40,10 +40,12 @@ def blur_kernel_gradient(image: Tensor, kernels: Tensor, grad: Tensor) -> Tensor
     """The gradient of the kernels, (N, k, k), from the image and the gradient of its blur."""
     moments = torch.zeros_like(kernels)
     for row, column, source, target in _taps(image, kernels.shape[-1]):
-        weight, seen = kernels[:, row, column].reshape(-1, 1, 1, 1), image[source]
+        weight, seen = kernels[:, row, column].reshape(-1, 1, 1, 1), _cut(image, source)
         seen = torch.where(weight == 0, _finite(seen), seen)
-        moment = (seen * grad[target]).sum(dim=(1, 2, 3))
-        moments = moments + F.pad(moment[:, None, None], _margins(_at(row, column), moments))
+        moment = (seen * _cut(grad, target)).sum(dim=(1, 2, 3))
+        moments = moments + F.pad(
+            moment[:, None, None], _margins((row, row + 1, column, column + 1), moments)
+        )
     return moments
 
 
@@ -58,23 +60,19 @@ def _taps(image: Tensor, size: int) -> Iterator[tuple[int, int, Window, Window]]
         for column in range(size):
             down, right = row - size // 2, column - size // 2
             if abs(down) < height and abs(right) < width:
-                source = _window(max(down, 0), height + min(down, 0), max(right, 0), width + min(right, 0))
-                target = _window(
-                    max(-down, 0), height + min(-down, 0), max(-right, 0), width + min(-right, 0)
-                )
+                source = (max(down, 0), height + min(down, 0), max(right, 0), width + min(right, 0))
+                target = (max(-down, 0), height + min(-down, 0), max(-right, 0), width + min(-right, 0))
                 yield row, column, source, target
 
 
-def _window(top: int, bottom: int, left: int, right: int) -> Window:
-    return ..., slice(top, bottom), slice(left, right)
-
-
-def _at(row: int, column: int) -> Window:
-    return _window(row, row + 1, column, column + 1)
+def _cut(whole: Tensor, window: Window) -> Tensor:
+    # Not by indexing, which makes an alias of a whole tensor, and for that autograd's own vmap has no rule.
+    top, bottom, left, right = window
+    return whole.narrow(-2, top, bottom - top).narrow(-1, left, right - left)
 
 
 def _margins(window: Window, whole: Tensor) -> list[int]:
     """What lies left, right, above and below of a window, as `F.pad` takes it."""
-    _, rows, columns = window
+    top, bottom, left, right = window
     height, width = whole.shape[-2:]
-    return [columns.start, width - columns.stop, rows.start, height - rows.stop]
+    return [left, width - right, top, height - bottom]

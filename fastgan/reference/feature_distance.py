@@ -31,8 +31,8 @@ def feature_distance_map(
     relu_x: bool = False,
 ) -> Tensor:
     """The same before the mean over pixels: (N, ...) of the pixels' shape."""
-    wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-    x, y, weight = x.to(wide), y.to(wide), weight.to(wide)
+    accumulation_dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    x, y, weight = x.to(accumulation_dtype), y.to(accumulation_dtype), weight.to(accumulation_dtype)
     if relu_x:
         x = x.relu()
     if normalize:

@@ -112,17 +112,17 @@ def _step_one(
     """Changes (parameter, first, second, third, average, step); returns the parameter unrounded."""
     parameter, first, second, third, average, step = arrays
     assert parameter is not None
-    wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    p = parameter.to(wide)
+    accumulation_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    p = parameter.to(accumulation_dtype)
     if algorithm != "average":
         assert grad is not None and first is not None and step is not None
         step += 1
-        grad = grad.to(wide)
+        grad = grad.to(accumulation_dtype)
         if scalars.grad_scale is not None:
             grad = grad / scalars.grad_scale
         grad = _clipped(grad, options, scalars)
         if options.decoupled:
-            p = p * _rounded(1 - scalars.lr * options.weight_decay, wide)
+            p = p * _rounded(1 - scalars.lr * options.weight_decay, accumulation_dtype)
         else:
             grad = grad + options.weight_decay * p
         p = p - _update(algorithm, grad, (first, second, third), step.to(p.device), options, scalars.lr)
@@ -132,7 +132,9 @@ def _step_one(
         else:
             parameter.copy_(p)
     if average is not None and average.numel():
-        average.copy_(average.to(wide).lerp(p, _rounded(scalars.average_weight, wide)))
+        average.copy_(
+            average.to(accumulation_dtype).lerp(p, _rounded(scalars.average_weight, accumulation_dtype))
+        )
     return p
 
 
@@ -161,30 +163,30 @@ def _update(
 ) -> Tensor:
     """What is subtracted from the parameter; the states are changed."""
     first, second, third = states
-    wide = grad.dtype
-    square = options.decay * first.to(wide) + (1 - options.decay) * grad * grad
+    accumulation_dtype = grad.dtype
+    square = options.decay * first.to(accumulation_dtype) + (1 - options.decay) * grad * grad
     first.copy_(square)
     if algorithm == "adam":
         assert second is not None
-        mean = second.to(wide).lerp(grad, 1 - options.momentum)
+        mean = second.to(accumulation_dtype).lerp(grad, 1 - options.momentum)
         second.copy_(mean)
         if third is not None:
-            square = torch.maximum(third.to(wide), square)
+            square = torch.maximum(third.to(accumulation_dtype), square)
             third.copy_(square)
         time = step.double()
-        correction = (1 - options.decay**time).sqrt().to(wide)
+        correction = (1 - options.decay**time).sqrt().to(accumulation_dtype)
         direction = mean / (square.sqrt() / correction + options.eps)
-        return (lr / (1 - options.momentum**time)).to(wide) * direction
+        return (lr / (1 - options.momentum**time)).to(accumulation_dtype) * direction
     if second is not None:
-        mean = second.to(wide).lerp(grad, 1 - options.decay)
+        mean = second.to(accumulation_dtype).lerp(grad, 1 - options.decay)
         second.copy_(mean)
         square = square - mean * mean
     root = (square + options.eps).sqrt() if options.eps_inside_sqrt else square.sqrt() + options.eps
     direction = grad / root
     if third is not None:
-        direction = options.momentum * third.to(wide) + direction
+        direction = options.momentum * third.to(accumulation_dtype) + direction
         third.copy_(direction)
-    return _rounded(lr, wide) * direction
+    return _rounded(lr, accumulation_dtype) * direction
 
 
 def _rounded(number: float | Tensor, dtype: torch.dtype) -> float | Tensor:
@@ -232,5 +234,7 @@ def _like_in_memory(flat: Tensor, like: Tensor) -> Tensor:
 
 def gradient_norm(grads: list[Tensor]) -> Tensor:
     """The L2 norm of all gradients as one vector."""
-    wide = torch.float64 if any(grad.dtype == torch.float64 for grad in grads) else torch.float32
-    return torch.stack([grad.double().square().sum() for grad in grads]).sum().sqrt().to(wide)
+    accumulation_dtype = (
+        torch.float64 if any(grad.dtype == torch.float64 for grad in grads) else torch.float32
+    )
+    return torch.stack([grad.double().square().sum() for grad in grads]).sum().sqrt().to(accumulation_dtype)

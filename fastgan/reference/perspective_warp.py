@@ -22,19 +22,19 @@ def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None = None) 
         N C H W in the image's dtype.
     """
     channels, height, width = image.shape[1:]
-    wide = torch.promote_types(image.dtype, torch.float32)
+    accumulation_dtype = torch.promote_types(image.dtype, torch.float32)
     # A matrix that is NaN says of no place where it looks: each pixel gets and gives NaN in its own place.
     unknown = matrix.isnan().any(2).any(1)[:, None, None]
     own_place = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
     columns, rows = (
         place.flatten(1) for place in _places(torch.where(unknown, own_place, matrix), height, width)
     )
-    poison = torch.where(matrix.isnan(), matrix, 1).flatten(1).prod(1).to(wide)[:, None]
-    left, right = _taps(columns, width, wide)
-    above, below = _taps(rows, height, wide)
-    pixels = image.to(wide).flatten(2)
-    total = torch.zeros((), dtype=wide, device=image.device)
-    inside = torch.zeros((), dtype=wide, device=image.device)
+    poison = torch.where(matrix.isnan(), matrix, 1).flatten(1).prod(1).to(accumulation_dtype)[:, None]
+    left, right = _taps(columns, width, accumulation_dtype)
+    above, below = _taps(rows, height, accumulation_dtype)
+    pixels = image.to(accumulation_dtype).flatten(2)
+    total = torch.zeros((), dtype=accumulation_dtype, device=image.device)
+    inside = torch.zeros((), dtype=accumulation_dtype, device=image.device)
     for row, row_weight in (above, below):
         of_row, weight_of_row = torch.zeros_like(total), torch.zeros_like(inside)
         for column, column_weight in (left, right):
@@ -46,8 +46,10 @@ def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None = None) 
     if fill is not None:
         outside = 1 - inside
         # The weights of a place well inside may miss 1 by a rounding.
-        seen = ~(outside <= 8 * torch.finfo(wide).eps)
-        total = total + torch.where(seen, outside * torch.where(seen, fill.to(wide).flatten(2), 0), 0)
+        seen = ~(outside <= 8 * torch.finfo(accumulation_dtype).eps)
+        total = total + torch.where(
+            seen, outside * torch.where(seen, fill.to(accumulation_dtype).flatten(2), 0), 0
+        )
     return total.view(image.shape).to(image.dtype)
 
 

@@ -34,8 +34,7 @@ def yuv_l2(
     x: Tensor, y: Tensor, yuv_scales: tuple[float, float, float], edge_gain: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The loss (0-d) and the three channel means (3,), in float32 (float64 for float64 images)."""
-    wide = torch.float64 in (x.dtype, y.dtype)
-    dtype = torch.float64 if wide else torch.float32
+    dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     # Channel by channel rather than as one matrix product: autocast and TF32 would round that.
     red, green, blue = (x.to(dtype) - y.to(dtype)).unbind(1)
     difference = torch.stack([r * red + g * green + b * blue for r, g, b in RGB_TO_YUV], dim=1)

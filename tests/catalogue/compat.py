@@ -94,3 +94,20 @@ entry(
         "device": "cpu",
     },
 )
+entry(
+    "compat.studiogan.cal_dra_penalty",
+    lambda: {
+        "real_images": images(),
+        "real_labels": torch.tensor([0, 1]),
+        "discriminator": _studiogan_critic,
+        "device": "cpu",
+    },
+)
+
+# --- zi2zi -------------------------------------------------------------------------------------------------
+
+constructor(
+    "compat.zi2zi.CategoryLoss",
+    lambda: {"category_num": 3},
+    lambda loss: loss(logits(4, 3), torch.tensor([0, 2, 1, 1])),
+)

@@ -116,7 +116,7 @@ def test_starganv2_adv_loss():
     x = torch.randn(6)
     for target in (0, 1):
         assert_close(starganv2.adv_loss(x, target), BCE(x, torch.full_like(x, target)))
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match=r"target must be 1 \(real\) or 0 \(fake\), got 2"):
         starganv2.adv_loss(x, 2)
 
 

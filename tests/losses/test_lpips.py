@@ -271,7 +271,7 @@ def test_a_file_of_weights_is_named_or_downloaded(tmp_path, monkeypatch):
         LPIPS(download=True),
     ):
         assert torch.equal(loss.net.slice2[1].weight, weights["features.3.weight"])
-    with pytest.raises(TypeError, match="weights must be 'default', the path .*, got True"):
+    with pytest.raises(TypeError, match="weights must be 'default', the path .*, got bool True"):
         LPIPS(weights=True)
 
 

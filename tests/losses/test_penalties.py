@@ -1,13 +1,22 @@
 """Gradient penalties against double backward in float64, compiled and not, and their refusals."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fastgan.losses import R1, approximate_r1, gradient_penalty, r1_penalty, r1_penalty_of, r2_penalty
+from fastgan.losses import (
+    R1,
+    _input_gradient,
+    approximate_r1,
+    gradient_penalty,
+    r1_penalty,
+    r1_penalty_of,
+    r2_penalty,
+)
 from fastgan.ops import bias_leaky_relu
 from tests.conftest import DEVICES
 from tests.losses.critics import CRITICS, make
@@ -245,7 +254,8 @@ def test_autocast_changes_nothing(device):
         assert_same(actual, [g.cpu().double() for g in expected])
 
 
-def test_logits_from_autocast_are_warned_of():
+def test_logits_from_autocast_are_warned_of_once(monkeypatch):
+    monkeypatch.setattr(_input_gradient, "_warned", set())
     network, real, _, _ = make("dcgan")
     x = real.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -256,6 +266,10 @@ def test_logits_from_autocast_are_warned_of():
     with pytest.warns(RuntimeWarning, match="float16 logits .* underflow or overflow: .*scaler=") as caught:
         r1_penalty(network.half()(x.half()), x)
     assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            r1_penalty(network(x.half()), x)
 
 
 @pytest.mark.filterwarnings("ignore:a penalty of float16 logits")
@@ -459,11 +473,11 @@ def test_what_cannot_be_differentiated_is_named():
     x.requires_grad_()
     with torch.no_grad():
         logits = x.sum(dim=1)
-    with pytest.raises(ValueError, match="logits do not depend on x: were they computed under no_grad"):
+    with pytest.raises(ValueError, match="do not depend on x, got .*: were they computed under no_grad"):
         r1_penalty(logits, x)
     with pytest.raises(ValueError, match="was another tensor given"):
         r1_penalty(torch.rand(2, requires_grad=True) * 2, x)
-    with pytest.raises(TypeError, match="needs the logits as one tensor, got tuple"):
+    with pytest.raises(TypeError, match="logits must be one tensor, got tuple"):
         r1_penalty((x.sum(),), x)
     with pytest.raises(ValueError, match=r"same shape, got \(2, 3\) and \(2, 4\)"):
         gradient_penalty(lambda x: x, torch.rand(2, 3), torch.rand(2, 4))
@@ -518,3 +532,9 @@ def test_fused_activations_in_a_compiled_penalty():
     expected = gradients_of(r1_penalty_of(network, x), network)
     assert all(gradient.any() for gradient in expected[:3])
     assert_same(gradients_of(compiled, network), expected, 1e-9)
+
+
+def test_fakes_of_another_type_than_the_reals():
+    """As a generator under autocast makes them."""
+    real, fake = torch.rand(2, 3), torch.rand(2, 3).bfloat16()
+    assert gradient_penalty(lambda x: x.square().sum(1), real, fake).dtype == torch.float32

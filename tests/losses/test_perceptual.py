@@ -158,7 +158,7 @@ def test_weights_none_is_backbone_none():
     for make in (PerceptualLoss, lambda **o: basicsr.PerceptualLoss({"conv1_2": 1.0}, **o)):
         with pytest.raises(ValueError, match=r"weights='a.pth' and backbone=None contradict each other"):
             make(weights="a.pth", backbone=None)
-    with pytest.raises(TypeError, match="backbone must be 'default', the path .*, got 3"):
+    with pytest.raises(TypeError, match="backbone must be 'default', the path .*, got int 3"):
         PerceptualLoss(backbone=3)
 
 
@@ -410,3 +410,29 @@ def test_gram_matrices_are_float32_under_autocast(patch_size):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under_autocast = gram_matrix(features, patch_size)
     assert torch.equal(under_autocast, gram_matrix(features, patch_size))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_image_is_compared_with_many_and_needs_no_batch(channels):
+    loss = PerceptualLoss(("relu1_2", "relu2_2"), weights=None, style_weights=1.0)
+    many = 2 * torch.rand(3, channels, 24, 20) - 1
+    one = (2 * torch.rand(channels, 24, 20) - 1).requires_grad_()
+    expected = loss(one.expand(3, -1, -1, -1), many)
+    (wanted,) = torch.autograd.grad(expected, one)
+    for x in (one, one[None]):
+        for target in (many, loss.precompute(many)):
+            found = loss(x, target)
+            assert_close(found, expected)
+            assert_close(torch.autograd.grad(found, one)[0], wanted)
+    of_many = loss(many, one.detach().expand(3, -1, -1, -1))
+    for target in (one, one[None], loss.precompute(one), loss.precompute(one[None])):
+        assert_close(loss(many, target), of_many)
+    assert_close(loss(one, one), torch.zeros(()))
+    with pytest.raises(ValueError, match=r"x and target must have one shape, .* a batch of 1 goes with any"):
+        loss(many, many[:2])
+
+
+def test_one_image_is_compared_by_basicsr_s_name_too():
+    loss = basicsr.PerceptualLoss({"relu1_2": 1.0}, weights=None, criterion="fro")
+    image, many = torch.rand(3, 24, 20), torch.rand(2, 3, 24, 20)
+    assert_close(loss(image, many)[0], loss(image.expand(2, -1, -1, -1), many)[0])

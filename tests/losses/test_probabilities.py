@@ -27,10 +27,9 @@ BITS = torch.arange(128).reshape(32, 4) % 2
 def forgetful_functions(monkeypatch):
     """Functions remember for the whole process what they have seen."""
     for name in ("_ADV_LOSS", "_BCE_SECRET_LOSS"):
-        monkeypatch.setattr(labels, name, ProbabilityCheck(name))
+        monkeypatch.setattr(labels, name, ProbabilityCheck(name, of_function=True))
     for loss in adversarial._SHARED.values():
-        fresh = AdversarialLoss(loss.kind)._check
-        monkeypatch.setattr(loss, "_check", fresh)
+        monkeypatch.setattr(loss, "_check", adversarial._behind_functions(loss.kind)._check)
 
 
 # What looks at its logits, each by a function of them; the advice that it gives must be possible.
@@ -120,6 +119,44 @@ def test_a_loss_that_has_seen_logits_looks_no_more():
     assert not quiet._check.undecided, "gives up in the end"
 
 
+@pytest.mark.parametrize("batch", range(1, 6))
+def test_small_batches_are_noticed_in_time(batch):
+    """One look is at few values, so it takes more of them."""
+    real, bce = BinaryLoss(True), AdversarialLoss("bce")
+    for loss in (real, lambda x: bce.discriminator(x, x.flip(0)), lambda x: losses.adv_loss(x, 1)):
+        generator = torch.Generator().manual_seed(batch)
+        inputs = [torch.randn(batch, 1, generator=generator).mul(3).sigmoid() for _ in range(65)]
+        assert len(warned(loss, inputs)) == 1
+
+
+FUNCTIONS = [name for name in looking() if name.split(".")[-1][0].islower()]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_network_of_logits_does_not_hide_another_from_functions(name):
+    """What functions know is the process's; a module's loss belongs to one network."""
+    loss = looking()[name]
+    logits = drawn(1, scale=3.0)
+    assert len(warned(loss, [*logits, *(x.sigmoid() for x in drawn(200))])) == 1
+    assert not warned(loss, [x.sigmoid() for x in drawn(200)]), "said twice"
+
+
+def test_functions_give_up_after_some_looks():
+    check = labels._ADV_LOSS
+    calls = 0
+    while check.undecided:
+        losses.adv_loss(torch.tensor([-1.0, 2.0]), 1)
+        calls += 1
+    assert calls == 1024 and check.looks == 0
+    assert not warned(lambda x: losses.adv_loss(x, 1), [x.sigmoid() for x in drawn(50)])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.05, 0.45), (0.55, 0.95), (0.1, 0.7), (0.3, 0.8)])
+def test_positive_logits_beside_the_middle_are_no_untrained_sigmoid(low, high):
+    inputs = [low + (high - low) * torch.rand(32, 4) for _ in range(40)]
+    assert not warned(BinaryLoss(True), inputs)
+
+
 def test_not_a_number_tells_nothing():
     loss = BinaryLoss(True)
     loss(torch.full((64,), torch.nan))
@@ -173,11 +210,12 @@ def test_a_pending_look_is_neither_copied_nor_pickled():
             raise TypeError("an event belongs to its process")
 
     for loss in (AdversarialLoss("bce"), BinaryLoss(True), nn.Sequential(CategoryLoss(4))):
-        (loss[0] if isinstance(loss, nn.Sequential) else loss)._check._pending = (torch.zeros(2), Event(), 4)
+        check = (loss[0] if isinstance(loss, nn.Sequential) else loss)._check
+        check._on_its_way._pending = (torch.zeros(2), Event(), 4)
         again = copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))
         for each in again:
             check = (each[0] if isinstance(each, nn.Sequential) else each)._check
-            assert check._pending is None and check.undecided
+            assert check._on_its_way.is_empty and check.undecided
 
 
 # --- where probabilities are meant --------------------------------------------------------------------------
@@ -251,17 +289,17 @@ def test_probabilities_are_computed_with_in_float32(dtype, autocast):
 
 def test_what_is_no_probability_or_takes_none_is_named():
     with pytest.raises(
-        ValueError, match=r"logits must be probabilities in \[0, 1\].*got values in \[-1, 2\]"
+        ValueError, match=r"logits must be probabilities, .*got values in \[-1, 2\], not in \[0, 1\]"
     ):
         losses.adv_loss(torch.tensor([-1.0, 2.0]), 1, from_probabilities=True)
     with pytest.raises(
-        ValueError, match=r"from_probabilities=True is for bce and nonsaturating, got kind 'hinge'"
+        ValueError, match=r"from_probabilities=True is for bce and nonsaturating, got True and kind 'hinge'"
     ):
         AdversarialLoss("hinge", from_probabilities=True)
-    with pytest.raises(ValueError, match="got kind 'relativistic', which compares logits"):
+    with pytest.raises(ValueError, match="kind 'relativistic', which compares logits"):
         AdversarialLoss("relativistic", from_probabilities=True)
     for make in (basicsr.GANLoss, pix2pix.GANLoss):
-        with pytest.raises(ValueError, match="from_probabilities=True is for vanilla, got gan_.* 'lsgan'"):
+        with pytest.raises(ValueError, match="is for vanilla, got True and gan_.* 'lsgan'"):
             make("lsgan", from_probabilities=True)
     with pytest.raises(ValueError, match=r"fake_logits must not be empty, got shape \(0, 1\)"):
         losses.g_bce_loss(torch.rand(0, 1), from_probabilities=True)

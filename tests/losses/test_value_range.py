@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastgan.compat import basicsr
-from fastgan.losses import LPIPS, LPIPSLoss, PerceptualLoss, _value_range
+from fastgan.losses import LPIPS, LPIPSLoss, PerceptualLoss, _later, _value_range
 from fastgan.losses._value_range import BY_VALUE_RANGE, LOOKS_AT, RangeCheck
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -25,7 +25,7 @@ def said(images, expected, calls=LOOKS_AT[-1] + 2):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for call in range(1, calls + 1):
-            check.look(images(call), expected)
+            check.look(expected, images(call))
             if caught:
                 return str(caught[0].message), call
     return None, check._calls
@@ -50,6 +50,8 @@ def imagenet(low, high):
         (imagenet(0, 1), (-1, 1), "ImageNet's statistics", 1),
         (imagenet(0, 1), (0, 1), "ImageNet's statistics", 1),
         (uniform(-3, 1), (-1, 1), "normalized twice", 1),
+        (uniform(-1.3, 2.6), (0, 1), "normalized twice, with other statistics, or not clamped?", 1),
+        (uniform(-2.1, 1.7), (-1, 1), "normalized twice, with other statistics, or not clamped?", 1),
         # Mid-grey and dark ones, which need several looks.
         (uniform(0.35, 0.65), (-1, 1), "images in [0, 1] need", 5),
         (uniform(0, 0.3), (-1, 1), "images in [0, 1] need", 5),
@@ -151,12 +153,56 @@ def test_nothing_is_looked_at_where_there_is_nothing_to_see():
     check = RangeCheck("Loss", BY_VALUE_RANGE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check.look(torch.empty(1, 3, 8, 8, device="meta"), (0, 1))
+        check.look((0, 1), torch.empty(1, 3, 8, 8, device="meta"))
         with torch._subclasses.FakeTensorMode():
-            check.look(torch.empty(1, 3, 8, 8), (0, 1))
-        torch.func.vmap(lambda image: check.look(image, (0, 1)) or image)(torch.rand(2, 1, 3, 8, 8) * 255)
-        torch.compile(lambda image: check.look(image, (0, 1)), backend="eager")(torch.rand(1, 3, 8, 8) * 255)
+            check.look((0, 1), torch.empty(1, 3, 8, 8))
+        torch.func.vmap(lambda image: check.look((0, 1), image) or image)(torch.rand(2, 1, 3, 8, 8) * 255)
+        torch.compile(lambda image: check.look((0, 1), image), backend="eager")(torch.rand(1, 3, 8, 8) * 255)
     assert check._calls == 0
+
+
+# --- outputs of networks ----------------------------------------------------------------------------------
+
+
+def raw_output(spread=0.3):
+    """Of an untrained network for images in [0, 1]."""
+    return 0.5 + spread * torch.randn(2, 3, 40, 40)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+@pytest.mark.parametrize("first", ["output", "image"])
+@pytest.mark.parametrize("in_training", [True, False])
+def test_a_network_s_output_is_not_warned_of(spread, first, in_training):
+    """In training it requires grad; in evaluation what it is compared with has the right range."""
+    check = RangeCheck("Loss", BY_VALUE_RANGE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(10):
+            pair = raw_output(spread).requires_grad_(in_training), torch.rand(2, 3, 40, 40)
+            check.look((0, 1), *(pair if first == "output" else reversed(pair)))
+    assert check._decided
+
+
+@pytest.mark.parametrize("make", [LPIPSLoss, lambda **o: PerceptualLoss(value_range=(0, 1), **o)])
+def test_losses_look_at_what_is_no_output(make):
+    loss, image = make(weights=None), torch.rand(1, 3, 40, 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            loss(image, raw_output()[:1].requires_grad_())
+            loss(raw_output()[:1], image)
+    for pair in ((raw_output()[:1].requires_grad_(), 2 * image - 1), (2 * image - 1, 2 * image - 1)):
+        with pytest.warns(RuntimeWarning, match=r"they need value_range=\(-1, 1\)") as caught:
+            make(weights=None)(*pair)
+        assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("make", [LPIPS, LPIPSLoss, PerceptualLoss])
+@pytest.mark.parametrize("value_range", [(0, 1), (-1, 1)])
+def test_a_range_may_be_a_list(make, value_range):
+    assert make(weights=None, value_range=list(value_range)).value_range == value_range
+    with pytest.raises(ValueError, match=r"value_range must be one of .*, got \(0, 255\)"):
+        make(weights=None, value_range=[0, 255])
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------------
@@ -184,9 +230,10 @@ def events(monkeypatch):
         made.append(Event())
         return statistics, made[-1]
 
-    monkeypatch.setattr(_value_range, "_is_on_gpu", lambda image: True)
-    monkeypatch.setattr(_value_range, "_copied_later", copied_later)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(_value_range, "is_on_gpu", lambda image: True)
+    monkeypatch.setattr(_later, "is_on_gpu", lambda image: True)
+    monkeypatch.setattr(_later, "copied_later", copied_later)
+    monkeypatch.setattr(_later, "_is_captured", lambda device: False)
     return made
 
 
@@ -194,29 +241,29 @@ def test_each_look_on_a_gpu_is_judged_once_it_is_there(events):
     check = RangeCheck("Loss", BY_VALUE_RANGE)
     grey = torch.zeros(1, 3, 8, 8)
     for _ in range(4):
-        check.look(grey, (-1, 1))
+        check.look((-1, 1), grey)
     assert len(events) == 1  # the next look only when the one before has been judged
     for number in range(3):
         events[-1].there = True
-        check.look(2 * torch.rand(1, 3, 8, 8) - 1, (-1, 1))
+        check.look((-1, 1), 2 * torch.rand(1, 3, 8, 8) - 1)
         assert len(events) == min(number + 2, 3)
-    assert check._pending is None and check._decided and check._seen.looks == 3
+    assert check._on_its_way.is_empty and check._decided and check._seen[0].looks == 3
 
 
 def test_the_last_look_on_a_gpu_is_judged_too(events):
     check = RangeCheck("Loss", BY_VALUE_RANGE)
     for call in range(1, LOOKS_AT[-1] + 1):
-        check.look(torch.zeros(1, 3, 8, 8) if call < LOOKS_AT[-1] else torch.rand(1, 3, 8, 8), (-1, 1))
+        check.look((-1, 1), torch.zeros(1, 3, 8, 8) if call < LOOKS_AT[-1] else torch.rand(1, 3, 8, 8))
         events[-1].there = True
     with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\]"):
-        check.look(torch.rand(1, 3, 8, 8), (-1, 1))
-    assert check._pending is None
+        check.look((-1, 1), torch.rand(1, 3, 8, 8))
+    assert check._on_its_way.is_empty
 
 
 def test_nothing_is_looked_at_while_a_graph_is_captured(events, monkeypatch):
     check = RangeCheck("Loss", BY_VALUE_RANGE)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    check.look(torch.rand(1, 3, 8, 8), (-1, 1))
+    monkeypatch.setattr(_later, "_is_captured", lambda device: True)
+    check.look((-1, 1), torch.rand(1, 3, 8, 8))
     assert not events
 
 
@@ -226,9 +273,9 @@ def test_losses_are_copied_with_a_look_on_its_way(make, copied, events):
     image = torch.rand(1, 3, 40, 40)
     loss = make(weights=None)
     loss(image, image)
-    assert loss._range_check._pending is not None
+    assert not loss._range_check._on_its_way.is_empty
     twin = copied(loss)
-    assert twin._range_check._pending is None and loss._range_check._pending is not None
+    assert twin._range_check._on_its_way.is_empty and not loss._range_check._on_its_way.is_empty
     events[0].there = True
     twin(image, image)
     with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\] need"):

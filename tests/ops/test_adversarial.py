@@ -195,3 +195,14 @@ def test_second_derivatives_of_half_precision_are_rounded_once(game):
     torch.testing.assert_close(
         results[0].float(), results[1], rtol=0.02, atol=1e-3 * results[1].abs().max().item()
     )
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_logits_of_inference_mode_stand_beside_others(game):
+    with torch.inference_mode():
+        real = torch.randn(5, 1)
+    fake = torch.randn(5, 1, requires_grad=True)
+    loss, _ = discriminator_loss(real, fake, game)
+    (gradient,) = torch.autograd.grad(loss, fake)
+    expected, _ = discriminator_loss(real, fake, game, backend="reference")
+    assert_close(gradient, torch.autograd.grad(expected, fake)[0])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
+import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -145,15 +148,15 @@ def test_wrong_arguments_are_named():
         EMA(model, 1.5)
     with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\], got nan"):
         EMA(model, beta=float("nan"))
-    with pytest.raises(TypeError, match="decay must be a number, got '0.9'"):
+    with pytest.raises(TypeError, match="decay must be a number, got str '0.9'"):
         update_ema(model, average, "0.9")
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
         EMA(list(model.parameters()))
     with pytest.raises(TypeError, match=r"average must be a torch.nn.Module, got dict"):
         update_ema(model, average.state_dict() and {}, 0.9)
-    with pytest.raises(TypeError, match="warmup_start must be an integer, got True"):
+    with pytest.raises(TypeError, match="warmup_start must be a whole number, got bool True"):
         EMA(model, warmup_start=True)
-    with pytest.raises(ValueError, match="warmup_start must not be negative, got -1"):
+    with pytest.raises(ValueError, match="warmup_start must be at least 0, got -1"):
         EMA(model, warmup_start=-1)
     with pytest.raises(
         ValueError, match=r"differ in the shape of weight: torch.Size\(\[2, 2\]\), torch.Size\(\[3, 2\]\)"
@@ -256,6 +259,89 @@ def test_arguments_in_order_are_accepted(trainer):
         assert torch.equal(value, model.state_dict()[key]), key
 
 
+def stepping_without_a_sign(step):
+    """A trainer that clears gradients before it averages, into a copy that was never frozen."""
+    model = generator()
+    average = copy.deepcopy(model)
+    optimizer = step(model.parameters())
+
+    def train():
+        backward(model)
+        optimizer.step()
+        model.zero_grad()
+
+    return model, average, train
+
+
+STEPS = [lambda p: torch.optim.SGD(p, 0.1), torch.optim.Adam, lambda p: torch.optim.Adam(p, foreach=False)]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=["SGD", "Adam", "Adam, one by one"])
+def test_swapped_arguments_are_refused_from_the_second_call(step):
+    model, average, train = stepping_without_a_sign(step)
+    train()
+    update_ema(average, model, 0.9)
+    train()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="since the last call average was changed, .* they look swapped"):
+        update_ema(average, model, 0.9)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("step", [*STEPS, Adam], ids=["SGD", "Adam", "Adam, one by one", "fastgan's Adam"])
+def test_arguments_in_order_are_accepted_again_and_again(step):
+    model, average, train = stepping_without_a_sign(step)
+    for number in range(6):
+        if number % 3 < 2:  # as where G waits for D
+            train()
+        update_ema(model, average, 0.9)
+    # A checkpoint is loaded into both, and the average begins anew.
+    state = copy.deepcopy(model.state_dict())
+    model.load_state_dict(state)
+    average.load_state_dict(state)
+    update_ema(model, average, 0.9)
+    update_ema(generator(), average, 0.9)
+
+
+def test_networks_are_not_kept_by_what_is_remembered_of_them():
+    model, average = generator(), generator()
+    update_ema(model, average, 0.9)
+    kept = weakref.ref(model), weakref.ref(average)
+    del model, average
+    gc.collect()
+    assert kept[0]() is None and kept[1]() is None
+
+
+# --- replaced layers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.Linear(2, 2), lambda: nn.Linear(2, 3), lambda: nn.Identity()])
+def test_a_layer_replaced_before_the_first_update_is_named(layer):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    ema = EMA(model)
+    model[1] = layer()
+    with pytest.raises(
+        ValueError, match=r"other parameters .* average: 1.bias, 1.weight. Replace layers first"
+    ):
+        ema.update()
+    _, twin = copy.deepcopy((model, ema))
+    if not isinstance(model[1], nn.Linear) or model[1].out_features != 2:
+        with pytest.raises(ValueError, match=r"1.bias, 1.weight"):
+            twin.update()
+
+
+def test_new_parameters_of_the_same_layers_are_averaged():
+    """As load_state_dict(assign=True), conversions and FSDP2 make them, and copies of both have them."""
+    model = generator()
+    ema = EMA(model, 0.0, warmup=False)
+    model.load_state_dict(generator().state_dict(), assign=True)
+    for owner, kept in ((model, ema), copy.deepcopy((model, ema)), pickle.loads(pickle.dumps((model, ema)))):
+        kept.update()
+        for average, parameter in zip(kept.average.parameters(), owner.parameters(), strict=True):
+            assert torch.equal(average, parameter)
+
+
 # --- wrapped models ---------------------------------------------------------------------------------------
 
 
@@ -345,7 +431,7 @@ def test_modules_of_one_s_own_that_are_called_module_are_no_wrappers():
 def test_differences_of_wrapped_models_are_named_as_in_the_network():
     with pytest.raises(ValueError, match="differ in their parameters: bias$"):
         update_ema(nn.DataParallel(nn.Linear(2, 2)), nn.Linear(2, 2, bias=False), 0.9)
-    with pytest.raises(ValueError, match="does not update: 0.weight, 0.bias. For"):
+    with pytest.raises(ValueError, match="does not update, got a list of .* without 0.weight, 0.bias. For"):
         Adam(parameters(), ema=EMA(compiled(nn.Sequential(nn.DataParallel(nn.Linear(2, 2))))))
 
 
@@ -371,7 +457,8 @@ def test_networks_of_several_optimizers_share_an_average_by_update():
     ema = EMA(networks, 0.9)
     with pytest.raises(
         ValueError,
-        match=r"does not update: mapping.weight, mapping.bias. For networks of several optimizers .* "
+        match=r"update, got a list of .* without mapping.weight, mapping.bias. For networks of several "
+        r"optimizers .* "
         r"call EMA.update\(\) once per iteration",
     ):
         Adam(networks["generator"].parameters(), ema=ema)

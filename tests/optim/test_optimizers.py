@@ -291,7 +291,7 @@ def test_same_bits_for_any_number_of_threads():
         ({"weight_clip": (0.5, -0.5)}, r"low <= high, got \(0.5, -0.5\)"),
         ({"grad_clip_norm": 0.0}, "grad_clip_norm must be positive, got 0.0"),
         ({"grad_clip_value": -0.1}, "grad_clip_value must be positive, got -0.1"),
-        ({"differentiable": True}, "differentiable=True is not supported"),
+        ({"differentiable": True}, "differentiable must be False, got True"),
     ],
 )
 def test_wrong_options_are_named(kind, options, message):
@@ -306,7 +306,7 @@ def test_wrong_tensors_are_named():
     sparse.grad = torch.ones(2, 2).to_sparse()
     with pytest.raises(RuntimeError, match="sparse"):
         RMSprop([sparse]).step()
-    with pytest.raises(ValueError, match="does not update: 0.weight, 0.bias"):
+    with pytest.raises(ValueError, match="update, got a list of 1 without 0.weight, 0.bias"):
         Adam([sparse], ema=EMA(torch.nn.Sequential(torch.nn.Linear(2, 2))))
     moved = torch.nn.Parameter(torch.ones(2))
     moved.grad = torch.ones(2)
@@ -315,3 +315,35 @@ def test_wrong_tensors_are_named():
     optimizer.state[moved]["square_avg"] = torch.ones(2, device="meta")
     with pytest.raises(ValueError, match=r"shape \(2,\) is on cpu, its state on meta"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("optimizer", [Adam, RMSprop])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"lr": "0.1"}, TypeError, "lr must be a number, got str '0.1'"),
+        ({"lr": torch.ones(2)}, ValueError, r"Tensor lr must be 1-element: .*, got .*\(2,\)"),
+        ({"lr": torch.tensor(-1.0)}, ValueError, "Invalid learning rate: lr must not be negative, got -1.0"),
+        ({"weight_decay": -1}, ValueError, "Invalid weight_decay value: .* must not be negative, got -1"),
+        ({"maximize": "yes"}, TypeError, "maximize must be True or False, got str 'yes'"),
+        ({"weight_clip": (1, 2, 3)}, TypeError, r"weight_clip must be two numbers, got tuple \(1, 2, 3\)"),
+        ({"ema": torch.nn.Linear(1, 1)}, TypeError, "ema must be a fastgan.optim.EMA or None, got Linear"),
+    ],
+)
+def test_options_of_a_wrong_kind_are_named(optimizer, options, error, message):
+    with pytest.raises(error, match=message):
+        optimizer([torch.nn.Parameter(torch.ones(2))], **options)
+
+
+def test_options_of_a_group_are_checked_as_those_of_all():
+    made = Adam([torch.nn.Parameter(torch.ones(2))], betas=(0, 0.99), lr=torch.tensor(0.1))
+    assert made.param_groups[0]["betas"] == (0.0, 0.99), "whole numbers, too"
+    group = {"params": [torch.nn.Parameter(torch.ones(2))], "betas": (0.9, 1.5)}
+    with pytest.raises(ValueError, match=r"betas must lie in \[0, 1\), got \(0.9, 1.5\)"):
+        made.add_param_group(group)
+    with pytest.raises(TypeError, match=r"params must be tensors, got str 'a' in list of params"):
+        Adam(["a"])
+    with pytest.raises(ValueError, match=r"empty parameter list: params must not be empty, got list \[\]"):
+        Adam([])
+    with pytest.raises(ValueError, match=r"state_dict must have 'state' and 'param_groups', got dict"):
+        made.load_state_dict({"state": {}})

@@ -86,9 +86,9 @@ def test_state_survives_a_round_trip():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "learning rate: -1.0"),
+        ({"lr": -1.0}, "Invalid learning rate: lr must not be negative, got -1.0"),
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\], got 1.5"),
-        ({"eps": -1e-8}, "epsilon value: -1e-08"),
+        ({"eps": -1e-8}, "Invalid epsilon value: eps must not be negative, got -1e-08"),
         ({"initial_square_avg": -1.0}, "initial_square_avg must not be negative, got -1.0"),
     ],
 )

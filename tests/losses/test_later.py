@@ -1,0 +1,111 @@
+"""Looks at values of a GPU that nobody waits for, with a GPU that only seems to be there."""
+
+import copy
+import pickle
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from fastgan.losses import _later
+from fastgan.losses._later import OnItsWay, can_be_read
+
+
+class FakeDevice:
+    """Of a tensor on the second of two GPUs."""
+
+    type, index = "cuda", 1
+
+
+@pytest.fixture
+def second_gpu(monkeypatch):
+    """What is done with streams and events while the first GPU is the current one."""
+    done = {"current": 0, "capturing": set(), "recorded": []}
+
+    class Event:
+        there = False
+
+        def record(self, stream):
+            done["recorded"].append(stream)
+
+        def query(self):
+            return self.there
+
+        def __reduce__(self):
+            raise TypeError("cannot pickle 'Event' object")
+
+    class Current:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            self.before, done["current"] = done["current"], self.device.index
+
+        def __exit__(self, *error):
+            done["current"] = self.before
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: done["current"])
+    monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(
+        torch.cuda, "is_current_stream_capturing", lambda: done["current"] in done["capturing"]
+    )
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    return done
+
+
+@pytest.mark.parametrize(("capturing", "captured"), [(set(), False), ({0}, True), ({1}, True), ({2}, False)])
+def test_captures_of_the_current_stream_and_of_the_tensors_are_seen(second_gpu, capturing, captured):
+    second_gpu["capturing"] = capturing
+    assert _later._is_captured(FakeDevice()) == captured
+    assert second_gpu["current"] == 0
+
+
+@pytest.mark.parametrize("default", ["cpu", "meta"])
+def test_the_copy_is_recorded_on_the_stream_it_runs_on(second_gpu, default, monkeypatch):
+    made = []
+    empty = torch.empty
+
+    def pinned(*shape, pin_memory, **options):
+        assert pin_memory
+        made.append(options)
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", pinned)
+    values = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    with torch.device(default) if default != "cpu" else nullcontext():
+        here, _ = _later.copied_later(values)
+    assert second_gpu["recorded"] == [f"stream of {values.device}"]
+    assert made == [{"dtype": torch.float64, "device": "cpu"}]
+    assert here.device.type == "cpu" and here.tolist() == [1.0, 2.0]
+
+
+def test_what_is_sent_arrives_once_and_is_left_out_of_copies(second_gpu, monkeypatch):
+    monkeypatch.setattr(torch, "empty", lambda shape, pin_memory, **options: torch.zeros(shape, **options))
+    way = OnItsWay()
+    assert way.is_empty and way.take() is None
+    way.send(torch.tensor([1.0, 2.0]), "note")
+    assert not way.is_empty and way.take() is None
+    for twin in (copy.deepcopy(way), copy.copy(way), pickle.loads(pickle.dumps(way))):
+        assert twin.is_empty and twin.take() is None
+    way._pending[1].there = True
+    assert way.take() == ([1.0, 2.0], "note")
+    assert way.is_empty and way.take() is None
+
+
+def test_what_can_be_read():
+    assert can_be_read(torch.rand(3), nn.Parameter(torch.rand(3)))
+    assert not can_be_read(torch.rand(3), torch.rand(0))
+    assert not can_be_read(torch.rand(3, device="meta"))
+
+    class Subclass(torch.Tensor):
+        pass
+
+    assert not can_be_read(torch.rand(3).as_subclass(Subclass))
+    with torch._subclasses.FakeTensorMode():
+        assert not can_be_read(torch.rand(3))
+    seen = []
+    torch.vmap(lambda x: seen.append(can_be_read(x)) or x)(torch.rand(3, 2))
+    torch.compile(lambda x: seen.append(can_be_read(x)) or x, backend="eager")(torch.rand(3))
+    assert seen == [False, False]
