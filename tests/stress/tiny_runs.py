@@ -235,13 +235,13 @@ class Stage:
 
 def _different_tensors(whole: Path, folder: Path) -> list[str]:
     expected, actual = (checkpoint.checkpoint_files(run / "checkpoints") for run in (whole, folder))
-    if [file.name for file in expected] != [file.name for file in actual]:
+    if [file.name for file in expected[-1:]] != [file.name for file in actual[-1:]]:
         return [f"the checkpoints are {', '.join(file.name for file in actual) or 'none'}"]
-    for_use = [(file, folder / file.name) for file in whole.glob("*.safetensors")]
     found = []
-    for first, second in (*zip(expected, actual, strict=True), *for_use):
-        if not second.exists():
-            continue  # named with the other files
+    for first in (*expected, *whole.glob("*.safetensors")):
+        second = folder / first.relative_to(whole)
+        if not second.exists():  # a stop has saved another step; what others take is named with the files
+            continue
         with safe_open(first, "pt") as one, safe_open(second, "pt") as two:
             keys = {*one.keys()}
             wrong = [key for key in keys & {*two.keys()} if not _same_bits(one, two, key)]
