@@ -81,8 +81,9 @@ def check_compile(case: Case) -> str:
 
 
 def check_dynamic(case: Case) -> str:
-    """`torch.compile(dynamic=True, fullgraph=True)`: 20 sizes in two graphs, one of them for sizes of 1, which
-    torch always compiles apart; with gradients and without."""
+    """`torch.compile(dynamic=True, fullgraph=True)`: 20 sizes in two graphs, one for sizes of 1, which
+    torch always compiles apart; with gradients and without.
+    """
     function = case.function()
     for grad in (False, True) if case.differentiated else (False,):
         torch._dynamo.reset()
