@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
+from pathlib import Path
+
+from fastgan.training.names import LAYOUT, printable
 
 USAGE = """usage: fastgan COMMAND ...
 
@@ -68,32 +70,60 @@ def _info(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    from fastgan.recipes import RECIPES, load_recipe
+    from fastgan.recipes import RECIPES
 
     if not arguments or arguments[0] not in RECIPES:
         found = f"got {arguments[0]!r}" if arguments else "none given"
         print(f"fastgan train: name one of the recipes: {', '.join(RECIPES)} ({found})", file=sys.stderr)
         return 2
+    from fastgan.training.console import lasting_console
+    from fastgan.training.signals import leaving_at_once
+
+    with lasting_console(), leaving_at_once():
+        return _train_recipe(arguments[0], arguments[1:])
+
+
+def _train_recipe(name: str, options: list[str]) -> int:
+    from fastgan.recipes import load_recipe
     from fastgan.training.config import parse_config
     from fastgan.training.loop import Interrupted, train
+    from fastgan.training.runtime import ProcessFailed
+    from fastgan.training.world import is_main_process
 
-    recipe = load_recipe(arguments[0])
+    recipe = load_recipe(name)
     try:
-        config = parse_config(
-            recipe.config_class, recipe.presets, arguments[1:], f"fastgan train {recipe.name}"
-        )
+        config = parse_config(recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}")
         folder = train(recipe, config)
     except Interrupted as stopped:
-        print(f"fastgan: {stopped}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        if is_main_process():
+            print(f"fastgan: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except (ValueError, OSError, FloatingPointError, ProcessFailed) as error:
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
-    if int(os.environ.get("LOCAL_RANK", "0")) == int(os.environ.get("NODE_RANK", "0")) == 0:
+    if is_main_process():
+        print(f"results in {printable(folder)}{_report_after_training(folder, recipe.name)}")
+    return 0
+
+
+def _report_after_training(folder: Path, title: str) -> str:
+    """Where the report is; or why there is none: the training is finished all the same."""
+    try:
         from fastgan.training.report import write_report
 
-        print(f"results in {folder}, report in {write_report(folder, recipe.name)}")
-    return 0
+        return f", report in {printable(write_report(folder, title))}"
+    except Exception as error:
+        print(
+            f"fastgan: warning: there is no report: {_shown(error)}; `fastgan report {printable(folder)}` "
+            "tries again",
+            file=sys.stderr,
+        )
+        return ""
+
+
+def _shown(error: Exception) -> str:
+    """An error's text, in which names of files may have come from anywhere."""
+    return printable(error, keep=LAYOUT)
 
 
 def _stegastamp(arguments: list[str]) -> int:
@@ -141,22 +171,20 @@ def _call(function: str, arguments: list[str]) -> int:
     try:
         return getattr(importlib.import_module(module), name)(arguments)
     except (ValueError, OSError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
 
 
 def _report(arguments: list[str]) -> int:
-    from pathlib import Path
-
     from fastgan.training.report import write_report
 
     if len(arguments) != 1:
         print("usage: fastgan report RUN_FOLDER", file=sys.stderr)
         return 2
     try:
-        print(write_report(Path(arguments[0]), Path(arguments[0]).name))
+        print(printable(write_report(Path(arguments[0]), Path(arguments[0]).name)))
     except (OSError, ValueError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,6 +1,7 @@
 """Every warning names the line of the caller's program, however it is reached."""
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -80,6 +81,21 @@ def unusable_held_out_image(monkeypatch, tmp_path):
         evaluation.read_held_out([tmp_path / "broken.png"], 1, 4, 0)
 
 
+def damaged_checkpoint(monkeypatch, tmp_path):
+    toy = pytest.importorskip("tests.training.toy")
+    config = toy.ToyConfig(runs_path=str(tmp_path), num_steps=2, checkpoint_interval=1, accelerator="cpu")
+    folder = importlib.import_module("fastgan.training.loop").train(toy.Toy, config) / "checkpoints"
+    (folder / "step-00000002.safetensors").write_bytes(b"cut")
+    importlib.import_module("fastgan.training.checkpoint").load_checkpoint(folder)
+
+
+def torn_table(monkeypatch, tmp_path):
+    report = pytest.importorskip("fastgan.training.report")
+    (tmp_path / "config.yaml").write_text("batch_size: 4\n")
+    (tmp_path / "metrics.csv").write_text("step,loss\n1,2.0\n2,")
+    report.write_report(tmp_path, "torn")
+
+
 # Each call of `warn`, and what brings it about.
 CASES = {
     "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
@@ -87,7 +103,9 @@ CASES = {
     "fastgan/losses/_value_range.py::RangeCheck._judge": wrong_range,
     "fastgan/ops/_dispatch.py::warn_once": no_kernel,
     "fastgan/recipes/enhancenet_evaluation.py::read_held_out": unusable_held_out_image,
+    "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,
+    "fastgan/training/report.py::write_report": torn_table,
 }
 
 

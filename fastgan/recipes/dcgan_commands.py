@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from fastgan.models.dcgan import DCGANGenerator
 from fastgan.recipes.dcgan import draw_latents, make_generator
 from fastgan.recipes.dcgan_config import DCGANConfig
-from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.config import from_plain
+from fastgan.training.checkpoint import load_checkpoint, read_weights
+from fastgan.training.checkpoint_content import options_of, read_json
+from fastgan.training.finite import first_non_finite
+from fastgan.training.names import printable
+from fastgan.training.networks import load_network
+from fastgan.training.values import check_seed
 
 
 def load_generator(path: str | Path) -> tuple[DCGANGenerator, DCGANConfig]:
@@ -30,29 +32,27 @@ def load_generator(path: str | Path) -> tuple[DCGANGenerator, DCGANConfig]:
     plain = _plain_weights(path) if path.is_file() else None
     if plain is None:
         checkpoint = load_checkpoint(path, "dcgan")
-        config, weights = from_plain(DCGANConfig, checkpoint.config), checkpoint.trained("generator")
+        path = checkpoint.path
+        config, weights = checkpoint.options(DCGANConfig), checkpoint.trained("generator")
     else:
         config, weights = plain
-    generator = make_generator(config)
-    try:
-        generator.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit: {error}") from error
-    return generator.eval(), config
+    return load_network(lambda: make_generator(config), weights, path), config
 
 
 def _plain_weights(path: Path) -> tuple[DCGANConfig, dict[str, Tensor]] | None:
+    """Of a generator.safetensors; None: the file is a checkpoint."""
+    metadata, weights = read_weights(path)
+    if "format" in metadata:
+        return None
+    if metadata.get("recipe") != "dcgan":
+        raise ValueError(f"{printable(path)} holds no generator that `fastgan train dcgan` has saved")
+    if found := first_non_finite(weights):
+        raise ValueError(f"{printable(path)} is of no use: {printable(found)} is NaN or infinite")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "format" in metadata:  # a checkpoint
-                return None
-            if metadata.get("recipe") != "dcgan":
-                raise ValueError(f"{path} holds no generator that `fastgan train dcgan` has saved")
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    return from_plain(DCGANConfig, json.loads(metadata["config"])), weights
+        values = read_json(metadata, "config")
+    except ValueError as error:
+        raise ValueError(f"{printable(path)} is not complete: {error}") from error
+    return options_of(path, DCGANConfig, values), weights
 
 
 def sample(arguments: list[str]) -> int:
@@ -68,6 +68,7 @@ def sample(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}")
+    check_seed("--seed", options.seed)
     generator, config = load_generator(options.checkpoint)
     z = draw_latents(config, options.num, torch.Generator().manual_seed(options.seed))
     with torch.no_grad():
@@ -75,5 +76,5 @@ def sample(arguments: list[str]) -> int:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     columns = math.ceil(options.num**0.5)
     save_image(make_grid(images.clamp(0, 1), nrow=columns, pad_value=1.0), options.output)
-    print(options.output)
+    print(printable(options.output))
     return 0

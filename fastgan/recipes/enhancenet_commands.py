@@ -18,9 +18,19 @@ from fastgan.recipes.enhancenet_tiles import check_tiles
 from fastgan.recipes.enhancenet_tiles import upscale as upscale_tiles
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.config import from_plain
-from fastgan.training.data import EXTENSIONS, UNREADABLE, find_images, to_tensor
+from fastgan.training.data import (
+    EXTENSIONS,
+    MAX_PIXELS,
+    UNREADABLE,
+    add_pixel_limit,
+    find_images,
+    open_image,
+    to_tensor,
+)
 from fastgan.training.images import to_image
+from fastgan.training.names import LAYOUT, printable
+from fastgan.training.networks import load_network
+from fastgan.training.outputs import check_outputs
 
 WITH_ALPHA = (".png", ".webp")
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -37,10 +47,12 @@ def load_generator(path: str | Path) -> EnhanceNetGenerator:
         FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
     """
     checkpoint = load_checkpoint(path, "enhancenet")
-    config = from_plain(EnhanceNetConfig, checkpoint.config)
-    generator = EnhanceNetGenerator(config.scale, config.width, config.blocks)
-    generator.load_state_dict(checkpoint.trained("generator"))
-    return generator.eval()
+    config = checkpoint.options(EnhanceNetConfig)
+    return load_network(
+        lambda: EnhanceNetGenerator(config.scale, config.width, config.blocks),
+        checkpoint.trained("generator"),
+        checkpoint.path,
+    )
 
 
 def upscale(arguments: list[str]) -> int:
@@ -62,6 +74,7 @@ def upscale(arguments: list[str]) -> int:
         "(default: that and 8 more, 54 for ten blocks, or half the tile if that is less)",
     )  # fmt: skip
     parser.add_argument("--device", default="", help="cpu, cuda, ... (default: a GPU where there is one)")
+    add_pixel_limit(parser)
     options = parser.parse_args(arguments)
     check_tiles(options.tile, options.overlap)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -70,14 +83,14 @@ def upscale(arguments: list[str]) -> int:
     failed = 0
     for source, target in jobs:
         try:
-            enlarge_file(generator, source, target, options.tile, options.overlap)
+            enlarge_file(generator, source, target, options.tile, options.overlap, options.max_pixels)
         except ValueError as error:
             if len(jobs) == 1:
                 raise
-            print(f"fastgan: error: {error}", file=sys.stderr)
+            print(f"fastgan: error: {printable(error, keep=LAYOUT)}", file=sys.stderr)
             failed += 1
             continue
-        print(target)
+        print(printable(target))
     if failed:
         print(f"fastgan: {failed} of {len(jobs)} images could not be upscaled", file=sys.stderr)
     return 1 if failed else 0
@@ -86,52 +99,54 @@ def upscale(arguments: list[str]) -> int:
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """(image, where to write it) for each; refuses what would overwrite something unasked."""
     if not source.exists():
-        raise FileNotFoundError(f"no such image or folder: {source}")
+        raise FileNotFoundError(f"no such image or folder: {printable(source)}")
     if source.is_dir():
         if target.is_file():
-            raise ValueError(f"{source} is a folder, so OUT must be one, too: {target} is a file")
+            raise ValueError(
+                f"{printable(source)} is a folder, so OUT must be one, too: {printable(target)} is a file"
+            )
         jobs = [(f, target / f.relative_to(source).with_suffix(".png")) for f in find_images(source)]
     else:
         into_folder = target.is_dir() or not target.suffix
         jobs = [(source, target / f"{source.stem}.png" if into_folder else target)]
         if jobs[0][1].suffix.lower() not in EXTENSIONS:
-            raise ValueError(f"OUT must end in one of {', '.join(EXTENSIONS)}, got {target}")
-    sources = {file.resolve(): file for file, _ in jobs}
-    taken: dict[Path, Path] = {}
-    for file, written in jobs:
-        place = written.resolve()
-        if place in sources:
-            raise ValueError(f"{written} is an image to upscale: name another OUT")
-        if place in taken:
-            raise ValueError(f"{file} and {taken[place]} would both become {written}: rename one of them")
-        taken[place] = file
+            raise ValueError(f"OUT must end in one of {', '.join(EXTENSIONS)}, got {printable(target)}")
+    check_outputs(jobs, "upscale", "OUT")
     return jobs
 
 
 def enlarge_file(
-    generator: EnhanceNetGenerator, source: Path, target: Path, tile: int, overlap: int | None
+    generator: EnhanceNetGenerator,
+    source: Path,
+    target: Path,
+    tile: int,
+    overlap: int | None,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Reads, upscales and writes one image; folders are made.
 
     Raises:
-        ValueError: a file that is no image or of a kind that would lose something.
+        ValueError: a file that is no image, has more than `max_pixels`, or is of a kind that would lose
+            something.
     """
+    shown = printable(source)
     try:
-        with Image.open(source) as opened:
+        with open_image(source, max_pixels) as opened:
             frames = getattr(opened, "n_frames", 1)
             image = ImageOps.exif_transpose(opened)
             image.load()
     except UNREADABLE as error:
-        raise ValueError(f"{source} cannot be read as an image: {error}") from error
+        raise ValueError(f"{shown} cannot be read as an image: {printable(error)}") from error
     if frames > 1:
-        raise ValueError(f"{source} has {frames} frames: give them one by one")
+        raise ValueError(f"{shown} has {frames} frames: give them one by one")
     try:
         large = enlarge(generator, image, tile, overlap)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+        raise ValueError(f"{shown}: {error}") from error
     if large.mode in ("LA", "RGBA") and target.suffix.lower() not in WITH_ALPHA:
         raise ValueError(
-            f"{source} has transparency, which {target.suffix} cannot hold: name OUT {target.stem}.png"
+            f"{shown} has transparency, which {target.suffix} cannot hold: "
+            f"name OUT {printable(target.stem)}.png"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fastgan.losses.perceptual import layer_index, layer_names
 from fastgan.models.enhancenet import check_scale
@@ -10,6 +11,7 @@ from fastgan.training.config import TrainingConfig
 
 NETWORK = "vgg19"
 VARIANTS = ("E", "P", "PA", "PAT")
+MOST_BLOCKS = 1000  # a hundred times the paper's
 ADVERSARIAL = ("bce", "lsgan", "nonsaturating", "hinge")
 # Of the generator's adversarial term (the paper's supplement, table 2).
 PAPER_ADVERSARIAL_WEIGHTS = {"PA": 1.0, "PAT": 2.0}
@@ -97,6 +99,16 @@ class EnhanceNetConfig(TrainingConfig):
     log_d_after: bool = True
     """Log also what D says of the same images after its step, for one more forward of D on the reals."""
 
+    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
+        "variant", "train_path", "val_path", "val_images", "val_size", "crop", "turn", "lr", "lr_d",
+        "lr_decay_steps", "beta1", "perceptual_layers", "perceptual_weights", "texture_layers",
+        "texture_weights", "texture_patch", "normalize_features", "adversarial_weight", "adversarial",
+        "d_loss_weight", "log_d_after",
+    }  # fmt: skip
+    refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
+        "scale", "width", "blocks", "d_channels", "d_dense",
+    }  # fmt: skip
+
     @property
     def is_perceptual(self) -> bool:
         return self.variant != "E"
@@ -124,6 +136,8 @@ class EnhanceNetConfig(TrainingConfig):
             raise ValueError(
                 f"crop must be a multiple of scale = {self.scale}, at least twice that, got {self.crop}"
             )
+        if self.blocks > MOST_BLOCKS:
+            raise ValueError(f"blocks must be at most {MOST_BLOCKS}, got {self.blocks}")
         self.check_at_least_one("width", "blocks", "val_images", "texture_patch", "d_dense")
         self.check_not_negative("val_size", "lr_decay_steps", "adversarial_weight")
         self.check_positive("lr", "lr_d", "d_loss_weight")

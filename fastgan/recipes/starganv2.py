@@ -48,6 +48,7 @@ from fastgan.recipes.starganv2_evaluation import (
 from fastgan.recipes.starganv2_latents import Pictures
 from fastgan.recipes.starganv2_translator import Translator, make_networks
 from fastgan.training.data import ImageFolder, find_images, first_batch
+from fastgan.training.names import printable
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Mean, Recipe, Terms, mean_of
@@ -80,7 +81,7 @@ class StarGANv2(Recipe):
         if runtime.is_main:
             counts = zip(config.domains, train_files, val_files, strict=True)
             said = (f"{name} ({len(train)} to train on, {len(val)} held out)" for name, train, val in counts)
-            print(f"{len(folders)} domains of {config.data}: {', '.join(said)}")
+            print(f"{len(folders)} domains of {config.data}: {printable(', '.join(said))}")
 
         self.generator, self.mapping_network, self.style_encoder = make_networks(config)
         channels, size, _ = config.shape
@@ -117,7 +118,8 @@ class StarGANv2(Recipe):
         config = self.config
         if config.data == "latents":
             return LatentFolder(files, config.shape, config.latent_scale, seed)
-        return ImageFolder(files, (config.image_size, config.image_size), crop, seed)
+        size = (config.image_size, config.image_size)
+        return ImageFolder(files, size, crop, seed, config.max_pixels)
 
     def as_trained(self, x: Tensor) -> Tensor:
         """Images in [0, 1] to [-1, 1]; latents, which are scaled already, as they are."""

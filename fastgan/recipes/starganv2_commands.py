@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from PIL import ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from fastgan.ops._checks import check_one_of
@@ -18,8 +18,19 @@ from fastgan.recipes.starganv2_latents import Pictures, encode
 from fastgan.recipes.starganv2_translator import Translator, make_networks
 from fastgan.training.built_in import PREFIX
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.config import from_plain
-from fastgan.training.data import UNREADABLE, find_images, read_image, to_tensor
+from fastgan.training.data import (
+    MAX_PIXELS,
+    UNREADABLE,
+    add_pixel_limit,
+    find_images,
+    read_image,
+    to_tensor,
+)
+from fastgan.training.names import printable
+from fastgan.training.networks import load_network
+from fastgan.training.values import check_seed
+
+NETWORKS = ("generator", "mapping_network", "style_encoder")
 
 
 @dataclass
@@ -29,30 +40,34 @@ class Sampler:
     translator: Translator
     config: StarGANv2Config
     pictures: Pictures
+    max_pixels: int = MAX_PIXELS
+    """That an image may have."""
 
     @classmethod
-    def load(cls, path: str | Path, vae: str = "") -> Sampler:
+    def load(cls, path: str | Path, vae: str = "", max_pixels: int = MAX_PIXELS) -> Sampler:
         """From a checkpoint or a run's folder; averaged weights where the run kept them.
 
         Args:
             vae: folder of the VAE that encodes images to latents, and decodes them; empty: the run's own, if
                 it had one.
+            max_pixels: that an image may have.
 
         Raises:
             FileNotFoundError, ValueError: no checkpoint, or one of another recipe; or no VAE.
         """
         checkpoint = load_checkpoint(path, "starganv2")
-        config = from_plain(StarGANv2Config, checkpoint.config)
+        config = checkpoint.options(StarGANv2Config)
         if vae and config.data != "latents":
-            raise ValueError(f"--vae is for runs on latents; {checkpoint.path} was trained on images")
-        networks = make_networks(config)
-        names = ("generator", "mapping_network", "style_encoder")
-        for network, name in zip(networks, names, strict=True):
-            network.load_state_dict(checkpoint.trained(name))
-            network.eval().requires_grad_(False)
-        return cls(
-            Translator(*networks), config, Pictures(config.data, config.latent_scale, vae or config.vae)
-        )
+            raise ValueError(
+                f"--vae is for runs on latents; {printable(checkpoint.path)} was trained on images"
+            )
+        networks = load_network(
+            lambda: nn.ModuleDict(dict(zip(NETWORKS, make_networks(config), strict=True))),
+            {f"{name}.{key}": w for name in NETWORKS for key, w in checkpoint.trained(name).items()},
+            checkpoint.path,
+        ).requires_grad_(False)
+        pictures = Pictures(config.data, config.latent_scale, vae or config.vae)
+        return cls(Translator(**networks), config, pictures, max_pixels)
 
     def read(self, source: str, at_most: int) -> Tensor:
         """A file, or the first ones of a folder, N C H W as the networks take them.
@@ -62,7 +77,7 @@ class Sampler:
         """
         files = self._files(source)
         if len(files) > at_most:
-            print(f"{source} has {len(files)} files: the first {at_most} are taken")
+            print(f"{printable(source)} has {len(files)} files: the first {at_most} are taken")
         return torch.stack([self._read(path) for path in files[:at_most]])
 
     def _files(self, source: str) -> list[Path]:
@@ -70,7 +85,7 @@ class Sampler:
         if path.is_file():
             return [path]
         if not path.is_dir() and not source.startswith(PREFIX):
-            raise FileNotFoundError(f"no such file or folder: {source}")
+            raise FileNotFoundError(f"no such file or folder: {printable(source)}")
         if self.config.data == "images":
             return find_images(source)
         try:
@@ -87,12 +102,12 @@ class Sampler:
         vae = self.pictures.vae
         if config.data == "latents":
             if vae is None:
-                raise ValueError(f"{path} is no latent (.safetensors, .pt): images need --vae")
+                raise ValueError(f"{printable(path)} is no latent (.safetensors, .pt): images need --vae")
             size *= 2 ** (len(vae.config.block_out_channels) - 1)
         try:
-            image = to_tensor(ImageOps.fit(read_image(path), (size, size)))
+            image = to_tensor(ImageOps.fit(read_image(path, self.max_pixels), (size, size)))
         except UNREADABLE as error:
-            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+            raise ValueError(f"{printable(path)} cannot be read as an image: {printable(error)}") from error
         if config.data == "images":
             return image * 2 - 1
         return encode(vae, image[None])[0] * config.latent_scale
@@ -132,6 +147,7 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--num", type=int, help="or so many rows in styles from noise (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="of that noise (default: 0)")
     parser.add_argument("--max_images", type=int, default=8, help="of a folder, at most (default: 8)")
+    add_pixel_limit(parser)
     parser.add_argument("--vae", default="", help="VAE's folder, for runs on latents")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
     options = parser.parse_args(arguments)
@@ -141,7 +157,8 @@ def sample(arguments: list[str]) -> int:
     for name, value in (("num", number), ("max_images", options.max_images)):
         if value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
-    sampler = Sampler.load(options.checkpoint, options.vae)
+    check_seed("--seed", options.seed)
+    sampler = Sampler.load(options.checkpoint, options.vae, options.max_pixels)
     config, translator = sampler.config, sampler.translator
     check_one_of("--target_domain", options.target_domain, config.domains)
     target = config.domains.index(options.target_domain)
@@ -156,5 +173,5 @@ def sample(arguments: list[str]) -> int:
             styles = translator.random_styles(z, target)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     save_image(translation_grid(sampler, sources, styles, heads), options.output)
-    print(options.output)
+    print(printable(options.output))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fastgan.models.starganv2 import check_size
 from fastgan.training.config import TrainingConfig
@@ -113,6 +114,17 @@ class StarGANv2Config(TrainingConfig):
     """Translations of each (paper: 10)."""
     classifier_steps: int = 300
     """Steps that the classifier of an evaluation is trained on the real domains, with batches of 64."""
+
+    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
+        "train_path", "val_path", "latent_scale", "crop", "vae", "updates", "adversarial", "w_adv",
+        "w_sty", "w_cyc", "w_id", "w_ds", "ds_margin", "ds_decay_epochs", "r1_weight", "r1_interval",
+        "lr", "lr_mapping", "beta1", "beta2", "weight_decay", "eval_images", "eval_draws",
+        "classifier_steps",
+    }  # fmt: skip
+    refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
+        "domains", "data", "image_size", "latent_channels", "z_dim", "style_dim", "base_width",
+        "max_width", "downs", "mapping_width",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

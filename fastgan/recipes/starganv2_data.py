@@ -9,11 +9,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastgan.training.built_in import data_folder
+from fastgan.training.checkpoint import read_weights
 from fastgan.training.data import EpochOrder, find_files, split_held_out
+from fastgan.training.names import printable
 
 LATENT_EXTENSIONS = (".safetensors", ".pt")
 LATENT_KEY = "latent"
@@ -30,16 +31,17 @@ def find_domains(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Pat
         raise ValueError("train_path must name a folder that has one folder per domain, got ''")
     path = data_folder(folder)
     if not path.is_dir():
-        raise FileNotFoundError(f"no such folder: {path}")
+        raise FileNotFoundError(f"no such folder: {printable(path)}")
     found = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     missing = [name for name in names if name not in found]
     if missing:
-        raise FileNotFoundError(f"{path} has no folder {missing[0]!r}; it has: {', '.join(found) or 'none'}")
+        there = printable(", ".join(found)) or "none"
+        raise FileNotFoundError(f"{printable(path)} has no folder {missing[0]!r}; it has: {there}")
     chosen = list(names) or found
     if len(set(chosen)) < 2:
         raise ValueError(
-            f"{path} must have at least two domains, one folder each, "
-            f"got {len(set(chosen))}{': ' + chosen[0] if chosen else ''}"
+            f"{printable(path)} must have at least two domains, one folder each, "
+            f"got {len(set(chosen))}{': ' + printable(chosen[0]) if chosen else ''}"
         )
     return {name: path / name for name in chosen}
 
@@ -75,25 +77,25 @@ def read_latent(path: Path, shape: tuple[int, int, int]) -> Tensor:
         shape: what it must have.
 
     Raises:
-        ValueError: no such file, another shape, NaN or infinite values; names the file.
+        ValueError: no such file, a damaged one, another shape, NaN or infinite values; names the file.
     """
+    shown = printable(path)
     try:
         if path.suffix.lower() == ".pt":
             latent = torch.load(path, map_location="cpu", weights_only=True)
             latent = latent[LATENT_KEY] if isinstance(latent, dict) else latent
         else:
-            with safe_open(path, framework="pt") as file:
-                latent = file.get_tensor(LATENT_KEY)
-    except (SafetensorError, UnpicklingError, LookupError, OSError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a latent: {error}") from error
+            latent = read_weights(path)[1][LATENT_KEY]
+    except (UnpicklingError, LookupError, OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
+        raise ValueError(f"{shown} cannot be read as a latent: {printable(error)}") from error
     if not isinstance(latent, Tensor):
-        raise ValueError(f"{path} must hold a tensor, got {type(latent).__name__}")
+        raise ValueError(f"{shown} must hold a tensor, got {type(latent).__name__}")
     if tuple(latent.shape) != shape:
-        raise ValueError(f"{path} must hold a latent of shape {shape}, got {tuple(latent.shape)}")
+        raise ValueError(f"{shown} must hold a latent of shape {shape}, got {tuple(latent.shape)}")
     latent = latent.float()
     wrong = int((~latent.isfinite()).sum())
     if wrong:
-        raise ValueError(f"{path} has {wrong} values of {latent.numel()} that are NaN or infinite")
+        raise ValueError(f"{shown} has {wrong} values of {latent.numel()} that are NaN or infinite")
     return latent
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from torch import Tensor
 from fastgan.recipes.starganv2_data import LATENT_KEY
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import write_weights
-from fastgan.training.data import UNREADABLE, find_images, read_image, to_tensor
+from fastgan.training.data import UNREADABLE, add_pixel_limit, find_images, read_image, to_tensor
+from fastgan.training.names import printable
+from fastgan.training.values import check_seed
 
 # Red, green and blue of the channels in a preview: four corners of a cube, as far apart as four can be.
 PREVIEW = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
@@ -40,15 +43,19 @@ def load_vae(folder: str | Path, device: torch.device | str = "cpu") -> Any:
     folders = [path for path in (Path(folder), Path(folder) / "vae") if (path / "config.json").is_file()]
     if not folders:
         raise FileNotFoundError(
-            f"no VAE at {folder}: there must be a config.json of diffusers' AutoencoderKL"
+            f"no VAE at {printable(folder)}: there must be a config.json of diffusers' AutoencoderKL"
         )
-    name = json.loads((folders[0] / "config.json").read_text()).get("_class_name")
+    try:
+        config = json.loads((folders[0] / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{printable(folders[0] / 'config.json')} is not in JSON: {error}") from error
+    name = config.get("_class_name") if isinstance(config, dict) else type(config).__name__
     if name != "AutoencoderKL":
-        raise ValueError(f"{folders[0]} holds a {name}, not an AutoencoderKL")
+        raise ValueError(f"{printable(folders[0])} holds a {name}, not an AutoencoderKL")
     try:
         vae = AutoencoderKL.from_pretrained(str(folders[0]), local_files_only=True)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folders[0]} is no complete AutoencoderKL: {error}") from error
+        raise ValueError(f"{printable(folders[0])} is no complete AutoencoderKL: {error}") from error
     return vae.eval().requires_grad_(False).to(device)
 
 
@@ -103,10 +110,14 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--sample_seed", type=int, help="draw from the posterior; default: take its mode")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_pixel_limit(parser)
     options = parser.parse_args(arguments)
+    if options.sample_seed is not None:
+        check_seed("--sample_seed", options.sample_seed)
     if options.image_size < 1:
         raise ValueError(f"--image_size must be at least 1, got {options.image_size}")
-    files = find_images(options.images)
+    root = data_folder(options.images)
+    files = find_images(root)
     vae = load_vae(options.vae, options.device)
     # Says how a latent came about, so that a folder never mixes several ways.
     made = {"image_size": str(options.image_size), "posterior": "mode", "vae": _fingerprint(vae)}
@@ -114,20 +125,21 @@ def main(arguments: list[str]) -> int:
         made["posterior"] = f"sample {options.sample_seed}"
     encoded, there, unreadable = 0, 0, 0
     for path in files:
-        name = path.relative_to(data_folder(options.images))
+        name = path.relative_to(root)
         target = options.latents / name.with_name(f"{name.name}.safetensors")
         if _is_there(target, made):
             there += 1
             continue
         try:
-            image = ImageOps.fit(read_image(path), (options.image_size, options.image_size))
+            whole = read_image(path, options.max_pixels)
+            image = ImageOps.fit(whole, (options.image_size, options.image_size))
         except UNREADABLE as error:
             unreadable += 1
-            print(f"left out {path}: {error}")
+            print(f"left out {printable(path)}: {printable(error)}")
             continue
         random = None
         if options.sample_seed is not None:  # the draw is the image's own, whatever else is encoded
-            seed = zlib.crc32(name.as_posix().encode()) + options.sample_seed
+            seed = zlib.crc32(os.fsencode(name.as_posix())) + options.sample_seed
             random = torch.Generator(options.device).manual_seed(seed)
         latent = encode(vae, to_tensor(image)[None].to(options.device), random)[0]
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -155,11 +167,12 @@ def _is_there(target: Path, made: dict[str, str]) -> bool:
     try:
         with safe_open(target, framework="pt") as file:
             found = file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{target} is not a readable safetensors file: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{printable(target)} is not a readable safetensors file: {error}") from error
     for name, value in made.items():
         if found.get(name) != value:
             raise ValueError(
-                f"{target} was made with {name} {found.get(name)}, not {value}: take another folder"
+                f"{printable(target)} was made with {name} {printable(found.get(name))}, not {value}: "
+                "take another folder"
             )
     return True

@@ -50,8 +50,9 @@ class StegaStamp(Recipe):
         super().__init__(config, runtime)
         size, device = config.image_size, runtime.device
         train_files, val_files = split_held_out(config.train_path, config.val_path)
-        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed)
-        self.val_images = ImageFolder(val_files, (size, size), config.crop, seed=0)
+        limit = config.max_pixels
+        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, limit)
+        self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, limit)
         self.images_per_epoch = len(self.train_images)
         self.encoder = StegaStampEncoder(config.secret_size, size).to(device)
         self.decoder = StegaStampDecoder(config.secret_size, size).to(device)
@@ -287,8 +288,7 @@ class StegaStamp(Recipe):
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         config, bit_acc = self.config, metrics["bit_acc"]
-        from_step = self.state.setdefault("image_losses_from", config.no_im_loss_steps)
-        if step < from_step and bit_acc >= config.no_im_loss_bit_acc:
+        if step < self._image_losses_from and bit_acc >= config.no_im_loss_bit_acc:
             self.state["image_losses_from"] = step
             return f"bit accuracy reached {bit_acc:.3f}: image losses start now, at step {step}"
         if step >= STUCK_STEP and bit_acc < STUCK_BIT_ACC and not self.state.get("stuck"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from torch.nn import functional as F
 from fastgan.models.stegastamp import StegaStampDecoder, StegaStampEncoder
 from fastgan.recipes.stegastamp_config import StegaStampConfig
 from fastgan.recipes.stegastamp_message import bits_to_message, message_to_bits, raw_bits
+from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.config import from_plain
-from fastgan.training.data import UNREADABLE, find_images, read_image, to_tensor
+from fastgan.training.data import UNREADABLE, add_pixel_limit, find_images, read_image, to_tensor
 from fastgan.training.images import to_image
+from fastgan.training.names import LAYOUT, printable
+from fastgan.training.networks import load_network
+from fastgan.training.outputs import check_outputs
 
 
 @dataclass
@@ -37,12 +41,15 @@ class Stamper:
             FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
         """
         checkpoint = load_checkpoint(path, "stegastamp")
-        config = from_plain(StegaStampConfig, checkpoint.config)
-        encoder = StegaStampEncoder(config.secret_size, config.image_size)
-        decoder = StegaStampDecoder(config.secret_size, config.image_size)
-        encoder.load_state_dict(checkpoint.trained("encoder"))
-        decoder.load_state_dict(checkpoint.trained("decoder"))
-        return cls(encoder.eval(), decoder.eval(), config)
+        config = checkpoint.options(StegaStampConfig)
+        size = (config.secret_size, config.image_size)
+        encoder = load_network(
+            lambda: StegaStampEncoder(*size), checkpoint.trained("encoder"), checkpoint.path
+        )
+        decoder = load_network(
+            lambda: StegaStampDecoder(*size), checkpoint.trained("decoder"), checkpoint.path
+        )
+        return cls(encoder, decoder, config)
 
     @torch.no_grad()
     def stamp(self, image: Image.Image, secret: Tensor, full_size: bool) -> tuple[Tensor, Tensor]:
@@ -85,9 +92,15 @@ def main(arguments: list[str]) -> int:
         command.add_argument("--checkpoint", required=True, help="checkpoint file, or a run's folder")
         command.add_argument("--image", type=Path, help="one photograph")
         command.add_argument("--images_dir", type=Path, help="or all photographs of a folder")
+        add_pixel_limit(command)
         command.add_argument("--raw", action="store_true", help="the secret is a string of 0s and 1s")
     encode.add_argument("--secret", required=True, help="the message (100 bits: up to 7 characters)")
-    encode.add_argument("--save_dir", required=True, type=Path, help="folder for the PNGs")
+    encode.add_argument(
+        "--save_dir",
+        required=True,
+        type=Path,
+        help="folder for the PNGs, in folders as --images_dir has them",
+    )
     encode.add_argument(
         "--full_size", action="store_true",
         help="keep the photograph's size (default: scale and cut to the network's)",
@@ -96,45 +109,82 @@ def main(arguments: list[str]) -> int:
     if (options.image is None) == (options.images_dir is None):
         parser.error("give either --image or --images_dir")
     try:
-        stamper = Stamper.load(options.checkpoint)
-        files = [options.image] if options.image else find_images(options.images_dir)
-        run = _encode if options.command == "encode" else _decode
-        return run(stamper, files, options)
+        if options.image is None:
+            folder = data_folder(options.images_dir)
+            files = find_images(folder)
+        else:
+            folder, files = options.image.parent, [options.image]
+        if options.command == "encode":
+            return _encode(files, folder, options)
+        return _decode(files, options)
     except (ValueError, OSError) as error:
-        print(f"fastgan: error: {error}", file=sys.stderr)
+        print(f"fastgan: error: {printable(error, keep=LAYOUT)}", file=sys.stderr)
         return 1
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, max_pixels: int) -> Image.Image:
     if not path.exists():
-        raise FileNotFoundError(f"no such image: {path}")
+        raise FileNotFoundError(f"no such image: {printable(path)}")
     try:
-        return read_image(path)
+        return read_image(path, max_pixels)
     except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        raise ValueError(f"{printable(path)} cannot be read as an image: {printable(error)}") from error
 
 
-def _encode(stamper: Stamper, files: list[Path], options: argparse.Namespace) -> int:
+def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int:
+    def target(file: Path, name: str) -> Path:
+        place = options.save_dir / file.relative_to(folder)
+        return place.with_name(f"{file.stem}_{name}.png")
+
+    check_outputs(
+        [(file, target(file, name)) for file in files for name in ("hidden", "residual")],
+        "encode",
+        "--save_dir",
+    )
+    stamper = Stamper.load(options.checkpoint)
     size = stamper.config.secret_size
     secret = (raw_bits if options.raw else message_to_bits)(options.secret, size)
-    options.save_dir.mkdir(parents=True, exist_ok=True)
-    for path in files:
-        stamped, residual = stamper.stamp(_open(path), secret, options.full_size)
+
+    def encode(file: Path) -> None:
+        stamped, residual = stamper.stamp(_open(file, options.max_pixels), secret, options.full_size)
         for name, image in (("hidden", stamped), ("residual", residual + 0.5)):
-            target = options.save_dir / f"{path.stem}_{name}.png"
-            to_image(image).save(target)
-            print(target)
-    return 0
+            written = target(file, name)
+            written.parent.mkdir(parents=True, exist_ok=True)
+            to_image(image).save(written)
+            print(printable(written))
+
+    return 1 if _for_each(files, encode) else 0
 
 
-def _decode(stamper: Stamper, files: list[Path], options: argparse.Namespace) -> int:
+def _decode(files: list[Path], options: argparse.Namespace) -> int:
+    stamper = Stamper.load(options.checkpoint)
     missing = 0
-    for path in files:
-        bits = stamper.read(_open(path))
+
+    def decode(file: Path) -> None:
+        nonlocal missing
+        bits = stamper.read(_open(file, options.max_pixels))
         if options.raw:
             message: str | None = "".join(str(int(bit)) for bit in bits)
         else:
             message = bits_to_message(bits)
         missing += message is None
-        print(f"{path}: {'no message found' if message is None else message}")
-    return 1 if missing else 0
+        print(f"{printable(file)}: {'no message found' if message is None else message}")
+
+    failed = _for_each(files, decode)
+    return 1 if missing or failed else 0
+
+
+def _for_each(files: list[Path], act: Callable[[Path], None]) -> int:
+    """Acts on each file; one of several that cannot be read is named and counted. Returns how many were."""
+    failed = 0
+    for file in files:
+        try:
+            act(file)
+        except ValueError as error:
+            if len(files) == 1:
+                raise
+            print(f"fastgan: error: {printable(error, keep=LAYOUT)}", file=sys.stderr)
+            failed += 1
+    if failed:
+        print(f"fastgan: {failed} of {len(files)} images could not be read", file=sys.stderr)
+    return failed

@@ -26,6 +26,8 @@ from fastgan.recipes.zi2zi_config import PRESETS, Zi2ZiConfig
 from fastgan.recipes.zi2zi_data import PairImages, find_pairs, read_about, split_characters
 from fastgan.recipes.zi2zi_glyphs import JSON
 from fastgan.training.data import first_batch
+from fastgan.training.files import replacing
+from fastgan.training.names import printable
 from fastgan.training.networks import frozen, statistics_kept
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe, Terms, mean_of
@@ -62,12 +64,13 @@ class Zi2Zi(Recipe):
         if self.category_num < len(self.categories):
             raise ValueError(
                 f"category_num must be at least {len(self.categories)}, the number of categories in "
-                f"{config.train_path}, got {self.category_num}"
+                f"{printable(config.train_path)}, got {self.category_num}"
             )
         train, held_out = split_characters(pairs, config.held_out, config.held_out_seed)
         size, side = config.image_size, config.source_side
-        self.train_pairs = PairImages(train, size, side, config.augment, config.seed)
-        self.held_out_pairs = PairImages(held_out, size, side)
+        limit = config.max_pixels
+        self.train_pairs = PairImages(train, size, side, config.augment, config.seed, limit)
+        self.held_out_pairs = PairImages(held_out, size, side, max_pixels=limit)
         self.images_per_epoch = len(train)
 
         self.generator = make_generator(config, self.category_num).to(device)
@@ -237,8 +240,8 @@ class Zi2Zi(Recipe):
         about = read_about(self.config.train_path) or {
             "categories": [{"name": name} for name in self.categories]
         }
-        text = json.dumps(about, ensure_ascii=False, indent=1)
-        (folder / JSON).write_text(text + "\n", encoding="utf-8")
+        with replacing(folder / JSON) as file:
+            file.write(json.dumps(about, ensure_ascii=False, indent=1) + "\n")
 
 
 def make_generator(config: Zi2ZiConfig, category_num: int) -> Zi2ZiGenerator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from torchvision.utils import make_grid, save_image
 from fastgan.models.zi2zi import Zi2ZiGenerator
 from fastgan.recipes.zi2zi import make_generator
 from fastgan.recipes.zi2zi_config import Zi2ZiConfig
+from fastgan.recipes.zi2zi_data import read_about
 from fastgan.recipes.zi2zi_fonts import Font, Geometry, common_geometry
-from fastgan.recipes.zi2zi_glyphs import JSON
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.config import from_plain
+from fastgan.training.names import printable
+from fastgan.training.networks import load_network
 
 COLUMNS = 16  # of a text's picture, at most
 
@@ -40,12 +40,14 @@ class Writer:
             FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
         """
         checkpoint = load_checkpoint(path, "zi2zi")
-        config, weights = from_plain(Zi2ZiConfig, checkpoint.config), checkpoint.trained("generator")
-        generator = make_generator(config, len(weights["embedding.weight"]))
-        generator.load_state_dict(weights)
-        about = checkpoint.path.parent.parent / JSON
-        known = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
-        return cls(generator.eval(), config, known)
+        config, weights = checkpoint.options(Zi2ZiConfig), checkpoint.trained("generator")
+        embedding = weights.get("embedding.weight", torch.empty(0))
+        generator = load_network(
+            lambda: make_generator(config, embedding.shape[0] if embedding.dim() else 0),
+            weights,
+            checkpoint.path,
+        )
+        return cls(generator, config, read_about(checkpoint.path.parent.parent) or {})
 
     def category(self, name: str) -> int:
         """The number of a category given as a number or by its font's name.
@@ -59,7 +61,9 @@ class Writer:
         count = self.generator.embedding.num_embeddings
         if name.isdecimal() and int(name) < count:
             return int(name)
-        listed = "".join(f", {number} {known}" for number, known in enumerate(names) if known != str(number))
+        listed = "".join(
+            f", {number} {printable(known)}" for number, known in enumerate(names) if known != str(number)
+        )
         raise ValueError(f"there is no category {name!r}: they are 0 to {count - 1}{listed}")
 
     def font(self, given: Path | None) -> Font:
@@ -72,7 +76,9 @@ class Writer:
         if not path:
             raise ValueError("the run's data does not tell its source font: give --source-font")
         if given is None and not Path(path).is_file():
-            raise FileNotFoundError(f"the run's source font is not at {path} any more: give --source-font")
+            raise FileNotFoundError(
+                f"the run's source font is not at {printable(path)} any more: give --source-font"
+            )
         return Font(path)
 
     def render(self, text: str, font: Font) -> Tensor:
@@ -86,7 +92,7 @@ class Writer:
             raise ValueError(f"the text has no character to draw, got {text!r}")
         missing = "".join(c for c in seen if not font.has(c))
         if missing:
-            raise ValueError(f"{font.path} has no glyphs for {missing!r}")
+            raise ValueError(f"{printable(font.path)} has no glyphs for {missing!r}")
         size = self.config.image_size
         glyphs = {c: font.draw(c, self._geometry(font, seen)).resize((size, size)) for c in seen}
         shape = (self.config.channels, size, size)
@@ -147,5 +153,5 @@ def sample(arguments: list[str]) -> int:
         columns = min(len(source), COLUMNS)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     save_image(make_grid(images, nrow=columns, padding=0), options.output)
-    print(options.output)
+    print(printable(options.output))
     return 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fastgan.models.zi2zi import NORMS, halvings
 from fastgan.training.config import TrainingConfig
+from fastgan.training.values import check_seed
 
 SMALLEST_SIZE = 32
 
@@ -81,6 +83,16 @@ class Zi2ZiConfig(TrainingConfig):
     g_updates: int = 1
     """Updates of G per step (original: 2)."""
 
+    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
+        "train_path", "source_side", "held_out", "held_out_seed", "val_images", "augment", "dropout",
+        "l1_weight", "l1_ramp_epochs", "const_weight", "const_of", "const_ramp_epochs",
+        "perceptual_weight", "category_weight", "lr", "schedule", "lr_floor", "beta1", "g_updates",
+    }  # fmt: skip
+    refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
+        "image_size", "channels", "category_num", "downs", "width", "d_width", "embedding_dim", "norm",
+        "self_attention", "d_spectral_norm",
+    }  # fmt: skip
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_choices(
@@ -94,6 +106,7 @@ class Zi2ZiConfig(TrainingConfig):
         if self.image_size < SMALLEST_SIZE:
             raise ValueError(f"image_size must be at least {SMALLEST_SIZE}, got {self.image_size}")
         halvings(self.image_size, self.downs)
+        check_seed("held_out_seed", self.held_out_seed)
         self.check_at_least_one("val_images", "width", "d_width", "embedding_dim", "g_updates")
         self.check_not_negative(
             "augment",

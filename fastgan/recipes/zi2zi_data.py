@@ -14,10 +14,12 @@ from PIL import Image
 
 from fastgan.recipes.zi2zi_glyphs import COLUMNS, CSV, JSON
 from fastgan.training.built_in import data_folder
-from fastgan.training.data import ImageFolder, find_images
+from fastgan.training.data import MAX_PIXELS, ImageFolder, find_images
+from fastgan.training.names import printable
 
 # zi2zi's names: "%d_%05d.png", category and character.
 NUMBERED = re.compile(r"(\d+)_.+")
+MOST_CATEGORIES = 10**5  # there is a list of all up to the largest number
 LAST_NUMBER = re.compile(r"(\d+)$")
 
 
@@ -53,14 +55,16 @@ def find_pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
     for file in files:
         if folders:
             if file.parent == root:
-                raise ValueError(f"{root} has categories as folders, but {file.name} lies in none")
+                raise ValueError(
+                    f"{printable(root)} has categories as folders, but {printable(file.name)} lies in none"
+                )
             category = folders.index(file.relative_to(root).parts[0])
         else:
             found = NUMBERED.match(file.stem)
-            if found is None:
+            if found is None or int(found[1]) >= MOST_CATEGORIES:
                 raise ValueError(
-                    f"{file} tells no category: name pairs as 3_00042.png (category 3, character 42), or put "
-                    "those of each category into a folder of its own"
+                    f"{printable(file)} tells no category: name pairs as 3_00042.png (category 3, character "
+                    "42), or put those of each category into a folder of its own"
                 )
             category = int(found[1])
         number = LAST_NUMBER.search(file.stem)
@@ -71,20 +75,51 @@ def find_pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
 def _listed_pairs(root: Path) -> tuple[list[Pair], list[str]]:
     with (root / CSV).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    shown = printable(root / CSV)
     if not rows or not set(COLUMNS) <= rows[0].keys():
-        raise ValueError(f"{root / CSV} must have rows and the columns {', '.join(COLUMNS)}")
+        raise ValueError(f"{shown} must have rows and the columns {', '.join(COLUMNS)}")
+    for number, row in enumerate(rows, 1):
+        if None in row.values() or not row["category"].isdecimal() or int(row["category"]) >= MOST_CATEGORIES:
+            raise ValueError(f"row {number} of {shown} is not complete, or its category no number")
     pairs = [Pair(root / row["file"], int(row["category"]), row["looks_like"]) for row in rows]
     missing = [pair.path for pair in pairs if not pair.path.is_file()]
     if missing:
-        raise FileNotFoundError(f"{len(missing)} files of {root / CSV} are not there, like {missing[0]}")
+        raise FileNotFoundError(
+            f"{len(missing)} files of {shown} are not there, like {printable(missing[0])}"
+        )
     names = {int(row["category"]): row["font"] for row in rows}
     return pairs, [names.get(category, str(category)) for category in range(max(names) + 1)]
 
 
 def read_about(folder: str | Path) -> dict | None:
-    """What glyphs.json in a folder holds, see :mod:`fastgan.recipes.zi2zi_glyphs`; None: there is none."""
+    """What glyphs.json in a folder holds, see :mod:`fastgan.recipes.zi2zi_glyphs`; None: there is none.
+
+    Raises:
+        ValueError: it is not in JSON, or not what `fastgan data glyphs` writes.
+    """
     path = data_folder(folder) / JSON
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{printable(path)} is not in JSON: {error}") from error
+    if not _tells_fonts(about):
+        raise ValueError(f"{printable(path)} is not as `fastgan data glyphs` writes it")
+    return about
+
+
+def _tells_fonts(about: object) -> bool:
+    if not isinstance(about, dict):
+        return False
+    source, categories = about.get("source", {}), about.get("categories", [])
+    return (
+        isinstance(source, dict)
+        and isinstance(source.get("path", ""), str)
+        and isinstance(categories, list)
+        and all(isinstance(font, dict) and isinstance(font.get("name"), str) for font in categories)
+        and all(type(about.get(name, 0)) is int for name in ("size", "pixels", "baseline"))
+    )
 
 
 def split_characters(pairs: Sequence[Pair], share: float, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
@@ -118,8 +153,9 @@ class PairImages(ImageFolder):
         source_side: where the files have the source: "left", or "right" as those of zi2zi's own scripts.
         augment: up to this share larger, both glyphs of a pair alike, and cut at the same random place.
         seed: of order and augmentation.
+        max_pixels: that a file may have.
 
-    Files that cannot be read, or are not twice as wide as high, are skipped with a warning.
+    Files that cannot be read, have more pixels, or are not twice as wide as high, are skipped with a warning.
     """
 
     def __init__(
@@ -129,8 +165,10 @@ class PairImages(ImageFolder):
         source_side: str = "left",
         augment: float = 0.0,
         seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__([pair.path for pair in pairs], (image_size, 2 * image_size), seed=seed)
+        size = (image_size, 2 * image_size)
+        super().__init__([pair.path for pair in pairs], size, seed=seed, max_pixels=max_pixels)
         self.source_side, self.augment = source_side, augment
         self._categories = {pair.path: pair.category for pair in pairs}
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from fastgan.training.names import printable
+
 PROBE = 64  # pixels per em at which glyphs are measured
 MARGIN = 1 / 16  # of the picture, on each side
 
@@ -39,7 +41,7 @@ class Font:
 
         self.path = Path(path)
         if not self.path.is_file():
-            raise FileNotFoundError(f"no such font: {path}")
+            raise FileNotFoundError(f"no such font: {printable(path)}")
         try:
             tables = TTFont(self.path, fontNumber=0)
             characters = tables.getBestCmap()
@@ -47,9 +49,9 @@ class Font:
             self._missing = tables.getGlyphOrder()[0]
             _face(self.path, PROBE)
         except (TTLibError, OSError, AssertionError) as error:
-            raise ValueError(f"{path} cannot be read as a font: {error}") from error
+            raise ValueError(f"{printable(path)} cannot be read as a font: {printable(error)}") from error
         if not characters:
-            raise ValueError(f"{path} has no map from Unicode characters to its glyphs")
+            raise ValueError(f"{printable(path)} has no map from Unicode characters to its glyphs")
         self.characters = {chr(code): glyph for code, glyph in characters.items()}
         self._box = self._outline(self._missing)
 
@@ -91,7 +93,8 @@ class Font:
         size, pixels = geometry.size, geometry.pixels
         drawn = self._ink(character, pixels) if self.has(character) else None
         if drawn is None:
-            raise ValueError(f"{self.path} has no glyph for {character!r} (U+{ord(character):04X})")
+            shown = printable(self.path)
+            raise ValueError(f"{shown} has no glyph for {character!r} (U+{ord(character):04X})")
         if max(drawn[0].size) > size:
             drawn = self._ink(character, math.floor(pixels * (size - 2) / max(drawn[0].size)))
             assert drawn is not None

@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from fastgan.recipes.zi2zi_fonts import Font, common_geometry
+from fastgan.training.names import printable
 
 CSV, JSON = "glyphs.csv", "glyphs.json"
 COLUMNS = ("file", "character", "category", "font", "looks_like")
@@ -48,7 +49,7 @@ def read_charset(charset: str) -> list[str]:
     path = Path(charset)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no such charset: {charset} (neither one of {', '.join(CHARSETS)} nor a file)"
+            f"no such charset: {printable(charset)} (neither one of {', '.join(CHARSETS)} nor a file)"
         )
     data = path.read_bytes()
     try:
@@ -57,15 +58,16 @@ def read_charset(charset: str) -> list[str]:
         if position >= 0:
             raise UnicodeDecodeError("utf-8", data, data.index(b"\0"), 1, "a zero byte")
     except UnicodeDecodeError as error:
+        shown = printable(path)
         two_bytes = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data
         guess = "UTF-16" if two_bytes else "GB18030"
         raise ValueError(
-            f"{path} is not in UTF-8: byte 0x{data[error.start]:02X} at offset {error.start}. Convert it, "
-            f"for example: iconv -f {guess} -t UTF-8 {path} > utf8.txt"
+            f"{shown} is not in UTF-8: byte 0x{data[error.start]:02X} at offset {error.start}. Convert it, "
+            f"for example: iconv -f {guess} -t UTF-8 {shown} > utf8.txt"
         ) from error
     characters = _visible(text)
     if not characters:
-        raise ValueError(f"{path} holds no character that could be drawn")
+        raise ValueError(f"{printable(path)} holds no character that could be drawn")
     return characters
 
 
@@ -102,18 +104,21 @@ def write_glyphs(
     source, targets = Font(source_font), [Font(path) for path in target_fonts]
     names = [font.name for font in targets]
     if len(set(names)) < len(names):
-        raise ValueError(f"target fonts are told apart by their files' names, got {', '.join(names)}")
+        raise ValueError(
+            f"target fonts are told apart by their files' names, got {printable(', '.join(names))}"
+        )
     in_source = [c for c in characters if source.has(c)]
     in_targets = [[c for c in in_source if font.has(c)] for font in targets]
     for font, found in ((source, in_source), *zip(targets, in_targets, strict=True)):
         if not found:
             wanted = characters if font is source else in_source
             raise ValueError(
-                f"{font.path} has none of the {len(wanted)} characters, such as {''.join(wanted[:5])!r}"
+                f"{printable(font.path)} has none of the {len(wanted)} characters, "
+                f"such as {''.join(wanted[:5])!r}"
             )
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: give a new folder")
+        raise ValueError(f"{printable(folder)} is not empty: give a new folder")
 
     geometry = common_geometry((source, *targets), in_source, size)
     numbers = {c: number for number, c in enumerate(characters)}
@@ -194,10 +199,10 @@ def main(arguments: list[str]) -> int:
         options.output, options.source_font, options.target_fonts, read_charset(options.charset), options.size
     )
     source = about["source"]
-    print(f"{about['requested']} characters; source {source['name']}: {_counted(source)}")
+    print(f"{about['requested']} characters; source {printable(source['name'])}: {_counted(source)}")
     for category, font in enumerate(about["categories"]):
-        print(f"category {category}, {font['name']}: {_counted(font)}")
-    print(f"pairs, {CSV} and {JSON} in {options.output}")
+        print(f"category {category}, {printable(font['name'])}: {_counted(font)}")
+    print(f"pairs, {CSV} and {JSON} in {printable(options.output)}")
     return 0
 
 

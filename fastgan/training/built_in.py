@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +54,10 @@ def data_folder(path: str | Path) -> Path:
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         module, function = WRITERS[name].split(":")
-        temporary = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cache))
+        temporary = cache / f"{name}-{uuid.uuid4().hex}"  # mkdtemp's would be its owner's alone
         try:
+            temporary.mkdir()
             getattr(importlib.import_module(module), function)(temporary)
-            temporary.chmod(0o755)
             temporary.rename(folder)
         except OSError:
             if not folder.exists():  # else another process was first
@@ -87,4 +87,4 @@ def write_photographs(folder: Path) -> None:
     for part, names in (("train", TRAIN_PHOTOGRAPHS), ("val", HELD_OUT_PHOTOGRAPHS)):
         (folder / part).mkdir()
         for name in names:
-            shutil.copy(source / name, folder / part / name)
+            shutil.copyfile(source / name, folder / part / name)

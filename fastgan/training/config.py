@@ -6,13 +6,20 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 
 from fastgan.ops._checks import check_one_of
+from fastgan.training.balance import BALANCES
+from fastgan.training.data import MAX_PIXELS
+from fastgan.training.files import replacing
+from fastgan.training.names import check_plain_name
+from fastgan.training.values import check_seed, check_values
+from fastgan.training.yaml_files import read_options
 
 PRECISIONS = ("32-true", "bf16-mixed")
+Resume = bool | Literal["auto"]
 INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_interval")
 
 
@@ -24,27 +31,31 @@ class TrainingConfig:
     """Name of the run: results go to RUNS_PATH/EXP_NAME."""
     runs_path: str = "runs"
     """Folder of all runs."""
-    resume: bool = False
-    """Continue the run from its newest checkpoint, bit-exactly on the CPU."""
+    resume: Resume = False
+    """true: continue the run from its newest checkpoint, bit-exactly on the CPU. auto: that, or start anew
+    where there is no checkpoint: one command for start and restart. false: refuse a folder that holds a run;
+    torchrun's restarts (--max-restarts) are as auto all the same, in a folder that their own job began."""
     num_steps: int = 140000
     """Steps to train."""
     num_epochs: int = 0
     """Passes over the data to train, instead of num_steps; 0: num_steps."""
     max_minutes: float = 0.0
     """End after so many minutes as after the last step, with samples, evaluation and checkpoint (with several
-    processes: at the next log line); --resume true goes on. Schedules keep to num_steps. 0: no limit."""
+    processes: at the next log line); --resume auto goes on. Schedules keep to num_steps. 0: no limit."""
     batch_size: int = 4
     """Images per step and process."""
     seed: int = 0
     """Every random draw is a function of (seed, step, process)."""
-    devices: int = 1
-    """Processes, one per device. torchrun works as well."""
+    devices: int | None = None
+    """Processes, one per device; null: one, or under torchrun as many as it starts on this machine."""
     accelerator: str = "auto"
     """cpu, cuda or auto."""
     precision: str = "32-true"
     """32-true or bf16-mixed (autocast)."""
     workers: int = 2
     """Threads that read images ahead."""
+    max_pixels: int = MAX_PIXELS
+    """Images of more are left out before they are decoded (the default is where Pillow warns of a bomb)."""
     log_interval: int = 100
     """Steps between log lines; between them nothing waits for the device. 0: once per epoch."""
     sample_interval: int = 1000
@@ -69,16 +80,31 @@ class TrainingConfig:
     balance_target: float = 0.6
     """Mean sign of D's logits on reals at which D stops, for balance=adaptive."""
 
+    # What becomes of an option that differs from the checkpoint's when a run is resumed. Each is in one of
+    # them; applied: it counts from then on; refused: the checkpoint is of no use with it.
+    applied_on_resume: ClassVar[frozenset[str]] = frozenset(
+        {
+            "exp_name", "runs_path", "resume", "num_steps", "num_epochs", "max_minutes", "batch_size", "seed",
+            "devices", "accelerator", "precision", "workers", "max_pixels", *INTERVALS, "keep_checkpoints",
+            "ema_decay", "ema_warmup", "balance", "balance_ratio", "balance_threshold", "balance_target",
+        }
+    )  # fmt: skip
+    refused_on_resume: ClassVar[frozenset[str]] = frozenset()
+
     def __post_init__(self) -> None:
-        self.check_at_least_one("num_steps", "batch_size", "devices", "workers", "keep_checkpoints")
+        check_values(self)
+        check_seed("seed", self.seed)
+        check_plain_name("exp_name", self.exp_name)
+        self.check_at_least_one("num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints")
+        if self.devices is not None:
+            self.check_at_least_one("devices")
         self.check_not_negative("num_epochs", "max_minutes", *INTERVALS)
         if self.precision not in PRECISIONS:
             hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")
+        check_one_of("balance", self.balance, BALANCES)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if not self.exp_name or Path(self.exp_name).name != self.exp_name:
-            raise ValueError(f"exp_name must be a plain name, got {self.exp_name!r}")
 
     def check_at_least_one(self, *names: str) -> None:
         """Raises a ValueError for the first of these options that is below 1."""
@@ -129,7 +155,11 @@ def parse_config(
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--preset")
-    preset = early.parse_known_args(arguments)[0].preset
+    early.add_argument("--config", action="append", default=[], type=Path)
+    found = early.parse_known_args(arguments)[0]
+    preset = found.preset
+    for file in filter(Path.is_file, found.config):
+        read_options(file)  # jsonargparse would follow aliases, and show a value of any size
 
     parser = jsonargparse.ArgumentParser(prog=prog, description=(config_class.__doc__ or "").strip())
     parser.add_argument("--preset", choices=sorted(presets), help="named settings to start from")
@@ -143,8 +173,9 @@ def parse_config(
 
 
 def write_config(config: TrainingConfig, path: Path) -> None:
-    """The configuration as YAML that --config reads."""
-    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+    """The configuration as YAML that --config reads; the file appears, or is replaced, as a whole."""
+    with replacing(path) as file:
+        file.write(yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
 def to_plain(config: TrainingConfig) -> dict[str, Any]:

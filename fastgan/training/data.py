@@ -5,6 +5,7 @@ Resuming is starting the stream elsewhere, and the number of reading threads cha
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import threading
 from collections.abc import Callable, Generator
@@ -21,12 +22,17 @@ from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
 from fastgan.training.built_in import data_folder
 from fastgan.training.crops import CROPS, cut
+from fastgan.training.names import printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Decoded images are kept up to this many bytes per dataset.
 CACHE_BYTES = 1 << 30
-# What PIL raises for files that are no images, truncated, or absurdly large.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# Where Pillow begins to warn of a bomb, a small file that takes gigabytes: 256 MiB as RGB.
+MAX_PIXELS = 2**30 // 12
+# What PIL raises for files that are no images, truncated, or absurdly large (the last under -W error).
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
 def find_images(folder: str | Path) -> list[Path]:
@@ -48,10 +54,10 @@ def find_files(folder: str | Path, extensions: tuple[str, ...], kind: str) -> li
     """
     folder = data_folder(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
+        raise FileNotFoundError(f"no such folder: {printable(folder)}")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in extensions and p.is_file())
     if not files:
-        raise ValueError(f"{folder} holds no {kind} ({', '.join(extensions)})")
+        raise ValueError(f"{printable(folder)} holds no {kind} ({', '.join(extensions)})")
     return files
 
 
@@ -75,19 +81,48 @@ def split_held_out(
         overlap = {file.resolve() for file in files} & {file.resolve() for file in held_out}
         if overlap:
             raise ValueError(
-                f"val_path must not lie in train_path: both hold {len(overlap)} images, like {min(overlap)}"
+                f"val_path must not lie in train_path: both hold {len(overlap)} images, "
+                f"like {printable(min(overlap))}"
             )
         return files, held_out
     if len(files) < 2:
-        raise ValueError(f"{train_path} holds one image, too few to hold one out: set val_path")
+        raise ValueError(f"{printable(train_path)} holds one image, too few to hold one out: set val_path")
     held_out = files[::10][:64]
     return [file for file in files if file not in set(held_out)], held_out
 
 
-def read_image(path: Path) -> Image.Image:
-    """The whole image as RGB, upright. Raises one of UNREADABLE for a damaged file."""
-    with Image.open(path) as image:
+def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image, of which only the header has been read. Raises one of UNREADABLE for a damaged file.
+
+    Args:
+        max_pixels: more of them are an error. Above its default, Pillow's own limit is raised to it.
+    """
+    if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    try:
+        image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it has more pixels than --max_pixels {max_pixels} allows: {error}") from error
+    if image.width * image.height > max_pixels:
+        image.close()
+        raise ValueError(
+            f"it has {image.width}x{image.height} pixels, more than --max_pixels {max_pixels} allows"
+        )
+    return image
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The whole image as RGB, upright. Raises one of UNREADABLE for a damaged file, or one of more pixels."""
+    with open_image(path, max_pixels) as image:
         return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
+    """The option --max_pixels of commands that read images."""
+    parser.add_argument(
+        "--max_pixels", type=int, default=MAX_PIXELS,
+        help=f"images of more are refused before they are decoded (default: {MAX_PIXELS})",
+    )  # fmt: skip
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -130,9 +165,10 @@ class ImageFolder:
         image_size: (height, width).
         crop: "fit", "random", "slight" or "native", see :func:`fastgan.training.crops.cut`.
         seed: of order and crops.
+        max_pixels: that an image may have.
 
-    Files that cannot be read, or for "native" are smaller than the size, are skipped, and each is named once
-    in a warning. When none is left, ValueError.
+    Files that cannot be read, have more pixels, or for "native" are smaller than the size, are skipped, and
+    each is counted and named once in a warning. When none is left, ValueError.
     """
 
     def __init__(
@@ -141,8 +177,10 @@ class ImageFolder:
         image_size: tuple[int, int],
         crop: str = "fit",
         seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_one_of("crop", crop, CROPS)
+        self.max_pixels = max_pixels
         self.files, self.image_size, self.crop, self.seed = files, image_size, crop, seed
         self.unreadable: dict[Path, str] = {}
         self._lock = threading.Lock()
@@ -166,7 +204,8 @@ class ImageFolder:
                 return np.array(self._cut(image, np.random.default_rng((self.seed, k)))), path
         path = self.files[0]
         raise ValueError(
-            f"none of the {len(self.files)} images can be used, e.g. {path}: {self.unreadable[path]}"
+            f"none of the {len(self.files)} images can be used, e.g. {printable(path)}: "
+            f"{self.unreadable[path]}"
         )
 
     def _read(self, path: Path) -> Image.Image | None:
@@ -176,14 +215,14 @@ class ImageFolder:
             if path in self._decoded:
                 return self._decoded[path]
         try:
-            image = read_image(path)
+            image = read_image(path, self.max_pixels)
             self._check_size(image)
         except UNREADABLE as error:
             with self._lock:
                 if path not in self.unreadable:
-                    self.unreadable[path] = str(error)
+                    self.unreadable[path] = reason = printable(error)
                     warn(
-                        f"skipped unusable image {len(self.unreadable)}: {path} ({error})",
+                        f"skipped unusable image {len(self.unreadable)}: {printable(path)} ({reason})",
                         UserWarning,
                     )
             return None

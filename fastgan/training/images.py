@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
+from fastgan.training.files import naming, replacing
+
 
 def to_image(image: Tensor) -> Image.Image:
     """3 H W in [0, 1] as an 8-bit image; what lies outside is clamped."""
@@ -27,6 +29,11 @@ def save_grid(rows: dict[str, Tensor], path: Path, padding: int = 2) -> None:
             batch = F.interpolate(batch, size=size, mode="nearest")
         images.append(make_grid(batch, nrow=batch.shape[0], padding=padding, pad_value=1.0))
     temporary = path.with_name(path.stem + ".incomplete.png")
-    save_image(torch.cat(images, dim=1), temporary)
-    temporary.replace(path)
-    (path.parent / "rows.txt").write_text("\n".join(rows) + "\n")
+    with naming(path):
+        try:
+            save_image(torch.cat(images, dim=1), temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    with replacing(path.parent / "rows.txt") as file:
+        file.write("\n".join(rows) + "\n")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
+import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,35 +17,51 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fastgan.training.files import naming, replacing
+from fastgan.training.names import printable
 from fastgan.training.recipe import Mean, Terms
 
 
 class CsvTable:
-    """Rows with a step and always the same columns, on the disk as soon as they are written."""
+    """Rows with a step and always the same columns, on the disk as soon as they are written.
+
+    A resumed run may have other columns, of options that have changed: the table gets those that are new, and
+    "nan" stands where a row has none.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] | None = None
+        self._of_this_run: set[str] | None = None
         if path.exists():
             with path.open(newline="") as file:
                 self.columns = next(csv.reader(file), None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Raises ValueError if the columns are not those of the first row."""
+        """Raises ValueError if the columns are not those of the run's first row."""
         row = {"step": step, **values}
-        new = self.columns is None
-        if self.columns is None:
-            self.columns = list(row)
-        if set(row) != set(self.columns):
-            difference = ", ".join(sorted(set(row) ^ set(self.columns)))
-            raise ValueError(f"{self.path} has other columns; they differ in: {difference}")
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            if new:
-                writer.writeheader()
+        if self._of_this_run is None:
+            self._of_this_run = set(row)
+            self._add_columns([name for name in row if name not in (self.columns or [])])
+        if set(row) != self._of_this_run:
+            difference = ", ".join(sorted(set(row) ^ self._of_this_run))
+            raise ValueError(f"{printable(self.path)} has other columns; they differ in: {difference}")
+        with naming(self.path), self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self.columns or [], restval="nan")
             writer.writerow({key: _short(value) for key, value in row.items()})
             file.flush()
             os.fsync(file.fileno())
+
+    def _add_columns(self, names: list[str]) -> None:
+        if not names:
+            return
+        rows = []
+        if self.columns is not None:
+            with self.path.open(newline="") as file:
+                rows = list(csv.reader(file))[1:]
+        self.columns = [*(self.columns or []), *names]
+        with replacing(self.path) as file:
+            csv.writer(file).writerows([self.columns, *(row + ["nan"] * len(names) for row in rows)])
 
 
 class Logger:
@@ -63,7 +82,9 @@ class Logger:
         self.metrics = CsvTable(folder / "metrics.csv")
         self.evaluation = CsvTable(folder / "evaluation.csv")
         self.folder = folder
-        self.tensorboard = SummaryWriter(str(folder), purge_step=start if start else None)
+        self.events = folder / "events.out.tfevents"  # followed by time, host and process
+        with naming(self.events):
+            self.tensorboard = SummaryWriter(str(folder), purge_step=start if start else None)
         self.progress = tqdm(
             total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.1, disable=None
         )
@@ -74,8 +95,7 @@ class Logger:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         self.metrics.write(step, metrics)
-        for name, value in metrics.items():
-            self.tensorboard.add_scalar(name, value, step)
+        self._to_tensorboard(metrics, step)
         shown = "  ".join(f"{name} {metrics[name]:>8.4g}" for name in self.console if name in metrics)
         gone = time.monotonic() - self.began
         left = max(0.0, min(gone / (step - self.start) * (self.total - step), self.seconds - gone))
@@ -83,19 +103,24 @@ class Logger:
 
     def write_evaluation(self, step: int, figures: dict[str, float]) -> None:
         self.evaluation.write(step, figures)
-        for name, value in figures.items():
-            self.tensorboard.add_scalar(f"evaluation/{name}", value, step)
+        self._to_tensorboard({f"evaluation/{name}": value for name, value in figures.items()}, step)
         self.say(f"{step:>7}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in figures.items()))
 
     def write_images(self, step: int, images: dict[str, Tensor]) -> None:
-        for name, batch in images.items():
-            self.tensorboard.add_images(name, batch.detach().float().clamp(0, 1).cpu(), step)
+        with naming(self.events):
+            for name, batch in images.items():
+                self.tensorboard.add_images(name, batch.detach().float().clamp(0, 1).cpu(), step)
+
+    def _to_tensorboard(self, figures: dict[str, float], step: int) -> None:
+        with naming(self.events):
+            for name, value in figures.items():
+                self.tensorboard.add_scalar(name, value, step)
 
     def warn(self, step: int, text: str) -> None:
         """On the console and in warnings.csv, which the report shows."""
         path = self.folder / "warnings.csv"
         new = not path.exists()
-        with path.open("a", newline="") as file:
+        with naming(path), path.open("a", newline="") as file:
             csv.writer(file).writerows([["step", "warning"]] * new + [[step, text]])
         self.say(f"{step:>7}  warning: {text}")
 
@@ -107,7 +132,25 @@ class Logger:
 
     def close(self) -> None:
         self.progress.close()
-        self.tensorboard.close()
+        with naming(self.events):
+            self.tensorboard.close()
+
+
+@contextlib.contextmanager
+def one_error_from_tensorboard() -> Iterator[None]:
+    """TensorBoard's thread prints no traceback of an error that the next call raises again."""
+    before = threading.excepthook
+
+    def hook(failed: Any) -> None:
+        expected = isinstance(failed.exc_value, OSError)
+        if not (expected and type(failed.thread).__module__.startswith("tensorboard.")):
+            before(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def mean_terms(pending: list[Terms], device: torch.device) -> Tensor:

@@ -16,38 +16,67 @@ from torch.profiler import record_function
 
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig
+from fastgan.training.console import lasting_console
 from fastgan.training.images import save_grid
-from fastgan.training.logging import Logger, check_finite, mean_terms
+from fastgan.training.logging import Logger, check_finite, mean_terms, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
+from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe, Terms
-from fastgan.training.run_folder import drop_rows_after, prepare_run_folder
+from fastgan.training.resume import resume_from
+from fastgan.training.run_folder import prepare_run_folder, take_over
+from fastgan.training.run_lock import RunLock, run_lock
+from fastgan.training.runtime import Interrupted as Interrupted
 from fastgan.training.runtime import Runtime
-
-
-class Interrupted(Exception):
-    """The run was stopped by Ctrl-C, after the step was finished and a checkpoint saved."""
+from fastgan.training.signals import stop_after_the_step
 
 
 def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
     """Trains a recipe and returns the run's folder.
 
     Raises:
-        Interrupted: stopped by Ctrl-C (or SIGTERM); the run can be resumed.
-        FloatingPointError: a logged term became NaN or infinite.
+        Interrupted: stopped by Ctrl-C, SIGTERM or SIGHUP; the run can be resumed.
+        FloatingPointError: a logged term became NaN or infinite, or something of the state that a checkpoint
+            would hold; what was saved before is finite and stays.
         OSError, ValueError: the folder, the data or a checkpoint cannot be used; the message names it.
+        ProcessFailed: one of several processes had such an error; the message names both.
     """
-    runtime = Runtime(config)
-    runtime.launch()
-    if runtime.device.type == "cpu":
-        keep_freed_memory()
-    folder = config.folder
-    if runtime.is_main:
-        folder = prepare_run_folder(config)
-    runtime.barrier()
+    with lasting_console(), one_error_from_tensorboard():
+        runtime = Runtime(config)
+        with runtime.together():
+            if runtime.device.type == "cpu":
+                keep_freed_memory()
+            with run_lock(config.folder) if runtime.is_main else contextlib.nullcontext() as lock:
+                return _train(recipe_class, config, runtime, lock)
+
+
+def _train(
+    recipe_class: type[Recipe], config: TrainingConfig, runtime: Runtime, lock: RunLock | None
+) -> Path:
+    folder, found = config.folder, None
+    if lock:
+        goes_on = config.resume or ("auto" if lock.restarts_own_run else False)
+        prepare_run_folder(config, goes_on)
+        found = _newest_checkpoint(folder, recipe_class.name) if goes_on else None
+        lock.begin()
+    # All continue what the first process found.
+    path = runtime.told(found.path if found else None)
+    if path and not found:
+        found = checkpoints.load_checkpoint(path, recipe_class.name)
 
     torch.manual_seed(config.seed)  # the same initial weights in every process
     recipe = recipe_class(config, runtime)
-    start = _resume(recipe, folder) if config.resume else 0
+    start, changed = 0, []
+    if found:
+        start, changed = found.step, resume_from(recipe, found)
+    runtime.barrier()  # the folder is the run's once every process has accepted the checkpoint
+    left = None
+    if lock:
+        if found:
+            checkpoints.set_aside_newer(found)
+        left = take_over(config, folder, start if found else None)
+        if found:
+            recipe.save_for_use(folder)  # the run may have been killed between this and the checkpoint
+    del found
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 
     num_steps = recipe.num_steps
@@ -55,15 +84,17 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
 
     logger = None
     if runtime.is_main:
-        for table in ("metrics.csv", "evaluation.csv", "warnings.csv"):
-            drop_rows_after(folder / table, start)
         logger = Logger(folder, start, num_steps, recipe.console, config.max_minutes)
+        if left:
+            logger.say(left)
+        if changed:
+            logger.say(f"resumed with: {', '.join(changed)}")
     generator = torch.Generator(runtime.device)
     pending: list[Terms] = []
     stop = False
     clock = time.perf_counter()
     ends = clock + 60 * config.max_minutes if config.max_minutes else math.inf
-    with contextlib.closing(recipe.batches(start)) as batches, _stop_signals() as stopped:
+    with contextlib.closing(recipe.batches(start)) as batches, stop_after_the_step() as stopped:
         for step in range(start, num_steps):
             seed = step_seed(config.seed, step, runtime.rank)
             torch.manual_seed(seed)
@@ -95,12 +126,15 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
                 if logger and warning:
                     logger.warn(done, warning)
                 # Several processes must stop at the same step, so they agree on it here.
-                stop = runtime.any(stopped[0])
+                stop = runtime.any(stopped[0] > 0)
                 last = last or runtime.any(time.perf_counter() >= ends)
                 pending, clock = [], time.perf_counter()
             if runtime.world_size == 1:
-                stop = stopped[0]
+                stop = stopped[0] > 0
             between = time.perf_counter()
+            if last or stop or any(done % every[name] == 0 for name in INTERVALS[1:]):
+                # Before anything is made of the weights: with NaN an evaluation may fail in its own way.
+                checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
             if logger and (done % every["sample_interval"] == 0 or last):
                 with _for_use(recipe):
                     images_by_name = recipe.samples(done)
@@ -120,16 +154,17 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
             clock += time.perf_counter() - between  # both speeds count training alone
             if stop and not last:
                 if logger:
-                    logger.say(f"stopped after step {done}; saved {path}; continue with --resume true")
+                    logger.say(
+                        f"stopped after step {done}; saved {printable(path)}; continue with --resume auto"
+                    )
                     logger.close()
-                raise Interrupted(f"stopped after step {done}")
+                raise Interrupted(f"stopped after step {done}", stopped[0] or signal.SIGTERM)
             if last:
                 if logger and done < num_steps:
                     logger.say(f"ended after step {done}: {config.max_minutes:g} minutes are over")
                 break
     if logger:
         logger.close()
-    runtime.finish()
     return folder
 
 
@@ -138,10 +173,12 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _resume(recipe: Recipe, folder: Path) -> int:
-    found = checkpoints.load_checkpoint(folder / "checkpoints", recipe.name)
-    checkpoints.restore(recipe, found)
-    return found.step
+def _newest_checkpoint(folder: Path, recipe: str) -> checkpoints.Checkpoint | None:
+    """The one to go on from; None where there is none, which `--resume true` has refused before."""
+    try:
+        return checkpoints.load_checkpoint(folder / "checkpoints", recipe)
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager
@@ -157,24 +194,3 @@ def _for_use(recipe: Recipe) -> Iterator[None]:
     finally:
         for network, mode in zip(networks, modes, strict=True):
             network.train(mode)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a flag that is read after the step; a second one acts."""
-    stopped = [False]
-
-    def stop(number, frame):
-        stopped[0] = True
-        signal.signal(number, previous[number])
-
-    try:
-        previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals are not ours
-        yield stopped
-        return
-    try:
-        yield stopped
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

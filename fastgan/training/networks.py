@@ -1,11 +1,18 @@
-"""What GAN steps do with whole networks."""
+"""What GAN steps and commands do with whole networks."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from fastgan.training.names import LAYOUT, printable
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @contextlib.contextmanager
@@ -36,3 +43,37 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
+
+
+def load_network(build: Callable[[], Network], weights: Mapping[str, Tensor], path: Path) -> Network:
+    """A new network with these weights, in eval mode.
+
+    A file's configuration may describe a network that no memory holds: it is built without memory first, and
+    with memory only when the file's weights are known to fill it.
+
+    Args:
+        build: makes the network as the file describes it.
+        path: of the file, for errors.
+
+    Raises:
+        ValueError: there can be no such network, or the weights are not its.
+    """
+    shown = printable(path)
+    try:
+        with torch.device("meta"):
+            planned = build()
+            needed = planned.state_dict()
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{shown} describes a network that cannot be made: {error}") from error
+    for key, expected in needed.items():
+        if key in weights and weights[key].is_floating_point() != expected.is_floating_point():
+            raise ValueError(
+                f"{shown} does not fit: {key} must be {expected.dtype}, got {weights[key].dtype}"
+            )
+    try:
+        planned.load_state_dict({key: w.to("meta") for key, w in weights.items()}, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{shown} does not fit: {printable(error, keep=LAYOUT)}") from error
+    network = build()
+    network.load_state_dict(weights)
+    return network.eval()

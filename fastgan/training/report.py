@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
-import csv
-import html
 import io
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from fastgan._warnings import warn
+from fastgan.training.files import replacing
+from fastgan.training.markup import Html, element, image, joined
+from fastgan.training.names import LAYOUT, printable
+from fastgan.training.run_files import read_table, read_texts
+from fastgan.training.yaml_files import read_options
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
@@ -30,6 +34,13 @@ pre { background: var(--soft); padding: .8rem 1rem; border-radius: .5rem; overfl
       font-size: .85rem; }
 .grid img { width: 100%; image-rendering: pixelated; }
 """
+
+# Whatever might be taken for a script, in spite of all, is not run, and nothing is loaded from elsewhere.
+HEAD = Html(
+    "<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+    "<meta http-equiv='Content-Security-Policy' "
+    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+)
 
 # Curves that belong in one plot, by what matches their whole names; the first that matches counts. Whatever
 # none matches gets a plot of its own at the end.
@@ -62,83 +73,97 @@ class Section:
 def write_report(folder: Path, title: str, sections: list[Section] | None = None) -> Path:
     """Writes folder/report.html from the run's CSV files, newest sample grid and configuration.
 
+    What is torn or cannot be read of them is left out, with a RuntimeWarning that names it, which the report
+    shows as well. Nothing of a file becomes markup.
+
     Raises:
         FileNotFoundError: the folder holds no metrics.csv.
+        ValueError: metrics.csv holds no row that can be read.
+        OSError: report.html cannot be written.
     """
-    metrics = read_table(folder / "metrics.csv")
-    evaluation = read_table(folder / "evaluation.csv") if (folder / "evaluation.csv").exists() else {}
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    steps = int(metrics["step"][-1])
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p class='sub'>{html.escape(folder.name)}: {steps} steps of batch size {config['batch_size']}</p>",
+    problems: list[str] = []
+    metrics = read_table(folder / "metrics.csv", problems.append)
+    if "step" not in metrics:
+        raise ValueError(f"{printable(folder / 'metrics.csv')} has no column 'step'")
+    evaluation, config = _read_evaluation(folder, problems), _read_config(folder, problems)
+    said = _read_warnings(folder, problems)
+    for problem in problems:
+        warn(problem, RuntimeWarning)
+    steps, batch = int(metrics["step"][-1]), config.get("batch_size", "unknown")
+    body = [
+        element("h1", title),
+        element("p", f"{folder.resolve().name}: {steps} steps of batch size {batch}", class_="sub"),
     ]
-    if evaluation:
-        cards = [
-            f"<div class='card'><b>{values[-1]:.4g}</b><span>{html.escape(name)}</span></div>"
-            for name, values in evaluation.items()
-            if name != "step"
-        ]
-        parts += ["<h2>On held-out images</h2>", f"<div class='cards'>{''.join(cards)}</div>"]
-    if (folder / "warnings.csv").exists():
-        with (folder / "warnings.csv").open(newline="") as file:
-            said = [f"step {row['step']}: {row['warning']}" for row in csv.DictReader(file)]
-        items = "".join(f"<li>{html.escape(text)}</li>" for text in said)
-        parts.append(f"<h2>Warnings</h2><ul>{items}</ul>" if items else "")
+    cards = [
+        element("div", element("b", f"{values[-1]:.4g}"), element("span", name), class_="card")
+        for name, values in evaluation.items()
+        if name != "step"
+    ]
+    if cards:
+        body += [element("h2", "On held-out images"), element("div", *cards, class_="cards")]
+    if said or problems:
+        items = [element("li", text) for text in (*said, *problems)]
+        body += [element("h2", "Warnings"), element("ul", *items)]
     for section in sections or []:
-        parts.append(f"<h2>{html.escape(section.title)}</h2>")
+        body.append(element("h2", section.title))
         if section.text:
-            parts.append(f"<p>{html.escape(section.text)}</p>")
-        for path, caption in section.pictures:
-            parts.append(_figure(_data_uri(path.read_bytes()), caption))
+            body.append(element("p", section.text))
+        body += [_figure(path, caption) for path, caption in section.pictures]
         if section.lines:
-            parts.append(f"<pre>{html.escape(section.lines)}</pre>")
+            body.append(element("pre", section.lines))
     grids = sorted((folder / "samples").glob("step-*.png"))
     if grids:
-        parts.append("<h2>Samples</h2>")
         caption = f"{grids[-1].stem}; from the top: {', '.join(_rows_of(folder))}"
-        parts.append(f"<div class='grid'>{_figure(_data_uri(grids[-1].read_bytes()), caption)}</div>")
-    parts += ["<h2>Curves</h2>", f"<div class='curves'>{''.join(_curves(metrics, evaluation))}</div>"]
-    rows = "".join(
-        f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in config.items()
-    )
-    parts.append(
-        f"<h2>Configuration</h2><details><summary>all options</summary><table>{rows}</table></details>"
-    )
-    head = (
-        "<!doctype html><html lang='en'><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
-    )
+        body += [element("h2", "Samples"), element("div", _figure(grids[-1], caption), class_="grid")]
+    body += [element("h2", "Curves"), element("div", *_curves(metrics, evaluation), class_="curves")]
+    rows = [element("tr", element("td", name), element("td", value)) for name, value in config.items()]
+    options = element("details", element("summary", "all options"), element("table", *rows))
+    body += [element("h2", "Configuration"), options]
+    head = joined(HEAD, element("title", title), element("style", Html(STYLE)))
     path = folder / "report.html"
-    temporary = path.with_name("report.html.incomplete")
-    temporary.write_text(head + "<body>" + "\n".join(parts) + "</body></html>")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write(f"<!doctype html><html lang='en'>{head}{element('body', *body)}</html>")
     return path
 
 
-def read_table(path: Path) -> dict[str, list[float]]:
-    """A CSV file as columns of numbers."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: is this a run's folder?")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"{path} holds no rows yet")
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+def _read_evaluation(folder: Path, problems: list[str]) -> dict[str, list[float]]:
+    try:
+        return read_table(folder / "evaluation.csv", problems.append)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        problems.append(str(error))
+        return {}
+
+
+def _read_warnings(folder: Path, problems: list[str]) -> list[str]:
+    try:
+        return [f"step {step}: {text}" for step, text in read_texts(folder / "warnings.csv")]
+    except ValueError as error:
+        problems.append(str(error))
+        return []
+
+
+def _read_config(folder: Path, problems: list[str]) -> dict[str, object]:
+    try:
+        return read_options(folder / "config.yaml")
+    except (OSError, ValueError) as error:
+        problems.append(printable(error, keep=LAYOUT))
+        return {}
 
 
 def _rows_of(folder: Path) -> list[str]:
     names = folder / "samples" / "rows.txt"
-    return names.read_text().split() if names.exists() else []
+    return names.read_text(encoding="utf-8", errors="replace").split() if names.exists() else []
 
 
-def _curves(metrics: dict[str, list[float]], evaluation: dict[str, list[float]]) -> list[str]:
+def _curves(metrics: dict[str, list[float]], evaluation: dict[str, list[float]]) -> list[Html]:
     figures = [_plot(title, metrics["step"], curves) for title, curves in _grouped(metrics, GROUPS).items()]
     if len(evaluation.get("step", [])) > 1:
         # Figures of one kind begin alike, as psnr and psnr_bicubic.
         kinds = {name.split("_")[0] for name in evaluation}
-        groups = {"accuracy": r".*_acc(_.*)?"} | {kind: rf"{kind}(_.*)?" for kind in sorted(kinds)}
+        groups = {"accuracy": r".*_acc(_.*)?"}
+        groups |= {kind: rf"{re.escape(kind)}(_.*)?" for kind in sorted(kinds)}
         figures += [
             _plot(f"Held out: {kind}", evaluation["step"], curves)
             for kind, curves in _grouped(evaluation, groups).items()
@@ -156,33 +181,39 @@ def _grouped(columns: dict[str, list[float]], groups: dict[str, str]) -> dict[st
     return {title: curves for title, curves in found.items() if curves}
 
 
-def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> str:
+def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Html:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 3.0), dpi=110, layout="constrained")
     axes = figure.add_subplot()
+    # Gaps where a value is not finite, or too large for matplotlib's ticks, which float32's are not.
+    curves = {
+        name: [value if abs(value) < 1e39 else math.nan for value in values]
+        for name, values in curves.items()
+    }
     for name, values in curves.items():
-        axes.plot(steps, values, label=name, linewidth=1.4, marker="." if len(steps) < 4 else None)
+        axes.plot(steps, values, label=printable(name), linewidth=1.4, marker="." if len(steps) < 4 else None)
     # Losses start high: on a linear axis one early peak would flatten everything that follows.
-    sizes = sorted(abs(value) for values in curves.values() for value in values if value)
-    typical = sizes[len(sizes) // 2]
-    if sizes[-1] > 50 * typical:
-        axes.set_yscale("symlog", linthresh=typical)
-    axes.set_title(title, fontsize=10, loc="left")
+    finite = (abs(value) for values in curves.values() for value in values if math.isfinite(value))
+    sizes = sorted(size for size in finite if size)
+    if sizes and sizes[-1] > 50 * sizes[len(sizes) // 2]:
+        axes.set_yscale("symlog", linthresh=sizes[len(sizes) // 2])
+    axes.set_title(printable(title), fontsize=10, loc="left", parse_math=False)
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if title not in curves:
-        axes.legend(fontsize=7.5, frameon=False)
+        for text in axes.legend(fontsize=7.5, frameon=False).get_texts():
+            text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return f"<img alt='{html.escape(title)}' src='{_data_uri(buffer.getvalue())}'>"
+    return image(_data_uri(buffer.getvalue()), title)
 
 
-def _figure(source: str, caption: str) -> str:
-    text = html.escape(caption)
-    return f"<figure><img alt='{text}' src='{source}'><figcaption>{text}</figcaption></figure>"
+def _figure(path: Path, caption: str) -> Html:
+    picture = image(_data_uri(path.read_bytes()), caption)
+    return element("figure", picture, element("figcaption", caption))
 
 
 def _data_uri(png: bytes) -> str:

@@ -7,51 +7,98 @@ import os
 import shutil
 from pathlib import Path
 
-from fastgan.training.config import TrainingConfig, write_config
+from fastgan.training.checkpoint import DAMAGED, checkpoint_files
+from fastgan.training.config import Resume, TrainingConfig, write_config
+from fastgan.training.files import replacing
+from fastgan.training.names import printable
+from fastgan.training.run_files import read_rows
 
 # Room for the first checkpoints and logs; a run that starts with less would stop in its middle.
 NEEDED_BYTES = 256 * 2**20
+TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
 
 
-def prepare_run_folder(config: TrainingConfig) -> Path:
+def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
     """Creates the run's folder and checks, before anything is computed, that it can be written.
 
+    Args:
+        resume: as the option of that name; with "auto", any folder will do.
+
     Raises:
-        FileExistsError: it holds another run and `resume` is not set.
+        FileExistsError: it holds another run and `resume` is false.
+        FileNotFoundError: it holds no checkpoint and `resume` is true.
         OSError: it cannot be written, or the disk is almost full.
     """
     folder = config.folder
-    if (folder / "metrics.csv").exists() and not config.resume:
+    shown = printable(folder)
+    has_checkpoint = bool(checkpoint_files(folder / "checkpoints"))
+    if resume is False and ((folder / "metrics.csv").exists() or has_checkpoint):
         raise FileExistsError(
-            f"{folder} already holds a run: continue it with --resume true, "
-            "or give this one another --exp_name"
+            f"{shown} already holds a run: continue it with --resume {'true' if has_checkpoint else 'auto'}"
+            ", or give this one another --exp_name"
+        )
+    if resume is True and not has_checkpoint:
+        raise FileNotFoundError(
+            f"{shown} holds no checkpoint to continue from; --resume auto starts anew where there is none"
         )
     try:
         for part in (folder / "checkpoints", folder / "samples"):
             part.mkdir(parents=True, exist_ok=True)
         probe = folder / ".probe"
-        probe.write_bytes(os.urandom(1024))
+        probe.unlink(missing_ok=True)
+        with probe.open("xb") as file:
+            file.write(os.urandom(1024))
         probe.unlink()
     except OSError as error:
-        raise OSError(f"the run's folder {folder} cannot be written: {error}") from error
+        raise OSError(f"the run's folder {shown} cannot be written: {error}") from error
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise OSError(
-            f"only {free / 2**20:.0f} MiB are free for {folder}; "
+            f"only {free / 2**20:.0f} MiB are free for {shown}; "
             f"a run needs at least {NEEDED_BYTES / 2**20:.0f} MiB"
         )
+
+
+def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | None:
+    """Makes the folder that of a run which goes on after `start` steps, or which begins (None).
+
+    Rows of steps that will be done again are removed. What a run wrote that left no checkpoint is kept in a
+    folder of its own; returns what to tell the user of it.
+    """
     write_config(config, folder / "config.yaml")
-    return folder
+    if start is not None:
+        for table in TABLES:
+            drop_rows_after(folder / table, start)
+        return None
+    if not any((folder / table).exists() for table in TABLES):
+        return None
+    number = 1
+    while (aside := folder / f"without-checkpoint-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for left in (*TABLES, *(path.name for path in folder.glob("events.out.tfevents*")), "samples"):
+        if (folder / left).exists():
+            (folder / left).rename(aside / left)
+    (folder / "samples").mkdir()
+    return (
+        f"no checkpoint in {printable(folder)}: started anew; what was written before is kept in "
+        f"{printable(aside)}"
+    )
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Removes rows of steps that a resumed run will do again."""
+    """Removes rows of steps that a resumed run will do again, and a last one that was cut off."""
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    kept = rows[:1] + [row for row in rows[1:] if row and int(row[0]) <= step]
-    temporary = path.with_name(path.name + ".incomplete")
-    with temporary.open("w", newline="") as file:
+    header, *rows = read_rows(path) or [[]]
+    if "step" not in header:  # killed within its first line, or damaged
+        path.replace(path.with_name(path.name + DAMAGED))
+        return
+    kept = [header, *(row for row in rows if _is_of_step_until(step, row, len(header)))]
+    with replacing(path) as file:
         csv.writer(file).writerows(kept)
-    os.replace(temporary, path)
+
+
+def _is_of_step_until(step: int, row: list[str], columns: int) -> bool:
+    whole = len(row) == columns and row[0].isdecimal() and len(row[0]) < 19
+    return whole and int(row[0]) <= step

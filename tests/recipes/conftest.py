@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from PIL import Image
 
 from fastgan.losses import _backbones
 from fastgan.recipes.enhancenet_config import EnhanceNetConfig
 from fastgan.recipes.stegastamp_config import StegaStampConfig
+from tests.recipes.photographs import write_photographs
 from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents
 
 
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory):
     """Twelve parts of real photographs, 80x96, in nested folders."""
-    data = pytest.importorskip("skimage.data")
-    folder = tmp_path_factory.mktemp("photographs")
-    for name in ("chelsea", "coffee", "astronaut"):
-        image = Image.fromarray(getattr(data, name)())
-        (folder / name).mkdir()
-        for part in range(4):
-            left, top = 90 * (part % 2), 100 * (part // 2)
-            image.crop((left, top, left + 96, top + 80)).save(folder / name / f"{part}.jpg", quality=95)
-    return folder
+    pytest.importorskip("skimage.data")
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture
@@ -46,7 +39,10 @@ def vgg_weights():
 @pytest.fixture
 def vgg(monkeypatch, vgg_weights):
     """VGG19 with these, as if its file were installed (which is half a gigabyte)."""
-    monkeypatch.setattr(_backbones, "_load_weights", lambda network, loss, weights, download: vgg_weights)
+    load = _backbones._load_weights
+    monkeypatch.setattr(
+        _backbones, "_load_weights", lambda name, *rest: vgg_weights if name == "vgg19" else load(name, *rest)
+    )
 
 
 @pytest.fixture

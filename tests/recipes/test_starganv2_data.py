@@ -169,7 +169,7 @@ def test_a_bad_first_latent_stops_the_run_at_its_start_and_a_later_one_in_its_st
         ({"eval_draws": 1}, "eval_draws must be at least 2"),
         ({"vae": "somewhere"}, "vae decodes latents, which data=images has none of"),
         ({"data": "latents", "crop": "slight"}, "crop is for images, which data=latents has none of"),
-        ({"w_cyc": float("nan")}, "w_cyc must not be negative, got nan"),
+        ({"w_cyc": float("nan")}, "w_cyc must be finite, got nan"),
     ],
 )
 def test_bad_options_are_named(tmp_path, changes, message):

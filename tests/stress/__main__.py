@@ -1,7 +1,7 @@
 """The long form: `python -m tests.stress --output benchmarks/results`, as `make stress` has it.
 
-Calls are made a thousand at a time, each thousand from a seed and in a process of its own, so that one that
-crashes it or never ends is a failure like others.
+Calls are made a thousand at a time (where they are training runs, fewer), each thousand from a seed and in a
+process of its own, so that one that crashes it or never ends is a failure like others.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from typing import Any
 
 from fastgan.bench.machine import describe_machine
 
-AT_ONCE = 1000
-LONGEST = 1800  # seconds for so many calls, which take less than one minute
+LONGEST = 1800  # seconds for the calls of one process, which take a few minutes at most
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,15 @@ class Part:
     failures: str
     """The key of that list."""
     calls: int = 20_000
+    at_once: int = 1000
+    """From one seed, in one process, of less than LONGEST seconds."""
 
 
 PARTS = {
     "valid": Part("tests.stress.valid_calls", "disagreements"),
     "junk": Part("tests.stress.junk_calls", "faults"),
+    "kills": Part("tests.stress.killed_runs", "faults", calls=200, at_once=50),
+    "damage": Part("tests.stress.damaged_runs", "faults", calls=140, at_once=35),
 }
 
 
@@ -74,8 +77,8 @@ def _run(part: Part, calls: int, seed: int) -> dict[str, Any]:
     os.environ["PYTHONFAULTHANDLER"] = "1"
     watch = functools.partial(faulthandler.dump_traceback_later, LONGEST, exit=True)
     context = multiprocessing.get_context("spawn")
-    for number in range(0, calls, AT_ONCE):
-        count, own_seed = min(AT_ONCE, calls - number), seed + number // AT_ONCE
+    for number in range(0, calls, part.at_once):
+        count, own_seed = min(part.at_once, calls - number), seed + number // part.at_once
         with ProcessPoolExecutor(1, context, initializer=watch) as pool:
             try:
                 figures = pool.submit(run, count, own_seed).result()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from fastgan.cli import main
+from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.config import TrainingConfig, from_plain, parse_config, to_plain, write_config
 
 from .toy import Toy, ToyConfig
@@ -55,3 +59,72 @@ def test_unknown_options_are_refused(capsys):
 def test_wrong_values_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(**options)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("seed", -1, r"seed must lie in \[0, 2\*\*63\), got -1"),
+        ("seed", 2**70, "seed must fit in 64 bits, got 1180591620717411303424"),
+        ("num_steps", 2**64, "num_steps must fit in 64 bits"),
+        ("lr", float("inf"), "lr must be finite, got inf"),
+        ("lr", float("nan"), "lr must be finite, got nan"),
+        ("balance_threshold", -float("inf"), "balance_threshold must be finite, got -inf"),
+        ("max_minutes", 10**400, "max_minutes must fit in 64 bits"),
+        ("max_pixels", 0, "max_pixels must be at least 1, got 0"),
+        ("runs_path", "a\0b", "runs_path must not have a zero byte"),
+    ],
+)
+def test_numbers_that_nothing_can_be_done_with_are_refused_by_name(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        ToyConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("batch_size", "4"), ("batch_size", 4.0), ("batch_size", True), ("batch_size", None), ("lr", "fast"),
+        ("lr", [1]), ("resume", 1), ("exp_name", 5), ("balance_ratio", 3), ("balance_ratio", [1, 1]),
+        ("balance_ratio", (1, "a")), ("balance_ratio", (1, 2, 3)),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_are_refused_by_name(name, value):
+    with pytest.raises(TypeError, match=f"^{name} must be "):
+        ToyConfig(**{name: value})
+
+
+def test_integers_that_cannot_be_shown_are_refused_by_name():
+    with pytest.raises(ValueError, match="num_steps must fit in 64 bits, got an integer of thousands"):
+        ToyConfig(num_steps=10**5000)
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [("seed", "-1"), ("seed", str(2**70)), ("lr_d", "1e400"), ("lr_g", ".nan"), ("beta1", "-.inf")],
+)
+def test_the_command_names_the_option(option, value, tmp_path, capsys):
+    arguments = [f"--{option}={value}", "--runs_path", str(tmp_path / "runs"), "--train_path", str(tmp_path)]
+    assert main(["train", "dcgan", *arguments]) == 1
+    assert capsys.readouterr().err.startswith(f"fastgan: error: {option} must ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_float_of_every_recipe_must_be_finite():
+    for name in RECIPES:
+        recipe = load_recipe(name)
+        default = recipe.config_class()
+        floats = [f.name for f in dataclasses.fields(default) if f.type in ("float", "float | None")]
+        assert len(floats) > 5
+        for field in floats:
+            for value in (float("nan"), float("inf"), -float("inf")):
+                with pytest.raises(ValueError, match=f"^{field} must be finite, got"):
+                    dataclasses.replace(default, **{field: value})
+
+
+@pytest.mark.parametrize(
+    "text", ["a: &a [1]\nb: [*a, *a]\n", "lr: " + "[" * 20000, "", "[1, 2]", "lr: !!python/name:os.x"]
+)
+def test_configuration_files_with_aliases_or_objects_are_refused(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ValueError, match="x.yaml"):
+        parse("--config", str(tmp_path / "x.yaml"))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from fastgan.training.crops import cut
-from fastgan.training.data import ImageFolder, batches, find_images
+from fastgan.training.data import ImageFolder, batches, find_images, open_image, read_image
 
 
 @pytest.fixture
@@ -167,8 +169,9 @@ def test_slight_cuts_of_long_images_are_whole_and_squeezed_or_their_centre(tmp_p
 
 def test_images_smaller_than_a_native_cut_are_named(folder):
     dataset = ImageFolder(find_images(folder), (60, 60), "native")
-    with pytest.warns(UserWarning, match="50x33, is smaller than the crop, 60x60"):
+    with pytest.warns(UserWarning, match="is smaller than the crop, 60x60") as caught:
         assert {dataset.sample_and_file(k)[1].name for k in range(10)} == {"a.jpg", "b.PNG", "e.jpeg"}
+    assert sum("its size, 50x33, is smaller" in str(warning.message) for warning in caught) == 1
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="none of the 5 .* smaller than the crop"):
         ImageFolder(find_images(folder), (500, 60), "native").sample(0)
 
@@ -182,3 +185,56 @@ def test_batches_of_several_parts(folder):
     assert labels.tolist() == [6, 7, 8] and labels.dtype == torch.int64
     assert vectors.tolist() == [[3.0, 3.0], [3.5, 3.5], [4.0, 4.0]]
     assert images.shape == (3, 3, 4, 5) and torch.equal(images[:, 0, 0, 0], labels / 255)
+
+
+def bomb(path, width=13000, height=13000):
+    """A file of a few KB that says it has these pixels: Pillow decodes such as 512 MB."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(bytes((width + 1) * 8))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.fixture
+def undecoded(monkeypatch):
+    """Decoding anything of more than a million pixels fails the test."""
+    load = ImageFile.ImageFile.load
+
+    def checked(self):
+        assert self.width * self.height < 10**6, "it was decoded"
+        return load(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", checked)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10000, 13000, 100_000])
+def test_images_of_too_many_pixels_are_skipped_and_counted_before_they_are_decoded(folder, undecoded, side):
+    bomb(folder / "bomb.png", side, side)
+    dataset = ImageFolder(find_images(folder), (8, 8))
+    with pytest.warns(UserWarning, match="skipped unusable image 1: .*bomb.png .*--max_pixels 89478485"):
+        files = {dataset.sample_and_file(k)[1].name for k in range(12)}
+    assert len(files) == 5 and "bomb.png" not in files
+    with pytest.raises(ValueError, match="more .*than --max_pixels 89478485 allows"):
+        read_image(folder / "bomb.png")
+
+
+def test_the_limit_of_pixels_is_an_option(folder, monkeypatch):
+    assert read_image(folder / "a.jpg", 90 * 70).size == (90, 70)
+    with pytest.raises(ValueError, match="it has 90x70 pixels, more than --max_pixels 6299 allows"):
+        read_image(folder / "a.jpg", 90 * 70 - 1)
+    dataset = ImageFolder(find_images(folder), (8, 8), max_pixels=64 * 64)
+    with pytest.warns(UserWarning, match="--max_pixels 4096 allows"):
+        assert {dataset.sample_and_file(k)[1].name for k in range(10)} == {"b.PNG", "d.bmp"}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    bomb(folder / "large.png", 20000, 10000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with open_image(folder / "large.png", 200_000_000) as image:
+            assert image.size == (20000, 10000)
+    assert Image.MAX_IMAGE_PIXELS == 200_000_000

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training import run_folder
 from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.files import naming
 from fastgan.training.loop import Interrupted, step_seed, train
 
 from .toy import Toy, ToyConfig
@@ -173,6 +176,21 @@ def test_a_full_disk_is_an_error_at_the_start(config, monkeypatch):
     monkeypatch.setattr(run_folder, "NEEDED_BYTES", 1 << 62)
     with pytest.raises(OSError, match=r"only \d+ MiB are free"):
         train(Toy, config)
+
+
+def test_a_write_that_fails_names_the_file():
+    with pytest.raises(OSError, match="No space left on device: 'metrics.csv'"), naming(Path("metrics.csv")):
+        Path("/dev/full").write_text("x")
+
+
+def test_the_thread_of_tensorboard_fails_without_a_traceback(config, monkeypatch, capsys):
+    def fails(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", fails)
+    with pytest.raises(OSError, match=r"No space left on device: .*events\.out\.tfevents"):
+        train(Toy, config)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_failed_write_leaves_no_checkpoint_under_the_final_name(config, monkeypatch):

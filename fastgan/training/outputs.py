@@ -1,0 +1,32 @@
+"""Which file a command writes for which file it reads, checked before it writes any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from fastgan.training.names import printable
+
+
+def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str) -> None:
+    """Checks (source, target) pairs; a source may have several targets.
+
+    Args:
+        verb, option: what is done to the images, and the option that says where results go, for errors.
+
+    Raises:
+        ValueError: two sources of one target (names both), or a target that is a source.
+    """
+    jobs = list(jobs)
+    sources = {source.resolve() for source, _ in jobs}
+    taken: dict[Path, Path] = {}
+    for source, target in jobs:
+        place = target.resolve()
+        if place in sources:
+            raise ValueError(f"{printable(target)} is an image to {verb}: name another {option}")
+        first = taken.setdefault(place, source)
+        if first != source:
+            raise ValueError(
+                f"{printable(first)} and {printable(source)} would both become {printable(target)}: "
+                "rename one of them"
+            )

@@ -1,0 +1,175 @@
+"""A line between the processes of a run: the first that fails tells why, and none waits for one that is gone.
+
+Collectives alone cannot: with gloo the others see a closed connection and no reason, with NCCL they wait.
+Each process holds a TCP connection to rank 0, which passes on what it hears. A process that dies closes its
+connection, however it dies, so that nothing has to be guessed from silence; a long evaluation is no death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import threading
+from typing import NamedTuple
+
+from torch.distributed import Store
+
+from fastgan.training.world import leave
+
+# Seconds that a process has to end by itself after another has failed; then it is ended. The one that failed
+# waits as long for the others, since torchrun stops all as soon as one has ended.
+GRACE = 5.0
+CONNECT_SECONDS = 600.0
+ADDRESS = "peers"  # the key of rank 0's port, and of what shows that a caller is one of the run's
+
+
+class Failure(NamedTuple):
+    """Which process failed, and of what."""
+
+    rank: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}: {self.text}"
+
+
+class Peers:
+    """This process's end of the line.
+
+    Args:
+        rank: of this process.
+        connections: to rank 0, or in rank 0 to all others; by rank.
+    """
+
+    def __init__(self, rank: int, connections: dict[int, socket.socket]) -> None:
+        self.rank = rank
+        self.failure: Failure | None = None
+        self._connections = connections
+        self._present = set(connections)
+        self._leaving = False
+        self._changed = threading.Condition()
+        for peer, connection in connections.items():
+            threading.Thread(target=self._listen, args=(peer, connection), daemon=True).start()
+
+    @classmethod
+    def connect(cls, rank: int, size: int, host: str | None, store: Store) -> Peers:
+        """Connects all processes; each of them must call it.
+
+        Args:
+            host: where rank 0 is reached; None: all processes are on one machine.
+            store: of these processes alone.
+
+        Raises:
+            OSError: rank 0 cannot be reached, or a process did not call.
+        """
+        if rank > 0:
+            port, token = store.get(ADDRESS).decode().split()
+            connection = socket.create_connection((host or "127.0.0.1", int(port)), CONNECT_SECONDS)
+            connection.sendall(f"{token} {rank}\n".encode())
+            return cls(rank, {0: _kept(connection)})
+        token = secrets.token_hex(16)
+        with _listener(everywhere=host is not None) as server:
+            server.settimeout(CONNECT_SECONDS)
+            store.set(ADDRESS, f"{server.getsockname()[1]} {token}")
+            connections: dict[int, socket.socket] = {}
+            while len(connections) < size - 1:
+                connection, _ = server.accept()
+                connection.settimeout(CONNECT_SECONDS)
+                said = _first_line(connection)
+                if len(said) == 2 and said[0] == token:
+                    connections[int(said[1])] = _kept(connection)
+                else:  # a stranger
+                    connection.close()
+        return cls(rank, connections)
+
+    def wait_for_failure(self, seconds: float) -> Failure | None:
+        """The failure that was heard of, or will be within so many seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.failure is not None, seconds)
+            return self.failure
+
+    def tell(self, text: str) -> Failure:
+        """Says that this process failed; returns the failure that counts, which is the first."""
+        return self._heard(Failure(self.rank, text))
+
+    def hang_up(self) -> None:
+        """Takes leave. After a failure, the process that failed is the last to go, then rank 0."""
+        with self._changed:
+            self._leaving = True
+            if self.failure is None:
+                self._send("bye")
+            elif self.rank in (0, self.failure.rank):
+                others = self._present - {self.failure.rank}
+                self._changed.wait_for(lambda: not self._present & others, GRACE)
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _listen(self, peer: int, connection: socket.socket) -> None:
+        took_leave = False
+        with contextlib.suppress(OSError, ValueError):
+            for line in connection.makefile("rb"):
+                message = json.loads(line)
+                if message == "bye":
+                    took_leave = True
+                else:
+                    self._heard(Failure(*message))
+        if not took_leave:
+            self._heard(Failure(peer, "its process died (killed, or out of memory?)"))
+        with self._changed:
+            self._present.discard(peer)
+            self._changed.notify_all()
+
+    def _heard(self, failure: Failure) -> Failure:
+        with self._changed:
+            if self.failure is None and not self._leaving:
+                self.failure = failure
+                self._send([*failure])
+                self._changed.notify_all()
+                if failure.rank != self.rank:
+                    timer = threading.Timer(GRACE, self._leave)
+                    timer.daemon = True
+                    timer.start()
+            return self.failure or failure
+
+    def _send(self, message: object) -> None:
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError):
+                connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def _leave(self) -> None:
+        """Where the main thread is stuck in a collective, or far from its next one."""
+        if not self._leaving:
+            leave(str(self.failure))
+
+
+def _listener(everywhere: bool) -> socket.socket:
+    if not everywhere:
+        return socket.create_server(("127.0.0.1", 0))
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
+
+
+def _first_line(connection: socket.socket) -> list[str]:
+    """The words of a caller's first line; none from one that sends something else."""
+    line = b""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        # By bytes: what follows the line is for `_listen`.
+        while not line.endswith(b"\n") and len(line) < 100 and (byte := connection.recv(1)):
+            line += byte
+        return line.decode("ascii").split()
+    return []
+
+
+def _kept(connection: socket.socket) -> socket.socket:
+    """Without a time limit, but with probes that notice a machine that is gone within a minute."""
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):  # macOS has not all of them
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
+    return connection

@@ -1,0 +1,60 @@
+"""Going on from a checkpoint with options that may have changed: each counts from then on, or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastgan.training.checkpoint import Checkpoint, restore
+from fastgan.training.config import TrainingConfig, to_plain
+from fastgan.training.names import printable
+from fastgan.training.recipe import Recipe
+
+# What the optimizer drew or was given itself, in contrast to what options say of its groups.
+OWN = {"params", "rounding_seed"}
+
+
+def resume_from(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
+    """Puts a checkpoint's state into a recipe; returns the options that differ, as "lr 0.0002 -> 0.0001".
+
+    Learning rates, betas, clips and decays are those of the recipe's configuration; what schedules make of
+    them is a function of the step.
+
+    Raises:
+        ValueError: an option of the networks or the kind of optimizer differs, or the networks do not fit;
+            the message has the options with both values.
+    """
+    changed = differences(checkpoint.config, recipe.config)
+    named = {name: printable(f"{name} {before} -> {now}") for name, (before, now) in changed.items()}
+    refused = [text for name, text in named.items() if name in recipe.config.refused_on_resume]
+    if refused:
+        raise ValueError(
+            f"{printable(checkpoint.path)} cannot be continued with other networks or optimizers: "
+            f"{', '.join(refused)}"
+        )
+    if "balance" in recipe.networks and "balance" not in checkpoint.networks:
+        # The policy is new: what it keeps begins now.
+        checkpoint.networks["balance"] = recipe.networks["balance"].state_dict()
+    options = [{name: group[name] for name in group.keys() - OWN} for group in _groups(recipe)]
+    try:
+        restore(recipe, checkpoint)
+    except ValueError as error:
+        told = f"; options that changed: {', '.join(named.values())}" if named else ""
+        raise ValueError(f"{error}{told}") from error
+    for group, own in zip(_groups(recipe), options, strict=True):
+        group.update(own)
+    return [*named.values()]
+
+
+def _groups(recipe: Recipe) -> list[dict[str, Any]]:
+    return [group for optimizer in recipe.optimizers.values() for group in optimizer.param_groups]
+
+
+def differences(before: Mapping[str, Any], config: TrainingConfig) -> dict[str, tuple[Any, Any]]:
+    """Options that have another value now, with both; those that only one of both has are left out."""
+    now = to_plain(config)
+    return {
+        name: (before[name], value)
+        for name, value in now.items()
+        if name in before and before[name] != value and name != "resume"
+    }

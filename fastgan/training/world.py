@@ -1,0 +1,143 @@
+"""The processes of a run: those that torchrun started, or those that the first one starts itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+# Names the process that started this one, in its environment; see `start_others`.
+PARENT = "FASTGAN_PARENT"
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among those of a run."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    """Processes on this machine."""
+
+
+def launched_world(environment: Mapping[str, str] = os.environ) -> World | None:
+    """The world of torchrun, or of whoever else sets its variables; None where nobody did.
+
+    Raises:
+        ValueError: a variable is missing or no number, or they contradict each other.
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return None
+    values = {}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        try:
+            values[name] = int(environment[name])
+        except KeyError:
+            raise ValueError(
+                f"the environment has RANK and WORLD_SIZE but no {name}: start with torchrun, or set it"
+            ) from None
+        except ValueError:
+            raise ValueError(f"{name} must be a number, got {environment[name]!r}") from None
+    world = World(*values.values())
+    if not (0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size):
+        said = ", ".join(f"{name}={value}" for name, value in values.items())
+        raise ValueError(f"the environment contradicts itself: {said}")
+    return world
+
+
+def check_devices(devices: int | None, world: World) -> None:
+    """Raises a ValueError if `devices` was given and is not how many processes were started here."""
+    if devices is not None and devices != world.local_size:
+        elsewhere = f" ({world.size} on all machines)" if world.size > world.local_size else ""
+        raise ValueError(
+            f"devices is {devices}, but torchrun started {world.local_size} processes on this machine"
+            f"{elsewhere}: leave --devices out, or give both the same number"
+        )
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints results: rank 0 of torchrun's, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def torchrun_job() -> str | None:
+    """What tells torchrun's restarts of one job from other jobs; None outside of torchrun."""
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    if run is None:
+        return None
+    # Without --rdzv-id or --standalone all jobs are called "none"; then the agent, which outlives its
+    # workers, names the job.
+    return run if run not in ("", "none") else f"agent {os.getppid()} on {socket.gethostname()}"
+
+
+def restarts() -> int:
+    """How often torchrun has started the processes again because one had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def start_others(count: int) -> list[subprocess.Popen]:
+    """Runs this program's command again as ranks 1 to count - 1; they and torch here are told the address."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    program = [os.path.abspath(sys.argv[0])] if spec is None else ["-m", spec.name]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(free.getsockname()[1])
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        PARENT: str(os.getpid()),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, *program, *sys.argv[1:]],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(1, count)
+    ]
+
+
+def watch_start(others: list[subprocess.Popen], is_over: Callable[[], bool]) -> None:
+    """Ends this process if one that it waits for at the start is gone; torch would wait for half an hour.
+
+    Args:
+        others: those that :func:`start_others` started here; in them, nobody, and the parent is watched.
+        is_over: whether the start is.
+    """
+    parent = int(os.environ.get(PARENT, "0"))
+
+    def watch() -> None:
+        while not is_over():
+            for rank, other in enumerate(others, start=1):
+                if other.poll() is not None:
+                    end_others(others, patience=0)
+                    leave(f"rank {rank}: its process ended at the start, with exit code {other.returncode}")
+            if parent and os.getppid() != parent:
+                leave("rank 0: its process ended at the start")
+            time.sleep(0.2)
+
+    threading.Thread(target=watch, name="fastgan-start", daemon=True).start()
+
+
+def end_others(others: list[subprocess.Popen], patience: float) -> None:
+    """Waits for them, and kills those that are still there after so many seconds."""
+    deadline = time.monotonic() + patience
+    for other in others:
+        try:
+            other.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            other.kill()
+            other.wait()
+
+
+def leave(error: str) -> None:
+    """Ends this process from any of its threads, with the error as the command would print it."""
+    print(f"fastgan: error: {error}", file=sys.stderr, flush=True)
+    os._exit(1)

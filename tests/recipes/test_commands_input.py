@@ -1,0 +1,286 @@
+"""What commands are given: crafted weights, pixel bombs, folders whose images have the same names."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from fastgan.cli import main
+from fastgan.models.enhancenet import EnhanceNetGenerator
+from fastgan.models.stegastamp import StegaStampDecoder, StegaStampEncoder
+from fastgan.recipes.dcgan import make_generator as make_dcgan
+from fastgan.recipes.dcgan_config import DCGANConfig
+from fastgan.recipes.enhancenet_config import EnhanceNetConfig
+from fastgan.recipes.starganv2_config import StarGANv2Config
+from fastgan.recipes.starganv2_translator import make_networks
+from fastgan.recipes.stegastamp_config import StegaStampConfig
+from fastgan.recipes.zi2zi import make_generator as make_zi2zi
+from fastgan.recipes.zi2zi_config import Zi2ZiConfig
+from fastgan.training.checkpoint import FORMAT, write_weights
+from fastgan.training.config import to_plain
+
+CONFIGS = {
+    "stegastamp": StegaStampConfig(image_size=32, secret_size=32),
+    "dcgan": DCGANConfig(image_size=32, z_dim=4, g_width=2),
+    "enhancenet": EnhanceNetConfig(width=4, blocks=1, crop=64),
+    "zi2zi": Zi2ZiConfig(image_size=32, width=4, embedding_dim=4),
+    "starganv2": StarGANv2Config(
+        image_size=16, style_dim=4, z_dim=4, base_width=4, max_width=8, mapping_width=4, domains=("a", "b")
+    ),
+}
+
+
+def networks(name: str) -> dict[str, nn.Module]:
+    config = CONFIGS[name]
+    if name == "stegastamp":
+        size = (config.secret_size, config.image_size)
+        return {"encoder": StegaStampEncoder(*size), "decoder": StegaStampDecoder(*size)}
+    if name == "starganv2":
+        return dict(
+            zip(("generator", "mapping_network", "style_encoder"), make_networks(config), strict=True)
+        )
+    made = {
+        "dcgan": lambda: make_dcgan(config),
+        "enhancenet": lambda: EnhanceNetGenerator(config.scale, config.width, config.blocks),
+        "zi2zi": lambda: make_zi2zi(config, 2),
+    }
+    return {"generator": made[name]()}
+
+
+def checkpoint(name, path, changes=None, tensors=None):
+    """A checkpoint of a recipe as far as commands need it, with changes."""
+    metadata = {
+        "format": FORMAT, "recipe": name, "step": "1", "state": "{}", "param_groups": "{}",
+        "config": json.dumps(to_plain(CONFIGS[name]) | (changes or {})),
+    }  # fmt: skip
+    weights = {f"networks/{n}/{k}": w for n, m in networks(name).items() for k, w in m.state_dict().items()}
+    write_weights(path, {k: w for k, w in (weights | (tensors or {})).items() if w is not None}, metadata)
+    return path
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "photograph.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def command(name, checkpoint, image, output):
+    return {
+        "stegastamp": [
+            "stegastamp",
+            "encode",
+            "--image",
+            image,
+            "--secret",
+            "hi",
+            "--save_dir",
+            output.parent,
+        ],
+        "dcgan": ["sample", "dcgan", "--num", "1", "--output", output],
+        "enhancenet": ["upscale", image, output],
+        "zi2zi": ["sample", "zi2zi", "--text", "a", "--category", "0", "--output", output],
+        "starganv2": ["sample", "starganv2", "--source", image, "--target_domain", "b", "--output", output],
+    }[name] + ["--checkpoint", checkpoint]
+
+
+def run(name, checkpoint, image, output):
+    return main([str(part) for part in command(name, checkpoint, image, output)])
+
+
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"zi2zi"}))  # which needs a font as well
+def test_whole_checkpoints_are_taken(name, tmp_path, photograph):
+    assert (
+        run(name, checkpoint(name, tmp_path / "x.safetensors"), photograph, tmp_path / "out" / "x.png") == 0
+    )
+
+
+TERA = 10**12
+CRAFTED = [
+    ("stegastamp", {"secret_size": TERA}, {}, "does not fit"),
+    ("stegastamp", {"image_size": 16 * TERA}, {}, "cannot be made|does not fit"),
+    ("stegastamp", {"image_size": [32]}, {}, "the configuration in .* image_size must be"),
+    ("stegastamp", {}, {"networks/decoder/x": torch.ones(1)}, "does not fit"),
+    ("dcgan", {"z_dim": TERA}, {}, "does not fit"),
+    ("dcgan", {"g_width": 2**62}, {}, "cannot be made|does not fit"),
+    ("dcgan", {"image_size": "32"}, {}, "image_size must be of type int, got '32'"),
+    ("dcgan", {}, {"networks/generator/layers.0.weight": None}, "does not fit"),
+    ("enhancenet", {"width": TERA}, {}, "cannot be made|does not fit"),
+    ("enhancenet", {"blocks": 10**9}, {}, "blocks must be at most 1000, got 1000000000"),
+    ("enhancenet", {"scale": None}, {}, "scale must be of type int, got None"),
+    ("zi2zi", {"embedding_dim": TERA}, {}, "does not fit"),
+    ("zi2zi", {"image_size": 2**60}, {}, "does not fit|cannot be made"),
+    ("zi2zi", {}, {"networks/generator/embedding.weight": None}, "does not fit"),
+    ("zi2zi", {}, {"networks/generator/embedding.weight": torch.tensor(1.0)}, "does not fit"),
+    ("starganv2", {"base_width": TERA, "max_width": TERA}, {}, "does not fit|cannot be made"),
+    ("starganv2", {"domains": []}, {}, "cannot be made|does not fit"),
+    ("starganv2", {"domains": [1, 2]}, {}, r"domains must be of type tuple\[str, ...\], got \(1, 2\)"),
+    ("starganv2", {"image_size": 2**60}, {}, "does not fit|cannot be made"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "tensors", "message"), CRAFTED)
+def test_crafted_checkpoints_are_one_error(name, changes, tensors, message, tmp_path, photograph, capsys):
+    path = checkpoint(name, tmp_path / "x.safetensors", changes, tensors)
+    assert run(name, path, photograph, tmp_path / "out" / "x.png") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("fastgan: error: ") and str(path) in said and re.search(message, said), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_crafted_exports_are_one_error(tmp_path, capsys):
+    path = tmp_path / "g.safetensors"
+    weights = make_dcgan(CONFIGS["dcgan"]).state_dict()
+    config = json.dumps(to_plain(CONFIGS["dcgan"]))
+    for metadata, change, message in (
+        ({"recipe": "dcgan"}, {}, "is not complete: its metadata has no 'config'"),
+        ({"recipe": "dcgan", "config": "[]"}, {}, "is not complete: its config must be an object, got list"),
+        ({"recipe": "dcgan", "config": '{"z_dim": 1000000000000}'}, {}, "does not fit"),
+        ({"recipe": "zi2zi", "config": config}, {}, "holds no generator"),
+        ({"config": config}, {}, "holds no generator"),
+        (
+            {"recipe": "dcgan", "config": config},
+            {"layers.0.weight": torch.tensor(float("nan"))},
+            "is of no use",
+        ),
+    ):
+        write_weights(path, weights | change, metadata)
+        assert main(["sample", "dcgan", "--checkpoint", str(path), "--output", str(tmp_path / "x.png")]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"fastgan: error: {path} ") and message in said, said
+
+
+def test_a_damaged_export_is_named(tmp_path, capsys):
+    path = tmp_path / "g.safetensors"
+    metadata = {"recipe": "dcgan", "config": json.dumps(to_plain(CONFIGS["dcgan"]))}
+    write_weights(path, make_dcgan(CONFIGS["dcgan"]).state_dict(), metadata)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes(data)
+    assert main(["sample", "dcgan", "--checkpoint", str(path), "--output", str(tmp_path / "x.png")]) == 1
+    assert "g.safetensors is not a readable safetensors file: its tensor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "[" * 90_000, '{"categories": 3}', '{"categories": [{}]}', '{"size": "x"}']
+)
+def test_a_crafted_glyphs_json_is_one_error(text, tmp_path, capsys, photograph):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "glyphs.json").write_text(text)
+    path = checkpoint("zi2zi", tmp_path / "checkpoints" / "x.safetensors")
+    assert run("zi2zi", path, photograph, tmp_path / "x.png") == 1
+    assert capsys.readouterr().err.startswith(f"fastgan: error: {tmp_path / 'glyphs.json'} is not ")
+
+
+# --- pixels -----------------------------------------------------------------------------------------------
+
+
+def write_bomb(path):
+    """A PNG of a few KB that says it has 13000x13000 pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 13000, 13000, 8, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(10**5))), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("name", ["stegastamp", "enhancenet", "starganv2"])
+def test_an_image_of_too_many_pixels_is_an_error_for_a_command(name, tmp_path, photograph, capsys):
+    path, output = checkpoint(name, tmp_path / "x.safetensors"), tmp_path / "out" / "x.png"
+    bomb = write_bomb(tmp_path / "bomb.png")
+    assert run(name, path, bomb, output) == 1
+    said = capsys.readouterr().err
+    assert (
+        f"{bomb} cannot be read as an image: it has 13000x13000 pixels, more than --max_pixels 89478485"
+        in said
+    )
+    arguments = [str(part) for part in command(name, path, photograph, output)]
+    assert main([*arguments, "--max_pixels", "1919"]) == 1
+    assert "it has 48x40 pixels, more than --max_pixels 1919 allows" in capsys.readouterr().err
+    assert main([*arguments, "--max_pixels", "1920"]) == 0
+
+
+# --- outputs ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nested(tmp_path, photograph):
+    """Images of one name in several folders."""
+    folder = tmp_path / "images"
+    for place in ("a.png", "x/a.png", "x/deep/a.png", "y/a.png"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(photograph).save(folder / place)
+    return folder
+
+
+def encode(tmp_path, images, saved, *more):
+    path = checkpoint("stegastamp", tmp_path / "x.safetensors")
+    arguments = ["--checkpoint", path, "--images_dir", images, "--secret", "hi", "--save_dir", saved, *more]
+    return main(["stegastamp", "encode", *map(str, arguments)])
+
+
+def test_encode_keeps_the_structure_of_a_folder(tmp_path, nested):
+    assert encode(tmp_path, nested, tmp_path / "out") == 0
+    made = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png"))
+    places = ("", "x/", "x/deep/", "y/")
+    assert made == sorted(f"{place}a_{kind}.png" for place in places for kind in ("hidden", "residual"))
+
+
+@pytest.mark.parametrize("second", ["x/a.jpg", "x/a.PNG", "x/a.webp"])
+def test_encode_refuses_two_images_of_one_output_before_it_writes(tmp_path, nested, capsys, second):
+    Image.open(nested / "a.png").save(nested / second)
+    assert encode(tmp_path, nested, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    first, other = sorted((nested / "x" / "a.png", nested / second))
+    assert f"{first} and {other} would both become {tmp_path / 'out' / 'x' / 'a_hidden.png'}" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_encode_never_writes_over_an_image_it_reads(tmp_path, nested, capsys):
+    before = (nested / "a.png").read_bytes()
+    (nested / "x" / "a.png").rename(nested / "a_hidden.png")
+    assert encode(tmp_path, nested, nested) == 1
+    assert (
+        f"{nested / 'a_hidden.png'} is an image to encode: name another --save_dir" in capsys.readouterr().err
+    )
+    assert (nested / "a.png").read_bytes() == before and not list(nested.rglob("*residual*"))
+
+
+def test_an_unreadable_image_of_several_is_named_and_the_others_are_encoded(tmp_path, nested, capsys):
+    (nested / "x" / "a.png").write_bytes(b"no image")
+    assert encode(tmp_path, nested, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert f"{nested / 'x' / 'a.png'} cannot be read as an image" in said
+    assert "fastgan: 1 of 4 images could not be read" in said
+    assert len(list((tmp_path / "out").rglob("*_hidden.png"))) == 3
+
+
+def test_upscale_refuses_two_images_of_one_output(tmp_path, nested, capsys):
+    Image.open(nested / "a.png").save(nested / "y" / "a.jpg")
+    path = checkpoint("enhancenet", tmp_path / "x.safetensors")
+    assert main(["upscale", str(nested), str(tmp_path / "out"), "--checkpoint", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert f"{nested / 'y' / 'a.jpg'} and {nested / 'y' / 'a.png'} would both become" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**70)])
+@pytest.mark.parametrize("name", ["dcgan", "starganv2"])
+def test_seeds_of_commands_are_named(name, seed, tmp_path, photograph, capsys):
+    path = checkpoint(name, tmp_path / "x.safetensors")
+    arguments = [str(part) for part in command(name, path, photograph, tmp_path / "x.png")]
+    assert main([*arguments, f"--seed={seed}"]) == 1
+    assert f"--seed must lie in [0, 2**63), got {seed}" in capsys.readouterr().err

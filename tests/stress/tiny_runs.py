@@ -1,0 +1,344 @@
+"""Training runs of a second or two, of all recipes, whose process is forked, watched, killed and looked at.
+
+One process imports everything once and then forks each run, since a fresh interpreter would take longer to
+start than such a run takes. It never computes anything itself, and so has no threads that a fork would lose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from tqdm import tqdm
+
+from fastgan import cli
+from fastgan.recipes import RECIPES, load_recipe
+from fastgan.training import checkpoint, logging, loop, report
+from fastgan.training.run_lock import NAME as LOCK
+from tests.recipes.fonts import small_glyphs
+from tests.recipes.photographs import write_photographs
+from tests.recipes.runs import table
+from tests.recipes.starganv2_folders import write_images
+
+# What a run may be at. It is at "steps" between the others.
+PHASES = ("start", "steps", "log", "samples", "evaluation", "checkpoint", "report")
+TRACEBACK = "Traceback"
+STUCK = 120.0  # seconds that no run takes
+IMPORTED_LATE = (
+    "jsonargparse", "matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.linalg", "tensorboard",
+    "torch.utils.tensorboard",
+)  # fmt: skip
+
+SHARED = (
+    "--batch_size 4 --num_epochs 0 --num_steps 6 --log_interval 1 --sample_interval 2 --eval_interval 3 "
+    "--checkpoint_interval 2 --accelerator cpu --workers 1 --ema_decay 0.9 --seed 3 --resume auto"
+)
+OWN = {
+    "dcgan": "--train_path {data}/photographs --image_size 32 --g_width 2 --d_width 2 --z_dim 6 "
+    "--collapse_images 8 --frechet_images 8 --balance adaptive --diff_augment [translation]",
+    "enhancenet": "--train_path {data}/photographs --crop 64 --width 4 --blocks 2 --val_images 2 --turn true",
+    "starganv2": "--train_path {data}/domains --image_size 16 --base_width 2 --max_width 4 --downs 1 "
+    "--mapping_width 8 --style_dim 5 --z_dim 6 --eval_images 4 --eval_draws 2 --classifier_steps 3 "
+    "--r1_interval 2",
+    "stegastamp": "--train_path {data}/photographs --image_size 32 --secret_size 20 --val_images 2 "
+    "--lpips_loss_scale 0 --no_im_loss_steps 2 --rnd_trans_ramp 4",
+    "zi2zi": "--train_path {data}/glyphs --image_size 32 --width 4 --d_width 2 --embedding_dim 6 "
+    "--perceptual_weight 0",
+}
+
+
+@dataclass
+class Run:
+    """A run in a process of its own."""
+
+    pid: int
+    console: Path
+    events: int
+    """The end of a pipe that brings the number of each phase as it begins, and ends with the process."""
+    begins: list[tuple[str, float]] = field(default_factory=list)
+    """The phases so far, and when each began."""
+    code: int | None = None
+    """What a shell would call the exit code's negative for a signal, as subprocess has it."""
+
+    @property
+    def phase(self) -> str:
+        return self.begins[-1][0]
+
+    def reaches(self, phase: str, occurrence: int) -> bool:
+        """Waits until the phase has begun so many times; False if the run ends before."""
+        while [name for name, _ in self.begins].count(phase) < occurrence:
+            if not self._read(STUCK):
+                return False
+        return True
+
+    def goes_on(self, seconds: float) -> bool:
+        """Lets it run so long; whether it still does."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([self.events], [], [], left)[0] and not self._read(0):
+                return False
+        return True
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def ends(self) -> int:
+        """Waits for the end; the exit code. One that is stuck is killed."""
+        while self._read(STUCK):
+            pass
+        if self.code is None:
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            os.close(self.events)
+        return self.code
+
+    @property
+    def failed_by_name(self) -> bool:
+        """Whether it ended with one error for the user, in contrast to a crash and to a traceback."""
+        return self.code == 1 and "fastgan: error: " in self.said and TRACEBACK not in self.said
+
+    @property
+    def said(self) -> str:
+        return self.console.read_text(errors="replace")
+
+    def _read(self, timeout: float) -> bool:
+        """Takes what the pipe brings; False once it has ended."""
+        if self.code is not None:
+            return False
+        if not select.select([self.events], [], [], timeout)[0]:
+            self.kill()
+            self.console.write_text(f"{self.said}\n{TRACEBACK}: stuck for {timeout} s in {self.phase}")
+        numbers = os.read(self.events, 1000)
+        self.begins += [(PHASES[number], time.monotonic()) for number in numbers]
+        return bool(numbers)
+
+
+class Stage:
+    """Data for all recipes, and runs on them.
+
+    Args:
+        folder: an empty one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = folder / "runs"
+        write_photographs(folder / "data" / "photographs")
+        write_images(folder / "data" / "domains")
+        small_glyphs(folder / "data" / "glyphs")
+        for name in IMPORTED_LATE:
+            importlib.import_module(name)
+        for name in RECIPES:
+            load_recipe(name)
+        report._plot("loads fonts", [1.0, 2.0], {"curve": [1.0, 2.0]})
+        torch.set_num_threads(1)
+        self._whole: dict[str, list[tuple[str, float]]] = {}
+        self._count = 0
+
+    def new_name(self, recipe: str) -> str:
+        self._count += 1
+        return f"{recipe}-{self._count}"
+
+    def start(
+        self,
+        recipe: str,
+        name: str,
+        *options: str,
+        runs: Path | None = None,
+        prepare: Callable[[], object] = lambda: None,
+    ) -> Run:
+        """Starts or continues a run with the one command that does both.
+
+        Args:
+            options: in addition.
+            runs: folder of all runs, if it is not the stage's.
+            prepare: called in the new process, first of all.
+        """
+        own = OWN[recipe].format(data=self.folder / "data").split()
+        place = ["--runs_path", str(runs or self.runs), "--exp_name", name]
+        arguments = ["train", recipe, *SHARED.split(), *own, *place, *options]
+        self._count += 1
+        console = self.folder / f"console-{self._count}.txt"
+        events, begun = os.pipe()
+        began = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            os.close(events)
+            _become(arguments, console, begun, load_recipe(recipe), prepare)
+        os.close(begun)
+        return Run(pid, console, events, [("start", began)])
+
+    def whole(self, recipe: str) -> list[tuple[str, float]]:
+        """The phases of the run that nothing happens to, with their seconds; it runs when first asked for."""
+        if recipe not in self._whole:
+            run = self.start(recipe, f"{recipe}-whole")
+            if run.ends() != 0:
+                raise RuntimeError(f"{recipe} does not run at all: {run.said}")
+            ends = [begin for _, begin in run.begins[1:]] + [time.monotonic()]
+            self._whole[recipe] = [
+                (name, end - begin) for (name, begin), end in zip(run.begins, ends, strict=True)
+            ]
+        return self._whole[recipe]
+
+    def moment(
+        self, recipe: str, random: random.Random, phases: tuple[str, ...] = PHASES
+    ) -> tuple[str, int, float]:
+        """A random moment of a random phase: its name, which one of this name, seconds after its begin."""
+        spans = self.whole(recipe)
+        phase = random.choice(phases)
+        seconds = [length for name, length in spans if name == phase]
+        (occurrence,) = random.choices(range(len(seconds)), seconds)
+        return phase, occurrence + 1, seconds[occurrence] * random.random()
+
+    def finishes(self, recipe: str, name: str, tables: bool = True, runs: Path | None = None) -> list[str]:
+        """Gives the one command that goes on, and says what is wrong with that, or with what it ends with."""
+        run = self.start(recipe, name, runs=runs)
+        if run.ends() != 0 or TRACEBACK in run.said:
+            return [f"it does not go on, exit code {run.code}: {run.said}"]
+        return self.differences(recipe, name, tables, runs)
+
+    def differences(self, recipe: str, name: str, tables: bool = True, runs: Path | None = None) -> list[str]:
+        """What of a finished run is not, to the bit, what the undisturbed run wrote.
+
+        Args:
+            tables: compare the tables, too.
+        """
+        self.whole(recipe)
+        whole, folder = self.runs / f"{recipe}-whole", (runs or self.runs) / name
+        found = _different_tensors(whole, folder) + _different_files(whole, folder)
+        for file in ("metrics.csv", "evaluation.csv", "warnings.csv") if tables else ():
+            if (whole / file).exists() != (folder / file).exists():
+                found.append(f"{file} is there in one alone")
+            elif (whole / file).exists() and table(whole / file) != table(folder / file):
+                found.append(f"{file} differs")
+        return found
+
+    def remove(self, name: str, runs: Path | None = None) -> None:
+        shutil.rmtree((runs or self.runs) / name, ignore_errors=True)
+
+
+def _different_tensors(whole: Path, folder: Path) -> list[str]:
+    expected, actual = (checkpoint.checkpoint_files(run / "checkpoints") for run in (whole, folder))
+    if [file.name for file in expected] != [file.name for file in actual]:
+        return [f"the checkpoints are {', '.join(file.name for file in actual) or 'none'}"]
+    for_use = [(file, folder / file.name) for file in whole.glob("*.safetensors")]
+    found = []
+    for first, second in (*zip(expected, actual, strict=True), *for_use):
+        if not second.exists():
+            continue  # named with the other files
+        with safe_open(first, "pt") as one, safe_open(second, "pt") as two:
+            keys = {*one.keys()}
+            wrong = [key for key in keys & {*two.keys()} if not _same_bits(one, two, key)]
+            wrong += keys ^ {*two.keys()}
+            if wrong:
+                found.append(f"{len(wrong)} tensors differ in {second.name}, like {min(wrong)}")
+            if one.metadata().get("state") != two.metadata().get("state"):
+                found.append(f"the state in {second.name} differs")
+    return found
+
+
+def _same_bits(one: Any, two: Any, key: str) -> bool:
+    first, second = one.get_tensor(key), two.get_tensor(key)
+    return first.dtype == second.dtype and torch.equal(first, second)
+
+
+def _different_files(whole: Path, folder: Path) -> list[str]:
+    """Files that are missing, or left over from writing; sample grids that show something else."""
+    names = {path.relative_to(whole) for path in whole.rglob("*") if not _may_differ(path)}
+    there = {path.relative_to(folder) for path in folder.rglob("*") if not _may_differ(path)}
+    found = [f"{name} is missing" for name in sorted(names - there)]
+    found += [f"{path.relative_to(folder)} is left over" for path in folder.rglob("*.incomplete*")]
+    for name in sorted(names & there):
+        if name.suffix == ".png" and (whole / name).read_bytes() != (folder / name).read_bytes():
+            found.append(f"{name} differs")
+    return found
+
+
+def _may_differ(path: Path) -> bool:
+    return (
+        path.name.startswith("events.out.tfevents") or path.parent.name == "checkpoints" or path.name == LOCK
+    )
+
+
+# --- in the run's process -----------------------------------------------------------------------------------
+
+
+def _become(
+    arguments: list[str], console: Path, events: int, recipe: type, prepare: Callable[[], object]
+) -> None:
+    """Makes this forked process that of the command, which tells of its phases."""
+    code = 70
+    try:
+        with console.open("wb") as file:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        # A fork has its parent's random states, in which two runs would agree by chance.
+        random.seed()
+        np.random.seed()  # noqa: NPY002
+        torch.seed()
+        tqdm.set_lock(threading.RLock())  # its own, of processes, would outlive a run that is killed
+        _tell_of_phases(recipe, events)
+        prepare()
+        code = cli.main(arguments)
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _tell_of_phases(recipe: type, events: int) -> None:
+    def tell(phase: str) -> None:
+        os.write(events, bytes([PHASES.index(phase)]))
+
+    def within(phase: str, owner: object, name: str) -> None:
+        call = getattr(owner, name)
+
+        @functools.wraps(call)
+        def told(*arguments: object, **options: object) -> object:
+            tell(phase)
+            try:
+                return call(*arguments, **options)
+            finally:
+                tell("steps")
+
+        setattr(owner, name, told)
+
+    within("start", recipe, "batches")
+    within("log", logging.Logger, "write")
+    within("samples", recipe, "samples")
+    within("samples", loop, "save_grid")
+    within("evaluation", recipe, "evaluate")
+    within("evaluation", logging.Logger, "write_evaluation")
+    within("checkpoint", checkpoint, "save_checkpoint")
+    within("checkpoint", recipe, "save_for_use")
+    within("report", report, "write_report")
+    # All curves would take longer than the rest of the run.
+    curves = report._curves
+    report._curves = lambda metrics, evaluation: curves(dict(list(metrics.items())[:3]), {})

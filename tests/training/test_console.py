@@ -1,0 +1,134 @@
+"""Output that goes away, and signals: the run goes on, or saves and leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.console import lasting_console
+from fastgan.training.loop import Interrupted, train
+from tests.processes import ROOT
+
+from .toy import Toy, ToyConfig
+
+
+@pytest.fixture
+def config(tmp_path):
+    return ToyConfig(
+        runs_path=str(tmp_path), num_steps=40, log_interval=1, sample_interval=40, eval_interval=40,
+        checkpoint_interval=40, accelerator="cpu",
+    )  # fmt: skip
+
+
+def closed_pipe():
+    """What writes into `head` that has seen enough."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return open(writer, "w", buffering=1)
+
+
+def full_disk():
+    return open("/dev/full", "w", buffering=1)
+
+
+@pytest.mark.parametrize("make", [closed_pipe, full_disk])
+def test_a_run_goes_on_without_a_console(config, monkeypatch, make):
+    streams = make(), make()
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    folder = train(Toy, config)
+    assert (sys.stdout, sys.stderr) == streams
+    assert len((folder / "metrics.csv").read_text().split()) == 41
+    assert load_checkpoint(folder).step == 40
+    for stream in streams:
+        stream.close()  # nothing is left that could not be written
+
+
+def test_a_run_goes_on_where_there_never_was_a_console(config, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert load_checkpoint(train(Toy, config)).step == 40
+
+
+def test_what_is_printed_arrives_while_somebody_reads(capsys):
+    with lasting_console(), lasting_console():
+        print("one")
+        print("two", file=sys.stderr)
+        assert not sys.stdout.isatty()
+    assert capsys.readouterr() == ("one\n", "two\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_let_a_run_save_and_leave(config, monkeypatch, number):
+    step_of = Toy.train_step
+    before = signal.getsignal(number)
+
+    def hangs_up(self, batch, step, generator):
+        if step == 7:
+            os.kill(os.getpid(), number)
+        return step_of(self, batch, step, generator)
+
+    monkeypatch.setattr(Toy, "train_step", hangs_up)
+    with pytest.raises(Interrupted) as stopped:
+        train(Toy, config)
+    assert stopped.value.exit_code == 128 + number
+    assert load_checkpoint(config.folder).step == 8
+    assert signal.getsignal(number) == before
+
+
+def test_a_terminal_that_hangs_up_does_not_stop_what_nohup_started(config, monkeypatch):
+    step_of = Toy.train_step
+
+    def hangs_up(self, batch, step, generator):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return step_of(self, batch, step, generator)
+
+    monkeypatch.setattr(Toy, "train_step", hangs_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert load_checkpoint(train(Toy, config)).step == 40
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+DCGAN = [
+    "train", "dcgan", "--preset", "demo", "--num_epochs", "0", "--num_steps", "3", "--batch_size", "4",
+    "--g_width", "4", "--d_width", "4", "--log_interval", "1", "--checkpoint_interval", "3",
+    "--frechet", "off", "--collapse_images", "4", "--accelerator", "cpu", "--exp_name", "x",
+]  # fmt: skip
+
+
+def start(tmp_path, *options, **streams):
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastgan", *DCGAN, "--runs_path", str(tmp_path), *options], cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, **{"stderr": subprocess.PIPE, **streams},
+    )  # fmt: skip
+
+
+def test_sigterm_during_the_start_leaves_cleanly_and_the_command_into_head_trains(tmp_path):
+    started = start(tmp_path)
+    with contextlib.suppress(FileNotFoundError):
+        while not (tmp_path / "x" / ".lock").exists():
+            assert started.poll() is None
+            time.sleep(0.01)
+    started.send_signal(signal.SIGTERM)
+    said = started.communicate()[1].decode()
+    assert started.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in said and "ended by SIGTERM" in said
+
+    head = subprocess.Popen(["head", "-n1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    trains = start(tmp_path, stdout=head.stdin)
+    head.stdin.close()
+    said = trains.communicate()[1].decode()
+    assert trains.returncode == 0, said
+    assert "Broken" not in said
+    assert head.stdout.read().count(b"\n") == 1
+    head.wait()
+    assert (tmp_path / "x" / "report.html").exists()

@@ -1,0 +1,191 @@
+"""Several processes: torchrun's world is the run's, gradients never mix, and the error of one ends all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fastgan.training.world import World, check_devices, launched_world, torchrun_job
+from tests.processes import ROOT
+
+COMMON = """
+import dataclasses, json, os, signal, sys, time
+from pathlib import Path
+import torch
+from fastgan.training import loop
+from fastgan.training.loop import train
+from fastgan.training.runtime import ProcessFailed, Runtime
+from tests.training.toy import Toy, ToyConfig
+
+folder = Path(sys.argv[1])
+rank = int(os.environ.get("RANK", "0"))
+config = ToyConfig(runs_path=str(folder), num_steps=6, batch_size=2, accelerator="cpu", log_interval=1,
+                   checkpoint_interval=2)
+step_of = Toy.train_step
+
+def at_step(number, act):
+    def train_step(self, batch, step, generator):
+        if step == number:
+            act()
+        return step_of(self, batch, step, generator)
+    Toy.train_step = train_step
+
+def fails(error):
+    raise error
+"""
+
+
+def start(source, folder, *launcher):
+    script = folder / "script.py"
+    script.write_text(COMMON + source)
+    process = subprocess.Popen(
+        [sys.executable, *launcher, str(script), str(folder)], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    out, errors = process.communicate(timeout=200)
+    return process.returncode, out, errors
+
+
+def torchrun(source, folder, *options):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options)
+    return start(source, folder, *launcher)
+
+
+def steps(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+UNDER_TORCHRUN = """
+def gradients():
+    # Rank 1 has no gradient of the first parameter, rank 0 none of the second, neither has one of the third;
+    # the fourth is frozen.
+    weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (6,), (4,), (5,))]
+    for index, weight in enumerate(weights[:2]):
+        if index != rank:
+            weight.grad = torch.full(weight.shape, 1.0 + index)
+    weights[3].requires_grad_(False)
+    runtime = Runtime(config)
+    with runtime.together():
+        runtime.average_gradients(weight for weight in weights)
+    return [None if weight.grad is None else weight.grad.tolist() for weight in weights]
+
+said = {"gradients": gradients()}
+try:
+    train(Toy, dataclasses.replace(config, devices=3))
+except ValueError as error:
+    said["devices"] = str(error)
+train(Toy, config)
+at_step(3, lambda: rank == 1 and fails(ValueError("no such image")))
+began = time.monotonic()
+try:
+    train(Toy, dataclasses.replace(config, exp_name="fails"))
+except ProcessFailed as error:
+    said["error"], said["seconds"] = str(error), time.monotonic() - began
+(folder / f"rank-{rank}.json").write_text(json.dumps(said))
+"""
+
+
+def test_under_torchrun(tmp_path):
+    code, out, errors = torchrun(UNDER_TORCHRUN, tmp_path)
+    assert code == 0, errors
+    for rank in (0, 1):
+        said = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        # Missing gradients count as zeros; what nobody has stays nobody's.
+        assert said["gradients"] == [[[0.5] * 3] * 2, [1.0] * 6, None, None]
+        assert "devices is 3, but torchrun started 2 processes" in said["devices"]
+        assert said["error"] == "rank 1: no such image"
+        assert said["seconds"] < 60
+    # One run, though nobody gave --devices, which one process prints.
+    assert steps(tmp_path / "run") == [1, 2, 3, 4, 5, 6]
+    assert out.count("held out:") == 1
+
+
+def test_the_others_end_when_a_process_is_killed(tmp_path):
+    source = """
+at_step(3, lambda: os.environ.get("RANK") == "1" and os.kill(os.getpid(), signal.SIGKILL))
+began = time.monotonic()
+try:
+    train(Toy, dataclasses.replace(config, devices=2))
+except ProcessFailed as error:
+    print(error, time.monotonic() - began, file=sys.stderr)
+    sys.exit(3)
+"""
+    began = time.monotonic()
+    code, _, errors = start(source, tmp_path)
+    assert code == 3, errors
+    assert "rank 1: its process died" in errors
+    assert "Traceback" not in errors
+    assert time.monotonic() - began < 100
+    assert steps(tmp_path / "run") == [1, 2, 3]
+
+
+def test_torchruns_restart_goes_on_where_the_run_was(tmp_path):
+    source = """
+first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+at_step(3, lambda: first and rank == 1 and os.kill(os.getpid(), signal.SIGKILL))
+train(Toy, config)
+"""
+    code, out, errors = torchrun(source, tmp_path, "--max-restarts", "1")
+    assert code == 0, errors
+    assert steps(tmp_path / "run") == [1, 2, 3, 4, 5, 6]
+    assert out.count("held out:") == 1
+
+
+STARTED = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1"}
+
+
+def test_the_world_is_the_environments():
+    assert launched_world({"LOCAL_RANK": "1"}) is None
+    assert launched_world(STARTED) == World(rank=3, size=4, local_rank=1, local_size=2)
+
+
+@pytest.mark.parametrize("name, value, message", [
+    ("LOCAL_RANK", None, "has RANK and WORLD_SIZE but no LOCAL_RANK"),
+    ("WORLD_SIZE", "four", "WORLD_SIZE must be a number, got 'four'"),
+    ("RANK", "4", "contradicts itself: RANK=4, WORLD_SIZE=4"),
+    ("LOCAL_WORLD_SIZE", "5", "LOCAL_WORLD_SIZE=5"),
+])  # fmt: skip
+def test_a_world_that_cannot_be_is_named(name, value, message):
+    environment = {**STARTED, name: value}
+    if value is None:
+        del environment[name]
+    with pytest.raises(ValueError, match=message):
+        launched_world(environment)
+
+
+def test_devices_are_those_of_a_machine():
+    world = launched_world(STARTED)
+    check_devices(None, world)
+    check_devices(2, world)
+    with pytest.raises(ValueError, match=r"devices is 4, but torchrun started 2 .*\(4 on all machines\)"):
+        check_devices(4, world)
+
+
+def test_a_job_without_an_id_is_its_agents(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert torchrun_job() is None
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert str(os.getppid()) in torchrun_job()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    assert torchrun_job() == "mine"
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "mps"])
+def test_an_accelerator_that_is_not_there_is_named(accelerator):
+    import torch
+
+    from fastgan.training.config import TrainingConfig
+    from fastgan.training.runtime import Runtime
+
+    if getattr(torch, accelerator).is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ValueError, match=f"accelerator '{accelerator}' cannot be used"):
+        Runtime(TrainingConfig(accelerator=accelerator))

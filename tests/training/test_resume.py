@@ -1,0 +1,287 @@
+"""Going on: with changed options, where there is no checkpoint, and without harm where it is refused."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from fastgan.recipes import RECIPES, load_recipe
+from fastgan.training.checkpoint import load_checkpoint, save_checkpoint
+from fastgan.training.config import TrainingConfig, to_plain
+from fastgan.training.loop import train
+from fastgan.training.resume import resume_from
+from fastgan.training.run_lock import NAME
+from fastgan.training.runtime import Runtime
+
+from .toy import Toy, ToyConfig
+
+
+@pytest.fixture
+def config(tmp_path):
+    return ToyConfig(
+        runs_path=str(tmp_path), exp_name="run", num_steps=4, log_interval=1, sample_interval=4,
+        eval_interval=4, checkpoint_interval=2, accelerator="cpu", ema_decay=0.9,
+    )  # fmt: skip
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Killed(BaseException):
+    """What nothing in a run catches."""
+
+
+def killed_at(monkeypatch, step_to_die, config):
+    """A run that leaves behind what one that is killed in this step does."""
+    step_of = Toy.train_step
+
+    def dies(self, batch, step, generator):
+        if step == step_to_die:
+            raise Killed
+        return step_of(self, batch, step, generator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Toy, "train_step", dies)
+        with pytest.raises(Killed):
+            train(Toy, config)
+
+
+def test_what_others_take_from_the_folder_is_that_of_the_checkpoint_again(config, monkeypatch):
+    def dies(self, folder):
+        raise Killed
+
+    def saves(self, folder):
+        (folder / "for_use").write_text(str(self.state["steps_seen"]))
+
+    monkeypatch.setattr(Toy, "save_for_use", dies)
+    with pytest.raises(Killed):
+        train(Toy, dataclasses.replace(config, checkpoint_interval=4))
+    monkeypatch.setattr(Toy, "save_for_use", saves)
+    folder = train(Toy, dataclasses.replace(config, resume="auto"))
+    assert (folder / "for_use").read_text() == "4"
+
+
+# --- auto ---------------------------------------------------------------------------------------------------
+
+
+def test_auto_is_the_one_command_for_start_and_restart(config, monkeypatch):
+    whole = load_checkpoint(train(Toy, config))
+    config = dataclasses.replace(config, exp_name="auto", resume="auto")
+    killed_at(monkeypatch, 3, config)
+    assert [row["step"] for row in rows(config.folder / "metrics.csv")] == ["1", "2", "3"]
+    found = load_checkpoint(train(Toy, config))
+    assert [row["step"] for row in rows(config.folder / "metrics.csv")] == ["1", "2", "3", "4"]
+    for name, weights in whole.networks.items():
+        for key in weights:
+            assert torch.equal(weights[key], found.networks[name][key])
+    train(Toy, config)  # finished: nothing left to do
+    assert len(rows(config.folder / "metrics.csv")) == 4
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew_and_keeps_what_it_wrote(
+    config, monkeypatch, capsys
+):
+    killed_at(monkeypatch, 1, config)
+    written = (config.folder / "metrics.csv").read_text()
+    with pytest.raises(FileExistsError, match="--resume auto"):
+        train(Toy, config)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint to continue from; --resume auto"):
+        train(Toy, dataclasses.replace(config, resume=True))
+    assert (config.folder / "metrics.csv").read_text() == written
+    train(Toy, dataclasses.replace(config, resume="auto"))
+    assert [row["step"] for row in rows(config.folder / "metrics.csv")] == ["1", "2", "3", "4"]
+    aside = config.folder / "without-checkpoint-1"
+    assert (aside / "metrics.csv").read_text() == written
+    assert len(list(aside.glob("events.out.tfevents*"))) == 1
+    assert f"kept in {aside}" in capsys.readouterr().out
+
+
+def test_a_checkpoint_without_rows_is_a_run_too(config):
+    (train(Toy, config) / "metrics.csv").unlink()
+    with pytest.raises(FileExistsError, match="--resume true"):
+        train(Toy, config)
+
+
+@pytest.mark.parametrize(
+    "count, job, continues", [("1", "this", True), ("1", "another", False), ("0", "this", False)]
+)
+def test_torchruns_restarts_go_on_with_what_their_job_began(config, monkeypatch, count, job, continues):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
+    killed_at(monkeypatch, 3, config)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+    if continues:
+        assert load_checkpoint(train(Toy, config)).step == 4
+        return
+    with pytest.raises(FileExistsError):
+        train(Toy, config)
+    # Not even the restart that follows goes on with what its job was refused.
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    if job == "another":
+        with pytest.raises(FileExistsError):
+            train(Toy, config)
+
+
+def test_rows_that_were_cut_off_do_not_stop_a_resume(config):
+    folder = train(Toy, config)
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("5,0.1")
+    (folder / "warnings.csv").write_text("step,warning\n1,a\n,\nx,y\n3")
+    train(Toy, dataclasses.replace(config, resume=True, num_steps=5))
+    assert [row["step"] for row in rows(folder / "metrics.csv")] == ["1", "2", "3", "4", "5"]
+    assert (folder / "warnings.csv").read_text().split() == ["step,warning", "1,a"]
+
+
+# --- config.yaml --------------------------------------------------------------------------------------------
+
+
+class OtherToy(Toy):
+    name = "other"
+
+
+class WideToy(Toy):
+    def __init__(self, config, runtime):
+        super().__init__(config, runtime)
+        self.networks["discriminator"] = nn.Linear(17, 1)
+
+
+@pytest.mark.parametrize("recipe", [OtherToy, WideToy])
+def test_a_failed_resume_leaves_the_folder_as_it_is(config, recipe):
+    folder = train(Toy, config)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != NAME}
+    with pytest.raises(
+        ValueError, match="other" if recipe is OtherToy else r"(?s)does not fit .*; .* num_steps 4 -> 8"
+    ):
+        train(recipe, dataclasses.replace(config, resume=True, num_steps=8))
+    assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != NAME}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config.yaml.incomplete", "metrics.csv.incomplete"])
+def test_links_out_of_the_folder_are_replaced_not_followed(config, tmp_path, name):
+    folder = train(Toy, config)
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(outside)
+    train(Toy, dataclasses.replace(config, resume=True, num_steps=6))
+    assert outside.read_text() == "precious"
+    assert not (folder / "config.yaml").is_symlink()
+    assert "num_steps: 6" in (folder / "config.yaml").read_text()
+
+
+def test_a_config_that_cannot_be_written_leaves_the_old_one(config, monkeypatch):
+    from fastgan.training import config as configs
+
+    folder = train(Toy, config)
+    before = (folder / "config.yaml").read_text()
+
+    def fills_the_disk(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(configs.yaml, "safe_dump", fills_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        train(Toy, dataclasses.replace(config, resume=True, num_steps=8))
+    assert (folder / "config.yaml").read_text() == before
+
+
+# --- options that change ------------------------------------------------------------------------------------
+
+
+def test_a_learning_rate_that_changes_is_used_and_told(config, capsys):
+    train(Toy, config)
+    changed = dataclasses.replace(config, resume=True, num_steps=5, lr=0.5)
+    found = load_checkpoint(train(Toy, changed))
+    assert "resumed with: num_steps 4 -> 5, lr 0.001 -> 0.5" in capsys.readouterr().out
+    assert {group["lr"] for state in found.optimizers.values() for group in state["param_groups"]} == {0.5}
+    before = load_checkpoint(found.path.with_name("step-00000004.safetensors"))
+    moved = (found.networks["discriminator"]["bias"] - before.networks["discriminator"]["bias"]).abs()
+    assert moved.item() > 0.01, "a step of Adam is about as large as its learning rate"
+
+
+def test_what_stays_the_same_is_not_told(config, capsys):
+    train(Toy, config)
+    train(Toy, dataclasses.replace(config, resume=True))
+    assert "resumed with" not in capsys.readouterr().out
+
+
+def test_rows_of_a_run_whose_terms_change_stay_in_one_table(config, monkeypatch):
+    folder = train(Toy, config)
+    step_of = Toy.train_step
+
+    def with_other_terms(self, *arguments):
+        terms = step_of(self, *arguments)
+        del terms["loss_g"]
+        return {**terms, "penalty": 2.0}
+
+    monkeypatch.setattr(Toy, "train_step", with_other_terms)
+    train(Toy, dataclasses.replace(config, resume=True, num_steps=5))
+    table = rows(folder / "metrics.csv")
+    assert [row["penalty"] for row in table] == ["nan"] * 4 + ["2"]
+    assert table[0]["loss_g"] != "nan" and table[-1]["loss_g"] == "nan"
+
+
+def test_a_balance_that_keeps_something_may_set_in_later(config, monkeypatch):
+    build = Toy.__init__
+
+    def balanced(self, config, runtime):
+        build(self, config, runtime)
+        self.keep_balance(self.loss)
+
+    monkeypatch.setattr(Toy, "__init__", balanced)
+    train(Toy, config)
+    for balance in ("adaptive", "every_step"):
+        train(Toy, dataclasses.replace(config, resume=True, balance=balance))
+
+
+CONFIGS = [TrainingConfig, *(load_recipe(name).config_class for name in RECIPES)]
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
+def test_every_option_is_either_applied_or_refused(config_class):
+    applied, refused = config_class.applied_on_resume, config_class.refused_on_resume
+    assert not applied & refused
+    assert applied | refused == {field.name for field in dataclasses.fields(config_class)}
+
+
+SMALL = {
+    "stegastamp": {},
+    "dcgan": {"g_width": 4, "d_width": 4, "frechet": "off"},
+    "enhancenet": {"width": 4, "blocks": 1, "variant": "E"},
+    "zi2zi": {"width": 4, "d_width": 4},
+    "starganv2": {"base_width": 4, "max_width": 8},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_option_of_each_recipe_is_told_or_refused_with_both_values(name, tmp_path):
+    recipe_class = load_recipe(name)
+    config = dataclasses.replace(recipe_class.presets["demo"], accelerator="cpu", **SMALL[name])
+    recipe = recipe_class(config, Runtime(config))
+    path = save_checkpoint(recipe, 1, tmp_path, keep=1)
+    fresh = {name: _options(optimizer) for name, optimizer in recipe.optimizers.items()}
+    for option, value in to_plain(recipe.config).items():
+        found = load_checkpoint(path)
+        found.config[option] = "before"
+        for state in found.optimizers.values():
+            for group in state["param_groups"]:
+                group |= {"lr": 7.0, "weight_decay": 7.0, "eps": 7.0, "weight_clip": 7.0}
+        told = f"{option} before -> {value}"
+        if option in config.refused_on_resume:
+            with pytest.raises(ValueError, match=re.escape(told)):
+                resume_from(recipe, found)
+        else:
+            assert resume_from(recipe, found) == ([] if option == "resume" else [told])
+            assert fresh == {name: _options(optimizer) for name, optimizer in recipe.optimizers.items()}
+
+
+def _options(optimizer):
+    return [
+        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+    ]
