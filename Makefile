@@ -14,6 +14,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes of the tests. Threads of one that spin while they wait would take the cores from the other.
+WORKERS ?= 2
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 
 .PHONY: demo test lint format support bench stress wheel gpu clean
@@ -48,7 +50,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed build/tests/built build/headers-checked
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
-	PYTHONPATH=build/tests $(BIN)/python -m pytest
+	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 support: $(VENV)/installed
 	$(BIN)/python -m tests.support_table > build/support.md && mv build/support.md docs/support.md

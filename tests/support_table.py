@@ -81,7 +81,9 @@ def check_compile(case: Case) -> str:
 
 
 def check_dynamic(case: Case) -> str:
-    """`torch.compile(dynamic=True, fullgraph=True)`: 20 sizes in two graphs, with gradients and without."""
+    """`torch.compile(dynamic=True, fullgraph=True)`: 20 sizes in two graphs, one for sizes of 1, which
+    torch always compiles apart; with gradients and without.
+    """
     function = case.function()
     for grad in (False, True) if case.differentiated else (False,):
         torch._dynamo.reset()
@@ -443,7 +445,7 @@ def rendered(status: Callable[[Case, str], str]) -> str:
     """The page, with what `status` says of each case and use."""
     rows = [["", *CHECKS], ["---"] * (len(CHECKS) + 1)]
     rows += [[case.name, *(SIGNS[status(case, use)] for use in CHECKS)] for case in CASES]
-    uses = [f"* {use}: {(check.__doc__ or '').strip()}" for use, check in CHECKS.items()]
+    uses = [f"* {use}: {' '.join((check.__doc__ or '').split())}" for use, check in CHECKS.items()]
     return HEAD + "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(uses) + "\n"
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from fastgan.ops import _dispatch, _library
 from fastgan.reference import optimizer_step as reference
@@ -77,10 +78,13 @@ def optimizer_step(
             algorithm, params, grads, first, second, third, averages, steps, options, lr, grad_scale,
             found_inf, grad_norm, updates, with_statistics,
         )  # fmt: skip
-    return torch.ops.fastgan.optimizer_step_(
+    sums = torch.ops.fastgan.optimizer_step_(
         ALGORITHMS.index(algorithm), params, grads, first, second, third, averages, steps,
         [float(number) for number in options], lr, grad_scale, found_inf, grad_norm, updates, with_statistics,
     )  # fmt: skip
+    # So that autograd refuses graphs made before the step, as after torch's own: kernels do not tell it.
+    increment_version([*params, *averages])
+    return sums
 
 
 def gradient_norm(grads: list[Tensor], *, backend: str | None = None) -> Tensor:

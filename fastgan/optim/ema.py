@@ -244,8 +244,8 @@ def update_ema(
     `accumulate(model1, model2, decay)` and its many copies have the average FIRST. Swapped arguments would
     overwrite the network that is trained, and are refused where they can be told: where `average` has
     gradients, or requires them, and nothing (gradients, requires_grad, training mode) shows that `model` is
-    the one being trained; from the second call on also where something that autograd counts, as torch's
-    optimizers, has changed `average` in the meantime, and nothing `model`. An average that is frozen, as
+    the one being trained; from the second call on also where something, as an optimizer, has changed
+    `average` in the meantime, and nothing `model`. An average that is frozen, as
     ``copy.deepcopy(model).eval().requires_grad_(False)`` makes it, is never taken for the model.
 
     Args:

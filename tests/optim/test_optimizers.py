@@ -347,3 +347,20 @@ def test_options_of_a_group_are_checked_as_those_of_all():
         Adam([])
     with pytest.raises(ValueError, match=r"state_dict must have 'state' and 'param_groups', got dict"):
         made.load_state_dict({"state": {}})
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("optimizer", [RMSprop, Adam, AdamW])
+def test_graphs_of_weights_that_a_step_has_changed_are_refused(optimizer, backend):
+    """As torch does: D's weights would otherwise be those after its step, and G's gradient silently wrong."""
+    network = torch.nn.Linear(3, 1)
+    ema = EMA(network)
+    step = optimizer(network.parameters(), lr=0.1, ema=ema)
+    x = torch.randn(2, 3, requires_grad=True)
+    losses = [network(x).square().sum(), ema.average(x).square().sum()]
+    losses[0].backward(retain_graph=True)
+    with ops.use(backend):
+        step.step()
+    for loss in losses:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
