@@ -79,6 +79,8 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
     for left in (*TABLES, *(path.name for path in folder.glob("events.out.tfevents*")), "samples"):
         if (folder / left).exists():
             (folder / left).rename(aside / left)
+    for torn in aside.rglob("*.incomplete*"):  # what was being written when the run was killed
+        torn.unlink()
     (folder / "samples").mkdir()
     return (
         f"no checkpoint in {printable(folder)}: started anew; what was written before is kept in "

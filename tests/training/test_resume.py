@@ -90,6 +90,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew_and_keeps_what_it_
 ):
     killed_at(monkeypatch, 1, config)
     written = (config.folder / "metrics.csv").read_text()
+    (config.folder / "samples" / "step-00000001.incomplete.png").write_bytes(b"torn")
     with pytest.raises(FileExistsError, match="--resume auto"):
         train(Toy, config)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint to continue from; --resume auto"):
@@ -98,6 +99,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew_and_keeps_what_it_
     train(Toy, dataclasses.replace(config, resume="auto"))
     assert [row["step"] for row in rows(config.folder / "metrics.csv")] == ["1", "2", "3", "4"]
     aside = config.folder / "without-checkpoint-1"
+    assert not list(aside.rglob("*.incomplete*"))
     assert (aside / "metrics.csv").read_text() == written
     assert len(list(aside.glob("events.out.tfevents*"))) == 1
     assert f"kept in {aside}" in capsys.readouterr().out
