@@ -28,6 +28,13 @@ GPU_ROW = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _outside_of_xdist(monkeypatch):
+    """The benchmarks' own pytest measures nothing where it takes itself for one of several workers."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """A machine whose GPU need not be there: what it is called."""

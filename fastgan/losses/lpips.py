@@ -202,7 +202,8 @@ class LPIPS(nn.Module):
         """The distance of images.
 
         Args:
-            in0: N 3 H W or 3 H W, floating point, in [-1, 1], or as `value_range` says.
+            in0: N 3 H W or 3 H W, or grey with one channel; floating point, in [-1, 1], or as `value_range`
+                says.
             in1: likewise, or the features of such; one image on either side is compared with N on the other.
             retPerLayer: whether to return (distance, distances of the layers) too.
             normalize: the images are in [0, 1].

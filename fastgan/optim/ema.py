@@ -160,6 +160,8 @@ class EMA:
         counts = as_flag("counts", counts)
         if found_inf is not None:
             check_floating("found_inf", found_inf)
+            if found_inf.numel() != 1:
+                raise ValueError(f"found_inf must have one element, got {described(found_inf)}")
         pairs = self._paired()
         others = [parameter for parameter in pairs.parameters if id(parameter) not in done]
         options = StepOptions(

@@ -184,7 +184,7 @@ def _read(path: Path) -> Holder | None:
     try:
         said = json.loads(path.read_bytes())
         return Holder(**{field.name: said[field.name] for field in fields(Holder)})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -320,7 +320,7 @@ def test_wrong_options_are_named(options, error, message):
     [
         (torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 65), ValueError, "one shape, got"),
         (
-            torch.rand(1, 1, 64, 64),
+            torch.rand(1, 2, 64, 64),
             torch.rand(1, 3, 64, 64),
             ValueError,
             r"in0 .* \(N, 3, H, W\)",

@@ -224,5 +224,18 @@ def test_other_batches_are_refused(shapes):
         ValueError, match=r"one shape, got \(.*, 3, 40, 40\) and .*; a batch of 1 goes with any"
     ):
         LPIPS(weights=None)(x, y, normalize=True)
-    with pytest.raises(ValueError, match=r"\(N, 3, H, W\), got \(1, 40, 40\)"):
-        LPIPS(weights=None)(x[:, 0, :][:1], y, normalize=True)
+    with pytest.raises(ValueError, match=r"\(N, 3, H, W\), got \(2, 40, 40\)"):
+        LPIPS(weights=None)(x[:1, :2][0], y, normalize=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 40, 40), (1, 40, 40)])
+def test_grey_images_are_compared_as_the_package_does(shape):
+    import lpips
+
+    theirs = lpips.LPIPS(pnet_rand=True, verbose=False)
+    ours = LPIPS(weights=None)
+    ours.load_state_dict(theirs.state_dict())
+    grey, colour = torch.rand(shape), torch.rand(2, 3, 40, 40)
+    batch = grey if grey.dim() == 4 else grey[None]
+    for pair, same in (((grey, colour), (batch, colour)), ((grey, grey), (batch, batch))):
+        assert_close(ours(*pair, normalize=True), theirs(*same, normalize=True), rtol=1e-5, atol=1e-7)
