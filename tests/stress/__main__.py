@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -85,7 +86,11 @@ def _run(part: Part, calls: int, seed: int) -> dict[str, Any]:
             except BrokenProcessPool:
                 figures = {"calls": count, part.failures: [f"seed {own_seed}: the process died, see above"]}
         for key, value in figures.items():
-            total[key] = total[key] + value if key in total else value
+            if isinstance(value, dict):  # counts by name
+                value = dict(Counter(total.get(key, {})) + Counter(value))
+            elif key in total:
+                value = total[key] + value
+            total[key] = value
         print(f"\r{part.module}: {total['calls']} of {calls}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return total

@@ -12,7 +12,7 @@ def run(calls: int, seed: int) -> dict:
     """A part whose second thousand ends its process."""
     if seed == 1:
         os.abort()
-    return {"calls": calls, "accepted": calls, "faults": []}
+    return {"calls": calls, "accepted": calls, "ops": {"blur": calls}, "faults": []}
 
 
 def test_crash_is_a_failure(monkeypatch, tmp_path, capsys):
@@ -23,5 +23,6 @@ def test_crash_is_a_failure(monkeypatch, tmp_path, capsys):
     assert "seed 1: the process died" in capsys.readouterr().out
     junk, other = json.loads((tmp_path / "stress.json").read_text())
     assert (junk["calls"], junk["accepted"], junk["faults"]) == (2500, 1500, 1)
+    assert junk["ops"] == {"blur": 1500}
     assert {"device", "commit", "torch"} <= junk.keys()
     assert other == {"part": "other", "calls": 2}
