@@ -330,9 +330,8 @@ def _read_file(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tensor]
 def _check_dtypes(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
-            raise ValueError(
-                f"{printable(path)} is of no use: {printable(key)} is {tensor.dtype}, which fastgan never writes"
-            )
+            wrong = f"{printable(key)} is {tensor.dtype}, which fastgan never writes"
+            raise ValueError(f"{printable(path)} is of no use: {wrong}")
 
 
 def _with_checksums(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, str]:

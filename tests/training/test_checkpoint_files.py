@@ -156,7 +156,7 @@ def test_a_checkpoint_that_cannot_be_read_is_an_error_and_no_damage(config, fold
     for resume in (True, "auto"):
         with (
             monkeypatch.context() as patch,
-            pytest.raises(OSError, match=rf"could not read {newest}: .*") as error,
+            pytest.raises(OSError, match=f"could not read {newest}: ") as error,
         ):
             patch.setattr(Path, "open", fails)
             train(Toy, ToyConfig(**{**config.__dict__, "resume": resume}))
@@ -179,9 +179,7 @@ def test_a_checkpoint_of_a_later_format_is_an_error_and_no_damage(config, folder
     metadata, tensors = read_weights(newest)
     write_weights(newest, tensors, {**metadata, "format": "fastgan-checkpoint-2"})
     names = sorted(folder.iterdir())
-    with pytest.raises(
-        ValueError, match=f"{newest} has the format 'fastgan-checkpoint-2', which this version"
-    ):
+    with pytest.raises(ValueError, match=f"{newest} has the format 'fastgan-checkpoint-2', which this"):
         train(Toy, ToyConfig(**{**config.__dict__, "resume": True}))
     assert sorted(folder.iterdir()) == names
 

@@ -131,6 +131,21 @@ def test_torchruns_restarts_go_on_with_what_their_job_began(config, monkeypatch,
             train(Toy, config)
 
 
+def test_a_restart_killed_while_it_loads_does_not_end_the_restarts(config, monkeypatch):
+    def dies(*arguments):
+        raise Killed
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    killed_at(monkeypatch, 3, config)
+    for count, place in enumerate(("prepare_run_folder", "_newest_checkpoint"), start=1):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(f"fastgan.training.loop.{place}", dies)
+            train(Toy, config)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "3")
+    assert load_checkpoint(train(Toy, config)).step == 4
+
+
 def test_rows_that_were_cut_off_do_not_stop_a_resume(config):
     folder = train(Toy, config)
     with (folder / "metrics.csv").open("a") as file:
