@@ -168,9 +168,7 @@ def test_nan_stops_the_run_and_names_term_and_step(config, monkeypatch):
 
 
 def test_what_broke_is_named_rather_than_the_term_that_shows_it(config):
-    with pytest.raises(
-        FloatingPointError, match=r"networks/discriminator/\w+ became NaN or infinite by step 15"
-    ):
+    with pytest.raises(FloatingPointError, match=r"networks/discriminator/\w+ became NaN .* by step 15"):
         train(Toy, dataclasses.replace(config, fail_at=14))
     assert "nan" in (config.folder / "metrics.csv").read_text()
 
