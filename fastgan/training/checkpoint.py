@@ -33,11 +33,25 @@ from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import ProcessFailed
 
 FORMAT = "fastgan-checkpoint-1"
+FORMATS = FORMAT.rstrip("0123456789")  # how this one, those before and those to come begin
 FILE_NAME = re.compile(r"step-([0-9]+)\.safetensors")
 INCOMPLETE, DAMAGED = ".incomplete", ".damaged"
 # In the metadata: JSON with a CRC-32 per tensor, and one of the metadata. It reads 3 GB a second on a core,
 # four times what SHA-256 does, and is to find damage, not malice.
 CHECKSUMS, CHECKSUM_OF_METADATA = "crc32", "crc32_of_metadata"
+# Of what is read. Others, as float8 and complex numbers, are never written, and torch cannot do with them
+# what is done here, or drops a part of them.
+DTYPES = frozenset(
+    {
+        torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8,
+        torch.int16, torch.int32, torch.int64,
+    }
+)  # fmt: skip
+CHUNK = 2**24
+
+
+class OtherFormat(ValueError):
+    """A checkpoint of another version of fastgan, which is not damaged."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -45,8 +59,16 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by step, the newest last; none where there is no such folder."""
-    found = ((FILE_NAME.fullmatch(path.name), path) for path in folder.glob("step-*.safetensors"))
+    """The checkpoints in a folder, by step, the newest last; none where there is no such folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    try:
+        names = os.listdir(folder)  # which fails where it cannot be read; a glob would find nothing
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = ((FILE_NAME.fullmatch(name), folder / name) for name in names)
     steps = {path: int(match[1]) for match, path in found if match and path.is_file()}
     return sorted(steps, key=lambda path: steps[path])
 
@@ -150,7 +172,9 @@ def load_checkpoint(path: str | Path, recipe: str | None = None) -> Checkpoint:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a complete checkpoint, or one of another recipe; of a folder, none that is complete.
+        OSError: a file cannot be read, which says nothing of its content.
+        ValueError: not a complete checkpoint, or one of another recipe or format; of a folder, none that is
+            complete.
     """
     path = Path(path)
     checkpoint = _read(path) if path.is_file() else _newest(path)
@@ -170,6 +194,8 @@ def _newest(path: Path) -> Checkpoint:
     for file in reversed(files):
         try:
             checkpoint = _read(file)
+        except OtherFormat:
+            raise
         except ValueError as error:
             wrong.append(str(error))
             continue
@@ -182,15 +208,22 @@ def _newest(path: Path) -> Checkpoint:
 
 
 def _read(path: Path) -> Checkpoint:
-    metadata, tensors = read_weights(path, "checkpoint")
-    if metadata.get("format") != FORMAT:
+    metadata, tensors = _read_file(path, "checkpoint")
+    found = metadata.get("format", "")
+    if found != FORMAT and found.startswith(FORMATS):
+        raise OtherFormat(
+            f"{printable(path)} has the format {reprlib.repr(found)}, which this version of fastgan, "
+            f"{fastgan.__version__}, does not know: it reads {FORMAT!r}"
+        )
+    if found != FORMAT:
         raise ValueError(f"{printable(path)} is a safetensors file, but not a checkpoint of fastgan")
+    _check_dtypes(path, tensors)
     try:
         checkpoint = read_content(path, metadata, tensors)
     except ValueError as error:
         raise ValueError(f"{printable(path)} is not a complete checkpoint: {error}") from error
-    if found := first_non_finite(tensors):
-        raise ValueError(f"{printable(path)} is of no use: {printable(found)} is NaN or infinite")
+    if name := first_non_finite(tensors):
+        raise ValueError(f"{printable(path)} is of no use: {printable(name)} is NaN or infinite")
     return checkpoint
 
 
@@ -269,16 +302,36 @@ def read_weights(path: Path, kind: str = "safetensors file") -> tuple[dict[str, 
         kind: what an error calls the file.
 
     Raises:
-        ValueError: no such file, or not what was written; names it and what is wrong.
+        OSError: it cannot be read; names it.
+        ValueError: not what was written, or of a dtype that is never written; names it and what is wrong.
     """
+    metadata, tensors = _read_file(path, kind)
+    _check_dtypes(path, tensors)
+    return metadata, tensors
+
+
+def _read_file(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
+        # safetensors maps the file, and a disk that fails under a map kills the process.
+        with path.open("rb") as plain:
+            while plain.read(CHUNK):
+                pass
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         _check_checksums(metadata, tensors)
-    except (SafetensorError, OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+    except OSError as error:  # not as a FileNotFoundError: a file that is gone by now is not none
+        raise OSError(f"could not read {printable(path)}: {printable(error)}") from error
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{printable(path)} is not a readable {kind}: {printable(error)}") from error
     return metadata, tensors
+
+
+def _check_dtypes(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for key, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            wrong = f"{printable(key)} is {tensor.dtype}, which fastgan never writes"
+            raise ValueError(f"{printable(path)} is of no use: {wrong}")
 
 
 def _with_checksums(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from fastgan.ops._checks import check_one_of
 from fastgan.training.balance import BALANCES
 from fastgan.training.data import MAX_PIXELS
 from fastgan.training.files import replacing
-from fastgan.training.names import check_plain_name
+from fastgan.training.names import check_plain_name, printable
 from fastgan.training.values import check_seed, check_values
-from fastgan.training.yaml_files import read_options
+from fastgan.training.yaml_files import LARGEST, parse_options
 
 PRECISIONS = ("32-true", "bf16-mixed")
 Resume = bool | Literal["auto"]
@@ -155,21 +156,49 @@ def parse_config(
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--preset")
-    early.add_argument("--config", action="append", default=[], type=Path)
+    early.add_argument("--config", action="append", default=[])
     found = early.parse_known_args(arguments)[0]
     preset = found.preset
-    for file in filter(Path.is_file, found.config):
-        read_options(file)  # jsonargparse would follow aliases, and show a value of any size
+    texts = {value: _checked_text(value) for value in dict.fromkeys(found.config)}
+
+    class ConfigFile(jsonargparse.ActionConfigFile):
+        """Takes what was checked: a pipe can be read only once."""
+
+        def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+            super().__call__(parser, cfg, texts.get(values, values), option_string)
 
     parser = jsonargparse.ArgumentParser(prog=prog, description=(config_class.__doc__ or "").strip())
     parser.add_argument("--preset", choices=sorted(presets), help="named settings to start from")
-    parser.add_argument("--config", action="config", help="YAML file with any of the options")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options")
     parser.add_class_arguments(config_class)
     if preset in presets:
         parser.set_defaults(dataclasses.asdict(presets[preset]))
     values = parser.parse_args(arguments).as_dict()
     names = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{name: value for name, value in values.items() if name in names})
+
+
+def _checked_text(value: str) -> str:
+    """What jsonargparse may read for --config VALUE: a regular file's name, or options as text.
+
+    It would follow aliases, show a value of any size, and read another file that a file names.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: no plain options, see `read_options`; the message names the file.
+    """
+    text, origin = value, "--config"
+    if os.path.exists(value) and not os.path.isdir(value):
+        with open(value, "rb") as file:
+            content = file.read(LARGEST + 1)
+        text, origin = content.decode("utf-8", errors="replace"), value
+    elif not any(mark in value for mark in ":{\n"):
+        return value  # the name of no file, which is jsonargparse's to tell
+    else:
+        content = value.encode("utf-8", errors="replace")
+    if "config" in parse_options(content, origin):
+        raise ValueError(f"{printable(origin)} must not have the option 'config': give each file by --config")
+    return value if os.path.isfile(value) else text
 
 
 def write_config(config: TrainingConfig, path: Path) -> None:

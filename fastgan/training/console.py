@@ -15,17 +15,23 @@ GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 
 
 class LastingStream:
-    """A text stream that drops what cannot be written."""
+    """A text stream that drops what cannot be written, and escapes what has no place in its encoding."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         try:
-            self._stream.write(text)
+            self._write(text)
         except OSError as error:
             self._failed(error)
         return len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError as error:
+            self._stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:

@@ -6,18 +6,44 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, BinaryIO, TextIO, cast
+
+TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": ""}
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
     """A text file in UTF-8, which takes the place of what `path` names, be it a link, once it is complete."""
+    with _replacing(path, "x", TEXT) as file:
+        yield cast(TextIO, file)
+
+
+@contextlib.contextmanager
+def replacing_binary(path: Path) -> Iterator[BinaryIO]:
+    """The same with a binary file."""
+    with _replacing(path, "xb", {}) as file:
+        yield cast(BinaryIO, file)
+
+
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[TextIO]:
+    """The end of a text file in UTF-8, which is made if it is not there. A link is an error, not followed."""
+    with naming(path), open(path, "a", opener=_without_links, **TEXT) as file:
+        yield file
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: str, options: dict[str, Any]) -> Iterator[Any]:
     temporary = path.with_name(path.name + ".incomplete")
     with naming(path):
         temporary.unlink(missing_ok=True)
         try:
             # Made here: not what a link of that name leads to.
-            with temporary.open("x", encoding="utf-8", newline="") as file:
+            with temporary.open(mode, **options) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

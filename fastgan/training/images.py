@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
-from fastgan.training.files import naming, replacing
+from fastgan.training.files import replacing, replacing_binary
 
 
 def to_image(image: Tensor) -> Image.Image:
@@ -28,12 +28,7 @@ def save_grid(rows: dict[str, Tensor], path: Path, padding: int = 2) -> None:
         if batch.shape[-2:] != size:
             batch = F.interpolate(batch, size=size, mode="nearest")
         images.append(make_grid(batch, nrow=batch.shape[0], padding=padding, pad_value=1.0))
-    temporary = path.with_name(path.stem + ".incomplete.png")
-    with naming(path):
-        try:
-            save_image(torch.cat(images, dim=1), temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing_binary(path) as picture:
+        save_image(torch.cat(images, dim=1), picture, format="png")
     with replacing(path.parent / "rows.txt") as file:
         file.write("\n".join(rows) + "\n")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fastgan.training.files import naming, replacing
+from fastgan.training.files import TEXT, appending, naming, replacing
 from fastgan.training.names import printable
 from fastgan.training.recipe import Mean, Terms
 
@@ -34,7 +34,7 @@ class CsvTable:
         self.columns: list[str] | None = None
         self._of_this_run: set[str] | None = None
         if path.exists():
-            with path.open(newline="") as file:
+            with path.open(**TEXT) as file:
                 self.columns = next(csv.reader(file), None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -46,7 +46,7 @@ class CsvTable:
         if set(row) != self._of_this_run:
             difference = ", ".join(sorted(set(row) ^ self._of_this_run))
             raise ValueError(f"{printable(self.path)} has other columns; they differ in: {difference}")
-        with naming(self.path), self.path.open("a", newline="") as file:
+        with appending(self.path) as file:
             writer = csv.DictWriter(file, self.columns or [], restval="nan")
             writer.writerow({key: _short(value) for key, value in row.items()})
             file.flush()
@@ -57,7 +57,7 @@ class CsvTable:
             return
         rows = []
         if self.columns is not None:
-            with self.path.open(newline="") as file:
+            with self.path.open(**TEXT) as file:
                 rows = list(csv.reader(file))[1:]
         self.columns = [*(self.columns or []), *names]
         with replacing(self.path) as file:
@@ -120,7 +120,7 @@ class Logger:
         """On the console and in warnings.csv, which the report shows."""
         path = self.folder / "warnings.csv"
         new = not path.exists()
-        with naming(path), path.open("a", newline="") as file:
+        with appending(path) as file:
             csv.writer(file).writerows([["step", "warning"]] * new + [[step, text]])
         self.say(f"{step:>7}  warning: {text}")
 

@@ -35,8 +35,8 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
 
     Raises:
         Interrupted: stopped by Ctrl-C, SIGTERM or SIGHUP; the run can be resumed.
-        FloatingPointError: a logged term became NaN or infinite, or something of the state that a checkpoint
-            would hold; what was saved before is finite and stays.
+        FloatingPointError: something of the state that a checkpoint would hold became NaN or infinite, or a
+            logged term alone; what was saved before is finite and stays.
         OSError, ValueError: the folder, the data or a checkpoint cannot be used; the message names it.
         ProcessFailed: one of several processes had such an error; the message names both.
     """
@@ -121,6 +121,9 @@ def _train(
                 metrics["seconds_per_step"] = seconds / len(pending)
                 if logger:
                     logger.write(done, metrics)
+                if not all(map(math.isfinite, values)):
+                    # A weight that broke is the reason; a term only shows it.
+                    checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
                 check_finite(metrics, done)
                 warning = recipe.watch(done, metrics)
                 if logger and warning:

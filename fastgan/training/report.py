@@ -87,6 +87,9 @@ def write_report(folder: Path, title: str, sections: list[Section] | None = None
         raise ValueError(f"{printable(folder / 'metrics.csv')} has no column 'step'")
     evaluation, config = _read_evaluation(folder, problems), _read_config(folder, problems)
     said = _read_warnings(folder, problems)
+    sections = sections or []
+    figures = [_figures(section.pictures, problems) for section in sections]
+    samples = _newest_samples(folder, problems)
     for problem in problems:
         warn(problem, RuntimeWarning)
     steps, batch = int(metrics["step"][-1]), config.get("batch_size", "unknown")
@@ -104,17 +107,15 @@ def write_report(folder: Path, title: str, sections: list[Section] | None = None
     if said or problems:
         items = [element("li", text) for text in (*said, *problems)]
         body += [element("h2", "Warnings"), element("ul", *items)]
-    for section in sections or []:
+    for section, pictures in zip(sections, figures, strict=True):
         body.append(element("h2", section.title))
         if section.text:
             body.append(element("p", section.text))
-        body += [_figure(path, caption) for path, caption in section.pictures]
+        body += pictures
         if section.lines:
             body.append(element("pre", section.lines))
-    grids = sorted((folder / "samples").glob("step-*.png"))
-    if grids:
-        caption = f"{grids[-1].stem}; from the top: {', '.join(_rows_of(folder))}"
-        body += [element("h2", "Samples"), element("div", _figure(grids[-1], caption), class_="grid")]
+    if samples:
+        body += [element("h2", "Samples"), element("div", *samples, class_="grid")]
     body += [element("h2", "Curves"), element("div", *_curves(metrics, evaluation), class_="curves")]
     rows = [element("tr", element("td", name), element("td", value)) for name, value in config.items()]
     options = element("details", element("summary", "all options"), element("table", *rows))
@@ -131,16 +132,16 @@ def _read_evaluation(folder: Path, problems: list[str]) -> dict[str, list[float]
         return read_table(folder / "evaluation.csv", problems.append)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        problems.append(str(error))
+    except (OSError, ValueError) as error:
+        problems.append(printable(error))
         return {}
 
 
 def _read_warnings(folder: Path, problems: list[str]) -> list[str]:
     try:
         return [f"step {step}: {text}" for step, text in read_texts(folder / "warnings.csv")]
-    except ValueError as error:
-        problems.append(str(error))
+    except (OSError, ValueError) as error:
+        problems.append(printable(error))
         return []
 
 
@@ -152,9 +153,24 @@ def _read_config(folder: Path, problems: list[str]) -> dict[str, object]:
         return {}
 
 
-def _rows_of(folder: Path) -> list[str]:
-    names = folder / "samples" / "rows.txt"
-    return names.read_text(encoding="utf-8", errors="replace").split() if names.exists() else []
+def _newest_samples(folder: Path, problems: list[str]) -> list[Html]:
+    """The newest grid that can be read, as a figure; nothing where there is none."""
+    grids = sorted((folder / "samples").glob("step-*.png"), reverse=True)
+    if not grids:
+        return []
+    rows = ", ".join(_rows_of(folder, problems))
+    figures = (_figures([(grid, f"{grid.stem}; from the top: {rows}")], problems) for grid in grids)
+    return next(filter(None, figures), [])
+
+
+def _rows_of(folder: Path, problems: list[str]) -> list[str]:
+    try:
+        return (folder / "samples" / "rows.txt").read_text(encoding="utf-8", errors="replace").split()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(printable(error))
+        return []
 
 
 def _curves(metrics: dict[str, list[float]], evaluation: dict[str, list[float]]) -> list[Html]:
@@ -211,9 +227,17 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Htm
     return image(_data_uri(buffer.getvalue()), title)
 
 
-def _figure(path: Path, caption: str) -> Html:
-    picture = image(_data_uri(path.read_bytes()), caption)
-    return element("figure", picture, element("figcaption", caption))
+def _figures(pictures: list[tuple[Path, str]], problems: list[str]) -> list[Html]:
+    """Those pictures that can be read, with their captions."""
+    figures = []
+    for path, caption in pictures:
+        try:
+            picture = image(_data_uri(path.read_bytes()), caption)
+        except OSError as error:
+            problems.append(printable(error))
+            continue
+        figures.append(element("figure", picture, element("figcaption", caption)))
+    return figures
 
 
 def _data_uri(png: bytes) -> str:

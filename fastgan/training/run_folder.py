@@ -27,10 +27,17 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
     Raises:
         FileExistsError: it holds another run and `resume` is false.
         FileNotFoundError: it holds no checkpoint and `resume` is true.
-        OSError: it cannot be written, or the disk is almost full.
+        OSError: it cannot be written, a part of it is a link, or the disk is almost full.
     """
     folder = config.folder
     shown = printable(folder)
+    parts = folder / "checkpoints", folder / "samples"
+    for part in parts:
+        if part.is_symlink():
+            raise OSError(
+                f"{printable(part)} is a link, and a run writes nothing outside its folder: put a folder in "
+                "its place, or all runs elsewhere with --runs_path"
+            )
     has_checkpoint = bool(checkpoint_files(folder / "checkpoints"))
     if resume is False and ((folder / "metrics.csv").exists() or has_checkpoint):
         raise FileExistsError(
@@ -42,7 +49,7 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
             f"{shown} holds no checkpoint to continue from; --resume auto starts anew where there is none"
         )
     try:
-        for part in (folder / "checkpoints", folder / "samples"):
+        for part in parts:
             part.mkdir(parents=True, exist_ok=True)
         probe = folder / ".probe"
         probe.unlink(missing_ok=True)
@@ -91,6 +98,7 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
 def drop_rows_after(path: Path, step: int) -> None:
     """Removes rows of steps that a resumed run will do again, and a last one that was cut off."""
     if not path.exists():
+        path.unlink(missing_ok=True)  # a link to nothing
         return
     header, *rows = read_rows(path) or [[]]
     if "step" not in header:  # killed within its first line, or damaged

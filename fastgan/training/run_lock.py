@@ -49,7 +49,7 @@ class Holder:
     job: str | None = None
     """torchrun's, see :func:`fastgan.training.world.torchrun_job`."""
     begun: bool = False
-    """Whether the process was let into the folder: it began or continued the run there."""
+    """Whether the process was let into the folder: it began or continued the run there, or restarts it."""
 
     def __str__(self) -> str:
         return printable(f"process {self.pid} on host {self.host} since {self.since}")
@@ -67,6 +67,8 @@ class RunLock:
         same_job = before is not None and before.begun and before.job is not None
         self.restarts_own_run = restarts() > 0 and same_job and before.job == self.holder.job  # type: ignore[union-attr]
         """Whether torchrun starts again what this very job began in the folder."""
+        # One that ends before it begins, as while it loads, leaves the run to the restart that follows.
+        self.holder.begun = self.restarts_own_run
         self._write()
 
     def begin(self) -> None:

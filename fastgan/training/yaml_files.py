@@ -29,8 +29,20 @@ def read_options(path: Path) -> dict[str, Any]:
         ValueError: not YAML, or with aliases or tags of Python's objects; not options with names; too large.
     """
     with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
-    shown = printable(path)
+        return parse_options(file.read(LARGEST + 1), str(path))
+
+
+def parse_options(content: bytes, origin: str) -> dict[str, Any]:
+    """The options in a text in YAML, by name.
+
+    Args:
+        content: of which one byte more than LARGEST is enough.
+        origin: what errors call it.
+
+    Raises:
+        ValueError: as :func:`read_options`.
+    """
+    shown = printable(origin)
     if len(content) > LARGEST:
         raise ValueError(f"{shown} is larger than {LARGEST} bytes, too large for options")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import shutil
 import stat
 import struct
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,6 +140,48 @@ def test_checkpoints_of_older_versions_have_no_checksums_and_are_read(folder):
 def test_another_recipes_newest_checkpoint_is_an_error_and_no_damage(folder):
     with pytest.raises(ValueError, match="-00000020.* is a checkpoint of the recipe 'toy', not of 'dcgan'"):
         load_checkpoint(folder, "dcgan")
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES, errno.ENOENT])
+def test_a_checkpoint_that_cannot_be_read_is_an_error_and_no_damage(config, folder, monkeypatch, number):
+    newest = checkpoint_path(folder, 20)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    open_of = Path.open
+
+    def fails(path, *arguments, **options):
+        if path == newest:
+            raise OSError(number, os.strerror(number), str(path))
+        return open_of(path, *arguments, **options)
+
+    for resume in (True, "auto"):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(OSError, match=f"could not read {newest}: ") as error,
+        ):
+            patch.setattr(Path, "open", fails)
+            train(Toy, ToyConfig(**{**config.__dict__, "resume": resume}))
+        assert os.strerror(number) in str(error.value)
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert load_checkpoint(folder).step == 20
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_empty(config, folder, monkeypatch):
+    def fails(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr(checkpoints.os, "listdir", fails)
+    with pytest.raises(OSError, match=f"Stale file handle: '{folder}'"):
+        train(Toy, ToyConfig(**{**config.__dict__, "resume": "auto"}))
+
+
+def test_a_checkpoint_of_a_later_format_is_an_error_and_no_damage(config, folder):
+    newest = checkpoint_path(folder, 20)
+    metadata, tensors = read_weights(newest)
+    write_weights(newest, tensors, {**metadata, "format": "fastgan-checkpoint-2"})
+    names = sorted(folder.iterdir())
+    with pytest.raises(ValueError, match=f"{newest} has the format 'fastgan-checkpoint-2', which this"):
+        train(Toy, ToyConfig(**{**config.__dict__, "resume": True}))
+    assert sorted(folder.iterdir()) == names
 
 
 def test_the_newest_is_the_one_of_the_latest_step(folder):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import threading
 
 import pytest
 
@@ -128,3 +130,45 @@ def test_configuration_files_with_aliases_or_objects_are_refused(tmp_path, text)
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ValueError, match="x.yaml"):
         parse("--config", str(tmp_path / "x.yaml"))
+
+
+BOMB = "a: &a [1]\nb: [*a, *a]\n"
+
+
+def test_a_configuration_file_cannot_name_another(tmp_path):
+    (tmp_path / "x.yaml").write_text(f"config: {tmp_path / 'y.yaml'}\n")
+    (tmp_path / "y.yaml").write_text(BOMB)
+    with pytest.raises(ValueError, match=r"x.yaml .*'config'"):
+        parse("--config", str(tmp_path / "x.yaml"))
+
+
+def through_a_pipe(path, text):
+    """What a shell makes of <(command)."""
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(text,), daemon=True)
+    writer.start()
+    return str(path)
+
+
+def test_configurations_through_pipes_are_read_and_checked(tmp_path):
+    assert parse("--config", through_a_pipe(tmp_path / "fine", "lr: 2e-4\nseed: 7\n")).seed == 7
+    assert parse(f"--config={through_a_pipe(tmp_path / 'as-well', 'lr: 2e-4')}").lr == 2e-4
+    with pytest.raises(ValueError, match=r"bomb cannot be read as YAML: aliases"):
+        parse("--config", through_a_pipe(tmp_path / "bomb", BOMB))
+    with pytest.raises(ValueError, match=r"other .*'config'"):
+        parse("--config", through_a_pipe(tmp_path / "other", "config: x.yaml"))
+
+
+def test_options_in_place_of_a_file_are_checked_as_well():
+    assert parse("--config", "{lr: 2e-4, seed: 7}").lr == 2e-4
+    with pytest.raises(ValueError, match="--config cannot be read as YAML: aliases"):
+        parse("--config", BOMB)
+    with pytest.raises(ValueError, match=r"--config .*'config'"):
+        parse("--config", "config: x.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "no.yaml"])
+def test_a_configuration_that_is_no_file_is_named(tmp_path, capsys, name):
+    with pytest.raises((SystemExit, OSError)) as error:
+        parse("--config", str(tmp_path / name))
+    assert str(tmp_path / name) in capsys.readouterr().err + str(error.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -55,6 +56,32 @@ def test_a_run_goes_on_where_there_never_was_a_console(config, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert load_checkpoint(train(Toy, config)).step == 40
+
+
+def test_names_that_a_console_cannot_encode_are_escaped(config, monkeypatch, tmp_path):
+    streams = [open(tmp_path / name, "w", encoding="ascii") for name in ("out", "err")]  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    folder = train(Toy, dataclasses.replace(config, exp_name="\N{LATIN SMALL LETTER E WITH ACUTE}"))
+    with lasting_console():
+        print(f"results in {folder}")
+        sys.stderr.writelines(["100 \N{EURO SIGN}"])
+    for stream in streams:
+        stream.close()
+    assert (tmp_path / "out").read_text().endswith(f"results in {tmp_path}/\\xe9\n")
+    assert (tmp_path / "err").read_text().endswith("100 \\u20ac")
+
+
+def test_a_command_prints_whatever_the_consoles_encoding_is(tmp_path):
+    folder = tmp_path / "\N{LATIN SMALL LETTER E WITH ACUTE}"
+    folder.mkdir()
+    (folder / "metrics.csv").write_text("step,a\n1,2\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "fastgan", "report", str(folder)],
+        cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path}/\\xe9/report.html\n".encode()
 
 
 def test_what_is_printed_arrives_while_somebody_reads(capsys):

@@ -162,6 +162,14 @@ def test_wrong_options_of_optimizers_are_named(whole, tmp_path, option, value, m
             {"networks/discriminator/weight": torch.ones(1, 16, dtype=torch.int8)},
             "weight must be torch.float32",
         ),
+        (
+            {"networks/discriminator/weight": torch.ones(1, 16).to(torch.float8_e4m3fn)},
+            "networks/discriminator/weight is torch.float8_e4m3fn, which fastgan never writes",
+        ),
+        (
+            {"networks/discriminator/weight": torch.ones(1, 16, dtype=torch.complex64)},
+            "networks/discriminator/weight is torch.complex64, which fastgan never writes",
+        ),
     ],
 )
 def test_wrong_tensors_are_named(whole, tmp_path, change, message):

@@ -155,9 +155,22 @@ def test_a_run_whose_time_is_over_ends_as_after_its_last_step(config, monkeypatc
             assert torch.equal(weights[key], resumed.networks[name][key])
 
 
-def test_nan_stops_the_run_and_names_term_and_step(config):
+def test_nan_stops_the_run_and_names_term_and_step(config, monkeypatch):
+    step_of = Toy.train_step
+
+    def logs_nan(self, batch, step, generator):
+        terms = step_of(self, batch, step, generator)
+        return {**terms, "loss_d": terms["loss_d"] * (float("nan") if step == 13 else 1)}
+
+    monkeypatch.setattr(Toy, "train_step", logs_nan)
     with pytest.raises(FloatingPointError, match=r"loss_d became nan within the steps before 15"):
+        train(Toy, config)
+
+
+def test_what_broke_is_named_rather_than_the_term_that_shows_it(config):
+    with pytest.raises(FloatingPointError, match=r"networks/discriminator/\w+ became NaN .* by step 15"):
         train(Toy, dataclasses.replace(config, fail_at=14))
+    assert "nan" in (config.folder / "metrics.csv").read_text()
 
 
 def test_another_run_is_not_overwritten(config):

@@ -13,7 +13,7 @@ import pytest
 
 from fastgan.cli import main
 from fastgan.training.loop import train
-from fastgan.training.report import write_report
+from fastgan.training.report import Section, write_report
 from fastgan.training.run_files import read_table
 from fastgan.training.yaml_files import LARGEST, read_options
 from tests.training.toy import Toy, ToyConfig
@@ -96,6 +96,28 @@ def test_torn_side_tables_cost_nothing_else(run, name, text):
     (run / name).write_text(text)
     page, _ = report(run)
     assert "15 steps of batch size 4" in page.text and "loss_d" in page.tags | {"loss_d"}
+
+
+@pytest.mark.parametrize(
+    "name", ["evaluation.csv", "warnings.csv", "config.yaml", "samples/rows.txt", "samples/step-00000015.png"]
+)
+def test_folders_in_place_of_side_files_are_left_out_and_named(run, name):
+    (run / "samples" / "step-00000010.png").write_bytes(b"a picture")
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    page, said = report(run)
+    (problem,) = said
+    assert str(run / name) in problem and "Is a directory" in problem and problem in page.text
+    assert "15 steps of batch size" in page.text and "step-00000010; from the top" in page.text
+
+
+def test_pictures_of_a_section_that_cannot_be_read_are_left_out_and_named(run):
+    (run / "x.png").mkdir()
+    section = Section("More", pictures=[(run / name, "the caption") for name in ("x.png", "missing.png")])
+    with pytest.warns(RuntimeWarning) as caught:
+        page = Markup(write_report(run, "toy", [section]).read_text(encoding="utf-8"))
+    assert [Path(str(w.message).split("'")[1]).name for w in caught] == ["x.png", "missing.png"]
+    assert "More" in page.text and "the caption" not in page.text
 
 
 @pytest.mark.parametrize(

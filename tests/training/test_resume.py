@@ -131,6 +131,21 @@ def test_torchruns_restarts_go_on_with_what_their_job_began(config, monkeypatch,
             train(Toy, config)
 
 
+def test_a_restart_killed_while_it_loads_does_not_end_the_restarts(config, monkeypatch):
+    def dies(*arguments):
+        raise Killed
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    killed_at(monkeypatch, 3, config)
+    for count, place in enumerate(("prepare_run_folder", "_newest_checkpoint"), start=1):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(f"fastgan.training.loop.{place}", dies)
+            train(Toy, config)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "3")
+    assert load_checkpoint(train(Toy, config)).step == 4
+
+
 def test_rows_that_were_cut_off_do_not_stop_a_resume(config):
     folder = train(Toy, config)
     with (folder / "metrics.csv").open("a") as file:
@@ -176,6 +191,51 @@ def test_links_out_of_the_folder_are_replaced_not_followed(config, tmp_path, nam
     assert outside.read_text() == "precious"
     assert not (folder / "config.yaml").is_symlink()
     assert "num_steps: 6" in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["warnings.csv", "metrics.csv", "evaluation.csv"])
+def test_tables_that_are_dangling_links_create_nothing_outside(config, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(Toy, "watch", lambda self, step, metrics: "mind")
+    folder = train(Toy, config)
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "outside")
+    train(Toy, dataclasses.replace(config, resume=True, num_steps=8))
+    assert not (tmp_path / "outside").exists()
+    assert not (folder / name).is_symlink() and rows(folder / name)[-1]["step"] == "8"
+
+
+def test_a_new_runs_warnings_do_not_follow_a_dangling_link(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(Toy, "watch", lambda self, step, metrics: "mind")
+    config.folder.mkdir()
+    (config.folder / "warnings.csv").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match=str(config.folder / "warnings.csv")):
+        train(Toy, config)
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("suffix", [".incomplete.png", ".png.incomplete", ".png"])
+def test_sample_grids_are_not_written_through_links(config, tmp_path, suffix):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (config.folder / "samples").mkdir(parents=True)
+    (config.folder / "samples" / f"step-00000004{suffix}").symlink_to(outside)
+    folder = train(Toy, config)
+    assert outside.read_text() == "precious"
+    grid = folder / "samples" / "step-00000004.png"
+    assert not grid.is_symlink() and grid.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("part", ["samples", "checkpoints"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_folders_of_a_run_that_are_links_are_refused(config, tmp_path, part, is_there):
+    outside = tmp_path / "outside"
+    if is_there:
+        outside.mkdir()
+    config.folder.mkdir()
+    (config.folder / part).symlink_to(outside)
+    with pytest.raises(OSError, match=f"{config.folder / part} is a link"):
+        train(Toy, config)
+    assert not (list(outside.iterdir()) if is_there else outside.exists())
 
 
 def test_a_config_that_cannot_be_written_leaves_the_old_one(config, monkeypatch):
