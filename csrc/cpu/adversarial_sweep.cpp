@@ -58,8 +58,9 @@ ChunkSums<T> sweep_side(Game game, const Side<T>& side) {
 
 // The relativistic term of each pair; its slope belongs to `raised`, the negative to `lowered`.
 template <typename T>
-FASTGAN_HOST_DEVICE T pair_terms(const T* raised, const T* lowered, T sign, T weight, int64_t count, T* slopes) {
-  T loss = 0;
+FASTGAN_HOST_DEVICE double pair_terms(const T* raised, const T* lowered, T sign, T weight, int64_t count, T* slopes) {
+  // The compiler does not vectorize this loop, so a float would add up a whole chunk's roundings.
+  double loss = 0;
 #pragma omp simd reduction(+ : loss)
   for (int64_t i = 0; i < count; ++i) {
     const Softplus<T> soft = softplus(sign * (raised[i] - lowered[i]));
@@ -69,7 +70,7 @@ FASTGAN_HOST_DEVICE T pair_terms(const T* raised, const T* lowered, T sign, T we
   return loss;
 }
 
-FASTGAN_CLONES float sweep_pairs(
+FASTGAN_CLONES double sweep_pairs(
     const float* raised, const float* lowered, float sign, float weight, int64_t count, float* slopes) {
   return pair_terms(raised, lowered, sign, weight, count, slopes);
 }
