@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastgan._warnings import warn
 from fastgan.losses._later import OnItsWay, can_be_read, is_on_gpu
-from fastgan.ops._checks import check_one_of
+from fastgan.ops._checks import check_one_of, is_among
 
 Range = tuple[float, float]
 # How the user of a loss says which range images are in, where it has an argument for that alone.
@@ -35,7 +35,9 @@ def as_range(value_range: Any, known: tuple[Range | None, ...]) -> Any:
     Raises:
         ValueError: another one.
     """
-    value_range = tuple(value_range) if isinstance(value_range, list) else value_range
+    listed = tuple(value_range) if isinstance(value_range, list) else None
+    if listed and is_among(listed, known):
+        return listed
     check_one_of("value_range", value_range, known)
     return value_range
 
