@@ -201,7 +201,7 @@ def test_losses_look_at_what_is_no_output(make):
 @pytest.mark.parametrize("value_range", [(0, 1), (-1, 1)])
 def test_a_range_may_be_a_list(make, value_range):
     assert make(weights=None, value_range=list(value_range)).value_range == value_range
-    with pytest.raises(ValueError, match=r"value_range must be one of .*, got \(0, 255\)"):
+    with pytest.raises(ValueError, match=r"value_range must be one of .*, got list \[0, 255\]"):
         make(weights=None, value_range=[0, 255])
 
 
