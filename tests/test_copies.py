@@ -8,8 +8,6 @@ import copy
 import functools
 import importlib
 import inspect
-import io
-import pickle
 import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,20 +18,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import fastgan
+from tests.copies import COPIES
 
-
-def through_torch_save(thing):
-    buffer = io.BytesIO()
-    torch.save(thing, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
-COPIES = {
-    "deepcopy": copy.deepcopy,
-    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),
-    "torch.save": through_torch_save,
-}
 # Of these every public class must have an example, not the modules and optimizers alone.
 WITH_STATE = ("fastgan.augment", "fastgan.compat", "fastgan.losses", "fastgan.metrics", "fastgan.optim")
 

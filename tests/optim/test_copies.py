@@ -5,29 +5,16 @@ from __future__ import annotations
 import copy
 import io
 import itertools
-import pickle
 
 import pytest
 import torch
 from torch import nn
 
 from fastgan.optim import EMA, Adam, AdamW, RMSprop, update_ema
+from tests.copies import COPIES
 from tests.optim.steps import assert_same
 
-
-def through_torch_save(thing):
-    file = io.BytesIO()
-    torch.save(thing, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-WAYS = {
-    "deepcopy": copy.deepcopy,
-    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),
-    "torch.save": through_torch_save,
-}
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+every_way = pytest.mark.parametrize("way", COPIES.values(), ids=COPIES)
 every_kind = pytest.mark.parametrize("kind", [RMSprop, Adam, AdamW])
 
 

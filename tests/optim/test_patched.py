@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import io
-import pickle
 import sys
 import warnings
 
@@ -14,6 +12,7 @@ import torch
 from torch.optim import lr_scheduler
 
 import fastgan.optim
+from tests.copies import COPIES
 from tests.optim.steps import PAIRS, assert_same, parameters, train
 
 TORCHS = {name: pair[1] for name, pair in PAIRS.items()}
@@ -125,21 +124,7 @@ def test_schedulers_move_a_patched_optimizer_as_they_move_torchs(patched, name, 
     assert_same(sides[0][0], sides[1][0], 1e-12)
 
 
-def through_torch_save(thing):
-    file = io.BytesIO()
-    torch.save(thing, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-WAYS = {
-    "deepcopy": copy.deepcopy,
-    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),
-    "torch.save": through_torch_save,
-}
-
-
-@pytest.mark.parametrize("way", sorted(WAYS))
+@pytest.mark.parametrize("way", sorted(COPIES))
 @pytest.mark.parametrize("name", sorted(PAIRS))
 def test_copies_of_a_patched_trainer_go_on_alike_and_apart(patched, name, way):
     """Network, optimizer and scheduler in one: the copy trains the copied network."""
@@ -148,7 +133,7 @@ def test_copies_of_a_patched_trainer_go_on_alike_and_apart(patched, name, way):
     schedule = lr_scheduler.ExponentialLR(optimizer, 0.5)
     train(list(network.parameters()), optimizer, 2)
     schedule.step()
-    other, its_optimizer, its_schedule = WAYS[way]((network, optimizer, schedule))
+    other, its_optimizer, its_schedule = COPIES[way]((network, optimizer, schedule))
     assert its_schedule.optimizer is its_optimizer and type(its_optimizer) is type(optimizer)
     before = [p.detach().clone() for p in network.parameters()]
     train(list(other.parameters()), its_optimizer, 3, first=2)
