@@ -75,13 +75,12 @@ Where it was not, a formula may write its result into what was saved for it. Wit
 """
 
 
-def below_autograd() -> AbstractContextManager[None]:
-    """Operations inside go straight to their kernels, past autograd's layer.
+below_autograd: Callable[[], AbstractContextManager[None]] = torch._C._AutoDispatchBelowAutograd
+"""Operations inside go straight to their kernels, past autograd's layer.
 
-    For where no graph is wanted, or one is being recorded by hand; it saves a registered op its Python. C++
-    has the same as the public `at::AutoDispatchBelowAutograd`; without it ops cannot run.
-    """
-    return torch._C._AutoDispatchBelowAutograd()
+For where no graph is wanted, or one is being recorded by hand; it saves a registered op its Python. C++ has
+the same as the public `at::AutoDispatchBelowAutograd`; without it ops cannot run.
+"""
 
 
 def version(tensor: torch.Tensor) -> int:

@@ -24,11 +24,11 @@ from fastgan.ops._checks import (
     as_flag,
     as_seed,
     as_whole_number,
+    check_alike,
     check_image,
     check_one_of,
     check_real,
     check_same_device,
-    check_same_shape,
 )
 
 __all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "luma", "nearness", "psnr", "psnr_y", "ssim", "ssim_y"]
@@ -104,8 +104,7 @@ def _check_pair(images: Tensor, references: Tensor) -> None:
         check_real(name, batch)
         if batch.dim() != 4 or batch.numel() == 0:
             raise ValueError(f"{name} must have shape (N, C, H, W), got {tuple(batch.shape)}")
-    check_same_shape(images=images, references=references)
-    check_same_device(images=images, references=references)
+    check_alike("images", images, "references", references)
 
 
 def _positive(name: str, value: float) -> float:

@@ -274,17 +274,17 @@ def d_lsgan_loss(
 
 def d_hinge_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mean max(0, 1 - real) + mean max(0, 1 + fake)"""
-    return _loss("hinge").discriminator(real_logits, fake_logits)
+    return _SHARED["hinge"].discriminator(real_logits, fake_logits)
 
 
 def d_wgan_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mean fake - mean real"""
-    return _loss("wgan").discriminator(real_logits, fake_logits)
+    return _SHARED["wgan"].discriminator(real_logits, fake_logits)
 
 
 def d_relativistic_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Mean softplus(fake - real), pair by pair"""
-    return _loss("relativistic").discriminator(real_logits, fake_logits)
+    return _SHARED["relativistic"].discriminator(real_logits, fake_logits)
 
 
 def g_bce_loss(fake_logits: Tensor, *, from_probabilities: bool = False) -> Tensor:
@@ -299,12 +299,12 @@ def g_nonsaturating_loss(fake_logits: Tensor, *, from_probabilities: bool = Fals
 
 def g_lsgan_loss(fake_logits: Tensor) -> Tensor:
     """Mean (fake - 1)^2 / 2"""
-    return _loss("lsgan").generator(fake_logits)
+    return _SHARED["lsgan"].generator(fake_logits)
 
 
 def g_adversarial_loss(fake_logits: Tensor) -> Tensor:
     """-mean fake: the generator of hinge and Wasserstein games."""
-    return _loss("hinge").generator(fake_logits)
+    return _SHARED["hinge"].generator(fake_logits)
 
 
 g_hinge_loss = g_wgan_loss = g_adversarial_loss
@@ -312,4 +312,4 @@ g_hinge_loss = g_wgan_loss = g_adversarial_loss
 
 def g_relativistic_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
     """Mean softplus(real - fake), pair by pair"""
-    return _loss("relativistic").generator(fake_logits, real_logits)
+    return _SHARED["relativistic"].generator(fake_logits, real_logits)

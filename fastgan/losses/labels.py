@@ -16,10 +16,10 @@ from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_pro
 from fastgan.ops._checks import (
     as_flag,
     as_whole_number,
+    check_alike,
     check_floating,
     check_real,
     check_same_device,
-    check_same_shape,
     check_tensor,
     described,
     is_among,
@@ -65,8 +65,7 @@ def bce_secret_loss(logits: Tensor, bits: Tensor, *, from_probabilities: bool = 
     """
     check_floating("logits", logits)
     check_real("bits", bits)
-    check_same_shape(logits=logits, bits=bits)
-    check_same_device(logits=logits, bits=bits)
+    check_alike("logits", logits, "bits", bits)
     return cross_entropy("logits", logits, bits, from_probabilities, _BCE_SECRET_LOSS)
 
 

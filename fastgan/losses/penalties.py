@@ -46,10 +46,9 @@ from fastgan.ops._checks import (
     as_finite,
     as_flag,
     as_not_negative,
+    check_alike,
     check_generator,
     check_one_of,
-    check_same_device,
-    check_same_shape,
 )
 from fastgan.ops.squared_norm import squared_norm
 from fastgan.reference.precision import wide, without_autocast
@@ -215,8 +214,7 @@ def gradient_penalty(
         if fake is None:
             raise ValueError(f"mode {mode!r} needs fake samples, got None")
         check_samples("fake", fake)
-        check_same_shape(real=real, fake=fake)
-        check_same_device(real=real, fake=fake)
+        check_alike("real", real, "fake", fake)
     if norm == "channel" and real.dim() < 2:
         raise ValueError(f"real must have channels, N C ..., for norm='channel', got {tuple(real.shape)}")
     if not as_flag("allow_batch_norm", allow_batch_norm):

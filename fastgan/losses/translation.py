@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastgan.ops._checks import as_number, check_floating, check_same_device, check_same_shape
+from fastgan.ops._checks import as_number, check_alike, check_floating
 from fastgan.reference.precision import wide
 
 
@@ -71,6 +71,5 @@ def diversity_sensitive_loss(fake_1: Tensor, fake_2: Tensor, margin: float | Non
 def _mean_absolute_difference(first: str, a: Tensor, second: str, b: Tensor) -> Tensor:
     check_floating(first, a)
     check_floating(second, b)
-    check_same_shape(**{first: a, second: b})
-    check_same_device(**{first: a, second: b})
+    check_alike(first, a, second, b)
     return F.l1_loss(wide(b), wide(a))

@@ -15,6 +15,7 @@ from fastgan._torch_private import inside_transform
 
 # What kernels and references compute with. Others, as float8, have next to no operations in torch.
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_STRIDED = torch.strided
 # Numbers of a trace, whose values are not known.
 _SYMBOLS = (torch.SymInt, torch.SymFloat)
 _BEYOND_FLOATS = 2**1024
@@ -56,7 +57,7 @@ def check_tensor(name: str, value: object) -> None:
     """A tensor in plain memory: not sparse, nested or quantized."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a tensor, got {described(value)}")
-    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+    if value.layout is not _STRIDED or value.is_nested or value.is_quantized:
         raise TypeError(f"{name} must be a dense tensor, got {described(value)}")
 
 
@@ -64,7 +65,7 @@ def check_real(name: str, value: object) -> None:
     """A dense tensor of floating-point numbers, integers or truth values."""
     check_tensor(name, value)
     dtype = value.dtype  # type: ignore[attr-defined]
-    if dtype.is_complex or (dtype.is_floating_point and dtype not in FLOATING):
+    if dtype not in FLOATING and (dtype.is_floating_point or dtype.is_complex):
         raise TypeError(f"{name} must be a tensor of real numbers, got {described(value)}")
 
 
@@ -72,13 +73,13 @@ def check_floating(name: str, value: object) -> None:
     """A dense tensor of float32, bfloat16, float16 or float64, of any shape."""
     if not isinstance(value, torch.Tensor) or value.dtype not in FLOATING:
         raise TypeError(f"{name} must be a floating-point tensor, got {described(value)}")
-    if value.layout is not torch.strided or value.is_nested:
+    if value.layout is not _STRIDED or value.is_nested:
         raise TypeError(f"{name} must be a dense tensor, got {described(value)}")
 
 
 def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> None:
     """A floating-point N C H W tensor with at least one pixel, of any number of channels for None."""
-    if not isinstance(image, torch.Tensor) or image.layout is not torch.strided or image.is_nested:
+    if not isinstance(image, torch.Tensor) or image.layout is not _STRIDED or image.is_nested:
         check_tensor(name, image)
     if image.dtype not in FLOATING:
         raise TypeError(
@@ -94,19 +95,31 @@ def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> Non
 
 
 def check_same_device(**tensors: torch.Tensor) -> None:
-    first, *others = tensors.values()
-    for other in others:
-        if other.device != first.device:
+    device = None
+    for tensor in tensors.values():
+        if device is None:
+            device = tensor.device
+        elif tensor.device != device:
             listed = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
             raise ValueError(f"all tensors must be on one device, got {listed}")
 
 
 def check_same_shape(**tensors: torch.Tensor) -> None:
-    first, *others = tensors.values()
-    for other in others:
-        if other.shape != first.shape:
+    shape = None
+    for tensor in tensors.values():
+        if shape is None:
+            shape = tensor.shape
+        elif tensor.shape != shape:
             listed = " and ".join(str(tuple(tensor.shape)) for tensor in tensors.values())
             raise ValueError(f"{' and '.join(tensors)} must have the same shape, got {listed}")
+
+
+def check_alike(first: str, a: torch.Tensor, second: str, b: torch.Tensor) -> None:
+    """One shape and one device."""
+    if a.shape != b.shape:
+        check_same_shape(**{first: a, second: b})
+    if a.device != b.device:
+        check_same_device(**{first: a, second: b})
 
 
 def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -144,6 +157,8 @@ def as_number(name: str, value: object, wanted: str = "a number") -> float:
 
 def as_finite(name: str, value: object, wanted: str = "a number") -> float:
     """:func:`as_number` of one that is neither infinite nor NaN."""
+    if type(value) is float and -math.inf < value < math.inf:
+        return value
     number = as_number(name, value, wanted)
     if not is_finite(number):
         raise ValueError(f"{name} must be finite, got {value}")
@@ -178,6 +193,8 @@ def as_seed(name: str, value: object) -> int:
 
 def as_whole_number(name: str, value: object, least: int = 1) -> int:
     """An integer of Python or numpy that counts something, as Python's int."""
+    if type(value) is int and least <= value < 2**31:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral, torch.SymInt)):
         raise TypeError(f"{name} must be a whole number, got {described(value)}")
     number = int(value)

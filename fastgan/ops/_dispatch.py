@@ -79,18 +79,17 @@ def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = Non
         ValueError: unknown backend, in the argument or in ``FASTGAN_BACKEND``.
         RuntimeError: the requested backend cannot serve the call; says why.
     """
-    device = tensors[0].device.type
-    dtypes = tuple(tensor.dtype for tensor in tensors)
+    device = "cpu" if tensors[0].is_cpu else tensors[0].device.type  # the first costs a fifth of the second
     request = requested(backend)
     if request is not None:
-        reason = why_not(op, request, device, dtypes)
+        reason = why_not(op, request, device, tensors)
         if reason is not None:
             raise RuntimeError(f"{op}: backend {request!r} was requested, but {reason}")
         return request
     kernel = kernel_of(op, device)
     reason = f"there is no kernel for device {device!r}"
     if kernel is not None:
-        reason = why_not(op, kernel, device, dtypes)
+        reason = why_not(op, kernel, device, tensors)
         if reason is None:
             return kernel
     warn_once(op, reason)
@@ -99,18 +98,21 @@ def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = Non
 
 def kernel_of(op: str, device: str) -> str | None:
     """The one kernel that the op has for this device type, built or not."""
-    return {"cpu": OPS[op].cpu, "cuda": OPS[op].gpu}.get(device)
+    if device == "cpu":
+        return OPS[op].cpu
+    return OPS[op].gpu if device == "cuda" else None
 
 
-def why_not(op: str, backend: str, device: str, dtypes: tuple[torch.dtype, ...] = ()) -> str | None:
+def why_not(op: str, backend: str, device: str, tensors: tuple[torch.Tensor, ...] = ()) -> str | None:
     """None if `backend` can serve the op on this device type, else the reason why it cannot."""
     if backend == "reference":
         return None
     if kernel_of(op, device) != backend:
         return f"the op has no {backend} kernel for device {device!r}"
-    for dtype in dtypes:
-        if dtype not in KERNEL_DTYPES[device]:
-            return f"the kernel does not take {dtype}"
+    known = KERNEL_DTYPES[device]
+    for tensor in tensors:
+        if tensor.dtype not in known:
+            return f"the kernel does not take {tensor.dtype}"
     if backend == "triton":
         return None if importlib.util.find_spec("triton") else "triton is not installed"
     return _library.cpu_missing if device == "cpu" else _library.cuda_missing

@@ -49,7 +49,7 @@ def discriminator_loss(
         logit, the mean probability of being real, accuracy, and margin violations; both float32 (float64
         for float64).
     """
-    _check(game, real_logits=real, fake_logits=fake)
+    _check_pair(game, real, fake)
     real_label, fake_label = as_number("real_label", real_label), as_number("fake_label", fake_label)
     if _dispatch.choose("adversarial", (real, fake), backend) == "reference":
         dtype = _accumulation_dtype(real, fake)
@@ -76,9 +76,10 @@ def generator_loss(
     elif real is None:
         raise ValueError("the relativistic generator loss needs real_logits, got None")
     if real is None:
-        _check(game, fake_logits=fake)
+        check_one_of("game", game, GAMES)
+        _check_logits("fake_logits", fake)
     else:
-        _check(game, real_logits=real, fake_logits=fake)
+        _check_pair(game, real, fake)
     real_label = as_number("real_label", real_label)
     tensors = (fake,) if real is None else (fake, real)
     if _dispatch.choose("adversarial", tensors, backend) == "reference":
@@ -91,15 +92,19 @@ def generator_loss(
     return _adversarial(None if real is None else real.contiguous(), fake.contiguous(), *arguments)[0]
 
 
-def _check(game: str, **all_logits: Tensor) -> None:
+def _check_pair(game: str, real: Tensor, fake: Tensor) -> None:
     check_one_of("game", game, GAMES)
-    for name, logits in all_logits.items():
-        check_floating(name, logits)
-        if logits.numel() == 0:
-            raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
-    check_same_device(**all_logits)
+    _check_logits("real_logits", real)
+    _check_logits("fake_logits", fake)
+    check_same_device(real_logits=real, fake_logits=fake)
     if game == "relativistic":  # pairs them
-        check_same_shape(**all_logits)
+        check_same_shape(real_logits=real, fake_logits=fake)
+
+
+def _check_logits(name: str, logits: Tensor) -> None:
+    check_floating(name, logits)
+    if logits.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
 
 
 @torch.no_grad()
@@ -178,7 +183,10 @@ def _save_for_adversarial(ctx, inputs, output):
         raise RuntimeError("adversarial needs with_slopes where a gradient may be asked for")
     ctx.mark_non_differentiable(statistics, real_slopes, fake_slopes)
     # Logits made in inference mode, which plain PyTorch takes beside others, cannot be saved as they are.
-    real, fake = (x.clone() if x is not None and x.is_inference() else x for x in (real, fake))
+    if real is not None and real.is_inference():
+        real = real.clone()
+    if fake.is_inference():
+        fake = fake.clone()
     ctx.save_for_backward(real, fake, real_slopes, fake_slopes)
     ctx.options = GAMES[game], generator, sign, real_label, fake_label
 
