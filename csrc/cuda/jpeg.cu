@@ -10,79 +10,94 @@
 namespace fastgan {
 namespace {
 
-template <Rounding kRounding, typename S, typename In>
-__global__ void __launch_bounds__(tile::kThreads, 2) encode_kernel(tile::Job<S, In> job) {
+template <Rounding kRounding, typename F, typename S, typename In>
+__global__ void __launch_bounds__(tile::kThreads)
+    encode_kernel(F form, tile::Job<S, In> job, Divisor across, Divisor mcu_rows) {
   __shared__ tile::Shared<S> shared;
-  const tile::Place place(job.sizes, blockIdx.x);
-  tile::load(job, place, threadIdx.x, shared);
+  __shared__ tile::Steps<S> steps;
+  __shared__ uint8_t input_bits[16 * tile::kWidth];
+  const tile::Place place(across, mcu_rows, blockIdx.x);
+  tile::load_steps<kRounding>(form, job, place, threadIdx.x, steps);
+  tile::load(form, job, place, threadIdx.x, shared, input_bits);
   __syncthreads();
-  tile::forward_row<kRounding>(job.sizes, threadIdx.x, shared);
+  tile::forward_row<kRounding>(form, threadIdx.x, shared);
   __syncthreads();
-  tile::code_column<kRounding>(job, place, threadIdx.x, shared);
+  tile::code_column<kRounding>(form, job, place, threadIdx.x, steps, shared);
   __syncthreads();
-  tile::inverse_row<kRounding>(job.sizes, threadIdx.x, shared);
+  tile::inverse_row<kRounding>(form, threadIdx.x, shared);
   __syncthreads();
-  tile::store(job, place, threadIdx.x, shared);
+  tile::store(form, job, place, threadIdx.x, shared, input_bits);
 }
 
-// This thread's item where items are numbered along the rows of all images; some threads of the last block have none.
-struct Item {
-  int64_t image, row, column;
-  bool exists;
-
-  __device__ Item(int64_t images, int64_t height, int64_t width) {
-    const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, line = index / width;
-    image = line / height;
-    row = line % height;
-    column = index % width;
-    exists = image < images;
-  }
-};
-
-template <typename S, typename In>
-__global__ void merge_kernel(tile::Job<S, In> job) {
-  const Item pixel(job.sizes.images, job.sizes.height, job.sizes.width);
-  if (pixel.exists) tile::merge(job, pixel.image, pixel.row, pixel.column);
+template <typename F, typename S, typename In>
+__global__ void merge_kernel(F form, tile::Job<S, In> job, Divisor across, Divisor height) {
+  const tile::FourPixels pixels(
+      across, height, static_cast<int>(job.sizes.images), blockIdx.x * blockDim.x + threadIdx.x);
+  if (pixels.exist) tile::merge(form, job, pixels);
 }
 
-template <typename S, typename In>
-__global__ void chroma_gradient_kernel(tile::Job<S, In> job) {
-  const Item sample(job.sizes.images, 8 * job.sizes.mcu_rows, job.sizes.chroma_stride);
-  if (sample.exists) tile::chroma_gradient(job, sample.image, sample.row, sample.column);
+template <typename F, typename In>
+__global__ void __launch_bounds__(tile::kGradientThreads)
+    gradient_kernel(F form, tile::Job<float, In> job, Divisor across, Divisor down) {
+  __shared__ tile::GradientShared shared;
+  const tile::GradientPlace place(across, down, blockIdx.x);
+  tile::spread(form, job, place, threadIdx.x, shared);
+  __syncthreads();
+  tile::gather(form, job, place, threadIdx.x, shared);
+  if (!job.grad_image.data) return;
+  __syncthreads();
+  tile::to_image(form, job, place, threadIdx.x, shared);
 }
 
 template <Rounding kRounding, typename S, typename In>
-__global__ void __launch_bounds__(tile::kThreads, 2) code_gradient_kernel(tile::Job<S, In> job) {
+__global__ void __launch_bounds__(tile::kThreads)
+    code_gradient_kernel(tile::Job<S, In> job, Divisor across, Divisor mcu_rows) {
   __shared__ tile::Shared<S> shared;
   __shared__ tile::Shared<float> grads;
-  const tile::Place place(job.sizes, blockIdx.x);
-  tile::load(job, place, threadIdx.x, shared);
-  tile::load_gradient(job, place, threadIdx.x, grads);
+  __shared__ tile::Steps<S> steps;
+  const tile::Place place(across, mcu_rows, blockIdx.x);
+  const tile::AnyForm form = job.form;
+  tile::load_steps<kRounding>(form, job, place, threadIdx.x, steps);
+  tile::load(form, job, place, threadIdx.x, shared, nullptr);
+  tile::load_gradient(form, job, place, threadIdx.x, grads);
   __syncthreads();
-  tile::forward_row<kRounding>(job.sizes, threadIdx.x, shared);
-  tile::forward_row<kRounding>(job.sizes, threadIdx.x, grads);
+  tile::forward_row<kRounding>(form, threadIdx.x, shared);
+  tile::forward_row<kRounding>(form, threadIdx.x, grads);
   __syncthreads();
-  tile::code_gradient_column<kRounding>(job, place, threadIdx.x, shared, grads);
+  tile::code_gradient_column<kRounding>(form, job, place, threadIdx.x, steps, shared, grads);
   __syncthreads();
-  tile::sum_steps(job, blockIdx.x, threadIdx.x, shared);
+  tile::sum_steps(form, job, blockIdx.x, threadIdx.x, shared);
   if (!slope_varies(kRounding)) return;
-  tile::inverse_row<kRounding>(job.sizes, threadIdx.x, grads);
+  tile::inverse_row<kRounding>(form, threadIdx.x, grads);
   __syncthreads();
-  tile::store_gradient(job, place, threadIdx.x, grads);
+  tile::store_gradient(form, job, place, threadIdx.x, grads);
 }
 
-template <typename S, typename In>
-__global__ void image_gradient_kernel(tile::Job<S, In> job) {
-  const Item pixel(job.sizes.images, job.sizes.height, job.sizes.width);
-  if (pixel.exists) tile::image_gradient(job, pixel.image, pixel.row, pixel.column);
+template <typename In>
+__global__ void image_gradient_kernel(tile::Job<float, In> job, Divisor width, Divisor height) {
+  uint32_t column = blockIdx.x * blockDim.x + threadIdx.x, row = width.divide(column);
+  const int image = static_cast<int>(height.divide(row));
+  if (image >= job.sizes.images) return;
+  tile::image_gradient(job.form, job, image, static_cast<int>(row), static_cast<int>(column));
 }
 
-// One thread per step of a table, tile after tile: the same bits on every run.
-__global__ void sum_tables_kernel(const float* parts, int64_t tiles, int64_t tiles_per_table, float* tables) {
-  const int64_t first = int64_t(blockIdx.x) * tiles_per_table;
+// The tables' gradients in two launches, in a fixed order: the same bits on every run. First of up to kTilesOfPart
+// tiles each, then of all parts. One thread per step of a table.
+constexpr int64_t kTilesOfPart = 128;
+
+__global__ void sum_tiles_kernel(const float* tiles, int64_t tiles_per_table, int64_t parts_per_table, double* parts) {
+  const int64_t table = blockIdx.x / parts_per_table, begin = blockIdx.x % parts_per_table * kTilesOfPart;
+  const int64_t end = begin + kTilesOfPart < tiles_per_table ? begin + kTilesOfPart : tiles_per_table;
   double sum = 0;
-  for (int64_t t = first; t < first + tiles_per_table && t < tiles; ++t) sum += parts[128 * t + threadIdx.x];
-  tables[128 * int64_t(blockIdx.x) + threadIdx.x] = static_cast<float>(sum);
+  for (int64_t t = begin; t < end; ++t) sum += tiles[128 * (table * tiles_per_table + t) + threadIdx.x];
+  parts[128 * int64_t(blockIdx.x) + threadIdx.x] = sum;
+}
+
+__global__ void sum_parts_kernel(const double* parts, int64_t parts_per_table, float* tables) {
+  const int64_t table = blockIdx.x;
+  double sum = 0;
+  for (int64_t p = 0; p < parts_per_table; ++p) sum += parts[128 * (table * parts_per_table + p) + threadIdx.x];
+  tables[128 * table + threadIdx.x] = static_cast<float>(sum);
 }
 
 constexpr int kPixelThreads = 256;
@@ -94,13 +109,19 @@ tile::Pixels<In> pixels(const Tensor& image) {
   tile::Pixels<In> result;
   result.data = static_cast<In*>(image.data_ptr());
   for (int i = 0; i < 4; ++i) result.strides[i] = image.stride(i);
+  const int64_t* strides = result.strides;
+  const bool is_aligned = reinterpret_cast<uintptr_t>(result.data) % (4 * sizeof(In)) == 0 && image.size(3) % 4 == 0 &&
+                          strides[0] % 4 == 0 && strides[2] % 4 == 0;
+  result.fours = tile::Fours::kNone;
+  if (is_aligned && strides[3] == 1 && strides[1] % 4 == 0) result.fours = tile::Fours::kPlanar;
+  if (is_aligned && strides[3] == 3 && strides[1] == 1) result.fours = tile::Fours::kInterleaved;
   return result;
 }
 
 template <typename S, typename In>
 tile::Job<S, In> new_job(
     const JpegSizes& sizes, const Tensor& tables, const std::optional<Tensor>& seed, int64_t rounding) {
-  tile::Job<S, In> job = {sizes};
+  tile::Job<S, In> job(sizes);
   job.tables = static_cast<const float*>(tables.data_ptr());
   job.table_stride = tables.size(0) > 1 ? 128 : 0;
   job.truncate = rounding == kStraightThroughTruncated;
@@ -137,6 +158,16 @@ void with_rounding(int64_t rounding, Body body) {
   }
 }
 
+// Calls body(form) with the subsampling and upsampling, which kernels have versions for.
+template <typename Body>
+void with_form(const JpegSizes& sizes, Body body) {
+  if (sizes.horizontal == 1) return body(tile::Form<1, 1, false>());
+  if (sizes.vertical == 1) {
+    return sizes.fancy ? body(tile::Form<2, 1, true>()) : body(tile::Form<2, 1, false>());
+  }
+  return sizes.fancy ? body(tile::Form<2, 2, true>()) : body(tile::Form<2, 2, false>());
+}
+
 template <typename Body>
 void with_pixel_type(ScalarType dtype, Body body) {
   switch (dtype_of(dtype)) {
@@ -159,12 +190,21 @@ JpegOptions options_of(int64_t horizontal, int64_t vertical, bool fancy) {
   return options;
 }
 
+// Kernels count with 31 bits.
+void check_size(const JpegSizes& sizes) {
+  STD_TORCH_CHECK(
+      sizes.images * (sizes.mcu_rows * sizes.mcu_height) * sizes.luma_stride < int64_t(1) << 31,
+      "jpeg: all images together must have fewer than 2^31 pixels, got ", sizes.images, " of ", sizes.height, " x ",
+      sizes.width);
+}
+
 std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
     const Tensor& image, const Tensor& tables, const std::optional<Tensor>& seed, int64_t horizontal, int64_t vertical,
     bool fancy, int64_t rounding, bool with_masks) {
   const torch::stable::accelerator::DeviceGuard guard(image.get_device_index());
   const cudaStream_t stream = current_cuda_stream(image);
   const JpegSizes sizes = sizes_of(image, options_of(horizontal, vertical, fancy));
+  check_size(sizes);
   const std::vector<int64_t> none = {0}, size = {sizes.images, sizes.height, sizes.width},
                              chroma_size = {sizes.images, sizes.chroma_height, sizes.chroma_width};
   Tensor decoded = empty_like(image, image.scalar_type());
@@ -176,8 +216,10 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
   const int64_t rows = sizes.images * sizes.mcu_rows, mcus = rows * sizes.mcu_columns;
   Tensor luma = scratch(image, rows * sizes.mcu_height * sizes.luma_stride, sample);
   Tensor chroma = scratch(image, rows * 16 * sizes.chroma_stride, sample);
-  Tensor nan = scratch(image, mcus, ScalarType::Byte);
-  STD_TORCH_CHECK(cudaMemsetAsync(nan.data_ptr(), 0, mcus, stream) == cudaSuccess, "jpeg: memset failed");
+  Tensor nan = scratch(image, exact ? mcus + 1 : 0, ScalarType::Byte);
+  if (exact) {
+    STD_TORCH_CHECK(cudaMemsetAsync(nan.data_ptr(), 0, mcus + 1, stream) == cudaSuccess, "jpeg: memset failed");
+  }
 
   with_rounding(rounding, [&](auto kind, auto arithmetic) {
     with_pixel_type(image.scalar_type(), [&](auto pixel) {
@@ -190,10 +232,20 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
       job.nan = static_cast<uint8_t*>(nan.data_ptr());
       set_masks(job, masks, chroma_masks);
       const unsigned tiles = static_cast<unsigned>(tile::Place::count(sizes));
-      encode_kernel<decltype(kind)::value><<<tiles, tile::kThreads, 0, stream>>>(job);
-      check_launch("jpeg encode");
-      merge_kernel<<<grid(sizes.images * sizes.height * sizes.width), kPixelThreads, 0, stream>>>(job);
-      check_launch("jpeg merge");
+      const Divisor across(tile::Place::across(sizes)), mcu_rows(sizes.mcu_rows);
+      with_form(sizes, [&](auto form) {
+        // The codec itself has a version for each form; of the surrogates, of which there are many, each has one.
+        if constexpr (IsExact<S>::value) {
+          const auto encoded = tile::Form<form.horizontal(), form.vertical(), false>();  // nothing is upsampled yet
+          encode_kernel<decltype(kind)::value><<<tiles, tile::kThreads, 0, stream>>>(encoded, job, across, mcu_rows);
+        } else {
+          encode_kernel<decltype(kind)::value><<<tiles, tile::kThreads, 0, stream>>>(job.form, job, across, mcu_rows);
+        }
+        check_launch("jpeg encode");
+        merge_kernel<<<grid(tile::FourPixels::count(sizes)), kPixelThreads, 0, stream>>>(
+            form, job, Divisor(tile::FourPixels::across(sizes)), Divisor(sizes.height));
+        check_launch("jpeg merge");
+      });
     });
   });
   return {decoded, masks, chroma_masks};
@@ -206,6 +258,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
   const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
   const cudaStream_t stream = current_cuda_stream(grad);
   const JpegSizes sizes = sizes_of(grad, options_of(horizontal, vertical, fancy));
+  check_size(sizes);
   const std::vector<int64_t> none = {0};
   Tensor grad_image = grad_image_wanted ? empty_like(grad, grad.scalar_type())
                                         : torch::stable::new_empty(grad, none, grad.scalar_type());
@@ -216,32 +269,45 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
   const bool sums_steps = grad_tables_wanted && kind_of_rounding != Rounding::kNone;
   const bool changes_gradient = slope_varies(kind_of_rounding), through_coefficients = sums_steps || changes_gradient;
   const int64_t rows = sizes.images * sizes.mcu_rows, tiles = tile::Place::count(sizes);
-  Tensor chroma = scratch(grad, rows * 16 * sizes.chroma_stride, ScalarType::Float);
+  Tensor chroma = scratch(grad, through_coefficients ? rows * 16 * sizes.chroma_stride : 0, ScalarType::Float);
   Tensor luma = scratch(grad, changes_gradient ? rows * sizes.mcu_height * sizes.luma_stride : 0, ScalarType::Float);
   Tensor parts = scratch(grad, sums_steps ? 128 * tiles : 0, ScalarType::Float);
 
-  with_rounding(rounding, [&](auto kind, auto arithmetic) {
-    with_pixel_type(grad.scalar_type(), [&](auto pixel) {
-      using S = decltype(arithmetic);
-      using In = decltype(pixel);
-      auto job = new_job<S, In>(sizes, tables, seed, rounding);
+  with_pixel_type(grad.scalar_type(), [&](auto pixel) {
+    using In = decltype(pixel);
+    const auto with_gradient = [&](auto job) {
       job.grad = pixels<In>(grad);
-      job.grad_planes = {nullptr, static_cast<float*>(chroma.data_ptr())};
+      job.grad_planes = {
+          changes_gradient ? static_cast<float*>(luma.data_ptr()) : nullptr,
+          through_coefficients ? static_cast<float*>(chroma.data_ptr()) : nullptr};
       set_masks(job, masks, chroma_masks);
-      chroma_gradient_kernel<<<grid(8 * rows * sizes.chroma_stride), kPixelThreads, 0, stream>>>(job);
-      check_launch("jpeg chroma gradient");
-      if (through_coefficients) {
-        job.image = pixels<In>(*image);
-        if (changes_gradient) job.grad_planes.luma = static_cast<float*>(luma.data_ptr());
-        job.grad_tables = sums_steps ? static_cast<float*>(parts.data_ptr()) : nullptr;
-        code_gradient_kernel<decltype(kind)::value><<<static_cast<unsigned>(tiles), tile::kThreads, 0, stream>>>(job);
-        check_launch("jpeg code gradient");
-      }
-      if (!grad_image_wanted) return;
-      job.grad_image = pixels<In>(grad_image);
-      image_gradient_kernel<<<grid(sizes.images * sizes.height * sizes.width), kPixelThreads, 0, stream>>>(job);
-      check_launch("jpeg image gradient");
+      return job;
+    };
+    auto job = with_gradient(new_job<float, In>(sizes, tables, seed, rounding));
+    auto direct = job;
+    if (grad_image_wanted) job.grad_image = pixels<In>(grad_image);
+    if (grad_image_wanted && !changes_gradient) direct.grad_image = job.grad_image;
+    if (through_coefficients || direct.grad_image.data) {
+      with_form(sizes, [&](auto form) {
+        gradient_kernel<<<
+            static_cast<unsigned>(tile::GradientPlace::count(sizes)), tile::kGradientThreads, 0, stream>>>(
+            form, direct, Divisor(tile::GradientPlace::across(sizes)), Divisor(tile::GradientPlace::down(sizes)));
+      });
+      check_launch("jpeg gradient");
+    }
+    if (!through_coefficients) return;
+    with_rounding(rounding, [&](auto kind, auto arithmetic) {
+      auto coded = with_gradient(new_job<decltype(arithmetic), In>(sizes, tables, seed, rounding));
+      coded.image = pixels<In>(*image);
+      coded.grad_tables = sums_steps ? static_cast<float*>(parts.data_ptr()) : nullptr;
+      code_gradient_kernel<decltype(kind)::value><<<static_cast<unsigned>(tiles), tile::kThreads, 0, stream>>>(
+          coded, Divisor(tile::Place::across(sizes)), Divisor(sizes.mcu_rows));
     });
+    check_launch("jpeg code gradient");
+    if (!changes_gradient || !grad_image_wanted) return;
+    image_gradient_kernel<<<grid(sizes.images * sizes.height * sizes.width), kPixelThreads, 0, stream>>>(
+        job, Divisor(sizes.width), Divisor(sizes.height));
+    check_launch("jpeg image gradient");
   });
   if (grad_tables_wanted && !sums_steps) {
     STD_TORCH_CHECK(
@@ -249,10 +315,14 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
         "jpeg: memset failed");
   }
   if (sums_steps) {
-    const int64_t count = tables.size(0);
-    sum_tables_kernel<<<static_cast<unsigned>(count), 128, 0, stream>>>(
-        static_cast<const float*>(parts.data_ptr()), tiles, count > 1 ? tiles / count : tiles,
-        static_cast<float*>(grad_tables.data_ptr()));
+    const int64_t count = tables.size(0), of_table = tiles / count;
+    const int64_t parts_of_table = (of_table + kTilesOfPart - 1) / kTilesOfPart;
+    Tensor sums = scratch(grad, 128 * count * parts_of_table, ScalarType::Double);
+    sum_tiles_kernel<<<static_cast<unsigned>(count * parts_of_table), 128, 0, stream>>>(
+        static_cast<const float*>(parts.data_ptr()), of_table, parts_of_table, static_cast<double*>(sums.data_ptr()));
+    check_launch("jpeg sums of tiles");
+    sum_parts_kernel<<<static_cast<unsigned>(count), 128, 0, stream>>>(
+        static_cast<const double*>(sums.data_ptr()), parts_of_table, static_cast<float*>(grad_tables.data_ptr()));
     check_launch("jpeg table gradient");
   }
   return {grad_image, grad_tables};

@@ -1,85 +1,51 @@
 #pragma once
 
+#include "jpeg_gradient.h"
 #include "jpeg_tile.h"
 
-//     chroma_gradient  one chroma sample: back through colour and upsampling
-//     code_gradient    one tile: back through the quantization, where its slope varies and for the tables' gradient
-//     image_gradient   one pixel: back through subsampling and colour
+//     code_gradient   one tile: back through the quantization, where its slope varies and for the tables' gradient
+//     image_gradient  one pixel, after it: back through subsampling and colour
 namespace fastgan {
 namespace tile {
 
-// The gradient at a pixel of the output, as that of luma and upsampled chroma; zero beyond the image.
-template <typename S, typename In>
-FASTGAN_HOST_DEVICE YCbCr<float> unmerged(const Job<S, In>& job, int64_t n, int64_t row, int64_t column) {
-  if (row < 0 || column < 0 || row >= job.sizes.height || column >= job.sizes.width) return {0, 0, 0};
-  const int bits = job.mask(n, row, column);
-  float grad[3];
-  for (int c = 0; c < 3; ++c) grad[c] = bits & (kMaskOutput << c) ? job.grad.get(n, c, row, column) : 0.0f;
-  YCbCr<float> sample = to_rgb_transposed(RGB<float>{grad[0], grad[1], grad[2]});
-  const float nan = bits & kMaskNan ? float_from_bits(0x7fc00000u) : 0.0f;
-  sample = {sample.y + nan, sample.cb + nan, sample.cr + nan};
-  if (!(bits & kMaskLuma)) sample.y = 0;
-  return sample;
-}
-
-// One chroma sample's gradient, from the pixels that it colours.
-template <typename S, typename In>
-FASTGAN_HOST_DEVICE void chroma_gradient(const Job<S, In>& job, int64_t n, int64_t y, int64_t x) {
-  const JpegSizes& sizes = job.sizes;
-  float cb = 0, cr = 0;
-  if (y < sizes.chroma_height && x < sizes.chroma_width) {
-    const int reach_y = sizes.fancy && sizes.vertical == 2, reach_x = sizes.fancy && sizes.horizontal == 2;
-    for (int dy = -reach_y; dy < sizes.vertical + reach_y; ++dy) {
-      const int64_t row = y * sizes.vertical + dy;
-      // The rows next to an edge take their farther sample from the edge itself.
-      const bool own_row = dy >= 0 && dy < sizes.vertical;
-      const bool edge_row = reach_y && own_row && (dy == 0 ? y == 0 : y == sizes.chroma_height - 1);
-      const float weight_y = !reach_y ? 1.0f : edge_row ? 1.0f : own_row ? 0.75f : 0.25f;
-      for (int dx = -reach_x; dx < sizes.horizontal + reach_x; ++dx) {
-        const int64_t column = x * sizes.horizontal + dx;
-        const bool own_column = dx >= 0 && dx < sizes.horizontal;
-        const bool edge_column = reach_x && own_column && (dx == 0 ? x == 0 : x == sizes.chroma_width - 1);
-        const float weight_x = !reach_x ? 1.0f : edge_column ? 1.0f : own_column ? 0.75f : 0.25f;
-        const YCbCr<float> sample = unmerged(job, n, row, column);
-        cb += weight_y * weight_x * sample.cb;
-        cr += weight_y * weight_x * sample.cr;
-      }
-    }
-    const int bits = job.chroma_mask(n, y, x);
-    if (!(bits & kMaskCb)) cb = 0;
-    if (!(bits & kMaskCr)) cr = 0;
-  }
-  job.grad_planes.c(sizes, n, 1, y, x) = cb;
-  job.grad_planes.c(sizes, n, 2, y, x) = cr;
-}
-
 // The tile's gradients of decoded samples, for `code_gradient`.
-template <typename S, typename In>
-FASTGAN_HOST_DEVICE void load_gradient(const Job<S, In>& job, const Place& place, int thread, Shared<float>& grads) {
-  const JpegSizes& sizes = job.sizes;
-  for (int index = thread; index < 8 * sizes.vertical * kWidth; index += kThreads) {
+template <typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE void load_gradient(
+    F form, const Job<S, In>& job, const Place& place, int thread, Shared<float>& grads) {
+  const Extent& extent = job.extent;
+  for (unsigned index = thread; index < 8u * form.vertical() * kWidth; index += kThreads) {
     const int row = index / kWidth, column = index % kWidth;
-    const int64_t y = place.mcu_row * sizes.mcu_height + row;
-    grads.samples[luma_at(row, column)] = unmerged(job, place.image, y, place.left + column).y;
+    const int y = 8 * form.vertical() * place.mcu_row + row, x = place.left + column;
+    float luma = 0;
+    if (y < extent.height && x < extent.width) {
+      const Pixels<In>& grad = job.grad;
+      luma = unmerged(
+                 grad.get(place.image, 0, y, x), grad.get(place.image, 1, y, x), grad.get(place.image, 2, y, x),
+                 job.mask_row(place.image, y)[x])
+                 .y;
+    }
+    grads.samples[luma_at(row, column)] = luma;
   }
-  const int across = kWidth / sizes.horizontal;
-  for (int index = thread; index < 8 * across; index += kThreads) {
+  const unsigned across = kWidth / form.horizontal();
+  for (unsigned index = thread; index < 8 * across; index += kThreads) {
     const int row = index / across, column = index % across;
-    const int64_t y = 8 * place.mcu_row + row, x = place.left / sizes.horizontal + column;
+    const int y = 8 * place.mcu_row + row, x = place.left / form.horizontal() + column;
     for (int c = 1; c <= 2; ++c) {
-      grads.samples[chroma_at(sizes, c, row, column)] =
-          x < sizes.chroma_stride ? job.grad_planes.c(sizes, place.image, c, y, x) : 0.0f;
+      grads.samples[chroma_at(form, c, row, column)] =
+          x < extent.chroma_stride ? job.grad_planes.c_row(extent, place.image, c, y)[x] : 0.0f;
     }
   }
 }
 
 // Columns of samples and of their gradient, both already through the DCT of their rows. Where the samples were, what
 // each coefficient adds to the gradient of its step is left behind.
-template <Rounding kRounding, typename S, typename In>
+template <Rounding kRounding, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void code_gradient_column(
-    const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, Shared<float>& grads) {
+    F form, const Job<S, In>& job, const Place& place, int thread, const Steps<S>& steps, Shared<S>& shared,
+    Shared<float>& grads) {
   const int block = thread / 8, column = thread % 8;
-  if (block >= blocks(job.sizes)) return;
+  if (block >= blocks(form)) return;
+  const int table = block >= luma_blocks(form) ? 64 : 0;
   S* samples = &shared.samples[block * kBlock + column];
   float* grad = &grads.samples[block * kBlock + column];
   S v[8];
@@ -90,19 +56,19 @@ FASTGAN_HOST_DEVICE void code_gradient_column(
   forward_dct<1>(g);
   float of_steps[8];
   for (int k = 0; k < 8; ++k) {
-    bool valid;
-    const S step = step_of(job, place, block, 8 * k + column, valid);
+    const int coefficient = 8 * k + column;
+    const S step = steps.steps[table + coefficient];
     const float quotient = static_cast<float>(v[k]) * 0.125f / static_cast<float>(step);
     float level, slope = 1;
     if constexpr (kRounding == Rounding::kStraightThrough) {
-      level = static_cast<float>(quantize(v[k], step, 1.0f / static_cast<float>(8 * step)));
+      level = static_cast<float>(quantize(v[k], step, steps.reciprocals[table + coefficient]));
     } else {
-      level = surrogate<kRounding>(quotient, noise_of<kRounding>(job, place, block, 8 * k + column));
+      level = surrogate<kRounding>(quotient, noise_of<kRounding>(form, job, place, block, coefficient));
       slope = surrogate_slope<kRounding>(quotient);
     }
-    const float coefficient = g[k] * 0.125f;
-    of_steps[k] = coefficient * (level - slope * quotient) * (1.0f / 255);
-    g[k] = coefficient * slope;
+    const float of_coefficient = g[k] * 0.125f;
+    of_steps[k] = of_coefficient * (level - slope * quotient) * (1.0f / 255);
+    g[k] = of_coefficient * slope;
   }
   inverse_dct<0>(g);
   for (int k = 0; k < 8; ++k) grad[k * kRow] = g[k];
@@ -115,11 +81,11 @@ FASTGAN_HOST_DEVICE void code_gradient_column(
   }
 }
 
-template <typename S, typename In>
-FASTGAN_HOST_DEVICE void sum_steps(const Job<S, In>& job, int64_t tile, int thread, const Shared<S>& shared) {
+template <typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE void sum_steps(F form, const Job<S, In>& job, uint32_t tile, int thread, const Shared<S>& shared) {
   if (!job.grad_tables || thread >= 128) return;
   const int chroma = thread / 64, coefficient = thread % 64;
-  const int begin = chroma ? luma_blocks(job.sizes) : 0, end = chroma ? blocks(job.sizes) : luma_blocks(job.sizes);
+  const int begin = chroma ? luma_blocks(form) : 0, end = chroma ? blocks(form) : luma_blocks(form);
   float sum = 0;
   for (int block = begin; block < end; ++block) {
     const S value = shared.samples[block * kBlock + coefficient / 8 * kRow + coefficient % 8];
@@ -129,60 +95,62 @@ FASTGAN_HOST_DEVICE void sum_steps(const Job<S, In>& job, int64_t tile, int thre
       sum += value;
     }
   }
-  job.grad_tables[128 * tile + thread] = sum;
+  job.grad_tables[128 * int64_t(tile) + thread] = sum;
 }
 
-template <typename S, typename In>
+template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void store_gradient(
-    const Job<S, In>& job, const Place& place, int thread, const Shared<float>& grads) {
-  const JpegSizes& sizes = job.sizes;
-  for (int index = thread; index < 8 * sizes.vertical * kWidth; index += kThreads) {
+    F form, const Job<S, In>& job, const Place& place, int thread, const Shared<float>& grads) {
+  const Extent& extent = job.extent;
+  for (unsigned index = thread; index < 8u * form.vertical() * kWidth; index += kThreads) {
     const int row = index / kWidth, column = index % kWidth;
-    const int64_t y = place.mcu_row * sizes.mcu_height + row, x = place.left + column;
-    if (x < sizes.luma_stride) job.grad_planes.y(sizes, place.image, y, x) = grads.samples[luma_at(row, column)];
+    const int y = 8 * form.vertical() * place.mcu_row + row, x = place.left + column;
+    if (x < extent.luma_stride) {
+      job.grad_planes.y_row(extent, place.image, y)[x] = grads.samples[luma_at(row, column)];
+    }
   }
-  const int across = kWidth / sizes.horizontal;
-  for (int index = thread; index < 8 * across; index += kThreads) {
+  const unsigned across = kWidth / form.horizontal();
+  for (unsigned index = thread; index < 8 * across; index += kThreads) {
     const int row = index / across, column = index % across;
-    const int64_t y = 8 * place.mcu_row + row, x = place.left / sizes.horizontal + column;
-    if (x >= sizes.chroma_stride) continue;
+    const int y = 8 * place.mcu_row + row, x = place.left / form.horizontal() + column;
+    if (x >= extent.chroma_stride) continue;
     for (int c = 1; c <= 2; ++c) {
-      job.grad_planes.c(sizes, place.image, c, y, x) = grads.samples[chroma_at(sizes, c, row, column)];
+      job.grad_planes.c_row(extent, place.image, c, y)[x] = grads.samples[chroma_at(form, c, row, column)];
     }
   }
 }
 
 // One pixel's gradient. What fell on repeated columns and rows belongs to the last real one: luma's rows are repeated
 // in pixels, chroma's in samples.
-template <typename S, typename In>
-FASTGAN_HOST_DEVICE void image_gradient(const Job<S, In>& job, int64_t n, int64_t row, int64_t column) {
-  const JpegSizes& sizes = job.sizes;
-  const int64_t rows = sizes.mcu_rows * sizes.mcu_height;
-  const int64_t right = column == sizes.width - 1 ? sizes.luma_stride : column + 1;
-  const int64_t bottom = row == sizes.height - 1 ? rows : row + 1;
+template <typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE void image_gradient(F form, const Job<S, In>& job, int n, int row, int column) {
+  const Extent& extent = job.extent;
+  const int right = column == extent.width - 1 ? extent.luma_stride : column + 1;
+  const int bottom = row == extent.height - 1 ? extent.luma_rows : row + 1;
   YCbCr<float> sample = {0, 0, 0};
-  for (int64_t y = row; y < bottom; ++y) {
-    for (int64_t x = column; x < right; ++x) {
-      sample.y += job.grad_planes.luma ? job.grad_planes.y(sizes, n, y, x) : unmerged(job, n, y, x).y;
-    }
+  for (int y = row; y < bottom; ++y) {
+    const float* luma = job.grad_planes.y_row(extent, n, y);
+    for (int x = column; x < right; ++x) sample.y += luma[x];
   }
-  const int64_t first = row / sizes.vertical;
-  const int64_t last = first == sizes.chroma_height - 1 ? 8 * sizes.mcu_rows : first + 1;
+  const int first = row / form.vertical();
+  const int last = first == extent.chroma_height - 1 ? 8 * extent.mcu_rows : first + 1;
   // An odd image's last row stands in for both rows of its samples.
-  const bool twice = sizes.vertical == 2 && row == sizes.height - 1 && row % 2 == 0;
-  const float share = (twice ? 2.0f : 1.0f) / static_cast<float>(sizes.horizontal * sizes.vertical);
-  for (int64_t y = first; y < last; ++y) {
-    for (int64_t x = column; x < right; ++x) {
-      sample.cb += share * job.grad_planes.c(sizes, n, 1, y, x / sizes.horizontal);
-      sample.cr += share * job.grad_planes.c(sizes, n, 2, y, x / sizes.horizontal);
+  const bool twice = form.vertical() == 2 && row == extent.height - 1 && row % 2 == 0;
+  const float share = (twice ? 2.0f : 1.0f) / static_cast<float>(form.horizontal() * form.vertical());
+  for (int y = first; y < last; ++y) {
+    const float* cb = job.grad_planes.c_row(extent, n, 1, y);
+    const float* cr = job.grad_planes.c_row(extent, n, 2, y);
+    for (int x = column; x < right; ++x) {
+      sample.cb += share * cb[x / form.horizontal()];
+      sample.cr += share * cr[x / form.horizontal()];
     }
   }
   const RGB<float> pixel = to_ycbcr_transposed(sample);
   const float values[3] = {pixel.red, pixel.green, pixel.blue};
-  const int bits = job.mask(n, row, column);
-  for (int c = 0; c < 3; ++c) {
-    from_float(bits & (kMaskInput << c) ? values[c] : 0.0f, job.grad_image.at(n, c, row, column));
-  }
+  const int bits = job.mask_row(n, row)[column];
+  In* to = job.grad_image.row(n, row) + column * job.grad_image.strides[3];
+  for (int c = 0; c < 3; ++c)
+    from_float(bits & (kMaskInput << c) ? values[c] : 0.0f, to[c * job.grad_image.strides[1]]);
 }
 
 }  // namespace tile

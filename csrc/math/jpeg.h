@@ -270,8 +270,9 @@ FASTGAN_HOST_DEVICE constexpr bool slope_varies(Rounding rounding) {
 }
 
 // The whole step, 1..255, that integers divide by; `valid` is false where there is none, as for NaN.
-FASTGAN_HOST_DEVICE int32_t whole_step(double step, bool& valid) {
-  valid = step >= 0.5 && step < 255.5;
+template <typename Real>
+FASTGAN_HOST_DEVICE int32_t whole_step(Real step, bool& valid) {
+  valid = step >= Real(0.5) && step < Real(255.5);
   const int32_t whole = valid ? static_cast<int32_t>(round_to_even(step)) : 1;
   return whole < 1 ? 1 : whole;
 }

@@ -1,0 +1,200 @@
+#pragma once
+
+#include "../math/divisor.h"
+#include "../math/half.h"
+#include "../math/jpeg_layout.h"
+
+// What the CUDA kernels of the JPEG round trip share: the arguments of a launch, and how four neighbouring pixels are
+// read and written together. Indices have 32 bits, but for the start of an image or a row: 64 bits cost a GPU several
+// instructions each.
+namespace fastgan {
+namespace tile {
+
+FASTGAN_HOST_DEVICE float to_float(float value) { return value; }
+FASTGAN_HOST_DEVICE void from_float(float value, float& target) { target = value; }
+FASTGAN_HOST_DEVICE void from_float(float value, BFloat16& target) { target = to_bfloat16(value); }
+FASTGAN_HOST_DEVICE void from_float(float value, Float16& target) { target = to_float16(value); }
+
+// Read and written with one instruction.
+template <typename T, int kCount>
+struct alignas(kCount * sizeof(T)) Vector {
+  T values[kCount];
+};
+
+template <int kCount, typename T>
+FASTGAN_HOST_DEVICE Vector<T, kCount> read(const T* from) {
+  return *reinterpret_cast<const Vector<T, kCount>*>(from);
+}
+
+// Pixels per chroma sample and how chroma is upsampled, known when a kernel is compiled: loops have no counters and
+// divisions become shifts.
+template <int kHorizontal, int kVertical, bool kFancy>
+struct Form {
+  FASTGAN_HOST_DEVICE static constexpr int horizontal() { return kHorizontal; }
+  FASTGAN_HOST_DEVICE static constexpr int vertical() { return kVertical; }
+  FASTGAN_HOST_DEVICE static constexpr bool fancy() { return kFancy; }
+};
+
+// The same known at the launch, for kernels that are not worth a version for each.
+struct AnyForm {
+  int of_horizontal, of_vertical;
+  bool is_fancy;
+
+  FASTGAN_HOST_DEVICE int horizontal() const { return of_horizontal; }
+  FASTGAN_HOST_DEVICE int vertical() const { return of_vertical; }
+  FASTGAN_HOST_DEVICE bool fancy() const { return is_fancy; }
+};
+
+// How four neighbouring pixels of a row lie in memory, for all rows: each channel's together, all channels' together,
+// or anyhow.
+enum class Fours : int { kNone, kPlanar, kInterleaved };
+
+// A strided N 3 H W image; strides in elements.
+template <typename In>
+struct Pixels {
+  In* data;
+  int64_t strides[4];
+  Fours fours;
+
+  FASTGAN_HOST_DEVICE In* row(int image, int row) const { return data + (image * strides[0] + row * strides[2]); }
+  FASTGAN_HOST_DEVICE float get(int image, int channel, int row, int column) const {
+    using fastgan::to_float;
+    using tile::to_float;
+    return to_float(this->row(image, row)[channel * strides[1] + column * strides[3]]);
+  }
+
+  // Pixels first .. first + 3 of a row, of which those from `width` on are left as they are. `first` is a multiple of
+  // four.
+  FASTGAN_HOST_DEVICE void get_four(int image, int row, int first, int width, float (&values)[3][4]) const {
+    using fastgan::to_float;
+    using tile::to_float;
+    const In* from = this->row(image, row);
+    if (fours == Fours::kPlanar) {
+      for (int c = 0; c < 3; ++c) {
+        const Vector<In, 4> four = read<4>(from + c * strides[1] + first);
+        for (int i = 0; i < 4; ++i) values[c][i] = to_float(four.values[i]);
+      }
+    } else if (fours == Fours::kInterleaved) {
+      for (int part = 0; part < 3; ++part) {
+        const Vector<In, 4> four = read<4>(from + 3 * first + 4 * part);
+        for (int i = 0; i < 4; ++i) values[(4 * part + i) % 3][(4 * part + i) / 3] = to_float(four.values[i]);
+      }
+    } else {
+      for (int i = 0; i < 4; ++i) {
+        for (int c = 0; c < 3; ++c) {
+          if (first + i < width) values[c][i] = to_float(from[c * strides[1] + (first + i) * strides[3]]);
+        }
+      }
+    }
+  }
+
+  FASTGAN_HOST_DEVICE void put_four(int image, int row, int first, int width, const float (&values)[3][4]) const {
+    In* to = this->row(image, row);
+    if (fours == Fours::kPlanar) {
+      for (int c = 0; c < 3; ++c) {
+        Vector<In, 4> four;
+        for (int i = 0; i < 4; ++i) from_float(values[c][i], four.values[i]);
+        *reinterpret_cast<Vector<In, 4>*>(to + c * strides[1] + first) = four;
+      }
+    } else if (fours == Fours::kInterleaved) {
+      for (int part = 0; part < 3; ++part) {
+        Vector<In, 4> four;
+        for (int i = 0; i < 4; ++i) from_float(values[(4 * part + i) % 3][(4 * part + i) / 3], four.values[i]);
+        *reinterpret_cast<Vector<In, 4>*>(to + 3 * first + 4 * part) = four;
+      }
+    } else {
+      for (int i = 0; i < 4; ++i) {
+        for (int c = 0; c < 3; ++c) {
+          if (first + i < width) from_float(values[c][i], to[c * strides[1] + (first + i) * strides[3]]);
+        }
+      }
+    }
+  }
+};
+
+// JpegSizes in 32 bits.
+struct Extent {
+  explicit Extent(const JpegSizes& sizes)
+      : height(static_cast<int>(sizes.height)),
+        width(static_cast<int>(sizes.width)),
+        chroma_height(static_cast<int>(sizes.chroma_height)),
+        chroma_width(static_cast<int>(sizes.chroma_width)),
+        mcu_rows(static_cast<int>(sizes.mcu_rows)),
+        mcu_columns(static_cast<int>(sizes.mcu_columns)),
+        luma_rows(static_cast<int>(sizes.mcu_rows * sizes.mcu_height)),
+        luma_stride(static_cast<int>(sizes.luma_stride)),
+        chroma_stride(static_cast<int>(sizes.chroma_stride)) {}
+
+  int height, width, chroma_height, chroma_width, mcu_rows, mcu_columns, luma_rows, luma_stride, chroma_stride;
+};
+
+// Planes of samples, one value each: luma (N, H, W) and chroma (N, 2, ...), up to whole MCUs.
+template <typename P>
+struct Planes {
+  P *luma, *chroma;
+
+  FASTGAN_HOST_DEVICE P* y_row(const Extent& extent, int image, int row) const {
+    return luma + (int64_t(image) * extent.luma_rows + row) * extent.luma_stride;
+  }
+  FASTGAN_HOST_DEVICE P* c_row(const Extent& extent, int image, int component, int row) const {
+    return chroma + ((2 * int64_t(image) + component - 1) * (8 * extent.mcu_rows) + row) * extent.chroma_stride;
+  }
+};
+
+// The arguments of a launch. S: int32_t or float, the arithmetic.
+template <typename S, typename In>
+struct Job {
+  explicit Job(const JpegSizes& sizes)
+      : sizes(sizes), extent(sizes), form{sizes.horizontal, sizes.vertical, sizes.fancy} {}
+
+  JpegSizes sizes;  // for the numbers of blocks, which have 64 bits
+  Extent extent;
+  AnyForm form;
+  Pixels<In> image = {};
+  const float* tables = nullptr;  // (N or 1, 2, 8, 8)
+  int table_stride = 0;           // 128 or 0
+  const int64_t* seed = nullptr;  // of the noise, or null
+  bool truncate = false;          // whole grey levels are rounded down
+  Planes<Plane<S>> planes = {};   // decoded samples
+  Pixels<In> decoded = {};
+  uint8_t *masks = nullptr, *chroma_masks = nullptr;  // or null
+  // For integers, or null: which MCUs hold NaN, (N, mcu_rows, mcu_columns), and one more that says whether any does.
+  uint8_t* nan = nullptr;
+
+  Pixels<In> grad = {}, grad_image = {};
+  Planes<float> grad_planes = {};  // luma only where its slope varies
+  float* grad_tables = nullptr;    // (tiles, 2, 8, 8), or null
+
+  FASTGAN_HOST_DEVICE uint8_t* mask_row(int image, int row) const {
+    return masks + (int64_t(image) * extent.height + row) * extent.width;
+  }
+  FASTGAN_HOST_DEVICE uint8_t* chroma_mask_row(int image, int row) const {
+    return chroma_masks + (int64_t(image) * extent.chroma_height + row) * extent.chroma_width;
+  }
+  FASTGAN_HOST_DEVICE uint8_t* nan_row(int image, int mcu_row) const {
+    return nan + (int64_t(image) * extent.mcu_rows + mcu_row) * extent.mcu_columns;
+  }
+  FASTGAN_HOST_DEVICE uint8_t& any_nan() const { return nan[sizes.images * sizes.mcu_rows * sizes.mcu_columns]; }
+};
+
+// Four bytes of a row of masks, whose rows have `width` of them.
+FASTGAN_HOST_DEVICE Vector<uint8_t, 4> get_bytes(const uint8_t* row, int first, int width) {
+  if (width % 4 == 0) return read<4>(row + first);
+  Vector<uint8_t, 4> four = {};
+  for (int i = 0; i < 4; ++i) {
+    if (first + i < width) four.values[i] = row[first + i];
+  }
+  return four;
+}
+FASTGAN_HOST_DEVICE void put_bytes(uint8_t* row, int first, int width, Vector<uint8_t, 4> four) {
+  if (width % 4 == 0) {
+    *reinterpret_cast<Vector<uint8_t, 4>*>(row + first) = four;
+    return;
+  }
+  for (int i = 0; i < 4; ++i) {
+    if (first + i < width) row[first + i] = four.values[i];
+  }
+}
+
+}  // namespace tile
+}  // namespace fastgan
