@@ -14,6 +14,7 @@ import itertools
 import os
 import signal
 import subprocess
+import traceback
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -32,7 +33,7 @@ from fastgan.training.world import (
     launched_world,
     restarts,
     start_others,
-    watch_start,
+    watched_start,
 )
 
 # How long a process waits in a collective, as for rank 0's evaluation. Not torch's minutes: those that are
@@ -101,7 +102,6 @@ class Runtime:
         if self._others_to_start:
             self._others = start_others(1 + self._others_to_start)
         if self._world is not None and self.world_size > 1:
-            watch_start(self._others, lambda: self._peers is not None)
             with default_signals():  # Python's handlers would not run while torch waits for the others
                 self._connect(self._world)
         self._fabric.launch()
@@ -109,11 +109,12 @@ class Runtime:
     def _connect(self, world: World) -> None:
         """The line to the other processes, and then torch's own connections."""
         address = f"env://?rank={world.rank}&world_size={world.size}"
-        store, _, _ = next(torch.distributed.rendezvous(address, timeout=START_TIMEOUT))
-        # torchrun keeps one store for all its restarts, where the addresses of the dead still stand.
-        store = torch.distributed.PrefixStore(f"fastgan/{restarts()}/{next(_LAUNCHES)}", store)
-        host = None if world.local_size == world.size else os.environ["MASTER_ADDR"]
-        self._peers = Peers.connect(world.rank, world.size, host, store)
+        with watched_start(self._others):  # until the line does it
+            store, _, _ = next(torch.distributed.rendezvous(address, timeout=START_TIMEOUT))
+            # torchrun keeps one store for all its restarts, where the addresses of the dead still stand.
+            store = torch.distributed.PrefixStore(f"fastgan/{restarts()}/{next(_LAUNCHES)}", store)
+            host = None if world.local_size == world.size else os.environ["MASTER_ADDR"]
+            self._peers = Peers.connect(world.rank, world.size, host, store)
         torch.distributed.init_process_group(
             torch.distributed.get_default_backend_for_device(self.device),
             store=store,
@@ -147,11 +148,15 @@ class Runtime:
             if failure is None:
                 named = str(error) if expected else f"{type(error).__name__}: {error}"
                 failure = self._peers.tell(named)
+            bug = failure.rank == self.rank and not expected
+            if not bug:
+                # Their frames keep the process group, and its threads must have ended before Python does.
+                traceback.clear_frames(error.__traceback__)
             if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
                 torch.distributed.destroy_process_group()  # ends the others' waiting for this one
             self._peers.hang_up()
             end_others(self._others, patience=5.0)
-            if failure.rank == self.rank and not expected:
+            if bug:
                 raise
             raise ProcessFailed(str(failure)) from error
         self.finish()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 # Names the process that started this one, in its environment; see `start_others`.
@@ -104,26 +105,32 @@ def start_others(count: int) -> list[subprocess.Popen]:
     ]
 
 
-def watch_start(others: list[subprocess.Popen], is_over: Callable[[], bool]) -> None:
-    """Ends this process if one that it waits for at the start is gone; torch would wait for half an hour.
+@contextlib.contextmanager
+def watched_start(others: list[subprocess.Popen]) -> Iterator[None]:
+    """Ends this process if one that it waits for within is gone; torch would wait for half an hour.
 
     Args:
         others: those that :func:`start_others` started here; in them, nobody, and the parent is watched.
-        is_over: whether the start is.
     """
     parent = int(os.environ.get(PARENT, "0"))
+    over = threading.Event()
 
     def watch() -> None:
-        while not is_over():
+        while not over.wait(0.2):
             for rank, other in enumerate(others, start=1):
                 if other.poll() is not None:
                     end_others(others, patience=0)
                     leave(f"rank {rank}: its process ended at the start, with exit code {other.returncode}")
             if parent and os.getppid() != parent:
                 leave("rank 0: its process ended at the start")
-            time.sleep(0.2)
 
-    threading.Thread(target=watch, name="fastgan-start", daemon=True).start()
+    watcher = threading.Thread(target=watch, name="fastgan-start", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def end_others(others: list[subprocess.Popen], patience: float) -> None:
