@@ -105,6 +105,8 @@ def _train(
                 pending.append(recipe.train_step(batch, step, generator))
 
             done = step + 1
+            if lock:
+                lock.check()
             if logger:
                 logger.advance()
             last = done == num_steps

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.training.config import TrainingConfig
-from fastgan.training.devices import cluster_starts_processes, make_fabric
+from fastgan.training.devices import cluster_world, make_fabric
 from fastgan.training.peers import Peers
 from fastgan.training.signals import default_signals
 from fastgan.training.world import (
@@ -31,6 +31,7 @@ from fastgan.training.world import (
     check_devices,
     end_others,
     launched_world,
+    remember,
     restarts,
     start_others,
     watched_start,
@@ -69,7 +70,7 @@ class Runtime:
 
     Raises:
         ValueError: a strategy under which double backward fails; devices that are not there, or not as many
-            as the processes that torchrun started.
+            as the processes that were started.
     """
 
     def __init__(self, config: TrainingConfig, strategy: str = "auto") -> None:
@@ -79,29 +80,30 @@ class Runtime:
                 "gradients of a discriminator silently; use 'ddp'"
             )
         self.precision = config.precision
-        launched = launched_world()
+        launched = launched_world() or cluster_world(config.devices)
         if launched is not None:
             check_devices(config.devices, launched)
         self._others_to_start = 0
         self._others: list[subprocess.Popen] = []
         self._peers: Peers | None = None
         self._present: dict[tuple, Tensor] = {}
-        count = config.devices or 1
-        if launched is None and not cluster_starts_processes():
+        if launched is None:
+            count = config.devices or 1
             self._others_to_start = count - 1
             launched = World(size=count, local_size=count)
         self._world = launched
-        self._fabric = make_fabric(config.accelerator, count, launched, strategy)
+        remember(launched)
+        self._fabric = make_fabric(config.accelerator, launched, strategy)
 
     def launch(self) -> None:
-        """Starts the other processes, if any (torchrun has started them already).
+        """Starts the other processes, unless torchrun or a cluster has done so.
 
         Raises:
             OSError: the processes cannot reach each other.
         """
         if self._others_to_start:
             self._others = start_others(1 + self._others_to_start)
-        if self._world is not None and self.world_size > 1:
+        if self.world_size > 1:
             with default_signals():  # Python's handlers would not run while torch waits for the others
                 self._connect(self._world)
         self._fabric.launch()

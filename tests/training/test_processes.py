@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from fastgan.training.world import World, check_devices, launched_world, torchrun_job
+from fastgan.training.world import World, check_devices, launched_world, restarts, torchrun_job
 from tests.processes import ROOT
 
 COMMON = """
@@ -190,6 +190,13 @@ def test_a_job_without_an_id_is_its_agents(monkeypatch):
     assert str(os.getppid()) in torchrun_job()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     assert torchrun_job() == "mine"
+
+
+@pytest.mark.parametrize("count", ["", "one", "-1"])
+def test_a_count_of_restarts_that_is_none_is_named(monkeypatch, count):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+    with pytest.raises(ValueError, match=f"TORCHELASTIC_RESTART_COUNT must be a number, got '{count}'"):
+        restarts()
 
 
 @pytest.mark.parametrize("accelerator", ["cuda", "mps"])

@@ -131,6 +131,30 @@ def test_torchruns_restarts_go_on_with_what_their_job_began(config, monkeypatch,
             train(Toy, config)
 
 
+def test_another_jobs_refused_start_does_not_end_the_restarts(config, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    killed_at(monkeypatch, 3, config)
+    for other in ("another", None):
+        if other:
+            monkeypatch.setenv("TORCHELASTIC_RUN_ID", other)
+        else:
+            monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        with pytest.raises(FileExistsError):
+            train(Toy, config)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert load_checkpoint(train(Toy, config)).step == 4
+
+
+def test_a_new_job_of_the_same_name_that_was_refused_is_so_in_its_restarts(config, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    killed_at(monkeypatch, 3, config)
+    for count in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        with pytest.raises(FileExistsError):
+            train(Toy, config)
+
+
 def test_a_restart_killed_while_it_loads_does_not_end_the_restarts(config, monkeypatch):
     def dies(*arguments):
         raise Killed
