@@ -105,6 +105,48 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew_and_keeps_what_it_
     assert f"kept in {aside}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("steps_to_do", [4, 8])
+def test_what_a_killed_process_was_writing_is_removed(config, steps_to_do):
+    folder = train(Toy, config)
+    (folder / "checkpoints" / "step-00000006.safetensors.incomplete").mkdir()
+    (folder / "checkpoints" / "step-00000006.safetensors.incomplete" / "half").write_bytes(b"half")
+    for name in ("config.yaml", "metrics.csv", "report.html", "samples/step-00000004.png"):
+        (folder / f"{name}.incomplete").write_bytes(b"half")
+    (folder / "mine.incomplete").write_bytes(b"the user's")
+    train(Toy, dataclasses.replace(config, resume="auto", num_steps=steps_to_do))
+    assert [path.name for path in folder.rglob("*.incomplete*")] == ["mine.incomplete"]
+
+
+def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(config, capsys):
+    folder = train(Toy, config)
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    for name in ("generator.safetensors", "report.html", "notes.txt"):
+        (folder / name).write_text("before")
+    train(Toy, dataclasses.replace(config, resume="auto", num_steps=2, sample_interval=2))
+    aside = folder / "without-checkpoint-1"
+    assert (aside / "generator.safetensors").exists() and not (folder / "generator.safetensors").exists()
+    assert (aside / "report.html").exists() and not (folder / "report.html").exists()
+    assert (folder / "notes.txt").exists()
+    assert [path.name for path in (folder / "samples").glob("*.png")] == ["step-00000002.png"]
+
+
+def test_weights_and_samples_without_tables_are_of_an_earlier_run_too(config):
+    folder = train(Toy, config)
+    for path in (*(folder / "checkpoints").iterdir(), *folder.glob("*.csv")):
+        path.unlink()
+    train(Toy, dataclasses.replace(config, num_steps=2))
+    assert (folder / "without-checkpoint-1" / "samples" / "step-00000004.png").exists()
+    assert not (folder / "samples" / "step-00000004.png").exists()
+
+
+def test_a_checkpoints_values_are_shown_shortly(config):
+    checkpoint = load_checkpoint(train(Toy, config))
+    checkpoint.config |= {"exp_name": "x" * 10**6, "balance_ratio": [7] * 10**6}
+    told = resume_from(Toy(config, Runtime(config)), checkpoint)
+    assert len(told) == 2 and all(len(text) < 200 for text in told)
+
+
 def test_a_checkpoint_without_rows_is_a_run_too(config):
     (train(Toy, config) / "metrics.csv").unlink()
     with pytest.raises(FileExistsError, match="--resume true"):
