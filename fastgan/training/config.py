@@ -183,8 +183,8 @@ def parse_config(
     on_the_command_line = {name for name in LENGTHS if getattr(found, name) is not None}
     if on_the_command_line == {*LENGTHS} and values["num_epochs"]:
         raise ValueError(
-            f"--num_steps {printable(found.num_steps)} and --num_epochs {printable(found.num_epochs)} both say "
-            "how long to train: give one of them"
+            f"--num_steps {printable(found.num_steps)} and --num_epochs {printable(found.num_epochs)} "
+            "both say how long to train: give one of them"
         )
     given = [on_the_command_line, *(checked[value][1] for value in reversed(found.config))]
     if next((lengths for lengths in given if lengths), None) == {"num_steps"}:

@@ -89,6 +89,8 @@ def _train(
             logger.say(left)
         if changed:
             logger.say(f"resumed with: {', '.join(changed)}")
+        if start >= num_steps:
+            logger.say(f"nothing left to do: {start} steps are done, of {num_steps}")
     generator = torch.Generator(runtime.device)
     pending: list[Terms] = []
     stop = False

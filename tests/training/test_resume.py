@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
+import shutil
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_what_others_take_from_the_folder_is_that_of_the_checkpoint_again(config
 # --- auto ---------------------------------------------------------------------------------------------------
 
 
-def test_auto_is_the_one_command_for_start_and_restart(config, monkeypatch):
+def test_auto_is_the_one_command_for_start_and_restart(config, monkeypatch, capsys):
     whole = load_checkpoint(train(Toy, config))
     config = dataclasses.replace(config, exp_name="auto", resume="auto")
     killed_at(monkeypatch, 3, config)
@@ -81,7 +82,9 @@ def test_auto_is_the_one_command_for_start_and_restart(config, monkeypatch):
     for name, weights in whole.networks.items():
         for key in weights:
             assert torch.equal(weights[key], found.networks[name][key])
-    train(Toy, config)  # finished: nothing left to do
+    capsys.readouterr()
+    train(Toy, config)
+    assert "nothing left to do: 4 steps are done, of 4" in capsys.readouterr().out
     assert len(rows(config.folder / "metrics.csv")) == 4
 
 
@@ -138,6 +141,18 @@ def test_weights_and_samples_without_tables_are_of_an_earlier_run_too(config):
     train(Toy, dataclasses.replace(config, num_steps=2))
     assert (folder / "without-checkpoint-1" / "samples" / "step-00000004.png").exists()
     assert not (folder / "samples" / "step-00000004.png").exists()
+
+
+def test_a_checkpoint_whose_name_has_another_step_is_set_aside_with_a_warning(config):
+    checkpoints = train(Toy, config) / "checkpoints"
+    shutil.copy(checkpoints / "step-00000002.safetensors", checkpoints / "step-99999999.safetensors")
+    config = dataclasses.replace(config, resume=True, num_steps=6)
+    with pytest.warns(RuntimeWarning, match=r"step-99999999.safetensors is of step 2, not of that in its"):
+        train(Toy, config)
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        "step-00000004.safetensors", "step-00000006.safetensors", "step-99999999.safetensors.damaged",
+    ]  # fmt: skip
+    train(Toy, config)  # without another warning
 
 
 def test_a_checkpoints_values_are_shown_shortly(config):
