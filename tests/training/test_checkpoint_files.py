@@ -18,7 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fastgan.training import checkpoint as checkpoints
-from fastgan.training.checkpoint import checkpoint_path, load_checkpoint, read_weights, write_weights
+from fastgan.training.checkpoint import (
+    checkpoint_files,
+    checkpoint_path,
+    load_checkpoint,
+    read_weights,
+    write_weights,
+)
 from fastgan.training.loop import train
 from tests.training.toy import Toy, ToyConfig
 
