@@ -194,6 +194,9 @@ def _newest(path: Path) -> Checkpoint:
     for file in reversed(files):
         try:
             checkpoint = _read(file)
+            if checkpoint.step != int(file.stem.rpartition("-")[2]):
+                # It would count as the newest for ever, whatever is saved after it.
+                raise ValueError(f"{printable(file)} is of step {checkpoint.step}, not of that in its name")
         except OtherFormat:
             raise
         except ValueError as error:
