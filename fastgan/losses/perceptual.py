@@ -307,9 +307,9 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
 
 def _one_each(name: str, weights: object, count: int) -> list[float]:
     wanted = f"one number or {count}, one for each layer"
-    if isinstance(weights, numbers.Real):
-        return [as_finite(name, weights, wanted)] * count
     items = weights.tolist() if type(weights).__module__ == "numpy" else weights  # type: ignore[attr-defined]
+    if isinstance(items, numbers.Real):
+        return [as_finite(name, weights, wanted)] * count
     if not isinstance(items, Sequence) or isinstance(items, (str, bytes)):
         raise TypeError(f"{name} must be {wanted}, got {described(weights)}")
     if len(items) != count:

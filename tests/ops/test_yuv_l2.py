@@ -251,6 +251,11 @@ def test_edge_gain_tensor_equals_number_and_follows_a_schedule(device):
     assert_close(module(x, y), yuv_color_l2(x, y, SCALES, 7.0))
 
 
+def test_the_module_refuses_an_unknown_backend_when_it_is_made():
+    with pytest.raises(ValueError, match="backend must be one of native, triton, reference, got 'cuda'"):
+        YUVColorL2(backend="cuda")
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("direction_dtype", [None, torch.float32])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
