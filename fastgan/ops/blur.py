@@ -91,6 +91,7 @@ def _blurs(size, batched, image, kernels):
 
 def _save_for_blur(ctx, inputs, output):
     image, kernels = inputs
+    kernels = kernels.clone() if kernels.is_inference() else kernels  # which cannot be saved as they are
     ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, kernels)
 
 

@@ -155,7 +155,9 @@ def _warps_backward(size, batched, grad, matrix):
 
 
 def _save_matrix(ctx, inputs, output):
-    ctx.save_for_backward(inputs[1])
+    matrix = inputs[1]
+    # One of inference mode cannot be saved as it is.
+    ctx.save_for_backward(matrix.clone() if matrix.is_inference() else matrix)
 
 
 def _warp_gradients(ctx, grad):

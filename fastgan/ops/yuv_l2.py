@@ -156,6 +156,7 @@ def _save_for_yuv_l2(ctx, inputs, output):
     if direction_dtype is None:
         raise RuntimeError("yuv_l2 needs a direction_dtype where a gradient may be asked for")
     ctx.mark_non_differentiable(channels)
+    edge_gain = edge_gain.clone() if edge_gain.is_inference() else edge_gain  # which cannot be saved as it is
     ctx.save_for_backward(direction, edge_gain)
     ctx.scales = scales
     ctx.dtypes = (x.dtype, y.dtype)
