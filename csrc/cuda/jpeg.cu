@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(tile::kThreads, 2) encode_kernel(tile::Job<S, 
   __syncthreads();
   tile::code_column<kRounding>(job, place, threadIdx.x, shared);
   __syncthreads();
-  tile::inverse_row<kRounding>(job.sizes, threadIdx.x, shared);
+  tile::finish_row<kRounding>(job.sizes, threadIdx.x, shared);
   __syncthreads();
   tile::store(job, place, threadIdx.x, shared);
 }

@@ -16,10 +16,15 @@ FASTGAN_HOST_DEVICE void code_column(const Job<S, In>& job, const Place& place, 
   if (block >= blocks(job.sizes)) return;
   S* first = &shared.samples[block * kBlock + column];
   if constexpr (kRounding == Rounding::kNone) {
-    S nothing = 0;  // but a table with NaN makes all NaN
-    bool valid;
-    for (int i = 0; i < 64; ++i) nothing += step_of(job, place, block, i, valid) - step_of(job, place, block, i, valid);
-    for (int k = 0; k < 8; ++k) first[k * kRow] += nothing;
+    // Transform and inverse cancel, but a table with NaN makes all NaN: what this column's steps say of that goes into
+    // the gap behind a row, where `finish_row` finds it.
+    S nothing = 0;
+    for (int k = 0; k < 8; ++k) {
+      bool valid;
+      const S step = step_of(job, place, block, 8 * k + column, valid);
+      nothing += step - step;
+    }
+    shared.samples[block * kBlock + column * kRow + 8] = nothing;
     return;
   }
   S v[8];
@@ -43,6 +48,20 @@ FASTGAN_HOST_DEVICE void code_column(const Job<S, In>& job, const Place& place, 
     for (int64_t mcu = place.left / job.sizes.mcu_width; mcu < (place.left + kWidth) / job.sizes.mcu_width; ++mcu) {
       if (mcu < job.sizes.mcu_columns) job.nan_flag(place.image, place.mcu_row, mcu) = 1;
     }
+  }
+}
+
+// Each of the eight threads of a block finishes one of its rows: the rest of the inverse DCT.
+template <Rounding kRounding, typename S>
+FASTGAN_HOST_DEVICE void finish_row(const JpegSizes& sizes, int thread, Shared<S>& shared) {
+  if constexpr (kRounding == Rounding::kNone) {
+    if (thread / 8 >= blocks(sizes)) return;
+    S* block = &shared.samples[thread / 8 * kBlock];
+    S nothing = 0;  // or NaN
+    for (int k = 0; k < 8; ++k) nothing += block[k * kRow + 8];
+    for (int k = 0; k < 8; ++k) block[thread % 8 * kRow + k] += nothing;
+  } else {
+    inverse_row<kRounding>(sizes, thread, shared);
   }
 }
 
