@@ -56,27 +56,31 @@ ChunkSums<T> sweep_side(Game game, const Side<T>& side) {
   }
 }
 
-// The relativistic term of each pair; its slope belongs to `raised`, the negative to `lowered`.
+// One chunk of pairs of logits.
 template <typename T>
-FASTGAN_HOST_DEVICE double pair_terms(const T* raised, const T* lowered, T sign, T weight, int64_t count, T* slopes) {
-  // The compiler does not vectorize this loop, so a float would add up a whole chunk's roundings.
+struct Pairs {
+  const T *raised, *lowered;
+  T *raised_slopes, *lowered_slopes;
+  int64_t count;
+  T sign, weight;  // slopes are multiplied by weight
+};
+
+// The relativistic terms' sum.
+template <typename T>
+FASTGAN_CLONES double sweep_pairs(const Pairs<T>& pairs) {
+  const T *raised = pairs.raised, *lowered = pairs.lowered;
+  T *up = pairs.raised_slopes, *down = pairs.lowered_slopes;
+  const T sign = pairs.sign, weight = pairs.weight;
   double loss = 0;
 #pragma omp simd reduction(+ : loss)
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < pairs.count; ++i) {
     const Softplus<T> soft = softplus(sign * (raised[i] - lowered[i]));
-    loss += soft.value();
-    slopes[i] = weight * soft.slope;
+    const T slope = weight * soft.slope;
+    loss += soft.positive + soft.rest;
+    up[i] = slope;
+    down[i] = -slope;
   }
   return loss;
-}
-
-FASTGAN_CLONES double sweep_pairs(
-    const float* raised, const float* lowered, float sign, float weight, int64_t count, float* slopes) {
-  return pair_terms(raised, lowered, sign, weight, count, slopes);
-}
-FASTGAN_CLONES double sweep_pairs(
-    const double* raised, const double* lowered, double sign, double weight, int64_t count, double* slopes) {
-  return pair_terms(raised, lowered, sign, weight, count, slopes);
 }
 
 int64_t blocks_of(int64_t count) { return (count + kBlock - 1) / kBlock; }
@@ -154,11 +158,15 @@ void AdversarialSweep::run_pairs(int64_t begin, int64_t end, Sums& real_sums, Su
   const T weight = static_cast<T>(options_.sign / static_cast<double>(fake_.count));
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t count = std::min(kChunk, end - i);
-    const T* above = load(at(raised, i), raised.dtype, 1, count, first);
-    const T* below = load(at(lowered, i), lowered.dtype, 1, count, second);
-    T *up = slopes_at(raised, i, nowhere[0]), *down = slopes_at(lowered, i, nowhere[1]);
-    fake_sums.loss += sweep_pairs(above, below, static_cast<T>(options_.sign), weight, count, up);
-    for (int64_t k = 0; k < count; ++k) down[k] = -up[k];
+    Pairs<T> pairs;
+    pairs.raised = load(at(raised, i), raised.dtype, 1, count, first);
+    pairs.lowered = load(at(lowered, i), lowered.dtype, 1, count, second);
+    pairs.raised_slopes = slopes_at(raised, i, nowhere[0]);
+    pairs.lowered_slopes = slopes_at(lowered, i, nowhere[1]);
+    pairs.count = count;
+    pairs.sign = static_cast<T>(options_.sign);
+    pairs.weight = weight;
+    fake_sums.loss += sweep_pairs(pairs);
   }
   if (options_.generator) return;
   // The statistics of each side; the Wasserstein term and its slopes are of no interest.

@@ -1,4 +1,5 @@
 // Tests of the static library's sweeps around a discriminator: squared norms, bias + leaky ReLU, adversarial losses.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -62,15 +63,40 @@ void leaky_relu_is_the_element_by_element() {
   }
 }
 
+// To four units in the last place, also where the result is tiny.
 void softplus_is_exact_to_float() {
-  for (const float x : {-80.0f, -20.0f, -1.5f, -1e-4f, 0.0f, 1e-4f, 0.7f, 3.0f, 20.0f, 80.0f}) {
+  const auto check = [](float x) {
     const Softplus<float> soft = softplus(x);
-    const double value = x > 0 ? x + std::log1p(std::exp(-double(x))) : std::log1p(std::exp(double(x)));
-    CHECK_CLOSE(soft.value(), value, 3e-7 * value);
-    CHECK_CLOSE(soft.slope, 1 / (1 + std::exp(-double(x))), 3e-7 / (1 + std::exp(-double(x))));
-    CHECK_CLOSE(soft.complement, 1 / (1 + std::exp(double(x))), 3e-7 / (1 + std::exp(double(x))));
+    const double rest = std::log1p(std::exp(-std::fabs(double(x))));
+    const double slope = 1 / (1 + std::exp(-double(x))), complement = 1 / (1 + std::exp(double(x)));
+    CHECK(soft.positive == std::max(x, 0.0f));
+    CHECK_CLOSE(soft.rest, rest, 4e-7 * rest);
+    CHECK_CLOSE(soft.slope, slope, 4e-7 * slope);
+    CHECK_CLOSE(soft.complement, complement, 4e-7 * complement);
+  };
+  for (const float x : {0.0f, 1e-4f, 1e-30f, 1e-45f, 87.3f}) {
+    check(x);
+    check(-x);
   }
-  CHECK(std::isnan(softplus(std::numeric_limits<float>::quiet_NaN()).value()));
+  for (int i = -87300; i <= 87300; ++i) check(i * 1e-3f);
+}
+
+void softplus_of_large_and_infinite_numbers_is_the_limit() {
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  for (const float x : {87.4f, 87.6f, 87.7f, 88.0f, 88.1f, 1e4f, 1e30f, 3e38f, infinity}) {
+    const Softplus<float> above = softplus(x), below = softplus(-x);
+    CHECK(above.positive == x && above.slope == 1 && below.positive == 0 && below.complement == 1);
+    const double tiny = std::exp(-double(x));
+    for (const float part : {above.rest, above.complement, below.rest, below.slope}) {
+      CHECK(part >= 0);
+      CHECK_CLOSE(part, tiny, x < 87.68f ? 1e-6 * tiny : 9e-39);
+      CHECK(x < 87.68f || part == 0);
+    }
+  }
+  for (const float x : {nan, -nan}) {
+    const Softplus<float> soft = softplus(x);
+    CHECK(std::isnan(soft.rest) && std::isnan(soft.slope) && std::isnan(soft.complement));
+  }
 }
 
 void the_hinge_loss_has_its_slopes_and_statistics() {
@@ -88,12 +114,37 @@ void the_hinge_loss_has_its_slopes_and_statistics() {
   CHECK(statistics[2] == 0.75 && statistics[3] == 0.5 && statistics[6] == 0.5 && statistics[7] == 0.5);
 }
 
+// Blocks, chunks and vectors that are not full, too.
+void pairs_have_their_loss_and_slopes() {
+  for (const int64_t count : {1, 7, 17, 1023, 4097, 10001}) {
+    const std::vector<float> real = noise(3, count), fake = noise(4, count);
+    for (const bool generator : {false, true}) {
+      std::vector<float> real_slopes(count), fake_slopes(count);
+      AdversarialSweep sweep(
+          {Game::kRelativistic, generator, -1.0, 1.0, 0.0}, {real.data(), Dtype::kFloat32, count, real_slopes.data()},
+          {fake.data(), Dtype::kFloat32, count, fake_slopes.data()});
+      for (int64_t block = 0; block < sweep.blocks(); ++block) sweep.run(block);
+      double loss = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        const double difference = generator ? double(fake[i]) - real[i] : double(real[i]) - fake[i];
+        loss += std::log1p(std::exp(difference)) / double(count);
+        const double slope = 1 / (1 + std::exp(-difference)) / double(count);
+        CHECK_CLOSE((generator ? fake_slopes : real_slopes)[i], slope, 6e-7 * slope);
+        CHECK(real_slopes[i] == -fake_slopes[i]);
+      }
+      CHECK_CLOSE(sweep.loss(), loss, 2e-7 * loss);
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
   squared_norms_are_sums_of_squares();
   leaky_relu_is_the_element_by_element();
   softplus_is_exact_to_float();
+  softplus_of_large_and_infinite_numbers_is_the_limit();
   the_hinge_loss_has_its_slopes_and_statistics();
-  std::puts("4 passed, 0 failed");
+  pairs_have_their_loss_and_slopes();
+  std::puts("6 passed, 0 failed");
 }

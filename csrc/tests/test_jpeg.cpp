@@ -45,6 +45,7 @@ void transform_and_inverse_cancel() {
 struct Case {
   int64_t images, height, width;
   JpegOptions options;
+  bool nan_in_table = false;
 };
 
 ImageView view(std::vector<float>& data, const Case& c) {
@@ -103,6 +104,7 @@ void tiles_equal_sweeps(Case c) {
   for (float& x : grad) x = uniform(random);
   for (float& x : tables) x = steps(random);
   image[image.size() / 2] = NAN;
+  if (c.nan_in_table) tables[37] = NAN;
   const int64_t seed = 12345;
 
   std::vector<float> decoded(image.size()), decoded_tiles(image.size());
@@ -148,6 +150,7 @@ void tiles_equal_sweeps(Case c) {
     }
   });
   CHECK(largest_difference(decoded, decoded_tiles) <= (exact ? 0 : 1e-5));
+  CHECK(!c.nan_in_table || std::isnan(decoded[0]));
   if (exact) CHECK(mask == mask_tiles);
   if (exact) CHECK(chroma_mask == chroma_tiles);
 
@@ -270,7 +273,11 @@ int main() {
         tiles_equal_sweeps<Rounding::kAtZero, float>(c);
         tiles_equal_sweeps<Rounding::kNoise, float>(c);
         tiles_equal_sweeps<Rounding::kNone, float>(c);
-        cases += 5;
+        c.nan_in_table = true;
+        tiles_equal_sweeps<Rounding::kStraightThrough, int32_t>(c);
+        tiles_equal_sweeps<Rounding::kCubic, float>(c);
+        tiles_equal_sweeps<Rounding::kNone, float>(c);
+        cases += 8;
       }
     }
   }

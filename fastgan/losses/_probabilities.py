@@ -125,9 +125,10 @@ def cross_entropy_of_probabilities(name: str, probabilities: Tensor, target: flo
     if may_look_at(probabilities) and probabilities.numel():
         low, high = (float(bound) for bound in probabilities.detach().aminmax())
         if not (low >= 0 and high <= 1):
+            digits = 17 if probabilities.dtype == torch.float64 else 9  # so that 1.0000001 is not shown as 1
             raise ValueError(
                 f"{name} must be probabilities, as from_probabilities=True says, got values in "
-                f"[{low:.4g}, {high:.4g}], not in [0, 1], with from_probabilities=True"
+                f"[{low:.{digits}g}, {high:.{digits}g}], not in [0, 1], with from_probabilities=True"
             )
     if not isinstance(target, Tensor):
         target = torch.full_like(probabilities, target)

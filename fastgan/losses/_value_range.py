@@ -27,6 +27,10 @@ IMAGENET = (-2.2, 2.7)
 """What [0, 1] becomes by ImageNet's means and deviations, -2.12 to 2.64, and some rounding."""
 BEYOND_ONE = (-1.3, 1.8)
 """Wider than this is none of the usual ranges, nor what an untrained network makes of them."""
+HIGH_DYNAMIC_RANGE = 32
+"""Linear light seldom reaches this, 8-bit images nearly always do."""
+EIGHT_BITS = (-160, 320)
+"""[-128, 127] and [0, 255] with the overshoots of a resize."""
 
 
 def as_range(value_range: Any, known: tuple[Range | None, ...]) -> Any:
@@ -53,13 +57,15 @@ class Seen:
     below_zero: float = 0.0
     """The largest share of values below zero that an image had; likewise `outside` the range."""
     outside: float = 0.0
+    are_whole: bool = True
 
     def add(self, statistics: list[float]) -> None:
-        low, high, below_zero, outside = statistics
+        low, high, below_zero, outside, whole = statistics
         self.looks += 1
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.below_zero = max(self.below_zero, below_zero)
         self.outside = max(self.outside, outside)
+        self.are_whole = self.are_whole and whole == 1
 
 
 class RangeCheck:
@@ -127,8 +133,15 @@ class RangeCheck:
     def _suspicion(self, seen: Seen) -> str | None:
         """What is probably wrong with these images; None: nothing so far."""
         if seen.outside > SHARE:
-            if max(-seen.low, seen.high) > 4:
+            largest = max(-seen.low, seen.high)
+            if (
+                EIGHT_BITS[0] <= seen.low
+                and seen.high <= EIGHT_BITS[1]
+                and (largest > HIGH_DYNAMIC_RANGE or (seen.are_whole and largest > 1))
+            ):
                 return "8-bit values must be divided by 255 first"
+            if seen.below_zero <= SHARE:
+                return "values beyond 1 must be scaled, tone-mapped or clamped"
             if seen.expected == (0, 1) and seen.low >= -1.25 and seen.high <= 1.25:
                 return f"images in [-1, 1] would be normalized twice: they need {self.advice[-1, 1]}"
             if IMAGENET[0] <= seen.low < BEYOND_ONE[0] and BEYOND_ONE[1] < seen.high <= IMAGENET[1]:
@@ -140,7 +153,7 @@ class RangeCheck:
             # Images in [-1, 1] nowhere darker than mid-grey are rare, and more so if they begin just there.
             from_black_to_bright = 0 <= seen.low < 0.1 and seen.high > 0.5
             if from_black_to_bright or (seen.looks > 3 and seen.high > BELOW_ZERO):
-                return f"images in [0, 1] need {self.advice[0, 1]}"
+                return f"none is darker than mid-grey; images in [0, 1] need {self.advice[0, 1]}"
         return None
 
 
@@ -154,11 +167,11 @@ def _is_right(seen: Seen) -> bool:
 
 
 def _statistics(image: Tensor, expected: Range) -> Tensor:
-    """(least, largest, share below zero, share outside of the range), float32."""
+    """(least, largest, share below zero, share outside of the range, share of whole numbers), float32."""
     height, width = image.shape[-2:]
     step = max(1, int((image.numel() / SAMPLE) ** 0.5))
     values = image.detach()[..., :: min(step, height), :: min(step, width)].float()
     margin = (expected[1] - expected[0]) / 4
     outside = (values < expected[0] - margin) | (values > expected[1] + margin)
-    shares = torch.stack([values < -BELOW_ZERO, outside]).flatten(1).float().mean(1)
+    shares = torch.stack([values < -BELOW_ZERO, outside, values == values.round()]).flatten(1).float().mean(1)
     return torch.cat([torch.stack(values.aminmax()), shares])

@@ -6,6 +6,9 @@ All go through :func:`fastgan.ops.jpeg_round_trip`, so unlike their namesakes th
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,16 +25,15 @@ from fastgan.ops._checks import (
     described,
     may_look_at,
 )
-from fastgan.ops.jpeg import (
+from fastgan.ops._dispatch import requested
+from fastgan.ops._jpeg_tables import (
     CHROMINANCE_TABLE,
-    LEVELS,
     LUMINANCE_TABLE,
-    ROUNDINGS,
     as_quality,
-    check_levels,
     check_qualities,
-    jpeg_round_trip,
+    check_steps,
 )
+from fastgan.ops.jpeg import LEVELS, ROUNDINGS, check_levels, check_options, jpeg_round_trip
 
 
 class DiffJPEG(nn.Module):
@@ -100,10 +102,11 @@ class RandomJPEG(nn.Module):
     reproducible.
 
     Raises:
-        TypeError, ValueError: qualities that are no numbers, or not 1 <= min_quality <= max_quality <= 100.
+        TypeError, ValueError: qualities that are no numbers, or not 1 <= min_quality <= max_quality <= 100;
+            options that :func:`fastgan.ops.jpeg_round_trip` does not have, or refuses for whatever image.
     """
 
-    def __init__(self, min_quality: float, max_quality: float = 100, **options) -> None:
+    def __init__(self, min_quality: float, max_quality: float = 100, **options: Any) -> None:
         super().__init__()
         low, high = as_number("min_quality", min_quality), as_number("max_quality", max_quality)
         if not 1 <= low <= high <= 100:
@@ -111,6 +114,7 @@ class RandomJPEG(nn.Module):
                 "qualities must satisfy 1 <= min_quality <= max_quality <= 100, "
                 f"got {min_quality} and {max_quality}"
             )
+        _check_options(**options)
         self.min_quality, self.max_quality = low, high
         self.options = options
 
@@ -124,6 +128,26 @@ class RandomJPEG(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.min_quality}, {self.max_quality}"
+
+
+def _check_options(
+    *, quantization_tables: Tensor | None = None, backend: str | None = None, **options: Any
+) -> None:
+    unknown = options.keys() - inspect.signature(check_options).parameters.keys()
+    if unknown:
+        known = ", ".join([*inspect.signature(check_options).parameters, "quantization_tables", "backend"])
+        name = min(unknown)
+        raise TypeError(
+            f"RandomJPEG has no option {name!r}, got {described(options[name])}; options: {known}"
+        )
+    check_options(**options)
+    requested(backend)
+    if quantization_tables is not None:
+        check_real("quantization_tables", quantization_tables)
+        shape = tuple(quantization_tables.shape)
+        if shape[1:] != (2, 8, 8):
+            raise ValueError(f"quantization_tables must have shape (N or 1, 2, 8, 8), got {shape}")
+        check_steps(quantization_tables, exact=False)
 
 
 def jpeg_codec_differentiable(

@@ -66,7 +66,8 @@ class LPIPS(nn.Module):
 
     Each layer's distance is :func:`fastgan.ops.lpips_head`. The second image's features are computed without
     a graph unless it requires grad, and :meth:`precompute` keeps them; the backbone keeps a byte per
-    activation for backward. It stays in evaluation mode, and its weights get no gradient.
+    activation for backward: where a gradient is asked for its layers are computed without calling their
+    modules, and hooks on these do not fire. It stays in evaluation mode, and its weights get no gradient.
 
     Args:
         pretrained: whether to load the lpips package's calibration of the layers' weights.

@@ -63,7 +63,8 @@ class PerceptualLoss(nn.Module):
         G(\phi)_{ij} = \frac{1}{C P} \sum_p \phi_{ip} \phi_{jp}
 
     The network ends at the deepest layer needed; the target's features are computed without a graph, and
-    :meth:`precompute` keeps them.
+    :meth:`precompute` keeps them. Where a gradient is asked for, convolutions, ReLUs, poolings and batch
+    normalizations are computed without calling their modules, to keep less: hooks on these do not fire.
 
     Args:
         layers: torchvision's indices, as 3, or names, as "relu1_2", "conv3_1", "bn3_1", "pool4".
@@ -307,9 +308,9 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
 
 def _one_each(name: str, weights: object, count: int) -> list[float]:
     wanted = f"one number or {count}, one for each layer"
-    if isinstance(weights, numbers.Real):
-        return [as_finite(name, weights, wanted)] * count
     items = weights.tolist() if type(weights).__module__ == "numpy" else weights  # type: ignore[attr-defined]
+    if isinstance(items, numbers.Real):
+        return [as_finite(name, weights, wanted)] * count
     if not isinstance(items, Sequence) or isinstance(items, (str, bytes)):
         raise TypeError(f"{name} must be {wanted}, got {described(weights)}")
     if len(items) != count:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastgan import ops
 from fastgan.ops._checks import as_finite, as_flag, as_numbers
+from fastgan.ops._dispatch import requested
 
 
 @overload
@@ -71,7 +72,7 @@ def yuv_color_l2(
         float32 or wider; the same input gives the same bits whatever the number of threads.
 
     Gradients with respect to x and y are exact to every order. One gradient-sized tensor is saved
-    for backward.
+    for backward, for float16 images in float32.
 
     Raises:
         TypeError: an image is not a floating-point tensor, or another argument is of a wrong kind.
@@ -118,6 +119,7 @@ class YUVColorL2(nn.Module):
         scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
         self.yuv_scales = (scale_y, scale_u, scale_v)
         self.return_channels = as_flag("return_channels", return_channels)
+        requested(backend)
         self.backend = backend
         gain = torch.tensor(as_finite("edge_gain", edge_gain), dtype=torch.float32)
         self.register_buffer("edge_gain", gain, persistent=False)

@@ -143,10 +143,15 @@ def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) ->
 
 
 def as_number(name: str, value: object, wanted: str = "a number") -> float:
-    """A number of Python or numpy as Python's float; no truth value, nor a tensor: one would wait for it."""
+    """A number of Python or numpy (its 0-d arrays, too) as Python's float; no truth value, nor a tensor: one
+    would wait for it.
+    """
     if type(value) is float:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real, *_SYMBOLS)):
+        kind = getattr(getattr(value, "dtype", None), "kind", None)  # of numpy's arrays
+        if kind in ("i", "u", "f") and value.shape == ():  # type: ignore[attr-defined]
+            return float(value)  # type: ignore[arg-type]
         raise TypeError(f"{name} must be {wanted}, got {described(value)}")
     if isinstance(value, _SYMBOLS):
         return value  # type: ignore[return-value]

@@ -31,7 +31,9 @@ def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tenso
             learning are. A tap of weight zero is not read: it costs nothing and spreads no NaN, and of
             pixels that are not finite its gradient sees none. Nor is anything read beyond the border: a tap
             that is NaN makes those pixels NaN that it reaches the image from.
-        backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device. The
+            reference, which serves where there is none, goes tap by tap: 7x7 of them take tens of times as
+            long as a grouped convolution.
 
     Returns:
         N C H W, in the image's dtype and memory format; summed in float32 (float64 for float64).
@@ -91,6 +93,7 @@ def _blurs(size, batched, image, kernels):
 
 def _save_for_blur(ctx, inputs, output):
     image, kernels = inputs
+    kernels = kernels.clone() if kernels.is_inference() else kernels  # which cannot be saved as they are
     ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, kernels)
 
 

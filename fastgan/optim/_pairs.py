@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from operator import is_
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from fastgan.optim._shards import local
 
 # Where torch.compile and Lightning Fabric keep what they wrap, and DataParallel and DistributedDataParallel.
 _OF_WRAPPERS_ALONE = ("_orig_mod", "_forward_module")
@@ -60,6 +63,12 @@ def parameters_by_name(module: nn.Module) -> dict[str, tuple[nn.Module, nn.Param
     )
 
 
+def first_names(named: dict[str, tuple[nn.Module, nn.Parameter]]) -> dict[str, str]:
+    """The first name that each parameter has: another than its own where it is shared."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(parameter), name) for name, (_, parameter) in named.items()}
+
+
 # A module's buffers may be assigned anew, as in `self.mean = ...`: what is kept is where to look for them.
 Place = tuple[dict[str, Tensor | None], str]
 
@@ -98,3 +107,33 @@ def copy_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         sources.append(current)
     for targets, sources in of_type.values():
         torch._foreach_copy_(targets, sources)
+
+
+class Pairs:
+    """What belongs together, found once: walking through modules takes longer than a step.
+
+    Attributes:
+        parameters: the model's.
+        averages: the average of each, or its local part, by the id of the parameter.
+        buffers: as :func:`paired_places` gives them.
+    """
+
+    def __init__(self, model: nn.Module, average: nn.Module) -> None:
+        theirs = parameters_by_name(average)
+        self.parameters: list[Tensor] = list(model.parameters())
+        self.averages = {
+            id(parameter): local([theirs[name][1]])[0]
+            for name, (_, parameter) in parameters_by_name(model).items()
+        }
+        self.buffers = paired_places(model, average)
+        # Kept together with what they held, so that nothing new gets the id of what has been replaced.
+        self._tables = [table for part in model.modules() for table in (part._parameters, part._modules)]
+        self._held = self._holding()
+
+    def are_current(self) -> bool:
+        """Whether the model still has these parameters, in these layers."""
+        now = self._holding()
+        return len(now) == len(self._held) and all(map(is_, now, self._held))
+
+    def _holding(self) -> list[object]:
+        return [value for table in self._tables for value in table.values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ from fastgan.ops._checks import (
 from fastgan.ops.optimizer_step import layout_backend, optimizer_step
 from fastgan.optim._order import check_order, remember
 from fastgan.optim._pairs import (
-    Place,
+    Pairs,
     copy_all,
-    paired_places,
+    first_names,
     parameters_by_name,
     present,
     unwrapped,
@@ -60,10 +60,11 @@ class EMA:
     zi2zi, pix2pix, CycleGAN and StegaStamp average nothing.
 
     Args:
-        model: what is averaged; nn.ModuleDict or nn.ModuleList for several networks. Its parameters are those
-            it has now: replace layers first. DataParallel, DistributedDataParallel and torch.compile, around
-            it or inside of it, are left out of the average, whose state_dict therefore has the bare network's
-            names.
+        model: what is averaged; nn.ModuleDict or nn.ModuleList for several networks. Its layers are those it
+            has now: replace layers first. Their parameters may be replaced later, as
+            load_state_dict(assign=True) does, but then the optimizer must be made anew, as torch's must.
+            DataParallel, DistributedDataParallel and torch.compile, around it or inside of it, are left out
+            of the average, whose state_dict therefore has the bare network's names.
         decay: in [0, 1]; 0.999 averages over about the last thousand updates, and is the default.
         warmup: whether update n decays by (1 + n) / (10 + n) where that is less, so that the untrained start
             is forgotten.
@@ -82,8 +83,9 @@ class EMA:
     A copy (copy.deepcopy, pickle) belongs to the copied model, and takes one along where it is copied alone.
 
     Raises:
-        ValueError: a decay or `warmup_start` out of range; at the first update a model that has other
-            parameters than when the average was made, which are named.
+        ValueError: a decay or `warmup_start` out of range; at an update a model that has other layers or
+            parameters than when the average was made, which are named; an optimizer of parameters that have
+            been replaced.
         TypeError: a model that is none; both `decay` and `beta`.
 
     Source: Polyak and Juditsky 1992; for generators Yazici et al., "The unusual effectiveness of averaging
@@ -109,9 +111,9 @@ class EMA:
         device = next((parameter.device for parameter in model.parameters()), None)
         self.warmup_start = warmup_start
         self.updates = torch.full((), warmup_start, dtype=torch.int64, device=device)
-        self._pairs: _Pairs | None = None
+        self._pairs: Pairs | None = None
         # Parts and not parameters: load_state_dict(assign=True), FSDP2 and conversions make new parameters.
-        self._parts = {name: weakref.ref(part) for name, (part, _) in parameters_by_name(self.model).items()}
+        self._parts = _parts_of(parameters_by_name(self.model))
 
     def update(self) -> None:
         """Follows the model by one step."""
@@ -124,7 +126,9 @@ class EMA:
 
     def average_of(self, parameter: Tensor) -> Tensor:
         """The average of one of the model's parameters, or its local part; of another one an empty tensor."""
-        return self._paired().averages.get(id(parameter), _NOTHING)
+        if self._pairs is None or id(parameter) not in self._pairs.averages:
+            self._pairs = self._paired()
+        return self._pairs.averages.get(id(parameter), _NOTHING)
 
     def check_updated_by(self, parameters: Iterable[Tensor]) -> None:
         """Raises a ValueError that names the model's trainable parameters which are not among these."""
@@ -163,6 +167,14 @@ class EMA:
             if found_inf.numel() != 1:
                 raise ValueError(f"found_inf must have one element, got {described(found_inf)}")
         pairs = self._paired()
+        if self._pairs is not None and pairs is not self._pairs:
+            gone = done & self._pairs.averages.keys() - pairs.averages.keys()
+            if gone:
+                raise ValueError(
+                    f"this optimizer updates parameters that the {type(self.model).__name__} had when they "
+                    f"were last averaged, got {len(gone)} that have been replaced since: make a new optimizer"
+                )
+        self._pairs = pairs
         others = [parameter for parameter in pairs.parameters if id(parameter) not in done]
         options = StepOptions(
             0.0, average_weight=1 - self.decay, average_warmup=self.warmup, counts_update=counts
@@ -197,43 +209,38 @@ class EMA:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pairs": None, "_parts": {}}  # of this model
 
-    def _paired(self) -> _Pairs:
-        """What belongs together, found once: walking through modules takes longer than a step.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Those that were pickled without a start counted from 0.
+        self.__dict__.update({"warmup_start": 0, **state, "_pairs": None, "_parts": {}})
 
-        Not before it is needed: while a model that holds its own EMA is copied, the copy has no parameters.
+    def _paired(self) -> Pairs:
+        """What belongs together now.
+
+        Not found before it is needed: while a model that holds its own EMA is copied, the copy has no
+        parameters.
         """
-        if self._pairs is None:
-            self._check_unchanged()
-            parameters: list[Tensor] = list(self.model.parameters())
-            averages = local(list(self.average.parameters()))
-            self._pairs = _Pairs(
-                parameters,
-                {id(p): average for p, average in zip(parameters, averages, strict=True)},
-                paired_places(self.model, self.average),
-            )
-        return self._pairs
+        if self._pairs is not None and self._pairs.are_current():
+            return self._pairs
+        self._check_unchanged()
+        return Pairs(self.model, self.average)
 
     def _check_unchanged(self) -> None:
         """Raises a ValueError that names parameters which are not those that the average was made of."""
         ours, theirs = parameters_by_name(self.model), parameters_by_name(self.average)
+        our_first, their_first = first_names(ours), first_names(theirs)
         changed = ours.keys() ^ theirs.keys()
         for name in ours.keys() & theirs.keys():
             (part, parameter), (_, average) = ours[name], theirs[name]
             is_replaced = name in self._parts and self._parts[name]() is not part
-            if is_replaced or parameter.shape != average.shape:
+            if is_replaced or parameter.shape != average.shape or our_first[name] != their_first[name]:
                 changed.add(name)
         if changed:
             raise ValueError(
                 "the model has other parameters than when EMA(model) made its average: "
                 f"{', '.join(sorted(changed))}. Replace layers first, then make the EMA"
             )
-
-
-class _Pairs(NamedTuple):
-    parameters: list[Tensor]
-    averages: dict[int, Tensor]
-    """By the id of the parameter."""
-    buffers: list[tuple[Place, Place]]
+        if not self._parts:  # a copy
+            self._parts = _parts_of(ours)
 
 
 @torch.no_grad()
@@ -290,6 +297,10 @@ def _matched(kind: str, first: nn.Module, second: nn.Module) -> tuple[list[Tenso
             if one != other:
                 raise ValueError(f"model and average differ in the {what} of {name}: {one}, {other}")
     return list(ours.values()), [theirs[name] for name in ours]
+
+
+def _parts_of(named: dict[str, tuple[nn.Module, nn.Parameter]]) -> dict[str, weakref.ref[nn.Module]]:
+    return {name: weakref.ref(part) for name, (part, _) in named.items()}
 
 
 def _check_module(name: str, module: object) -> None:

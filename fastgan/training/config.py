@@ -21,6 +21,7 @@ from fastgan.training.yaml_files import LARGEST, parse_options
 
 PRECISIONS = ("32-true", "bf16-mixed")
 Resume = bool | Literal["auto"]
+LENGTHS = ("num_steps", "num_epochs")  # of a run; the second counts unless it is 0
 INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_interval")
 
 
@@ -39,7 +40,7 @@ class TrainingConfig:
     num_steps: int = 140000
     """Steps to train."""
     num_epochs: int = 0
-    """Passes over the data to train, instead of num_steps; 0: num_steps."""
+    """Passes over the data to train, instead of num_steps; 0: num_steps. The one that is given counts."""
     max_minutes: float = 0.0
     """End after so many minutes as after the last step, with samples, evaluation and checkpoint (with several
     processes: at the next log line); --resume auto goes on. Schedules keep to num_steps. 0: no limit."""
@@ -144,6 +145,8 @@ def parse_config(
 ) -> Config:
     """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
 
+    Where num_steps is given and num_epochs is not, the num_epochs of what comes before does not count.
+
     Exits with a usage message for unknown options or wrong types.
 
     Raises:
@@ -157,9 +160,12 @@ def parse_config(
     early = argparse.ArgumentParser(add_help=False)
     early.add_argument("--preset")
     early.add_argument("--config", action="append", default=[])
+    early.add_argument("--num_steps")
+    early.add_argument("--num_epochs")
     found = early.parse_known_args(arguments)[0]
     preset = found.preset
-    texts = {value: _checked_text(value) for value in dict.fromkeys(found.config)}
+    checked = {value: _checked_text(value) for value in dict.fromkeys(found.config)}
+    texts = {value: text for value, (text, _) in checked.items()}
 
     class ConfigFile(jsonargparse.ActionConfigFile):
         """Takes what was checked: a pipe can be read only once."""
@@ -174,12 +180,23 @@ def parse_config(
     if preset in presets:
         parser.set_defaults(dataclasses.asdict(presets[preset]))
     values = parser.parse_args(arguments).as_dict()
+    on_the_command_line = {name for name in LENGTHS if getattr(found, name) is not None}
+    if on_the_command_line == {*LENGTHS} and values["num_epochs"]:
+        raise ValueError(
+            f"--num_steps {printable(found.num_steps)} and --num_epochs {printable(found.num_epochs)} "
+            "both say how long to train: give one of them"
+        )
+    given = [on_the_command_line, *(checked[value][1] for value in reversed(found.config))]
+    if next((lengths for lengths in given if lengths), None) == {"num_steps"}:
+        values["num_epochs"] = 0
     names = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{name: value for name, value in values.items() if name in names})
 
 
-def _checked_text(value: str) -> str:
-    """What jsonargparse may read for --config VALUE: a regular file's name, or options as text.
+def _checked_text(value: str) -> tuple[str, set[str]]:
+    """What jsonargparse may read for --config VALUE, and which of LENGTHS it has.
+
+    That is a regular file's name, or options as text.
 
     It would follow aliases, show a value of any size, and read another file that a file names.
 
@@ -193,12 +210,13 @@ def _checked_text(value: str) -> str:
             content = file.read(LARGEST + 1)
         text, origin = content.decode("utf-8", errors="replace"), value
     elif not any(mark in value for mark in ":{\n"):
-        return value  # the name of no file, which is jsonargparse's to tell
+        return value, set()  # the name of no file, which is jsonargparse's to tell
     else:
         content = value.encode("utf-8", errors="replace")
-    if "config" in parse_options(content, origin):
+    options = parse_options(content, origin)
+    if "config" in options:
         raise ValueError(f"{printable(origin)} must not have the option 'config': give each file by --config")
-    return value if os.path.isfile(value) else text
+    return value if os.path.isfile(value) else text, options.keys() & {*LENGTHS}
 
 
 def write_config(config: TrainingConfig, path: Path) -> None:

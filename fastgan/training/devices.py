@@ -2,23 +2,83 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING
 
-from fastgan.training.world import World
+from fastgan.training.world import World, checked_world
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def cluster_starts_processes() -> bool:
-    """Whether SLURM, LSF or MPI runs this program once per process, which is then left to Fabric."""
+def cluster_world(devices: int | None) -> World | None:
+    """The world of SLURM (srun), LSF (jsrun) or MPI; None where none of them started several processes.
+
+    MASTER_ADDR and MASTER_PORT are set as they say.
+
+    Args:
+        devices: how many processes are on this machine, where nothing else says it.
+
+    Raises:
+        ValueError: the environment says too little, or contradicts itself.
+    """
     from lightning_fabric.plugins.environments import LSFEnvironment, MPIEnvironment, SLURMEnvironment
 
-    return any(cluster.detect() for cluster in (SLURMEnvironment, LSFEnvironment, MPIEnvironment))
+    for name, kind, local_size in (
+        ("SLURM", SLURMEnvironment, _of_slurm),
+        ("LSF", LSFEnvironment, lambda: _number("JSM_NAMESPACE_LOCAL_SIZE")),
+        ("MPI", MPIEnvironment, _of_mpi),
+    ):
+        if not kind.detect():
+            continue
+        try:
+            here = local_size() or devices
+            if kind is SLURMEnvironment and here:
+                # Fabric insists on the one, and srun may say it by the other.
+                os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(here))
+            cluster = kind()
+            size, rank, local_rank = cluster.world_size(), cluster.global_rank(), cluster.local_rank()
+            if size == 1:
+                return None
+            os.environ["MASTER_ADDR"] = str(cluster.main_address)
+            os.environ["MASTER_PORT"] = str(cluster.main_port)
+        except (KeyError, ValueError, RuntimeError, OSError, IndexError) as error:
+            raise ValueError(
+                f"{name} started this process, but not all that it says is clear: {error!r}"
+            ) from error
+        world = World(rank, size, local_rank, here or size, name)
+        return checked_world(
+            world, {"rank": rank, "size": size, "local rank": local_rank, "processes here": here}
+        )
+    return None
 
 
-def make_fabric(accelerator: str, devices: int, world: World | None, strategy: str) -> Fabric:
-    """Fabric for this process's device, in a world that is known, or in the one of a cluster that it knows.
+def _of_slurm() -> int | None:
+    """Tasks on this node: that of "2(x3),1" which has its number, or the number that was asked for."""
+    node = _number("SLURM_NODEID") or 0
+    counts: list[int] = []
+    for part in os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("SLURM_TASKS_PER_NODE", "")).split(
+        ","
+    ):
+        if match := re.fullmatch(r"([0-9]+)(?:\(x([0-9]+)\))?", part.strip()):
+            counts += [int(match[1])] * min(int(match[2] or 1), 10**6)
+    return counts[node] if node < len(counts) else _number("SLURM_NTASKS_PER_NODE")
+
+
+def _of_mpi() -> int:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).Get_size()
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    return int(text) if text is not None else None
+
+
+def make_fabric(accelerator: str, world: World, strategy: str) -> Fabric:
+    """Fabric for this process's device.
 
     Raises:
         ValueError: no such accelerator here, or fewer devices than processes.
@@ -29,24 +89,20 @@ def make_fabric(accelerator: str, devices: int, world: World | None, strategy: s
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     try:
-        if world is None:
-            several = "ddp" if devices > 1 else strategy
-            return Fabric(accelerator=accelerator, devices=devices, strategy=several)
         if world.size == 1:
             return Fabric(accelerator=accelerator, devices=1, strategy=strategy)
-        known = world
 
         class Environment(TorchElasticEnvironment):
             """The world as it is, also where machines have different numbers of processes."""
 
             def world_size(self) -> int:
-                return known.size
+                return world.size
 
             def global_rank(self) -> int:
-                return known.rank
+                return world.rank
 
             def local_rank(self) -> int:
-                return known.local_rank
+                return world.local_rank
 
             def validate_settings(self, num_devices: int, num_nodes: int) -> None:
                 pass

@@ -89,6 +89,8 @@ def _train(
             logger.say(left)
         if changed:
             logger.say(f"resumed with: {', '.join(changed)}")
+        if start >= num_steps:
+            logger.say(f"nothing left to do: {start} steps are done, of {num_steps}")
     generator = torch.Generator(runtime.device)
     pending: list[Terms] = []
     stop = False
@@ -105,6 +107,8 @@ def _train(
                 pending.append(recipe.train_step(batch, step, generator))
 
             done = step + 1
+            if lock:
+                lock.check()
             if logger:
                 logger.advance()
             last = done == num_steps

@@ -50,8 +50,14 @@ class Peers:
         self._present = set(connections)
         self._leaving = False
         self._changed = threading.Condition()
-        for peer, connection in connections.items():
-            threading.Thread(target=self._listen, args=(peer, connection), daemon=True).start()
+        self._timer = threading.Timer(GRACE, self._leave)
+        self._timer.daemon = True
+        self._threads = [
+            threading.Thread(target=self._listen, args=ends, name="fastgan-peer", daemon=True)
+            for ends in connections.items()
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @classmethod
     def connect(cls, rank: int, size: int, host: str | None, store: Store) -> Peers:
@@ -106,6 +112,13 @@ class Peers:
         for connection in self._connections.values():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        # Python aborts when it ends while a thread of it lets go of what is torch's (pytorch#38228).
+        self._timer.cancel()
+        if self._timer.ident is not None:
+            self._timer.join()
+        for thread in self._threads:
+            thread.join()
+        for connection in self._connections.values():
             connection.close()
 
     def _listen(self, peer: int, connection: socket.socket) -> None:
@@ -130,9 +143,7 @@ class Peers:
                 self._send([*failure])
                 self._changed.notify_all()
                 if failure.rank != self.rank:
-                    timer = threading.Timer(GRACE, self._leave)
-                    timer.daemon = True
-                    timer.start()
+                    self._timer.start()
             return self.failure or failure
 
     def _send(self, message: object) -> None:

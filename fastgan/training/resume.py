@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ def resume_from(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
             the message has the options with both values.
     """
     changed = differences(checkpoint.config, recipe.config)
-    named = {name: printable(f"{name} {before} -> {now}") for name, (before, now) in changed.items()}
+    named = {n: printable(f"{n} {_short(before)} -> {_short(now)}") for n, (before, now) in changed.items()}
     refused = [text for name, text in named.items() if name in recipe.config.refused_on_resume]
     if refused:
         raise ValueError(
@@ -44,6 +45,13 @@ def resume_from(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
     for group, own in zip(_groups(recipe), options, strict=True):
         group.update(own)
     return [*named.values()]
+
+
+def _short(value: object) -> str:
+    """A checkpoint's value may be of any size and depth."""
+    if isinstance(value, str):
+        return value if len(value) <= 80 else f"{value[:77]}..."
+    return reprlib.repr(value) if isinstance(value, (list, dict, int)) else str(value)
 
 
 def _groups(recipe: Recipe) -> list[dict[str, Any]]:

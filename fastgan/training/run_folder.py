@@ -16,6 +16,14 @@ from fastgan.training.run_files import read_rows
 # Room for the first checkpoints and logs; a run that starts with less would stop in its middle.
 NEEDED_BYTES = 256 * 2**20
 TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
+# What else a run makes in its folder: TensorBoard's files, and weights for use.
+MADE = ("events.out.tfevents*", "*.safetensors")
+# What is left there of files that were being written.
+TORN = (
+    "config.yaml.incomplete", "*.csv.incomplete", "report.html.incomplete", "*.json.incomplete",
+    "*.safetensors.incomplete", "checkpoints/step-*.incomplete", "samples/step-*.incomplete*",
+    "samples/rows.txt.incomplete",
+)  # fmt: skip
 
 
 def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
@@ -69,30 +77,40 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
 def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | None:
     """Makes the folder that of a run which goes on after `start` steps, or which begins (None).
 
-    Rows of steps that will be done again are removed. What a run wrote that left no checkpoint is kept in a
-    folder of its own; returns what to tell the user of it.
+    Rows of steps that will be done again are removed, and what a process was writing when it was killed. What
+    a run wrote that left no checkpoint is kept in a folder of its own; returns what to tell the user of it.
     """
+    remove_incomplete(folder)
     write_config(config, folder / "config.yaml")
     if start is not None:
         for table in TABLES:
             drop_rows_after(folder / table, start)
         return None
-    if not any((folder / table).exists() for table in TABLES):
+    names = [*TABLES, "report.html", *(p.name for kind in MADE for p in folder.glob(kind)), "samples"]
+    left = [name for name in names if (folder / name).exists()]
+    if left == ["samples"] and not any((folder / "samples").iterdir()):
         return None
     number = 1
     while (aside := folder / f"without-checkpoint-{number}").exists():
         number += 1
     aside.mkdir()
-    for left in (*TABLES, *(path.name for path in folder.glob("events.out.tfevents*")), "samples"):
-        if (folder / left).exists():
-            (folder / left).rename(aside / left)
-    for torn in aside.rglob("*.incomplete*"):  # what was being written when the run was killed
-        torn.unlink()
-    (folder / "samples").mkdir()
+    for name in left:
+        (folder / name).rename(aside / name)
+    (folder / "samples").mkdir(exist_ok=True)
     return (
         f"no checkpoint in {printable(folder)}: started anew; what was written before is kept in "
         f"{printable(aside)}"
     )
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Removes what processes that were killed have left half written; only the holder of the lock may."""
+    for pattern in TORN:
+        for torn in folder.glob(pattern):
+            if torn.is_dir() and not torn.is_symlink():
+                shutil.rmtree(torn, ignore_errors=True)
+            else:
+                torn.unlink()
 
 
 def drop_rows_after(path: Path, step: int) -> None:

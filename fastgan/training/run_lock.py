@@ -3,7 +3,8 @@
 The kernel's lock (`flock`) decides, where the file system has it: it ends with its process, however that
 ends. On shared disks it may be missing, or not reach other machines. There the lock's text decides: it names
 machine, process and start, and the holder touches the file from time to time, so that whoever waits sees
-whether it lives.
+whether it lives. Of two that start at once the last to write has it; the other finds that out, at once or
+at its next touch, and ends.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -22,12 +25,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fastgan.training.names import printable
-from fastgan.training.world import restarts, torchrun_job
+from fastgan.training.world import AT_LEAVING, restarts, torchrun_job
 
 NAME = ".lock"
 # Seconds between the holder's touches, and without one until a holder on another machine counts as dead.
 # Longer than file systems keep the times of files in their caches (NFS: a minute).
 HEARTBEAT, PATIENCE = 10.0, 90.0
+# Seconds that a process takes from the kernel's lock to its text, or from its last text to the lock's end.
+HANDOVER = 2.0
+# Seconds from finding the folder free to one's own text, where the kernel's lock does not keep others out.
+SETTLING = 1.0
 # What file systems without locks answer.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
@@ -46,49 +53,96 @@ class Holder:
     ticks: int = 0
     """When the process started, in ticks since the machine did: another one may have its number by now."""
     held: bool = True
+    boot: str = ""
+    """The start of the machine that it runs on, which tells machines of one name apart; "": unknown."""
+    pids: str = ""
+    """Where its number is its own: containers of one machine number their processes each for themselves."""
+    token: str = ""
+    """Random, of each taking of the lock."""
     job: str | None = None
-    """torchrun's, see :func:`fastgan.training.world.torchrun_job`."""
-    begun: bool = False
-    """Whether the process was let into the folder: it began or continued the run there, or restarts it."""
+    """torchrun's that began the run in the folder, see :func:`fastgan.training.world.torchrun_job`."""
 
     def __str__(self) -> str:
         return printable(f"process {self.pid} on host {self.host} since {self.since}")
+
+    @classmethod
+    def myself(cls) -> Holder:
+        return cls(
+            os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"), _ticks(os.getpid()),
+            boot=_boot(), pids=_pids(), token=secrets.token_hex(8),
+        )  # fmt: skip
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Not of one of its name, or of this one before it was started again."""
+        return self.boot == _boot() if self.boot and _boot() else self.host == socket.gethostname()
+
+    @property
+    def is_alive(self) -> bool | None:
+        """Whether the process is there; None if that cannot be seen from here."""
+        if not self.is_of_this_machine or self.pids != _pids():
+            return None
+        return _ticks(self.pid) == self.ticks
 
 
 class RunLock:
     """A taken lock; :func:`run_lock` makes it."""
 
-    def __init__(self, descriptor: int, before: Holder | None) -> None:
+    def __init__(self, path: Path, descriptor: int, before: Holder | None) -> None:
+        self._path = path
         self._descriptor = descriptor
-        self.holder = Holder(
-            os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"), _ticks(os.getpid()),
-            job=torchrun_job(),
-        )  # fmt: skip
-        same_job = before is not None and before.begun and before.job is not None
-        self.restarts_own_run = restarts() > 0 and same_job and before.job == self.holder.job  # type: ignore[union-attr]
+        self._lost_to: Holder | None = None
+        self._job = torchrun_job()
+        self.holder = Holder.myself()
+        began_here = before is not None and before.job is not None and before.job == self._job
+        self.restarts_own_run = began_here and restarts() > 0
         """Whether torchrun starts again what this very job began in the folder."""
-        # One that ends before it begins, as while it loads, leaves the run to the restart that follows.
-        self.holder.begun = self.restarts_own_run
+        # One that ends before it begins, as while it loads, leaves the run to the restarts of the job that
+        # began it; but not to its own, where it is a new job of the same name.
+        if before is not None and (self.restarts_own_run or not began_here):
+            self.holder.job = before.job
         self._write()
 
     def begin(self) -> None:
         """Notes that the run in this folder is this process's from now on."""
-        self.holder.begun = True
+        self.holder.job = self._job
+        self.keep()
+        self.check()
         self._write()
 
-    def touch(self) -> None:
-        os.utime(self._descriptor)
+    def check(self) -> None:
+        """Raises RunInUse if another process took the lock, which can happen where the kernel has none."""
+        if self._lost_to is not None:
+            raise RunInUse(
+                f"{printable(self._path.parent)} was taken over by {self._lost_to}: this run ends, so that "
+                "not both write there. Start one at a time where the file system has no locks"
+            )
+
+    def keep(self) -> bool:
+        """Touches the lock if it still is this process's; whether it is."""
+        found = _read(self._path)
+        if found is not None and found.token != self.holder.token:
+            self._lost_to = found
+        if self._lost_to is None:
+            os.utime(self._descriptor)
+        return self._lost_to is None
+
+    def let_go(self) -> None:
+        """Says that nobody holds the folder any more."""
+        with contextlib.suppress(OSError):  # a full disk: a lock that nobody holds is stale all the same
+            if self.keep():
+                self.holder.held = False
+                self._write()
 
     def release(self) -> None:
-        self.holder.held = False
-        with contextlib.suppress(OSError):  # a full disk: a lock that nobody holds is stale all the same
-            self._write()
+        self.let_go()
         os.close(self._descriptor)
 
     def _write(self) -> None:
         text = json.dumps(asdict(self.holder)).encode() + b"\n"
         os.pwrite(self._descriptor, text, 0)
         os.ftruncate(self._descriptor, len(text))
+        os.fsync(self._descriptor)  # other machines see it
 
 
 @contextlib.contextmanager
@@ -106,11 +160,13 @@ def run_lock(folder: Path) -> Iterator[RunLock]:
     except OSError as error:
         raise OSError(f"the run's folder {printable(folder)} cannot be written: {error}") from error
     over = threading.Event()
-    heart = threading.Thread(target=_keep_touching, args=(lock, over), name="fastgan-lock", daemon=True)
+    heart = threading.Thread(target=_keep, args=(lock, over), name="fastgan-lock", daemon=True)
     heart.start()
+    AT_LEAVING.append(lock.let_go)
     try:
         yield lock
     finally:
+        AT_LEAVING.remove(lock.let_go)
         over.set()
         heart.join()
         lock.release()
@@ -118,39 +174,57 @@ def run_lock(folder: Path) -> Iterator[RunLock]:
 
 def _take(folder: Path) -> RunLock:
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
     # A link out of the folder is refused.
-    descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
-        return RunLock(descriptor, _last_holder(folder, descriptor))
+        has_locks = _lock(path, descriptor)
+        lock = RunLock(path, descriptor, _last_holder(path, has_locks))
+        if not has_locks:
+            time.sleep(SETTLING)
+            if not lock.keep():
+                raise RunInUse(_in_use(folder, str(lock._lost_to)))
+        return lock
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _last_holder(folder: Path, descriptor: int) -> Holder | None:
+def _lock(path: Path, descriptor: int) -> bool:
+    """Takes the kernel's lock; False where there are none.
+
+    Raises:
+        RunInUse: another process has it.
+    """
+    deadline = time.monotonic() + HANDOVER
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            holder = _read(path)
+            held = holder is not None and holder.held
+            # Otherwise the text is not yet that of the process that has the lock, or it is about to end.
+            if (held and holder.is_alive) or time.monotonic() > deadline:  # type: ignore[union-attr]
+                raise RunInUse(_in_use(path.parent, str(holder) if held else "another process")) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
+        time.sleep(0.05)
+
+
+def _last_holder(path: Path, has_locks: bool) -> Holder | None:
     """Who held the folder before, once it is sure that it holds it no more."""
-    path = folder / NAME
-    has_locks = True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = _read(path)
-        by = str(holder) if holder and holder.held else "another process"
-        raise RunInUse(_in_use(folder, by)) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        has_locks = False
     holder = _read(path)
     if holder is None or not holder.held:
         return holder
-    if holder.host == socket.gethostname():
-        alive = not has_locks and _ticks(holder.pid) == holder.ticks
-    else:
-        alive = _is_touched(path, holder)
-    if alive:
+    if has_locks and holder.is_of_this_machine:
+        return holder
+    alive = holder.is_alive
+    if _is_touched(path, holder) if alive is None else alive:
         hint = f" (if there is no such process, delete {printable(path)})"
-        raise RunInUse(_in_use(folder, str(holder)) + hint)
+        raise RunInUse(_in_use(path.parent, str(holder)) + hint)
     return holder
 
 
@@ -175,19 +249,40 @@ def _is_touched(path: Path, holder: Holder) -> bool:
     return False
 
 
-def _keep_touching(lock: RunLock, over: threading.Event) -> None:
+def _keep(lock: RunLock, over: threading.Event) -> None:
     while not over.wait(HEARTBEAT):
         with contextlib.suppress(OSError):
-            lock.touch()
+            if not lock.keep():
+                return
 
 
 def _read(path: Path) -> Holder | None:
     """What the lock says; None if that is nothing, or cut off."""
     try:
         said = json.loads(path.read_bytes())
-        return Holder(**{field.name: said[field.name] for field in fields(Holder)})
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        holder = Holder(**{field.name: said[field.name] for field in fields(Holder) if field.name in said})
+        kinds = {name: type(value) for name, value in asdict(Holder(1, "", "")).items()}
+        kinds["job"] = str if holder.job is not None else type(None)
+        wrong = [name for name, kind in kinds.items() if type(getattr(holder, name)) is not kind]
+        return None if wrong else holder
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+
+
+@functools.cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+@functools.cache
+def _pids() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _ticks(pid: int) -> int:

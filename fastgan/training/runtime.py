@@ -14,6 +14,7 @@ import itertools
 import os
 import signal
 import subprocess
+import traceback
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.training.config import TrainingConfig
-from fastgan.training.devices import cluster_starts_processes, make_fabric
+from fastgan.training.devices import cluster_world, make_fabric
 from fastgan.training.peers import Peers
 from fastgan.training.signals import default_signals
 from fastgan.training.world import (
@@ -30,9 +31,10 @@ from fastgan.training.world import (
     check_devices,
     end_others,
     launched_world,
+    remember,
     restarts,
     start_others,
-    watch_start,
+    watched_start,
 )
 
 # How long a process waits in a collective, as for rank 0's evaluation. Not torch's minutes: those that are
@@ -68,7 +70,7 @@ class Runtime:
 
     Raises:
         ValueError: a strategy under which double backward fails; devices that are not there, or not as many
-            as the processes that torchrun started.
+            as the processes that were started.
     """
 
     def __init__(self, config: TrainingConfig, strategy: str = "auto") -> None:
@@ -78,30 +80,30 @@ class Runtime:
                 "gradients of a discriminator silently; use 'ddp'"
             )
         self.precision = config.precision
-        launched = launched_world()
+        launched = launched_world() or cluster_world(config.devices)
         if launched is not None:
             check_devices(config.devices, launched)
         self._others_to_start = 0
         self._others: list[subprocess.Popen] = []
         self._peers: Peers | None = None
         self._present: dict[tuple, Tensor] = {}
-        count = config.devices or 1
-        if launched is None and not cluster_starts_processes():
+        if launched is None:
+            count = config.devices or 1
             self._others_to_start = count - 1
             launched = World(size=count, local_size=count)
         self._world = launched
-        self._fabric = make_fabric(config.accelerator, count, launched, strategy)
+        remember(launched)
+        self._fabric = make_fabric(config.accelerator, launched, strategy)
 
     def launch(self) -> None:
-        """Starts the other processes, if any (torchrun has started them already).
+        """Starts the other processes, unless torchrun or a cluster has done so.
 
         Raises:
             OSError: the processes cannot reach each other.
         """
         if self._others_to_start:
             self._others = start_others(1 + self._others_to_start)
-        if self._world is not None and self.world_size > 1:
-            watch_start(self._others, lambda: self._peers is not None)
+        if self.world_size > 1:
             with default_signals():  # Python's handlers would not run while torch waits for the others
                 self._connect(self._world)
         self._fabric.launch()
@@ -109,11 +111,12 @@ class Runtime:
     def _connect(self, world: World) -> None:
         """The line to the other processes, and then torch's own connections."""
         address = f"env://?rank={world.rank}&world_size={world.size}"
-        store, _, _ = next(torch.distributed.rendezvous(address, timeout=START_TIMEOUT))
-        # torchrun keeps one store for all its restarts, where the addresses of the dead still stand.
-        store = torch.distributed.PrefixStore(f"fastgan/{restarts()}/{next(_LAUNCHES)}", store)
-        host = None if world.local_size == world.size else os.environ["MASTER_ADDR"]
-        self._peers = Peers.connect(world.rank, world.size, host, store)
+        with watched_start(self._others):  # until the line does it
+            store, _, _ = next(torch.distributed.rendezvous(address, timeout=START_TIMEOUT))
+            # torchrun keeps one store for all its restarts, where the addresses of the dead still stand.
+            store = torch.distributed.PrefixStore(f"fastgan/{restarts()}/{next(_LAUNCHES)}", store)
+            host = None if world.local_size == world.size else os.environ["MASTER_ADDR"]
+            self._peers = Peers.connect(world.rank, world.size, host, store)
         torch.distributed.init_process_group(
             torch.distributed.get_default_backend_for_device(self.device),
             store=store,
@@ -147,11 +150,15 @@ class Runtime:
             if failure is None:
                 named = str(error) if expected else f"{type(error).__name__}: {error}"
                 failure = self._peers.tell(named)
+            bug = failure.rank == self.rank and not expected
+            if not bug:
+                # Their frames keep the process group, and its threads must have ended before Python does.
+                traceback.clear_frames(error.__traceback__)
             if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
                 torch.distributed.destroy_process_group()  # ends the others' waiting for this one
             self._peers.hang_up()
             end_others(self._others, patience=5.0)
-            if failure.rank == self.rank and not expected:
+            if bug:
                 raise
             raise ProcessFailed(str(failure)) from error
         self.finish()

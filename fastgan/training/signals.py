@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+from fastgan.training.world import end_at_once
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -19,7 +20,7 @@ def leaving_at_once() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: it interrupted another print
             print(f"fastgan: ended by {signal.Signals(number).name}", file=sys.stderr, flush=True)
-        os._exit(128 + number)
+        end_at_once(128 + number)
 
     with _handlers(leave):
         yield

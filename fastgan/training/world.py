@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import reprlib
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 # Names the process that started this one, in its environment; see `start_others`.
 PARENT = "FASTGAN_PARENT"
+# What is still to be done where a process is ended from within, past what `with` and `finally` would do.
+AT_LEAVING: list[Callable[[], None]] = []
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     """Processes on this machine."""
+    launcher: str = "torchrun"
+    """Who started them, for messages."""
 
 
 def launched_world(environment: Mapping[str, str] = os.environ) -> World | None:
@@ -43,11 +50,20 @@ def launched_world(environment: Mapping[str, str] = os.environ) -> World | None:
                 f"the environment has RANK and WORLD_SIZE but no {name}: start with torchrun, or set it"
             ) from None
         except ValueError:
-            raise ValueError(f"{name} must be a number, got {environment[name]!r}") from None
-    world = World(*values.values())
+            raise ValueError(f"{name} must be a number, got {reprlib.repr(environment[name])}") from None
+    rank, size, local_rank, local_size = values.values()
+    return checked_world(World(rank, size, local_rank, local_size), values)
+
+
+def checked_world(world: World, said: Mapping[str, object]) -> World:
+    """The world again.
+
+    Raises:
+        ValueError: it cannot be; the message has what the environment said.
+    """
     if not (0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size):
-        said = ", ".join(f"{name}={value}" for name, value in values.items())
-        raise ValueError(f"the environment contradicts itself: {said}")
+        values = ", ".join(f"{name}={value}" for name, value in said.items())
+        raise ValueError(f"the environment contradicts itself: {values}")
     return world
 
 
@@ -56,14 +72,28 @@ def check_devices(devices: int | None, world: World) -> None:
     if devices is not None and devices != world.local_size:
         elsewhere = f" ({world.size} on all machines)" if world.size > world.local_size else ""
         raise ValueError(
-            f"devices is {devices}, but torchrun started {world.local_size} processes on this machine"
+            f"devices is {devices}, but {world.launcher} started {world.local_size} processes on this machine"
             f"{elsewhere}: leave --devices out, or give both the same number"
         )
 
 
+# The rank as torchrun, srun and jsrun tell it, each with what must be there, too, for it to count.
+RANKS = {
+    "RANK": "WORLD_SIZE", "SLURM_PROCID": "SLURM_NTASKS", "JSM_NAMESPACE_RANK": "JSM_NAMESPACE_SIZE",
+}  # fmt: skip
+_known: list[World] = []
+
+
+def remember(world: World) -> None:
+    """Tells :func:`is_main_process` the world, once it is known."""
+    _known[:] = [world]
+
+
 def is_main_process() -> bool:
-    """Whether this is the process that prints results: rank 0 of torchrun's, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the process that prints results: the first of several, or the only one."""
+    if _known:
+        return _known[0].rank == 0
+    return next((os.environ[n] for n, other in RANKS.items() if {n, other} <= os.environ.keys()), "0") == "0"
 
 
 def torchrun_job() -> str | None:
@@ -77,8 +107,21 @@ def torchrun_job() -> str | None:
 
 
 def restarts() -> int:
-    """How often torchrun has started the processes again because one had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    """How often torchrun has started the processes again because one had failed.
+
+    Raises:
+        ValueError: the environment says something else than a number.
+    """
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if not (count.isascii() and count.isdecimal()):
+        raise ValueError(f"TORCHELASTIC_RESTART_COUNT must be a number, got {reprlib.repr(count)}")
+    return int(count)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def start_others(count: int) -> list[subprocess.Popen]:
@@ -86,9 +129,7 @@ def start_others(count: int) -> list[subprocess.Popen]:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     program = [os.path.abspath(sys.argv[0])] if spec is None else ["-m", spec.name]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(free.getsockname()[1])
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(free_port())
     shared = {
         **os.environ,
         "WORLD_SIZE": str(count),
@@ -104,26 +145,32 @@ def start_others(count: int) -> list[subprocess.Popen]:
     ]
 
 
-def watch_start(others: list[subprocess.Popen], is_over: Callable[[], bool]) -> None:
-    """Ends this process if one that it waits for at the start is gone; torch would wait for half an hour.
+@contextlib.contextmanager
+def watched_start(others: list[subprocess.Popen]) -> Iterator[None]:
+    """Ends this process if one that it waits for within is gone; torch would wait for half an hour.
 
     Args:
         others: those that :func:`start_others` started here; in them, nobody, and the parent is watched.
-        is_over: whether the start is.
     """
     parent = int(os.environ.get(PARENT, "0"))
+    over = threading.Event()
 
     def watch() -> None:
-        while not is_over():
+        while not over.wait(0.2):
             for rank, other in enumerate(others, start=1):
                 if other.poll() is not None:
                     end_others(others, patience=0)
                     leave(f"rank {rank}: its process ended at the start, with exit code {other.returncode}")
             if parent and os.getppid() != parent:
                 leave("rank 0: its process ended at the start")
-            time.sleep(0.2)
 
-    threading.Thread(target=watch, name="fastgan-start", daemon=True).start()
+    watcher = threading.Thread(target=watch, name="fastgan-start", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def end_others(others: list[subprocess.Popen], patience: float) -> None:
@@ -137,7 +184,15 @@ def end_others(others: list[subprocess.Popen], patience: float) -> None:
             other.wait()
 
 
-def leave(error: str) -> None:
+def leave(error: str) -> NoReturn:
     """Ends this process from any of its threads, with the error as the command would print it."""
     print(f"fastgan: error: {error}", file=sys.stderr, flush=True)
-    os._exit(1)
+    end_at_once(1)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """Ends this process, wherever its threads are."""
+    for act in AT_LEAVING:
+        with contextlib.suppress(Exception):
+            act()
+    os._exit(code)

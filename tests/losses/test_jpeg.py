@@ -125,3 +125,33 @@ def test_levels_of_the_layers():
     assert torch.equal(RandomJPEG(60, 60, levels="truncate")(image), expected)
     with pytest.raises(ValueError, match="'cubic' makes no whole levels"):
         DiffJPEG(16, 24, levels="truncate")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"levels": "truncate", "rounding": "cubic"}, ValueError, "levels='truncate' goes with .*'cubic'"),
+        ({"levels": "floor"}, ValueError, "levels must be one of round, truncate, got 'floor'"),
+        ({"rounding": "up"}, ValueError, "rounding must be one of .*, got 'up'"),
+        ({"subsampling": "4:1:1"}, ValueError, "subsampling must be one of .*, got '4:1:1'"),
+        ({"upsampling": "linear"}, ValueError, "upsampling must be one of .*, got 'linear'"),
+        ({"generator": 3}, TypeError, "generator must be .*, got int 3"),
+        ({"backend": "cuda"}, ValueError, "backend must be one of .*, got 'cuda'"),
+        ({"quality": 50}, TypeError, "no option 'quality', got int 50; options: subsampling, "),
+        ({"quantization_tables": [1]}, TypeError, "quantization_tables must be a tensor, got list"),
+        ({"quantization_tables": torch.ones(8, 8)}, ValueError, r"quantization_tables must .*\(8, 8\)"),
+        ({"quantization_tables": torch.zeros(1, 2, 8, 8)}, ValueError, "must be positive, got 0.0 at index"),
+    ],
+)
+def test_random_jpeg_refuses_wrong_options_when_it_is_made(options, error, message):
+    with pytest.raises(error, match=message):
+        RandomJPEG(50, **options)
+
+
+def test_random_jpeg_takes_the_options_of_the_round_trip():
+    image = torch.rand(2, 3, 16, 24)
+    options = {
+        "subsampling": "4:4:4", "rounding": "cubic", "upsampling": "nearest", "backend": "reference",
+        "quantization_tables": torch.full((2, 2, 8, 8), 0.25),
+    }  # fmt: skip
+    assert_close(RandomJPEG(60, 60, **options)(image), jpeg_round_trip(image, 60, **options))

@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -58,6 +59,11 @@ def test_it_is_the_one_written_by_hand(layers, indices, criterion, images):
     value = loss(x, y)
     assert_close(value, expected, rtol=1e-5, atol=0)
     close(*(torch.autograd.grad(v, x)[0] for v in (value, expected)))
+
+
+def test_a_weight_may_be_a_number_of_numpy():
+    for weight in (np.float32(0.5), np.array(0.5), np.array([0.5, 0.5])):
+        assert PerceptualLoss((3, 8), weight, backbone=None).weights == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("patch_size", [None, 3])

@@ -292,6 +292,10 @@ def test_what_is_no_probability_or_takes_none_is_named():
         ValueError, match=r"logits must be probabilities, .*got values in \[-1, 2\], not in \[0, 1\]"
     ):
         losses.adv_loss(torch.tensor([-1.0, 2.0]), 1, from_probabilities=True)
+    for dtype, largest in ((torch.float32, r"1\.00000012"), (torch.float64, r"1\.0000000000000002")):
+        beyond = torch.tensor([0.5, 1 + torch.finfo(dtype).eps], dtype=dtype)
+        with pytest.raises(ValueError, match=rf"got values in \[0.5, {largest}\]"):
+            losses.adv_loss(beyond, 1, from_probabilities=True)
     with pytest.raises(
         ValueError, match=r"from_probabilities=True is for bce and nonsaturating, got True and kind 'hinge'"
     ):

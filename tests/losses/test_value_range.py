@@ -51,6 +51,17 @@ def imagenet(low, high):
         (imagenet(0, 1), (0, 1), "ImageNet's statistics", 1),
         (uniform(-3, 1), (-1, 1), "normalized twice", 1),
         (uniform(-1.3, 2.6), (0, 1), "normalized twice, with other statistics, or not clamped?", 1),
+        # 8-bit ones may be dark; what has fractions up to 32 or goes beyond 8 bits has more than 256 levels.
+        (lambda call: torch.randint(0, 6, (2, 3, 16, 16)).float(), (0, 1), "8-bit values must be", 1),
+        (lambda call: torch.randint(0, 4, (2, 3, 16, 16)).float(), (-1, 1), "8-bit values must be", 1),
+        (uniform(0, 1.8), (0, 1), ": values beyond 1 must be scaled, tone-mapped or clamped", 1),
+        (uniform(0, 1.8), (-1, 1), ": values beyond 1 must be scaled, tone-mapped or clamped", 1),
+        (uniform(0, 4.5), (0, 1), ": values beyond 1 must be scaled, tone-mapped or clamped", 1),
+        (uniform(0, 8), (0, 1), ": values beyond 1 must be scaled, tone-mapped or clamped", 1),
+        (uniform(0, 8), (-1, 1), ": values beyond 1 must be scaled, tone-mapped or clamped", 1),
+        (uniform(-0.02, 8), (0, 1), ": values beyond 1 must be scaled, tone-mapped or clamped", 1),
+        (uniform(0, 900), (0, 1), ": values beyond 1 must be scaled, tone-mapped or clamped", 1),
+        (uniform(0, 65535), (0, 1), ": values beyond 1 must be scaled, tone-mapped or clamped", 1),
         (uniform(-2.1, 1.7), (-1, 1), "normalized twice, with other statistics, or not clamped?", 1),
         # Mid-grey and dark ones, which need several looks.
         (uniform(0.35, 0.65), (-1, 1), "images in [0, 1] need", 5),
@@ -85,6 +96,12 @@ def test_the_right_range_is_not_warned_of(images, expected, calls):
     assert said(images, expected) == (None, calls)
 
 
+def test_pale_images_are_not_said_to_be_from_0():
+    """They may be: what is known is that none is below mid-grey."""
+    message, _ = said(uniform(0.05, 1), (-1, 1))
+    assert message.endswith("]: none is darker than mid-grey; images in [0, 1] need value_range=(0, 1)")
+
+
 def test_few_values_outside_are_no_other_range():
     def overshoots(call):
         image = torch.rand(1, 3, 64, 64)
@@ -104,7 +121,7 @@ def test_a_look_is_at_few_values_of_large_images(shape, monkeypatch):
     statistics = _value_range._statistics(image, (0, 1))
     assert looked_at[0] <= max(4 * _value_range.SAMPLE, shape[0] * 3)
     assert looked_at[0] == image.numel() or looked_at[0] >= min(_value_range.SAMPLE, image.numel()) // 4
-    assert 0 <= statistics[0] <= statistics[1] <= 1 and statistics[2:].tolist() == [0, 0]
+    assert 0 <= statistics[0] <= statistics[1] <= 1 and statistics[2:].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +142,7 @@ def test_advice_for_images_from_0_can_be_followed(make, call, advice):
     image = torch.rand(1, 3, 64, 64)
     with pytest.warns(RuntimeWarning) as caught:
         make(weights=None, **call)(image, image)
-    assert str(caught[0].message).endswith("images in [0, 1] " + advice)
+    assert str(caught[0].message).endswith("; images in [0, 1] " + advice)
 
 
 @pytest.mark.parametrize(

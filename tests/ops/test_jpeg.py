@@ -511,7 +511,7 @@ def test_tables_kept_from_inference_serve_training():
 
 
 def test_many_qualities_do_not_pile_up():
-    from fastgan.ops.jpeg import _made
+    from fastgan.ops._jpeg_tables import _made
 
     for quality in torch.linspace(1, 100, 600, dtype=torch.float64).tolist():
         jpeg_round_trip(torch.rand(1, 3, 8, 8), quality)
@@ -606,13 +606,24 @@ def test_levels_that_would_be_ignored_are_refused():
 
 
 @pytest.mark.parametrize(
-    "quality", [np.float32(50), np.float64(50), np.float16(50), np.int64(50), np.uint8(50)]
+    "quality",
+    [
+        np.float32(50),
+        np.float64(50),
+        np.float16(50),
+        np.int64(50),
+        np.uint8(50),
+        np.array(50),
+        np.array(50.0),
+    ],
 )
 def test_numpys_numbers_are_qualities(quality):
     image = torch.rand(1, 3, 16, 16)
     assert torch.equal(jpeg_round_trip(image, quality), jpeg_round_trip(image, 50))
     with pytest.raises(ValueError, match=r"\[1, 100\], got 101"):
-        jpeg_round_trip(image, quality + type(quality)(51))
+        jpeg_round_trip(
+            image, quality + type(quality)(51) if isinstance(quality, np.generic) else np.array(101)
+        )
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])

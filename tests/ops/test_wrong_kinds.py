@@ -20,7 +20,7 @@ from fastgan.ops import (
 )
 
 IMAGE = torch.rand(2, 3, 8, 8)
-NUMBERS = [np.float32(0.5), np.float64(0.5), np.int64(1)]
+NUMBERS = [np.float32(0.5), np.float64(0.5), np.int64(1), np.array(0.5, np.float32), np.array(1)]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,10 @@ NUMBERS = [np.float32(0.5), np.float64(0.5), np.int64(1)]
         (lambda: bias_leaky_relu(IMAGE, gain=True), TypeError, "gain must be a number, got bool True"),
         (lambda: bias_leaky_relu(IMAGE, slope=10**400), ValueError, "slope must be .*got int 1000"),
         (lambda: bias_leaky_relu(IMAGE, clamp=np.ones(2)), TypeError, r"clamp .*got ndarray of shape \(2,\)"),
+        (lambda: bias_leaky_relu(IMAGE, gain=np.array(True)), TypeError, "gain must be .*got ndarray"),
+        (lambda: bias_leaky_relu(IMAGE, gain=np.array("1")), TypeError, "gain must be .*got ndarray"),
+        (lambda: bias_leaky_relu(IMAGE, gain=np.array(1j)), TypeError, "gain must be .*got ndarray"),
+        (lambda: bias_leaky_relu(IMAGE, gain=np.ones(1)), TypeError, "gain .*got ndarray of shape"),
         (lambda: yuv_l2(IMAGE, IMAGE, 1.5), TypeError, "yuv_scales must be 3 numbers, got float 1.5"),
         (lambda: yuv_l2(IMAGE, IMAGE, "123"), TypeError, "yuv_scales must be 3 numbers, got str '123'"),
         (lambda: squared_norm(IMAGE.to_sparse()), TypeError, "x must be a dense .*torch.sparse_coo"),
@@ -53,13 +57,13 @@ def test_argument_and_value_are_named(call, error, message):
         call()
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: type(number).__name__)
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda n: f"{type(n).__name__} {n.dtype}")
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_numpy_numbers_are_numbers(number, backend):
     def results(n):
         return [
             bias_leaky_relu(IMAGE - 0.5, slope=n, gain=n, clamp=n, backend=backend),
-            yuv_l2(IMAGE, 1 - IMAGE, (n, n, n), n, backend=backend)[0],
+            yuv_l2(IMAGE, 1 - IMAGE, np.array([n, n, n]), n, backend=backend)[0],
             photometric(IMAGE, noise=n, contrast=n, offset=n, desaturation=n, seed=3, backend=backend),
             perspective_warp(IMAGE, 2 * torch.eye(3).repeat(2, 1, 1), fill=n, backend=backend),
         ]

@@ -342,6 +342,139 @@ def test_new_parameters_of_the_same_layers_are_averaged():
             assert torch.equal(average, parameter)
 
 
+def load_assigned(model):
+    model.load_state_dict(generator().state_dict(), assign=True)
+
+
+def replace_a_parameter(model):
+    model[0].weight = nn.Parameter(torch.full_like(model[0].weight, 3.0))
+
+
+def convert(setting):
+    def convert(model):
+        before = getattr(torch.__future__, f"get_{setting}")()
+        change = getattr(torch.__future__, f"set_{setting}")
+        change(True)
+        try:
+            model.double()
+        finally:
+            change(before)
+
+    return convert
+
+
+def compile_a_layer(model):
+    model[0] = compiled(model[0])
+
+
+CHANGES = {
+    "assigned": load_assigned,
+    "replaced": replace_a_parameter,
+    "overwritten": convert("overwrite_module_params_on_conversion"),
+    "swapped": convert("swap_module_params_on_conversion"),
+    "wrapped": compile_a_layer,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_parameters_that_are_new_after_an_update_are_averaged(change):
+    model = generator()
+    ema = EMA(model, 0.0, warmup=False)
+    ema.update()
+    CHANGES[change](model)
+    for step in range(2):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(step + 1)
+        ema.update()
+        for average, parameter in zip(ema.average.parameters(), model.parameters(), strict=True):
+            assert torch.equal(average, parameter.float())
+    model[0].bias = nn.Parameter(torch.full_like(model[0].bias, 5.0))
+    assert ema.average_of(model[0].bias) is ema.average[0].bias
+
+
+@pytest.mark.parametrize("copied", [lambda both: both, copy.deepcopy])
+@pytest.mark.parametrize("layer", [lambda: nn.Linear(2, 2), lambda: nn.Linear(2, 3), lambda: nn.Identity()])
+def test_a_layer_replaced_after_an_update_is_named(layer, copied):
+    model, ema = copied((lambda model: (model, EMA(model)))(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))))
+    ema.update()
+    model[1] = layer()
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"other parameters .* average: 1.bias, 1.weight. Replace layers first"
+        ):
+            ema.update()
+
+
+def test_a_layer_added_after_an_update_is_named():
+    model = nn.Sequential(nn.Linear(2, 2))
+    ema = EMA(model)
+    ema.update()
+    model.append(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"average: 1.bias, 1.weight. Replace layers first"):
+        ema.update()
+
+
+def test_parameters_that_are_no_longer_shared_are_named():
+    """load_state_dict(assign=True) makes one for each name."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    ema = EMA(model)
+    ema.update()
+    model.load_state_dict(copy.deepcopy(model).state_dict(), assign=True)
+    assert model[1].weight is not model[0].weight
+    with pytest.raises(ValueError, match=r"average: 1.weight. Replace"):
+        ema.update()
+
+
+def test_an_optimizer_of_parameters_that_have_been_replaced_is_refused():
+    model = generator()
+    ema = EMA(model, 0.0, warmup=False)
+    optimizer = Adam(model.parameters(), 0.1, ema=ema)
+    backward(model)
+    optimizer.step()
+    load_assigned(model)
+    before = copy.deepcopy(ema.average.state_dict())
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"parameters that the Sequential had .*, got 6 that have been replaced since"
+        ):
+            optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in ema.average.state_dict().items())
+    optimizer = Adam(model.parameters(), 0.1, ema=ema)
+    backward(model)
+    optimizer.step()
+    for average, parameter in zip(ema.average.parameters(), model.parameters(), strict=True):
+        assert torch.equal(average, parameter)
+
+
+def test_looking_for_new_parameters_walks_through_no_modules(monkeypatch):
+    model = generator()
+    ema = EMA(model)
+    ema.update()
+    for name in ("named_modules", "modules", "named_parameters", "parameters"):
+        monkeypatch.setattr(nn.Module, name, None)
+    ema.update()
+
+
+def test_an_average_pickled_before_it_had_a_start_counts_from_0():
+    model = nn.Linear(1, 1, bias=False).double()
+    ema = EMA(model, warmup_start=0)
+    state = ema.__getstate__()
+    for name in ("warmup_start", "_pairs", "_parts"):
+        del state[name]
+    state["updates"] = state["updates"] + 2
+    old = EMA.__new__(EMA)
+    old.__setstate__(state)
+    assert old.num_updates == 2
+    before = old.average.weight.item()
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    old.update()
+    torch.testing.assert_close(old.average.weight.item(), before + 1 - 3 / 12)
+    assert copy.deepcopy(old).num_updates == old.num_updates == 3
+
+
 # --- wrapped models ---------------------------------------------------------------------------------------
 
 

@@ -172,3 +172,26 @@ def test_a_configuration_that_is_no_file_is_named(tmp_path, capsys, name):
     with pytest.raises((SystemExit, OSError)) as error:
         parse("--config", str(tmp_path / name))
     assert str(tmp_path / name) in capsys.readouterr().err + str(error.value)
+
+
+EPOCHS = {"epochs": ToyConfig(num_epochs=7)}
+
+
+@pytest.mark.parametrize("arguments, length", [
+    (["--preset", "epochs"], (140000, 7)),
+    (["--preset", "epochs", "--num_steps", "5"], (5, 0)),
+    (["--num_steps=5", "--preset=epochs"], (5, 0)),
+    (["--preset", "epochs", "--config", "num_steps: 5"], (5, 0)),
+    (["--preset", "epochs", "--config", "{num_steps: 5, num_epochs: 3}"], (5, 3)),
+    (["--config", "num_epochs: 3", "--config", "num_steps: 5"], (5, 0)),
+    (["--config", "num_steps: 5", "--num_epochs", "3"], (5, 3)),
+    (["--num_steps", "5", "--num_epochs", "0"], (5, 0)),
+])  # fmt: skip
+def test_the_length_that_is_given_counts(arguments, length):
+    config = parse_config(ToyConfig, EPOCHS, arguments, "prog")
+    assert (config.num_steps, config.num_epochs) == length
+
+
+def test_two_lengths_on_the_command_line_are_an_error():
+    with pytest.raises(ValueError, match="--num_steps 5 and --num_epochs 3 both say"):
+        parse_config(ToyConfig, EPOCHS, ["--num_steps", "5", "--num_epochs", "3"], "prog")

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from fastgan.training.world import World, check_devices, launched_world, torchrun_job
+from fastgan.training.world import World, check_devices, launched_world, restarts, torchrun_job
 from tests.processes import ROOT
 
 COMMON = """
-import dataclasses, json, os, signal, sys, time
+import dataclasses, json, os, signal, sys, threading, time
 from pathlib import Path
 import torch
 from fastgan.training import loop
@@ -38,6 +38,15 @@ def at_step(number, act):
 
 def fails(error):
     raise error
+
+def threads():
+    # Those that may hold what is torch's, which Python must not meet when it ends.
+    others = "tqdm", "tensorboard"
+    own = [t.name for t in threading.enumerate() if not type(t).__module__.startswith(others)]
+    own.remove("MainThread")
+    tasks = Path("/proc/self/task")
+    names = [(task / "comm").read_text() for task in tasks.iterdir()] if tasks.exists() else []
+    return own + [name for name in names if "gloo" in name]
 """
 
 
@@ -74,10 +83,13 @@ def gradients():
     weights[3].requires_grad_(False)
     runtime = Runtime(config)
     with runtime.together():
+        said["at_the_start"] = [name for name in threads() if name.startswith("fastgan-start")]
         runtime.average_gradients(weight for weight in weights)
+    said["at_the_end"] = threads()
     return [None if weight.grad is None else weight.grad.tolist() for weight in weights]
 
-said = {"gradients": gradients()}
+said = {}
+said["gradients"] = gradients()
 try:
     train(Toy, dataclasses.replace(config, devices=3))
 except ValueError as error:
@@ -98,6 +110,7 @@ def test_under_torchrun(tmp_path):
     assert code == 0, errors
     for rank in (0, 1):
         said = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        assert said["at_the_start"] == said["at_the_end"] == []
         # Missing gradients count as zeros; what nobody has stays nobody's.
         assert said["gradients"] == [[[0.5] * 3] * 2, [1.0] * 6, None, None]
         assert "devices is 3, but torchrun started 2 processes" in said["devices"]
@@ -115,13 +128,14 @@ began = time.monotonic()
 try:
     train(Toy, dataclasses.replace(config, devices=2))
 except ProcessFailed as error:
-    print(error, time.monotonic() - began, file=sys.stderr)
+    print(error, time.monotonic() - began, "threads", threads(), file=sys.stderr)
     sys.exit(3)
 """
     began = time.monotonic()
     code, _, errors = start(source, tmp_path)
     assert code == 3, errors
     assert "rank 1: its process died" in errors
+    assert "threads []" in errors
     assert "Traceback" not in errors
     assert time.monotonic() - began < 100
     assert steps(tmp_path / "run") == [1, 2, 3]
@@ -176,6 +190,13 @@ def test_a_job_without_an_id_is_its_agents(monkeypatch):
     assert str(os.getppid()) in torchrun_job()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     assert torchrun_job() == "mine"
+
+
+@pytest.mark.parametrize("count", ["", "one", "-1"])
+def test_a_count_of_restarts_that_is_none_is_named(monkeypatch, count):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+    with pytest.raises(ValueError, match=f"TORCHELASTIC_RESTART_COUNT must be a number, got '{count}'"):
+        restarts()
 
 
 @pytest.mark.parametrize("accelerator", ["cuda", "mps"])

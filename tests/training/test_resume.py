@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
+import shutil
 
 import pytest
 import torch
@@ -18,20 +18,12 @@ from fastgan.training.resume import resume_from
 from fastgan.training.run_lock import NAME
 from fastgan.training.runtime import Runtime
 
-from .toy import Toy, ToyConfig
+from .toy import Toy, rows, toy_config
 
 
 @pytest.fixture
 def config(tmp_path):
-    return ToyConfig(
-        runs_path=str(tmp_path), exp_name="run", num_steps=4, log_interval=1, sample_interval=4,
-        eval_interval=4, checkpoint_interval=2, accelerator="cpu", ema_decay=0.9,
-    )  # fmt: skip
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return toy_config(tmp_path, num_steps=4, log_interval=1)
 
 
 class Killed(BaseException):
@@ -71,7 +63,7 @@ def test_what_others_take_from_the_folder_is_that_of_the_checkpoint_again(config
 # --- auto ---------------------------------------------------------------------------------------------------
 
 
-def test_auto_is_the_one_command_for_start_and_restart(config, monkeypatch):
+def test_auto_is_the_one_command_for_start_and_restart(config, monkeypatch, capsys):
     whole = load_checkpoint(train(Toy, config))
     config = dataclasses.replace(config, exp_name="auto", resume="auto")
     killed_at(monkeypatch, 3, config)
@@ -81,7 +73,9 @@ def test_auto_is_the_one_command_for_start_and_restart(config, monkeypatch):
     for name, weights in whole.networks.items():
         for key in weights:
             assert torch.equal(weights[key], found.networks[name][key])
-    train(Toy, config)  # finished: nothing left to do
+    capsys.readouterr()
+    train(Toy, config)
+    assert "nothing left to do: 4 steps are done, of 4" in capsys.readouterr().out
     assert len(rows(config.folder / "metrics.csv")) == 4
 
 
@@ -103,6 +97,60 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew_and_keeps_what_it_
     assert (aside / "metrics.csv").read_text() == written
     assert len(list(aside.glob("events.out.tfevents*"))) == 1
     assert f"kept in {aside}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("steps_to_do", [4, 8])
+def test_what_a_killed_process_was_writing_is_removed(config, steps_to_do):
+    folder = train(Toy, config)
+    (folder / "checkpoints" / "step-00000006.safetensors.incomplete").mkdir()
+    (folder / "checkpoints" / "step-00000006.safetensors.incomplete" / "half").write_bytes(b"half")
+    for name in ("config.yaml", "metrics.csv", "report.html", "samples/step-00000004.png"):
+        (folder / f"{name}.incomplete").write_bytes(b"half")
+    (folder / "mine.incomplete").write_bytes(b"the user's")
+    train(Toy, dataclasses.replace(config, resume="auto", num_steps=steps_to_do))
+    assert [path.name for path in folder.rglob("*.incomplete*")] == ["mine.incomplete"]
+
+
+def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(config, capsys):
+    folder = train(Toy, config)
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    for name in ("generator.safetensors", "report.html", "notes.txt"):
+        (folder / name).write_text("before")
+    train(Toy, dataclasses.replace(config, resume="auto", num_steps=2, sample_interval=2))
+    aside = folder / "without-checkpoint-1"
+    assert (aside / "generator.safetensors").exists() and not (folder / "generator.safetensors").exists()
+    assert (aside / "report.html").exists() and not (folder / "report.html").exists()
+    assert (folder / "notes.txt").exists()
+    assert [path.name for path in (folder / "samples").glob("*.png")] == ["step-00000002.png"]
+
+
+def test_weights_and_samples_without_tables_are_of_an_earlier_run_too(config):
+    folder = train(Toy, config)
+    for path in (*(folder / "checkpoints").iterdir(), *folder.glob("*.csv")):
+        path.unlink()
+    train(Toy, dataclasses.replace(config, num_steps=2))
+    assert (folder / "without-checkpoint-1" / "samples" / "step-00000004.png").exists()
+    assert not (folder / "samples" / "step-00000004.png").exists()
+
+
+def test_a_checkpoint_whose_name_has_another_step_is_set_aside_with_a_warning(config):
+    checkpoints = train(Toy, config) / "checkpoints"
+    shutil.copy(checkpoints / "step-00000002.safetensors", checkpoints / "step-99999999.safetensors")
+    config = dataclasses.replace(config, resume=True, num_steps=6)
+    with pytest.warns(RuntimeWarning, match=r"step-99999999.safetensors is of step 2, not of that in its"):
+        train(Toy, config)
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        "step-00000004.safetensors", "step-00000006.safetensors", "step-99999999.safetensors.damaged",
+    ]  # fmt: skip
+    train(Toy, config)  # without another warning
+
+
+def test_a_checkpoints_values_are_shown_shortly(config):
+    checkpoint = load_checkpoint(train(Toy, config))
+    checkpoint.config |= {"exp_name": "x" * 10**6, "balance_ratio": [7] * 10**6}
+    told = resume_from(Toy(config, Runtime(config)), checkpoint)
+    assert len(told) == 2 and all(len(text) < 200 for text in told)
 
 
 def test_a_checkpoint_without_rows_is_a_run_too(config):
@@ -127,6 +175,30 @@ def test_torchruns_restarts_go_on_with_what_their_job_began(config, monkeypatch,
     # Not even the restart that follows goes on with what its job was refused.
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     if job == "another":
+        with pytest.raises(FileExistsError):
+            train(Toy, config)
+
+
+def test_another_jobs_refused_start_does_not_end_the_restarts(config, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    killed_at(monkeypatch, 3, config)
+    for other in ("another", None):
+        if other:
+            monkeypatch.setenv("TORCHELASTIC_RUN_ID", other)
+        else:
+            monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        with pytest.raises(FileExistsError):
+            train(Toy, config)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert load_checkpoint(train(Toy, config)).step == 4
+
+
+def test_a_new_job_of_the_same_name_that_was_refused_is_so_in_its_restarts(config, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
+    killed_at(monkeypatch, 3, config)
+    for count in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
         with pytest.raises(FileExistsError):
             train(Toy, config)
 

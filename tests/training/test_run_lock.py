@@ -38,6 +38,7 @@ def no_kernel_locks(monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", refuses)
+    monkeypatch.setattr(locks, "SETTLING", 0.05)
 
 
 def ended_process():
@@ -107,14 +108,14 @@ def test_without_kernel_locks_a_dead_process_of_this_machine_does_not_hold(tmp_p
 def test_another_machines_lock_holds_while_it_is_touched(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
     monkeypatch.setattr(locks, "PATIENCE", 0.5)
-    left_by(tmp_path, host="elsewhere", pid=123)
+    left_by(tmp_path, host="elsewhere", boot="another", pid=123)
     over = threading.Event()
 
     def touch():
         while not over.wait(0.02):
             os.utime(tmp_path / NAME)
 
-    thread = threading.Thread(target=touch)
+    thread = threading.Thread(target=touch, daemon=True)
     thread.start()
     with pytest.raises(RunInUse, match=r"process 123 on host elsewhere.*delete .*\.lock"), run_lock(tmp_path):
         pass
@@ -123,6 +124,123 @@ def test_another_machines_lock_holds_while_it_is_touched(tmp_path, monkeypatch, 
     with run_lock(tmp_path):
         assert says(tmp_path)["pid"] == os.getpid()
     assert "was held by process 123 on host elsewhere" in capsys.readouterr().err
+
+
+HOLDS_THE_KERNELS_LOCK = """
+import fcntl, os, sys, time
+file = open(sys.argv[1], "r+")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(0.5)
+if sys.argv[2] == "begins":
+    from fastgan.training import run_lock
+    import dataclasses, json
+    file.truncate(file.write(json.dumps(dataclasses.asdict(run_lock.Holder.myself()))))
+    file.flush()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("which", ["begins", "ends"])
+def test_whoever_has_the_kernels_lock_but_no_text_is_about_to_begin_or_to_end(tmp_path, which):
+    left_by(tmp_path, held=False, pid=123456)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDS_THE_KERNELS_LOCK, str(tmp_path / NAME), which],
+        stdout=subprocess.PIPE, text=True, cwd=os.getcwd(),
+    )  # fmt: skip
+    assert other.stdout.readline() == "locked\n"
+    if which == "begins":
+        with pytest.raises(RunInUse, match=f"is in use by process {other.pid} on host "), run_lock(tmp_path):
+            pass
+    else:
+        with run_lock(tmp_path):
+            assert says(tmp_path)["pid"] == os.getpid()
+    other.kill()
+    other.communicate()
+
+
+def test_a_lock_without_a_text_for_long_is_another_processs(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "HANDOVER", 0.1)
+    left_by(tmp_path, held=False)
+    with (tmp_path / NAME).open() as file:
+        locks.fcntl.flock(file, locks.fcntl.LOCK_EX)
+        with pytest.raises(RunInUse, match="is in use by another process:"), run_lock(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("elsewhere", [{"boot": "another"}, {"pids": "pid:[1]"}], ids=["host", "container"])
+def test_a_number_of_another_machine_or_container_says_nothing(
+    tmp_path, monkeypatch, no_kernel_locks, capsys, elsewhere
+):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    for pid in (os.getpid(), ended_process()):  # neither alive nor dead
+        left_by(tmp_path, pid=pid, **elsewhere)
+        with run_lock(tmp_path):
+            pass
+        assert f"was held by process {pid} on host {socket.gethostname()}" in capsys.readouterr().err
+
+
+def test_the_kernels_lock_counts_for_all_containers_of_a_machine(tmp_path, capsys):
+    left_by(tmp_path, pids="pid:[1]", host="container")
+    with run_lock(tmp_path):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_of_two_that_start_at_once_without_kernel_locks_one_has_the_folder(
+    tmp_path, monkeypatch, no_kernel_locks
+):
+    write = locks.RunLock._write
+
+    def both_write(self):
+        write(self)
+        other = {**says(tmp_path), "pid": 4321, "token": "another's"}
+        (tmp_path / NAME).write_text(json.dumps(other))
+
+    monkeypatch.setattr(locks.RunLock, "_write", both_write)
+    with pytest.raises(RunInUse, match="is in use by process 4321"), run_lock(tmp_path):
+        pass
+    assert (says(tmp_path)["pid"], says(tmp_path)["held"]) == (4321, True)
+
+
+def test_a_run_that_lost_its_lock_ends_after_the_step(tmp_path, monkeypatch, no_kernel_locks):
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
+    config = ToyConfig(
+        runs_path=str(tmp_path), num_steps=6, log_interval=1, checkpoint_interval=1, accelerator="cpu"
+    )
+    step_of = Toy.train_step
+
+    def train_step(self, batch, step, generator):
+        if step == 2:
+            text = {**says(config.folder), "pid": 4321, "token": "another's"}
+            (config.folder / NAME).write_text(json.dumps(text))
+            time.sleep(0.5)
+        return step_of(self, batch, step, generator)
+
+    monkeypatch.setattr(Toy, "train_step", train_step)
+    with pytest.raises(RunInUse, match=f"{config.folder} was taken over by process 4321"):
+        train(Toy, config)
+    assert (says(config.folder)["pid"], says(config.folder)["held"]) == (4321, True)
+    assert sorted(path.name for path in (config.folder / "checkpoints").iterdir())[-1:] == [
+        "step-00000002.safetensors"
+    ]
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGTERM)", "leave('rank 1: its process died')"])
+def test_a_process_that_is_ended_at_once_lets_its_folder_go(tmp_path, end):
+    source = f"""
+import os, pathlib, signal, sys, time
+from fastgan.training.run_lock import run_lock
+from fastgan.training.signals import leaving_at_once
+from fastgan.training.world import leave
+with leaving_at_once(), run_lock(pathlib.Path(sys.argv[1])):
+    {end}
+    time.sleep(60)
+"""
+    ended = subprocess.run([sys.executable, "-c", source, str(tmp_path)], cwd=os.getcwd())
+    assert ended.returncode in (143, 1)
+    assert says(tmp_path)["held"] is False
 
 
 def test_the_holder_touches_its_lock(tmp_path, monkeypatch):

@@ -1,0 +1,98 @@
+"""Constants that were made under torch.inference_mode, as targets, kernels and schedules may be.
+
+Autograd cannot save such tensors, and PyTorch's own losses and convolutions refuse them where they would.
+What fastgan's kernels keep of constants is kept all the same; references, and what is plain PyTorch, do as
+PyTorch does.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from fastgan import losses, ops
+from fastgan.losses import LPIPS, PerceptualLoss
+
+REFUSED = "Inference tensors cannot be saved for backward"
+
+
+def rand(*shape, dtype=torch.float32):
+    return torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(3))
+
+
+IMAGE = (2, 3, 16, 16)
+# What is done with an image, and what makes the constants that it takes beside it.
+CALLS = {
+    "blur": (ops.blur, lambda: (rand(2, 3, 3),)),
+    "blur, float64 kernels": (ops.blur, lambda: (rand(2, 3, 3, dtype=torch.float64),)),
+    "perspective_warp": (
+        lambda x, matrix, fill: ops.perspective_warp(x, matrix, fill=fill),
+        lambda: (2 * torch.eye(3).repeat(2, 1, 1), rand(*IMAGE)),
+    ),
+    "perspective_warp, float64 matrix": (
+        ops.perspective_warp, lambda: (2 * torch.eye(3).double().repeat(2, 1, 1),)
+    ),
+    "photometric": (
+        lambda x, a, b: ops.photometric(x, noise=a, contrast=a, offset=b, desaturation=a, seed=3),
+        lambda: (rand(2), rand(2, 3)),
+    ),
+    "jpeg_round_trip, qualities": (ops.jpeg_round_trip, lambda: (torch.tensor([50.0, 60.0]),)),
+    "jpeg_round_trip, tables": (
+        lambda x, tables: ops.jpeg_round_trip(x, 50, rounding="cubic", quantization_tables=tables),
+        lambda: (torch.full((1, 2, 8, 8), 9.0),),
+    ),
+    "yuv_color_l2": (
+        lambda x, y, gain: losses.yuv_color_l2(x, y, (1, 2, 3), gain),
+        lambda: (rand(*IMAGE), torch.tensor(3.0)),
+    ),
+    "YUVColorL2": (lambda x, y, loss: loss(x, y), lambda: (rand(*IMAGE), losses.YUVColorL2(edge_gain=2.0))),
+    "feature_distance": (ops.feature_distance, lambda: (rand(*IMAGE),)),
+    "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
+    "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),
+    "cycle_consistency_loss": (losses.cycle_consistency_loss, lambda: (rand(*IMAGE),)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_constants_of_inference_mode_are_kept_for_backward(name):
+    function, make = CALLS[name]
+    gradients = []
+    for inference in (False, True):
+        with torch.inference_mode(inference):
+            constants = make()
+        image = (1 - rand(*IMAGE)).requires_grad_()
+        result = function(image, *constants)
+        gradients.append(torch.autograd.grad(result.square().sum(), image)[0])
+    assert_close(*gradients, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make", [LPIPS, PerceptualLoss])
+def test_targets_of_inference_mode_are_compared_with(make):
+    loss, target = make(weights=None, value_range=(0, 1)), rand(1, 3, 40, 40)
+    with torch.inference_mode():
+        known, copied = loss.precompute(target), target.clone()
+    gradients = []
+    for given in (target, copied, known):
+        image = (1 - target).requires_grad_()
+        gradients.append(torch.autograd.grad(loss(image, given).sum(), image)[0])
+    assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-8)
+    assert_close(gradients[2], gradients[0], rtol=1e-4, atol=1e-8)
+
+
+def test_plain_pytorch_refuses_what_it_would_have_to_save():
+    """The yardstick: what is made of PyTorch's own operations cannot do better."""
+    with torch.inference_mode():
+        target, weight, weights = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3), torch.ones(3)
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    for call in (
+        lambda: F.mse_loss(x, target),
+        lambda: F.binary_cross_entropy_with_logits(x, target),
+        lambda: F.conv2d(x, weight),
+        lambda: losses.bce_secret_loss(x, target),
+        lambda: ops.conv2d(x, weight),
+        lambda: ops.lpips_head(x, target, weights, backend="reference"),
+    ):
+        with pytest.raises(RuntimeError, match=REFUSED):
+            call()
