@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastgan.losses._input_gradient import check_samples
 from fastgan.ops._checks import (
+    as_flag,
     check_floating,
     check_same_device,
     check_same_shape,
@@ -21,6 +22,14 @@ def check_kind(message: str, name: str, value: object, known: tuple[str, ...]) -
     if not is_among(value, known):
         said = message.format(value if isinstance(value, str) else described(value))
         raise NotImplementedError(f"{said}: {name} must be one of {', '.join(known)}, got {shown(value)}")
+
+
+def as_probabilities_flag(value: object, name: str, kind: str) -> bool:
+    """`from_probabilities` as a flag, which is for vanilla alone; `name` is what the kind is called."""
+    flag = as_flag("from_probabilities", value)
+    if flag and kind != "vanilla":
+        raise ValueError(f"from_probabilities=True is for vanilla, got True and {name} {kind!r}")
+    return flag
 
 
 def check_logits(**logits: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan import losses
-from fastgan.compat._shared import check_kind, check_pair, interpolated
+from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
 from fastgan.losses._backbones import Weights, one_backbone
 from fastgan.losses._input_gradient import input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
@@ -190,10 +190,8 @@ class GANLoss(nn.Module):
         super().__init__()
         known = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")
         check_kind("GAN type {} is not implemented", "gan_type", gan_type, known)
-        from_probabilities = as_flag("from_probabilities", from_probabilities)
-        if from_probabilities and gan_type != "vanilla":
-            raise ValueError(f"from_probabilities=True is for vanilla, got True and gan_type {gan_type!r}")
-        self.gan_type, self.from_probabilities = gan_type, from_probabilities
+        self.from_probabilities = as_probabilities_flag(from_probabilities, "gan_type", gan_type)
+        self.gan_type = gan_type
         self._check = ProbabilityCheck("GANLoss('vanilla')")
         self.real_label_val = as_finite("real_label_val", real_label_val)
         self.fake_label_val = as_finite("fake_label_val", fake_label_val)

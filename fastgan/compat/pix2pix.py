@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastgan.compat._shared import check_kind, check_pair, interpolated
+from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
 from fastgan.losses._input_gradient import check_samples, input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses.labels import cross_entropy
@@ -50,10 +50,8 @@ class GANLoss(nn.Module):
         super().__init__()
         known = ("lsgan", "vanilla", "wgangp")
         check_kind("gan mode {} not implemented", "gan_mode", gan_mode, known)
-        from_probabilities = as_flag("from_probabilities", from_probabilities)
-        if from_probabilities and gan_mode != "vanilla":
-            raise ValueError(f"from_probabilities=True is for vanilla, got True and gan_mode {gan_mode!r}")
-        self.gan_mode, self.from_probabilities = gan_mode, from_probabilities
+        self.from_probabilities = as_probabilities_flag(from_probabilities, "gan_mode", gan_mode)
+        self.gan_mode = gan_mode
         self._check = ProbabilityCheck("GANLoss('vanilla')")
         self.real_label: Tensor
         self.fake_label: Tensor

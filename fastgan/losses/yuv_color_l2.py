@@ -72,7 +72,7 @@ def yuv_color_l2(
         float32 or wider; the same input gives the same bits whatever the number of threads.
 
     Gradients with respect to x and y are exact to every order. One gradient-sized tensor is saved
-    for backward.
+    for backward, for float16 images in float32.
 
     Raises:
         TypeError: an image is not a floating-point tensor, or another argument is of a wrong kind.

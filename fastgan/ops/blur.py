@@ -31,9 +31,9 @@ def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tenso
             learning are. A tap of weight zero is not read: it costs nothing and spreads no NaN, and of
             pixels that are not finite its gradient sees none. Nor is anything read beyond the border: a tap
             that is NaN makes those pixels NaN that it reaches the image from.
-        backend: "native", "triton" or "reference"; None chooses the kernel of the device. The reference, which
-            serves where there is none, goes tap by tap: 7x7 of them take tens of times as long as a grouped
-            convolution.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device. The
+            reference, which serves where there is none, goes tap by tap: 7x7 of them take tens of times as
+            long as a grouped convolution.
 
     Returns:
         N C H W, in the image's dtype and memory format; summed in float32 (float64 for float64).

@@ -43,9 +43,9 @@ def perspective_warp(
             gradients.
         fill: what is seen beyond the image: None for zeros, a number, or a tensor that expands to the
             image's shape (for instance (N, C, 1, 1), one colour per image), on its device.
-        backend: "native", "triton" or "reference"; None chooses the kernel of the device. The reference, which
-            serves where there is none, reads its four pixels one by one and takes some ten times as long as
-            `grid_sample`.
+        backend: "native", "triton" or "reference"; None chooses the kernel of the device. The
+            reference, which serves where there is none, reads its four pixels one by one and takes some ten
+            times as long as `grid_sample`.
 
     Returns:
         N C H W, in the image's dtype and memory format.

@@ -59,7 +59,11 @@ def yuv_l2(
 
 
 def _direction_kind(x: Tensor, y: Tensor) -> tuple[int, torch.dtype | None]:
-    """The sign of t and the dtype in which D' is saved: that of the one gradient needed, None for none."""
+    """The sign of t and the dtype in which D' is saved: that of the one gradient needed, None for none.
+
+    Not float16, in which D' may overflow and the gradient of a mean over many pixels be subnormal, where the
+    gradient times what comes in for it fits.
+    """
     if not wants_gradient(x, y):
         return 0, None
     if x.requires_grad and y.requires_grad:
@@ -67,7 +71,7 @@ def _direction_kind(x: Tensor, y: Tensor) -> tuple[int, torch.dtype | None]:
     else:
         dtype = x.dtype if x.requires_grad else y.dtype
     if dtype == torch.float16:
-        return 0, dtype
+        dtype = torch.float32
     return 1 if x.requires_grad else -1, dtype
 
 
@@ -166,7 +170,7 @@ def _save_for_yuv_l2(ctx, inputs, output):
 def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
     direction, edge_gain = ctx.saved_tensors
     sign_of_direction, scaled = ctx.direction_sign or 1, ctx.direction_sign != 0
-    if grad_direction is None and _only_x_or_y_and_last_use(ctx, grad_loss):
+    if grad_direction is None and _has_room_for_the_gradient(ctx, direction, grad_loss):
         sign = 1 if ctx.needs_input_grad[0] else -1
         direction = direction.detach()  # as an output of the op it has the graph
         _yuv_l2_backward_(direction, grad_loss, sign * sign_of_direction, scaled)
@@ -187,8 +191,12 @@ def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
     return (*gradients, None, None, None, None, None, None)
 
 
-def _only_x_or_y_and_last_use(ctx, grad_loss: Tensor) -> bool:
-    return ctx.needs_input_grad[0] != ctx.needs_input_grad[1] and saved_tensors_are_ours(grad_loss)
+def _has_room_for_the_gradient(ctx, direction: Tensor, grad_loss: Tensor) -> bool:
+    """Whether D' is read here for the last time, and there is one gradient, in its dtype."""
+    of_x, of_y = ctx.needs_input_grad[:2]
+    if of_x == of_y or ctx.dtypes[0 if of_x else 1] != direction.dtype:
+        return False
+    return saved_tensors_are_ours(grad_loss)
 
 
 def _direction_at(difference: Tensor, edge_gain: Tensor, scales: list[float], sign: int) -> Tensor:

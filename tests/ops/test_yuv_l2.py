@@ -251,6 +251,31 @@ def test_edge_gain_tensor_equals_number_and_follows_a_schedule(device):
     assert_close(module(x, y), yuv_color_l2(x, y, SCALES, 7.0))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("scales", "gain", "loss_scale"),
+    [((1, 100, 100), 10.0, 1.0), ((1e4,) * 3, 10.0, 1.0), ((1, 100, 100), 100.0, 1.0), ((1, 1, 1), 0.0, 1e6)],
+)
+def test_float16_gradients_that_fit_are_finite_and_exact(device, scales, gain, loss_scale):
+    """Of both orders, also where 2 / (N H W) brings them back into range, or an outer factor does."""
+    x, y = images((3, 100, 110), device=device)
+    x, y = x.detach().half(), y.detach().half()
+    along = torch.randn(x.shape, device=device).half()
+    found = []
+    for dtype, backend in ((torch.float16, None), (torch.float64, "reference")):
+        image = x.to(dtype).requires_grad_()
+        loss, _ = ops.yuv_l2(image, y.to(dtype), scales, gain, backend=backend)
+        (kept,) = torch.autograd.grad(loss_scale * loss, image, retain_graph=True)
+        (gradient,) = torch.autograd.grad(loss_scale * loss, image, create_graph=True)
+        (second,) = torch.autograd.grad((gradient.to(torch.float64) * along).sum(), image)
+        loss, _ = ops.yuv_l2(image, y.to(dtype), scales, gain, backend=backend)
+        (last,) = torch.autograd.grad(loss_scale * loss, image)
+        found.append([tensor.double() for tensor in (kept, gradient, second, last)])
+    for ours, exact in zip(*found, strict=True):
+        assert exact.abs().max() < 65504
+        assert_close(ours, exact, rtol=1e-3, atol=1e-3 * exact.abs().max().item())
+
+
 def test_the_module_refuses_an_unknown_backend_when_it_is_made():
     with pytest.raises(ValueError, match="backend must be one of native, triton, reference, got 'cuda'"):
         YUVColorL2(backend="cuda")

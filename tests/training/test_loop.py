@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import errno
 import os
@@ -17,24 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training import run_folder
+from fastgan.training import weights as weights_files
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.files import naming
 from fastgan.training.loop import Interrupted, step_seed, train
 
-from .toy import Toy, ToyConfig
+from .toy import Toy, rows, toy_config
 
 
 @pytest.fixture
 def config(tmp_path):
-    return ToyConfig(
-        runs_path=str(tmp_path), exp_name="run", num_steps=20, log_interval=5, sample_interval=10,
-        eval_interval=10, checkpoint_interval=10, accelerator="cpu", ema_decay=0.9,
-    )  # fmt: skip
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return toy_config(tmp_path, num_steps=20, log_interval=5)
 
 
 def test_a_run_is_a_folder(config):
@@ -211,7 +203,7 @@ def test_a_failed_write_leaves_no_checkpoint_under_the_final_name(config, monkey
         save_file(dict(list(tensors.items())[:1]), path, metadata)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", fills_the_disk)
+    monkeypatch.setattr(weights_files, "save_file", fills_the_disk)
     with pytest.raises(OSError, match=r"could not write .*step-00000010.*No space left"):
         train(Toy, config)
     assert list((config.folder / "checkpoints").iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 
@@ -18,20 +17,12 @@ from fastgan.training.resume import resume_from
 from fastgan.training.run_lock import NAME
 from fastgan.training.runtime import Runtime
 
-from .toy import Toy, ToyConfig
+from .toy import Toy, rows, toy_config
 
 
 @pytest.fixture
 def config(tmp_path):
-    return ToyConfig(
-        runs_path=str(tmp_path), exp_name="run", num_steps=4, log_interval=1, sample_interval=4,
-        eval_interval=4, checkpoint_interval=2, accelerator="cpu", ema_decay=0.9,
-    )  # fmt: skip
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return toy_config(tmp_path, num_steps=4, log_interval=1)
 
 
 class Killed(BaseException):

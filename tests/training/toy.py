@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,21 @@ class ToyConfig(TrainingConfig):
     """Learning rate of both networks."""
     fail_at: int = -1
     """Step whose loss becomes NaN."""
+
+
+def toy_config(folder: Path, num_steps: int, log_interval: int) -> ToyConfig:
+    """Of a run in the folder, with samples and evaluation half way and at the end, or at the end alone."""
+    return ToyConfig(
+        runs_path=str(folder), exp_name="run", num_steps=num_steps, log_interval=log_interval,
+        sample_interval=max(4, num_steps // 2), eval_interval=max(4, num_steps // 2),
+        checkpoint_interval=num_steps // 2, accelerator="cpu", ema_decay=0.9,
+    )  # fmt: skip
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """Of a table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 class Toy(Recipe):
