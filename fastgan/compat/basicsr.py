@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fastgan import losses
 from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
-from fastgan.losses._backbones import Weights, one_backbone
+from fastgan.losses._backbones import Weights, check_comparable, one_backbone
 from fastgan.losses._input_gradient import input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses._value_range import RangeCheck
@@ -139,10 +139,12 @@ class PerceptualLoss(nn.Module):
         """(percep, style), each 0-d, or None where its weight is 0.
 
         Args:
-            x, gt: N 3 H W; gt gets no gradient.
+            x, gt: N 3 H W, one on either side goes with N on the other; gt gets no gradient.
+
+        Raises:
+            TypeError, ValueError: other images, too small for the layers, of unequal shapes.
         """
-        self.loss._checked("x", x)
-        self.loss._checked("gt", gt)
+        check_comparable(x=self.loss._checked("x", x).shape, gt=self.loss._checked("gt", gt).shape)
         if self._shift_range:
             x, gt = (x + 1) / 2, (gt + 1) / 2
         parts = self._frobenius(x, gt) if self.criterion == "fro" else self.loss.parts(x, gt)

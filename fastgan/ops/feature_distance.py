@@ -77,7 +77,9 @@ def feature_distance(
 
     Returns:
         (N,), float32, or float64 for float64. The gradient is exact; that of the gradient exists with
-        ``backend="reference"`` alone: kernels keep no more than the gradient, and refuse a second one.
+        ``backend="reference"`` alone: kernels keep no more than the gradient, and refuse a second one. Of
+        float16 maps they keep it in float16, times the number of pixels: beyond 65504, as where a vector that
+        is normalized is next to zero, the gradient is infinite even if it would fit.
 
     Raises:
         TypeError: maps that are no floating-point tensors.

@@ -162,3 +162,11 @@ def test_zi2zi_losses():
     assert not list(loss.parameters()), "the one-hot table could be trained"
     for real in (True, False):
         assert_close(zi2zi.BinaryLoss(real)(x), BCE(x, torch.full_like(x, float(real))))
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "fro"])
+def test_basicsrs_perceptual_loss_names_images_of_other_shapes(criterion):
+    loss = basicsr.PerceptualLoss({"conv1_1": 1.0}, "vgg11", weights=None, criterion=criterion)
+    for shape in ((2, 3, 40, 40), (3, 3, 32, 32)):
+        with pytest.raises(ValueError, match="x and gt must have one shape, got"):
+            loss(torch.rand(2, 3, 32, 32), torch.rand(shape))

@@ -268,6 +268,7 @@ def test_float16_gradients_that_fit_are_finite_and_exact(device, scales, gain, l
         (kept,) = torch.autograd.grad(loss_scale * loss, image, retain_graph=True)
         (gradient,) = torch.autograd.grad(loss_scale * loss, image, create_graph=True)
         (second,) = torch.autograd.grad((gradient.to(torch.float64) * along).sum(), image)
+        loss, _ = ops.yuv_l2(image, y.to(dtype), scales, gain, backend=backend)
         (last,) = torch.autograd.grad(loss_scale * loss, image)
         found.append([tensor.double() for tensor in (kept, gradient, second, last)])
     for ours, exact in zip(*found, strict=True):
