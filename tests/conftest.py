@@ -50,7 +50,7 @@ def photographs() -> torch.Tensor:
 
 def pytest_report_header():
     if MISSING:
-        return f"left out: tests of recipes, training, benchmarks and the catalogue, which need {', '.join(MISSING)}"
+        return f"left out: tests of recipes, training and all that is public, which need {', '.join(MISSING)}"
     return None
 
 
