@@ -221,6 +221,9 @@ def _arrive(waiting: Arrived, node: Any, number: int, grad: Tensor) -> None:
     outputs = node._input_metadata
     there += [None] * (len(outputs) - len(there))
     # A formula may leave sums over what was broadcast, and conversions, to the engine.
-    grad = grad.sum_to_size(tuple(outputs[number].shape)).to(outputs[number].dtype)
+    shape = torch.Size(outputs[number].shape)
+    if grad.shape != shape:
+        grad = grad.sum_to_size(shape)
+    grad = grad.to(outputs[number].dtype)
     before = there[number]
     there[number] = grad if before is None else before + grad
