@@ -221,12 +221,29 @@ def _touched(source: str) -> list[str]:
     return [name for _, name in sorted(touched)]
 
 
+ARITHMETIC = {
+    "addi": lambda a, b: a + b, "subi": lambda a, b: a - b, "muli": lambda a, b: a * b, "minsi": min,
+    "divsi": lambda a, b: a // b, "remsi": lambda a, b: a % b,
+}  # fmt: skip
+
+
 def _passes(launch: Launch, code: MachineCode) -> list[int]:
-    """How often the launch goes through each loop of the source, in its order."""
+    """How often the launch's first program goes through each loop of the source, in its order."""
     numbers = {name: value for name, value in launch.arguments.items() if isinstance(value, int)}
-    for name, value in re.findall(r"%(\w+) = arith\.constant (-?\d+) : i(?:32|64)", code.source):
-        numbers[name] = int(value)
-    loops = re.findall(r"scf\.for %\w+ = %(\w+) to %(\w+) step %(\w+)", code.source)
-    return [
-        -(-(numbers[end] - numbers[begin]) // numbers[step]) for begin, end, step in loops if end in numbers
-    ]
+    passes = []
+    for line in code.source.splitlines():
+        if found := re.search(r"%(\w+) = arith\.constant (-?\d+) : i(?:32|64)", line):
+            numbers[found[1]] = int(found[2])
+        elif found := re.search(r"%(\w+) = tt\.get_program_id", line):
+            numbers[found[1]] = 0
+        elif found := re.search(r"%(\w+) = arith\.(?:ext|trunc)s?i %(\w+) ", line):
+            if found[2] in numbers:
+                numbers[found[1]] = numbers[found[2]]
+        elif found := re.search(r"%(\w+) = arith\.(\w+) %(\w+), %(\w+) : i(?:32|64)", line):
+            result, operation, *operands = found.groups()
+            if operation in ARITHMETIC and numbers.keys() >= set(operands):
+                numbers[result] = ARITHMETIC[operation](*(numbers[name] for name in operands))
+        elif found := re.search(r"scf\.for %\w+ = %(\w+) to %(\w+) step %(\w+)", line):
+            begin, end, step = (numbers[name] for name in found.groups())
+            passes.append(-(-(end - begin) // step))
+    return passes
