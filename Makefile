@@ -4,6 +4,7 @@
 #     make test     all tests
 #     make lint     ruff, mypy, clang-format
 #     make support  what works with what, as the tests find it, into docs/support.md
+#     make budgets  what launches take on a GPU, found out without one, into docs/gpu-budgets.md
 #     make bench    benchmarks of every op against its peers, into benchmarks/results/
 #     make stress   20 000 valid calls, native against reference, and 20 000 with junk for arguments; training runs
 #                   killed 200 times and damaged 140 times
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test lint format support bench stress wheel gpu clean
+.PHONY: demo test lint format support budgets bench stress wheel gpu clean
 
 $(VENV)/tools: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "fastgan needs Python 3.10 or newer, this is " + sys.version'
@@ -54,6 +55,9 @@ test: $(VENV)/installed build/tests/built build/headers-checked
 
 support: $(VENV)/installed
 	$(BIN)/python -m tests.support_table > build/support.md && mv build/support.md docs/support.md
+
+budgets: $(VENV)/installed
+	$(BIN)/python -m tests.kernels.budgets
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -32,13 +32,16 @@ def scale(
     elements,
     parts,
     factor,
+    IN_PLACE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Each sample times the factor and its own gradient."""
     sample = (tl.program_id(0) // parts).to(tl.int64)
     index = (tl.program_id(0) % parts).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = index < elements
     scale_of_sample = factor * tl.load(grad + sample).to(tl.float32)
+    inside = index < elements
+    if IN_PLACE:  # then a factor of 1, known on the device alone, moves no memory
+        inside = index < tl.where(scale_of_sample == 1.0, 0, elements)
     values = tl.load(x + sample * elements + index, inside, 0.0).to(tl.float32)
     tl.store(
         result + sample * elements + index, (scale_of_sample * values).to(result.dtype.element_ty), inside

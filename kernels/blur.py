@@ -11,6 +11,22 @@ from torch import Tensor
 # Chosen by arithmetic, not yet by measurement: 4 pixels per thread, whose taps overlap in the cache.
 BLOCK = 512
 WARPS = 4
+# Larger kernels, which nobody blurs a batch with, would take long to compile.
+LARGEST_UNROLLED = 9
+
+
+@triton.jit
+def add_tap(total, line, weight, column, in_row, shift, width, stride_w, OFFSET: tl.constexpr):
+    """Adds the weight times the pixels `shift` columns further, where these exist."""
+    weight = tl.load(weight)
+    if weight != 0.0:  # one branch for the whole program; half of the kernels are a single tap
+        exists = in_row & ((column + shift).to(tl.uint32, bitcast=True) < tl.full([], width, tl.uint32))
+        value = tl.load(line + tl.full([], shift, OFFSET) * stride_w, exists, 0.0).to(tl.float32)
+        if weight - weight == 0.0:
+            total += weight * value
+        else:  # of pixels that do not exist not even a tap that is NaN makes something
+            total += tl.where(exists, weight * value, 0.0)
+    return total
 
 
 @triton.jit
@@ -32,6 +48,8 @@ def convolve(
     out_stride_w,
     SIZE: tl.constexpr,
     INDEX: tl.constexpr,
+    OFFSET: tl.constexpr,  # tl.int32 while the strides of a channel allow
+    UNROLLED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     program = tl.program_id(0)
@@ -39,22 +57,34 @@ def convolve(
     n = (plane // channels).to(tl.int64)
     channel = (plane % channels).to(tl.int64)
     pixel = (program % blocks).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
-    row = (pixel // width).to(tl.int64)
-    column = (pixel % width).to(tl.int64)
+    row = (pixel // width).to(tl.int32)
+    column = (pixel % width).to(tl.int32)
     inside = row < height
+    stride_h = tl.full([], image_stride_h, OFFSET)
+    stride_w = tl.full([], image_stride_w, OFFSET)
     image += n * image_stride_n + channel * image_stride_c
+    image += row.to(OFFSET) * stride_h + column.to(OFFSET) * stride_w
     kernels += n * SIZE * SIZE
 
     total = tl.zeros([BLOCK], tl.float32)
-    for tap in range(SIZE * SIZE):
-        weight = tl.load(kernels + tap)
-        if weight != 0.0:  # one branch for the whole program; half of the kernels are a single tap
-            y = row + tap // SIZE - SIZE // 2
-            x = column + tap % SIZE - SIZE // 2
-            exists = inside & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            value = tl.load(image + y * image_stride_h + x * image_stride_w, exists, 0.0)
-            total += tl.where(exists, weight * value.to(tl.float32), 0.0)  # a tap may be NaN
-    blurred += n * out_stride_n + channel * out_stride_c + row * out_stride_h + column * out_stride_w
+    for i in range(SIZE):
+        y = row + (i - SIZE // 2)
+        in_row = inside & (y >= 0) & (y < height)
+        line = image + tl.full([], i - SIZE // 2, OFFSET) * stride_h
+        if UNROLLED:  # neighbours lie at addresses that are constants apart
+            for j in tl.static_range(SIZE):
+                total = add_tap(
+                    total, line, kernels, column, in_row, j - SIZE // 2, width, image_stride_w, OFFSET
+                )
+                kernels += 1
+        else:
+            for j in range(SIZE):
+                total = add_tap(
+                    total, line, kernels, column, in_row, j - SIZE // 2, width, image_stride_w, OFFSET
+                )
+                kernels += 1
+    blurred += n * out_stride_n + channel * out_stride_c
+    blurred += row.to(tl.int64) * out_stride_h + column.to(tl.int64) * out_stride_w
     tl.store(blurred, total.to(blurred.dtype.element_ty), inside)
 
 
@@ -63,6 +93,10 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
     batch, channels, height, width = image.shape
     blurred = torch.empty_like(image)
     blocks = triton.cdiv(height * width, BLOCK)
+    size = kernels.shape[-1]
+    # Of the pixel furthest away that a mask lets nobody read.
+    _, _, stride_h, stride_w = image.stride()
+    offset = index_type((height + size) * stride_h + (width + size) * stride_w, 0)
     with torch.cuda.device_of(image):
         convolve[(batch * channels * blocks,)](
             image,
@@ -74,8 +108,10 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
             blocks,
             *image.stride(),
             *blurred.stride(),
-            SIZE=kernels.shape[-1],
+            SIZE=size,
             INDEX=index_type(height * width, BLOCK),
+            OFFSET=offset,
+            UNROLLED=size <= LARGEST_UNROLLED and offset == tl.int32,  # in 64 bits registers run out
             BLOCK=BLOCK,
             num_warps=WARPS,
         )

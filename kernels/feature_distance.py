@@ -149,4 +149,6 @@ def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool, ou
     parts = triton.cdiv(elements, BLOCK)
     factor = float(samples) if of_mean else channels / elements
     with torch.cuda.device_of(direction):
-        scale[(samples * parts,)](direction, grad, out, elements, parts, factor, BLOCK=BLOCK)
+        scale[(samples * parts,)](
+            direction, grad, out, elements, parts, factor, IN_PLACE=out is direction, BLOCK=BLOCK
+        )

@@ -61,5 +61,7 @@ def squared_norm_backward(x: Tensor, grad: Tensor) -> Tensor:
     parts = triton.cdiv(elements, BLOCK)
     result = torch.empty_like(x)
     with torch.cuda.device_of(x):
-        scale[(samples * parts,)](x, grad, result, elements, parts, 2.0, BLOCK=BLOCK, num_warps=WARPS)
+        scale[(samples * parts,)](
+            x, grad, result, elements, parts, 2.0, IN_PLACE=False, BLOCK=BLOCK, num_warps=WARPS
+        )
     return result

@@ -1,4 +1,4 @@
-r"""Adversarial losses: the loss, its gradient and the statistics that people watch, in one launch.
+r"""Adversarial losses: the loss, its gradient and the statistics that people watch, in one sweep.
 
 With s the critic's sign, r = s D(x) and f = s D(G(z)), all means over logits:
 

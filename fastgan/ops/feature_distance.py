@@ -99,14 +99,20 @@ def feature_distance(
     check_one_of("p", p, (1, 2))
     p, normalize, relu_x = int(p), as_flag("normalize", normalize), as_flag("relu_x", relu_x)
     channels = features_x.shape[1]
+    tensors = {"features_x": features_x, "features_y": features_y}
+    if weight is not None:
+        check_floating("weight", weight)
+        weight = weight.detach()
+        if weight.shape != (channels,):
+            raise ValueError(f"weight must have shape ({channels},), got {tuple(weight.shape)}")
+        tensors["weight"] = weight
+    check_same_device(**tensors)
+    chosen = _dispatch.choose("feature_distance", (features_x, features_y), backend)
     if weight is None:
-        weight = torch.full((channels,), 1 / channels, dtype=torch.float64, device=features_x.device)
-    check_floating("weight", weight)
-    weight = weight.detach()
-    if weight.shape != (channels,):
-        raise ValueError(f"weight must have shape ({channels},), got {tuple(weight.shape)}")
-    check_same_device(features_x=features_x, features_y=features_y, weight=weight)
-    if _dispatch.choose("feature_distance", (features_x, features_y), backend) == "reference":
+        wide = chosen == "reference" or features_x.dtype == torch.float64
+        dtype = torch.float64 if wide else torch.float32
+        weight = torch.full((channels,), 1 / channels, dtype=dtype, device=features_x.device)
+    if chosen == "reference":
         return reference.feature_distance(features_x, features_y, weight, p, normalize, LPIPS_EPS, relu_x)
     x, y = _laid_out_alike(features_x, features_y)
     weight = weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous()

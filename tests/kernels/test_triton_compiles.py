@@ -103,9 +103,12 @@ KERNELS = {
             blur.convolve,
             {name: "i32" for name in blur.convolve.arg_names}
             | {"image": f"*{dtype}", "blurred": f"*{dtype}", "kernels": "*fp32"},
-            {"SIZE": size, "INDEX": tl.int32, "BLOCK": blur.BLOCK},
+            {"SIZE": size, "INDEX": tl.int32, "OFFSET": offset, "UNROLLED": unrolled, "BLOCK": blur.BLOCK},
         )
-        for dtype, size in (("fp32", 7), ("bf16", 7), ("fp16", 3))
+        for dtype, size, offset, unrolled in (
+            ("fp32", 7, tl.int32, True), ("bf16", 7, tl.int64, False), ("fp16", 3, tl.int32, True),
+            ("fp32", 17, tl.int32, False), ("fp32", 9, tl.int32, True),
+        )
     },
     **{
         f"warp forward {dtype} fill={fill}": (
@@ -128,7 +131,8 @@ KERNELS = {
     },
     **{
         f"squared_norm {kernel.__name__} {dtype}": described(
-            kernel, dtype, ("x", "result"), BLOCK=squared_norm.BLOCK, PASSES=squared_norm.PASSES
+            kernel, dtype, ("x", "result"), BLOCK=squared_norm.BLOCK, PASSES=squared_norm.PASSES,
+            IN_PLACE=True,
         )
         for kernel in (squared_norm.partial, squared_norm.finish, squared_norm.scale)
         for dtype in FLOATS
@@ -147,12 +151,12 @@ KERNELS = {
     },
     **{
         f"adversarial {kernel.__name__} {game} {dtype}": described(
-            kernel, dtype, ("real", "fake", "raised", "lowered"), HAS_SLOPES=True, GAME=game,
-            BLOCK=adversarial.BLOCK,
+            kernel, dtype, ("real", "fake", "raised", "lowered"), HAS_SLOPES=True,
+            GAME=3 if game == 4 else game, RELATIVISTIC=game == 4, PARTIAL=True, BLOCK=adversarial.BLOCK,
         )
         for kernel, games in (
-            (adversarial.discriminator, range(4)), (adversarial.generator, (0, 1, 3)),
-            (adversarial.pairs, [4]), (adversarial.discriminator_pairs, [4]),
+            (adversarial.discriminator, range(5)), (adversarial.generator, (0, 1, 3)),
+            (adversarial.pairs, [4]), (adversarial.finish_discriminator, [4]),
         )
         for game in games
         for dtype in (FLOATS if game in (0, 4) else FLOATS[:1])

@@ -66,6 +66,19 @@ def test_blur_equals_the_reference(size, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("taps", [1, 5, 17])
+def test_blur_with_other_kernels_and_in_64_bit_offsets(taps, layout, monkeypatch):
+    from fastgan.kernels import blur as kernel
+
+    if taps == 5:
+        monkeypatch.setattr(kernel, "index_type", lambda count, block: kernel.tl.int64)
+    x, weights = image((2, 9, 20), layout=layout).detach(), torch.rand(2, taps, taps) - 0.3
+    weights[weights.abs() < 0.1] = 0
+    expected = ops.blur(x.double(), weights, backend="reference")
+    assert relative_error(kernel.blur(x, weights), expected) <= 2e-6
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("fill", [None, 0.7])
 def test_perspective_warp_equals_the_reference(size, layout, fill):

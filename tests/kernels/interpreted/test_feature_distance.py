@@ -35,6 +35,11 @@ def test_feature_distance(size, channels, p, normalize, relu_x, layout):
     for of_mean, factor in ((True, size[0]), (False, 1 / pixels)):
         kernel.feature_distance_backward(found[1], grad, of_mean, out=scaled)
         torch.testing.assert_close(scaled, factor * grad[:, None, None, None] * found[1])
+    # In place: of the samples whose factor is 1 nothing moves.
+    grad[0], found_x = 1 / size[0], found[1].clone()
+    kernel.feature_distance_backward(found_x, grad, True, out=found_x)
+    assert torch.equal(found_x[0], found[1][0])
+    torch.testing.assert_close(found_x, size[0] * grad[:, None, None, None] * found[1])
     of_mean = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, True, True)
     for direction, plain in zip(of_mean[1:], found[1:], strict=True):
         torch.testing.assert_close(direction, plain / (size[0] * pixels))

@@ -1,0 +1,197 @@
+"""docs/gpu-budgets.md: what each op's launches take on a GPU, found out without one.
+
+`make budgets` (`python -m tests.kernels.budgets`) writes the page, `tests/kernels/test_budgets.py` holds
+the kernels to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+import triton
+
+from tests.kernels import cuda_code
+from tests.kernels.budget_cases import CASES, Case
+from tests.kernels.fake_cuda import Log, backward, fake_cuda
+from tests.kernels.machine_code import bytes_moved, instructions, machine_code
+
+PAGE = Path(__file__).parents[2] / "docs" / "gpu-budgets.md"
+ARCHITECTURES = (80, 90, 100)
+# Of an H100: bytes a second that a copy reaches, and instructions of threads a second.
+BANDWIDTH = 3.0e12
+MULTIPROCESSORS = 132
+ISSUE = MULTIPROCESSORS * 4 * 32 * 1.755e9
+
+Row = tuple[str, ...]
+HEADS = {
+    "ops": (
+        "op", "case", "direction", "Triton launches", "other launches", "instructions", "bytes", "floor",
+        "estimate us", "share", "bound by",
+    ),
+    "kernels": (
+        "op", "case", "direction", "kernel", *(f"registers {a}" for a in ARCHITECTURES), "spills",
+        "loads", "stores", "FP64", "calls",
+    ),
+    "CUDA": ("kernel", "registers", "spills", "instructions", "loads", "stores", "FP64", "calls"),
+}  # fmt: skip
+TEXT = """\
+# Budgets of the GPU kernels
+
+What launches take, found out without a GPU: the tests make the calls on fake CUDA tensors, write down each
+launch, compile it with the specializations that the launch makes, and read the machine code.
+`tests/kernels/test_budgets.py` holds the kernels to this page; a change of a budget is a change of this page,
+which `make budgets` writes. Compiled by Triton {triton}; with another version, registers and instructions may
+differ by a quarter.
+
+## Ops
+
+Images are 8x3x1080x1920, or 8x3x1079x1919; features 8x64x512x512 and 8x256x128x128; activations
+8x256x256x256. Numbers are of one direction, per element of the op's first input.
+
+- **Other launches** are PyTorch's kernels around ours, such as a `zeros`.
+- **Instructions** are those of a thread on its main path on sm_90, times all threads: forward branches are
+  not taken, but where they pass over the call of a slow path; bodies of loops count as often as this launch
+  runs them.
+- **Bytes** are those of all tensors that are read, and of all that are written, once each; what a cache does
+  not keep comes on top. Scaling in place by 1, known on the device alone, moves none.
+- **Floor** are the bytes that must move. **Estimate** is the larger of two times, summed over launches: bytes
+  at 3.0 TB/s, and instructions at 132 multiprocessors x 4 x 32 x 1.755 GHz, either of as many multiprocessors
+  as there are programs; of other launches their tensors' bytes. The time of starting a launch is not in it.
+  **Share** is the floor's time of the estimate.
+
+{ops}
+
+## Triton kernels
+
+Registers are those on sm_80, sm_90 and sm_100, the rest is of sm_90. Spills are accesses to local memory in
+the code of these. Loads and stores are how many accesses of how many bits a thread makes on its path, each
+loop gone through once; FP64 are instructions there, calls are slow paths in the code.
+
+{kernels}
+
+## CUDA C++ kernels
+
+Of `_C_cuda` as nvcc built it for sm_90, float32 images; instructions are all in the code, as many threads
+leave early or go through loops. Aims: stores of 128 bits in `step_kernel`, and no calls in JPEG's kernels for
+pixels.
+
+{cuda}
+"""
+
+
+def measured(case: Case) -> dict[str, list[Row]]:
+    """The case's rows of the tables of ops and of kernels."""
+    with fake_cuda() as log:
+        x = case.input()
+        log.take()
+        output = case.call(x)
+        forward = log.take()
+        grad = torch.empty_like(output)
+        log.take()
+        backward(output, grad)
+        rows: dict[str, list[Row]] = {"ops": [], "kernels": []}
+        logs = (("forward", forward, case.floor[0]), ("backward", log.take(), case.floor[1]))
+    for direction, launches, floor in logs:
+        rows["ops"].append(_of_op(case, direction, launches, floor * x.numel() * x.itemsize, x.numel()))
+        rows["kernels"] += _of_kernels(case, direction, launches)
+    return rows
+
+
+def _of_op(case: Case, direction: str, log: Log, floor: float, elements: int) -> Row:
+    moved = work = 0.0
+    seconds: dict[str, float] = dict.fromkeys(("memory", "instructions", "few programs"), 0.0)
+    for launch in log.triton:
+        code = machine_code(launch, 90)
+        bytes_, count = bytes_moved(launch, code), instructions(launch, code)
+        busy = min(1.0, launch.programs / MULTIPROCESSORS)
+        times = {"memory": bytes_ / BANDWIDTH / busy, "instructions": count / ISSUE / busy}
+        longest = max(times, key=lambda bound: times[bound])
+        seconds[longest if busy == 1 else "few programs"] += times[longest]
+        moved, work = moved + bytes_, work + count
+    for other in log.others:
+        moved += other.bytes
+        seconds["memory"] += other.bytes / BANDWIDTH
+    bound = max(seconds, key=lambda bound: seconds[bound])
+    total = sum(seconds.values())
+    share = f"{floor / BANDWIDTH / total:.0%}" if floor and total else "-"
+    return (
+        case.op, case.variant, direction, str(len(log.triton)),
+        " ".join(other.name for other in log.others) or "-",
+        f"{work / elements:.1f}", f"{moved / elements:.2f}", f"{floor / elements:.2f}", f"{1e6 * total:.1f}",
+        share, bound if total else "-",
+    )  # fmt: skip
+
+
+def _of_kernels(case: Case, direction: str, log: Log) -> list[Row]:
+    rows = []
+    for launch in log.triton:
+        code = machine_code(launch, 90)
+        registers = [
+            str(machine_code(launch, architecture).registers)
+            if architecture == 90 or case.all_architectures
+            else "-"
+            for architecture in ARCHITECTURES
+        ]
+        spills = sum(
+            machine_code(launch, a).spills for a in (ARCHITECTURES if case.all_architectures else (90,))
+        )
+        rows.append((
+            case.op, case.variant, direction, launch.kernel.__name__, *registers, str(spills),
+            widths(code.accesses("LDG")), widths(code.accesses("STG")), str(code.double_precision),
+            str(code.calls),
+        ))  # fmt: skip
+    return rows
+
+
+def widths(accesses: list[int]) -> str:
+    """Such as "6x128 1x32"."""
+    return " ".join(f"{accesses.count(bits)}x{bits}" for bits in sorted(set(accesses), reverse=True)) or "-"
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """In Markdown, and in columns for whoever reads the file."""
+    lines = [head, *rows]
+    sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = tuple("-" * size for size in sizes)
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(size) for cell, size in zip(line, sizes, strict=True)) + " |"
+        for line in (head, rule, *rows)
+    )
+
+
+def committed() -> dict[str, list[Row]]:
+    """The page's rows, by table."""
+    tables: dict[str, list[Row]] = {}
+    heads = {head: name for name, head in HEADS.items()}
+    for line in PAGE.read_text().splitlines():
+        if not line.startswith("|"):
+            continue
+        cells = tuple(cell.strip() for cell in line.strip("|").split("|"))
+        if cells in heads:
+            rows = tables.setdefault(heads[cells], [])
+        elif set(cells[0]) != {"-"}:
+            rows.append(cells)
+    return tables
+
+
+def rendered(tables: dict[str, list[Row]], version: str = triton.__version__) -> str:
+    texts = {name.lower(): table(HEADS[name], rows) for name, rows in tables.items()}
+    return TEXT.format(triton=version, **texts)
+
+
+def main(progress: Callable[[str], object]) -> None:
+    tables: dict[str, list[Row]] = {"ops": [], "kernels": []}
+    for case in CASES:
+        progress(f"{case}\n")
+        for name, rows in measured(case).items():
+            tables[name] += rows
+    known = committed().get("CUDA", []) if PAGE.exists() else []
+    tables["CUDA"] = cuda_code.rows(widths) if cuda_code.is_built() else known
+    PAGE.write_text(rendered(tables))
+
+
+if __name__ == "__main__":
+    main(sys.stderr.write)

@@ -1,0 +1,229 @@
+"""Public calls on CUDA tensors without a GPU: which kernels they launch, with which arguments.
+
+Tensors are fake: they have a device, sizes and strides, and no memory. The host code of the ops with Triton
+kernels runs as it is, and each launch is written down instead of being made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fastgan.ops import _autograd, _dispatch, _library
+
+# What allocates, or makes another tensor of the same memory, without a kernel.
+NO_LAUNCH = frozenset(
+    {"empty", "new_empty", "empty_like", "empty_strided", "detach", "lift_fresh", "alias", "_unsafe_view"}
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a launch is told of a tensor, and what Triton looks at: the type, and the address's alignment."""
+
+    dtype: torch.dtype
+    elements: int
+    offset: int
+    """Of the first element in its allocation, which is aligned, in bytes."""
+    device: str = "cuda"
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Memory:
+        sizes = [size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
+        return cls(tensor.dtype, math.prod(sizes), tensor.storage_offset() * tensor.itemsize)
+
+    def data_ptr(self) -> int:
+        return self.offset
+
+    def ptr_range(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+
+@dataclass
+class Launch:
+    """Of a Triton kernel."""
+
+    kernel: Any
+    programs: int
+    arguments: dict[str, Any]
+    """By name, and the options, such as num_warps."""
+
+
+@dataclass
+class Other:
+    """An operation of PyTorch's that has a kernel, or one of fastgan's in CUDA C++."""
+
+    name: str
+    bytes: int
+    """Of its tensors, once each."""
+
+
+@dataclass
+class Log:
+    triton: list[Launch] = field(default_factory=list)
+    others: list[Other] = field(default_factory=list)
+
+    def take(self) -> Log:
+        """What has been logged since the last time."""
+        taken = Log(self.triton[:], self.others[:])
+        self.triton.clear()
+        self.others.clear()
+        return taken
+
+    def __len__(self) -> int:
+        return len(self.triton) + len(self.others)
+
+
+class Launches(TorchDispatchMode):
+    """Logs what the operations below it launch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = Log()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        if name.startswith("fastgan::") and _has_triton_kernel(name.removeprefix("fastgan::")):
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CUDA, *args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        namespace, _, short = name.partition("::")
+        if namespace == "fastgan" or (namespace == "aten" and not func.is_view and short not in NO_LAUNCH):
+            tensors = {id(t): t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)}
+            if any(tensor.is_cuda for tensor in tensors.values()):
+                self.log.others.append(Other(name.removeprefix("aten::"), sum(map(_size, tensors.values()))))
+        return result
+
+    def run(self, kernel: Any, *arguments: Any, grid: tuple[int, ...], warmup: bool, **named: Any) -> None:
+        """In place of a JITFunction's."""
+        named = dict(zip(kernel.arg_names, arguments, strict=False)) | named
+        seen = {key: Memory.of(value) if isinstance(value, Tensor) else value for key, value in named.items()}
+        self.log.triton.append(Launch(kernel, math.prod(grid), seen))
+
+
+def _size(tensor: Tensor) -> int:
+    memory = Memory.of(tensor)
+    return memory.elements * memory.dtype.itemsize
+
+
+def _has_triton_kernel(op: str) -> bool:
+    return any(
+        kernels.gpu == "triton" and op.removesuffix("_").startswith(name)
+        for name, kernels in _dispatch.OPS.items()
+    )
+
+
+@contextlib.contextmanager
+def fake_cuda() -> Iterator[Log]:
+    """New tensors have no memory, those of "cuda" are allowed, and launches are logged, not made."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError):
+            from triton.runtime.jit import JITFunction
+
+            run = lambda kernel, *args, **named: launches.run(kernel, *args, **named)  # noqa: E731
+            stack.enter_context(mock.patch.object(JITFunction, "run", run))
+        stack.enter_context(mock.patch.object(torch.cuda, "device_of", contextlib.nullcontext))
+        stack.enter_context(mock.patch.object(_library, "cuda_missing", None))
+        stack.enter_context(mock.patch.object(torch.autograd, "grad", grad))
+        stack.enter_context(mock.patch.object(torch.nn.Module, "_apply", _converted))
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        launches = stack.enter_context(Launches())
+        yield launches.log
+
+
+def _converted(module: torch.nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+    """In place of `_apply`, which exchanges tensors' memory: fake ones have none. Parameters are new ones."""
+    for part in module.modules():
+        for name, old in part._parameters.items():
+            if old is not None:
+                new = torch.nn.Parameter(convert(old.detach()), old.requires_grad)
+                part._parameters[name] = new
+        for name, old in part._buffers.items():
+            part._buffers[name] = None if old is None else convert(old)
+    return module
+
+
+def backward(output: Tensor, grad: Tensor | None = None) -> dict[Tensor, Tensor]:
+    """The gradients of the leaves, as `output.backward(grad)` computes them.
+
+    Saved tensors belong to the pass, as in a training step.
+    """
+    leaves: dict[Tensor, Tensor] = {}
+    grads = _seeded([output], [grad])
+    ours = {"watched_by_modes": lambda: False, "keeps_graph": lambda: False}
+    with torch.no_grad(), mock.patch.multiple(_autograd, **ours):
+        for node, arrived in _walk(grads):
+            if hasattr(node, "variable"):
+                leaves[node.variable] = arrived[0]
+    return leaves
+
+
+def grad(outputs, inputs, grad_outputs=None, create_graph=False, allow_unused=False, **_) -> tuple:
+    """As `torch.autograd.grad`."""
+    outputs, inputs = ([x] if isinstance(x, Tensor) else list(x) for x in (outputs, inputs))
+    seeds = (
+        [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs or [None] * len(outputs))
+    )
+    places = [torch.autograd.graph.get_gradient_edge(x) for x in inputs]
+    found: dict[tuple[Any, int], Tensor | None] = {}
+    with torch.set_grad_enabled(create_graph):
+        for node, arrived in _walk(_seeded(outputs, seeds)):
+            found |= {(node, number): arrived for number, arrived in enumerate(arrived)}
+    grads = tuple(found.get((place.node, place.output_nr)) for place in places)
+    assert allow_unused or None not in map(type, grads)
+    return grads
+
+
+# PyTorch's engine asks a driver about each device that it meets, so what follows is the engine, in small.
+Arrived = dict[Any, list[Tensor | None]]
+
+
+def _seeded(outputs: list[Tensor], grads: list[Tensor | None]) -> Arrived:
+    arrived: Arrived = {}
+    for output, seed in zip(outputs, grads, strict=True):
+        edge = torch.autograd.graph.get_gradient_edge(output)
+        _arrive(arrived, edge.node, edge.output_nr, torch.ones_like(output) if seed is None else seed)
+    return arrived
+
+
+def _walk(waiting: Arrived) -> Iterator[tuple[Any, list[Tensor | None]]]:
+    """Nodes and what has arrived there, from the last operation to the first."""
+    while waiting:
+        node = max(waiting, key=lambda node: node._sequence_nr())
+        arrived = waiting.pop(node)
+        yield node, arrived
+        if hasattr(node, "variable"):
+            continue
+        function: Callable = getattr(node, "apply", node)
+        results = function(*arrived)
+        results = results if isinstance(results, tuple) else (results,)
+        edges = node.next_functions
+        if hasattr(node, "needs_input_grad"):  # of all arguments, where edges are of tensors
+            results = [result for result, need in zip(results, node.needs_input_grad, strict=False) if need]
+            edges = [edge for edge in edges if edge[0] is not None]
+        for (following, number), result in zip(edges, results, strict=True):
+            if following is not None and result is not None:
+                _arrive(waiting, following, number, result)
+
+
+def _arrive(waiting: Arrived, node: Any, number: int, grad: Tensor) -> None:
+    there = waiting.setdefault(node, [])
+    outputs = node._input_metadata
+    there += [None] * (len(outputs) - len(there))
+    # A formula may leave sums over what was broadcast, and conversions, to the engine.
+    shape = torch.Size(outputs[number].shape)
+    if grad.shape != shape:
+        grad = grad.sum_to_size(shape)
+    grad = grad.to(outputs[number].dtype)
+    before = there[number]
+    there[number] = grad if before is None else before + grad

@@ -1,0 +1,82 @@
+"""The kernels keep to docs/gpu-budgets.md, which `make budgets` writes anew."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+from tests.kernels import cuda_code  # noqa: E402
+from tests.kernels.budget_cases import CASES, Case  # noqa: E402
+from tests.kernels.budgets import HEADS, PAGE, committed, measured, rendered, widths  # noqa: E402
+
+TABLES = committed()
+VERSION = re.search(r"Compiled by Triton (\S+);", PAGE.read_text())[1]
+SAME_COMPILER = triton.__version__ == VERSION
+# What the compiler alone decides, in another version perhaps otherwise.
+COMPILERS = {"instructions", "estimate us", "share", "bound by", "loads", "stores", "FP64", "calls"}
+
+
+def cells(table: str, row: tuple[str, ...]) -> dict[str, str]:
+    return dict(zip(HEADS[table], row, strict=True))
+
+
+def assert_kept(table: str, found: tuple[str, ...], budget: tuple[str, ...]) -> None:
+    if SAME_COMPILER:
+        assert cells(table, found) == cells(table, budget)
+        return
+    for name, value in cells(table, found).items():
+        allowed = cells(table, budget)[name]
+        if allowed != "-" and (name.startswith("registers") or name == "instructions"):
+            assert float(value) <= 1.25 * float(allowed)
+        elif name not in COMPILERS:
+            assert value == allowed
+
+
+def test_the_page_says_nothing_else():
+    assert rendered(TABLES, VERSION) == PAGE.read_text()
+    names = {tuple(row[:2]) for row in TABLES["ops"]}
+    assert names == {(case.op, case.variant) for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_launches_keep_to_their_budget(case: Case):
+    for table, found in measured(case).items():
+        budget = [row for row in TABLES[table] if row[:2] == (case.op, case.variant)]
+        assert len(found) == len(budget)
+        for row, allowed in zip(found, budget, strict=True):
+            assert_kept(table, row, allowed)
+
+
+@pytest.mark.skipif(not cuda_code.is_built(), reason="needs _C_cuda, which nvcc builds, for sm_90")
+def test_the_cuda_library_keeps_to_its_budget():
+    found = {row[0]: row for row in cuda_code.rows(widths)}
+    assert found.keys() == {row[0] for row in TABLES["CUDA"]}
+    for row in TABLES["CUDA"]:
+        assert cells("CUDA", found[row[0]]) == cells("CUDA", row)
+
+
+def test_no_budget_has_spills():
+    for table in ("kernels", "CUDA"):
+        assert {cells(table, row)["spills"] for row in TABLES[table]} == {"0"}
+
+
+def test_double_precision_is_left_to_sums_of_sums_and_to_matrices():
+    """Once a program, or for few numbers."""
+    kernels = [cells("kernels", row) for row in TABLES["kernels"]]
+    those = {(row["op"], row["kernel"]) for row in kernels if row["FP64"] != "0"}
+    assert {kernel for op, kernel in those if op != "perspective_warp"} <= {"finish"}
+
+
+@pytest.mark.parametrize(
+    "op", ["yuv_l2", "photometric", "squared_norm", "bias_leaky_relu", "feature_distance"]
+)
+def test_aligned_float32_moves_in_128_bits(op):
+    sweeps = [
+        row for row in (cells("kernels", row) for row in TABLES["kernels"])
+        if row["op"] == op and row["case"].endswith("float32") and row["kernel"] != "finish"
+    ]  # fmt: skip
+    assert sweeps and all("x128" in row["loads"] for row in sweeps)
+    assert all("x128" in row["stores"] for row in sweeps if row["kernel"] != "partial")

@@ -1,0 +1,65 @@
+"""Every public op and loss, forward and backward, on CUDA tensors without a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from tests.kernels.fake_cuda import Log, backward, fake_cuda  # noqa: E402
+from tests.kernels.machine_code import machine_code  # noqa: E402
+from tests.support_cases import CASES, Case  # noqa: E402
+
+SIZE = (2, 33, 36)
+HALVES = [case for case in CASES if "half" not in case.leaves_out]
+
+
+def on_fake_cuda(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor], dict, Log]:
+    """Output, inputs, gradients, and what was launched."""
+    tensors = case.tensors(SIZE, dtype)
+    with fake_cuda() as log:
+        with torch.device("cuda"):
+            made = case.make()
+        if isinstance(made, nn.Module):
+            made = made.to("cuda", dtype)
+        inputs = [
+            torch.empty_like(tensor, device="cuda", requires_grad=number in case.differentiated)
+            for number, tensor in enumerate(tensors)
+        ]
+        log.take()
+        output = case.call(made, *inputs)
+        grads = backward(output, torch.empty_like(output)) if case.differentiated else {}
+        return output, inputs, grads, log
+
+
+def expected(case: Case, dtype: torch.dtype) -> torch.Tensor:
+    return case.function(dtype)(*case.tensors(SIZE, dtype))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_float32(case: Case):
+    output, inputs, grads, log = on_fake_cuda(case, torch.float32)
+    check(case, torch.float32, output, inputs, grads, log)
+
+
+@pytest.mark.parametrize("case", HALVES, ids=str)
+def test_half(case: Case):
+    output, inputs, grads, log = on_fake_cuda(case, torch.float16)
+    check(case, torch.float16, output, inputs, grads, log)
+
+
+def check(case, dtype, output, inputs, grads, log):
+    wanted = expected(case, dtype)
+    assert (output.shape, output.dtype, output.stride()) == (wanted.shape, wanted.dtype, wanted.stride())
+    assert output.is_cuda
+    for number in case.differentiated:
+        grad = grads[inputs[number]]
+        assert (grad.shape, grad.dtype) == (inputs[number].shape, inputs[number].dtype)
+        assert grad.is_cuda
+    assert not [other.name for other in log.others if other.name in ("_local_scalar_dense", "item")]
+    for launch in log.triton:
+        code = machine_code(launch, 90)
+        assert code.spills == 0 and code.registers <= 128
