@@ -127,11 +127,12 @@ class Pairs:
         }
         self.buffers = paired_places(model, average)
         # Kept together with what they held, so that nothing new gets the id of what has been replaced.
-        self._tables = [table for part in model.modules() for table in (part._parameters, part._modules)]
+        parts = [*model.modules(), *average.modules()]
+        self._tables = [table for part in parts for table in (part._parameters, part._modules)]
         self._held = self._holding()
 
     def are_current(self) -> bool:
-        """Whether the model still has these parameters, in these layers."""
+        """Whether model and average still have these parameters, in these layers."""
         now = self._holding()
         return len(now) == len(self._held) and all(map(is_, now, self._held))
 

@@ -208,6 +208,8 @@ class FusedStep(torch.optim.Optimizer):
                 grads: list[Tensor] = [parameter.grad for parameter in params]  # type: ignore[misc]
                 work.append((group, self._plan(number, group, params), grads))
         if not work:
+            if self.ema is not None:  # parameters that were replaced get the gradients, these here none
+                self.ema.check_updated_by(p for group in self.param_groups for p in group["params"])
             return loss
         norm = self._norm_to_clip([(group, grads) for group, _, grads in work])
         if self.ema is not None:

@@ -186,6 +186,8 @@ def parse_config(
             f"--num_steps {printable(found.num_steps)} and --num_epochs {printable(found.num_epochs)} "
             "both say how long to train: give one of them"
         )
+    for name in on_the_command_line:  # whatever a --config after it says
+        values[name] = int(getattr(found, name))
     given = [on_the_command_line, *(checked[value][1] for value in reversed(found.config))]
     if next((lengths for lengths in given if lengths), None) == {"num_steps"}:
         values["num_epochs"] = 0

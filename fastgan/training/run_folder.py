@@ -16,12 +16,12 @@ from fastgan.training.run_files import read_rows
 # Room for the first checkpoints and logs; a run that starts with less would stop in its middle.
 NEEDED_BYTES = 256 * 2**20
 TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
-# What else a run makes in its folder: TensorBoard's files, and weights for use.
-MADE = ("events.out.tfevents*", "*.safetensors")
+# What else a run makes in its folder: TensorBoard's files, the report, weights for use.
+MADE = ("config.yaml", "report.html", "events.out.tfevents*", "generator.safetensors", "samples")
 # What is left there of files that were being written.
 TORN = (
-    "config.yaml.incomplete", "*.csv.incomplete", "report.html.incomplete", "*.json.incomplete",
-    "*.safetensors.incomplete", "checkpoints/step-*.incomplete", "samples/step-*.incomplete*",
+    "config.yaml.incomplete", *(f"{table}.incomplete" for table in TABLES), "report.html.incomplete",
+    "generator.safetensors.incomplete", "checkpoints/step-*.incomplete", "samples/step-*.incomplete*",
     "samples/rows.txt.incomplete",
 )  # fmt: skip
 
@@ -81,15 +81,16 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
     a run wrote that left no checkpoint is kept in a folder of its own; returns what to tell the user of it.
     """
     remove_incomplete(folder)
-    write_config(config, folder / "config.yaml")
     if start is not None:
+        write_config(config, folder / "config.yaml")
         for table in TABLES:
             drop_rows_after(folder / table, start)
         return None
-    names = [*TABLES, "report.html", *(p.name for kind in MADE for p in folder.glob(kind)), "samples"]
-    left = [name for name in names if (folder / name).exists()]
-    if left == ["samples"] and not any((folder / "samples").iterdir()):
+    left = [table for table in TABLES if (folder / table).exists()]
+    if not left:  # no run has come far enough to leave a line: whatever lies here is somebody else's
+        write_config(config, folder / "config.yaml")
         return None
+    left += [path.name for kind in MADE for path in folder.glob(kind)]
     number = 1
     while (aside := folder / f"without-checkpoint-{number}").exists():
         number += 1
@@ -97,6 +98,7 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
     for name in left:
         (folder / name).rename(aside / name)
     (folder / "samples").mkdir(exist_ok=True)
+    write_config(config, folder / "config.yaml")
     return (
         f"no checkpoint in {printable(folder)}: started anew; what was written before is kept in "
         f"{printable(aside)}"

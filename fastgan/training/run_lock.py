@@ -290,7 +290,7 @@ def _ticks(pid: int) -> int:
     try:
         # After the name, which may hold anything, in parentheses.
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ended while it was read
         if Path("/proc/self/stat").exists():
             return -1
     try:
