@@ -85,9 +85,9 @@ __global__ void sum_tables_kernel(const float* parts, int64_t tiles, int64_t til
   tables[128 * int64_t(blockIdx.x) + threadIdx.x] = static_cast<float>(sum);
 }
 
-constexpr int kPixelThreads = 256;
+constexpr int kItemThreads = 256;
 
-unsigned grid(int64_t items) { return static_cast<unsigned>((items + kPixelThreads - 1) / kPixelThreads); }
+int64_t item_blocks(int64_t items) { return (items + kItemThreads - 1) / kItemThreads; }
 
 template <typename In>
 tile::Pixels<In> pixels(const Tensor& image) {
@@ -177,7 +177,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
   Tensor luma = scratch(image, rows * sizes.mcu_height * sizes.luma_stride, sample);
   Tensor chroma = scratch(image, rows * 16 * sizes.chroma_stride, sample);
   Tensor nan = scratch(image, mcus, ScalarType::Byte);
-  STD_TORCH_CHECK(cudaMemsetAsync(nan.data_ptr(), 0, mcus, stream) == cudaSuccess, "jpeg: memset failed");
+  set_zero("jpeg", nan.data_ptr(), mcus, stream);
 
   with_rounding(rounding, [&](auto kind, auto arithmetic) {
     with_pixel_type(image.scalar_type(), [&](auto pixel) {
@@ -189,11 +189,9 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
       job.planes = {static_cast<Plane<S>*>(luma.data_ptr()), static_cast<Plane<S>*>(chroma.data_ptr())};
       job.nan = static_cast<uint8_t*>(nan.data_ptr());
       set_masks(job, masks, chroma_masks);
-      const unsigned tiles = static_cast<unsigned>(tile::Place::count(sizes));
-      encode_kernel<decltype(kind)::value><<<tiles, tile::kThreads, 0, stream>>>(job);
-      check_launch("jpeg encode");
-      merge_kernel<<<grid(sizes.images * sizes.height * sizes.width), kPixelThreads, 0, stream>>>(job);
-      check_launch("jpeg merge");
+      const int64_t tiles = tile::Place::count(sizes), blocks = item_blocks(sizes.images * sizes.height * sizes.width);
+      launch("jpeg encode", encode_kernel<decltype(kind)::value, S, In>, tiles, tile::kThreads, stream, job);
+      launch("jpeg merge", merge_kernel<S, In>, blocks, kItemThreads, stream, job);
     });
   });
   return {decoded, masks, chroma_masks};
@@ -228,32 +226,30 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
       job.grad = pixels<In>(grad);
       job.grad_planes = {nullptr, static_cast<float*>(chroma.data_ptr())};
       set_masks(job, masks, chroma_masks);
-      chroma_gradient_kernel<<<grid(8 * rows * sizes.chroma_stride), kPixelThreads, 0, stream>>>(job);
-      check_launch("jpeg chroma gradient");
+      const int64_t samples = 8 * rows * sizes.chroma_stride;
+      launch("jpeg chroma gradient", chroma_gradient_kernel<S, In>, item_blocks(samples), kItemThreads, stream, job);
       if (through_coefficients) {
         job.image = pixels<In>(*image);
         if (changes_gradient) job.grad_planes.luma = static_cast<float*>(luma.data_ptr());
         job.grad_tables = sums_steps ? static_cast<float*>(parts.data_ptr()) : nullptr;
-        code_gradient_kernel<decltype(kind)::value><<<static_cast<unsigned>(tiles), tile::kThreads, 0, stream>>>(job);
-        check_launch("jpeg code gradient");
+        launch(
+            "jpeg code gradient", code_gradient_kernel<decltype(kind)::value, S, In>, tiles, tile::kThreads, stream,
+            job);
       }
       if (!grad_image_wanted) return;
       job.grad_image = pixels<In>(grad_image);
-      image_gradient_kernel<<<grid(sizes.images * sizes.height * sizes.width), kPixelThreads, 0, stream>>>(job);
-      check_launch("jpeg image gradient");
+      const int64_t blocks = item_blocks(sizes.images * sizes.height * sizes.width);
+      launch("jpeg image gradient", image_gradient_kernel<S, In>, blocks, kItemThreads, stream, job);
     });
   });
   if (grad_tables_wanted && !sums_steps) {
-    STD_TORCH_CHECK(
-        cudaMemsetAsync(grad_tables.data_ptr(), 0, sizeof(float) * tables.numel(), stream) == cudaSuccess,
-        "jpeg: memset failed");
+    set_zero("jpeg table gradient", grad_tables.data_ptr(), sizeof(float) * tables.numel(), stream);
   }
   if (sums_steps) {
     const int64_t count = tables.size(0);
-    sum_tables_kernel<<<static_cast<unsigned>(count), 128, 0, stream>>>(
-        static_cast<const float*>(parts.data_ptr()), tiles, count > 1 ? tiles / count : tiles,
-        static_cast<float*>(grad_tables.data_ptr()));
-    check_launch("jpeg table gradient");
+    launch(
+        "jpeg table gradient", sum_tables_kernel, count, 128, stream, static_cast<const float*>(parts.data_ptr()),
+        tiles, count > 1 ? tiles / count : tiles, static_cast<float*>(grad_tables.data_ptr()));
   }
   return {grad_image, grad_tables};
 }
@@ -261,7 +257,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
 }  // namespace
 }  // namespace fastgan
 
-STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, library) {
+FASTGAN_CUDA_OPERATORS(library) {
   library.impl("jpeg", TORCH_BOX(&fastgan::jpeg_cuda));
   library.impl("jpeg_backward", TORCH_BOX(&fastgan::jpeg_backward_cuda));
 }
