@@ -276,6 +276,7 @@ Tensor optimizer_step_cuda_(
   const torch::stable::accelerator::DeviceGuard guard(params.at(0).get_device_index());
   const cudaStream_t stream = current_cuda_stream(params[0]);
   check_sizes(params, {grads, first, second, third, averages});
+  check_complete(static_cast<Algorithm>(algorithm), params, grads, first, second, with_statistics);
   const std::vector<int64_t> size = {with_statistics ? kSums : 0};
   Tensor result = torch::stable::new_empty(params[0], size, ScalarType::Double);
   const Request request = {params, grads, first, second, third, averages, steps};

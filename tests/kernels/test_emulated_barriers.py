@@ -1,4 +1,4 @@
-"""That the tests on emulated kernels would notice: without any one barrier or fence of csrc/cuda they fail."""
+"""That tests on emulated kernels would notice: without any one barrier or fence of csrc/cuda they fail."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def copies(arrays):
 
 
 def check(case, arrays, *, with_statistics=True, tolerance=1e-6, **scalars):
-    """A step in any order gives the same bits, and what the reference gives in float64; returns its arrays."""
+    """A step in any order gives the same bits, and what the reference gives in float64."""
     algorithm, options = case.split(",")[0], OPTIONS[case]
     if options.grad_clip_norm < math.inf:
         scalars["grad_norm"] = gradient_norm(arrays[1])
@@ -46,7 +46,6 @@ def check(case, arrays, *, with_statistics=True, tolerance=1e-6, **scalars):
     if with_statistics:
         assert_close(said[:2], known[:2], rtol=1e-5, atol=0)
         assert abs(said[2].item() - known[2].item()) <= 2
-    return stepped
 
 
 @pytest.mark.parametrize("with_statistics", [False, True])
@@ -191,3 +190,23 @@ def test_an_array_on_another_device_is_named(place, name):
 def test_norms_of_gradients_on_two_devices_are_refused():
     with pytest.raises(RuntimeError, match="is on another device, but the first parameter on the CPU"):
         emulated("gradient_norm", [torch.ones(3), torch.ones(3, device="meta")])
+
+
+@pytest.mark.parametrize("algorithm", ["rmsprop", "average"])
+def test_a_parameter_without_an_average_stands_beside_one_that_has_it(algorithm):
+    params, grads, first, _, _, averages, steps = tensors("adam, all", torch.float32, shapes=MANY)
+    averages[2] = torch.empty(0)
+    arrays = [params, grads, first, [], [], averages, steps]
+    if algorithm == "average":
+        arrays = [params, [], [], [], [], averages, []]
+    kept = averages[3].clone()
+    emulated_step(algorithm, arrays, StepOptions(0.01, average_weight=0.25))
+    assert_close(averages[3], kept.lerp(params[3], 0.25))
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_what_a_step_cannot_do_without_is_named(place):
+    arrays = tensors("adam", torch.float32)
+    arrays[place] = []
+    with pytest.raises(RuntimeError, match="parameter 0 of 1 elements has an? .* of 0"):
+        emulated_step("adam", arrays, OPTIONS["adam"])

@@ -149,6 +149,41 @@ def test_rounding_at_random_keeps_what_nearest_rounding_loses(dtype):
     assert walked.equal(walked.round())
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("algorithm", ["rmsprop", "adam", "average"])
+def test_a_parameter_without_an_average_stands_beside_one_that_has_it(algorithm, backend, device):
+    arrays = tensors("adam, all", torch.float32, device=device)
+    arrays[4] = []
+    arrays[5][2] = torch.empty(0)
+    if algorithm != "adam":
+        arrays[3] = []
+    if algorithm == "average":
+        arrays = [arrays[0], [], [], [], [], arrays[5], []]
+    parameter, average = arrays[0][3], arrays[5][3].clone()
+    optimizer_step(algorithm, *arrays, StepOptions(0.01, average_weight=0.25), backend=backend)
+    torch.testing.assert_close(arrays[5][3], average.lerp(parameter, 0.25))
+    assert arrays[5][2].numel() == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "place, name",
+    [(1, "a gradient"), (2, "an average of squared gradients"), (3, "an average of gradients")],
+)
+def test_what_a_step_cannot_do_without_is_named(place, name, device):
+    for missing in ([], None):
+        arrays = tensors("adam", torch.float32, device=device)
+        if missing is None:
+            arrays[place][2] = torch.empty(0, device=device)
+        else:
+            arrays[place] = missing
+        number, elements = (2, 21) if missing is None else (0, 1)
+        message = f"parameter {number} of {elements} elements has {name} of 0"
+        with pytest.raises(RuntimeError, match=message):
+            optimizer_step("adam", *arrays, OPTIONS["adam"], backend="native")
+
+
 def test_arrays_of_other_sizes_are_named():
     arrays = tensors("adam", torch.float32)
     arrays[2][2] = torch.ones(5)
