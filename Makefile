@@ -33,11 +33,12 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
 	touch $@
 
-# The C++ tests and the bindings that pytest checks csrc/math through.
+# The C++ tests, the bindings that pytest checks csrc/math through, and the CUDA kernels as C++.
 build/tests/built: $(VENV)/installed
 	$(BIN)/cmake -G Ninja -S . -B build/tests -DFASTGAN_TEST_BINDINGS=ON -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
 	    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
-	    -Dpybind11_DIR="$$($(BIN)/python -c 'import pybind11; print(pybind11.get_cmake_dir())')" > /dev/null
+	    -Dpybind11_DIR="$$($(BIN)/python -c 'import pybind11; print(pybind11.get_cmake_dir())')" \
+	    -DFASTGAN_EMULATION_TORCH_DIR="$$($(BIN)/python -c 'import torch; print(torch.__path__[0])')" > /dev/null
 	$(BIN)/cmake --build build/tests
 	touch $@
 

@@ -37,6 +37,24 @@ inline void check_sizes(
   }
 }
 
+// What a step cannot do without: a gradient and an average of its squares, and Adam's average of it.
+inline void check_complete(
+    Algorithm algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
+    const std::vector<Tensor>& first, const std::vector<Tensor>& second, bool with_statistics) {
+  const auto check = [&](const char* name, const std::vector<Tensor>& tensors) {
+    for (size_t i = 0; i < params.size(); ++i) {
+      const int64_t count = tensors.empty() ? 0 : tensors[i].numel();
+      STD_TORCH_CHECK(
+          count == params[i].numel(), "optimizer_step: parameter ", i, " of ", params[i].numel(), " elements has ",
+          name, " of ", count);
+    }
+  };
+  const bool steps = algorithm != Algorithm::kAverage;
+  if (steps || with_statistics) check("a gradient", grads);
+  if (steps) check("an average of squared gradients", first);
+  if (algorithm == Algorithm::kAdam) check("an average of gradients", second);
+}
+
 // The i-th of a list that may be empty, of tensors that may be; null where there is none.
 inline void* array_of(const std::vector<Tensor>& tensors, size_t i) {
   return i < tensors.size() && tensors[i].numel() ? tensors[i].data_ptr() : nullptr;

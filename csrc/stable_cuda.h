@@ -4,10 +4,16 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 
+#include <utility>
+
 #include "stable.h"
 
 // What CUDA kernels need around a launch: the caller's stream (never the default one: CUDA graphs and side streams give
-// wrong results with it) and the launch's error.
+// wrong results with it), the launch's error, and where operators are registered.
+#ifndef FASTGAN_CUDA_OPERATORS
+#define FASTGAN_CUDA_OPERATORS(library) STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, library)
+#endif
+
 namespace fastgan {
 
 inline cudaStream_t current_cuda_stream(const Tensor& tensor) {
@@ -16,9 +22,23 @@ inline cudaStream_t current_cuda_stream(const Tensor& tensor) {
   return static_cast<cudaStream_t>(stream);
 }
 
-inline void check_launch(const char* kernel) {
-  const cudaError_t error = cudaGetLastError();
-  STD_TORCH_CHECK(error == cudaSuccess, kernel, ": ", cudaGetErrorString(error));
+// Not `<<<>>>`, which is no C++: csrc/tests/cuda_emulation compiles the kernels without nvcc.
+template <typename... Parameters, typename... Arguments>
+void launch(
+    const char* what, void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream,
+    Arguments&&... arguments) {
+  if (blocks == 0) return;  // which CUDA takes for an error
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = stream;
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+  STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
+}
+
+inline void set_zero(const char* what, void* data, int64_t bytes, cudaStream_t stream) {
+  const cudaError_t error = cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), stream);
+  STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
 }
 
 }  // namespace fastgan

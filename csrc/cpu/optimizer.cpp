@@ -26,11 +26,12 @@ Tensor optimizer_step_cpu_(
     const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& options,
     const std::optional<Tensor>& lr, const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
     const std::optional<Tensor>& grad_norm, const std::optional<Tensor>& updates, bool with_statistics) {
+  check_sizes(params, {grads, first, second, third, averages});
+  check_complete(static_cast<Algorithm>(algorithm), params, grads, first, second, with_statistics);
   Tensor result = torch::stable::new_empty(params.at(0), {with_statistics ? 3 : 0}, ScalarType::Double);
   StepStatistics statistics;
   const bool applies = number_in(found_inf, 0) == 0;
   if (applies || with_statistics) {
-    check_sizes(params, {grads, first, second, third, averages});
     const StepNumbers numbers = step_numbers(options);
     StepReadings readings;
     readings.lr = number_in(lr, numbers.lr);

@@ -73,7 +73,8 @@ void run_formula(Algorithm algorithm, bool inside, const RunArrays<T>& a, const 
     case Algorithm::kRMSprop:
       return with_kind<false>(a, c, count, inside, a.second != nullptr, a.third != nullptr, a.average != nullptr);
     case Algorithm::kAdam: return with_kind<true, false, true>(a, c, count, a.third != nullptr, a.average != nullptr);
-    case Algorithm::kAverage: return average_run(a, c, count);
+    case Algorithm::kAverage:
+      if (a.average) average_run(a, c, count);
   }
 }
 

@@ -22,8 +22,9 @@ Tensor cuda_running_architecture(const Tensor& on_device) {
   const torch::stable::accelerator::DeviceGuard guard(on_device.get_device_index());
   const std::vector<int64_t> scalar;
   Tensor result = torch::stable::new_empty(on_device, scalar, ScalarType::Int);
-  write_architecture<<<1, 1, 0, current_cuda_stream(on_device)>>>(static_cast<int*>(result.data_ptr()));
-  check_launch("write_architecture");
+  launch(
+      "write_architecture", write_architecture, 1, 1, current_cuda_stream(on_device),
+      static_cast<int*>(result.data_ptr()));
   return result;
 }
 
@@ -39,6 +40,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastgan, CompositeExplicitAutograd, library) {
   library.impl("cuda_architectures", TORCH_BOX(&fastgan::cuda_architectures));
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, library) {
+FASTGAN_CUDA_OPERATORS(library) {
   library.impl("cuda_running_architecture", TORCH_BOX(&fastgan::cuda_running_architecture));
 }

@@ -83,7 +83,11 @@ __global__ void image_gradient_kernel(tile::Job<float, In> job, Divisor width, D
 
 // The tables' gradients in two launches, in a fixed order: the same bits on every run. First of up to kTilesOfPart
 // tiles each, then of all parts. One thread per step of a table.
+#ifdef FASTGAN_SMALL_LAUNCHES  // tests: small images have several parts
+constexpr int64_t kTilesOfPart = 3;
+#else
 constexpr int64_t kTilesOfPart = 128;
+#endif
 
 __global__ void sum_tiles_kernel(const float* tiles, int64_t tiles_per_table, int64_t parts_per_table, double* parts) {
   const int64_t table = blockIdx.x / parts_per_table, begin = blockIdx.x % parts_per_table * kTilesOfPart;
@@ -100,9 +104,9 @@ __global__ void sum_parts_kernel(const double* parts, int64_t parts_per_table, f
   tables[128 * table + threadIdx.x] = static_cast<float>(sum);
 }
 
-constexpr int kPixelThreads = 256;
+constexpr int kItemThreads = 256;
 
-unsigned grid(int64_t items) { return static_cast<unsigned>((items + kPixelThreads - 1) / kPixelThreads); }
+int64_t item_blocks(int64_t items) { return (items + kItemThreads - 1) / kItemThreads; }
 
 template <typename In>
 tile::Pixels<In> pixels(const Tensor& image) {
@@ -217,9 +221,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
   Tensor luma = scratch(image, rows * sizes.mcu_height * sizes.luma_stride, sample);
   Tensor chroma = scratch(image, rows * 16 * sizes.chroma_stride, sample);
   Tensor nan = scratch(image, exact ? mcus + 1 : 0, ScalarType::Byte);
-  if (exact) {
-    STD_TORCH_CHECK(cudaMemsetAsync(nan.data_ptr(), 0, mcus + 1, stream) == cudaSuccess, "jpeg: memset failed");
-  }
+  if (exact) set_zero("jpeg", nan.data_ptr(), mcus + 1, stream);
 
   with_rounding(rounding, [&](auto kind, auto arithmetic) {
     with_pixel_type(image.scalar_type(), [&](auto pixel) {
@@ -231,20 +233,24 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
       job.planes = {static_cast<Plane<S>*>(luma.data_ptr()), static_cast<Plane<S>*>(chroma.data_ptr())};
       job.nan = static_cast<uint8_t*>(nan.data_ptr());
       set_masks(job, masks, chroma_masks);
-      const unsigned tiles = static_cast<unsigned>(tile::Place::count(sizes));
+      const int64_t tiles = tile::Place::count(sizes);
       const Divisor across(tile::Place::across(sizes)), mcu_rows(sizes.mcu_rows);
       with_form(sizes, [&](auto form) {
         // The codec itself has a version for each form; of the surrogates, of which there are many, each has one.
+        constexpr Rounding kRounding = decltype(kind)::value;
         if constexpr (IsExact<S>::value) {
-          const auto encoded = tile::Form<form.horizontal(), form.vertical(), false>();  // nothing is upsampled yet
-          encode_kernel<decltype(kind)::value><<<tiles, tile::kThreads, 0, stream>>>(encoded, job, across, mcu_rows);
+          using F = tile::Form<form.horizontal(), form.vertical(), false>;  // nothing is upsampled yet
+          launch(
+              "jpeg encode", encode_kernel<kRounding, F, S, In>, tiles, tile::kThreads, stream, F(), job, across,
+              mcu_rows);
         } else {
-          encode_kernel<decltype(kind)::value><<<tiles, tile::kThreads, 0, stream>>>(job.form, job, across, mcu_rows);
+          launch(
+              "jpeg encode", encode_kernel<kRounding, tile::AnyForm, S, In>, tiles, tile::kThreads, stream, job.form,
+              job, across, mcu_rows);
         }
-        check_launch("jpeg encode");
-        merge_kernel<<<grid(tile::FourPixels::count(sizes)), kPixelThreads, 0, stream>>>(
-            form, job, Divisor(tile::FourPixels::across(sizes)), Divisor(sizes.height));
-        check_launch("jpeg merge");
+        launch(
+            "jpeg merge", merge_kernel<decltype(form), S, In>, item_blocks(tile::FourPixels::count(sizes)),
+            kItemThreads, stream, form, job, Divisor(tile::FourPixels::across(sizes)), Divisor(sizes.height));
       });
     });
   });
@@ -289,41 +295,40 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
     if (grad_image_wanted && !changes_gradient) direct.grad_image = job.grad_image;
     if (through_coefficients || direct.grad_image.data) {
       with_form(sizes, [&](auto form) {
-        gradient_kernel<<<
-            static_cast<unsigned>(tile::GradientPlace::count(sizes)), tile::kGradientThreads, 0, stream>>>(
-            form, direct, Divisor(tile::GradientPlace::across(sizes)), Divisor(tile::GradientPlace::down(sizes)));
+        launch(
+            "jpeg gradient", gradient_kernel<decltype(form), In>, tile::GradientPlace::count(sizes),
+            tile::kGradientThreads, stream, form, direct, Divisor(tile::GradientPlace::across(sizes)),
+            Divisor(tile::GradientPlace::down(sizes)));
       });
-      check_launch("jpeg gradient");
     }
     if (!through_coefficients) return;
     with_rounding(rounding, [&](auto kind, auto arithmetic) {
-      auto coded = with_gradient(new_job<decltype(arithmetic), In>(sizes, tables, seed, rounding));
+      using S = decltype(arithmetic);
+      auto coded = with_gradient(new_job<S, In>(sizes, tables, seed, rounding));
       coded.image = pixels<In>(*image);
       coded.grad_tables = sums_steps ? static_cast<float*>(parts.data_ptr()) : nullptr;
-      code_gradient_kernel<decltype(kind)::value><<<static_cast<unsigned>(tiles), tile::kThreads, 0, stream>>>(
+      launch(
+          "jpeg code gradient", code_gradient_kernel<decltype(kind)::value, S, In>, tiles, tile::kThreads, stream,
           coded, Divisor(tile::Place::across(sizes)), Divisor(sizes.mcu_rows));
     });
-    check_launch("jpeg code gradient");
     if (!changes_gradient || !grad_image_wanted) return;
-    image_gradient_kernel<<<grid(sizes.images * sizes.height * sizes.width), kPixelThreads, 0, stream>>>(
-        job, Divisor(sizes.width), Divisor(sizes.height));
-    check_launch("jpeg image gradient");
+    launch(
+        "jpeg image gradient", image_gradient_kernel<In>, item_blocks(sizes.images * sizes.height * sizes.width),
+        kItemThreads, stream, job, Divisor(sizes.width), Divisor(sizes.height));
   });
   if (grad_tables_wanted && !sums_steps) {
-    STD_TORCH_CHECK(
-        cudaMemsetAsync(grad_tables.data_ptr(), 0, sizeof(float) * tables.numel(), stream) == cudaSuccess,
-        "jpeg: memset failed");
+    set_zero("jpeg table gradient", grad_tables.data_ptr(), sizeof(float) * tables.numel(), stream);
   }
   if (sums_steps) {
     const int64_t count = tables.size(0), of_table = tiles / count;
     const int64_t parts_of_table = (of_table + kTilesOfPart - 1) / kTilesOfPart;
     Tensor sums = scratch(grad, 128 * count * parts_of_table, ScalarType::Double);
-    sum_tiles_kernel<<<static_cast<unsigned>(count * parts_of_table), 128, 0, stream>>>(
+    launch(
+        "jpeg sums of tiles", sum_tiles_kernel, count * parts_of_table, 128, stream,
         static_cast<const float*>(parts.data_ptr()), of_table, parts_of_table, static_cast<double*>(sums.data_ptr()));
-    check_launch("jpeg sums of tiles");
-    sum_parts_kernel<<<static_cast<unsigned>(count), 128, 0, stream>>>(
-        static_cast<const double*>(sums.data_ptr()), parts_of_table, static_cast<float*>(grad_tables.data_ptr()));
-    check_launch("jpeg table gradient");
+    launch(
+        "jpeg table gradient", sum_parts_kernel, count, 128, stream, static_cast<const double*>(sums.data_ptr()),
+        parts_of_table, static_cast<float*>(grad_tables.data_ptr()));
   }
   return {grad_image, grad_tables};
 }
@@ -331,7 +336,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
 }  // namespace
 }  // namespace fastgan
 
-STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, library) {
+FASTGAN_CUDA_OPERATORS(library) {
   library.impl("jpeg", TORCH_BOX(&fastgan::jpeg_cuda));
   library.impl("jpeg_backward", TORCH_BOX(&fastgan::jpeg_backward_cuda));
 }

@@ -1,6 +1,7 @@
 // The CUDA kernels of the optimizers' step: which thread does what, and the launch. The work is in optimizer_blocks.h.
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "../optimizer_arguments.h"
@@ -10,8 +11,13 @@
 namespace fastgan {
 namespace {
 
-// As many as fit into a kernel's parameters; few tensors have the short form, which is sooner at the device.
-constexpr int kFew = 32, kMany = 400;
+// How many tensors a launch takes: as many as fit into a kernel's parameters; few have the short form, which is sooner
+// at the device.
+#ifdef FASTGAN_SMALL_LAUNCHES  // tests: small inputs take several launches, and several rounds of a block
+constexpr int kFew = 2, kMany = 5, kBlocks = 8;
+#else
+constexpr int kFew = 32, kMany = 400, kBlocks = 1024;
+#endif
 constexpr int kSums = 3;
 
 __device__ double sum_of_warp(double value) {
@@ -45,7 +51,7 @@ __device__ bool is_last_to_arrive(unsigned* arrivals) {
 }
 
 template <typename J>
-__device__ void write_partial_sum(const J& job, int which, float of_thread) {
+__device__ void write_partial_sum(const J& job, int which, double of_thread) {
   const double sum = sum_of_block(of_thread);
   if (threadIdx.x == 0) job.partial_sums[kSums * int64_t(blockIdx.x) + which] = sum;
 }
@@ -109,9 +115,34 @@ struct Request {
   const std::vector<Tensor>&params, &grads, &first, &second, &third, &averages, &steps;
 };
 
-blocks::Scalar scalar_of(const std::optional<Tensor>& tensor) {
+std::string device_name(const Tensor& tensor) {
+  if (tensor.is_cuda()) return "GPU " + std::to_string(tensor.get_device_index());
+  return tensor.is_cpu() ? "the CPU" : "another device";
+}
+
+// Kernels read addresses of another GPU as well, or crash.
+void check_device(const char* name, const Tensor& tensor, const Tensor& first) {
+  STD_TORCH_CHECK(
+      tensor.device() == first.device(), "optimizer_step: ", name, " is on ", device_name(tensor),
+      ", but the first parameter on ", device_name(first));
+}
+
+void check_devices(const Request& r) {
+  const auto check = [&](const char* name, const std::vector<Tensor>& tensors) {
+    for (const Tensor& tensor : tensors) {
+      if (tensor.numel()) check_device(name, tensor, r.params[0]);  // an empty one stands for none
+    }
+  };
+  check("a parameter", r.params);
+  check("a gradient", r.grads);
+  for (const auto* states : {&r.first, &r.second, &r.third}) check("a state", *states);
+  check("an average", r.averages);
+  check("a step", r.steps);
+}
+
+blocks::Scalar scalar_of(const char* name, const std::optional<Tensor>& tensor, const Tensor& first) {
   if (!tensor) return {nullptr, Dtype::kFloat32};
-  STD_TORCH_CHECK(tensor->get_device_index() >= 0, "optimizer_step: a scalar is not on the parameters' device");
+  check_device(name, *tensor, first);
   return {tensor->data_ptr(), dtype_of(tensor->scalar_type())};
 }
 
@@ -125,8 +156,6 @@ blocks::Entry entry_of(const Request& r, size_t i) {
   entry.average = array_of(r.averages, i);
   entry.step = i < r.steps.size() ? r.steps[i].data_ptr() : nullptr;
   entry.count = r.params[i].numel();
-  STD_TORCH_CHECK(
-      !entry.step || r.steps[i].get_device_index() >= 0, "optimizer_step: a step is not on the parameters' device");
   return entry;
 }
 
@@ -177,7 +206,6 @@ size_t fill(J& job, const Request& request, size_t from, int64_t elements_per_bl
 // Some eight blocks for each multiprocessor where there is that much to do, and as few as that: each block computes
 // its constants first.
 int64_t elements_per_block(const Request& request) {
-  constexpr int64_t kBlocks = 1024;
   int64_t elements = 0;
   for (const Tensor& parameter : request.params) elements += parameter.numel();
   const int64_t rounds = elements / (kBlocks * blocks::kRound);
@@ -196,9 +224,7 @@ class Scratch {
   Scratch(const Tensor& like, int64_t blocks, bool with_sums, cudaStream_t stream) {
     const std::vector<int64_t> size = {1 + (with_sums ? kSums * (blocks + 1) : 0)};
     memory_ = torch::stable::new_empty(like, size, ScalarType::Double);
-    STD_TORCH_CHECK(
-        cudaMemsetAsync(memory_->data_ptr(), 0, sizeof(unsigned), stream) == cudaSuccess,
-        "optimizer_step: memset failed");
+    set_zero("optimizer_step", memory_->data_ptr(), sizeof(unsigned), stream);
   }
   unsigned* arrivals() { return static_cast<unsigned*>(memory_->data_ptr()); }
   double* sums() { return static_cast<double*>(memory_->data_ptr()) + 1; }
@@ -208,13 +234,13 @@ class Scratch {
   std::optional<Tensor> memory_;
 };
 
-// Calls launch(job, blocks) for as many tensors at a time as fit.
-template <typename J, typename Launch>
-void for_jobs(J& job, const Request& request, Launch launch) {
+// Fills the job with as many tensors at a time as fit, and calls body(blocks).
+template <typename J, typename Body>
+void for_jobs(J& job, const Request& request, Body body) {
   const int64_t part = elements_per_block(request);
   for (size_t from = 0; from < request.params.size();) {
     from = fill(job, request, from, part);
-    launch(job, job.first_blocks[job.tensors]);
+    body(job.first_blocks[job.tensors]);
   }
 }
 
@@ -250,13 +276,18 @@ Tensor optimizer_step_cuda_(
   const torch::stable::accelerator::DeviceGuard guard(params.at(0).get_device_index());
   const cudaStream_t stream = current_cuda_stream(params[0]);
   check_sizes(params, {grads, first, second, third, averages});
+  check_complete(static_cast<Algorithm>(algorithm), params, grads, first, second, with_statistics);
   const std::vector<int64_t> size = {with_statistics ? kSums : 0};
   Tensor result = torch::stable::new_empty(params[0], size, ScalarType::Double);
   const Request request = {params, grads, first, second, third, averages, steps};
+  check_devices(request);
+  if (updates) check_device("updates", *updates, params[0]);
   const StepNumbers numbers = step_numbers(options);
   const bool counts = updates && numbers.counts_update != 0;
-  // Adam's blocks read the step that is counted up, and so do those that warm an average up.
-  const bool has_last = with_statistics || counts || static_cast<Algorithm>(algorithm) == Algorithm::kAdam;
+  // Blocks read the step that is counted up for Adam's correction and for the seed of random rounding, and the updates
+  // to warm an average up.
+  const bool rounds = numbers.rounding_seed >= 0 && some_are_halves(request);
+  const bool has_last = with_statistics || counts || rounds || static_cast<Algorithm>(algorithm) == Algorithm::kAdam;
   std::optional<Scratch> scratch;
   if (has_last) {
     scratch.emplace(params[0], blocks_at_most(request, elements_per_block(request)), with_statistics, stream);
@@ -264,17 +295,16 @@ Tensor optimizer_step_cuda_(
   with_job(request, [&](auto job) {
     job.algorithm = static_cast<Algorithm>(algorithm);
     job.numbers = numbers;
-    job.lr = scalar_of(lr);
-    job.grad_scale = scalar_of(grad_scale);
-    job.found_inf = scalar_of(found_inf);
-    job.grad_norm = scalar_of(grad_norm);
+    job.lr = scalar_of("lr", lr, params[0]);
+    job.grad_scale = scalar_of("grad_scale", grad_scale, params[0]);
+    job.found_inf = scalar_of("found_inf", found_inf, params[0]);
+    job.grad_norm = scalar_of("grad_norm", grad_norm, params[0]);
     job.updates = updates ? static_cast<int64_t*>(updates->data_ptr()) : nullptr;
     job.arrivals = has_last ? scratch->arrivals() : nullptr;
     job.partial_sums = with_statistics ? scratch->partial_sums() : nullptr;
     job.sums = with_statistics ? static_cast<double*>(result.data_ptr()) : nullptr;
-    for_jobs(job, request, [&](const auto& filled, uint32_t count) {
-      step_kernel<<<count, blocks::kThreads, 0, stream>>>(filled);
-      check_launch("optimizer step");
+    for_jobs(job, request, [&](uint32_t count) {
+      launch("optimizer step", step_kernel<decltype(job)>, count, blocks::kThreads, stream, job);
     });
   });
   return result;
@@ -287,14 +317,16 @@ Tensor gradient_norm_cuda(const std::vector<Tensor>& grads) {
   const std::vector<Tensor> none;
   Tensor norm = torch::stable::new_empty(grads[0], scalar, ScalarType::Float);
   const Request request = {grads, grads, none, none, none, none, none};
+  check_devices(request);
   Scratch scratch(grads[0], blocks_at_most(request, elements_per_block(request)), true, stream);
   with_job(request, [&](auto job) {
     job.arrivals = scratch.arrivals();
     job.partial_sums = scratch.partial_sums();
     job.sums = scratch.sums();
-    for_jobs(job, request, [&](const auto& filled, uint32_t count) {
-      norm_kernel<<<count, blocks::kThreads, 0, stream>>>(filled, static_cast<float*>(norm.data_ptr()));
-      check_launch("gradient norm");
+    for_jobs(job, request, [&](uint32_t count) {
+      launch(
+          "gradient norm", norm_kernel<decltype(job)>, count, blocks::kThreads, stream, job,
+          static_cast<float*>(norm.data_ptr()));
     });
   });
   return norm;
@@ -303,7 +335,7 @@ Tensor gradient_norm_cuda(const std::vector<Tensor>& grads) {
 }  // namespace
 }  // namespace fastgan
 
-STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, library) {
+FASTGAN_CUDA_OPERATORS(library) {
   library.impl("optimizer_step_", TORCH_BOX(&fastgan::optimizer_step_cuda_));
   library.impl("gradient_norm", TORCH_BOX(&fastgan::gradient_norm_cuda));
 }

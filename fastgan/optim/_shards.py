@@ -1,4 +1,4 @@
-"""Parameters that are spread over processes (DTensor, as FSDP2 makes them): each steps its own part."""
+"""Parameters spread over processes (DTensor, as FSDP2 makes them) or devices: each steps its own part."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from torch import Tensor
 def local(tensors: list[Tensor]) -> list[Tensor]:
     """What of each lies here."""
     return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+
+
+def beside(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    """A scalar on the device of a group: kernels read it from memory, and not another GPU's."""
+    return tensor if tensor is None or tensor.device == device else tensor.to(device, non_blocking=True)
 
 
 def same_shards(params: list[Tensor], grads: list[Tensor]) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from fastgan.ops._checks import as_flag, check_callable, check_instance, described
 from fastgan.ops.optimizer_step import gradient_norm, layout_backend, optimizer_step
 from fastgan.optim._options import check_group, checked_options, weight_bounds
-from fastgan.optim._shards import local, same_shards, summed_over_shards, whole_norm
-from fastgan.optim.ema import EMA
+from fastgan.optim._shards import beside, local, same_shards, summed_over_shards, whole_norm
+from fastgan.optim.ema import EMA, count_update
 from fastgan.reference.optimizer_step import StepOptions
 
 
@@ -214,12 +214,18 @@ class FusedStep(torch.optim.Optimizer):
         norm = self._norm_to_clip([(group, grads) for group, _, grads in work])
         if self.ema is not None:
             self.ema.follow_all_but({id(p) for _, plan, _ in work for p in plan.params}, found_inf)
+        # On several devices each group reads a copy of the average's updates, and none can count it up.
+        devices = {plan.params[0].device for _, plan, _ in work}
+        in_launch = self.ema is None or devices == {self.ema.updates.device}
         sums = [
-            self._launch(group, plan, grads, norm, scale, found_inf, last=plan is work[-1][1])
+            self._launch(group, plan, grads, norm, scale, found_inf, last=in_launch and plan is work[-1][1])
             for group, plan, grads in work
         ]
+        if self.ema and not in_launch:
+            count_update(self.ema.updates, found_inf)
         if self.with_statistics:
             elements = sum(parameter.numel() for _, plan, _ in work for parameter in plan.params)
+            sums = [sum_.to(sums[0].device) for sum_ in sums]
             grad_square, weight_square, at_bound = torch.stack(sums).sum(dim=0).unbind()
             self.statistics = StepStatistics(grad_square.sqrt(), weight_square.sqrt(), at_bound / elements)
         return loss
@@ -265,7 +271,8 @@ class FusedStep(torch.optim.Optimizer):
         first, second, third = plan.arrays
         low, high = weight_bounds(group["weight_clip"])
         lr, ema = group["lr"], self.ema
-        on_device = isinstance(lr, Tensor) and lr.device == params[0].device
+        device = params[0].device
+        on_device = isinstance(lr, Tensor) and lr.device == device
         options = StepOptions(
             lr=0.0 if on_device else float(lr),
             weight_decay=group["weight_decay"],
@@ -283,10 +290,10 @@ class FusedStep(torch.optim.Optimizer):
         sums = optimizer_step(
             self.algorithm, params, grads, first, second, third, plan.averages, plan.tensors["step"], options,
             lr=lr if on_device else None,
-            grad_scale=grad_scale,
-            found_inf=found_inf,
-            grad_norm=None if group["grad_clip_norm"] is None else norm,
-            updates=None if ema is None else ema.updates,
+            grad_scale=beside(grad_scale, device),
+            found_inf=beside(found_inf, device),
+            grad_norm=None if group["grad_clip_norm"] is None else beside(norm, device),
+            updates=None if ema is None else beside(ema.updates, device),
             with_statistics=self.with_statistics,
             backend=plan.backend,
         )  # fmt: skip

@@ -33,7 +33,7 @@ from fastgan.optim._pairs import (
     unwrapped_copy,
     without_wrappers,
 )
-from fastgan.optim._shards import local
+from fastgan.optim._shards import beside, local
 from fastgan.reference.optimizer_step import StepOptions
 
 _NOTHING = torch.empty(0)
@@ -77,7 +77,7 @@ class EMA:
 
     Attributes:
         average: a frozen copy of the model, in evaluation mode.
-        updates: n of the next update, 0-d int64, on the model's device. A step that a
+        updates: n of the next update, 0-d int64, on the device of the model's first parameter. A step that a
             torch.amp.GradScaler leaves out is no update.
 
     A copy (copy.deepcopy, pickle) belongs to the copied model, and takes one along where it is copied alone.
@@ -179,11 +179,16 @@ class EMA:
         options = StepOptions(
             0.0, average_weight=1 - self.decay, average_warmup=self.warmup, counts_update=counts
         )
-        if others:
-            averages = [pairs.averages[id(parameter)] for parameter in others]
-            _launch(others, averages, options, self.updates, found_inf)
-        elif counts:
-            self.updates += 1
+        by_device: dict[torch.device, list[Tensor]] = {}
+        for parameter in others:
+            by_device.setdefault(parameter.device, []).append(parameter)
+        in_launch = by_device.keys() == {self.updates.device}
+        for device, params in by_device.items():
+            averages = [pairs.averages[id(parameter)] for parameter in params]
+            updates, inf = beside(self.updates, device), beside(found_inf, device)
+            _launch(params, averages, options._replace(counts_update=counts and in_launch), updates, inf)
+        if counts and not in_launch:
+            count_update(self.updates, found_inf)
         copy_all(present(pairs.buffers))
 
     def state_dict(self) -> dict[str, Any]:
@@ -241,6 +246,14 @@ class EMA:
             )
         if not self._parts:  # a copy
             self._parts = _parts_of(ours)
+
+
+def count_update(updates: Tensor, found_inf: Tensor | None) -> None:
+    """What a launch for all parameters does by itself, if they lie on one device."""
+    if found_inf is None:
+        updates += 1
+    else:
+        updates += (found_inf.reshape(()) == 0).to(updates.device, updates.dtype)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from fastgan import ops
 from fastgan.ops import jpeg, jpeg_round_trip
 from fastgan.ops.jpeg import ROUNDINGS, quality_tables
 from fastgan.reference.philox import philox, uniform
+from tests.ops.jpeg_cases import out_of_range, undecided
 
 Image = pytest.importorskip("PIL.Image")
 np = pytest.importorskip("numpy")
@@ -26,11 +27,6 @@ def through_pil(image, quality, subsampling):
     picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
     picture.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
-
-
-def out_of_range(size, batch=2):
-    """Images that cross every clamp."""
-    return torch.rand(batch, 3, *size) * 1.4 - 0.2
 
 
 # --- the codec ------------------------------------------------------------------------------------------
@@ -162,22 +158,6 @@ def test_strides_do_not_matter(rounding, layout):
 
 
 # --- CUDA kernel against the CPU's ----------------------------------------------------------------------
-
-
-def undecided(image, tables, seed, options):
-    """Pixels of a coefficient so near to a jump of its surrogate that the last places of float32 decide.
-
-    "cubic" jumps by three quarters of a step between two whole numbers, "at_zero" by three eighths at 1/2;
-    products and sums are contracted otherwise on a GPU, and one of a hundred thousand coefficients falls on
-    the other side. What noise of ten times that size moves by more than it should, depends on such a one.
-    """
-    first = torch.ops.fastgan.jpeg(image, tables, seed, *options, False)[0]
-    moves = torch.zeros_like(image, dtype=torch.bool)
-    for _ in range(8):
-        noise = 2e-6 * (2 * torch.rand_like(image) - 1)
-        moved = torch.ops.fastgan.jpeg(image + noise, tables, seed, *options, False)[0]
-        moves |= 255 * (moved - first).abs() > 5e-3
-    return moves
 
 
 @pytest.mark.gpu

@@ -9,44 +9,7 @@ from fastgan.ops.optimizer_step import gradient_norm, optimizer_step
 from fastgan.reference.optimizer_step import ALGORITHMS, StepOptions
 from tests.conftest import DEVICES
 from tests.ops.layouts import DTYPES
-
-SHAPES = [(), (1,), (7, 3), (2, 5, 3, 4), (40001,), (0, 3)]
-CLIPS = {"grad_clip_value": 1.5, "grad_clip_norm": 3.0, "low": -0.8, "high": 1.0}
-OPTIONS = {
-    "rmsprop": StepOptions(0.01),
-    "rmsprop, all": StepOptions(
-        0.01, 0.1, 0.5, 0.9, 1e-4, maximize=True, eps_inside_sqrt=True, average_weight=0.25, **CLIPS
-    ),
-    "rmsprop, centered": StepOptions(0.01, 0.1, 0.5, 0.9, 1e-4, average_weight=0.25, **CLIPS),
-    "adam": StepOptions(0.01, 0.0, 0.9, 0.999),
-    "adam, all": StepOptions(
-        0.01, 0.1, 0.9, 0.999, 1e-4, decoupled=True, maximize=True, average_weight=0.75, **CLIPS
-    ),
-}
-
-
-def tensors(case, dtype, state_dtype=None, device="cpu", shapes=SHAPES):
-    """Arguments of a step in the middle of training."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(kind=dtype, positive=False):
-        made = []
-        for shape in shapes:
-            tensor = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-            # A variance stays positive with the square of a mean taken off.
-            tensor = (tensor.abs() + 3) if positive else tensor / 4
-            tensor = tensor.to(device, kind)
-            made.append(tensor.to(memory_format=torch.channels_last) if len(shape) == 4 else tensor)
-        return made
-
-    state = state_dtype or dtype
-    extra = "," in case
-    params, grads, first = draw(), draw(), draw(state, positive=True)
-    second = draw(state) if extra or "adam" in case else []
-    third = draw(state, positive=True) if extra else []
-    averages = draw() if extra else []
-    steps = [torch.tensor(4.0, device=device) for _ in shapes]
-    return [params, grads, first, second, third, averages, steps]
+from tests.ops.optimizer_cases import OPTIONS, as_float64, assert_close_to_exact, tensors
 
 
 def run(case, arrays, backend, **options):
@@ -55,19 +18,6 @@ def run(case, arrays, backend, **options):
     return optimizer_step(
         algorithm, *arrays, chosen, grad_norm=norm, with_statistics=True, backend=backend, **options
     )
-
-
-def as_float64(arrays):
-    """On the CPU."""
-    return [[tensor.cpu().double().clone() for tensor in tensors] for tensors in arrays]
-
-
-def assert_close_to_exact(arrays, exact, tolerance):
-    """Relative to each tensor's largest value: what lies near 0 is a sum of larger numbers."""
-    for ours, theirs in zip(arrays, exact, strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            scale = max(b.abs().max().item(), 0.25) if b.numel() else 1.0
-            torch.testing.assert_close(a.cpu().double(), b, rtol=0, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -197,6 +147,41 @@ def test_rounding_at_random_keeps_what_nearest_rounding_loses(dtype):
     # Each step goes up by one unit with probability 0.1.
     assert abs(walked.mean() - 10) < 5 * 3 / 200 and 2.5 < walked.std() < 3.5
     assert walked.equal(walked.round())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("algorithm", ["rmsprop", "adam", "average"])
+def test_a_parameter_without_an_average_stands_beside_one_that_has_it(algorithm, backend, device):
+    arrays = tensors("adam, all", torch.float32, device=device)
+    arrays[4] = []
+    arrays[5][2] = torch.empty(0)
+    if algorithm != "adam":
+        arrays[3] = []
+    if algorithm == "average":
+        arrays = [arrays[0], [], [], [], [], arrays[5], []]
+    parameter, average = arrays[0][3], arrays[5][3].clone()
+    optimizer_step(algorithm, *arrays, StepOptions(0.01, average_weight=0.25), backend=backend)
+    torch.testing.assert_close(arrays[5][3], average.lerp(parameter, 0.25))
+    assert arrays[5][2].numel() == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "place, name",
+    [(1, "a gradient"), (2, "an average of squared gradients"), (3, "an average of gradients")],
+)
+def test_what_a_step_cannot_do_without_is_named(place, name, device):
+    for missing in ([], None):
+        arrays = tensors("adam", torch.float32, device=device)
+        if missing is None:
+            arrays[place][2] = torch.empty(0, device=device)
+        else:
+            arrays[place] = missing
+        number, elements = (2, 21) if missing is None else (0, 1)
+        message = f"parameter {number} of {elements} elements has {name} of 0"
+        with pytest.raises(RuntimeError, match=message):
+            optimizer_step("adam", *arrays, OPTIONS["adam"], backend="native")
 
 
 def test_arrays_of_other_sizes_are_named():

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <torch/csrc/stable/c/shim.h>
+
+#include <cstdint>
+
+// In place of torch's: tensors are the CPU's, whose device has no index, and there is one stream. The kernels become
+// operators of any device, so that arguments on another one (meta) reach the host code, too.
+#define FASTGAN_CUDA_OPERATORS(library) STABLE_TORCH_LIBRARY_IMPL(fastgan_emulated, CompositeExplicitAutograd, library)
+
+namespace torch::stable::accelerator {
+
+using DeviceIndex = int32_t;
+
+struct DeviceGuard {
+  explicit DeviceGuard(DeviceIndex) {}
+};
+
+}  // namespace torch::stable::accelerator
+
+inline AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
+  *stream = nullptr;
+  return 0;
+}

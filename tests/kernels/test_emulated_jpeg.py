@@ -1,0 +1,169 @@
+"""The CUDA kernels of the JPEG round trip, thread by thread on the CPU, against the CPU's kernels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fastgan.ops.jpeg import (
+    KERNEL_ROUNDINGS,
+    ROUNDINGS,
+    STRAIGHT_THROUGH_TRUNCATED,
+    SUBSAMPLINGS,
+    quality_tables,
+)
+from tests.kernels.emulation import ORDERS, emulated, same_bits
+from tests.ops.jpeg_cases import out_of_range, undecided
+
+# A tile is 64 pixels wide and one MCU high: narrower, wider, and a chroma row of two.
+SIZES = [(1, 1), (3, 4), (17, 33), (20, 85), (33, 130)]
+SEED = torch.tensor(9)
+LAYOUTS = {
+    "channels_last": lambda: torch.rand(2, 20, 37, 3).permute(0, 3, 1, 2),
+    "sliced": lambda: torch.rand(2, 5, 40, 38)[:, 1:4, ::2, 1:],
+    "expanded": lambda: torch.rand(1, 3, 20, 1).expand(2, 3, 20, 37),
+}
+
+
+def forward(image, tables, form, order):
+    return emulated("jpeg", image, tables, SEED, *form, True, order=order)
+
+
+def backward(grad, image, tables, masks, form, order, wanted=(True, True)):
+    return emulated("jpeg_backward", grad, image, tables, SEED, *masks, *form, *wanted, order=order)
+
+
+def check(image, tables, form, seed=0):
+    """Values, masks and both gradients are the CPU's, and the same bits in any order."""
+    exact = form[-1] in (0, STRAIGHT_THROUGH_TRUNCATED)
+    decoded, *masks = torch.ops.fastgan.jpeg(image, tables, SEED, *form, True)
+    weight = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)).to(image.dtype)
+    gradients = torch.ops.fastgan.jpeg_backward(weight, image, tables, SEED, *masks, *form, True, True)
+    first = None
+    for order in range(ORDERS):
+        ours = forward(image, tables, form, order)
+        # The CPU's masks: a value on a clamp may fall on either side of it.
+        our_gradients = backward(weight, image, tables, masks, form, order)
+        everything = (*ours, *our_gradients)
+        assert first is None or all(map(same_bits, everything, first)), "another order, other bits"
+        first = everything
+    if exact:
+        for actual, expected in zip(ours, (decoded, *masks), strict=True):
+            assert same_bits(actual, expected)
+    else:
+        decided = ~undecided(image, tables, SEED, form)
+        assert not (255 * (ours[0] - decoded).abs().float()[decided] > 0.01 + 255 * eps(image)).any()
+        # Where nothing is rounded, what was clamped on the way in lies on the clamp on the way out.
+        on_clamps = form[-1] == KERNEL_ROUNDINGS["none"]
+        for actual, expected in zip(ours[1:], masks, strict=True):
+            assert on_clamps or (actual != expected).float().mean() <= 0.02
+    for actual, expected in zip(our_gradients, gradients, strict=True):
+        assert actual.dtype == expected.dtype and actual.stride() == expected.stride()
+        error = (actual.double() - expected.double()).norm()
+        assert error <= (1e-3 + eps(image)) * expected.double().norm() + 1e-6
+
+
+def eps(image):
+    return 0.0 if image.dtype == torch.float32 else torch.finfo(image.dtype).eps
+
+
+def form_of(subsampling, upsampling, rounding):
+    return (*SUBSAMPLINGS[subsampling], upsampling == "fancy", KERNEL_ROUNDINGS[rounding])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("upsampling", ["fancy", "nearest"])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+@pytest.mark.parametrize("rounding", [name for name in ROUNDINGS if name != "polynomial"])
+def test_kernels_are_the_cpus(rounding, subsampling, upsampling, size):
+    image, tables = out_of_range(size), 1 + 60 * torch.rand(2, 2, 8, 8)
+    check(image, tables, form_of(subsampling, upsampling, rounding))
+
+
+@pytest.mark.parametrize("images, tables", [(1, 1), (3, 1), (3, 3)])
+@pytest.mark.parametrize("rounding", ["straight_through", "cubic", "none"])
+def test_tables_for_all_images_or_one_each(rounding, images, tables):
+    qualities = torch.tensor([3.0, 50.0, 100.0])[:tables]
+    check(torch.rand(images, 3, 20, 70), quality_tables(qualities), form_of("4:2:0", "fancy", rounding))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rounding", ["straight_through", "at_zero", "noise"])
+def test_half_types(rounding, dtype):
+    image = out_of_range((19, 70)).to(dtype)
+    check(image, quality_tables(torch.tensor(60.0)), form_of("4:2:2", "fancy", rounding))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rounding", ["straight_through", "cubic"])
+def test_layouts(rounding, layout):
+    form = form_of("4:2:0", "fancy", rounding)
+    check(LAYOUTS[layout](), quality_tables(torch.tensor([30.0, 90.0])), form)
+
+
+def test_levels_that_are_cut_off():
+    form = (2, 2, True, STRAIGHT_THROUGH_TRUNCATED)
+    check(out_of_range((17, 70)), quality_tables(torch.tensor(80.0)), form)
+
+
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+@pytest.mark.parametrize("upsampling", ["fancy", "nearest"])
+@pytest.mark.parametrize("rounding", ["straight_through", "cubic", "none"])
+def test_nan_reaches_what_it_reaches_on_the_cpu(rounding, upsampling, subsampling):
+    image = torch.rand(2, 3, 40, 150)
+    for place in ((0, 0, 5, 7), (0, 2, 39, 149), (1, 1, 16, 63), (1, 1, 20, 64)):
+        image[place] = torch.nan
+    form = form_of(subsampling, upsampling, rounding)
+    tables, weight = quality_tables(torch.tensor(50.0)), torch.ones_like(image)
+    decoded, *masks = torch.ops.fastgan.jpeg(image, tables, SEED, *form, True)
+    gradients = torch.ops.fastgan.jpeg_backward(weight, image, tables, SEED, *masks, *form, True, True)
+    for order in range(ORDERS):
+        ours, *our_masks = forward(image, tables, form, order)
+        our_gradients = backward(weight, image, tables, our_masks, form, order)
+        for actual, expected in zip((ours, *our_gradients), (decoded, *gradients), strict=True):
+            assert torch.equal(actual.isnan(), expected.isnan())
+
+
+@pytest.mark.parametrize("rounding", ["straight_through", "cubic", "noise"])
+def test_infinities_are_clamped(rounding):
+    image = torch.rand(1, 3, 24, 40)
+    image[0, 0, 3, 3], image[0, 1, 20, 30] = torch.inf, -torch.inf
+    form, tables = form_of("4:2:0", "fancy", rounding), quality_tables(torch.tensor(50.0))
+    ours, expected = (forward(x, tables, form, 0)[0] for x in (image, image.clamp(0, 1)))
+    assert ours.isfinite().all() and same_bits(ours, expected)
+
+
+@pytest.mark.parametrize("rounding", ["straight_through", "cubic"])
+def test_a_wrong_table_makes_its_image_nan_alone(rounding):
+    tables = quality_tables(torch.tensor([50.0, 500.0]))
+    for order in range(ORDERS):
+        decoded = forward(torch.rand(2, 3, 20, 70), tables, form_of("4:2:0", "fancy", rounding), order)[0]
+        assert decoded[0].isfinite().all() and decoded[1].isnan().all()
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("rounding", ["straight_through", "cubic", "none"])
+def test_one_gradient_is_the_same_without_the_other(rounding, wanted):
+    image, tables = out_of_range((20, 70)), quality_tables(torch.tensor([50.0, 70.0]))
+    form, weight = form_of("4:2:0", "fancy", rounding), torch.randn(2, 3, 20, 70)
+    masks = forward(image, tables, form, 0)[1:]
+    both = backward(weight, image, tables, masks, form, 0)
+    some = backward(weight, image, tables, masks, form, 1, wanted)
+    for one, other, is_wanted in zip(some, both, wanted, strict=True):
+        assert same_bits(one, other) if is_wanted else one.numel() == 0
+
+
+def test_without_masks_the_value_is_the_same():
+    image, tables = out_of_range((20, 70)), quality_tables(torch.tensor(50.0))
+    form = form_of("4:2:0", "fancy", "straight_through")
+    decoded, *masks = emulated("jpeg", image, tables, None, *form, False)
+    assert same_bits(decoded, forward(image, tables, form, 1)[0]) and not any(m.numel() for m in masks)
+
+
+def test_no_images():
+    image, tables, form = torch.rand(0, 3, 8, 8), quality_tables(torch.tensor(50.0)), (2, 2, True, 1)
+    decoded, *masks = forward(image, tables, form, 0)
+    of_image, of_tables = backward(image, image, tables, masks, form, 0)
+    assert decoded.shape == of_image.shape == image.shape
+    assert_close(of_tables, torch.zeros_like(tables))
