@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(tile::kGradientThreads)
 }
 
 template <Rounding kRounding, typename S, typename In>
-__global__ void __launch_bounds__(tile::kThreads)
+__global__ void __launch_bounds__(tile::kThreads, 2)
     code_gradient_kernel(tile::Job<S, In> job, Divisor across, Divisor mcu_rows) {
   __shared__ tile::Shared<S> shared;
   __shared__ tile::Shared<float> grads;

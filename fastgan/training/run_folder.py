@@ -87,7 +87,9 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
             drop_rows_after(folder / table, start)
         return None
     left = [table for table in TABLES if (folder / table).exists()]
-    if not left:  # no run has come far enough to leave a line: whatever lies here is somebody else's
+    if not left and not any(
+        (folder / "samples").glob("step-*.png")
+    ):  # no run's: what lies here is the user's
         write_config(config, folder / "config.yaml")
         return None
     left += [path.name for kind in MADE for path in folder.glob(kind)]

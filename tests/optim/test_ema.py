@@ -606,3 +606,22 @@ def test_networks_of_several_optimizers_share_an_average_by_update():
                 kept.lerp_(parameter, 1 - (1 + update) / (10 + update))
     assert ema.num_updates == 3
     assert_same(list(ema.average.parameters()), list(expected.parameters()), 1e-12)
+
+
+def test_an_optimizer_of_replaced_parameters_is_named_at_its_first_step():
+    model = nn.Linear(2, 1)
+    optimizer = Adam(model.parameters(), 0.1, ema=EMA(model))
+    model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+    model(torch.ones(1, 2)).sum().backward()
+    with pytest.raises(ValueError, match="does not update.*without bias, weight|without weight, bias"):
+        optimizer.step()
+
+
+def test_an_average_whose_parameters_are_replaced_goes_on():
+    model = nn.Linear(2, 1)
+    ema = EMA(model, 0.5, warmup=False)
+    ema.update()
+    zeros = {name: torch.zeros_like(value) for name, value in ema.average.state_dict().items()}
+    ema.average.load_state_dict(zeros, assign=True)
+    ema.update()
+    torch.testing.assert_close(ema.average.weight, model.weight / 2, check_stride=False)

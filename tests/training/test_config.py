@@ -186,6 +186,8 @@ EPOCHS = {"epochs": ToyConfig(num_epochs=7)}
     (["--config", "num_epochs: 3", "--config", "num_steps: 5"], (5, 0)),
     (["--config", "num_steps: 5", "--num_epochs", "3"], (5, 3)),
     (["--num_steps", "5", "--num_epochs", "0"], (5, 0)),
+    (["--num_steps", "5", "--config", "{num_steps: 50, num_epochs: 3}"], (5, 0)),
+    (["--num_epochs", "2", "--config", "{num_steps: 50, num_epochs: 3}"], (50, 2)),
 ])  # fmt: skip
 def test_the_length_that_is_given_counts(arguments, length):
     config = parse_config(ToyConfig, EPOCHS, arguments, "prog")

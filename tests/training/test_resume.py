@@ -131,7 +131,20 @@ def test_weights_and_samples_without_tables_are_of_an_earlier_run_too(config):
         path.unlink()
     train(Toy, dataclasses.replace(config, num_steps=2))
     assert (folder / "without-checkpoint-1" / "samples" / "step-00000004.png").exists()
+    assert "num_steps: 4" in (folder / "without-checkpoint-1" / "config.yaml").read_text()
+    assert "num_steps: 2" in (folder / "config.yaml").read_text()
     assert not (folder / "samples" / "step-00000004.png").exists()
+
+
+def test_what_lies_in_the_folder_of_a_first_run_stays(config):
+    folder = config.folder
+    (folder / "samples").mkdir(parents=True)
+    for name in ("samples/mine.png", "vgg.safetensors", "mine.csv.incomplete"):
+        (folder / name).write_text("mine")
+    train(Toy, config)
+    for name in ("samples/mine.png", "vgg.safetensors", "mine.csv.incomplete"):
+        assert (folder / name).read_text() == "mine"
+    assert not (folder / "without-checkpoint-1").exists()
 
 
 def test_a_checkpoint_whose_name_has_another_step_is_set_aside_with_a_warning(config):
