@@ -150,7 +150,7 @@ def _renderings(value: Any) -> list[str]:
         kinds = [str(value.dtype), str(value.layout), str(value.device), "Tensor"]
         return [*shape, *grad, *nested, *items, *kinds]
     if isinstance(value, np.ndarray):
-        return [str(value.shape), "ndarray"]
+        return [str(value.shape), "ndarray"] if value.ndim else [str(value), "ndarray"]
     number = [str(float(value))] if isinstance(value, int) and abs(value) < 2**1000 else []
     items = [repr(item) for item in value] if isinstance(value, (list, tuple)) else []
     return [repr(value), str(value), *number, *items, type(value).__name__]

@@ -95,7 +95,6 @@ def test_what_is_printed_arrives_while_somebody_reads(capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_let_a_run_save_and_leave(config, monkeypatch, number):
     step_of = Toy.train_step
-    before = signal.getsignal(number)
 
     def hangs_up(self, batch, step, generator):
         if step == 7:
@@ -103,11 +102,15 @@ def test_signals_let_a_run_save_and_leave(config, monkeypatch, number):
         return step_of(self, batch, step, generator)
 
     monkeypatch.setattr(Toy, "train_step", hangs_up)
-    with pytest.raises(Interrupted) as stopped:
-        train(Toy, config)
+    before = signal.signal(number, signal.SIG_DFL)  # these tests may be run by nohup, too
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            train(Toy, config)
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert stopped.value.exit_code == 128 + number
     assert load_checkpoint(config.folder).step == 8
-    assert signal.getsignal(number) == before
 
 
 def test_a_terminal_that_hangs_up_does_not_stop_what_nohup_started(config, monkeypatch):
