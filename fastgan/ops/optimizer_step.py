@@ -101,6 +101,11 @@ def layout_backend(params: list[Tensor], *others: list[Tensor]) -> str | None:
         params: the parameters.
         others: lists of the same length, or empty, of tensors that belong to them; empty tensors are none.
     """
+    strides = [parameter.stride() for parameter in params]
+    if all([p.is_contiguous() for p in params]) and all(
+        [[tensor.stride() for tensor in tensors] == strides for tensors in others if tensors]
+    ):
+        return None  # as nearly always; generators would take three times as long
     dense = all(p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p) for p in params)
     same = all(
         tensor.stride() == parameter.stride()

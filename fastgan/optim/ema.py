@@ -179,9 +179,8 @@ class EMA:
         options = StepOptions(
             0.0, average_weight=1 - self.decay, average_warmup=self.warmup, counts_update=counts
         )
-        by_device: dict[torch.device, list[Tensor]] = {}
-        for parameter in others:
-            by_device.setdefault(parameter.device, []).append(parameter)
+        devices = {parameter.device for parameter in others}
+        by_device = {d: [p for p in others if p.device == d] if len(devices) > 1 else others for d in devices}
         in_launch = by_device.keys() == {self.updates.device}
         for device, params in by_device.items():
             averages = [pairs.averages[id(parameter)] for parameter in params]
