@@ -162,16 +162,6 @@ void with_rounding(int64_t rounding, Body body) {
   }
 }
 
-// Calls body(form) with the subsampling and upsampling, which kernels have versions for.
-template <typename Body>
-void with_form(const JpegSizes& sizes, Body body) {
-  if (sizes.horizontal == 1) return body(tile::Form<1, 1, false>());
-  if (sizes.vertical == 1) {
-    return sizes.fancy ? body(tile::Form<2, 1, true>()) : body(tile::Form<2, 1, false>());
-  }
-  return sizes.fancy ? body(tile::Form<2, 2, true>()) : body(tile::Form<2, 2, false>());
-}
-
 template <typename Body>
 void with_pixel_type(ScalarType dtype, Body body) {
   switch (dtype_of(dtype)) {
@@ -235,7 +225,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
       set_masks(job, masks, chroma_masks);
       const int64_t tiles = tile::Place::count(sizes);
       const Divisor across(tile::Place::across(sizes)), mcu_rows(sizes.mcu_rows);
-      with_form(sizes, [&](auto form) {
+      tile::with_form(sizes, [&](auto form) {
         // The codec itself has a version for each form; of the surrogates, of which there are many, each has one.
         constexpr Rounding kRounding = decltype(kind)::value;
         if constexpr (IsExact<S>::value) {
@@ -294,7 +284,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
     if (grad_image_wanted) job.grad_image = pixels<In>(grad_image);
     if (grad_image_wanted && !changes_gradient) direct.grad_image = job.grad_image;
     if (through_coefficients || direct.grad_image.data) {
-      with_form(sizes, [&](auto form) {
+      tile::with_form(sizes, [&](auto form) {
         launch(
             "jpeg gradient", gradient_kernel<decltype(form), In>, tile::GradientPlace::count(sizes),
             tile::kGradientThreads, stream, form, direct, Divisor(tile::GradientPlace::across(sizes)),

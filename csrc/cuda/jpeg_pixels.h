@@ -45,6 +45,14 @@ struct AnyForm {
   FASTGAN_HOST_DEVICE bool fancy() const { return is_fancy; }
 };
 
+// Calls body(form) with the image's form, which kernels have versions for.
+template <typename Body>
+void with_form(const JpegSizes& sizes, Body body) {
+  if (sizes.horizontal == 1) return body(Form<1, 1, false>());
+  if (sizes.vertical == 1) return sizes.fancy ? body(Form<2, 1, true>()) : body(Form<2, 1, false>());
+  return sizes.fancy ? body(Form<2, 2, true>()) : body(Form<2, 2, false>());
+}
+
 // How four neighbouring pixels of a row lie in memory, for all rows: each channel's together, all channels' together,
 // or anyhow.
 enum class Fours : int { kNone, kPlanar, kInterleaved };

@@ -70,16 +70,6 @@ void all_threads(Body body, int threads = tile::kThreads) {
   for (int thread = 0; thread < threads; ++thread) body(thread);
 }
 
-// As `with_form` of csrc/cuda/jpeg.cu.
-template <typename Body>
-void with_form(const JpegSizes& sizes, Body body) {
-  if (sizes.horizontal == 1) return body(tile::Form<1, 1, false>());
-  if (sizes.vertical == 1) {
-    return sizes.fancy ? body(tile::Form<2, 1, true>()) : body(tile::Form<2, 1, false>());
-  }
-  return sizes.fancy ? body(tile::Form<2, 2, true>()) : body(tile::Form<2, 2, false>());
-}
-
 double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
   double most = 0;
   for (size_t i = 0; i < a.size(); ++i) {
@@ -142,7 +132,7 @@ void tiles_equal_sweeps(Case c) {
     all_threads([&](int t) { tile::inverse_row<kRounding>(job.form, t, shared); });
     all_threads([&](int t) { tile::store(job.form, job, place, t, shared, bits); });
   }
-  with_form(sizes, [&](auto form) {
+  tile::with_form(sizes, [&](auto form) {
     const Divisor fours(tile::FourPixels::across(sizes)), rows(c.height);
     for (int64_t index = 0; index < tile::FourPixels::count(sizes) + 3; ++index) {
       const tile::FourPixels at(fours, rows, static_cast<int>(c.images), static_cast<uint32_t>(index));
@@ -172,7 +162,7 @@ void tiles_equal_sweeps(Case c) {
     tile::Job<S, float> direct = job;
     job.grad_image = pixels(grad_image_tiles, c);
     if (!varies) direct.grad_image = job.grad_image;
-    with_form(sizes, [&](auto form) {
+    tile::with_form(sizes, [&](auto form) {
       const Divisor right(tile::GradientPlace::across(sizes)), below(tile::GradientPlace::down(sizes));
       for (int64_t index = 0; index < tile::GradientPlace::count(sizes); ++index) {
         const tile::GradientPlace place(right, below, static_cast<uint32_t>(index));
