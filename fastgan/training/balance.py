@@ -224,13 +224,17 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
 
     Raises:
         TypeError: no optimizer, or no tensor.
-        ValueError: an optimizer that cannot leave out a step on the device; another tensor than a 0-d bool.
+        ValueError: an optimizer that cannot leave out a step on the device; another tensor than a 0-d bool, or one
+            that has no value (meta).
     """
     check_instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
     if applies is not None:
         check_tensor("applies", applies)
         if applies.dtype != torch.bool or applies.dim():
             raise ValueError(f"applies must be a 0-d bool tensor, got {described(applies)}")
+        device = optimizer.param_groups[0]["params"][0].device
+        if applies.is_meta and device.type != "meta":
+            raise ValueError(f"applies must be on the parameters' device, {device}, got {described(applies)}")
     if applies is None:
         optimizer.step()
     elif isinstance(optimizer, (FusedStep, torch.optim.Adam)) and getattr(

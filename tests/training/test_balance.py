@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fastgan.losses import AdversarialLoss
-from fastgan.optim import RMSprop
+from fastgan.optim import Adam, RMSprop
 from fastgan.training.balance import Adaptive, EveryStep, Ratio, Threshold, make_balance, step_where
 
 KINDS = ("bce", "nonsaturating", "lsgan", "hinge")
@@ -173,3 +173,9 @@ def test_adaptive_remembers_through_its_state():
 def test_wrong_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_flag_without_a_value_is_refused():
+    optimizer = Adam([torch.nn.Parameter(torch.zeros(2))])
+    with pytest.raises(ValueError, match=r"applies must be on the parameters' device, cpu, got .*on meta"):
+        step_where(optimizer, torch.tensor(True, device="meta"))
