@@ -224,8 +224,8 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
 
     Raises:
         TypeError: no optimizer, or no tensor.
-        ValueError: an optimizer that cannot leave out a step on the device; another tensor than a 0-d bool, or
-            one that has no value (meta).
+        ValueError: an optimizer that cannot leave out a step on the device; another tensor than a 0-d
+            bool, or one that has no value (meta).
     """
     check_instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
     if applies is not None:
