@@ -83,7 +83,7 @@ class R1:
         check_samples("x", x)
         step = as_whole_number("step", step, least=0)
         if step % self.interval:
-            zero = torch.zeros((), device=x.device)
+            zero = torch.scalar_tensor(0.0, device=x.device)
             return PenaltyTerm(zero, zero)
         penalty = self._penalty()(x.detach(), *args)
         return PenaltyTerm(self.weight * self.interval * penalty, penalty.detach())

@@ -72,7 +72,7 @@ def optimizer_step(
         (3,), float64: the sum of squares of the gradients, unscaled and before any clip, that of the new
         parameters, and how many of these lie at a bound; without statistics (0,).
     """
-    one_of_each_type = {t.dtype: t for t in (*params, *grads, *first, *averages)}
+    one_of_each_type = {t.dtype: t for tensors in (params, grads, first, averages) for t in tensors}
     if _dispatch.choose("optimizer_step", tuple(one_of_each_type.values()), backend) == "reference":
         return reference.optimizer_step(
             algorithm, params, grads, first, second, third, averages, steps, options, lr, grad_scale,
@@ -101,11 +101,8 @@ def layout_backend(params: list[Tensor], *others: list[Tensor]) -> str | None:
         params: the parameters.
         others: lists of the same length, or empty, of tensors that belong to them; empty tensors are none.
     """
-    strides = [parameter.stride() for parameter in params]
-    if all([p.is_contiguous() for p in params]) and all(
-        [[tensor.stride() for tensor in tensors] == strides for tensors in others if tensors]
-    ):
-        return None  # as nearly always; generators would take three times as long
+    if all(all(map(Tensor.is_contiguous, tensors)) for tensors in (params, *others)):
+        return None  # as nearly always, found without a loop in Python
     dense = all(p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p) for p in params)
     same = all(
         tensor.stride() == parameter.stride()

@@ -126,6 +126,7 @@ class Pairs:
             id(parameter): local([theirs[name][1]])[0]
             for name, (_, parameter) in parameters_by_name(model).items()
         }
+        self._all_averages = [self.averages[id(parameter)] for parameter in self.parameters]
         self.buffers = paired_places(model, average)
         # Kept together with what they held, so that nothing new gets the id of what has been replaced.
         self._tables: list[dict[str, Any]] = [
@@ -133,6 +134,12 @@ class Pairs:
         ]
         self._tables += [part._parameters for part in average.modules() if part._parameters]
         self._held = self._holding()
+
+    def averages_of(self, parameters: list[Tensor]) -> list[Tensor]:
+        """Of all of `parameters`, as at nearly every update, or of some of them."""
+        if parameters is self.parameters:
+            return self._all_averages
+        return [self.averages[id(parameter)] for parameter in parameters]
 
     def are_current(self) -> bool:
         """Whether model and average still have these parameters, in these layers."""

@@ -175,7 +175,9 @@ class EMA:
                     f"were last averaged, got {len(gone)} that have been replaced since: make a new optimizer"
                 )
         self._pairs = pairs
-        others = [parameter for parameter in pairs.parameters if id(parameter) not in done]
+        others = pairs.parameters
+        if done:
+            others = [parameter for parameter in others if id(parameter) not in done]
         options = StepOptions(
             0.0, average_weight=1 - self.decay, average_warmup=self.warmup, counts_update=counts
         )
@@ -183,7 +185,7 @@ class EMA:
         by_device = {d: [p for p in others if p.device == d] if len(devices) > 1 else others for d in devices}
         in_launch = by_device.keys() == {self.updates.device}
         for device, params in by_device.items():
-            averages = [pairs.averages[id(parameter)] for parameter in params]
+            averages = pairs.averages_of(params)
             updates, inf = beside(self.updates, device), beside(found_inf, device)
             _launch(params, averages, options._replace(counts_update=counts and in_launch), updates, inf)
         if counts and not in_launch:
