@@ -7,15 +7,18 @@ kernels runs as it is, and each launch is written down instead of being made.
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -72,16 +75,24 @@ class Other:
 class Log:
     triton: list[Launch] = field(default_factory=list)
     others: list[Other] = field(default_factory=list)
+    waits: list[str] = field(default_factory=list)
+    """The functions of ours that copied between host and device, where PyTorch lets the host wait."""
 
     def take(self) -> Log:
         """What has been logged since the last time."""
-        taken = Log(self.triton[:], self.others[:])
-        self.triton.clear()
-        self.others.clear()
+        taken = Log(self.triton[:], self.others[:], self.waits[:])
+        for kept in (self.triton, self.others, self.waits):
+            kept.clear()
         return taken
 
     def __len__(self) -> int:
         return len(self.triton) + len(self.others)
+
+
+class CudaGenerator(torch.Generator):
+    """One of the CPU that says it draws on the device: a real one cannot be made without one."""
+
+    device = torch.device("cuda", 0)
 
 
 class Launches(TorchDispatchMode):
@@ -96,8 +107,22 @@ class Launches(TorchDispatchMode):
         if name.startswith("fastgan::") and _has_triton_kernel(name.removeprefix("fastgan::")):
             with self:
                 return func._op_dk(torch._C.DispatchKey.CUDA, *args, **(kwargs or {}))
-        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._local_scalar_dense.default and not args[0].is_cuda:
+            return 0.0  # the count of steps that a new state has on the CPU
+        if func is torch.ops.aten.full_like.default:
+            # Of a number that is known on the CPU, fake mode would make the real tensor on the device.
+            like, value = args
+            named = {"dtype": like.dtype, "device": like.device} | (kwargs or {})
+            result = torch.full(like.shape, value, dtype=named["dtype"], device=named["device"])
+        else:
+            result = func(*args, **(kwargs or {}))
         namespace, _, short = name.partition("::")
+        if short in ("_to_copy", "copy_"):
+            source = args[0] if short == "_to_copy" else args[1]
+            if source.is_cuda != result.is_cuda and not (
+                result.is_cuda and _non_blocking(func, args, kwargs)
+            ):
+                self.log.waits.append(_our_caller())
         if namespace == "fastgan" or (namespace == "aten" and not func.is_view and short not in NO_LAUNCH):
             tensors = {id(t): t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)}
             if any(tensor.is_cuda for tensor in tensors.values()):
@@ -109,6 +134,17 @@ class Launches(TorchDispatchMode):
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | named
         seen = {key: Memory.of(value) if isinstance(value, Tensor) else value for key, value in named.items()}
         self.log.triton.append(Launch(kernel, math.prod(grid), seen))
+
+
+def _non_blocking(func: Any, args: tuple, kwargs: dict[str, Any] | None) -> bool:
+    given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | (kwargs or {})
+    return bool(given.get("non_blocking"))
+
+
+def _our_caller() -> str:
+    """As "tables.py make", the innermost."""
+    frames = [frame for frame in traceback.extract_stack() if "/fastgan/" in frame.filename]
+    return f"{Path(frames[-1].filename).name} {frames[-1].name}" if frames else ""
 
 
 def _size(tensor: Tensor) -> int:
@@ -133,12 +169,16 @@ def fake_cuda() -> Iterator[Log]:
             run = lambda kernel, *args, **named: launches.run(kernel, *args, **named)  # noqa: E731
             stack.enter_context(mock.patch.object(JITFunction, "run", run))
         stack.enter_context(mock.patch.object(torch.cuda, "device_of", contextlib.nullcontext))
+        stack.enter_context(mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: False))
         stack.enter_context(mock.patch.object(_library, "cuda_missing", None))
         stack.enter_context(mock.patch.object(torch.autograd, "grad", grad))
+        stack.enter_context(mock.patch.object(Tensor, "backward", _accumulated))
         stack.enter_context(mock.patch.object(torch.nn.Module, "_apply", _converted))
+        stack.enter_context(mock.patch.object(FakeTensor, "__deepcopy__", _copied))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         launches = stack.enter_context(Launches())
         yield launches.log
+        gc.collect()  # graphs of fake tensors can be freed here alone: elsewhere they ask for the driver
 
 
 def _converted(module: torch.nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -151,6 +191,15 @@ def _converted(module: torch.nn.Module, convert: Callable[[Tensor], Tensor], rec
         for name, old in part._buffers.items():
             part._buffers[name] = None if old is None else convert(old)
     return module
+
+
+def _copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    """In place of `__deepcopy__`, which copies the whole mode with a fake tensor, and breaks memory by it."""
+    copy = tensor.detach().clone()
+    if isinstance(tensor, torch.nn.Parameter):
+        copy = torch.nn.Parameter(copy, tensor.requires_grad)
+    memo[id(tensor)] = copy
+    return copy
 
 
 def backward(output: Tensor, grad: Tensor | None = None) -> dict[Tensor, Tensor]:
@@ -166,6 +215,12 @@ def backward(output: Tensor, grad: Tensor | None = None) -> dict[Tensor, Tensor]
             if hasattr(node, "variable"):
                 leaves[node.variable] = arrived[0]
     return leaves
+
+
+def _accumulated(loss: Tensor, gradient: Tensor | None = None) -> None:
+    """In place of `Tensor.backward`."""
+    for leaf, arrived in backward(loss, gradient).items():
+        leaf.grad = arrived if leaf.grad is None else leaf.grad + arrived
 
 
 def grad(outputs, inputs, grad_outputs=None, create_graph=False, allow_unused=False, **_) -> tuple:
