@@ -68,21 +68,25 @@ __device__ double total(const J& job, int which) {
 }
 
 template <typename J>
-__global__ void __launch_bounds__(blocks::kThreads) step_kernel(const __grid_constant__ J job) {
+__global__ void __launch_bounds__(blocks::kThreads, 4) step_kernel(const __grid_constant__ J job) {
   __shared__ blocks::Shared shared;
   const blocks::Place place = blocks::place_of(job, blockIdx.x);
-  const bool applies = blocks::value_of(job.found_inf, 0) == 0;
+  blocks::Vector vector = {};
   blocks::Sums sums;
+  blocks::start(job, place, threadIdx.x, vector);
+  if (threadIdx.x % 32 == 0) blocks::read(job, place, threadIdx.x / 32, shared);
+  __syncthreads();
+  const bool applies = blocks::applies(shared);
   if (applies || job.sums) {
-    if (threadIdx.x == 0) blocks::prepare(job, place, shared);
+    if (threadIdx.x == 0) blocks::prepare(job, shared);
     __syncthreads();
-    blocks::step_part(job, place, shared, threadIdx.x, job.sums != nullptr, sums);
+    blocks::finish(job, place, shared, threadIdx.x, job.sums != nullptr, vector, sums);
     // Where nobody else reads it.
     if (!job.arrivals && place.is_first && threadIdx.x == 0) blocks::count_step(job, place.tensor);
   }
   if (!job.arrivals) return;
   if (job.sums) {
-    const double scale = blocks::value_of(job.grad_scale, 1);
+    const double scale = shared.readings[blocks::kGradScale];
     write_partial_sum(job, 0, sums.grad_square);
     if (threadIdx.x == 0) job.partial_sums[kSums * int64_t(blockIdx.x)] /= scale * scale;
     write_partial_sum(job, 1, sums.weight_square);
@@ -166,10 +170,12 @@ blocks::Types types_of(const Request& r, size_t i, const blocks::Entry& entry) {
   types.state = static_cast<uint8_t>(dtype_at(r.first, i));
   types.average = static_cast<uint8_t>(dtype_at(r.averages, i));
   types.step = static_cast<uint8_t>(dtype_at(r.steps, i));
-  uintptr_t addresses = reinterpret_cast<uintptr_t>(entry.parameter) | reinterpret_cast<uintptr_t>(entry.grad) |
-                        reinterpret_cast<uintptr_t>(entry.average);
-  for (const void* state : entry.states) addresses |= reinterpret_cast<uintptr_t>(state);
-  types.aligned = addresses % sizeof(blocks::Words) == 0;
+  const auto is_half = [](const void* data, uint8_t type) {
+    return !data || size_of(static_cast<Dtype>(type)) == 2;
+  };
+  types.all_are_halves = is_half(entry.parameter, types.parameter) && is_half(entry.grad, types.grad) &&
+                         is_half(entry.average, types.average);
+  for (const void* state : entry.states) types.all_are_halves &= is_half(state, types.state);
   return types;
 }
 

@@ -106,7 +106,7 @@ void run_blocks(Arrays& a, Algorithm algorithm, const StepNumbers& numbers, Step
   if (all) job.entries[1].average = a.average.data();
   job.entries[1].step = &step;
   const uint8_t type = static_cast<uint8_t>(a.type), wide = static_cast<uint8_t>(Dtype::kFloat32);
-  job.types[1] = {type, type, wide, wide, wide, true};
+  job.types[1] = {type, type, wide, wide, wide, false};
   // Between two empty tensors.
   job.tensors = 3;
   job.first_tensor = -1;  // so that it is number 0, as in the sweep
@@ -127,9 +127,14 @@ void run_blocks(Arrays& a, Algorithm algorithm, const StepNumbers& numbers, Step
     elements += place.end - place.begin;
     if (place.tensor != 1) continue;
     blocks::Shared shared;
-    blocks::prepare(job, place, shared);
+    for (int reading = 0; reading < blocks::kReadings; ++reading) blocks::read(job, place, reading, shared);
+    blocks::prepare(job, shared);
     blocks::Sums sums;
-    for (int thread = 0; thread < blocks::kThreads; ++thread) blocks::step_part(job, place, shared, thread, true, sums);
+    for (int thread = 0; thread < blocks::kThreads; ++thread) {
+      blocks::Vector vector = {};
+      blocks::start(job, place, thread, vector);
+      blocks::finish(job, place, shared, thread, true, vector, sums);
+    }
   }
   CHECK(elements == count);
   blocks::count_step(job, 1);
