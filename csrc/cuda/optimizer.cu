@@ -68,7 +68,8 @@ __device__ double total(const J& job, int which) {
 }
 
 template <typename J>
-__global__ void __launch_bounds__(blocks::kThreads, 4) step_kernel(const __grid_constant__ J job) {
+__global__ void __launch_bounds__(blocks::kThreads, J::kSomeAreHalves ? 3 : 4)
+    step_kernel(const __grid_constant__ J job) {
   __shared__ blocks::Shared shared;
   const blocks::Place place = blocks::place_of(job, blockIdx.x);
   blocks::Vector vector = {};
@@ -76,8 +77,7 @@ __global__ void __launch_bounds__(blocks::kThreads, 4) step_kernel(const __grid_
   blocks::start(job, place, threadIdx.x, vector);
   if (threadIdx.x % 32 == 0) blocks::read(job, place, threadIdx.x / 32, shared);
   __syncthreads();
-  const bool applies = blocks::applies(shared);
-  if (applies || job.sums) {
+  if (blocks::applies(shared) || job.sums) {
     if (threadIdx.x == 0) blocks::prepare(job, shared);
     __syncthreads();
     blocks::finish(job, place, shared, threadIdx.x, job.sums != nullptr, vector, sums);
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(blocks::kThreads, 4) step_kernel(const __grid_
     const double sum = total(job, which);
     if (threadIdx.x == 0) job.sums[which] = sum;
   }
-  if (!applies) return;
+  if (!blocks::applies(shared)) return;
   for (int tensor = threadIdx.x; tensor < job.tensors; tensor += blocks::kThreads) blocks::count_step(job, tensor);
   if (threadIdx.x == 0 && job.updates && job.is_last && job.numbers.counts_update != 0) ++*job.updates;
 }
@@ -170,9 +170,7 @@ blocks::Types types_of(const Request& r, size_t i, const blocks::Entry& entry) {
   types.state = static_cast<uint8_t>(dtype_at(r.first, i));
   types.average = static_cast<uint8_t>(dtype_at(r.averages, i));
   types.step = static_cast<uint8_t>(dtype_at(r.steps, i));
-  const auto is_half = [](const void* data, uint8_t type) {
-    return !data || size_of(static_cast<Dtype>(type)) == 2;
-  };
+  const auto is_half = [](const void* data, uint8_t type) { return !data || size_of(static_cast<Dtype>(type)) == 2; };
   types.all_are_halves = is_half(entry.parameter, types.parameter) && is_half(entry.grad, types.grad) &&
                          is_half(entry.average, types.average);
   for (const void* state : entry.states) types.all_are_halves &= is_half(state, types.state);

@@ -4,102 +4,13 @@
 #include <type_traits>
 
 #include "../math/optimizer.h"
+#include "optimizer_job.h"
 #include "optimizer_vectors.h"
 
 // What each thread of the optimizer's CUDA kernel does, in plain C++: the kernel calls these functions with
 // barriers between them, and csrc/tests/test_optimizer.cpp calls them thread by thread on the CPU.
 namespace fastgan {
 namespace blocks {
-
-constexpr int kThreads = 256;
-// A block's part of a tensor is a multiple of this, so that whole vectors of 16 bytes lie in it.
-constexpr int64_t kRound = 8 * kThreads;
-
-// A tensor and what belongs to it, all in one memory order; null where there is none.
-struct Entry {
-  void* parameter;
-  const void* grad;
-  void* states[3];
-  void* average;
-  void* step;
-  int64_t count;
-};
-
-// Dtypes, and whether all arrays that there are have two bytes an element.
-struct Types {
-  uint8_t parameter, grad, state, average, step;
-  bool all_are_halves;
-};
-
-struct Scalar {
-  const void* data;  // null: there is none
-  Dtype type;
-};
-
-// The arguments of a launch. They travel as the kernel's parameters, of which there may be 32764 bytes: nothing is
-// copied to the device beforehand, and a CUDA graph keeps its own.
-template <int kTensors, bool kHalves>
-struct Job {
-  static constexpr int kCapacity = kTensors;
-  static constexpr bool kSomeAreHalves = kHalves;
-  Entry entries[kTensors];
-  Types types[kTensors];
-  uint32_t first_blocks[kTensors + 1];  // of each tensor, and the end
-  int tensors;
-  int first_tensor;  // its number among all of the step's
-  int64_t elements_per_block;
-  Algorithm algorithm;
-  StepNumbers numbers;
-  Scalar lr, grad_scale, found_inf, grad_norm;
-  int64_t* updates;
-  // For what is known only when all blocks are done: how many are, sums of each block, and sums of all.
-  unsigned* arrivals;
-  double *partial_sums, *sums;
-  bool adds_to_sums, is_last;  // of several launches
-};
-
-struct Place {
-  int tensor;
-  int64_t begin, end;
-  bool is_first;  // of the tensor
-};
-
-template <typename J>
-FASTGAN_HOST_DEVICE Place place_of(const J& job, uint32_t block) {
-  int low = 0, high = job.tensors;  // the last tensor whose first block is not after this one
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (job.first_blocks[middle] <= block) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  Place place;
-  place.tensor = low;
-  place.begin = (block - job.first_blocks[low]) * job.elements_per_block;
-  const int64_t end = place.begin + job.elements_per_block;
-  place.end = end < job.entries[low].count ? end : job.entries[low].count;
-  place.is_first = place.begin == 0;
-  return place;
-}
-
-FASTGAN_HOST_DEVICE float number_at(const void* data, Dtype type, int64_t i) {
-  switch (type) {
-    case Dtype::kFloat16: return to_float(static_cast<const Float16*>(data)[i]);
-    case Dtype::kBFloat16: return to_float(static_cast<const BFloat16*>(data)[i]);
-    case Dtype::kFloat32: return static_cast<const float*>(data)[i];
-    default: return static_cast<float>(static_cast<const double*>(data)[i]);
-  }
-}
-
-FASTGAN_HOST_DEVICE Dtype dtype(uint8_t type) { return static_cast<Dtype>(type); }
-
-FASTGAN_HOST_DEVICE double value_of(const Scalar& scalar, double otherwise) {
-  if (!scalar.data) return otherwise;
-  return scalar.type == Dtype::kFloat64 ? *static_cast<const double*>(scalar.data)
-                                        : number_at(scalar.data, scalar.type, 0);
-}
 
 // What a step finds in memory. Each is read by another warp: one after the other they would take as many times as long.
 enum Reading : int { kStep, kLr, kGradScale, kFoundInf, kGradNorm, kUpdates, kReadings };
@@ -112,7 +23,7 @@ struct Shared {
   bool applies;  // if not, there are only sums
 };
 
-// A block's threads from `thread` on, one for each reading; then all wait.
+// By one thread for each reading; then all wait.
 template <typename J>
 FASTGAN_HOST_DEVICE void read(const J& job, const Place& place, int reading, Shared& shared) {
   if (reading >= kReadings) return;
@@ -221,30 +132,23 @@ FASTGAN_HOST_DEVICE uint64_t again(uint64_t number) {
 }
 
 // The step of the vector's first four elements, which are those from i on.
-template <Form kForm>
+template <Form kForm, typename J>
 FASTGAN_HOST_DEVICE void step_four(
-    const Tensor& t, const Shared& shared, int64_t i, int count, bool with_sums, Sums& sums, Vector& v) {
-  const StepConstants<float>& c = shared.constants;
-  const Dtype parameter = dtype(t.types.parameter), state = dtype(t.types.state), average = dtype(t.types.average);
-  const bool applies = shared.applies;
-  const bool rounds_stochastically = kForm != Form::kFloats && t.rounds_stochastically;
-  // Element i takes word i % 4 of counter i / 4.
-  Philox random = {};
-  if (rounds_stochastically) random = philox(again(shared.rounding_seed), i / 4, t.stream);
+    const J& job, int tensor, const Shared& shared, int64_t i, int count, bool with_sums, Sums& sums, Vector& v) {
+  float parameters[4];
   for (int j = 0; j < 4; ++j) {
+    const Tensor t = tensor_of(job, again(tensor));
+    const StepConstants<float>& c = (&shared.constants)[again(0)];
+    const Dtype state = dtype(t.types.state), average = dtype(t.types.average);
     const float grad = element<kForm>(v.grad, dtype(t.types.grad), j);
     StepElement<float> e;
-    e.parameter = element<kForm>(v.parameter, parameter, j);
+    e.parameter = element<kForm>(v.parameter, dtype(t.types.parameter), j);
     e.first = element<kForm>(v.states[0], state, j);
     e.second = element<kForm>(v.states[1], state, j);
     e.third = element<kForm>(v.states[2], state, j);
     e.average = element<kForm>(v.average, average, j);
-    if (applies) take_step(t.kind, c, grad, e);
-    if (rounds_stochastically) {
-      set_half_stochastically(v.parameter, parameter, j, e.parameter, random.words[j]);
-    } else {
-      set_element<kForm>(v.parameter, parameter, j, e.parameter);
-    }
+    if (shared.applies) take_step(t.kind, c, grad, e);
+    parameters[j] = e.parameter;
     set_element<kForm>(v.states[0], state, j, e.first);
     set_element<kForm>(v.states[1], state, j, e.second);
     set_element<kForm>(v.states[2], state, j, e.third);
@@ -255,17 +159,32 @@ FASTGAN_HOST_DEVICE void step_four(
       sums.at_bound += e.parameter <= c.low || e.parameter >= c.high ? 1.0f : 0.0f;
     }
   }
+  const Tensor t = tensor_of(job, again(tensor));
+  const Dtype parameter = dtype(t.types.parameter);
+  if (kForm != Form::kFloats && t.rounds_stochastically) {
+    // Element i takes word i % 4 of counter i / 4.
+    const Philox random = philox(again(shared.rounding_seed), i / 4, t.stream);
+    for (int j = 0; j < 4; ++j) set_half_stochastically(v.parameter, parameter, j, parameters[j], random.words[j]);
+  } else {
+    for (int j = 0; j < 4; ++j) set_element<kForm>(v.parameter, parameter, j, parameters[j]);
+  }
 }
 
 // The step of the elements from i on.
-template <Form kForm>
+template <Form kForm, typename J>
 FASTGAN_HOST_DEVICE void step(
-    const Tensor& t, const Shared& shared, int64_t i, int count, bool with_sums, Sums& sums, Vector& v) {
-#pragma unroll 1  // of eight elements at once the numbers would not fit into the registers
-  for (int part = 0; part < kWidth<kForm> / 4; ++part) {
-    step_four<kForm>(t, shared, i + 4 * part, count - 4 * part, with_sums, sums, v);
-    if (kForm != Form::kHalves) continue;
-    for (Words* w : {&v.parameter, &v.grad, &v.states[0], &v.states[1], &v.states[2], &v.average}) *w = exchanged(*w);
+    const J& job, int tensor, const Shared& shared, int64_t i, int count, bool with_sums, Sums& sums, Vector& v) {
+  if constexpr (kForm != Form::kHalves) {
+    step_four<kForm>(job, tensor, shared, i, count, with_sums, sums, v);
+  } else {
+    // Of eight elements at once the numbers would not fit into the registers.
+#ifdef __CUDACC__
+#pragma unroll 1
+#endif
+    for (int part = 0; part < 2; ++part) {
+      step_four<kForm>(job, tensor, shared, i + 4 * part, count - 4 * part, with_sums, sums, v);
+      for (Words* w : {&v.parameter, &v.grad, &v.states[0], &v.states[1], &v.states[2], &v.average}) *w = exchanged(*w);
+    }
   }
 }
 
@@ -281,11 +200,10 @@ FASTGAN_HOST_DEVICE void with_form(const Types& types, Body body) {
   }
 }
 
-// How many elements the vector from element i on has, at most kWidth.
+// How many of so many elements a vector takes.
 template <Form kForm>
-FASTGAN_HOST_DEVICE int elements_from(int64_t i, const Place& place) {
-  const int64_t left = place.end - i;
-  return left < kWidth<kForm> ? static_cast<int>(left) : kWidth<kForm>;
+FASTGAN_HOST_DEVICE int taken_of(int elements) {
+  return elements < kWidth<kForm> ? elements : kWidth<kForm>;
 }
 
 // Asks for the thread's first elements: they come while the block's constants are computed.
@@ -294,8 +212,8 @@ FASTGAN_HOST_DEVICE void start(const J& job, const Place& place, int thread, Vec
   const Tensor t = tensor_of(job, place.tensor);
   with_form<J>(t.types, [&](auto form) {
     constexpr Form kForm = decltype(form)::value;
-    const int64_t i = place.begin + thread * kWidth<kForm>;
-    if (i < place.end) load<kForm>(t, i, elements_from<kForm>(i, place), v);
+    const int left = place.count - thread * kWidth<kForm>;
+    if (left > 0) load<kForm>(t, place.begin + thread * kWidth<kForm>, taken_of<kForm>(left), v);
   });
 }
 
@@ -306,14 +224,13 @@ FASTGAN_HOST_DEVICE void finish(
   with_form<J>(job.types[place.tensor], [&](auto form) {
     constexpr Form kForm = decltype(form)::value;
     int64_t i = place.begin + thread * kWidth<kForm>;
-    while (i < place.end) {
-      const int count = elements_from<kForm>(i, place);
-      step<kForm>(tensor_of(job, again(place.tensor)), shared, i, count, with_sums, sums, v);
-      if (shared.applies) store<kForm>(tensor_of(job, again(place.tensor)), i, count, v);
+    int left = place.count - thread * kWidth<kForm>;
+    while (left > 0) {
+      step<kForm>(job, place.tensor, shared, i, taken_of<kForm>(left), with_sums, sums, v);
+      if (shared.applies) store<kForm>(tensor_of(job, again(place.tensor)), i, taken_of<kForm>(left), v);
       i += kThreads * kWidth<kForm>;
-      if (i < place.end) {
-        load<kForm>(tensor_of(job, again(place.tensor)), i, elements_from<kForm>(i, place), v);
-      }
+      left -= kThreads * kWidth<kForm>;
+      if (left > 0) load<kForm>(tensor_of(job, again(place.tensor)), i, taken_of<kForm>(left), v);
     }
   });
 }
@@ -327,33 +244,36 @@ FASTGAN_HOST_DEVICE double square_part(const J& job, const Place& place, int thr
   const auto sum_in = [&](auto sum) {
     with_form<J>(types, [&](auto form) {
       constexpr Form kForm = decltype(form)::value;
-      for (int64_t i = place.begin + thread * kWidth<kForm>; i < place.end; i += kThreads * kWidth<kForm>) {
-        const Words w = load<kForm>(grad, type, i, elements_from<kForm>(i, place));
-        const auto add = [&](const Words& four) {
-          for (int j = 0; j < 4; ++j) {
-            const auto value = static_cast<decltype(sum)>(element<kForm>(four, type, j));
-            sum += value * value;
-          }
-        };
+      constexpr int kStride = kThreads * kWidth<kForm>, kAtOnce = 4;
+      const auto add = [&](const Words& four) {
+        for (int j = 0; j < 4; ++j) {
+          const auto value = static_cast<decltype(sum)>(element<kForm>(four, type, j));
+          sum += value * value;
+        }
+      };
+      const auto add_all = [&](const Words& w) {
         add(w);
         if (kForm == Form::kHalves) add(exchanged(w));
+      };
+      int i = thread * kWidth<kForm>;
+      const bool is_aligned = begins_at_a_multiple_of(16, grad);  // blocks begin at such, too
+                                                                  // Four loads on their way are enough.
+#ifdef __CUDACC__
+#pragma unroll 1
+#endif
+      for (; is_aligned && i + (kAtOnce - 1) * kStride + kWidth<kForm> <= place.count; i += kAtOnce * kStride) {
+        Words w[kAtOnce];
+        for (int k = 0; k < kAtOnce; ++k) w[k] = load_whole<kForm>(grad, type, place.begin + i + k * kStride);
+        for (int k = 0; k < kAtOnce; ++k) add_all(w[k]);
+      }
+      for (; i < place.count; i += kStride) {
+        add_all(load<kForm>(grad, type, place.begin + i, taken_of<kForm>(place.count - i)));
       }
     });
     return static_cast<double>(sum);
   };
   const double sum = sum_in(0.0f);
   return sum <= 3.4028234663852886e38 ? sum : sum_in(0.0);
-}
-
-template <typename J>
-FASTGAN_HOST_DEVICE void count_step(const J& job, int tensor) {
-  void* const step = job.entries[tensor].step;
-  if (!step) return;
-  if (dtype(job.types[tensor].step) == Dtype::kFloat64) {
-    *static_cast<double*>(step) += 1;
-  } else {
-    *static_cast<float*>(step) += 1;
-  }
 }
 
 }  // namespace blocks

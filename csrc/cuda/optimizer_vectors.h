@@ -27,7 +27,7 @@ struct alignas(8) TwoWords {
 
 FASTGAN_HOST_DEVICE float half_to_float(uint16_t bits, Dtype type) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  // What math/half.h says with ten.
+  // One instruction instead of the seven of math/half.h, or on the way back fifteen; only bits of NaN differ.
   float of_float16;
   asm("cvt.f32.f16 %0, %1;" : "=f"(of_float16) : "h"(bits));
   return type == Dtype::kBFloat16 ? to_float(BFloat16{bits}) : of_float16;
@@ -61,9 +61,7 @@ FASTGAN_HOST_DEVICE void set_half(Words& w, int j, uint16_t half) {
   word = j % 2 == 0 ? (word & 0xffff0000u) | half : (word & 0x0000ffffu) | uint32_t(half) << 16;
 }
 
-FASTGAN_HOST_DEVICE Words exchanged(const Words& w) {
-  return {{w.words[2], w.words[3], w.words[0], w.words[1]}};
-}
+FASTGAN_HOST_DEVICE Words exchanged(const Words& w) { return {{w.words[2], w.words[3], w.words[0], w.words[1]}}; }
 
 template <Form kForm>
 FASTGAN_HOST_DEVICE float element(const Words& w, Dtype type, int j) {
@@ -82,13 +80,22 @@ FASTGAN_HOST_DEVICE void set_element(Words& w, Dtype type, int j, float value) {
 // As `set_element` of a half, rounded up or down at random.
 FASTGAN_HOST_DEVICE void set_half_stochastically(Words& w, Dtype type, int j, float value, uint32_t word) {
   set_half(
-      w, j,
-      type == Dtype::kBFloat16 ? stochastic_bfloat16(value, word).bits : stochastic_float16(value, word).bits);
+      w, j, type == Dtype::kBFloat16 ? stochastic_bfloat16(value, word).bits : stochastic_float16(value, word).bits);
 }
 
 template <typename T>
 FASTGAN_HOST_DEVICE bool begins_at_a_multiple_of(int bytes, const T* address) {
   return reinterpret_cast<uintptr_t>(address) % bytes == 0;
+}
+
+// kWidth elements from element i on, which lies at a multiple of their bytes.
+template <Form kForm>
+FASTGAN_HOST_DEVICE Words load_whole(const void* data, Dtype type, int64_t i) {
+  if (is_float<kForm>(type)) return *reinterpret_cast<const Words*>(static_cast<const float*>(data) + i);
+  const uint16_t* const source = static_cast<const uint16_t*>(data) + i;
+  if (kForm == Form::kHalves) return *reinterpret_cast<const Words*>(source);
+  const TwoWords two = *reinterpret_cast<const TwoWords*>(source);
+  return {{two.words[0], two.words[1], 0, 0}};
 }
 
 // The first `count` elements from element i on, at most kWidth; the others are 0.
@@ -98,27 +105,21 @@ FASTGAN_HOST_DEVICE Words load(const void* data, Dtype type, int64_t i, int coun
   const bool is_whole = count == kWidth<kForm>;
   if (is_float<kForm>(type)) {
     const float* const source = static_cast<const float*>(data) + i;
-    if (is_whole && begins_at_a_multiple_of(16, source)) return *reinterpret_cast<const Words*>(source);
+    if (is_whole && begins_at_a_multiple_of(16, source)) return load_whole<kForm>(data, type, i);
     for (int j = 0; j < 4; ++j) {
       if (j < count) w.words[j] = bits_of_float(source[j]);
     }
     return w;
   }
   const uint16_t* const source = static_cast<const uint16_t*>(data) + i;
-  if (is_whole && begins_at_a_multiple_of(2 * kWidth<kForm>, source)) {
-    if (kForm == Form::kHalves) return *reinterpret_cast<const Words*>(source);
-    const TwoWords two = *reinterpret_cast<const TwoWords*>(source);
-    w.words[0] = two.words[0];
-    w.words[1] = two.words[1];
-    return w;
-  }
+  if (is_whole && begins_at_a_multiple_of(2 * kWidth<kForm>, source)) return load_whole<kForm>(data, type, i);
   for (int j = 0; j < kWidth<kForm>; ++j) {
     if (j < count) set_half(w, j, source[j]);
   }
   return w;
 }
 
-// Plain assignments become four stores: the compiler makes the first of them out of this one and of the single ones.
+// Plain assignments become four stores: the compiler makes one of each and of a single element's.
 FASTGAN_HOST_DEVICE void store_words(const Words& w, void* target) {
 #ifdef __CUDA_ARCH__
   __stwb(static_cast<uint4*>(target), make_uint4(w.words[0], w.words[1], w.words[2], w.words[3]));
