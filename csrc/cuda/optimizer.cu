@@ -67,8 +67,15 @@ __device__ double total(const J& job, int which) {
   return job.adds_to_sums ? job.sums[which] + sum : sum;
 }
 
+// Blocks that a multiprocessor holds at once: as many as there can be without a register in memory.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define FASTGAN_STEPS_AT_ONCE(some_are_halves) 3
+#else
+#define FASTGAN_STEPS_AT_ONCE(some_are_halves) (some_are_halves ? 3 : 4)
+#endif
+
 template <typename J>
-__global__ void __launch_bounds__(blocks::kThreads, J::kSomeAreHalves ? 3 : 4)
+__global__ void __launch_bounds__(blocks::kThreads, FASTGAN_STEPS_AT_ONCE(J::kSomeAreHalves))
     step_kernel(const __grid_constant__ J job) {
   __shared__ blocks::Shared shared;
   const blocks::Place place = blocks::place_of(job, blockIdx.x);
