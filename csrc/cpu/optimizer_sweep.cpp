@@ -157,7 +157,9 @@ void OptimizerSweep::run_typed(int64_t number, int64_t begin, int64_t end, StepS
   const OptimizedTensor& tensor = tensors_[number];
   StepReadings readings = readings_;
   readings.step = tensor.step;
-  const StepConstants<T> c = step_constants<T>(algorithm_, numbers_, readings);
+  const bool adam = algorithm_ == Algorithm::kAdam;
+  const StepPowers powers = adam ? step_powers(numbers_, tensor.step) : StepPowers();
+  const StepConstants<T> c = step_constants<T>(algorithm_, numbers_, readings, powers);
   constexpr Dtype dtype = std::is_same<T, double>::value ? Dtype::kFloat64 : Dtype::kFloat32;
   const bool is_half = size_of(tensor.parameter_dtype) == 2;
   alignas(64) T grads[kRun];

@@ -67,22 +67,33 @@ __device__ double total(const J& job, int which) {
   return job.adds_to_sums ? job.sums[which] + sum : sum;
 }
 
+// Blocks that a multiprocessor holds at once: as many as there can be without a register in memory.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define FASTGAN_STEPS_AT_ONCE(some_are_halves) 3
+#else
+#define FASTGAN_STEPS_AT_ONCE(some_are_halves) (some_are_halves ? 3 : 4)
+#endif
+
 template <typename J>
-__global__ void __launch_bounds__(blocks::kThreads) step_kernel(const __grid_constant__ J job) {
+__global__ void __launch_bounds__(blocks::kThreads, FASTGAN_STEPS_AT_ONCE(J::kSomeAreHalves))
+    step_kernel(const __grid_constant__ J job) {
   __shared__ blocks::Shared shared;
   const blocks::Place place = blocks::place_of(job, blockIdx.x);
-  const bool applies = blocks::value_of(job.found_inf, 0) == 0;
+  blocks::Vector vector = {};
   blocks::Sums sums;
-  if (applies || job.sums) {
-    if (threadIdx.x == 0) blocks::prepare(job, place, shared);
+  blocks::start(job, place, threadIdx.x, vector);
+  if (threadIdx.x % 32 == 0) blocks::read(job, place, threadIdx.x / 32, shared);
+  __syncthreads();
+  if (blocks::applies(shared) || job.sums) {
+    if (threadIdx.x == 0) blocks::prepare(job, shared);
     __syncthreads();
-    blocks::step_part(job, place, shared, threadIdx.x, job.sums != nullptr, sums);
+    blocks::finish(job, place, shared, threadIdx.x, job.sums != nullptr, vector, sums);
     // Where nobody else reads it.
     if (!job.arrivals && place.is_first && threadIdx.x == 0) blocks::count_step(job, place.tensor);
   }
   if (!job.arrivals) return;
   if (job.sums) {
-    const double scale = blocks::value_of(job.grad_scale, 1);
+    const double scale = shared.readings[blocks::kGradScale];
     write_partial_sum(job, 0, sums.grad_square);
     if (threadIdx.x == 0) job.partial_sums[kSums * int64_t(blockIdx.x)] /= scale * scale;
     write_partial_sum(job, 1, sums.weight_square);
@@ -93,7 +104,7 @@ __global__ void __launch_bounds__(blocks::kThreads) step_kernel(const __grid_con
     const double sum = total(job, which);
     if (threadIdx.x == 0) job.sums[which] = sum;
   }
-  if (!applies) return;
+  if (!blocks::applies(shared)) return;
   for (int tensor = threadIdx.x; tensor < job.tensors; tensor += blocks::kThreads) blocks::count_step(job, tensor);
   if (threadIdx.x == 0 && job.updates && job.is_last && job.numbers.counts_update != 0) ++*job.updates;
 }
@@ -166,10 +177,10 @@ blocks::Types types_of(const Request& r, size_t i, const blocks::Entry& entry) {
   types.state = static_cast<uint8_t>(dtype_at(r.first, i));
   types.average = static_cast<uint8_t>(dtype_at(r.averages, i));
   types.step = static_cast<uint8_t>(dtype_at(r.steps, i));
-  uintptr_t addresses = reinterpret_cast<uintptr_t>(entry.parameter) | reinterpret_cast<uintptr_t>(entry.grad) |
-                        reinterpret_cast<uintptr_t>(entry.average);
-  for (const void* state : entry.states) addresses |= reinterpret_cast<uintptr_t>(state);
-  types.aligned = addresses % sizeof(blocks::Words) == 0;
+  const auto is_half = [](const void* data, uint8_t type) { return !data || size_of(static_cast<Dtype>(type)) == 2; };
+  types.all_are_halves = is_half(entry.parameter, types.parameter) && is_half(entry.grad, types.grad) &&
+                         is_half(entry.average, types.average);
+  for (const void* state : entry.states) types.all_are_halves &= is_half(state, types.state);
   return types;
 }
 

@@ -10,13 +10,24 @@ triton = pytest.importorskip("triton")
 
 from tests.kernels import cuda_code  # noqa: E402
 from tests.kernels.budget_cases import CASES, Case  # noqa: E402
-from tests.kernels.budgets import HEADS, PAGE, committed, measured, rendered, widths  # noqa: E402
+from tests.kernels.budgets import (  # noqa: E402
+    BANDWIDTH,
+    HEADS,
+    ISSUE,
+    PAGE,
+    committed,
+    measured,
+    rendered,
+    widths,
+)  # fmt: skip
 
 TABLES = committed()
 VERSION = re.search(r"Compiled by Triton (\S+);", PAGE.read_text())[1]
 SAME_COMPILER = triton.__version__ == VERSION
 # What the compiler alone decides, in another version perhaps otherwise.
 COMPILERS = {"instructions", "estimate us", "share", "bound by", "loads", "stores", "FP64", "calls"}
+# Of an element: parameter, gradient and two averages are read, all but the gradient written.
+ADAMW_BYTES = 28
 
 
 def cells(table: str, row: tuple[str, ...]) -> dict[str, str]:
@@ -56,6 +67,21 @@ def test_the_cuda_library_keeps_to_its_budget():
     assert found.keys() == {row[0] for row in TABLES["CUDA"]}
     for row in TABLES["CUDA"]:
         assert cells("CUDA", found[row[0]]) == cells("CUDA", row)
+
+
+@pytest.mark.skipif(not cuda_code.is_built(), reason="needs _C_cuda, which nvcc builds, for sm_90")
+def test_adamw_of_float32_waits_for_memory():
+    """Even if each element took the longest way through the code: all arrays, and statistics."""
+    code = cuda_code.kernels()["step_kernel<Job<32, false>>"]
+    roots = [i.address for i in code.instructions if i.name == "MUFU.RSQ"]
+    loops = [i for i in code.branches_back if any(i.target <= root <= i.address for root in roots)]
+    seconds_for_memory = 4 * ADAMW_BYTES / BANDWIDTH
+    assert loops and all(code.longest_pass(loop) / ISSUE < 0.7 * seconds_for_memory for loop in loops)
+
+
+def test_the_optimizers_step_stores_128_bits():
+    rows = [row for row in (cells("CUDA", row) for row in TABLES["CUDA"]) if "step_kernel" in row["kernel"]]
+    assert rows and all("x128" in row["stores"] for row in rows)
 
 
 def test_no_budget_has_spills():

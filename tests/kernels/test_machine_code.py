@@ -36,6 +36,8 @@ def test_paths_loops_and_accesses():
     assert [i.address >> 4 for i in code.path] == [0, 1, 2, 3, 6, 7, 8, 9, 10]
     assert [[i.address >> 4 for i in loop] for loop in code.loops] == [[2, 3, 6, 7]]
     assert code.executed([10]) == 5 + 4 * 10
+    wide = MachineCode(CODE.replace("LDG.E R8", "LDG.E.64 R8"))
+    assert [wide.longest_pass(loop) for loop in wide.branches_back] == [4]
     assert (code.registers, code.spills, code.calls, code.double_precision) == (40, 1, 1, 1)
     assert code.accesses("LDG") == [128, 32] and code.accesses("STG") == [8]
 
