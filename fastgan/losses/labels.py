@@ -150,4 +150,6 @@ def cross_entropy(
         return F.softplus(-logits if target else logits).mean()
     if isinstance(target, float):
         target = torch.full_like(logits, target)
-    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
+    if target.dtype != logits.dtype:  # asked here: to() takes a microsecond to find out
+        target = target.to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, target)
