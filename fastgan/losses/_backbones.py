@@ -16,6 +16,7 @@ from fastgan._torch_private import batched_by_autograd, forward_mode_active, ins
 from fastgan.ops import bias_leaky_relu
 from fastgan.ops._checks import as_flag, as_seed, check_image, check_one_of, described
 from fastgan.ops._dispatch import requested
+from fastgan.reference.precision import has_autocast
 
 ADDRESS = "https://download.pytorch.org/models/"
 # torchvision's files, as its weights enums name them: the digits are the beginning of the SHA-256.
@@ -272,7 +273,7 @@ def _run(layer: nn.Module, held: list[Tensor]) -> Tensor:
 def _convolve(layer: nn.Conv2d, held: list[Tensor], relu: bool) -> Tensor:
     weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
     device = held[0].device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if has_autocast(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         held[0], weight = held[0].to(dtype), weight.to(dtype)
     y = _Convolution.apply(held.pop(), weight, layer)

@@ -16,4 +16,11 @@ def wide(tensor: Tensor) -> Tensor:
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Leaves autocast on the tensor's device, where there is such a thing: the meta device has none."""
     kind = tensor.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    return torch.autocast(kind, enabled=False) if has_autocast(kind) else nullcontext()
+
+
+def has_autocast(device_type: str) -> bool:
+    """Whether there is autocast for devices like "cuda"."""
+    if torch.compiler.is_compiling():  # torch 2.10 cannot trace the question
+        return device_type != "meta"
+    return torch.amp.is_autocast_available(device_type)
