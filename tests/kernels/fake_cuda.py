@@ -90,6 +90,7 @@ class Launches(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.log = Log()
+        self.device: torch.device | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name
@@ -104,9 +105,20 @@ class Launches(TorchDispatchMode):
                 self.log.others.append(Other(name.removeprefix("aten::"), sum(map(_size, tensors.values()))))
         return result
 
+    @contextlib.contextmanager
+    def device_of(self, tensor: Tensor) -> Iterator[None]:
+        """In place of torch.cuda's: inside it kernels run on the tensor's device."""
+        before, self.device = self.device, tensor.device
+        try:
+            yield
+        finally:
+            self.device = before
+
     def run(self, kernel: Any, *arguments: Any, grid: tuple[int, ...], warmup: bool, **named: Any) -> None:
         """In place of a JITFunction's."""
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | named
+        devices = {value.device for value in named.values() if isinstance(value, Tensor)}
+        assert devices == {self.device}, f"{kernel.__name__}, of tensors on {devices}, runs on {self.device}"
         seen = {key: Memory.of(value) if isinstance(value, Tensor) else value for key, value in named.items()}
         self.log.triton.append(Launch(kernel, math.prod(grid), seen))
 
@@ -132,12 +144,12 @@ def fake_cuda() -> Iterator[Log]:
 
             run = lambda kernel, *args, **named: launches.run(kernel, *args, **named)  # noqa: E731
             stack.enter_context(mock.patch.object(JITFunction, "run", run))
-        stack.enter_context(mock.patch.object(torch.cuda, "device_of", contextlib.nullcontext))
         stack.enter_context(mock.patch.object(_library, "cuda_missing", None))
         stack.enter_context(mock.patch.object(torch.autograd, "grad", grad))
         stack.enter_context(mock.patch.object(torch.nn.Module, "_apply", _converted))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         launches = stack.enter_context(Launches())
+        stack.enter_context(mock.patch.object(torch.cuda, "device_of", launches.device_of))
         yield launches.log
 
 
