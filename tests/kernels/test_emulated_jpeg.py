@@ -22,7 +22,7 @@ SEED = torch.tensor(9)
 
 
 def strided(batch, channel, row, column, offset=0):
-    """2 x 3 x 20 x 72: rows of whole fours, which kernels read and write at once if they lie on boundaries."""
+    """2 x 3 x 20 x 72: rows of whole fours, which kernels read and write at once if on boundaries."""
     length = offset + batch + 2 * channel + 19 * row + 71 * column + 1
     return torch.rand(length).as_strided((2, 3, 20, 72), (batch, channel, row, column), offset)
 

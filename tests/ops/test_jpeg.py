@@ -494,7 +494,7 @@ def test_tables_kept_from_inference_serve_training():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU as far as kept tables ask for it: its present `stream`, and whether that is `capturing` a graph."""
+    """A GPU as far as kept tables ask for it: its `stream`, and whether that is `capturing` a graph."""
     state = SimpleNamespace(stream=mock.Mock(name="first"), capturing=False, recorded=[])
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state.capturing)
