@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from fastgan.kernels._indexing import index_type
 from fastgan.kernels._samples import finish
 from torch import Tensor
 from triton import next_power_of_2
@@ -122,9 +123,9 @@ def side_of_pairs(
 
 
 @triton.jit
-def share_of_program(count, share, PARTIAL: tl.constexpr):
+def share_of_program(count, share, PARTIAL: tl.constexpr, INDEX: tl.constexpr):
     """The program's first logit, and the one after its last."""
-    begin = tl.program_id(0) * share  # 0 where there is one program
+    begin = tl.program_id(0).to(INDEX) * share  # 0 where there is one program
     end = count
     if PARTIAL:
         end = tl.minimum(begin + share, count)
@@ -159,9 +160,10 @@ def discriminator(
     RELATIVISTIC: tl.constexpr,  # then the game is that of the statistics alone, without slopes
     HAS_SLOPES: tl.constexpr,
     PARTIAL: tl.constexpr,
+    INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    begin, end = share_of_program(real_count, share, PARTIAL)
+    begin, end = share_of_program(real_count, share, PARTIAL, INDEX)
     of_real, logit, probability, correct, violation = side(
         real, real_slopes, begin, end, real_count, sign, real_label, 1.0, threshold, GAME,
         HAS_SLOPES and not RELATIVISTIC, BLOCK,
@@ -171,7 +173,7 @@ def discriminator(
         store_side(partial_sums + 1, 1.0, logit, probability, correct, violation)
     else:
         store_side(statistics, real_count, logit, probability, correct, violation)
-    begin, end = share_of_program(fake_count, share, PARTIAL)
+    begin, end = share_of_program(fake_count, share, PARTIAL, INDEX)
     of_fake, logit, probability, correct, violation = side(
         fake, fake_slopes, begin, end, fake_count, sign, fake_label, -1.0, threshold, GAME,
         HAS_SLOPES and not RELATIVISTIC, BLOCK,
@@ -205,9 +207,10 @@ def generator(
     GAME: tl.constexpr,
     HAS_SLOPES: tl.constexpr,
     PARTIAL: tl.constexpr,
+    INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    begin, end = share_of_program(fake_count, share, PARTIAL)
+    begin, end = share_of_program(fake_count, share, PARTIAL, INDEX)
     term, _, _, _, _ = side(
         fake, fake_slopes, begin, end, fake_count, sign, real_label, 1.0, 0.0, GAME, HAS_SLOPES, BLOCK
     )
@@ -230,10 +233,11 @@ def pairs(
     sign,
     HAS_SLOPES: tl.constexpr,
     PARTIAL: tl.constexpr,
+    INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Mean softplus(raised - lowered)."""
-    begin, end = share_of_program(count, share, PARTIAL)
+    begin, end = share_of_program(count, share, PARTIAL, INDEX)
     total = side_of_pairs(
         raised, lowered, raised_slopes, lowered_slopes, begin, end, count, sign, HAS_SLOPES, BLOCK
     )
@@ -283,7 +287,10 @@ def adversarial(
     parts = 1 if count <= ALONE else triton.cdiv(count, SHARE)
     columns = 1 if for_generator else COLUMNS.value
     partial_sums = fake.new_empty(parts * columns if parts > 1 else 0, dtype=torch.float32)
-    options = {"HAS_SLOPES": with_slopes, "PARTIAL": parts > 1, "BLOCK": BLOCK, "num_warps": WARPS}
+    options = {
+        "HAS_SLOPES": with_slopes, "PARTIAL": parts > 1, "INDEX": index_type(count, SHARE), "BLOCK": BLOCK,
+        "num_warps": WARPS,
+    }  # fmt: skip
     with torch.cuda.device_of(fake):
         if for_generator and relativistic:
             pairs[(parts,)](

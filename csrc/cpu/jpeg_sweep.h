@@ -24,9 +24,10 @@ namespace fastgan {
 struct JpegBlocks {
   explicit JpegBlocks(const JpegSizes& sizes)
       // Enough coefficients side by side to fill vectors; more would only leave the first-level cache.
-      : rows(std::min(sizes.mcu_rows, (63 + sizes.mcu_columns) / sizes.mcu_columns)),
-        per_image((sizes.mcu_rows + rows - 1) / rows),
+      : rows(is_empty(sizes) ? 1 : std::min(sizes.mcu_rows, (63 + sizes.mcu_columns) / sizes.mcu_columns)),
+        per_image(is_empty(sizes) ? 0 : (sizes.mcu_rows + rows - 1) / rows),
         count(sizes.images * per_image) {}
+  static bool is_empty(const JpegSizes& sizes) { return sizes.mcu_rows == 0 || sizes.mcu_columns == 0; }
 
   int64_t rows, per_image, count;
 };

@@ -1,4 +1,5 @@
-// The CUDA kernels of the JPEG round trip: which thread does what. The work itself is in jpeg_tile_*.h.
+// The CUDA kernels of the JPEG round trip: which thread does what. The work itself is in jpeg_tile_*.h and
+// jpeg_gradient.h.
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -310,7 +311,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
     set_zero("jpeg table gradient", grad_tables.data_ptr(), sizeof(float) * tables.numel(), stream);
   }
   if (sums_steps) {
-    const int64_t count = tables.size(0), of_table = tiles / count;
+    const int64_t count = tables.size(0), of_table = count > 0 ? tiles / count : 0;
     const int64_t parts_of_table = (of_table + kTilesOfPart - 1) / kTilesOfPart;
     Tensor sums = scratch(grad, 128 * count * parts_of_table, ScalarType::Double);
     launch(

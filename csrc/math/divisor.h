@@ -14,8 +14,9 @@ namespace fastgan {
 class Divisor {
  public:
   Divisor() : Divisor(1) {}
-  explicit Divisor(int64_t divisor) : divisor_(static_cast<uint32_t>(divisor)), shift_(31) {
-    while ((int64_t(1) << (shift_ - 31)) < divisor) ++shift_;
+  // Below 2^31; of an image without rows or columns it is 0, and nothing will be divided.
+  explicit Divisor(int64_t divisor) : divisor_(divisor > 0 ? static_cast<uint32_t>(divisor) : 1), shift_(31) {
+    while ((uint64_t(1) << (shift_ - 31)) < divisor_) ++shift_;
     factor_ = static_cast<uint32_t>(((uint64_t(1) << shift_) + divisor_ - 1) / divisor_);
   }
 

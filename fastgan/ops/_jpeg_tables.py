@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,19 +66,28 @@ def _standard_tables(dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.tensor([(LUMINANCE_TABLE, CHROMINANCE_TABLE)], dtype=dtype, device=device)
 
     # Kept, since bringing them to a GPU would wait for it.
-    return _kept((dtype, device), make)
+    return _kept((dtype, device), device, make)
 
 
 def _tables_of_number(quality: float, smooth: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
     """`quality_tables` of a number, which take longer than a small image does and are always the same."""
     key = (quality, smooth, dtype, device)
-    return _kept(key, lambda: quality_tables(quality, smooth=smooth, device=device, dtype=dtype))
+    return _kept(key, device, lambda: quality_tables(quality, smooth=smooth, device=device, dtype=dtype))
 
 
-def _kept(key: tuple, make: Callable[[], Tensor]) -> Tensor:
+def _kept(key: tuple, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
     """make(), or what it made for the key before. Nobody may write into it."""
     if torch.compiler.is_compiling():
         return make()
+    stream = None
+    if device.type == "cuda" and torch.cuda.is_initialized():  # which it is not for fake tensors
+        stream = torch.cuda.current_stream(device)
+    if stream is not None and torch.cuda.is_current_stream_capturing():
+        if key not in _made:
+            return make()  # the graph's own, without values before it runs
+        made = _made[key].tables
+        _read_by_graphs[id(made)] = made
+        return made
     if key not in _made:
         with torch.inference_mode(False):  # what is made inside it cannot be saved for a backward pass
             made = make()
@@ -85,11 +95,23 @@ def _kept(key: tuple, make: Callable[[], Tensor]) -> Tensor:
             return made
         if len(_made) >= 256:
             _made.clear()
-        _made[key] = made
-    return _made[key]
+        _made[key] = _Made(made, stream, None if stream is None else stream.record_event())
+    kept = _made[key]
+    if kept.event is not None and stream is not None and stream != kept.stream:
+        stream.wait_event(kept.event)  # until they are made
+        kept.tables.record_stream(stream)
+    return kept.tables
 
 
-_made: dict[tuple, Tensor] = {}
+class _Made(NamedTuple):
+    tables: Tensor
+    stream: torch.cuda.Stream | None  # of a GPU: on which they were made
+    event: torch.cuda.Event | None  # when
+
+
+_made: dict[tuple, _Made] = {}
+# A CUDA graph reads what was there when it was captured whenever it runs: this is never given up.
+_read_by_graphs: dict[int, Tensor] = {}
 
 
 def _floor(x: Tensor) -> Tensor:

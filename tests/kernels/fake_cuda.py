@@ -101,6 +101,7 @@ class Launches(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.log = Log()
+        self.device: torch.device | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name
@@ -129,9 +130,20 @@ class Launches(TorchDispatchMode):
                 self.log.others.append(Other(name.removeprefix("aten::"), sum(map(_size, tensors.values()))))
         return result
 
+    @contextlib.contextmanager
+    def device_of(self, tensor: Tensor) -> Iterator[None]:
+        """In place of torch.cuda's: inside it kernels run on the tensor's device."""
+        before, self.device = self.device, tensor.device
+        try:
+            yield
+        finally:
+            self.device = before
+
     def run(self, kernel: Any, *arguments: Any, grid: tuple[int, ...], warmup: bool, **named: Any) -> None:
         """In place of a JITFunction's."""
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | named
+        devices = {value.device for value in named.values() if isinstance(value, Tensor)}
+        assert devices == {self.device}, f"{kernel.__name__}, of tensors on {devices}, runs on {self.device}"
         seen = {key: Memory.of(value) if isinstance(value, Tensor) else value for key, value in named.items()}
         self.log.triton.append(Launch(kernel, math.prod(grid), seen))
 
@@ -168,7 +180,6 @@ def fake_cuda() -> Iterator[Log]:
 
             run = lambda kernel, *args, **named: launches.run(kernel, *args, **named)  # noqa: E731
             stack.enter_context(mock.patch.object(JITFunction, "run", run))
-        stack.enter_context(mock.patch.object(torch.cuda, "device_of", contextlib.nullcontext))
         stack.enter_context(mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: False))
         stack.enter_context(mock.patch.object(_library, "cuda_missing", None))
         stack.enter_context(mock.patch.object(torch.autograd, "grad", grad))
@@ -177,6 +188,7 @@ def fake_cuda() -> Iterator[Log]:
         stack.enter_context(mock.patch.object(FakeTensor, "__deepcopy__", _copied))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         launches = stack.enter_context(Launches())
+        stack.enter_context(mock.patch.object(torch.cuda, "device_of", launches.device_of))
         yield launches.log
         gc.collect()  # graphs of fake tensors can be freed here alone: elsewhere they ask for the driver
 

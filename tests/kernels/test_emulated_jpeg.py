@@ -19,10 +19,34 @@ from tests.ops.jpeg_cases import out_of_range, undecided
 # A tile is 64 pixels wide and one MCU high: narrower, wider, and a chroma row of two.
 SIZES = [(1, 1), (3, 4), (17, 33), (20, 85), (33, 130)]
 SEED = torch.tensor(9)
+
+
+def strided(batch, channel, row, column, offset=0):
+    """2 x 3 x 20 x 72: rows of whole fours, which kernels read and write at once if on boundaries."""
+    length = offset + batch + 2 * channel + 19 * row + 71 * column + 1
+    return torch.rand(length).as_strided((2, 3, 20, 72), (batch, channel, row, column), offset)
+
+
 LAYOUTS = {
     "channels_last": lambda: torch.rand(2, 20, 37, 3).permute(0, 3, 1, 2),
     "sliced": lambda: torch.rand(2, 5, 40, 38)[:, 1:4, ::2, 1:],
     "expanded": lambda: torch.rand(1, 3, 20, 1).expand(2, 3, 20, 37),
+    "fours": lambda: strided(4320, 1440, 72, 1),
+    "fours, expanded": lambda: torch.rand(72).expand(2, 3, 20, 72),
+    "fours, channels_last": lambda: strided(4320, 1, 216, 3),
+    "fours, other columns": lambda: strided(12960, 4320, 216, 3),
+    **{
+        f"fours, {name}off their boundary": lambda strides=strides: strided(*strides)
+        for name, strides in {
+            "": (4320, 1440, 72, 1, 1),
+            "images ": (4321, 1440, 72, 1),
+            "channels ": (4324, 1441, 72, 1),
+            "rows ": (4380, 1460, 73, 1),
+            "channels_last, ": (4320, 1, 216, 3, 2),
+            "channels_last, images ": (4322, 1, 216, 3),
+            "channels_last, rows ": (4380, 1, 219, 3),
+        }.items()
+    },
 }
 
 
@@ -34,11 +58,12 @@ def backward(grad, image, tables, masks, form, order, wanted=(True, True)):
     return emulated("jpeg_backward", grad, image, tables, SEED, *masks, *form, *wanted, order=order)
 
 
-def check(image, tables, form, seed=0):
-    """Values, masks and both gradients are the CPU's, and the same bits in any order."""
+def check(image, tables, form, weight=None):
+    """Values, masks and both gradients, from `weight`, are the CPU's, and the same bits in any order."""
     exact = form[-1] in (0, STRAIGHT_THROUGH_TRUNCATED)
     decoded, *masks = torch.ops.fastgan.jpeg(image, tables, SEED, *form, True)
-    weight = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)).to(image.dtype)
+    if weight is None:
+        weight = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image.dtype)
     gradients = torch.ops.fastgan.jpeg_backward(weight, image, tables, SEED, *masks, *form, True, True)
     first = None
     for order in range(ORDERS):
@@ -48,6 +73,7 @@ def check(image, tables, form, seed=0):
         everything = (*ours, *our_gradients)
         assert first is None or all(map(same_bits, everything, first)), "another order, other bits"
         first = everything
+    assert ours[0].stride() == decoded.stride()
     if exact:
         for actual, expected in zip(ours, (decoded, *masks), strict=True):
             assert same_bits(actual, expected)
@@ -89,17 +115,19 @@ def test_tables_for_all_images_or_one_each(rounding, images, tables):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", ["odd", "fours", "fours, channels_last"])
 @pytest.mark.parametrize("rounding", ["straight_through", "at_zero", "noise"])
-def test_half_types(rounding, dtype):
-    image = out_of_range((19, 70)).to(dtype)
-    check(image, quality_tables(torch.tensor(60.0)), form_of("4:2:2", "fancy", rounding))
+def test_half_types(rounding, layout, dtype):
+    image = out_of_range((19, 70)) if layout == "odd" else LAYOUTS[layout]()
+    weight = torch.rand_like(image).to(dtype)
+    check(image.to(dtype), quality_tables(torch.tensor(60.0)), form_of("4:2:2", "fancy", rounding), weight)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rounding", ["straight_through", "cubic"])
 def test_layouts(rounding, layout):
     form = form_of("4:2:0", "fancy", rounding)
-    check(LAYOUTS[layout](), quality_tables(torch.tensor([30.0, 90.0])), form)
+    check(LAYOUTS[layout](), quality_tables(torch.tensor([30.0, 90.0])), form, LAYOUTS[layout]())
 
 
 def test_levels_that_are_cut_off():
@@ -161,9 +189,23 @@ def test_without_masks_the_value_is_the_same():
     assert same_bits(decoded, forward(image, tables, form, 1)[0]) and not any(m.numel() for m in masks)
 
 
-def test_no_images():
-    image, tables, form = torch.rand(0, 3, 8, 8), quality_tables(torch.tensor(50.0)), (2, 2, True, 1)
+@pytest.mark.parametrize("rounding", ["straight_through", "cubic"])
+@pytest.mark.parametrize("size", [(0, 3, 8, 8), (2, 3, 0, 8), (2, 3, 8, 0)])
+@pytest.mark.parametrize("tables", [1, None])
+def test_no_pixels(tables, size, rounding):
+    image, tables = torch.rand(size), torch.ones(tables or size[0], 2, 8, 8)
+    form = form_of("4:2:0", "fancy", rounding)
     decoded, *masks = forward(image, tables, form, 0)
     of_image, of_tables = backward(image, image, tables, masks, form, 0)
     assert decoded.shape == of_image.shape == image.shape
     assert_close(of_tables, torch.zeros_like(tables))
+
+
+@pytest.mark.parametrize("size", [(1, 3, 2**16, 2**15), (2**11, 3, 1017, 1024)])
+def test_more_pixels_than_kernels_count_are_refused(size):
+    image, tables, form = torch.rand(1).expand(size), torch.ones(1, 2, 8, 8), (2, 2, True, 0)
+    with pytest.raises(RuntimeError, match=r"fewer than 2\^31 pixels"):
+        forward(image, tables, form, 0)
+    masks = torch.zeros(1, dtype=torch.uint8), torch.zeros(1, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match=r"fewer than 2\^31 pixels"):
+        backward(image, image, tables, masks, form, 0)

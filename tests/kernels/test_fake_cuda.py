@@ -7,8 +7,10 @@ import pytest
 triton = pytest.importorskip("triton")
 
 import torch  # noqa: E402
+import triton.language as tl  # noqa: E402
 from torch import nn  # noqa: E402
 
+from fastgan.ops.adversarial import discriminator_loss, generator_loss  # noqa: E402
 from tests.kernels.fake_cuda import Log, backward, fake_cuda  # noqa: E402
 from tests.kernels.machine_code import machine_code  # noqa: E402
 from tests.support_cases import CASES, Case  # noqa: E402
@@ -63,3 +65,18 @@ def check(case, dtype, output, inputs, grads, log):
     for launch in log.triton:
         code = machine_code(launch, 90)
         assert code.spills == 0 and code.registers <= 128
+
+
+@pytest.mark.parametrize("count, index", [(2**20, tl.int32), (2**31 - 1000, tl.int64), (2**31 + 9, tl.int64)])
+def test_shares_of_logits_beyond_32_bits(count, index):
+    """The end of the last share is counted, too."""
+    with fake_cuda() as log:
+        logits, few = torch.empty(count, device="cuda"), torch.empty(5, device="cuda")
+        discriminator_loss(logits, few, "hinge")
+        generator_loss(logits, None, "hinge")
+        generator_loss(logits, logits, "relativistic")
+        launches = [launch for launch in log.take().triton if "INDEX" in launch.arguments]
+    assert [launch.kernel.__name__ for launch in launches] == ["discriminator", "generator", "pairs"]
+    for launch in launches:
+        assert launch.arguments["INDEX"] is index
+        assert machine_code(launch, 90).spills == 0

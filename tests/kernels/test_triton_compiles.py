@@ -150,16 +150,19 @@ KERNELS = {
         for dtype in FLOATS
     },
     **{
-        f"adversarial {kernel.__name__} {game} {dtype}": described(
+        f"adversarial {kernel.__name__} {game} {dtype} {index}": described(
             kernel, dtype, ("real", "fake", "raised", "lowered"), HAS_SLOPES=True,
-            GAME=3 if game == 4 else game, RELATIVISTIC=game == 4, PARTIAL=True, BLOCK=adversarial.BLOCK,
+            GAME=3 if game == 4 else game, RELATIVISTIC=game == 4, PARTIAL=True, INDEX=index,
+            BLOCK=adversarial.BLOCK,
         )
         for kernel, games in (
             (adversarial.discriminator, range(5)), (adversarial.generator, (0, 1, 3)),
             (adversarial.pairs, [4]), (adversarial.finish_discriminator, [4]),
         )
         for game in games
-        for dtype in (FLOATS if game in (0, 4) else FLOATS[:1])
+        for dtype, index in (
+            *((dtype, tl.int32) for dtype in (FLOATS if game in (0, 4) else FLOATS[:1])), ("fp32", tl.int64)
+        )
     },
     **{
         f"features {kernel.__name__} {dtype} {channels} p={power} normalize={normalize}": described(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from fastgan import ops
-from fastgan.ops import jpeg, jpeg_round_trip
+from fastgan.ops import _jpeg_tables, jpeg, jpeg_round_trip
 from fastgan.ops.jpeg import ROUNDINGS, quality_tables
 from fastgan.reference.philox import philox, uniform
 from tests.ops.jpeg_cases import out_of_range, undecided
@@ -488,6 +490,44 @@ def test_tables_kept_from_inference_serve_training():
         result.sum().backward()
         assert_close(result.detach(), decoded.clone(), rtol=0, atol=1e-6)
         assert again.grad.any()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU as far as kept tables ask for it: its `stream`, and whether that is `capturing` a graph."""
+    state = SimpleNamespace(stream=mock.Mock(name="first"), capturing=False, recorded=[])
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state.capturing)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: state.stream)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: state.recorded.append(stream))
+    for name in ("_made", "_read_by_graphs"):
+        monkeypatch.setattr(_jpeg_tables, name, {})
+    state.kept = lambda key, made: _jpeg_tables._kept((key,), torch.device("cuda"), lambda: made)
+    return state
+
+
+def test_kept_tables_are_waited_for_on_another_stream(gpu):
+    tables, first, second = torch.ones(1), gpu.stream, mock.Mock(name="second")
+    assert gpu.kept(1, tables) is gpu.kept(1, None) is tables
+    assert not first.wait_event.called and not gpu.recorded
+    gpu.stream = second
+    assert gpu.kept(1, None) is tables
+    second.wait_event.assert_called_once_with(first.record_event())
+    assert gpu.recorded == [second]
+
+
+def test_what_a_graph_makes_is_not_kept_and_what_it_reads_is_not_given_up(gpu):
+    before, inside = torch.ones(1), torch.ones(1)
+    gpu.kept(1, before)
+    gpu.capturing = True
+    assert gpu.kept(1, None) is before and gpu.kept(2, inside) is inside
+    assert not gpu.stream.wait_event.called  # an event from outside a graph would end its capture
+    gpu.capturing = False
+    for key in range(3, 600):
+        gpu.kept(key, torch.ones(1))
+    after = torch.ones(1)
+    assert gpu.kept(2, after) is after
+    assert any(tensor is before for tensor in _jpeg_tables._read_by_graphs.values())
 
 
 def test_many_qualities_do_not_pile_up():

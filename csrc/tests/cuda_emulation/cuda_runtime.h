@@ -144,8 +144,13 @@ void __stcs(T* target, T value) {
 
 // --- the runtime -----------------------------------------------------------------------------------------------------
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorLaunchFailure = 719 };
-using cudaStream_t = struct CUstream_st*;  // there is one, and what is issued is done at once
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorLaunchFailure = 719
+};
+using cudaStream_t = struct CUstream_st*;  // what is issued is done at once
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -155,10 +160,20 @@ struct cudaLaunchConfig_t {
 
 inline const char* cudaGetErrorString(cudaError_t error) {
   if (error == cudaErrorLaunchFailure) return emulation::device().failure();
+  if (error == cudaErrorInvalidResourceHandle) return "not on the caller's stream, or without a guard of its device";
   return error == cudaSuccess ? "no error" : "invalid configuration argument";
 }
 
-inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
+namespace emulation {
+
+inline bool is_callers(cudaStream_t stream) {
+  return stream == static_cast<cudaStream_t>(device().stream()) && device().guards > 0;
+}
+
+}  // namespace emulation
+
+inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
+  if (!emulation::is_callers(stream)) return cudaErrorInvalidResourceHandle;
   if (bytes) std::memset(data, value, bytes);
   return cudaSuccess;
 }
@@ -167,6 +182,7 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(
     const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Arguments&&... arguments) {
   static_assert((sizeof(Parameters) + ... + 0) <= 32764, "a kernel's parameters may take this many bytes");
+  if (!emulation::is_callers(config->stream)) return cudaErrorInvalidResourceHandle;
   const dim3 grid = config->gridDim, block = config->blockDim;
   const unsigned threads = block.x * block.y * block.z;
   if (threads == 0 || threads > 1024 || block.z > 64 || config->dynamicSmemBytes != 0) {

@@ -36,6 +36,12 @@ class Device {
       const std::function<void()>& body);
   const char* failure() const { return failure_.c_str(); }  // of the last run
 
+  // --- called by the host's code ---
+  // The caller's stream, which is not the default one; and how many guards make the tensors' GPU the present one. What
+  // is issued elsewhere, or without a guard, is an error.
+  void* stream() { return this; }
+  int guards = 0;
+
   // --- called by threads ---
   void wait_for_block(Site site);
   // Waits for the lanes in the mask, and returns what each of them gave.

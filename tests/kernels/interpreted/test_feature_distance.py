@@ -45,3 +45,23 @@ def test_feature_distance(size, channels, p, normalize, relu_x, layout):
         torch.testing.assert_close(direction, plain / (size[0] * pixels))
     nothing = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, False, False)
     assert torch.equal(nothing[0], found[0]) and nothing[1].numel() == nothing[2].numel() == 0
+
+
+@pytest.mark.parametrize(("p", "normalize", "relu_x"), FORMULAS)
+def test_special_values_are_the_cpus(p, normalize, relu_x):
+    from fastgan.kernels import feature_distance as kernel
+
+    x, y = torch.randn(8, 5, 2, 3), torch.randn(8, 5, 2, 3)
+    x[0, :, 0, 0] = 0  # a zero vector
+    y[1, :, 1, 1] = 0
+    x[2, 3, 0, 1] = torch.nan
+    y[3, 4, 1, 0] = torch.nan
+    x[4, 0, 1, 2] = torch.inf
+    y[5, :, 0, 2] *= 1e20  # squares that overflow
+    x[6, :, 1, 0] = y[6, :, 1, 0] = torch.rand(5)  # equal ones
+    x[7, 2] = 0  # where relu has a kink
+    arguments = x, y, torch.rand(5), p, normalize, 1e-10, relu_x, False, True, True
+    for ours, expected in zip(
+        kernel.feature_distance(*arguments), torch.ops.fastgan.feature_distance(*arguments), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, equal_nan=True, rtol=2e-5, atol=1e-5)

@@ -112,3 +112,15 @@ def test_adversarial_of_nan_and_infinity(game):
             assert_close(loss, expected.detach(), equal_nan=True)
             for ours, theirs in zip(slopes, gradients, strict=True):
                 assert_close(ours, theirs, equal_nan=True)
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_adversarial_on_thresholds(game):
+    """Logits at the margin, at the threshold and at the kink count as on the CPU."""
+    from fastgan.kernels import adversarial as kernel
+
+    real = torch.tensor([-1.0, -0.0, 0.0, 0.25, 0.5, 1.0, 2.0])
+    options = GAMES.index(game), False, 1.0, 0.75, -0.25, True
+    ours = kernel.adversarial(real, real.flip(0), *options)
+    for one, other in zip(ours, torch.ops.fastgan.adversarial(real, real.flip(0), *options), strict=True):
+        assert_close(one, other)

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 
-// In place of torch's: tensors are the CPU's, whose device has no index, and there is one stream. The kernels become
-// operators of any device, so that arguments on another one (meta) reach the host code, too.
+#include "device.h"
+
+// In place of torch's: tensors are the CPU's, whose device has no index. The kernels become operators of any device, so
+// that arguments on another one (meta) reach the host code, too.
 #define FASTGAN_CUDA_OPERATORS(library) STABLE_TORCH_LIBRARY_IMPL(fastgan_emulated, CompositeExplicitAutograd, library)
 
 namespace torch::stable::accelerator {
@@ -13,12 +15,14 @@ namespace torch::stable::accelerator {
 using DeviceIndex = int32_t;
 
 struct DeviceGuard {
-  explicit DeviceGuard(DeviceIndex) {}
+  explicit DeviceGuard(DeviceIndex) { ++emulation::device().guards; }
+  ~DeviceGuard() { --emulation::device().guards; }
+  DeviceGuard(const DeviceGuard&) = delete;
 };
 
 }  // namespace torch::stable::accelerator
 
 inline AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
-  *stream = nullptr;
+  *stream = emulation::device().stream();
   return 0;
 }
