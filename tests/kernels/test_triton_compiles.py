@@ -99,15 +99,19 @@ KERNELS = {
         for dtype in FLOATS
     },
     **{
-        f"blur {dtype} {size}": (
+        f"blur {dtype} {size} strided={strided}": (
             blur.convolve,
             {name: "i32" for name in blur.convolve.arg_names}
             | {"image": f"*{dtype}", "blurred": f"*{dtype}", "kernels": "*fp32"},
-            {"SIZE": size, "INDEX": tl.int32, "OFFSET": offset, "UNROLLED": unrolled, "BLOCK": blur.BLOCK},
+            {"SIZE": size, "INDEX": tl.int32, "OFFSET": offset, "FEW_TAPS": blur.FEW_TAPS,
+             "DENSE": size <= blur.LARGEST_DENSE and offset == tl.int32, "QUADS": blur.QUADS,
+             "ROWS": blur.LONE_ROWS,
+             **({} if strided else {"image_stride_w": 1, "out_stride_w": 1})},
         )
-        for dtype, size, offset, unrolled in (
-            ("fp32", 7, tl.int32, True), ("bf16", 7, tl.int64, False), ("fp16", 3, tl.int32, True),
-            ("fp32", 17, tl.int32, False), ("fp32", 9, tl.int32, True),
+        for dtype, size, offset, strided in (
+            ("fp32", 7, tl.int32, True), ("bf16", 7, tl.int64, True), ("fp16", 3, tl.int32, True),
+            ("fp32", 17, tl.int32, True), ("fp32", 7, tl.int32, False), ("bf16", 7, tl.int32, False),
+            ("fp16", 3, tl.int32, False), ("bf16", 17, tl.int64, False),
         )
     },
     **{

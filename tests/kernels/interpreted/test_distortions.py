@@ -66,13 +66,13 @@ def test_blur_equals_the_reference(size, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("taps", [1, 5, 17])
+@pytest.mark.parametrize("taps", [1, 3, 5, 7, 17])
 def test_blur_with_other_kernels_and_in_64_bit_offsets(taps, layout, monkeypatch):
     from fastgan.kernels import blur as kernel
 
     if taps == 5:
         monkeypatch.setattr(kernel, "index_type", lambda count, block: kernel.tl.int64)
-    x, weights = image((2, 9, 20), layout=layout).detach(), torch.rand(2, taps, taps) - 0.3
+    x, weights = image((2, 9, 32), layout=layout).detach(), torch.rand(2, taps, taps) - 0.3
     weights[weights.abs() < 0.1] = 0
     expected = ops.blur(x.double(), weights, backend="reference")
     assert relative_error(kernel.blur(x, weights), expected) <= 2e-6
@@ -129,6 +129,21 @@ def test_blur_with_a_tap_that_is_not_finite(value):
     x, weights = torch.rand(1, 2, 6, 8), torch.rand(1, 3, 3)
     weights[0, 0, 1] = value
     expected = ops.blur(x, weights, backend="reference")
+    torch.testing.assert_close(kernel.blur(x, weights), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("few", [True, False])
+def test_blur_does_not_read_through_taps_of_zero(few, value):
+    from fastgan.kernels import blur as kernel
+
+    x, weights = torch.rand(1, 2, 19, 23), torch.rand(1, 7, 7) + 0.1
+    weights[0, 2] = weights[0, :, 6] = 0
+    if few:
+        weights[0, 3:] = 0
+    x[0, 0, 9, 12] = value
+    expected = ops.blur(x, weights, backend="reference")
+    assert expected.isfinite().sum() > x.numel() - 49
     torch.testing.assert_close(kernel.blur(x, weights), expected, equal_nan=True)
 
 
