@@ -37,11 +37,12 @@ def shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x, y):
     """
     bend = m20 * x + m21 * y
     scale = bend + m22
-    inverse = 1.0 / scale
+    root = tl.math.rsqrt(tl.abs(scale))  # one instruction, where a division takes eight
+    inverse = tl.where(scale < 0.0, -(root * root), root * root)
     over_x = (m00 * x + (m01 * y + m02)) - x * bend
     over_y = (m10 * x + (m11 * y + m12)) - y * bend
     shift_x, shift_y = over_x * inverse, over_y * inverse
-    # What is left over corrects the last digit, so that whole pixels stay whole.
+    # What is left over corrects the last digits, so that whole pixels stay whole.
     shift_x = tl.fma(inverse, tl.fma(-shift_x, scale, over_x), shift_x)
     shift_y = tl.fma(inverse, tl.fma(-shift_y, scale, over_y), shift_y)
     return shift_x, shift_y

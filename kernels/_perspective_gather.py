@@ -21,6 +21,8 @@ GATHER_WARPS = 4
 ROUNDING = tl.constexpr(2.0**-19)
 # Output pixels that are looked at together where there is no window.
 CHUNK = tl.constexpr(1024)
+# Output pixels of a row of the window at once; most warps need no more.
+FOUR = tl.constexpr(4)
 
 
 @triton.jit
@@ -44,36 +46,24 @@ def bounds(m00, m01, m02, m10, m11, m12, m20, m21, m22):
 
 
 @triton.jit
-def smallest(a, b, c, d):
-    return tl.minimum(tl.minimum(a, b), tl.minimum(c, d))
+def reach(g0, g1, g2, p0, p1, p2, g20, g21, x, y, half_x, half_y, per_scale, per_near, doubt):
+    """Along one axis of the output: where pixel (x, y) of the image comes to lie, how far from there those in the
+    rectangle around it do, and how far from the middle of any 2 x 2 of these output pixels are that look at them;
+    infinite or NaN, where that is not certain. And the slopes in (x, y), times the scale.
 
-
-@triton.jit
-def largest(a, b, c, d):
-    return tl.maximum(tl.maximum(a, b), tl.maximum(c, d))
-
-
-@triton.jit
-def steepness(g0, g1, low, high, g20, g21):
-    """Of a coordinate of the inverse between `low` and `high`: bounds its change by one pixel, times the scale."""
-    at_low = tl.abs(g0 - low * g20) + tl.abs(g1 - low * g21)
-    return tl.maximum(at_low, tl.abs(g0 - high * g20) + tl.abs(g1 - high * g21))
-
-
-@triton.jit
-def reach(g0, g1, g2, p0, p1, p2, g20, g21, d00, d01, d10, d11, near, doubt, left, right, top, bottom):
-    """Along one axis of the output: between which numbers the pixels [left, right] x [top, bottom] come to lie,
-    how far from the middle of 2 x 2 pixels those are that look at them, and whether that is certain.
-
-    The scale of the inverse is d00 ... d11 in the corners, `near` at least, and errs by `doubt`.
+    The inverse's scale is 1 / `per_scale` at (x, y), 1 / `per_near` or more in the rectangle, and errs by `doubt`.
     """
-    c00, c01 = (g0 * left + (g1 * top + g2)) / d00, (g0 * right + (g1 * top + g2)) / d01
-    c10, c11 = (g0 * left + (g1 * bottom + g2)) / d10, (g0 * right + (g1 * bottom + g2)) / d11
-    low, high = smallest(c00, c01, c10, c11), largest(c00, c01, c10, c11)
+    place = (g0 * x + (g1 * y + g2)) * per_scale
+    slope_x, slope_y = g0 - place * g20, g1 - place * g21
+    # Differences of a quotient are those of its numerator less what the denominator's make of it, exactly.
+    spread = (tl.abs(slope_x) * half_x + tl.abs(slope_y) * half_y) * per_near
+    steepest = tl.abs(slope_x) + tl.abs(slope_y) + spread * (tl.abs(g20) + tl.abs(g21))
     # 1.5: half a pixel to each of the four, one to the end of its weight.
-    half = 1.5 * steepness(g0, g1, low, high, g20, g21) / near
-    error = (ROUNDING * (p0 * right + p1 * bottom + p2) + tl.maximum(tl.abs(low), tl.abs(high)) * doubt) / near
-    return low, high, half + error, error <= 1.0 + half
+    half = 1.5 * steepest * per_near
+    far_x, far_y = x + half_x, y + half_y
+    error = (ROUNDING * (p0 * far_x + p1 * far_y + p2) + (tl.abs(place) + spread) * doubt) * per_near
+    half = tl.where(error <= 1.0 + half, half + error, float("inf"))
+    return place, spread, half, slope_x, slope_y
 
 
 @triton.jit
@@ -83,34 +73,48 @@ def counted(reach, size):
 
 
 @triton.jit
-def tents(shift, apart):
-    """Weights of two neighbouring pixels for an output pixel `apart` from the first, which looks `shift` further."""
-    past = shift + apart
-    return tl.maximum(1.0 - tl.abs(past), 0.0), tl.maximum(1.0 - tl.abs(past - 1.0), 0.0)
+def tents(shift, apart, i):
+    """Weights of two neighbouring pixels for an output pixel that is `apart` + i from the first and looks `shift`
+    further: 1 less the distance, or 0. NaN and infinities weigh nothing.
+    """
+    at = tl.clamp(shift + (apart + i), 0.0, 1.0)
+    before = tl.clamp(shift + (apart + (i + 1)), 0.0, 1.0)
+    return before - at, at - tl.clamp(shift + (apart + (i - 1)), 0.0, 1.0)
 
 
 @triton.jit
-def add(sums, grad, offset, stride_c, mask, weights_x, weights_y, CAREFUL: tl.constexpr):
+def add(sums, lines, offset, weights_x, weights_y, CAREFUL: tl.constexpr):
     """What an output pixel got, to each channel's four sums. Careful: of what has no weight not even NaN."""
-    w0, w1 = weights_x[0] * weights_y[0], weights_x[1] * weights_y[0]
-    w2, w3 = weights_x[0] * weights_y[1], weights_x[1] * weights_y[1]
+    weights = (
+        weights_x[0] * weights_y[0], weights_x[1] * weights_y[0],
+        weights_x[0] * weights_y[1], weights_x[1] * weights_y[1],
+    )  # fmt: skip
     added = ()
-    for c in tl.static_range(len(sums) // 4):
-        value = tl.load(grad + offset, mask, 0.0).to(tl.float32)
-        if CAREFUL:
-            added += (
-                sums[4 * c] + tl.where(w0 != 0.0, w0 * value, 0.0),
-                sums[4 * c + 1] + tl.where(w1 != 0.0, w1 * value, 0.0),
-                sums[4 * c + 2] + tl.where(w2 != 0.0, w2 * value, 0.0),
-                sums[4 * c + 3] + tl.where(w3 != 0.0, w3 * value, 0.0),
-            )
-        else:
-            added += (
-                sums[4 * c] + w0 * value, sums[4 * c + 1] + w1 * value,
-                sums[4 * c + 2] + w2 * value, sums[4 * c + 3] + w3 * value,
-            )  # fmt: skip
-        grad += stride_c
+    for c in tl.static_range(len(lines)):
+        value = tl.load(lines[c] + offset).to(tl.float32)
+        for i in tl.static_range(4):
+            if CAREFUL:
+                added += (sums[4 * c + i] + tl.where(weights[i] != 0.0, weights[i] * value, 0.0),)
+            else:
+                added += (sums[4 * c + i] + weights[i] * value,)
     return added
+
+
+@triton.jit
+def channels_from(first, stride, GROUP: tl.constexpr):
+    lines = ()
+    for _ in tl.static_range(GROUP):
+        lines += (first,)
+        first += stride
+    return lines
+
+
+@triton.jit
+def advanced(lines, by):
+    moved = ()
+    for c in tl.static_range(len(lines)):
+        moved += (lines[c] + by,)
+    return moved
 
 
 @triton.jit
@@ -154,60 +158,57 @@ def backward(
         tl.abs(m10), tl.abs(m11) + (tl.abs(m22) + bend), tl.abs(m12),
         tl.abs(m20), tl.abs(m21), tl.abs(m22),
     )  # fmt: skip
-    first_u, first_v = (left - 1).to(tl.float32), (top - 1).to(tl.float32)
-    last_u, last_v = (left + 2 * COLUMNS).to(tl.float32), (top + 2 * ROWS).to(tl.float32)
-    d00, d01 = g20 * first_u + (g21 * first_v + g22), g20 * last_u + (g21 * first_v + g22)
-    d10, d11 = g20 * first_u + (g21 * last_v + g22), g20 * last_u + (g21 * last_v + g22)
-    doubt = ROUNDING * (p20 * last_u + p21 * last_v + p22)
-    lowest, highest = smallest(d00, d01, d10, d11), largest(d00, d01, d10, d11)
-    near = tl.maximum(lowest, -highest) - doubt
-    first_x, last_x, reach_x, certain_x = reach(
-        g00, g01, g02, p00, p01, p02, g20, g21, d00, d01, d10, d11, near, doubt, first_u, last_u, first_v, last_v
+    # Half of the rectangle, and one pixel around it.
+    half_u, half_v = COLUMNS + 0.5, ROWS + 0.5
+    middle_u, middle_v = left + (COLUMNS - 0.5), top + (ROWS - 0.5)
+    scale = g20 * middle_u + (g21 * middle_v + g22)
+    doubt = ROUNDING * (p20 * (middle_u + half_u) + p21 * (middle_v + half_v) + p22)
+    near = tl.abs(scale) - (tl.abs(g20) * half_u + tl.abs(g21) * half_v) - doubt
+    per_scale, per_near = 1.0 / scale, 1.0 / near
+    x_middle, x_spread, x_reach, xu, xv = reach(
+        g00, g01, g02, p00, p01, p02, g20, g21, middle_u, middle_v, half_u, half_v, per_scale, per_near, doubt
     )
-    first_y, last_y, reach_y, certain_y = reach(
-        g10, g11, g12, p10, p11, p12, g20, g21, d00, d01, d10, d11, near, doubt, first_u, last_u, first_v, last_v
+    y_middle, y_spread, y_reach, yu, yv = reach(
+        g10, g11, g12, p10, p11, p12, g20, g21, middle_u, middle_v, half_u, half_v, per_scale, per_near, doubt
     )
-    columns, rows = counted(reach_x, width), counted(reach_y, height)
-    first_x, last_x, first_y, last_y = first_x - reach_x, last_x + reach_x, first_y - reach_y, last_y + reach_y
-    # A window much larger than what is in it costs more than to look everywhere.
-    turned = tl.abs((g00 - first_x * g20) * (g11 - first_y * g21) - (g01 - first_x * g21) * (g10 - first_y * g20))
-    within = 512.0 * turned / (near * near) + (last_y - first_y) * width * 0.25 + 1024.0
-    windowed = (near > 0.0) & certain_x & certain_y
-    begin, end = 0, height
-    if windowed:
-        begin = tl.minimum(tl.maximum(first_y, 0.0), height * 1.0).to(tl.int32)
-        end = tl.maximum(tl.minimum(last_y, height - 1.0), -1.0).to(tl.int32) + 1
-        seen = (last_x >= 0.0) & (first_x < width) & (begin < end)
-        end = tl.where(seen, end, begin)
-    windowed = windowed & (columns.to(tl.float32) * rows <= within)
+    x_spread, y_spread = x_spread + x_reach, y_spread + y_reach
+    windowed = (near > 0.0) & (x_reach < float("inf")) & (y_reach < float("inf"))
+    columns, rows = counted(x_reach, width), counted(y_reach, height)
+    columns = (columns + (FOUR - 1)) // FOUR * FOUR
+    # The output rows that may look here, if any does.
+    begin = tl.maximum(tl.minimum(y_middle - y_spread, height * 1.0), 0.0)
+    end = tl.maximum(tl.minimum(y_middle + y_spread, height - 1.0), -1.0)
+    seen = (x_middle + x_spread >= 0.0) & (x_middle - x_spread < width)
+    begin = tl.where(windowed, begin.to(tl.int32), 0)
+    end = tl.where(windowed, tl.where(seen, end.to(tl.int32) + 1, 0), height)
+    # A window much larger than what is in it costs more than to look everywhere. None reaches past the image, so
+    # that all of its pixels can be read.
+    within = tl.abs(xu * yv - xv * yu) * (512.0 * per_near * per_near) + (y_spread * width * 0.5 + 1024.0)
+    windowed = windowed & (columns.to(tl.float32) * rows <= within) & (columns <= width) & (rows <= height)
     rows = tl.where(windowed & (begin < end), rows, 0)
 
     scale = 1.0 / (g20 * (u_float + 0.5) + (g21 * (v_float + 0.5) + g22))
-    x_begin = (g00 * (u_float + 0.5) + (g01 * (v_float + 0.5) + g02)) * scale - reach_x
-    y_begin = (g10 * (u_float + 0.5) + (g11 * (v_float + 0.5) + g12)) * scale - reach_y
-    x_begin = tl.ceil(tl.minimum(tl.maximum(x_begin, 0.0), width * 1.0))
-    y_begin = tl.ceil(tl.minimum(tl.maximum(y_begin, 0.0), height * 1.0))
-    x_first, y_first = x_begin.to(tl.int32), y_begin.to(tl.int32)
-    place = y_first.to(OFFSET) * stride_h + x_first.to(OFFSET) * stride_w
+    x_first = (g00 * (u_float + 0.5) + (g01 * (v_float + 0.5) + g02)) * scale - x_reach
+    y = (g10 * (u_float + 0.5) + (g11 * (v_float + 0.5) + g12)) * scale - y_reach
+    x_first = tl.maximum(tl.minimum(tl.ceil(x_first), (width - columns).to(tl.float32)), 0.0)
+    y = tl.maximum(tl.minimum(tl.ceil(y), (height - rows).to(tl.float32)), 0.0)
+    place = y.to(tl.int32).to(OFFSET) * stride_h + x_first.to(tl.int32).to(OFFSET) * stride_w
 
     nothing = tl.zeros([ROWS, COLUMNS], tl.float32)
     sums = ()
     for _ in tl.static_range(4 * GROUP):
         sums += (nothing,)
-    for row in range(rows):
-        y = y_begin + row
-        line = grad + (place + tl.full([], row, OFFSET) * stride_h)
-        for four in range((columns + 3) // 4):
-            for i in tl.static_range(4):
-                ahead = four * 4 + i
-                x = x_begin + ahead
-                exists = (x < width) & (y < height)
-                shift_x, shift_y = shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x, y)
-                weights_x, weights_y = tents(shift_x, x - u_float), tents(shift_y, y - v_float)
-                sums = add(
-                    sums, line, tl.full([], ahead, OFFSET) * stride_w, grad_stride_c, exists,
-                    weights_x, weights_y, False,
-                )  # fmt: skip
+    for _ in range(rows):
+        x, lines = x_first, channels_from(grad + place, grad_stride_c, GROUP)
+        for _ in range(columns // FOUR):
+            for i in tl.static_range(FOUR):
+                shift_x, shift_y = shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x + i, y)
+                weights_x, weights_y = tents(shift_x, x - u_float, i), tents(shift_y, y - v_float, 0)
+                sums = add(sums, lines, i * stride_w, weights_x, weights_y, False)
+            x += FOUR
+            lines = advanced(lines, FOUR * stride_w)
+        y += 1.0
+        place += stride_h
 
     # A sum that is not finite may be NaN of a pixel without weight.
     total = nothing
@@ -221,13 +222,14 @@ def backward(
     for i in tl.static_range(4 * GROUP):
         blank += (tl.where(again, poison, sums[i]),)
     sums = blank
+    lines = channels_from(grad, grad_stride_c, GROUP)
     for chunk in range(tl.full([], begin, INDEX) * width, last, CHUNK):
         pixel = chunk + tl.arange(0, CHUNK)
         x_all, y_all = (pixel % width).to(tl.float32), (pixel // width).to(tl.float32)
         all_x, all_y = shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x_all, y_all)
         # A little more than pixels are wide: weights are rounded otherwise.
-        found = (all_x + (x_all - first_u) > -0.01) & (all_x + (x_all - last_u) < 0.01) & (pixel < last)
-        found = found & (all_y + (y_all - first_v) > -0.01) & (all_y + (y_all - last_v) < 0.01)
+        found = (tl.abs(all_x + (x_all - middle_u)) < half_u + 0.01) & (pixel < last)
+        found = found & (tl.abs(all_y + (y_all - middle_v)) < half_v + 0.01)
         place_in = tl.arange(0, CHUNK)
         first_found = tl.min(tl.where(found, place_in, CHUNK))
         last_found = tl.max(tl.where(found, place_in, -1))
@@ -236,8 +238,8 @@ def backward(
             offset = x_one.to(OFFSET) * stride_w + y_one.to(OFFSET) * stride_h
             x_far, y_far = nothing + x_one.to(tl.float32), nothing + y_one.to(tl.float32)
             far_x, far_y = shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x_far, y_far)
-            weights_x, weights_y = tents(far_x, x_far - u_float), tents(far_y, y_far - v_float)
-            sums = add(sums, grad, offset, grad_stride_c, True, weights_x, weights_y, True)
+            weights_x, weights_y = tents(far_x, x_far - u_float, 0), tents(far_y, y_far - v_float, 0)
+            sums = add(sums, lines, offset, weights_x, weights_y, True)
 
     two = tl.arange(0, 2)[None, None, :]
     columns_of = u[:, :, None] + two
