@@ -25,16 +25,17 @@ def coefficients(matrix):
     broken = broken | is_nan(m20) | is_nan(m21)
     poison = tl.where(broken, float("nan"), 0.0)
     m00, m11 = (m00 - m22).to(tl.float32), (m11 - m22).to(tl.float32)
-    return m00, m01, m02, m10, m11, m12, m20, m21, m22.to(tl.float32), poison
+    return (m00, m01, m02, m10, m11, m12, m20, m21, m22.to(tl.float32)), poison
 
 
 @triton.jit
-def shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x, y):
+def shifts(m, x, y):
     """How far from output pixel (x, y) itself the place is that it looks at; NaN or infinite for nowhere.
 
-    Of `coefficients`, whose m00 and m11 are less m22. In float32, without losing the digits behind the point
+    `m` are `coefficients`, whose m00 and m11 are less m22. In float32, without losing the digits behind the point
     to a coordinate in the thousands: for small warps a shift is a small number.
     """
+    m00, m01, m02, m10, m11, m12, m20, m21, m22 = m
     bend = m20 * x + m21 * y
     scale = bend + m22
     root = tl.math.rsqrt(tl.abs(scale))  # one instruction, where a division takes eight

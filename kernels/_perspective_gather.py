@@ -4,8 +4,8 @@ it got. No atomics, and one order of each sum.
 A thread has 2 x 2 pixels of the image, which share what is computed of an output pixel. It looks for output
 pixels where the inverse homography sends its pixels, in a window that is as large as any of the program needs,
 and weighs those it finds there by `shifts`, as the forward kernel does: a window too large costs time alone.
-Programs for whose pixels no window is safe, because the inverse sends some to infinity or does not exist, look
-at every output pixel.
+Programs for whose pixels no window is certain, because the inverse sends some to infinity or does not exist,
+look through all output pixels.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import triton
 import triton.language as tl
 from fastgan.kernels._homography import coefficients, is_nan, shifts
 
-# Chosen by arithmetic, not yet by measurement: one place of 2 x 2 pixels a thread.
+# Chosen by arithmetic, not yet by measurement: once 2 x 2 pixels a thread. With 4 x 2 ptxas wants 128 registers.
 ROWS, COLUMNS = 8, 16
 GATHER_WARPS = 4
-# How far float32 may be off, of the sum of what is added up: some ten roundings, and as many once more.
+# How far float32 may be off, of the sum of what is added up without signs: over 20 roundings.
 ROUNDING = tl.constexpr(2.0**-19)
-# Output pixels that are looked at together where there is no window.
+# Output pixels that are looked through together.
 CHUNK = tl.constexpr(1024)
-# Output pixels of a row of the window at once; most warps need no more.
+# Output pixels of a row of the window at once; few warps need more.
 FOUR = tl.constexpr(4)
 
 
 @triton.jit
 def adjugate(m00, m01, m02, m10, m11, m12, m20, m21, m22):
-    """Nine entries of the adjugate: the inverse, but for a factor, which homographies do without."""
+    """The inverse, but for a factor, which homographies do without."""
     return (
         m11 * m22 - m12 * m21, m02 * m21 - m01 * m22, m01 * m12 - m02 * m11,
         m12 * m20 - m10 * m22, m00 * m22 - m02 * m20, m02 * m10 - m00 * m12,
@@ -36,8 +36,13 @@ def adjugate(m00, m01, m02, m10, m11, m12, m20, m21, m22):
 
 
 @triton.jit
-def bounds(m00, m01, m02, m10, m11, m12, m20, m21, m22):
-    """Bounds of the adjugate's entries and of all that its roundings are relative to."""
+def bounds(m, width, height):
+    """What the adjugate's entries would be without signs, and more: roundings of `shifts` are relative to it."""
+    m00, m01, m02, m10, m11, m12, m20, m21, m22 = m
+    m20, m21, m22 = tl.abs(m20), tl.abs(m21), tl.abs(m22)
+    largest_scale = m22 + (m20 * width + m21 * height)
+    m00, m01, m02 = tl.abs(m00) + largest_scale, tl.abs(m01), tl.abs(m02)
+    m10, m11, m12 = tl.abs(m10), tl.abs(m11) + largest_scale, tl.abs(m12)
     return (
         m11 * m22 + m12 * m21, m02 * m21 + m01 * m22, m01 * m12 + m02 * m11,
         m12 * m20 + m10 * m22, m00 * m22 + m02 * m20, m02 * m10 + m00 * m12,
@@ -46,30 +51,65 @@ def bounds(m00, m01, m02, m10, m11, m12, m20, m21, m22):
 
 
 @triton.jit
-def reach(g0, g1, g2, p0, p1, p2, g20, g21, x, y, half_x, half_y, per_scale, per_near, doubt):
-    """Along one axis of the output: where pixel (x, y) of the image comes to lie, how far from there those in the
-    rectangle around it do, and how far from the middle of any 2 x 2 of these output pixels are that look at them;
-    infinite or NaN, where that is not certain. And the slopes in (x, y), times the scale.
+def reach(g0, g1, g2, p0, p1, p2, g20, g21, u, v, half_u, half_v, per_scale, per_near, doubt):
+    """Along one axis of the output: where pixel (u, v) of the image comes to lie, how far from there those in the
+    rectangle around it do, and how far from the middle of any 2 x 2 of these the output pixels are that look at
+    them: infinitely, where that is not certain. And the slopes in (u, v), times the scale.
 
-    The inverse's scale is 1 / `per_scale` at (x, y), 1 / `per_near` or more in the rectangle, and errs by `doubt`.
+    The inverse's scale is 1 / `per_scale` at (u, v), 1 / `per_near` or more in the rectangle, and errs by `doubt`.
     """
-    place = (g0 * x + (g1 * y + g2)) * per_scale
-    slope_x, slope_y = g0 - place * g20, g1 - place * g21
-    # Differences of a quotient are those of its numerator less what the denominator's make of it, exactly.
-    spread = (tl.abs(slope_x) * half_x + tl.abs(slope_y) * half_y) * per_near
-    steepest = tl.abs(slope_x) + tl.abs(slope_y) + spread * (tl.abs(g20) + tl.abs(g21))
+    place = (g0 * u + (g1 * v + g2)) * per_scale
+    slope_u, slope_v = g0 - place * g20, g1 - place * g21
+    # The difference of two quotients is that of the numerators, less what the denominators differ by times one of
+    # them, over the other's denominator.
+    spread = (tl.abs(slope_u) * half_u + tl.abs(slope_v) * half_v) * per_near
+    steepest = tl.abs(slope_u) + tl.abs(slope_v) + spread * (tl.abs(g20) + tl.abs(g21))
     # 1.5: half a pixel to each of the four, one to the end of its weight.
     half = 1.5 * steepest * per_near
-    far_x, far_y = x + half_x, y + half_y
-    error = (ROUNDING * (p0 * far_x + p1 * far_y + p2) + (tl.abs(place) + spread) * doubt) * per_near
+    error = ROUNDING * (p0 * (u + half_u) + p1 * (v + half_v) + p2) + (tl.abs(place) + spread) * doubt
+    error *= per_near
     half = tl.where(error <= 1.0 + half, half + error, float("inf"))
-    return place, spread, half, slope_x, slope_y
+    return place, spread + half, half, slope_u, slope_v
 
 
 @triton.jit
 def counted(reach, size):
     """How many whole numbers at most lie within `reach` of any number, and in [0, size)."""
     return tl.minimum(2.0 * reach, size - 1.0).to(tl.int32) + 1
+
+
+@triton.jit
+def window(m, inverse, left, top, half_u, half_v, width, height):
+    """Of the pixels of the image around the middle of which lie others up to `half`, one beyond them included:
+    how far to the left and above an output pixel is at most that looks at one of 2 x 2 of them, and how many
+    columns and rows further the last one is; no row, if nothing looks here or there is no window. Whether there is
+    one, and between which output rows all that look here are.
+    """
+    g00, g01, g02, g10, g11, g12, g20, g21, g22 = inverse
+    p00, p01, p02, p10, p11, p12, p20, p21, p22 = bounds(m, width, height)
+    u, v = left + (half_u - 1.0), top + (half_v - 1.0)
+    scale = g20 * u + (g21 * v + g22)
+    doubt = ROUNDING * (p20 * (u + half_u) + p21 * (v + half_v) + p22)
+    near = tl.abs(scale) - (tl.abs(g20) * half_u + tl.abs(g21) * half_v) - doubt
+    per_scale, per_near = 1.0 / scale, 1.0 / near
+    x, x_far, x_reach, xu, xv = reach(
+        g00, g01, g02, p00, p01, p02, g20, g21, u, v, half_u, half_v, per_scale, per_near, doubt
+    )
+    y, y_far, y_reach, yu, yv = reach(
+        g10, g11, g12, p10, p11, p12, g20, g21, u, v, half_u, half_v, per_scale, per_near, doubt
+    )
+    certain = (near > 0.0) & (x_reach < float("inf")) & (y_reach < float("inf"))
+    begin = tl.maximum(tl.minimum(y - y_far, height * 1.0), 0.0).to(tl.int32)
+    end = tl.maximum(tl.minimum(y + y_far, height - 1.0), -1.0).to(tl.int32) + 1
+    begin = tl.where(certain, begin, 0)
+    end = tl.where(certain, tl.where((x + x_far >= 0.0) & (x - x_far < width), end, 0), height)
+    columns, rows = counted(x_reach, width), counted(y_reach, height)
+    columns = (columns + (FOUR - 1)) // FOUR * FOUR
+    # Not past the image, so that all of the window can be read, and not much larger than what is in it, which would
+    # cost more than to look everywhere.
+    dear = tl.abs(xu * yv - xv * yu) * (512.0 * per_near * per_near) + (y_far * width * 0.5 + 1024.0)
+    exists = certain & (columns <= width) & (rows <= height) & (columns.to(tl.float32) * rows <= dear)
+    return x_reach, y_reach, columns, tl.where(exists & (begin < end), rows, 0), exists, begin, end
 
 
 @triton.jit
@@ -101,20 +141,79 @@ def add(sums, lines, offset, weights_x, weights_y, CAREFUL: tl.constexpr):
 
 
 @triton.jit
-def channels_from(first, stride, GROUP: tl.constexpr):
-    lines = ()
-    for _ in tl.static_range(GROUP):
-        lines += (first,)
-        first += stride
-    return lines
+def each(value, COUNT: tl.constexpr):
+    values = ()
+    for _ in tl.static_range(COUNT):
+        values += (value,)
+    return values
 
 
 @triton.jit
-def advanced(lines, by):
-    moved = ()
-    for c in tl.static_range(len(lines)):
-        moved += (lines[c] + by,)
-    return moved
+def planes(first, stride, GROUP: tl.constexpr):
+    """Of each channel, what is `first` of the first."""
+    found = ()
+    for _ in tl.static_range(GROUP):
+        found += (first,)
+        first += stride
+    return found
+
+
+@triton.jit
+def gathered(m, grad, stride_c, stride_h, stride_w, x_first, y, columns, rows, u, v, GROUP: tl.constexpr):
+    """The sums over the window that begins at output pixels (x_first, y)."""
+    place = y.to(tl.int32).to(stride_h.dtype) * stride_h + x_first.to(tl.int32).to(stride_h.dtype) * stride_w
+    sums = each(tl.zeros(x_first.shape, tl.float32), 4 * GROUP)
+    for _ in range(rows):
+        x, first = x_first, grad + place
+        for _ in range(columns // FOUR):
+            lines = planes(first, stride_c, GROUP)
+            for i in tl.static_range(FOUR):
+                shift_x, shift_y = shifts(m, x + i, y)
+                weights_x, weights_y = tents(shift_x, x - u, i), tents(shift_y, y - v, 0)
+                sums = add(sums, lines, i * stride_w, weights_x, weights_y, False)
+            x += FOUR
+            first += FOUR * stride_w
+        y += 1.0
+        place += stride_h
+    return sums
+
+
+@triton.jit
+def looked_through(
+    sums, m, grad, stride_c, stride_h, stride_w, begin, end, width, left, top, u, v, GROUP: tl.constexpr
+):
+    """Adds to the sums what output pixels [begin, end) give, numbered row by row."""
+    first_u, last_u = left - 1.01, left + (2 * u.shape[1] + 0.01)  # weights are rounded otherwise
+    first_v, last_v = top - 1.01, top + (2 * u.shape[0] + 0.01)
+    lines = planes(grad, stride_c, GROUP)
+    number = tl.arange(0, CHUNK)
+    for chunk in range(begin, end, CHUNK):
+        x_all, y_all = ((chunk + number) % width).to(tl.float32), ((chunk + number) // width).to(tl.float32)
+        all_x, all_y = shifts(m, x_all, y_all)
+        all_x, all_y = all_x + x_all, all_y + y_all
+        found = (all_x > first_u) & (all_x < last_u) & (all_y > first_v) & (all_y < last_v)
+        found = found & (chunk + number < end)
+        first, last = tl.min(tl.where(found, number, CHUNK)), tl.max(tl.where(found, number, -1))
+        for i in range(first, last + 1):
+            column, row = (chunk + i) % width, (chunk + i) // width
+            offset = column.to(stride_h.dtype) * stride_w + row.to(stride_h.dtype) * stride_h
+            x, y = tl.zeros_like(sums[0]) + column.to(tl.float32), tl.zeros_like(sums[0]) + row.to(tl.float32)
+            shift_x, shift_y = shifts(m, x, y)
+            sums = add(sums, lines, offset, tents(shift_x, x - u, 0), tents(shift_y, y - v, 0), True)
+    return sums
+
+
+@triton.jit
+def write(sums, result, stride_c, stride_h, stride_w, u, v, width, height, GROUP: tl.constexpr):
+    column, row = u[:, :, None] + tl.arange(0, 2)[None, None, :], v[:, :, None]
+    upper = result + (column.to(stride_h.dtype) * stride_w + row.to(stride_h.dtype) * stride_h)
+    in_upper, in_lower = (column < width) & (row < height), (column < width) & (row + 1 < height)
+    for c in tl.static_range(GROUP):
+        pair = tl.join(sums[4 * c], sums[4 * c + 1])
+        tl.store(upper, pair.to(result.dtype.element_ty), in_upper)
+        pair = tl.join(sums[4 * c + 2], sums[4 * c + 3])
+        tl.store(upper + stride_h, pair.to(result.dtype.element_ty), in_lower)
+        upper += stride_c
 
 
 @triton.jit
@@ -140,116 +239,43 @@ def backward(
     COLUMNS: tl.constexpr,
 ):
     n, channel = (tl.program_id(2) // groups).to(tl.int64), (tl.program_id(2) % groups * GROUP).to(tl.int64)
-    m00, m01, m02, m10, m11, m12, m20, m21, m22, poison = coefficients(matrix + n * 9)
+    m, poison = coefficients(matrix + n * 9)
+    m00, m01, m02, m10, m11, m12, m20, m21, m22 = m
+    inverse = adjugate(m00 + m22, m01, m02, m10, m11 + m22, m12, m20, m21, m22)
+    g00, g01, g02, g10, g11, g12, g20, g21, g22 = inverse
     grad += n * grad_stride_n + channel * grad_stride_c
     result += n * out_stride_n + channel * out_stride_c
     stride_h, stride_w = tl.full([], grad_stride_h, OFFSET), tl.full([], grad_stride_w, OFFSET)
     left, top = tl.program_id(0) * (2 * COLUMNS), tl.program_id(1) * (2 * ROWS)
-    u = left + 2 * tl.arange(0, COLUMNS)[None, :]
-    v = top + 2 * tl.arange(0, ROWS)[:, None]
+    x_reach, y_reach, columns, rows, exists, begin, end = window(
+        m, inverse, left, top, COLUMNS + 0.5, ROWS + 0.5, width, height
+    )
+    u = left + 2 * (tl.arange(0, COLUMNS)[None, :] + tl.zeros([ROWS, 1], tl.int32))
+    v = top + 2 * (tl.arange(0, ROWS)[:, None] + tl.zeros([1, COLUMNS], tl.int32))
     u_float, v_float = u.to(tl.float32), v.to(tl.float32)
-
-    # The inverse, and the window, from the corners of all that is looked at for this program's pixels.
-    r00, r11 = m00 + m22, m11 + m22
-    g00, g01, g02, g10, g11, g12, g20, g21, g22 = adjugate(r00, m01, m02, m10, r11, m12, m20, m21, m22)
-    bend = tl.abs(m20) * width + tl.abs(m21) * height
-    p00, p01, p02, p10, p11, p12, p20, p21, p22 = bounds(
-        tl.abs(m00) + (tl.abs(m22) + bend), tl.abs(m01), tl.abs(m02),
-        tl.abs(m10), tl.abs(m11) + (tl.abs(m22) + bend), tl.abs(m12),
-        tl.abs(m20), tl.abs(m21), tl.abs(m22),
-    )  # fmt: skip
-    # Half of the rectangle, and one pixel around it.
-    half_u, half_v = COLUMNS + 0.5, ROWS + 0.5
-    middle_u, middle_v = left + (COLUMNS - 0.5), top + (ROWS - 0.5)
-    scale = g20 * middle_u + (g21 * middle_v + g22)
-    doubt = ROUNDING * (p20 * (middle_u + half_u) + p21 * (middle_v + half_v) + p22)
-    near = tl.abs(scale) - (tl.abs(g20) * half_u + tl.abs(g21) * half_v) - doubt
-    per_scale, per_near = 1.0 / scale, 1.0 / near
-    x_middle, x_spread, x_reach, xu, xv = reach(
-        g00, g01, g02, p00, p01, p02, g20, g21, middle_u, middle_v, half_u, half_v, per_scale, per_near, doubt
-    )
-    y_middle, y_spread, y_reach, yu, yv = reach(
-        g10, g11, g12, p10, p11, p12, g20, g21, middle_u, middle_v, half_u, half_v, per_scale, per_near, doubt
-    )
-    x_spread, y_spread = x_spread + x_reach, y_spread + y_reach
-    windowed = (near > 0.0) & (x_reach < float("inf")) & (y_reach < float("inf"))
-    columns, rows = counted(x_reach, width), counted(y_reach, height)
-    columns = (columns + (FOUR - 1)) // FOUR * FOUR
-    # The output rows that may look here, if any does.
-    begin = tl.maximum(tl.minimum(y_middle - y_spread, height * 1.0), 0.0)
-    end = tl.maximum(tl.minimum(y_middle + y_spread, height - 1.0), -1.0)
-    seen = (x_middle + x_spread >= 0.0) & (x_middle - x_spread < width)
-    begin = tl.where(windowed, begin.to(tl.int32), 0)
-    end = tl.where(windowed, tl.where(seen, end.to(tl.int32) + 1, 0), height)
-    # A window much larger than what is in it costs more than to look everywhere. None reaches past the image, so
-    # that all of its pixels can be read.
-    within = tl.abs(xu * yv - xv * yu) * (512.0 * per_near * per_near) + (y_spread * width * 0.5 + 1024.0)
-    windowed = windowed & (columns.to(tl.float32) * rows <= within) & (columns <= width) & (rows <= height)
-    rows = tl.where(windowed & (begin < end), rows, 0)
-
     scale = 1.0 / (g20 * (u_float + 0.5) + (g21 * (v_float + 0.5) + g22))
-    x_first = (g00 * (u_float + 0.5) + (g01 * (v_float + 0.5) + g02)) * scale - x_reach
+    x = (g00 * (u_float + 0.5) + (g01 * (v_float + 0.5) + g02)) * scale - x_reach
     y = (g10 * (u_float + 0.5) + (g11 * (v_float + 0.5) + g12)) * scale - y_reach
-    x_first = tl.maximum(tl.minimum(tl.ceil(x_first), (width - columns).to(tl.float32)), 0.0)
+    x = tl.maximum(tl.minimum(tl.ceil(x), (width - columns).to(tl.float32)), 0.0)
     y = tl.maximum(tl.minimum(tl.ceil(y), (height - rows).to(tl.float32)), 0.0)
-    place = y.to(tl.int32).to(OFFSET) * stride_h + x_first.to(tl.int32).to(OFFSET) * stride_w
-
-    nothing = tl.zeros([ROWS, COLUMNS], tl.float32)
-    sums = ()
-    for _ in tl.static_range(4 * GROUP):
-        sums += (nothing,)
-    for _ in range(rows):
-        x, lines = x_first, channels_from(grad + place, grad_stride_c, GROUP)
-        for _ in range(columns // FOUR):
-            for i in tl.static_range(FOUR):
-                shift_x, shift_y = shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x + i, y)
-                weights_x, weights_y = tents(shift_x, x - u_float, i), tents(shift_y, y - v_float, 0)
-                sums = add(sums, lines, i * stride_w, weights_x, weights_y, False)
-            x += FOUR
-            lines = advanced(lines, FOUR * stride_w)
-        y += 1.0
-        place += stride_h
-
-    # A sum that is not finite may be NaN of a pixel without weight.
-    total = nothing
+    sums = gathered(
+        m, grad, grad_stride_c, stride_h, stride_w, x, y, columns, rows, u_float, v_float, GROUP
+    )
+    # A sum that is not finite may be NaN of an output pixel without weight.
+    total = tl.zeros_like(u_float)
     for i in tl.static_range(4 * GROUP):
         total += sums[i]
-    spoiled = tl.max(((total - total) != 0.0).to(tl.int32)) != 0
-    again = ~windowed | spoiled
-    broken = is_nan(poison)
-    last = tl.where(again & ~broken, tl.full([], end, INDEX) * width, 0)
-    blank = ()
+    again = ~exists | (tl.max(((total - total) != 0.0).to(tl.int32)) != 0)
+    # Of a matrix that is NaN nobody knows where output pixels look: all of its gradient is NaN.
+    from_new = ()
     for i in tl.static_range(4 * GROUP):
-        blank += (tl.where(again, poison, sums[i]),)
-    sums = blank
-    lines = channels_from(grad, grad_stride_c, GROUP)
-    for chunk in range(tl.full([], begin, INDEX) * width, last, CHUNK):
-        pixel = chunk + tl.arange(0, CHUNK)
-        x_all, y_all = (pixel % width).to(tl.float32), (pixel // width).to(tl.float32)
-        all_x, all_y = shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x_all, y_all)
-        # A little more than pixels are wide: weights are rounded otherwise.
-        found = (tl.abs(all_x + (x_all - middle_u)) < half_u + 0.01) & (pixel < last)
-        found = found & (tl.abs(all_y + (y_all - middle_v)) < half_v + 0.01)
-        place_in = tl.arange(0, CHUNK)
-        first_found = tl.min(tl.where(found, place_in, CHUNK))
-        last_found = tl.max(tl.where(found, place_in, -1))
-        for one in range(first_found, last_found + 1):
-            x_one, y_one = (chunk + one) % width, (chunk + one) // width
-            offset = x_one.to(OFFSET) * stride_w + y_one.to(OFFSET) * stride_h
-            x_far, y_far = nothing + x_one.to(tl.float32), nothing + y_one.to(tl.float32)
-            far_x, far_y = shifts(m00, m01, m02, m10, m11, m12, m20, m21, m22, x_far, y_far)
-            weights_x, weights_y = tents(far_x, x_far - u_float, 0), tents(far_y, y_far - v_float, 0)
-            sums = add(sums, lines, offset, weights_x, weights_y, True)
-
-    two = tl.arange(0, 2)[None, None, :]
-    columns_of = u[:, :, None] + two
-    target = columns_of.to(OFFSET) * tl.full([], out_stride_w, OFFSET)
-    target += v[:, :, None].to(OFFSET) * tl.full([], out_stride_h, OFFSET)
-    upper = (columns_of < width) & (v[:, :, None] < height)
-    lower = (columns_of < width) & (v[:, :, None] + 1 < height)
-    for c in tl.static_range(GROUP):
-        pair = tl.join(sums[4 * c], sums[4 * c + 1])
-        tl.store(result + target, pair.to(result.dtype.element_ty), upper)
-        pair = tl.join(sums[4 * c + 2], sums[4 * c + 3])
-        tl.store(result + (target + out_stride_h), pair.to(result.dtype.element_ty), lower)
-        result += out_stride_c
+        from_new += (tl.where(again, poison, sums[i]),)
+    last = tl.where(again & ~is_nan(poison), tl.full([], end, INDEX) * width, 0)
+    sums = looked_through(
+        from_new, m, grad, grad_stride_c, stride_h, stride_w, tl.full([], begin, INDEX) * width, last, width,
+        left, top, u_float, v_float, GROUP,
+    )  # fmt: skip
+    write(
+        sums, result, out_stride_c, tl.full([], out_stride_h, OFFSET), tl.full([], out_stride_w, OFFSET),
+        u, v, width, height, GROUP,
+    )  # fmt: skip

@@ -48,7 +48,7 @@ def forward(
     STEPS: tl.constexpr,
 ):
     n = tl.program_id(2).to(tl.int64)
-    m00, m01, m02, m10, m11, m12, m20, m21, m22, poison = coefficients(matrix + n * 9)
+    m, poison = coefficients(matrix + n * 9)
     image += n * image_stride_n
     warped += n * out_stride_n
     fill += n * fill_stride_n
@@ -58,9 +58,7 @@ def forward(
     for step in range(STEPS):
         y = top + step * TILE_ROWS + tl.arange(0, TILE_ROWS)[:, None]
         inside = (x < width) & (y < height)
-        shift_x, shift_y = shifts(
-            m00, m01, m02, m10, m11, m12, m20, m21, m22, x.to(tl.float32), y.to(tl.float32)
-        )
+        shift_x, shift_y = shifts(m, x.to(tl.float32), y.to(tl.float32))
         # NaN and what no integer holds are outside in any case.
         nowhere = ~((tl.abs(shift_x) < 1e9) & (tl.abs(shift_y) < 1e9))
         shift_x, shift_y = tl.where(nowhere, -1e9, shift_x), tl.where(nowhere, 0.0, shift_y)
