@@ -1,4 +1,4 @@
-"""Where output pixels of `perspective_warp` look, the same to the bit in its forward and its backward kernel."""
+"""Where output pixels of `perspective_warp` look, alike in its forward and its backward kernel."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def coefficients(matrix):
 def shifts(m, x, y):
     """How far from output pixel (x, y) itself the place is that it looks at; NaN or infinite for nowhere.
 
-    `m` are `coefficients`, whose m00 and m11 are less m22. In float32, without losing the digits behind the point
-    to a coordinate in the thousands: for small warps a shift is a small number.
+    `m` are `coefficients`, whose m00 and m11 are less m22. In float32, without losing the digits behind the
+    point to a coordinate in the thousands: for small warps a shift is a small number.
     """
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m
     bend = m20 * x + m21 * y

@@ -1,9 +1,9 @@
-"""The backward kernel of `perspective_warp`: each pixel of the image sums what the output pixels that looked at
-it got. No atomics, and one order of each sum.
+"""The backward kernel of `perspective_warp`: each pixel of the image sums what the output pixels got that
+looked at it. No atomics, and one order of each sum.
 
 A thread has 2 x 2 pixels of the image, which share what is computed of an output pixel. It looks for output
-pixels where the inverse homography sends its pixels, in a window that is as large as any of the program needs,
-and weighs those it finds there by `shifts`, as the forward kernel does: a window too large costs time alone.
+pixels where the inverse homography sends its own, in a window as large as any thread of the program needs, and
+weighs those it finds there by `shifts`, as the forward kernel does: a window too large costs time alone.
 Programs for whose pixels no window is certain, because the inverse sends some to infinity or does not exist,
 look through all output pixels.
 """
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from fastgan.kernels._homography import coefficients, is_nan, shifts
 
-# Chosen by arithmetic, not yet by measurement: once 2 x 2 pixels a thread. With 4 x 2 ptxas wants 128 registers.
+# Chosen by arithmetic, not yet by measurement: 2 x 2 pixels a thread. With two of these, 128 registers.
 ROWS, COLUMNS = 8, 16
 GATHER_WARPS = 4
 # How far float32 may be off, of the sum of what is added up without signs: over 20 roundings.
@@ -37,7 +37,7 @@ def adjugate(m00, m01, m02, m10, m11, m12, m20, m21, m22):
 
 @triton.jit
 def bounds(m, width, height):
-    """What the adjugate's entries would be without signs, and more: roundings of `shifts` are relative to it."""
+    """What the adjugate's entries would be without signs, and more: `shifts` is rounded relative to it."""
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m
     m20, m21, m22 = tl.abs(m20), tl.abs(m21), tl.abs(m22)
     largest_scale = m22 + (m20 * width + m21 * height)
@@ -52,16 +52,17 @@ def bounds(m, width, height):
 
 @triton.jit
 def reach(g0, g1, g2, p0, p1, p2, g20, g21, u, v, half_u, half_v, per_scale, per_near, doubt):
-    """Along one axis of the output: where pixel (u, v) of the image comes to lie, how far from there those in the
-    rectangle around it do, and how far from the middle of any 2 x 2 of these the output pixels are that look at
-    them: infinitely, where that is not certain. And the slopes in (u, v), times the scale.
+    """Along one axis of the output: where pixel (u, v) of the image comes to lie; how far from there output
+    pixels are that look at the rectangle around it, and how far those that look at 2 x 2 of its pixels are from
+    the middle of these: infinitely, where that is not certain. And the slopes in (u, v), times the scale.
 
-    The inverse's scale is 1 / `per_scale` at (u, v), 1 / `per_near` or more in the rectangle, and errs by `doubt`.
+    The inverse's scale is 1 / `per_scale` at (u, v), at least 1 / `per_near` in the rectangle, and errs by
+    `doubt`.
     """
     place = (g0 * u + (g1 * v + g2)) * per_scale
     slope_u, slope_v = g0 - place * g20, g1 - place * g21
-    # The difference of two quotients is that of the numerators, less what the denominators differ by times one of
-    # them, over the other's denominator.
+    # Quotients differ by what their numerators do, less the denominators' difference times one quotient, over
+    # the other's denominator.
     spread = (tl.abs(slope_u) * half_u + tl.abs(slope_v) * half_v) * per_near
     steepest = tl.abs(slope_u) + tl.abs(slope_v) + spread * (tl.abs(g20) + tl.abs(g21))
     # 1.5: half a pixel to each of the four, one to the end of its weight.
@@ -80,10 +81,10 @@ def counted(reach, size):
 
 @triton.jit
 def window(m, inverse, left, top, half_u, half_v, width, height):
-    """Of the pixels of the image around the middle of which lie others up to `half`, one beyond them included:
-    how far to the left and above an output pixel is at most that looks at one of 2 x 2 of them, and how many
-    columns and rows further the last one is; no row, if nothing looks here or there is no window. Whether there is
-    one, and between which output rows all that look here are.
+    """For the pixels of the image from (left, top), up to `half` from their middle, one more around included:
+    how far to the left and above the output pixels begin that look at 2 x 2 of them, and in how many columns
+    and rows all of these are; in no row, if nothing looks here or there is no window. Whether there is one, and
+    the output rows in which whatever looks here is.
     """
     g00, g01, g02, g10, g11, g12, g20, g21, g22 = inverse
     p00, p01, p02, p10, p11, p12, p20, p21, p22 = bounds(m, width, height)
@@ -105,8 +106,8 @@ def window(m, inverse, left, top, half_u, half_v, width, height):
     end = tl.where(certain, tl.where((x + x_far >= 0.0) & (x - x_far < width), end, 0), height)
     columns, rows = counted(x_reach, width), counted(y_reach, height)
     columns = (columns + (FOUR - 1)) // FOUR * FOUR
-    # Not past the image, so that all of the window can be read, and not much larger than what is in it, which would
-    # cost more than to look everywhere.
+    # Not larger than the image, so that all of the window can be read, and not much larger than what is in it,
+    # which would cost more than to look everywhere.
     dear = tl.abs(xu * yv - xv * yu) * (512.0 * per_near * per_near) + (y_far * width * 0.5 + 1024.0)
     exists = certain & (columns <= width) & (rows <= height) & (columns.to(tl.float32) * rows <= dear)
     return x_reach, y_reach, columns, tl.where(exists & (begin < end), rows, 0), exists, begin, end
@@ -114,8 +115,8 @@ def window(m, inverse, left, top, half_u, half_v, width, height):
 
 @triton.jit
 def tents(shift, apart, i):
-    """Weights of two neighbouring pixels for an output pixel that is `apart` + i from the first and looks `shift`
-    further: 1 less the distance, or 0. NaN and infinities weigh nothing.
+    """Weights of two neighbouring pixels for an output pixel that is `apart` + i from the first and looks
+    `shift` further: 1 less the distance, or 0. NaN and infinities weigh nothing.
     """
     at = tl.clamp(shift + (apart + i), 0.0, 1.0)
     before = tl.clamp(shift + (apart + (i + 1)), 0.0, 1.0)
@@ -258,9 +259,7 @@ def backward(
     y = (g10 * (u_float + 0.5) + (g11 * (v_float + 0.5) + g12)) * scale - y_reach
     x = tl.maximum(tl.minimum(tl.ceil(x), (width - columns).to(tl.float32)), 0.0)
     y = tl.maximum(tl.minimum(tl.ceil(y), (height - rows).to(tl.float32)), 0.0)
-    sums = gathered(
-        m, grad, grad_stride_c, stride_h, stride_w, x, y, columns, rows, u_float, v_float, GROUP
-    )
+    sums = gathered(m, grad, grad_stride_c, stride_h, stride_w, x, y, columns, rows, u_float, v_float, GROUP)
     # A sum that is not finite may be NaN of an output pixel without weight.
     total = tl.zeros_like(u_float)
     for i in tl.static_range(4 * GROUP):

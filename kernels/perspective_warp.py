@@ -10,8 +10,8 @@ from fastgan.kernels._indexing import index_type
 from fastgan.kernels._perspective_gather import COLUMNS, GATHER_WARPS, ROWS, backward
 from torch import Tensor
 
-# Chosen by arithmetic, not yet by measurement. One pixel a thread at a time, so that a warp's taps are neighbours in
-# memory, of one column of tiles after the other, so that the matrix is read once for so many pixels.
+# Chosen by arithmetic, not yet by measurement. One pixel a thread at a time, so that a warp's taps are neighbours
+# in memory, and some one after the other, for which the matrix is read once.
 TILE_ROWS, TILE_COLUMNS = 4, 32
 STEPS = 4
 WARPS = 4
@@ -74,7 +74,9 @@ def forward(
         w00, w01, w10, w11 = w_left * w_above, w_right * w_above, w_left * w_below, w_right * w_below
         outside = 1.0 - (w00 + w01 + w10 + w11)
         first = column.to(OFFSET) * stride_w + row.to(OFFSET) * stride_h
-        target = x.to(OFFSET) * tl.full([], out_stride_w, OFFSET) + y.to(OFFSET) * tl.full([], out_stride_h, OFFSET)
+        target = x.to(OFFSET) * tl.full([], out_stride_w, OFFSET) + y.to(OFFSET) * tl.full(
+            [], out_stride_h, OFFSET
+        )
         seen = inside & (outside > 1e-6)  # the weights of a place well inside may miss 1 by a rounding
         source, place, colour = image, warped, fill
         if HAS_FILL:

@@ -56,7 +56,11 @@ def photometric(x: Tensor) -> Tensor:
 
 
 def image_op(
-    op: str, call: Callable[[Tensor], Tensor], floor: tuple[float, float], odd: bool, passes: tuple[int, ...] = ()
+    op: str,
+    call: Callable[[Tensor], Tensor],
+    floor: tuple[float, float],
+    odd: bool,
+    passes: tuple[int, ...] = (),
 ) -> list[Case]:
     return [
         Case(op, "float32", LARGE, call, floor, all_architectures=True, passes=passes),
@@ -80,8 +84,8 @@ def activated(x: Tensor) -> Tensor:
 GAME = {"game": "cross_entropy"}
 MASKS = 1 / 12  # a byte for each pixel of three float32 channels
 CODES = 1 / 4
-# Of perspective_warp: rows of a window, fours of columns, and no output pixels looked through beyond the window, as
-# the interpreter's tests find it for StegaStamp's warps.
+# Of perspective_warp: rows of a window, fours of columns, and no output pixels looked through beyond it, as
+# the interpreter's tests find for StegaStamp's warps.
 NEAR_IDENTITY = (4, 1, 0, 0)
 CASES = (
     *image_op("yuv_l2", lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0], (3, 0), True),

@@ -54,8 +54,8 @@ Images are 8x3x1080x1920, or 8x3x1079x1919; features 8x64x512x512 and 8x256x128x
 - **Other launches** are PyTorch's kernels around ours, such as a `zeros`.
 - **Instructions** are those of a thread on its main path on sm_90, times all threads: forward branches are
   not taken, but where they pass over the call of a slow path; bodies of loops count as often as this launch
-  runs them. Of perspective_warp's gradient that depends on the matrix: here it is near identity, as StegaStamp's
-  are. Each pixel then meets 4 x 4 candidates; strong shrinking or turning makes them more.
+  runs them. What perspective_warp's backward kernel runs depends on the matrix: here that is near identity,
+  as StegaStamp's are, and 4 x 4 output pixels are looked at for 2 x 2 of the image.
 - **Bytes** are those of all tensors that are read, and of all that are written, once each; what a cache does
   not keep comes on top. Scaling in place by 1, known on the device alone, moves none.
 - **Floor** are the bytes that must move. **Estimate** is the larger of two times, summed over launches: bytes

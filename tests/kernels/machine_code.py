@@ -123,7 +123,7 @@ class MachineCode:
         return [[i for i in self.path if end.target <= i.address <= end.address] for end in ends]
 
     def executed(self, passes: list[int]) -> float:
-        """Instructions of a thread of a launch that goes through the source's loops so often, inner ones each time."""
+        """Instructions of a thread of a launch that goes through the source's loops so often each time."""
         loops = sorted(self.loops, key=len, reverse=True)
         counted = sorted(loops[: len(passes)], key=lambda loop: (loop[0].address, -len(loop)))
         times = dict.fromkeys((i.address for i in self.path), 1.0)
