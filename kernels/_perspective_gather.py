@@ -2,8 +2,8 @@
 looked at it. No atomics, and one order of each sum.
 
 A thread has 2 x 2 pixels of the image, which share what is computed of an output pixel. It looks for output
-pixels where the inverse homography sends its own, in a window as large as any thread of the program needs, and
-weighs those it finds there by `shifts`, as the forward kernel does: a window too large costs time alone.
+pixels where the inverse homography sends its own, in a window as large as any thread of the program needs,
+and weighs those it finds there by `shifts`, as the forward kernel does: a window too large costs time alone.
 Programs for whose pixels no window is certain, because the inverse sends some to infinity or does not exist,
 look through all output pixels.
 """
@@ -17,6 +17,8 @@ from fastgan.kernels._homography import coefficients, is_nan, shifts
 # Chosen by arithmetic, not yet by measurement: 2 x 2 pixels a thread. With two of these, 128 registers.
 ROWS, COLUMNS = 8, 16
 GATHER_WARPS = 4
+# Where columns are no neighbours, for which Triton 3.8 takes 128; where they are it takes 64 by itself.
+MAX_REGISTERS = 96
 # How far float32 may be off, of the sum of what is added up without signs: over 20 roundings.
 ROUNDING = tl.constexpr(2.0**-19)
 # Output pixels that are looked through together.
@@ -53,8 +55,8 @@ def bounds(m, width, height):
 @triton.jit
 def reach(g0, g1, g2, p0, p1, p2, g20, g21, u, v, half_u, half_v, per_scale, per_near, doubt):
     """Along one axis of the output: where pixel (u, v) of the image comes to lie; how far from there output
-    pixels are that look at the rectangle around it, and how far those that look at 2 x 2 of its pixels are from
-    the middle of these: infinitely, where that is not certain. And the slopes in (u, v), times the scale.
+    pixels are that look at the rectangle around it, and how far those that look at 2 x 2 of its pixels are
+    from the middle of these: infinitely, where that is not certain. And the slopes in (u, v), times the scale.
 
     The inverse's scale is 1 / `per_scale` at (u, v), at least 1 / `per_near` in the rectangle, and errs by
     `doubt`.
@@ -83,8 +85,8 @@ def counted(reach, size):
 def window(m, inverse, left, top, half_u, half_v, width, height):
     """For the pixels of the image from (left, top), up to `half` from their middle, one more around included:
     how far to the left and above the output pixels begin that look at 2 x 2 of them, and in how many columns
-    and rows all of these are; in no row, if nothing looks here or there is no window. Whether there is one, and
-    the output rows in which whatever looks here is.
+    and rows all of these are; in no row, if nothing looks here or there is no window. Whether there is one,
+    and the output rows in which whatever looks here is.
     """
     g00, g01, g02, g10, g11, g12, g20, g21, g22 = inverse
     p00, p01, p02, p10, p11, p12, p20, p21, p22 = bounds(m, width, height)
@@ -106,8 +108,8 @@ def window(m, inverse, left, top, half_u, half_v, width, height):
     end = tl.where(certain, tl.where((x + x_far >= 0.0) & (x - x_far < width), end, 0), height)
     columns, rows = counted(x_reach, width), counted(y_reach, height)
     columns = (columns + (FOUR - 1)) // FOUR * FOUR
-    # Not larger than the image, so that all of the window can be read, and not much larger than what is in it,
-    # which would cost more than to look everywhere.
+    # Not larger than the image, so that all of the window can be read, and not much larger than what is in
+    # it, which would cost more than to look everywhere.
     dear = tl.abs(xu * yv - xv * yu) * (512.0 * per_near * per_near) + (y_far * width * 0.5 + 1024.0)
     exists = certain & (columns <= width) & (rows <= height) & (columns.to(tl.float32) * rows <= dear)
     return x_reach, y_reach, columns, tl.where(exists & (begin < end), rows, 0), exists, begin, end

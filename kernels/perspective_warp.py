@@ -7,11 +7,11 @@ import triton
 import triton.language as tl
 from fastgan.kernels._homography import coefficients, shifts
 from fastgan.kernels._indexing import index_type
-from fastgan.kernels._perspective_gather import COLUMNS, GATHER_WARPS, ROWS, backward
+from fastgan.kernels._perspective_gather import COLUMNS, GATHER_WARPS, MAX_REGISTERS, ROWS, backward
 from torch import Tensor
 
-# Chosen by arithmetic, not yet by measurement. One pixel a thread at a time, so that a warp's taps are neighbours
-# in memory, and some one after the other, for which the matrix is read once.
+# Chosen by arithmetic, not yet by measurement. One pixel a thread at a time, so that a warp's taps are
+# neighbours in memory, and some one after the other, for which the matrix is read once.
 TILE_ROWS, TILE_COLUMNS = 4, 32
 STEPS = 4
 WARPS = 4
@@ -167,5 +167,6 @@ def perspective_warp_backward(grad: Tensor, matrix: Tensor) -> Tensor:
                 ROWS=ROWS,
                 COLUMNS=COLUMNS,
                 num_warps=GATHER_WARPS,
+                maxnreg=None if source.stride(3) == 1 else MAX_REGISTERS,
             )
     return result

@@ -190,7 +190,10 @@ WARPS = {
     "adversarial": adversarial.WARPS,
     "features": feature_distance.WARPS,
 }
-REGISTERS = {photometric.forward: {"maxnreg": photometric.MAX_REGISTERS}}  # which launches ask for, too
+REGISTERS = {  # which launches ask for, too
+    photometric.forward: {"maxnreg": photometric.MAX_REGISTERS},
+    perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
+}
 
 
 def compiled_for(capability, name, signature, constants):
