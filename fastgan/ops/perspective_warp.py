@@ -51,8 +51,8 @@ def perspective_warp(
         N C H W, in the image's dtype and memory format.
 
     Gradients with respect to image and fill are exact to every order, and save nothing but the matrix. The
-    matrix itself gets a gradient from ``backend="reference"`` alone. On a GPU the backward pass adds with
-    atomics: it is not deterministic, and refuses where ``torch.use_deterministic_algorithms`` asks for that.
+    matrix itself gets a gradient from ``backend="reference"`` alone. The backward pass gathers what output
+    pixels got that looked at a pixel, in one order: the same bits each time, on a GPU too.
 
     Raises:
         TypeError: image, matrix or fill are no floating-point tensors.
@@ -116,14 +116,6 @@ def _warp_triton(image, matrix, fill):
 def _warp_backward_triton(grad, matrix):
     from fastgan.kernels import perspective_warp as kernel
 
-    if (
-        torch.are_deterministic_algorithms_enabled()
-        and not torch.is_deterministic_algorithms_warn_only_enabled()
-    ):
-        raise RuntimeError(
-            "perspective_warp's backward pass on a GPU is not deterministic, which "
-            "torch.use_deterministic_algorithms(True) asks for"
-        )
     return kernel.perspective_warp_backward(grad, matrix)
 
 

@@ -28,6 +28,8 @@ class Case:
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
     all_architectures: bool = False
+    passes: tuple[int, ...] = ()
+    """How often the backward kernel's loops run whose ends the device finds."""
 
     def __str__(self) -> str:
         return f"{self.op}, {self.variant}"
@@ -53,10 +55,16 @@ def photometric(x: Tensor) -> Tensor:
     )  # fmt: skip
 
 
-def image_op(op: str, call: Callable[[Tensor], Tensor], floor: tuple[float, float], odd: bool) -> list[Case]:
+def image_op(
+    op: str,
+    call: Callable[[Tensor], Tensor],
+    floor: tuple[float, float],
+    odd: bool,
+    passes: tuple[int, ...] = (),
+) -> list[Case]:
     return [
-        Case(op, "float32", LARGE, call, floor, all_architectures=True),
-        Case(op, "bfloat16", LARGE, call, floor, HALF),
+        Case(op, "float32", LARGE, call, floor, all_architectures=True, passes=passes),
+        Case(op, "bfloat16", LARGE, call, floor, HALF, passes=passes),
         *([Case(op, "channels_last", LARGE, call, floor, channels_last=True)] if odd else []),
         *([Case(op, "bfloat16, channels_last", LARGE, call, floor, HALF, True)] if odd else []),
         *([Case(op, "odd sizes", ODD, call, floor)] if odd else []),
@@ -76,6 +84,9 @@ def activated(x: Tensor) -> Tensor:
 GAME = {"game": "cross_entropy"}
 MASKS = 1 / 12  # a byte for each pixel of three float32 channels
 CODES = 1 / 4
+# Of perspective_warp: rows of a window, fours of columns, and no output pixels looked through beyond it, as
+# the interpreter's tests find for StegaStamp's warps.
+NEAR_IDENTITY = (4, 1, 0, 0)
 CASES = (
     *image_op("yuv_l2", lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0], (3, 0), True),
     *image_op("photometric", photometric, (2 + MASKS, 2 + MASKS), True),
@@ -83,6 +94,7 @@ CASES = (
     *image_op(
         "perspective_warp",
         lambda x: ops.perspective_warp(x, drawn(x.shape[0], 3, 3, dtype=torch.float64)), (2, 2), False,
+        NEAR_IDENTITY,
     ),
     *image_op("squared_norm", ops.squared_norm, (1, 2), False),
     *(

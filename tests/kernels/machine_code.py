@@ -151,14 +151,16 @@ class MachineCode:
         return [i for i in self.instructions if i.target is not None and i.target < i.address]
 
     def executed(self, passes: list[int]) -> float:
-        """Instructions of a thread of a launch that goes through the source's loops so often."""
+        """Instructions of a thread of a launch that goes through the source's loops so often each time."""
         loops = sorted(self.loops, key=len, reverse=True)
-        counted = sorted(loops[: len(passes)], key=lambda loop: loop[0].address)
-        in_loops = {i.address for loop in loops for i in loop}
-        total = float(len(self.path) - len(in_loops))
-        for loop, times in zip(counted, passes, strict=False):
-            total += len(loop) * times / self._unrolled(loop)
-        return total
+        counted = sorted(loops[: len(passes)], key=lambda loop: (loop[0].address, -len(loop)))
+        times = dict.fromkeys((i.address for i in self.path), 1.0)
+        times |= dict.fromkeys((i.address for loop in loops[len(passes) :] for i in loop), 0.0)
+        times |= dict.fromkeys((i.address for loop in counted for i in loop), 1.0)
+        for loop, count in zip(counted, passes, strict=False):
+            for i in loop:
+                times[i.address] *= count / self._unrolled(loop)
+        return sum(times[i.address] for i in self.path)
 
     def _unrolled(self, loop: list[Instruction]) -> int:
         """How many passes of the source ptxas made one of: by the loads in the loop, and in that of PTX."""
@@ -209,9 +211,10 @@ def machine_code(launch: Launch, capability: int) -> MachineCode:
     return _compiled[key]
 
 
-def instructions(launch: Launch, code: MachineCode) -> float:
-    """Of all threads."""
-    return 32 * launch.arguments.get("num_warps", 4) * launch.programs * code.executed(_passes(launch, code))
+def instructions(launch: Launch, code: MachineCode, unknown: tuple[int, ...] = ()) -> float:
+    """Of all threads; `unknown` is how often those loops run whose ends the device finds, in their order."""
+    passes = _passes(launch, code, unknown)
+    return 32 * launch.arguments.get("num_warps", 4) * launch.programs * code.executed(passes)
 
 
 def bytes_moved(launch: Launch, code: MachineCode) -> int:
@@ -255,8 +258,9 @@ ARITHMETIC = {
 }  # fmt: skip
 
 
-def _passes(launch: Launch, code: MachineCode) -> list[int]:
+def _passes(launch: Launch, code: MachineCode, unknown: tuple[int, ...]) -> list[int]:
     """How often the launch's first program goes through each loop of the source, in its order."""
+    found_there = iter(unknown)
     numbers = {name: value for name, value in launch.arguments.items() if isinstance(value, int)}
     passes = []
     for line in code.source.splitlines():
@@ -272,6 +276,10 @@ def _passes(launch: Launch, code: MachineCode) -> list[int]:
             if operation in ARITHMETIC and numbers.keys() >= set(operands):
                 numbers[result] = ARITHMETIC[operation](*(numbers[name] for name in operands))
         elif found := re.search(r"scf\.for %\w+ = %(\w+) to %(\w+) step %(\w+)", line):
-            begin, end, step = (numbers[name] for name in found.groups())
-            passes.append(-(-(end - begin) // step))
+            if numbers.keys() >= set(found.groups()):
+                begin, end, step = (numbers[name] for name in found.groups())
+                passes.append(-(-(end - begin) // step))
+            else:
+                passes.append(next(found_there))
+    assert not list(found_there)
     return passes

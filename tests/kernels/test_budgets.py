@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 
@@ -20,6 +21,8 @@ from tests.kernels.budgets import (  # noqa: E402
     rendered,
     widths,
 )  # fmt: skip
+from tests.kernels.fake_cuda import backward, fake_cuda  # noqa: E402
+from tests.kernels.machine_code import machine_code  # noqa: E402
 
 TABLES = committed()
 VERSION = re.search(r"Compiled by Triton (\S+);", PAGE.read_text())[1]
@@ -87,6 +90,18 @@ def test_the_optimizers_step_stores_128_bits():
 def test_no_budget_has_spills():
     for table in ("kernels", "CUDA"):
         assert {cells(table, row)["spills"] for row in TABLES[table]} == {"0"}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.op == "perspective_warp"], ids=str)
+def test_warps_have_no_atomics(case: Case):
+    """Whose order would be another each time."""
+    with fake_cuda() as log:
+        output = case.call(case.input())
+        log.take()
+        backward(output, torch.empty_like(output))
+        (launch,) = log.take().triton
+    names = {i.name.split(".")[0] for i in machine_code(launch, 90).instructions}
+    assert not names & {"ATOM", "ATOMG", "ATOMS", "RED"}
 
 
 def test_double_precision_is_left_to_sums_of_sums_and_to_matrices():

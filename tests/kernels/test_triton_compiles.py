@@ -119,19 +119,27 @@ KERNELS = {
             perspective_warp.forward,
             {name: "i32" for name in perspective_warp.forward.arg_names}
             | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": "*fp64"},
-            {"HAS_FILL": fill, "INDEX": tl.int32, "BLOCK": perspective_warp.BLOCK},
+            {
+                "HAS_FILL": fill, "OFFSET": tl.int64 if fill else tl.int32, "GROUP": 4 if fill else 3,
+                "TILE_ROWS": perspective_warp.TILE_ROWS, "TILE_COLUMNS": perspective_warp.TILE_COLUMNS,
+                "STEPS": perspective_warp.STEPS,
+            },
         )
         for dtype in FLOATS
         for fill in (False, True)
     },
     **{
-        f"warp backward {dtype}": (
+        f"warp backward {dtype} {group} {index}": (
             perspective_warp.backward,
             {name: "i32" for name in perspective_warp.backward.arg_names}
-            | {"grad": f"*{dtype}", "total": "*fp32", "matrix": "*fp64"},
-            {"INDEX": tl.int32, "BLOCK": perspective_warp.BLOCK},
+            | {"grad": f"*{dtype}", "result": f"*{dtype}", "matrix": "*fp64"},
+            {
+                "GROUP": group, "INDEX": index, "OFFSET": index, "ROWS": perspective_warp.ROWS,
+                "COLUMNS": perspective_warp.COLUMNS,
+            },
         )
         for dtype in FLOATS
+        for group, index in ((1, tl.int32), (3, tl.int32), (4, tl.int64))
     },
     **{
         f"squared_norm {kernel.__name__} {dtype}": described(
@@ -189,7 +197,10 @@ WARPS = {
     "adversarial": adversarial.WARPS,
     "features": feature_distance.WARPS,
 }
-REGISTERS = {photometric.forward: {"maxnreg": photometric.MAX_REGISTERS}}  # which launches ask for, too
+REGISTERS = {  # which launches ask for, too
+    photometric.forward: {"maxnreg": photometric.MAX_REGISTERS},
+    perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
+}
 
 
 def compiled_for(capability, name, signature, constants):

@@ -167,15 +167,42 @@ def test_same_bits_for_any_number_of_threads():
 
 
 @pytest.mark.gpu
-def test_refuses_where_determinism_is_asked_for():
-    x = image((1, 8, 8), device="cuda")
-    warped = ops.perspective_warp(x, jitter((1, 8, 8), "cuda"))
+def test_same_bits_each_time_on_a_gpu():
+    size = (3, 103, 211)
+    x, matrix = image(size, device="cuda"), jitter(size, "cuda")
+    upstream = torch.rand(x.shape, device="cuda")
     torch.use_deterministic_algorithms(True)
     try:
-        with pytest.raises(RuntimeError, match="not deterministic"):
-            warped.sum().backward()
+        first, *others = (
+            torch.autograd.grad(ops.perspective_warp(x, matrix), x, upstream)[0] for _ in range(20)
+        )
     finally:
         torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(other, first) for other in others)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [None, *SPECIAL])
+def test_the_backward_pass_is_the_transpose(device, name):
+    size = (2, 29, 41)
+    matrix = jitter(size) if name is None else torch.tensor([SPECIAL[name]]).expand(2, 3, 3)
+    x = image(size, device=device)
+    warped = ops.perspective_warp(x, matrix.to(device))
+    upstream = torch.rand(x.shape, device=device)
+    (grad,) = torch.autograd.grad(warped, x, upstream)
+    given, got = (warped.double() * upstream).sum(), (x.double() * grad).sum()
+    assert_close(got, given, rtol=1e-6, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SPECIAL)
+def test_any_homography_on_a_gpu(name):
+    compare(
+        image((2, 129, 241), device="cuda"),
+        torch.tensor([SPECIAL[name]], device="cuda").expand(2, 3, 3),
+        0.3,
+        1e-4,
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,4 +1,4 @@
-"""The Triton kernels of photometric, blur and perspective_warp, in the interpreter."""
+"""The Triton kernels of photometric and blur, in the interpreter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastgan import ops
-from fastgan.augment import random_blur_kernels, random_perspective
+from fastgan.augment import random_blur_kernels
 from fastgan.reference.photometric import normal_noise
 from tests.kernels.interpreted import interpreted
 from tests.ops.layouts import LAYOUTS, exact, image, relative_error
@@ -76,50 +76,6 @@ def test_blur_with_other_kernels_and_in_64_bit_offsets(taps, layout, monkeypatch
     weights[weights.abs() < 0.1] = 0
     expected = ops.blur(x.double(), weights, backend="reference")
     assert relative_error(kernel.blur(x, weights), expected) <= 2e-6
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("fill", [None, 0.7])
-def test_perspective_warp_equals_the_reference(size, layout, fill):
-    from fastgan.kernels import perspective_warp as kernel
-
-    n, h, w = size
-    matrix = random_perspective(n, h, w, 0.15 * max(h, w), torch.Generator().manual_seed(2))[0].double()
-    x, reference = image(size, layout=layout).detach(), None
-    expanded = None if fill is None else torch.full((), fill).expand(x.shape)
-    reference = exact(x)
-    expected = ops.perspective_warp(reference, matrix, fill=fill, backend="reference")
-    warped = kernel.perspective_warp(x, matrix.contiguous(), expanded)
-    assert relative_error(warped, expected) <= 2e-6
-    upstream = torch.rand(x.shape)
-    grad = kernel.perspective_warp_backward(upstream, matrix.contiguous())
-    (expected_grad,) = torch.autograd.grad(expected, reference, upstream.double())
-    assert relative_error(grad, expected_grad) <= 2e-6
-
-
-@pytest.mark.parametrize("value", [0.0, torch.inf])
-def test_perspective_warp_sends_pixels_nowhere(value):
-    from fastgan.kernels import perspective_warp as kernel
-
-    matrix = torch.full((1, 3, 3), value, dtype=torch.float64)
-    x = torch.rand(1, 2, 5, 6)
-    warped = kernel.perspective_warp(x, matrix, torch.full((), 0.5).expand(x.shape))
-    assert (warped == 0.5).all()
-    assert (kernel.perspective_warp_backward(x, matrix) == 0).all()
-
-
-@pytest.mark.parametrize("place", [0, 4, 8])
-def test_perspective_warp_of_a_matrix_that_is_nan(place):
-    from fastgan.kernels import perspective_warp as kernel
-
-    matrix = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
-    matrix[1, place // 3, place % 3] = torch.nan
-    x = torch.rand(2, 2, 5, 6)
-    warped = kernel.perspective_warp(x, matrix, torch.full((), 0.5).expand(x.shape))
-    grad = kernel.perspective_warp_backward(x, matrix)
-    assert torch.equal(warped[0], x[0]) and warped[1].isnan().all()
-    assert torch.equal(grad[0], x[0]) and grad[1].isnan().all()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
