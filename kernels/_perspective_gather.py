@@ -56,7 +56,8 @@ def bounds(m, width, height):
 def reach(g0, g1, g2, p0, p1, p2, g20, g21, u, v, half_u, half_v, per_scale, per_near, doubt):
     """Along one axis of the output: where pixel (u, v) of the image comes to lie; how far from there output
     pixels are that look at the rectangle around it, and how far those that look at 2 x 2 of its pixels are
-    from the middle of these: infinitely, where that is not certain. And the slopes in (u, v), times the scale.
+    from the middle of these: infinitely, where that is not certain. And the slopes in (u, v), times the
+    scale.
 
     The inverse's scale is 1 / `per_scale` at (u, v), at least 1 / `per_near` in the rectangle, and errs by
     `doubt`.
