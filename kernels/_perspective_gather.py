@@ -56,8 +56,7 @@ def bounds(m, width, height):
 def reach(g0, g1, g2, p0, p1, p2, g20, g21, u, v, half_u, half_v, per_scale, per_near, doubt):
     """Along one axis of the output: where pixel (u, v) of the image comes to lie; how far from there output
     pixels are that look at the rectangle around it, and how far those that look at 2 x 2 of its pixels are
-    from the middle of these: infinitely, where that is not certain. And the slopes in (u, v), times the
-    scale.
+    from the middle of these: infinitely, where that is uncertain. And the slopes in (u, v), times the scale.
 
     The inverse's scale is 1 / `per_scale` at (u, v), at least 1 / `per_near` in the rectangle, and errs by
     `doubt`.
@@ -138,9 +137,9 @@ def add(sums, lines, offset, weights_x, weights_y, CAREFUL: tl.constexpr):
         value = tl.load(lines[c] + offset).to(tl.float32)
         for i in tl.static_range(4):
             if CAREFUL:
-                added += (sums[4 * c + i] + tl.where(weights[i] != 0.0, weights[i] * value, 0.0),)
+                added += (sums[4 * c + i] + tl.where(weights[i] != 0.0, weights[i] * value, 0.0),)  # type: ignore[assignment]
             else:
-                added += (sums[4 * c + i] + weights[i] * value,)
+                added += (sums[4 * c + i] + weights[i] * value,)  # type: ignore[assignment]
     return added
 
 
@@ -148,7 +147,7 @@ def add(sums, lines, offset, weights_x, weights_y, CAREFUL: tl.constexpr):
 def each(value, COUNT: tl.constexpr):
     values = ()
     for _ in tl.static_range(COUNT):
-        values += (value,)
+        values += (value,)  # type: ignore[assignment]
     return values
 
 
@@ -157,7 +156,7 @@ def planes(first, stride, GROUP: tl.constexpr):
     """Of each channel, what is `first` of the first."""
     found = ()
     for _ in tl.static_range(GROUP):
-        found += (first,)
+        found += (first,)  # type: ignore[assignment]
         first += stride
     return found
 
@@ -271,7 +270,7 @@ def backward(
     # Of a matrix that is NaN nobody knows where output pixels look: all of its gradient is NaN.
     from_new = ()
     for i in tl.static_range(4 * GROUP):
-        from_new += (tl.where(again, poison, sums[i]),)
+        from_new += (tl.where(again, poison, sums[i]),)  # type: ignore[assignment]
     last = tl.where(again & ~is_nan(poison), tl.full([], end, INDEX) * width, 0)
     sums = looked_through(
         from_new, m, grad, grad_stride_c, stride_h, stride_w, tl.full([], begin, INDEX) * width, last, width,

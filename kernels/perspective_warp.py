@@ -98,9 +98,10 @@ def forward(
                 place += out_stride_c
 
 
-def group_size(channels: int) -> int:
+def group_size(channels: int, offset: tl.dtype) -> int:
     """How many channels are gone through at once, for which the places are found once."""
-    return next(size for size in (4, 3, 2, 1) if channels % size == 0)
+    largest = 4 if offset is tl.int32 else 3  # four 64-bit places of each are too many for the registers
+    return next(size for size in range(largest, 0, -1) if channels % size == 0)
 
 
 def offset_type(*tensors: Tensor) -> tl.dtype:
@@ -116,24 +117,26 @@ def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None) -> Tens
     warped = torch.empty_like(image)
     fill_like = image if fill is None else fill
     batch, channels, height, width = image.shape
-    grid = (triton.cdiv(width, TILE_COLUMNS), triton.cdiv(height, TILE_ROWS * STEPS))
+    offset = offset_type(image, warped, fill_like)
+    group = group_size(channels, offset)
+    columns, rows = triton.cdiv(width, TILE_COLUMNS), triton.cdiv(height, TILE_ROWS * STEPS)
     with torch.cuda.device_of(image):
         for begin in range(0, batch, LARGEST_GRID):
             source, target, colour = (x[begin : begin + LARGEST_GRID] for x in (image, warped, fill_like))
-            forward[(*grid, source.shape[0])](
+            forward[columns, rows, source.shape[0]](
                 source,
                 target,
                 colour,
                 matrix[begin:],
-                channels // group_size(channels),
+                channels // group,
                 height,
                 width,
                 *source.stride(),
                 *target.stride(),
                 *colour.stride(),
                 HAS_FILL=fill is not None,
-                OFFSET=offset_type(source, target, colour),
-                GROUP=group_size(channels),
+                OFFSET=offset,
+                GROUP=group,
                 TILE_ROWS=TILE_ROWS,
                 TILE_COLUMNS=TILE_COLUMNS,
                 STEPS=STEPS,
@@ -146,13 +149,15 @@ def perspective_warp_backward(grad: Tensor, matrix: Tensor) -> Tensor:
     """The gradient of the image, in the dtype of grad."""
     result = torch.empty_like(grad)
     batch, channels, height, width = grad.shape
-    groups = channels // group_size(channels)
-    grid = (triton.cdiv(width, 2 * COLUMNS), triton.cdiv(height, 2 * ROWS))
+    offset = offset_type(grad, result)
+    group = group_size(channels, offset)
+    groups = channels // group
+    columns, rows = triton.cdiv(width, 2 * COLUMNS), triton.cdiv(height, 2 * ROWS)
     at_once = max(1, LARGEST_GRID // groups)
     with torch.cuda.device_of(grad):
         for begin in range(0, batch, at_once):
             source, target = grad[begin : begin + at_once], result[begin : begin + at_once]
-            backward[(*grid, source.shape[0] * groups)](
+            backward[columns, rows, source.shape[0] * groups](
                 source,
                 target,
                 matrix[begin:],
@@ -161,9 +166,9 @@ def perspective_warp_backward(grad: Tensor, matrix: Tensor) -> Tensor:
                 width,
                 *source.stride(),
                 *target.stride(),
-                GROUP=group_size(channels),
+                GROUP=group,
                 INDEX=index_type(height * width, 2048),
-                OFFSET=offset_type(source, target),
+                OFFSET=offset,
                 ROWS=ROWS,
                 COLUMNS=COLUMNS,
                 num_warps=GATHER_WARPS,

@@ -128,9 +128,8 @@ def test_windows_of_stegastamp_are_as_large_as_the_budgets_say():
         windows[(columns, rows)](matrix, sizes, height, width, step, ROWS, COLUMNS)
         exist, inner_rows = sizes[..., 2], sizes[..., 0]
         assert (exist == 1).all() and (sizes[..., 1] == NEAR_IDENTITY[1]).all()
-        # None where no output pixel looks, and fewer where the image shrinks.
-        assert inner_rows.max() == NEAR_IDENTITY[0]
-        assert inner_rows.count_nonzero() >= 0.9 * inner_rows.numel()
+        # None where no output pixel looks, which is at the border, and three where the image shrinks.
+        assert inner_rows.max() == NEAR_IDENTITY[0] and (inner_rows[1:-1, 1:-1] > 0).all()
 
 
 @pytest.mark.parametrize("value", [0.0, torch.inf])
