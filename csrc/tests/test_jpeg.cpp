@@ -241,10 +241,21 @@ void divisors_divide() {
   for (int i = 0; i < 1 << 20; ++i) check(random() >> 1, (random() >> (1 + random() % 31)) + 1);
 }
 
+// Sizes that only operators are called with: the public function refuses them.
+void images_without_pixels_are_no_work() {
+  for (const auto& [height, width] : {std::pair<int64_t, int64_t>(0, 8), {8, 0}, {0, 0}}) {
+    const JpegSizes sizes(2, height, width, {});
+    CHECK(JpegBlocks(sizes).count == 0 && tile::Place::count(sizes) == 0 && tile::FourPixels::count(sizes) == 0);
+  }
+  uint32_t nothing = 0;
+  CHECK(Divisor(0).divide(nothing) == 0 && nothing == 0);
+}
+
 int main() {
   quantization_is_integer_division();
   products_are_quotients_by_255();
   divisors_divide();
+  images_without_pixels_are_no_work();
   philox_gives_the_published_words();
   transform_and_inverse_cancel();
   int cases = 0;
@@ -271,5 +282,5 @@ int main() {
       }
     }
   }
-  std::printf("%d cases passed\n", 5 + cases);
+  std::printf("%d cases passed\n", 6 + cases);
 }

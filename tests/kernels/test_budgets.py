@@ -23,6 +23,7 @@ from tests.kernels.budgets import (  # noqa: E402
 )  # fmt: skip
 from tests.kernels.fake_cuda import backward, fake_cuda  # noqa: E402
 from tests.kernels.machine_code import machine_code  # noqa: E402
+from tests.kernels.test_triton_compiles import MOST_REGISTERS  # noqa: E402
 
 TABLES = committed()
 VERSION = re.search(r"Compiled by Triton (\S+);", PAGE.read_text())[1]
@@ -44,7 +45,8 @@ def assert_kept(table: str, found: tuple[str, ...], budget: tuple[str, ...]) -> 
     for name, value in cells(table, found).items():
         allowed = cells(table, budget)[name]
         if allowed != "-" and (name.startswith("registers") or name == "instructions"):
-            assert float(value) <= 1.25 * float(allowed)
+            most = MOST_REGISTERS.get(budget[0], 0) if name.startswith("registers") else 0
+            assert float(value) <= max(1.25 * float(allowed), most)
         elif name not in COMPILERS:
             assert value == allowed
 
