@@ -55,7 +55,7 @@ def as_quads(first, second, third, fourth):
 
 @triton.jit
 def no_totals(ROWS: tl.constexpr, QUADS: tl.constexpr):
-    totals = ()
+    totals: tl.tuple = ()
     for _ in tl.static_range(ROWS):
         totals += (tl.zeros([QUADS, 4], tl.float32),)
     return totals
@@ -79,7 +79,7 @@ def row_by_row(
 ):
     """The sums of all taps, each as if it were not zero."""
     FIRST: tl.constexpr = 4 - SIZE // 2  # of the columns that the first tap reads
-    weights = ()
+    weights: tl.tuple = ()
     for tap in tl.static_range(SIZE * SIZE):
         weights += (tl.load(kernel + tap),)
     left, here, right = column >= 4, column < width, column < width - 4
@@ -94,7 +94,7 @@ def row_by_row(
             values = as_quads(
                 columns[FIRST + j], columns[FIRST + j + 1], columns[FIRST + j + 2], columns[FIRST + j + 3]
             )
-            sums = ()
+            sums: tl.tuple = ()
             for target in tl.static_range(ROWS):
                 if source - target >= 0 and source - target < SIZE:
                     sums += (totals[target] + weights[(source - target) * SIZE + j] * values,)
@@ -128,7 +128,7 @@ def tap_by_tap(
             down, across = tap // SIZE - SIZE // 2, tap % SIZE - SIZE // 2
             line = image + tl.full([], down, OFFSET) * stride_h + tl.full([], across, OFFSET) * stride_w
             in_column = below(column + across, width)
-            sums = ()
+            sums: tl.tuple = ()
             for target in tl.static_range(ROWS):
                 exist = in_column & below(row + down + target, height)
                 values = tl.load(line + tl.full([], target, OFFSET) * stride_h + offset, exist, 0.0).to(
