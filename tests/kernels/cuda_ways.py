@@ -1,8 +1,8 @@
 """How many instructions a thread of a CUDA C++ kernel executes, by its way through the machine code.
 
 nvcc's code has ways for other layouts, odd sizes and NaN beside the one that an aligned image takes. Which is
-which is told by what they read and write: parts of a kernel are named by their accesses to global memory, such
-as "STG 4x8" for masks of odd widths, and those named must be there.
+which is told by what they read and write: parts of a kernel are named by their accesses to global memory,
+such as "STG 4x8" for masks of odd widths, and those named must be there.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def executed(code: MachineCode, times: Times) -> float:
 
     `times` says how often a thread goes through a part: "loop STG 1x32" through a loop with these accesses,
     "over STG 4x8" through what a forward branch can pass over; 0 means that all threads pass over it. Other
-    forward branches are not taken, unless what they pass over calls a slow path, or is the shorter of two ways
-    without accesses.
+    forward branches are not taken, unless what they pass over calls a slow path, or is the shorter of two
+    ways without accesses.
     """
     at = {i.address: number for number, i in enumerate(code.instructions)}
     weights: dict[int, Fraction] = {}
@@ -88,8 +88,8 @@ def longest(
 ) -> int:
     """Instructions on the longest way from an address to another, or to the kernel's end.
 
-    Without calls and what is left out; of `loops`, from their first address to their last, nothing is counted,
-    and other loops are gone through once.
+    Without calls and what is left out; of `loops`, from their first address to their last, nothing is
+    counted, and other loops are gone through once.
     """
     lengths: dict[int, float] = {}
     after = {i.address: following.address for i, following in pairwise(code.instructions)}

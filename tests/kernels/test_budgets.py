@@ -23,6 +23,7 @@ from tests.kernels.budgets import (  # noqa: E402
     widths,
 )  # fmt: skip
 from tests.kernels.cuda_cases import CASES as CUDA_CASES  # noqa: E402
+from tests.kernels.cuda_cases import JPEGS  # noqa: E402
 
 TABLES = committed()
 VERSION = re.search(r"Compiled by Triton (\S+);", PAGE.read_text())[1]
@@ -75,6 +76,9 @@ def test_the_cuda_library_keeps_to_its_budget():
 def test_calls_of_the_cuda_library_keep_to_their_budget():
     ops = {case.op for case in CUDA_CASES}
     assert list(map(measured_cuda, CUDA_CASES)) == [row for row in TABLES["ops"] if row[0] in ops]
+    encode = JPEGS[0].forward()[0]
+    per_pixel = encode.instructions * encode.threads / (64 * 16)
+    assert f"4:2:0's {per_pixel:.0f} a pixel" in " ".join(LIMITS["jpeg_round_trip"].split())
 
 
 @BUILT
