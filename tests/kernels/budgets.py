@@ -15,6 +15,8 @@ import triton
 
 from tests.kernels import cuda_code
 from tests.kernels.budget_cases import CASES, Case
+from tests.kernels.cuda_cases import CASES as CUDA_CASES
+from tests.kernels.cuda_cases import CudaCase
 from tests.kernels.fake_cuda import Log, backward, fake_cuda
 from tests.kernels.machine_code import bytes_moved, instructions, machine_code
 
@@ -28,7 +30,7 @@ ISSUE = MULTIPROCESSORS * 4 * 32 * 1.755e9
 Row = tuple[str, ...]
 HEADS = {
     "ops": (
-        "op", "case", "direction", "Triton launches", "other launches", "instructions", "bytes", "floor",
+        "op", "case", "direction", "launches", "other launches", "instructions", "bytes", "floor",
         "estimate us", "share", "bound by",
     ),
     "kernels": (
@@ -49,21 +51,35 @@ differ by a quarter.
 ## Ops
 
 Images are 8x3x1080x1920, or 8x3x1079x1919; features 8x64x512x512 and 8x256x128x128; activations
-8x256x256x256. Numbers are of one direction, per element of the op's first input.
+8x256x256x256; parameters 16.8 million, their averages float32. Numbers are of one direction, per element of
+the op's first input.
 
-- **Other launches** are PyTorch's kernels around ours, such as a `zeros`.
+- **Launches** are of kernels in Triton or, of `jpeg_round_trip` and `optimizer_step`, in CUDA C++. **Other
+  launches** are PyTorch's kernels around ours, such as a `zeros`, and CUDA's `memset` of some bytes.
 - **Instructions** are those of a thread on its main path on sm_90, times all threads: forward branches are
   not taken, but where they pass over the call of a slow path; bodies of loops count as often as this launch
-  runs them. What perspective_warp's backward kernel runs depends on the matrix: here that is near identity,
-  as StegaStamp's are, and 4 x 4 output pixels are looked at for 2 x 2 of the image.
+  runs them. CUDA C++ is read by `tests/kernels/cuda_ways.py`: of the JPEG kernels' ways, that of an aligned
+  contiguous image without NaN and inside its edges, the longer one where a branch chooses between two of
+  arithmetic, loops as often as a block's threads run them on average; of `optimizer_step` a bound, since the
+  kernel learns only at the launch which arrays there are: the longest way, with all arrays, statistics, and
+  what one thread of a block does for all.
+  What perspective_warp's backward kernel runs depends on the matrix: here that is near identity, as
+  StegaStamp's are, and 4 x 4 output pixels are looked at for 2 x 2 of the image.
 - **Bytes** are those of all tensors that are read, and of all that are written, once each; what a cache does
-  not keep comes on top. Scaling in place by 1, known on the device alone, moves none.
+  not keep comes on top. Scaling in place by 1, known on the device alone, moves none. JPEG's have the decoded
+  samples between its two launches, and the masks that backward needs.
 - **Floor** are the bytes that must move. **Estimate** is the larger of two times, summed over launches: bytes
   at 3.0 TB/s, and instructions at 132 multiprocessors x 4 x 32 x 1.755 GHz, either of as many multiprocessors
   as there are programs; of other launches their tensors' bytes. The time of starting a launch is not in it.
   **Share** is the floor's time of the estimate.
 
 {ops}
+
+## Limits
+
+What bounds rows whose share is below 60%, as far as their ops are named here:
+
+{limits}
 
 ## Triton kernels
 
@@ -77,13 +93,23 @@ loop gone through once; FP64 are instructions there, calls are slow paths in the
 
 Of `_C_cuda` as nvcc built it for sm_90, float32 images; instructions are all in the code, as many threads
 leave early or go through loops. Aims: stores of 128 bits in `step_kernel`, and no calls in JPEG's kernels for
-pixels. AdamW of float32 waits for memory: `test_budgets.py` finds that the longest way through the loop of
-its kernel takes less than 70% of the time of its 28 bytes an element. FP64 in `step_kernel` and `norm_kernel`
+pixels. AdamW of float32 waits for memory: `test_budgets.py` finds that the longest way through its kernel
+takes less than 70% of the time of its 28 bytes an element. FP64 in `step_kernel` and `norm_kernel`
 is what one thread of a block computes, sums over blocks, and a second pass over gradients whose squares
 overflow float32.
 
 {cuda}
 """
+
+# Of rows below 60%.
+LIMITS = {
+    "jpeg_round_trip": """\
+forward, bound by the instructions of `encode_kernel`, most of them of integers. Of
+  4:2:0's 273 a pixel, 146 read it, turn it into whole grey levels and those into YCbCr with libjpeg's
+  roundings, and find its addresses and masks; 71 are both transforms and the quantization; 56 store samples
+  and masks. Of 4:4:4, with twice as many blocks, these are 148, 142 and 99. `merge_kernel` waits for memory,
+  and so does all of backward.""",
+}
 
 
 def measured(case: Case) -> dict[str, list[Row]]:
@@ -104,27 +130,49 @@ def measured(case: Case) -> dict[str, list[Row]]:
     return rows
 
 
+def measured_cuda(case: CudaCase) -> Row:
+    """Its row of the table of ops."""
+    costs = [
+        (launch.bytes, launch.programs * launch.threads * launch.instructions, launch.programs)
+        for launch in case.launches()
+    ]
+    return _row(case, case.direction, case.others, costs, 0, case.floor, case.elements)
+
+
 def _of_op(case: Case, direction: str, log: Log, floor: float, elements: int) -> Row:
-    moved = work = 0.0
-    seconds: dict[str, float] = dict.fromkeys(("memory", "instructions", "few programs"), 0.0)
+    costs = []
     for launch in log.triton:
         code = machine_code(launch, 90)
-        bytes_ = bytes_moved(launch, code)
         count = instructions(launch, code, case.passes if direction == "backward" else ())
-        busy = min(1.0, launch.programs / MULTIPROCESSORS)
+        costs.append((bytes_moved(launch, code), count, launch.programs))
+    others = " ".join(other.name for other in log.others) or "-"
+    return _row(case, direction, others, costs, sum(other.bytes for other in log.others), floor, elements)
+
+
+def _row(
+    case: Case | CudaCase,
+    direction: str,
+    others: str,
+    costs: list[tuple[int, float, int]],
+    bytes_of_others: int,
+    floor: float,
+    elements: int,
+) -> Row:
+    """Of launches' bytes, instructions and programs."""
+    seconds: dict[str, float] = dict.fromkeys(("memory", "instructions", "few programs"), 0.0)
+    for bytes_, count, programs in costs:
+        busy = min(1.0, programs / MULTIPROCESSORS)
         times = {"memory": bytes_ / BANDWIDTH / busy, "instructions": count / ISSUE / busy}
         longest = max(times, key=lambda bound: times[bound])
         seconds[longest if busy == 1 else "few programs"] += times[longest]
-        moved, work = moved + bytes_, work + count
-    for other in log.others:
-        moved += other.bytes
-        seconds["memory"] += other.bytes / BANDWIDTH
+    seconds["memory"] += bytes_of_others / BANDWIDTH
+    moved = bytes_of_others + sum(bytes_ for bytes_, _, _ in costs)
+    work = sum(count for _, count, _ in costs)
     bound = max(seconds, key=lambda bound: seconds[bound])
     total = sum(seconds.values())
     share = f"{floor / BANDWIDTH / total:.0%}" if floor and total else "-"
     return (
-        case.op, case.variant, direction, str(len(log.triton)),
-        " ".join(other.name for other in log.others) or "-",
+        case.op, case.variant, direction, str(len(costs)), others,
         f"{work / elements:.1f}", f"{moved / elements:.2f}", f"{floor / elements:.2f}", f"{1e6 * total:.1f}",
         share, bound if total else "-",
     )  # fmt: skip
@@ -184,7 +232,8 @@ def committed() -> dict[str, list[Row]]:
 
 def rendered(tables: dict[str, list[Row]], version: str = triton.__version__) -> str:
     texts = {name.lower(): table(HEADS[name], rows) for name, rows in tables.items()}
-    return TEXT.format(triton=version, **texts)
+    limits = "\n".join(f"- **{op}**: {text}" for op, text in LIMITS.items())
+    return TEXT.format(triton=version, limits=limits, **texts)
 
 
 def main(progress: Callable[[str], object]) -> None:
@@ -193,8 +242,13 @@ def main(progress: Callable[[str], object]) -> None:
         progress(f"{case}\n")
         for name, rows in measured(case).items():
             tables[name] += rows
-    known = committed().get("CUDA", []) if PAGE.exists() else []
-    tables["CUDA"] = cuda_code.rows(widths) if cuda_code.is_built() else known
+    if cuda_code.is_built():
+        tables["ops"] += map(measured_cuda, CUDA_CASES)
+        tables["CUDA"] = cuda_code.rows(widths)
+    elif PAGE.exists():
+        names = {case.op for case in CUDA_CASES}
+        tables["ops"] += [row for row in committed()["ops"] if row[0] in names]
+        tables["CUDA"] = committed()["CUDA"]
     PAGE.write_text(rendered(tables))
 
 

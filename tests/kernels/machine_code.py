@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import pairwise
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -123,28 +121,6 @@ class MachineCode:
         """What lies between a branch back and its target, on the main path; inner loops among them."""
         ends = [i for i in self.path if i.target is not None and i.target < i.address]
         return [[i for i in self.path if end.target <= i.address <= end.address] for end in ends]
-
-    def longest_pass(self, loop: Instruction) -> int:
-        """Instructions on the longest way through a loop, which ends with this branch back to its head.
-
-        Without calls of slow paths and without accesses of less than 64 bits, and through loops inside once.
-        """
-        first, last = loop.target, loop.address
-        longest: dict[int, float] = {}
-        for instruction, following in reversed(list(pairwise(self.instructions))):
-            if not first <= instruction.address <= last:
-                continue
-            name, ways = instruction.name, []
-            if instruction is loop:
-                ways.append(0)
-            if instruction.target is not None and instruction.address < instruction.target <= last:
-                ways.append(longest[instruction.target])
-            if instruction.predicate or not name.startswith(("BRA", "BRX", "EXIT", "RET")):
-                ways.append(longest.get(following.address, -inf))
-            narrow = name.startswith(("LDG", "STG")) and min(self.widths([instruction])) < 64
-            passed_over = narrow or name.startswith("CALL")
-            longest[instruction.address] = -inf if passed_over else 1 + max(ways, default=-inf)
-        return int(longest[first])
 
     @property
     def branches_back(self) -> list[Instruction]:

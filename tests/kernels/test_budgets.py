@@ -15,12 +15,16 @@ from tests.kernels.budgets import (  # noqa: E402
     BANDWIDTH,
     HEADS,
     ISSUE,
+    LIMITS,
     PAGE,
     committed,
     measured,
+    measured_cuda,
     rendered,
     widths,
 )  # fmt: skip
+from tests.kernels.cuda_cases import CASES as CUDA_CASES  # noqa: E402
+from tests.kernels.cuda_cases import JPEGS  # noqa: E402
 from tests.kernels.fake_cuda import backward, fake_cuda  # noqa: E402
 from tests.kernels.machine_code import machine_code  # noqa: E402
 from tests.kernels.test_triton_compiles import MOST_REGISTERS  # noqa: E402
@@ -30,8 +34,7 @@ VERSION = re.search(r"Compiled by Triton (\S+);", PAGE.read_text())[1]
 SAME_COMPILER = triton.__version__ == VERSION
 # What the compiler alone decides, in another version perhaps otherwise.
 COMPILERS = {"instructions", "estimate us", "share", "bound by", "loads", "stores", "FP64", "calls"}
-# Of an element: parameter, gradient and two averages are read, all but the gradient written.
-ADAMW_BYTES = 28
+BUILT = pytest.mark.skipif(not cuda_code.is_built(), reason="needs _C_cuda, which nvcc builds, for sm_90")
 
 
 def cells(table: str, row: tuple[str, ...]) -> dict[str, str]:
@@ -54,7 +57,7 @@ def assert_kept(table: str, found: tuple[str, ...], budget: tuple[str, ...]) -> 
 def test_the_page_says_nothing_else():
     assert rendered(TABLES, VERSION) == PAGE.read_text()
     names = {tuple(row[:2]) for row in TABLES["ops"]}
-    assert names == {(case.op, case.variant) for case in CASES}
+    assert names == {(case.op, case.variant) for case in (*CASES, *CUDA_CASES)}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -66,7 +69,7 @@ def test_launches_keep_to_their_budget(case: Case):
             assert_kept(table, row, allowed)
 
 
-@pytest.mark.skipif(not cuda_code.is_built(), reason="needs _C_cuda, which nvcc builds, for sm_90")
+@BUILT
 def test_the_cuda_library_keeps_to_its_budget():
     found = {row[0]: row for row in cuda_code.rows(widths)}
     assert found.keys() == {row[0] for row in TABLES["CUDA"]}
@@ -74,14 +77,34 @@ def test_the_cuda_library_keeps_to_its_budget():
         assert cells("CUDA", found[row[0]]) == cells("CUDA", row)
 
 
-@pytest.mark.skipif(not cuda_code.is_built(), reason="needs _C_cuda, which nvcc builds, for sm_90")
+@BUILT
+def test_calls_of_the_cuda_library_keep_to_their_budget():
+    ops = {case.op for case in CUDA_CASES}
+    assert list(map(measured_cuda, CUDA_CASES)) == [row for row in TABLES["ops"] if row[0] in ops]
+    encode = JPEGS[0].forward()[0]
+    per_pixel = encode.instructions * encode.threads / (64 * 16)
+    assert f"4:2:0's {per_pixel:.0f} a pixel" in " ".join(LIMITS["jpeg_round_trip"].split())
+
+
+@BUILT
 def test_adamw_of_float32_waits_for_memory():
-    """Even if each element took the longest way through the code: all arrays, and statistics."""
-    code = cuda_code.kernels()["step_kernel<Job<32, false>>"]
-    roots = [i.address for i in code.instructions if i.name == "MUFU.RSQ"]
-    loops = [i for i in code.branches_back if any(i.target <= root <= i.address for root in roots)]
-    seconds_for_memory = 4 * ADAMW_BYTES / BANDWIDTH
-    assert loops and all(code.longest_pass(loop) / ISSUE < 0.7 * seconds_for_memory for loop in loops)
+    """Even if each thread took the longest way through the code: all arrays, and statistics."""
+    (case,) = [case for case in CUDA_CASES if case.variant == "AdamW, float32"]
+    (launch,) = case.launches()
+    seconds = launch.programs * launch.threads * launch.instructions / ISSUE
+    assert launch.bytes == 28 * case.elements
+    assert seconds < 0.7 * launch.bytes / BANDWIDTH
+
+
+def test_the_limits_are_those_of_rows_below_60_percent():
+    ops = {case.op for case in CUDA_CASES}
+    rows = [row for row in (cells("ops", row) for row in TABLES["ops"]) if row["op"] in ops]
+    low = {row["op"] for row in rows if float(row["share"].rstrip("%")) < 60}
+    assert low == ops & LIMITS.keys()
+    assert {row["bound by"] for row in rows if row["op"] in low and row["direction"] == "forward"} == {
+        "instructions"
+    }
+    assert {row["bound by"] for row in rows if row["direction"] == "backward"} == {"memory"}
 
 
 def test_the_optimizers_step_stores_128_bits():

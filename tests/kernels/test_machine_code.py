@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
 pytest.importorskip("triton")
@@ -9,6 +11,7 @@ pytest.importorskip("triton")
 import torch
 
 from fastgan import ops
+from tests.kernels.cuda_ways import executed, longest
 from tests.kernels.fake_cuda import Memory, backward, fake_cuda
 from tests.kernels.machine_code import MachineCode, _touched, machine_code, specialized
 
@@ -36,10 +39,49 @@ def test_paths_loops_and_accesses():
     assert [i.address >> 4 for i in code.path] == [0, 1, 2, 3, 6, 7, 8, 9, 10]
     assert [[i.address >> 4 for i in loop] for loop in code.loops] == [[2, 3, 6, 7]]
     assert code.executed([10]) == 5 + 4 * 10
-    wide = MachineCode(CODE.replace("LDG.E R8", "LDG.E.64 R8"))
-    assert [wide.longest_pass(loop) for loop in wide.branches_back] == [4]
     assert (code.registers, code.spills, code.calls, code.double_precision) == (40, 1, 1, 1)
     assert code.accesses("LDG") == [128, 32] and code.accesses("STG") == [8]
+
+
+def test_the_longest_way():
+    code = MachineCode(CODE)
+    (loop,) = code.branches_back
+    end = code.instructions[-1].address
+    assert longest(code, loop.target, loop.address, lambda _: False, {}) == 4
+    assert longest(code, 0, end, lambda _: False, {}) == 9
+    assert longest(code, 0, end, lambda _: False, {loop.target: loop.address}) == 5
+    assert longest(code, 0, end, lambda i: i.name.startswith("STG"), {}) == 7
+
+
+# Two ways of arithmetic, one longer, behind a branch over a store; then a loop with one or two stores.
+WAYS = """
+        /*0000*/               @P0 BRA 0x20 ;
+        /*0010*/                   STG.E.U8 desc[UR6][R2.64], R4 ;
+        /*0020*/              @!P1 BRA 0x50 ;
+        /*0030*/                   MOV R1, R2 ;
+        /*0040*/                   BRA 0x70 ;
+        /*0050*/                   MOV R1, R3 ;
+        /*0060*/                   MOV R3, R4 ;
+        /*0070*/               @P2 BRA 0xa0 ;
+        /*0080*/                   STG.E.128 desc[UR6][R2.64], R4 ;
+        /*0090*/                   MOV R3, R4 ;
+        /*00a0*/                   STG.E desc[UR6][R2.64], R4 ;
+        /*00b0*/               @P0 BRA 0x70 ;
+        /*00c0*/                   EXIT ;
+"""
+
+
+def test_ways_named_by_their_accesses():
+    code = MachineCode(WAYS)
+    loop = {"loop STG 1x128 1x32": 3}
+    assert executed(code, loop) == 2 + 1 + 2 + 3 * 5 + 1
+    assert executed(code, loop | {"over STG 1x8": 0}) == 1 + 1 + 2 + 3 * 5 + 1
+    assert executed(code, loop | {"over STG 1x8": Fraction(1, 2)}) == 1 + 0.5 + 1 + 2 + 3 * 5 + 1
+    assert executed(code, loop | {"over STG 1x128": 0}) == 2 + 1 + 2 + 3 * 3 + 1
+    with pytest.raises(AssertionError, match="over STG 4x8"):
+        executed(code, loop | {"over STG 4x8": 0})
+    with pytest.raises(KeyError):
+        executed(code, {})
 
 
 def launched(image: torch.Tensor, matrix: torch.Tensor):
