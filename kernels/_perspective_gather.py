@@ -5,7 +5,8 @@ A thread has 2 x 2 pixels of the image, which share what is computed of an outpu
 pixels where the inverse homography sends its own, in a window as large as any thread of the program needs,
 and weighs those it finds there by `shifts`, as the forward kernel does: a window too large costs time alone.
 Programs for whose pixels no window is certain, because the inverse sends some to infinity or does not exist,
-look through all output pixels.
+look through all output pixels, which may take many times as long; those whose window would cost more than
+that, or whose sum is not finite, through the rows that it reaches.
 """
 
 from __future__ import annotations

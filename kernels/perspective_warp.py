@@ -112,8 +112,18 @@ def offset_type(*tensors: Tensor) -> tl.dtype:
     )
 
 
+def check_fits_grid(image: Tensor) -> None:
+    rows = LARGEST_GRID * TILE_ROWS * STEPS
+    if image.shape[1] > LARGEST_GRID or image.shape[2] > rows:
+        raise ValueError(
+            f"on a GPU an image must have at most {LARGEST_GRID} channels and {rows} rows, "
+            f"got shape {tuple(image.shape)}"
+        )
+
+
 def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None) -> Tensor:
     """Like image; on its device and current stream."""
+    check_fits_grid(image)
     warped = torch.empty_like(image)
     fill_like = image if fill is None else fill
     batch, channels, height, width = image.shape

@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(blocks::kThreads, FASTGAN_STEPS_AT_ONCE(J::kSo
     if (threadIdx.x == 0) blocks::prepare(job, shared);
     __syncthreads();
     blocks::finish(job, place, shared, threadIdx.x, job.sums != nullptr, vector, sums);
-    // Where nobody else reads it.
+    // Where nobody else uses it.
     if (!job.arrivals && place.is_first && threadIdx.x == 0) blocks::count_step(job, place.tensor);
   }
   if (!job.arrivals) return;

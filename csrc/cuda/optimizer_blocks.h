@@ -256,8 +256,8 @@ FASTGAN_HOST_DEVICE double square_part(const J& job, const Place& place, int thr
         if (kForm == Form::kHalves) add(exchanged(w));
       };
       int i = thread * kWidth<kForm>;
-      const bool is_aligned = begins_at_a_multiple_of(16, grad);  // blocks begin at such, too
-                                                                  // Four loads on their way are enough.
+      // Blocks begin at such, too. Four loads on their way are enough.
+      const bool is_aligned = begins_at_a_multiple_of(16, grad);
 #ifdef __CUDACC__
 #pragma unroll 1
 #endif

@@ -121,7 +121,7 @@ FASTGAN_HOST_DEVICE T interpolated(T a, T b, T weight) {
   return weight < T(0.5) ? a + weight * (b - a) : b - (b - a) * (1 - weight);
 }
 
-// Which formula, and which arrays there are: the second state always for Adam, eps inside the root never.
+// Which formula, and which arrays there are: Adam must have the second state, and no eps inside the root.
 struct StepKind {
   bool adam, steps, inside, second, third, average;
 };

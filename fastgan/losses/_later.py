@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastgan._torch_private import inside_transform
 from fastgan.ops._autograd import plain_eager
+from fastgan.ops._streams import is_captured
 
 Note = TypeVar("Note")
 
@@ -23,21 +24,11 @@ def can_be_read(*tensors: Tensor) -> bool:
         return False
     return all(
         tensor.numel() > 0 and (is_on_gpu(tensor) or tensor.device.type == "cpu") for tensor in tensors
-    ) and not any(is_on_gpu(tensor) and _is_captured(tensor.device) for tensor in tensors)
+    ) and not any(is_on_gpu(tensor) and is_captured(tensor.device) for tensor in tensors)
 
 
 def is_on_gpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cuda"
-
-
-def _is_captured(device: torch.device) -> bool:
-    """The device's stream, or the current one, whose capture allows no other stream memory for a copy."""
-    if torch.cuda.is_current_stream_capturing():
-        return True
-    if device.index == torch.cuda.current_device():
-        return False
-    with torch.cuda.device(device):
-        return torch.cuda.is_current_stream_capturing()
 
 
 class OnItsWay(Generic[Note]):

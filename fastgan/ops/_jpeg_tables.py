@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastgan.ops._checks import as_number, check_real, check_same_device, may_look_at
+from fastgan.ops._streams import is_captured
 
 # ITU-T T.81, annex K.
 LUMINANCE_TABLE = (
@@ -62,6 +63,9 @@ def _device_of(value: float | Tensor) -> torch.device:
 
 
 def _standard_tables(dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type == "cuda" and device.index is None and torch.cuda.is_initialized():
+        device = torch.device("cuda", torch.cuda.current_device())  # another one later
+
     def make() -> Tensor:
         return torch.tensor([(LUMINANCE_TABLE, CHROMINANCE_TABLE)], dtype=dtype, device=device)
 
@@ -82,9 +86,12 @@ def _kept(key: tuple, device: torch.device, make: Callable[[], Tensor]) -> Tenso
     stream = None
     if device.type == "cuda" and torch.cuda.is_initialized():  # which it is not for fake tensors
         stream = torch.cuda.current_stream(device)
-    if stream is not None and torch.cuda.is_current_stream_capturing():
+    if stream is not None and is_captured(device):
         if key not in _made:
-            return make()  # the graph's own, without values before it runs
+            raise RuntimeError(
+                "JPEG's tables are brought to the device at their first use, which a CUDA graph cannot "
+                f"capture: make one call with the same quality on {device} before"
+            )
         made = _made[key].tables
         _read_by_graphs[id(made)] = made
         return made

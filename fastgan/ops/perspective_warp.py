@@ -52,12 +52,14 @@ def perspective_warp(
 
     Gradients with respect to image and fill are exact to every order, and save nothing but the matrix. The
     matrix itself gets a gradient from ``backend="reference"`` alone. The backward pass gathers what output
-    pixels got that looked at a pixel, in one order: the same bits each time, on a GPU too.
+    pixels got that looked at a pixel, in one order: the same bits each time, on a GPU too. There places are
+    computed in float32, which in images of thousands of pixels may miss them by some ten-thousandths of a
+    pixel, and a matrix without an inverse is slow to go back through.
 
     Raises:
         TypeError: image, matrix or fill are no floating-point tensors.
-        ValueError: other shapes, an empty image, tensors on different devices, or a matrix that requires
-            grad.
+        ValueError: other shapes, an empty image, on a GPU one of over a million rows or 65535 channels,
+            tensors on different devices, or a matrix that requires grad.
         RuntimeError: the requested backend cannot serve the call.
     """
     return warp_by("matrix", image, matrix, fill, backend)

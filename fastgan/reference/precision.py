@@ -21,6 +21,6 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
 
 def has_autocast(device_type: str) -> bool:
     """Whether there is autocast for devices like "cuda"."""
-    if torch.compiler.is_compiling():  # torch 2.10 cannot trace the question
+    if torch.compiler.is_compiling():  # torch 2.10 cannot trace the question; of what it compiles for, all do
         return device_type != "meta"
     return torch.amp.is_autocast_available(device_type)

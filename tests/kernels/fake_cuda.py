@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import fastgan
 from fastgan.ops import _autograd, _dispatch, _library
 
+PACKAGE = f"{Path(fastgan.__file__).parent}{os.sep}"
 # What allocates, or makes another tensor of the same memory, without a kernel.
 NO_LAUNCH = frozenset(
     {"empty", "new_empty", "empty_like", "empty_strided", "detach", "lift_fresh", "alias", "_unsafe_view"}
@@ -76,7 +79,8 @@ class Log:
     triton: list[Launch] = field(default_factory=list)
     others: list[Other] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
-    """The functions of ours that copied between host and device, where PyTorch lets the host wait."""
+    """The functions of ours that copied between host and device, where PyTorch lets the host wait. What is
+    copied to the device with `non_blocking` is taken for pinned."""
 
     def take(self) -> Log:
         """What has been logged since the last time."""
@@ -108,7 +112,8 @@ class Launches(TorchDispatchMode):
         if name.startswith("fastgan::") and _has_triton_kernel(name.removeprefix("fastgan::")):
             with self:
                 return func._op_dk(torch._C.DispatchKey.CUDA, *args, **(kwargs or {}))
-        if func is torch.ops.aten._local_scalar_dense.default and not args[0].is_cuda:
+        on_cpu = func is torch.ops.aten._local_scalar_dense.default and not args[0].is_cuda
+        if on_cpu and args[0].dtype == torch.float32:
             return 0.0  # the count of steps that a new state has on the CPU
         if func is torch.ops.aten.full_like.default:
             # Of a number that is known on the CPU, fake mode would make the real tensor on the device.
@@ -155,7 +160,7 @@ def _non_blocking(func: Any, args: tuple, kwargs: dict[str, Any] | None) -> bool
 
 def _our_caller() -> str:
     """As "tables.py make", the innermost."""
-    frames = [frame for frame in traceback.extract_stack() if "/fastgan/" in frame.filename]
+    frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(PACKAGE)]
     return f"{Path(frames[-1].filename).name} {frames[-1].name}" if frames else ""
 
 

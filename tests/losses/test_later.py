@@ -58,7 +58,7 @@ def second_gpu(monkeypatch):
 @pytest.mark.parametrize(("capturing", "captured"), [(set(), False), ({0}, True), ({1}, True), ({2}, False)])
 def test_captures_of_the_current_stream_and_of_the_tensors_are_seen(second_gpu, capturing, captured):
     second_gpu["capturing"] = capturing
-    assert _later._is_captured(FakeDevice()) == captured
+    assert _later.is_captured(FakeDevice()) == captured
     assert second_gpu["current"] == 0
 
 

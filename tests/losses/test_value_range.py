@@ -250,7 +250,7 @@ def events(monkeypatch):
     monkeypatch.setattr(_value_range, "is_on_gpu", lambda image: True)
     monkeypatch.setattr(_later, "is_on_gpu", lambda image: True)
     monkeypatch.setattr(_later, "copied_later", copied_later)
-    monkeypatch.setattr(_later, "_is_captured", lambda device: False)
+    monkeypatch.setattr(_later, "is_captured", lambda device: False)
     return made
 
 
@@ -279,7 +279,7 @@ def test_the_last_look_on_a_gpu_is_judged_too(events):
 
 def test_nothing_is_looked_at_while_a_graph_is_captured(events, monkeypatch):
     check = RangeCheck("Loss", BY_VALUE_RANGE)
-    monkeypatch.setattr(_later, "_is_captured", lambda device: True)
+    monkeypatch.setattr(_later, "is_captured", lambda device: True)
     check.look((-1, 1), torch.rand(1, 3, 8, 8))
     assert not events
 

@@ -498,11 +498,12 @@ def gpu(monkeypatch):
     state = SimpleNamespace(stream=mock.Mock(name="first"), capturing=False, recorded=[])
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state.capturing)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: state.stream)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: state.recorded.append(stream))
     for name in ("_made", "_read_by_graphs"):
         monkeypatch.setattr(_jpeg_tables, name, {})
-    state.kept = lambda key, made: _jpeg_tables._kept((key,), torch.device("cuda"), lambda: made)
+    state.kept = lambda key, made: _jpeg_tables._kept((key,), torch.device("cuda", 0), lambda: made)
     return state
 
 
@@ -516,11 +517,13 @@ def test_kept_tables_are_waited_for_on_another_stream(gpu):
     assert gpu.recorded == [second]
 
 
-def test_what_a_graph_makes_is_not_kept_and_what_it_reads_is_not_given_up(gpu):
-    before, inside = torch.ones(1), torch.ones(1)
+def test_a_graph_makes_no_tables_and_what_it_reads_is_not_given_up(gpu):
+    before = torch.ones(1)
     gpu.kept(1, before)
     gpu.capturing = True
-    assert gpu.kept(1, None) is before and gpu.kept(2, inside) is inside
+    assert gpu.kept(1, None) is before
+    with pytest.raises(RuntimeError, match="make one call with the same quality on cuda:0 before"):
+        gpu.kept(2, torch.ones(1))
     assert not gpu.stream.wait_event.called  # an event from outside a graph would end its capture
     gpu.capturing = False
     for key in range(3, 600):
@@ -528,6 +531,15 @@ def test_what_a_graph_makes_is_not_kept_and_what_it_reads_is_not_given_up(gpu):
     after = torch.ones(1)
     assert gpu.kept(2, after) is after
     assert any(tensor is before for tensor in _jpeg_tables._read_by_graphs.values())
+
+
+def test_tables_of_cuda_are_those_of_the_gpu_that_is_current(gpu, monkeypatch):
+    made = []
+    monkeypatch.setattr(_jpeg_tables, "_kept", lambda key, device, make: made.append((key, device)))
+    for current in (0, 1):
+        monkeypatch.setattr(torch.cuda, "current_device", lambda current=current: current)
+        _jpeg_tables._standard_tables(torch.float32, torch.device("cuda"))
+    assert [device.index for _, device in made] == [0, 1]
 
 
 def test_many_qualities_do_not_pile_up():
