@@ -21,6 +21,8 @@ class FakeDevice:
 @pytest.fixture
 def second_gpu(monkeypatch):
     """What is done with streams and events while the first GPU is the current one."""
+    with torch.device("cpu"):
+        torch.zeros(())  # torch keeps a list of its constructors from here on, which must not have stand-ins
     done = {"current": 0, "capturing": set(), "recorded": []}
 
     class Event:
