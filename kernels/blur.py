@@ -194,20 +194,9 @@ def convolve(
         each_tap = tl.sum(counts.to(tl.int32)) <= FEW_TAPS
         if not each_tap:
             totals = row_by_row(
-                image,
-                offset,
-                kernel,
-                row,
-                column,
-                height,
-                width,
-                stride_h,
-                image_stride_w,
-                SIZE,
-                OFFSET,
-                ROWS,
-                QUADS,
-            )
+                image, offset, kernel, row, column, height, width, stride_h, image_stride_w,
+                SIZE, OFFSET, ROWS, QUADS,
+            )  # fmt: skip
             total = totals[0]
             for target in tl.static_range(1, ROWS):
                 total += totals[target]
@@ -215,20 +204,9 @@ def convolve(
             store(blurred, totals, row, column < width, height, out_stride_h, ROWS)
     if each_tap:
         totals = tap_by_tap(
-            image,
-            offset,
-            kernel,
-            row,
-            column,
-            height,
-            width,
-            stride_h,
-            image_stride_w,
-            SIZE,
-            OFFSET,
-            ROWS,
-            QUADS,
-        )
+            image, offset, kernel, row, column, height, width, stride_h, image_stride_w,
+            SIZE, OFFSET, ROWS, QUADS,
+        )  # fmt: skip
         store(blurred, totals, row, column < width, height, out_stride_h, ROWS)
 
 

@@ -20,7 +20,7 @@ struct Shared {
   double readings[kReadings];
   StepConstants<float> constants;
   uint64_t rounding_seed;
-  bool applies;  // if not, there are only sums
+  bool applies;  // what `applies` says, for each element; if not, there are only sums
 };
 
 // By one thread for each reading; then all wait.
