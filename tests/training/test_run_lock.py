@@ -127,14 +127,14 @@ def test_another_machines_lock_holds_while_it_is_touched(tmp_path, monkeypatch, 
 
 
 HOLDS_THE_KERNELS_LOCK = """
-import fcntl, os, sys, time
+import dataclasses, fcntl, json, sys, time
+from fastgan.training import run_lock  # before the lock: it may take long
+
 file = open(sys.argv[1], "r+")
 fcntl.flock(file, fcntl.LOCK_EX)
 print("locked", flush=True)
 time.sleep(0.5)
 if sys.argv[2] == "begins":
-    from fastgan.training import run_lock
-    import dataclasses, json
     file.truncate(file.write(json.dumps(dataclasses.asdict(run_lock.Holder.myself()))))
     file.flush()
     time.sleep(60)
@@ -142,21 +142,24 @@ if sys.argv[2] == "begins":
 
 
 @pytest.mark.parametrize("which", ["begins", "ends"])
-def test_whoever_has_the_kernels_lock_but_no_text_is_about_to_begin_or_to_end(tmp_path, which):
+def test_whoever_has_the_kernels_lock_but_no_text_is_about_to_begin_or_to_end(tmp_path, monkeypatch, which):
+    monkeypatch.setattr(locks, "HANDOVER", 60.0)  # on a busy machine
     left_by(tmp_path, held=False, pid=123456)
-    other = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", HOLDS_THE_KERNELS_LOCK, str(tmp_path / NAME), which],
         stdout=subprocess.PIPE, text=True, cwd=os.getcwd(),
-    )  # fmt: skip
-    assert other.stdout.readline() == "locked\n"
-    if which == "begins":
-        with pytest.raises(RunInUse, match=f"is in use by process {other.pid} on host "), run_lock(tmp_path):
-            pass
-    else:
-        with run_lock(tmp_path):
-            assert says(tmp_path)["pid"] == os.getpid()
-    other.kill()
-    other.communicate()
+    ) as other:  # fmt: skip
+        try:
+            assert other.stdout.readline() == "locked\n"
+            if which == "begins":
+                in_use = pytest.raises(RunInUse, match=f"is in use by process {other.pid} on host ")
+                with in_use, run_lock(tmp_path):
+                    pass
+            else:
+                with run_lock(tmp_path):
+                    assert says(tmp_path)["pid"] == os.getpid()
+        finally:
+            other.kill()
 
 
 def test_a_lock_without_a_text_for_long_is_another_processs(tmp_path, monkeypatch):

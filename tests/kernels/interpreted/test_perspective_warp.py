@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -91,7 +93,17 @@ def test_more_images_than_a_launch_takes_and_64_bit_offsets(monkeypatch):
 
     monkeypatch.setattr(kernel, "LARGEST_GRID", 2)
     monkeypatch.setattr(kernel, "index_type", lambda count, block: kernel.tl.int64)
-    compare(image((3, 9, 12)).detach(), small_warps((3, 9, 12)))
+    compare(image((3, 9, 12), channels=2).detach(), small_warps((3, 9, 12)))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 9, 12), (1, 1, 33, 12)])
+def test_more_channels_or_rows_than_a_launch_takes_are_named(monkeypatch, shape):
+    from fastgan.kernels import perspective_warp as kernel
+
+    monkeypatch.setattr(kernel, "LARGEST_GRID", 2)
+    said = re.escape(f"at most 2 channels and 32 rows, got shape {shape}")
+    with pytest.raises(ValueError, match=said):
+        kernel.perspective_warp(torch.rand(shape), torch.eye(3, dtype=torch.float64)[None], None)
 
 
 def test_output_pixels_without_weight_are_not_read():
