@@ -49,9 +49,9 @@ class DCGAN(Recipe):
             raise ValueError(
                 f"distances need at least two held-out images, got {len(val_files)}: set val_path"
             )
-        limit = config.max_pixels
-        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, limit)
-        self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, limit)
+        reading = config.reading
+        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, reading)
+        self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, reading)
         self.images_per_epoch = len(train_files) // config.n_critic
         self.generator = make_generator(config).to(device)
         self.discriminator = DCGANDiscriminator(

@@ -57,10 +57,10 @@ class EnhanceNet(Recipe):
         super().__init__(config, runtime)
         device = runtime.device
         train_files, val_files = split_held_out(config.train_path, config.val_path)
-        size, limit = (config.crop, config.crop), config.max_pixels
-        self.train_images = ImageFolder(train_files, size, "native", config.seed, limit)
+        size, reading = (config.crop, config.crop), config.reading
+        self.train_images = ImageFolder(train_files, size, "native", config.seed, reading)
         self.images_per_epoch = len(self.train_images)
-        held_out = read_held_out(val_files, config.val_images, config.scale, config.val_size, limit)
+        held_out = read_held_out(val_files, config.val_images, config.scale, config.val_size, reading)
         self.held_out = [image.to(device) for image in held_out]
         self.perceptual = self._perceptual_loss() if config.is_perceptual else None
         self.lpips = installed_lpips(device) if runtime.is_main else None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from fastgan.models.enhancenet import EnhanceNetGenerator, bicubic_upscale
@@ -18,21 +18,15 @@ from fastgan.recipes.enhancenet_tiles import check_tiles
 from fastgan.recipes.enhancenet_tiles import upscale as upscale_tiles
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.data import (
-    EXTENSIONS,
-    MAX_PIXELS,
-    UNREADABLE,
-    add_pixel_limit,
-    find_images,
-    open_image,
-    to_tensor,
-)
+from fastgan.training.data import find_images
+from fastgan.training.image_files import MAX_PIXELS, UnusableImage, add_pixel_limit, decode, to_tensor
 from fastgan.training.images import to_image
 from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import check_outputs
 
-WITH_ALPHA = (".png", ".webp")
+WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
+OUTPUTS = (*WITH_ALPHA, ".jpg", ".jpeg", ".bmp")
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": 0},
     ".jpeg": {"quality": 95, "subsampling": 0},
@@ -109,8 +103,8 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     else:
         into_folder = target.is_dir() or not target.suffix
         jobs = [(source, target / f"{source.stem}.png" if into_folder else target)]
-        if jobs[0][1].suffix.lower() not in EXTENSIONS:
-            raise ValueError(f"OUT must end in one of {', '.join(EXTENSIONS)}, got {printable(target)}")
+        if jobs[0][1].suffix.lower() not in OUTPUTS:
+            raise ValueError(f"OUT must end in one of {', '.join(OUTPUTS)}, got {printable(target)}")
     check_outputs(jobs, "upscale", "OUT")
     return jobs
 
@@ -131,15 +125,12 @@ def enlarge_file(
     """
     shown = printable(source)
     try:
-        with open_image(source, max_pixels) as opened:
-            frames = getattr(opened, "n_frames", 1)
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except UNREADABLE as error:
+        decoded = decode(source, max_pixels, only_one=True)
+    except UnusableImage as error:
         raise ValueError(f"{shown} cannot be read as an image: {printable(error)}") from error
-    if frames > 1:
-        raise ValueError(f"{shown} has {frames} frames: give them one by one")
+    image = decoded.image
     try:
+        _check_depth(decoded.bits, image.mode)
         large = enlarge(generator, image, tile, overlap)
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from error
@@ -151,6 +142,13 @@ def enlarge_file(
     target.parent.mkdir(parents=True, exist_ok=True)
     profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA") else None
     large.save(target, icc_profile=profile, **SAVE_OPTIONS.get(target.suffix.lower(), {}))
+
+
+def _check_depth(bits: int, mode: str) -> None:
+    if bits > 8:
+        raise ValueError(
+            f"more than 8 bits per channel (mode {mode}) are not supported: convert it to 8 bits first"
+        )
 
 
 def enlarge(
@@ -168,10 +166,7 @@ def enlarge(
     Raises:
         ValueError: 16 and more bits per channel, of which all but 8 would be lost.
     """
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(
-            f"more than 8 bits per channel (mode {image.mode}) are not supported: convert it to 8 bits first"
-        )
+    _check_depth(16 if image.mode.startswith(("I", "F")) else 8, image.mode)
     grey = image.mode in ("1", "L", "LA", "La")
     device = next(generator.parameters()).device
 

@@ -12,18 +12,18 @@ from fastgan._warnings import warn
 from fastgan.metrics import psnr_y, ssim_y
 from fastgan.models.enhancenet import EnhanceNetGenerator, bicubic_upscale, low_resolution
 from fastgan.recipes.enhancenet_tiles import upscale
-from fastgan.training.data import MAX_PIXELS, UNREADABLE, read_image, to_tensor
+from fastgan.training.image_files import READING, Reading, UnusableImage, read_image, to_tensor
 from fastgan.training.names import printable
 
 
 def read_held_out(
-    files: list[Path], count: int, scale: int, largest: int, max_pixels: int = MAX_PIXELS
+    files: list[Path], count: int, scale: int, largest: int, reading: Reading = READING
 ) -> list[Tensor]:
     """The first `count` photographs that can be used, 3 H W in [0, 1], sides cut to multiples of the scale.
 
     Args:
         largest: they are cut to this height and width, at the centre; 0: not.
-        max_pixels: that a photograph may have.
+        reading: how files are read.
 
     Raises:
         ValueError: none can be used. Others are skipped with a warning.
@@ -36,11 +36,11 @@ def read_held_out(
         if len(images) == count:
             break
         try:
-            image = to_tensor(read_image(path, max_pixels))
+            image = to_tensor(read_image(path, reading))
             height, width = image.shape[1:]
             if min(height, width) < smallest + scale - 1:
-                raise ValueError(f"its size, {height}x{width}, is too small for figures at scale {scale}")
-        except UNREADABLE as error:
+                raise UnusableImage(f"its size, {height}x{width}, is too small for figures at scale {scale}")
+        except UnusableImage as error:
             reason = f"{printable(path)} ({printable(error)})"
             warn(f"skipped unusable held-out image: {reason}", UserWarning)
             continue

@@ -119,7 +119,7 @@ class StarGANv2(Recipe):
         if config.data == "latents":
             return LatentFolder(files, config.shape, config.latent_scale, seed)
         size = (config.image_size, config.image_size)
-        return ImageFolder(files, size, crop, seed, config.max_pixels)
+        return ImageFolder(files, size, crop, seed, config.reading)
 
     def as_trained(self, x: Tensor) -> Tensor:
         """Images in [0, 1] to [-1, 1]; latents, which are scaled already, as they are."""

@@ -18,14 +18,15 @@ from fastgan.recipes.starganv2_latents import Pictures, encode
 from fastgan.recipes.starganv2_translator import Translator, make_networks
 from fastgan.training.built_in import PREFIX
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.data import (
-    MAX_PIXELS,
-    UNREADABLE,
-    add_pixel_limit,
-    find_images,
+from fastgan.training.data import find_images
+from fastgan.training.image_files import (
+    Reading,
+    UnusableImage,
+    add_reading,
     read_image,
+    reading_of,
     to_tensor,
-)
+)  # fmt: skip
 from fastgan.training.names import printable
 from fastgan.training.networks import load_network
 from fastgan.training.values import check_seed
@@ -40,17 +41,17 @@ class Sampler:
     translator: Translator
     config: StarGANv2Config
     pictures: Pictures
-    max_pixels: int = MAX_PIXELS
-    """That an image may have."""
+    reading: Reading
+    """How image files are read."""
 
     @classmethod
-    def load(cls, path: str | Path, vae: str = "", max_pixels: int = MAX_PIXELS) -> Sampler:
+    def load(cls, path: str | Path, vae: str = "", reading: Reading | None = None) -> Sampler:
         """From a checkpoint or a run's folder; averaged weights where the run kept them.
 
         Args:
             vae: folder of the VAE that encodes images to latents, and decodes them; empty: the run's own, if
                 it had one.
-            max_pixels: that an image may have.
+            reading: how image files are read; None: as the run did.
 
         Raises:
             FileNotFoundError, ValueError: no checkpoint, or one of another recipe; or no VAE.
@@ -67,7 +68,7 @@ class Sampler:
             checkpoint.path,
         ).requires_grad_(False)
         pictures = Pictures(config.data, config.latent_scale, vae or config.vae)
-        return cls(Translator(**networks), config, pictures, max_pixels)
+        return cls(Translator(**networks), config, pictures, reading or config.reading)
 
     def read(self, source: str, at_most: int) -> Tensor:
         """A file, or the first ones of a folder, N C H W as the networks take them.
@@ -105,8 +106,8 @@ class Sampler:
                 raise ValueError(f"{printable(path)} is no latent (.safetensors, .pt): images need --vae")
             size *= 2 ** (len(vae.config.block_out_channels) - 1)
         try:
-            image = to_tensor(ImageOps.fit(read_image(path, self.max_pixels), (size, size)))
-        except UNREADABLE as error:
+            image = to_tensor(ImageOps.fit(read_image(path, self.reading), (size, size)))
+        except UnusableImage as error:
             raise ValueError(f"{printable(path)} cannot be read as an image: {printable(error)}") from error
         if config.data == "images":
             return image * 2 - 1
@@ -147,7 +148,7 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--num", type=int, help="or so many rows in styles from noise (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="of that noise (default: 0)")
     parser.add_argument("--max_images", type=int, default=8, help="of a folder, at most (default: 8)")
-    add_pixel_limit(parser)
+    add_reading(parser)
     parser.add_argument("--vae", default="", help="VAE's folder, for runs on latents")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
     options = parser.parse_args(arguments)
@@ -158,7 +159,8 @@ def sample(arguments: list[str]) -> int:
         if value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     check_seed("--seed", options.seed)
-    sampler = Sampler.load(options.checkpoint, options.vae, options.max_pixels)
+    sampler = Sampler.load(options.checkpoint, options.vae)
+    sampler.reading = reading_of(options, sampler.config.background)
     config, translator = sampler.config, sampler.translator
     check_one_of("--target_domain", options.target_domain, config.domains)
     target = config.domains.index(options.target_domain)

@@ -21,7 +21,15 @@ from torch import Tensor
 from fastgan.recipes.starganv2_data import LATENT_KEY
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import write_weights
-from fastgan.training.data import UNREADABLE, add_pixel_limit, find_images, read_image, to_tensor
+from fastgan.training.data import find_images
+from fastgan.training.image_files import (
+    READING,
+    UnusableImage,
+    add_reading,
+    read_image,
+    reading_of,
+    to_tensor,
+)  # fmt: skip
 from fastgan.training.names import printable
 from fastgan.training.values import check_seed
 
@@ -110,12 +118,13 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--sample_seed", type=int, help="draw from the posterior; default: take its mode")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    add_pixel_limit(parser)
+    add_reading(parser, default=READING.background)
     options = parser.parse_args(arguments)
     if options.sample_seed is not None:
         check_seed("--sample_seed", options.sample_seed)
     if options.image_size < 1:
         raise ValueError(f"--image_size must be at least 1, got {options.image_size}")
+    reading = reading_of(options)
     root = data_folder(options.images)
     files = find_images(root)
     vae = load_vae(options.vae, options.device)
@@ -131,9 +140,8 @@ def main(arguments: list[str]) -> int:
             there += 1
             continue
         try:
-            whole = read_image(path, options.max_pixels)
-            image = ImageOps.fit(whole, (options.image_size, options.image_size))
-        except UNREADABLE as error:
+            image = ImageOps.fit(read_image(path, reading), (options.image_size, options.image_size))
+        except UnusableImage as error:
             unreadable += 1
             print(f"left out {printable(path)}: {printable(error)}")
             continue

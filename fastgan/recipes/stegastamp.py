@@ -50,9 +50,9 @@ class StegaStamp(Recipe):
         super().__init__(config, runtime)
         size, device = config.image_size, runtime.device
         train_files, val_files = split_held_out(config.train_path, config.val_path)
-        limit = config.max_pixels
-        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, limit)
-        self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, limit)
+        reading = config.reading
+        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, reading)
+        self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, reading)
         self.images_per_epoch = len(self.train_images)
         self.encoder = StegaStampEncoder(config.secret_size, size).to(device)
         self.decoder = StegaStampDecoder(config.secret_size, size).to(device)

@@ -18,7 +18,15 @@ from fastgan.recipes.stegastamp_config import StegaStampConfig
 from fastgan.recipes.stegastamp_message import bits_to_message, message_to_bits, raw_bits
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.data import UNREADABLE, add_pixel_limit, find_images, read_image, to_tensor
+from fastgan.training.data import find_images
+from fastgan.training.image_files import (
+    Reading,
+    UnusableImage,
+    add_reading,
+    read_image,
+    reading_of,
+    to_tensor,
+)  # fmt: skip
 from fastgan.training.images import to_image
 from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
@@ -92,7 +100,7 @@ def main(arguments: list[str]) -> int:
         command.add_argument("--checkpoint", required=True, help="checkpoint file, or a run's folder")
         command.add_argument("--image", type=Path, help="one photograph")
         command.add_argument("--images_dir", type=Path, help="or all photographs of a folder")
-        add_pixel_limit(command)
+        add_reading(command)
         command.add_argument("--raw", action="store_true", help="the secret is a string of 0s and 1s")
     encode.add_argument("--secret", required=True, help="the message (100 bits: up to 7 characters)")
     encode.add_argument(
@@ -122,12 +130,12 @@ def main(arguments: list[str]) -> int:
         return 1
 
 
-def _open(path: Path, max_pixels: int) -> Image.Image:
+def _open(path: Path, reading: Reading) -> Image.Image:
     if not path.exists():
         raise FileNotFoundError(f"no such image: {printable(path)}")
     try:
-        return read_image(path, max_pixels)
-    except UNREADABLE as error:
+        return read_image(path, reading)
+    except UnusableImage as error:
         raise ValueError(f"{printable(path)} cannot be read as an image: {printable(error)}") from error
 
 
@@ -142,11 +150,12 @@ def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int
         "--save_dir",
     )
     stamper = Stamper.load(options.checkpoint)
+    reading = reading_of(options, stamper.config.background)
     size = stamper.config.secret_size
     secret = (raw_bits if options.raw else message_to_bits)(options.secret, size)
 
     def encode(file: Path) -> None:
-        stamped, residual = stamper.stamp(_open(file, options.max_pixels), secret, options.full_size)
+        stamped, residual = stamper.stamp(_open(file, reading), secret, options.full_size)
         for name, image in (("hidden", stamped), ("residual", residual + 0.5)):
             written = target(file, name)
             written.parent.mkdir(parents=True, exist_ok=True)
@@ -158,11 +167,12 @@ def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int
 
 def _decode(files: list[Path], options: argparse.Namespace) -> int:
     stamper = Stamper.load(options.checkpoint)
+    reading = reading_of(options, stamper.config.background)
     missing = 0
 
     def decode(file: Path) -> None:
         nonlocal missing
-        bits = stamper.read(_open(file, options.max_pixels))
+        bits = stamper.read(_open(file, reading))
         if options.raw:
             message: str | None = "".join(str(int(bit)) for bit in bits)
         else:

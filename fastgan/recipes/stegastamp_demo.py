@@ -20,7 +20,7 @@ from fastgan.recipes.stegastamp_commands import Stamper
 from fastgan.recipes.stegastamp_config import DEMO
 from fastgan.recipes.stegastamp_message import bits_to_message, message_to_bits
 from fastgan.training.built_in import HELD_OUT_PHOTOGRAPHS, data_folder
-from fastgan.training.data import read_image
+from fastgan.training.image_files import read_image
 from fastgan.training.images import to_image
 from fastgan.training.loop import train
 from fastgan.training.report import Section, read_table, write_report

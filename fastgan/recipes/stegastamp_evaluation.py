@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fastgan.metrics import psnr, ssim
-from fastgan.training.data import to_tensor
+from fastgan.training.image_files import to_tensor
 from fastgan.training.images import to_image
 
 

@@ -68,9 +68,9 @@ class Zi2Zi(Recipe):
             )
         train, held_out = split_characters(pairs, config.held_out, config.held_out_seed)
         size, side = config.image_size, config.source_side
-        limit = config.max_pixels
-        self.train_pairs = PairImages(train, size, side, config.augment, config.seed, limit)
-        self.held_out_pairs = PairImages(held_out, size, side, max_pixels=limit)
+        reading = config.reading
+        self.train_pairs = PairImages(train, size, side, config.augment, config.seed, reading)
+        self.held_out_pairs = PairImages(held_out, size, side, reading=reading)
         self.images_per_epoch = len(train)
 
         self.generator = make_generator(config, self.category_num).to(device)

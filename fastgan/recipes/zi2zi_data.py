@@ -14,7 +14,8 @@ from PIL import Image
 
 from fastgan.recipes.zi2zi_glyphs import COLUMNS, CSV, JSON
 from fastgan.training.built_in import data_folder
-from fastgan.training.data import MAX_PIXELS, ImageFolder, find_images
+from fastgan.training.data import ImageFolder, find_images
+from fastgan.training.image_files import READING, Reading, UnusableImage
 from fastgan.training.names import printable
 
 # zi2zi's names: "%d_%05d.png", category and character.
@@ -153,9 +154,9 @@ class PairImages(ImageFolder):
         source_side: where the files have the source: "left", or "right" as those of zi2zi's own scripts.
         augment: up to this share larger, both glyphs of a pair alike, and cut at the same random place.
         seed: of order and augmentation.
-        max_pixels: that a file may have.
+        reading: how files are read.
 
-    Files that cannot be read, have more pixels, or are not twice as wide as high, are skipped with a warning.
+    Files that cannot be read, or are not twice as wide as high, are skipped with a warning.
     """
 
     def __init__(
@@ -165,10 +166,10 @@ class PairImages(ImageFolder):
         source_side: str = "left",
         augment: float = 0.0,
         seed: int = 0,
-        max_pixels: int = MAX_PIXELS,
+        reading: Reading = READING,
     ) -> None:
         size = (image_size, 2 * image_size)
-        super().__init__([pair.path for pair in pairs], size, seed=seed, max_pixels=max_pixels)
+        super().__init__([pair.path for pair in pairs], size, seed=seed, reading=reading)
         self.source_side, self.augment = source_side, augment
         self._categories = {pair.path: pair.category for pair in pairs}
 
@@ -179,7 +180,7 @@ class PairImages(ImageFolder):
 
     def _check_size(self, image: Image.Image) -> None:
         if image.width != 2 * image.height:
-            raise ValueError(f"{image.width}x{image.height} is no pair of square glyphs side by side")
+            raise UnusableImage(f"{image.width}x{image.height} is no pair of square glyphs side by side")
 
     def _cut(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         size, side = self.image_size[0], image.height

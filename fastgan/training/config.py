@@ -13,8 +13,8 @@ import yaml
 
 from fastgan.ops._checks import check_one_of
 from fastgan.training.balance import BALANCES
-from fastgan.training.data import MAX_PIXELS
 from fastgan.training.files import replacing
+from fastgan.training.image_files import MAX_PIXELS, READING, Reading, check_background
 from fastgan.training.names import check_plain_name, printable
 from fastgan.training.values import check_seed, check_values
 from fastgan.training.yaml_files import LARGEST, parse_options
@@ -58,6 +58,11 @@ class TrainingConfig:
     """Threads that read images ahead."""
     max_pixels: int = MAX_PIXELS
     """Images of more are left out before they are decoded (the default is where Pillow warns of a bomb)."""
+    background: str = READING.background
+    """Colour behind transparent pixels of images: a name or #rrggbb."""
+    max_unusable: float = READING.max_unusable
+    """Share of the images that may be unusable (damaged, too large, of an unsupported kind); each is skipped
+    and named. Above it the run ends."""
     log_interval: int = 100
     """Steps between log lines; between them nothing waits for the device. 0: once per epoch."""
     sample_interval: int = 1000
@@ -87,7 +92,8 @@ class TrainingConfig:
     applied_on_resume: ClassVar[frozenset[str]] = frozenset(
         {
             "exp_name", "runs_path", "resume", "num_steps", "num_epochs", "max_minutes", "batch_size", "seed",
-            "devices", "accelerator", "precision", "workers", "max_pixels", *INTERVALS, "keep_checkpoints",
+            "devices", "accelerator", "precision", "workers", "max_pixels", "background",
+            "max_unusable", *INTERVALS, "keep_checkpoints",
             "ema_decay", "ema_warmup", "balance", "balance_ratio", "balance_threshold", "balance_target",
         }
     )  # fmt: skip
@@ -104,6 +110,9 @@ class TrainingConfig:
         if self.precision not in PRECISIONS:
             hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
             raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}{hint}")
+        check_background("background", self.background)
+        if not 0 <= self.max_unusable <= 1:
+            raise ValueError(f"max_unusable must lie in [0, 1], got {self.max_unusable}")
         check_one_of("balance", self.balance, BALANCES)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
@@ -131,6 +140,11 @@ class TrainingConfig:
         """Raises a ValueError, which lists the choices, for the first option that has none of its own."""
         for name, known in choices.items():
             check_one_of(name, getattr(self, name), known)
+
+    @property
+    def reading(self) -> Reading:
+        """How image files are read."""
+        return Reading(self.max_pixels, self.background, self.max_unusable)
 
     @property
     def folder(self) -> Path:

@@ -5,7 +5,6 @@ Resuming is starting the stream elsewhere, and the number of reading threads cha
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import threading
 from collections.abc import Callable, Generator
@@ -15,24 +14,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
 from fastgan.training.built_in import data_folder
 from fastgan.training.crops import CROPS, cut
+from fastgan.training.image_files import EXTENSIONS, READING, Reading, UnusableImage, read_image
 from fastgan.training.names import printable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # Decoded images are kept up to this many bytes per dataset.
 CACHE_BYTES = 1 << 30
-# Where Pillow begins to warn of a bomb, a small file that takes gigabytes: 256 MiB as RGB.
-MAX_PIXELS = 2**30 // 12
-# What PIL raises for files that are no images, truncated, or absurdly large (the last under -W error).
-UNREADABLE = (
-    OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
 
 
 def find_images(folder: str | Path) -> list[Path]:
@@ -91,45 +84,6 @@ def split_held_out(
     return [file for file in files if file not in set(held_out)], held_out
 
 
-def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image, of which only the header has been read. Raises one of UNREADABLE for a damaged file.
-
-    Args:
-        max_pixels: more of them are an error. Above its default, Pillow's own limit is raised to it.
-    """
-    if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-    try:
-        image = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"it has more pixels than --max_pixels {max_pixels} allows: {error}") from error
-    if image.width * image.height > max_pixels:
-        image.close()
-        raise ValueError(
-            f"it has {image.width}x{image.height} pixels, more than --max_pixels {max_pixels} allows"
-        )
-    return image
-
-
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The whole image as RGB, upright. Raises one of UNREADABLE for a damaged file, or one of more pixels."""
-    with open_image(path, max_pixels) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
-
-
-def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
-    """The option --max_pixels of commands that read images."""
-    parser.add_argument(
-        "--max_pixels", type=int, default=MAX_PIXELS,
-        help=f"images of more are refused before they are decoded (default: {MAX_PIXELS})",
-    )  # fmt: skip
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """3 H W float32 in [0, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
 class Dataset(Protocol):
     """Anything that :func:`batches` can read: an endless stream of samples."""
 
@@ -165,10 +119,10 @@ class ImageFolder:
         image_size: (height, width).
         crop: "fit", "random", "slight" or "native", see :func:`fastgan.training.crops.cut`.
         seed: of order and crops.
-        max_pixels: that an image may have.
+        reading: how files are read.
 
-    Files that cannot be read, have more pixels, or for "native" are smaller than the size, are skipped, and
-    each is counted and named once in a warning. When none is left, ValueError.
+    Files that cannot be read, or for "native" are smaller than the size, are skipped, and each is counted and
+    named once in a warning. When they are too many, see :class:`Reading`, or all, ValueError.
     """
 
     def __init__(
@@ -177,10 +131,10 @@ class ImageFolder:
         image_size: tuple[int, int],
         crop: str = "fit",
         seed: int = 0,
-        max_pixels: int = MAX_PIXELS,
+        reading: Reading = READING,
     ) -> None:
         check_one_of("crop", crop, CROPS)
-        self.max_pixels = max_pixels
+        self.reading = reading
         self.files, self.image_size, self.crop, self.seed = files, image_size, crop, seed
         self.unreadable: dict[Path, str] = {}
         self._lock = threading.Lock()
@@ -202,11 +156,8 @@ class ImageFolder:
             image = self._read(path)
             if image is not None:
                 return np.array(self._cut(image, np.random.default_rng((self.seed, k)))), path
-        path = self.files[0]
-        raise ValueError(
-            f"none of the {len(self.files)} images can be used, e.g. {printable(path)}: "
-            f"{self.unreadable[path]}"
-        )
+            self._check_enough()
+        raise AssertionError("no file can be used, which was to be found before")
 
     def _read(self, path: Path) -> Image.Image | None:
         with self._lock:
@@ -215,9 +166,9 @@ class ImageFolder:
             if path in self._decoded:
                 return self._decoded[path]
         try:
-            image = read_image(path, self.max_pixels)
+            image = read_image(path, self.reading)
             self._check_size(image)
-        except UNREADABLE as error:
+        except UnusableImage as error:
             with self._lock:
                 if path not in self.unreadable:
                     self.unreadable[path] = reason = printable(error)
@@ -233,10 +184,19 @@ class ImageFolder:
                 self._decoded_bytes += size
         return image
 
+    def _check_enough(self) -> None:
+        unusable, files, share = len(self.unreadable), len(self.files), self.reading.max_unusable
+        if unusable == files or unusable > share * files:
+            path, reason = next(iter(self.unreadable.items()))
+            raise ValueError(
+                f"{unusable} of {files} images cannot be used, and --max_unusable {share:g} allows no more, "
+                f"e.g. {printable(path)}: {reason}"
+            )
+
     def _check_size(self, image: Image.Image) -> None:
         height, width = self.image_size
         if self.crop == "native" and (image.height < height or image.width < width):
-            raise ValueError(
+            raise UnusableImage(
                 f"its size, {image.height}x{image.width}, is smaller than the crop, {height}x{width}"
             )
 

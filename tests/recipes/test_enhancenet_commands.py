@@ -11,7 +11,7 @@ from fastgan.cli import main
 from fastgan.models.enhancenet import EnhanceNetGenerator, bicubic_upscale
 from fastgan.recipes.enhancenet_commands import enlarge, load_generator
 from fastgan.recipes.enhancenet_tiles import exact_overlap, upscale
-from fastgan.training.data import to_tensor
+from fastgan.training.image_files import to_tensor
 from fastgan.training.loop import train
 from tests.training.toy import Toy, ToyConfig
 
@@ -203,7 +203,10 @@ def test_nothing_is_lost_silently(run, photograph, tmp_path, capsys):
         tmp_path / "moving.webp", save_all=True, append_images=[Image.new("RGB", cat.size)]
     )
     assert command(run, tmp_path / "moving.webp", tmp_path / "large.png") == 1
-    assert "moving.webp has 2 frames" in capsys.readouterr().err
+    assert (
+        "moving.webp cannot be read as an image: it has 2 frames: give them one by one"
+        in capsys.readouterr().err
+    )
 
 
 def test_images_are_never_overwritten_by_their_own_upscaling(run, photograph, tmp_path, capsys):
@@ -224,7 +227,7 @@ def test_images_are_never_overwritten_by_their_own_upscaling(run, photograph, tm
     ("source", "target", "more", "message"),
     [
         ("nowhere.png", "out.png", [], "no such image or folder: nowhere.png"),
-        (None, "out.tiff", [], "OUT must end in one of .jpg, .*got .*out.tiff"),
+        (None, "out.gif", [], "OUT must end in one of .png, .*got .*out.gif"),
         (None, "out.png", ["--tile", "4"], "tile must be at least 8, got 4"),
         (None, "out.png", ["--overlap", "200"], r"overlap must lie in \[0, 128\]"),
         (None, "out.png", ["--checkpoint", "nowhere"], "no checkpoint at nowhere"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fastgan.cli import main
 from fastgan.recipes.stegastamp_message import message_to_bits
-from fastgan.training.data import to_tensor
+from fastgan.training.image_files import to_tensor
 from tests.training.toy import Toy, ToyConfig
 
 

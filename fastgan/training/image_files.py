@@ -1,0 +1,244 @@
+"""Image files: which are looked for, and what their pixels mean. docs/files.md has a table of all kinds."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor, ImageFile
+from torch import Tensor
+
+# By Pillow's names of the formats. What an installed Pillow was built without is named file by file.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp", ".dib"),
+    "WebP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "AVIF": (".avif",),
+    "JPEG 2000": (".jp2", ".j2k", ".jpx"),
+    "Netpbm": (".pbm", ".pgm", ".ppm", ".pnm"),
+    "TGA": (".tga",),
+}
+EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
+# Where Pillow begins to warn of a bomb, a small file that takes gigabytes: 256 MiB as RGB.
+MAX_PIXELS = 2**30 // 12
+WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+# EXIF's orientations, as what makes the image upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 0x0112
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF's tags
+# What says best for itself why a file cannot be read; other errors need their names.
+TELLING = (
+    OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+
+
+class UnusableImage(ValueError):
+    """A file that is no image, is damaged, or cannot be read as what is asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How image files are read."""
+
+    max_pixels: int = MAX_PIXELS
+    """Images of more are refused before they are decoded."""
+    background: str = "white"
+    """What shows through transparent pixels: a colour's CSS name, or `#rrggbb`."""
+    max_unusable: float = 0.5
+    """Share of a dataset's files that may be unusable; above it reading ends with an error."""
+
+
+READING = Reading()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as its file has it, upright."""
+
+    image: Image.Image
+    bits: int
+    """Per channel, in the file; `image` may have fewer."""
+    inverted: bool = False
+    """Whether 0 is white, in an image for which Pillow does not see to that."""
+
+
+def read_image(path: Path, reading: Reading = READING) -> Image.Image:
+    """The first image of a file as RGB, 8 bits per channel, upright, over `reading.background`.
+
+    Raises:
+        UnusableImage: a damaged file, one of more pixels, or of a kind whose values have no known range.
+    """
+    decoded = decode(path, reading.max_pixels)
+    try:
+        return as_rgb(decoded, reading.background)
+    except UnusableImage:
+        raise
+    except Exception as error:
+        raise UnusableImage(_reason(error)) from error
+
+
+def decode(path: Path, max_pixels: int = MAX_PIXELS, only_one: bool = False) -> Decoded:
+    """The first image of a file, in its own mode, upright.
+
+    Args:
+        max_pixels: more of them are an error. Above its default, Pillow's own limit is raised to it.
+        only_one: whether several frames or pages are an error.
+
+    Raises:
+        UnusableImage: a damaged file, whatever Pillow raises for it, or one of more pixels.
+    """
+    if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > max_pixels:
+                raise UnusableImage(
+                    f"it has {image.width}x{image.height} pixels, more than --max_pixels {max_pixels} allows"
+                )
+            # The previews in a photograph, which many phones write, are no frames of it.
+            frames = getattr(image, "n_frames", 1) if only_one and image.format != "MPO" else 1
+            if frames > 1:
+                raise UnusableImage(f"it has {frames} frames: give them one by one")
+            bits, inverted = _bits(image), _is_inverted(image)
+            image.load()
+            return Decoded(upright(image), bits, inverted)
+    except UnusableImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnusableImage(f"it has more pixels than --max_pixels {max_pixels} allows: {error}") from error
+    except Exception as error:  # a decoder may raise anything for the bytes it is given
+        raise UnusableImage(_reason(error)) from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned and mirrored as its orientation tag says; EXIF that cannot be read says nothing."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+        turn = TURNS.get(orientation)  # type: ignore[arg-type]
+    except Exception:
+        return image.copy()
+    return image.copy() if turn is None else image.transpose(turn)
+
+
+def as_rgb(decoded: Decoded, background: str = "white") -> Image.Image:
+    """8 bits per channel, over a colour where the image is transparent.
+
+    Of 16 bits the upper 8 are taken, of grey as Pillow does it of RGB.
+
+    Raises:
+        UnusableImage: integers of 32 bits and floating-point numbers, which have no fixed range.
+    """
+    image = decoded.image
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if decoded.bits > 16:
+            raise UnusableImage(_unknown_range(image.mode, "integers of 32 bits or with a sign"))
+        grey = (values >> (decoded.bits - 8)).astype(np.uint8)
+        image = Image.fromarray(255 - grey if decoded.inverted else grey)
+        if isinstance(transparent, int):
+            image.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    elif image.mode == "F":
+        raise UnusableImage(_unknown_range("F", "floating-point numbers"))
+    elif image.mode == "La":
+        image = image.convert("LA")
+    if image.mode not in WITH_ALPHA and (transparent is None or "transparency" not in image.info):
+        return image.convert("RGB")
+    over = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
+    return Image.alpha_composite(over, image.convert("RGBA")).convert("RGB")
+
+
+def check_background(name: str, value: str) -> None:
+    """Raises a ValueError that names the option unless the value is an opaque colour."""
+    try:
+        opaque = len(ImageColor.getrgb(value)) == 3
+    except ValueError:
+        opaque = False
+    if not opaque:
+        raise ValueError(f"{name} must be the name of a colour or #rrggbb, got {value!r}")
+
+
+def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
+    """The option --max_pixels of commands that read images."""
+    parser.add_argument(
+        "--max_pixels", type=int, default=MAX_PIXELS,
+        help=f"images of more are refused before they are decoded (default: {MAX_PIXELS})",
+    )  # fmt: skip
+
+
+def add_reading(parser: argparse.ArgumentParser, default: str = "that of the run") -> None:
+    """The options --max_pixels and --background; :func:`reading_of` takes them."""
+    add_pixel_limit(parser)
+    parser.add_argument(
+        "--background",
+        help=f"colour behind transparent pixels, a name or #rrggbb (default: {default})",
+    )
+
+
+def reading_of(options: argparse.Namespace, background: str = READING.background) -> Reading:
+    """Of the options of :func:`add_reading`.
+
+    Args:
+        background: where the options have none.
+
+    Raises:
+        ValueError: no colour.
+    """
+    if options.background is not None:
+        check_background("--background", options.background)
+        background = options.background
+    return Reading(options.max_pixels, background)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """3 H W float32 in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def _bits(image: ImageFile.ImageFile) -> int:
+    """Per channel in the file, of an image that is not decoded yet; 32 stands for values with a sign, too."""
+    if image.format == "TIFF" and image.mode not in ("I", "F"):
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,)))  # type: ignore[attr-defined]
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return 16  # PNG's was I until Pillow 11
+    if image.mode in ("I", "F"):
+        return 32
+    # All other modes have 8 bits; what Pillow's decoder is told says of how many they are taken.
+    arguments = image.tile[0][3] if image.tile else ""
+    if image.format == "PNG" and "16" in str(arguments):
+        return 16
+    if image.format == "PPM" and isinstance(arguments, tuple):
+        return 16 if int(arguments[1]) > 255 else 8
+    return 8
+
+
+def _is_inverted(image: ImageFile.ImageFile) -> bool:
+    """Grey of more than 8 bits in TIFF, of which 0 is white."""
+    return (
+        image.format == "TIFF" and image.mode.startswith("I") and image.tag_v2.get(PHOTOMETRIC) == 0  # type: ignore[attr-defined]
+    )
+
+
+def _unknown_range(mode: str, what: str) -> str:
+    return (
+        f"its values are {what} (mode {mode}), of which nobody knows what is white: "
+        "convert it to 8 or 16 bits first"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, TELLING) else f"{type(error).__name__}: {error}"
