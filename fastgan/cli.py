@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ USAGE = """usage: fastgan COMMAND ...
 
   info                     versions, what was built, which implementation serves which device
   train RECIPE ...         train a recipe; `fastgan train RECIPE --help` explains every option
+  resume RUN ...           go on with the run in a folder; options that are given count from then on
   stegastamp encode ...    hide a message in a photograph
   stegastamp decode ...    find it again
   sample RECIPE ...        pictures from a trained dcgan, zi2zi or starganv2
@@ -44,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = {
         "info": _info,
         "train": _train,
+        "resume": _resume,
         "stegastamp": _stegastamp,
         "sample": _sample,
         "upscale": _upscale,
@@ -89,6 +92,22 @@ def _train(arguments: list[str]) -> int:
         return _train_recipe(arguments[0], arguments[1:])
 
 
+def _resume(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: fastgan resume RUN_FOLDER [options of its recipe]", file=sys.stderr)
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    from fastgan.training.run_options import recipe_of_run
+
+    folder = Path(os.path.abspath(arguments[0]))
+    try:
+        recipe = recipe_of_run(folder)
+    except (OSError, ValueError) as error:
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
+        return 1
+    of_run = ["--runs_path", str(folder.parent), "--exp_name", folder.name, "--resume", "true"]
+    return _train([recipe, *of_run, *arguments[1:]])
+
+
 def _train_recipe(name: str, options: list[str]) -> int:
     from fastgan.recipes import load_recipe
     from fastgan.training.config import parse_config
@@ -98,7 +117,10 @@ def _train_recipe(name: str, options: list[str]) -> int:
 
     recipe = load_recipe(name)
     try:
-        config = parse_config(recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}")
+        config = parse_config(
+            recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}",
+            say=print if is_main_process() else lambda text: None,
+        )  # fmt: skip
         folder = train(recipe, config)
     except Interrupted as stopped:
         if is_main_process():

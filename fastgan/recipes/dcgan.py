@@ -24,7 +24,7 @@ from fastgan.optim import EMA, Adam, RMSprop
 from fastgan.recipes.dcgan_config import PRESETS, DCGANConfig
 from fastgan.training.checkpoint import write_weights
 from fastgan.training.config import to_plain
-from fastgan.training.data import ImageFolder, first_batch, split_held_out
+from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen
 from fastgan.training.recipe import Recipe, Terms, mean_of
 from fastgan.training.runtime import Runtime
@@ -44,7 +44,7 @@ class DCGAN(Recipe):
     def __init__(self, config: DCGANConfig, runtime: Runtime) -> None:
         super().__init__(config, runtime)
         size, device = config.image_size, runtime.device
-        train_files, val_files = split_held_out(config.train_path, config.val_path)
+        train_files, val_files = self.split_held_out(config.train_path, config.val_path)
         if len(val_files) < 2:
             raise ValueError(
                 f"distances need at least two held-out images, got {len(val_files)}: set val_path"

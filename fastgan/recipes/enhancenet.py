@@ -31,7 +31,7 @@ from fastgan.recipes.enhancenet_evaluation import (
     read_held_out,
     to_8_bits,
 )
-from fastgan.training.data import ImageFolder, first_batch, split_held_out
+from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import cosine_decay
 from fastgan.training.recipe import Recipe, Terms
@@ -56,7 +56,7 @@ class EnhanceNet(Recipe):
     def __init__(self, config: EnhanceNetConfig, runtime: Runtime) -> None:
         super().__init__(config, runtime)
         device = runtime.device
-        train_files, val_files = split_held_out(config.train_path, config.val_path)
+        train_files, val_files = self.split_held_out(config.train_path, config.val_path)
         size, reading = (config.crop, config.crop), config.reading
         self.train_images = ImageFolder(train_files, size, "native", config.seed, reading)
         self.images_per_epoch = len(self.train_images)

@@ -48,7 +48,6 @@ from fastgan.recipes.starganv2_evaluation import (
 from fastgan.recipes.starganv2_latents import Pictures
 from fastgan.recipes.starganv2_translator import Translator, make_networks
 from fastgan.training.data import ImageFolder, find_images, first_batch
-from fastgan.training.names import printable
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Mean, Recipe, Terms, mean_of
@@ -72,16 +71,15 @@ class StarGANv2(Recipe):
         super().__init__(config, runtime)
         device = runtime.device
         find = find_images if config.data == "images" else find_latents
-        train_files, val_files = split_domains(folders, config.val_path, find)
+        train_files, val_files = split_domains(folders, config.val_path, find, self.passed_over)
         self.train_domains = [self._stream(files, config.crop, config.seed) for files in train_files]
         self.val_domains = [self._stream(files, "fit", seed=0) for files in val_files]
         self.images_per_epoch = sum(len(files) for files in train_files)
         for domain in (*self.train_domains, *self.val_domains):
             domain.sample(0)  # whose file is refused now, not in the middle of the run
-        if runtime.is_main:
-            counts = zip(config.domains, train_files, val_files, strict=True)
-            said = (f"{name} ({len(train)} to train on, {len(val)} held out)" for name, train, val in counts)
-            print(f"{len(folders)} domains of {config.data}: {printable(', '.join(said))}")
+        counts = zip(config.domains, train_files, val_files, strict=True)
+        said = (f"{name} ({len(train)} to train on, {len(val)} held out)" for name, train, val in counts)
+        self.data = f"{len(folders)} domains of {config.data}: {', '.join(said)}"
 
         self.generator, self.mapping_network, self.style_encoder = make_networks(config)
         channels, size, _ = config.shape

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple, Protocol
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import read_weights
-from fastgan.training.data import EpochOrder, find_files, split_held_out
+from fastgan.training.data import EpochOrder, Find, find_files, split_held_out
 from fastgan.training.names import printable
 
 LATENT_EXTENSIONS = (".safetensors", ".pt")
@@ -46,13 +47,13 @@ def find_domains(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Pat
     return {name: path / name for name in chosen}
 
 
-def find_latents(folder: str | Path) -> list[Path]:
+def find_latents(folder: str | Path, passed_over: Counter[str] | None = None) -> list[Path]:
     """As :func:`fastgan.training.data.find_images`, for files of latents."""
-    return find_files(folder, LATENT_EXTENSIONS, "latent")
+    return find_files(folder, LATENT_EXTENSIONS, "latent", passed_over)
 
 
 def split_domains(
-    domains: dict[str, Path], val_path: str | Path, find: Callable[[str | Path], list[Path]]
+    domains: dict[str, Path], val_path: str | Path, find: Find, passed_over: Counter[str] | None = None
 ) -> tuple[list[list[Path]], list[list[Path]]]:
     """Each domain's files to train on and held-out ones, see :func:`split_held_out`.
 
@@ -60,12 +61,13 @@ def split_domains(
         domains: their folders.
         val_path: a folder with the same domains; empty: of each domain, every tenth file (64 at most).
         find: files in a folder.
+        passed_over: counts what `find` leaves out.
 
     Raises:
         FileNotFoundError, ValueError: no such folder, or too few files in one.
     """
     held_out = find_domains(val_path, list(domains)) if str(val_path) else {}
-    parts = [split_held_out(domains[name], held_out.get(name, ""), find) for name in domains]
+    parts = [split_held_out(domains[name], held_out.get(name, ""), find, passed_over) for name in domains]
     return [train for train, _ in parts], [val for _, val in parts]
 
 

@@ -30,7 +30,7 @@ from fastgan.optim import Adam, StepStatistics
 from fastgan.recipes.stegastamp_config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp_evaluation import evaluate_stamps
 from fastgan.recipes.stegastamp_optimizer import make_discriminator_optimizer
-from fastgan.training.data import ImageFolder, first_batch, split_held_out
+from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import cosine_decay, ramp
 from fastgan.training.recipe import Recipe, Terms
@@ -49,7 +49,7 @@ class StegaStamp(Recipe):
     def __init__(self, config: StegaStampConfig, runtime: Runtime) -> None:
         super().__init__(config, runtime)
         size, device = config.image_size, runtime.device
-        train_files, val_files = split_held_out(config.train_path, config.val_path)
+        train_files, val_files = self.split_held_out(config.train_path, config.val_path)
         reading = config.reading
         self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, reading)
         self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, reading)

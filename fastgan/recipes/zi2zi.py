@@ -59,7 +59,7 @@ class Zi2Zi(Recipe):
     def __init__(self, config: Zi2ZiConfig, runtime: Runtime) -> None:
         super().__init__(config, runtime)
         device = runtime.device
-        pairs, self.categories = find_pairs(config.train_path)
+        pairs, self.categories = find_pairs(config.train_path, self.passed_over)
         self.category_num = config.category_num or len(self.categories)
         if self.category_num < len(self.categories):
             raise ValueError(
@@ -67,6 +67,9 @@ class Zi2Zi(Recipe):
                 f"{printable(config.train_path)}, got {self.category_num}"
             )
         train, held_out = split_characters(pairs, config.held_out, config.held_out_seed)
+        self.data = (
+            f"{len(train)} pairs of {len(self.categories)} categories to train on, {len(held_out)} held out"
+        )
         size, side = config.image_size, config.source_side
         reading = config.reading
         self.train_pairs = PairImages(train, size, side, config.augment, config.seed, reading)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ class Pair(NamedTuple):
     """What it shows; characters that look alike have one name, so that they are held out together."""
 
 
-def find_pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
+def find_pairs(folder: str | Path, passed_over: Counter[str] | None = None) -> tuple[list[Pair], list[str]]:
     """All pairs of a folder, and the names of their categories.
 
     A folder that `fastgan data glyphs` wrote says itself what it holds. Of others each sub-folder is a
@@ -50,7 +51,7 @@ def find_pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
     root = data_folder(folder)
     if (root / CSV).is_file():
         return _listed_pairs(root)
-    files = find_images(root)
+    files = find_images(root, passed_over)
     folders = sorted({file.relative_to(root).parts[0] for file in files if file.parent != root})
     pairs = []
     for file in files:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
 import reprlib
 import shutil
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch import Tensor
 import fastgan
 from fastgan._warnings import warn
 from fastgan.training.checkpoint_content import Checkpoint, load_optimizer, read_content
+from fastgan.training.checkpoint_files import DAMAGED, SET_ASIDE, checkpoint_files, checkpoint_path, steps_of
 from fastgan.training.config import to_plain
 from fastgan.training.finite import first_non_finite
 from fastgan.training.names import printable
@@ -32,31 +31,10 @@ from fastgan.training.weights import read_weights as read_weights
 
 FORMAT = "fastgan-checkpoint-1"
 FORMATS = FORMAT.rstrip("0123456789")  # how this one, those before and those to come begin
-FILE_NAME = re.compile(r"step-([0-9]+)\.safetensors")
-DAMAGED = ".damaged"
 
 
 class OtherFormat(ValueError):
     """A checkpoint of another version of fastgan, which is not damaged."""
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}.safetensors"
-
-
-def checkpoint_files(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by step, the newest last; none where there is no such folder.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    try:
-        names = os.listdir(folder)  # which fails where it cannot be read; a glob would find nothing
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    found = ((FILE_NAME.fullmatch(name), folder / name) for name in names)
-    steps = {path: int(match[1]) for match, path in found if match and path.is_file()}
-    return sorted(steps, key=lambda path: steps[path])
 
 
 # --- saving -----------------------------------------------------------------------------------------------
@@ -216,11 +194,29 @@ def _read(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def set_aside_newer(checkpoint: Checkpoint) -> None:
-    """Renames the damaged checkpoints of later steps, which a run that goes on from this one would keep."""
+def checkpoint_of_step(folder: Path, step: int) -> Path:
+    """The checkpoint of a step in a folder.
+
+    Raises:
+        FileNotFoundError: there is none; the message has those that are there.
+    """
+    steps = steps_of(folder)
+    for path, found in steps.items():
+        if found == step:
+            return path
+    there = ", ".join(map(str, steps.values())) or "none"
+    raise FileNotFoundError(f"no checkpoint of step {step} in {printable(folder)}; there are: {there}")
+
+
+def set_aside_newer(checkpoint: Checkpoint, chosen: bool = False) -> None:
+    """Renames the checkpoints of later steps, which a run that goes on from this one would take for newer.
+
+    Args:
+        chosen: whether this one was asked for; otherwise the later ones are damaged.
+    """
     files = checkpoint_files(checkpoint.path.parent)
-    for damaged in files[files.index(checkpoint.path) + 1 :]:
-        damaged.rename(damaged.with_name(damaged.name + DAMAGED))
+    for later in files[files.index(checkpoint.path) + 1 :]:
+        later.rename(later.with_name(later.name + (SET_ASIDE if chosen else DAMAGED)))
 
 
 def restore(recipe: Recipe, checkpoint: Checkpoint) -> None:

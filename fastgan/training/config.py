@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -16,7 +17,9 @@ from fastgan.training.balance import BALANCES
 from fastgan.training.files import replacing
 from fastgan.training.image_files import MAX_PIXELS, READING, Reading, check_background
 from fastgan.training.names import check_plain_name, printable
+from fastgan.training.run_options import options_of_run
 from fastgan.training.values import check_seed, check_values
+from fastgan.training.world import launched_world
 from fastgan.training.yaml_files import LARGEST, parse_options
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -37,6 +40,8 @@ class TrainingConfig:
     """true: continue the run from its newest checkpoint, bit-exactly on the CPU. auto: that, or start anew
     where there is no checkpoint: one command for start and restart. false: refuse a folder that holds a run;
     torchrun's restarts (--max-restarts) are as auto all the same, in a folder that their own job began."""
+    checkpoint: int | None = None
+    """Step of the checkpoint that --resume true goes on from; later ones are set aside. null: the newest."""
     num_steps: int = 140000
     """Steps to train."""
     num_epochs: int = 0
@@ -91,7 +96,7 @@ class TrainingConfig:
     # them; applied: it counts from then on; refused: the checkpoint is of no use with it.
     applied_on_resume: ClassVar[frozenset[str]] = frozenset(
         {
-            "exp_name", "runs_path", "resume", "num_steps", "num_epochs", "max_minutes", "batch_size", "seed",
+            "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes", "batch_size", "seed",
             "devices", "accelerator", "precision", "workers", "max_pixels", "background",
             "max_unusable", *INTERVALS, "keep_checkpoints",
             "ema_decay", "ema_warmup", "balance", "balance_ratio", "balance_threshold", "balance_target",
@@ -106,6 +111,8 @@ class TrainingConfig:
         self.check_at_least_one("num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints")
         if self.devices is not None:
             self.check_at_least_one("devices")
+        if self.checkpoint is not None and self.resume is not True:
+            raise ValueError(f"checkpoint {self.checkpoint} needs --resume true, got {self.resume!r}")
         self.check_not_negative("num_epochs", "max_minutes", *INTERVALS)
         if self.precision not in PRECISIONS:
             hint = "; gradient penalties give NaN in float16" if "16-mixed" in self.precision else ""
@@ -155,11 +162,20 @@ Config = TypeVar("Config", bound=TrainingConfig)
 
 
 def parse_config(
-    config_class: type[Config], presets: Mapping[str, Config], arguments: list[str], prog: str
+    config_class: type[Config],
+    presets: Mapping[str, Config],
+    arguments: list[str],
+    prog: str,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Config:
     """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
 
+    A run that is resumed, and has a checkpoint, keeps its own options where none are given; of a preset, those
+    that are not the recipe's defaults count as given.
     Where num_steps is given and num_epochs is not, the num_epochs of what comes before does not count.
+
+    Args:
+        say: is told what was taken from a run.
 
     Exits with a usage message for unknown options or wrong types.
 
@@ -194,6 +210,10 @@ def parse_config(
     if preset in presets:
         parser.set_defaults(dataclasses.asdict(presets[preset]))
     values = parser.parse_args(arguments).as_dict()
+    if values["resume"] and (
+        of_run := options_of_run(Path(values["runs_path"]) / values["exp_name"], config_class)
+    ):
+        values = _as_the_run(parser, arguments, values, of_run, presets.get(preset), say)
     on_the_command_line = {name for name in LENGTHS if getattr(found, name) is not None}
     if on_the_command_line == {*LENGTHS} and values["num_epochs"]:
         raise ValueError(
@@ -207,6 +227,36 @@ def parse_config(
         values["num_epochs"] = 0
     names = {field.name for field in dataclasses.fields(config_class)}
     return config_class(**{name: value for name, value in values.items() if name in names})
+
+
+def _as_the_run(
+    parser: Any,
+    arguments: list[str],
+    without: dict[str, Any],
+    of_run: tuple[Path, dict[str, Any]],
+    preset: TrainingConfig | None,
+    say: Callable[[str], object],
+) -> dict[str, Any]:
+    """The values with a run's options where none are given; `without` are those without them."""
+    path, options = of_run
+    if launched_world() is not None:
+        options.pop("devices", None)  # it says how many processes there are, as it is now
+    if preset is not None:
+        defaults = type(preset)()
+        options.update(
+            {name: v for name, v in dataclasses.asdict(preset).items() if v != getattr(defaults, name)}
+        )
+    parser.set_defaults(options)
+    values = parser.parse_args(arguments).as_dict()
+    taken = [f"{name} {_short(value)}" for name, value in values.items() if without.get(name) != value]
+    if taken:
+        say(f"taken from {printable(path)}: {', '.join(taken)}")
+    return values
+
+
+def _short(value: object) -> str:
+    text = str(value) if isinstance(value, (str, float, int)) else reprlib.repr(value)
+    return printable(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 def _checked_text(value: str) -> tuple[str, set[str]]:

@@ -6,7 +6,9 @@ Resuming is starting the stream elsewhere, and the number of reading threads cha
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,18 +30,35 @@ from fastgan.training.names import printable
 CACHE_BYTES = 1 << 30
 
 
-def find_images(folder: str | Path) -> list[Path]:
+Find = Callable[[str | Path, Counter[str] | None], list[Path]]
+"""Such as :func:`find_images`."""
+LINKED, UNREADABLE, HIDDEN, NO_FILE = (
+    "folders that are links", "folders that cannot be read", "hidden", "links to nothing and the like"
+)  # fmt: skip
+
+
+def find_images(folder: str | Path, passed_over: Counter[str] | None = None) -> list[Path]:
     """All image files below a folder (or `builtin:NAME`, see :mod:`fastgan.training.built_in`), sorted.
+
+    Args:
+        passed_over: counts what is there and left out, by ending.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: it holds no image file.
     """
-    return find_files(folder, EXTENSIONS, "image")
+    return find_files(folder, EXTENSIONS, "image", passed_over)
 
 
-def find_files(folder: str | Path, extensions: tuple[str, ...], kind: str) -> list[Path]:
+def find_files(
+    folder: str | Path, extensions: tuple[str, ...], kind: str, passed_over: Counter[str] | None = None
+) -> list[Path]:
     """All files below a folder whose names end so, sorted; `kind` is what the error calls them.
+
+    Hidden files and folders, and folders that are links, are left out.
+
+    Args:
+        passed_over: counts what is left out, by ending.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -48,29 +67,61 @@ def find_files(folder: str | Path, extensions: tuple[str, ...], kind: str) -> li
     folder = data_folder(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {printable(folder)}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in extensions and p.is_file())
+    files: list[Path] = []
+    left: Counter[str] = Counter()
+    for name, folders, names in os.walk(folder, onerror=lambda error: left.update([UNREADABLE])):
+        here = Path(name)
+        left[HIDDEN] += sum(inner.startswith(".") for inner in (*folders, *names))
+        folders[:] = [inner for inner in folders if not inner.startswith(".")]
+        left[LINKED] += sum((here / inner).is_symlink() for inner in folders)
+        for path in (here / inner for inner in names if not inner.startswith(".")):
+            ending = path.suffix.lower()
+            if ending not in extensions:
+                left[ending or "without an ending"] += 1
+            elif path.is_file():
+                files.append(path)
+            else:
+                left[NO_FILE] += 1
+    if passed_over is not None:
+        passed_over.update(left)
     if not files:
-        raise ValueError(f"{printable(folder)} holds no {kind} ({', '.join(extensions)})")
-    return files
+        there = describe_passed_over(left)
+        raise ValueError(
+            f"{printable(folder)} holds no {kind} ({', '.join(extensions)})"
+            + (f", but what is passed over: {there}" if there else "")
+        )
+    return sorted(files)
+
+
+def describe_passed_over(counts: Counter[str]) -> str:
+    """Such as "12 .heic, 3 .txt, 1 hidden"; "" for nothing."""
+    shown = [(kind, count) for kind, count in counts.most_common() if count]
+    most, others = shown[:6], sum(count for _, count in shown[6:])
+    told = [f"{count} {kind}" for kind, count in most] + ([f"{others} others"] if others else [])
+    return printable(", ".join(told))
 
 
 def split_held_out(
     train_path: str | Path,
     val_path: str | Path = "",
-    find: Callable[[str | Path], list[Path]] = find_images,
+    find: Find = find_images,
+    passed_over: Counter[str] | None = None,
 ) -> tuple[list[Path], list[Path]]:
     """Files to train on and files to evaluate on, which never overlap.
 
     Without `val_path`, every tenth image of `train_path` is held out, 64 at most.
+
+    Args:
+        passed_over: counts what `find` leaves out.
 
     Raises:
         FileNotFoundError, ValueError: no folder named, no such folder, or too few images in it.
     """
     if not str(train_path):
         raise ValueError("train_path must name a folder with photographs, got ''")
-    files = find(train_path)
+    files = find(train_path, passed_over)
     if str(val_path):
-        held_out = find(val_path)
+        held_out = find(val_path, passed_over)
         overlap = {file.resolve() for file in files} & {file.resolve() for file in held_out}
         if overlap:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 import time
@@ -17,6 +18,7 @@ from torch.profiler import record_function
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
+from fastgan.training.data import describe_passed_over
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, mean_terms, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
@@ -53,10 +55,13 @@ def _train(
     recipe_class: type[Recipe], config: TrainingConfig, runtime: Runtime, lock: RunLock | None
 ) -> Path:
     folder, found = config.folder, None
+    # Restarts of torchrun go on from where they were, not from what was chosen for the first start.
+    chosen = None if lock and lock.restarts_own_run else config.checkpoint
+    config = dataclasses.replace(config, checkpoint=None)
     if lock:
         goes_on = config.resume or ("auto" if lock.restarts_own_run else False)
         prepare_run_folder(config, goes_on)
-        found = _newest_checkpoint(folder, recipe_class.name) if goes_on else None
+        found = _found_checkpoint(folder, recipe_class.name, chosen) if goes_on else None
         lock.begin()
     # All continue what the first process found.
     path = runtime.told(found.path if found else None)
@@ -72,7 +77,7 @@ def _train(
     left = None
     if lock:
         if found:
-            checkpoints.set_aside_newer(found)
+            checkpoints.set_aside_newer(found, chosen is not None)
         left = take_over(config, folder, start if found else None)
         if found:
             recipe.save_for_use(folder)  # the run may have been killed between this and the checkpoint
@@ -85,6 +90,8 @@ def _train(
     logger = None
     if runtime.is_main:
         logger = Logger(folder, start, num_steps, recipe.console, config.max_minutes)
+        for line in introduction(recipe):
+            logger.say(line)
         if left:
             logger.say(left)
         if changed:
@@ -175,13 +182,32 @@ def _train(
     return folder
 
 
+def introduction(recipe: Recipe) -> list[str]:
+    """What a run begins with: its data, its device and its networks."""
+    runtime = recipe.runtime
+    passed_over = describe_passed_over(recipe.passed_over)
+    data = printable(recipe.data) + (f"; passed over: {passed_over}" if passed_over else "")
+    device = "CPU" if runtime.device.type == "cpu" else torch.cuda.get_device_name(runtime.device)
+    processes = f"{runtime.world_size} processes, " if runtime.world_size > 1 else ""
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in recipe.networks.items()}
+    networks = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+    return [
+        *([f"data: {data}"] if data else []),
+        f"device: {processes}{device}, {recipe.config.precision}",
+        f"parameters: {networks}",
+    ]
+
+
 def step_seed(seed: int, step: int, rank: int) -> int:
     """The seed of everything random in one step of one process."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _newest_checkpoint(folder: Path, recipe: str) -> checkpoints.Checkpoint | None:
+def _found_checkpoint(folder: Path, recipe: str, step: int | None) -> checkpoints.Checkpoint | None:
     """The one to go on from; None where there is none, which `--resume true` has refused before."""
+    if step is not None:
+        chosen = checkpoints.checkpoint_of_step(folder / "checkpoints", step)
+        return checkpoints.load_checkpoint(chosen, recipe)
     try:
         return checkpoints.load_checkpoint(folder / "checkpoints", recipe)
     except FileNotFoundError:

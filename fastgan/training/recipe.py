@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from fastgan.losses import AdversarialLoss
 from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
-from fastgan.training.data import Dataset, batches
+from fastgan.training.data import Dataset, batches, split_held_out
 from fastgan.training.runtime import Runtime
 
 
@@ -66,6 +67,10 @@ class Recipe(abc.ABC):
     """Who trains; a policy that keeps something belongs into `networks`, for checkpoints to have it."""
     state: dict[str, float]
     """Numbers beside the networks that a resumed run needs, such as when a phase ended."""
+    data: str = ""
+    """How much there is to train on and to evaluate with, in a line that is said at the start."""
+    passed_over: Counter[str]
+    """What searching for data left out, by ending."""
     images_per_epoch: int = 0
     """How many training images there are; 0: endless, and the run has no epochs."""
 
@@ -74,6 +79,7 @@ class Recipe(abc.ABC):
         self.runtime = runtime
         self.averages = {}
         self.emas = []
+        self.passed_over = Counter()
         self.state = {}
         self.balance = make_balance(
             config.balance, ratio=config.balance_ratio, threshold=config.balance_threshold,
@@ -99,6 +105,12 @@ class Recipe(abc.ABC):
     @abc.abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data."""
+
+    def split_held_out(self, train_path: str, val_path: str) -> tuple[list[Path], list[Path]]:
+        """As :func:`fastgan.training.data.split_held_out`; fills `data` and `passed_over`."""
+        train_files, val_files = split_held_out(train_path, val_path, passed_over=self.passed_over)
+        self.data = f"{len(train_files)} images to train on, {len(val_files)} held out"
+        return train_files, val_files
 
     def keep_balance(self, adversarial: AdversarialLoss) -> None:
         """Checks that the policy can judge the game; what it keeps joins the `networks` made before."""

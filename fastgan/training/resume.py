@@ -64,5 +64,5 @@ def differences(before: Mapping[str, Any], config: TrainingConfig) -> dict[str, 
     return {
         name: (before[name], value)
         for name, value in now.items()
-        if name in before and before[name] != value and name != "resume"
+        if name in before and before[name] != value and name not in ("resume", "checkpoint")
     }

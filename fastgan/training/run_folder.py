@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from fastgan.training.checkpoint import DAMAGED, checkpoint_files
+from fastgan.training.checkpoint_files import DAMAGED, checkpoint_files
 from fastgan.training.config import Resume, TrainingConfig, write_config
 from fastgan.training.files import replacing
 from fastgan.training.names import printable

@@ -6,6 +6,7 @@ import itertools
 import struct
 import warnings
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image, ImageFile
 
 from fastgan.training import image_files
 from fastgan.training.crops import cut
-from fastgan.training.data import ImageFolder, batches, find_images
+from fastgan.training.data import ImageFolder, batches, describe_passed_over, find_images
 from fastgan.training.image_files import Reading, decode, read_image
 
 
@@ -36,6 +37,33 @@ def stream(folder, count=4, crop="random", **options):
 
 def test_finds_images_of_all_kinds_recursively(folder):
     assert [path.name for path in find_images(folder)] == ["a.jpg", "d.bmp", "b.PNG", "c.webp", "e.jpeg"]
+
+
+def test_what_is_passed_over_is_counted(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name in ("x.HEIC", "y.heic", "z.jxl", "no_ending", ".hidden.png", "._a.jpg"):
+        (folder / name).write_bytes(b"")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "a.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "gone.png").symlink_to(elsewhere / "nothing.png")
+    (folder / "linked.png").symlink_to(folder / "deep" / "b.PNG")
+    passed_over = Counter()
+    found = [path.name for path in find_images(folder, passed_over)]
+    assert found == ["a.jpg", "d.bmp", "b.PNG", "c.webp", "e.jpeg", "linked.png"]
+    assert passed_over == {
+        ".heic": 2, ".jxl": 1, "without an ending": 1, ".txt": 1, "hidden": 3, "folders that are links": 1,
+        "links to nothing and the like": 1,
+    }  # fmt: skip
+    assert describe_passed_over(passed_over).startswith("3 hidden, 2 .heic, ")
+    assert describe_passed_over(passed_over).endswith(", 1 others")
+    assert describe_passed_over(Counter()) == ""
+
+
+def test_a_folder_of_other_files_is_an_error_that_says_so(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds no image \(\.jpg, .*\), but what is passed over: 1 \.heic"):
+        find_images(tmp_path)
 
 
 @pytest.mark.parametrize("crop", ["fit", "random", "slight"])

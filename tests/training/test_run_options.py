@@ -1,0 +1,165 @@
+"""Resuming by a run's folder: its options where none are given, and any of its checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from fastgan import cli
+from fastgan.cli import main
+from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.config import parse_config, write_config
+from fastgan.training.loop import train
+from fastgan.training.yaml_files import read_options
+
+from .toy import Toy, ToyConfig, rows, toy_config
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of four steps with options of its own."""
+    config = dataclasses.replace(toy_config(tmp_path, 4, 1), lr=0.25, batch_size=3, keep_checkpoints=9)
+    return train(Toy, config)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """The command, whose only recipe is the toy."""
+    import fastgan.recipes
+
+    monkeypatch.setattr(fastgan.recipes, "RECIPES", {"toy": ""})
+    monkeypatch.setattr(fastgan.recipes, "load_recipe", lambda name: Toy)
+    return lambda *arguments: main([str(argument) for argument in arguments])
+
+
+def parse(*arguments, said=None):
+    say = (lambda text: None) if said is None else said.append
+    return parse_config(ToyConfig, Toy.presets, [str(a) for a in arguments], "fastgan train toy", say)
+
+
+def of(run, resume="true"):
+    return "--runs_path", run.parent, "--exp_name", run.name, "--resume", resume
+
+
+@pytest.mark.parametrize("resume", ["true", "auto"])
+def test_options_that_are_not_given_are_the_runs(run, resume):
+    said = []
+    config = parse(*of(run, resume), "--batch_size", 5, said=said)
+    assert (config.lr, config.batch_size, config.num_steps, config.ema_decay) == (0.25, 5, 4, 0.9)
+    assert len(said) == 1 and said[0].startswith(f"taken from {run / 'config.yaml'}: ")
+    assert "lr 0.25" in said[0] and "num_steps 4" in said[0] and "batch_size" not in said[0]
+    assert (config.exp_name, config.runs_path) == (run.name, str(run.parent))
+
+
+def test_a_file_and_what_a_preset_sets_count_as_given(run, tmp_path):
+    (tmp_path / "options.yaml").write_text("batch_size: 7\n")
+    config = parse(*of(run), "--preset", "fast", "--config", tmp_path / "options.yaml")
+    assert (config.lr, config.log_interval) == (0.1, 7)  # the preset's
+    assert (config.batch_size, config.keep_checkpoints) == (7, 9)
+
+
+def test_a_length_that_is_given_takes_the_place_of_the_runs(run):
+    write_config(dataclasses.replace(parse(*of(run)), num_epochs=3), run / "config.yaml")
+    assert parse(*of(run)).num_epochs == 3
+    config = parse(*of(run), "--num_steps", 8)
+    assert (config.num_steps, config.num_epochs) == (8, 0)
+
+
+def test_where_there_is_no_run_the_defaults_count(tmp_path):
+    said = []
+    assert parse("--runs_path", tmp_path, "--resume", "auto", said=said).lr == 0.001
+    assert said == []
+
+
+def test_without_config_yaml_the_checkpoints_options_count(run):
+    (run / "config.yaml").unlink()
+    said = []
+    assert parse(*of(run), said=said).lr == 0.25
+    assert "step-00000004.safetensors: " in said[0]
+
+
+def test_options_of_another_version_are_left_out_and_named(run):
+    with (run / "config.yaml").open("a") as file:
+        file.write("colour: red\n")
+    with pytest.warns(RuntimeWarning, match=r"config\.yaml has options that are not known here: colour"):
+        assert parse(*of(run)).lr == 0.25
+
+
+def test_what_is_no_value_is_named(run):
+    with (run / "config.yaml").open("a") as file:
+        file.write("workers: many\n")
+    with pytest.raises(ValueError, match="workers"):
+        parse(*of(run))
+
+
+def test_under_torchrun_the_number_of_devices_is_its(run, monkeypatch):
+    write_config(dataclasses.replace(parse(*of(run)), devices=4), run / "config.yaml")
+    assert parse(*of(run)).devices == 4
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    assert parse(*of(run)).devices is None
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def test_resume_is_given_a_run_and_what_changes(run, command, capsys):
+    assert command("resume", run, "--num_steps", 6, "--lr", "0.5") == 0
+    said = capsys.readouterr().out
+    assert f"taken from {run / 'config.yaml'}: " in said and "batch_size 3" in said
+    assert "resumed with: num_steps 4 -> 6, lr 0.25 -> 0.5" in said
+    assert [row["step"] for row in rows(run / "metrics.csv")] == ["1", "2", "3", "4", "5", "6"]
+    assert read_options(run / "config.yaml")["batch_size"] == 3
+
+
+def test_a_finished_run_says_that_nothing_is_left(run, command, capsys):
+    before = (run / "config.yaml").read_text()
+    assert command("resume", f"{run}/") == 0
+    assert "nothing left to do: 4 steps are done, of 4" in capsys.readouterr().out
+    assert (run / "config.yaml").read_text().replace("resume: true", "resume: false") == before
+
+
+def test_resume_true_of_everyones_first_try(run, command, capsys):
+    assert command("train", "toy", *of(run)) == 0
+    assert "nothing left to do" in capsys.readouterr().out
+    assert load_checkpoint(run).step == 4
+
+
+def test_a_checkpoint_can_be_chosen(run, command, capsys):
+    assert command("resume", run, "--checkpoint", 2, "--lr", "0.5") == 0
+    assert "resumed with: lr 0.25 -> 0.5" in capsys.readouterr().out
+    assert [row["step"] for row in rows(run / "metrics.csv")] == ["1", "2", "3", "4"]
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        "step-00000002.safetensors", "step-00000004.safetensors", "step-00000004.safetensors.set-aside",
+    }  # fmt: skip
+    assert read_options(run / "config.yaml")["checkpoint"] is None
+    assert load_checkpoint(run).config["checkpoint"] is None
+
+
+def test_a_checkpoint_that_is_not_there(run, command, capsys):
+    before = sorted(path.name for path in run.rglob("*"))
+    assert command("resume", run, "--checkpoint", 3) == 1
+    said = capsys.readouterr().err
+    assert f"no checkpoint of step 3 in {run / 'checkpoints'}; there are: 2, 4" in said
+    assert sorted(path.name for path in run.rglob("*")) == before
+
+
+def test_a_checkpoint_is_chosen_once(run):
+    with pytest.raises(ValueError, match="checkpoint 2 needs --resume true, got 'auto'"):
+        parse(*of(run, "auto"), "--checkpoint", 2)
+    with pytest.raises(ValueError, match="checkpoint 2 needs --resume true, got False"):
+        parse("--checkpoint", 2)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--num_steps", "3"]])
+def test_resume_without_a_run_tells_its_use(arguments, capsys):
+    assert cli.main(["resume", *arguments]) == (0 if arguments == ["--help"] else 2)
+    out, err = capsys.readouterr()
+    assert "usage: fastgan resume RUN" in out + err
+
+
+def test_resume_of_no_run(tmp_path, capsys):
+    assert cli.main(["resume", str(tmp_path / "nothing")]) == 1
+    assert f"no run to resume in {tmp_path / 'nothing'}" in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
