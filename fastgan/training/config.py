@@ -96,7 +96,8 @@ class TrainingConfig:
     # them; applied: it counts from then on; refused: the checkpoint is of no use with it.
     applied_on_resume: ClassVar[frozenset[str]] = frozenset(
         {
-            "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes", "batch_size", "seed",
+            "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes",
+            "batch_size", "seed",
             "devices", "accelerator", "precision", "workers", "max_pixels", "background",
             "max_unusable", *INTERVALS, "keep_checkpoints",
             "ema_decay", "ema_warmup", "balance", "balance_ratio", "balance_threshold", "balance_target",
@@ -170,7 +171,7 @@ def parse_config(
 ) -> Config:
     """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
 
-    A run that is resumed, and has a checkpoint, keeps its own options where none are given; of a preset, those
+    A run that is resumed, and has a checkpoint, keeps its options where none are given; of a preset, those
     that are not the recipe's defaults count as given.
     Where num_steps is given and num_epochs is not, the num_epochs of what comes before does not count.
 
@@ -210,10 +211,17 @@ def parse_config(
     if preset in presets:
         parser.set_defaults(dataclasses.asdict(presets[preset]))
     values = parser.parse_args(arguments).as_dict()
-    if values["resume"] and (
-        of_run := options_of_run(Path(values["runs_path"]) / values["exp_name"], config_class)
-    ):
-        values = _as_the_run(parser, arguments, values, of_run, presets.get(preset), say)
+    folder = Path(values["runs_path"]) / values["exp_name"]
+    if values["resume"] and (of_run := options_of_run(folder, config_class)):
+        options = _options(config_class, *of_run)
+        if preset:
+            options |= _differences(config_class(), presets[preset])
+        parser.set_defaults(options)
+        as_the_run = parser.parse_args(arguments).as_dict()
+        taken = [f"{n} {_short(value)}" for n, value in as_the_run.items() if values.get(n) != value]
+        if taken:
+            say(f"taken from {printable(of_run[0])}: {', '.join(taken)}")
+        values = as_the_run
     on_the_command_line = {name for name in LENGTHS if getattr(found, name) is not None}
     if on_the_command_line == {*LENGTHS} and values["num_epochs"]:
         raise ValueError(
@@ -229,29 +237,19 @@ def parse_config(
     return config_class(**{name: value for name, value in values.items() if name in names})
 
 
-def _as_the_run(
-    parser: Any,
-    arguments: list[str],
-    without: dict[str, Any],
-    of_run: tuple[Path, dict[str, Any]],
-    preset: TrainingConfig | None,
-    say: Callable[[str], object],
-) -> dict[str, Any]:
-    """The values with a run's options where none are given; `without` are those without them."""
-    path, options = of_run
-    if launched_world() is not None:
-        options.pop("devices", None)  # it says how many processes there are, as it is now
-    if preset is not None:
-        defaults = type(preset)()
-        options.update(
-            {name: v for name, v in dataclasses.asdict(preset).items() if v != getattr(defaults, name)}
-        )
-    parser.set_defaults(options)
-    values = parser.parse_args(arguments).as_dict()
-    taken = [f"{name} {_short(value)}" for name, value in values.items() if without.get(name) != value]
-    if taken:
-        say(f"taken from {printable(path)}: {', '.join(taken)}")
-    return values
+def _options(config_class: type[TrainingConfig], path: Path, plain: dict[str, Any]) -> dict[str, Any]:
+    """A run's options as they are in a configuration. Raises a ValueError that names the file."""
+    try:
+        config = from_plain(config_class, plain)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{printable(path)}: {printable(error)}") from error
+    # Under torchrun it says how many processes there are, as it is now.
+    return {n: getattr(config, n) for n in plain if n != "devices" or launched_world() is None}
+
+
+def _differences(before: TrainingConfig, now: TrainingConfig) -> dict[str, Any]:
+    """What of the second is not as in the first."""
+    return {n: value for n, value in dataclasses.asdict(now).items() if value != getattr(before, n)}
 
 
 def _short(value: object) -> str:
