@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from fastgan._extras import how_to_install
 from fastgan.training.names import LAYOUT, printable
 
 USAGE = """usage: fastgan COMMAND ...
@@ -64,10 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         if error.name is None or error.name.startswith("fastgan"):
             raise
         extra = "vae" if error.name == "diffusers" else "bench" if command == "bench" else "train"
-        print(
-            f"fastgan {command} needs {error.name}, which is not installed: pip install 'fastgan[{extra}]'",
-            file=sys.stderr,
-        )
+        wanted = f"fastgan {command} needs {error.name}, which is not installed"
+        print(f"{wanted}: {how_to_install(extra)}", file=sys.stderr)
         return 1
 
 

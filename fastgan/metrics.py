@@ -1,6 +1,6 @@
 """Figures for evaluation: distortion, perception, distributions, bits; from torchmetrics where it has them.
 
-Imports torchmetrics, of the extra `fastgan[train]`.
+Imports torchmetrics, of the extra `train`.
 """
 
 from __future__ import annotations

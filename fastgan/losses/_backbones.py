@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastgan._extras import how_to_install
 from fastgan._torch_private import batched_by_autograd, forward_mode_active, inside_transform
 from fastgan.ops import bias_leaky_relu
 from fastgan.ops._checks import as_flag, as_seed, check_image, check_one_of, described
@@ -96,7 +97,7 @@ def load_features(
         import torchvision
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'{loss} needs torchvision for its backbone: pip install "fastgan[train]", or torchvision alone',
+            f"{loss} needs torchvision for its backbone: {how_to_install('train')}, or torchvision alone",
             name=error.name,
         ) from error
     state = None if weights is None else _load_weights(network, loss, weights, download)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastgan._extras import how_to_install
 from fastgan.ops._checks import described
 
 
@@ -88,7 +89,7 @@ def load_calibration(net: str, version: str, model_path: str | Path | None) -> d
         if package is None or package.origin is None:
             raise ModuleNotFoundError(
                 "LPIPS takes the calibration of its layers from the lpips package, which is not installed: "
-                'pip install "fastgan[train]", or lpips alone; or pass a file of it as model_path, or '
+                f"{how_to_install('train')}, or lpips alone; or pass a file of it as model_path, or "
                 "pretrained=False for random weights of the layers, lpips=False for weights of one",
                 name="lpips",
             )

@@ -1,6 +1,6 @@
 """`fastgan data encode-latents`: images to latents of a VAE; and latents to pictures.
 
-The VAE is a diffusers AutoencoderKL on the disk (extra `fastgan[vae]`), loaded only where one is asked for.
+The VAE is a diffusers AutoencoderKL on the disk (extra `vae`), loaded only where one is asked for.
 """
 
 from __future__ import annotations

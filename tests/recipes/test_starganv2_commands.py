@@ -198,4 +198,4 @@ def test_bad_vaes_and_images_are_named(image_folder, vae_folder, tmp_path, capsy
 def test_without_diffusers_the_extra_is_named(image_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     assert encoded(image_folder, tmp_path, tmp_path) == 1
-    assert "needs diffusers, which is not installed: pip install 'fastgan[vae]'" in capsys.readouterr().err
+    assert "needs diffusers, which is not installed: pip install '.[vae]'" in capsys.readouterr().err
