@@ -12,6 +12,7 @@ from typing import Any
 
 from fastgan.bench.machine import conclude, describe_machine, merge_rows
 
+from fastgan._arguments import Parser
 from fastgan.training.report import read_table
 
 # StegaStamp's has a command of its own, `fastgan demo`.
@@ -22,7 +23,7 @@ DEMOS = (
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="fastgan bench demos", description=__doc__)
+    parser = Parser(prog="fastgan bench demos", description=__doc__)
     parser.add_argument("recipe", nargs="?", choices=sorted({name for name, _ in DEMOS}), help="default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--runs_path", default="runs", help="folder of the runs, which stay there")

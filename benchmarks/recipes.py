@@ -22,6 +22,7 @@ from fastgan.bench.machine import conclude, describe_machine, merge_rows
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from fastgan._arguments import Parser
 from fastgan.ops import use
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.config import TrainingConfig
@@ -36,7 +37,7 @@ PROFILED = 4
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastgan bench recipes",
         description="Times each recipe's training step, fused and as PyTorch reference, in one run.",
     )

@@ -6,7 +6,6 @@ soon as it is measured. What fails is reported, its rows stay, and the others ar
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -16,6 +15,8 @@ from pathlib import Path
 
 from fastgan.bench.harness import MEMORY
 from fastgan.bench.machine import conclude, describe_machine, merge_rows
+
+from fastgan._arguments import Parser
 
 FOLDER = Path(__file__).parent
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
         return bench_stegastamp(arguments[1:])
     known = sorted(path.stem.removeprefix("bench_") for path in (FOLDER / "ops").glob("bench_*.py"))
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastgan bench",
         description="Times every op against its peers, in one run. Also: `fastgan bench recipes`, `demos`, "
         "`stegastamp`.",

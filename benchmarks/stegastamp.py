@@ -6,7 +6,6 @@ times its steps, fused against the reference. Writes figures, settings and sampl
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import shutil
@@ -19,10 +18,12 @@ from fastgan.bench.machine import describe_machine, file_name
 from fastgan.bench.recipes import measure_steps
 from PIL import Image
 
+from fastgan._arguments import Parser
 from fastgan.recipes.stegastamp import StegaStamp
 from fastgan.recipes.stegastamp_config import DEMO, StegaStampConfig
 from fastgan.training.built_in import PREFIX
-from fastgan.training.config import parse_config, to_plain
+from fastgan.training.command_line import parse_config
+from fastgan.training.config import to_plain
 from fastgan.training.loop import Interrupted, train
 from fastgan.training.report import read_table, write_report
 
@@ -46,7 +47,7 @@ SHORT = dataclasses.replace(
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastgan bench stegastamp",
         description="Trains StegaStamp for some minutes and measures it. Other options: see `fastgan train "
         "stegastamp --help`.",

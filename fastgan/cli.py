@@ -7,26 +7,14 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from fastgan._arguments import Parser
+from fastgan._completion import SHELLS, completion
 from fastgan._extras import how_to_install
 from fastgan.training.names import LAYOUT, printable
-
-USAGE = """usage: fastgan COMMAND ...
-
-  info                     versions, what was built, which implementation serves which device
-  train RECIPE ...         train a recipe; `fastgan train RECIPE --help` explains every option
-  resume RUN ...           go on with the run in a folder; options that are given count from then on
-  stegastamp encode ...    hide a message in a photograph
-  stegastamp decode ...    find it again
-  sample RECIPE ...        pictures from a trained dcgan, zi2zi or starganv2
-  upscale IN OUT ...       a photograph made larger by a trained enhancenet
-  data glyphs ...          training data for zi2zi, rendered from fonts
-  data encode-latents ...  training data for starganv2, images encoded by a VAE
-  report RUN               write RUN/report.html anew
-  bench [OP ...]           time ops against their peers; or recipes, demos, stegastamp
-  demo                     train a small StegaStamp, hide a message, find it through a real JPEG
-"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,81 +23,99 @@ def main(arguments: list[str] | None = None) -> int:
         # As stderr: a name must not fail what is done. It flushes what may have nowhere to go.
         with contextlib.suppress(OSError):
             sys.stdout.reconfigure(errors="backslashreplace")
-    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if command in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    if command == "--version":
-        import fastgan
-
-        print(f"fastgan {fastgan.__version__}")
-        return 0
-    commands = {
-        "info": _info,
-        "train": _train,
-        "resume": _resume,
-        "stegastamp": _stegastamp,
-        "sample": _sample,
-        "upscale": _upscale,
-        "data": _data,
-        "report": _report,
-        "bench": _bench,
-        "demo": _demo,
-    }
-    if command not in commands:
-        print(f"fastgan: unknown command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
-        return 2
+    words, command = ["fastgan"], COMMANDS
+    while isinstance(command, dict) and arguments and arguments[0] in command:
+        words.append(arguments[0])
+        command, arguments = command[arguments[0]][1], arguments[1:]
     try:
-        return commands[command](rest)
+        if isinstance(command, dict):
+            return _choose(" ".join(words), command, arguments)
+        return _call(command, arguments)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fastgan"):
             raise
-        extra = "vae" if error.name == "diffusers" else "bench" if command == "bench" else "train"
-        wanted = f"fastgan {command} needs {error.name}, which is not installed"
+        extra = "vae" if error.name == "diffusers" else "bench" if words[1:2] == ["bench"] else "train"
+        wanted = f"{' '.join(words[:2])} needs {error.name}, which is not installed"
         print(f"{wanted}: {how_to_install(extra)}", file=sys.stderr)
         return 1
 
 
+def _choose(prog: str, commands: dict[str, Any], arguments: list[str]) -> int:
+    """Help and errors where the arguments name none of the commands."""
+    parser = Parser(prog=prog, description="Losses, recipes and tools of GAN training, by fastgan.")
+    if prog == "fastgan":
+        from fastgan import __version__
+
+        parser.add_argument("--version", action="version", version=f"fastgan {__version__}")
+        parser.add_argument(
+            "--print_shtab",
+            metavar="SHELL",
+            choices=SHELLS,
+            help=f"print completions for {', '.join(SHELLS)}",
+        )
+    choices = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (text, _) in commands.items():
+        choices.add_parser(name, help=text)
+    # Leaves, after help or an error, unless there is nothing that it would take for a command.
+    shell = getattr(parser.parse_args(arguments), "print_shtab", None)
+    if shell is None:
+        parser.print_help(sys.stderr)
+        return 2
+    print(completion(commands, shell))
+    return 0
+
+
+def _call(function: str | Callable[[list[str]], int], arguments: list[str]) -> int:
+    if callable(function):
+        return function(arguments)
+    module, name = function.split(":")
+    try:
+        return getattr(importlib.import_module(module), name)(arguments)
+    except (ValueError, OSError) as error:
+        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
+        return 1
+
+
 def _info(arguments: list[str]) -> int:
+    Parser(prog="fastgan info", description=COMMANDS["info"][0]).parse_args(arguments)
     from fastgan.info import describe
 
     print(describe())
     return 0
 
 
-def _train(arguments: list[str]) -> int:
-    from fastgan.recipes import RECIPES
-
-    if not arguments or arguments[0] not in RECIPES:
-        found = f"got {arguments[0]!r}" if arguments else "none given"
-        print(f"fastgan train: name one of the recipes: {', '.join(RECIPES)} ({found})", file=sys.stderr)
-        return 2
+def _train(recipe: str, arguments: list[str]) -> int:
     from fastgan.training.console import lasting_console
     from fastgan.training.signals import leaving_at_once
 
     with lasting_console(), leaving_at_once():
-        return _train_recipe(arguments[0], arguments[1:])
+        return _train_recipe(recipe, arguments)
 
 
 def _resume(arguments: list[str]) -> int:
-    if not arguments or arguments[0].startswith("-"):
-        print("usage: fastgan resume RUN_FOLDER [options of its recipe]", file=sys.stderr)
-        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    parser = Parser(
+        prog="fastgan resume",
+        description="Goes on with a run. Options of its recipe (see `fastgan train RECIPE --help`) that are "
+        "given count from then on; all others are the run's own.",
+        usage="fastgan resume RUN [--checkpoint STEP] [--OPTION VALUE ...]",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/first")
+    run = parser.parse_args(arguments[:1] or arguments).run
     from fastgan.training.run_options import recipe_of_run
 
-    folder = Path(os.path.abspath(arguments[0]))
+    folder = Path(os.path.abspath(run))
     try:
         recipe = recipe_of_run(folder)
     except (OSError, ValueError) as error:
         print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
     of_run = ["--runs_path", str(folder.parent), "--exp_name", folder.name, "--resume", "true"]
-    return _train([recipe, *of_run, *arguments[1:]])
+    return _train(recipe, [*of_run, *arguments[1:]])
 
 
 def _train_recipe(name: str, options: list[str]) -> int:
     from fastgan.recipes import load_recipe
-    from fastgan.training.config import parse_config
+    from fastgan.training.command_line import parse_config
     from fastgan.training.loop import Interrupted, train
     from fastgan.training.runtime import ProcessFailed
     from fastgan.training.world import is_main_process
@@ -153,79 +159,68 @@ def _shown(error: Exception) -> str:
     return printable(error, keep=LAYOUT)
 
 
-def _stegastamp(arguments: list[str]) -> int:
-    from fastgan.recipes.stegastamp_commands import main as stegastamp
-
-    return stegastamp(arguments)
-
-
-# What `fastgan sample NAME` and `fastgan data NAME` call.
-SAMPLERS = {
-    "dcgan": "fastgan.recipes.dcgan_commands:sample",
-    "zi2zi": "fastgan.recipes.zi2zi_commands:sample",
-    "starganv2": "fastgan.recipes.starganv2_commands:sample",
-}
-DATA = {
-    "glyphs": "fastgan.recipes.zi2zi_glyphs:main",
-    "encode-latents": "fastgan.recipes.starganv2_latents:main",
-}
-
-
-def _sample(arguments: list[str]) -> int:
-    return _one_of("sample", "recipes", SAMPLERS, arguments)
-
-
-def _upscale(arguments: list[str]) -> int:
-    return _call("fastgan.recipes.enhancenet_commands:upscale", arguments)
-
-
-def _data(arguments: list[str]) -> int:
-    return _one_of("data", "kinds of data", DATA, arguments)
-
-
-def _one_of(command: str, kinds: str, functions: dict[str, str], arguments: list[str]) -> int:
-    """Calls the function that the first argument names with the others."""
-    if not arguments or arguments[0] not in functions:
-        found = f"got {arguments[0]!r}" if arguments else "none given"
-        named = ", ".join(functions)
-        print(f"fastgan {command}: name one of the {kinds}: {named} ({found})", file=sys.stderr)
-        return 2
-    return _call(functions[arguments[0]], arguments[1:])
-
-
-def _call(function: str, arguments: list[str]) -> int:
-    module, name = function.split(":")
-    try:
-        return getattr(importlib.import_module(module), name)(arguments)
-    except (ValueError, OSError) as error:
-        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
-        return 1
-
-
 def _report(arguments: list[str]) -> int:
+    parser = Parser(prog="fastgan report", description=COMMANDS["report"][0])
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder, such as runs/first")
+    run = parser.parse_args(arguments).run
     from fastgan.training.report import write_report
 
-    if len(arguments) != 1:
-        print("usage: fastgan report RUN_FOLDER", file=sys.stderr)
-        return 2
     try:
-        print(printable(write_report(Path(arguments[0]), Path(arguments[0]).name)))
+        print(printable(write_report(run, run.name)))
     except (OSError, ValueError) as error:
         print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def _demo(arguments: list[str]) -> int:
-    from fastgan.recipes.stegastamp_demo import main as demo
-
-    return demo(arguments)
+def _trainer(recipe: str) -> Callable[[list[str]], int]:
+    return lambda arguments: _train(recipe, arguments)
 
 
-def _bench(arguments: list[str]) -> int:
-    from fastgan.bench.run import main as bench
-
-    return bench(arguments)
+# What is called, by "MODULE:FUNCTION" where that imports much; or the commands below.
+COMMANDS: dict[str, tuple[str, Any]] = {
+    "info": ("versions, what was built, which implementation serves which device", _info),
+    "train": (
+        "train a recipe; `fastgan train RECIPE --help` explains every option",
+        {
+            "stegastamp": ("messages hidden in photographs", _trainer("stegastamp")),
+            "dcgan": ("images from noise", _trainer("dcgan")),
+            "enhancenet": ("photographs made larger", _trainer("enhancenet")),
+            "zi2zi": ("glyphs of one font in the style of others", _trainer("zi2zi")),
+            "starganv2": ("images or latents of one domain in the style of another", _trainer("starganv2")),
+        },
+    ),
+    "resume": ("go on with the run in a folder; options that are given count from then on", _resume),
+    "stegastamp": (
+        "hide messages in photographs, and find them again", "fastgan.recipes.stegastamp_commands:main"
+    ),
+    "sample": (
+        "pictures from a trained recipe",
+        {
+            "dcgan": ("images from noise, or between two", "fastgan.recipes.dcgan_commands:sample"),
+            "zi2zi": ("glyphs in a font's style", "fastgan.recipes.zi2zi_commands:sample"),
+            "starganv2": ("images in the style of a domain", "fastgan.recipes.starganv2_commands:sample"),
+        },
+    ),
+    "upscale": (
+        "a photograph made larger, by a trained enhancenet", "fastgan.recipes.enhancenet_commands:upscale"
+    ),
+    "data": (
+        "data for training",
+        {
+            "glyphs": ("for zi2zi, rendered from fonts", "fastgan.recipes.zi2zi_glyphs:main"),
+            "encode-latents": (
+                "for starganv2, images encoded by a VAE", "fastgan.recipes.starganv2_latents:main"
+            ),
+        },
+    ),
+    "report": ("write RUN/report.html anew", _report),
+    "bench": ("time ops against their peers; or recipes, demos, stegastamp", "fastgan.bench.run:main"),
+    "demo": (
+        "train a small StegaStamp, hide a message, find it through a real JPEG",
+        "fastgan.recipes.stegastamp_demo:main",
+    ),
+}  # fmt: skip
 
 
 if __name__ == "__main__":

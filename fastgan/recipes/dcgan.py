@@ -70,7 +70,7 @@ class DCGAN(Recipe):
             ),
         }
         self.adversarial = AdversarialLoss(
-            config.loss,  # type: ignore[arg-type]
+            config.loss,
             real_label=config.real_label,
             fake_label=config.fake_label,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
+from fastgan._arguments import Parser
 from fastgan.models.dcgan import DCGANGenerator
 from fastgan.recipes.dcgan import draw_latents, make_generator
 from fastgan.recipes.dcgan_config import DCGANConfig
@@ -56,7 +56,7 @@ def _plain_weights(path: Path) -> tuple[DCGANConfig, dict[str, Tensor]] | None:
 
 
 def sample(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastgan sample dcgan", description="Pictures from a trained generator, in one grid."
     )
     parser.add_argument(

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from fastgan.losses.adversarial import KINDS
-from fastgan.models.dcgan import IMAGE_SIZES, NORMS
+from fastgan.losses.adversarial import Kind
 from fastgan.training.config import TrainingConfig
-
-LATENTS = ("normal", "uniform")
-OPTIMIZERS = ("adam", "rmsprop")
-FRECHET = ("off", "random", "inception")
 
 
 @dataclass(frozen=True)
@@ -44,36 +40,36 @@ class DCGANConfig(TrainingConfig):
     """Folder with training images, searched recursively."""
     val_path: str = ""
     """Folder with held-out images; empty: every tenth of train_path (64 at most) is held out."""
-    image_size: int = 64
+    image_size: Literal[32, 64, 128, 256] = 64
     """Height and width: 32, 64, 128 or 256."""
-    channels: int = 3
+    channels: Literal[1, 3] = 3
     """3, or 1: images are made grey."""
-    crop: str = "fit"
+    crop: Literal["fit", "random"] = "fit"
     """fit: scale and cut the centre; random: random parts, mirrored."""
     z_dim: int = 100
     """Length of a latent."""
-    latent: str = "normal"
+    latent: Literal["normal", "uniform"] = "normal"
     """Distribution of latents: normal (ports), or uniform in [-1, 1] (paper)."""
     g_width: int = 128
     """Channels of the generator's last hidden layer (ports: 64); doubled at each halving, up to 8 times."""
     d_width: int = 128
     """Channels of the discriminator's first layer (ports: 64); doubled likewise."""
-    d_norm: str = "batch"
+    d_norm: Literal["batch", "instance", "none"] = "batch"
     """batch, instance or none; loss=wgan-gp needs one of the last two."""
     d_spectral_norm: bool = False
     """Spectral norm on D's convolutions (not in the paper)."""
     d_minibatch_std: bool = False
     """Show D the standard deviation among its samples (not in the paper)."""
-    diff_augment: tuple[str, ...] = ()
+    diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
     """Augment what D sees: any of color, translation, cutout (not in the paper; helps with few images)."""
 
-    loss: str = "bce"
+    loss: Kind = "bce"
     """bce (paper), nonsaturating, lsgan, hinge, wgan, wgan-gp or relativistic."""
     real_label: float = 1.0
     """D's label of reals, for bce and lsgan; 0.9 smooths it."""
     fake_label: float = 0.0
     """D's label of fakes, for bce and lsgan."""
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "rmsprop"] = "adam"
     """adam (paper), or rmsprop (as WGAN's paper)."""
     lr_d: float = 0.0002
     """D's learning rate."""
@@ -104,12 +100,27 @@ class DCGANConfig(TrainingConfig):
     """Warn when generated images lie closer together than this part of the real ones' distance."""
     collapse_after: int = 1000
     """Steps in which the generator may get there first; a run that has been there is warned of at once."""
-    frechet: str = "random"
+    frechet: Literal["off", "random", "inception"] = "random"
     """Frechet distance from held-out images: off; random: in features of a random network, which is not FID;
     inception: FID, whose weights must be in torch hub's cache."""
     frechet_images: int = 512
     """Generated images for it; all held-out ones are taken, up to as many."""
 
+    own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("train_path", "val_path", "crop"),
+        "networks": (
+            "image_size", "channels", "z_dim", "latent", "g_width", "d_width", "d_norm", "d_spectral_norm",
+            "d_minibatch_std",
+        ),
+        "losses": (
+            "loss", "real_label", "fake_label", "gp_weight", "r1_weight", "r1_interval", "diff_augment",
+        ),
+        "optimizers": ("optimizer", "lr_d", "lr_g", "beta1", "beta2", "weight_decay", "d_weight_clip"),
+        "schedule": ("n_critic", "n_g_steps"),
+        "evaluation": (
+            "collapse_images", "collapse_ratio", "collapse_after", "frechet", "frechet_images",
+        ),
+    }  # fmt: skip
     applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
         "train_path", "val_path", "crop", "latent", "diff_augment", "loss", "real_label", "fake_label",
         "lr_d", "lr_g", "beta1", "beta2", "weight_decay", "n_critic", "n_g_steps", "d_weight_clip",
@@ -123,12 +134,6 @@ class DCGANConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_choices(
-            {
-                "image_size": IMAGE_SIZES, "channels": (1, 3), "crop": ("fit", "random"), "latent": LATENTS,
-                "d_norm": NORMS, "loss": KINDS, "optimizer": OPTIMIZERS, "frechet": FRECHET,
-            }
-        )  # fmt: skip
         self.check_at_least_one(
             "z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval", "frechet_images"
         )

@@ -72,7 +72,7 @@ class EnhanceNet(Recipe):
         self.optimizers = {"generator": optimizer}
         self.discriminator: EnhanceNetDiscriminator | None = None
         if config.is_adversarial:
-            self.adversarial = AdversarialLoss(config.adversarial)  # type: ignore[arg-type]
+            self.adversarial = AdversarialLoss(config.adversarial)
             self.discriminator = EnhanceNetDiscriminator(config.crop, config.d_channels, config.d_dense)
             self.discriminator.to(device)
             self.networks["discriminator"] = self.discriminator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastgan._arguments import Parser
 from fastgan.models.enhancenet import EnhanceNetGenerator, bicubic_upscale
 from fastgan.recipes.enhancenet_config import EnhanceNetConfig
 from fastgan.recipes.enhancenet_tiles import check_tiles
@@ -51,9 +51,7 @@ def load_generator(path: str | Path) -> EnhanceNetGenerator:
 
 def upscale(arguments: list[str]) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="fastgan upscale", description="Makes photographs larger with a trained EnhanceNet."
-    )
+    parser = Parser(prog="fastgan upscale", description="Makes photographs larger with a trained EnhanceNet.")
     parser.add_argument("source", metavar="IN", help="a photograph, or a folder that is searched recursively")
     parser.add_argument("target", metavar="OUT", type=Path, help="a file, or for a folder a folder of PNGs")
     parser.add_argument("--checkpoint", required=True, help="checkpoint file, or a run's folder")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from fastgan.losses.perceptual import layer_index, layer_names
 from fastgan.models.enhancenet import check_scale
+from fastgan.training.balance import Balance
 from fastgan.training.config import TrainingConfig
 
 NETWORK = "vgg19"
-VARIANTS = ("E", "P", "PA", "PAT")
 MOST_BLOCKS = 1000  # a hundred times the paper's
-ADVERSARIAL = ("bce", "lsgan", "nonsaturating", "hinge")
 # Of the generator's adversarial term (the paper's supplement, table 2).
 PAPER_ADVERSARIAL_WEIGHTS = {"PA": 1.0, "PAT": 2.0}
 
@@ -33,10 +33,10 @@ class EnhanceNetConfig(TrainingConfig):
     * Balance: no published source was found for the threshold of D's loss, 0.3; it is this project's.
     """
 
-    variant: str = "E"
+    variant: Literal["E", "P", "PA", "PAT"] = "E"
     """What G minimizes. E: the mean squared error; P: distances in VGG's features; PA: these and the
     adversarial loss; PAT: these and the texture loss. All but E need VGG19's ImageNet weights."""
-    scale: int = 4
+    scale: Literal[2, 4] = 4
     """How many times as high and wide images become: 2 or 4."""
     train_path: str = ""
     """Folder with training photographs at high resolution, searched recursively."""
@@ -83,9 +83,9 @@ class EnhanceNetConfig(TrainingConfig):
     means are measured on the first 16 training samples, when the run starts. false: as VGG has them."""
     adversarial_weight: float | None = None
     """Weight of G's adversarial term; null: the paper's, 1 for PA and 2 for PAT."""
-    adversarial: str = "bce"
+    adversarial: Literal["bce", "lsgan", "nonsaturating", "hinge"] = "bce"
     """Game of PA and PAT: bce (paper), lsgan (mean squared error), nonsaturating or hinge."""
-    balance: str = "threshold"
+    balance: Balance = "threshold"
     """Who trains. threshold: the half of D's loss on reals or on fakes counts while above balance_threshold
     (the paper trains D while its performance is below a threshold that it does not name); every_step; ratio:
     balance_ratio updates of D and G; adaptive: D trains while it knows fewer reals than balance_target."""
@@ -99,6 +99,17 @@ class EnhanceNetConfig(TrainingConfig):
     log_d_after: bool = True
     """Log also what D says of the same images after its step, for one more forward of D on the reals."""
 
+    own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("train_path", "val_path", "crop", "turn"),
+        "networks": ("scale", "width", "blocks", "d_channels", "d_dense"),
+        "losses": (
+            "variant", "perceptual_layers", "perceptual_weights", "texture_layers", "texture_weights",
+            "texture_patch", "normalize_features", "adversarial", "adversarial_weight", "d_loss_weight",
+        ),
+        "optimizers": ("lr", "lr_d", "beta1"),
+        "schedule": ("lr_decay_steps",),
+        "evaluation": ("val_images", "val_size", "log_d_after"),
+    }  # fmt: skip
     applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
         "variant", "train_path", "val_path", "val_images", "val_size", "crop", "turn", "lr", "lr_d",
         "lr_decay_steps", "beta1", "perceptual_layers", "perceptual_weights", "texture_layers",
@@ -131,7 +142,6 @@ class EnhanceNetConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scale(self.scale)
-        self.check_choices({"variant": VARIANTS, "adversarial": ADVERSARIAL})
         if self.crop < 2 * self.scale or self.crop % self.scale:
             raise ValueError(
                 f"crop must be a multiple of scale = {self.scale}, at least twice that, got {self.crop}"

@@ -104,7 +104,7 @@ class StarGANv2(Recipe):
             "generator": Adam(groups, config.lr, betas, weight_decay=decay, ema=in_launch),
             "discriminator": Adam(self.discriminator.parameters(), config.lr, betas, weight_decay=decay),
         }
-        self.adversarial = AdversarialLoss(config.adversarial)  # type: ignore[arg-type]
+        self.adversarial = AdversarialLoss(config.adversarial)
         self.keep_balance(self.adversarial)
         self.r1 = R1(self.discriminator, config.r1_weight, config.r1_interval)
         self.pictures = Pictures(config.data, config.latent_scale, config.vae, device)

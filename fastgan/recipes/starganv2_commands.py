@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import ImageOps
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
+from fastgan._arguments import Parser
 from fastgan.ops._checks import check_one_of
 from fastgan.recipes.starganv2_config import StarGANv2Config
 from fastgan.recipes.starganv2_data import LATENT_EXTENSIONS, find_latents, read_latent
@@ -136,7 +136,7 @@ def translation_grid(sampler: Sampler, sources: Tensor, styles: Tensor, heads: T
 
 
 def sample(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastgan sample starganv2",
         description="Translates images into a domain. The grid's first row has the sources; with references, "
         "its first column has those.",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from fastgan.models.starganv2 import check_size
 from fastgan.training.config import TrainingConfig
 
-KINDS = ("images", "latents")
 # Those whose two halves stand alone: wgan needs clipping or a penalty, relativistic pairs reals with fakes.
-ADVERSARIALS = ("hinge", "nonsaturating", "bce", "lsgan")
+Adversarial = Literal["hinge", "nonsaturating", "bce", "lsgan"]
 # What each update of a step is on: styles of references, styles made of noise.
 TURNS = {"joint": (("ref", "lat"),), "in_turn": (("lat",), ("ref",))}
 
@@ -39,7 +39,7 @@ class StarGANv2Config(TrainingConfig):
     """The same, held out; empty: every tenth file of each domain (64 at most) is held out."""
     domains: tuple[str, ...] = ()
     """Names of the domains' folders, at least two; empty: all of train_path, sorted."""
-    data: str = "images"
+    data: Literal["images", "latents"] = "images"
     """images; or latents: .safetensors with the key "latent" or .pt with a tensor (or a dict with it at
     "latent"), stored unscaled, as `fastgan data encode-latents` writes them."""
     image_size: int = 256
@@ -48,7 +48,7 @@ class StarGANv2Config(TrainingConfig):
     """Channels, for data=latents."""
     latent_scale: float = 0.18215
     """Factor of latents when they are read (Stable Diffusion's)."""
-    crop: str = "fit"
+    crop: Literal["fit", "random", "slight"] = "fit"
     """Of images: fit: scale and cut the centre; random: random parts, of up to four times image_size,
     mirrored; slight: half of the images whole, squeezed, of the others parts of 0.8 to 1 of the area,
     mirrored (authors' code)."""
@@ -69,12 +69,12 @@ class StarGANv2Config(TrainingConfig):
     mapping_width: int = 512
     """Width of the mapping network's layers."""
 
-    updates: str = "joint"
+    updates: Literal["joint", "in_turn"] = "joint"
     """Order within a step. joint: D once, then generator, mapping network and style encoder once, on both
     kinds of styles. in_turn: D on "lat", D on "ref", each with R1; then all three on "lat", with the identity
     term; then the generator alone on "ref" (authors' code, whose maintainer found results much worse where
     the style encoder learned from "ref", too: issue 44)."""
-    adversarial: str = "hinge"
+    adversarial: Adversarial = "hinge"
     """hinge (not the paper's), nonsaturating (paper), bce or lsgan."""
     w_adv: float = 1.0
     """Weight of the adversarial terms."""
@@ -115,6 +115,19 @@ class StarGANv2Config(TrainingConfig):
     classifier_steps: int = 300
     """Steps that the classifier of an evaluation is trained on the real domains, with batches of 64."""
 
+    own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("train_path", "val_path", "domains", "data", "crop", "latent_scale", "vae"),
+        "networks": (
+            "image_size", "latent_channels", "z_dim", "style_dim", "base_width", "max_width", "downs",
+            "mapping_width",
+        ),
+        "losses": (
+            "adversarial", "w_adv", "w_sty", "w_cyc", "w_id", "w_ds", "ds_margin", "r1_weight", "r1_interval",
+        ),
+        "optimizers": ("lr", "lr_mapping", "beta1", "beta2", "weight_decay"),
+        "schedule": ("updates", "ds_decay_epochs"),
+        "evaluation": ("eval_images", "eval_draws", "classifier_steps"),
+    }  # fmt: skip
     applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
         "train_path", "val_path", "latent_scale", "crop", "vae", "updates", "adversarial", "w_adv",
         "w_sty", "w_cyc", "w_id", "w_ds", "ds_margin", "ds_decay_epochs", "r1_weight", "r1_interval",
@@ -128,12 +141,6 @@ class StarGANv2Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_choices(
-            {
-                "data": KINDS, "adversarial": ADVERSARIALS, "crop": ("fit", "random", "slight"),
-                "updates": tuple(TURNS),
-            }
-        )  # fmt: skip
         check_size(self.image_size)
         self.check_at_least_one(
             "latent_channels",

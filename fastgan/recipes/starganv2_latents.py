@@ -5,7 +5,6 @@ The VAE is a diffusers AutoencoderKL on the disk (extra `vae`), loaded only wher
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from PIL import ImageOps
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fastgan._arguments import Parser
 from fastgan.recipes.starganv2_data import LATENT_KEY
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import write_weights
@@ -104,7 +104,7 @@ class Pictures:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastgan data encode-latents",
         description="Encodes a tree of images, such as one folder per domain, into the same tree of latents, "
         "for `fastgan train starganv2 --data latents`. Latents that are there already stay.",

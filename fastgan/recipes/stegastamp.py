@@ -68,7 +68,7 @@ class StegaStamp(Recipe):
             "generator": Adam(stamping, lr=config.lr, ema=self.moving_average("encoder", "decoder")),
             "discriminator": self.discriminator_optimizer,
         }
-        self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)  # type: ignore[arg-type]
+        self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)
         self.keep_balance(self.adversarial)
         names = {field.name for field in dataclasses.fields(Distortions)} & set(vars(config))
         self.distortions = Distortions(

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastgan._arguments import Parser
 from fastgan.models.stegastamp import StegaStampDecoder, StegaStampEncoder
 from fastgan.recipes.stegastamp_config import StegaStampConfig
 from fastgan.recipes.stegastamp_message import bits_to_message, message_to_bits, raw_bits
@@ -90,7 +91,7 @@ class Stamper:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastgan stegastamp", description="Hides messages in photographs and finds them again."
     )
     commands = parser.add_subparsers(dest="command", required=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from fastgan.augment import BORDERS
-from fastgan.losses.adversarial import KINDS
+from fastgan.losses.adversarial import Kind
 from fastgan.models.stegastamp import image_height_width
-from fastgan.ops.jpeg import ROUNDINGS
 from fastgan.training.config import TrainingConfig
+
+Rounding = Literal["straight_through", "cubic", "at_zero", "polynomial", "noise", "none"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class StegaStampConfig(TrainingConfig):
     """Held-out images to evaluate; more than there are gives more cuts of each."""
     image_size: int = 400
     """Height and width, a multiple of 16."""
-    crop: str = "fit"
+    crop: Literal["fit", "random"] = "fit"
     """fit: scale and cut the centre, as the original; random: random parts, mirrored."""
     secret_size: int = 20
     """Bits of the secret (paper: 100)."""
@@ -82,13 +83,13 @@ class StegaStampConfig(TrainingConfig):
 
     no_gan: bool = False
     """Train without a discriminator."""
-    adversarial: str = "wgan"
+    adversarial: Kind = "wgan"
     """wgan (original), wgan-gp, hinge, nonsaturating, bce, lsgan or relativistic."""
-    critic_sign: int = -1
+    critic_sign: Literal[1, -1] = -1
     """-1: D is high for fakes (original: D minimizes D(real) - D(fake)); +1: high for real ones."""
     n_critic: int = 1
     """Updates of D per step, each on fresh secrets."""
-    d_optimizer: str = "rmsprop"
+    d_optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     """rmsprop (original) or adam."""
     lr_d: float = 0.00001
     """Learning rate of D."""
@@ -108,12 +109,12 @@ class StegaStampConfig(TrainingConfig):
     """Weight of the R1 penalty; 0: none."""
     d_channels: tuple[int, ...] = (8, 16, 32, 64)
     """Widths of D's layers (original); e.g. [8, 16, 32, 64, 128, 256] for a stronger one."""
-    d_activation: str = "relu"
+    d_activation: Literal["relu", "leaky_relu"] = "relu"
     """relu (original) or leaky_relu."""
     d_spectral_norm: bool = False
     """Spectral norm on D's layers."""
 
-    borders: str = "black"
+    borders: Literal["no_edge", "black", "white", "random", "randomrgb", "image"] = "black"
     """What fills the border that un-warping opens: no_edge, black, white, random, randomrgb, image."""
     rnd_trans: float = 0.1
     """Largest displacement of the corners, as a part of the width."""
@@ -147,13 +148,37 @@ class StegaStampConfig(TrainingConfig):
     """Ramp from quality 100 to jpeg_quality."""
     no_jpeg: bool = False
     """Leave JPEG out."""
-    jpeg_rounding: str = "straight_through"
+    jpeg_rounding: Rounding = "straight_through"
     """Gradient of JPEG's rounding: straight_through, cubic, at_zero (original), none."""
     blur_gaussian: float = 0.25
     """Probability of a Gaussian blur."""
     blur_line: float = 0.25
     """Probability of a motion blur."""
 
+    own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("train_path", "val_path", "crop"),
+        "networks": ("image_size", "secret_size", "d_channels", "d_activation", "d_spectral_norm"),
+        "losses": (
+            "paired_secrets", "secret_loss_scale", "l2_loss_scale", "l2_edge_gain", "y_scale", "u_scale",
+            "v_scale", "lpips_loss_scale", "G_loss_scale", "no_gan", "adversarial", "critic_sign",
+            "gp_weight", "r1_weight",
+        ),
+        "optimizers": (
+            "lr", "d_optimizer", "lr_d", "beta1_d", "beta2_d", "tf_epsilon", "d_grad_clip", "d_weight_clip",
+        ),
+        "schedule": (
+            "lr_warmup_steps", "lr_decay_steps", "no_im_loss_steps", "no_im_loss_bit_acc",
+            "ramps_after_no_im_loss", "secret_loss_ramp", "l2_loss_ramp", "l2_edge_ramp", "l2_edge_delay",
+            "lpips_loss_ramp", "G_loss_ramp", "n_critic",
+        ),
+        "distortions": (
+            "borders", "rnd_trans", "rnd_trans_ramp", "rnd_bri", "rnd_bri_ramp", "rnd_sat", "rnd_sat_ramp",
+            "rnd_hue", "rnd_hue_ramp", "rnd_noise", "rnd_noise_ramp", "contrast_low", "contrast_high",
+            "contrast_ramp", "jpeg_quality", "jpeg_quality_ramp", "no_jpeg", "jpeg_rounding",
+            "blur_gaussian", "blur_line",
+        ),
+        "evaluation": ("val_images",),
+    }  # fmt: skip
     applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
         "train_path", "val_path", "val_images", "crop", "paired_secrets", "lr", "lr_warmup_steps",
         "lr_decay_steps", "no_im_loss_steps", "no_im_loss_bit_acc", "ramps_after_no_im_loss",
@@ -180,17 +205,6 @@ class StegaStampConfig(TrainingConfig):
                 f"lr_decay_steps must lie in [0, num_steps = {self.num_steps}], got {self.lr_decay_steps}"
             )
         self.check_at_least_one("secret_size", "n_critic", "val_images")
-        self.check_choices(
-            {
-                "adversarial": KINDS,
-                "borders": BORDERS,
-                "d_optimizer": ("rmsprop", "adam"),
-                "crop": ("fit", "random"),
-                "critic_sign": (1, -1),
-                "jpeg_rounding": ROUNDINGS,
-                "d_activation": ("relu", "leaky_relu"),
-            }
-        )
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in [1, 100], got {self.jpeg_quality}")
         if self.blur_gaussian < 0 or self.blur_line < 0 or self.blur_gaussian + self.blur_line > 1:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from fastgan._arguments import Parser
 from fastgan.bench.harness import rounds_in
 from fastgan.bench.machine import describe_machine
 from fastgan.losses import yuv_color_l2
@@ -30,9 +31,7 @@ MESSAGE = "hi"
 
 def main(arguments: list[str]) -> int:
     """Takes `--num_steps N` for a quicker look; everything else is the demo preset."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="fastgan demo", description=__doc__)
+    parser = Parser(prog="fastgan demo", description=__doc__)
     parser.add_argument("--num_steps", type=int, default=DEMO.num_steps, help="training steps")
     steps = parser.parse_args(arguments).num_steps
     folder = DEMO.folder

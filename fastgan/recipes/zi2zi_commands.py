@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid, save_image
 
+from fastgan._arguments import Parser
 from fastgan.models.zi2zi import Zi2ZiGenerator
 from fastgan.recipes.zi2zi import make_generator
 from fastgan.recipes.zi2zi_config import Zi2ZiConfig
@@ -120,7 +120,7 @@ class Writer:
 
 
 def sample(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastgan sample zi2zi", description="Text in the style of a category, or between two."
     )
     parser.add_argument("--checkpoint", required=True, help="run's folder, or checkpoint")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from fastgan.models.zi2zi import NORMS, halvings
+from fastgan.models.zi2zi import halvings
 from fastgan.training.config import TrainingConfig
 from fastgan.training.values import check_seed
 
@@ -22,7 +23,7 @@ class Zi2ZiConfig(TrainingConfig):
     train_path: str = ""
     """Folder of pairs: what `fastgan data glyphs` wrote, or side-by-side images K_NNNNN.png of category K and
     character NNNNN, or a folder of such per category. `builtin:glyphs` needs no data."""
-    source_side: str = "left"
+    source_side: Literal["left", "right"] = "left"
     """Where the pairs have the source font: left, as `fastgan data glyphs` writes them, or right, as the
     original's scripts do."""
     held_out: float = 0.1
@@ -36,7 +37,7 @@ class Zi2ZiConfig(TrainingConfig):
 
     image_size: int = 256
     """Height and width of glyphs, at least 32 (original: 256)."""
-    channels: int = 1
+    channels: Literal[1, 3] = 1
     """Of glyphs: 1, grey, or 3 (original)."""
     category_num: int = 0
     """Categories that there is room for (original: 40); 0: as many as the data has."""
@@ -48,7 +49,7 @@ class Zi2ZiConfig(TrainingConfig):
     """Channels of D's first layer (original); they double three times."""
     embedding_dim: int = 128
     """Length of a category's embedding (original)."""
-    norm: str = "batch"
+    norm: Literal["batch", "instance"] = "batch"
     """Normalization in G and D: batch (original) or instance."""
     dropout: float = 0.5
     """In the first three layers of G's decoder (original)."""
@@ -63,7 +64,7 @@ class Zi2ZiConfig(TrainingConfig):
     """Epochs over which that weight rises from 0 (original: none)."""
     const_weight: float = 5.0
     """Weight of the mean squared difference of bottleneck features, averaged over space (original: 15)."""
-    const_of: str = "real"
+    const_of: Literal["real", "fake"] = "real"
     """Whose features are to be those of the source: real, the target's; or fake, the result's (original)."""
     const_ramp_epochs: float = 1.0
     """Epochs over which that weight rises from 0 (original: none)."""
@@ -83,6 +84,17 @@ class Zi2ZiConfig(TrainingConfig):
     g_updates: int = 1
     """Updates of G per step (original: 2)."""
 
+    own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("train_path", "source_side", "held_out", "held_out_seed", "augment"),
+        "networks": (
+            "image_size", "channels", "category_num", "downs", "width", "d_width", "embedding_dim", "norm",
+            "dropout", "self_attention", "d_spectral_norm",
+        ),
+        "losses": ("l1_weight", "const_weight", "const_of", "perceptual_weight", "category_weight"),
+        "optimizers": ("lr", "lr_floor", "beta1"),
+        "schedule": ("l1_ramp_epochs", "const_ramp_epochs", "schedule", "g_updates"),
+        "evaluation": ("val_images",),
+    }  # fmt: skip
     applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
         "train_path", "source_side", "held_out", "held_out_seed", "val_images", "augment", "dropout",
         "l1_weight", "l1_ramp_epochs", "const_weight", "const_of", "const_ramp_epochs",
@@ -95,14 +107,6 @@ class Zi2ZiConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_choices(
-            {
-                "source_side": ("left", "right"),
-                "channels": (1, 3),
-                "norm": NORMS,
-                "const_of": ("real", "fake"),
-            }
-        )
         if self.image_size < SMALLEST_SIZE:
             raise ValueError(f"image_size must be at least {SMALLEST_SIZE}, got {self.image_size}")
         halvings(self.image_size, self.downs)

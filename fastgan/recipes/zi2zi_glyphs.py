@@ -7,7 +7,6 @@ says what each file shows, and `glyphs.json`, which says how it was drawn.
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import csv
 import json
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fastgan._arguments import Parser
 from fastgan.recipes.zi2zi_fonts import Font, common_geometry
 from fastgan.training.names import printable
 
@@ -182,9 +182,7 @@ def _is_compact(width: float, top: float, bottom: float) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="fastgan data glyphs", description="Training data for zi2zi, rendered from fonts."
-    )
+    parser = Parser(prog="fastgan data glyphs", description="Training data for zi2zi, rendered from fonts.")
     parser.add_argument("--source-font", required=True, type=Path, help="TrueType or OpenType file")
     parser.add_argument(
         "--target-fonts", required=True, nargs="+", type=Path, help="one or more: the categories 0, 1, ..."

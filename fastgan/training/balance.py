@@ -15,7 +15,7 @@ tensor, so no step waits for the device; `step_where` gives it to the optimizer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from fastgan.ops._checks import (
 )
 from fastgan.optim._step import FusedStep
 
-BALANCES = ("every_step", "ratio", "threshold", "adaptive")
+Balance = Literal["every_step", "ratio", "threshold", "adaptive"]
 
 
 class Judged(NamedTuple):
@@ -204,7 +204,7 @@ def make_balance(
     Raises:
         TypeError, ValueError: an unknown name (lists the known ones), or an argument that the policy refuses.
     """
-    check_one_of("name", name, BALANCES)
+    check_one_of("name", name, get_args(Balance))
     if name == "ratio":
         if not isinstance(ratio, (tuple, list)) or len(ratio) != 2:
             raise TypeError(f"ratio must be two numbers of updates, D's and G's, got {described(ratio)}")

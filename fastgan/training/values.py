@@ -10,6 +10,8 @@ import typing
 from dataclasses import fields
 from typing import Any
 
+from fastgan.ops._checks import check_one_of
+
 INTEGERS = range(-(2**63), 2**63)
 SEEDS = range(2**63)  # what both torch's and NumPy's generators take
 
@@ -24,7 +26,8 @@ def check_values(config: Any) -> None:
 
     Raises:
         TypeError: a field whose value is of another kind.
-        ValueError: a number that is not finite or needs more than 64 bits; a string with a zero byte.
+        ValueError: none of a literal's values; a number that is not finite or needs more than 64 bits; a
+            string with a zero byte.
     """
     kinds = _kinds(config.__class__)
     for field in fields(config):
@@ -43,6 +46,13 @@ def _kinds(config_class: type) -> dict[str, Kind]:
 
 
 def _check_value(name: str, value: Any, kind: Kind) -> None:
+    if typing.get_origin(kind) is tuple and isinstance(value, tuple):
+        literal = typing.get_args(kind)[0]
+    else:
+        literal = kind
+    if typing.get_origin(literal) is typing.Literal:
+        for one in value if isinstance(value, tuple) else (value,):
+            check_one_of(name, one, typing.get_args(literal))
     if not _is_of(value, kind):
         raise TypeError(f"{name} must be of type {_called(kind)}, got {_shown(value)}")
     for one in value if isinstance(value, tuple) else (value,):
@@ -59,7 +69,7 @@ def _is_of(value: Any, kind: Kind) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_is_of(value, one) for one in arguments)
     if origin is typing.Literal:
-        return value in arguments
+        return any(type(value) is type(one) and value == one for one in arguments)
     if origin is tuple:
         several = arguments[-1] is Ellipsis
         if not isinstance(value, tuple) or not (several or len(value) == len(arguments)):

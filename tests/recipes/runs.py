@@ -17,7 +17,7 @@ from tests.processes import run_script
 SCRIPT = """
 import sys
 from fastgan.recipes import load_recipe
-from fastgan.training.config import parse_config
+from fastgan.training.command_line import parse_config
 from fastgan.training.loop import train
 
 recipe = load_recipe(sys.argv[1])

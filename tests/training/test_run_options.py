@@ -9,7 +9,8 @@ import pytest
 from fastgan import cli
 from fastgan.cli import main
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.config import parse_config, write_config
+from fastgan.training.command_line import parse_config
+from fastgan.training.config import write_config
 from fastgan.training.loop import train
 from fastgan.training.yaml_files import read_options
 
@@ -28,7 +29,7 @@ def command(monkeypatch):
     """The command, whose only recipe is the toy."""
     import fastgan.recipes
 
-    monkeypatch.setattr(fastgan.recipes, "RECIPES", {"toy": ""})
+    monkeypatch.setitem(cli.COMMANDS["train"][1], "toy", ("", cli._trainer("toy")))
     monkeypatch.setattr(fastgan.recipes, "load_recipe", lambda name: Toy)
     return lambda *arguments: main([str(argument) for argument in arguments])
 
@@ -154,9 +155,13 @@ def test_a_checkpoint_is_chosen_once(run):
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--num_steps", "3"]])
 def test_resume_without_a_run_tells_its_use(arguments, capsys):
-    assert cli.main(["resume", *arguments]) == (0 if arguments == ["--help"] else 2)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["resume", *arguments])
     out, err = capsys.readouterr()
-    assert "usage: fastgan resume RUN" in out + err
+    if arguments == ["--help"]:
+        assert left.value.code == 0 and "usage: fastgan resume RUN" in out
+    else:
+        assert left.value.code == 2 and "RUN" in err
 
 
 def test_resume_of_no_run(tmp_path, capsys):

@@ -1,0 +1,204 @@
+"""Configurations from the command line, YAML files, presets and runs that are there."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import docstring_parser
+import jsonargparse
+
+from fastgan._arguments import error_text
+from fastgan.training.config import Config, TrainingConfig, from_plain
+from fastgan.training.names import printable
+from fastgan.training.run_options import options_of_run
+from fastgan.training.world import launched_world
+from fastgan.training.yaml_files import LARGEST, parse_options
+
+LENGTHS = ("num_steps", "num_epochs")  # of a run; the second counts unless it is 0
+# Sphinx's markup of names, as in :mod:`fastgan.models`.
+ROLE = re.compile(r":[a-z]+:`~?([^`]*)`")
+
+
+class OptionParser(jsonargparse.ArgumentParser):
+    """Of a recipe's options, in the sections of its configuration, with errors of one line."""
+
+    def __init__(self, config_class: type[TrainingConfig], prog: str) -> None:
+        description = ROLE.sub(r"\1", (config_class.__doc__ or "").strip())
+        super().__init__(
+            prog=prog, usage=f"{prog} [--preset NAME] [--OPTION VALUE ...]", description=description,
+            allow_abbrev=False,
+        )  # fmt: skip
+        self.names: list[str] = []
+        self.kinds = typing.get_type_hints(config_class)
+        docs = _documentation(config_class)
+        defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
+        for title, names in config_class.in_sections().items():
+            group = self.add_argument_group(title)
+            for name in names:
+                group.add_argument(
+                    f"--{name}", type=self.kinds[name], default=defaults[name], help=docs[name]
+                )
+                self.names.append(f"--{name}")
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        self.exit(
+            2, error_text(self.prog, _plainer(message, self.kinds), ["--preset", "--config", *self.names])
+        )
+
+
+def _documentation(config_class: type) -> dict[str, str]:
+    """What stands below each field of a dataclass."""
+    docs: dict[str, str] = {}
+    for base in reversed(config_class.__mro__):
+        if dataclasses.is_dataclass(base):
+            for parameter in docstring_parser.parse_from_object(base).params:
+                text = " ".join((parameter.description or "").split())
+                docs[parameter.arg_name] = ROLE.sub(r"\1", text).replace("%", "%%")
+    return docs
+
+
+def _plainer(message: str, kinds: Mapping[str, Any]) -> str:
+    """Jsonargparse's error of a value, with the option first and its kind in words."""
+    found = re.match(r'Parser key "(\w+)":.*?(?:Got|Given) value: (.*)', message, re.DOTALL)
+    if found is None or found[1] not in kinds:
+        return message
+    return f"--{found[1]} must be {_in_words(kinds[found[1]])}, got {found[2]}"
+
+
+def _in_words(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        values = [str(value) for value in arguments]
+        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_in_words, arguments))
+    if origin is tuple:
+        several = arguments[-1] is Ellipsis
+        each = _in_words(arguments[0])
+        return f"a list, each {each}" if several else f"a list of {len(arguments)}, each {each}"
+    words = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "null"}
+    return words.get(kind, str(kind))
+
+
+def parse_config(
+    config_class: type[Config],
+    presets: Mapping[str, Config],
+    arguments: list[str],
+    prog: str,
+    say: Callable[[str], object] = lambda text: None,
+) -> Config:
+    """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
+
+    A run that is resumed, and has a checkpoint, keeps its options where none are given; of a preset, those
+    that are not the recipe's defaults count as given.
+    Where num_steps is given and num_epochs is not, the num_epochs of what comes before does not count.
+
+    Args:
+        say: is told what was taken from a run.
+
+    Exits with a usage message for unknown options or wrong types.
+
+    Raises:
+        ValueError: a value that the configuration refuses.
+    """
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--preset")
+    early.add_argument("--config", action="append", default=[])
+    early.add_argument("--num_steps")
+    early.add_argument("--num_epochs")
+    found = early.parse_known_args(arguments)[0]
+    preset = found.preset
+    checked = {value: _checked_text(value) for value in dict.fromkeys(found.config)}
+    texts = {value: text for value, (text, _) in checked.items()}
+
+    class ConfigFile(jsonargparse.ActionConfigFile):
+        """Takes what was checked: a pipe can be read only once."""
+
+        def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+            super().__call__(parser, cfg, texts.get(values, values), option_string)
+
+    parser = OptionParser(config_class, prog)
+    parser.add_argument("--preset", choices=sorted(presets), help="named settings to start from")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options")
+    if preset in presets:
+        parser.set_defaults(dataclasses.asdict(presets[preset]))
+    values = parser.parse_args(arguments).as_dict()
+    folder = Path(values["runs_path"]) / values["exp_name"]
+    if values["resume"] and (of_run := options_of_run(folder, config_class)):
+        options = _options(config_class, *of_run)
+        if preset:
+            options |= _differences(config_class(), presets[preset])
+        parser.set_defaults(options)
+        as_the_run = parser.parse_args(arguments).as_dict()
+        taken = [f"{n} {_short(value)}" for n, value in as_the_run.items() if values.get(n) != value]
+        if taken:
+            say(f"taken from {printable(of_run[0])}: {', '.join(taken)}")
+        values = as_the_run
+    on_the_command_line = {name for name in LENGTHS if getattr(found, name) is not None}
+    if on_the_command_line == {*LENGTHS} and values["num_epochs"]:
+        raise ValueError(
+            f"--num_steps {printable(found.num_steps)} and --num_epochs {printable(found.num_epochs)} "
+            "both say how long to train: give one of them"
+        )
+    for name in on_the_command_line:  # whatever a --config after it says
+        values[name] = int(getattr(found, name))
+    given = [on_the_command_line, *(checked[value][1] for value in reversed(found.config))]
+    if next((lengths for lengths in given if lengths), None) == {"num_steps"}:
+        values["num_epochs"] = 0
+    names = {field.name for field in dataclasses.fields(config_class)}
+    return config_class(**{name: value for name, value in values.items() if name in names})
+
+
+def _options(config_class: type[TrainingConfig], path: Path, plain: dict[str, Any]) -> dict[str, Any]:
+    """A run's options as they are in a configuration. Raises a ValueError that names the file."""
+    try:
+        config = from_plain(config_class, plain)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{printable(path)}: {printable(error)}") from error
+    # Under torchrun it says how many processes there are, as it is now.
+    return {n: getattr(config, n) for n in plain if n != "devices" or launched_world() is None}
+
+
+def _differences(before: TrainingConfig, now: TrainingConfig) -> dict[str, Any]:
+    """What of the second is not as in the first."""
+    return {n: value for n, value in dataclasses.asdict(now).items() if value != getattr(before, n)}
+
+
+def _short(value: object) -> str:
+    text = str(value) if isinstance(value, (str, float, int)) else reprlib.repr(value)
+    return printable(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+def _checked_text(value: str) -> tuple[str, set[str]]:
+    """What jsonargparse may read for --config VALUE, and which of LENGTHS it has.
+
+    That is a regular file's name, or options as text.
+
+    It would follow aliases, show a value of any size, and read another file that a file names.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: no plain options, see `read_options`; the message names the file.
+    """
+    text, origin = value, "--config"
+    if os.path.exists(value) and not os.path.isdir(value):
+        with open(value, "rb") as file:
+            content = file.read(LARGEST + 1)
+        text, origin = content.decode("utf-8", errors="replace"), value
+    elif not any(mark in value for mark in ":{\n"):
+        return value, set()  # the name of no file, which is jsonargparse's to tell
+    else:
+        content = value.encode("utf-8", errors="replace")
+    options = parse_options(content, origin)
+    if "config" in options:
+        raise ValueError(f"{printable(origin)} must not have the option 'config': give each file by --config")
+    return value if os.path.isfile(value) else text, options.keys() & {*LENGTHS}

@@ -1,0 +1,103 @@
+"""The command line itself: help everywhere, errors of one line, and what was probably meant."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from fastgan.cli import COMMANDS, main
+from fastgan.recipes import RECIPES, load_recipe
+
+
+def leaves(*words):
+    with pytest.raises(SystemExit) as left:
+        main([*words])
+    return left.value.code
+
+
+def commands(tree=COMMANDS, words=()):
+    for name, (_, command) in tree.items():
+        yield (*words, name)
+        if isinstance(command, dict):
+            yield from commands(command, (*words, name))
+
+
+@pytest.mark.parametrize("words", [(), *commands()], ids=" ".join)
+def test_every_command_has_help(words, capsys):
+    assert leaves(*words, "--help") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: {' '.join(('fastgan', *words))}")
+    assert ":mod:" not in said and ":class:" not in said and ":func:" not in said
+
+
+def test_all_recipes_can_be_trained():
+    assert {*COMMANDS["train"][1]} == {*RECIPES}
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["trian"], "did you mean train?"),
+        (["sample", "dcgam"], "did you mean dcgan?"),
+        (
+            ["train", "dcgan", "--batchsize", "3"],
+            "arguments: --batchsize 3; did you mean --batch_size?",
+        ),
+        (["train", "dcgan", "--batch", "3"], "did you mean --batch_size?"),
+        (["train", "dcgan", "--loss", "gan"], "--loss must be one of bce, nonsaturating, "),
+        (["train", "dcgan", "--lr_d", "fast"], "--lr_d must be a number, got fast"),
+        (["train", "dcgan", "--resume", "maybe"], "--resume must be true or false or auto, got maybe"),
+        (["train", "dcgan", "--devices", "x"], "--devices must be an integer or null, got x"),
+        (
+            ["train", "dcgan", "--balance_ratio", "[1]"],
+            "--balance_ratio must be a list of 2, each an integer",
+        ),
+        (
+            ["train", "dcgan", "--diff_augment", "[zoom]"],
+            "--diff_augment must be a list, each one of color",
+        ),
+        (["train", "dcgan", "--preset", "papr"], "did you mean paper?"),
+        (["upscale", "x.png"], "the following arguments are required: "),
+        (["report", "a", "b"], "unrecognized arguments: b"),
+        (["info", "x"], "unrecognized arguments: x"),
+    ],
+)
+def test_mistakes_are_one_line(words, said, capsys):
+    assert leaves(*words) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1, error
+    assert error.startswith("fastgan") and "--help` explains all)" in error
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    for words in ([], ["train"], ["data"]):
+        assert main(words) == 2
+        assert "commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_option_has_its_section(name, capsys):
+    config = load_recipe(name).config_class
+    sections = config.in_sections()
+    assert "other" not in sections and {"run", "data", "networks", "losses"} <= sections.keys()
+    listed = [option for names in sections.values() for option in names]
+    assert sorted(listed) == sorted(field.name for field in dataclasses.fields(config))
+    leaves("train", name, "--help")
+    said = capsys.readouterr().out
+    assert all(f"\n{title}:\n" in said for title in sections)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_choices_are_shown(name, capsys):
+    leaves("train", name, "--help")
+    said = capsys.readouterr().out
+    assert "--balance {every_step,ratio,threshold,adaptive}" in said
+    assert "--accelerator {auto,cpu,cuda}" in said
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completions_of_shells(shell, capsys):
+    assert main(["--print_shtab", shell]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("resume", "starganv2", "image_size", "wgan-gp"))
