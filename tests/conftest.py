@@ -16,7 +16,7 @@ MISSING = [name for name in FOR_RECIPES if importlib.util.find_spec(name) is Non
 # The folders themselves: of a folder whose files alone are ignored the conftest.py is still loaded.
 NEED_RECIPES = [
     "recipes", "training", "stress/test_junk_calls.py", "stress/test_training_runs.py", "test_bench.py",
-    "test_catalogue.py",
+    "test_catalogue.py", "test_cli.py",
 ]  # fmt: skip
 collect_ignore_glob = NEED_RECIPES if MISSING else []
 

@@ -96,6 +96,15 @@ def torn_table(monkeypatch, tmp_path):
     report.write_report(tmp_path, "torn")
 
 
+def options_of_another_version(monkeypatch, tmp_path):
+    run_options = pytest.importorskip("fastgan.training.run_options")
+    config = pytest.importorskip("fastgan.training.config")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001.safetensors").write_bytes(b"")
+    (tmp_path / "config.yaml").write_text("colour: red\n")
+    run_options.options_of_run(tmp_path, config.TrainingConfig)
+
+
 # Each call of `warn`, and what brings it about.
 CASES = {
     "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
@@ -106,6 +115,7 @@ CASES = {
     "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,
     "fastgan/training/report.py::write_report": torn_table,
+    "fastgan/training/run_options.py::options_of_run": options_of_another_version,
 }
 
 

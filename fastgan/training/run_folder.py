@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
@@ -13,6 +14,8 @@ from fastgan.training.files import replacing
 from fastgan.training.names import printable
 from fastgan.training.run_files import read_rows
 
+LOCK = ".lock"
+PARTS = ("checkpoints", "samples")
 # Room for the first checkpoints and logs; a run that starts with less would stop in its middle.
 NEEDED_BYTES = 256 * 2**20
 TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
@@ -39,7 +42,7 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
     """
     folder = config.folder
     shown = printable(folder)
-    parts = folder / "checkpoints", folder / "samples"
+    parts = [folder / part for part in PARTS]
     for part in parts:
         if part.is_symlink():
             raise OSError(
@@ -105,6 +108,27 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
         f"no checkpoint in {printable(folder)}: started anew; what was written before is kept in "
         f"{printable(aside)}"
     )
+
+
+def remove_unused(folder: Path, folder_too: bool) -> None:
+    """Removes what a start that failed has made in a run's folder; nothing where there is anything else.
+
+    Args:
+        folder_too: and the folder itself, and that of all runs if it holds nothing else.
+    """
+    with contextlib.suppress(OSError):
+        parts = [folder / part for part in PARTS]
+        if {path.name for path in folder.iterdir()} - {LOCK, *PARTS} or any(
+            part.is_symlink() or (part.is_dir() and any(part.iterdir())) for part in parts
+        ):
+            return
+        for part in parts:
+            if part.is_dir():
+                part.rmdir()
+        (folder / LOCK).unlink(missing_ok=True)
+        if folder_too:
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def remove_incomplete(folder: Path) -> None:

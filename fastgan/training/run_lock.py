@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fastgan.training.names import printable
+from fastgan.training.run_folder import LOCK as NAME
+from fastgan.training.run_folder import remove_unused
 from fastgan.training.world import AT_LEAVING, restarts, torchrun_job
 
-NAME = ".lock"
 # Seconds between the holder's touches, and without one until a holder on another machine counts as dead.
 # Longer than file systems keep the times of files in their caches (NFS: a minute).
 HEARTBEAT, PATIENCE = 10.0, 90.0
@@ -88,7 +89,8 @@ class Holder:
 class RunLock:
     """A taken lock; :func:`run_lock` makes it."""
 
-    def __init__(self, path: Path, descriptor: int, before: Holder | None) -> None:
+    def __init__(self, path: Path, descriptor: int, before: Holder | None, is_kernels: bool) -> None:
+        self.is_kernels = is_kernels
         self._path = path
         self._descriptor = descriptor
         self._lost_to: Holder | None = None
@@ -147,12 +149,13 @@ class RunLock:
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[RunLock]:
-    """Holds a run's folder, which is created if it is not there.
+    """Holds a run's folder, which is created if it is not there, and removed if nothing was written there.
 
     Raises:
         RunInUse: another process holds it; the message names it.
         OSError: the folder cannot be written.
     """
+    made = not folder.exists()
     try:
         lock = _take(folder)
     except RunInUse:
@@ -169,6 +172,8 @@ def run_lock(folder: Path) -> Iterator[RunLock]:
         AT_LEAVING.remove(lock.let_go)
         over.set()
         heart.join()
+        if lock.is_kernels:  # or another process might take what is not there any more
+            remove_unused(folder, made)
         lock.release()
 
 
@@ -179,7 +184,10 @@ def _take(folder: Path) -> RunLock:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         has_locks = _lock(path, descriptor)
-        lock = RunLock(path, descriptor, _last_holder(path, has_locks))
+        if has_locks and not _is_at(path, descriptor):  # whoever had it has removed it, with the folder
+            os.close(descriptor)
+            return _take(folder)
+        lock = RunLock(path, descriptor, _last_holder(path, has_locks), has_locks)
         if not has_locks:
             time.sleep(SETTLING)
             if not lock.keep():
@@ -188,6 +196,13 @@ def _take(folder: Path) -> RunLock:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(path: Path, descriptor: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 
 import pytest
 
@@ -168,3 +170,49 @@ def test_resume_of_no_run(tmp_path, capsys):
     assert cli.main(["resume", str(tmp_path / "nothing")]) == 1
     assert f"no run to resume in {tmp_path / 'nothing'}" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
+
+
+# --- starts that fail -------------------------------------------------------------------------------------
+
+
+def fails(self, config, runtime):
+    raise ValueError("train_path must name a folder")
+
+
+@pytest.mark.parametrize("there", ["nothing", "runs", "folder", "files"])
+def test_a_start_that_fails_leaves_nothing_behind(there, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "run"
+    if there != "nothing":
+        (folder.parent if there == "runs" else folder).mkdir(parents=True)
+    if there == "files":
+        (folder / "notes.txt").write_text("mine")
+    if there == "runs":
+        (folder.parent / "another").mkdir()
+    monkeypatch.setattr(Toy, "__init__", fails)
+    with pytest.raises(ValueError, match="train_path"):
+        train(Toy, toy_config(folder.parent, 4, 1))
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} - {"runs/run/.lock"}
+    kept = {"runs/run", "runs/run/notes.txt", "runs/run/checkpoints", "runs/run/samples"}
+    assert left == {
+        "nothing": set(), "runs": {"runs", "runs/another"}, "folder": {"runs", "runs/run"},
+        "files": {"runs", *kept},
+    }[there]  # fmt: skip
+
+
+def test_a_lock_that_was_removed_while_one_waited_is_taken_anew(tmp_path):
+    from fastgan.training import run_lock as locks
+
+    folder, took = tmp_path / "run", []
+
+    def waits():
+        with locks.run_lock(folder):
+            took.append((folder / locks.NAME).exists())
+
+    thread = threading.Thread(target=waits)
+    with locks.run_lock(folder) as lock:
+        lock.holder.held = False  # about to end
+        lock._write()
+        thread.start()
+        time.sleep(0.3)
+    thread.join()
+    assert took == [True]
