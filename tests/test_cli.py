@@ -46,7 +46,7 @@ def test_all_recipes_can_be_trained():
         ),
         (["train", "dcgan", "--batch", "3"], "did you mean --batch_size?"),
         (["train", "dcgan", "--loss", "gan"], "--loss must be one of bce, nonsaturating, "),
-        (["train", "dcgan", "--lr_d", "fast"], "--lr_d must be a number, got fast"),
+        (["train", "dcgan", "--lr_d", "fast"], "--lr_d must be a finite number, got fast"),
         (["train", "dcgan", "--resume", "maybe"], "--resume must be true or false or auto, got maybe"),
         (["train", "dcgan", "--devices", "x"], "--devices must be an integer or null, got x"),
         (

@@ -70,7 +70,7 @@ def probabilities(monkeypatch, tmp_path):
 def unusable_image(monkeypatch, tmp_path):
     data = pytest.importorskip("fastgan.training.data")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="none of the 1"):
+    with pytest.raises(ValueError, match="1 of 1 images"):
         data.ImageFolder([tmp_path / "broken.png"], (8, 8)).sample(0)
 
 

@@ -10,7 +10,9 @@ D and G learn from both kinds at once, or from one and then from the other, as i
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Generator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -36,8 +38,10 @@ from fastgan.recipes.starganv2_data import (
     Guides,
     LatentFolder,
     Pairings,
+    check_latents,
     find_domains,
     find_latents,
+    note_on_scale,
     split_domains,
 )
 from fastgan.recipes.starganv2_evaluation import (
@@ -75,8 +79,15 @@ class StarGANv2(Recipe):
         self.train_domains = [self._stream(files, config.crop, config.seed) for files in train_files]
         self.val_domains = [self._stream(files, "fit", seed=0) for files in val_files]
         self.images_per_epoch = sum(len(files) for files in train_files)
-        for domain in (*self.train_domains, *self.val_domains):
-            domain.sample(0)  # whose file is refused now, not in the middle of the run
+        background = ThreadPoolExecutor(1)
+        if config.data == "latents":
+            # Whatever file is refused, it is now, not in the middle of the run.
+            latents = [path for files in (*train_files, *val_files) for path in files]
+            own = latents[runtime.rank :: runtime.world_size]
+            checked = background.submit(check_latents, own, config.shape, config.workers)
+        else:
+            for domain in (*self.train_domains, *self.val_domains):
+                domain.sample(0)
         counts = zip(config.domains, train_files, val_files, strict=True)
         said = (f"{name} ({len(train)} to train on, {len(val)} held out)" for name, train, val in counts)
         self.data = f"{len(folders)} domains of {config.data}: {', '.join(said)}"
@@ -111,6 +122,11 @@ class StarGANv2(Recipe):
         # LPIPS compares pictures, which a preview of latents is not.
         shows = runtime.is_main and (config.data == "images" or config.vae)
         self.lpips = installed_lpips(device) if shows else None
+        if config.data == "latents":
+            count, total, squares = checked.result()
+            deviation = math.sqrt(max(0.0, squares / count - (total / count) ** 2))
+            self.notes.append(note_on_scale(deviation, config.latent_scale))
+        background.shutdown()
 
     def _stream(self, files: list, crop: str, seed: int) -> Domain:
         config = self.config

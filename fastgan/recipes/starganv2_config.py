@@ -40,8 +40,8 @@ class StarGANv2Config(TrainingConfig):
     domains: tuple[str, ...] = ()
     """Names of the domains' folders, at least two; empty: all of train_path, sorted."""
     data: Literal["images", "latents"] = "images"
-    """images; or latents: .safetensors with the key "latent" or .pt with a tensor (or a dict with it at
-    "latent"), stored unscaled, as `fastgan data encode-latents` writes them."""
+    """images; or latents, one a file, stored unscaled as `fastgan data encode-latents` writes them:
+    .safetensors, .pt, .pth or .npz with one tensor (or with one named "latent"), or .npy."""
     image_size: int = 256
     """Height and width of images or latents, a power of two."""
     latent_channels: int = 4

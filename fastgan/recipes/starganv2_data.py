@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from fastgan.training.checkpoint import read_weights
 from fastgan.training.data import EpochOrder, Find, find_files, split_held_out
 from fastgan.training.names import printable
 
-LATENT_EXTENSIONS = (".safetensors", ".pt")
+LATENT_EXTENSIONS = (".safetensors", ".pt", ".pth", ".npy", ".npz")
 LATENT_KEY = "latent"
 
 
@@ -75,30 +78,101 @@ def read_latent(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """A latent as it was stored, unscaled: C H W, float32.
 
     Args:
-        path: .safetensors with the key "latent"; or .pt with a tensor, or a dict with it at "latent".
-        shape: what it must have.
+        path: .safetensors or .npz; .pt or .pth with a tensor, a parameter or a dict of them; or .npy. Of
+            several the one named "latent" is taken.
+        shape: what it must have, or 1 and that.
 
     Raises:
         ValueError: no such file, a damaged one, another shape, NaN or infinite values; names the file.
     """
     shown = printable(path)
     try:
-        if path.suffix.lower() == ".pt":
-            latent = torch.load(path, map_location="cpu", weights_only=True)
-            latent = latent[LATENT_KEY] if isinstance(latent, dict) else latent
-        else:
-            latent = read_weights(path)[1][LATENT_KEY]
-    except (UnpicklingError, LookupError, OSError, RuntimeError, TypeError, ValueError, EOFError) as error:
+        found = _read_any(path)
+    except (
+        UnpicklingError, LookupError, OSError, RuntimeError, TypeError, ValueError, EOFError, BadZipFile,
+    ) as error:  # fmt: skip
         raise ValueError(f"{shown} cannot be read as a latent: {printable(error)}") from error
-    if not isinstance(latent, Tensor):
+    latent = _the_latent(found, shown) if isinstance(found, Mapping) else found
+    if not isinstance(latent, (Tensor, np.ndarray)):
         raise ValueError(f"{shown} must hold a tensor, got {type(latent).__name__}")
+    try:
+        if isinstance(latent, np.ndarray):
+            latent = latent.astype(latent.dtype.newbyteorder("="))  # torch reads no other
+        latent = torch.as_tensor(latent).detach()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{shown} must hold numbers: {printable(error)}") from error
+    if tuple(latent.shape) == (1, *shape):
+        latent = latent[0]
     if tuple(latent.shape) != shape:
         raise ValueError(f"{shown} must hold a latent of shape {shape}, got {tuple(latent.shape)}")
+    if latent.is_complex():
+        raise ValueError(f"{shown} must hold real numbers, got {latent.dtype}")
     latent = latent.float()
     wrong = int((~latent.isfinite()).sum())
     if wrong:
         raise ValueError(f"{shown} has {wrong} values of {latent.numel()} that are NaN or infinite")
     return latent
+
+
+def _read_any(path: Path) -> Any:
+    ending = path.suffix.lower()
+    if ending in (".pt", ".pth"):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    if ending == ".npy":
+        return np.load(path, allow_pickle=False)
+    if ending == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    return read_weights(path)[1]
+
+
+def _the_latent(found: Mapping[str, Any], shown: str) -> Any:
+    """What is named "latent", or the only one there is."""
+    if LATENT_KEY in found:
+        return found[LATENT_KEY]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    names = printable(", ".join(map(str, list(found)[:8]))) or "nothing"
+    raise ValueError(f"{shown} must name the latent {LATENT_KEY!r}, or hold nothing else; it holds: {names}")
+
+
+def check_latents(
+    files: Sequence[Path], shape: tuple[int, int, int], workers: int
+) -> tuple[int, float, float]:
+    """Reads all files; the number of their values, their sum and that of their squares.
+
+    Raises:
+        ValueError: as :func:`read_latent`, for the first wrong file.
+    """
+
+    def sums(path: Path) -> tuple[float, float]:
+        latent = read_latent(path, shape).double()
+        return latent.sum().item(), latent.square().sum().item()
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="fastgan-latents") as pool:
+        pending = [pool.submit(sums, path) for path in files]
+        try:
+            found = [future.result() for future in pending]
+        except ValueError:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return len(files) * math.prod(shape), sum(s for s, _ in found), sum(s for _, s in found)
+
+
+def note_on_scale(deviation: float, scale: float) -> str:
+    """What is odd about the standard deviation of stored latents; "" for nothing.
+
+    Networks expect about 1. Those of Stable Diffusion's VAE have about 5.5, which its scale makes 1.
+    """
+    if not 0 < deviation * scale < 0.4:
+        return ""
+    scaled = "once" if deviation > 0.4 else "twice"
+    fits = 1 if 0.5 < deviation < 2 else float(f"{1 / deviation:.2g}")
+    return (
+        f"the latents have a standard deviation of {deviation:.2g} as they are stored, "
+        f"{deviation * scale:.2g} times --latent_scale {scale:g}, where networks expect about 1: they seem to "
+        f"be scaled {scaled} already. --latent_scale {fits:g} would fit them"
+    )
 
 
 class LatentFolder:

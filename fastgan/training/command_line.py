@@ -85,7 +85,13 @@ def _in_words(kind: Any) -> str:
         several = arguments[-1] is Ellipsis
         each = _in_words(arguments[0])
         return f"a list, each {each}" if several else f"a list of {len(arguments)}, each {each}"
-    words = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "null"}
+    words = {
+        bool: "true or false",
+        int: "an integer",
+        float: "a finite number",
+        str: "a text",
+        type(None): "null",
+    }
     return words.get(kind, str(kind))
 
 
@@ -155,7 +161,10 @@ def parse_config(
     if next((lengths for lengths in given if lengths), None) == {"num_steps"}:
         values["num_epochs"] = 0
     names = {field.name for field in dataclasses.fields(config_class)}
-    return config_class(**{name: value for name, value in values.items() if name in names})
+    try:
+        return config_class(**{name: value for name, value in values.items() if name in names})
+    except TypeError as error:  # such as null where there must be a text
+        raise ValueError(str(error)) from error
 
 
 def _options(config_class: type[TrainingConfig], path: Path, plain: dict[str, Any]) -> dict[str, Any]:

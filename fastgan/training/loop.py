@@ -195,6 +195,7 @@ def introduction(recipe: Recipe) -> list[str]:
         *([f"data: {data}"] if data else []),
         f"device: {processes}{device}, {recipe.config.precision}",
         f"parameters: {networks}",
+        *(f"note: {printable(note)}" for note in recipe.notes if note),
     ]
 
 

@@ -69,6 +69,8 @@ class Recipe(abc.ABC):
     """Numbers beside the networks that a resumed run needs, such as when a phase ended."""
     data: str = ""
     """How much there is to train on and to evaluate with, in a line that is said at the start."""
+    notes: list[str]
+    """What is odd about the data, to be said at the start; empty ones are not."""
     passed_over: Counter[str]
     """What searching for data left out, by ending."""
     images_per_epoch: int = 0
@@ -79,7 +81,7 @@ class Recipe(abc.ABC):
         self.runtime = runtime
         self.averages = {}
         self.emas = []
-        self.passed_over = Counter()
+        self.notes, self.passed_over = [], Counter()
         self.state = {}
         self.balance = make_balance(
             config.balance, ratio=config.balance_ratio, threshold=config.balance_threshold,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastgan.recipes.starganv2_data import (
     Pairings,
     find_domains,
     find_latents,
+    note_on_scale,
     read_latent,
 )
 from fastgan.recipes.starganv2_domains import DOMAINS, render, write_domains
@@ -96,14 +98,101 @@ def test_bad_latents_are_named(tmp_path, suffix):
     damaged = write("damaged", nan)
     damaged.write_bytes(damaged.read_bytes()[:100])
     other = tmp_path / f"other{suffix}"
-    content = {"image": nan}
+    content = {"image": nan, "mask": torch.zeros(2)}
     torch.save(content, other) if suffix == ".pt" else save_file(content, other)
-    for path in (damaged, other):
-        with pytest.raises(ValueError, match=f"{path.name} cannot be read as a latent"):
-            read_latent(path, (4, 16, 16))
+    with pytest.raises(ValueError, match=f"{damaged.name} cannot be read as a latent"):
+        read_latent(damaged, (4, 16, 16))
+    with pytest.raises(ValueError, match=rf"{other.name} must name the latent 'latent', .* image, mask"):
+        read_latent(other, (4, 16, 16))
     if suffix == ".pt":
         with pytest.raises(ValueError, match="must hold a tensor, got list"):
             read_latent(write("list", [1, 2]), (4, 16, 16))
+
+
+LATENT = torch.linspace(-1, 1, 4 * 6 * 5).reshape(4, 6, 5)
+WAYS = {
+    "parameter.pt": lambda path: torch.save(torch.nn.Parameter(LATENT), path),
+    "other key.pt": lambda path: torch.save({"samples": LATENT}, path),
+    "among others.pt": lambda path: torch.save({"latent": LATENT, "prompt": torch.zeros(2)}, path),
+    "batch of one.pt": lambda path: torch.save(LATENT[None], path),
+    "half.pth": lambda path: torch.save(LATENT.half(), path),
+    "other key.safetensors": lambda path: save_file({"z": LATENT}, path),
+    "batch of one.safetensors": lambda path: save_file({"latent": LATENT[None].clone()}, path),
+    "array.npy": lambda path: np.save(path, LATENT.numpy()),
+    "big endian.npy": lambda path: np.save(path, LATENT.numpy().astype(">f8")),
+    "columns first.npy": lambda path: np.save(path, np.asfortranarray(LATENT.numpy())),
+    "arrays.npz": lambda path: np.savez(path, latent=LATENT.numpy(), label=np.zeros(1)),
+    "one array.npz": lambda path: np.savez_compressed(path, LATENT.numpy()),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_latents_as_people_have_them(name, tmp_path):
+    WAYS[name](tmp_path / name)
+    read = read_latent(tmp_path / name, (4, 6, 5))
+    torch.testing.assert_close(read, LATENT, atol=2e-3 if "half" in name else 1e-7, rtol=0)
+    assert read.dtype == torch.float32 and not read.requires_grad
+    assert LatentFolder([tmp_path / name], (4, 6, 5), 0.5).sample(0).shape == (4, 6, 5)
+
+
+class Stranger:
+    pass
+
+
+WRONG = {
+    "object.pt": (lambda path: torch.save(Stranger(), path), "cannot be read as a latent"),
+    "array in pickle.npy": (
+        lambda path: np.save(path, np.array([{}, 1], dtype=object), allow_pickle=True),
+        "cannot be read as a latent",
+    ),
+    "text.npy": (lambda path: np.save(path, np.full((4, 6, 5), "x")), "must hold numbers"),
+    "complex.pt": (lambda path: torch.save(LATENT + 1j, path), "must hold real numbers, got torch.complex64"),
+    "several.npz": (lambda path: np.savez(path, a=LATENT, b=LATENT), "must name the latent 'latent'"),
+    "batch of two.pt": (lambda path: torch.save(LATENT.repeat(2, 1, 1, 1), path), r"got \(2, 4, 6, 5\)"),
+    "no archive.npz": (lambda path: path.write_bytes(b"PK\x03\x04"), "cannot be read as a latent"),
+    "number.pt": (lambda path: torch.save(3.0, path), "must hold a tensor, got float"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_latent_is_named(name, tmp_path):
+    write, message = WRONG[name]
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} .*{message}|{name} {message}"):
+        read_latent(tmp_path / name, (4, 6, 5))
+
+
+def test_all_latents_are_checked_before_the_start(tmp_path):
+    folder = write_latents(tmp_path / "domains", count=12)
+    torch.save(torch.full((4, 16, 16), torch.nan), sorted((folder / "b").glob("*.pt"))[-1])
+    torch.save(torch.zeros(3), sorted((folder / "b").glob("*.pt"))[2])
+    config = latent_config(folder, tmp_path / "runs")
+    with pytest.raises(ValueError, match=r"b/04\.pt must hold a latent of shape"):
+        make(config)
+
+
+@pytest.mark.parametrize(
+    "stored, scale, note",
+    [
+        (5.5, 0.18215, ""), (1.0, 1.0, ""), (8.0, 0.13025, ""), (3.0, 0.3611, ""), (0.0, 0.18215, ""),
+        (1.02, 0.18215, "deviation of 1 as they are stored, 0.19 times --latent_scale 0.18215, .* scaled once"),
+        (1.02, 0.18215, "already. --latent_scale 1 would fit"),
+        (0.18, 0.18215, "deviation of 0.18 .* scaled twice already. --latent_scale 5.6 would fit"),
+    ],
+)  # fmt: skip
+def test_scaled_latents_are_noticed(stored, scale, note):
+    assert re.search(note, note_on_scale(stored, scale)) and bool(note) == bool(note_on_scale(stored, scale))
+
+
+def test_a_run_on_scaled_latents_says_so(tmp_path):
+    folder = write_latents(tmp_path / "domains", count=12)
+    config = latent_config(folder, tmp_path / "runs")
+    assert make(config).notes == [""]
+    for path in folder.rglob("*.pt"):
+        torch.save(read_latent(path, (4, 16, 16)) * 0.18215, path)
+    for path in folder.rglob("*.safetensors"):
+        save_file({"latent": read_latent(path, (4, 16, 16)) * 0.18215}, path)
+    assert "--latent_scale 1 would fit them" in make(config).notes[0]
 
 
 def make(config):
