@@ -170,8 +170,8 @@ def note_on_scale(deviation: float, scale: float) -> str:
     fits = 1 if 0.5 < deviation < 2 else float(f"{1 / deviation:.2g}")
     return (
         f"the latents have a standard deviation of {deviation:.2g} as they are stored, "
-        f"{deviation * scale:.2g} times --latent_scale {scale:g}, where networks expect about 1: they seem to "
-        f"be scaled {scaled} already. --latent_scale {fits:g} would fit them"
+        f"{deviation * scale:.2g} times --latent_scale {scale:g}, where networks expect about 1: they "
+        f"seem to be scaled {scaled} already. --latent_scale {fits:g} would fit them"
     )
 
 

@@ -15,7 +15,7 @@ from fastgan.models.zi2zi import Zi2ZiGenerator
 from fastgan.recipes.zi2zi import make_generator
 from fastgan.recipes.zi2zi_config import Zi2ZiConfig
 from fastgan.recipes.zi2zi_data import read_about
-from fastgan.recipes.zi2zi_fonts import Font, Geometry, common_geometry
+from fastgan.recipes.zi2zi_fonts import Font, Geometry, common_geometry, split_choice
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.names import printable
 from fastgan.training.networks import load_network
@@ -66,7 +66,7 @@ class Writer:
         )
         raise ValueError(f"there is no category {name!r}: they are 0 to {count - 1}{listed}")
 
-    def font(self, given: Path | None) -> Font:
+    def font(self, given: str | None) -> Font:
         """The source font: the given one, or that of the run's data where it still is.
 
         Raises:
@@ -75,7 +75,7 @@ class Writer:
         path = given or self.about.get("source", {}).get("path")
         if not path:
             raise ValueError("the run's data does not tell its source font: give --source-font")
-        if given is None and not Path(path).is_file():
+        if given is None and not split_choice(path)[0].is_file():
             raise FileNotFoundError(
                 f"the run's source font is not at {printable(path)} any more: give --source-font"
             )
@@ -133,7 +133,7 @@ def sample(arguments: list[str]) -> int:
         help="or from one to another, a row each step",
     )
     parser.add_argument("--steps", type=int, default=8, help="rows of --interpolate (default: 8)")
-    parser.add_argument("--source-font", type=Path, help="default: that of the run's data")
+    parser.add_argument("--source-font", help="FILE or FILE#FACE (default: that of the run's data)")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
     options = parser.parse_args(arguments)
     if (options.category is None) == (options.interpolate is None):

@@ -7,10 +7,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
 from fastgan.training.names import printable
+
+if TYPE_CHECKING:
+    from fontTools.ttLib import TTFont
 
 PROBE = 64  # pixels per em at which glyphs are measured
 MARGIN = 1 / 16  # of the picture, on each side
@@ -28,26 +32,44 @@ class Geometry:
     """Row of the picture on which letters stand."""
 
 
+def split_choice(name: str | Path) -> tuple[Path, str]:
+    """FILE and CHOICE of `FILE#CHOICE`; of the name of a file that is there, all is FILE."""
+    path = Path(name)
+    file, mark, choice = str(name).rpartition("#")
+    return (path, "") if path.is_file() or not mark else (Path(file), choice)
+
+
 class Font:
-    """A TrueType or OpenType font (of a collection the first).
+    """A TrueType or OpenType font.
+
+    Args:
+        path: of the file; `FILE#FACE` chooses of a collection a face, by its number, from 0 on, or its name,
+            and of a variable font a named instance. Without it a collection's first face counts, and a
+            variable font's default.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no font, or one without a map from Unicode.
+        ValueError: no font, one without a map from Unicode, or without the face; names those that there are.
     """
+
+    choice: str = ""
+    """What was chosen, and of what, in words; "" where there is nothing to choose."""
 
     def __init__(self, path: str | Path) -> None:
         from fontTools.ttLib import TTFont, TTLibError
 
-        self.path = Path(path)
+        self.path, self._chosen = split_choice(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"no such font: {printable(path)}")
         try:
-            tables = TTFont(self.path, fontNumber=0)
+            index = self._face_of_collection()
+            tables = TTFont(self.path, fontNumber=index)
+            coordinates = self._instance(tables)
             characters = tables.getBestCmap()
-            self._glyphs = tables.getGlyphSet()
+            self._glyphs = tables.getGlyphSet(location=coordinates or None)
             self._missing = tables.getGlyphOrder()[0]
-            _face(self.path, PROBE)
+            self._face = functools.partial(_face, self.path, index, tuple(coordinates.values()))
+            self._face(PROBE)
         except (TTLibError, OSError, AssertionError) as error:
             raise ValueError(f"{printable(path)} cannot be read as a font: {printable(error)}") from error
         if not characters:
@@ -57,8 +79,56 @@ class Font:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
-        return self.path.stem
+        """The file's name without its ending, with the face where one was chosen."""
+        return f"{self.path.stem}#{self._chosen}" if self._chosen else self.path.stem
+
+    @property
+    def location(self) -> str:
+        """Where it is found again, whatever the current folder."""
+        return f"{self.path.resolve()}#{self._chosen}" if self._chosen else str(self.path.resolve())
+
+    def _face_of_collection(self) -> int:
+        """The number of the face; 0 of a file with one."""
+        from fontTools.ttLib import TTCollection
+
+        with self.path.open("rb") as file:
+            if file.read(4) != b"ttcf":
+                return 0
+        names = [font["name"].getBestFullName() or "?" for font in TTCollection(self.path, lazy=True).fonts]
+        index = int(self._chosen) if self._chosen.isdecimal() else -1
+        if self._chosen in names:
+            index = names.index(self._chosen)
+        if not self._chosen:
+            index = 0
+        if not 0 <= index < len(names):
+            raise ValueError(
+                f"{printable(self.path)} has no face {self._chosen!r}; it has: {printable(_numbered(names))}"
+            )
+        self.choice = f"face {index}, {names[index]}, of: {_numbered(names)}"
+        return index
+
+    def _instance(self, tables: TTFont) -> dict[str, float]:
+        """Where on its axes a variable font's instance is; {} for one that is not variable."""
+        if "fvar" not in tables:
+            if self._chosen and not self.choice:
+                raise ValueError(
+                    f"{printable(self.path)} has nothing to choose: it is neither a collection nor variable"
+                )
+            return {}
+        axes = {axis.axisTag: axis.defaultValue for axis in tables["fvar"].axes}
+        if self.choice:  # of a collection's face the default
+            return axes
+        names = tables["name"]
+        named = {
+            names.getDebugName(one.subfamilyNameID) or "?": one.coordinates
+            for one in tables["fvar"].instances
+        }
+        if self._chosen and self._chosen not in named:
+            there = printable(", ".join(named))
+            raise ValueError(f"{printable(self.path)} has no instance {self._chosen!r}; it has: {there}")
+        chosen = f"instance {self._chosen}" if self._chosen else "the default instance"
+        self.choice = f"{chosen}, of: {', '.join(named) or 'none that has a name'}"
+        return axes | (named[self._chosen] if self._chosen else {})
 
     def has(self, character: str) -> bool:
         """Whether there is a glyph to be seen: neither an empty one nor the box of missing ones."""
@@ -106,7 +176,7 @@ class Font:
 
     def _ink(self, character: str, pixels: int) -> tuple[Image.Image, int] | None:
         """Exactly what is to be seen, as a mask, and its first row, counted from the line; None: nothing."""
-        face = _face(self.path, pixels)
+        face = self._face(pixels)
         left, top, right, bottom = face.getbbox(character, anchor="ls")
         x, y = 2 - math.floor(left), 2 - math.floor(top)  # with room for what is beyond the font's numbers
         mask = Image.new("L", (math.ceil(right) + x + 2, math.ceil(bottom) + y + 2))
@@ -116,8 +186,15 @@ class Font:
 
 
 @functools.cache
-def _face(path: Path, pixels: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, max(pixels, 1), layout_engine=ImageFont.Layout.BASIC)
+def _face(path: Path, index: int, axes: tuple[float, ...], pixels: int) -> ImageFont.FreeTypeFont:
+    face = ImageFont.truetype(path, max(pixels, 1), index, layout_engine=ImageFont.Layout.BASIC)
+    if axes:
+        face.set_variation_by_axes(list(axes))
+    return face
+
+
+def _numbered(names: Sequence[str]) -> str:
+    return ", ".join(f"{number} {name}" for number, name in enumerate(names))
 
 
 def common_geometry(fonts: Iterable[Font], characters: Sequence[str], size: int) -> Geometry:

@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from fastgan._arguments import Parser
-from fastgan.recipes.zi2zi_fonts import Font, common_geometry
+from fastgan.recipes.zi2zi_fonts import Font, common_geometry, split_choice
 from fastgan.training.names import printable
 
 CSV, JSON = "glyphs.csv", "glyphs.json"
@@ -32,21 +32,25 @@ DEMO_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN", "DIGIT")
 
 
 def read_charset(charset: str) -> list[str]:
-    """The characters of "latin", of "gb2312-common", or of a text file in UTF-8, each once.
+    """The characters of "latin", of "gb2312-common", or of a file in UTF-8, each once.
+
+    A file in JSON has a list of characters, or lists by name as zi2zi's own charset files have: `FILE#NAME`
+    chooses one of several. Any other is text, of which all that can be seen counts.
 
     "latin" is what can be seen of Basic Latin and Latin-1: letters, digits, punctuation and signs.
     "gb2312-common" is level 1 of GB 2312: the 3755 most common simplified Chinese characters.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not in UTF-8 (names the place and how to convert it), or holds no character.
+        ValueError: it is not in UTF-8 (names the place and how to convert it), or holds no character; JSON
+            that is damaged, of no characters, or of several lists of which none is chosen.
     """
     if charset == "latin":
         return _visible(map(chr, range(0x100)))
     if charset == "gb2312-common":
         rows = [bytes((0xA0 + row, 0xA0 + cell)) for row in range(16, 56) for cell in range(1, 95)]
         return _visible("".join(code.decode("gb2312", errors="ignore") for code in rows))
-    path = Path(charset)
+    path, chosen = split_choice(charset)
     if not path.is_file():
         raise FileNotFoundError(
             f"no such charset: {printable(charset)} (neither one of {', '.join(CHARSETS)} nor a file)"
@@ -65,10 +69,38 @@ def read_charset(charset: str) -> list[str]:
             f"{shown} is not in UTF-8: byte 0x{data[error.start]:02X} at offset {error.start}. Convert it, "
             f"for example: iconv -f {guess} -t UTF-8 {shown} > utf8.txt"
         ) from error
-    characters = _visible(text)
+    found = _characters_in_json(path, text, chosen)
+    if found is None and chosen:
+        raise ValueError(f"{printable(path)} is not in JSON and has no list {chosen!r} to choose")
+    characters = _visible(text if found is None else found)
     if not characters:
         raise ValueError(f"{printable(path)} holds no character that could be drawn")
     return characters
+
+
+def _characters_in_json(path: Path, text: str, chosen: str) -> str | None:
+    """Those of a list in JSON; None for a text that is none, which a file's name may deny."""
+    shown, is_json = printable(path), path.suffix.lower() == ".json"
+    if not is_json and text.lstrip()[:1] not in ("[", "{"):
+        return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if is_json:
+            raise ValueError(f"{shown} cannot be read as JSON: {error}") from error
+        return None
+    if isinstance(content, dict):
+        names = printable(", ".join(content))
+        if chosen and chosen not in content:
+            raise ValueError(f"{shown} has no list {chosen!r}; it has: {names}")
+        if not chosen and len(content) != 1:
+            raise ValueError(f"{shown} has several lists: choose one as {shown}#NAME, of: {names}")
+        content = content[chosen] if chosen else next(iter(content.values()))
+    if isinstance(content, list) and all(isinstance(one, str) for one in content):
+        content = "".join(content)
+    if not isinstance(content, str):
+        raise ValueError(f"{shown} must hold a list of characters, or such lists by name")
+    return content
 
 
 def _visible(text) -> list[str]:
@@ -91,7 +123,8 @@ def write_glyphs(
 
     Args:
         folder: is made; an existing one must be empty.
-        source_font, target_fonts: files; the target fonts are the categories, in this order.
+        source_font, target_fonts: see :class:`fastgan.recipes.zi2zi_fonts.Font`; the target fonts are the
+            categories, in this order.
         characters: each once, see :func:`read_charset`.
         size: height and width of a glyph's picture, at least 16.
 
@@ -104,9 +137,7 @@ def write_glyphs(
     source, targets = Font(source_font), [Font(path) for path in target_fonts]
     names = [font.name for font in targets]
     if len(set(names)) < len(names):
-        raise ValueError(
-            f"target fonts are told apart by their files' names, got {printable(', '.join(names))}"
-        )
+        raise ValueError(f"target fonts are told apart by their names, got {printable(', '.join(names))}")
     in_source = [c for c in characters if source.has(c)]
     in_targets = [[c for c in in_source if font.has(c)] for font in targets]
     for font, found in ((source, in_source), *zip(targets, in_targets, strict=True)):
@@ -151,8 +182,8 @@ def write_glyphs(
 
 def _about(font: Font, wanted: Sequence[str], found: list[str]) -> dict:
     missing = "".join(c for c in wanted if c not in set(found))
-    path = str(font.path.resolve())
-    return {"name": font.name, "path": path, "glyphs": len(found), "missing": missing}
+    chosen = {"choice": font.choice} if font.choice else {}
+    return {"name": font.name, "path": font.location, **chosen, "glyphs": len(found), "missing": missing}
 
 
 def write_demo_glyphs(folder: Path) -> None:
@@ -183,12 +214,20 @@ def _is_compact(width: float, top: float, bottom: float) -> bool:
 
 def main(arguments: list[str]) -> int:
     parser = Parser(prog="fastgan data glyphs", description="Training data for zi2zi, rendered from fonts.")
-    parser.add_argument("--source-font", required=True, type=Path, help="TrueType or OpenType file")
     parser.add_argument(
-        "--target-fonts", required=True, nargs="+", type=Path, help="one or more: the categories 0, 1, ..."
+        "--source-font",
+        required=True,
+        help="TrueType or OpenType file; FILE#FACE for a face of a collection, by number or name, or for a "
+        "named instance of a variable font",
     )
     parser.add_argument(
-        "--charset", default="latin", help="latin, gb2312-common, or a UTF-8 file with the characters"
+        "--target-fonts", required=True, nargs="+", help="one or more such: the categories 0, 1, ..."
+    )
+    parser.add_argument(
+        "--charset",
+        default="latin",
+        help="latin, gb2312-common, or a UTF-8 file with the characters: text, or JSON (FILE.json#NAME for "
+        "one of its lists)",
     )
     parser.add_argument("--size", type=int, default=256, help="of each glyph's picture (default: 256)")
     parser.add_argument("--output", type=Path, default=Path("glyphs"), help="new folder (default: glyphs)")
@@ -206,5 +245,6 @@ def main(arguments: list[str]) -> int:
 
 def _counted(font: dict) -> str:
     missing = font["missing"]
+    choice = f"; {printable(font['choice'])}" if "choice" in font else ""
     shown = f" ({missing[:20]}{'...' if len(missing) > 20 else ''})" if missing else ""
-    return f"{font['glyphs']} glyphs, {len(missing)} missing{shown}"
+    return f"{font['glyphs']} glyphs, {len(missing)} missing{shown}{choice}"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTCollection, TTFont
+from fontTools.ttLib.tables.TupleVariation import TupleVariation
 
 from fastgan.recipes.zi2zi_config import Zi2ZiConfig
 from fastgan.recipes.zi2zi_glyphs import write_glyphs
@@ -53,6 +55,35 @@ def make_font(path: Path, box: str = "", empty: str = "", drawn: str = "") -> Pa
     )
     builder.setupHorizontalHeader(ascent=800, descent=-200)
     builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return path
+
+
+def make_collection(path: Path, *fonts: Path) -> Path:
+    """The fonts in one file."""
+    collection = TTCollection()
+    collection.fonts = [TTFont(font) for font in fonts]
+    collection.save(path)
+    return path
+
+
+def make_variable_font(path: Path) -> Path:
+    """With the character "A", a square of 200 units that is 600 wide at "Wide", and a default, "Narrow"."""
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "A"])
+    builder.setupCharacterMap({ord("A"): "A"})
+    builder.setupGlyf({".notdef": _glyph([]), "A": _glyph([(100, 0), (100, 200), (300, 200), (300, 0)])})
+    builder.setupHorizontalMetrics({".notdef": (700, 0), "A": (800, 100)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    instances = [
+        {"location": {"wdth": place}, "stylename": name} for place, name in ((100, "Narrow"), (300, "Wide"))
+    ]
+    builder.setupFvar([("wdth", 100, 100, 300, "Width")], instances)
+    wider = [(0, 0), (0, 0), (400, 0), (400, 0), (0, 0), (400, 0), (0, 0), (0, 0)]  # and four of its metrics
+    builder.setupGvar({"A": [TupleVariation({"wdth": (0, 1, 1)}, wider)]})
     builder.setupOS2()
     builder.setupPost()
     builder.save(path)

@@ -15,7 +15,7 @@ from fastgan.recipes.zi2zi_data import Pair, PairImages, find_pairs, split_chara
 from fastgan.recipes.zi2zi_fonts import Font, Geometry, common_geometry
 from fastgan.recipes.zi2zi_glyphs import read_charset, write_demo_glyphs, write_glyphs
 from fastgan.training.data import first_batch
-from tests.recipes.fonts import font_file, make_font
+from tests.recipes.fonts import font_file, make_collection, make_font, make_variable_font
 
 SANS, SERIF, MATH = "DejaVuSans", "DejaVuSerif-Bold", "cmmi10"
 
@@ -47,6 +47,97 @@ def test_charset_files_in_another_encoding_are_refused(tmp_path, data, message):
     file.write_bytes(data)
     with pytest.raises(ValueError, match=message):
         read_charset(str(file))
+
+
+SETS = {"jp": ["永", "あ"], "kr": ["가", "永"]}
+
+
+@pytest.mark.parametrize(
+    "content, choice, expected",
+    [
+        (SETS, "#jp", "永あ"), (SETS, "#kr", "가永"), ({"one": ["b", "a", "b"]}, "", "ba"),
+        (["b", "漢", "a"], "", "b漢a"), ("ba", "", "ba"), ({"x": "ba"}, "#x", "ba"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ending", [".json", ".txt"])
+def test_charsets_in_json(content, choice, expected, ending, tmp_path):
+    file = tmp_path / f"charset{ending}"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    if ending == ".txt" and isinstance(content, str):
+        expected = '"ba'  # a text like any other
+    assert read_charset(f"{file}{choice}") == [*expected]
+
+
+@pytest.mark.parametrize(
+    "text, choice, message",
+    [
+        (json.dumps(SETS), "", r"several lists: choose one as .*charset\.json#NAME, of: jp, kr"),
+        (json.dumps(SETS), "#cn", "has no list 'cn'; it has: jp, kr"),
+        ('{"jp": ["永"', "", "cannot be read as JSON"),
+        ('{"jp": [1, 2]}', "", "must hold a list of characters"),
+        ("[" * 100_000, "", "cannot be read as JSON"),
+        ("{}", "", "several lists"),
+        ("[]", "", "holds no character"),
+        ("3", "", "must hold a list of characters"),
+    ],
+)
+def test_charsets_in_json_that_are_none(text, choice, message, tmp_path):
+    file = tmp_path / "charset.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_charset(f"{file}{choice}")
+
+
+def test_a_text_that_begins_as_json_is_a_text(tmp_path):
+    (tmp_path / "a#b.txt").write_text("{}[]ab")
+    assert read_charset(str(tmp_path / "a#b.txt")) == [*"{}[]ab"]
+    with pytest.raises(ValueError, match="is not in JSON and has no list 'x' to choose"):
+        read_charset(f"{tmp_path / 'a#b.txt'}#x")
+
+
+def test_faces_of_a_collection(tmp_path):
+    fonts = make_font(tmp_path / "One.ttf", drawn="A"), make_font(tmp_path / "Two.ttf", drawn="B")
+    path = make_collection(tmp_path / "both.ttc", *fonts)
+    first, second, named = Font(path), Font(f"{path}#1"), Font(f"{path}#Two")
+    assert first.has("A") and not first.has("B") and first.name == "both"
+    assert second.has("B") and not second.has("A") and (second.name, named.name) == ("both#1", "both#Two")
+    assert named.has("B") and Font(second.location).has("B")
+    assert first.choice == "face 0, One, of: 0 One, 1 Two"
+    for wrong in ("2", "Three"):
+        with pytest.raises(ValueError, match=f"has no face '{wrong}'; it has: 0 One, 1 Two"):
+            Font(f"{path}#{wrong}")
+    with pytest.raises(ValueError, match="neither a collection nor variable"):
+        Font(f"{fonts[0]}#1")
+    with pytest.raises(FileNotFoundError, match="no such font: .*none.ttc#1"):
+        Font(tmp_path / "none.ttc#1")
+
+
+def test_instances_of_a_variable_font(tmp_path):
+    path = make_variable_font(tmp_path / "Wide.ttf")
+    narrow, wide = Font(path), Font(f"{path}#Wide")
+    assert [font.bounds("A")[0] for font in (narrow, wide)] == pytest.approx([0.2, 0.6], abs=0.02)
+    assert narrow.choice == "the default instance, of: Narrow, Wide"
+    assert wide.choice == "instance Wide, of: Narrow, Wide"
+    with pytest.raises(ValueError, match="has no instance 'Bold'; it has: Narrow, Wide"):
+        Font(f"{path}#Bold")
+
+
+def test_the_choice_is_said_and_found_again(tmp_path, capsys):
+    wide, fonts = make_variable_font(tmp_path / "Wide.ttf"), tmp_path / "both.ttc"
+    make_collection(
+        fonts, make_font(tmp_path / "One.ttf", drawn="A"), make_font(tmp_path / "Two.ttf", drawn="A")
+    )
+    (tmp_path / "set.json").write_text('{"all": ["A"], "none": ["B"]}')
+    arguments = [
+        "--source-font", f"{wide}#Wide", "--target-fonts", f"{fonts}#0", f"{fonts}#1", "--size", "32",
+        "--charset", f"{tmp_path / 'set.json'}#all", "--output", str(tmp_path / "glyphs"),
+    ]  # fmt: skip
+    assert main(["data", "glyphs", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "source Wide#Wide: 1 glyphs, 0 missing; instance Wide, of: Narrow, Wide" in said
+    assert "category 1, both#1: 1 glyphs, 0 missing; face 1, Two, of: 0 One, 1 Two" in said
+    about = json.loads((tmp_path / "glyphs" / "glyphs.json").read_text())
+    assert Font(about["source"]["path"]).bounds("A")[0] == pytest.approx(0.6, abs=0.02)
 
 
 def test_fonts_know_what_they_have():
@@ -134,7 +225,7 @@ def test_bad_input_to_the_command(tmp_path, capsys):
         (sans, [serif], ["--charset", "klingon"], "no such charset: klingon"),
         (tmp_path / "none.ttf", [serif], [], "no such font"),
         (no_font, [serif], [], "no.ttf cannot be read as a font"),
-        (sans, [serif, serif], [], "target fonts are told apart by their files' names"),
+        (sans, [serif, serif], [], "target fonts are told apart by their names"),
         (sans, [serif], ["--size", "8"], "size must be at least 16, got 8"),
         (sans, [serif], ["--output", filled], "filled is not empty"),
     ):
