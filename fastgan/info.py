@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 import torch
 
@@ -14,7 +17,8 @@ from fastgan.ops import _dispatch, _library
 def describe() -> str:
     """The report as text. Initializes CUDA only if torch sees a device."""
     lines = [
-        f"fastgan {fastgan.__version__}",
+        f"fastgan {fastgan.__version__}, imported from {_folder(fastgan.__file__)}",
+        *_others(),
         f"  python {platform.python_version()}, torch {torch.__version__}, triton {_triton_version()}",
         f"  CPU kernels:  {_cpu_library()}",
         f"  CUDA kernels: {_cuda_library()}",
@@ -23,6 +27,32 @@ def describe() -> str:
         *_table(),
     ]
     return "\n".join(lines)
+
+
+def _folder(file: str | None) -> Path:
+    return Path(file or "").resolve().parent
+
+
+def _others() -> list[str]:
+    """Of another fastgan that Python finds if it is started in another way, and when it does."""
+    imported, here = _folder(fastgan.__file__), Path.cwd()
+    notes = []
+    # Python puts the current folder on the path for `-m` and `-c`, but not for the script that pip installs.
+    spec = PathFinder.find_spec("fastgan", [str(here)])
+    if spec and spec.origin and _folder(spec.origin) != imported:
+        notes.append(
+            f"  the current folder has another, {_folder(spec.origin)}: `python -m fastgan` and `python` "
+            "import that one here, since the current folder comes first for them"
+        )
+    path = [entry for entry in sys.path if Path(entry).resolve() != here]
+    found = (finder.find_spec("fastgan", path) for finder in sys.meta_path)
+    spec = next((spec for spec in found if spec and spec.origin), None)
+    if spec and _folder(spec.origin) != imported:
+        notes.append(
+            f"  elsewhere there is another, {_folder(spec.origin)}: the command `fastgan`, and Python in "
+            "other folders, import that one; here the current folder comes first"
+        )
+    return notes
 
 
 def _triton_version() -> str:

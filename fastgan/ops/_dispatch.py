@@ -84,7 +84,7 @@ def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = Non
     if request is not None:
         reason = why_not(op, request, device, tensors)
         if reason is not None:
-            raise RuntimeError(f"{op}: backend {request!r} was requested, but {reason}")
+            raise RuntimeError(f"{op}: backend {request!r} was requested, but {_with_remedy(reason)}")
         return request
     kernel = kernel_of(op, device)
     reason = f"there is no kernel for device {device!r}"
@@ -92,8 +92,12 @@ def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = Non
         reason = why_not(op, kernel, device, tensors)
         if reason is None:
             return kernel
-    warn_once(op, reason)
+    warn_once(op, _with_remedy(reason))
     return "reference"
+
+
+def _with_remedy(reason: str) -> str:
+    return f"{reason} ({_library.REMEDY})" if "was not built" in reason else reason
 
 
 def kernel_of(op: str, device: str) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 # Defines and implements operators of the `fastgan` namespace from Python for as long as we live.
 LIBRARY = torch.library.Library("fastgan", "FRAGMENT")
@@ -25,6 +25,20 @@ def _load(name: str) -> str | None:
     return None
 
 
+def _remedy() -> str:
+    """Where fastgan was imported from, and how to come by what was not built."""
+    place = f"fastgan was imported from {_PACKAGE}"
+    if (_PACKAGE / "_C.abi3.so").exists():
+        return f"{place}: build it again where nvcc is on the PATH"
+    if (_PACKAGE.parent / "CMakeLists.txt").exists():
+        return (
+            f"{place}, a source folder that was not built: run from another folder to import an installed "
+            "fastgan, or build this one by `make` or `pip install -e .` there"
+        )
+    return f"{place}: install it again without FASTGAN_BUILD=none"
+
+
+REMEDY = _remedy()
 cpu_missing: str | None = _load("_C")
 cuda_missing: str | None = _load("_C_cuda") if torch.version.cuda else "this torch was built without CUDA"
 
