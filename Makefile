@@ -1,5 +1,6 @@
 # The one-line way to do each thing. Set-up is a dependency of every target: a fresh clone needs no other command.
 #
+#     make          the virtual environment .venv, with fastgan built and installed editable
 #     make demo     train the StegaStamp demo on photographs, hide a message, find it again through a real JPEG
 #     make test     all tests
 #     make lint     ruff, mypy, clang-format
@@ -19,6 +20,8 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 
+# `make` alone sets up the virtual environment, with fastgan built in it.
+.DEFAULT_GOAL := $(VENV)/installed
 .PHONY: demo test lint format support budgets bench stress wheel gpu clean
 
 $(VENV)/tools: pyproject.toml
@@ -85,4 +88,4 @@ gpu:
 	$(PYTHON) tools/gpu.py $(PHASES)
 
 clean:
-	rm -rf $(VENV) build dist runs fastgan/_C*.so *.egg-info
+	rm -rf $(VENV) .editable build dist runs fastgan/_C*.so *.egg-info

@@ -7,15 +7,28 @@ Environment:
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import setuptools
+
+if int(setuptools.__version__.partition(".")[0]) < 77:
+    raise SystemExit(
+        f"Building fastgan needs setuptools >= 77, and this environment has {setuptools.__version__}: "
+        'pip install "setuptools>=77", or leave build isolation on'
+    )
+
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.editable_wheel import editable_wheel
 
+# The public repository, such as "https://github.com/OWNER/fastgan". While it is empty, metadata names no URL
+# and PyPI's page names files of the sdist in place of links.
+REPOSITORY = ""
 ROOT = Path(__file__).parent.resolve()
 BUILD = os.environ.get("FASTGAN_BUILD", "native")
 if BUILD not in ("native", "none"):
@@ -26,15 +39,15 @@ class CMakeBuild(build_ext):
     """Configures and builds once, then puts the libraries into the package folder."""
 
     def run(self) -> None:
-        try:
-            import torch
-        except ImportError as error:
+        missing = [*_missing_torch(), *(name for name in ("cmake", "ninja") if not _find_tool(name))]
+        if missing:
             raise SystemExit(
-                "Building fastgan's native kernels needs torch >= 2.10 for its headers, and this "
-                f"environment has none ({error}). Install torch first and use --no-build-isolation, "
-                "leave build isolation on (any torch will do: the library uses the stable ABI), "
+                f"Building fastgan's native kernels needs {', '.join(missing)}. Install what is missing "
+                "(pip install cmake ninja torch) and use --no-build-isolation, leave build isolation on "
+                "(any torch >= 2.10 will do, for its headers: the library uses the stable ABI), "
                 "or set FASTGAN_BUILD=none for a pure-Python install."
-            ) from error
+            )
+        import torch
 
         # Of an editable install setuptools would throw it away, and all be compiled again.
         build_folder = ROOT / "build" / "editable" if self.editable_mode else Path(self.build_temp).resolve()
@@ -83,13 +96,24 @@ def _names_vanished_programs(cache: Path) -> bool:
     return any(not Path(program).exists() for program in programs)
 
 
+def _missing_torch() -> list[str]:
+    try:
+        import torch
+    except ImportError as error:
+        return [f"torch >= 2.10 (import torch: {error})"]
+    return [] if torch.__version__ >= (2, 10) else [f"torch >= 2.10 (this is {torch.__version__})"]
+
+
 def _tool(name: str) -> str:
+    found = _find_tool(name)
+    assert found, name
+    return found
+
+
+def _find_tool(name: str) -> str | None:
     """Cmake and ninja of this environment (pip installs them beside its Python), or the system's."""
     beside_python = Path(sys.executable).parent / name
-    found = str(beside_python) if beside_python.exists() else shutil.which(name)
-    if not found:
-        raise SystemExit(f"Building fastgan needs {name}: pip install {name}")
-    return found
+    return str(beside_python) if beside_python.exists() else shutil.which(name)
 
 
 def _environment() -> dict[str, str]:
@@ -107,7 +131,42 @@ class StableWheel(bdist_wheel):
             self.py_limited_api = "cp310"
 
 
+class EditableWheel(editable_wheel):
+    """Puts a folder with nothing but a link to `fastgan` on the path, which type checkers follow.
+
+    For folders that `package_dir` maps setuptools installs an import hook, which they do not run. The root
+    itself would make `import kernels` possible from everywhere. `fastgan` has links to the mapped folders.
+    """
+
+    def finalize_options(self) -> None:
+        link = ROOT / ".editable" / "fastgan"
+        link.parent.mkdir(exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to("../fastgan", target_is_directory=True)
+        self.distribution.package_dir = {"": link.parent.name}
+        super().finalize_options()
+
+
+def _long_description() -> str:
+    """README.md, whose relative links PyPI's page cannot follow."""
+
+    def absolute(link: re.Match[str]) -> str:
+        picture, text, target = link.groups()
+        if REPOSITORY:
+            return f"{picture}[{text}]({REPOSITORY}/{'raw' if picture else 'blob'}/HEAD/{target})"
+        if picture:
+            return f"*({text}: `{target}`)*"
+        return f"`{target}`" if text == target else f"{text} (`{target}`)"
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!?)\[([^][]*)\]\((?!https?:|#)([^()\s]+)\)", absolute, text)
+    return text if REPOSITORY else f"{text}\nFiles named here are in the source distribution.\n"
+
+
 setup(
+    long_description=_long_description(),
+    long_description_content_type="text/markdown",
+    project_urls={"Repository": REPOSITORY, "Issues": f"{REPOSITORY}/issues"} if REPOSITORY else {},
     packages=[
         "fastgan",
         "fastgan.augment",
@@ -125,5 +184,5 @@ setup(
     ],
     package_dir={"fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"},
     ext_modules=[Extension("fastgan._C", sources=[], py_limited_api=True)] if BUILD == "native" else [],
-    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": StableWheel},
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": StableWheel, "editable_wheel": EditableWheel},
 )

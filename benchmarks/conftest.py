@@ -80,7 +80,12 @@ def measure(request, benchmark, device, memory, bandwidth):
             return
         if per_element:  # (elements, a smaller run, its elements)
             elements, first, first_elements = per_element
-            ratio = harness.ratio_in_turn(timed, lambda: (first(), harness.synchronize(device)))
+
+            def first_timed() -> None:
+                first()
+                harness.synchronize(device)
+
+            ratio = harness.ratio_in_turn(timed, first_timed)
             benchmark.extra_info["per_element_ratio"] = ratio * first_elements / elements
         # What takes seconds says how often it is to be run.
         benchmark.extra_info["page_faults"] = harness.page_faults(timed, repeats=1 if rounds else 50)

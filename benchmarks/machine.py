@@ -77,7 +77,7 @@ def _cpu_model() -> str:
 def _commit() -> str:
     if os.environ.get("FASTGAN_COMMIT"):
         return os.environ["FASTGAN_COMMIT"]
-    return commit_of(Path(__file__).parent.parent)
+    return commit_of(Path(__file__).resolve().parent.parent)  # resolve: `fastgan/bench` may be a link
 
 
 def commit_of(root: Path) -> str:

@@ -20,6 +20,7 @@ from fastgan.bench import demos, harness, machine, recipes, run
 
 from fastgan.cli import main
 from fastgan.recipes.stegastamp import StegaStamp
+from tests.processes import ROOT
 
 GPU_ROW = {
     "op": "blur", "provider": "fastgan", "size": "1", "mode": "full", "memory": None, "floor_s": 1e-3,
@@ -193,6 +194,13 @@ def test_parts_of_a_step_on_a_gpu_are_of_its_time():
 def test_the_commit_of_a_copy_is_named_by_the_environment(monkeypatch):
     monkeypatch.setenv("FASTGAN_COMMIT", "abc")
     assert machine.describe_machine("cpu")["commit"] == "abc"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository")
+def test_the_commit_is_found_through_links(monkeypatch):
+    monkeypatch.delenv("FASTGAN_COMMIT", raising=False)
+    monkeypatch.setattr(machine, "__file__", str(ROOT / "fastgan" / "bench" / "machine.py"))
+    assert machine.describe_machine("cpu")["commit"] == machine.commit_of(ROOT) != "unknown"
 
 
 def test_results_alone_make_no_commit_dirty(tmp_path):
