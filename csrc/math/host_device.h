@@ -9,3 +9,10 @@
 #else
 #define FASTGAN_HOST_DEVICE __attribute__((always_inline)) inline
 #endif
+
+// Before a loop whose counter picks elements of arrays that are to be registers of a GPU.
+#if defined(__CUDACC__)
+#define FASTGAN_UNROLL _Pragma("unroll")
+#else
+#define FASTGAN_UNROLL
+#endif
