@@ -12,7 +12,7 @@ namespace fastgan {
 namespace {
 
 template <Rounding kRounding, typename F, typename S, typename In>
-__global__ void __launch_bounds__(tile::kThreads, IsExact<S>::value ? 14 : 1)  // 14: at most 72 registers
+__global__ void __launch_bounds__(tile::kThreads, IsExact<S>::value ? 16 : 1)  // 16: at most 64 registers
     encode_kernel(F form, tile::Job<S, In> job, Divisor across, Divisor mcu_rows) {
   __shared__ tile::Shared<S> shared;
   __shared__ tile::Steps<S> steps;

@@ -140,7 +140,9 @@ FASTGAN_HOST_DEVICE void find_nan(F form, const Job<S, In>& job, const Place& pl
     if (word >= 2 * form.vertical()) continue;
     const int y = form.vertical() * (8 * place.mcu_row + thread % 8) + word / 2;
     uint32_t found = 0;
+    FASTGAN_NO_UNROLL
     for (int i = 0; i < 4; ++i) {
+      FASTGAN_NO_UNROLL
       for (int c = 0; c < 3; ++c) {
         const int column = x + word % 2 * 4 + i;
         const float value = job.image.get(
@@ -180,9 +182,10 @@ FASTGAN_HOST_DEVICE void samples_of(
 }
 
 // Pixels to samples, padded as libjpeg does; luma, and chroma where it has as many samples, go through the DCT of rows
-// at once. kPlanar: the thread's pixels are inside the image, and four of a channel lie together.
+// at once. kPlanar: the thread's pixels are inside the image, and four of a channel lie together. Returns whether there
+// may be NaN.
 template <Rounding kRounding, bool kPlanar, typename F, typename S, typename In>
-FASTGAN_HOST_DEVICE void load_pixels(
+FASTGAN_HOST_DEVICE bool load_pixels(
     F form, const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, InputBits& bits) {
   const Extent& extent = job.extent;
   const int row = thread % 8, column = thread / 8 * 8, x = place.left + column;
@@ -240,19 +243,20 @@ FASTGAN_HOST_DEVICE void load_pixels(
     put_row(&shared.samples[chroma_at(form, 1, row, column / 2)], means[0]);
     put_row(&shared.samples[chroma_at(form, 2, row, column / 2)], means[1]);
   }
-  if (suspects & kSuspects) find_nan(form, job, place, thread, bits);
+  return suspects & kSuspects;
 }
 
 template <Rounding kRounding, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void load(
     F form, const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, InputBits& bits) {
-  if constexpr (IsExact<S>::value) {  // a version of its own for what is most often asked for
-    if (job.image.fours == Fours::kPlanar && place.left + kWidth <= job.extent.width) {
-      load_pixels<kRounding, true>(form, job, place, thread, shared, bits);
-      return;
-    }
+  bool may_have_nan;
+  if (IsExact<S>::value && job.image.fours == Fours::kPlanar && place.left + kWidth <= job.extent.width) {
+    // What is most often asked for, in a version of its own.
+    may_have_nan = load_pixels<kRounding, IsExact<S>::value>(form, job, place, thread, shared, bits);
+  } else {
+    may_have_nan = load_pixels<kRounding, false>(form, job, place, thread, shared, bits);
   }
-  load_pixels<kRounding, false>(form, job, place, thread, shared, bits);
+  if (may_have_nan) find_nan(form, job, place, thread, bits);
 }
 
 // The steps; integers take whole steps of one byte, and a table that they cannot take makes its image NaN.
