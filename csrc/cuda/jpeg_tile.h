@@ -197,13 +197,12 @@ FASTGAN_HOST_DEVICE bool load_pixels(
     const int tile_row = form.vertical() * row + dy, bottom = extent.height - 1;
     int y = 8 * form.vertical() * place.mcu_row + tile_row;
     y = y < bottom ? y : bottom;
-    const In* from = job.image.row(place.image, y) + x;
     S luma[8];
     FASTGAN_UNROLL
     for (int half = 0; half < 2; ++half) {
       float values[3][4], clamped[3][4];
       if constexpr (kPlanar) {
-        job.image.get_planar_four(from + 4 * half, values);
+        job.image.get_planar_four(job.image.row(place.image, y) + x + 4 * half, values);
       } else {
         job.image.get_four_repeated(place.image, y, x + 4 * half, extent.width, values);
       }

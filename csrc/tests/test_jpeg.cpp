@@ -1,3 +1,5 @@
+#include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -36,6 +38,28 @@ void colour_needs_levels_modulo_65536_alone() {
     const uint32_t rgb = random(), red = rgb & 255, green = rgb >> 8 & 255, blue = rgb >> 16 & 255;
     const YCbCr<int32_t> a = to_ycbcr(red, green, blue), b = to_ycbcr(red + more, green + more, blue + more);
     if (a.y != b.y || a.cb != b.cb || a.cr != b.cr) std::exit(1);
+  }
+}
+
+void masks_of_input_are_those_of_comparisons() {
+  const float least = std::numeric_limits<float>::denorm_min(), inf = INFINITY;
+  const float special[] = {
+      0,    -0.0f, least, -least, 1e-30f, -1e-30f, 0.5f, std::nextafter(1.0f, 0.0f), 1, std::nextafter(1.0f, 2.0f),
+      1.5f, -1,    1e30f, -1e30f, inf,    -inf};
+  for (const float x : special) {
+    for (int c = 0; c < 3; ++c) {
+      for (int i = 0; i < 4; ++i) {
+        float values[3][4] = {}, clamped[3][4] = {};
+        values[c][i] = x;
+        clamped[c][i] = tile::clamped_to_one(x);
+        uint32_t suspects = 0;
+        const uint32_t bits = tile::input_bits(values, clamped, suspects);
+        CHECK(bits == (passes(x, 0.0f, 1.0f) ? 0x07070707u : 0x07070707u & ~(kMaskInput << c << 8 * i)));
+        values[c][i] = NAN;
+        tile::input_bits(values, clamped, suspects);
+        CHECK(suspects & tile::kSuspects);
+      }
+    }
   }
 }
 
@@ -283,6 +307,7 @@ void images_without_pixels_are_no_work() {
 int main() {
   quantization_is_integer_division();
   colour_needs_levels_modulo_65536_alone();
+  masks_of_input_are_those_of_comparisons();
   products_are_quotients_by_255();
   divisors_divide();
   images_without_pixels_are_no_work();
