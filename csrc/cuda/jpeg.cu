@@ -255,10 +255,11 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
               "jpeg encode", encode_kernel<kRounding, tile::AnyForm, S, In>, tiles, tile::kThreads, stream, job.form,
               job, across, mcu_rows);
         }
-        if constexpr (form.horizontal() > 1)
+        if constexpr (form.horizontal() > 1) {
           launch(
               "jpeg merge", merge_kernel<decltype(form), S, In>, item_blocks(tile::FourPixels::count(sizes)),
               kItemThreads, stream, form, job, Divisor(tile::FourPixels::across(sizes)), Divisor(sizes.height));
+        }
       });
     });
   });
