@@ -59,15 +59,15 @@ the op's first input.
 - **Instructions** are those of a thread on its main path on sm_90, times all threads: forward branches are
   not taken, but where they pass over the call of a slow path; bodies of loops count as often as this launch
   runs them. CUDA C++ is read by `tests/kernels/cuda_ways.py`: of the JPEG kernels' ways, that of an aligned
-  contiguous image without NaN and inside its edges, the longer one where a branch chooses between two of
-  arithmetic, loops as often as a block's threads run them on average; of `optimizer_step` a bound, since the
-  kernel learns only at the launch which arrays there are: the longest way, with all arrays, statistics, and
-  what one thread of a block does for all.
+  contiguous image without NaN and inside its edges, grey levels to the nearest, the longer one where a branch
+  chooses between two of arithmetic, loops as often as a block's threads run them on average; of
+  `optimizer_step` a bound, since the kernel learns only at the launch which arrays there are: the longest
+  way, with all arrays, statistics, and what one thread of a block does for all.
   What perspective_warp's backward kernel runs depends on the matrix: here that is near identity, as
   StegaStamp's are, and 4 x 4 output pixels are looked at for 2 x 2 of the image.
 - **Bytes** are those of all tensors that are read, and of all that are written, once each; what a cache does
-  not keep comes on top. Scaling in place by 1, known on the device alone, moves none. JPEG's have the decoded
-  samples between its two launches, and the masks that backward needs.
+  not keep comes on top. Scaling in place by 1, known on the device alone, moves none. JPEG's have the masks
+  that backward needs, and with subsampling the decoded samples between two launches.
 - **Floor** are the bytes that must move. **Estimate** is the larger of two times, summed over launches: bytes
   at 3.0 TB/s, and instructions at 132 multiprocessors x 4 x 32 x 1.755 GHz, either of as many multiprocessors
   as there are programs; of other launches their tensors' bytes. The time of starting a launch is not in it.
@@ -103,12 +103,6 @@ overflow float32.
 
 # Of rows below 60%.
 LIMITS = {
-    "jpeg_round_trip": """\
-forward, bound by the instructions of `encode_kernel`, most of them of integers. Of
-  4:2:0's 273 a pixel, 146 read it, turn it into whole grey levels and those into YCbCr with libjpeg's
-  roundings, and find its addresses and masks; 71 are both transforms and the quantization; 56 store samples
-  and masks. Of 4:4:4, with twice as many blocks, these are 148, 142 and 99. `merge_kernel` waits for memory,
-  and so does all of backward.""",
     "blur": """\
 in bfloat16, bound by arithmetic: the 49 products of 7 x 7 taps alone would take it to 81%.""",
     "perspective_warp": """\
