@@ -209,7 +209,8 @@ REGISTERS = {  # which launches ask for, too
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
 }
 # What a thread may have without launches asking for it. Blur's weights lie in registers of threads where the
-# compiler does not know that they are the same for all of them, as Triton 3.6.
+# compiler does not know that they are the same for all of them, as Triton 3.6 where neighbours are loaded one
+# by one.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160}
 
