@@ -18,7 +18,7 @@ import triton.language as tl
 from fastgan.kernels._indexing import index_type
 from torch import Tensor
 
-# Chosen by arithmetic, not yet by measurement. With 6 rows each row is read twice, 80 registers hold all, and
+# Chosen by arithmetic, not yet by measurement. With 6 rows each row is read twice, 72 registers hold all, and
 # 1080 is a multiple; with 8, 4 instructions a pixel fewer, up to 128 do.
 ROWS = 6
 LONE_ROWS = 4  # where neighbours are loaded one by one, which takes more registers
@@ -73,7 +73,6 @@ def row_by_row(
     stride_h,
     stride_w,
     SIZE: tl.constexpr,
-    OFFSET: tl.constexpr,
     ROWS: tl.constexpr,
     QUADS: tl.constexpr,
 ):
@@ -84,9 +83,9 @@ def row_by_row(
         weights += (tl.load(kernel + tap),)
     left, here, right = column >= 4, column < width, column < width - 4
     totals = no_totals(ROWS, QUADS)
+    line = image - (SIZE // 2) * stride_h
     for source in tl.static_range(ROWS + SIZE - 1):
         in_row = below(row + (source - SIZE // 2), height)
-        line = image + tl.full([], source - SIZE // 2, OFFSET) * stride_h
         columns = load_columns(line - 4 * stride_w + offset, in_row & left)
         columns = columns + load_columns(line + offset, in_row & here)
         columns = columns + load_columns(line + 4 * stride_w + offset, in_row & right)
@@ -101,6 +100,7 @@ def row_by_row(
                 else:
                     sums += (totals[target],)
             totals = sums
+        line += stride_h
     return totals
 
 
@@ -131,9 +131,10 @@ def tap_by_tap(
             sums: tl.tuple = ()
             for target in tl.static_range(ROWS):
                 exist = in_column & below(row + down + target, height)
-                values = tl.load(line + tl.full([], target, OFFSET) * stride_h + offset, exist, 0.0).to(
-                    tl.float32
-                )
+                values = tl.load(line + offset, exist, 0.0).to(tl.float32)
+                # Multiples of the stride, kept from the other way, would under Triton 3.6 drive its weights
+                # out of the uniform registers.
+                line += stride_h
                 # Of pixels that do not exist not even a tap that is NaN makes something.
                 sums += (totals[target] + tl.where(exist, weight, 0.0) * values,)
             totals = sums
@@ -195,7 +196,7 @@ def convolve(
         if not each_tap:
             totals = row_by_row(
                 image, offset, kernel, row, column, height, width, stride_h, image_stride_w,
-                SIZE, OFFSET, ROWS, QUADS,
+                SIZE, ROWS, QUADS,
             )  # fmt: skip
             total = totals[0]
             for target in tl.static_range(1, ROWS):

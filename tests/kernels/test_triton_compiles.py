@@ -49,6 +49,17 @@ FLOAT32 = {
     "raised_slopes", "lowered_slopes", "weight", "results",
 }  # fmt: skip
 NUMBERS = {"slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor"}
+FEATURES = [
+    *((dtype, channels, 2, True, "stride_pixel", directions)
+      for dtype, channels, directions in (  # of AlexNet and VGG
+          ("fp32", 64, 1), ("fp32", 128, 2), ("fp32", 192, 2), ("fp32", 256, 2), ("fp32", 384, 2),
+          ("fp32", 512, 1), ("fp32", 512, 2), ("bf16", 64, 2), ("bf16", 256, 1), ("bf16", 256, 2),
+          ("bf16", 512, 2), ("fp16", 512, 2),
+      )),
+    ("fp32", 256, 2, True, "stride_channel", 1), ("bf16", 64, 2, True, "stride_channel", 1),
+    ("fp16", 512, 2, True, "stride_channel", 1), ("fp16", 256, 1, False, "stride_pixel", 2),
+    ("fp32", 4096, 1, True, "stride_pixel", 2), ("bf16", 4096, 1, True, "stride_channel", 1),
+]  # fmt: skip
 
 
 def described(kernel, dtype: str, data: tuple[str, ...], **constants):
@@ -197,15 +208,12 @@ KERNELS = {
         )
     },
     **{
-        f"features {kernel.__name__} {dtype} {channels} p={power} normalize={normalize}": described(
-            kernel, dtype, ("x", "y", "direction_x", "direction_y", "direction", "result"), POWER=power,
-            NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=True, CHANNELS=channels,
-            PIXELS=max(1, feature_distance.TILE // channels), BLOCK=feature_distance.BLOCK,
+        f"features {dtype} {channels} p={power} normalize={normalize} {last} {directions}": described(
+            feature_distance.sweep, dtype, ("x", "y", "direction_x", "direction_y"), POWER=power,
+            NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=directions == 2, **{last: 1},
+            **feature_distance.tiling(channels),
         )
-        for kernel in (feature_distance.sweep,)
-        for dtype, channels, power, normalize in (
-            ("fp32", 64, 2, True), ("bf16", 512, 2, True), ("fp16", 256, 1, False), ("fp32", 4096, 1, True)
-        )
+        for dtype, channels, power, normalize, last, directions in FEATURES
     },
 }  # fmt: skip
 WARPS = {
@@ -215,15 +223,27 @@ WARPS = {
     "squared_norm": squared_norm.WARPS,
     "leaky": bias_leaky_relu.WARPS,
     "adversarial": adversarial.WARPS,
-    "features": feature_distance.WARPS,
 }
 REGISTERS = {  # which launches ask for, too
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
 }
 # What a thread may have without launches asking for it. Blur's weights lie in registers of threads where the
-# compiler does not know that they are the same for all of them, as Triton 3.6.
+# compiler does not know that they are the same for all of them, as Triton 3.6 where neighbours are loaded one
+# by one.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160}
+
+
+def options_of(name: str) -> dict[str, int | None]:
+    """As its launches have them."""
+    kernel, _, constants = KERNELS[name]
+    if kernel is feature_distance.sweep:
+        limited = constants["WITH_Y"] and "stride_pixel" in constants
+        return {
+            "num_warps": feature_distance.tiling(constants["CHUNKS"] * constants["CHANNELS"])["num_warps"],
+            "maxnreg": feature_distance.TWO_DIRECTIONS_REGISTERS if limited else None,
+        }
+    return {"num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS), **REGISTERS.get(kernel, {})}
 
 
 def compiled_for(capability, name, signature, constants):
@@ -238,10 +258,7 @@ def compiled_for(capability, name, signature, constants):
     return triton.compile(
         ASTSource(KERNELS[name][0], signature, constexprs=constants, attrs=multiples),
         target=GPUTarget("cuda", capability, 32),
-        options={
-            "num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS),
-            **REGISTERS.get(KERNELS[name][0], {}),
-        },
+        options=options_of(name),
     )
 
 
