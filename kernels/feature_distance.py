@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish, scale
 from torch import Tensor
 
@@ -37,7 +38,8 @@ def unit_scale(squares, eps):
 def sweep(
     x,  # [samples, channels, pixels]
     y,  # [samples, channels, pixels], strides as x
-    weight,  # [channels]
+    weight,  # [channels]; not touched unless HAS_WEIGHT
+    weight_number,  # elsewhere, of every channel
     direction_x,  # as x; not touched unless WITH_X
     direction_y,  # as y; not touched unless WITH_Y
     partial_sums,  # [samples, parts] float32
@@ -48,6 +50,7 @@ def sweep(
     stride_pixel,
     eps,
     factor,
+    HAS_WEIGHT: tl.constexpr,
     POWER: tl.constexpr,
     NORMALIZE: tl.constexpr,
     RELU_X: tl.constexpr,
@@ -64,7 +67,9 @@ def sweep(
     place = sample * channels * pixels + channel.to(tl.int64) * stride_channel + pixel * stride_pixel
     a = tl.load(x + place, inside, 0.0).to(tl.float32)
     b = tl.load(y + place, inside, 0.0).to(tl.float32)
-    w = tl.load(weight + channel, channel < channels, 0.0).to(tl.float32)
+    w = weight_number
+    if HAS_WEIGHT:
+        w = tl.load(weight + channel, channel < channels, 0.0).to(tl.float32)
     if RELU_X:
         a = tl.where(a < 0, 0.0, a)
     if NORMALIZE:
@@ -97,7 +102,7 @@ def sweep(
 def feature_distance(
     x: Tensor,
     y: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     power: int,
     normalize: bool,
     eps: float,
@@ -118,9 +123,9 @@ def feature_distance(
             "use backend='reference'"
         )
     pixels = x.numel() // (samples * channels)
-    padded = triton.next_power_of_2(channels)
+    padded = next_power_of_2(channels)
     tile = max(1, TILE // padded)
-    parts = triton.cdiv(pixels, tile)
+    parts = cdiv(pixels, tile)
     channels_last = channels > 1 and x.stride(1) == 1
     partial_sums = x.new_empty((samples, parts), dtype=torch.float32)
     distances = x.new_empty(samples, dtype=torch.float32)
@@ -128,16 +133,17 @@ def feature_distance(
     direction_y = torch.empty_like(y) if with_y else y.new_empty(0)
     with torch.cuda.device_of(x):
         sweep[(samples * parts,)](
-            x, y, weight, direction_x, direction_y, partial_sums, channels, pixels, parts,
+            x, y, x if weight is None else weight, 1 / channels, direction_x, direction_y, partial_sums,
+            channels, pixels, parts,
             1 if channels_last else pixels, channels if channels_last else 1, eps,
             1 / (samples * pixels) if of_mean else 1.0,
-            POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x, WITH_Y=with_y, CHANNELS=padded,
+            HAS_WEIGHT=weight is not None, POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x, WITH_Y=with_y, CHANNELS=padded,
             PIXELS=tile, num_warps=WARPS,
             # Products rounded apart from differences: the distance of equal features is zero.
             enable_fp_fusion=False,
         )  # fmt: skip
         finish[(samples,)](
-            partial_sums, distances, parts, pixels, BLOCK=min(BLOCK, triton.next_power_of_2(parts))
+            partial_sums, distances, parts, pixels, BLOCK=min(BLOCK, next_power_of_2(parts))
         )
     return distances, direction_x, direction_y
 
@@ -146,7 +152,7 @@ def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool, ou
     """`out`, maybe the direction: of each sample N grad direction if `of_mean`, else grad direction / P."""
     samples, channels = direction.shape[:2]
     elements = direction.numel() // samples
-    parts = triton.cdiv(elements, BLOCK)
+    parts = cdiv(elements, BLOCK)
     factor = float(samples) if of_mean else channels / elements
     with torch.cuda.device_of(direction):
         scale[(samples * parts,)](

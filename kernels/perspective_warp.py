@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 from fastgan.kernels._homography import coefficients, shifts
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._indexing import cdiv, index_type
 from fastgan.kernels._perspective_gather import COLUMNS, GATHER_WARPS, MAX_REGISTERS, ROWS, backward
 from torch import Tensor
 
@@ -24,7 +24,7 @@ def forward(
     image,  # N C H W, any strides
     warped,  # N C H W, any strides
     fill,  # N C H W, any strides; not touched unless HAS_FILL
-    matrix,  # N 3 3 float64
+    matrix,  # N 3 3
     groups,  # of GROUP channels each
     height,
     width,
@@ -129,7 +129,7 @@ def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None) -> Tens
     batch, channels, height, width = image.shape
     offset = offset_type(image, warped, fill_like)
     group = group_size(channels, offset)
-    columns, rows = triton.cdiv(width, TILE_COLUMNS), triton.cdiv(height, TILE_ROWS * STEPS)
+    columns, rows = cdiv(width, TILE_COLUMNS), cdiv(height, TILE_ROWS * STEPS)
     with torch.cuda.device_of(image):
         for begin in range(0, batch, LARGEST_GRID):
             source, target, colour = (x[begin : begin + LARGEST_GRID] for x in (image, warped, fill_like))
@@ -162,7 +162,7 @@ def perspective_warp_backward(grad: Tensor, matrix: Tensor) -> Tensor:
     offset = offset_type(grad, result)
     group = group_size(channels, offset)
     groups = channels // group
-    columns, rows = triton.cdiv(width, 2 * COLUMNS), triton.cdiv(height, 2 * ROWS)
+    columns, rows = cdiv(width, 2 * COLUMNS), cdiv(height, 2 * ROWS)
     at_once = max(1, LARGEST_GRID // groups)
     with torch.cuda.device_of(grad):
         for begin in range(0, batch, at_once):

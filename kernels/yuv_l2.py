@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._indexing import cdiv, index_type
 from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 8 warps give each thread 4 pixels, one 16-byte access per
@@ -41,7 +41,8 @@ def sweep(
     y,  # N 3 H W, any strides
     direction,  # N 3 H W, any strides; not touched unless HAS_DIRECTION
     partial_sums,  # [programs, 3] float32
-    edge_gain,  # 0-d
+    edge_gain,  # 0-d; not touched unless HAS_GAIN
+    edge_gain_number,  # elsewhere
     scale_y,
     scale_u,
     scale_v,
@@ -61,6 +62,7 @@ def sweep(
     d_stride_c,
     d_stride_h,
     d_stride_w,
+    HAS_GAIN: tl.constexpr,
     HAS_DIRECTION: tl.constexpr,
     INDEX: tl.constexpr,  # tl.int32 while N * H * W allows: 64-bit division is slow
     BLOCK: tl.constexpr,
@@ -82,7 +84,10 @@ def sweep(
     blue -= tl.load(y + 2 * y_stride_c, inside, 0.0).to(tl.float32)
 
     ramps = border_ramp(row, height) * border_ramp(column, width)
-    weight = 1.0 + tl.load(edge_gain).to(tl.float32) * (1.0 - ramps)
+    gain = edge_gain_number
+    if HAS_GAIN:
+        gain = tl.load(edge_gain).to(tl.float32)
+    weight = 1.0 + gain * (1.0 - ramps)
 
     squared = weight * weight
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -167,7 +172,8 @@ def mean_factor(image: Tensor) -> float:
 def yuv_l2(
     x: Tensor,
     y: Tensor,
-    edge_gain: Tensor,
+    edge_gain: Tensor | None,
+    edge_gain_number: float,
     scales: tuple[float, float, float],
     direction_sign: int,
     direction_dtype: torch.dtype | None,
@@ -175,7 +181,7 @@ def yuv_l2(
     """(loss 0-d, channels (3,), direction like x or empty), all on x's device and current stream."""
     batch, _, height, width = x.shape
     pixels = batch * height * width
-    programs = triton.cdiv(pixels, BLOCK)
+    programs = cdiv(pixels, BLOCK)
     loss, channels = x.new_empty((), dtype=torch.float32), x.new_empty(3, dtype=torch.float32)
     partial_sums = x.new_empty((programs, 3), dtype=torch.float32)
     strides: tuple[int, ...]
@@ -190,7 +196,8 @@ def yuv_l2(
             y,
             direction,
             partial_sums,
-            edge_gain,
+            x if edge_gain is None else edge_gain,
+            edge_gain_number,
             *scales,
             direction_sign * mean_factor(x) if direction_sign else 1.0,
             height,
@@ -199,6 +206,7 @@ def yuv_l2(
             *x.stride(),
             *y.stride(),
             *strides,
+            HAS_GAIN=edge_gain is not None,
             HAS_DIRECTION=direction_dtype is not None,
             INDEX=index_type(pixels, BLOCK),
             BLOCK=BLOCK,
@@ -212,7 +220,7 @@ def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, sign: int, scaled: boo
     """Out = sign * grad_loss * direction, times 2 / (N H W) unless `scaled`; dense, of equal strides."""
     count = direction.numel()
     with torch.cuda.device_of(direction):
-        scale[(triton.cdiv(count, BLOCK),)](
+        scale[(cdiv(count, BLOCK),)](
             direction,
             out,
             grad_loss,

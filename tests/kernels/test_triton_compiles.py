@@ -31,15 +31,17 @@ def sweep_signature(dtype: str) -> dict[str, str]:
     pointers = {"x": dtype, "y": dtype, "direction": dtype, "partial_sums": "fp32", "edge_gain": "fp32"}
     signature = dict.fromkeys(yuv_l2.sweep.arg_names, "i32")
     signature |= {name: f"*{kind}" for name, kind in pointers.items()}
-    signature |= dict.fromkeys(["scale_y", "scale_u", "scale_v", "direction_factor"], "fp32")
+    numbers = ["edge_gain_number", "scale_y", "scale_u", "scale_v", "direction_factor"]
+    signature |= dict.fromkeys(numbers, "fp32")
     return signature
 
 
 FLOAT32 = {
-    "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "real_slopes", "fake_slopes",
-    "raised_slopes", "lowered_slopes", "weight", "results",
+    "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
 }  # fmt: skip
-NUMBERS = {"slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor"}
+NUMBERS = {
+    "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor", "weight_number",
+}  # fmt: skip
 
 
 def described(kernel, dtype: str, data: tuple[str, ...], **constants):
@@ -56,7 +58,7 @@ KERNELS = {
         f"sweep {dtype} direction={direction} {index}": (
             yuv_l2.sweep,
             sweep_signature(dtype),
-            {"HAS_DIRECTION": direction, "INDEX": index, "BLOCK": yuv_l2.BLOCK},
+            {"HAS_GAIN": True, "HAS_DIRECTION": direction, "INDEX": index, "BLOCK": yuv_l2.BLOCK},
         )
         for dtype in FLOATS
         for direction, index in ((True, tl.int32), (False, tl.int32), (True, tl.int64))
@@ -103,7 +105,7 @@ KERNELS = {
             blur.convolve,
             {name: "i32" for name in blur.convolve.arg_names}
             | {"image": f"*{dtype}", "blurred": f"*{dtype}", "kernels": "*fp32"},
-            {"SIZE": size, "INDEX": tl.int32, "OFFSET": offset, "FEW_TAPS": blur.FEW_TAPS,
+            {"SIZE": size, "STEP": -1 if strided else 1, "INDEX": tl.int32, "OFFSET": offset, "FEW_TAPS": blur.FEW_TAPS,
              "DENSE": size <= blur.LARGEST_DENSE and offset == tl.int32, "QUADS": blur.QUADS,
              "ROWS": blur.LONE_ROWS,
              **({} if strided else {"image_stride_w": 1, "out_stride_w": 1})},
@@ -118,27 +120,27 @@ KERNELS = {
         f"warp forward {dtype} fill={fill}": (
             perspective_warp.forward,
             {name: "i32" for name in perspective_warp.forward.arg_names}
-            | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": "*fp64"},
+            | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": f"*{matrix}"},
             {
                 "HAS_FILL": fill, "OFFSET": tl.int64 if fill else tl.int32, "GROUP": 3 if fill else 4,
                 "TILE_ROWS": perspective_warp.TILE_ROWS, "TILE_COLUMNS": perspective_warp.TILE_COLUMNS,
                 "STEPS": perspective_warp.STEPS,
             },
         )
-        for dtype in FLOATS
+        for dtype, matrix in zip(FLOATS, ("fp64", "fp32", "fp16"), strict=True)
         for fill in (False, True)
     },
     **{
         f"warp backward {dtype} {group} {index}": (
             perspective_warp.backward,
             {name: "i32" for name in perspective_warp.backward.arg_names}
-            | {"grad": f"*{dtype}", "result": f"*{dtype}", "matrix": "*fp64"},
+            | {"grad": f"*{dtype}", "result": f"*{dtype}", "matrix": f"*{matrix}"},
             {
                 "GROUP": group, "INDEX": index, "OFFSET": index, "ROWS": perspective_warp.ROWS,
                 "COLUMNS": perspective_warp.COLUMNS,
             },
         )
-        for dtype in FLOATS
+        for dtype, matrix in zip(FLOATS, ("fp64", "fp32", "fp16"), strict=True)
         for group, index in ((1, tl.int32), (3, tl.int32), (4, tl.int64))
     },
     **{
@@ -146,14 +148,14 @@ KERNELS = {
             kernel, dtype, ("x", "result"), BLOCK=squared_norm.BLOCK, PASSES=squared_norm.PASSES,
             IN_PLACE=True,
         )
-        for kernel in (squared_norm.partial, squared_norm.finish, squared_norm.scale)
+        for kernel in (squared_norm.sum_squares, squared_norm.finish, squared_norm.scale)
         for dtype in FLOATS
     },
     **{
         f"leaky {kernel.__name__} {dtype}": described(
             kernel, dtype, ("x", "y", "source", "target"), HAS_BIAS=True, HAS_CODES=True, INDEX=tl.int32,
             BLOCK=bias_leaky_relu.BLOCK, ROWS=bias_leaky_relu.TILE_ROWS,
-            CHANNELS=bias_leaky_relu.TILE_CHANNELS,
+            CHANNELS=bias_leaky_relu.TILE_CHANNELS, SAMPLES=1, LENGTH=bias_leaky_relu.BLOCK,
         )
         for kernel in (
             bias_leaky_relu.activate, bias_leaky_relu.multiply, bias_leaky_relu.multiply_rows,
@@ -179,7 +181,7 @@ KERNELS = {
     **{
         f"features {kernel.__name__} {dtype} {channels} p={power} normalize={normalize}": described(
             kernel, dtype, ("x", "y", "direction_x", "direction_y", "direction", "result"), POWER=power,
-            NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=True, CHANNELS=channels,
+            HAS_WEIGHT=normalize, NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=True, CHANNELS=channels,
             PIXELS=max(1, feature_distance.TILE // channels), BLOCK=feature_distance.BLOCK,
         )
         for kernel in (feature_distance.sweep,)

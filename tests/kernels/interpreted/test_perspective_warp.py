@@ -52,6 +52,10 @@ def compare(x, matrix, fill=None, tolerance=2e-6, rounding=0.0):
     grad = kernel.perspective_warp_backward(upstream, matrix)
     (expected_grad,) = torch.autograd.grad(expected, reference, upstream.double())
     assert grad.dtype == warped.dtype == x.dtype and grad.stride() == torch.empty_like(upstream).stride()
+    single = matrix.float()
+    for op, image in ((lambda *args: kernel.perspective_warp(*args, expanded), x),
+                      (kernel.perspective_warp_backward, upstream)):  # fmt: skip
+        assert torch.equal(op(image, single).nan_to_num(), op(image, single.double()).nan_to_num())
     assert relative_error(warped, expected) <= tolerance + rounding
     assert relative_error(grad, expected_grad) <= tolerance + rounding
     if fill is None:
