@@ -5,89 +5,112 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._pixels import in_turn, line, load, part_of_image, store, walk
 from torch import Tensor
 
-# Chosen by arithmetic, not yet by measurement: 4 warps give each thread 4 pixels, one 16-byte access per
-# channel in float32.
-BLOCK = 512
+# Chosen by arithmetic, not yet by measurement: 16 bytes of each channel to a thread.
 WARPS = 4
+THREADS = 32 * WARPS
 # Five programs of 128 threads to a multiprocessor. For 64-bit indices Triton 3.8 takes 99 where 96 do, too.
 MAX_REGISTERS = 96
 
 
 @triton.jit
-def natural_logarithm(x):
-    """The natural logarithm of a normal x > 0, as in csrc/math/photometric.h.
+def philox(seed, low, high, stream: tl.constexpr):
+    """Philox 4x32 with 10 rounds, as `fastgan.reference.philox`.
 
-    Near 1, tl.log errs by as much as the result.
+    tl.philox gives the same, but takes two multiplications for a product where one has all 64 bits.
     """
-    bits = x.to(tl.int32, bitcast=True)
-    exponent = (bits - 0x3F3504F3) >> 23
-    m = (bits - (exponent << 23)).to(tl.float32, bitcast=True)
-    s = (m - 1.0) / (m + 1.0)
+    word0, word1, word2, word3 = low, high, low * 0 + stream, low * 0
+    key0, key1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
+    for _ in tl.static_range(10):
+        product0 = word0.to(tl.uint64) * 0xD2511F53
+        product1 = word2.to(tl.uint64) * 0xCD9E8D57
+        word0 = (product1 >> 32).to(tl.uint32) ^ word1 ^ key0
+        word2 = (product0 >> 32).to(tl.uint32) ^ word3 ^ key1
+        word1, word3 = product1.to(tl.uint32), product0.to(tl.uint32)
+        key0 += 0x9E3779B9
+        key1 += 0xBB67AE85
+    return word0, word1, word2, word3
+
+
+@triton.jit
+def radius(word):
+    """sqrt(-2 ln u), u in (0, 1] from the word's upper 24 bits.
+
+    With u = 2^e m, m in [sqrt(1/2), sqrt(2)): ln m = 2 artanh s, s = (m - 1) / (m + 1), as in
+    csrc/math/photometric.h; near 1, tl.log errs by as much as the result. The series' coefficients are those
+    of least relative error, 1.5e-7.
+    """
+    last = 5.9604644775390625e-8  # 2^-24
+    bits = ((word >> 8).to(tl.float32) * last + last).to(tl.int32, bitcast=True)
+    exponent = (bits - 0x3F3504F3) & -0x800000  # 2^23 e; bits of sqrt(1/2)
+    m = (bits - exponent).to(tl.float32, bitcast=True)
+    root = tl.math.rsqrt(m + 1.0)  # one instruction, where a division takes eight
+    s = (m - 1.0) * (root * root)
     square = s * s
-    series = 1.0 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7 + square * (1 / 9))))
-    return exponent.to(tl.float32) * 0.69314718056 + 2.0 * s * series
+    series = s * (-4.0 + square * (-1.333112 + square * -0.82405828))
+    return tl.sqrt(exponent.to(tl.float32) * (-2 * 0.69314718056 / 2**23) + series)
 
 
 @triton.jit
-def direction(t):
-    """Cosine and sine of 2 pi t, t in [0, 1): brought to [-1/8, 1/8], then Taylor's series.
+def direction(word):
+    """Cosine and sine of 2 pi t, t in [0, 1) from the word's upper 24 bits, and the sign bit that both lack.
 
-    tl.cos and tl.sin would bring a range reduction along that needs local memory.
+    t is brought to [-1/4, 1/4] exactly, then series of least error, 5e-8. tl.cos and tl.sin would bring a
+    range reduction along that needs local memory.
     """
-    quarters = 4.0 * t
-    quadrant = (quarters + 0.5).to(tl.int32)
-    angle = (quarters - quadrant.to(tl.float32)) * 1.57079632679
+    rest = ((word << 1) & 0xFFFFFE00).to(tl.int32, bitcast=True)  # 2^33 t, from the nearest half turn
+    angle = rest.to(tl.float32) * (2 * 3.14159265359 / 2**33)
     square = angle * angle
-    sine = square * (-1 / 6 + square * (1 / 120 + square * (-1 / 5040 + square * (1 / 362880))))
-    sine = angle * (1.0 + sine)
-    cosine = square * (-1 / 2 + square * (1 / 24 + square * (-1 / 720 + square * (1 / 40320))))
-    cosine = 1.0 + cosine
-    odd = (quadrant & 1) == 1
-    x = tl.where(odd, sine, cosine)
-    y = tl.where(odd, cosine, sine)
-    return tl.where(((quadrant + 1) & 2) == 2, -x, x), tl.where((quadrant & 2) == 2, -y, y)
+    sine = -0.166666605 + square * (8.33308817e-3 + square * (-1.98111128e-4 + square * 2.60893267e-6))
+    cosine = -0.499999323 + square * (4.16639895e-2 + square * (-1.38559272e-3 + square * 2.31943865e-5))
+    return 1.0 + square * cosine, angle * (1.0 + square * sine), (word + 0x40000000) & 0x80000000
 
 
 @triton.jit
-def uniform(word):
-    return (word >> 8).to(tl.float32) * 5.9604644775390625e-8
+def point(radius_word, angle_word):
+    """Its coordinates, two standard normal numbers, by Box and Muller's transform."""
+    cosine, sine, sign = direction(angle_word)
+    signed = (radius(radius_word).to(tl.uint32, bitcast=True) ^ sign).to(tl.float32, bitcast=True)
+    return signed * cosine, signed * sine
 
 
 @triton.jit
 def normals(seed, quad, channel: tl.constexpr):
-    """The noise of a channel for four neighbours of each quad, in the pixels' order."""
-    low = (quad & 0xFFFFFFFF).to(tl.uint32)
-    high = (quad >> 32).to(tl.uint32)
-    zero = low * 0
-    word0, word1, word2, word3 = tl.philox(seed, low, high, zero + channel, zero)
-    last = 5.9604644775390625e-8
-    radius0 = tl.sqrt(-2.0 * natural_logarithm(uniform(word0) + last))
-    radius1 = tl.sqrt(-2.0 * natural_logarithm(uniform(word2) + last))
-    cosine0, sine0 = direction(uniform(word1))
-    cosine1, sine1 = direction(uniform(word3))
-    even = tl.interleave(radius0 * cosine0, radius1 * cosine1)
-    odd = tl.interleave(radius0 * sine0, radius1 * sine1)
-    return tl.interleave(even, odd)
+    """The noise of a channel for the four neighbours of each quad."""
+    low = quad.to(tl.uint32)
+    high = low * 0 if quad.dtype == tl.int32 else (quad >> 32).to(tl.uint32)
+    word0, word1, word2, word3 = philox(seed, low, high, channel)
+    normal0, normal1 = point(word0, word1)
+    normal2, normal3 = point(word2, word3)
+    return line(normal0, normal1, normal2, normal3)
+
+
+@triton.jit
+def noise(seed, first, channel: tl.constexpr, RUN: tl.constexpr, BLOCK: tl.constexpr):
+    """The noise of a channel for the program's pixels, from quad `first` on."""
+    quad = first + RUN // 4 * tl.arange(0, BLOCK // RUN)
+    normal = normals(seed, quad, channel)
+    if RUN == 8:
+        normal = in_turn(normal, normals(seed, quad + 1, channel))
+    return tl.reshape(normal, [BLOCK])
 
 
 @triton.jit
 def clamp_unit(value):
     """NaN stays NaN."""
-    value = tl.where(value < 0.0, 0.0, value)
-    return tl.where(value > 1.0, 1.0, value)
+    return tl.clamp(value, 0.0, 1.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def distort_channel(value, normal, strength, contrast, offset):
     """The channel after both clamps, and whether it passed them unchanged."""
     noisy = value + strength * normal
-    within = (noisy >= 0.0) & (noisy <= 1.0)
-    lit = contrast * clamp_unit(noisy) + offset
-    within = within & (lit >= 0.0) & (lit <= 1.0)
-    return clamp_unit(lit), within
+    clamped = clamp_unit(noisy)
+    lit = contrast * clamped + offset
+    result = clamp_unit(lit)
+    return result, (clamped == noisy) & (result == lit)
 
 
 @triton.jit
@@ -97,24 +120,15 @@ def passed(mask, bit: tl.constexpr, grad):
 
 
 @triton.jit
-def pixels_of_program(height, width, pixels, INDEX: tl.constexpr, BLOCK: tl.constexpr):
-    """This program's pixels, numbered through all images; whether they exist; image, row and column."""
-    pixel = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
-    column = (pixel % width).to(tl.int64)
-    row = ((pixel // width) % height).to(tl.int64)
-    return pixel, pixel < pixels, (pixel // width // height).to(tl.int64), row, column
-
-
-@triton.jit
 def forward(
     image,  # N 3 H W, any strides
     distorted,  # N 3 H W, any strides
     masks,  # N H W uint8; not touched unless HAS_MASKS
     parameters,  # N 6 float32: strength, contrast, three offsets, desaturation
     seed,  # 0-d int64
-    height,
     width,
-    pixels,  # N * H * W
+    pixels,  # H * W
+    parts,  # programs for each image
     image_stride_n,
     image_stride_c,
     image_stride_h,
@@ -124,39 +138,48 @@ def forward(
     out_stride_h,
     out_stride_w,
     HAS_MASKS: tl.constexpr,
-    INDEX: tl.constexpr,  # tl.int32 while N * H * W allows: 64-bit division is slow
+    WHOLE_QUADS: tl.constexpr,  # whether H * W is a multiple of 4
+    FLAT: tl.constexpr,
+    IMAGE_LINE: tl.constexpr,
+    OUT_LINE: tl.constexpr,
+    INDEX: tl.constexpr,  # tl.int32 while N * H * W and strides allow
+    RUN: tl.constexpr,  # neighbours of a thread, 4 or 8
     BLOCK: tl.constexpr,
 ):
-    pixel, inside, n, row, column = pixels_of_program(height, width, pixels, INDEX, BLOCK)
-    image += n * image_stride_n + row * image_stride_h + column * image_stride_w
-    red = tl.load(image, inside, 0.0).to(tl.float32)
-    green = tl.load(image + image_stride_c, inside, 0.0).to(tl.float32)
-    blue = tl.load(image + 2 * image_stride_c, inside, 0.0).to(tl.float32)
-
+    n, first = part_of_image(parts, INDEX, BLOCK)
+    if not WHOLE_QUADS:  # the image may begin within one
+        first -= (n * pixels & 3).to(INDEX)
+    pixel = first + tl.arange(0, BLOCK)
+    inside = pixel < pixels if WHOLE_QUADS else (pixel < pixels) & (pixel >= 0)
+    red, green, blue = load(
+        image + n * image_stride_n, first, pixels, width, image_stride_c, image_stride_h, image_stride_w,
+        inside, FLAT, IMAGE_LINE, BLOCK,
+    )  # fmt: skip
     parameters += n * 6
-    strength = tl.load(parameters, inside, 0.0)
-    contrast = tl.load(parameters + 1, inside, 0.0)
-    desaturation = tl.load(parameters + 5, inside, 0.0)
-    offset_r = tl.load(parameters + 2, inside, 0.0)
-    offset_g = tl.load(parameters + 3, inside, 0.0)
-    offset_b = tl.load(parameters + 4, inside, 0.0)
+    strength = tl.load(parameters)
+    contrast = tl.load(parameters + 1)
+    desaturation = tl.load(parameters + 5)
     key = tl.load(seed)
-    quad = tl.program_id(0).to(tl.int64) * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
-    red, red_within = distort_channel(red, normals(key, quad, 0), strength, contrast, offset_r)
-    green, green_within = distort_channel(green, normals(key, quad, 1), strength, contrast, offset_g)
-    blue, blue_within = distort_channel(blue, normals(key, quad, 2), strength, contrast, offset_b)
+    quad = ((n * pixels + first) >> 2).to(INDEX)
+    red_noise = noise(key, quad, 0, RUN, BLOCK)
+    green_noise = noise(key, quad, 1, RUN, BLOCK)
+    blue_noise = noise(key, quad, 2, RUN, BLOCK)
+    red, red_within = distort_channel(red, red_noise, strength, contrast, tl.load(parameters + 2))
+    green, green_within = distort_channel(green, green_noise, strength, contrast, tl.load(parameters + 3))
+    blue, blue_within = distort_channel(blue, blue_noise, strength, contrast, tl.load(parameters + 4))
     if HAS_MASKS:
         mask = tl.where(red_within, 1, 0) + tl.where(green_within, 2, 0) + tl.where(blue_within, 4, 0)
         mask += tl.where(red != red, 8, 0) + tl.where(green != green, 16, 0) + tl.where(blue != blue, 32, 0)
-        tl.store(masks + pixel, mask.to(tl.uint8), inside)
+        # With 4 * quad the compiler knows that vectors hold whole quads, and leaves those to one thread.
+        tl.store(masks + 4 * quad.to(tl.int64) + tl.arange(0, BLOCK), mask.to(tl.uint8), inside)
 
     grey = desaturation * (0.3 * red + 0.6 * green + 0.1 * blue)
     colour = 1.0 - desaturation
-    distorted += n * out_stride_n + row * out_stride_h + column * out_stride_w
-    dtype = distorted.dtype.element_ty
-    tl.store(distorted, (colour * red + grey).to(dtype), inside)
-    tl.store(distorted + out_stride_c, (colour * green + grey).to(dtype), inside)
-    tl.store(distorted + 2 * out_stride_c, (colour * blue + grey).to(dtype), inside)
+    red, green, blue = colour * red + grey, colour * green + grey, colour * blue + grey
+    store(
+        distorted + n * out_stride_n, red, green, blue, first, pixels, width,
+        out_stride_c, out_stride_h, out_stride_w, inside, FLAT, OUT_LINE, BLOCK,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -165,9 +188,9 @@ def backward(
     result,  # N 3 H W, any strides
     masks,  # N H W uint8
     parameters,  # N 6 float32
-    height,
     width,
     pixels,
+    parts,
     grad_stride_n,
     grad_stride_c,
     grad_stride_h,
@@ -176,52 +199,61 @@ def backward(
     out_stride_c,
     out_stride_h,
     out_stride_w,
+    FLAT: tl.constexpr,
+    GRAD_LINE: tl.constexpr,
+    OUT_LINE: tl.constexpr,
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    pixel, inside, n, row, column = pixels_of_program(height, width, pixels, INDEX, BLOCK)
-    grad += n * grad_stride_n + row * grad_stride_h + column * grad_stride_w
-    red = tl.load(grad, inside, 0.0).to(tl.float32)
-    green = tl.load(grad + grad_stride_c, inside, 0.0).to(tl.float32)
-    blue = tl.load(grad + 2 * grad_stride_c, inside, 0.0).to(tl.float32)
-    mask = tl.load(masks + pixel, inside, 0).to(tl.int32)
+    n, first = part_of_image(parts, INDEX, BLOCK)
+    pixel = first + tl.arange(0, BLOCK)
+    inside = pixel < pixels
+    red, green, blue = load(
+        grad + n * grad_stride_n, first, pixels, width, grad_stride_c, grad_stride_h, grad_stride_w, inside,
+        FLAT, GRAD_LINE, BLOCK,
+    )  # fmt: skip
+    mask = tl.load(masks + n * pixels + pixel, inside, 0).to(tl.int32)
 
     parameters += n * 6
-    contrast = tl.load(parameters + 1, inside, 0.0)
-    desaturation = tl.load(parameters + 5, inside, 0.0)
+    contrast = tl.load(parameters + 1)
+    desaturation = tl.load(parameters + 5)
     grey = contrast * desaturation * (red + green + blue)
     colour = contrast * (1.0 - desaturation)
-    result += n * out_stride_n + row * out_stride_h + column * out_stride_w
-    dtype = result.dtype.element_ty
     red = passed(mask, 1, colour * red + 0.3 * grey)
     green = passed(mask, 2, colour * green + 0.6 * grey)
     blue = passed(mask, 4, colour * blue + 0.1 * grey)
-    tl.store(result, red.to(dtype), inside)
-    tl.store(result + out_stride_c, green.to(dtype), inside)
-    tl.store(result + 2 * out_stride_c, blue.to(dtype), inside)
+    store(
+        result + n * out_stride_n, red, green, blue, first, pixels, width,
+        out_stride_c, out_stride_h, out_stride_w, inside, FLAT, OUT_LINE, BLOCK,
+    )  # fmt: skip
 
 
 def photometric(image: Tensor, parameters: Tensor, seed: Tensor, with_masks: bool) -> tuple[Tensor, Tensor]:
     """(distorted like image, masks (N, H, W) or empty), all on the image's device and current stream."""
     batch, _, height, width = image.shape
-    pixels = batch * height * width
     distorted = torch.empty_like(image)
     masks = image.new_empty((batch, height, width) if with_masks else (0,), dtype=torch.uint8)
+    way = walk(THREADS, image, distorted)
     with torch.cuda.device_of(image):
-        forward[(triton.cdiv(pixels, BLOCK),)](
+        forward[(batch * way.parts,)](
             image,
             distorted,
             masks,
             parameters,
             seed,
-            height,
             width,
-            pixels,
+            height * width,
+            way.parts,
             *image.stride(),
             *distorted.stride(),
             HAS_MASKS=with_masks,
-            INDEX=index_type(pixels, BLOCK),
-            BLOCK=BLOCK,
+            WHOLE_QUADS=height * width % 4 == 0,
+            FLAT=way.flat,
+            IMAGE_LINE=way.line(image),
+            OUT_LINE=way.line(distorted),
+            INDEX=way.index,
+            RUN=way.run,
+            BLOCK=way.block,
             num_warps=WARPS,
             maxnreg=MAX_REGISTERS,
         )
@@ -231,21 +263,24 @@ def photometric(image: Tensor, parameters: Tensor, seed: Tensor, with_masks: boo
 def photometric_backward(grad: Tensor, parameters: Tensor, masks: Tensor) -> Tensor:
     """The gradient of the image, like grad."""
     batch, _, height, width = grad.shape
-    pixels = batch * height * width
     result = torch.empty_like(grad)
+    way = walk(THREADS, grad, result)
     with torch.cuda.device_of(grad):
-        backward[(triton.cdiv(pixels, BLOCK),)](
+        backward[(batch * way.parts,)](
             grad,
             result,
             masks,
             parameters,
-            height,
             width,
-            pixels,
+            height * width,
+            way.parts,
             *grad.stride(),
             *result.stride(),
-            INDEX=index_type(pixels, BLOCK),
-            BLOCK=BLOCK,
+            FLAT=way.flat,
+            GRAD_LINE=way.line(grad),
+            OUT_LINE=way.line(result),
+            INDEX=way.index,
+            BLOCK=way.block,
             num_warps=WARPS,
         )
     return result

@@ -10,12 +10,14 @@ import torch
 import triton
 import triton.language as tl
 from fastgan.kernels._indexing import cdiv, index_type
+from fastgan.kernels._pixels import load, part_of_image, store, walk
 from torch import Tensor
 
-# Chosen by arithmetic, not yet by measurement: 8 warps give each thread 4 pixels, one 16-byte access per
-# channel in float32, at 74 registers or fewer (4 warps need up to 144).
-BLOCK = 1024
+# Chosen by arithmetic, not yet by measurement: 16 bytes of each channel to a thread, at 64 registers or less.
 WARPS = 8
+THREADS = 32 * WARPS
+# Partial sums that `finish` adds at once.
+BLOCK = 1024
 
 
 @triton.jit
@@ -49,7 +51,8 @@ def sweep(
     direction_factor,
     height,
     width,
-    pixels,  # N * H * W
+    pixels,  # H * W
+    parts,  # programs for each image
     x_stride_n,
     x_stride_c,
     x_stride_h,
@@ -64,24 +67,27 @@ def sweep(
     d_stride_w,
     HAS_GAIN: tl.constexpr,
     HAS_DIRECTION: tl.constexpr,
-    INDEX: tl.constexpr,  # tl.int32 while N * H * W allows: 64-bit division is slow
+    FLAT: tl.constexpr,
+    X_LINE: tl.constexpr,
+    Y_LINE: tl.constexpr,
+    D_LINE: tl.constexpr,
+    INDEX: tl.constexpr,  # tl.int32 while N * H * W and strides allow
     BLOCK: tl.constexpr,
 ):
-    program = tl.program_id(0)
-    pixel = program.to(INDEX) * BLOCK + tl.arange(0, BLOCK)
+    image, first = part_of_image(parts, INDEX, BLOCK)
+    pixel = first + tl.arange(0, BLOCK)
     inside = pixel < pixels
-    column = pixel % width
-    row = (pixel // width) % height
-    image = (pixel // width // height).to(tl.int64)
-    row64, column64 = row.to(tl.int64), column.to(tl.int64)
-    x += image * x_stride_n + row64 * x_stride_h + column64 * x_stride_w
-    y += image * y_stride_n + row64 * y_stride_h + column64 * y_stride_w
-
-    red = tl.load(x, inside, 0.0).to(tl.float32) - tl.load(y, inside, 0.0).to(tl.float32)
-    green = tl.load(x + x_stride_c, inside, 0.0).to(tl.float32)
-    green -= tl.load(y + y_stride_c, inside, 0.0).to(tl.float32)
-    blue = tl.load(x + 2 * x_stride_c, inside, 0.0).to(tl.float32)
-    blue -= tl.load(y + 2 * y_stride_c, inside, 0.0).to(tl.float32)
+    # Beyond the last row, ramps could be infinite.
+    row, column = tl.minimum(pixel // width, height - 1), pixel % width
+    red, green, blue = load(
+        x + image * x_stride_n, first, pixels, width, x_stride_c, x_stride_h, x_stride_w, inside,
+        FLAT, X_LINE, BLOCK,
+    )  # fmt: skip
+    red_y, green_y, blue_y = load(
+        y + image * y_stride_n, first, pixels, width, y_stride_c, y_stride_h, y_stride_w, inside,
+        FLAT, Y_LINE, BLOCK,
+    )  # fmt: skip
+    red, green, blue = red - red_y, green - green_y, blue - blue_y
 
     ramps = border_ramp(row, height) * border_ramp(column, width)
     gain = edge_gain_number
@@ -93,7 +99,7 @@ def sweep(
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     chroma_u = -0.14713 * red - 0.28886 * green + 0.436 * blue
     chroma_v = 0.615 * red - 0.51499 * green - 0.10001 * blue
-    partial_sums += program * 3
+    partial_sums += tl.program_id(0) * 3
     tl.store(partial_sums, tl.sum(squared * luma * luma))
     tl.store(partial_sums + 1, tl.sum(squared * chroma_u * chroma_u))
     tl.store(partial_sums + 2, tl.sum(squared * chroma_v * chroma_v))
@@ -103,14 +109,13 @@ def sweep(
         luma *= scale_y * squared
         chroma_u *= scale_u * squared
         chroma_v *= scale_v * squared
-        direction += image * d_stride_n + row64 * d_stride_h + column64 * d_stride_w
-        dtype = direction.dtype.element_ty
         red = 0.299 * luma - 0.14713 * chroma_u + 0.615 * chroma_v
         green = 0.587 * luma - 0.28886 * chroma_u - 0.51499 * chroma_v
         blue = 0.114 * luma + 0.436 * chroma_u - 0.10001 * chroma_v
-        tl.store(direction, red.to(dtype), inside)
-        tl.store(direction + d_stride_c, green.to(dtype), inside)
-        tl.store(direction + 2 * d_stride_c, blue.to(dtype), inside)
+        store(
+            direction + image * d_stride_n, red, green, blue, first, pixels, width,
+            d_stride_c, d_stride_h, d_stride_w, inside, FLAT, D_LINE, BLOCK,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -180,16 +185,18 @@ def yuv_l2(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss 0-d, channels (3,), direction like x or empty), all on x's device and current stream."""
     batch, _, height, width = x.shape
-    pixels = batch * height * width
-    programs = cdiv(pixels, BLOCK)
-    loss, channels = x.new_empty((), dtype=torch.float32), x.new_empty(3, dtype=torch.float32)
-    partial_sums = x.new_empty((programs, 3), dtype=torch.float32)
-    strides: tuple[int, ...]
+    images = [x, y]
+    strides: tuple[int, ...] = (0, 0, 0, 0)
     if direction_dtype is None:
-        direction, strides = x.new_empty(0, dtype=torch.float32), (0, 0, 0, 0)
+        direction = x.new_empty(0, dtype=torch.float32)
     else:
         direction = torch.empty_like(x, dtype=direction_dtype)
+        images.append(direction)
         strides = direction.stride()
+    way = walk(THREADS, *images)
+    programs = batch * way.parts
+    loss, channels = x.new_empty((), dtype=torch.float32), x.new_empty(3, dtype=torch.float32)
+    partial_sums = x.new_empty((programs, 3), dtype=torch.float32)
     with torch.cuda.device_of(x):
         sweep[(programs,)](
             x,
@@ -202,32 +209,38 @@ def yuv_l2(
             direction_sign * mean_factor(x) if direction_sign else 1.0,
             height,
             width,
-            pixels,
+            height * width,
+            way.parts,
             *x.stride(),
             *y.stride(),
             *strides,
             HAS_GAIN=edge_gain is not None,
             HAS_DIRECTION=direction_dtype is not None,
-            INDEX=index_type(pixels, BLOCK),
-            BLOCK=BLOCK,
+            FLAT=way.flat,
+            X_LINE=way.line(x),
+            Y_LINE=way.line(y),
+            D_LINE=way.line(direction) if direction_dtype is not None else 0,
+            INDEX=way.index,
+            BLOCK=way.block,
             num_warps=WARPS,
         )
-        finish[(1,)](partial_sums, channels, loss, *scales, programs, pixels, BLOCK=BLOCK)
+        finish[(1,)](partial_sums, channels, loss, *scales, programs, batch * height * width, BLOCK=BLOCK)
     return loss, channels, direction
 
 
 def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, sign: int, scaled: bool, *, out: Tensor) -> None:
     """Out = sign * grad_loss * direction, times 2 / (N H W) unless `scaled`; dense, of equal strides."""
     count = direction.numel()
+    block = THREADS * 16 // direction.itemsize
     with torch.cuda.device_of(direction):
-        scale[(cdiv(count, BLOCK),)](
+        scale[(cdiv(count, block),)](
             direction,
             out,
             grad_loss,
             float(sign if scaled else sign * mean_factor(direction)),
             count,
             IN_PLACE=out is direction,
-            INDEX=index_type(count, BLOCK),
-            BLOCK=BLOCK,
+            INDEX=index_type(count, block),
+            BLOCK=block,
             num_warps=WARPS,
         )

@@ -27,6 +27,15 @@ from triton.compiler import ASTSource  # noqa: E402
 FLOATS = ["fp32", "bf16", "fp16"]
 
 
+RUN = {"fp32": 4, "bf16": 8, "fp16": 8}  # pixels of a thread, in vectors
+
+
+def access(lines: tuple[str, ...], images: tuple[str, ...], kind: str, run: int) -> dict[str, int]:
+    """The constants of images of any strides, or in vectors: contiguous ("rows") or channels_last ("lines")."""
+    constants: dict[str, int] = {"FLAT": kind != ""} | dict.fromkeys(lines, run if kind == " lines" else 0)
+    return constants | {f"{image}stride_w": 1 for image in images if kind == " rows"}
+
+
 def sweep_signature(dtype: str) -> dict[str, str]:
     pointers = {"x": dtype, "y": dtype, "direction": dtype, "partial_sums": "fp32", "edge_gain": "fp32"}
     signature = dict.fromkeys(yuv_l2.sweep.arg_names, "i32")
@@ -55,13 +64,17 @@ def described(kernel, dtype: str, data: tuple[str, ...], **constants):
 
 KERNELS = {
     **{
-        f"sweep {dtype} direction={direction} {index}": (
+        f"sweep {dtype} direction={direction} {index}{kind}": (
             yuv_l2.sweep,
             sweep_signature(dtype),
-            {"HAS_GAIN": True, "HAS_DIRECTION": direction, "INDEX": index, "BLOCK": yuv_l2.BLOCK},
+            {"HAS_GAIN": True, "HAS_DIRECTION": direction, "INDEX": index, "BLOCK": yuv_l2.THREADS * run,
+             **access(("X_LINE", "Y_LINE", "D_LINE"), ("x_", "y_", "d_"), kind, run)},
         )
         for dtype in FLOATS
-        for direction, index in ((True, tl.int32), (False, tl.int32), (True, tl.int64))
+        for direction, index, kind, run in (
+            (True, tl.int32, "", 4), (False, tl.int32, "", 4), (True, tl.int64, "", 4),
+            (True, tl.int32, " rows", RUN[dtype]), (True, tl.int32, " lines", RUN[dtype]),
+        )
     },
     "finish": (
         yuv_l2.finish,
@@ -81,24 +94,31 @@ KERNELS = {
         for in_place in (False, True)
     },
     **{
-        f"photometric forward {dtype} masks={masks} {index}": (
+        f"photometric forward {dtype} masks={masks} {index}{kind}": (
             photometric.forward,
             {name: "i32" for name in photometric.forward.arg_names}
             | {"image": f"*{dtype}", "distorted": f"*{dtype}", "masks": "*u8", "parameters": "*fp32",
                "seed": "*i64"},
-            {"HAS_MASKS": masks, "INDEX": index, "BLOCK": photometric.BLOCK},
+            {"HAS_MASKS": masks, "WHOLE_QUADS": kind != "", "INDEX": index, "RUN": run,
+             "BLOCK": photometric.THREADS * run,
+             **access(("IMAGE_LINE", "OUT_LINE"), ("image_", "out_"), kind, run)},
         )
         for dtype in FLOATS
-        for masks, index in ((True, tl.int32), (False, tl.int32), (True, tl.int64))
+        for masks, index, kind, run in (
+            (True, tl.int32, "", 4), (False, tl.int32, "", 4), (True, tl.int64, "", 4),
+            (True, tl.int32, " rows", RUN[dtype]), (True, tl.int32, " lines", RUN[dtype]),
+        )
     },
     **{
-        f"photometric backward {dtype}": (
+        f"photometric backward {dtype}{kind}": (
             photometric.backward,
             {name: "i32" for name in photometric.backward.arg_names}
             | {"grad": f"*{dtype}", "result": f"*{dtype}", "masks": "*u8", "parameters": "*fp32"},
-            {"INDEX": tl.int32, "BLOCK": photometric.BLOCK},
+            {"INDEX": tl.int32, "BLOCK": photometric.THREADS * run,
+             **access(("GRAD_LINE", "OUT_LINE"), ("grad_", "out_"), kind, run)},
         )
         for dtype in FLOATS
+        for kind, run in (("", 4), (" rows", RUN[dtype]), (" lines", RUN[dtype]))
     },
     **{
         f"blur {dtype} {size} strided={strided}": (
@@ -210,8 +230,16 @@ MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160}
 
 
 def compiled_for(capability, name, signature, constants):
+    signature = signature | dict.fromkeys(constants, "constexpr")
+    multiples = {}
+    if constants.get("FLAT"):  # in vectors
+        multiples = {
+            (number,): [["tt.divisibility", 16]]
+            for number, (argument, kind) in enumerate(signature.items())
+            if kind.startswith("*") or (kind != "constexpr" and argument.endswith(("stride_n", "stride_c")))
+        }
     return triton.compile(
-        ASTSource(KERNELS[name][0], signature | dict.fromkeys(constants, "constexpr"), constexprs=constants),
+        ASTSource(KERNELS[name][0], signature, constexprs=constants, attrs=multiples),
         target=GPUTarget("cuda", capability, 32),
         options={
             "num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS),

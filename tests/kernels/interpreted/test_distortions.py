@@ -7,8 +7,8 @@ import torch
 
 from fastgan import ops
 from fastgan.augment import random_blur_kernels
-from fastgan.reference.photometric import normal_noise
-from tests.kernels.interpreted import interpreted
+from fastgan.reference.photometric import normal_noise, photometric
+from tests.kernels.interpreted import VECTORS, interpreted, rows
 from tests.ops.layouts import LAYOUTS, exact, image, relative_error
 
 pytestmark = interpreted
@@ -43,10 +43,46 @@ def test_photometric_equals_the_reference(size, layout):
     assert kernel.photometric(x, drawn, seed, False)[1].numel() == 0
 
 
-def test_photometric_noise_in_64_bit_indices(monkeypatch):
+@pytest.mark.parametrize("layout", VECTORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_photometric_in_vectors_equals_that_of_single_values(dtype, layout):
+    from fastgan.kernels import _pixels
     from fastgan.kernels import photometric as kernel
 
-    monkeypatch.setattr(kernel, "index_type", lambda count, block: kernel.tl.int64)
+    x, drawn, seed = rows((2, 22, 32), dtype, layout), parameters(2), torch.tensor(7)
+    way = _pixels.walk(kernel.THREADS, x)
+    assert way.run == 16 // x.itemsize
+    assert way.line(x) == (way.run if layout.startswith("channels_last") else 0)
+    distorted, masks = kernel.photometric(x, drawn, seed, True)
+    single = torch.empty(2, 3, 22, 64)[..., ::2].copy_(x)
+    assert _pixels.walk(kernel.THREADS, single).line(single) == 0
+    expected, expected_masks = kernel.photometric(single, drawn, seed, True)
+    assert torch.equal(distorted, expected.to(dtype)) and torch.equal(masks, expected_masks)
+    grad = kernel.photometric_backward(x, drawn, masks)
+    assert torch.equal(grad, kernel.photometric_backward(single, drawn, masks).to(dtype))
+
+
+@pytest.mark.parametrize("pixels", [509, 510, 511, 512, 513])
+def test_photometric_of_images_that_begin_within_quads(pixels):
+    from fastgan.kernels import photometric as kernel
+
+    x, drawn, seed = torch.rand(5, 3, 1, pixels), parameters(5), torch.tensor(2)
+    distorted, masks = kernel.photometric(x, drawn, seed, True)
+    noise = normal_noise(seed, 5, 1, pixels, torch.float64)
+    strength, contrast, *offset, desaturation = drawn.double().T
+    expected = photometric(
+        x.double(), strength[:, None, None, None] * noise, contrast, torch.stack(offset, 1), desaturation
+    )
+    assert (distorted - expected).abs().max() <= 1e-5
+    ones = torch.ones_like(x)
+    assert masks.shape == (5, 1, pixels) and kernel.photometric_backward(ones, drawn, masks).isfinite().all()
+
+
+def test_photometric_noise_in_64_bit_indices(monkeypatch):
+    from fastgan.kernels import _pixels
+    from fastgan.kernels import photometric as kernel
+
+    monkeypatch.setattr(_pixels, "index_type", lambda count, block: kernel.tl.int64)
     grey = torch.full((2, 3, 21, 17), 0.5)
     drawn = torch.tensor([[0.01, 1, 0, 0, 0, 0]]).repeat(2, 1)
     noise = (kernel.photometric(grey, drawn, torch.tensor(-5), False)[0] - 0.5) / 0.01

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastgan.reference import yuv_l2 as reference
-from tests.kernels.interpreted import interpreted
+from tests.kernels.interpreted import VECTORS, interpreted, rows
 
 SCALES = (1.0, 100.0, 50.0)
 
@@ -40,7 +40,29 @@ def test_sweep_matches_float64_reference(size, gain, dtype):
 
 
 @interpreted
+@pytest.mark.parametrize("layout", VECTORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_vectors_give_what_single_values_do(dtype, layout):
+    from fastgan.kernels import _pixels
+    from fastgan.kernels import yuv_l2 as kernel
+
+    size, gain = (2, 22, 32), torch.tensor(3.0)
+    for other in (layout, "contiguous"):
+        x, y = rows(size, dtype, layout), rows(size, dtype, other)
+        way = _pixels.walk(kernel.THREADS, x, y)
+        assert way.line(x) == (16 // x.itemsize if layout.startswith("channels_last") else 0)
+        loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, SCALES, 0, dtype)
+        single = [torch.empty(2, 3, 22, 64)[..., ::2].copy_(image) for image in (x, y)]
+        expected = kernel.yuv_l2(*single, gain, 0.0, SCALES, 0, torch.float32)
+        torch.testing.assert_close(loss, expected[0])
+        torch.testing.assert_close(channels, expected[1])
+        assert torch.equal(direction, expected[2].to(dtype))
+        assert direction.stride() == torch.empty_like(x).stride()
+
+
+@interpreted
 def test_loss_alone_and_in_64_bit_indices(monkeypatch):
+    from fastgan.kernels import _pixels
     from fastgan.kernels import yuv_l2 as kernel
 
     x, y = torch.rand(2, 2, 3, 9, 11)
@@ -48,7 +70,7 @@ def test_loss_alone_and_in_64_bit_indices(monkeypatch):
     loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, SCALES, 0, None)
     assert direction.numel() == 0
     assert torch.equal(kernel.yuv_l2(x, y, None, 2.0, SCALES, 0, None)[0], loss)
-    monkeypatch.setattr(kernel, "index_type", lambda count, block: kernel.tl.int64)
+    monkeypatch.setattr(_pixels, "index_type", lambda count, block: kernel.tl.int64)
     again = kernel.yuv_l2(x, y, gain, 0.0, SCALES, 1, torch.float32)
     assert torch.equal(loss, again[0]) and torch.equal(channels, again[1])
 

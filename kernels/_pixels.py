@@ -1,0 +1,173 @@
+"""How kernels walk through RGB images: a program has BLOCK neighbouring pixels of one image of the batch.
+
+A thread has `RUN` of them, so many that vectors of 16 bytes hold them: of each channel where pixels are
+neighbours in memory, and where the three channels of a pixel are (channels_last) of LINE values each, three
+lines for LINE pixels:
+
+    red green blue red | green blue red green | blue red green blue
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from fastgan.kernels._indexing import cdiv, index_type
+from torch import Tensor
+
+
+class Walk(NamedTuple):
+    """What launches are told of the images that they walk through alike."""
+
+    run: int
+    """Neighbouring pixels of a thread, 4 or 8."""
+    block: int
+    """Pixels of a program."""
+    parts: int
+    """Programs for each image."""
+    flat: bool
+    """Whether rows follow each other without a gap in all of them."""
+    index: tl.dtype
+    """Of pixels' numbers and of their places in an image."""
+
+    def line(self, image: Tensor) -> int:
+        """LINE of the kernels; 0 where channels are no neighbours, or not in vectors."""
+        return self.run if image.stride(1) == 1 and in_vectors(image, self.flat, self.run) else 0
+
+
+def in_vectors(image: Tensor, flat: bool, run: int) -> bool:
+    """Whether vectors hold `run` neighbours, and the compiler sees it, which knows multiples of 16 alone."""
+    _, _, height, width = image.shape
+    known = [image.storage_offset() * image.itemsize, image.stride(0)]
+    if not flat:
+        known += [image.stride(2), width]
+    if image.stride(1) != 1:
+        known.append(image.stride(1))
+    neighbours = image.stride(3) == (3 if image.stride(1) == 1 else 1)
+    return neighbours and height * width % run == 0 and all(number % 16 == 0 for number in known)
+
+
+def walk(threads: int, *images: Tensor) -> Walk:
+    batch, _, height, width = images[0].shape
+    pixels = height * width
+    flat = all(image.stride(2) == width * image.stride(3) for image in images)
+    furthest = max((height - 1) * image.stride(2) + (width - 1) * image.stride(3) for image in images)
+    index = index_type(max(batch * pixels, furthest), 8 * threads)
+    # Without vectors, or with 64-bit places, eight pixels need too many registers.
+    halves = all(image.itemsize == 2 and in_vectors(image, flat, 8) for image in images)
+    run = 8 if halves and index is tl.int32 else 4
+    before = 3 if pixels % 4 else 0  # as many pixels `photometric` may begin before the image
+    return Walk(run, threads * run, cdiv(pixels + before, threads * run), flat, index)
+
+
+@triton.jit
+def part_of_image(parts, INDEX: tl.constexpr, BLOCK: tl.constexpr):
+    """The number of the program's image, and its first pixel there."""
+    program = tl.program_id(0)
+    return (program // parts).to(tl.int64), (program % parts).to(INDEX) * BLOCK
+
+
+@triton.jit
+def place(pixel, width, stride_h, stride_w, FLAT: tl.constexpr):
+    return pixel * stride_w if FLAT else pixel // width * stride_h + pixel % width * stride_w
+
+
+@triton.jit
+def places_of_lines(
+    first, pixels, width, stride_h, stride_w, FLAT: tl.constexpr, LINE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Where the first of three lines of each LINE pixels is, and whether they exist."""
+    pixel = first + LINE * tl.arange(0, BLOCK // LINE)
+    places = place(pixel, width, stride_h, stride_w, FLAT)[:, None] + tl.arange(0, LINE)[None, :]
+    return places, pixel[:, None] < pixels
+
+
+@triton.jit
+def line(value0, value1, value2, value3):
+    """[count, 4] of four times [count]."""
+    pairs = tl.join(tl.join(value0, value2), tl.join(value1, value3))
+    return tl.reshape(pairs, [value0.shape[0], 4])
+
+
+@triton.jit
+def values(line):
+    """Four times [count] of [count, 4]."""
+    even, odd = tl.split(tl.reshape(line, [line.shape[0], 2, 2]))
+    value0, value2 = tl.split(even)
+    value1, value3 = tl.split(odd)
+    return value0, value1, value2, value3
+
+
+@triton.jit
+def in_turn(before, after):
+    """[2 * count, 4] of twice [count, 4]."""
+    return tl.reshape(tl.permute(tl.join(before, after), [0, 2, 1]), [2 * before.shape[0], 4])
+
+
+@triton.jit
+def halves(lines):
+    """Twice [count, 4] of as many values in the same order."""
+    return tl.split(tl.permute(tl.reshape(lines, [lines.numel // 8, 2, 4]), [0, 2, 1]))
+
+
+@triton.jit
+def load(
+    image, first, pixels, width, stride_c, stride_h, stride_w, inside,
+    FLAT: tl.constexpr, LINE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Red, green and blue of the program's pixels, in float32; 0 outside."""
+    if LINE == 0:
+        places = place(first + tl.arange(0, BLOCK), width, stride_h, stride_w, FLAT)
+        red = tl.load(image + places, inside, 0.0)
+        green = tl.load(image + stride_c + places, inside, 0.0)
+        blue = tl.load(image + stride_c + stride_c + places, inside, 0.0)
+    else:
+        places, exist = places_of_lines(first, pixels, width, stride_h, stride_w, FLAT, LINE, BLOCK)
+        line0 = tl.load(image + places, exist, 0.0)
+        line1 = tl.load(image + LINE + places, exist, 0.0)
+        line2 = tl.load(image + 2 * LINE + places, exist, 0.0)
+        if LINE == 8:  # to three lines of 4 for each 4 pixels
+            begin0, begin1 = halves(line0)
+            begin2, end0 = halves(line1)
+            end1, end2 = halves(line2)
+            line0, line1, line2 = in_turn(begin0, end0), in_turn(begin1, end1), in_turn(begin2, end2)
+        red0, green0, blue0, red1 = values(line0)
+        green1, blue1, red2, green2 = values(line1)
+        blue2, red3, green3, blue3 = values(line2)
+        red = tl.reshape(line(red0, red1, red2, red3), [BLOCK])
+        green = tl.reshape(line(green0, green1, green2, green3), [BLOCK])
+        blue = tl.reshape(line(blue0, blue1, blue2, blue3), [BLOCK])
+    return red.to(tl.float32), green.to(tl.float32), blue.to(tl.float32)
+
+
+@triton.jit
+def store(
+    image, red, green, blue, first, pixels, width, stride_c, stride_h, stride_w, inside,
+    FLAT: tl.constexpr, LINE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    dtype = image.dtype.element_ty
+    red, green, blue = red.to(dtype), green.to(dtype), blue.to(dtype)
+    if LINE == 0:
+        places = place(first + tl.arange(0, BLOCK), width, stride_h, stride_w, FLAT)
+        tl.store(image + places, red, inside)
+        tl.store(image + stride_c + places, green, inside)
+        tl.store(image + stride_c + stride_c + places, blue, inside)
+    else:
+        places, exist = places_of_lines(first, pixels, width, stride_h, stride_w, FLAT, LINE, BLOCK)
+        red0, red1, red2, red3 = values(tl.reshape(red, [BLOCK // 4, 4]))
+        green0, green1, green2, green3 = values(tl.reshape(green, [BLOCK // 4, 4]))
+        blue0, blue1, blue2, blue3 = values(tl.reshape(blue, [BLOCK // 4, 4]))
+        line0 = line(red0, green0, blue0, red1)
+        line1 = line(green1, blue1, red2, green2)
+        line2 = line(blue2, red3, green3, blue3)
+        if LINE == 8:
+            begin0, end0 = halves(line0)
+            begin1, end1 = halves(line1)
+            begin2, end2 = halves(line2)
+            line0 = tl.reshape(in_turn(begin0, begin1), [BLOCK // 8, 8])
+            line1 = tl.reshape(in_turn(begin2, end0), [BLOCK // 8, 8])
+            line2 = tl.reshape(in_turn(end1, end2), [BLOCK // 8, 8])
+        tl.store(image + places, line0, exist)
+        tl.store(image + LINE + places, line1, exist)
+        tl.store(image + 2 * LINE + places, line2, exist)
