@@ -236,9 +236,7 @@ def pairs(
 ):
     """Mean softplus(raised - lowered)."""
     begin, end = share_of_program(count, share, PARTIAL, INDEX)
-    total = side_of_pairs(
-        raised, lowered, slopes, slopes + count, begin, end, count, sign, HAS_SLOPES, BLOCK
-    )
+    total = side_of_pairs(raised, lowered, slopes, slopes + count, begin, end, count, sign, HAS_SLOPES, BLOCK)
     if PARTIAL:
         tl.store(partial_sums + tl.program_id(0), total)
     else:

@@ -19,7 +19,7 @@ from torch import Tensor
 BLOCK = 1024
 PASSES = 8
 WARPS = 4
-# Elements of a sample that one program sums alone, in float32 with 64 KiB on their way at a time: in some 3 us
+# Elements of a sample that one program sums alone, with 64 KiB of float32 on their way at a time: in some 3 us
 # more than parts take, which is what a second launch does.
 ALONE = 1 << 15
 ALONE_BLOCK, ALONE_PASSES, ALONE_WARPS = 4096, 4, 16

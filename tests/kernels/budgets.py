@@ -177,9 +177,7 @@ def _of_op(case: Case, direction: str, log: Log, floor: float, elements: int) ->
         costs.append((bytes_moved(launch, code), count, launch.programs))
     others = " ".join(other.name for other in log.others) or "-"
     bytes_of_others = sum(other.bytes for other in log.others)
-    return _row(
-        case, case.table, direction, others, costs, bytes_of_others, floor, elements, log.allocations
-    )
+    return _row(case, case.table, direction, others, costs, bytes_of_others, floor, elements, log.allocations)
 
 
 def _row(

@@ -31,7 +31,7 @@ RUN = {"fp32": 4, "bf16": 8, "fp16": 8}  # pixels of a thread, in vectors
 
 
 def access(lines: tuple[str, ...], images: tuple[str, ...], kind: str, run: int) -> dict[str, int]:
-    """The constants of images of any strides, or in vectors: contiguous ("rows") or channels_last ("lines")."""
+    """The constants of images of any strides, or in vectors: contiguous ("rows"), channels_last ("lines")."""
     constants: dict[str, int] = {"FLAT": kind != ""} | dict.fromkeys(lines, run if kind == " lines" else 0)
     return constants | {f"{image}stride_w": 1 for image in images if kind == " rows"}
 
@@ -49,8 +49,20 @@ FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
 }  # fmt: skip
 NUMBERS = {
-    "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor", "weight_number",
+    "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
+    "weight_number",
 }  # fmt: skip
+FEATURES = [
+    *((dtype, channels, 2, True, "stride_pixel", directions)
+      for dtype, channels, directions in (  # of AlexNet and VGG
+          ("fp32", 64, 1), ("fp32", 128, 2), ("fp32", 192, 2), ("fp32", 256, 2), ("fp32", 384, 2),
+          ("fp32", 512, 1), ("fp32", 512, 2), ("bf16", 64, 2), ("bf16", 256, 1), ("bf16", 256, 2),
+          ("bf16", 512, 2), ("fp16", 512, 2),
+      )),
+    ("fp32", 256, 2, True, "stride_channel", 1), ("bf16", 64, 2, True, "stride_channel", 1),
+    ("fp16", 512, 2, True, "stride_channel", 1), ("fp16", 256, 1, False, "stride_pixel", 2),
+    ("fp32", 4096, 1, True, "stride_pixel", 2), ("bf16", 4096, 1, True, "stride_channel", 1),
+]  # fmt: skip
 
 
 def described(kernel, dtype: str, data: tuple[str, ...], **constants):
@@ -125,9 +137,9 @@ KERNELS = {
             blur.convolve,
             {name: "i32" for name in blur.convolve.arg_names}
             | {"image": f"*{dtype}", "blurred": f"*{dtype}", "kernels": "*fp32"},
-            {"SIZE": size, "STEP": -1 if strided else 1, "INDEX": tl.int32, "OFFSET": offset, "FEW_TAPS": blur.FEW_TAPS,
-             "DENSE": size <= blur.LARGEST_DENSE and offset == tl.int32, "QUADS": blur.QUADS,
-             "ROWS": blur.LONE_ROWS,
+            {"SIZE": size, "STEP": -1 if strided else 1, "INDEX": tl.int32, "OFFSET": offset,
+             "FEW_TAPS": blur.FEW_TAPS, "DENSE": size <= blur.LARGEST_DENSE and offset == tl.int32,
+             "QUADS": blur.QUADS, "ROWS": blur.LONE_ROWS,
              **({} if strided else {"image_stride_w": 1, "out_stride_w": 1})},
         )
         for dtype, size, offset, strided in (
@@ -199,15 +211,12 @@ KERNELS = {
         )
     },
     **{
-        f"features {kernel.__name__} {dtype} {channels} p={power} normalize={normalize}": described(
-            kernel, dtype, ("x", "y", "direction_x", "direction_y", "direction", "result"), POWER=power,
-            HAS_WEIGHT=normalize, NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=True, CHANNELS=channels,
-            PIXELS=max(1, feature_distance.TILE // channels), BLOCK=feature_distance.BLOCK,
+        f"features {dtype} {channels} p={power} normalize={normalize} {last} {directions}": described(
+            feature_distance.sweep, dtype, ("x", "y", "direction_x", "direction_y"), POWER=power,
+            HAS_WEIGHT=normalize, NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=directions == 2,
+            **{last: 1}, **feature_distance.tiling(channels),
         )
-        for kernel in (feature_distance.sweep,)
-        for dtype, channels, power, normalize in (
-            ("fp32", 64, 2, True), ("bf16", 512, 2, True), ("fp16", 256, 1, False), ("fp32", 4096, 1, True)
-        )
+        for dtype, channels, power, normalize, last, directions in FEATURES
     },
 }  # fmt: skip
 WARPS = {
@@ -217,7 +226,6 @@ WARPS = {
     "squared_norm": squared_norm.WARPS,
     "leaky": bias_leaky_relu.WARPS,
     "adversarial": adversarial.WARPS,
-    "features": feature_distance.WARPS,
 }
 REGISTERS = {  # which launches ask for, too
     photometric.forward: {"maxnreg": photometric.MAX_REGISTERS},
@@ -227,6 +235,18 @@ REGISTERS = {  # which launches ask for, too
 # compiler does not know that they are the same for all of them, as Triton 3.6.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160}
+
+
+def options_of(name: str) -> dict[str, int | None]:
+    """As its launches have them."""
+    kernel, _, constants = KERNELS[name]
+    if kernel is feature_distance.sweep:
+        limited = constants["WITH_Y"] and "stride_pixel" in constants
+        return {
+            "num_warps": feature_distance.tiling(constants["CHUNKS"] * constants["CHANNELS"])["num_warps"],
+            "maxnreg": feature_distance.TWO_DIRECTIONS_REGISTERS if limited else None,
+        }
+    return {"num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS), **REGISTERS.get(kernel, {})}
 
 
 def compiled_for(capability, name, signature, constants):
@@ -241,10 +261,7 @@ def compiled_for(capability, name, signature, constants):
     return triton.compile(
         ASTSource(KERNELS[name][0], signature, constexprs=constants, attrs=multiples),
         target=GPUTarget("cuda", capability, 32),
-        options={
-            "num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS),
-            **REGISTERS.get(KERNELS[name][0], {}),
-        },
+        options=options_of(name),
     )
 
 

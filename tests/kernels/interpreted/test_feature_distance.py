@@ -47,7 +47,9 @@ def test_feature_distance(size, channels, p, normalize, relu_x, layout):
     assert torch.equal(nothing[0], found[0]) and nothing[1].numel() == nothing[2].numel() == 0
     options = p, normalize, 1e-10, relu_x, False, True, True
     equal = torch.full((channels,), 1 / channels)
-    for mean, weighed in zip(*(kernel.feature_distance(*images, w, *options) for w in (None, equal)), strict=True):
+    for mean, weighed in zip(
+        *(kernel.feature_distance(*images, w, *options) for w in (None, equal)), strict=True
+    ):
         assert torch.equal(mean, weighed)
 
 
