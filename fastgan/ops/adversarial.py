@@ -191,18 +191,19 @@ def _save_for_adversarial(ctx, inputs, output):
 
 def _adversarial_gradients(ctx, grad, *_):
     real, fake, slopes = ctx.saved_tensors
-    of_real = None
+    of_each: tuple[Tensor | None, ...]
     if torch.is_grad_enabled():
-        of_real, of_fake = (s if s is None else grad * s for s in _slopes(real, fake, *ctx.options))
+        of_each = tuple(s if s is None else grad * s for s in _slopes(real, fake, *ctx.options))
     else:
-        of_fake = grad * slopes
+        scaled = grad * slopes
         if real is None or real.dtype == fake.dtype:
-            of_fake = of_fake.to(fake.dtype)
-        if real is not None:
-            of_real, of_fake = of_fake.split((real.numel(), fake.numel()))
-    of_real = of_real.view(real.shape).to(real.dtype) if ctx.needs_input_grad[0] else None
-    of_fake = of_fake.view(fake.shape).to(fake.dtype) if ctx.needs_input_grad[1] else None
-    return of_real, of_fake, None, None, None, None, None, None
+            scaled = scaled.to(fake.dtype)
+        of_each = (None, scaled) if real is None else scaled.split((real.numel(), fake.numel()))
+    gradients = (
+        of_logits.view(logits.shape).to(logits.dtype) if of_logits is not None and needed else None
+        for logits, of_logits, needed in zip((real, fake), of_each, ctx.needs_input_grad, strict=False)
+    )
+    return (*gradients, *(None,) * 6)
 
 
 def _slopes(

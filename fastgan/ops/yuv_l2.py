@@ -49,17 +49,17 @@ def yuv_l2(
     scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
     check_same_device(x=x, y=y)
     chosen = _dispatch.choose("yuv_l2", (x, y), backend)
-    gain, number = None, 0.0
-    # Of a number that changes, compiled code would be made anew.
-    if chosen == "reference" or isinstance(edge_gain, Tensor) or torch.compiler.is_compiling():
-        gain = scalar_tensor("edge_gain", edge_gain, like=x)
-        check_same_device(x=x, edge_gain=gain)
-    else:
+    if chosen != "reference" and not isinstance(edge_gain, Tensor) and not torch.compiler.is_compiling():
+        # As it is, without a launch to fill a tensor. Compiled code would be made anew for each number.
         number = as_finite("edge_gain", edge_gain, "a number or a 0-d tensor")
+        loss, channels, _ = _sweep(x, y, None, number, scale_y, scale_u, scale_v)
+        return loss, channels
+    gain = scalar_tensor("edge_gain", edge_gain, like=x)
+    check_same_device(x=x, edge_gain=gain)
     if chosen == "reference":
         loss, channels = reference.yuv_l2(x, y, (scale_y, scale_u, scale_v), gain)
         return loss, channels.detach()
-    loss, channels, _ = _sweep(x, y, gain, number, scale_y, scale_u, scale_v)
+    loss, channels, _ = _sweep(x, y, gain, 0.0, scale_y, scale_u, scale_v)
     return loss, channels
 
 
