@@ -19,8 +19,8 @@ from torch import Tensor
 BLOCK = 1024
 PASSES = 8
 WARPS = 4
-# Elements of a sample that one program sums alone, with 64 KiB of float32 on their way at a time: it takes some
-# 3 us more than parts, as does a second launch.
+# Elements of a sample that one program sums alone, with 64 KiB of float32 on their way at a time: that takes
+# some 3 us more than parts, as does a second launch.
 ALONE = 1 << 15
 ALONE_BLOCK, ALONE_PASSES, ALONE_WARPS = 4096, 4, 16
 

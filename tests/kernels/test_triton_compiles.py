@@ -154,7 +154,7 @@ KERNELS = {
             {name: "i32" for name in perspective_warp.forward.arg_names}
             | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": f"*{matrix}"},
             {
-                "HAS_FILL": fill, "OFFSET": tl.int64 if fill else tl.int32, "GROUP": 3 if fill else 4,
+                "HAS_FILL": fill, "OFFSET": tl.int64 if fill else tl.int32, "GROUP": 2 if fill else 4,
                 "TILE_ROWS": perspective_warp.TILE_ROWS, "TILE_COLUMNS": perspective_warp.TILE_COLUMNS,
                 "STEPS": perspective_warp.STEPS,
             },
