@@ -135,9 +135,6 @@ forward in bfloat16, bound by the arithmetic of the noise: Philox and a normal n
 in bfloat16, bound by arithmetic: the 49 products of 7 x 7 taps alone would take it to 81%.""",
     "perspective_warp": """\
 backward in bfloat16, bound by the arithmetic of 4 x 4 places, which is that of float32.""",
-    "feature_distance": """\
-LPIPS in bfloat16, bound by the instructions of norms, quotients and their gradient, which
-  are those of float32. Not yet a limit: a compile with 4 warps reached 70%, but spilled in float32.""",
 }
 
 
