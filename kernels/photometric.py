@@ -11,8 +11,6 @@ from torch import Tensor
 # Chosen by arithmetic, not yet by measurement: 16 bytes of each channel to a thread.
 WARPS = 4
 THREADS = 32 * WARPS
-# Five programs of 128 threads to a multiprocessor. For 64-bit indices Triton 3.8 takes 99 where 96 do, too.
-MAX_REGISTERS = 96
 
 
 @triton.jit
@@ -255,7 +253,6 @@ def photometric(image: Tensor, parameters: Tensor, seed: Tensor, with_masks: boo
             RUN=way.run,
             BLOCK=way.block,
             num_warps=WARPS,
-            maxnreg=MAX_REGISTERS,
         )
     return distorted, masks
 

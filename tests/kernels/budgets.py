@@ -128,9 +128,6 @@ forward, bound by the instructions of `encode_kernel`, most of them of integers.
   roundings, and find its addresses and masks; 71 are both transforms and the quantization; 56 store samples
   and masks. Of 4:4:4, with twice as many blocks, these are 148, 142 and 99. `merge_kernel` waits for memory,
   and so does all of backward.""",
-    "photometric": """\
-forward in bfloat16, bound by the arithmetic of the noise: Philox and a normal number for each
-  element, the same in half the bytes.""",
     "blur": """\
 in bfloat16, bound by arithmetic: the 49 products of 7 x 7 taps alone would take it to 81%.""",
     "perspective_warp": """\

@@ -148,3 +148,14 @@ def test_aligned_float32_moves_in_128_bits(op):
     ]  # fmt: skip
     assert sweeps and all("x128" in row["loads"] for row in sweeps)
     assert all("x128" in row["stores"] for row in sweeps if row["kernel"] != "partial")
+
+
+@pytest.mark.parametrize("op", ["yuv_l2", "photometric"])
+@pytest.mark.parametrize("variant", ["bfloat16", "channels_last", "bfloat16, channels_last"])
+def test_half_types_and_channels_last_move_in_128_bits(op, variant):
+    rows = [
+        row for row in (cells("kernels", row) for row in TABLES["kernels"])
+        if (row["op"], row["case"]) == (op, variant) and row["kernel"] != "finish"
+    ]  # fmt: skip
+    assert rows and all("x128" in row["loads"] and "x128" in row["stores"] for row in rows)
+    assert not any("x16" in row["loads"] or "x16" in row["stores"] for row in rows)

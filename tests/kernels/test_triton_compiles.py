@@ -31,7 +31,7 @@ RUN = {"fp32": 4, "bf16": 8, "fp16": 8}  # pixels of a thread, in vectors
 
 
 def access(lines: tuple[str, ...], images: tuple[str, ...], kind: str, run: int) -> dict[str, int]:
-    """The constants of images of any strides, or in vectors: contiguous ("rows"), channels_last ("lines")."""
+    """Constants for images of any strides, or in vectors, contiguous ("rows") or channels_last ("lines")."""
     constants: dict[str, int] = {"FLAT": kind != ""} | dict.fromkeys(lines, run if kind == " lines" else 0)
     return constants | {f"{image}stride_w": 1 for image in images if kind == " rows"}
 
@@ -228,7 +228,6 @@ WARPS = {
     "adversarial": adversarial.WARPS,
 }
 REGISTERS = {  # which launches ask for, too
-    photometric.forward: {"maxnreg": photometric.MAX_REGISTERS},
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
 }
 # What a thread may have without launches asking for it. Blur's weights lie in registers of threads where the
