@@ -81,8 +81,8 @@ the op's first input.
 ## Small tensors
 
 Images are 4x3x64x64, logits 16x1x30x30, features 16x64x32x32, in float32 where nothing else is said. What
-decides here is how many launches there are: each takes the GPU some 2 us beside its work, in a CUDA graph
-about 1, and the host 5 to 8 us in Triton's Python, 4 in PyTorch's operations. **Estimate** is without that.
+decides here is how many launches there are: one is taken to cost the GPU 2 or 3 us beside its work, which is
+not yet measured, and the host 5 to 8 us in Triton's Python alone. **Estimate** is without that.
 **Allocations** are of our outputs and scratch, from PyTorch's cache. `jpeg_round_trip` and `optimizer_step`
 launch as often as above, whatever the size.
 
