@@ -23,7 +23,7 @@ WARPS = 4
 TILE_ROWS, TILE_CHANNELS = 32, 32
 # Of a channel, the elements that one program goes through alone, and those at a time; of channels last, whose
 # tiles have many channels, the rows. With more, to add partial sums in a second launch takes less time.
-ALONE, ALONE_TILE, ALONE_ROWS, ALONE_WARPS = 16 * BLOCK, 8 * BLOCK, 256, 16
+ALONE, ALONE_TILE, ALONE_ROWS, ALONE_WARPS = 16 * BLOCK, 4 * BLOCK, 256, 16
 
 
 @triton.jit
