@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish, scale
 from torch import Tensor
 
@@ -91,7 +92,8 @@ def store_direction(
 def sweep(
     x,  # [samples, channels, pixels]
     y,  # [samples, channels, pixels], strides as x
-    weight,  # [channels]
+    weight,  # [channels]; not touched unless HAS_WEIGHT
+    weight_number,  # elsewhere, of every channel
     direction_x,  # as x; not touched unless WITH_X
     direction_y,  # as y; not touched unless WITH_Y
     partial_sums,  # [samples, parts] float32
@@ -102,6 +104,7 @@ def sweep(
     stride_pixel,
     eps,
     factor,
+    HAS_WEIGHT: tl.constexpr,
     POWER: tl.constexpr,
     NORMALIZE: tl.constexpr,
     RELU_X: tl.constexpr,
@@ -125,7 +128,11 @@ def sweep(
         inside += ((pixel < pixels) if i < CHUNKS - 1 else (pixel < pixels) & weighed[i],)
     a = load(x, place, stride, inside)
     b = load(y, place, stride, inside)
-    w = load(weight, channel, CHANNELS, weighed)
+    w: tl.tuple = ()
+    for _ in tl.static_range(CHUNKS):
+        w += (tl.full([CHANNELS, 1], weight_number, tl.float32),)
+    if HAS_WEIGHT:
+        w = load(weight, channel, CHANNELS, weighed)
     if RELU_X:
         rectified: tl.tuple = ()
         for i in tl.static_range(CHUNKS):
@@ -164,11 +171,11 @@ def sweep(
 
 def tiling(channels: int) -> dict[str, int]:
     """What a program of `sweep` has, as the launch names it."""
-    padded = triton.next_power_of_2(channels)
+    padded = next_power_of_2(channels)
     chunk = min(max(1, padded // 4), LARGEST_CHUNK)
     pixels = min(max(LEAST_PIXELS, LEAST_TILE // padded), LARGEST_TILE // padded)
     return {
-        "CHUNKS": triton.cdiv(channels, chunk),
+        "CHUNKS": cdiv(channels, chunk),
         "CHANNELS": chunk,
         "PIXELS": pixels,
         "num_warps": padded * pixels // (32 * VALUES),
@@ -178,7 +185,7 @@ def tiling(channels: int) -> dict[str, int]:
 def feature_distance(
     x: Tensor,
     y: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     power: int,
     normalize: bool,
     eps: float,
@@ -200,7 +207,7 @@ def feature_distance(
         )
     pixels = x.numel() // (samples * channels)
     program = tiling(channels)
-    parts = triton.cdiv(pixels, program["PIXELS"])
+    parts = cdiv(pixels, program["PIXELS"])
     channels_last = channels > 1 and x.stride(1) == 1
     partial_sums = x.new_empty((samples, parts), dtype=torch.float32)
     distances = x.new_empty(samples, dtype=torch.float32)
@@ -208,18 +215,17 @@ def feature_distance(
     direction_y = torch.empty_like(y) if with_y else y.new_empty(0)
     with torch.cuda.device_of(x):
         sweep[(samples * parts,)](
-            x, y, weight, direction_x, direction_y, partial_sums, channels, pixels, parts,
+            x, y, x if weight is None else weight, 1 / channels, direction_x, direction_y, partial_sums,
+            channels, pixels, parts,
             1 if channels_last else pixels, channels if channels_last else 1, eps,
             1 / (samples * pixels) if of_mean else 1.0,
-            POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x, WITH_Y=with_y,
-            **program,
+            HAS_WEIGHT=weight is not None, POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x,
+            WITH_Y=with_y, **program,
             maxnreg=TWO_DIRECTIONS_REGISTERS if with_x and with_y and not channels_last else None,
             # Products rounded apart from differences: the distance of equal features is zero.
             enable_fp_fusion=False,
         )  # fmt: skip
-        finish[(samples,)](
-            partial_sums, distances, parts, pixels, BLOCK=min(BLOCK, triton.next_power_of_2(parts))
-        )
+        finish[(samples,)](partial_sums, distances, parts, pixels, BLOCK=min(BLOCK, next_power_of_2(parts)))
     return distances, direction_x, direction_y
 
 
@@ -227,7 +233,7 @@ def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool, ou
     """`out`, maybe the direction: of each sample N grad direction if `of_mean`, else grad direction / P."""
     samples, channels = direction.shape[:2]
     elements = direction.numel() // samples
-    parts = triton.cdiv(elements, BLOCK)
+    parts = cdiv(elements, BLOCK)
     factor = float(samples) if of_mean else channels / elements
     with torch.cuda.device_of(direction):
         scale[(samples * parts,)](

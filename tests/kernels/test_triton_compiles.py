@@ -40,15 +40,18 @@ def sweep_signature(dtype: str) -> dict[str, str]:
     pointers = {"x": dtype, "y": dtype, "direction": dtype, "partial_sums": "fp32", "edge_gain": "fp32"}
     signature = dict.fromkeys(yuv_l2.sweep.arg_names, "i32")
     signature |= {name: f"*{kind}" for name, kind in pointers.items()}
-    signature |= dict.fromkeys(["scale_y", "scale_u", "scale_v", "direction_factor"], "fp32")
+    numbers = ["edge_gain_number", "scale_y", "scale_u", "scale_v", "direction_factor"]
+    signature |= dict.fromkeys(numbers, "fp32")
     return signature
 
 
 FLOAT32 = {
-    "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "real_slopes", "fake_slopes",
-    "raised_slopes", "lowered_slopes", "weight", "results",
+    "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
 }  # fmt: skip
-NUMBERS = {"slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor"}
+NUMBERS = {
+    "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
+    "weight_number",
+}  # fmt: skip
 FEATURES = [
     *((dtype, channels, 2, True, "stride_pixel", directions)
       for dtype, channels, directions in (  # of AlexNet and VGG
@@ -76,7 +79,7 @@ KERNELS = {
         f"sweep {dtype} direction={direction} {index}{kind}": (
             yuv_l2.sweep,
             sweep_signature(dtype),
-            {"HAS_DIRECTION": direction, "INDEX": index, "BLOCK": yuv_l2.THREADS * run,
+            {"HAS_GAIN": True, "HAS_DIRECTION": direction, "INDEX": index, "BLOCK": yuv_l2.THREADS * run,
              **access(("X_LINE", "Y_LINE", "D_LINE"), ("x_", "y_", "d_"), kind, run)},
         )
         for dtype in FLOATS
@@ -134,9 +137,9 @@ KERNELS = {
             blur.convolve,
             {name: "i32" for name in blur.convolve.arg_names}
             | {"image": f"*{dtype}", "blurred": f"*{dtype}", "kernels": "*fp32"},
-            {"SIZE": size, "INDEX": tl.int32, "OFFSET": offset, "FEW_TAPS": blur.FEW_TAPS,
-             "DENSE": size <= blur.LARGEST_DENSE and offset == tl.int32, "QUADS": blur.QUADS,
-             "ROWS": blur.LONE_ROWS,
+            {"SIZE": size, "STEP": -1 if strided else 1, "INDEX": tl.int32, "OFFSET": offset,
+             "FEW_TAPS": blur.FEW_TAPS, "DENSE": size <= blur.LARGEST_DENSE and offset == tl.int32,
+             "QUADS": blur.QUADS, "ROWS": blur.LONE_ROWS,
              **({} if strided else {"image_stride_w": 1, "out_stride_w": 1})},
         )
         for dtype, size, offset, strided in (
@@ -149,27 +152,27 @@ KERNELS = {
         f"warp forward {dtype} fill={fill}": (
             perspective_warp.forward,
             {name: "i32" for name in perspective_warp.forward.arg_names}
-            | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": "*fp64"},
+            | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": f"*{matrix}"},
             {
-                "HAS_FILL": fill, "OFFSET": tl.int64 if fill else tl.int32, "GROUP": 3 if fill else 4,
+                "HAS_FILL": fill, "OFFSET": tl.int64 if fill else tl.int32, "GROUP": 2 if fill else 4,
                 "TILE_ROWS": perspective_warp.TILE_ROWS, "TILE_COLUMNS": perspective_warp.TILE_COLUMNS,
                 "STEPS": perspective_warp.STEPS,
             },
         )
-        for dtype in FLOATS
+        for dtype, matrix in zip(FLOATS, ("fp64", "fp32", "fp16"), strict=True)
         for fill in (False, True)
     },
     **{
         f"warp backward {dtype} {group} {index}": (
             perspective_warp.backward,
             {name: "i32" for name in perspective_warp.backward.arg_names}
-            | {"grad": f"*{dtype}", "result": f"*{dtype}", "matrix": "*fp64"},
+            | {"grad": f"*{dtype}", "result": f"*{dtype}", "matrix": f"*{matrix}"},
             {
                 "GROUP": group, "INDEX": index, "OFFSET": index, "ROWS": perspective_warp.ROWS,
                 "COLUMNS": perspective_warp.COLUMNS,
             },
         )
-        for dtype in FLOATS
+        for dtype, matrix in zip(FLOATS, ("fp64", "fp32", "fp16"), strict=True)
         for group, index in ((1, tl.int32), (3, tl.int32), (4, tl.int64))
     },
     **{
@@ -177,14 +180,14 @@ KERNELS = {
             kernel, dtype, ("x", "result"), BLOCK=squared_norm.BLOCK, PASSES=squared_norm.PASSES,
             IN_PLACE=True,
         )
-        for kernel in (squared_norm.partial, squared_norm.finish, squared_norm.scale)
+        for kernel in (squared_norm.sum_squares, squared_norm.finish, squared_norm.scale)
         for dtype in FLOATS
     },
     **{
         f"leaky {kernel.__name__} {dtype}": described(
             kernel, dtype, ("x", "y", "source", "target"), HAS_BIAS=True, HAS_CODES=True, INDEX=tl.int32,
             BLOCK=bias_leaky_relu.BLOCK, ROWS=bias_leaky_relu.TILE_ROWS,
-            CHANNELS=bias_leaky_relu.TILE_CHANNELS,
+            CHANNELS=bias_leaky_relu.TILE_CHANNELS, SAMPLES=1, LENGTH=bias_leaky_relu.BLOCK,
         )
         for kernel in (
             bias_leaky_relu.activate, bias_leaky_relu.multiply, bias_leaky_relu.multiply_rows,
@@ -210,8 +213,8 @@ KERNELS = {
     **{
         f"features {dtype} {channels} p={power} normalize={normalize} {last} {directions}": described(
             feature_distance.sweep, dtype, ("x", "y", "direction_x", "direction_y"), POWER=power,
-            NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=directions == 2, **{last: 1},
-            **feature_distance.tiling(channels),
+            HAS_WEIGHT=normalize, NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=directions == 2,
+            **{last: 1}, **feature_distance.tiling(channels),
         )
         for dtype, channels, power, normalize, last, directions in FEATURES
     },
