@@ -11,8 +11,8 @@
 namespace fastgan {
 
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
-    const Tensor& x, const Tensor& y, const Tensor& edge_gain, double scale_y, double scale_u, double scale_v,
-    int64_t direction_sign, std::optional<ScalarType> direction_dtype);
+    const Tensor& x, const Tensor& y, const std::optional<Tensor>& edge_gain, double edge_gain_number, double scale_y,
+    double scale_u, double scale_v, int64_t direction_sign, std::optional<ScalarType> direction_dtype);
 
 Tensor yuv_l2_backward_cpu(
     const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled, ScalarType dtype);
@@ -33,7 +33,7 @@ std::tuple<Tensor, Tensor> photometric_cpu(
 
 Tensor photometric_backward_cpu(const Tensor& grad, const Tensor& parameters, const Tensor& masks);
 
-Tensor blur_cpu(const Tensor& image, const Tensor& kernels);
+Tensor blur_cpu(const Tensor& image, const Tensor& kernels, bool turned);
 
 Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std::optional<Tensor>& fill);
 
@@ -52,13 +52,13 @@ std::tuple<Tensor, Tensor> bias_leaky_relu_backward_cpu(
 Tensor bias_leaky_relu_tangent_cpu(
     const Tensor& tangent_x, const std::optional<Tensor>& tangent_bias, const Tensor& codes, double slope, double gain);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> adversarial_cpu(
+std::tuple<Tensor, Tensor, Tensor> adversarial_cpu(
     const std::optional<Tensor>& real, const Tensor& fake, int64_t game, bool generator, double sign, double real_label,
     double fake_label, bool with_slopes);
 
 std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
-    const Tensor& x, const Tensor& y, const Tensor& weight, int64_t power, bool normalize, double eps, bool relu_x,
-    bool of_mean, bool with_x, bool with_y);
+    const Tensor& x, const Tensor& y, const std::optional<Tensor>& weight, int64_t power, bool normalize, double eps,
+    bool relu_x, bool of_mean, bool with_x, bool with_y);
 
 Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad, bool of_mean);
 

@@ -17,7 +17,8 @@ def coefficients(matrix):
 
     Double precision ends here, once a program: GPUs for games and work stations have little of it.
     """
-    m00, m11, m22 = tl.load(matrix), tl.load(matrix + 4), tl.load(matrix + 8)
+    m00, m11 = tl.load(matrix).to(tl.float64), tl.load(matrix + 4).to(tl.float64)
+    m22 = tl.load(matrix + 8).to(tl.float64)
     m01, m02 = tl.load(matrix + 1).to(tl.float32), tl.load(matrix + 2).to(tl.float32)
     m10, m12 = tl.load(matrix + 3).to(tl.float32), tl.load(matrix + 5).to(tl.float32)
     m20, m21 = tl.load(matrix + 6).to(tl.float32), tl.load(matrix + 7).to(tl.float32)

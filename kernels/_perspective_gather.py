@@ -224,7 +224,7 @@ def write(sums, result, stride_c, stride_h, stride_w, u, v, width, height, GROUP
 def backward(
     grad,  # N C H W, any strides
     result,  # N C H W, any strides
-    matrix,  # N 3 3 float64
+    matrix,  # N 3 3
     groups,  # of GROUP channels each
     height,
     width,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._indexing import cdiv, index_type
 from torch import Tensor
 
 
@@ -58,7 +58,7 @@ def walk(threads: int, *images: Tensor) -> Walk:
     halves = all(image.itemsize == 2 and in_vectors(image, flat, 8) for image in images)
     run = 8 if halves and index is tl.int32 else 4
     before = 3 if pixels % 4 else 0  # as many pixels `photometric` may begin before the image
-    return Walk(run, threads * run, triton.cdiv(pixels + before, threads * run), flat, index)
+    return Walk(run, threads * run, cdiv(pixels + before, threads * run), flat, index)
 
 
 @triton.jit

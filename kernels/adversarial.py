@@ -10,17 +10,17 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
 from fastgan.kernels._samples import finish
 from torch import Tensor
-from triton import next_power_of_2
 
 # Chosen by arithmetic, not yet by measurement: 8 warps with 4 logits per thread.
 BLOCK = 1024
 WARPS = 8
-# Logits of one side that one program sums alone, and the share of each where there are more: a pass takes a
-# microsecond or so, about a third of what another launch does.
-ALONE = 4 * BLOCK
+# Logits of one side that one program sums alone, for D and for G, whose passes take less: in some 3 us more
+# than many programs take, which is what a second launch does. And the share of each program where there are
+# more logits.
+ALONE = {False: 8 * BLOCK, True: 16 * BLOCK}
 SHARE = 2 * BLOCK
 # Of the partial sums: loss, logits, probabilities, correct ones, violations; of real, then of fake.
 COLUMNS = tl.constexpr(10)
@@ -144,8 +144,7 @@ def store_side(place, divisor, total, probability, correct, violation):
 def discriminator(
     real,
     fake,
-    real_slopes,  # float32; not touched unless HAS_SLOPES
-    fake_slopes,
+    slopes,  # [real_count + fake_count] float32; not touched unless HAS_SLOPES
     loss,  # 0-d float32
     statistics,  # [8] float32
     partial_sums,  # [programs, COLUMNS] float32, instead of loss and statistics if PARTIAL
@@ -165,7 +164,7 @@ def discriminator(
 ):
     begin, end = share_of_program(real_count, share, PARTIAL, INDEX)
     of_real, logit, probability, correct, violation = side(
-        real, real_slopes, begin, end, real_count, sign, real_label, 1.0, threshold, GAME,
+        real, slopes, begin, end, real_count, sign, real_label, 1.0, threshold, GAME,
         HAS_SLOPES and not RELATIVISTIC, BLOCK,
     )  # fmt: skip
     partial_sums += tl.program_id(0) * COLUMNS
@@ -175,7 +174,7 @@ def discriminator(
         store_side(statistics, real_count, logit, probability, correct, violation)
     begin, end = share_of_program(fake_count, share, PARTIAL, INDEX)
     of_fake, logit, probability, correct, violation = side(
-        fake, fake_slopes, begin, end, fake_count, sign, fake_label, -1.0, threshold, GAME,
+        fake, slopes + real_count, begin, end, fake_count, sign, fake_label, -1.0, threshold, GAME,
         HAS_SLOPES and not RELATIVISTIC, BLOCK,
     )  # fmt: skip
     if PARTIAL:
@@ -184,7 +183,7 @@ def discriminator(
         store_side(statistics + 4, fake_count, logit, probability, correct, violation)
     if RELATIVISTIC:
         of_real = side_of_pairs(
-            fake, real, fake_slopes, real_slopes, begin, end, fake_count, sign, HAS_SLOPES, BLOCK
+            fake, real, slopes + real_count, slopes, begin, end, fake_count, sign, HAS_SLOPES, BLOCK
         )
         of_fake = 0.0
     if PARTIAL:
@@ -197,7 +196,7 @@ def discriminator(
 @triton.jit
 def generator(
     fake,
-    fake_slopes,
+    slopes,  # [fake_count] float32; not touched unless HAS_SLOPES
     loss,
     partial_sums,  # [programs] float32, instead of the loss if PARTIAL
     fake_count,
@@ -212,7 +211,7 @@ def generator(
 ):
     begin, end = share_of_program(fake_count, share, PARTIAL, INDEX)
     term, _, _, _, _ = side(
-        fake, fake_slopes, begin, end, fake_count, sign, real_label, 1.0, 0.0, GAME, HAS_SLOPES, BLOCK
+        fake, slopes, begin, end, fake_count, sign, real_label, 1.0, 0.0, GAME, HAS_SLOPES, BLOCK
     )
     if PARTIAL:
         tl.store(partial_sums + tl.program_id(0), term)
@@ -224,8 +223,7 @@ def generator(
 def pairs(
     raised,
     lowered,
-    raised_slopes,
-    lowered_slopes,
+    slopes,  # [2 count] float32, of the raised ones first; not touched unless HAS_SLOPES
     loss,
     partial_sums,  # [programs] float32, instead of the loss if PARTIAL
     count,
@@ -238,9 +236,7 @@ def pairs(
 ):
     """Mean softplus(raised - lowered)."""
     begin, end = share_of_program(count, share, PARTIAL, INDEX)
-    total = side_of_pairs(
-        raised, lowered, raised_slopes, lowered_slopes, begin, end, count, sign, HAS_SLOPES, BLOCK
-    )
+    total = side_of_pairs(raised, lowered, slopes, slopes + count, begin, end, count, sign, HAS_SLOPES, BLOCK)
     if PARTIAL:
         tl.store(partial_sums + tl.program_id(0), total)
     else:
@@ -272,50 +268,41 @@ def finish_discriminator(
 def adversarial(
     real: Tensor | None, fake: Tensor, game: int, for_generator: bool, sign: float, real_label: float,
     fake_label: float, with_slopes: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(loss, statistics or empty, slopes of real, of fake), on the logits' device and current stream."""
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """(loss, statistics or empty, slopes or empty), on the logits' device and current stream."""
+    real_count, fake_count = 0 if real is None else real.numel(), fake.numel()
     loss = fake.new_empty((), dtype=torch.float32)
     statistics = fake.new_empty(0 if for_generator else 8, dtype=torch.float32)
-    real_slopes, fake_slopes = (
-        torch.empty_like(logits, dtype=torch.float32)
-        if with_slopes and logits is not None
-        else fake.new_empty(0, dtype=torch.float32)
-        for logits in (real, fake)
-    )
+    slopes = fake.new_empty(real_count + fake_count if with_slopes else 0, dtype=torch.float32)
     relativistic = game == 4
-    count = max(logits.numel() for logits in (real, fake) if logits is not None)
-    parts = 1 if count <= ALONE else triton.cdiv(count, SHARE)
+    count = max(real_count, fake_count)
+    parts = 1 if count <= ALONE[for_generator] else cdiv(count, SHARE)
     columns = 1 if for_generator else COLUMNS.value
-    partial_sums = fake.new_empty(parts * columns if parts > 1 else 0, dtype=torch.float32)
+    partial_sums = fake.new_empty(parts * columns, dtype=torch.float32) if parts > 1 else loss
     options = {
         "HAS_SLOPES": with_slopes, "PARTIAL": parts > 1, "INDEX": index_type(count, SHARE), "BLOCK": BLOCK,
         "num_warps": WARPS,
     }  # fmt: skip
     with torch.cuda.device_of(fake):
         if for_generator and relativistic:
-            pairs[(parts,)](
-                real, fake, real_slopes, fake_slopes, loss, partial_sums, fake.numel(), SHARE, sign, **options
-            )
+            pairs[(parts,)](real, fake, slopes, loss, partial_sums, fake_count, SHARE, sign, **options)
         elif for_generator:
             of_fake = 3 if game == 2 else game  # G's hinge loss is the Wasserstein one
             generator[(parts,)](
-                fake, fake_slopes, loss, partial_sums, fake.numel(), SHARE, sign, real_label, GAME=of_fake,
-                **options,
-            )  # fmt: skip
+                fake, slopes, loss, partial_sums, fake_count, SHARE, sign, real_label, GAME=of_fake, **options
+            )
         else:
-            assert real is not None
             threshold = (real_label + fake_label) / 2 if game == 1 else 0.0
             discriminator[(parts,)](
-                real, fake, real_slopes, fake_slopes, loss, statistics, partial_sums, real.numel(),
-                fake.numel(), SHARE, sign, real_label, fake_label, threshold,
-                GAME=3 if relativistic else game, RELATIVISTIC=relativistic, **options,
+                real, fake, slopes, loss, statistics, partial_sums, real_count, fake_count, SHARE, sign,
+                real_label, fake_label, threshold, GAME=3 if relativistic else game,
+                RELATIVISTIC=relativistic, **options,
             )  # fmt: skip
         if parts > 1 and for_generator:
-            finish[(1,)](partial_sums, loss, parts, fake.numel(), BLOCK=min(BLOCK, next_power_of_2(parts)))
+            finish[(1,)](partial_sums, loss, parts, fake_count, BLOCK=min(BLOCK, next_power_of_2(parts)))
         elif parts > 1:
-            assert real is not None
             finish_discriminator[(1,)](
-                partial_sums, loss, statistics, parts, real.numel(), fake.numel(),
+                partial_sums, loss, statistics, parts, real_count, fake_count,
                 BLOCK=min(BLOCK, next_power_of_2(parts)),
             )  # fmt: skip
-    return loss, statistics, real_slopes, fake_slopes
+    return loss, statistics, slopes

@@ -2,8 +2,9 @@
 
 Tensors are walked through in memory order; an element's channel follows from its number, the length of a
 channel's row and the number of channels. Backward with a bias gradient has a kernel for rows (contiguous
-tensors) and one for columns (channels last), each of which also leaves partial sums to be added in a fixed
-order: no atomics, the same input gives the same bits.
+tensors) and one for columns (channels last). Where a program has all that a channel has, it writes the bias
+gradient itself; otherwise it leaves partial sums to be added in a fixed order. No atomics: the same input
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
 from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 4 warps give each thread 8 elements, two 16-byte accesses in
@@ -20,6 +21,9 @@ BLOCK = 1024
 WARPS = 4
 # Of a tile in channels last: 32 neighbouring channels are whole 128-byte lines in float32.
 TILE_ROWS, TILE_CHANNELS = 32, 32
+# Of a channel, the elements that one program goes through alone, and those at a time; of channels last, whose
+# tiles have many channels, the rows. With more, to add partial sums in a second launch takes less time.
+ALONE, ALONE_TILE, ALONE_ROWS, ALONE_WARPS = 16 * BLOCK, 4 * BLOCK, 256, 16
 
 
 @triton.jit
@@ -92,28 +96,33 @@ def multiply(
 
 @triton.jit
 def multiply_rows(
-    source,  # [rows, length], a row is one channel of one sample
+    source,  # [samples, channels, length]
     codes,
     target,
-    sums,  # [rows] float32
+    sums,  # [parts, channels]: of `share` samples each
     slope,
     gain,
+    samples,
+    channels,
     length,
-    BLOCK: tl.constexpr,
+    share,
+    SAMPLES: tl.constexpr,
+    LENGTH: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    source += row * length
-    codes += row * length
-    target += row * length
-    total = tl.zeros([BLOCK], tl.float32)
-    for begin in range(0, length, BLOCK):
-        index = begin + tl.arange(0, BLOCK)
-        inside = index < length
-        value = tl.load(source + index, inside, 0.0).to(tl.float32)
-        value *= factor_of(tl.load(codes + index, inside, 0), slope, gain)
-        tl.store(target + index, value.to(target.dtype.element_ty), inside)
-        total += value
-    tl.store(sums + row, tl.sum(total))
+    channel = tl.program_id(0) % channels
+    first = (tl.program_id(0) // channels) * share
+    total = tl.zeros([SAMPLES, LENGTH], tl.float32)
+    for top in range(first, tl.minimum(first + share, samples), SAMPLES):
+        sample = top + tl.arange(0, SAMPLES)[:, None]
+        row = (sample * tl.full([], channels, tl.int64) + channel) * length
+        for begin in range(0, length, LENGTH):
+            column = begin + tl.arange(0, LENGTH)[None, :]
+            inside = (sample < samples) & (column < length)
+            value = tl.load(source + row + column, inside, 0.0).to(tl.float32)
+            value *= factor_of(tl.load(codes + row + column, inside, 0), slope, gain)
+            tl.store(target + row + column, value.to(target.dtype.element_ty), inside)
+            total += value
+    tl.store(sums + tl.program_id(0), tl.sum(total).to(sums.dtype.element_ty))
 
 
 @triton.jit
@@ -121,7 +130,7 @@ def multiply_columns(
     source,  # [rows, channels]
     codes,
     target,
-    sums,  # [programs along the rows, channels] float32
+    sums,  # [programs along the rows, channels]
     slope,
     gain,
     rows,
@@ -139,7 +148,8 @@ def multiply_columns(
     value = tl.load(source + index, inside, 0.0).to(tl.float32)
     value *= factor_of(tl.load(codes + index, inside, 0), slope, gain)
     tl.store(target + index, value.to(target.dtype.element_ty), inside)
-    tl.store(sums + down.to(tl.int64) * channels + channel, tl.sum(value, axis=0), channel < channels)
+    total = tl.sum(value, axis=0).to(sums.dtype.element_ty)
+    tl.store(sums + down.to(tl.int64) * channels + channel, total, channel < channels)
 
 
 def bias_leaky_relu(
@@ -150,7 +160,7 @@ def bias_leaky_relu(
     codes = torch.empty_like(x, dtype=torch.uint8) if with_codes else x.new_empty(0, dtype=torch.uint8)
     count = x.numel()
     with torch.cuda.device_of(x):
-        activate[(triton.cdiv(count, BLOCK),)](
+        activate[(cdiv(count, BLOCK),)](
             x,
             x if bias is None else bias.contiguous(),
             y,
@@ -180,31 +190,30 @@ def bias_leaky_relu_backward(
     result = torch.empty_like(grad)
     channels = grad.shape[1]
     outer = grad.numel() // (channels * length)
+    rows, alone = TILE_ROWS, outer <= ALONE_ROWS
+    if length > 1:
+        alone = outer * length <= ALONE
+        parts = 1 if alone else outer
+    else:
+        rows = next_power_of_2(outer) if alone else TILE_ROWS
+        parts = cdiv(outer, rows)
+    sums = grad.new_empty(parts * channels, dtype=bias_dtype if parts == 1 else torch.float32)
+    warps = ALONE_WARPS if alone else WARPS
     with torch.cuda.device_of(grad):
         if length > 1:
-            sums = grad.new_empty((outer, channels), dtype=torch.float32)
-            block = min(BLOCK, triton.next_power_of_2(length))
-            multiply_rows[(outer * channels,)](
-                grad, codes, result, sums, slope, gain, length, BLOCK=block, num_warps=WARPS
-            )
+            block = min(BLOCK, next_power_of_2(length))
+            at_once = min(next_power_of_2(outer), ALONE_TILE // block) if alone else 1
+            multiply_rows[(parts * channels,)](
+                grad, codes, result, sums, slope, gain, outer, channels, length, outer if alone else 1,
+                SAMPLES=at_once, LENGTH=block, num_warps=warps,
+            )  # fmt: skip
         else:
-            down, across = triton.cdiv(outer, TILE_ROWS), triton.cdiv(channels, TILE_CHANNELS)
-            sums = grad.new_empty((down, channels), dtype=torch.float32)
-            multiply_columns[(down * across,)](
-                grad,
-                codes,
-                result,
-                sums,
-                slope,
-                gain,
-                outer,
-                channels,
-                across,
-                ROWS=TILE_ROWS,
-                CHANNELS=TILE_CHANNELS,
-                num_warps=WARPS,
-            )
-    return result, sums.sum(dim=0).to(bias_dtype)
+            across = cdiv(channels, TILE_CHANNELS)
+            multiply_columns[(parts * across,)](
+                grad, codes, result, sums, slope, gain, outer, channels, across,
+                ROWS=rows, CHANNELS=TILE_CHANNELS, num_warps=warps,
+            )  # fmt: skip
+    return result, sums if parts == 1 else sums.view(parts, channels).sum(dim=0).to(bias_dtype)
 
 
 def bias_leaky_relu_tangent(
@@ -214,7 +223,7 @@ def bias_leaky_relu_tangent(
     result = torch.empty_like(tangent_x)
     count = tangent_x.numel()
     with torch.cuda.device_of(tangent_x):
-        multiply[(triton.cdiv(count, BLOCK),)](
+        multiply[(cdiv(count, BLOCK),)](
             tangent_x,
             tangent_x if tangent_bias is None else tangent_bias.contiguous(),
             codes,

@@ -15,10 +15,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._indexing import cdiv, index_type
 from torch import Tensor
 
-# Chosen by arithmetic, not yet by measurement. With 6 rows each row is read twice, 80 registers hold all, and
+# Chosen by arithmetic, not yet by measurement. With 6 rows each row is read twice, 72 registers hold all, and
 # 1080 is a multiple; with 8, 4 instructions a pixel fewer, up to 128 do.
 ROWS = 6
 LONE_ROWS = 4  # where neighbours are loaded one by one, which takes more registers
@@ -73,7 +73,7 @@ def row_by_row(
     stride_h,
     stride_w,
     SIZE: tl.constexpr,
-    OFFSET: tl.constexpr,
+    STEP: tl.constexpr,
     ROWS: tl.constexpr,
     QUADS: tl.constexpr,
 ):
@@ -81,12 +81,12 @@ def row_by_row(
     FIRST: tl.constexpr = 4 - SIZE // 2  # of the columns that the first tap reads
     weights: tl.tuple = ()
     for tap in tl.static_range(SIZE * SIZE):
-        weights += (tl.load(kernel + tap),)
+        weights += (tl.load(kernel + STEP * tap),)
     left, here, right = column >= 4, column < width, column < width - 4
     totals = no_totals(ROWS, QUADS)
+    line = image - (SIZE // 2) * stride_h
     for source in tl.static_range(ROWS + SIZE - 1):
         in_row = below(row + (source - SIZE // 2), height)
-        line = image + tl.full([], source - SIZE // 2, OFFSET) * stride_h
         columns = load_columns(line - 4 * stride_w + offset, in_row & left)
         columns = columns + load_columns(line + offset, in_row & here)
         columns = columns + load_columns(line + 4 * stride_w + offset, in_row & right)
@@ -101,6 +101,7 @@ def row_by_row(
                 else:
                     sums += (totals[target],)
             totals = sums
+        line += stride_h
     return totals
 
 
@@ -116,6 +117,7 @@ def tap_by_tap(
     stride_h,
     stride_w,
     SIZE: tl.constexpr,
+    STEP: tl.constexpr,
     OFFSET: tl.constexpr,
     ROWS: tl.constexpr,
     QUADS: tl.constexpr,
@@ -123,7 +125,7 @@ def tap_by_tap(
     """The sums of the taps that are not zero, where these reach the image."""
     totals = no_totals(ROWS, QUADS)
     for tap in range(SIZE * SIZE):
-        weight = tl.load(kernel + tap)
+        weight = tl.load(kernel + STEP * tap)
         if weight != 0.0:  # one branch for the whole program; half of the kernels are a single tap
             down, across = tap // SIZE - SIZE // 2, tap % SIZE - SIZE // 2
             line = image + tl.full([], down, OFFSET) * stride_h + tl.full([], across, OFFSET) * stride_w
@@ -131,9 +133,10 @@ def tap_by_tap(
             sums: tl.tuple = ()
             for target in tl.static_range(ROWS):
                 exist = in_column & below(row + down + target, height)
-                values = tl.load(line + tl.full([], target, OFFSET) * stride_h + offset, exist, 0.0).to(
-                    tl.float32
-                )
+                values = tl.load(line + offset, exist, 0.0).to(tl.float32)
+                # Multiples of the stride, kept from the other way, would under Triton 3.6 drive its weights
+                # out of the uniform registers.
+                line += stride_h
                 # Of pixels that do not exist not even a tap that is NaN makes something.
                 sums += (totals[target] + tl.where(exist, weight, 0.0) * values,)
             totals = sums
@@ -165,6 +168,7 @@ def convolve(
     out_stride_h,
     out_stride_w,
     SIZE: tl.constexpr,
+    STEP: tl.constexpr,  # from a tap to the next; -1: the kernel is turned by 180 degrees
     INDEX: tl.constexpr,
     OFFSET: tl.constexpr,  # tl.int32 while the strides of a channel allow
     DENSE: tl.constexpr,  # up to 7 x 7
@@ -186,6 +190,7 @@ def convolve(
     blurred += n * out_stride_n + channel * out_stride_c
     blurred += row.to(tl.int64) * out_stride_h + column.to(tl.int64) * out_stride_w
     kernel = kernels + n * SIZE * SIZE
+    first_tap = kernel + (SIZE * SIZE - 1 if STEP < 0 else 0)
 
     each_tap = True
     if DENSE:
@@ -194,8 +199,8 @@ def convolve(
         each_tap = tl.sum(counts.to(tl.int32)) <= FEW_TAPS
         if not each_tap:
             totals = row_by_row(
-                image, offset, kernel, row, column, height, width, stride_h, image_stride_w,
-                SIZE, OFFSET, ROWS, QUADS,
+                image, offset, first_tap, row, column, height, width, stride_h, image_stride_w,
+                SIZE, STEP, ROWS, QUADS,
             )  # fmt: skip
             total = totals[0]
             for target in tl.static_range(1, ROWS):
@@ -204,19 +209,19 @@ def convolve(
             store(blurred, totals, row, column < width, height, out_stride_h, ROWS)
     if each_tap:
         totals = tap_by_tap(
-            image, offset, kernel, row, column, height, width, stride_h, image_stride_w,
-            SIZE, OFFSET, ROWS, QUADS,
+            image, offset, first_tap, row, column, height, width, stride_h, image_stride_w,
+            SIZE, STEP, OFFSET, ROWS, QUADS,
         )  # fmt: skip
         store(blurred, totals, row, column < width, height, out_stride_h, ROWS)
 
 
-def blur(image: Tensor, kernels: Tensor) -> Tensor:
+def blur(image: Tensor, kernels: Tensor, turned: bool) -> Tensor:
     """Like image; on its device and current stream."""
     batch, channels, height, width = image.shape
     blurred = torch.empty_like(image)
     rows = ROWS if image.stride(3) == 1 and image.stride(2) % 16 == 0 else LONE_ROWS
-    quads = triton.cdiv(height, rows) * triton.cdiv(width, 4)
-    blocks = triton.cdiv(quads, QUADS)
+    quads = cdiv(height, rows) * cdiv(width, 4)
+    blocks = cdiv(quads, QUADS)
     size = kernels.shape[-1]
     # Of the pixel furthest away that a mask lets nobody read.
     _, _, stride_h, stride_w = image.stride()
@@ -234,6 +239,7 @@ def blur(image: Tensor, kernels: Tensor) -> Tensor:
             *image.stride(),
             *blurred.stride(),
             SIZE=size,
+            STEP=-1 if turned else 1,
             INDEX=index_type(quads, QUADS),
             OFFSET=offset,
             DENSE=1 < size <= LARGEST_DENSE and offset == tl.int32,  # in 64 bits registers run out

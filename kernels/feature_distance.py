@@ -3,6 +3,9 @@
 `sweep` holds all channels of a few pixels in registers, so that both maps are read once: it writes the
 directions asked for and one partial sum per program. `finish` adds a sample's partial sums in a fixed
 order, so the same input gives the same bits. Two launches, no atomics; `scale` is a third.
+
+A thread has the same few pixels in each of a program's chunks of channels, so most of a sum over channels is
+its own.
 """
 
 from __future__ import annotations
@@ -10,14 +13,22 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish, scale
 from torch import Tensor
 
-# Chosen by arithmetic, not yet by measurement: elements of a program's tile of each map, 4 for each thread
-# of 16 warps, at 64 registers or fewer two programs to a multiprocessor. With up to 256 channels, where most
-# of VGG's features are, that leaves 8 pixels and more, whole sectors of 32 bytes in float32.
-TILE = 2048
-WARPS = 16
+# Of an H100, chosen by arithmetic, not yet by measurement: 16 values of each map for a thread, which take 64
+# registers with one direction.
+VALUES = 16
+# As many pixels as give a warp to each multiprocessor's four parts, and whole sectors of 32 bytes in half
+# types, while 16 warps can hold their channels.
+LEAST_TILE = 4 * 32 * VALUES
+LEAST_PIXELS = 16
+LARGEST_TILE = 16 * 32 * VALUES
+# A chunk has fewer channels than its program has threads: Triton would load more weights once for all of
+# these, and then pass maps through shared memory to the threads that have their weights.
+LARGEST_CHUNK = 256
+TWO_DIRECTIONS_REGISTERS = 96  # on sm_100 the compiler would take one or two more
 BLOCK = 1024  # of `scale` and `finish`
 # Channels that a tile can hold; more than these are no feature map of a perceptual loss.
 MOST_CHANNELS = 4096
@@ -26,18 +37,63 @@ MOST_CHANNELS = 4096
 @triton.jit
 def unit_scale(squares, eps):
     """1 / (norm + eps), and what a gradient takes off along the vector for each unit of sum_c u_c x_c."""
-    norm = tl.sqrt_rn(squares)
+    norm = tl.sqrt(squares)  # of one instruction, as rsqrt, and off by one in the last place
     # Squares that overflow say nothing of the direction: NaN, not the zero that 1 over infinity would be.
     inverse = 1.0 / (norm + eps) + (norm - norm)
-    along = tl.where(norm > 0, inverse * inverse / tl.where(norm > 0, norm, 1.0), 0.0)
+    along = tl.where(norm > 0, inverse * inverse * tl.rsqrt(squares), 0.0)
     return inverse, along
+
+
+@triton.jit
+def add_pairs(a, b, c, d):
+    return a + c, b + d
+
+
+@triton.jit
+def load(source, place, stride, exist):
+    """The chunks of a map or of the weights, `stride` elements from one to the next."""
+    chunks: tl.tuple = ()
+    for i in tl.static_range(len(exist)):
+        chunks += (tl.load(source + i * stride + place, exist[i], 0.0).to(tl.float32),)
+    return chunks
+
+
+@triton.jit
+def store_direction(
+    direction,
+    place,
+    stride,
+    exist,
+    values,
+    slopes,
+    inverse,
+    along,
+    factor,
+    NORMALIZE: tl.constexpr,
+    RELU: tl.constexpr,
+):
+    """Of each channel factor (u_c inverse - along x_c sum_k u_k x_k)."""
+    if NORMALIZE:
+        total = slopes[0] * values[0]
+        for i in tl.static_range(1, len(exist)):
+            total = tl.fma(slopes[i], values[i], total)
+        along = -factor * (along * tl.sum(total, axis=0)[None, :])
+        factor *= inverse
+    for i in tl.static_range(len(exist)):
+        result = slopes[i] * factor
+        if NORMALIZE:
+            result = tl.fma(along, values[i], result)
+        if RELU:
+            result = tl.where(values[i] == 0, 0.0, result)
+        tl.store(direction + i * stride + place, result.to(direction.dtype.element_ty), exist[i])
 
 
 @triton.jit
 def sweep(
     x,  # [samples, channels, pixels]
     y,  # [samples, channels, pixels], strides as x
-    weight,  # [channels]
+    weight,  # [channels]; not touched unless HAS_WEIGHT
+    weight_number,  # elsewhere, of every channel
     direction_x,  # as x; not touched unless WITH_X
     direction_y,  # as y; not touched unless WITH_Y
     partial_sums,  # [samples, parts] float32
@@ -48,56 +104,88 @@ def sweep(
     stride_pixel,
     eps,
     factor,
+    HAS_WEIGHT: tl.constexpr,
     POWER: tl.constexpr,
     NORMALIZE: tl.constexpr,
     RELU_X: tl.constexpr,
     WITH_X: tl.constexpr,
     WITH_Y: tl.constexpr,
-    CHANNELS: tl.constexpr,  # the next power of two
+    CHUNKS: tl.constexpr,
+    CHANNELS: tl.constexpr,  # of a chunk
     PIXELS: tl.constexpr,
 ):
     sample = (tl.program_id(0) // parts).to(tl.int64)
     part = (tl.program_id(0) % parts).to(tl.int64)
     channel = tl.arange(0, CHANNELS)[:, None]
     pixel = part * PIXELS + tl.arange(0, PIXELS)[None, :]
-    inside = (channel < channels) & (pixel < pixels)
     place = sample * channels * pixels + channel.to(tl.int64) * stride_channel + pixel * stride_pixel
-    a = tl.load(x + place, inside, 0.0).to(tl.float32)
-    b = tl.load(y + place, inside, 0.0).to(tl.float32)
-    w = tl.load(weight + channel, channel < channels, 0.0).to(tl.float32)
+    stride = CHANNELS * tl.full([], stride_channel, tl.int64)
+    weighed: tl.tuple = ()
+    inside: tl.tuple = ()
+    for i in tl.static_range(CHUNKS):
+        weighed += (channel < channels - i * CHANNELS,)
+        # Only the last chunk can have fewer channels.
+        inside += ((pixel < pixels) if i < CHUNKS - 1 else (pixel < pixels) & weighed[i],)
+    a = load(x, place, stride, inside)
+    b = load(y, place, stride, inside)
+    w: tl.tuple = ()
+    for _ in tl.static_range(CHUNKS):
+        w += (tl.full([CHANNELS, 1], weight_number, tl.float32),)
+    if HAS_WEIGHT:
+        w = load(weight, channel, CHANNELS, weighed)
     if RELU_X:
-        a = tl.where(a < 0, 0.0, a)
+        rectified: tl.tuple = ()
+        for i in tl.static_range(CHUNKS):
+            rectified += (tl.where(a[i] < 0, 0.0, a[i]),)
+        a = rectified
+    inverse_a, along_a, inverse_b, along_b = 1.0, 0.0, 1.0, 0.0
     if NORMALIZE:
-        inverse_a, along_a = unit_scale(tl.sum(a * a, axis=0)[None, :], eps)
-        inverse_b, along_b = unit_scale(tl.sum(b * b, axis=0)[None, :], eps)
-        difference = a * inverse_a - b * inverse_b
-    else:
-        difference = a - b
-    if POWER == 1:
-        distance = tl.abs(difference)
-        slope = tl.where(difference > 0, 1.0, tl.where(difference < 0, -1.0, difference)) * w
-    else:
-        distance = difference * difference
-        slope = 2.0 * difference * w
-    tl.store(partial_sums + tl.program_id(0), tl.sum(distance * w))
+        total_a = a[0] * a[0]
+        total_b = b[0] * b[0]
+        for i in tl.static_range(1, CHUNKS):
+            total_a = tl.fma(a[i], a[i], total_a)
+            total_b = tl.fma(b[i], b[i], total_b)
+        squares_a, squares_b = tl.reduce((total_a, total_b), 0, add_pairs)
+        inverse_a, along_a = unit_scale(squares_a[None, :], eps)
+        inverse_b, along_b = unit_scale(squares_b[None, :], eps)
+    distance = tl.zeros([CHANNELS, PIXELS], tl.float32)
+    slopes: tl.tuple = ()
+    for i in tl.static_range(CHUNKS):
+        difference = a[i] * inverse_a - b[i] * inverse_b
+        if POWER == 1:
+            distance = tl.fma(tl.abs(difference), w[i], distance)
+            slopes += (tl.where(difference > 0, 1.0, tl.where(difference < 0, -1.0, difference)) * w[i],)
+        else:
+            distance = tl.fma(difference * difference, w[i], distance)
+            slopes += (difference * (2.0 * w[i]),)
+    tl.store(partial_sums + tl.program_id(0), tl.sum(distance))
     if WITH_X:
-        result = slope
-        if NORMALIZE:
-            result = slope * inverse_a - tl.sum(slope * a, axis=0)[None, :] * along_a * a
-        if RELU_X:
-            result = tl.where(a == 0, 0.0, result)
-        tl.store(direction_x + place, (factor * result).to(direction_x.dtype.element_ty), inside)
+        store_direction(
+            direction_x, place, stride, inside, a, slopes, inverse_a, along_a, factor, NORMALIZE, RELU_X
+        )
     if WITH_Y:
-        result = -slope
-        if NORMALIZE:
-            result = tl.sum(slope * b, axis=0)[None, :] * along_b * b - slope * inverse_b
-        tl.store(direction_y + place, (factor * result).to(direction_y.dtype.element_ty), inside)
+        store_direction(
+            direction_y, place, stride, inside, b, slopes, inverse_b, along_b, -factor, NORMALIZE, False
+        )
+
+
+def tiling(channels: int) -> dict[str, int]:
+    """What a program of `sweep` has, as the launch names it."""
+    padded = next_power_of_2(channels)
+    chunk = min(max(1, padded // 4), LARGEST_CHUNK)
+    pixels = min(max(LEAST_PIXELS, LEAST_TILE // padded), LARGEST_TILE // padded)
+    return {
+        "CHUNKS": cdiv(channels, chunk),
+        "CHANNELS": chunk,
+        "PIXELS": pixels,
+        "num_warps": padded * pixels // (32 * VALUES),
+    }
 
 
 def feature_distance(
     x: Tensor,
     y: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     power: int,
     normalize: bool,
     eps: float,
@@ -118,9 +206,8 @@ def feature_distance(
             "use backend='reference'"
         )
     pixels = x.numel() // (samples * channels)
-    padded = triton.next_power_of_2(channels)
-    tile = max(1, TILE // padded)
-    parts = triton.cdiv(pixels, tile)
+    program = tiling(channels)
+    parts = cdiv(pixels, program["PIXELS"])
     channels_last = channels > 1 and x.stride(1) == 1
     partial_sums = x.new_empty((samples, parts), dtype=torch.float32)
     distances = x.new_empty(samples, dtype=torch.float32)
@@ -128,17 +215,17 @@ def feature_distance(
     direction_y = torch.empty_like(y) if with_y else y.new_empty(0)
     with torch.cuda.device_of(x):
         sweep[(samples * parts,)](
-            x, y, weight, direction_x, direction_y, partial_sums, channels, pixels, parts,
+            x, y, x if weight is None else weight, 1 / channels, direction_x, direction_y, partial_sums,
+            channels, pixels, parts,
             1 if channels_last else pixels, channels if channels_last else 1, eps,
             1 / (samples * pixels) if of_mean else 1.0,
-            POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x, WITH_Y=with_y, CHANNELS=padded,
-            PIXELS=tile, num_warps=WARPS,
+            HAS_WEIGHT=weight is not None, POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x,
+            WITH_Y=with_y, **program,
+            maxnreg=TWO_DIRECTIONS_REGISTERS if with_x and with_y and not channels_last else None,
             # Products rounded apart from differences: the distance of equal features is zero.
             enable_fp_fusion=False,
         )  # fmt: skip
-        finish[(samples,)](
-            partial_sums, distances, parts, pixels, BLOCK=min(BLOCK, triton.next_power_of_2(parts))
-        )
+        finish[(samples,)](partial_sums, distances, parts, pixels, BLOCK=min(BLOCK, next_power_of_2(parts)))
     return distances, direction_x, direction_y
 
 
@@ -146,7 +233,7 @@ def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool, ou
     """`out`, maybe the direction: of each sample N grad direction if `of_mean`, else grad direction / P."""
     samples, channels = direction.shape[:2]
     elements = direction.numel() // samples
-    parts = triton.cdiv(elements, BLOCK)
+    parts = cdiv(elements, BLOCK)
     factor = float(samples) if of_mean else channels / elements
     with torch.cuda.device_of(direction):
         scale[(samples * parts,)](

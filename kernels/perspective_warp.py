@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 from fastgan.kernels._homography import coefficients, shifts
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._indexing import cdiv, index_type
 from fastgan.kernels._perspective_gather import COLUMNS, GATHER_WARPS, MAX_REGISTERS, ROWS, backward
 from torch import Tensor
 
@@ -24,7 +24,7 @@ def forward(
     image,  # N C H W, any strides
     warped,  # N C H W, any strides
     fill,  # N C H W, any strides; not touched unless HAS_FILL
-    matrix,  # N 3 3 float64
+    matrix,  # N 3 3
     groups,  # of GROUP channels each
     height,
     width,
@@ -98,9 +98,9 @@ def forward(
                 place += out_stride_c
 
 
-def group_size(channels: int, offset: tl.dtype) -> int:
-    """How many channels are gone through at once, for which the places are found once."""
-    largest = 4 if offset is tl.int32 else 3  # four 64-bit places of each are too many for the registers
+def group_size(channels: int, offset: tl.dtype, largest_of_64_bits: int) -> int:
+    """How many channels are gone through at once; 64-bit places of more take too many registers."""
+    largest = 4 if offset is tl.int32 else largest_of_64_bits
     return next(size for size in range(largest, 0, -1) if channels % size == 0)
 
 
@@ -128,8 +128,8 @@ def perspective_warp(image: Tensor, matrix: Tensor, fill: Tensor | None) -> Tens
     fill_like = image if fill is None else fill
     batch, channels, height, width = image.shape
     offset = offset_type(image, warped, fill_like)
-    group = group_size(channels, offset)
-    columns, rows = triton.cdiv(width, TILE_COLUMNS), triton.cdiv(height, TILE_ROWS * STEPS)
+    group = group_size(channels, offset, 2)
+    columns, rows = cdiv(width, TILE_COLUMNS), cdiv(height, TILE_ROWS * STEPS)
     with torch.cuda.device_of(image):
         for begin in range(0, batch, LARGEST_GRID):
             source, target, colour = (x[begin : begin + LARGEST_GRID] for x in (image, warped, fill_like))
@@ -160,9 +160,9 @@ def perspective_warp_backward(grad: Tensor, matrix: Tensor) -> Tensor:
     result = torch.empty_like(grad)
     batch, channels, height, width = grad.shape
     offset = offset_type(grad, result)
-    group = group_size(channels, offset)
+    group = group_size(channels, offset, 3)
     groups = channels // group
-    columns, rows = triton.cdiv(width, 2 * COLUMNS), triton.cdiv(height, 2 * ROWS)
+    columns, rows = cdiv(width, 2 * COLUMNS), cdiv(height, 2 * ROWS)
     at_once = max(1, LARGEST_GRID // groups)
     with torch.cuda.device_of(grad):
         for begin in range(0, batch, at_once):

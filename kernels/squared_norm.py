@@ -1,7 +1,8 @@
 """Triton kernels of `fastgan.ops.squared_norm`, which tells what is computed.
 
-`partial` gives each program a part of one sample; `finish` adds a sample's parts in a fixed order, so the
-same input gives the same bits. Two launches forward, no atomics; one backward.
+A program sums a small sample alone, in one launch. Of larger ones each program of `sum_squares` has a part,
+and `finish` adds a sample's parts: in a fixed order, so the same input gives the same bits, and without
+atomics. One launch backward.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish, scale
 from torch import Tensor
 
@@ -17,40 +19,53 @@ from torch import Tensor
 BLOCK = 1024
 PASSES = 8
 WARPS = 4
+# Elements of a sample that one program sums alone, with 64 KiB of float32 on their way at a time: that takes
+# some 3 us more than parts, as does a second launch.
+ALONE = 1 << 15
+ALONE_BLOCK, ALONE_PASSES, ALONE_WARPS = 4096, 4, 16
 
 
 @triton.jit
-def partial(
+def sum_squares(
     x,  # [samples, elements]
-    partial_sums,  # [samples, parts] float32
+    sums,  # [samples, parts] float32
     elements,
     parts,
+    share,  # elements of a part
     BLOCK: tl.constexpr,
     PASSES: tl.constexpr,
 ):
     sample = (tl.program_id(0) // parts).to(tl.int64)
     part = (tl.program_id(0) % parts).to(tl.int64)
     x += sample * elements
-    sums = tl.zeros([BLOCK], tl.float32)
-    for step in tl.static_range(PASSES):
-        index = (part * PASSES + step) * BLOCK + tl.arange(0, BLOCK)
-        values = tl.load(x + index, index < elements, 0.0).to(tl.float32)
-        sums += values * values
-    tl.store(partial_sums + tl.program_id(0), tl.sum(sums))
+    squares = tl.zeros([BLOCK], tl.float32)
+    for begin in range(part * share, tl.minimum((part + 1) * share, elements), BLOCK * PASSES):
+        for step in tl.static_range(PASSES):
+            index = begin + step * BLOCK + tl.arange(0, BLOCK)
+            values = tl.load(x + index, index < elements, 0.0).to(tl.float32)
+            squares += values * values
+    tl.store(sums + tl.program_id(0), tl.sum(squares))
 
 
 def squared_norm(x: Tensor) -> Tensor:
     """(N,) float32, on x's device and current stream; x is dense, sample after sample."""
     samples = x.shape[0]
     elements = x.numel() // samples
-    parts = triton.cdiv(elements, BLOCK * PASSES)
-    partial_sums = x.new_empty((samples, parts), dtype=torch.float32)
     norms = x.new_empty(samples, dtype=torch.float32)
     with torch.cuda.device_of(x):
-        partial[(samples * parts,)](
-            x, partial_sums, elements, parts, BLOCK=BLOCK, PASSES=PASSES, num_warps=WARPS
+        if elements <= ALONE:
+            sum_squares[(samples,)](
+                x, norms, elements, 1, elements, BLOCK=ALONE_BLOCK, PASSES=ALONE_PASSES,
+                num_warps=ALONE_WARPS,
+            )  # fmt: skip
+            return norms
+        share = BLOCK * PASSES
+        parts = cdiv(elements, share)
+        sums = x.new_empty((samples, parts), dtype=torch.float32)
+        sum_squares[(samples * parts,)](
+            x, sums, elements, parts, share, BLOCK=BLOCK, PASSES=PASSES, num_warps=WARPS
         )
-        finish[(samples,)](partial_sums, norms, parts, 1, BLOCK=min(BLOCK, triton.next_power_of_2(parts)))
+        finish[(samples,)](sums, norms, parts, 1, BLOCK=min(BLOCK, next_power_of_2(parts)))
     return norms
 
 
@@ -58,7 +73,7 @@ def squared_norm_backward(x: Tensor, grad: Tensor) -> Tensor:
     """2 grad x, like x."""
     samples = x.shape[0]
     elements = x.numel() // samples
-    parts = triton.cdiv(elements, BLOCK)
+    parts = cdiv(elements, BLOCK)
     result = torch.empty_like(x)
     with torch.cuda.device_of(x):
         scale[(samples * parts,)](

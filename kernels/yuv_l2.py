@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import index_type
+from fastgan.kernels._indexing import cdiv, index_type
 from fastgan.kernels._pixels import load, part_of_image, store, walk
 from torch import Tensor
 
@@ -43,7 +43,8 @@ def sweep(
     y,  # N 3 H W, any strides
     direction,  # N 3 H W, any strides; not touched unless HAS_DIRECTION
     partial_sums,  # [programs, 3] float32
-    edge_gain,  # 0-d
+    edge_gain,  # 0-d; not touched unless HAS_GAIN
+    edge_gain_number,  # elsewhere
     scale_y,
     scale_u,
     scale_v,
@@ -64,6 +65,7 @@ def sweep(
     d_stride_c,
     d_stride_h,
     d_stride_w,
+    HAS_GAIN: tl.constexpr,
     HAS_DIRECTION: tl.constexpr,
     FLAT: tl.constexpr,
     X_LINE: tl.constexpr,
@@ -88,7 +90,10 @@ def sweep(
     red, green, blue = red - red_y, green - green_y, blue - blue_y
 
     ramps = border_ramp(row, height) * border_ramp(column, width)
-    weight = 1.0 + tl.load(edge_gain).to(tl.float32) * (1.0 - ramps)
+    gain = edge_gain_number
+    if HAS_GAIN:
+        gain = tl.load(edge_gain).to(tl.float32)
+    weight = 1.0 + gain * (1.0 - ramps)
 
     squared = weight * weight
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -172,7 +177,8 @@ def mean_factor(image: Tensor) -> float:
 def yuv_l2(
     x: Tensor,
     y: Tensor,
-    edge_gain: Tensor,
+    edge_gain: Tensor | None,
+    edge_gain_number: float,
     scales: tuple[float, float, float],
     direction_sign: int,
     direction_dtype: torch.dtype | None,
@@ -197,7 +203,8 @@ def yuv_l2(
             y,
             direction,
             partial_sums,
-            edge_gain,
+            x if edge_gain is None else edge_gain,
+            edge_gain_number,
             *scales,
             direction_sign * mean_factor(x) if direction_sign else 1.0,
             height,
@@ -207,6 +214,7 @@ def yuv_l2(
             *x.stride(),
             *y.stride(),
             *strides,
+            HAS_GAIN=edge_gain is not None,
             HAS_DIRECTION=direction_dtype is not None,
             FLAT=way.flat,
             X_LINE=way.line(x),
@@ -225,7 +233,7 @@ def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, sign: int, scaled: boo
     count = direction.numel()
     block = THREADS * 16 // direction.itemsize
     with torch.cuda.device_of(direction):
-        scale[(triton.cdiv(count, block),)](
+        scale[(cdiv(count, block),)](
             direction,
             out,
             grad_loss,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from fastgan.cli import COMMANDS, main
 from fastgan.recipes import RECIPES, load_recipe
@@ -68,6 +69,32 @@ def test_mistakes_are_one_line(words, said, capsys):
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1, error
     assert error.startswith("fastgan") and "--help` explains all)" in error
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("train_path: null", "train_path must be of type str, got None"),
+        ("lr_g: .inf", "lr_g must be finite, got inf"),
+        ("lr_g: .nan", "lr_g must be finite, got nan"),
+    ],
+)
+def test_values_of_a_file_that_cannot_be_are_one_line(text, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "options.yaml").write_text(text)
+    assert main(["train", "dcgan", "--config", "options.yaml"]) == 1
+    assert capsys.readouterr().err == f"fastgan: error: {said}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["options.yaml"]
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "dcgan", "--train_path", "x", "--accelerator", "cuda"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("fastgan: error: accelerator 'cuda' cannot be used: ") and error.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
 
 
 def test_without_a_command_the_help_is_shown(capsys):

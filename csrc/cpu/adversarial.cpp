@@ -8,28 +8,29 @@ namespace {
 // A block takes some microseconds: less than two are not worth a thread.
 constexpr int64_t kGrainBlocks = 2;
 
-Logits logits_of(const Tensor& logits, const Tensor& slopes) {
+Logits logits_of(const Tensor& logits, void* slopes) {
   Logits result;
   result.data = logits.data_ptr();
   result.dtype = dtype_of(logits.scalar_type());
   result.count = logits.numel();
-  if (slopes.numel() > 0) result.slopes = slopes.data_ptr();
+  result.slopes = slopes;
   return result;
 }
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> adversarial_cpu(
+std::tuple<Tensor, Tensor, Tensor> adversarial_cpu(
     const std::optional<Tensor>& real, const Tensor& fake, int64_t game, bool generator, double sign, double real_label,
     double fake_label, bool with_slopes) {
   const bool wide = fake.scalar_type() == ScalarType::Double || (real && real->scalar_type() == ScalarType::Double);
   const ScalarType dtype = wide ? ScalarType::Double : ScalarType::Float;
-  const auto none = [&] { return torch::stable::new_empty(fake, {0}, dtype); };
-  Tensor real_slopes = real && with_slopes ? empty_like(*real, dtype) : none();
-  Tensor fake_slopes = with_slopes ? empty_like(fake, dtype) : none();
+  const int64_t real_count = real ? real->numel() : 0;
+  Tensor slopes = torch::stable::new_empty(fake, {with_slopes ? real_count + fake.numel() : 0}, dtype);
+  char* of_real = with_slopes ? static_cast<char*>(slopes.data_ptr()) : nullptr;
+  char* of_fake = with_slopes ? of_real + real_count * size_of(dtype_of(dtype)) : nullptr;
   AdversarialSweep sweep(
-      {static_cast<Game>(game), generator, sign, real_label, fake_label},
-      real ? logits_of(*real, real_slopes) : Logits(), logits_of(fake, fake_slopes));
+      {static_cast<Game>(game), generator, sign, real_label, fake_label}, real ? logits_of(*real, of_real) : Logits(),
+      logits_of(fake, of_fake));
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
 
   Tensor loss = torch::stable::new_empty(fake, {}, dtype);
@@ -41,7 +42,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> adversarial_cpu(
     sweep.statistics(values);
     store(values, statistics.data_ptr(), dtype_of(dtype), 1, 8);
   }
-  return {loss, statistics, real_slopes, fake_slopes};
+  return {loss, statistics, slopes};
 }
 
 }  // namespace fastgan

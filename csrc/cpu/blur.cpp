@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "../ops.h"
 #include "blur_sweep.h"
 #include "outputs.h"
@@ -5,9 +7,15 @@
 
 namespace fastgan {
 
-Tensor blur_cpu(const Tensor& image, const Tensor& kernels) {
+Tensor blur_cpu(const Tensor& image, const Tensor& kernels, bool turned) {
+  std::vector<double> taps = numbers_in(kernels);
+  const int64_t size = kernels.size(1);
+  if (turned) {
+    for (auto kernel = taps.begin(); kernel != taps.end(); kernel += size * size)
+      std::reverse(kernel, kernel + size * size);
+  }
   Tensor blurred = new_image(image, image.scalar_type());
-  const BlurSweep sweep(image_view(image), image_view(blurred), numbers_in(kernels), kernels.size(1));
+  const BlurSweep sweep(image_view(image), image_view(blurred), taps, size);
   for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
   return blurred;
 }

@@ -48,11 +48,16 @@ std::vector<double> factors_of(const Tensor& direction, const Tensor& grad, bool
   return factors;
 }
 
+// Of the mean over channels.
+std::vector<double> equal_weights(const Tensor& map) {
+  return std::vector<double>(map.size(1), 1 / static_cast<double>(map.size(1)));
+}
+
 }  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
-    const Tensor& x, const Tensor& y, const Tensor& weight, int64_t power, bool normalize, double eps, bool relu_x,
-    bool of_mean, bool with_x, bool with_y) {
+    const Tensor& x, const Tensor& y, const std::optional<Tensor>& weight, int64_t power, bool normalize, double eps,
+    bool relu_x, bool of_mean, bool with_x, bool with_y) {
   const auto direction_of = [](const Tensor& map, bool wanted) {
     return wanted ? new_image(map, map.scalar_type()) : torch::stable::new_empty(map, {0}, map.scalar_type());
   };
@@ -64,8 +69,9 @@ std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
   options.relu_x = relu_x;
   options.direction_factor = of_mean ? mean_factor(x) : 1;
   FeatureDistanceSweep sweep(
-      layout_of(x), options, numbers_in(weight), x.data_ptr(), dtype_of(x.scalar_type()), y.data_ptr(),
-      dtype_of(y.scalar_type()), with_x ? direction_x.data_ptr() : nullptr, with_y ? direction_y.data_ptr() : nullptr);
+      layout_of(x), options, weight ? numbers_in(*weight) : equal_weights(x), x.data_ptr(), dtype_of(x.scalar_type()),
+      y.data_ptr(), dtype_of(y.scalar_type()), with_x ? direction_x.data_ptr() : nullptr,
+      with_y ? direction_y.data_ptr() : nullptr);
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
   std::vector<double> distances(x.size(0));
   for (int64_t n = 0; n < x.size(0); ++n) distances[n] = sweep.distance(n);

@@ -119,7 +119,7 @@ FASTGAN_CLONES void backward_blocks(
         const In quotient = static_cast<In>(v[k]) * In(0.125) / static_cast<In>(table.steps[at]);
         In level, slope = 1;
         if constexpr (IsExact<S>::value) {
-          level = static_cast<In>(quantize(v[k], table.steps[at], table.reciprocals[at]));
+          level = static_cast<In>(quantize(v[k], table.reciprocals[at]));
         } else {
           level = surrogate<kRounding>(quotient, noise ? noise[at][i] : S(0));
           slope = surrogate_slope<kRounding>(quotient);

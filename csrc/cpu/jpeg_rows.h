@@ -163,13 +163,13 @@ FASTGAN_CLONES void merge_row(
 template <typename S>
 struct BlockTable {
   S steps[64];
-  float reciprocals[64];  // of 8 steps, for integers
+  float reciprocals[64];  // for `quantize`
 };
 
 template <Rounding kRounding, typename S>
 FASTGAN_HOST_DEVICE S code_coefficient(S coefficient, S step, float reciprocal, S noise) {
   if constexpr (kRounding == Rounding::kStraightThrough) {
-    return quantize(coefficient, step, reciprocal) * step;
+    return quantize(coefficient, reciprocal) * step;
   } else {
     return surrogate<kRounding>(coefficient * S(0.125) / step, noise) * step;
   }

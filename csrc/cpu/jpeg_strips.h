@@ -121,7 +121,7 @@ BlockTable<S> block_table(const JpegTables& tables, int64_t image, int component
   for (int i = 0; i < 64; ++i) {
     if constexpr (IsExact<S>::value) {
       table.steps[i] = tables.whole_steps[first + i];
-      table.reciprocals[i] = 1.0f / static_cast<float>(8 * table.steps[i]);
+      table.reciprocals[i] = reciprocal_above(table.steps[i]);
     } else {
       table.steps[i] = static_cast<S>(tables.values[first + i]);
       table.reciprocals[i] = 0;

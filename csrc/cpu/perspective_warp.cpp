@@ -6,9 +6,9 @@
 namespace fastgan {
 namespace {
 
-// (N, 3, 3) float64, contiguous.
+// (N, 3, 3), contiguous.
 std::vector<Homography> homographies(const Tensor& matrix) {
-  const double* values = static_cast<const double*>(matrix.data_ptr());
+  const std::vector<double> values = numbers_in(matrix);
   std::vector<Homography> result(matrix.size(0));
   for (size_t n = 0; n < result.size(); ++n) {
     for (int i = 0; i < 9; ++i) result[n].m[i] = values[9 * n + i];

@@ -35,8 +35,8 @@ double backward_factor(const Tensor& direction, const Tensor& grad_loss, int64_t
 }  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
-    const Tensor& x, const Tensor& y, const Tensor& edge_gain, double scale_y, double scale_u, double scale_v,
-    int64_t direction_sign, std::optional<ScalarType> direction_dtype) {
+    const Tensor& x, const Tensor& y, const std::optional<Tensor>& edge_gain, double edge_gain_number, double scale_y,
+    double scale_u, double scale_v, int64_t direction_sign, std::optional<ScalarType> direction_dtype) {
   const bool wide = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
   const ScalarType result_dtype = wide ? ScalarType::Double : ScalarType::Float;
   Tensor direction = direction_dtype ? new_output(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
@@ -44,8 +44,8 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
   const double direction_scales[3] = {
       direction_factor * scale_y, direction_factor * scale_u, direction_factor * scale_v};
   YuvL2Sweep sweep(
-      image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(), numbers_in(edge_gain)[0],
-      direction_scales);
+      image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(),
+      edge_gain ? numbers_in(*edge_gain)[0] : edge_gain_number, direction_scales);
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
   double means[3];
   sweep.channel_means(means);

@@ -12,22 +12,31 @@ namespace fastgan {
 namespace {
 
 template <Rounding kRounding, typename F, typename S, typename In>
-__global__ void __launch_bounds__(tile::kThreads)
+__global__ void __launch_bounds__(tile::kThreads, IsExact<S>::value ? 16 : 1)  // 16: at most 64 registers
     encode_kernel(F form, tile::Job<S, In> job, Divisor across, Divisor mcu_rows) {
   __shared__ tile::Shared<S> shared;
   __shared__ tile::Steps<S> steps;
-  __shared__ uint8_t input_bits[16 * tile::kWidth];
   const tile::Place place(across, mcu_rows, blockIdx.x);
+  tile::InputBits bits;
   tile::load_steps<kRounding>(form, job, place, threadIdx.x, steps);
-  tile::load(form, job, place, threadIdx.x, shared, input_bits);
+  tile::load<kRounding>(form, job, place, threadIdx.x, shared, bits);
   __syncthreads();
-  tile::forward_row<kRounding>(form, threadIdx.x, shared);
+  if (form.horizontal() == 2) {
+    S row[8];
+    tile::get_chroma_row(form, job, place, threadIdx.x, shared, row);
+    __syncwarp();
+    tile::put_chroma_row<kRounding>(form, threadIdx.x, shared, row);
+    __syncthreads();
+  }
+  tile::code_columns<kRounding>(form, job, place, threadIdx.x, steps, shared);
   __syncthreads();
-  tile::code_column<kRounding>(form, job, place, threadIdx.x, steps, shared);
+  if (form.horizontal() == 1) {
+    tile::store_pixels<kRounding>(form, job, place, threadIdx.x, shared, bits);
+    return;
+  }
+  tile::store_samples<kRounding>(form, job, place, threadIdx.x, shared, bits);
   __syncthreads();
-  tile::inverse_row<kRounding>(form, threadIdx.x, shared);
-  __syncthreads();
-  tile::store(form, job, place, threadIdx.x, shared, input_bits);
+  tile::store_chroma_masks(form, job, place, threadIdx.x, shared);
 }
 
 template <typename F, typename S, typename In>
@@ -59,17 +68,23 @@ __global__ void __launch_bounds__(tile::kThreads, 2)
   const tile::Place place(across, mcu_rows, blockIdx.x);
   const tile::AnyForm form = job.form;
   tile::load_steps<kRounding>(form, job, place, threadIdx.x, steps);
-  tile::load(form, job, place, threadIdx.x, shared, nullptr);
+  tile::InputBits bits;
+  tile::load<kRounding>(form, job, place, threadIdx.x, shared, bits);
   tile::load_gradient(form, job, place, threadIdx.x, grads);
   __syncthreads();
-  tile::forward_row<kRounding>(form, threadIdx.x, shared);
-  tile::forward_row<kRounding>(form, threadIdx.x, grads);
+  if (form.horizontal() == 2) {
+    S row[8];
+    tile::get_chroma_row(form, job, place, threadIdx.x, shared, row);
+    __syncwarp();
+    tile::put_chroma_row<kRounding>(form, threadIdx.x, shared, row);
+  }
+  tile::forward_gradient_rows(form, threadIdx.x, grads);
   __syncthreads();
-  tile::code_gradient_column<kRounding>(form, job, place, threadIdx.x, steps, shared, grads);
+  tile::code_gradient_columns<kRounding>(form, job, place, threadIdx.x, steps, shared, grads);
   __syncthreads();
   tile::sum_steps(form, job, blockIdx.x, threadIdx.x, shared);
   if (!slope_varies(kRounding)) return;
-  tile::inverse_row<kRounding>(form, threadIdx.x, grads);
+  tile::inverse_gradient_rows(form, threadIdx.x, grads);
   __syncthreads();
   tile::store_gradient(form, job, place, threadIdx.x, grads);
 }
@@ -209,8 +224,9 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
   const bool exact = rounding_of(rounding) == Rounding::kStraightThrough;
   const ScalarType sample = exact ? ScalarType::Char : ScalarType::Float;
   const int64_t rows = sizes.images * sizes.mcu_rows, mcus = rows * sizes.mcu_columns;
-  Tensor luma = scratch(image, rows * sizes.mcu_height * sizes.luma_stride, sample);
-  Tensor chroma = scratch(image, rows * 16 * sizes.chroma_stride, sample);
+  const bool merges = sizes.horizontal > 1;  // without subsampling, one launch does all
+  Tensor luma = scratch(image, merges ? rows * sizes.mcu_height * sizes.luma_stride : 0, sample);
+  Tensor chroma = scratch(image, merges ? rows * 16 * sizes.chroma_stride : 0, sample);
   Tensor nan = scratch(image, exact ? mcus + 1 : 0, ScalarType::Byte);
   if (exact) set_zero("jpeg", nan.data_ptr(), mcus + 1, stream);
 
@@ -239,9 +255,11 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
               "jpeg encode", encode_kernel<kRounding, tile::AnyForm, S, In>, tiles, tile::kThreads, stream, job.form,
               job, across, mcu_rows);
         }
-        launch(
-            "jpeg merge", merge_kernel<decltype(form), S, In>, item_blocks(tile::FourPixels::count(sizes)),
-            kItemThreads, stream, form, job, Divisor(tile::FourPixels::across(sizes)), Divisor(sizes.height));
+        if constexpr (form.horizontal() > 1) {
+          launch(
+              "jpeg merge", merge_kernel<decltype(form), S, In>, item_blocks(tile::FourPixels::count(sizes)),
+              kItemThreads, stream, form, job, Divisor(tile::FourPixels::across(sizes)), Divisor(sizes.height));
+        }
       });
     });
   });

@@ -26,6 +26,24 @@ FASTGAN_HOST_DEVICE Vector<T, kCount> read(const T* from) {
   return *reinterpret_cast<const Vector<T, kCount>*>(from);
 }
 
+// Byte kByte of each of four words, in one.
+template <int kByte>
+FASTGAN_HOST_DEVICE uint32_t gather_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+#ifdef __CUDA_ARCH__
+  constexpr uint32_t kPair = kByte | (4 + kByte) << 4;
+  return __byte_perm(__byte_perm(a, b, kPair), __byte_perm(c, d, kPair), 0x5410);
+#else
+  constexpr uint32_t kShift = 8 * kByte;
+  return (a >> kShift & 255) | (b >> kShift & 255) << 8 | (c >> kShift & 255) << 16 | (d >> kShift & 255) << 24;
+#endif
+}
+
+FASTGAN_HOST_DEVICE Vector<uint8_t, 4> bytes_of(uint32_t word) {
+  Vector<uint8_t, 4> bytes;
+  for (int i = 0; i < 4; ++i) bytes.values[i] = static_cast<uint8_t>(word >> 8 * i);
+  return bytes;
+}
+
 // Pixels per chroma sample and how chroma is upsampled, known when a kernel is compiled: loops have no counters and
 // divisions become shifts.
 template <int kHorizontal, int kVertical, bool kFancy>
@@ -71,6 +89,15 @@ struct Pixels {
     return to_float(this->row(image, row)[channel * strides[1] + column * strides[3]]);
   }
 
+  FASTGAN_HOST_DEVICE void get_planar_four(const In* from, float (&values)[3][4]) const {
+    using fastgan::to_float;
+    using tile::to_float;
+    for (int c = 0; c < 3; ++c) {
+      const Vector<In, 4> four = read<4>(from + c * strides[1]);
+      for (int i = 0; i < 4; ++i) values[c][i] = to_float(four.values[i]);
+    }
+  }
+
   // Pixels first .. first + 3 of a row, of which those from `width` on are left as they are. `first` is a multiple of
   // four.
   FASTGAN_HOST_DEVICE void get_four(int image, int row, int first, int width, float (&values)[3][4]) const {
@@ -78,10 +105,7 @@ struct Pixels {
     using tile::to_float;
     const In* from = this->row(image, row);
     if (fours == Fours::kPlanar) {
-      for (int c = 0; c < 3; ++c) {
-        const Vector<In, 4> four = read<4>(from + c * strides[1] + first);
-        for (int i = 0; i < 4; ++i) values[c][i] = to_float(four.values[i]);
-      }
+      get_planar_four(from + first, values);
     } else if (fours == Fours::kInterleaved) {
       for (int part = 0; part < 3; ++part) {
         const Vector<In, 4> four = read<4>(from + 3 * first + 4 * part);
@@ -93,6 +117,18 @@ struct Pixels {
           if (first + i < width) values[c][i] = to_float(from[c * strides[1] + (first + i) * strides[3]]);
         }
       }
+    }
+  }
+
+  // The same, but pixels from `width` on repeat the last one.
+  FASTGAN_HOST_DEVICE void get_four_repeated(int image, int row, int first, int width, float (&values)[3][4]) const {
+    if (fours != Fours::kNone && first < width) {
+      get_four(image, row, first, width, values);
+      return;
+    }
+    for (int i = 0; i < 4; ++i) {
+      const int column = first + i < width ? first + i : width - 1;
+      for (int c = 0; c < 3; ++c) values[c][i] = get(image, c, row, column);
     }
   }
 

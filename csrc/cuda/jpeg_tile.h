@@ -12,8 +12,13 @@ namespace fastgan {
 namespace tile {
 
 constexpr int kWidth = 64, kColumns = kWidth / 8;  // pixels and luma blocks across
-constexpr int kThreads = 192;                      // eight for each of up to 24 blocks
-constexpr int kRow = 9, kBlock = 8 * kRow;         // a row of a block in shared memory: no two of a warp in one bank
+// Of a tile: each has eight pixels of a row of samples, a row of chroma, and columns of up to three blocks.
+constexpr int kThreads = 64;
+// A row of a block in shared memory, and a block. Eight threads at a time read or write rows in pieces of 16 bytes, and
+// 32 of them columns in words, each on banks of their own: pieces of eight rows begin 12 words apart, at different
+// multiples of 4 modulo 32, and columns of four blocks 104 words apart, at different multiples of 8. (Luma's rows of
+// 4:2:0, each thread's two apart, are written by two threads at once on the same banks.)
+constexpr int kRow = 12, kBlock = 8 * kRow + 8;
 
 // Where a tile lies.
 struct Place {
@@ -31,14 +36,20 @@ struct Place {
 
 template <typename S>
 struct Shared {
-  S samples[24 * kBlock];
+  alignas(16) S samples[24 * kBlock];
 };
 
-// The steps of the tile's two tables, made once and not by each thread that divides by one.
+// A step of a table, and for integers what `quantize` takes.
+template <typename S>
+struct alignas(2 * sizeof(S)) Step {
+  S step;
+  float reciprocal;
+};
+
+// Those of the tile's two tables, made once and not by each thread that divides by one.
 template <typename S>
 struct Steps {
-  S steps[128];
-  float reciprocals[128];  // of 8 steps, for integers
+  Step<S> steps[128];
 };
 
 template <typename F>
@@ -60,21 +71,21 @@ FASTGAN_HOST_DEVICE int chroma_at(F form, int component, int row, int column) {
   return block * kBlock + row * kRow + column % 8;
 }
 
-// A pixel's samples; `bits` are those of its mask that say what the clamp to [0, 1] lets through.
-template <typename S, typename In>
-FASTGAN_HOST_DEVICE YCbCr<S> sample_of(const Job<S, In>& job, const In* row, int column, bool& nan, int& bits) {
-  using fastgan::to_float;
-  using tile::to_float;
-  const int64_t* strides = job.image.strides;
-  const In* pixel = row + column * strides[3];
-  const float red = to_float(pixel[0]), green = to_float(pixel[strides[1]]), blue = to_float(pixel[2 * strides[1]]);
-  nan = nan || red != red || green != green || blue != blue;
-  bits = (passes(red, 0.0f, 1.0f) ? kMaskInput : 0) | (passes(green, 0.0f, 1.0f) ? kMaskInput << 1 : 0) |
-         (passes(blue, 0.0f, 1.0f) ? kMaskInput << 2 : 0);
-  if (IsExact<S>::value && job.truncate) {
-    return to_ycbcr(grey_level<S, true>(red), grey_level<S, true>(green), grey_level<S, true>(blue));
+// A row of a block, or a half of it.
+template <int kCount, typename S>
+FASTGAN_HOST_DEVICE void get_row(const S* from, S (&v)[kCount]) {
+  for (int i = 0; i < kCount; i += 4) {
+    const Vector<S, 4> four = read<4>(from + i);
+    for (int k = 0; k < 4; ++k) v[i + k] = four.values[k];
   }
-  return to_ycbcr(grey_level<S, false>(red), grey_level<S, false>(green), grey_level<S, false>(blue));
+}
+template <int kCount, typename S>
+FASTGAN_HOST_DEVICE void put_row(S* to, const S (&v)[kCount]) {
+  for (int i = 0; i < kCount; i += 4) {
+    Vector<S, 4> four;
+    for (int k = 0; k < 4; ++k) four.values[k] = v[i + k];
+    *reinterpret_cast<Vector<S, 4>*>(to + i) = four;
+  }
 }
 
 template <typename S, typename In>
@@ -84,95 +95,210 @@ FASTGAN_HOST_DEVICE void note_nan(const Job<S, In>& job, const Place& place, int
   job.any_nan() = 1;
 }
 
-// Pixels to samples, padded as libjpeg does. `input_bits`, (8 vertical, kWidth), or null: a part of the masks.
+// Which values of a thread's pixels the clamp to [0, 1] lets through: of up to two rows of eight pixels, a byte of
+// masks for each.
+struct InputBits {
+  uint32_t words[2][2];
+};
+
+// Those of four pixels. Without comparisons, of which GPUs would put one result after the other into its bit: for x
+// clamped to s, s - x^2 is not negative where s = x, and negative, if only by its sign, where s = 0 or 1 is another
+// number. What NaN has for a sign is left open; with it, `suspects` has one of the bits kSuspects, as it has with
+// numbers far from [0, 1].
+constexpr uint32_t kSuspects = 0x40404040;
+
+FASTGAN_HOST_DEVICE uint32_t input_bits(const float (&values)[3][4], const float (&clamped)[3][4], uint32_t& suspects) {
+  uint32_t bits = 0;
+  FASTGAN_UNROLL
+  for (int c = 0; c < 3; ++c) {
+    uint32_t words[4];
+    FASTGAN_UNROLL
+    for (int i = 0; i < 4; ++i) words[i] = bits_of_float(fmaf(-values[c][i], values[c][i], clamped[c][i]));
+    const uint32_t signs = gather_bytes<3>(words[0], words[1], words[2], words[3]);
+    suspects |= signs;
+    bits |= ~(signs >> (7 - c)) & (0x01010101u * kMaskInput << c);
+  }
+  return bits;
+}
+
+FASTGAN_HOST_DEVICE float clamped_to_one(float x) {
+#ifdef __CUDA_ARCH__
+  return __saturatef(x);
+#else
+  return bounded(x, 1.0f);
+#endif
+}
+
+// Looks for NaN in a thread's pixels, and lets it through the masks.
 template <typename F, typename S, typename In>
-FASTGAN_HOST_DEVICE void load(
-    F form, const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, uint8_t* input_bits) {
+FASTGAN_HOST_DEVICE void find_nan(F form, const Job<S, In>& job, const Place& place, int thread, InputBits& bits) {
   const Extent& extent = job.extent;
-  const unsigned across = kWidth / form.horizontal();
-  for (unsigned index = thread; index < 8 * across; index += kThreads) {
-    const int row = index / across, column = index % across;
-    const int chroma_row = 8 * place.mcu_row + row, chroma_column = place.left / form.horizontal() + column;
-    const bool is_repeated = chroma_row >= extent.chroma_height;
-    S cb = 0, cr = 0;
-    bool nan = false;
-    for (int dy = 0; dy < form.vertical(); ++dy) {
-      const int y = chroma_row * form.vertical() + dy, bottom = extent.height - 1;
-      const In* from = job.image.row(place.image, y < bottom ? y : bottom);
-      const int last = (extent.chroma_height - 1) * form.vertical() + dy;
-      for (int dx = 0; dx < form.horizontal(); ++dx) {
-        const int tile_x = column * form.horizontal() + dx, tile_y = row * form.vertical() + dy;
-        const int x = place.left + tile_x, right = extent.width - 1;
-        int bits;
-        YCbCr<S> sample = sample_of(job, from, x < right ? x : right, nan, bits);
-        shared.samples[luma_at(tile_y, tile_x)] = sample.y;
-        if (input_bits) input_bits[tile_y * kWidth + tile_x] = static_cast<uint8_t>(bits);
-        if (is_repeated) {  // luma's rows are repeated in pixels, chroma's in samples
-          const In* repeated = job.image.row(place.image, last < bottom ? last : bottom);
-          sample = sample_of(job, repeated, x < right ? x : right, nan, bits);
-        }
-        cb += sample.cb;
-        cr += sample.cr;
+  const int x = place.left + thread / 8 * 8;
+  uint32_t all = 0;
+  FASTGAN_UNROLL
+  for (int word = 0; word < 4; ++word) {
+    if (word >= 2 * form.vertical()) continue;
+    const int y = form.vertical() * (8 * place.mcu_row + thread % 8) + word / 2;
+    uint32_t found = 0;
+    FASTGAN_NO_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      FASTGAN_NO_UNROLL
+      for (int c = 0; c < 3; ++c) {
+        const int column = x + word % 2 * 4 + i;
+        const float value = job.image.get(
+            place.image, c, y < extent.height ? y : extent.height - 1,
+            column < extent.width ? column : extent.width - 1);
+        if (value != value) found |= kMaskInput << c << 8 * i;
       }
     }
-    if (form.horizontal() * form.vertical() == 4) {
-      cb = mean_of_four(cb, chroma_column);
-      cr = mean_of_four(cr, chroma_column);
-    } else if (form.horizontal() * form.vertical() == 2) {
-      cb = mean_of_two(cb, chroma_column);
-      cr = mean_of_two(cr, chroma_column);
+    bits.words[word / 2][word % 2] |= found;
+    all |= found;
+  }
+  const int mcu_column = x / (8 * form.horizontal());
+  if (all) note_nan(job, place, mcu_column < extent.mcu_columns ? mcu_column : extent.mcu_columns - 1);
+}
+
+// Four pixels' samples; `clamped` are their values clamped to [0, 1].
+template <typename S, typename In>
+FASTGAN_HOST_DEVICE void samples_of(
+    const Job<S, In>& job, const float (&values)[3][4], float (&clamped)[3][4], YCbCr<S> (&samples)[4]) {
+  if constexpr (IsExact<S>::value) {
+    if (job.truncate) {
+      for (int c = 0; c < 3; ++c) {
+        for (int i = 0; i < 4; ++i) clamped[c][i] = truncf(times_255(clamped[c][i])) * (1.0f / 255);
+      }
     }
-    shared.samples[chroma_at(form, 1, row, column)] = cb;
-    shared.samples[chroma_at(form, 2, row, column)] = cr;
-    if (nan) {
-      const int mcu_column = chroma_column / 8;
-      note_nan(job, place, mcu_column < extent.mcu_columns ? mcu_column : extent.mcu_columns - 1);
+    for (int i = 0; i < 4; ++i) {
+      uint32_t levels[3];  // and what all three have in common
+      for (int c = 0; c < 3; ++c) levels[c] = bits_of_float(times_255(clamped[c][i]) + kWholeNumbers);
+      samples[i] = to_ycbcr(levels[0], levels[1], levels[2]);
+    }
+  } else {
+    for (int i = 0; i < 4; ++i) {
+      samples[i] = to_ycbcr(
+          grey_level<S, false>(values[0][i]), grey_level<S, false>(values[1][i]), grey_level<S, false>(values[2][i]));
     }
   }
+}
+
+// Pixels to samples, padded as libjpeg does; luma, and chroma where it has as many samples, go through the DCT of rows
+// at once. kPlanar: the thread's pixels are inside the image, and four of a channel lie together. Returns whether there
+// may be NaN.
+template <Rounding kRounding, bool kPlanar, typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE bool load_pixels(
+    F form, const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, InputBits& bits) {
+  const Extent& extent = job.extent;
+  const int row = thread % 8, column = thread / 8 * 8, x = place.left + column;
+  S cb[8] = {}, cr[8] = {};
+  uint32_t suspects = 0;
+  FASTGAN_UNROLL
+  for (int dy = 0; dy < 2; ++dy) {
+    if (dy >= form.vertical()) continue;
+    const int tile_row = form.vertical() * row + dy, bottom = extent.height - 1;
+    int y = 8 * form.vertical() * place.mcu_row + tile_row;
+    y = y < bottom ? y : bottom;
+    S luma[8];
+    FASTGAN_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      float values[3][4], clamped[3][4];
+      if constexpr (kPlanar) {
+        job.image.get_planar_four(job.image.row(place.image, y) + x + 4 * half, values);
+      } else {
+        job.image.get_four_repeated(place.image, y, x + 4 * half, extent.width, values);
+      }
+      for (int c = 0; c < 3; ++c) {
+        for (int i = 0; i < 4; ++i) clamped[c][i] = clamped_to_one(values[c][i]);
+      }
+      bits.words[dy][half] = input_bits(values, clamped, suspects);
+      YCbCr<S> samples[4];
+      samples_of(job, values, clamped, samples);
+      FASTGAN_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int k = 4 * half + i;
+        luma[k] = samples[i].y;
+        if (form.horizontal() == 1) {
+          cb[k] = samples[i].cb;
+          cr[k] = samples[i].cr;
+        } else {
+          cb[k / 2] += samples[i].cb;
+          cr[k / 2] += samples[i].cr;
+        }
+      }
+    }
+    if (kRounding != Rounding::kNone) forward_dct<0>(luma);
+    put_row(&shared.samples[luma_at(tile_row, column)], luma);
+  }
+  if (form.horizontal() == 1) {
+    if (kRounding != Rounding::kNone) forward_dct<0>(cb);
+    if (kRounding != Rounding::kNone) forward_dct<0>(cr);
+    put_row(&shared.samples[chroma_at(form, 1, row, column)], cb);
+    put_row(&shared.samples[chroma_at(form, 2, row, column)], cr);
+  } else {
+    S means[2][4];
+    for (int i = 0; i < 4; ++i) {
+      means[0][i] = form.vertical() == 2 ? mean_of_four(cb[i], i) : mean_of_two(cb[i], i);
+      means[1][i] = form.vertical() == 2 ? mean_of_four(cr[i], i) : mean_of_two(cr[i], i);
+    }
+    put_row(&shared.samples[chroma_at(form, 1, row, column / 2)], means[0]);
+    put_row(&shared.samples[chroma_at(form, 2, row, column / 2)], means[1]);
+  }
+  return suspects & kSuspects;
+}
+
+template <Rounding kRounding, typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE void load(
+    F form, const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, InputBits& bits) {
+  bool may_have_nan;
+  if (IsExact<S>::value && job.image.fours == Fours::kPlanar && place.left + kWidth <= job.extent.width) {
+    // What is most often asked for, in a version of its own.
+    may_have_nan = load_pixels<kRounding, IsExact<S>::value>(form, job, place, thread, shared, bits);
+  } else {
+    may_have_nan = load_pixels<kRounding, false>(form, job, place, thread, shared, bits);
+  }
+  if (may_have_nan) find_nan(form, job, place, thread, bits);
 }
 
 // The steps; integers take whole steps of one byte, and a table that they cannot take makes its image NaN.
 template <Rounding kRounding, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void load_steps(F form, const Job<S, In>& job, const Place& place, int thread, Steps<S>& steps) {
-  if (thread >= 128) return;
-  const float step = job.tables[int64_t(place.image) * job.table_stride + thread];
-  if constexpr (kRounding == Rounding::kNone) {
-    steps.steps[thread] = step - step;  // 0 or NaN
-  } else if constexpr (IsExact<S>::value) {
-    bool valid;
-    const int32_t whole = whole_step(step, valid);
-    steps.steps[thread] = whole;
-    steps.reciprocals[thread] = 1.0f / static_cast<float>(8 * whole);
-    if (valid) return;
-    const int per_tile = kColumns / form.horizontal(), first = place.left / (8 * form.horizontal());
-    for (int mcu = first; mcu < first + per_tile && mcu < job.extent.mcu_columns; ++mcu) note_nan(job, place, mcu);
-  } else {
-    steps.steps[thread] = step;
+  const float* table = job.tables + int64_t(place.image) * job.table_stride;
+  bool all_valid = true;
+  FASTGAN_UNROLL
+  for (int part = 0; part < 128 / kThreads; ++part) {
+    const int index = part * kThreads + thread;
+    const float step = table[index];
+    Step<S> made = {};
+    if constexpr (kRounding == Rounding::kNone) {
+      made.step = step - step;  // 0 or NaN
+    } else if constexpr (IsExact<S>::value) {
+      bool valid;
+      made.step = whole_step(step, valid);
+      made.reciprocal = reciprocal_above(made.step);
+      all_valid = all_valid && valid;
+    } else {
+      made.step = step;
+    }
+    steps.steps[index] = made;
   }
+  if (all_valid) return;
+  const int per_tile = kColumns / form.horizontal(), first = place.left / (8 * form.horizontal());
+  for (int mcu = first; mcu < first + per_tile && mcu < job.extent.mcu_columns; ++mcu) note_nan(job, place, mcu);
 }
 
-// Each of the eight threads of a block transforms one of its rows.
-template <typename F, typename S, typename Transform>
-FASTGAN_HOST_DEVICE void transform_row(F form, int thread, Shared<S>& shared, Transform transform) {
-  if (thread / 8 >= blocks(form)) return;
-  S* row = &shared.samples[thread / 8 * kBlock + thread % 8 * kRow];
-  S v[8];
-  for (int k = 0; k < 8; ++k) v[k] = row[k];
-  transform(v);
-  for (int k = 0; k < 8; ++k) row[k] = v[k];
+// The rows of chroma that `load` has left, one a thread: read, and once the warp has read all of the block, written.
+// Below the image, luma repeats its last row of pixels, but chroma its last row of samples.
+template <typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE void get_chroma_row(
+    F form, const Job<S, In>& job, const Place& place, int thread, const Shared<S>& shared, S (&v)[8]) {
+  const int row = thread % 8, last = job.extent.chroma_height - 1 - 8 * place.mcu_row;
+  get_row(&shared.samples[(luma_blocks(form) + thread / 8) * kBlock + (row < last ? row : last) * kRow], v);
 }
 
 // Where nothing is rounded, transform and inverse cancel: neither is made.
 template <Rounding kRounding, typename F, typename S>
-FASTGAN_HOST_DEVICE void forward_row(F form, int thread, Shared<S>& shared) {
-  if constexpr (kRounding == Rounding::kNone) return;
-  transform_row(form, thread, shared, [](S(&v)[8]) { forward_dct<0>(v); });
-}
-
-template <Rounding kRounding, typename F, typename S>
-FASTGAN_HOST_DEVICE void inverse_row(F form, int thread, Shared<S>& shared) {
-  if constexpr (kRounding == Rounding::kNone) return;
-  transform_row(form, thread, shared, [](S(&v)[8]) { inverse_dct<1>(v); });
+FASTGAN_HOST_DEVICE void put_chroma_row(F form, int thread, Shared<S>& shared, S (&v)[8]) {
+  if (kRounding != Rounding::kNone) forward_dct<0>(v);
+  put_row(&shared.samples[(luma_blocks(form) + thread / 8) * kBlock + thread % 8 * kRow], v);
 }
 
 // The noise of one coefficient, where the rounding has it.

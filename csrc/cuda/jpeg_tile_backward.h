@@ -37,65 +37,87 @@ FASTGAN_HOST_DEVICE void load_gradient(
   }
 }
 
+template <typename F, typename Transform>
+FASTGAN_HOST_DEVICE void transform_rows(F form, int thread, Shared<float>& grads, Transform transform) {
+  for (int block = thread / 8; block < blocks(form); block += kThreads / 8) {
+    float* row = &grads.samples[block * kBlock + thread % 8 * kRow];
+    float v[8];
+    get_row(row, v);
+    transform(v);
+    put_row(row, v);
+  }
+}
+template <typename F>
+FASTGAN_HOST_DEVICE void forward_gradient_rows(F form, int thread, Shared<float>& grads) {
+  transform_rows(form, thread, grads, [](float (&v)[8]) { forward_dct<0>(v); });
+}
+template <typename F>
+FASTGAN_HOST_DEVICE void inverse_gradient_rows(F form, int thread, Shared<float>& grads) {
+  transform_rows(form, thread, grads, [](float (&v)[8]) { inverse_dct<1>(v); });
+}
+
 // Columns of samples and of their gradient, both already through the DCT of their rows. Where the samples were, what
 // each coefficient adds to the gradient of its step is left behind.
 template <Rounding kRounding, typename F, typename S, typename In>
-FASTGAN_HOST_DEVICE void code_gradient_column(
+FASTGAN_HOST_DEVICE void code_gradient_columns(
     F form, const Job<S, In>& job, const Place& place, int thread, const Steps<S>& steps, Shared<S>& shared,
     Shared<float>& grads) {
-  const int block = thread / 8, column = thread % 8;
-  if (block >= blocks(form)) return;
-  const int table = block >= luma_blocks(form) ? 64 : 0;
-  S* samples = &shared.samples[block * kBlock + column];
-  float* grad = &grads.samples[block * kBlock + column];
-  S v[8];
-  float g[8];
-  for (int k = 0; k < 8; ++k) v[k] = samples[k * kRow];
-  for (int k = 0; k < 8; ++k) g[k] = grad[k * kRow];
-  forward_dct<1>(v);
-  forward_dct<1>(g);
-  float of_steps[8];
-  for (int k = 0; k < 8; ++k) {
-    const int coefficient = 8 * k + column;
-    const S step = steps.steps[table + coefficient];
-    const float quotient = static_cast<float>(v[k]) * 0.125f / static_cast<float>(step);
-    float level, slope = 1;
-    if constexpr (kRounding == Rounding::kStraightThrough) {
-      level = static_cast<float>(quantize(v[k], step, steps.reciprocals[table + coefficient]));
-    } else {
-      level = surrogate<kRounding>(quotient, noise_of<kRounding>(form, job, place, block, coefficient));
-      slope = surrogate_slope<kRounding>(quotient);
+  const int column = thread % 8;
+  for (int block = thread / 8; block < blocks(form); block += kThreads / 8) {
+    const Step<S>* table = &steps.steps[block >= luma_blocks(form) ? 64 : 0];
+    S* samples = &shared.samples[block * kBlock + column];
+    float* grad = &grads.samples[block * kBlock + column];
+    S v[8];
+    float g[8];
+    for (int k = 0; k < 8; ++k) v[k] = samples[k * kRow];
+    for (int k = 0; k < 8; ++k) g[k] = grad[k * kRow];
+    forward_dct<1>(v);
+    forward_dct<1>(g);
+    float of_steps[8];
+    for (int k = 0; k < 8; ++k) {
+      const int coefficient = 8 * k + column;
+      const Step<S> step = table[coefficient];
+      const float quotient = static_cast<float>(v[k]) * 0.125f / static_cast<float>(step.step);
+      float level, slope = 1;
+      if constexpr (kRounding == Rounding::kStraightThrough) {
+        level = static_cast<float>(quantize(v[k], step.reciprocal));
+      } else {
+        level = surrogate<kRounding>(quotient, noise_of<kRounding>(form, job, place, block, coefficient));
+        slope = surrogate_slope<kRounding>(quotient);
+      }
+      const float of_coefficient = g[k] * 0.125f;
+      of_steps[k] = of_coefficient * (level - slope * quotient) * (1.0f / 255);
+      g[k] = of_coefficient * slope;
     }
-    const float of_coefficient = g[k] * 0.125f;
-    of_steps[k] = of_coefficient * (level - slope * quotient) * (1.0f / 255);
-    g[k] = of_coefficient * slope;
-  }
-  inverse_dct<0>(g);
-  for (int k = 0; k < 8; ++k) grad[k * kRow] = g[k];
-  for (int k = 0; k < 8; ++k) {
-    if constexpr (IsExact<S>::value) {
-      samples[k * kRow] = static_cast<S>(bits_of_float(of_steps[k]));
-    } else {
-      samples[k * kRow] = of_steps[k];
+    inverse_dct<0>(g);
+    for (int k = 0; k < 8; ++k) grad[k * kRow] = g[k];
+    for (int k = 0; k < 8; ++k) {
+      if constexpr (IsExact<S>::value) {
+        samples[k * kRow] = static_cast<S>(bits_of_float(of_steps[k]));
+      } else {
+        samples[k * kRow] = of_steps[k];
+      }
     }
   }
 }
 
 template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void sum_steps(F form, const Job<S, In>& job, uint32_t tile, int thread, const Shared<S>& shared) {
-  if (!job.grad_tables || thread >= 128) return;
-  const int chroma = thread / 64, coefficient = thread % 64;
-  const int begin = chroma ? luma_blocks(form) : 0, end = chroma ? blocks(form) : luma_blocks(form);
-  float sum = 0;
-  for (int block = begin; block < end; ++block) {
-    const S value = shared.samples[block * kBlock + coefficient / 8 * kRow + coefficient % 8];
-    if constexpr (IsExact<S>::value) {
-      sum += float_from_bits(static_cast<uint32_t>(value));
-    } else {
-      sum += value;
+  if (!job.grad_tables) return;
+  for (int index = thread; index < 128; index += kThreads) {
+    const int chroma = index / 64, coefficient = index % 64;
+    const int begin = chroma ? luma_blocks(form) : 0, end = chroma ? blocks(form) : luma_blocks(form);
+    float sum = 0;
+    for (int block = begin; block < end; ++block) {
+      const S value = shared.samples[block * kBlock + coefficient / 8 * kRow + coefficient % 8];
+      if constexpr (IsExact<S>::value) {
+        sum += float_from_bits(static_cast<uint32_t>(value));
+      } else {
+        sum += value;
+      }
     }
+    job.grad_tables[128 * int64_t(tile) + index] = sum;
   }
-  job.grad_tables[128 * int64_t(tile) + thread] = sum;
 }
 
 template <typename F, typename S, typename In>

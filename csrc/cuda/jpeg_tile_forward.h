@@ -2,87 +2,207 @@
 
 #include "jpeg_tile.h"
 
-//     encode  one tile: what jpeg_tile.h has, then the columns and the way into planes of decoded samples
-//     merge   four pixels: chroma upsampling, colour
+//     encode  one tile: what jpeg_tile.h has, then the columns and the way into planes of decoded samples or, where
+//     chroma
+//             has as many samples as there are pixels, into the image
+//     merge   four pixels, where it has fewer: chroma upsampling, colour
 namespace fastgan {
 namespace tile {
 
 // --- encode ---------------------------------------------------------------------------------------------------------
 
-// Each of the eight threads of a block runs one of its columns: DCT, quantization, inverse DCT.
+// Columns of blocks: DCT, quantization, inverse DCT.
 template <Rounding kRounding, typename F, typename S, typename In>
-FASTGAN_HOST_DEVICE void code_column(
+FASTGAN_HOST_DEVICE void code_columns(
     F form, const Job<S, In>& job, const Place& place, int thread, const Steps<S>& steps, Shared<S>& shared) {
-  const int block = thread / 8, column = thread % 8;
-  if (block >= blocks(form)) return;
-  S* first = &shared.samples[block * kBlock + column];
-  const int table = block >= luma_blocks(form) ? 64 : 0;
-  if constexpr (kRounding == Rounding::kNone) {
-    S nothing = 0;  // but a table with NaN makes all NaN
-    for (int i = 0; i < 64; ++i) nothing += steps.steps[table + i];
-    for (int k = 0; k < 8; ++k) first[k * kRow] += nothing;
-  } else {
-    S v[8];
-    for (int k = 0; k < 8; ++k) v[k] = first[k * kRow];
-    forward_dct<1>(v);
-    for (int k = 0; k < 8; ++k) {
-      const int coefficient = 8 * k + column;
-      const S step = steps.steps[table + coefficient];
-      if constexpr (kRounding == Rounding::kStraightThrough) {
-        v[k] = quantize(v[k], step, steps.reciprocals[table + coefficient]) * step;
-      } else {
-        const S noise = noise_of<kRounding>(form, job, place, block, coefficient);
-        v[k] = surrogate<kRounding>(v[k] * S(0.125) / step, noise) * step;
+  const int column = thread % 8;
+  for (int part = 0; part < blocks(form) / 8; ++part) {
+    const int block = 8 * part + thread / 8;
+    S* first = &shared.samples[block * kBlock + column];
+    const Step<S>* table = &steps.steps[block >= luma_blocks(form) ? 64 : 0];
+    if constexpr (kRounding == Rounding::kNone) {
+      S nothing = 0;  // but a table with NaN makes all NaN
+      for (int i = 0; i < 64; ++i) nothing += table[i].step;
+      for (int k = 0; k < 8; ++k) first[k * kRow] += nothing;
+    } else {
+      S v[8];
+      for (int k = 0; k < 8; ++k) v[k] = first[k * kRow];
+      forward_dct<1>(v);
+      for (int k = 0; k < 8; ++k) {
+        const int coefficient = 8 * k + column;
+        const Step<S> step = table[coefficient];
+        if constexpr (kRounding == Rounding::kStraightThrough) {
+          v[k] = quantize(v[k], step.reciprocal) * step.step;
+        } else {
+          const S noise = noise_of<kRounding>(form, job, place, block, coefficient);
+          v[k] = surrogate<kRounding>(v[k] * S(0.125) / step.step, noise) * step.step;
+        }
       }
+      inverse_dct<0>(v);
+      for (int k = 0; k < 8; ++k) first[k * kRow] = v[k];
     }
-    inverse_dct<0>(v);
-    for (int k = 0; k < 8; ++k) first[k * kRow] = v[k];
   }
 }
 
-// Samples, clamped, to their planes, four at a time; masks of what came in and of the decoded samples.
+// A byte for each of four decoded samples: 1 where the clamp to [-128, 127] leaves it alone.
+FASTGAN_HOST_DEVICE uint32_t passed_of(const int32_t* v) {
+  // Others have, 128 higher, another second byte than 0: decoded samples have less than 16 bits.
+  const uint32_t seconds = gather_bytes<1>(v[0] + 128, v[1] + 128, v[2] + 128, v[3] + 128);
+  return ~((((seconds & 0x7f7f7f7fu) + 0x7f7f7f7fu) | seconds) >> 7) & 0x01010101u;
+}
+FASTGAN_HOST_DEVICE uint32_t passed_of(const float* v) {
+  uint32_t passed = 0;
+  for (int i = 0; i < 4; ++i) passed |= (passes(v[i], -128.0f, 127.0f) ? 1u : 0u) << 8 * i;
+  return passed;
+}
+
+FASTGAN_HOST_DEVICE Vector<int8_t, 4> clamped_four(const int32_t* v) {
+  Vector<int8_t, 4> samples;
+#ifdef __CUDA_ARCH__
+  uint32_t word;
+  asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, 0;" : "=r"(word) : "r"(v[3]), "r"(v[2]));
+  asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, %0;" : "+r"(word) : "r"(v[1]), "r"(v[0]));
+  std::memcpy(&samples, &word, sizeof word);
+#else
+  for (int i = 0; i < 4; ++i) samples.values[i] = static_cast<int8_t>(clamp(v[i], -128, 127));
+#endif
+  return samples;
+}
+FASTGAN_HOST_DEVICE Vector<float, 4> clamped_four(const float* v) {
+  Vector<float, 4> samples;
+  for (int i = 0; i < 4; ++i) samples.values[i] = clamp(v[i], -128.0f, 127.0f);
+  return samples;
+}
+
+// A row of a block, back from the DCT of rows.
+template <Rounding kRounding, typename S>
+FASTGAN_HOST_DEVICE void decoded_row(const S* row, S (&v)[8]) {
+  get_row(row, v);
+  if (kRounding != Rounding::kNone) inverse_dct<1>(v);
+}
+
+// The same into its plane; what the clamp leaves alone in `passed`.
+template <Rounding kRounding, typename S>
+FASTGAN_HOST_DEVICE void store_row(const S* row, Plane<S>* to, uint32_t (&passed)[2]) {
+  S v[8];
+  decoded_row<kRounding>(row, v);
+  for (int half = 0; half < 2; ++half) {
+    *reinterpret_cast<Vector<Plane<S>, 4>*>(to + 4 * half) = clamped_four(&v[4 * half]);
+    passed[half] = passed_of(&v[4 * half]);
+  }
+}
+
+// Whether integers do not tell that NaN is in the MCU of a column of luma's blocks, inside the image.
 template <typename F, typename S, typename In>
-FASTGAN_HOST_DEVICE void store(
-    F form, const Job<S, In>& job, const Place& place, int thread, const Shared<S>& shared, const uint8_t* input_bits) {
+FASTGAN_HOST_DEVICE bool hides_nan(F form, const Job<S, In>& job, const Place& place, int column) {
+  if (!IsExact<S>::value) return false;
+  return job.nan_row(place.image, place.mcu_row)[(place.left / 8 + column) / form.horizontal()];
+}
+
+// x / 255, correctly rounded, in three multiplications and no branch: the quotient by the rounded reciprocal, and what
+// it leaves over.
+FASTGAN_HOST_DEVICE float over_255(float x) {
+  constexpr float kReciprocal = 1.0f / 255;
+  const float quotient = x * kReciprocal;
+  return fmaf(fmaf(-quotient, 255.0f, x), kReciprocal, quotient);
+}
+
+// A pixel of the output: its values, and its mask's bits of the clamp to [0, 1] and of NaN.
+template <typename S>
+FASTGAN_HOST_DEVICE uint32_t merge_pixel(YCbCr<S> sample, bool nan, float& red, float& green, float& blue) {
+  const RGB<S> pixel = to_rgb(sample);
+  const S values[3] = {pixel.red, pixel.green, pixel.blue};
+  float* levels[3] = {&red, &green, &blue};
+  uint32_t found = nan ? kMaskNan : 0;
+  for (int c = 0; c < 3; ++c) {
+    const S clamped = clamp(values[c], S(0), S(255));
+    if (clamped == values[c]) found |= kMaskOutput << c;
+    if (values[c] != values[c]) found |= kMaskNan;
+    *levels[c] = nan ? float_from_bits(0x7fc00000u) : over_255(static_cast<float>(clamped));
+  }
+  return found;
+}
+
+// A thread's pixels where they have chroma of their own: to the image, and all masks.
+template <Rounding kRounding, typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE void store_pixels(
+    F form, const Job<S, In>& job, const Place& place, int thread, const Shared<S>& shared, const InputBits& bits) {
   const Extent& extent = job.extent;
-  const uint8_t* nans = IsExact<S>::value && job.masks ? job.nan_row(place.image, place.mcu_row) : nullptr;
-  for (unsigned index = thread; index < 8u * form.vertical() * (kWidth / 4); index += kThreads) {
-    const int row = index / (kWidth / 4), column = 4 * (index % (kWidth / 4));
-    const int y = 8 * form.vertical() * place.mcu_row + row, x = place.left + column;
-    if (x >= extent.luma_stride) continue;
-    Vector<Plane<S>, 4> samples;
-    Vector<uint8_t, 4> bits;
-    const bool is_masked = job.masks && y < extent.height && x < extent.width;
-    const bool nan = nans && is_masked && nans[x / (8 * form.horizontal())];
+  const int row = thread % 8, column = thread / 8 * 8, y = 8 * place.mcu_row + row;
+  S luma[8], cb[8], cr[8];
+  decoded_row<kRounding>(&shared.samples[luma_at(row, column)], luma);
+  decoded_row<kRounding>(&shared.samples[chroma_at(form, 1, row, column)], cb);
+  decoded_row<kRounding>(&shared.samples[chroma_at(form, 2, row, column)], cr);
+  if (y >= extent.height || place.left + column >= extent.width) return;
+  const bool nan = hides_nan(form, job, place, thread / 8);
+  const uint32_t all = nan ? 0x01010101u : 0;
+  FASTGAN_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int x = place.left + column + 4 * half, k = 4 * half;
+    if (x >= extent.width) continue;
+    float levels[3][4];
+    uint32_t word = (passed_of(&luma[k]) | all) * kMaskLuma + bits.words[0][half];
     for (int i = 0; i < 4; ++i) {
-      const S sample = shared.samples[luma_at(row, column + i)];
-      samples.values[i] = static_cast<Plane<S>>(clamp(sample, S(-128), S(127)));
-      const int luma = nan || passes(sample, S(-128), S(127)) ? kMaskLuma : 0;
-      bits.values[i] = static_cast<uint8_t>(luma | input_bits[row * kWidth + column + i]);
+      const YCbCr<S> sample = {
+          clamp(luma[k + i], S(-128), S(127)), clamp(cb[k + i], S(-128), S(127)), clamp(cr[k + i], S(-128), S(127))};
+      word |= merge_pixel(sample, nan, levels[0][i], levels[1][i], levels[2][i]) << 8 * i;
     }
-    Plane<S>* to = job.planes.y_row(extent, place.image, y) + x;
-    *reinterpret_cast<Vector<Plane<S>, 4>*>(to) = samples;
-    if (is_masked) put_bytes(job.mask_row(place.image, y), x, extent.width, bits);
+    job.decoded.put_four(place.image, y, x, extent.width, levels);
+    if (!job.masks) continue;
+    put_bytes(job.mask_row(place.image, y), x, extent.width, bytes_of(word));
+    const uint32_t of_chroma = (passed_of(&cb[k]) | all) * kMaskCb + (passed_of(&cr[k]) | all) * kMaskCr;
+    put_bytes(job.chroma_mask_row(place.image, y), x, extent.width, bytes_of(of_chroma));
   }
-  const unsigned fours = kWidth / 4 / form.horizontal();
-  for (unsigned index = thread; index < 8 * fours; index += kThreads) {
-    const int row = index / fours, column = 4 * (index % fours);
-    const int y = 8 * place.mcu_row + row, x = place.left / form.horizontal() + column;
-    if (x >= extent.chroma_stride) continue;
-    Vector<uint8_t, 4> bits = {};
-    const bool is_masked = job.chroma_masks && y < extent.chroma_height && x < extent.chroma_width;
-    const bool nan = nans && is_masked && nans[x / 8];
-    for (int c = 1; c <= 2; ++c) {
-      Vector<Plane<S>, 4> samples;
-      for (int i = 0; i < 4; ++i) {
-        const S sample = shared.samples[chroma_at(form, c, row, column + i)];
-        samples.values[i] = static_cast<Plane<S>>(clamp(sample, S(-128), S(127)));
-        if (nan || passes(sample, S(-128), S(127))) bits.values[i] |= c == 1 ? kMaskCb : kMaskCr;
+}
+
+// A thread's samples where there are more pixels than chroma: to their planes, and the masks of its pixels.
+template <Rounding kRounding, typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE void store_samples(
+    F form, const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, const InputBits& bits) {
+  const Extent& extent = job.extent;
+  const int row = thread % 8, column = thread / 8 * 8, x = place.left + column;
+  if (x < extent.luma_stride) {
+    const uint32_t nan = job.masks && hides_nan(form, job, place, thread / 8) ? 0x01010101u : 0;
+    FASTGAN_UNROLL
+    for (int dy = 0; dy < 2; ++dy) {
+      if (dy >= form.vertical()) continue;
+      const int tile_row = form.vertical() * row + dy, y = 8 * form.vertical() * place.mcu_row + tile_row;
+      uint32_t passed[2];
+      store_row<kRounding>(
+          &shared.samples[luma_at(tile_row, column)], job.planes.y_row(extent, place.image, y) + x, passed);
+      if (!job.masks || y >= extent.height) continue;
+      uint8_t* masks = job.mask_row(place.image, y);
+      for (int half = 0; half < 2; ++half) {
+        if (x + 4 * half >= extent.width) continue;
+        const uint32_t word = (passed[half] | nan) * kMaskLuma + bits.words[dy][half];
+        put_bytes(masks, x + 4 * half, extent.width, bytes_of(word));
       }
-      *reinterpret_cast<Vector<Plane<S>, 4>*>(job.planes.c_row(extent, place.image, c, y) + x) = samples;
     }
-    if (is_masked) put_bytes(job.chroma_mask_row(place.image, y), x, extent.chroma_width, bits);
   }
+  // A row of either Cb or Cr.
+  const int component = 1 + thread / 32, of_chroma = thread / 8 % 4 * 8, chroma_x = place.left / 2 + of_chroma;
+  if (chroma_x >= extent.chroma_stride) return;
+  S* samples = &shared.samples[chroma_at(form, component, row, of_chroma)];
+  uint32_t passed[2];
+  store_row<kRounding>(
+      samples, job.planes.c_row(extent, place.image, component, 8 * place.mcu_row + row) + chroma_x, passed);
+  std::memcpy(samples, passed, sizeof passed);  // for `store_chroma_masks`, where the row was
+}
+
+// Masks of four samples of chroma, after `store_samples`.
+template <typename F, typename S, typename In>
+FASTGAN_HOST_DEVICE void store_chroma_masks(
+    F form, const Job<S, In>& job, const Place& place, int thread, const Shared<S>& shared) {
+  const Extent& extent = job.extent;
+  const int row = thread % 8, column = thread / 8 * 4, block = column / 8 * 8;
+  const int y = 8 * place.mcu_row + row, x = place.left / 2 + column;
+  if (!job.masks || y >= extent.chroma_height || x >= extent.chroma_width) return;
+  const uint32_t nan = hides_nan(form, job, place, thread / 8) ? 0x01010101u : 0;
+  uint32_t cb, cr;
+  std::memcpy(&cb, &shared.samples[chroma_at(form, 1, row, block) + column / 4 % 2], sizeof cb);
+  std::memcpy(&cr, &shared.samples[chroma_at(form, 2, row, block) + column / 4 % 2], sizeof cr);
+  const uint32_t word = (cb | nan) * kMaskCb + (cr | nan) * kMaskCr;
+  put_bytes(job.chroma_mask_row(place.image, y), x, extent.chroma_width, bytes_of(word));
 }
 
 // --- merge ----------------------------------------------------------------------------------------------------------
@@ -109,11 +229,6 @@ FASTGAN_HOST_DEVICE void upsample(F form, const Job<S, In>& job, const FourPixel
   const Extent& extent = job.extent;
   const int y = at.row / form.vertical();
   const Plane<S>* near = job.planes.c_row(extent, at.image, component, y);
-  if (form.horizontal() == 1) {
-    const Vector<Plane<S>, 4> four = read<4>(near + at.first);
-    for (int i = 0; i < 4; ++i) values[i] = four.values[i];
-    return;
-  }
   const int x = at.first / 2;
   if (!form.fancy()) {
     const Vector<Plane<S>, 2> two = read<2>(near + x);
@@ -156,14 +271,6 @@ FASTGAN_HOST_DEVICE bool touches_nan(F form, const Job<S, In>& job, int image, i
   return found;
 }
 
-// x / 255, correctly rounded, in three multiplications and no branch: the quotient by the rounded reciprocal, and what
-// it leaves over.
-FASTGAN_HOST_DEVICE float over_255(float x) {
-  constexpr float kReciprocal = 1.0f / 255;
-  const float quotient = x * kReciprocal;
-  return fmaf(fmaf(-quotient, 255.0f, x), kReciprocal, quotient);
-}
-
 template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void merge(F form, const Job<S, In>& job, const FourPixels& at) {
   const Extent& extent = job.extent;
@@ -175,17 +282,9 @@ FASTGAN_HOST_DEVICE void merge(F form, const Job<S, In>& job, const FourPixels& 
   float levels[3][4];
   Vector<uint8_t, 4> bits;
   for (int i = 0; i < 4; ++i) {
-    const RGB<S> pixel = to_rgb(YCbCr<S>{luma.values[i], cb[i], cr[i]});
-    const S values[3] = {pixel.red, pixel.green, pixel.blue};
     const bool nan = any_nan && touches_nan(form, job, at.image, at.row, at.first + i);
-    int found = nan ? kMaskNan : 0;
-    for (int c = 0; c < 3; ++c) {
-      const S clamped = clamp(values[c], S(0), S(255));
-      if (clamped == values[c]) found |= kMaskOutput << c;
-      if (values[c] != values[c]) found |= kMaskNan;
-      levels[c][i] = nan ? float_from_bits(0x7fc00000u) : over_255(static_cast<float>(clamped));
-    }
-    bits.values[i] = static_cast<uint8_t>(found);
+    const YCbCr<S> sample = {luma.values[i], cb[i], cr[i]};
+    bits.values[i] = static_cast<uint8_t>(merge_pixel(sample, nan, levels[0][i], levels[1][i], levels[2][i]));
   }
   job.decoded.put_four(at.image, at.row, at.first, extent.width, levels);
   if (!job.masks) return;

@@ -9,3 +9,12 @@
 #else
 #define FASTGAN_HOST_DEVICE __attribute__((always_inline)) inline
 #endif
+
+// Before a loop whose counter picks elements of arrays that are to be registers of a GPU, and before one that is rare.
+#if defined(__CUDACC__)
+#define FASTGAN_UNROLL _Pragma("unroll")
+#define FASTGAN_NO_UNROLL _Pragma("unroll 1")
+#else
+#define FASTGAN_UNROLL
+#define FASTGAN_NO_UNROLL
+#endif

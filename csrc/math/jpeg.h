@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "bounds.h"
+#include "half.h"
 #include "host_device.h"
 
 // A JPEG round trip, sample by sample and eight values at a time, in two arithmetics:
@@ -39,6 +40,13 @@ FASTGAN_HOST_DEVICE T shift_down(T x) {
 FASTGAN_HOST_DEVICE float round_to_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
 FASTGAN_HOST_DEVICE double round_to_even(double x) { return (x + 6755399441055744.0) - 6755399441055744.0; }
 
+// The same as an integer: the last bits of the sum. GPUs convert at a fraction of the speed at which they add.
+constexpr float kWholeNumbers = 12582912.0f;
+FASTGAN_HOST_DEVICE int32_t whole(float x) {
+  return static_cast<int32_t>(bits_of_float(x + kWholeNumbers) - bits_of_float(kWholeNumbers));
+}
+FASTGAN_HOST_DEVICE int32_t whole(double x) { return static_cast<int32_t>(round_to_even(x)); }
+
 // Comparisons in this order keep NaN.
 template <typename T>
 FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
@@ -46,13 +54,24 @@ FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
   return x > high ? high : x;
 }
 
-// A value in [0, 1] as a grey level, clamped; NaN becomes a bound where S cannot carry it. Whole ones are rounded to
-// the nearest or, with kTruncate, down.
+// 255 times a value in [0, 1], rounded to a float before it is rounded to a grey level: nvcc would make one step of
+// both.
+template <typename In>
+FASTGAN_HOST_DEVICE In times_255(In value) {
+#ifdef __CUDA_ARCH__
+  return __fmul_rn(value, 255.0f);
+#else
+  return value * 255;
+#endif
+}
+
+// Any value as a grey level, clamped; NaN becomes a bound where S cannot carry it. Whole ones are rounded to the
+// nearest or, with kTruncate, down.
 template <typename S, bool kTruncate, typename In>
 FASTGAN_HOST_DEVICE S grey_level(In value) {
   if constexpr (IsExact<S>::value) {
-    const In level = bounded(value * 255, In(255));
-    return static_cast<S>(kTruncate ? level : round_to_even(level));
+    const In level = times_255(bounded(value, In(1)));
+    return kTruncate ? static_cast<S>(level) : whole(level);
   } else {
     return clamp(value * 255, In(0), In(255));
   }
@@ -68,13 +87,19 @@ struct YCbCr {
   T y, cb, cr;  // each -128..127
 };
 
+// Modulo 2^32: a multiple of 2^16 that is added to all three changes nothing, since rows sum to 2^16, 0 and 0.
+FASTGAN_HOST_DEVICE YCbCr<int32_t> to_ycbcr(uint32_t red, uint32_t green, uint32_t blue) {
+  constexpr uint32_t kHalf = 1 << 15, k128 = uint32_t(128) << 16;
+  const uint32_t y =
+      colour_fixed(0.299) * red + (kHalf - k128) + colour_fixed(0.587) * green + colour_fixed(0.114) * blue;
+  const uint32_t cb =
+      colour_fixed(0.5) * blue + (kHalf - 1) - colour_fixed(0.16874) * red - colour_fixed(0.33126) * green;
+  const uint32_t cr =
+      colour_fixed(0.5) * red + (kHalf - 1) - colour_fixed(0.41869) * green - colour_fixed(0.08131) * blue;
+  return {static_cast<int32_t>(y) >> 16, static_cast<int32_t>(cb) >> 16, static_cast<int32_t>(cr) >> 16};
+}
 FASTGAN_HOST_DEVICE YCbCr<int32_t> to_ycbcr(int32_t red, int32_t green, int32_t blue) {
-  constexpr int32_t kHalf = 1 << 15;
-  return {
-      ((colour_fixed(0.299) * red + colour_fixed(0.587) * green + colour_fixed(0.114) * blue + kHalf) >> 16) - 128,
-      (-colour_fixed(0.16874) * red - colour_fixed(0.33126) * green + colour_fixed(0.5) * blue + kHalf - 1) >> 16,
-      (colour_fixed(0.5) * red - colour_fixed(0.41869) * green - colour_fixed(0.08131) * blue + kHalf - 1) >> 16,
-  };
+  return to_ycbcr(static_cast<uint32_t>(red), static_cast<uint32_t>(green), static_cast<uint32_t>(blue));
 }
 
 template <typename T>
@@ -277,15 +302,23 @@ FASTGAN_HOST_DEVICE int32_t whole_step(Real step, bool& valid) {
   return whole < 1 ? 1 : whole;
 }
 
-// |c| / (8 q) rounded, halves away from zero, for |c| < 2^16: half a unit above the quotient of integers, a product
-// with the rounded reciprocal of 8 q is still on the right side of every integer.
-FASTGAN_HOST_DEVICE int32_t quantize(int32_t coefficient, int32_t table, float reciprocal) {
-  const int32_t magnitude = coefficient < 0 ? -coefficient : coefficient;
-  const int32_t level = static_cast<int32_t>((static_cast<float>(magnitude + 4 * table) + 0.5f) * reciprocal);
-  return coefficient < 0 ? -level : level;
+// What `quantize` multiplies by, for a step of 1..255: a little more than 1 / (8 step), by between 2^-19 and 2^-17 of
+// it.
+FASTGAN_HOST_DEVICE float reciprocal_above(int32_t step) {
+#ifdef __CUDA_ARCH__
+  return __fdividef(1 + 0x1p-18f, static_cast<float>(8 * step));  // its error is below 2^-21
+#else
+  return (1 + 0x1p-18f) / static_cast<float>(8 * step);
+#endif
 }
 
-// The same of any number: those whose last place is 1/2 or more are left alone.
+// c / (8 q) rounded, halves away from zero, for |c| < 2^16: the product is above a half where the quotient is one, and
+// below it where the quotient is less, by 2^-16 of it or more.
+FASTGAN_HOST_DEVICE int32_t quantize(int32_t coefficient, float reciprocal) {
+  return whole(static_cast<float>(coefficient) * reciprocal);
+}
+
+// To the nearest integer, of any number: those whose last place is 1/2 or more are left alone.
 FASTGAN_HOST_DEVICE float nearest_whole(float x) { return (x < 0 ? -x : x) < 4194304.0f ? round_to_even(x) : x; }
 FASTGAN_HOST_DEVICE double nearest_whole(double x) {
   return (x < 0 ? -x : x) < 2251799813685248.0 ? round_to_even(x) : x;

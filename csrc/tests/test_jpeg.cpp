@@ -1,3 +1,5 @@
+#include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -10,15 +12,52 @@ using namespace fastgan;
 
 namespace {
 
-// Every coefficient against every step: the product with the reciprocal is integer division.
+// Every coefficient against every step: the product with the reciprocal is integer division, also with the reciprocals
+// that a GPU may come to.
 void quantization_is_integer_division() {
   for (int32_t step = 1; step <= 255; ++step) {
-    const float reciprocal = 1.0f / static_cast<float>(8 * step);
-    for (int32_t c = 0; c < 1 << 16; ++c) {
-      const int32_t level = (c + 4 * step) / (8 * step);
-      if (quantize(c, step, reciprocal) != level || quantize(-c, step, reciprocal) != -level) {
-        std::fprintf(stderr, "%d over %d\n", c, 8 * step);
-        std::exit(1);
+    for (const float error : {-0x1p-19f, 0.0f, 0x1p-19f}) {
+      const float reciprocal = reciprocal_above(step) * (1 + error);
+      for (int32_t c = 0; c < 1 << 16; ++c) {
+        const int32_t level = (c + 4 * step) / (8 * step);
+        if (quantize(c, reciprocal) != level || quantize(-c, reciprocal) != -level) {
+          std::fprintf(stderr, "%d over %d\n", c, 8 * step);
+          std::exit(1);
+        }
+      }
+    }
+  }
+}
+
+// Levels are as well the bits of floats that `whole` makes them of: what these have in common changes nothing.
+void colour_needs_levels_modulo_65536_alone() {
+  const uint32_t more = bits_of_float(kWholeNumbers);
+  CHECK(more % 65536 == 0);
+  std::mt19937 random(3);
+  for (int i = 0; i < 1 << 20; ++i) {
+    const uint32_t rgb = random(), red = rgb & 255, green = rgb >> 8 & 255, blue = rgb >> 16 & 255;
+    const YCbCr<int32_t> a = to_ycbcr(red, green, blue), b = to_ycbcr(red + more, green + more, blue + more);
+    if (a.y != b.y || a.cb != b.cb || a.cr != b.cr) std::exit(1);
+  }
+}
+
+void masks_of_input_are_those_of_comparisons() {
+  const float least = std::numeric_limits<float>::denorm_min(), inf = INFINITY;
+  const float special[] = {
+      0,    -0.0f, least, -least, 1e-30f, -1e-30f, 0.5f, std::nextafter(1.0f, 0.0f), 1, std::nextafter(1.0f, 2.0f),
+      1.5f, -1,    1e30f, -1e30f, inf,    -inf};
+  for (const float x : special) {
+    for (int c = 0; c < 3; ++c) {
+      for (int i = 0; i < 4; ++i) {
+        float values[3][4] = {}, clamped[3][4] = {};
+        values[c][i] = x;
+        clamped[c][i] = tile::clamped_to_one(x);
+        uint32_t suspects = 0;
+        const uint32_t bits = tile::input_bits(values, clamped, suspects);
+        CHECK(bits == (passes(x, 0.0f, 1.0f) ? 0x07070707u : 0x07070707u & ~(kMaskInput << c << 8 * i)));
+        values[c][i] = NAN;
+        tile::input_bits(values, clamped, suspects);
+        CHECK(suspects & tile::kSuspects);
       }
     }
   }
@@ -68,6 +107,14 @@ tile::Pixels<float> pixels(std::vector<float>& data, const Case& c) {
 template <typename Body>
 void all_threads(Body body, int threads = tile::kThreads) {
   for (int thread = 0; thread < threads; ++thread) body(thread);
+}
+
+template <Rounding kRounding, typename S>
+void all_chroma_rows(const tile::Job<S, float>& job, const tile::Place& place, tile::Shared<S>& shared) {
+  if (job.form.horizontal() == 1) return;
+  S rows[tile::kThreads][8];
+  all_threads([&](int t) { tile::get_chroma_row(job.form, job, place, t, shared, rows[t]); });
+  all_threads([&](int t) { tile::put_chroma_row<kRounding>(job.form, t, shared, rows[t]); });
 }
 
 double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -124,15 +171,20 @@ void tiles_equal_sweeps(Case c) {
     const tile::Place place(across, down, static_cast<uint32_t>(index));
     tile::Shared<S> shared;
     tile::Steps<S> steps;
-    uint8_t bits[16 * tile::kWidth];
+    tile::InputBits bits[tile::kThreads];
     all_threads([&](int t) { tile::load_steps<kRounding>(job.form, job, place, t, steps); });
-    all_threads([&](int t) { tile::load(job.form, job, place, t, shared, bits); });
-    all_threads([&](int t) { tile::forward_row<kRounding>(job.form, t, shared); });
-    all_threads([&](int t) { tile::code_column<kRounding>(job.form, job, place, t, steps, shared); });
-    all_threads([&](int t) { tile::inverse_row<kRounding>(job.form, t, shared); });
-    all_threads([&](int t) { tile::store(job.form, job, place, t, shared, bits); });
+    all_threads([&](int t) { tile::load<kRounding>(job.form, job, place, t, shared, bits[t]); });
+    all_chroma_rows<kRounding>(job, place, shared);
+    all_threads([&](int t) { tile::code_columns<kRounding>(job.form, job, place, t, steps, shared); });
+    if (sizes.horizontal == 1) {
+      all_threads([&](int t) { tile::store_pixels<kRounding>(job.form, job, place, t, shared, bits[t]); });
+      continue;
+    }
+    all_threads([&](int t) { tile::store_samples<kRounding>(job.form, job, place, t, shared, bits[t]); });
+    all_threads([&](int t) { tile::store_chroma_masks(job.form, job, place, t, shared); });
   }
   tile::with_form(sizes, [&](auto form) {
+    if (form.horizontal() == 1) return;
     const Divisor fours(tile::FourPixels::across(sizes)), rows(c.height);
     for (int64_t index = 0; index < tile::FourPixels::count(sizes) + 3; ++index) {
       const tile::FourPixels at(fours, rows, static_cast<int>(c.images), static_cast<uint32_t>(index));
@@ -181,14 +233,15 @@ void tiles_equal_sweeps(Case c) {
         tile::Shared<float> grads;
         tile::Steps<S> steps;
         all_threads([&](int t) { tile::load_steps<kRounding>(form, job, place, t, steps); });
-        all_threads([&](int t) { tile::load(form, job, place, t, shared, nullptr); });
+        tile::InputBits bits[tile::kThreads];
+        all_threads([&](int t) { tile::load<kRounding>(form, job, place, t, shared, bits[t]); });
         all_threads([&](int t) { tile::load_gradient(form, job, place, t, grads); });
-        all_threads([&](int t) { tile::forward_row<kRounding>(form, t, shared); });
-        all_threads([&](int t) { tile::forward_row<kRounding>(form, t, grads); });
-        all_threads([&](int t) { tile::code_gradient_column<kRounding>(form, job, place, t, steps, shared, grads); });
+        all_chroma_rows<kRounding>(job, place, shared);
+        all_threads([&](int t) { tile::forward_gradient_rows(form, t, grads); });
+        all_threads([&](int t) { tile::code_gradient_columns<kRounding>(form, job, place, t, steps, shared, grads); });
         all_threads([&](int t) { tile::sum_steps(form, job, static_cast<uint32_t>(index), t, shared); });
         if (!varies) continue;
-        all_threads([&](int t) { tile::inverse_row<kRounding>(form, t, grads); });
+        all_threads([&](int t) { tile::inverse_gradient_rows(form, t, grads); });
         all_threads([&](int t) { tile::store_gradient(form, job, place, t, grads); });
       }
     }
@@ -253,6 +306,8 @@ void images_without_pixels_are_no_work() {
 
 int main() {
   quantization_is_integer_division();
+  colour_needs_levels_modulo_65536_alone();
+  masks_of_input_are_those_of_comparisons();
   products_are_quotients_by_255();
   divisors_divide();
   images_without_pixels_are_no_work();

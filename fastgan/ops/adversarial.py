@@ -123,10 +123,10 @@ def _accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
 
 # --- op -------------------------------------------------------------------------------------------
 
+# Slopes are those of all real logits, then of all fake ones, so that one multiplication scales both.
 _library.define(
     "adversarial(Tensor? real, Tensor fake, int game, bool generator, float sign, float real_label, "
-    "float fake_label, bool with_slopes) "
-    "-> (Tensor loss, Tensor statistics, Tensor real_slopes, Tensor fake_slopes)"
+    "float fake_label, bool with_slopes) -> (Tensor loss, Tensor statistics, Tensor slopes)"
 )
 
 
@@ -143,13 +143,9 @@ def _adversarial_triton(real, fake, game, generator, sign, real_label, fake_labe
 @torch.library.register_fake("fastgan::adversarial", lib=_library.LIBRARY)
 def _adversarial_fake(real, fake, game, generator, sign, real_label, fake_label, with_slopes):
     dtype = _accumulation_dtype(real, fake)
-    slopes = [
-        torch.empty_like(logits, dtype=dtype)
-        if with_slopes and logits is not None
-        else fake.new_empty(0, dtype=dtype)
-        for logits in (real, fake)
-    ]
-    return fake.new_empty((), dtype=dtype), fake.new_empty(0 if generator else 8, dtype=dtype), *slopes
+    count = fake.numel() + (0 if real is None else real.numel()) if with_slopes else 0
+    sizes = (), (0 if generator else 8,), (count,)
+    return tuple(fake.new_empty(size, dtype=dtype) for size in sizes)
 
 
 # --- batches of calls: plain PyTorch, since each has a loss of its own --------------------------------------
@@ -161,13 +157,15 @@ def _adversarials(size, batched, real, fake, game, generator, sign, real_label, 
     def one(real, fake):
         dtype = _accumulation_dtype(real, fake)
         wide_real, wide_fake = None if real is None else real.to(dtype), fake.to(dtype)
-        loss, empty = _plain_loss(wide_real, wide_fake, *options), fake.new_empty(0, dtype=dtype)
-        statistics = empty
+        loss = _plain_loss(wide_real, wide_fake, *options)
+        statistics = slopes = fake.new_empty(0, dtype=dtype)
         if not generator:
             assert wide_real is not None
             statistics = _statistics(wide_real, wide_fake, GAMES[game], sign, real_label, fake_label)
-        slopes = _slopes(real, fake, *options) if with_slopes else (None, None)
-        return loss, statistics, *(empty if of_logits is None else of_logits for of_logits in slopes)
+        if with_slopes:
+            both = _slopes(real, fake, *options)
+            slopes = torch.cat([of_logits.flatten() for of_logits in both if of_logits is not None])
+        return loss, statistics, slopes
 
     dims = tuple(0 if own else None for own in batched[:2])
     return torch.vmap(one, dims)(real, fake)
@@ -178,26 +176,34 @@ def _adversarials(size, batched, real, fake, game, generator, sign, real_label, 
 
 def _save_for_adversarial(ctx, inputs, output):
     real, fake, game, generator, sign, real_label, fake_label, with_slopes = inputs
-    _, statistics, real_slopes, fake_slopes = output
+    _, statistics, slopes = output
     if not with_slopes:
         raise RuntimeError("adversarial needs with_slopes where a gradient may be asked for")
-    ctx.mark_non_differentiable(statistics, real_slopes, fake_slopes)
+    ctx.mark_non_differentiable(statistics, slopes)
     # Logits made in inference mode, which plain PyTorch takes beside others, cannot be saved as they are.
     if real is not None and real.is_inference():
         real = real.clone()
     if fake.is_inference():
         fake = fake.clone()
-    ctx.save_for_backward(real, fake, real_slopes, fake_slopes)
+    ctx.save_for_backward(real, fake, slopes)
     ctx.options = GAMES[game], generator, sign, real_label, fake_label
 
 
 def _adversarial_gradients(ctx, grad, *_):
-    real, fake, real_slopes, fake_slopes = ctx.saved_tensors
+    real, fake, slopes = ctx.saved_tensors
+    of_each: tuple[Tensor | None, ...]
     if torch.is_grad_enabled():
-        real_slopes, fake_slopes = _slopes(real, fake, *ctx.options)
-    of_real = (grad * real_slopes).to(real.dtype) if ctx.needs_input_grad[0] else None
-    of_fake = (grad * fake_slopes).to(fake.dtype) if ctx.needs_input_grad[1] else None
-    return of_real, of_fake, None, None, None, None, None, None
+        of_each = tuple(s if s is None else grad * s for s in _slopes(real, fake, *ctx.options))
+    else:
+        scaled = grad * slopes
+        if real is None or real.dtype == fake.dtype:
+            scaled = scaled.to(fake.dtype)
+        of_each = (None, scaled) if real is None else scaled.split((real.numel(), fake.numel()))
+    gradients = (
+        of_logits.view(logits.shape).to(logits.dtype) if of_logits is not None and needed else None
+        for logits, of_logits, needed in zip((real, fake), of_each, ctx.needs_input_grad, strict=False)
+    )
+    return (*gradients, *(None,) * 6)
 
 
 def _slopes(

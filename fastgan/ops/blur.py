@@ -57,42 +57,42 @@ def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tenso
     dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
     if _dispatch.choose("blur", (image,), backend) == "reference":
         return reference.blur(image.to(dtype), kernels.to(dtype)).to(image.dtype)
-    return _blur(image, kernels.to(dtype).contiguous())
+    return _blur(image, kernels.to(dtype).contiguous(), False)
 
 
 # --- op -------------------------------------------------------------------------------------------
 
-_library.define("blur(Tensor image, Tensor kernels) -> Tensor")
+_library.define("blur(Tensor image, Tensor kernels, bool turned) -> Tensor")
 
 
 @torch.library.impl(_library.LIBRARY, "blur", "CUDA")
-def _blur_triton(image, kernels):
+def _blur_triton(image, kernels, turned):
     from fastgan.kernels import blur as kernel
 
-    return kernel.blur(image, kernels)
+    return kernel.blur(image, kernels, turned)
 
 
 # --- fake -----------------------------------------------------------------------------------------
 
 
 @torch.library.register_fake("fastgan::blur", lib=_library.LIBRARY)
-def _blur_fake(image, kernels):
+def _blur_fake(image, kernels, turned):
     return torch.empty_like(image)
 
 
 # --- batches of calls: more samples -----------------------------------------------------------------
 
 
-def _blurs(size, batched, image, kernels):
-    image, kernels = (fold(tensor, own, size) for tensor, own in zip((image, kernels), batched, strict=True))
-    return unfold(_blur(image, kernels.contiguous()), size)
+def _blurs(size, batched, image, kernels, turned):
+    image, kernels = fold(image, batched[0], size), fold(kernels, batched[1], size)
+    return unfold(_blur(image, kernels.contiguous(), turned), size)
 
 
 # --- backward, of every order: of the image the op itself, of the kernels plain PyTorch -------------------
 
 
 def _save_for_blur(ctx, inputs, output):
-    image, kernels = inputs
+    image, kernels, ctx.turned = inputs
     kernels = kernels.clone() if kernels.is_inference() else kernels  # which cannot be saved as they are
     ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, kernels)
 
@@ -101,11 +101,13 @@ def _blur_gradients(ctx, grad):
     image, kernels = ctx.saved_tensors
     grad_image = grad_kernels = None
     if ctx.needs_input_grad[0]:
-        grad_image = _blur(grad, kernels.flip(1, 2))
+        grad_image = _blur(grad, kernels, not ctx.turned)
     if ctx.needs_input_grad[1]:
         dtype = kernels.dtype
-        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), kernels, grad.to(dtype))
-    return grad_image, grad_kernels
+        turned = kernels.flip(1, 2) if ctx.turned else kernels
+        grad_kernels = reference.blur_kernel_gradient(image.to(dtype), turned, grad.to(dtype))
+        grad_kernels = grad_kernels.flip(1, 2) if ctx.turned else grad_kernels
+    return grad_image, grad_kernels, None
 
 
 _blur = differentiable("blur", _save_for_blur, _blur_gradients, _blurs)

@@ -108,14 +108,13 @@ def feature_distance(
         tensors["weight"] = weight
     check_same_device(**tensors)
     chosen = _dispatch.choose("feature_distance", (features_x, features_y), backend)
-    if weight is None:
-        wide = chosen == "reference" or features_x.dtype == torch.float64
-        dtype = torch.float64 if wide else torch.float32
-        weight = torch.full((channels,), 1 / channels, dtype=dtype, device=features_x.device)
     if chosen == "reference":
+        if weight is None:
+            weight = torch.full((channels,), 1 / channels, dtype=torch.float64, device=features_x.device)
         return reference.feature_distance(features_x, features_y, weight, p, normalize, LPIPS_EPS, relu_x)
     x, y = _laid_out_alike(features_x, features_y)
-    weight = weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous()
+    if weight is not None:
+        weight = weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous()
     return _measure(x, y, weight, p, normalize, LPIPS_EPS, relu_x)[0]
 
 
@@ -131,10 +130,11 @@ def _laid_out_alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 # --- op -------------------------------------------------------------------------------------------
 
 _library.define(
-    "feature_distance(Tensor x, Tensor y, Tensor weight, int power, bool normalize, float eps, bool relu_x, "
+    "feature_distance(Tensor x, Tensor y, Tensor? weight, int power, bool normalize, float eps, bool relu_x, "
     "bool of_mean, bool with_x, bool with_y) -> "
     "(Tensor distance, Tensor direction_x, Tensor direction_y)"
 )
+# Without a weight each channel has 1 / C.
 # Directions are P times each distance's gradient, or, divided by N P, the gradient of their mean (`of_mean`).
 # The ops take N and P from the tensors: compiled code would be made anew for each number.
 _library.define("feature_distance_backward(Tensor direction, Tensor grad, bool of_mean) -> Tensor")

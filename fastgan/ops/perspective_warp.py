@@ -82,7 +82,7 @@ def warp_by(
             f"perspective_warp's kernel has gradients for image and fill alone, but {name} requires grad: "
             "detach it, or ask for backend='reference'"
         )
-    return _warp(image, matrix.double().contiguous(), expanded)
+    return _warp(image, matrix.contiguous(), expanded)
 
 
 def _fill(image: Tensor, fill: float | Tensor | None) -> Tensor | None:
@@ -90,6 +90,8 @@ def _fill(image: Tensor, fill: float | Tensor | None) -> Tensor | None:
         return None
     if not isinstance(fill, Tensor):
         number = as_number("fill", fill, "None, a number or a tensor")
+        if number == 0:
+            return None
         return torch.full((), number, dtype=image.dtype, device=image.device).expand(image.shape)
     check_floating("fill", fill)
     check_same_device(image=image, fill=fill)

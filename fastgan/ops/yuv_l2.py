@@ -27,7 +27,7 @@ from torch import Tensor
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours, wants_gradient
 from fastgan.ops._batching import one_by_one, with_batch
-from fastgan.ops._checks import as_numbers, check_image, check_same_device, dense, scalar_tensor
+from fastgan.ops._checks import as_finite, as_numbers, check_image, check_same_device, dense, scalar_tensor
 from fastgan.reference import yuv_l2 as reference
 
 _dispatch.register(_dispatch.Kernels("yuv_l2", cpu="native", gpu="triton"))
@@ -48,13 +48,18 @@ def yuv_l2(
         raise ValueError(f"x and y must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}")
     scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
     check_same_device(x=x, y=y)
+    chosen = _dispatch.choose("yuv_l2", (x, y), backend)
+    if chosen != "reference" and not isinstance(edge_gain, Tensor) and not torch.compiler.is_compiling():
+        # As it is, without a launch to fill a tensor. Compiled code would be made anew for each number.
+        number = as_finite("edge_gain", edge_gain, "a number or a 0-d tensor")
+        loss, channels, _ = _sweep(x, y, None, number, scale_y, scale_u, scale_v)
+        return loss, channels
     gain = scalar_tensor("edge_gain", edge_gain, like=x)
     check_same_device(x=x, edge_gain=gain)
-
-    if _dispatch.choose("yuv_l2", (x, y), backend) == "reference":
+    if chosen == "reference":
         loss, channels = reference.yuv_l2(x, y, (scale_y, scale_u, scale_v), gain)
         return loss, channels.detach()
-    loss, channels, _ = _sweep(x, y, gain, scale_y, scale_u, scale_v)
+    loss, channels, _ = _sweep(x, y, gain, 0.0, scale_y, scale_u, scale_v)
     return loss, channels
 
 
@@ -78,8 +83,9 @@ def _direction_kind(x: Tensor, y: Tensor) -> tuple[int, torch.dtype | None]:
 # --- op -------------------------------------------------------------------------------------------
 
 _library.define(
-    "yuv_l2(Tensor x, Tensor y, Tensor edge_gain, float scale_y, float scale_u, float scale_v, "
-    "int direction_sign, ScalarType? direction_dtype) -> (Tensor loss, Tensor channels, Tensor direction)"
+    "yuv_l2(Tensor x, Tensor y, Tensor? edge_gain, float edge_gain_number, float scale_y, float scale_u, "
+    "float scale_v, int direction_sign, ScalarType? direction_dtype) "
+    "-> (Tensor loss, Tensor channels, Tensor direction)"
 )
 # sign grad_loss D', where D' has the factor 2 / (N H W) already (`scaled`), or else times that.
 _library.define(
@@ -90,10 +96,13 @@ _library.define("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, int si
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2", "CUDA")
-def _yuv_l2_triton(x, y, edge_gain, scale_y, scale_u, scale_v, direction_sign, direction_dtype):
+def _yuv_l2_triton(
+    x, y, edge_gain, edge_gain_number, scale_y, scale_u, scale_v, direction_sign, direction_dtype
+):
     from fastgan.kernels import yuv_l2 as kernel
 
-    return kernel.yuv_l2(x, y, edge_gain, (scale_y, scale_u, scale_v), direction_sign, direction_dtype)
+    scales = scale_y, scale_u, scale_v
+    return kernel.yuv_l2(x, y, edge_gain, edge_gain_number, scales, direction_sign, direction_dtype)
 
 
 @torch.library.impl(_library.LIBRARY, "yuv_l2_backward", "CUDA")
@@ -116,7 +125,9 @@ def _yuv_l2_backward_triton_(direction, grad_loss, sign, scaled):
 
 
 @torch.library.register_fake("fastgan::yuv_l2", lib=_library.LIBRARY)
-def _yuv_l2_fake(x, y, edge_gain, scale_y, scale_u, scale_v, direction_sign, direction_dtype):
+def _yuv_l2_fake(
+    x, y, edge_gain, edge_gain_number, scale_y, scale_u, scale_v, direction_sign, direction_dtype
+):
     dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     loss, channels = x.new_empty((), dtype=dtype), x.new_empty(3, dtype=dtype)
     if direction_dtype is None:
@@ -137,9 +148,11 @@ def _yuv_l2_backward_fake_(direction, grad_loss, sign, scaled):
 # --- batches of calls: a loss each; their gradients are products ----------------------------------------
 
 
-def _sweep(x, y, edge_gain, scale_y, scale_u, scale_v, direction_sign=0, direction_dtype=None):
+def _sweep(
+    x, y, edge_gain, edge_gain_number, scale_y, scale_u, scale_v, direction_sign=0, direction_dtype=None
+):
     kind = (direction_sign, direction_dtype) if direction_dtype else _direction_kind(x, y)
-    return _yuv_l2(x, y, edge_gain, scale_y, scale_u, scale_v, *kind)
+    return _yuv_l2(x, y, edge_gain, edge_gain_number, scale_y, scale_u, scale_v, *kind)
 
 
 def _yuv_l2_backwards(size, batched, direction, grad_loss, sign, scaled, dtype):
@@ -155,14 +168,15 @@ def _yuv_l2_backwards(size, batched, direction, grad_loss, sign, scaled, dtype):
 
 
 def _save_for_yuv_l2(ctx, inputs, output):
-    x, y, edge_gain, *scales, direction_sign, direction_dtype = inputs
+    x, y, edge_gain, *numbers, direction_sign, direction_dtype = inputs
     _, channels, direction = output
     if direction_dtype is None:
         raise RuntimeError("yuv_l2 needs a direction_dtype where a gradient may be asked for")
     ctx.mark_non_differentiable(channels)
-    edge_gain = edge_gain.clone() if edge_gain.is_inference() else edge_gain  # which cannot be saved as it is
+    if edge_gain is not None and edge_gain.is_inference():  # which cannot be saved as it is
+        edge_gain = edge_gain.clone()
     ctx.save_for_backward(direction, edge_gain)
-    ctx.scales = scales
+    ctx.numbers = numbers
     ctx.dtypes = (x.dtype, y.dtype)
     ctx.direction_sign = direction_sign
 
@@ -175,7 +189,7 @@ def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
         direction = direction.detach()  # as an output of the op it has the graph
         _yuv_l2_backward_(direction, grad_loss, sign * sign_of_direction, scaled)
         gradients = [direction if needed else None for needed in ctx.needs_input_grad[:2]]
-        return (*gradients, None, None, None, None, None, None)
+        return (*gradients, *(None,) * 7)
     gradients = [None, None]
     for index, sign in ((0, 1), (1, -1)):
         if not ctx.needs_input_grad[index]:
@@ -185,10 +199,10 @@ def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
         if grad_loss is not None:
             parts.append(_yuv_l2_backward(direction, grad_loss, sign * sign_of_direction, scaled, dtype))
         if grad_direction is not None:
-            along = _direction_at(grad_direction, edge_gain, ctx.scales, ctx.direction_sign)
+            along = _direction_at(grad_direction, edge_gain, ctx.numbers, ctx.direction_sign)
             parts.append((sign * along).to(dtype))
         gradients[index] = sum(parts[1:], start=parts[0]) if parts else None
-    return (*gradients, None, None, None, None, None, None)
+    return (*gradients, *(None,) * 7)
 
 
 def _has_room_for_the_gradient(ctx, direction: Tensor, grad_loss: Tensor) -> bool:
@@ -199,10 +213,12 @@ def _has_room_for_the_gradient(ctx, direction: Tensor, grad_loss: Tensor) -> boo
     return saved_tensors_are_ours(grad_loss)
 
 
-def _direction_at(difference: Tensor, edge_gain: Tensor, scales: list[float], sign: int) -> Tensor:
-    """D' at x - y = difference."""
+def _direction_at(
+    difference: Tensor, edge_gain: Tensor | None, numbers: list[float], sign: int
+) -> Tensor:  # fmt: skip
+    """D' at x - y = difference; `numbers` are the gain where it is one, and the scales."""
     zero = torch.zeros_like(difference)
-    return _yuv_l2(difference, zero, edge_gain, *scales, sign, difference.dtype)[2]
+    return _yuv_l2(difference, zero, edge_gain, *numbers, sign, difference.dtype)[2]
 
 
 _yuv_l2 = differentiable("yuv_l2", _save_for_yuv_l2, _yuv_l2_gradients, one_by_one(_sweep))

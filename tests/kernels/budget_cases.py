@@ -1,4 +1,4 @@
-"""The calls whose launches docs/gpu-budgets.md has: each op at a size where memory decides, both ways."""
+"""The calls whose launches docs/gpu-budgets.md has: each op where memory decides, and small, both ways."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fastgan.ops.adversarial import discriminator_loss, generator_loss
 HALF = torch.bfloat16
 LARGE = (8, 3, 1080, 1920)
 ODD = (8, 3, 1079, 1919)
+IMAGES, LOGITS, FEATURES = (4, 3, 64, 64), (16, 1, 30, 30), (16, 64, 32, 32)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Case:
     all_architectures: bool = False
     passes: tuple[int, ...] = ()
     """How often the backward kernel's loops run whose ends the device finds."""
+    table: str = "ops"
+    """Of the page, in which the case's launches are."""
 
     def __str__(self) -> str:
         return f"{self.op}, {self.variant}"
@@ -77,24 +80,36 @@ def features(weighed: bool, p: int) -> Callable[[Tensor], Tensor]:
     ).mean()
 
 
+def lpips(x: Tensor) -> Tensor:
+    return ops.lpips_head(x, like(x), drawn(x.shape[1]))
+
+
 def activated(x: Tensor) -> Tensor:
-    return ops.bias_leaky_relu(x, drawn(256).requires_grad_())
+    return ops.bias_leaky_relu(x, drawn(x.shape[1]).requires_grad_())
 
 
-GAME = {"game": "cross_entropy"}
+def judged(x: Tensor, game: str = "cross_entropy") -> Tensor:
+    return discriminator_loss(x, like(x).requires_grad_(), game)[0]
+
+
+def warped(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return ops.perspective_warp(x, drawn(x.shape[0], 3, 3, dtype=dtype))
+
+
 MASKS = 1 / 12  # a byte for each pixel of three float32 channels
 CODES = 1 / 4
 # Of perspective_warp: rows of a window, fours of columns, and no output pixels looked through beyond it, as
 # the interpreter's tests find for StegaStamp's warps.
 NEAR_IDENTITY = (4, 1, 0, 0)
+# In small tensors with other launches than in large ones.
+SUM_ALONE = {"squared_norm", "bias_leaky_relu", "adversarial, discriminator", "adversarial, generator"}
 CASES = (
     *image_op("yuv_l2", lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0], (3, 0), True),
     *image_op("photometric", photometric, (2 + MASKS, 2 + MASKS), True),
     *image_op("blur", lambda x: ops.blur(x, drawn(x.shape[0], 7, 7)), (2, 2), False),
     *image_op(
         "perspective_warp",
-        lambda x: ops.perspective_warp(x, drawn(x.shape[0], 3, 3, dtype=torch.float64)), (2, 2), False,
-        NEAR_IDENTITY,
+        lambda x: warped(x, torch.float64), (2, 2), False, NEAR_IDENTITY,
     ),
     *image_op("squared_norm", ops.squared_norm, (1, 2), False),
     *(
@@ -115,12 +130,36 @@ CASES = (
         )
     ),
     *(
-        Case(f"adversarial, {side}", variant, shape, call, (floor, floor), torch.float32, False,
-             variant == "524288 logits")
-        for variant, shape in (("524288 logits", (8, 1, 256, 256)), ("14400 logits", (16, 1, 30, 30)))
+        Case(f"adversarial, {side}", "524288 logits", (8, 1, 256, 256), call, (floor, floor),
+             all_architectures=True)
         for side, floor, call in (
-            ("discriminator", 4, lambda x: discriminator_loss(x, like(x).requires_grad_(), **GAME)[0]),
-            ("generator", 2, lambda x: generator_loss(x, None, **GAME)),
+            ("discriminator", 4, judged),
+            ("generator", 2, lambda x: generator_loss(x, None, "cross_entropy")),
+        )
+    ),
+    *(
+        Case(op, variant, shape, call, (0, 0), HALF if "bfloat16" in variant else torch.float32,
+             all_architectures=op in SUM_ALONE, passes=NEAR_IDENTITY if op == "perspective_warp" else (),
+             table="small")
+        for op, variant, shape, call in (
+            ("yuv_l2", "images", IMAGES, lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0]),
+            ("photometric", "images", IMAGES, photometric),
+            ("photometric", "images, numbers", IMAGES, lambda x: ops.photometric(x, noise=0.1, seed=3)),
+            ("blur", "images", IMAGES, lambda x: ops.blur(x, drawn(x.shape[0], 7, 7))),
+            ("perspective_warp", "images", IMAGES, lambda x: warped(x, torch.float64)),
+            ("perspective_warp", "images, float32 matrices", IMAGES, lambda x: warped(x, torch.float32)),
+            ("squared_norm", "images", IMAGES, ops.squared_norm),
+            ("squared_norm", "features", FEATURES, ops.squared_norm),
+            ("bias_leaky_relu", "features", FEATURES, activated),
+            ("bias_leaky_relu", "features, bfloat16", FEATURES, activated),
+            ("feature_distance", "L1 of features", FEATURES, lambda x: ops.feature_distance(x, like(x))),
+            ("feature_distance", "LPIPS of features", FEATURES, lpips),
+            ("adversarial, discriminator", "logits", LOGITS, judged),
+            ("adversarial, discriminator", "logits, bfloat16", LOGITS, judged),
+            ("adversarial, discriminator", "logits, relativistic", LOGITS,
+             lambda x: judged(x, "relativistic")),
+            ("adversarial, discriminator", "logits of 3 images", (3, *LOGITS[1:]), judged),
+            ("adversarial, generator", "logits", LOGITS, lambda x: generator_loss(x, None, "cross_entropy")),
         )
     ),
 )  # fmt: skip

@@ -41,10 +41,10 @@ class CudaCase:
 # --- JPEG: csrc/cuda/jpeg.cu ------------------------------------------------------------------------
 
 ENCODE: Times = {
-    "over LDG 1x32 STG 2x8": Fraction(128, 192),  # each step of a table
-    "over STG 2x8": 0,  # NaN, and steps that are none
-    "over LDG 3x32": 0,  # rows of chroma below the image
+    "over STG 2x8": 0,  # steps that are none
+    "over FRND 12x32": 0,  # levels that are rounded down
     "over STG 4x8": 0,  # masks of odd widths
+    "loop ": 3,  # columns of three blocks
 }
 MERGE: Times = {
     "over STG 3x128 12x32": 0,  # channels_last and other layouts
@@ -84,12 +84,14 @@ class Jpeg:
     def forward(self) -> list[CudaLaunch]:
         luma, chroma, mcus = self.planes
         encode = f"encode_kernel<0, Form<{self.pixels}, {self.pixels}, false>, int, float>"
-        merge = f"merge_kernel<Form<{self.form}>, int, float>"
         tiles = IMAGES * -(-HEIGHT // (8 * self.pixels)) * -(-WIDTH // 64)
+        count = executed(cuda_code.kernels()[encode], ENCODE | self.encode)
+        if self.pixels == 1:  # one launch does all
+            return [CudaLaunch(tiles, 64, count, 24 * PIXELS + self.masks + 2 * mcus)]
+        merge = f"merge_kernel<Form<{self.form}>, int, float>"
         read = PIXELS + 2 * PIXELS // self.pixels**2
         return [
-            CudaLaunch(tiles, 192, executed(cuda_code.kernels()[encode], ENCODE | self.encode),
-                       12 * PIXELS + luma + chroma + self.masks + 2 * mcus),
+            CudaLaunch(tiles, 64, count, 12 * PIXELS + luma + chroma + self.masks + 2 * mcus),
             CudaLaunch(-(-PIXELS // 4 // 256), 256, executed(cuda_code.kernels()[merge], MERGE | self.merge),
                        12 * PIXELS + read + 2 * PIXELS),
         ]  # fmt: skip
@@ -101,16 +103,11 @@ class Jpeg:
         return [CudaLaunch(tiles, 256, count, 24 * PIXELS + self.masks)]
 
 
-# How often threads go through each loop, of 192 in `encode_kernel` and 256 in `gradient_kernel`.
+# How often threads go through each loop, of 256 in `gradient_kernel`.
 JPEGS = (
     Jpeg(
         "4:2:0", 2, "2, 2, true",
-        encode={
-            "loop LDG 6x32": 2,  # a sample's pixels, down and across
-            "loop LDG 6x32 STG 2x8": Fraction(8 * 32, 192),
-            "loop LDG 1x8 STG 2x32 4x8": Fraction(16 * 16, 192),
-            "loop LDG 1x8 STG 3x32 4x8": Fraction(8 * 8, 192),
-        },
+        encode={"over LDG 4x32 STG 2x8": 0},  # NaN
         merge={"over LDG 9x8": 0},  # NaN
         gradient={
             "loop LDG 6x128 13x32 4x8": Fraction(34 * 16, 256),
@@ -123,9 +120,8 @@ JPEGS = (
     Jpeg(
         "4:4:4", 1, "1, 1, false",
         encode={
-            "loop LDG 6x32 STG 2x8": Fraction(8 * 64, 192),
-            "loop LDG 1x8 STG 2x32 4x8": Fraction(8 * 16, 192),
-            "loop LDG 1x8 STG 3x32 4x8": Fraction(8 * 16, 192),
+            "over LDG 2x32 STG 2x8": 0,  # NaN
+            "over STG 3x128 12x32": 0,  # channels_last and other layouts
         },
         merge={},
         gradient={

@@ -20,9 +20,9 @@ PHILOX = re.compile(r"-0x2daee0ad|0xd2511f53")  # its multiplier
 
 
 def signature(part: list[Instruction]) -> str:
-    """Such as "LDG 1x8 STG 2x32"."""
+    """Such as "LDG 1x8 STG 2x32"; with "FRND 12x32" where floats become whole ones."""
     kinds = []
-    for kind in ("LDG", "STG"):
+    for kind in ("LDG", "STG", "FRND"):
         bits = MachineCode.widths(i for i in part if i.name.startswith(kind))
         kinds += [kind, *(f"{bits.count(width)}x{width}" for width in sorted(set(bits), reverse=True))]
         if not bits:

@@ -28,9 +28,8 @@ from fastgan.ops import _autograd, _dispatch, _library
 
 PACKAGE = f"{Path(fastgan.__file__).parent}{os.sep}"
 # What allocates, or makes another tensor of the same memory, without a kernel.
-NO_LAUNCH = frozenset(
-    {"empty", "new_empty", "empty_like", "empty_strided", "detach", "lift_fresh", "alias", "_unsafe_view"}
-)
+ALLOCATE = frozenset({"empty", "new_empty", "empty_like", "empty_strided"})
+NO_LAUNCH = ALLOCATE | {"detach", "lift_fresh", "alias", "_unsafe_view"}
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,15 @@ class Log:
     waits: list[str] = field(default_factory=list)
     """The functions of ours that copied between host and device, where PyTorch lets the host wait. What is
     copied to the device with `non_blocking` is taken for pinned."""
+    allocations: int = 0
+    """By our ops' host code: of their kernels' outputs, and scratch."""
 
     def take(self) -> Log:
         """What has been logged since the last time."""
-        taken = Log(self.triton[:], self.others[:], self.waits[:])
+        taken = Log(self.triton[:], self.others[:], self.waits[:], self.allocations)
         for kept in (self.triton, self.others, self.waits):
             kept.clear()
+        self.allocations = 0
         return taken
 
     def __len__(self) -> int:
@@ -106,11 +108,12 @@ class Launches(TorchDispatchMode):
         super().__init__()
         self.log = Log()
         self.device: torch.device | None = None
+        self.in_op = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name
         if name.startswith("fastgan::") and _has_triton_kernel(name.removeprefix("fastgan::")):
-            with self:
+            with self, mock.patch.object(self, "in_op", True):
                 return func._op_dk(torch._C.DispatchKey.CUDA, *args, **(kwargs or {}))
         on_cpu = func is torch.ops.aten._local_scalar_dense.default and not args[0].is_cuda
         if on_cpu and args[0].dtype == torch.float32:
@@ -123,6 +126,7 @@ class Launches(TorchDispatchMode):
         else:
             result = func(*args, **(kwargs or {}))
         namespace, _, short = name.partition("::")
+        self.log.allocations += self.in_op and short in ALLOCATE and result.numel() > 0
         if short in ("_to_copy", "copy_"):
             source = args[0] if short == "_to_copy" else args[1]
             if source.is_cuda != result.is_cuda and not (

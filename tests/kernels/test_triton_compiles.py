@@ -40,15 +40,29 @@ def sweep_signature(dtype: str) -> dict[str, str]:
     pointers = {"x": dtype, "y": dtype, "direction": dtype, "partial_sums": "fp32", "edge_gain": "fp32"}
     signature = dict.fromkeys(yuv_l2.sweep.arg_names, "i32")
     signature |= {name: f"*{kind}" for name, kind in pointers.items()}
-    signature |= dict.fromkeys(["scale_y", "scale_u", "scale_v", "direction_factor"], "fp32")
+    numbers = ["edge_gain_number", "scale_y", "scale_u", "scale_v", "direction_factor"]
+    signature |= dict.fromkeys(numbers, "fp32")
     return signature
 
 
 FLOAT32 = {
-    "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "real_slopes", "fake_slopes",
-    "raised_slopes", "lowered_slopes", "weight", "results",
+    "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
 }  # fmt: skip
-NUMBERS = {"slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor"}
+NUMBERS = {
+    "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
+    "weight_number",
+}  # fmt: skip
+FEATURES = [
+    *((dtype, channels, 2, True, "stride_pixel", directions)
+      for dtype, channels, directions in (  # of AlexNet and VGG
+          ("fp32", 64, 1), ("fp32", 128, 2), ("fp32", 192, 2), ("fp32", 256, 2), ("fp32", 384, 2),
+          ("fp32", 512, 1), ("fp32", 512, 2), ("bf16", 64, 2), ("bf16", 256, 1), ("bf16", 256, 2),
+          ("bf16", 512, 2), ("fp16", 512, 2),
+      )),
+    ("fp32", 256, 2, True, "stride_channel", 1), ("bf16", 64, 2, True, "stride_channel", 1),
+    ("fp16", 512, 2, True, "stride_channel", 1), ("fp16", 256, 1, False, "stride_pixel", 2),
+    ("fp32", 4096, 1, True, "stride_pixel", 2), ("bf16", 4096, 1, True, "stride_channel", 1),
+]  # fmt: skip
 
 
 def described(kernel, dtype: str, data: tuple[str, ...], **constants):
@@ -65,7 +79,7 @@ KERNELS = {
         f"sweep {dtype} direction={direction} {index}{kind}": (
             yuv_l2.sweep,
             sweep_signature(dtype),
-            {"HAS_DIRECTION": direction, "INDEX": index, "BLOCK": yuv_l2.THREADS * run,
+            {"HAS_GAIN": True, "HAS_DIRECTION": direction, "INDEX": index, "BLOCK": yuv_l2.THREADS * run,
              **access(("X_LINE", "Y_LINE", "D_LINE"), ("x_", "y_", "d_"), kind, run)},
         )
         for dtype in FLOATS
@@ -123,9 +137,9 @@ KERNELS = {
             blur.convolve,
             {name: "i32" for name in blur.convolve.arg_names}
             | {"image": f"*{dtype}", "blurred": f"*{dtype}", "kernels": "*fp32"},
-            {"SIZE": size, "INDEX": tl.int32, "OFFSET": offset, "FEW_TAPS": blur.FEW_TAPS,
-             "DENSE": size <= blur.LARGEST_DENSE and offset == tl.int32, "QUADS": blur.QUADS,
-             "ROWS": blur.LONE_ROWS,
+            {"SIZE": size, "STEP": -1 if strided else 1, "INDEX": tl.int32, "OFFSET": offset,
+             "FEW_TAPS": blur.FEW_TAPS, "DENSE": size <= blur.LARGEST_DENSE and offset == tl.int32,
+             "QUADS": blur.QUADS, "ROWS": blur.LONE_ROWS,
              **({} if strided else {"image_stride_w": 1, "out_stride_w": 1})},
         )
         for dtype, size, offset, strided in (
@@ -138,27 +152,27 @@ KERNELS = {
         f"warp forward {dtype} fill={fill}": (
             perspective_warp.forward,
             {name: "i32" for name in perspective_warp.forward.arg_names}
-            | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": "*fp64"},
+            | {"image": f"*{dtype}", "warped": f"*{dtype}", "fill": f"*{dtype}", "matrix": f"*{matrix}"},
             {
-                "HAS_FILL": fill, "OFFSET": tl.int64 if fill else tl.int32, "GROUP": 3 if fill else 4,
+                "HAS_FILL": fill, "OFFSET": tl.int64 if fill else tl.int32, "GROUP": 2 if fill else 4,
                 "TILE_ROWS": perspective_warp.TILE_ROWS, "TILE_COLUMNS": perspective_warp.TILE_COLUMNS,
                 "STEPS": perspective_warp.STEPS,
             },
         )
-        for dtype in FLOATS
+        for dtype, matrix in zip(FLOATS, ("fp64", "fp32", "fp16"), strict=True)
         for fill in (False, True)
     },
     **{
         f"warp backward {dtype} {group} {index}": (
             perspective_warp.backward,
             {name: "i32" for name in perspective_warp.backward.arg_names}
-            | {"grad": f"*{dtype}", "result": f"*{dtype}", "matrix": "*fp64"},
+            | {"grad": f"*{dtype}", "result": f"*{dtype}", "matrix": f"*{matrix}"},
             {
                 "GROUP": group, "INDEX": index, "OFFSET": index, "ROWS": perspective_warp.ROWS,
                 "COLUMNS": perspective_warp.COLUMNS,
             },
         )
-        for dtype in FLOATS
+        for dtype, matrix in zip(FLOATS, ("fp64", "fp32", "fp16"), strict=True)
         for group, index in ((1, tl.int32), (3, tl.int32), (4, tl.int64))
     },
     **{
@@ -166,14 +180,14 @@ KERNELS = {
             kernel, dtype, ("x", "result"), BLOCK=squared_norm.BLOCK, PASSES=squared_norm.PASSES,
             IN_PLACE=True,
         )
-        for kernel in (squared_norm.partial, squared_norm.finish, squared_norm.scale)
+        for kernel in (squared_norm.sum_squares, squared_norm.finish, squared_norm.scale)
         for dtype in FLOATS
     },
     **{
         f"leaky {kernel.__name__} {dtype}": described(
             kernel, dtype, ("x", "y", "source", "target"), HAS_BIAS=True, HAS_CODES=True, INDEX=tl.int32,
             BLOCK=bias_leaky_relu.BLOCK, ROWS=bias_leaky_relu.TILE_ROWS,
-            CHANNELS=bias_leaky_relu.TILE_CHANNELS,
+            CHANNELS=bias_leaky_relu.TILE_CHANNELS, SAMPLES=1, LENGTH=bias_leaky_relu.BLOCK,
         )
         for kernel in (
             bias_leaky_relu.activate, bias_leaky_relu.multiply, bias_leaky_relu.multiply_rows,
@@ -197,15 +211,12 @@ KERNELS = {
         )
     },
     **{
-        f"features {kernel.__name__} {dtype} {channels} p={power} normalize={normalize}": described(
-            kernel, dtype, ("x", "y", "direction_x", "direction_y", "direction", "result"), POWER=power,
-            NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=True, CHANNELS=channels,
-            PIXELS=max(1, feature_distance.TILE // channels), BLOCK=feature_distance.BLOCK,
+        f"features {dtype} {channels} p={power} normalize={normalize} {last} {directions}": described(
+            feature_distance.sweep, dtype, ("x", "y", "direction_x", "direction_y"), POWER=power,
+            HAS_WEIGHT=normalize, NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=directions == 2,
+            **{last: 1}, **feature_distance.tiling(channels),
         )
-        for kernel in (feature_distance.sweep,)
-        for dtype, channels, power, normalize in (
-            ("fp32", 64, 2, True), ("bf16", 512, 2, True), ("fp16", 256, 1, False), ("fp32", 4096, 1, True)
-        )
+        for dtype, channels, power, normalize, last, directions in FEATURES
     },
 }  # fmt: skip
 WARPS = {
@@ -215,15 +226,27 @@ WARPS = {
     "squared_norm": squared_norm.WARPS,
     "leaky": bias_leaky_relu.WARPS,
     "adversarial": adversarial.WARPS,
-    "features": feature_distance.WARPS,
 }
 REGISTERS = {  # which launches ask for, too
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
 }
 # What a thread may have without launches asking for it. Blur's weights lie in registers of threads where the
-# compiler does not know that they are the same for all of them, as Triton 3.6.
+# compiler does not know that they are the same for all of them, as Triton 3.6 where neighbours are loaded one
+# by one.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160}
+
+
+def options_of(name: str) -> dict[str, int | None]:
+    """As its launches have them."""
+    kernel, _, constants = KERNELS[name]
+    if kernel is feature_distance.sweep:
+        limited = constants["WITH_Y"] and "stride_pixel" in constants
+        return {
+            "num_warps": feature_distance.tiling(constants["CHUNKS"] * constants["CHANNELS"])["num_warps"],
+            "maxnreg": feature_distance.TWO_DIRECTIONS_REGISTERS if limited else None,
+        }
+    return {"num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS), **REGISTERS.get(kernel, {})}
 
 
 def compiled_for(capability, name, signature, constants):
@@ -238,10 +261,7 @@ def compiled_for(capability, name, signature, constants):
     return triton.compile(
         ASTSource(KERNELS[name][0], signature, constexprs=constants, attrs=multiples),
         target=GPUTarget("cuda", capability, 32),
-        options={
-            "num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS),
-            **REGISTERS.get(KERNELS[name][0], {}),
-        },
+        options=options_of(name),
     )
 
 

@@ -115,7 +115,8 @@ def test_same_bits_for_any_number_of_threads():
 @pytest.mark.parametrize("device", DEVICES)
 def test_opcheck_and_compile(device):
     x, weights = image((2, 7, 9), device=device), kernels(2, device=device)
-    torch.library.opcheck(torch.ops.fastgan.blur.default, (x, weights))
+    for turned in (False, True):
+        torch.library.opcheck(torch.ops.fastgan.blur.default, (x, weights, turned))
     blurred = torch.compile(lambda x: ops.blur(x * 1.0, weights), fullgraph=True)(x)
     expected = ops.blur(x, weights)
     assert_close(blurred, expected)

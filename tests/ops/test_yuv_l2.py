@@ -283,13 +283,13 @@ def test_the_module_refuses_an_unknown_backend_when_it_is_made():
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("direction_dtype", [None, torch.float32])
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_opcheck(device, direction_dtype, layout):
+@pytest.mark.parametrize(("layout", "gain"), [("contiguous", 3.0), ("channels_last", None)])
+def test_opcheck(device, direction_dtype, layout, gain):
     x, y = images((2, 7, 9), device=device, layout=layout)
     if direction_dtype is None:
         x, y = x.detach(), y.detach()
-    gain = torch.tensor(3.0, device=device)
-    arguments = (x, y, gain, 1.0, 2.0, 3.0, -1, direction_dtype)
+    gain = None if gain is None else torch.tensor(gain, device=device)
+    arguments = (x, y, gain, 2.0, 1.0, 2.0, 3.0, -1, direction_dtype)
     torch.library.opcheck(torch.ops.fastgan.yuv_l2.default, arguments)
     direction = torch.rand(2, 3, 7, 9, device=device, requires_grad=True)
     grad_loss = torch.tensor(0.7, device=device, requires_grad=True)

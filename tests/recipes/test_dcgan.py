@@ -270,8 +270,6 @@ def test_bad_input(small, tmp_path, capsys):
     ):
         assert main(["sample", "dcgan", "--output", str(tmp_path / "x.png"), *arguments]) == 1
         assert message in capsys.readouterr().err
-    assert main(["sample", "cgan"]) == 2
-    assert "dcgan, zi2zi, starganv2 (got 'cgan')" in capsys.readouterr().err
 
 
 def test_presets():

@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_not_empty(config, folder, 
     def fails(path):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
 
-    monkeypatch.setattr(checkpoints.os, "listdir", fails)
+    monkeypatch.setattr("fastgan.training.checkpoint_files.os.listdir", fails)
     with pytest.raises(OSError, match=f"Stale file handle: '{folder}'"):
         train(Toy, ToyConfig(**{**config.__dict__, "resume": "auto"}))
 

@@ -199,14 +199,13 @@ def test_a_count_of_restarts_that_is_none_is_named(monkeypatch, count):
         restarts()
 
 
-@pytest.mark.parametrize("accelerator", ["cuda", "mps"])
-def test_an_accelerator_that_is_not_there_is_named(accelerator):
+def test_an_accelerator_that_is_not_there_is_named():
     import torch
 
     from fastgan.training.config import TrainingConfig
     from fastgan.training.runtime import Runtime
 
-    if getattr(torch, accelerator).is_available():
+    if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(ValueError, match=f"accelerator '{accelerator}' cannot be used"):
-        Runtime(TrainingConfig(accelerator=accelerator))
+    with pytest.raises(ValueError, match="accelerator 'cuda' cannot be used"):
+        Runtime(TrainingConfig(accelerator="cuda"))

@@ -222,7 +222,7 @@ def test_a_restart_killed_while_it_loads_does_not_end_the_restarts(config, monke
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
     killed_at(monkeypatch, 3, config)
-    for count, place in enumerate(("prepare_run_folder", "_newest_checkpoint"), start=1):
+    for count, place in enumerate(("prepare_run_folder", "_found_checkpoint"), start=1):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(f"fastgan.training.loop.{place}", dies)
@@ -424,7 +424,7 @@ def test_each_option_of_each_recipe_is_told_or_refused_with_both_values(name, tm
             with pytest.raises(ValueError, match=re.escape(told)):
                 resume_from(recipe, found)
         else:
-            assert resume_from(recipe, found) == ([] if option == "resume" else [told])
+            assert resume_from(recipe, found) == ([] if option in ("resume", "checkpoint") else [told])
             assert fresh == {name: _options(optimizer) for name, optimizer in recipe.optimizers.items()}
 
 

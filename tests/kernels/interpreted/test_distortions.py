@@ -98,7 +98,8 @@ def test_blur_equals_the_reference(size, layout):
     x = image(size, layout=layout).detach()
     weights = random_blur_kernels(size[0], torch.Generator().manual_seed(1), (0.5, 0.5))
     expected = ops.blur(x.double(), weights, backend="reference")
-    assert relative_error(kernel.blur(x, weights), expected) <= 1e-6
+    assert relative_error(kernel.blur(x, weights, False), expected) <= 1e-6
+    assert torch.equal(kernel.blur(x, weights, True), kernel.blur(x, weights.flip(1, 2), False))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -111,7 +112,8 @@ def test_blur_with_other_kernels_and_in_64_bit_offsets(taps, layout, monkeypatch
     x, weights = image((2, 9, 32), layout=layout).detach(), torch.rand(2, taps, taps) - 0.3
     weights[weights.abs() < 0.1] = 0
     expected = ops.blur(x.double(), weights, backend="reference")
-    assert relative_error(kernel.blur(x, weights), expected) <= 2e-6
+    assert relative_error(kernel.blur(x, weights, False), expected) <= 2e-6
+    assert torch.equal(kernel.blur(x, weights, True), kernel.blur(x, weights.flip(1, 2), False))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -121,7 +123,7 @@ def test_blur_with_a_tap_that_is_not_finite(value):
     x, weights = torch.rand(1, 2, 6, 8), torch.rand(1, 3, 3)
     weights[0, 0, 1] = value
     expected = ops.blur(x, weights, backend="reference")
-    torch.testing.assert_close(kernel.blur(x, weights), expected, equal_nan=True)
+    torch.testing.assert_close(kernel.blur(x, weights, False), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -136,7 +138,7 @@ def test_blur_does_not_read_through_taps_of_zero(few, value):
     x[0, 0, 9, 12] = value
     expected = ops.blur(x, weights, backend="reference")
     assert expected.isfinite().sum() > x.numel() - 49
-    torch.testing.assert_close(kernel.blur(x, weights), expected, equal_nan=True)
+    torch.testing.assert_close(kernel.blur(x, weights, False), expected, equal_nan=True)
 
 
 def test_photometric_of_nan():

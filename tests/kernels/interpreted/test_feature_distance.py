@@ -45,6 +45,12 @@ def test_feature_distance(size, channels, p, normalize, relu_x, layout):
         torch.testing.assert_close(direction, plain / (size[0] * pixels))
     nothing = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, False, False)
     assert torch.equal(nothing[0], found[0]) and nothing[1].numel() == nothing[2].numel() == 0
+    options = p, normalize, 1e-10, relu_x, False, True, True
+    equal = torch.full((channels,), 1 / channels)
+    for mean, weighed in zip(
+        *(kernel.feature_distance(*images, w, *options) for w in (None, equal)), strict=True
+    ):
+        assert torch.equal(mean, weighed)
 
 
 @pytest.mark.parametrize(("p", "normalize", "relu_x"), FORMULAS)
@@ -60,8 +66,9 @@ def test_special_values_are_the_cpus(p, normalize, relu_x):
     y[5, :, 0, 2] *= 1e20  # squares that overflow
     x[6, :, 1, 0] = y[6, :, 1, 0] = torch.rand(5)  # equal ones
     x[7, 2] = 0  # where relu has a kink
-    arguments = x, y, torch.rand(5), p, normalize, 1e-10, relu_x, False, True, True
-    for ours, expected in zip(
-        kernel.feature_distance(*arguments), torch.ops.fastgan.feature_distance(*arguments), strict=True
-    ):
-        torch.testing.assert_close(ours, expected, equal_nan=True, rtol=2e-5, atol=1e-5)
+    for weight in (torch.rand(5), None):
+        arguments = x, y, weight, p, normalize, 1e-10, relu_x, False, True, True
+        for ours, expected in zip(
+            kernel.feature_distance(*arguments), torch.ops.fastgan.feature_distance(*arguments), strict=True
+        ):
+            torch.testing.assert_close(ours, expected, equal_nan=True, rtol=2e-5, atol=1e-5)

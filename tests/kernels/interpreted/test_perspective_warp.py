@@ -59,6 +59,14 @@ def compare(x, matrix, fill=None, tolerance=2e-6, rounding=0.0):
         assert abs(given - got) <= (1e-6 + rounding) * given.abs()
 
 
+def test_a_matrix_of_float32_is_read_as_it_is():
+    from fastgan.kernels import perspective_warp as kernel
+
+    x, single = torch.rand(2, 3, 19, 23), small_warps((2, 19, 23)).float()
+    assert torch.equal(*(kernel.perspective_warp(x, m, None) for m in (single, single.double())))
+    assert torch.equal(*(kernel.perspective_warp_backward(x, m) for m in (single, single.double())))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("fill", [None, 0.7])
