@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from fastgan.bench import harness
 
+from fastgan.bench import harness
 from fastgan.training.memory import keep_freed_memory
 
 

@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastgan.bench.machine import conclude, describe_machine, merge_rows
-
 from fastgan._arguments import Parser
+from fastgan.bench.machine import conclude, describe_machine, merge_rows
 from fastgan.training.report import read_table
 
 # StegaStamp's has a command of its own, `fastgan demo`.

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastgan.bench.harness import synchronize
-from fastgan.bench.machine import conclude, describe_machine, merge_rows
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from fastgan._arguments import Parser
+from fastgan.bench.harness import synchronize
+from fastgan.bench.machine import conclude, describe_machine, merge_rows
 from fastgan.ops import use
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.config import TrainingConfig

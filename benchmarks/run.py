@@ -13,10 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fastgan._arguments import Parser
 from fastgan.bench.harness import MEMORY
 from fastgan.bench.machine import conclude, describe_machine, merge_rows
-
-from fastgan._arguments import Parser
 
 FOLDER = Path(__file__).parent
 

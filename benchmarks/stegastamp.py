@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastgan.bench.machine import describe_machine, file_name
-from fastgan.bench.recipes import measure_steps
 from PIL import Image
 
 from fastgan._arguments import Parser
+from fastgan.bench.machine import describe_machine, file_name
+from fastgan.bench.recipes import measure_steps
 from fastgan.recipes.stegastamp import StegaStamp
 from fastgan.recipes.stegastamp_config import DEMO, StegaStampConfig
 from fastgan.training.built_in import PREFIX

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from fastgan.kernels._homography import coefficients, is_nan, shifts
 
 # Chosen by arithmetic, not yet by measurement: 2 x 2 pixels a thread. With two of these, 128 registers.

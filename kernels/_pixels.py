@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import cdiv, index_type
 from torch import Tensor
+
+from fastgan.kernels._indexing import cdiv, index_type
 
 
 class Walk(NamedTuple):

@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
 from fastgan.kernels._samples import finish
-from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 8 warps with 4 logits per thread.
 BLOCK = 1024

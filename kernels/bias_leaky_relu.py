@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
 from torch import Tensor
+
+from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
 
 # Chosen by arithmetic, not yet by measurement: 4 warps give each thread 8 elements, two 16-byte accesses in
 # float32.

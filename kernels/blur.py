@@ -15,8 +15,9 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._indexing import cdiv, index_type
 from torch import Tensor
+
+from fastgan.kernels._indexing import cdiv, index_type
 
 # Chosen by arithmetic, not yet by measurement. With 6 rows each row is read twice, 72 registers hold all, and
 # 1080 is a multiple; with 8, 4 instructions a pixel fewer, up to 128 do.

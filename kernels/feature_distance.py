@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish, scale
-from torch import Tensor
 
 # Of an H100, chosen by arithmetic, not yet by measurement: 16 values of each map for a thread, which take 64
 # registers with one direction.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastgan.kernels._homography import coefficients, shifts
 from fastgan.kernels._indexing import cdiv, index_type
 from fastgan.kernels._perspective_gather import COLUMNS, GATHER_WARPS, MAX_REGISTERS, ROWS, backward
-from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement. One pixel a thread at a time, so that a warp's taps are
 # neighbours in memory, and some one after the other, for which the matrix is read once.

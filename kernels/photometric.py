@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from fastgan.kernels._pixels import in_turn, line, load, part_of_image, store, walk
 from torch import Tensor
+
+from fastgan.kernels._pixels import in_turn, line, load, part_of_image, store, walk
 
 # Chosen by arithmetic, not yet by measurement: 16 bytes of each channel to a thread.
 WARPS = 4

@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish, scale
-from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 4 warps give each thread 8 elements, two 16-byte accesses in
 # float32, and a program adds PASSES of these before its one reduction.

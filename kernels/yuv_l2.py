@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastgan.kernels._indexing import cdiv, index_type
 from fastgan.kernels._pixels import load, part_of_image, store, walk
-from torch import Tensor
 
 # Chosen by arithmetic, not yet by measurement: 16 bytes of each channel to a thread, at 64 registers or less.
 WARPS = 8

@@ -17,7 +17,6 @@ pytest.importorskip("lightning_fabric")
 pytest.importorskip("pytest_benchmark")
 
 from fastgan.bench import demos, harness, machine, recipes, run
-
 from fastgan.cli import main
 from fastgan.recipes.stegastamp import StegaStamp
 from tests.processes import ROOT

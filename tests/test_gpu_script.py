@@ -114,7 +114,6 @@ def test_every_phase_has_commands_that_are_understood(gpu, monkeypatch):
     pytest.importorskip("lightning_fabric")
     pytest.importorskip("pytest_benchmark")
     from fastgan.bench import recipes, run, stegastamp
-
     from fastgan.cli import main
 
     class Understood(Exception):

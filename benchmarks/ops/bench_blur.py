@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fastgan.bench.ops.image_op import measure_image_op
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan.augment import random_blur_kernels
+from fastgan.bench.ops.image_op import measure_image_op
 from fastgan.ops import blur
 
 # The reference goes tap by tap, which nobody would who cares for time.

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fastgan.bench.ops.image_op import measure_image_op
 from torch import Tensor
 
+from fastgan.bench.ops.image_op import measure_image_op
 from fastgan.ops import jpeg_round_trip
 
 QUALITY = 50.0

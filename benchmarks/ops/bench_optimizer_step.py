@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from fastgan.bench.critics import DCGANCritic
 from torch import Tensor, nn
 
+from fastgan.bench.critics import DCGANCritic
 from fastgan.models.stegastamp import StegaStampDiscriminator
 from fastgan.optim import EMA, Adam, RMSprop
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fastgan.bench.ops.image_op import measure_image_op
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan.augment import random_perspective
+from fastgan.bench.ops.image_op import measure_image_op
 from fastgan.ops import perspective_warp
 
 PROVIDERS = ["fastgan", "grid_sample", "kornia"]

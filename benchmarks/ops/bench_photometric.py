@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fastgan.bench.ops.image_op import measure_image_op
 from torch import Tensor
 
+from fastgan.bench.ops.image_op import measure_image_op
 from fastgan.ops import photometric
 from fastgan.reference.photometric import photometric as chain_of_operations
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fastgan.bench.critics import CRITICS, make_critic
 from torch import Tensor, nn
 
+from fastgan.bench.critics import CRITICS, make_critic
 from fastgan.losses import r1_penalty, r1_penalty_of
 from fastgan.ops import convert_convolutions
 

@@ -10,6 +10,10 @@ import pytest
 triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
 from fastgan.kernels import (  # noqa: E402
     adversarial,
     bias_leaky_relu,
@@ -20,9 +24,6 @@ from fastgan.kernels import (  # noqa: E402
     squared_norm,
     yuv_l2,
 )
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
 
 FLOATS = ["fp32", "bf16", "fp16"]
 

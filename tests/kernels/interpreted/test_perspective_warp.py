@@ -17,6 +17,7 @@ from tests.ops.test_perspective_warp import SPECIAL
 triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
+
 from fastgan.kernels._homography import coefficients  # noqa: E402
 from fastgan.kernels._perspective_gather import COLUMNS, FOUR, ROWS, adjugate, window  # noqa: E402
 
