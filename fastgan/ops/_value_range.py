@@ -34,8 +34,10 @@ EIGHT_BITS = (-160, 320)
 """[-128, 127] and [0, 255] with the overshoots of a resize."""
 EIGHT_BITS_END = 255
 SIGNED = (0.6, 1.1)
-"""Images in [-1, 1] nearly always reach the first on both sides of 0, and seldom the second. What a network
-makes of images in [0, 1] does not: so wide, it lies around 1/2."""
+"""Images in [-1, 1] nearly always reach the first on both sides of 0, and seldom the second."""
+SHARE_OF_DARK = 0.2
+"""Most images in [-1, 1] have so many values below -1/4. Those that StegaStamp's untrained encoder stamps have
+them only where they go far beyond -1 or 1 (36 of them, of both sizes)."""
 TO_UNIT: dict[Range, str] = {
     (0, 255): "8-bit values must be divided by 255 first",
     (-1, 1): "images in [-1, 1] must be brought to [0, 1] first, as (image + 1) / 2",
@@ -191,8 +193,9 @@ class GrossRangeCheck(RangeCheck):
     """Looks at some of the first few hundred images for 8-bit values and images in [-1, 1]; warns once.
 
     What a network makes, which may lie a good way outside of the range, is neither, so that unlike
-    :class:`RangeCheck` this looks at every image and says what is wrong with one. Each look is judged by
-    itself, and right ones decide nothing: behind the calls of a function there may be several callers.
+    :class:`RangeCheck` this looks at every image and says what is wrong with one; only of [-1, 1] it says
+    nothing where another of the images lies in [0, 1]. Each look is judged by itself, and right ones decide
+    nothing: behind the calls of a function there may be several callers.
 
     Args:
         name: of what takes the images.
@@ -212,6 +215,8 @@ class GrossRangeCheck(RangeCheck):
         for seen, of_image in zip(all_seen, statistics, strict=True):
             seen.add(of_image)
         reasons = [self._suspicion(seen) for seen in all_seen]
+        if not any(reasons) and expected == (0, 1) and all(seen.below_zero > SHARE for seen in all_seen):
+            reasons = [self.advice[-1, 1] if _is_signed(seen) else None for seen in all_seen]
         # So small beside others that are not, they may be a new network's.
         if not any(reasons) and all(map(_is_small, all_seen)):
             signed = min(seen.low for seen in all_seen) < -SIGNED[0]
@@ -234,11 +239,14 @@ class GrossRangeCheck(RangeCheck):
                 if top < EIGHT_BITS_END and EIGHT_BITS[0] <= seen.low and seen.high <= EIGHT_BITS[1]:
                     return self.advice[0, 255]
                 return f"values beyond {top:g} must be scaled first" if is_large else None
-        least, most = SIGNED
-        is_signed = -most <= seen.low < -least and least < seen.high <= most
-        if seen.expected == (0, 1) and is_signed and seen.below_zero > 5 * SHARE:
-            return self.advice[-1, 1]
         return None
+
+
+def _is_signed(seen: Seen) -> bool:
+    """Whether values that should lie in [0, 1] are those of an image in [-1, 1]."""
+    least, most = SIGNED
+    fits = -most <= seen.low < -least and least < seen.high <= most
+    return fits and seen.outside > SHARE_OF_DARK
 
 
 def _is_small(seen: Seen) -> bool:

@@ -1,4 +1,4 @@
-"""8-bit values, images in [-1, 1] and outputs of networks where images in [0, 1] belong: what is said of them."""
+"""8-bit values, images in [-1, 1] and what networks make, where [0, 1] belongs: what is said, and once."""
 
 import copy
 import pickle
@@ -147,6 +147,16 @@ def test_of_two_images_the_wrong_one_is_named(wrong):
     pair[wrong] = 255 * pair[wrong].requires_grad_(wrong == 0)
     (message,) = said(yuv_color_l2, *pair)
     assert f"the values of {'xy'[wrong]} lie in [" in message
+
+
+def test_stamped_images_from_minus_1_beside_their_originals():
+    pair = (2 * image() - 1.2).requires_grad_(), 2 * image() - 1
+    (message,) = said(yuv_color_l2, *pair)
+    assert "the values of y lie in [-1, " in message
+
+
+def test_a_new_network_may_make_what_looks_like_minus_1_to_1():
+    assert not said(yuv_color_l2, 2 * image() - 1, image())
 
 
 def test_what_is_optimized_is_looked_at():
