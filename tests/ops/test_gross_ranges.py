@@ -152,7 +152,7 @@ def test_of_two_images_the_wrong_one_is_named(wrong):
 def test_stamped_images_from_minus_1_beside_their_originals():
     pair = (2 * image() - 1.2).requires_grad_(), 2 * image() - 1
     (message,) = said(yuv_color_l2, *pair)
-    assert "the values of y lie in [-1, " in message
+    assert "the values of y lie in [-" in message
 
 
 def test_a_new_network_may_make_what_looks_like_minus_1_to_1():
