@@ -30,34 +30,50 @@ from fastgan.ops._checks import (
     check_real,
     check_same_device,
 )
+from fastgan.ops._value_range import GrossRangeCheck, Range
 
 __all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "luma", "nearness", "psnr", "psnr_y", "ssim", "ssim_y"]
 
 # Of the Gaussian window, whose sigma is 1.5.
 SSIM_RADIUS = 5
+BY_DATA_RANGE: dict[Range, str] = {
+    (0, 255): "8-bit values need data_range=255",
+    (0, 1): "images in [0, 1] need data_range=1",
+    (-1, 1): "images in [-1, 1] need data_range=2",
+}
+_PAIR = ("images", "references")
+_psnr_range = GrossRangeCheck("psnr", _PAIR, BY_DATA_RANGE)
+_ssim_range = GrossRangeCheck("ssim", _PAIR, BY_DATA_RANGE)
+_psnr_y_range, _ssim_y_range = GrossRangeCheck("psnr_y", _PAIR), GrossRangeCheck("ssim_y", _PAIR)
+_luma_range = GrossRangeCheck("luma", ("images",))
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_ADDRESS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 
 
-def psnr(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
+def psnr(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_range: bool = True) -> Tensor:
     """The mean over images of their peak signal to noise ratio in dB, 0-d.
 
     Args:
         images, references: N C H W.
         data_range: largest less smallest possible value.
+        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
+            are 8-bit values or in [-1, 1], with a data range of 1, or [0, 1] with 255. On a GPU nothing
+            waits for it.
 
     Raises:
         TypeError, ValueError: no such images, unequal shapes, or a range that is not positive.
     """
     _check_pair(images, references)
     data_range = _positive("data_range", data_range)
+    if as_flag("check_range", check_range):
+        _psnr_range.look((0, data_range), images, references)
     per_image = peak_signal_noise_ratio(
         images, references, data_range=data_range, reduction="none", dim=(1, 2, 3)
     )
     return per_image.mean()
 
 
-def ssim(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
+def ssim(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_range: bool = True) -> Tensor:
     """The mean structural similarity, 0-d; Wang et al. 2004. Arguments and errors as those of :func:`psnr`.
 
     Raises:
@@ -69,19 +85,26 @@ def ssim(images: Tensor, references: Tensor, data_range: float = 1.0) -> Tensor:
     if min(images.shape[2:]) <= SSIM_RADIUS:
         raise ValueError(f"images must have at least 6 x 6 pixels, got shape {tuple(images.shape)}")
     data_range = _positive("data_range", data_range)
+    if as_flag("check_range", check_range):
+        _ssim_range.look((0, data_range), images, references)
     return structural_similarity_index_measure(images, references, data_range=data_range)  # type: ignore[return-value]
 
 
-def luma(images: Tensor, border: int = 0) -> Tensor:
+def luma(images: Tensor, border: int = 0, *, check_range: bool = True) -> Tensor:
     """Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, not rounded: N 3 H W in [0, 1] to N 1 h w in [16, 235].
 
     Args:
         border: pixels that are left out on each side, as super-resolution does with `scale` of them.
+        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
+            are 8-bit values or in [-1, 1]. On a GPU nothing waits for it.
 
     Raises:
         TypeError, ValueError: no colour images, or nothing left within the border.
     """
-    return _luma("images", images, border)
+    inner = _luma("images", images, border)
+    if as_flag("check_range", check_range):
+        _luma_range.look((0, 1), images)
+    return inner
 
 
 def _luma(name: str, images: Tensor, border: int) -> Tensor:
@@ -114,21 +137,25 @@ def _positive(name: str, value: float) -> float:
     return number
 
 
-def psnr_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
+def psnr_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: bool = True) -> Tensor:
     """:func:`psnr` of the lumas in dB, with a data range of 255, as super-resolution is compared.
 
     Args:
         images, references: N 3 H W in [0, 1].
         border: as that of :func:`luma`.
+        check_range: likewise.
 
     Raises:
         TypeError, ValueError: as :func:`luma`; unequal shapes.
     """
     _check_pair(images, references)
-    return psnr(luma(images, border), _luma("references", references, border), data_range=255.0)
+    a, b = _luma("images", images, border), _luma("references", references, border)
+    if as_flag("check_range", check_range):
+        _psnr_y_range.look((0, 1), images, references)
+    return psnr(a, b, data_range=255.0, check_range=False)
 
 
-def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
+def ssim_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: bool = True) -> Tensor:
     """The mean structural similarity of the lumas, 0-d, over windows that lie within the image.
 
     So do Wang et al. 2004 and super-resolution count; :func:`ssim` has mirrored ones beyond the border, too.
@@ -139,12 +166,14 @@ def ssim_y(images: Tensor, references: Tensor, border: int = 0) -> Tensor:
             border.
     """
     _check_pair(images, references)
-    a, b = luma(images, border), _luma("references", references, border)
+    a, b = _luma("images", images, border), _luma("references", references, border)
     if min(a.shape[2:]) < 2 * SSIM_RADIUS + 1:
         raise ValueError(
             f"border must leave at least 11x11 pixels of images, got {a.shape[2]}x{a.shape[3]} for border "
             f"{border} and shape {tuple(images.shape)}"
         )
+    if as_flag("check_range", check_range):
+        _ssim_y_range.look((0, 1), images, references)
     _, of_windows = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
     return of_windows[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
 
@@ -209,6 +238,8 @@ class FrechetDistance:
         seed: of the random network.
         device: where images will be.
         all_processes: whether `compute`, which all processes then call, joins what each has taken in.
+        check_range: whether the first images are looked at, and a RuntimeWarning says once if they are 8-bit
+            values or in [-1, 1]. On a GPU nothing waits for it.
 
     Attributes:
         name: "fid", or "frechet_distance_of_random_features".
@@ -227,12 +258,16 @@ class FrechetDistance:
         seed: int = 0,
         device: torch.device | str = "cpu",
         all_processes: bool = True,
+        *,
+        check_range: bool = True,
     ) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         check_one_of("weights", weights, ("default", None))
         seed, device = as_seed("seed", seed), as_device("device", device)
         all_processes = as_flag("all_processes", all_processes)
+        self.check_range = as_flag("check_range", check_range)
+        self._range_check = GrossRangeCheck("FrechetDistance", ("images",))
         self.name = "fid" if weights else "frechet_distance_of_random_features"
         network = _inception() if weights else random_network(_RandomFeatures, seed)
         self._smallest = 1 if weights else _RandomFeatures.smallest
@@ -259,6 +294,8 @@ class FrechetDistance:
                 f"{images.shape[2]} x {images.shape[3]}"
             )
         real = as_flag("real", real)
+        if self.check_range:
+            self._range_check.look((0, 1), images)
         with torch.no_grad():
             # Networks that torchmetrics did not choose itself get what they are given: 8 bits, as for FID.
             self._metric.update((images.clamp(0, 1) * 255).byte(), real=real)

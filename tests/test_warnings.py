@@ -16,7 +16,7 @@ import torch
 import fastgan
 from fastgan import ops
 from fastgan._warnings import warn
-from fastgan.losses import BinaryLoss, PerceptualLoss, _input_gradient, r1_penalty
+from fastgan.losses import BinaryLoss, PerceptualLoss, YUVColorL2, _input_gradient, r1_penalty
 from fastgan.ops import _library, squared_norm
 from fastgan.ops._dispatch import _warned
 
@@ -53,6 +53,10 @@ def no_kernel(monkeypatch, tmp_path):
 def wrong_range(monkeypatch, tmp_path):
     pytest.importorskip("torchvision")
     PerceptualLoss((3,), weights=None)(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))
+
+
+def grossly_wrong_range(monkeypatch, tmp_path):
+    YUVColorL2()(255 * torch.rand(1, 3, 32, 32), 255 * torch.rand(1, 3, 32, 32))
 
 
 def half_logits(monkeypatch, tmp_path):
@@ -109,8 +113,9 @@ def options_of_another_version(monkeypatch, tmp_path):
 CASES = {
     "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
     "fastgan/losses/_probabilities.py::ProbabilityCheck._judge": probabilities,
-    "fastgan/losses/_value_range.py::RangeCheck._judge": wrong_range,
     "fastgan/ops/_dispatch.py::warn_once": no_kernel,
+    "fastgan/ops/_value_range.py::GrossRangeCheck._judge": grossly_wrong_range,
+    "fastgan/ops/_value_range.py::RangeCheck._judge": wrong_range,
     "fastgan/recipes/enhancenet_evaluation.py::read_held_out": unusable_held_out_image,
     "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgan.ops._checks import (
+    as_flag,
     as_whole_number,
     check_floating,
     check_image,
@@ -21,6 +22,7 @@ from fastgan.ops._checks import (
     check_same_device,
     described,
 )
+from fastgan.ops._value_range import GrossRangeCheck
 from fastgan.ops.perspective_warp import perspective_warp
 
 POLICIES = ("color", "translation", "cutout")
@@ -41,18 +43,23 @@ class DiffAugment:
 
     Args:
         policy: which, in this order; none leaves images as they are.
+        check_range: whether the first images are looked at, to warn once of 8-bit values.
 
     Raises:
         TypeError, ValueError: no sequence of names, or an unknown one.
     """
 
-    def __init__(self, policy: Sequence[str] = POLICIES) -> None:
+    def __init__(self, policy: Sequence[str] = POLICIES, *, check_range: bool = True) -> None:
         a_name = isinstance(policy, str)
         if a_name or not isinstance(policy, Sequence) or not all(isinstance(name, str) for name in policy):
             raise TypeError(f"policy must be a sequence of {', '.join(POLICIES)}, got {described(policy)}")
         for name in policy:
             check_one_of("policy", name, POLICIES)
         self.policy = tuple(policy)
+        self.check_range = as_flag("check_range", check_range)
+        self._range_check = GrossRangeCheck(
+            "DiffAugment", ("image",), {(0, 255): "8-bit values must be divided by 127.5, less 1, first"}
+        )
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """The random numbers for `count` images, (count, numbers) in [0, 1), on the generator's device.
@@ -86,6 +93,8 @@ class DiffAugment:
             raise ValueError(
                 f"drawn must have shape {(image.shape[0], sum(numbers))}, got {tuple(drawn.shape)}"
             )
+        if self.check_range:
+            self._range_check.look((-1, 1), image)
         for name, part in zip(self.policy, drawn.split(numbers, 1) if numbers else (), strict=True):
             image = _APPLY[name](image, part)
         return image

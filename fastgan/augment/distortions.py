@@ -17,6 +17,7 @@ from fastgan.ops._checks import (
     check_instance,
     check_one_of,
 )
+from fastgan.ops._value_range import GrossRangeCheck
 from fastgan.ops.blur import blur
 from fastgan.ops.jpeg import ROUNDINGS, jpeg_round_trip
 from fastgan.ops.photometric import photometric
@@ -26,6 +27,8 @@ RANGES = {
     "rnd_bri": (0.0, math.inf), "rnd_hue": (0.0, math.inf), "rnd_noise": (0.0, math.inf),
     "rnd_sat": (0.0, 1.0), "jpeg_quality": (1.0, 100.0),
 }  # fmt: skip
+
+_range_check = GrossRangeCheck("Distortions", ("image",))
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Distortions:
     no_jpeg: bool = False
     jpeg_rounding: str = "straight_through"
     blur_probabilities: tuple[float, float] = (0.25, 0.25)
+    check_range: bool = True
+    """Whether a process's first images are looked at, to warn once of 8-bit values and images in [-1, 1]."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -67,6 +72,7 @@ class Distortions:
                 if not (low <= number <= high and finite):
                     raise ValueError(f"{field.name} must be finite and in [{low:g}, {high:g}], got {number}")
         as_flag("no_jpeg", self.no_jpeg)
+        as_flag("check_range", self.check_range)
         check_one_of("jpeg_rounding", self.jpeg_rounding, ROUNDINGS)
         _check_probabilities("blur_probabilities", self.blur_probabilities)
 
@@ -85,6 +91,8 @@ class Distortions:
         if not as_number("step", step) >= 0:
             raise ValueError(f"step must not be negative, got {step}")
         check_instance("generator", generator, torch.Generator, "a torch.Generator")
+        if self.check_range:
+            _range_check.look((0, 1), image)
         batch = image.shape[0]
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -109,11 +117,12 @@ class Distortions:
             offset=uniform(-brightness, brightness, 1) + uniform(-hue, hue, 3),
             desaturation=uniform(0, ramp(self.rnd_sat_ramp) * self.rnd_sat),
             generator=generator,
+            check_range=False,
         )
         if self.no_jpeg:
             return image
         lowest = 100 - ramp(self.jpeg_quality_ramp) * (100 - self.jpeg_quality)
-        return jpeg_round_trip(image, uniform(lowest, 100), rounding=self.jpeg_rounding)
+        return jpeg_round_trip(image, uniform(lowest, 100), rounding=self.jpeg_rounding, check_range=False)
 
 
 def random_blur_kernels(

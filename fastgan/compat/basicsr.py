@@ -14,7 +14,6 @@ from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair
 from fastgan.losses._backbones import Weights, check_comparable, one_backbone
 from fastgan.losses._input_gradient import input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
-from fastgan.losses._value_range import RangeCheck
 from fastgan.losses.jpeg import check_images
 from fastgan.losses.labels import cross_entropy
 from fastgan.losses.penalties import penalty_of_logits
@@ -31,6 +30,7 @@ from fastgan.ops._checks import (
     check_same_device,
     described,
 )
+from fastgan.ops._value_range import GrossRangeCheck, RangeCheck
 from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.reference.precision import wide
 
@@ -41,11 +41,14 @@ class DiffJPEG(nn.Module):
     Args:
         differentiable: round coefficients by the cubic surrogate of Shin and Song (2017); False is the
             codec itself, without a gradient.
+        check_range: as that of :func:`fastgan.ops.jpeg_round_trip`, for this module's first images.
     """
 
-    def __init__(self, differentiable: bool = True) -> None:
+    def __init__(self, differentiable: bool = True, *, check_range: bool = True) -> None:
         super().__init__()
         self.differentiable = as_flag("differentiable", differentiable)
+        self.check_range = as_flag("check_range", check_range)
+        self._range_check = GrossRangeCheck("DiffJPEG", ("x",))
 
     def forward(self, x: Tensor, quality: float | Tensor) -> Tensor:
         """The decoded images.
@@ -55,9 +58,11 @@ class DiffJPEG(nn.Module):
             quality: in [1, 100]; a number, or a tensor of B. It is left as it is.
         """
         check_images("x", x)
+        if self.check_range:
+            self._range_check.look((0, 1), x)
         if not self.differentiable:
-            return jpeg_round_trip(x.detach(), quality)
-        return jpeg_round_trip(x, quality, rounding="cubic")
+            return jpeg_round_trip(x.detach(), quality, check_range=False)
+        return jpeg_round_trip(x, quality, rounding="cubic", check_range=False)
 
 
 class PerceptualLoss(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan._warnings import warn
-from fastgan.losses._later import OnItsWay, can_be_read, is_on_gpu
 from fastgan.ops._checks import may_look_at
+from fastgan.ops._later import OnItsWay, can_be_read, is_on_gpu
 from fastgan.reference.precision import wide, without_autocast
 
 # Every call is looked at until there are so many calls and values, then calls 8, 16, 32 and so on up to the

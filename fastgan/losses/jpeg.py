@@ -33,7 +33,18 @@ from fastgan.ops._jpeg_tables import (
     check_qualities,
     check_steps,
 )
+from fastgan.ops._value_range import GrossRangeCheck
 from fastgan.ops.jpeg import LEVELS, ROUNDINGS, check_levels, check_options, jpeg_round_trip
+
+_range_check = GrossRangeCheck("jpeg_codec_differentiable", ("image_rgb",))
+_range_check_of_8_bits = GrossRangeCheck(
+    "diff_jpeg_coding",
+    ("image_rgb",),
+    {
+        (0, 1): "images in [0, 1] must be multiplied by 255 first",
+        (-1, 1): "images in [-1, 1] must be brought to [0, 255] first, as 127.5 * (image + 1)",
+    },
+)
 
 
 class DiffJPEG(nn.Module):
@@ -47,6 +58,7 @@ class DiffJPEG(nn.Module):
         rounding: in place of the cubic; see :func:`fastgan.ops.jpeg_round_trip`.
         levels: "round" or "truncate" values between grey levels, where the codec itself or
             `rounding="straight_through"` makes whole ones; likewise.
+        check_range: as that of :func:`fastgan.ops.jpeg_round_trip`, for this module's first images.
 
     Input and output: N 3 H W, or 3 H W, in [0, 1].
 
@@ -63,6 +75,7 @@ class DiffJPEG(nn.Module):
         *,
         rounding: str = "cubic",
         levels: str = "round",
+        check_range: bool = True,
     ) -> None:
         super().__init__()
         check_one_of("rounding", rounding, ROUNDINGS)
@@ -75,6 +88,8 @@ class DiffJPEG(nn.Module):
         self.quality = as_quality("quality", quality)
         self.rounding = rounding
         self.levels = levels
+        self.check_range = as_flag("check_range", check_range)
+        self._range_check = GrossRangeCheck("DiffJPEG", ("x",))
 
     def forward(self, x: Tensor) -> Tensor:
         check_images("x", x)
@@ -82,9 +97,11 @@ class DiffJPEG(nn.Module):
             raise ValueError(
                 f"x must be images of height x width {self.height}x{self.width}, got {tuple(x.shape)}"
             )
+        if self.check_range:
+            self._range_check.look((0, 1), x)
         if not self.differentiable:
-            return jpeg_round_trip(x.detach(), self.quality, levels=self.levels)
-        return jpeg_round_trip(x, self.quality, rounding=self.rounding, levels=self.levels)
+            return jpeg_round_trip(x.detach(), self.quality, levels=self.levels, check_range=False)
+        return jpeg_round_trip(x, self.quality, rounding=self.rounding, levels=self.levels, check_range=False)
 
     def extra_repr(self) -> str:
         rounding = self.rounding if self.differentiable else "not differentiable"
@@ -117,6 +134,7 @@ class RandomJPEG(nn.Module):
         _check_options(**options)
         self.min_quality, self.max_quality = low, high
         self.options = options
+        self._range_check = GrossRangeCheck("RandomJPEG", ("x",))
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         check_images("x", x)
@@ -124,7 +142,9 @@ class RandomJPEG(nn.Module):
         images = x.shape[:1] if x.dim() == 4 else (1,)
         drawn = draw(torch.rand, images, generator, device=x.device)
         quality = self.min_quality + (self.max_quality - self.min_quality) * drawn
-        return jpeg_round_trip(x, quality, **self.options)
+        if self.options.get("check_range", True):
+            self._range_check.look((0, 1), x)
+        return jpeg_round_trip(x, quality, **self.options | {"check_range": False})
 
     def extra_repr(self) -> str:
         return f"{self.min_quality}, {self.max_quality}"
@@ -157,6 +177,7 @@ def jpeg_codec_differentiable(
     quantization_table_c: Tensor | None = None,
     *,
     rounding: str = "polynomial",
+    check_range: bool = True,
 ) -> Tensor:
     """JPEG with the signature of `kornia.enhance.jpeg_codec_differentiable`.
 
@@ -166,6 +187,7 @@ def jpeg_codec_differentiable(
         quantization_table_y, quantization_table_c: (8, 8) or (B, 8, 8), in place of the standard ones; the
             quality scales them.
         rounding: kornia's is "polynomial"; see :func:`fastgan.ops.jpeg_round_trip`.
+        check_range: likewise.
 
     Returns:
         The decoded images, of the shape given.
@@ -175,6 +197,8 @@ def jpeg_codec_differentiable(
             :func:`fastgan.ops.jpeg_round_trip`.
     """
     _check_colour("image_rgb", image_rgb)
+    if as_flag("check_range", check_range):
+        _range_check.look((0, 1), image_rgb)
     images = image_rgb.reshape(-1, *image_rgb.shape[-3:])
     if isinstance(jpeg_quality, Tensor):
         check_qualities("jpeg_quality", jpeg_quality, images)
@@ -186,7 +210,9 @@ def jpeg_codec_differentiable(
         chroma = _table("quantization_table_c", quantization_table_c, CHROMINANCE_TABLE, images)
         batch = max(luma.shape[0], chroma.shape[0])
         tables = torch.stack([luma.expand(batch, 8, 8), chroma.expand(batch, 8, 8)], dim=1)
-    decoded = jpeg_round_trip(images, jpeg_quality, rounding=rounding, quantization_tables=tables)
+    decoded = jpeg_round_trip(
+        images, jpeg_quality, rounding=rounding, quantization_tables=tables, check_range=False
+    )
     return decoded.view_as(image_rgb)
 
 
@@ -196,6 +222,8 @@ def diff_jpeg_coding(
     quantization_table_y: Tensor | None = None,
     quantization_table_c: Tensor | None = None,
     ste: bool = False,
+    *,
+    check_range: bool = True,
 ) -> Tensor:
     """JPEG with the signature of Diff-JPEG (Reich et al., WACV 2024).
 
@@ -204,6 +232,8 @@ def diff_jpeg_coding(
         jpeg_quality: in [1, 100]; a number, (1,) or (B,).
         quantization_table_y, quantization_table_c: as in :func:`jpeg_codec_differentiable`.
         ste: round straight through instead of by polynomials.
+        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
+            are in [0, 1] or [-1, 1].
 
     Returns:
         The decoded images in [0, 255], of the shape given.
@@ -213,9 +243,12 @@ def diff_jpeg_coding(
     """
     _check_colour("image_rgb", image_rgb)
     rounding = "straight_through" if as_flag("ste", ste) else "polynomial"
+    if as_flag("check_range", check_range):
+        _range_check_of_8_bits.look((0, 255), image_rgb)
     return 255 * jpeg_codec_differentiable(
-        image_rgb / 255, jpeg_quality, quantization_table_y, quantization_table_c, rounding=rounding
-    )
+        image_rgb / 255, jpeg_quality, quantization_table_y, quantization_table_c, rounding=rounding,
+        check_range=False,
+    )  # fmt: skip
 
 
 def check_images(name: str, images: Tensor) -> None:

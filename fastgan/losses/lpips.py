@@ -32,9 +32,9 @@ from fastgan.losses._lpips_layers import (
     load_calibration,
     rename_relatives,
 )
-from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck, as_range
 from fastgan.ops import lpips_head
 from fastgan.ops._checks import as_factor, as_flag, as_seed, check_one_of, described
+from fastgan.ops._value_range import BY_VALUE_RANGE, Range, RangeCheck, as_range
 from fastgan.reference.feature_distance import feature_distance_map
 
 _BY_NORMALIZE: dict[Range, str] = {

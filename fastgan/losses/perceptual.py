@@ -21,8 +21,6 @@ from fastgan.losses._backbones import (
     run_frozen,
     with_batch_and_colour,
 )
-from fastgan.losses._value_range import BY_VALUE_RANGE, Range, RangeCheck, as_range
-from fastgan.ops import feature_distance
 from fastgan.ops._checks import (
     as_device,
     as_finite,
@@ -32,6 +30,8 @@ from fastgan.ops._checks import (
     described,
     shown,
 )
+from fastgan.ops._value_range import BY_VALUE_RANGE, Range, RangeCheck, as_range
+from fastgan.ops.feature_distance import feature_distance
 from fastgan.reference.precision import without_autocast
 
 # Convolutions of each stage; a pooling ends it.

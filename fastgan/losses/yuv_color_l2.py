@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from fastgan import ops
 from fastgan.ops._checks import as_finite, as_flag, as_numbers
 from fastgan.ops._dispatch import requested
+from fastgan.ops._value_range import GrossRangeCheck
+
+_range_check = GrossRangeCheck("yuv_color_l2", ("x", "y"))
 
 
 @overload
@@ -21,6 +24,7 @@ def yuv_color_l2(
     *,
     return_channels: Literal[False] = ...,
     backend: str | None = ...,
+    check_range: bool = ...,
 ) -> Tensor: ...
 @overload
 def yuv_color_l2(
@@ -31,6 +35,7 @@ def yuv_color_l2(
     *,
     return_channels: Literal[True],
     backend: str | None = ...,
+    check_range: bool = ...,
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -42,6 +47,7 @@ def yuv_color_l2(
     *,
     return_channels: bool = False,
     backend: str | None = None,
+    check_range: bool = True,
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Squared distance of two RGB images in YUV, weighted by channel and towards the border.
 
@@ -66,6 +72,8 @@ def yuv_color_l2(
         return_channels: also return the unscaled means of d_Y, d_U, d_V squared, shape (3,),
             detached, for logging.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
+            are 8-bit values or in [-1, 1]. On a GPU nothing waits for it.
 
     Returns:
         The loss, 0-d float32 (float64 if an image is float64), or (loss, channels). Accumulated in
@@ -85,7 +93,10 @@ def yuv_color_l2(
     CVPR 2020, and ``build_model`` of its published code.
     """
     return_channels = as_flag("return_channels", return_channels)
+    check_range = as_flag("check_range", check_range)
     loss, channels = ops.yuv_l2(x, y, yuv_scales, edge_gain, backend=backend)
+    if check_range:
+        _range_check.look((0, 1), x, y)
     return (loss, channels) if return_channels else loss
 
 
@@ -100,6 +111,7 @@ class YUVColorL2(nn.Module):
         edge_gain: initial gain on the border.
         return_channels: return (loss, channels) instead of the loss.
         backend: as in :func:`yuv_color_l2`.
+        check_range: likewise, for this module's first images.
 
     Raises:
         TypeError, ValueError: as :func:`yuv_color_l2`, here and in the call.
@@ -114,6 +126,7 @@ class YUVColorL2(nn.Module):
         *,
         return_channels: bool = False,
         backend: str | None = None,
+        check_range: bool = True,
     ) -> None:
         super().__init__()
         scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
@@ -121,11 +134,15 @@ class YUVColorL2(nn.Module):
         self.return_channels = as_flag("return_channels", return_channels)
         requested(backend)
         self.backend = backend
+        self.check_range = as_flag("check_range", check_range)
+        self._range_check = GrossRangeCheck("YUVColorL2", ("x", "y"))
         gain = torch.tensor(as_finite("edge_gain", edge_gain), dtype=torch.float32)
         self.register_buffer("edge_gain", gain, persistent=False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         loss, channels = ops.yuv_l2(x, y, self.yuv_scales, self.edge_gain, backend=self.backend)
+        if self.check_range:
+            self._range_check.look((0, 1), x, y)
         return (loss, channels) if self.return_channels else loss
 
     def extra_repr(self) -> str:

@@ -25,14 +25,16 @@ from torch import Tensor
 from fastgan.ops import _dispatch, _library
 from fastgan.ops._autograd import differentiable, wants_gradient
 from fastgan.ops._batching import fold, one_by_one, unfold, with_batch
-from fastgan.ops._checks import check_generator, check_image, check_one_of
+from fastgan.ops._checks import as_flag, check_generator, check_image, check_one_of
 from fastgan.ops._jpeg_tables import CHROMINANCE_TABLE as CHROMINANCE_TABLE
 from fastgan.ops._jpeg_tables import LUMINANCE_TABLE as LUMINANCE_TABLE
 from fastgan.ops._jpeg_tables import quality_tables as quality_tables
 from fastgan.ops._jpeg_tables import tables_for
+from fastgan.ops._value_range import GrossRangeCheck
 from fastgan.reference import jpeg as reference
 
 _dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu="native"))
+_range_check = GrossRangeCheck("jpeg_round_trip", ("image",))
 
 # Pixels per chroma sample, across and down.
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
@@ -57,6 +59,7 @@ def jpeg_round_trip(
     quantization_tables: Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str | None = None,
+    check_range: bool = True,
 ) -> Tensor:
     """Encodes and decodes images as JPEG, differentiably.
 
@@ -93,6 +96,8 @@ def jpeg_round_trip(
             are. Steps must be positive, and at most 255 for "straight_through".
         generator: draws the seed of "noise"; on the image's device. Default: torch's own.
         backend: see :mod:`fastgan.ops`.
+        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
+            are 8-bit values or in [-1, 1]. On a GPU nothing waits for it.
 
     Returns:
         The decoded images in [0, 1], of the image's shape, dtype and memory format.
@@ -111,13 +116,15 @@ def jpeg_round_trip(
         return jpeg_round_trip(
             image[None], quality, subsampling=subsampling, rounding=rounding, levels=levels,
             upsampling=upsampling, quantization_tables=quantization_tables, generator=generator,
-            backend=backend,
+            backend=backend, check_range=check_range,
         )[0]  # fmt: skip
     check_image("image", image)
-    check_options(subsampling, rounding, levels, upsampling, generator)
+    check_options(subsampling, rounding, levels, upsampling, generator, check_range)
     horizontal, vertical = SUBSAMPLINGS[subsampling]
     fancy = upsampling == "fancy"
     tables = tables_for(image, quality, quantization_tables, rounding)
+    if check_range:
+        _range_check.look((0, 1), image)
     seed = None
     if rounding == "noise":
         seed = torch.randint(2**63 - 1, (), generator=generator, device=image.device)
@@ -136,6 +143,7 @@ def check_options(
     levels: str = "round",
     upsampling: str = "fancy",
     generator: torch.Generator | None = None,
+    check_range: bool = True,
 ) -> None:
     """Those of :func:`jpeg_round_trip`, of which it can be said without an image that it refuses them."""
     check_one_of("subsampling", subsampling, SUBSAMPLINGS)
@@ -143,6 +151,7 @@ def check_options(
     check_levels(levels, rounding)
     check_one_of("upsampling", upsampling, UPSAMPLINGS)
     check_generator("generator", generator)
+    as_flag("check_range", check_range)
 
 
 def check_levels(levels: str, rounding: str) -> None:

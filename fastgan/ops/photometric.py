@@ -31,6 +31,7 @@ from fastgan.ops._autograd import differentiable, wants_gradient
 from fastgan.ops._batching import fold, one_by_one, unfold
 from fastgan.ops._checks import (
     FLOATING,
+    as_flag,
     as_number,
     check_generator,
     check_image,
@@ -40,9 +41,11 @@ from fastgan.ops._checks import (
     is_finite,
     may_look_at,
 )
+from fastgan.ops._value_range import GrossRangeCheck
 from fastgan.reference import photometric as reference
 
 _dispatch.register(_dispatch.Kernels("photometric", cpu="native", gpu="triton"))
+_range_check = GrossRangeCheck("photometric", ("image",))
 
 
 def photometric(
@@ -55,6 +58,7 @@ def photometric(
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str | None = None,
+    check_range: bool = True,
 ) -> Tensor:
     """Adds noise, changes contrast, brightness and hue, takes colour away; clamped to [0, 1] in between.
 
@@ -71,6 +75,8 @@ def photometric(
             `noise` is the number 0.
         generator: draws the seed, on the generator's device, which must be the image's. Default: torch's own.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
+        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
+            are 8-bit values or in [-1, 1]. On a GPU nothing waits for it.
 
     Returns:
         The distorted image, N 3 H W in [0, 1], in the image's dtype and memory format. Computed in float32
@@ -89,6 +95,8 @@ def photometric(
     """
     check_image("image", image)
     parameters = _parameters(image, noise=noise, contrast=contrast, offset=offset, desaturation=desaturation)
+    if as_flag("check_range", check_range):
+        _range_check.look((0, 1), image)
     if seed is None and generator is None and not isinstance(noise, Tensor) and noise == 0:
         seed = 0  # of no noise: to draw one would be refused inside torch.vmap
     seed = _seed(image, seed, generator)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastgan.losses import _later
-from fastgan.losses._later import OnItsWay, can_be_read
+from fastgan.ops import _later
+from fastgan.ops._later import OnItsWay, can_be_read
 
 
 class FakeDevice:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fastgan.compat import basicsr
-from fastgan.losses import LPIPS, LPIPSLoss, PerceptualLoss, _later, _value_range
-from fastgan.losses._value_range import BY_VALUE_RANGE, LOOKS_AT, RangeCheck
+from fastgan.losses import LPIPS, LPIPSLoss, PerceptualLoss
+from fastgan.ops import _later, _value_range
+from fastgan.ops._value_range import BY_VALUE_RANGE, LOOKS_AT, RangeCheck
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

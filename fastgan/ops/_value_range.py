@@ -1,7 +1,8 @@
-"""Catches images in another range than a loss takes them to be in, without making anybody wait."""
+"""Catches images in another range than they are taken to be in, without making anybody wait."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fastgan._warnings import warn
-from fastgan.losses._later import OnItsWay, can_be_read, is_on_gpu
 from fastgan.ops._checks import check_one_of, is_among
+from fastgan.ops._later import OnItsWay, can_be_read, is_on_gpu
 
 Range = tuple[float, float]
 # How the user of a loss says which range images are in, where it has an argument for that alone.
@@ -31,6 +32,16 @@ HIGH_DYNAMIC_RANGE = 32
 """Linear light seldom reaches this, 8-bit images nearly always do."""
 EIGHT_BITS = (-160, 320)
 """[-128, 127] and [0, 255] with the overshoots of a resize."""
+EIGHT_BITS_END = 255
+SIGNED = (0.6, 1.1)
+"""Images in [-1, 1] nearly always reach the first on both sides of 0, and seldom the second."""
+SHARE_OF_DARK = 0.2
+"""Most images in [-1, 1] have so many values below -1/4. Images stamped by StegaStamp's untrained encoder have
+them only where they also go far beyond -1 or 1 (36 encoders, of both sizes)."""
+TO_UNIT: dict[Range, str] = {
+    (0, 255): "8-bit values must be divided by 255 first",
+    (-1, 1): "images in [-1, 1] must be brought to [0, 1] first, as (image + 1) / 2",
+}
 
 
 def as_range(value_range: Any, known: tuple[Range | None, ...]) -> Any:
@@ -87,22 +98,43 @@ class RangeCheck:
         self._decided, self._calls = False, 0
         self._seen: list[Seen] = []
         self._on_its_way: OnItsWay[Range] = OnItsWay()
+        self._looking = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock, of which no copies can be made."""
+        return {name: value for name, value in vars(self).items() if name != "_looking"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _looking=threading.Lock())
 
     def look(self, expected: Range, *compared: Tensor) -> None:
         """Takes note of images that should lie in the range."""
         # Dynamo would guard the counts that it reads, so it is to read none.
         if torch.compiler.is_compiling() or self._decided:
             return
-        images = [image for image in compared if not image.requires_grad]
-        if not images or not can_be_read(*images):
+        images = self._to_look_at(compared)
+        # One of several threads looks, and the others do not wait for it.
+        if not images or not self._looking.acquire(blocking=False):
             return
+        try:
+            if self._on_its_way.is_empty and self._calls + 1 not in LOOKS_AT and self._calls < LOOKS_AT[-1]:
+                self._calls += 1  # as most do, for which it need not be known whether they can be read
+            elif can_be_read(*images):
+                self._look(expected, images)
+        finally:
+            self._looking.release()
+
+    def _to_look_at(self, compared: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(image for image in compared if not image.requires_grad)
+
+    def _look(self, expected: Range, images: tuple[Tensor, ...]) -> None:
         if not self._on_its_way.is_empty:
             arrived = self._on_its_way.take()
             if arrived is None:
                 return
             self._judge(*arrived)
-            if self._decided:
-                return
+        if self._decided:
+            return
         self._calls += 1
         if self._calls > LOOKS_AT[-1]:
             self._decided = True
@@ -157,6 +189,76 @@ class RangeCheck:
         return None
 
 
+class GrossRangeCheck(RangeCheck):
+    """Looks at some of the first few hundred images for 8-bit values and images in [-1, 1]; warns once.
+
+    What a network makes, which may lie a good way outside of the range, is neither, so that unlike
+    :class:`RangeCheck` this looks at every image and says what is wrong with one; only of [-1, 1] it says
+    nothing where another of the images lies in [0, 1]. Each look is judged by itself, and right ones decide
+    nothing: behind the calls of a function there may be several callers.
+
+    Args:
+        name: of what takes the images.
+        arguments: their names, in the order of :meth:`look`.
+        advice: what to do with images in (0, 255) and in (-1, 1), and where (0, 255) is expected in (0, 1).
+    """
+
+    def __init__(self, name: str, arguments: tuple[str, ...], advice: dict[Range, str] = TO_UNIT) -> None:
+        super().__init__(name, advice)
+        self.arguments = arguments
+
+    def _to_look_at(self, compared: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return compared
+
+    def _judge(self, statistics: list[list[float]], expected: Range) -> None:
+        all_seen = [Seen(expected) for _ in statistics]
+        for seen, of_image in zip(all_seen, statistics, strict=True):
+            seen.add(of_image)
+        reasons = [self._suspicion(seen) for seen in all_seen]
+        if not any(reasons) and expected == (0, 1) and all(seen.below_zero > SHARE for seen in all_seen):
+            reasons = [self.advice[-1, 1] if _is_signed(seen) else None for seen in all_seen]
+        # So small beside others that are not, they may be a new network's.
+        if not any(reasons) and all(map(_is_small, all_seen)):
+            signed = min(seen.low for seen in all_seen) < -SIGNED[0]
+            reasons = [self.advice[(-1, 1) if signed else (0, 1)]] * len(all_seen)
+        for argument, seen, reason in zip(self.arguments, all_seen, reasons, strict=True):
+            if reason and not self._decided:
+                self._decided = True
+                warn(
+                    f"{self.loss} takes images in [{expected[0]:g}, {expected[1]:g}], but the values of "
+                    f"{argument} lie in [{seen.low:.3g}, {seen.high:.3g}]: {reason}; check_range=False takes "
+                    "them as they are",
+                    RuntimeWarning,
+                )
+
+    def _suspicion(self, seen: Seen) -> str | None:
+        largest, top = max(-seen.low, seen.high), seen.expected[1]
+        if seen.outside > SHARE:
+            is_large = seen.below_zero <= SHARE and seen.high > HIGH_DYNAMIC_RANGE * top
+            if is_large or (seen.are_whole and largest > top):
+                if top < EIGHT_BITS_END and EIGHT_BITS[0] <= seen.low and seen.high <= EIGHT_BITS[1]:
+                    return self.advice[0, 255]
+                return f"values beyond {top:g} must be scaled first" if is_large else None
+        return None
+
+
+def _is_signed(seen: Seen) -> bool:
+    """Whether values that should lie in [0, 1] are those of an image in [-1, 1]."""
+    least, most = SIGNED
+    fits = -most <= seen.low < -least and least < seen.high <= most
+    return fits and seen.outside > SHARE_OF_DARK
+
+
+def _is_small(seen: Seen) -> bool:
+    """Whether values that should reach 255 are those of an image in [0, 1] or [-1, 1]."""
+    return (
+        seen.expected[1] >= EIGHT_BITS_END
+        and not seen.are_whole
+        and -SIGNED[1] <= seen.low
+        and 0.5 < seen.high <= SIGNED[1]
+    )
+
+
 def _is_right(seen: Seen) -> bool:
     """Whether enough images have been seen, and have what only images of the expected range have."""
     if seen.looks < 3:
@@ -171,7 +273,7 @@ def _statistics(image: Tensor, expected: Range) -> Tensor:
     height, width = image.shape[-2:]
     step = max(1, int((image.numel() / SAMPLE) ** 0.5))
     values = image.detach()[..., :: min(step, height), :: min(step, width)].float()
-    margin = (expected[1] - expected[0]) / 4
+    margin, below_zero = (expected[1] - expected[0]) / 4, BELOW_ZERO * expected[1]
     outside = (values < expected[0] - margin) | (values > expected[1] + margin)
-    shares = torch.stack([values < -BELOW_ZERO, outside, values == values.round()]).flatten(1).float().mean(1)
+    shares = torch.stack([values < -below_zero, outside, values == values.round()]).flatten(1).float().mean(1)
     return torch.cat([torch.stack(values.aminmax()), shares])

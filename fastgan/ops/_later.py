@@ -50,9 +50,11 @@ class OnItsWay(Generic[Note]):
 
     def take(self) -> tuple[list, Note] | None:
         """What has arrived, once."""
-        if self._pending is None or not self._pending[1].query():
+        pending = self._pending  # read once: another thread may take it
+        if pending is None or not pending[1].query():
             return None
-        (values, _, note), self._pending = self._pending, None
+        self._pending = None
+        values, _, note = pending
         return values.tolist(), note
 
 
