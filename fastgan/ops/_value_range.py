@@ -36,8 +36,8 @@ EIGHT_BITS_END = 255
 SIGNED = (0.6, 1.1)
 """Images in [-1, 1] nearly always reach the first on both sides of 0, and seldom the second."""
 SHARE_OF_DARK = 0.2
-"""Most images in [-1, 1] have so many values below -1/4. Images stamped by StegaStamp's untrained encoder
-have them only where they also go far beyond -1 or 1 (36 encoders, of both sizes)."""
+"""Most images in [-1, 1] have so many values below -1/4. What StegaStamp's untrained encoder stamps has them
+only where it also goes far beyond -1 or 1 (36 encoders, of both sizes)."""
 TO_UNIT: dict[Range, str] = {
     (0, 255): "8-bit values must be divided by 255 first",
     (-1, 1): "images in [-1, 1] must be brought to [0, 1] first, as (image + 1) / 2",
