@@ -135,15 +135,17 @@ class EditableWheel(editable_wheel):
     """Puts a folder with nothing but a link to `fastgan` on the path, which type checkers follow.
 
     For folders that `package_dir` maps setuptools installs an import hook, which they do not run. The root
-    itself would make `import kernels` possible from everywhere. `fastgan` has links to the mapped folders.
+    itself would make `import kernels` possible from everywhere. In `fastgan` there are links to the mapped
+    folders, of which an sdist has none.
     """
 
     def finalize_options(self) -> None:
-        link = ROOT / ".editable" / "fastgan"
-        link.parent.mkdir(exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to("../fastgan", target_is_directory=True)
-        self.distribution.package_dir = {"": link.parent.name}
+        links = {".editable/fastgan": "fastgan", "fastgan/kernels": "kernels", "fastgan/bench": "benchmarks"}
+        for link, target in links.items():
+            (ROOT / link).parent.mkdir(exist_ok=True)
+            if not (ROOT / link).is_symlink():
+                (ROOT / link).symlink_to(Path("..", target), target_is_directory=True)
+        self.distribution.package_dir = {"": ".editable"}
         super().finalize_options()
 
 

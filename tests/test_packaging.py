@@ -44,8 +44,8 @@ def call_backend(folder: Path, call: str, **environment: str) -> str:
     return said.splitlines()[-1]
 
 
-def copy_of_the_repository(folder: Path) -> Path:
-    return Path(shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*UNTRACKED)))
+def copy_of_the_repository(folder: Path, source: Path = ROOT) -> Path:
+    return Path(shutil.copytree(source, folder, symlinks=True, ignore=shutil.ignore_patterns(*UNTRACKED)))
 
 
 def files_of(folder: Path) -> set[str]:
@@ -163,11 +163,11 @@ def test_with_a_repository_links_lead_there(tmp_path):
     assert not re.findall(r"\]\((?!https?:)[^)]*\)", description)
 
 
-@pytest.fixture(scope="module")
-def editable(tmp_path_factory):
-    """A clone, and the Python into which it is installed editable; without torch."""
+@pytest.fixture(scope="module", params=["clone", "sdist"])
+def editable(request, tmp_path_factory):
+    """A folder of sources, and the Python into which it is installed editable; without torch."""
     folder = tmp_path_factory.mktemp("editable")
-    clone = copy_of_the_repository(folder / "clone")
+    clone = copy_of_the_repository(folder / "clone", request.getfixturevalue(request.param))
     name = call_backend(clone, f"build_editable({str(folder)!r})", FASTGAN_BUILD="none")
     venv.create(folder / "venv")
     python = folder / "venv" / "bin" / "python"
