@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -20,7 +21,9 @@ def can_be_read(*tensors: Tensor) -> bool:
     There are none of meta and fake tensors and in transforms; tracers, torch.compile and the capture of a
     CUDA graph would record the copy.
     """
-    if torch.compiler.is_compiling() or inside_transform() or not plain_eager(*tensors):
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if inside_transform() or not plain_eager(*tensors):
         return False
     return all(
         tensor.numel() > 0 and (is_on_gpu(tensor) or tensor.device.type == "cpu") for tensor in tensors
@@ -32,9 +35,15 @@ def is_on_gpu(tensor: Tensor) -> bool:
 
 
 class OnItsWay(Generic[Note]):
-    """Some numbers of one look, with a note, while they are copied from a GPU. One look at a time."""
+    """Some numbers of one look, with a note, while they are copied from a GPU. One look at a time.
+
+    A process that was forked meanwhile, as workers of a DataLoader are, has a pending look for which it may
+    ask no GPU. It leaves it where it is: even to free that memory would be an error.
+    """
 
     _pending: tuple[Tensor, torch.cuda.Event, Note] | None = None
+    _process = 0
+    """That of the pending look."""
 
     def __getstate__(self) -> dict[str, Any]:
         """An event belongs to its process: a copy does without the look that is on its way."""
@@ -42,16 +51,18 @@ class OnItsWay(Generic[Note]):
 
     @property
     def is_empty(self) -> bool:
-        return self._pending is None
+        return self._pending is None or self._process != os.getpid()
 
     def send(self, values: Tensor, note: Note) -> None:
         """Copies when the stream of the values' device gets there."""
-        self._pending = (*copied_later(values), note)
+        pending = (*copied_later(values), note)
+        self._process = os.getpid()  # first, since another thread may ask
+        self._pending = pending
 
     def take(self) -> tuple[list, Note] | None:
         """What has arrived, once."""
         pending = self._pending  # read once: another thread may take it
-        if pending is None or not pending[1].query():
+        if pending is None or self._process != os.getpid() or not pending[1].query():
             return None
         self._pending = None
         values, _, note = pending

@@ -1,7 +1,9 @@
 """Looks at values of a GPU that nobody waits for, with a GPU that only seems to be there."""
 
 import copy
+import os
 import pickle
+import warnings
 from contextlib import nullcontext
 
 import pytest
@@ -96,6 +98,18 @@ def test_what_is_sent_arrives_once_and_is_left_out_of_copies(second_gpu, monkeyp
     assert way.is_empty and way.take() is None
 
 
+def test_a_forked_process_leaves_the_look_of_its_parent_alone(second_gpu, monkeypatch):
+    monkeypatch.setattr(torch, "empty", lambda shape, pin_memory, **options: torch.zeros(shape, **options))
+    way = OnItsWay()
+    way.send(torch.tensor([1.0, 2.0]), "note")
+    way._pending[1].there = True
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        child.setattr(torch.cuda.Event, "query", lambda event: pytest.fail("CUDA: initialization error"))
+        assert way.is_empty and way.take() is None
+    assert not way.is_empty and way.take() == ([1.0, 2.0], "note")
+
+
 def test_what_can_be_read():
     assert can_be_read(torch.rand(3), nn.Parameter(torch.rand(3)))
     assert not can_be_read(torch.rand(3), torch.rand(0))
@@ -110,4 +124,7 @@ def test_what_can_be_read():
     seen = []
     torch.vmap(lambda x: seen.append(can_be_read(x)) or x)(torch.rand(3, 2))
     torch.compile(lambda x: seen.append(can_be_read(x)) or x, backend="eager")(torch.rand(3))
-    assert seen == [False, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated
+        torch.jit.trace(lambda x: seen.append(can_be_read(x)) or 2 * x, torch.rand(3), check_trace=False)
+    assert seen == [False, False, False]
