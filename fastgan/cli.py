@@ -123,7 +123,7 @@ def _train_recipe(name: str, options: list[str]) -> int:
     recipe = load_recipe(name)
     try:
         config = parse_config(
-            recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}",
+            recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}", recipe.name,
             say=print if is_main_process() else lambda text: None,
         )  # fmt: skip
         folder = train(recipe, config)

@@ -52,11 +52,11 @@ def test_all_recipes_can_be_trained():
         (["train", "dcgan", "--devices", "x"], "--devices must be an integer or null, got x"),
         (
             ["train", "dcgan", "--balance_ratio", "[1]"],
-            "--balance_ratio must be a list of 2, each an integer",
+            "--balance_ratio must be a list of 2 such as [A,B], each an integer",
         ),
         (
             ["train", "dcgan", "--diff_augment", "[zoom]"],
-            "--diff_augment must be a list, each one of color",
+            "--diff_augment must be a list such as [A,B], each one of",
         ),
         (["train", "dcgan", "--preset", "papr"], "did you mean paper?"),
         (["upscale", "x.png"], "the following arguments are required: "),

@@ -18,6 +18,7 @@ from fastgan.training.checkpoint_content import options_of, read_json
 from fastgan.training.finite import first_non_finite
 from fastgan.training.names import printable
 from fastgan.training.networks import load_network
+from fastgan.training.outputs import check_picture
 from fastgan.training.values import check_seed
 
 
@@ -66,6 +67,7 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the latents (default: 0)")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
     options = parser.parse_args(arguments)
+    check_picture(options.output)
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}")
     check_seed("--seed", options.seed)

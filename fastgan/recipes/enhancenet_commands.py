@@ -19,6 +19,7 @@ from fastgan.recipes.enhancenet_tiles import upscale as upscale_tiles
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.data import find_images
+from fastgan.training.devices import device_of
 from fastgan.training.image_files import MAX_PIXELS, UnusableImage, add_pixel_limit, decode, to_tensor
 from fastgan.training.images import to_image
 from fastgan.training.names import LAYOUT, printable
@@ -69,7 +70,7 @@ def upscale(arguments: list[str]) -> int:
     add_pixel_limit(parser)
     options = parser.parse_args(arguments)
     check_tiles(options.tile, options.overlap)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = device_of(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     jobs = _jobs(data_folder(options.source), options.target)
     generator = load_generator(options.checkpoint).to(device)
     failed = 0

@@ -29,6 +29,7 @@ from fastgan.training.image_files import (
 )  # fmt: skip
 from fastgan.training.names import printable
 from fastgan.training.networks import load_network
+from fastgan.training.outputs import check_picture
 from fastgan.training.values import check_seed
 
 NETWORKS = ("generator", "mapping_network", "style_encoder")
@@ -152,6 +153,7 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--vae", default="", help="VAE's folder, for runs on latents")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
     options = parser.parse_args(arguments)
+    check_picture(options.output)
     if options.reference is not None and options.num is not None:
         parser.error("give either --reference or --num")
     number = 4 if options.num is None else options.num

@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -88,9 +86,7 @@ def read_latent(path: Path, shape: tuple[int, int, int]) -> Tensor:
     shown = printable(path)
     try:
         found = _read_any(path)
-    except (
-        UnpicklingError, LookupError, OSError, RuntimeError, TypeError, ValueError, EOFError, BadZipFile,
-    ) as error:  # fmt: skip
+    except Exception as error:  # what is no latent may make the readers raise anything
         raise ValueError(f"{shown} cannot be read as a latent: {printable(error)}") from error
     latent = _the_latent(found, shown) if isinstance(found, Mapping) else found
     if not isinstance(latent, (Tensor, np.ndarray)):

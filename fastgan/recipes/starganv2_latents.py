@@ -22,6 +22,7 @@ from fastgan.recipes.starganv2_data import LATENT_KEY
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import write_weights
 from fastgan.training.data import find_images
+from fastgan.training.devices import device_of
 from fastgan.training.image_files import (
     READING,
     UnusableImage,
@@ -127,6 +128,7 @@ def main(arguments: list[str]) -> int:
     reading = reading_of(options)
     root = data_folder(options.images)
     files = find_images(root)
+    device_of(options.device)
     vae = load_vae(options.vae, options.device)
     # Says how a latent came about, so that a folder never mixes several ways.
     made = {"image_size": str(options.image_size), "posterior": "mode", "vae": _fingerprint(vae)}

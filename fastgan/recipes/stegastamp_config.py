@@ -149,7 +149,7 @@ class StegaStampConfig(TrainingConfig):
     no_jpeg: bool = False
     """Leave JPEG out."""
     jpeg_rounding: Rounding = "straight_through"
-    """Gradient of JPEG's rounding: straight_through, cubic, at_zero (original), none."""
+    """Gradient of JPEG's rounding: straight_through, cubic, polynomial, noise, at_zero (original), none."""
     blur_gaussian: float = 0.25
     """Probability of a Gaussian blur."""
     blur_line: float = 0.25
@@ -207,6 +207,13 @@ class StegaStampConfig(TrainingConfig):
         self.check_at_least_one("secret_size", "n_critic", "val_images")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in [1, 100], got {self.jpeg_quality}")
+        if not 0 <= self.contrast_low <= self.contrast_high:
+            raise ValueError(
+                "contrast_low must not be negative nor above contrast_high, "
+                f"got {self.contrast_low} and {self.contrast_high}"
+            )
+        if not 0 <= self.rnd_trans < 0.5:  # from there on corners may pass each other
+            raise ValueError(f"rnd_trans must lie in [0, 0.5), got {self.rnd_trans}")
         if self.blur_gaussian < 0 or self.blur_line < 0 or self.blur_gaussian + self.blur_line > 1:
             raise ValueError(
                 "blur_gaussian and blur_line are probabilities of one choice, "

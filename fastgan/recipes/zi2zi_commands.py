@@ -19,6 +19,7 @@ from fastgan.recipes.zi2zi_fonts import Font, Geometry, common_geometry, split_c
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.names import printable
 from fastgan.training.networks import load_network
+from fastgan.training.outputs import check_picture
 
 COLUMNS = 16  # of a text's picture, at most
 
@@ -136,6 +137,7 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--source-font", help="FILE or FILE#FACE (default: that of the run's data)")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
     options = parser.parse_args(arguments)
+    check_picture(options.output)
     if (options.category is None) == (options.interpolate is None):
         raise ValueError("give either --category or --interpolate")
     if options.steps < 2:

@@ -84,7 +84,8 @@ def _in_words(kind: Any) -> str:
     if origin is tuple:
         several = arguments[-1] is Ellipsis
         each = _in_words(arguments[0])
-        return f"a list, each {each}" if several else f"a list of {len(arguments)}, each {each}"
+        count = "" if several else f" of {len(arguments)}"
+        return f"a list{count} such as [A,B], each {each}"
     words = {
         bool: "true or false",
         int: "an integer",
@@ -100,6 +101,7 @@ def parse_config(
     presets: Mapping[str, Config],
     arguments: list[str],
     prog: str,
+    recipe: str = "",
     say: Callable[[str], object] = lambda text: None,
 ) -> Config:
     """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
@@ -109,6 +111,7 @@ def parse_config(
     Where num_steps is given and num_epochs is not, the num_epochs of what comes before does not count.
 
     Args:
+        recipe: refuse to go on with runs of others.
         say: is told what was taken from a run.
 
     Exits with a usage message for unknown options or wrong types.
@@ -139,7 +142,7 @@ def parse_config(
         parser.set_defaults(dataclasses.asdict(presets[preset]))
     values = parser.parse_args(arguments).as_dict()
     folder = Path(values["runs_path"]) / values["exp_name"]
-    if values["resume"] and (of_run := options_of_run(folder, config_class)):
+    if values["resume"] and (of_run := options_of_run(folder, config_class, recipe)):
         options = _options(config_class, *of_run)
         if preset:
             options |= _differences(config_class(), presets[preset])

@@ -66,7 +66,8 @@ def find_files(
     """
     folder = data_folder(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {printable(folder)}")
+        found = "this is no folder" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"{found}: {printable(folder)}")
     files: list[Path] = []
     left: Counter[str] = Counter()
     for name, folders, names in os.walk(folder, onerror=lambda error: left.update([UNREADABLE])):

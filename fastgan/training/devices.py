@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fastgan.training.world import World, checked_world
 
 if TYPE_CHECKING:
+    import torch
     from lightning_fabric import Fabric
 
 
@@ -75,6 +76,23 @@ def _of_mpi() -> int:
 def _number(name: str) -> int | None:
     text = os.environ.get(name)
     return int(text) if text is not None else None
+
+
+def device_of(name: str, option: str = "--device") -> torch.device:
+    """The device that a command was given by name.
+
+    Raises:
+        ValueError: there is no such device, or not here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{option} {name!r} cannot be used: {reason}") from error
+    return device
 
 
 def make_fabric(accelerator: str, world: World, strategy: str) -> Fabric:

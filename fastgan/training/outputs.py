@@ -7,6 +7,14 @@ from pathlib import Path
 
 from fastgan.training.names import printable
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def check_picture(path: Path, option: str = "--output") -> None:
+    """Raises a ValueError that names the option for a file whose name tells no format of pictures."""
+    if path.is_dir() or path.suffix.lower() not in PICTURES:
+        raise ValueError(f"{option} must name a picture, such as grid.png or grid.jpg, got {printable(path)}")
+
 
 def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str) -> None:
     """Checks (source, target) pairs; a source may have several targets.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +11,37 @@ from safetensors import SafetensorError, safe_open
 from fastgan._warnings import warn
 from fastgan.training.checkpoint_files import checkpoint_files
 from fastgan.training.names import printable
-from fastgan.training.yaml_files import read_options
+from fastgan.training.yaml_files import parse_options, read_options
 
 # Of the start, not of the run.
 OF_THE_START = ("exp_name", "runs_path", "resume", "checkpoint")
 
 
-def options_of_run(folder: Path, config_class: type) -> tuple[Path, dict[str, Any]] | None:
+def options_of_run(folder: Path, config_class: type, recipe: str = "") -> tuple[Path, dict[str, Any]] | None:
     """The options in a run's config.yaml, or, where that is missing, in its newest checkpoint; and which.
 
     Names that the configuration does not have, as of another version, are left out with a RuntimeWarning.
     None: the folder holds no checkpoint, and so no run to go on with.
 
+    Args:
+        recipe: whose run it must be.
+
     Raises:
-        ValueError: config.yaml holds no options.
+        ValueError: config.yaml holds no options; or a run of another recipe.
         OSError: it cannot be read.
     """
     files = checkpoint_files(folder / "checkpoints")
     if not files:
         return None
+    recipes = [name for file in reversed(files) if (name := _metadata(file).get("recipe"))]
+    if recipe and recipes and recipes[0] != recipe:
+        raise ValueError(f"{printable(folder)} holds a run of the recipe {recipes[0]!r}, not of {recipe!r}")
     path = folder / "config.yaml"
     if path.exists():
         options = read_options(path)
     else:
-        path, options = files[-1], {}
-        for file in reversed(files):
-            found = _metadata(file).get("config")
-            if found is not None:
-                path, options = file, json.loads(found)
-                break
+        path = next((file for file in reversed(files) if "config" in _metadata(file)), files[-1])
+        options = parse_options(_metadata(path).get("config", "{}").encode(), str(path))
     known = {field.name for field in dataclasses.fields(config_class)}
     if unknown := sorted(options.keys() - known):
         warn(

@@ -209,6 +209,15 @@ def test_nothing_is_lost_silently(run, photograph, tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("device", ["cuda", "gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(run, photograph, tmp_path, capsys, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    assert command(run, photograph, tmp_path / "x.png", "--device", device) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"fastgan: error: --device '{device}' cannot be used: ") and said.count("\n") == 1
+
+
 def test_images_are_never_overwritten_by_their_own_upscaling(run, photograph, tmp_path, capsys):
     assert command(run, photograph, photograph) == 1
     assert "is an image to upscale: name another OUT" in capsys.readouterr().err

@@ -149,6 +149,7 @@ WRONG = {
     "complex.pt": (lambda path: torch.save(LATENT + 1j, path), "must hold real numbers, got torch.complex64"),
     "several.npz": (lambda path: np.savez(path, a=LATENT, b=LATENT), "must name the latent 'latent'"),
     "batch of two.pt": (lambda path: torch.save(LATENT.repeat(2, 1, 1, 1), path), r"got \(2, 4, 6, 5\)"),
+    "junk.pt": (lambda path: path.write_bytes(b"junk"), "cannot be read as a latent"),
     "no archive.npz": (lambda path: path.write_bytes(b"PK\x03\x04"), "cannot be read as a latent"),
     "number.pt": (lambda path: torch.save(3.0, path), "must hold a tensor, got float"),
 }

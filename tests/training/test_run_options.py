@@ -7,6 +7,8 @@ import threading
 import time
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from fastgan import cli
 from fastgan.cli import main
@@ -38,7 +40,7 @@ def command(monkeypatch):
 
 def parse(*arguments, said=None):
     say = (lambda text: None) if said is None else said.append
-    return parse_config(ToyConfig, Toy.presets, [str(a) for a in arguments], "fastgan train toy", say)
+    return parse_config(ToyConfig, Toy.presets, [str(a) for a in arguments], "fastgan train toy", say=say)
 
 
 def of(run, resume="true"):
@@ -172,6 +174,11 @@ def test_resume_of_no_run(tmp_path, capsys):
     assert not (tmp_path / "nothing").exists()
 
 
+def test_a_run_of_another_recipe_is_named(run):
+    with pytest.raises(ValueError, match="holds a run of the recipe 'toy', not of 'dcgan'"):
+        parse_config(ToyConfig, Toy.presets, [str(a) for a in of(run)], "fastgan train dcgan", "dcgan")
+
+
 # --- starts that fail -------------------------------------------------------------------------------------
 
 
@@ -216,3 +223,13 @@ def test_a_lock_that_was_removed_while_one_waited_is_taken_anew(tmp_path):
         time.sleep(0.3)
     thread.join()
     assert took == [True]
+
+
+def test_options_in_a_crafted_checkpoint_are_one_error(run):
+    (run / "config.yaml").unlink()
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    path = run / "checkpoints" / "step-00000002.safetensors"
+    save_file({"x": torch.zeros(1)}, path, {"recipe": "toy", "config": "[1, 2]"})
+    with pytest.raises(ValueError, match=r"step-00000002\.safetensors must hold options"):
+        parse(*of(run))
