@@ -196,14 +196,19 @@ def _adversarial_gradients(ctx, grad, *_):
         of_each = tuple(s if s is None else grad * s for s in _slopes(real, fake, *ctx.options))
     else:
         scaled = grad * slopes
-        if real is None or real.dtype == fake.dtype:
+        if scaled.dtype != fake.dtype and (real is None or real.dtype == fake.dtype):
             scaled = scaled.to(fake.dtype)
-        of_each = (None, scaled) if real is None else scaled.split((real.numel(), fake.numel()))
-    gradients = (
-        of_logits.view(logits.shape).to(logits.dtype) if of_logits is not None and needed else None
-        for logits, of_logits, needed in zip((real, fake), of_each, ctx.needs_input_grad, strict=False)
+        of_each = (None, scaled) if real is None else (scaled[: real.numel()], scaled[real.numel() :])
+    of_real, of_fake = (
+        _like(of_logits, logits) if of_logits is not None and needed else None
+        for of_logits, logits, needed in zip(of_each, (real, fake), ctx.needs_input_grad, strict=False)
     )
-    return (*gradients, *(None,) * 6)
+    return of_real, of_fake, None, None, None, None, None, None
+
+
+def _like(gradient: Tensor, logits: Tensor) -> Tensor:
+    gradient = gradient.view(logits.shape)
+    return gradient if gradient.dtype == logits.dtype else gradient.to(logits.dtype)
 
 
 def _slopes(
