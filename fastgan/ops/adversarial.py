@@ -198,17 +198,21 @@ def _adversarial_gradients(ctx, grad, *_):
         scaled = grad * slopes
         if scaled.dtype != fake.dtype and (real is None or real.dtype == fake.dtype):
             scaled = scaled.to(fake.dtype)
-        of_each = (None, scaled) if real is None else (scaled[: real.numel()], scaled[real.numel() :])
+        of_each = _of_each(scaled, real, fake)
     of_real, of_fake = (
-        _like(of_logits, logits) if of_logits is not None and needed else None
-        for of_logits, logits, needed in zip(of_each, (real, fake), ctx.needs_input_grad, strict=False)
+        part.to(logits.dtype) if part is not None and needed else None
+        for part, logits, needed in zip(of_each, (real, fake), ctx.needs_input_grad, strict=False)
     )
     return of_real, of_fake, None, None, None, None, None, None
 
 
-def _like(gradient: Tensor, logits: Tensor) -> Tensor:
-    gradient = gradient.view(logits.shape)
-    return gradient if gradient.dtype == logits.dtype else gradient.to(logits.dtype)
+def _of_each(both: Tensor, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, ...]:
+    """The parts of what is flat, for real and fake logits."""
+    if real is None:
+        return None, both.view(fake.shape)
+    if real.shape == fake.shape:  # two calls of PyTorch fewer
+        return both.view(2, *fake.shape).unbind()
+    return both[: real.numel()].view(real.shape), both[real.numel() :].view(fake.shape)
 
 
 def _slopes(

@@ -20,7 +20,7 @@ from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.data import find_images
 from fastgan.training.devices import device_of
-from fastgan.training.image_files import MAX_PIXELS, UnusableImage, add_pixel_limit, decode, to_tensor
+from fastgan.training.image_files import MAX_PIXELS, add_pixel_limit, decode, naming_image, to_tensor
 from fastgan.training.images import to_image
 from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
@@ -123,10 +123,8 @@ def enlarge_file(
             something.
     """
     shown = printable(source)
-    try:
+    with naming_image(source):
         decoded = decode(source, max_pixels, only_one=True)
-    except UnusableImage as error:
-        raise ValueError(f"{shown} cannot be read as an image: {printable(error)}") from error
     image = decoded.image
     try:
         _check_depth(decoded.bits, image.mode)

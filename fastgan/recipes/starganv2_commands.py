@@ -21,8 +21,8 @@ from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.data import find_images
 from fastgan.training.image_files import (
     Reading,
-    UnusableImage,
     add_reading,
+    naming_image,
     read_image,
     reading_of,
     to_tensor,
@@ -104,12 +104,12 @@ class Sampler:
         vae = self.pictures.vae
         if config.data == "latents":
             if vae is None:
-                raise ValueError(f"{printable(path)} is no latent (.safetensors, .pt): images need --vae")
+                raise ValueError(
+                    f"{printable(path)} is no latent ({', '.join(LATENT_EXTENSIONS)}): images need --vae"
+                )
             size *= 2 ** (len(vae.config.block_out_channels) - 1)
-        try:
+        with naming_image(path):
             image = to_tensor(ImageOps.fit(read_image(path, self.reading), (size, size)))
-        except UnusableImage as error:
-            raise ValueError(f"{printable(path)} cannot be read as an image: {printable(error)}") from error
         if config.data == "images":
             return image * 2 - 1
         return encode(vae, image[None])[0] * config.latent_scale

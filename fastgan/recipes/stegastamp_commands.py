@@ -22,8 +22,8 @@ from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.data import find_images
 from fastgan.training.image_files import (
     Reading,
-    UnusableImage,
     add_reading,
+    naming_image,
     read_image,
     reading_of,
     to_tensor,
@@ -134,10 +134,10 @@ def main(arguments: list[str]) -> int:
 def _open(path: Path, reading: Reading) -> Image.Image:
     if not path.exists():
         raise FileNotFoundError(f"no such image: {printable(path)}")
-    try:
+    if path.is_dir():
+        raise ValueError(f"{printable(path)} is a folder: give it as --images_dir")
+    with naming_image(path):
         return read_image(path, reading)
-    except UnusableImage as error:
-        raise ValueError(f"{printable(path)} cannot be read as an image: {printable(error)}") from error
 
 
 def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor, ImageFile
 from torch import Tensor
+
+from fastgan.training.names import printable
 
 # By Pillow's names of the formats. What an installed Pillow was built without is named file by file.
 FORMATS = {
@@ -48,6 +52,15 @@ TELLING = (
 
 class UnusableImage(ValueError):
     """A file that is no image, is damaged, or cannot be read as what is asked for; the message says why."""
+
+
+@contextlib.contextmanager
+def naming_image(path: Path) -> Iterator[None]:
+    """An UnusableImage within becomes a ValueError that names this file: a command's error."""
+    try:
+        yield
+    except UnusableImage as error:
+        raise ValueError(f"{printable(path)} cannot be read as an image: {printable(error)}") from error
 
 
 @dataclass(frozen=True)

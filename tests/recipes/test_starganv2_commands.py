@@ -155,7 +155,7 @@ def test_a_run_on_latents_translates_latents(latent_run, image_folder, vae_folde
     assert main([*arguments, "--source", f"{folder}/a/00.pt", "--vae", str(vae_folder)]) == 0
     assert Image.open(output).size == (34 + 2, 5 * 34 + 2)
     assert main([*arguments, "--source", str(image_folder / "day" / "0.png")]) == 1
-    assert "is no latent (.safetensors, .pt): images need --vae" in capsys.readouterr().err
+    assert "is no latent (.safetensors, .pt, .pth, .npy, .npz): images need --vae" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
