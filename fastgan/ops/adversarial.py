@@ -20,6 +20,8 @@ differentiated computes them again with plain PyTorch, so every order is exact, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -191,28 +193,31 @@ def _save_for_adversarial(ctx, inputs, output):
 
 def _adversarial_gradients(ctx, grad, *_):
     real, fake, slopes = ctx.saved_tensors
-    of_each: tuple[Tensor | None, ...]
+    of_each: tuple[Any, ...]
     if torch.is_grad_enabled():
-        of_each = tuple(s if s is None else grad * s for s in _slopes(real, fake, *ctx.options))
+        of_each = tuple(part if part is None else grad * part for part in _slopes(real, fake, *ctx.options))
     else:
-        scaled = grad * slopes
-        if scaled.dtype != fake.dtype and (real is None or real.dtype == fake.dtype):
-            scaled = scaled.to(fake.dtype)
-        of_each = _of_each(scaled, real, fake)
-    of_real, of_fake = (
-        part.to(logits.dtype) if part is not None and needed else None
-        for part, logits, needed in zip(of_each, (real, fake), ctx.needs_input_grad, strict=False)
-    )
+        of_each = _of_each(grad * slopes, real, fake)
+    needs_real, needs_fake, *_ = ctx.needs_input_grad
+    of_real = _typed(of_each[0], real) if needs_real else None
+    of_fake = _typed(of_each[1], fake) if needs_fake else None
     return of_real, of_fake, None, None, None, None, None, None
 
 
-def _of_each(both: Tensor, real: Tensor | None, fake: Tensor) -> tuple[Tensor | None, ...]:
+def _typed(gradient: Tensor, logits: Tensor) -> Tensor:
+    return gradient if gradient.dtype == logits.dtype else gradient.to(logits.dtype)
+
+
+def _of_each(both: Tensor, real: Tensor | None, fake: Tensor) -> tuple[Any, ...]:
     """The parts of what is flat, for real and fake logits."""
+    dtype, shape = fake.dtype, fake.shape
+    if both.dtype != dtype and (real is None or real.dtype == dtype):
+        both = both.to(dtype)  # in one launch
     if real is None:
-        return None, both.view(fake.shape)
-    if real.shape == fake.shape:  # two calls of PyTorch fewer
-        return both.view(2, *fake.shape).unbind()
-    return both[: real.numel()].view(real.shape), both[real.numel() :].view(fake.shape)
+        return None, both.view(shape)
+    if real.shape == shape:
+        return both.view(2, *shape).unbind()  # half as many calls of PyTorch as below
+    return both[: real.numel()].view(real.shape), both[real.numel() :].view(shape)
 
 
 def _slopes(
