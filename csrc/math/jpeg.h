@@ -54,8 +54,7 @@ FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
   return x > high ? high : x;
 }
 
-// 255 times a value in [0, 1], rounded to a float before it is rounded to a grey level: nvcc would make one step of
-// both.
+// 255 times a value, rounded to a float before it is rounded to a grey level: nvcc would make one step of both.
 template <typename In>
 FASTGAN_HOST_DEVICE In times_255(In value) {
 #ifdef __CUDA_ARCH__
@@ -70,7 +69,8 @@ FASTGAN_HOST_DEVICE In times_255(In value) {
 template <typename S, bool kTruncate, typename In>
 FASTGAN_HOST_DEVICE S grey_level(In value) {
   if constexpr (IsExact<S>::value) {
-    const In level = times_255(bounded(value, In(1)));
+    // The bound comes in between: a product that a sum follows at once is one step with it where processors have such.
+    const In level = bounded(times_255(value), In(255));
     return kTruncate ? static_cast<S>(level) : whole(level);
   } else {
     return clamp(value * 255, In(0), In(255));

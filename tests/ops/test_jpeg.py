@@ -46,6 +46,18 @@ def test_straight_through_is_libjpeg_to_the_bit(photographs, backend, subsamplin
         assert_close(decoded, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_between_two_levels_become_that_of_a_saved_picture(backend, dtype):
+    """255 times the number next to (k + 1/2) / 255 is a half, but only once it has been rounded."""
+    middles = ((torch.arange(255, dtype=torch.float64) + 0.5) / 255).to(dtype)
+    neighbours = [middles.nextafter(torch.tensor(bound, dtype=dtype)) for bound in (0, 1)]
+    image = torch.cat([middles, *neighbours]).view(15, 51).expand(3, 15, 51)
+    decoded = jpeg_round_trip(image[None], 100, subsampling="4:4:4", backend=backend)[0] * 255
+    expected = through_pil(image, 100, "4:4:4").to(dtype)
+    assert_close(decoded, expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 51, 75, 99, 100])
 def test_tables_are_those_of_libjpeg(quality):
     buffer = io.BytesIO()
