@@ -19,8 +19,8 @@ from PIL import Image
 from fastgan._arguments import Parser
 from fastgan.bench.machine import describe_machine, file_name
 from fastgan.bench.recipes import measure_steps
-from fastgan.recipes.stegastamp import StegaStamp
-from fastgan.recipes.stegastamp_config import DEMO, StegaStampConfig
+from fastgan.recipes.stegastamp.config import DEMO, StegaStampConfig
+from fastgan.recipes.stegastamp.recipe import StegaStamp
 from fastgan.training.built_in import PREFIX
 from fastgan.training.command_line import parse_config
 from fastgan.training.config import to_plain

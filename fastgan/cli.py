@@ -192,25 +192,25 @@ COMMANDS: dict[str, tuple[str, Any]] = {
     ),
     "resume": ("go on with the run in a folder; options that are given count from then on", _resume),
     "stegastamp": (
-        "hide messages in photographs, and find them again", "fastgan.recipes.stegastamp_commands:main"
+        "hide messages in photographs, and find them again", "fastgan.recipes.stegastamp.commands:main"
     ),
     "sample": (
         "pictures from a trained recipe",
         {
-            "dcgan": ("images from noise, or between two", "fastgan.recipes.dcgan_commands:sample"),
-            "zi2zi": ("glyphs in a font's style", "fastgan.recipes.zi2zi_commands:sample"),
-            "starganv2": ("images in the style of a domain", "fastgan.recipes.starganv2_commands:sample"),
+            "dcgan": ("images from noise, or between two", "fastgan.recipes.dcgan.commands:sample"),
+            "zi2zi": ("glyphs in a font's style", "fastgan.recipes.zi2zi.commands:sample"),
+            "starganv2": ("images in the style of a domain", "fastgan.recipes.starganv2.commands:sample"),
         },
     ),
     "upscale": (
-        "a photograph made larger, by a trained enhancenet", "fastgan.recipes.enhancenet_commands:upscale"
+        "a photograph made larger, by a trained enhancenet", "fastgan.recipes.enhancenet.commands:upscale"
     ),
     "data": (
         "data for training",
         {
-            "glyphs": ("for zi2zi, rendered from fonts", "fastgan.recipes.zi2zi_glyphs:main"),
+            "glyphs": ("for zi2zi, rendered from fonts", "fastgan.recipes.zi2zi.glyphs:main"),
             "encode-latents": (
-                "for starganv2, images encoded by a VAE", "fastgan.recipes.starganv2_latents:main"
+                "for starganv2, images encoded by a VAE", "fastgan.recipes.starganv2.latents:main"
             ),
         },
     ),
@@ -218,7 +218,7 @@ COMMANDS: dict[str, tuple[str, Any]] = {
     "bench": ("time ops against their peers; or recipes, demos, stegastamp", "fastgan.bench.run:main"),
     "demo": (
         "train a small StegaStamp, hide a message, find it through a real JPEG",
-        "fastgan.recipes.stegastamp_demo:main",
+        "fastgan.recipes.stegastamp.demo:main",
     ),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ pytest.importorskip("pytest_benchmark")
 
 from fastgan.bench import demos, harness, machine, recipes, run
 from fastgan.cli import main
-from fastgan.recipes.stegastamp import StegaStamp
+from fastgan.recipes.stegastamp.recipe import StegaStamp
 from tests.processes import ROOT
 
 GPU_ROW = {

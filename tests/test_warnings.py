@@ -79,7 +79,7 @@ def unusable_image(monkeypatch, tmp_path):
 
 
 def unusable_held_out_image(monkeypatch, tmp_path):
-    evaluation = pytest.importorskip("fastgan.recipes.enhancenet_evaluation")
+    evaluation = pytest.importorskip("fastgan.recipes.enhancenet.evaluation")
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="none of the 1"):
         evaluation.read_held_out([tmp_path / "broken.png"], 1, 4, 0)

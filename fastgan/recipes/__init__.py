@@ -8,11 +8,11 @@ from fastgan.training.recipe import Recipe
 
 # The class of each, which is imported only when it is asked for.
 RECIPES = {
-    "stegastamp": "fastgan.recipes.stegastamp:StegaStamp",
-    "dcgan": "fastgan.recipes.dcgan:DCGAN",
-    "starganv2": "fastgan.recipes.starganv2:StarGANv2",
-    "enhancenet": "fastgan.recipes.enhancenet:EnhanceNet",
-    "zi2zi": "fastgan.recipes.zi2zi:Zi2Zi",
+    "stegastamp": "fastgan.recipes.stegastamp.recipe:StegaStamp",
+    "dcgan": "fastgan.recipes.dcgan.recipe:DCGAN",
+    "starganv2": "fastgan.recipes.starganv2.recipe:StarGANv2",
+    "enhancenet": "fastgan.recipes.enhancenet.recipe:EnhanceNet",
+    "zi2zi": "fastgan.recipes.zi2zi.recipe:Zi2Zi",
 }
 
 

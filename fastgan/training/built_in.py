@@ -21,8 +21,8 @@ PREFIX = "builtin:"
 # What writes each into a folder.
 WRITERS = {
     "digits": "fastgan.training.built_in:write_digits",
-    "domains": "fastgan.recipes.starganv2_domains:write_domains",
-    "glyphs": "fastgan.recipes.zi2zi_glyphs:write_demo_glyphs",
+    "domains": "fastgan.recipes.starganv2.drawn_domains:write_domains",
+    "glyphs": "fastgan.recipes.zi2zi.glyphs:write_demo_glyphs",
     "photographs": "fastgan.training.built_in:write_photographs",
 }
 
