@@ -9,6 +9,7 @@ distributions add theirs by an entry point, in pyproject.toml:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pkgutil
@@ -65,43 +66,47 @@ def load_recipe(name: str) -> type[Recipe]:
 def other_recipes() -> dict[str, Registration]:
     """Those of other distributions, whose packages are imported now. One that fails stays, as unusable."""
     found: dict[str, Registration] = {}
-    for entry_point, distribution in _entry_points():
-        name = entry_point.name
-        if name in RECIPES or name in found:
-            name = f"{name} of {distribution}"
-            found[name] = Unusable(printable(name), "left out, since another recipe has its name")
-            continue
+    for owner, distribution in _distributions().items():
         try:
-            registration = entry_point.load()
-            if not isinstance(registration, Registration):
-                raise TypeError(f"must be a Registration, got {type(registration).__name__}")
-        except (Exception, SystemExit) as error:
-            text = _cannot_be_loaded(f"{entry_point.value} of {distribution}", error)
-            registration = Unusable(printable(repr(name)), text)
-        found[name] = registration
+            entry_points = distribution.entry_points.select(group=GROUP)
+        except Exception as error:
+            found[owner] = Unusable(owner, _cannot_be_loaded("its entry_points.txt", error))
+            continue
+        for entry_point in entry_points:
+            name = entry_point.name
+            if name in RECIPES or name in found:
+                name = f"{name} of {owner}"
+                found[name] = Unusable(repr(name), "left out, since another recipe has its name")
+            else:
+                found[name] = _loaded(entry_point, owner)
     return found
+
+
+def _distributions() -> dict[str, metadata.Distribution]:
+    """Those that have entry points of the group, by name; the first of each name counts, as for imports."""
+    found: dict[str, metadata.Distribution] = {}
+    for distribution in metadata.distributions():
+        # Much that has nothing to do with us is installed somewhere, and some of it is damaged.
+        with contextlib.suppress(Exception):
+            if GROUP in (distribution.read_text("entry_points.txt") or ""):
+                found.setdefault(printable(distribution.metadata["Name"]), distribution)
+    return found
+
+
+def _loaded(entry_point: metadata.EntryPoint, owner: str) -> Registration:
+    try:
+        registration = entry_point.load()
+        if not isinstance(registration, Registration):
+            raise TypeError(f"must be a Registration, got {type(registration).__name__}")
+    except (Exception, SystemExit) as error:
+        text = _cannot_be_loaded(f"{entry_point.value} of {owner}", error)
+        return Unusable(repr(entry_point.name), text)
+    return registration
 
 
 def all_recipes() -> dict[str, Registration]:
     """This package's, and those of other distributions."""
     return RECIPES | other_recipes()
-
-
-def _entry_points() -> Iterator[tuple[metadata.EntryPoint, str]]:
-    """Those of the group, each with the name of its distribution; of two of one name the first counts."""
-    seen = set()
-    for distribution in metadata.distributions():
-        try:
-            # Entry points of others may be damaged, which is not our affair.
-            if GROUP not in (distribution.read_text("entry_points.txt") or ""):
-                continue
-            name = distribution.metadata["Name"]
-            entry_points = [*distribution.entry_points.select(group=GROUP)]
-        except Exception:
-            continue
-        if name not in seen:
-            seen.add(name)
-            yield from ((entry_point, printable(name)) for entry_point in entry_points)
 
 
 def _cannot_be_loaded(what: str, error: BaseException) -> str:
