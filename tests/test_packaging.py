@@ -205,7 +205,7 @@ def test_type_checkers_see_an_editable_install(editable, tmp_path):
         "from fastgan.bench.rows import file_name\n"
         "from fastgan.kernels.adversarial import adversarial\n"
         "fastgan.use(1)\n"
-        "file_name(2, 2)\n"
+        "file_name(2, 'cpu')\n"
         "adversarial()\n"
     )
     checked = subprocess.run(

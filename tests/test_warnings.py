@@ -116,7 +116,7 @@ CASES = {
     "fastgan/ops/_dispatch.py::warn_once": no_kernel,
     "fastgan/ops/_value_range.py::GrossRangeCheck._judge": grossly_wrong_range,
     "fastgan/ops/_value_range.py::RangeCheck._judge": wrong_range,
-    "fastgan/recipes/enhancenet_evaluation.py::read_held_out": unusable_held_out_image,
+    "fastgan/recipes/enhancenet/evaluation.py::read_held_out": unusable_held_out_image,
     "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,
     "fastgan/training/report.py::write_report": torn_table,
