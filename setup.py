@@ -21,7 +21,7 @@ if int(setuptools.__version__.partition(".")[0]) < 77:
         'pip install "setuptools>=77", or leave build isolation on'
     )
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.editable_wheel import editable_wheel
@@ -169,18 +169,10 @@ setup(
     long_description=_long_description(),
     long_description_content_type="text/markdown",
     project_urls={"Repository": REPOSITORY, "Issues": f"{REPOSITORY}/issues"} if REPOSITORY else {},
+    # An editable install has left links to the mapped folders in `fastgan`.
     packages=[
-        "fastgan",
-        "fastgan.augment",
-        "fastgan.compat",
+        *find_packages(include=["fastgan", "fastgan.*"], exclude=["fastgan.kernels*", "fastgan.bench*"]),
         "fastgan.kernels",
-        "fastgan.losses",
-        "fastgan.models",
-        "fastgan.ops",
-        "fastgan.optim",
-        "fastgan.recipes",
-        "fastgan.reference",
-        "fastgan.training",
         "fastgan.bench",
         "fastgan.bench.ops",
     ],

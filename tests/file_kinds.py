@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastgan.models.enhancenet import EnhanceNetGenerator
-from fastgan.recipes.enhancenet_commands import enlarge_file
+from fastgan.recipes.enhancenet.commands import enlarge_file
+from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator
 from fastgan.training.image_files import Reading, UnusableImage, read_image
 
 SIZE = 16, 12  # width, height

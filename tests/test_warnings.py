@@ -79,7 +79,7 @@ def unusable_image(monkeypatch, tmp_path):
 
 
 def unusable_held_out_image(monkeypatch, tmp_path):
-    evaluation = pytest.importorskip("fastgan.recipes.enhancenet_evaluation")
+    evaluation = pytest.importorskip("fastgan.recipes.enhancenet.evaluation")
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="none of the 1"):
         evaluation.read_held_out([tmp_path / "broken.png"], 1, 4, 0)
@@ -116,7 +116,7 @@ CASES = {
     "fastgan/ops/_dispatch.py::warn_once": no_kernel,
     "fastgan/ops/_value_range.py::GrossRangeCheck._judge": grossly_wrong_range,
     "fastgan/ops/_value_range.py::RangeCheck._judge": wrong_range,
-    "fastgan/recipes/enhancenet_evaluation.py::read_held_out": unusable_held_out_image,
+    "fastgan/recipes/enhancenet/evaluation.py::read_held_out": unusable_held_out_image,
     "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,
     "fastgan/training/report.py::write_report": torn_table,

@@ -54,7 +54,7 @@ import fastgan.kernels, fastgan.bench, fastgan.compat.basicsr
 # What needs the extra [train] is there, if not importable here.
 import importlib.metadata
 files = {str(file) for file in importlib.metadata.files("fastgan")}
-assert {"fastgan/recipes/stegastamp.py", "fastgan/training/loop.py", "fastgan/models/stegastamp.py"} <= files
+assert {"fastgan/recipes/stegastamp/recipe.py", "fastgan/training/loop.py"} <= files
 print(describe())
 """
 

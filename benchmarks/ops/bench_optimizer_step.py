@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.bench.critics import DCGANCritic
-from fastgan.models.stegastamp import StegaStampDiscriminator
 from fastgan.optim import EMA, Adam, RMSprop
+from fastgan.recipes.stegastamp.networks import StegaStampDiscriminator
 
 
 def unet() -> nn.Module:

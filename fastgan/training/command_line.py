@@ -24,7 +24,7 @@ from fastgan.training.world import launched_world
 from fastgan.training.yaml_files import LARGEST, parse_options
 
 LENGTHS = ("num_steps", "num_epochs")  # of a run; the second counts unless it is 0
-# Sphinx's markup of names, as in :mod:`fastgan.models`.
+# Sphinx's markup of names, as in :mod:`fastgan.metrics`.
 ROLE = re.compile(r":[a-z]+:`~?([^`]*)`")
 
 

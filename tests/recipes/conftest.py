@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fastgan.losses import _backbones
-from fastgan.recipes.enhancenet_config import EnhanceNetConfig
-from fastgan.recipes.stegastamp_config import StegaStampConfig
+from fastgan.recipes.enhancenet.config import EnhanceNetConfig
+from fastgan.recipes.stegastamp.config import StegaStampConfig
 from tests.recipes.photographs import write_photographs
 from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents
 

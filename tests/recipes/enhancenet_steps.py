@@ -7,7 +7,7 @@ import dataclasses
 
 import torch
 
-from fastgan.recipes.enhancenet import EnhanceNet
+from fastgan.recipes.enhancenet.recipe import EnhanceNet
 from fastgan.training.runtime import Runtime
 
 

@@ -9,8 +9,8 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTCollection, TTFont
 from fontTools.ttLib.tables.TupleVariation import TupleVariation
 
-from fastgan.recipes.zi2zi_config import Zi2ZiConfig
-from fastgan.recipes.zi2zi_glyphs import write_glyphs
+from fastgan.recipes.zi2zi.config import Zi2ZiConfig
+from fastgan.recipes.zi2zi.glyphs import write_glyphs
 
 CHARACTERS = "ABCDEFGHKLMNPRSTabdefgk1234"
 SOURCE, TARGETS = "DejaVuSans", ("DejaVuSerif-Bold", "cmr10")

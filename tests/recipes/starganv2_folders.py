@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fastgan.recipes.starganv2_config import StarGANv2Config
+from fastgan.recipes.starganv2.config import StarGANv2Config
 
 SMALL = dict(
     image_size=16, base_width=2, max_width=4, downs=1, mapping_width=8, style_dim=5, z_dim=6, batch_size=4,

@@ -14,16 +14,16 @@ from PIL import Image
 from torch import nn
 
 from fastgan.cli import main
-from fastgan.models.enhancenet import EnhanceNetGenerator
-from fastgan.models.stegastamp import StegaStampDecoder, StegaStampEncoder
-from fastgan.recipes.dcgan import make_generator as make_dcgan
-from fastgan.recipes.dcgan_config import DCGANConfig
-from fastgan.recipes.enhancenet_config import EnhanceNetConfig
-from fastgan.recipes.starganv2_config import StarGANv2Config
-from fastgan.recipes.starganv2_translator import make_networks
-from fastgan.recipes.stegastamp_config import StegaStampConfig
-from fastgan.recipes.zi2zi import make_generator as make_zi2zi
-from fastgan.recipes.zi2zi_config import Zi2ZiConfig
+from fastgan.recipes.dcgan.config import DCGANConfig
+from fastgan.recipes.dcgan.recipe import make_generator as make_dcgan
+from fastgan.recipes.enhancenet.config import EnhanceNetConfig
+from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator
+from fastgan.recipes.starganv2.config import StarGANv2Config
+from fastgan.recipes.starganv2.translator import make_networks
+from fastgan.recipes.stegastamp.config import StegaStampConfig
+from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampEncoder
+from fastgan.recipes.zi2zi.config import Zi2ZiConfig
+from fastgan.recipes.zi2zi.recipe import make_generator as make_zi2zi
 from fastgan.training.checkpoint import FORMAT, write_weights
 from fastgan.training.config import to_plain
 

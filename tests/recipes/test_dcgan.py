@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fastgan.cli import main
-from fastgan.recipes.dcgan import DCGAN, make_generator
-from fastgan.recipes.dcgan_config import DEMO, PAPER, PRESETS, DCGANConfig
+from fastgan.recipes.dcgan.config import DEMO, PAPER, PRESETS, DCGANConfig
+from fastgan.recipes.dcgan.recipe import DCGAN, make_generator
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one

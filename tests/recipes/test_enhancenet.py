@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fastgan.losses import perceptual
 from fastgan.losses.perceptual import gram_matrix
-from fastgan.models.enhancenet import bicubic_upscale, low_resolution
+from fastgan.recipes.enhancenet.networks import bicubic_upscale, low_resolution
 from tests.recipes.enhancenet_steps import make
 from tests.recipes.steps import generator, moved, one_batch, weights_of
 from tests.training.test_loop import HostReads

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from fastgan.cli import main
-from fastgan.models.enhancenet import EnhanceNetGenerator, bicubic_upscale
-from fastgan.recipes.enhancenet_commands import enlarge, load_generator
-from fastgan.recipes.enhancenet_tiles import exact_overlap, upscale
+from fastgan.recipes.enhancenet.commands import enlarge, load_generator
+from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale
+from fastgan.recipes.enhancenet.tiles import exact_overlap, upscale
 from fastgan.training.image_files import to_tensor
 from fastgan.training.loop import train
 from tests.training.toy import Toy, ToyConfig

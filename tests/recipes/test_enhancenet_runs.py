@@ -10,9 +10,9 @@ from PIL import Image
 
 from fastgan.losses import _backbones
 from fastgan.losses.perceptual import layer_index
-from fastgan.recipes.enhancenet import EnhanceNet
-from fastgan.recipes.enhancenet_config import DEMO, PAPER
-from fastgan.recipes.enhancenet_evaluation import evaluate_upscaling, fixed_cuts, read_held_out
+from fastgan.recipes.enhancenet.config import DEMO, PAPER
+from fastgan.recipes.enhancenet.evaluation import evaluate_upscaling, fixed_cuts, read_held_out
+from fastgan.recipes.enhancenet.recipe import EnhanceNet
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from tests.losses.backbones import install_backbone

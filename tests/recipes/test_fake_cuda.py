@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fastgan.recipes import load_recipe
-from fastgan.recipes.dcgan_config import DCGANConfig
+from fastgan.recipes.dcgan.config import DCGANConfig
 from fastgan.training.recipe import Mean
 from fastgan.training.runtime import Runtime
 from tests.kernels.fake_cuda import CudaGenerator, Log, fake_cuda

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from fastgan.losses import r1_penalty_of
 from fastgan.recipes import load_recipe
-from fastgan.recipes.starganv2 import StarGANv2
-from fastgan.recipes.starganv2_config import DEMO, LATENTS, PAPER, PRESETS
+from fastgan.recipes.starganv2.config import DEMO, LATENTS, PAPER, PRESETS
+from fastgan.recipes.starganv2.recipe import StarGANv2
 from fastgan.training.recipe import Mean
 from fastgan.training.runtime import Runtime
 from tests.training.test_loop import HostReads

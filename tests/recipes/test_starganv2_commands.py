@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fastgan.cli import main
-from fastgan.recipes.starganv2 import StarGANv2
-from fastgan.recipes.starganv2_commands import Sampler
-from fastgan.recipes.starganv2_data import read_latent
-from fastgan.recipes.starganv2_latents import Pictures, encode, load_vae
+from fastgan.recipes.starganv2.commands import Sampler
+from fastgan.recipes.starganv2.data import read_latent
+from fastgan.recipes.starganv2.latents import Pictures, encode, load_vae
+from fastgan.recipes.starganv2.recipe import StarGANv2
 from fastgan.training.image_files import read_image, to_tensor
 from fastgan.training.loop import train
 from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fastgan.recipes.starganv2 import StarGANv2
-from fastgan.recipes.starganv2_data import (
+from fastgan.recipes.starganv2.data import (
     Labelled,
     LatentFolder,
     Pairings,
@@ -22,7 +21,8 @@ from fastgan.recipes.starganv2_data import (
     note_on_scale,
     read_latent,
 )
-from fastgan.recipes.starganv2_domains import DOMAINS, render, write_domains
+from fastgan.recipes.starganv2.drawn_domains import DOMAINS, render, write_domains
+from fastgan.recipes.starganv2.recipe import StarGANv2
 from fastgan.training.runtime import Runtime
 from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents
 
@@ -268,7 +268,7 @@ def test_bad_options_are_named(tmp_path, changes, message):
 
 
 def test_the_rendered_domains(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastgan.recipes.starganv2_domains.COUNTS", {"train": 3, "val": 2})
+    monkeypatch.setattr("fastgan.recipes.starganv2.drawn_domains.COUNTS", {"train": 3, "val": 2})
     write_domains(tmp_path)
     assert list(find_domains(tmp_path / "train")) == sorted(DOMAINS)
     pictures = {path: np.array(Image.open(path)) for path in sorted(tmp_path.rglob("*.png"))}

@@ -8,9 +8,9 @@ import dataclasses
 import pytest
 import torch
 
-from fastgan.recipes.starganv2 import StarGANv2
-from fastgan.recipes.starganv2_evaluation import evaluate_translations, train_classifier
-from fastgan.recipes.starganv2_translator import Translator
+from fastgan.recipes.starganv2.evaluation import evaluate_translations, train_classifier
+from fastgan.recipes.starganv2.recipe import StarGANv2
+from fastgan.recipes.starganv2.translator import Translator
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one, table

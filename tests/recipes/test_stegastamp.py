@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastgan.recipes.stegastamp import StegaStamp
-from fastgan.recipes.stegastamp_config import DEMO, PAPER
+from fastgan.recipes.stegastamp.config import DEMO, PAPER
+from fastgan.recipes.stegastamp.recipe import StegaStamp
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from fastgan.cli import main
-from fastgan.recipes.stegastamp_message import message_to_bits
+from fastgan.recipes.stegastamp.message import message_to_bits
 from fastgan.training.image_files import to_tensor
 from tests.training.toy import Toy, ToyConfig
 
@@ -89,7 +89,7 @@ def test_encode_writes_stamped_image_and_residual(run, photograph, tmp_path, cap
 
 
 def test_stamped_is_photograph_plus_residual(run, photograph):
-    from fastgan.recipes.stegastamp_commands import Stamper
+    from fastgan.recipes.stegastamp.commands import Stamper
 
     image = Image.open(photograph)
     stamped, residual = Stamper.load(run).stamp(image, message_to_bits("hi", 32), full_size=True)
@@ -97,7 +97,7 @@ def test_stamped_is_photograph_plus_residual(run, photograph):
 
 
 def test_decode_prints_the_message(run, photograph, monkeypatch, capsys):
-    from fastgan.recipes import stegastamp_commands as commands
+    from fastgan.recipes.stegastamp import commands as commands
 
     load = commands.Stamper.load
 
@@ -116,7 +116,7 @@ def test_decode_prints_the_message(run, photograph, monkeypatch, capsys):
 
 
 def test_decode_says_when_nothing_is_found_and_fails(run, photograph, monkeypatch, capsys):
-    from fastgan.recipes import stegastamp_commands as commands
+    from fastgan.recipes.stegastamp import commands as commands
 
     monkeypatch.setattr(commands, "bits_to_message", lambda bits: None)
     assert main(["stegastamp", "decode", "--checkpoint", str(run), "--image", str(photograph)]) == 1

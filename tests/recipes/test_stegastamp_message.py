@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgan.recipes.stegastamp_message import (
+from fastgan.recipes.stegastamp.message import (
     bits_to_message,
     layout_for,
     message_to_bits,

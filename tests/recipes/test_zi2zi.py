@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from fastgan.losses import PerceptualLoss, _backbones
-from fastgan.models.batch_norm import BatchNorm2d
-from fastgan.recipes.zi2zi import Zi2Zi
-from fastgan.recipes.zi2zi_config import DEMO, PAPER, PRESETS
+from fastgan.recipes.zi2zi.config import DEMO, PAPER, PRESETS
+from fastgan.recipes.zi2zi.recipe import Zi2Zi
+from fastgan.training.batch_norm import BatchNorm2d
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.losses.backbones import install_backbone

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from fastgan.cli import main
-from fastgan.recipes.zi2zi import Zi2Zi
-from fastgan.recipes.zi2zi_commands import Writer
+from fastgan.recipes.zi2zi.commands import Writer
+from fastgan.recipes.zi2zi.recipe import Zi2Zi
 from fastgan.training.loop import train
 from tests.recipes.fonts import CHARACTERS, SOURCE, TARGETS, font_file, small_config, small_glyphs
 

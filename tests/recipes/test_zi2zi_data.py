@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from fastgan.cli import main
-from fastgan.recipes.zi2zi_data import Pair, PairImages, find_pairs, split_characters
-from fastgan.recipes.zi2zi_fonts import Font, Geometry, common_geometry
-from fastgan.recipes.zi2zi_glyphs import read_charset, write_demo_glyphs, write_glyphs
+from fastgan.recipes.zi2zi.data import Pair, PairImages, find_pairs, split_characters
+from fastgan.recipes.zi2zi.fonts import Font, Geometry, common_geometry
+from fastgan.recipes.zi2zi.glyphs import read_charset, write_demo_glyphs, write_glyphs
 from fastgan.training.data import first_batch
 from tests.recipes.fonts import font_file, make_collection, make_font, make_variable_font
 

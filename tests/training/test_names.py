@@ -94,8 +94,8 @@ def test_names_of_files_are_printed_with_escapes(tmp_path, capsys):
 def test_written_files_are_printed_with_escapes(tmp_path, capsys):
     import json
 
-    from fastgan.models.dcgan import DCGANGenerator
-    from fastgan.recipes.dcgan_config import DEMO
+    from fastgan.recipes.dcgan.config import DEMO
+    from fastgan.recipes.dcgan.networks import DCGANGenerator
     from fastgan.training.checkpoint import write_weights
     from fastgan.training.config import to_plain
 

@@ -1,0 +1,260 @@
+"""DCGAN: images from noise.
+
+Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
+Adversarial Networks", ICLR 2016. Each step: D learns to tell real images from generated ones, G to make D
+take its images for real.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from fastgan.augment import DiffAugment
+from fastgan.losses import R1, AdversarialLoss, gradient_penalty
+from fastgan.metrics import FrechetDistance, nearness
+from fastgan.optim import EMA, Adam, RMSprop
+from fastgan.recipes.dcgan.config import PRESETS, DCGANConfig
+from fastgan.recipes.dcgan.networks import DCGANDiscriminator, DCGANGenerator
+from fastgan.training.checkpoint import write_weights
+from fastgan.training.config import to_plain
+from fastgan.training.data import ImageFolder, first_batch
+from fastgan.training.networks import frozen
+from fastgan.training.recipe import Recipe, Terms, mean_of
+from fastgan.training.runtime import Runtime
+
+GRID = 8  # columns and rows of the sample grid
+CHANCE_STEPS = 200  # that D's loss is averaged over, and that it has to learn something
+
+
+class DCGAN(Recipe):
+    name = "dcgan"
+    config_class = DCGANConfig
+    presets = PRESETS
+    console = ("D_loss", "G_loss", "D_probability_real", "D_probability_fake", "images_per_second")
+    joint_draws = True
+    config: DCGANConfig
+
+    def __init__(self, config: DCGANConfig, runtime: Runtime) -> None:
+        super().__init__(config, runtime)
+        size, device = config.image_size, runtime.device
+        train_files, val_files = self.split_held_out(config.train_path, config.val_path)
+        if len(val_files) < 2:
+            raise ValueError(
+                f"distances need at least two held-out images, got {len(val_files)}: set val_path"
+            )
+        reading = config.reading
+        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, reading)
+        self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, reading)
+        self.images_per_epoch = len(train_files) // config.n_critic
+        self.generator = make_generator(config).to(device)
+        self.discriminator = DCGANDiscriminator(
+            size,
+            config.channels,
+            config.d_width,
+            config.d_norm,
+            config.d_spectral_norm,
+            config.d_minibatch_std,
+        ).to(device)
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {
+            "generator": self._optimizer(self.generator, config.lr_g, ema=self.moving_average("generator")),
+            "discriminator": self._optimizer(
+                self.discriminator, config.lr_d, config.d_weight_clip if config.loss == "wgan" else None
+            ),
+        }
+        self.adversarial = AdversarialLoss(
+            config.loss,
+            real_label=config.real_label,
+            fake_label=config.fake_label,
+        )
+        self.keep_balance(self.adversarial)
+        self.augment = DiffAugment(config.diff_augment)
+        self.r1 = R1(self.discriminator, config.r1_weight, config.r1_interval)
+        self.frechet = self._frechet()
+
+    def _optimizer(
+        self, network: nn.Module, lr: float, weight_clip: float | None = None, ema: EMA | None = None
+    ) -> Adam | RMSprop:
+        config = self.config
+        params, decay = network.parameters(), config.weight_decay
+        if config.optimizer == "rmsprop":
+            return RMSprop(params, lr, weight_decay=decay, weight_clip=weight_clip, ema=ema)
+        betas = (config.beta1, config.beta2)
+        return Adam(params, lr, betas, weight_decay=decay, weight_clip=weight_clip, ema=ema)
+
+    def _frechet(self) -> FrechetDistance | None:
+        if self.config.frechet == "off" or not self.runtime.is_main:
+            return None
+        weights = "default" if self.config.frechet == "inception" else None
+        return FrechetDistance(weights, device=self.runtime.device, all_processes=False)  # type: ignore[arg-type]
+
+    def batches(self, start_step: int) -> Generator[Tensor, None, None]:
+        """Reals for all of a step's updates of D, in [-1, 1]."""
+        for image in self.stream(self.train_images, start_step, self.config.n_critic):
+            yield self.as_trained(image)
+
+    def as_trained(self, image: Tensor) -> Tensor:
+        """N 3 H W in [0, 1] to the recipe's channels in [-1, 1]."""
+        image = image if self.config.channels == 3 else image.mean(1, keepdim=True)
+        return image * 2 - 1
+
+    # --- one step -----------------------------------------------------------------------------------------
+
+    def train_step(self, real: Tensor, step: int, generator: torch.Generator) -> Terms:
+        config = self.config
+        trains_d, trains_g = self.balance.trains_discriminator(step), self.balance.trains_generator(step)
+        reals = real.chunk(config.n_critic)
+        # G's first update is through the images that D's first was against.
+        with record_function("generate"), torch.set_grad_enabled(trains_g):
+            fake = self.generate(generator)
+        with record_function("discriminator_step"):
+            of_d = [self.discriminator_step(reals[0], fake.detach(), step, generator, trains_d)]
+            for again in reals[1:]:
+                with torch.no_grad():
+                    against = self.generate(generator)
+                of_d.append(self.discriminator_step(again, against, step, generator, trains_d))
+        with record_function("generator_step"):
+            of_g = [self.generator_step(reals[0], fake, generator)] if trains_g else []
+            for _ in range(config.n_g_steps - 1 if trains_g else 0):
+                of_g.append(self.generator_step(reals[0], self.generate(generator), generator))
+        return {**mean_of(of_d), **mean_of(of_g, ("G_loss",)), "lr_d": config.lr_d, "lr_g": config.lr_g}
+
+    def generate(self, generator: torch.Generator) -> Tensor:
+        """This process's part of a batch of generated images in [-1, 1]."""
+        z = draw_latents(self.config, self.config.batch_size * self.runtime.world_size, generator)
+        with self.runtime.autocast():
+            return self.generator(self.runtime.part(z)).float()
+
+    def discriminator_step(
+        self, real: Tensor, fake: Tensor, step: int, generator: torch.Generator, trains: bool = True
+    ) -> Terms:
+        """Updates D, or without `trains` only listens to it."""
+        config = self.config
+        real, fake = self.augmented(real, generator), self.augmented(fake, generator)
+        with torch.set_grad_enabled(trains):
+            judged = self.balance.discriminator_loss(self.adversarial, self.logits(real), self.logits(fake))
+        penalty = torch.zeros((), device=real.device)
+        if trains:
+            total = judged.loss
+            if config.loss == "wgan-gp":
+                penalty = gradient_penalty(self.discriminator, real, fake, generator=generator)
+                total = total + config.gp_weight * penalty
+            if config.r1_weight > 0:
+                term, penalty = self.r1(real, step)
+                total = total + term
+            self.update("discriminator", total, judged.applies)
+        terms = judged.terms() if trains else {**judged.terms(), "D_updated": 0.0}
+        return {**terms, "D_penalty": penalty.detach()}
+
+    def generator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Terms:
+        """Updates G through D."""
+        with frozen(self.discriminator):
+            paired = self.config.loss == "relativistic"
+            real_logits = self.logits(self.augmented(real, generator)) if paired else None
+            loss = self.adversarial.generator(self.logits(self.augmented(fake, generator)), real_logits)
+            self.update("generator", loss)
+        return {"G_loss": loss.detach()}
+
+    def logits(self, image: Tensor) -> Tensor:
+        with self.runtime.autocast():
+            return self.discriminator(image).float()
+
+    def augmented(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.augment.policy:
+            return image
+        drawn = self.augment.draw(image.shape[0] * self.runtime.world_size, generator)
+        return self.augment(image, self.runtime.part(drawn))
+
+    # --- what the loop asks for beside the step -----------------------------------------------------------
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """Images (count, C, H, W) in [0, 1] of the averaged generator, the same for the same seed."""
+        z = draw_latents(self.config, count, torch.Generator(self.runtime.device).manual_seed(seed))
+        return torch.cat([self.trained("generator")(part) for part in z.split(64)]) / 2 + 0.5
+
+    def samples(self, step: int) -> dict[str, Tensor]:
+        rows = self.sample(GRID * GRID).split(GRID)
+        real = self.as_trained(first_batch(self.val_images, GRID, self.runtime.device)) / 2 + 0.5
+        return {"real": real, **{f"generated_{index + 1}": row for index, row in enumerate(rows)}}
+
+    def evaluate(self) -> dict[str, float]:
+        """How far images lie apart, generated and held-out ones, and how far the ones from the others."""
+        config = self.config
+        # Random parts of an image differ; the same part twice would be a twin.
+        available = len(self.val_images) if config.crop == "fit" else config.frechet_images
+        compared = min(config.collapse_images, available)
+        count = max(compared, min(config.frechet_images, available))
+        real = self.as_trained(first_batch(self.val_images, count, self.runtime.device)) / 2 + 0.5
+        apart, nearest = nearness(self.sample(compared))
+        real_apart, real_nearest = (distance.clamp(min=1e-6) for distance in nearness(real[:compared]))
+        figures = {
+            "collapse_ratio": (apart / real_apart).item(),
+            "collapse_ratio_nearest": (nearest / real_nearest).item(),
+        }
+        if self.frechet is not None:
+            self.frechet.reset()
+            self.frechet.update(real.expand(-1, 3, -1, -1), real=True)
+            self.frechet.update(self.sample(config.frechet_images, seed=1).expand(-1, 3, -1, -1), real=False)
+            figures[self.frechet.name] = self.frechet.compute().item()
+        return figures
+
+    def watch(self, step: int, metrics: dict[str, float]) -> str | None:
+        """Warns once of a D that knows less than nothing: a constant answer would cost it less."""
+        chance, loss = self._loss_of_chance(), metrics["D_loss"]
+        before = self.state.get("D_loss", loss)
+        latest = 1 - math.exp(-(step - self.state.get("D_loss_step", 0.0)) / CHANCE_STEPS)
+        self.state["D_loss"] = average = before + latest * (loss - before)
+        self.state["D_loss_step"] = float(step)
+        if chance is None or average <= chance or step < CHANCE_STEPS or "worse_than_chance" in self.state:
+            return None
+        self.state["worse_than_chance"] = float(step)
+        return (
+            f"D is worse than chance: its loss is {average:.3f} on average, and the same answer to every "
+            f"image would cost {chance:.3f}. What it teaches G is noise. Try lower learning rates or fewer "
+            "--n_g_steps"
+        )
+
+    def _loss_of_chance(self) -> float | None:
+        """What D's loss is while it cannot tell; None for critics, whose scores have no scale."""
+        if self.adversarial.kind in ("wgan", "wgan-gp"):
+            return None
+        lsgan = self.adversarial.kind == "lsgan"
+        undecided = torch.full((1,), (self.config.real_label + self.config.fake_label) / 2 if lsgan else 0.0)
+        return self.adversarial.discriminator(undecided, undecided).item()
+
+    def judge(self, step: int, figures: dict[str, float]) -> str | None:
+        ratio, wanted = figures["collapse_ratio"], self.config.collapse_ratio
+        if ratio >= wanted:
+            self.state["has_been_diverse"] = 1.0
+            return None
+        if not self.state.get("has_been_diverse") and step < self.config.collapse_after:
+            return None
+        return (
+            f"collapse: generated images lie {ratio:.2f} times as far apart as real ones (wanted: {wanted}). "
+            "Try lower learning rates, --d_minibatch_std true, --diff_augment, or another --loss"
+        )
+
+    def save_for_use(self, folder: Path) -> None:
+        """generator.safetensors: G's plain state_dict, for `fastgan sample dcgan`."""
+        metadata = {"recipe": self.name, "config": json.dumps(to_plain(self.config))}
+        write_weights(folder / "generator.safetensors", self.trained("generator").state_dict(), metadata)
+
+
+def draw_latents(config: DCGANConfig, count: int, generator: torch.Generator) -> Tensor:
+    """(count, z_dim), on the generator's device."""
+    shape = (count, config.z_dim)
+    if config.latent == "uniform":
+        return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
+def make_generator(config: DCGANConfig) -> DCGANGenerator:
+    """G as the configuration describes it."""
+    return DCGANGenerator(config.image_size, config.channels, config.z_dim, config.g_width)

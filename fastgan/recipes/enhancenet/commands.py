@@ -1,0 +1,179 @@
+"""`fastgan upscale IN OUT`: photographs of any size made larger by a trained EnhanceNet."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastgan._arguments import Parser
+from fastgan.recipes.enhancenet.config import EnhanceNetConfig
+from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale
+from fastgan.recipes.enhancenet.tiles import check_tiles
+from fastgan.recipes.enhancenet.tiles import upscale as upscale_tiles
+from fastgan.training.built_in import data_folder
+from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.data import find_images
+from fastgan.training.devices import device_of
+from fastgan.training.image_files import MAX_PIXELS, add_pixel_limit, decode, naming_image, to_tensor
+from fastgan.training.images import to_image
+from fastgan.training.names import LAYOUT, printable
+from fastgan.training.networks import load_network
+from fastgan.training.outputs import check_outputs
+
+WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
+OUTPUTS = (*WITH_ALPHA, ".jpg", ".jpeg", ".bmp")
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    ".jpg": {"quality": 95, "subsampling": 0},
+    ".jpeg": {"quality": 95, "subsampling": 0},
+    ".webp": {"lossless": True},
+}
+
+
+def load_generator(path: str | Path) -> EnhanceNetGenerator:
+    """A trained generator from a checkpoint or a run's folder, in eval mode; its average where one was kept.
+
+    Raises:
+        FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
+    """
+    checkpoint = load_checkpoint(path, "enhancenet")
+    config = checkpoint.options(EnhanceNetConfig)
+    return load_network(
+        lambda: EnhanceNetGenerator(config.scale, config.width, config.blocks),
+        checkpoint.trained("generator"),
+        checkpoint.path,
+    )
+
+
+def upscale(arguments: list[str]) -> int:
+    """The command; returns its exit code."""
+    parser = Parser(prog="fastgan upscale", description="Makes photographs larger with a trained EnhanceNet.")
+    parser.add_argument("source", metavar="IN", help="a photograph, or a folder that is searched recursively")
+    parser.add_argument("target", metavar="OUT", type=Path, help="a file, or for a folder a folder of PNGs")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint file, or a run's folder")
+    parser.add_argument(
+        "--tile", type=int, default=256,
+        help="largest height and width that is upscaled at once, in pixels of IN; smaller tiles take less "
+        "memory (default: 256)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overlap", type=int,
+        help="pixels by which tiles overlap; at least twice the network's reach makes them exact "
+        "(default: that and 8 more, 54 for ten blocks, or half the tile if that is less)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="", help="cpu, cuda, ... (default: a GPU where there is one)")
+    add_pixel_limit(parser)
+    options = parser.parse_args(arguments)
+    check_tiles(options.tile, options.overlap)
+    device = device_of(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    jobs = _jobs(data_folder(options.source), options.target)
+    generator = load_generator(options.checkpoint).to(device)
+    failed = 0
+    for source, target in jobs:
+        try:
+            enlarge_file(generator, source, target, options.tile, options.overlap, options.max_pixels)
+        except ValueError as error:
+            if len(jobs) == 1:
+                raise
+            print(f"fastgan: error: {printable(error, keep=LAYOUT)}", file=sys.stderr)
+            failed += 1
+            continue
+        print(printable(target))
+    if failed:
+        print(f"fastgan: {failed} of {len(jobs)} images could not be upscaled", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """(image, where to write it) for each; refuses what would overwrite something unasked."""
+    if not source.exists():
+        raise FileNotFoundError(f"no such image or folder: {printable(source)}")
+    if source.is_dir():
+        if target.is_file():
+            raise ValueError(
+                f"{printable(source)} is a folder, so OUT must be one, too: {printable(target)} is a file"
+            )
+        jobs = [(f, target / f.relative_to(source).with_suffix(".png")) for f in find_images(source)]
+    else:
+        into_folder = target.is_dir() or not target.suffix
+        jobs = [(source, target / f"{source.stem}.png" if into_folder else target)]
+        if jobs[0][1].suffix.lower() not in OUTPUTS:
+            raise ValueError(f"OUT must end in one of {', '.join(OUTPUTS)}, got {printable(target)}")
+    check_outputs(jobs, "upscale", "OUT")
+    return jobs
+
+
+def enlarge_file(
+    generator: EnhanceNetGenerator,
+    source: Path,
+    target: Path,
+    tile: int,
+    overlap: int | None,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
+    """Reads, upscales and writes one image; folders are made.
+
+    Raises:
+        ValueError: a file that is no image, has more than `max_pixels`, or is of a kind that would lose
+            something.
+    """
+    shown = printable(source)
+    with naming_image(source):
+        decoded = decode(source, max_pixels, only_one=True)
+    image = decoded.image
+    try:
+        _check_depth(decoded.bits, image.mode)
+        large = enlarge(generator, image, tile, overlap)
+    except ValueError as error:
+        raise ValueError(f"{shown}: {error}") from error
+    if large.mode in ("LA", "RGBA") and target.suffix.lower() not in WITH_ALPHA:
+        raise ValueError(
+            f"{shown} has transparency, which {target.suffix} cannot hold: "
+            f"name OUT {printable(target.stem)}.png"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA") else None
+    large.save(target, icc_profile=profile, **SAVE_OPTIONS.get(target.suffix.lower(), {}))
+
+
+def _check_depth(bits: int, mode: str) -> None:
+    if bits > 8:
+        raise ValueError(
+            f"more than 8 bits per channel (mode {mode}) are not supported: convert it to 8 bits first"
+        )
+
+
+def enlarge(
+    generator: EnhanceNetGenerator, image: Image.Image, tile: int = 256, overlap: int | None = None
+) -> Image.Image:
+    """The image `scale` times as high and wide, 8 bits per channel.
+
+    Grey images stay grey (they are upscaled as colours, then their luma is taken), transparency is upscaled
+    bicubically, palettes and CMYK become RGB.
+
+    Args:
+        image: of any size and of 1 or 8 bits per channel.
+        tile, overlap: see :func:`fastgan.recipes.enhancenet.tiles.upscale`.
+
+    Raises:
+        ValueError: 16 and more bits per channel, of which all but 8 would be lost.
+    """
+    _check_depth(16 if image.mode.startswith(("I", "F")) else 8, image.mode)
+    grey = image.mode in ("1", "L", "LA", "La")
+    device = next(generator.parameters()).device
+
+    def enlarged(colour: Image.Image) -> Tensor:
+        return upscale_tiles(generator, to_tensor(colour)[None].to(device), tile, overlap)[0]
+
+    colour = to_image(enlarged(image.convert("RGB")))
+    large = colour.convert("L") if grey else colour
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        values = torch.from_numpy(alpha.copy())[None, None].float() / 255
+        large.putalpha(to_image(bicubic_upscale(values, generator.scale)[0].expand(3, -1, -1)).getchannel(0))
+    return large

@@ -1,0 +1,230 @@
+"""EnhanceNet: photographs made 2 or 4 times as large, with the textures that they might have had.
+
+Sajjadi, Schoelkopf and Hirsch, "EnhanceNet: Single Image Super-Resolution Through Automated Texture
+Synthesis", ICCV 2017. Each step: crops of photographs are made smaller, G upscales them, D learns to tell the
+results from the crops, and G learns from the losses of its variant: the squared error (E), or distances in
+VGG's features (P), with D's opinion (PA), with Gram matrices of patches of features (PAT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.profiler import record_function
+
+from fastgan.losses import AdversarialLoss, PerceptualLoss, layer_index
+from fastgan.metrics import installed_lpips
+from fastgan.optim import Adam
+from fastgan.recipes.enhancenet.config import NETWORK, PRESETS, EnhanceNetConfig
+from fastgan.recipes.enhancenet.evaluation import (
+    evaluate_upscaling,
+    fixed_cuts,
+    read_held_out,
+    to_8_bits,
+)
+from fastgan.recipes.enhancenet.networks import (
+    EnhanceNetDiscriminator,
+    EnhanceNetGenerator,
+    bicubic_upscale,
+    low_resolution,
+)
+from fastgan.training.data import ImageFolder, first_batch
+from fastgan.training.networks import frozen
+from fastgan.training.ramps import cosine_decay
+from fastgan.training.recipe import Recipe, Terms
+from fastgan.training.runtime import Runtime
+
+# Training samples on which the features' means are measured.
+MEASURED = 16
+SAMPLES, SAMPLE_SIZE = 6, 192
+
+
+class EnhanceNet(Recipe):
+    name = "enhancenet"
+    config_class = EnhanceNetConfig
+    presets = PRESETS
+    console = (
+        "mse_loss", "perceptual_loss", "texture_loss", "G_loss", "D_loss", "D_probability_real",
+        "D_probability_fake", "D_probability_fake_after", "psnr", "seconds_per_step",
+    )  # fmt: skip
+    joint_draws = True
+    config: EnhanceNetConfig
+
+    def __init__(self, config: EnhanceNetConfig, runtime: Runtime) -> None:
+        super().__init__(config, runtime)
+        device = runtime.device
+        train_files, val_files = self.split_held_out(config.train_path, config.val_path)
+        size, reading = (config.crop, config.crop), config.reading
+        self.train_images = ImageFolder(train_files, size, "native", config.seed, reading)
+        self.images_per_epoch = len(self.train_images)
+        held_out = read_held_out(val_files, config.val_images, config.scale, config.val_size, reading)
+        self.held_out = [image.to(device) for image in held_out]
+        self.perceptual = self._perceptual_loss() if config.is_perceptual else None
+        self.lpips = installed_lpips(device) if runtime.is_main else None
+
+        self.generator = EnhanceNetGenerator(config.scale, config.width, config.blocks).to(device)
+        self.networks = {"generator": self.generator}
+        betas = (config.beta1, 0.999)
+        optimizer = Adam(self.generator.parameters(), config.lr, betas, ema=self.moving_average("generator"))
+        self.optimizers = {"generator": optimizer}
+        self.discriminator: EnhanceNetDiscriminator | None = None
+        if config.is_adversarial:
+            self.adversarial = AdversarialLoss(config.adversarial)
+            self.discriminator = EnhanceNetDiscriminator(config.crop, config.d_channels, config.d_dense)
+            self.discriminator.to(device)
+            self.networks["discriminator"] = self.discriminator
+            self.optimizers["discriminator"] = Adam(self.discriminator.parameters(), config.lr_d, betas)
+            self.keep_balance(self.adversarial)
+
+    def _perceptual_loss(self) -> PerceptualLoss:
+        """The perceptual and the texture loss, with the weights for features of a mean of one."""
+        config = self.config
+        weights = dict(zip(config.perceptual_layers, config.perceptual_weights, strict=True))
+        of_texture = {}
+        if config.has_texture:
+            of_texture = dict(zip(config.texture_layers, config.texture_weights, strict=True))
+        layers = sorted({*weights, *of_texture}, key=lambda layer: layer_index(layer, NETWORK))
+        try:
+            loss = PerceptualLoss(
+                layers,
+                [weights.get(layer, 0.0) for layer in layers],
+                self.runtime.device,
+                style_weights=[of_texture.get(layer, 0.0) for layer in layers],
+                patch_size=config.texture_patch,
+                criterion="l2",
+                network=NETWORK,  # type: ignore[arg-type]
+                value_range=(0, 1),
+            )
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; or train on the squared error: --variant E") from error
+        if config.normalize_features:
+            with torch.no_grad():
+                images = first_batch(self.train_images, MEASURED, self.runtime.device)
+                means = [features.abs().mean().item() for features in loss.feature_maps(images)]
+            # Distances are of features squared, those of Gram matrices of their fourth powers.
+            loss.weights = [w / m**2 for w, m in zip(loss.weights, means, strict=True)]
+            loss.style_weights = [w / m**4 for w, m in zip(loss.style_weights, means, strict=True)]
+        return loss
+
+    def batches(self, start_step: int) -> Generator[Tensor, None, None]:
+        return self.stream(self.train_images, start_step)
+
+    # --- one step -----------------------------------------------------------------------------------------
+
+    def train_step(self, original: Tensor, step: int, generator: torch.Generator) -> Terms:
+        self._set_learning_rates(step)
+        if self.config.turn:
+            original = self.turned(original, generator)
+        trains = self.discriminator is None or self.balance.trains_generator(step)
+        with record_function("upscale"), torch.set_grad_enabled(trains):
+            upscaled = self.upscale(original)
+        terms: Terms = {}
+        if self.discriminator is not None:
+            with record_function("discriminator_step"):
+                terms |= self.discriminator_step(original, upscaled.detach(), step)
+        with record_function("generator_step"):
+            return terms | self.generator_step(original, upscaled)
+
+    def turned(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Each image upside down or not, transposed or not; with the data's mirroring: all eight ways."""
+        count = len(image) * self.runtime.world_size
+        draws = torch.rand((count, 2, 1, 1, 1), generator=generator, device=generator.device) < 0.5
+        flip, transpose = self.runtime.part(draws).unbind(1)
+        image = torch.where(flip, image.flip(2), image)
+        return torch.where(transpose, image.mT, image)
+
+    def upscale(self, original: Tensor) -> Tensor:
+        """The photographs made smaller, N 3 H W in [0, 1], and by G large again."""
+        low = low_resolution(original, self.config.scale)
+        with self.runtime.autocast():
+            return self.generator(low).float()
+
+    def judge_images(self, image: Tensor) -> Tensor:
+        """D's logits."""
+        assert self.discriminator is not None
+        with self.runtime.autocast():
+            return self.discriminator(image).float()
+
+    def discriminator_step(self, original: Tensor, upscaled: Tensor, step: int) -> Terms:
+        """Updates D, where the balance lets it."""
+        trains = self.balance.trains_discriminator(step)
+        with torch.set_grad_enabled(trains):
+            real_logits, fake_logits = self.judge_images(original), self.judge_images(upscaled)
+            judged = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
+        terms: Terms = {**judged.terms(), "D_loss_weight": self.config.d_loss_weight}
+        if trains:
+            self.update("discriminator", self.config.d_loss_weight * judged.loss, judged.applies)
+        else:
+            terms["D_updated"] = 0.0
+        terms["lr_d"] = self.optimizers["discriminator"].param_groups[0]["lr"]
+        return terms
+
+    def generator_step(self, original: Tensor, upscaled: Tensor) -> Terms:
+        """Updates G, if the upscaled images have a gradient."""
+        config = self.config
+        losses: dict[str, Tensor] = {}
+        terms: Terms = {}
+        if self.perceptual is None:
+            losses["mse_loss"] = F.mse_loss(upscaled, original)
+        else:
+            with self.runtime.autocast():
+                losses["perceptual_loss"], texture = self.perceptual.parts(upscaled, original)
+            if config.has_texture:
+                losses["texture_loss"] = texture
+        if self.discriminator is not None:
+            with frozen(self.discriminator):
+                logits = self.judge_images(upscaled)
+            losses["G_loss"] = self.adversarial.generator(logits)
+            if config.log_d_after:
+                terms |= self._after(original, logits.detach())
+        weights = {name: config.G_loss_weight if name == "G_loss" else 1.0 for name in losses}
+        if upscaled.requires_grad:
+            self.update("generator", torch.stack([weights[n] * loss for n, loss in losses.items()]).sum())
+        error = F.mse_loss(upscaled.detach(), original)
+        return {
+            **terms,
+            **{name: loss.detach() for name, loss in losses.items()},
+            **{f"{name}_weight": weight for name, weight in weights.items()},
+            "psnr": -10 * error.clamp(min=1e-10).log10(),
+            "lr": self.optimizers["generator"].param_groups[0]["lr"],
+        }
+
+    @torch.no_grad()
+    def _after(self, original: Tensor, fake_logits: Tensor) -> Terms:
+        """What D says of the step's images after its own update, and before G's."""
+        said = self.adversarial.discriminator(
+            self.judge_images(original), fake_logits, return_statistics=True
+        )[1]
+        return {
+            "D_real_after": said.D_real, "D_fake_after": said.D_fake,
+            "D_probability_real_after": said.probability_real,
+            "D_probability_fake_after": said.probability_fake,
+        }  # fmt: skip
+
+    def _set_learning_rates(self, step: int) -> None:
+        config = self.config
+        factor = cosine_decay(step, self.num_steps, config.lr_decay_steps, last=0.01)
+        for name, optimizer in self.optimizers.items():
+            lr = config.lr_d if name == "discriminator" else config.lr
+            optimizer.param_groups[0]["lr"] = lr * factor
+
+    # --- what the loop asks for beside the step -----------------------------------------------------------
+
+    def samples(self, step: int) -> dict[str, Tensor]:
+        scale = self.config.scale
+        original = fixed_cuts(self.held_out, SAMPLES, SAMPLE_SIZE, scale)
+        low = low_resolution(original, scale)
+        upscaled = self.trained("generator")(low)
+        return {
+            "bicubic": to_8_bits(bicubic_upscale(low, scale)),
+            "upscaled": to_8_bits(upscaled),
+            "original": original,
+        }
+
+    def evaluate(self) -> dict[str, float]:
+        generator = self.trained("generator")
+        assert isinstance(generator, EnhanceNetGenerator)
+        return evaluate_upscaling(generator, self.held_out, self.lpips)

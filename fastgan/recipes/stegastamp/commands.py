@@ -1,0 +1,201 @@
+"""`fastgan stegastamp encode` and `decode`: a message into a photograph, and out of it again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastgan._arguments import Parser
+from fastgan.recipes.stegastamp.config import StegaStampConfig
+from fastgan.recipes.stegastamp.message import bits_to_message, message_to_bits, raw_bits
+from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampEncoder
+from fastgan.training.built_in import data_folder
+from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.data import find_images
+from fastgan.training.image_files import (
+    Reading,
+    add_reading,
+    naming_image,
+    read_image,
+    reading_of,
+    to_tensor,
+)  # fmt: skip
+from fastgan.training.images import to_image
+from fastgan.training.names import LAYOUT, printable
+from fastgan.training.networks import load_network
+from fastgan.training.outputs import check_outputs
+
+
+@dataclass
+class Stamper:
+    """A trained encoder and decoder."""
+
+    encoder: StegaStampEncoder
+    decoder: StegaStampDecoder
+    config: StegaStampConfig
+
+    @classmethod
+    def load(cls, path: str | Path) -> Stamper:
+        """From a checkpoint or a run's folder; averaged weights where the run kept them.
+
+        Raises:
+            FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
+        """
+        checkpoint = load_checkpoint(path, "stegastamp")
+        config = checkpoint.options(StegaStampConfig)
+        size = (config.secret_size, config.image_size)
+        encoder = load_network(
+            lambda: StegaStampEncoder(*size), checkpoint.trained("encoder"), checkpoint.path
+        )
+        decoder = load_network(
+            lambda: StegaStampDecoder(*size), checkpoint.trained("decoder"), checkpoint.path
+        )
+        return cls(encoder, decoder, config)
+
+    @torch.no_grad()
+    def stamp(self, image: Image.Image, secret: Tensor, full_size: bool) -> tuple[Tensor, Tensor]:
+        """(stamped, residual), each 3 H W; stamped in [0, 1].
+
+        Args:
+            secret: (secret_size,) of 0. and 1.
+            full_size: keep the photograph's size and scale the residual to it; otherwise the photograph
+                is scaled and cut to the network's size, as the original does.
+        """
+        size = self.config.image_size
+        if full_size:
+            cover = to_tensor(image)[None]
+            small = F.interpolate(cover, size=(size, size), mode="bilinear", antialias=True)
+            residual = self.encoder(secret[None], small)
+            residual = F.interpolate(residual, size=cover.shape[-2:], mode="bicubic")
+        else:
+            cover = to_tensor(ImageOps.fit(image, (size, size)))[None]
+            residual = self.encoder(secret[None], cover)
+        return (cover + residual).clamp(0, 1)[0], residual[0]
+
+    @torch.no_grad()
+    def read(self, image: Image.Image) -> Tensor:
+        """The secret in a photograph of any size, (secret_size,) of 0. and 1."""
+        size = self.config.image_size
+        received = to_tensor(image)[None]
+        if received.shape[-2:] != (size, size):
+            received = F.interpolate(received, size=(size, size), mode="bilinear", antialias=True)
+        return (self.decoder(received)[0] > 0).float()
+
+
+def main(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="fastgan stegastamp", description="Hides messages in photographs and finds them again."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    encode = commands.add_parser("encode", help="hide a message")
+    decode = commands.add_parser("decode", help="find it again")
+    for command in (encode, decode):
+        command.add_argument("--checkpoint", required=True, help="checkpoint file, or a run's folder")
+        command.add_argument("--image", type=Path, help="one photograph")
+        command.add_argument("--images_dir", type=Path, help="or all photographs of a folder")
+        add_reading(command)
+        command.add_argument("--raw", action="store_true", help="the secret is a string of 0s and 1s")
+    encode.add_argument("--secret", required=True, help="the message (100 bits: up to 7 characters)")
+    encode.add_argument(
+        "--save_dir",
+        required=True,
+        type=Path,
+        help="folder for the PNGs, in folders as --images_dir has them",
+    )
+    encode.add_argument(
+        "--full_size", action="store_true",
+        help="keep the photograph's size (default: scale and cut to the network's)",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    if (options.image is None) == (options.images_dir is None):
+        parser.error("give either --image or --images_dir")
+    try:
+        if options.image is None:
+            folder = data_folder(options.images_dir)
+            files = find_images(folder)
+        else:
+            folder, files = options.image.parent, [options.image]
+        if options.command == "encode":
+            return _encode(files, folder, options)
+        return _decode(files, options)
+    except (ValueError, OSError) as error:
+        print(f"fastgan: error: {printable(error, keep=LAYOUT)}", file=sys.stderr)
+        return 1
+
+
+def _open(path: Path, reading: Reading) -> Image.Image:
+    if not path.exists():
+        raise FileNotFoundError(f"no such image: {printable(path)}")
+    if path.is_dir():
+        raise ValueError(f"{printable(path)} is a folder: give it as --images_dir")
+    with naming_image(path):
+        return read_image(path, reading)
+
+
+def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int:
+    def target(file: Path, name: str) -> Path:
+        place = options.save_dir / file.relative_to(folder)
+        return place.with_name(f"{file.stem}_{name}.png")
+
+    check_outputs(
+        [(file, target(file, name)) for file in files for name in ("hidden", "residual")],
+        "encode",
+        "--save_dir",
+    )
+    stamper = Stamper.load(options.checkpoint)
+    reading = reading_of(options, stamper.config.background)
+    size = stamper.config.secret_size
+    secret = (raw_bits if options.raw else message_to_bits)(options.secret, size)
+
+    def encode(file: Path) -> None:
+        stamped, residual = stamper.stamp(_open(file, reading), secret, options.full_size)
+        for name, image in (("hidden", stamped), ("residual", residual + 0.5)):
+            written = target(file, name)
+            written.parent.mkdir(parents=True, exist_ok=True)
+            to_image(image).save(written)
+            print(printable(written))
+
+    return 1 if _for_each(files, encode) else 0
+
+
+def _decode(files: list[Path], options: argparse.Namespace) -> int:
+    stamper = Stamper.load(options.checkpoint)
+    reading = reading_of(options, stamper.config.background)
+    missing = 0
+
+    def decode(file: Path) -> None:
+        nonlocal missing
+        bits = stamper.read(_open(file, reading))
+        if options.raw:
+            message: str | None = "".join(str(int(bit)) for bit in bits)
+        else:
+            message = bits_to_message(bits)
+        missing += message is None
+        print(f"{printable(file)}: {'no message found' if message is None else message}")
+
+    failed = _for_each(files, decode)
+    return 1 if missing or failed else 0
+
+
+def _for_each(files: list[Path], act: Callable[[Path], None]) -> int:
+    """Acts on each file; one of several that cannot be read is named and counted. Returns how many were."""
+    failed = 0
+    for file in files:
+        try:
+            act(file)
+        except ValueError as error:
+            if len(files) == 1:
+                raise
+            print(f"fastgan: error: {printable(error, keep=LAYOUT)}", file=sys.stderr)
+            failed += 1
+    if failed:
+        print(f"fastgan: {failed} of {len(files)} images could not be read", file=sys.stderr)
+    return failed

@@ -1,0 +1,315 @@
+"""StegaStamp: an encoder hides bits in a photograph, a decoder finds them after print, camera and codec.
+
+Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in Physical Photographs", CVPR 2020. Each step:
+the encoder stamps a warped photograph, the stamped one is warped back and distorted, the decoder reads
+the bits; image losses and a critic keep the stamp invisible.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from fastgan.augment import Distortions, place_encoded, random_perspective, warp_for_encoder
+from fastgan.losses import (
+    AdversarialLoss,
+    AdversarialStatistics,
+    LPIPSLoss,
+    bce_secret_loss,
+    gradient_penalty,
+    r1_penalty,
+    yuv_color_l2,
+)
+from fastgan.metrics import installed_lpips
+from fastgan.optim import Adam, RMSprop, StepStatistics
+from fastgan.recipes.stegastamp.config import PRESETS, StegaStampConfig
+from fastgan.recipes.stegastamp.evaluation import evaluate_stamps
+from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
+from fastgan.training.data import ImageFolder, first_batch
+from fastgan.training.networks import frozen
+from fastgan.training.ramps import cosine_decay, ramp
+from fastgan.training.recipe import Recipe, Terms
+from fastgan.training.runtime import Runtime
+
+STUCK_STEP, STUCK_BIT_ACC = 3000, 0.55
+
+
+class StegaStamp(Recipe):
+    name = "stegastamp"
+    config_class = StegaStampConfig
+    presets = PRESETS
+    console = ("secret_loss", "bit_acc", "str_acc", "image_loss", "D_real", "D_fake", "images_per_second")
+    config: StegaStampConfig
+
+    def __init__(self, config: StegaStampConfig, runtime: Runtime) -> None:
+        super().__init__(config, runtime)
+        size, device = config.image_size, runtime.device
+        train_files, val_files = self.split_held_out(config.train_path, config.val_path)
+        reading = config.reading
+        self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, reading)
+        self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, reading)
+        self.images_per_epoch = len(self.train_images)
+        self.encoder = StegaStampEncoder(config.secret_size, size).to(device)
+        self.decoder = StegaStampDecoder(config.secret_size, size).to(device)
+        self.discriminator = StegaStampDiscriminator(
+            config.d_channels, config.d_activation, config.d_spectral_norm
+        ).to(device)
+        self.networks = {
+            "encoder": self.encoder, "decoder": self.decoder, "discriminator": self.discriminator
+        }  # fmt: skip
+        stamping = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.discriminator_optimizer = make_discriminator_optimizer(config, self.discriminator)
+        self.optimizers = {
+            "generator": Adam(stamping, lr=config.lr, ema=self.moving_average("encoder", "decoder")),
+            "discriminator": self.discriminator_optimizer,
+        }
+        self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)
+        self.keep_balance(self.adversarial)
+        names = {field.name for field in dataclasses.fields(Distortions)} & set(vars(config))
+        self.distortions = Distortions(
+            **{name: getattr(config, name) for name in names},
+            blur_probabilities=(config.blur_gaussian, config.blur_line),
+        )
+        self.lpips = self._lpips()
+
+    def _lpips(self) -> nn.Module | None:
+        """LPIPS as a loss, or for the evaluation alone; None where that has to do without."""
+        if self.config.lpips_loss_scale == 0:
+            return installed_lpips(self.runtime.device) if self.runtime.is_main else None
+        try:
+            return LPIPSLoss("alex").to(self.runtime.device)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; or train without it: --lpips_loss_scale 0") from error
+
+    def batches(self, start_step: int) -> Generator[Tensor, None, None]:
+        return self.stream(self.train_images, start_step)
+
+    # --- one step -----------------------------------------------------------------------------------------
+
+    def train_step(self, image: Tensor, step: int, generator: torch.Generator) -> Terms:
+        self._set_learning_rate(step)
+        # The phase that the original calls no_im_loss: the decoder learns to read before anything hides.
+        secret_only = step < self._image_losses_from
+        # The critic does not play in that phase: there is nothing to balance.
+        trains = secret_only or self.config.no_gan or self.balance.trains_generator(step)
+        with record_function("generator_step"), torch.set_grad_enabled(trains):
+            terms, real, fake = self.generator_step(image, step, secret_only, generator)
+        if self.config.no_gan:
+            return terms
+        with record_function("discriminator_step"):
+            if secret_only or not self.balance.trains_discriminator(step):
+                return terms | self.discriminator_scores(real, fake)
+            for _ in range(self.config.n_critic - 1):
+                secret = self.random_secret(image.shape[0], generator)
+                with torch.no_grad():
+                    fresh = self.stamp(self.encoder, image, secret, step, generator)
+                self.discriminator_step(*self.seen_by_discriminator(image, *fresh), generator)
+            return terms | self.discriminator_step(real, fake, generator)
+
+    def stamp(
+        self,
+        encoder: nn.Module,
+        image: Tensor,
+        secret: Tensor,
+        step: int,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(input_warped, encoded_warped, encoded): warp, hide the secret, warp back."""
+        config = self.config
+        height, width = image.shape[2:]
+        shift = torch.rand((), generator=generator, device=image.device, dtype=torch.float64)
+        largest = ramp(step, config.rnd_trans_ramp) * config.rnd_trans * width
+        warp, unwarp = random_perspective(image.shape[0], height, width, (shift * largest).floor(), generator)
+        input_warped = warp_for_encoder(image, warp)
+        with self.runtime.autocast():
+            residual_warped = encoder(secret, input_warped).float()
+        encoded = place_encoded(image, input_warped, residual_warped, unwarp, config.borders, generator)
+        return input_warped, input_warped + residual_warped, encoded
+
+    def seen_by_discriminator(
+        self, image: Tensor, input_warped: Tensor, encoded_warped: Tensor, encoded: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(real, fake) in the same geometry; in different ones D would judge the warp, not the stamp."""
+        if self.config.borders == "no_edge":
+            return image, encoded
+        return input_warped, encoded_warped
+
+    def generator_step(
+        self, image: Tensor, step: int, secret_only: bool, generator: torch.Generator
+    ) -> tuple[Terms, Tensor, Tensor]:
+        """Updates encoder and decoder, if gradients are on; returns the terms, and what D is to compare."""
+        config = self.config
+        secret = self.random_secret(image.shape[0], generator)
+        input_warped, encoded_warped, encoded = self.stamp(self.encoder, image, secret, step, generator)
+        real, fake = self.seen_by_discriminator(image, input_warped, encoded_warped, encoded)
+        transformed = self.distortions(encoded, step, generator)
+        with self.runtime.autocast():
+            logits = self.decoder(transformed).float()
+        secret_loss = bce_secret_loss(logits, secret)
+
+        edge_gain = config.l2_edge_gain * ramp(step, config.l2_edge_ramp, config.l2_edge_delay)
+        yuv_scales = (config.y_scale, config.u_scale, config.v_scale)
+        terms: dict[str, Tensor] = {"secret_loss": secret_loss}
+        # Terms that do not take part in this step are still measured, without their gradients.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not secret_only):
+            terms["image_loss"], channels = yuv_color_l2(
+                encoded, image, yuv_scales, edge_gain, return_channels=True
+            )
+            if config.lpips_loss_scale > 0:
+                assert self.lpips is not None
+                terms["lpips_loss"] = self.lpips(encoded, image)
+            if not config.no_gan:
+                with frozen(self.discriminator):
+                    paired = config.adversarial == "relativistic"
+                    real_logits = self.discriminator(real)[0] if paired else None
+                    terms["G_loss"] = self.adversarial.generator(self.discriminator(fake)[0], real_logits)
+        weights = self.weights(step, secret_only)
+        trained = [weights[name] * term for name, term in terms.items() if term.requires_grad]
+
+        if trained:
+            self.update("generator", torch.stack(trained).sum())
+
+        correct = (logits.detach() > 0) == (secret > 0.5)
+        logged: Terms = {
+            **{name: term.detach() for name, term in terms.items()},
+            **{f"{name}_weight": weight for name, weight in weights.items()},
+            "Y_loss": channels[0], "U_loss": channels[1], "V_loss": channels[2],
+            "bit_acc": correct.float().mean(), "str_acc": correct.all(dim=1).float().mean(),
+            "l2_edge_gain": edge_gain, "lr": self.optimizers["generator"].param_groups[0]["lr"],
+        }  # fmt: skip
+        return logged, real, fake.detach()
+
+    def weights(self, step: int, secret_only: bool) -> dict[str, float]:
+        """The weight of each loss term at this step."""
+        config = self.config
+        if secret_only:
+            return {"secret_loss": 1.0, "image_loss": 0.0, "lpips_loss": 0.0, "G_loss": 0.0}
+        begin = self._image_losses_from if config.ramps_after_no_im_loss else 0
+        return {
+            "secret_loss": config.secret_loss_scale * ramp(step, config.secret_loss_ramp),
+            "image_loss": config.l2_loss_scale * ramp(step, config.l2_loss_ramp, begin),
+            "lpips_loss": config.lpips_loss_scale * ramp(step, config.lpips_loss_ramp, begin),
+            "G_loss": config.G_loss_scale * ramp(step, config.G_loss_ramp, begin),
+        }
+
+    @property
+    def _image_losses_from(self) -> float:
+        """The step that ends the first phase: the planned one, or that where the decoder could read."""
+        return self.state.get("image_losses_from", self.config.no_im_loss_steps)
+
+    def discriminator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Terms:
+        """Updates D, which never sees the generator's graph."""
+        config, optimizer = self.config, self.discriminator_optimizer
+        real = real.detach().requires_grad_(config.r1_weight > 0)
+        fake = fake.detach()
+        real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
+        judged = self.balance.discriminator_loss(self.adversarial, real_scores, fake_scores)
+        total = judged.loss
+        if config.adversarial == "wgan-gp":
+            penalty = gradient_penalty(
+                self.discriminator, real, fake, generator=generator, output=lambda scored: scored[0]
+            )
+            total = total + config.gp_weight * penalty
+        if config.r1_weight > 0:
+            total = total + config.r1_weight * r1_penalty(real_scores, real)
+        self.update("discriminator", total, judged.applies)
+        applied = 1.0 if judged.applies is None else judged.applies.float()
+        assert optimizer.statistics is not None
+        return self._discriminator_terms(judged.loss, judged.statistics, optimizer.statistics, applied)
+
+    def discriminator_scores(self, real: Tensor, fake: Tensor) -> Terms:
+        """What D says while it is not trained."""
+        with torch.no_grad():
+            real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
+            loss, said = self.adversarial.discriminator(real_scores, fake_scores, return_statistics=True)
+            norm = torch.nn.utils.get_total_norm(list(self.discriminator.parameters()))
+        before = self.discriminator_optimizer.statistics
+        clipped = torch.zeros_like(norm) if before is None else before.clipped_fraction
+        untrained = StepStatistics(torch.zeros_like(norm), norm, clipped)
+        return self._discriminator_terms(loss, said, untrained, 0.0)
+
+    def _discriminator_terms(
+        self, loss: Tensor, said: AdversarialStatistics, of_step: StepStatistics, updated: Tensor | float
+    ) -> Terms:
+        return {
+            "D_loss": loss.detach(),
+            "D_real": said.D_real, "D_fake": said.D_fake, "D_difference": said.D_real - said.D_fake,
+            "D_gradient_norm": of_step.gradient_norm, "D_weight_norm": of_step.weight_norm,
+            "D_clipped": of_step.clipped_fraction, "D_updated": updated,
+            "lr_d": self.optimizers["discriminator"].param_groups[0]["lr"],
+        }  # fmt: skip
+
+    def random_secret(self, count: int, generator: torch.Generator) -> Tensor:
+        """Bits as 0. and 1., (count, secret_size); in pairs, the second half complements the first."""
+        shape = (count, self.config.secret_size)
+        secret = torch.randint(0, 2, shape, generator=generator, device=generator.device).float()
+        pairs = count // 2 if self.config.paired_secrets else 0
+        secret[pairs : 2 * pairs] = 1 - secret[:pairs]
+        return secret
+
+    def _set_learning_rate(self, step: int) -> None:
+        config = self.config
+        factor = cosine_decay(step, config.num_steps, config.lr_decay_steps)
+        warmup = ramp(step + 1, config.lr_warmup_steps)
+        self.optimizers["generator"].param_groups[0]["lr"] = config.lr * warmup * factor
+
+    # --- what the loop asks for beside the step -----------------------------------------------------------
+
+    def samples(self, step: int) -> dict[str, Tensor]:
+        count = min(8, self.config.val_images)
+        image = self.held_out(count)
+        generator = torch.Generator(image.device).manual_seed(0)
+        secret = self.random_secret(count, generator)
+        encoder = self.trained("encoder")
+        input_warped, encoded_warped, encoded = self.stamp(encoder, image, secret, step, generator)
+        transformed = self.distortions(encoded, step, generator)
+        heat_map = self.discriminator(encoded_warped)[1]
+        low, high = heat_map.aminmax()
+        return {
+            "input": image, "warped": input_warped, "encoded": encoded_warped,
+            "residual": encoded_warped - input_warped + 0.5, "transformed": transformed,
+            "D_heat_map": (heat_map - low) / (high - low + 1e-12),
+        }  # fmt: skip
+
+    def evaluate(self) -> dict[str, float]:
+        return evaluate_stamps(
+            self.trained("encoder"), self.trained("decoder"),
+            self.held_out(self.config.val_images), self.config.secret_size, self.lpips,
+        )  # fmt: skip
+
+    def held_out(self, count: int) -> Tensor:
+        """The first held-out images, always cut alike."""
+        return first_batch(self.val_images, count, self.runtime.device)
+
+    def watch(self, step: int, metrics: dict[str, float]) -> str | None:
+        config, bit_acc = self.config, metrics["bit_acc"]
+        if step < self._image_losses_from and bit_acc >= config.no_im_loss_bit_acc:
+            self.state["image_losses_from"] = step
+            return f"bit accuracy reached {bit_acc:.3f}: image losses start now, at step {step}"
+        if step >= STUCK_STEP and bit_acc < STUCK_BIT_ACC and not self.state.get("stuck"):
+            self.state["stuck"] = 1.0
+            return (
+                f"bit accuracy is still {bit_acc:.3f} after {step} steps. Try another --seed, another --lr "
+                "(0.0001 to 0.001), fewer bits (--secret_size), or a longer --no_im_loss_steps"
+            )
+        return None
+
+
+def make_discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> Adam | RMSprop:
+    """RMSprop with WGAN's clipping, or Adam."""
+    if config.d_optimizer == "adam":
+        if config.adversarial == "wgan":
+            raise ValueError("adversarial=wgan clips weights in rmsprop: d_optimizer=adam needs another")
+        return Adam(network.parameters(), config.lr_d, (config.beta1_d, config.beta2_d), statistics=True)
+    make = RMSprop.tensorflow_style if config.tf_epsilon else RMSprop
+    return make(
+        network.parameters(),
+        lr=config.lr_d,
+        grad_clip_value=config.d_grad_clip or None,
+        weight_clip=config.d_weight_clip if config.adversarial == "wgan" else None,
+        statistics=True,
+    )

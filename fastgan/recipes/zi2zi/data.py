@@ -1,0 +1,196 @@
+"""Pairs of glyphs, side by side in one image, with a category (font) and a character each."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from fastgan.recipes.zi2zi.glyphs import COLUMNS, CSV, JSON
+from fastgan.training.built_in import data_folder
+from fastgan.training.data import ImageFolder, find_images
+from fastgan.training.image_files import READING, Reading, UnusableImage
+from fastgan.training.names import printable
+
+# zi2zi's names: "%d_%05d.png", category and character.
+NUMBERED = re.compile(r"(\d+)_.+")
+MOST_CATEGORIES = 10**5  # there is a list of all up to the largest number
+LAST_NUMBER = re.compile(r"(\d+)$")
+
+
+class Pair(NamedTuple):
+    """One image."""
+
+    path: Path
+    category: int
+    character: str
+    """What it shows; characters that look alike have one name, so that they are held out together."""
+
+
+def find_pairs(folder: str | Path, passed_over: Counter[str] | None = None) -> tuple[list[Pair], list[str]]:
+    """All pairs of a folder, and the names of their categories.
+
+    A folder that `fastgan data glyphs` wrote says itself what it holds. Of others each sub-folder is a
+    category; without sub-folders the category is the number that a name begins with, as in zi2zi's
+    `3_00042.png`. The number at a name's end, or the whole name where there is none, is the character: it
+    must be the same one in every category, which files are not that were numbered as each font had them.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file that its glyphs.csv names is not there.
+        ValueError: no images; names without a category.
+    """
+    if not str(folder):
+        raise ValueError("train_path must name a folder with pairs of glyphs, got ''")
+    root = data_folder(folder)
+    if (root / CSV).is_file():
+        return _listed_pairs(root)
+    files = find_images(root, passed_over)
+    folders = sorted({file.relative_to(root).parts[0] for file in files if file.parent != root})
+    pairs = []
+    for file in files:
+        if folders:
+            if file.parent == root:
+                raise ValueError(
+                    f"{printable(root)} has categories as folders, but {printable(file.name)} lies in none"
+                )
+            category = folders.index(file.relative_to(root).parts[0])
+        else:
+            found = NUMBERED.match(file.stem)
+            if found is None or int(found[1]) >= MOST_CATEGORIES:
+                raise ValueError(
+                    f"{printable(file)} tells no category: name pairs as 3_00042.png (category 3, character "
+                    "42), or put those of each category into a folder of its own"
+                )
+            category = int(found[1])
+        number = LAST_NUMBER.search(file.stem)
+        pairs.append(Pair(file, category, str(int(number[1])) if number else file.stem))
+    return pairs, folders or [str(category) for category in range(max(p.category for p in pairs) + 1)]
+
+
+def _listed_pairs(root: Path) -> tuple[list[Pair], list[str]]:
+    with (root / CSV).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    shown = printable(root / CSV)
+    if not rows or not set(COLUMNS) <= rows[0].keys():
+        raise ValueError(f"{shown} must have rows and the columns {', '.join(COLUMNS)}")
+    for number, row in enumerate(rows, 1):
+        if None in row.values() or not row["category"].isdecimal() or int(row["category"]) >= MOST_CATEGORIES:
+            raise ValueError(f"row {number} of {shown} is not complete, or its category no number")
+    pairs = [Pair(root / row["file"], int(row["category"]), row["looks_like"]) for row in rows]
+    missing = [pair.path for pair in pairs if not pair.path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} files of {shown} are not there, like {printable(missing[0])}"
+        )
+    names = {int(row["category"]): row["font"] for row in rows}
+    return pairs, [names.get(category, str(category)) for category in range(max(names) + 1)]
+
+
+def read_about(folder: str | Path) -> dict | None:
+    """What glyphs.json in a folder holds, see :mod:`fastgan.recipes.zi2zi.glyphs`; None: there is none.
+
+    Raises:
+        ValueError: it is not in JSON, or not what `fastgan data glyphs` writes.
+    """
+    path = data_folder(folder) / JSON
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{printable(path)} is not in JSON: {error}") from error
+    if not _tells_fonts(about):
+        raise ValueError(f"{printable(path)} is not as `fastgan data glyphs` writes it")
+    return about
+
+
+def _tells_fonts(about: object) -> bool:
+    if not isinstance(about, dict):
+        return False
+    source, categories = about.get("source", {}), about.get("categories", [])
+    return (
+        isinstance(source, dict)
+        and isinstance(source.get("path", ""), str)
+        and isinstance(categories, list)
+        and all(isinstance(font, dict) and isinstance(font.get("name"), str) for font in categories)
+        and all(type(about.get(name, 0)) is int for name in ("size", "pixels", "baseline"))
+    )
+
+
+def split_characters(pairs: Sequence[Pair], share: float, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and pairs of held-out characters, which the former show in no font.
+
+    Args:
+        share: of the characters, to be held out; at least one is, and at least one is kept.
+        seed: of the choice.
+
+    Raises:
+        ValueError: there is only one character.
+    """
+    characters = sorted({pair.character for pair in pairs})
+    if len(characters) < 2:
+        raise ValueError(f"at least two characters are needed to hold one out, got {len(characters)}")
+    count = min(max(1, round(share * len(characters))), len(characters) - 1)
+    chosen = np.random.default_rng(seed).choice(len(characters), count, replace=False)
+    held_out = {characters[index] for index in chosen}
+    return (
+        [pair for pair in pairs if pair.character not in held_out],
+        [pair for pair in pairs if pair.character in held_out],
+    )
+
+
+class PairImages(ImageFolder):
+    """Samples (image, category): the source glyph on the left, the target on the right, size x 2 size.
+
+    Args:
+        pairs: see :func:`find_pairs`.
+        image_size: height and width of each glyph.
+        source_side: where the files have the source: "left", or "right" as those of zi2zi's own scripts.
+        augment: up to this share larger, both glyphs of a pair alike, and cut at the same random place.
+        seed: of order and augmentation.
+        reading: how files are read.
+
+    Files that cannot be read, or are not twice as wide as high, are skipped with a warning.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        image_size: int,
+        source_side: str = "left",
+        augment: float = 0.0,
+        seed: int = 0,
+        reading: Reading = READING,
+    ) -> None:
+        size = (image_size, 2 * image_size)
+        super().__init__([pair.path for pair in pairs], size, seed=seed, reading=reading)
+        self.source_side, self.augment = source_side, augment
+        self._categories = {pair.path: pair.category for pair in pairs}
+
+    def sample(self, k: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+        """Pair k of the endless stream: (size, 2 size, 3) uint8, and its category, int64."""
+        image, path = self.sample_and_file(k)
+        return image, np.asarray(self._categories[path])
+
+    def _check_size(self, image: Image.Image) -> None:
+        if image.width != 2 * image.height:
+            raise UnusableImage(f"{image.width}x{image.height} is no pair of square glyphs side by side")
+
+    def _cut(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
+        size, side = self.image_size[0], image.height
+        part = side / (1 + random.uniform(0, self.augment))
+        left, top = random.uniform(0, side - part, 2)
+        pair = Image.new("RGB", (2 * size, size))
+        for place, start in enumerate((0, side) if self.source_side == "left" else (side, 0)):
+            glyph = image.crop((start, 0, start + side, side))  # alone, or the other one would shine through
+            box = (left, top, left + part, top + part)
+            glyph = glyph.resize((size, size), Image.Resampling.BICUBIC, box=box)
+            pair.paste(glyph, (place * size, 0))
+        return pair

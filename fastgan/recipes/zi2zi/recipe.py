@@ -1,0 +1,255 @@
+"""zi2zi: characters of one font, drawn in the style of others.
+
+Yuchen Tian, "zi2zi: Master Chinese Calligraphy with Conditional Adversarial Networks", 2017. Each step: G
+draws glyphs of the source font in the styles of their categories; D learns to tell pairs of source and
+result from pairs of source and target, and which category they are of; G learns from D, from the target's
+pixels, and to see the same in a character whatever its font.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.profiler import record_function
+
+from fastgan.losses import AdversarialLoss, CategoryLoss, PerceptualLoss
+from fastgan.metrics import ssim
+from fastgan.optim import Adam
+from fastgan.recipes.zi2zi.config import PRESETS, Zi2ZiConfig
+from fastgan.recipes.zi2zi.data import PairImages, find_pairs, read_about, split_characters
+from fastgan.recipes.zi2zi.glyphs import JSON
+from fastgan.recipes.zi2zi.networks import Zi2ZiDiscriminator, Zi2ZiGenerator
+from fastgan.training.data import first_batch
+from fastgan.training.files import replacing
+from fastgan.training.names import printable
+from fastgan.training.networks import frozen, statistics_kept
+from fastgan.training.ramps import ramp
+from fastgan.training.recipe import Recipe, Terms, mean_of
+from fastgan.training.runtime import Runtime
+
+PERCEPTUAL_LAYERS = ("relu1_2", "relu2_2")
+SAMPLES = 16
+
+
+class Batch(NamedTuple):
+    """What a step trains on."""
+
+    source: Tensor
+    """Glyphs of the source font: N C H W in [-1, 1]."""
+    target: Tensor
+    """The same characters in the categories' fonts."""
+    category: Tensor
+    """(N,), int64."""
+
+
+class Zi2Zi(Recipe):
+    name = "zi2zi"
+    config_class = Zi2ZiConfig
+    presets = PRESETS
+    console = ("l1_loss", "const_loss", "category_loss", "G_loss", "D_loss", "images_per_second")
+    joint_draws = True
+    config: Zi2ZiConfig
+
+    def __init__(self, config: Zi2ZiConfig, runtime: Runtime) -> None:
+        super().__init__(config, runtime)
+        device = runtime.device
+        pairs, self.categories = find_pairs(config.train_path, self.passed_over)
+        self.category_num = config.category_num or len(self.categories)
+        if self.category_num < len(self.categories):
+            raise ValueError(
+                f"category_num must be at least {len(self.categories)}, the number of categories in "
+                f"{printable(config.train_path)}, got {self.category_num}"
+            )
+        train, held_out = split_characters(pairs, config.held_out, config.held_out_seed)
+        self.data = (
+            f"{len(train)} pairs of {len(self.categories)} categories to train on, {len(held_out)} held out"
+        )
+        size, side = config.image_size, config.source_side
+        reading = config.reading
+        self.train_pairs = PairImages(train, size, side, config.augment, config.seed, reading)
+        self.held_out_pairs = PairImages(held_out, size, side, reading=reading)
+        self.images_per_epoch = len(train)
+
+        self.generator = make_generator(config, self.category_num).to(device)
+        self.discriminator = Zi2ZiDiscriminator(
+            config.channels, self.category_num, config.d_width, config.norm, config.d_spectral_norm
+        ).to(device)
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        betas = (config.beta1, 0.999)
+        self.optimizers = {
+            "generator": Adam(
+                self.generator.parameters(), config.lr, betas, ema=self.moving_average("generator")
+            ),
+            "discriminator": Adam(self.discriminator.parameters(), config.lr, betas),
+        }
+        self.adversarial = AdversarialLoss("bce")
+        self.category_loss = CategoryLoss(self.category_num)
+        self.keep_balance(self.adversarial)
+        self.perceptual = self._perceptual_loss() if config.perceptual_weight > 0 else None
+
+    def _perceptual_loss(self) -> PerceptualLoss:
+        try:
+            return PerceptualLoss(PERCEPTUAL_LAYERS, device=self.runtime.device)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; or train without it: --perceptual_weight 0") from error
+
+    def batches(self, start_step: int) -> Generator[Batch, None, None]:
+        for image, category in self.stream(self.train_pairs, start_step):
+            yield self.as_trained(image, category)
+
+    def as_trained(self, image: Tensor, category: Tensor) -> Batch:
+        """Pairs N 3 H 2W in [0, 1], and their categories."""
+        image = image if self.config.channels == 3 else image.mean(1, keepdim=True)
+        source, target = (image * 2 - 1).chunk(2, dim=3)
+        return Batch(source.contiguous(), target.contiguous(), category)
+
+    # --- one step -----------------------------------------------------------------------------------------
+
+    def train_step(self, batch: Batch, step: int, generator: torch.Generator) -> Terms:
+        lr = self._set_learning_rate(step)
+        trains = self.balance.trains_generator(step)
+        with record_function("translate"), torch.set_grad_enabled(trains):
+            fake, feature = self.translate(batch)
+        with record_function("discriminator_step"):
+            of_d = self.discriminator_step(batch, fake.detach(), step)
+        weights = self.weights(step)
+        with record_function("generator_step"):
+            of_g = [self.generator_step(batch, fake, feature, weights)] if trains else []
+            for _ in range(self.config.g_updates - 1 if trains else 0):
+                of_g.append(self.generator_step(batch, *self.translate(batch), weights))
+        logged = {f"{name}_weight": weight for name, weight in weights.items()}
+        return {**of_d, **mean_of(of_g, tuple(weights)), **logged, "lr": lr}
+
+    def translate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What G draws, and what its encoder saw in the source: its features averaged over space."""
+        with self.runtime.autocast():
+            fake, feature = self.generator(batch.source, batch.category, return_feat=True)
+        return fake.float(), feature.float()
+
+    def judge_pairs(self, source: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """D's logits: of patches, and of categories."""
+        with self.runtime.autocast():
+            logits, of_category = self.discriminator(source, image)
+        return logits.float(), of_category.float()
+
+    def discriminator_step(self, batch: Batch, fake: Tensor, step: int) -> Terms:
+        """Updates D, where the balance lets it."""
+        weight = self.config.category_weight
+        trains = self.balance.trains_discriminator(step)
+        with torch.set_grad_enabled(trains):
+            real_logits, of_real = self.judge_pairs(batch.source, batch.target)
+            fake_logits, of_fake = self.judge_pairs(batch.source, fake)
+            judged = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
+            category_loss = (
+                self.category_loss(of_real, batch.category) + self.category_loss(of_fake, batch.category)
+            ) / 2
+        if trains:
+            self.update("discriminator", judged.loss + weight * category_loss, judged.applies)
+        terms = judged.terms() if trains else {**judged.terms(), "D_updated": 0.0}
+        known = (of_real.detach().argmax(1) == batch.category).float().mean()
+        return {
+            **terms,
+            "D_category_loss": category_loss.detach(), "D_category_loss_weight": weight,
+            "D_accuracy_category": known,
+        }  # fmt: skip
+
+    def generator_step(self, batch: Batch, fake: Tensor, feature: Tensor, weights: dict[str, float]) -> Terms:
+        """Updates G."""
+        with frozen(self.discriminator):
+            logits, of_category = self.judge_pairs(batch.source, fake)
+        losses = {
+            "G_loss": self.adversarial.generator(logits),
+            "category_loss": self.category_loss(of_category, batch.category),
+            "l1_loss": F.l1_loss(fake, batch.target),
+            "const_loss": F.mse_loss(feature, self.see_again(batch, fake)),
+        }
+        if self.perceptual is not None:
+            losses["perceptual_loss"] = self.perceptual(fake, batch.target)
+        self.update("generator", torch.stack([weights[name] * loss for name, loss in losses.items()]).sum())
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def see_again(self, batch: Batch, fake: Tensor) -> Tensor:
+        """What G's encoder sees in the target, or in what G drew."""
+        # Its running statistics are for use on sources alone.
+        with self.runtime.autocast(), statistics_kept(self.generator):
+            return self.generator.encode(batch.target if self.config.const_of == "real" else fake).float()
+
+    def weights(self, step: int) -> dict[str, float]:
+        """The weight of each of G's terms at this step."""
+        config, epoch = self.config, self.epoch(step)
+        weights = {
+            "G_loss": 1.0,
+            "category_loss": config.category_weight,
+            "l1_loss": config.l1_weight * ramp(epoch, config.l1_ramp_epochs),
+            "const_loss": config.const_weight * ramp(epoch, config.const_ramp_epochs),
+        }
+        if config.perceptual_weight > 0:
+            weights["perceptual_loss"] = config.perceptual_weight
+        return weights
+
+    def _set_learning_rate(self, step: int) -> float:
+        config = self.config
+        halved = int(self.epoch(step)) // config.schedule if config.schedule else 0
+        lr = max(config.lr * 0.5**halved, config.lr_floor)
+        for optimizer in self.optimizers.values():
+            optimizer.param_groups[0]["lr"] = lr
+        return lr
+
+    # --- what the loop asks for beside the step -----------------------------------------------------------
+
+    def held_out(self, count: int) -> Batch:
+        """Pairs of characters that training never saw, always the same."""
+        count = min(count, len(self.held_out_pairs))
+        return self.as_trained(*first_batch(self.held_out_pairs, count, self.runtime.device))
+
+    def draw(self, batch: Batch) -> Tensor:
+        """The averaged generator's glyphs, in [-1, 1]."""
+        generator = self.trained("generator")
+        parts = zip(batch.source.split(64), batch.category.split(64), strict=True)
+        return torch.cat([generator(source, category) for source, category in parts])
+
+    def samples(self, step: int) -> dict[str, Tensor]:
+        batch = self.held_out(SAMPLES)
+        rows = {"source": batch.source, "generated": self.draw(batch), "target": batch.target}
+        return {name: row / 2 + 0.5 for name, row in rows.items()}
+
+    def evaluate(self) -> dict[str, float]:
+        """How far glyphs of held-out characters are from the targets, and how far the source's own are.
+
+        Values are in [0, 1]; the ratio is of all together, and of the category where it is largest.
+        """
+        batch = self.held_out(self.config.val_images)
+        source, drawn, target = (x / 2 + 0.5 for x in (batch.source, self.draw(batch), batch.target))
+        errors = torch.stack([(x - target).abs().mean((1, 2, 3)) for x in (drawn, source)])
+        l1, l1_of_source = errors.mean(1).tolist()
+        of_each = (errors[:, batch.category == k].sum(1) for k in batch.category.unique())
+        return {
+            "l1": l1,
+            "l1_of_source": l1_of_source,
+            "l1_ratio": l1 / max(l1_of_source, 1e-12),
+            "l1_ratio_worst": max((a / b.clamp(min=1e-12)).item() for a, b in of_each),
+            "ssim": ssim(drawn, target).item(),
+            "ssim_of_source": ssim(source, target).item(),
+        }
+
+    def save_for_use(self, folder: Path) -> None:
+        """glyphs.json: how the data was drawn, and the categories' names, for `fastgan sample zi2zi`."""
+        about = read_about(self.config.train_path) or {
+            "categories": [{"name": name} for name in self.categories]
+        }
+        with replacing(folder / JSON) as file:
+            file.write(json.dumps(about, ensure_ascii=False, indent=1) + "\n")
+
+
+def make_generator(config: Zi2ZiConfig, category_num: int) -> Zi2ZiGenerator:
+    """G as the configuration describes it."""
+    return Zi2ZiGenerator(
+        config.image_size, config.channels, category_num, config.width, config.embedding_dim,
+        config.downs, config.norm, config.dropout, config.self_attention,
+    )  # fmt: skip
