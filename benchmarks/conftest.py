@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from fastgan.bench import harness
+from fastgan.training.measurement import rounds_in
 from fastgan.training.memory import keep_freed_memory
 
 
@@ -89,7 +90,7 @@ def measure(request, benchmark, device, memory, bandwidth):
             benchmark.extra_info["per_element_ratio"] = ratio * first_elements / elements
         # What takes seconds says how often it is to be run.
         benchmark.extra_info["page_faults"] = harness.page_faults(timed, repeats=1 if rounds else 50)
-        count = rounds or harness.rounds_in(timed, seconds=0.2 if quick else 1.0, least=20 if quick else 100)
+        count = rounds or rounds_in(timed, seconds=0.2 if quick else 1.0, least=20 if quick else 100)
         benchmark.pedantic(timed, rounds=count, warmup_rounds=0 if rounds else count // 10)
 
     return run_one

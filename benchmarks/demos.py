@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fastgan._arguments import Parser
-from fastgan.bench.machine import conclude, describe_machine, merge_rows
+from fastgan.bench.rows import conclude, merge_rows
+from fastgan.recipes import RECIPES
+from fastgan.training.measurement import describe_machine
 from fastgan.training.report import read_table
 
-# StegaStamp's has a command of its own, `fastgan demo`.
-DEMOS = (
-    ("dcgan", "demo"), ("dcgan", "unstable"), ("enhancenet", "demo"), ("zi2zi", "demo"),
-    ("starganv2", "demo"),
-)  # fmt: skip
+DEMOS = [(name, preset) for name, recipe in RECIPES.items() for preset in recipe.demos]
 
 
 def main(arguments: list[str]) -> int:

@@ -116,20 +116,6 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
     return _peak_of_allocations(_allocations(run))
 
 
-def rounds_in(run: Callable[[], object], seconds: float, least: int = 100) -> int:
-    """How many runs take about that long, measured after a warm-up.
-
-    The first dozens of runs of a sub-millisecond op wake threads and fill the allocator at twice the time
-    of the later ones; a fixed number of rounds would compare providers in different states.
-    """
-    begin = time.perf_counter()
-    runs = 0
-    while runs < 20 or time.perf_counter() - begin < seconds / 4:
-        run()
-        runs += 1
-    return max(least, int(runs * seconds / (time.perf_counter() - begin)))
-
-
 def ratio_in_turn(run: Callable[[], object], other: Callable[[], object], turns: int = 40) -> float:
     """How many times as long `run` takes as `other`: the median over turns of 50 ms each.
 

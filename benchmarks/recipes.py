@@ -22,11 +22,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from fastgan._arguments import Parser
 from fastgan.bench.harness import synchronize
-from fastgan.bench.machine import conclude, describe_machine, merge_rows
+from fastgan.bench.rows import conclude, merge_rows
 from fastgan.ops import use
-from fastgan.recipes import RECIPES, load_recipe
+from fastgan.recipes import RECIPES, all_recipes, load_recipe
 from fastgan.training.config import TrainingConfig
 from fastgan.training.loop import step_seed
+from fastgan.training.measurement import describe_machine
 from fastgan.training.memory import keep_freed_memory
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
         prog="fastgan bench recipes",
         description="Times each recipe's training step, fused and as PyTorch reference, in one run.",
     )
-    parser.add_argument("recipe", nargs="?", choices=list(RECIPES), help="default: all")
+    parser.add_argument("recipe", nargs="?", choices=[*all_recipes()], help="default: all of fastgan's")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--preset", default="demo", help="settings to time (default: demo)")
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])

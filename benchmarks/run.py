@@ -15,7 +15,8 @@ from pathlib import Path
 
 from fastgan._arguments import Parser
 from fastgan.bench.harness import MEMORY
-from fastgan.bench.machine import conclude, describe_machine, merge_rows
+from fastgan.bench.rows import conclude, merge_rows
+from fastgan.training.measurement import describe_machine
 
 FOLDER = Path(__file__).parent
 

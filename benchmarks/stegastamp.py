@@ -17,14 +17,15 @@ from typing import Any
 from PIL import Image
 
 from fastgan._arguments import Parser
-from fastgan.bench.machine import describe_machine, file_name
 from fastgan.bench.recipes import measure_steps
+from fastgan.bench.rows import file_name
 from fastgan.recipes.stegastamp.config import DEMO, StegaStampConfig
 from fastgan.recipes.stegastamp.recipe import StegaStamp
 from fastgan.training.built_in import PREFIX
 from fastgan.training.command_line import parse_config
 from fastgan.training.config import to_plain
 from fastgan.training.loop import Interrupted, train
+from fastgan.training.measurement import describe_machine
 from fastgan.training.report import read_table, write_report
 
 # The demo's settings in full size, with more time for the longer secret; time ends the run, not num_steps.

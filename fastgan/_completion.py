@@ -37,7 +37,10 @@ def _add(parser: argparse.ArgumentParser, commands: Mapping[str, Any], above: st
         if isinstance(command, dict):
             _add(below, command, name)
         elif above == "train":
-            recipe = load_recipe(name)
+            try:
+                recipe = load_recipe(name)
+            except ValueError:  # of another distribution, and broken
+                continue
             below.add_argument("--preset", choices=sorted(recipe.presets))
             below.add_argument("--config")
             kinds = typing.get_type_hints(recipe.config_class)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
+import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastgan._arguments import Parser
 from fastgan._completion import SHELLS, completion
 from fastgan._extras import how_to_install
+from fastgan.recipes import RECIPES, all_recipes, load_recipe
 from fastgan.training.names import LAYOUT, printable
+from fastgan.training.registration import GROUPS, Registration
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,14 +25,13 @@ def main(arguments: list[str] | None = None) -> int:
         # As stderr: a name must not fail what is done. It flushes what may have nowhere to go.
         with contextlib.suppress(OSError):
             sys.stdout.reconfigure(errors="backslashreplace")
-    words, command = ["fastgan"], COMMANDS
-    while isinstance(command, dict) and arguments and arguments[0] in command:
-        words.append(arguments[0])
-        command, arguments = command[arguments[0]][1], arguments[1:]
+    words, command, rest = _find(COMMANDS, arguments)
+    if isinstance(command, dict):
+        words, command, rest = _find(command_tree(all_recipes()), arguments)
     try:
         if isinstance(command, dict):
-            return _choose(" ".join(words), command, arguments)
-        return _call(command, arguments)
+            return _choose(" ".join(words), command, rest)
+        return _call(command, rest)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fastgan"):
             raise
@@ -38,6 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = f"{' '.join(words[:2])} needs {error.name}, which is not installed"
         print(f"{wanted}: {how_to_install(extra)}", file=sys.stderr)
         return 1
+
+
+def _find(command: Any, arguments: list[str]) -> tuple[list[str], Any, list[str]]:
+    """The words that name a command, what is below them in the tree, and the arguments after them."""
+    words = ["fastgan"]
+    while isinstance(command, dict) and arguments and arguments[0] in command:
+        words.append(arguments[0])
+        command, arguments = command[arguments[0]][1], arguments[1:]
+    return words, command, arguments
 
 
 def _choose(prog: str, commands: dict[str, Any], arguments: list[str]) -> int:
@@ -55,7 +65,7 @@ def _choose(prog: str, commands: dict[str, Any], arguments: list[str]) -> int:
         )
     choices = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (text, _) in commands.items():
-        choices.add_parser(name, help=text)
+        choices.add_parser(name, help=text.replace("%", "%%"))
     # Leaves, after help or an error, unless there is nothing that it would take for a command.
     shell = getattr(parser.parse_args(arguments), "print_shtab", None)
     if shell is None:
@@ -68,9 +78,15 @@ def _choose(prog: str, commands: dict[str, Any], arguments: list[str]) -> int:
 def _call(function: str | Callable[[list[str]], int], arguments: list[str]) -> int:
     if callable(function):
         return function(arguments)
-    module, name = function.split(":")
     try:
-        return getattr(importlib.import_module(module), name)(arguments)
+        called = pkgutil.resolve_name(function)
+    except Exception as error:
+        if function.startswith("fastgan."):
+            raise
+        print(f"fastgan: error: {_shown(error)}, for the command of {function}", file=sys.stderr)
+        return 1
+    try:
+        return called(arguments)
     except (ValueError, OSError) as error:
         print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1
@@ -114,14 +130,13 @@ def _resume(arguments: list[str]) -> int:
 
 
 def _train_recipe(name: str, options: list[str]) -> int:
-    from fastgan.recipes import load_recipe
     from fastgan.training.command_line import parse_config
     from fastgan.training.loop import Interrupted, train
     from fastgan.training.runtime import ProcessFailed
     from fastgan.training.world import is_main_process
 
-    recipe = load_recipe(name)
     try:
+        recipe = load_recipe(name)
         config = parse_config(
             recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}", recipe.name,
             say=print if is_main_process() else lambda text: None,
@@ -177,50 +192,33 @@ def _trainer(recipe: str) -> Callable[[list[str]], int]:
     return lambda arguments: _train(recipe, arguments)
 
 
-# What is called, by "MODULE:FUNCTION" where that imports much; or the commands below.
-COMMANDS: dict[str, tuple[str, Any]] = {
-    "info": ("versions, what was built, which implementation serves which device", _info),
-    "train": (
-        "train a recipe; `fastgan train RECIPE --help` explains every option",
-        {
-            "stegastamp": ("messages hidden in photographs", _trainer("stegastamp")),
-            "dcgan": ("images from noise", _trainer("dcgan")),
-            "enhancenet": ("photographs made larger", _trainer("enhancenet")),
-            "zi2zi": ("glyphs of one font in the style of others", _trainer("zi2zi")),
-            "starganv2": ("images or latents of one domain in the style of another", _trainer("starganv2")),
-        },
-    ),
-    "resume": ("go on with the run in a folder; options that are given count from then on", _resume),
-    "stegastamp": (
-        "hide messages in photographs, and find them again", "fastgan.recipes.stegastamp.commands:main"
-    ),
-    "sample": (
-        "pictures from a trained recipe",
-        {
-            "dcgan": ("images from noise, or between two", "fastgan.recipes.dcgan.commands:sample"),
-            "zi2zi": ("glyphs in a font's style", "fastgan.recipes.zi2zi.commands:sample"),
-            "starganv2": ("images in the style of a domain", "fastgan.recipes.starganv2.commands:sample"),
-        },
-    ),
-    "upscale": (
-        "a photograph made larger, by a trained enhancenet", "fastgan.recipes.enhancenet.commands:upscale"
-    ),
-    "data": (
-        "data for training",
-        {
-            "glyphs": ("for zi2zi, rendered from fonts", "fastgan.recipes.zi2zi.glyphs:main"),
-            "encode-latents": (
-                "for starganv2, images encoded by a VAE", "fastgan.recipes.starganv2.latents:main"
-            ),
-        },
-    ),
-    "report": ("write RUN/report.html anew", _report),
-    "bench": ("time ops against their peers; or recipes, demos, stegastamp", "fastgan.bench.run:main"),
-    "demo": (
-        "train a small StegaStamp, hide a message, find it through a real JPEG",
-        "fastgan.recipes.stegastamp.demo:main",
-    ),
-}  # fmt: skip
+def command_tree(recipes: Mapping[str, Registration]) -> dict[str, tuple[str, Any]]:
+    """All commands by name: a line of help, and what is called, or the tree of commands below.
+
+    What imports much is called by its name, "MODULE:FUNCTION".
+    """
+    tree: dict[str, tuple[str, Any]] = {
+        "info": ("versions, what was built, which implementation serves which device", _info),
+        "train": (
+            "train a recipe; `fastgan train RECIPE --help` explains every option",
+            {name: (recipe.help, _trainer(name)) for name, recipe in recipes.items()},
+        ),
+        "resume": ("go on with the run in a folder; options that are given count from then on", _resume),
+        "report": ("write RUN/report.html anew", _report),
+        **{name: (text, {}) for name, text in GROUPS.items()},
+        "bench": ("time ops against their peers; or recipes, demos, stegastamp", "fastgan.bench.run:main"),
+    }
+    for recipe in recipes.values():
+        for words, command in recipe.commands.items():
+            *group, name = words.split()
+            if (tree[group[0]][1] if group else tree).setdefault(name, command) is not command:
+                left_out = printable(f"{command[1]} is left out, since another command is named {words!r}")
+                print(f"fastgan: warning: {left_out}", file=sys.stderr)
+    return tree
+
+
+# Without those of other distributions, which are found only where these are not enough.
+COMMANDS = command_tree(RECIPES)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from torch.autograd import DeviceType
 pytest.importorskip("lightning_fabric")
 pytest.importorskip("pytest_benchmark")
 
-from fastgan.bench import demos, harness, machine, recipes, run
+from fastgan.bench import demos, harness, recipes, run
 from fastgan.cli import main
 from fastgan.recipes.stegastamp.recipe import StegaStamp
+from fastgan.training import measurement
 from tests.processes import ROOT
 
 GPU_ROW = {
@@ -192,18 +193,19 @@ def test_parts_of_a_step_on_a_gpu_are_of_its_time():
 
 def test_the_commit_of_a_copy_is_named_by_the_environment(monkeypatch):
     monkeypatch.setenv("FASTGAN_COMMIT", "abc")
-    assert machine.describe_machine("cpu")["commit"] == "abc"
+    assert measurement.describe_machine("cpu")["commit"] == "abc"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the repository")
-def test_the_commit_is_found_through_links(monkeypatch):
+def test_the_commit_is_found_through_links(tmp_path, monkeypatch):
     monkeypatch.delenv("FASTGAN_COMMIT", raising=False)
-    monkeypatch.setattr(machine, "__file__", str(ROOT / "fastgan" / "bench" / "machine.py"))
-    assert machine.describe_machine("cpu")["commit"] == machine.commit_of(ROOT) != "unknown"
+    (tmp_path / "fastgan").symlink_to(ROOT / "fastgan", target_is_directory=True)  # as editable installs have
+    monkeypatch.setattr(measurement, "__file__", str(tmp_path / "fastgan" / "training" / "measurement.py"))
+    assert measurement.describe_machine("cpu")["commit"] == measurement.commit_of(ROOT) != "unknown"
 
 
 def test_results_alone_make_no_commit_dirty(tmp_path):
-    assert machine.commit_of(tmp_path) == "unknown"
+    assert measurement.commit_of(tmp_path) == "unknown"
 
     def git(*arguments):
         own = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
@@ -216,12 +218,12 @@ def test_results_alone_make_no_commit_dirty(tmp_path):
     git("init")
     git("add", "-A")
     git("commit", "-m", "first")
-    clean = machine.commit_of(tmp_path)
+    clean = measurement.commit_of(tmp_path)
     assert len(clean) == 12
     rows.write_text("[1]")
-    assert machine.commit_of(tmp_path) == clean
+    assert measurement.commit_of(tmp_path) == clean
     code.write_text("pass")
-    assert machine.commit_of(tmp_path) == f"{clean}-dirty"
+    assert measurement.commit_of(tmp_path) == f"{clean}-dirty"
 
 
 def test_steps_of_a_recipe_are_timed_with_their_parts(tmp_path, monkeypatch, capsys):

@@ -202,10 +202,10 @@ def test_type_checkers_see_an_editable_install(editable, tmp_path):
     _, python = editable
     (tmp_path / "script.py").write_text(
         "import fastgan\n"
-        "from fastgan.bench.machine import describe_machine\n"
+        "from fastgan.bench.rows import file_name\n"
         "from fastgan.kernels.adversarial import adversarial\n"
         "fastgan.use(1)\n"
-        "describe_machine(2)\n"
+        "file_name(2, 2)\n"
         "adversarial()\n"
     )
     checked = subprocess.run(

@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 DEVICE = os.environ.get("FASTGAN_DEVICE", "cuda")
 MINUTES = float(os.environ.get("FASTGAN_MINUTES", "3"))
 OUTPUT = Path(os.environ.get("FASTGAN_GPU_OUTPUT", ROOT / "benchmarks" / "results")).resolve()
-RECIPES = ("stegastamp", "dcgan", "enhancenet", "zi2zi", "starganv2")
+RECIPES = sorted(path.parent.name for path in (ROOT / "fastgan" / "recipes").glob("*/recipe.py"))
 FASTGAN = (sys.executable, "-m", "fastgan")
 # Between the polite end of a phase, at which pytest still tells what failed, and the other one.
 GRACE_SECONDS = 15

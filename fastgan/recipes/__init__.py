@@ -1,28 +1,122 @@
-"""The recipes: each is one file that reads like the paper, on the shared loop of `fastgan.training`."""
+"""The recipes: a package each, whose `recipe.py` reads like the paper, on the loop of `fastgan.training`.
+
+A package says in its `RECIPE`, a :class:`Registration`, what it has; nothing else lists it. Other
+distributions add theirs by an entry point, in pyproject.toml:
+
+    [project.entry-points."fastgan.recipes"]
+    NAME = "their_package:RECIPE"
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, NoReturn
 
-from fastgan.training.recipe import Recipe
+from fastgan.training.names import printable
+from fastgan.training.registration import SOURCES, Registration
 
-# The class of each, which is imported only when it is asked for.
-RECIPES = {
-    "stegastamp": "fastgan.recipes.stegastamp.recipe:StegaStamp",
-    "dcgan": "fastgan.recipes.dcgan.recipe:DCGAN",
-    "starganv2": "fastgan.recipes.starganv2.recipe:StarGANv2",
-    "enhancenet": "fastgan.recipes.enhancenet.recipe:EnhanceNet",
-    "zi2zi": "fastgan.recipes.zi2zi.recipe:Zi2Zi",
+if TYPE_CHECKING:
+    from fastgan.training.recipe import Recipe
+
+GROUP = "fastgan.recipes"
+# Of this package, by name. None of their code is imported yet.
+RECIPES: dict[str, Registration] = {
+    package.name: importlib.import_module(f"{__name__}.{package.name}").RECIPE
+    for package in pkgutil.iter_modules(__path__)
 }
+
+
+@dataclass(frozen=True)
+class Unusable(Registration):
+    """Stands for a recipe of another distribution that cannot be had; `help` says why."""
+
+    def load(self) -> NoReturn:
+        raise ValueError(f"the recipe {self.recipe}: {self.help}")
 
 
 def load_recipe(name: str) -> type[Recipe]:
     """The recipe class of this name; imported only now.
 
     Raises:
-        ValueError: there is no such recipe.
+        ValueError: there is no such recipe; or it is another distribution's, and cannot be loaded.
     """
-    if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
-    module, class_name = RECIPES[name].split(":")
-    return getattr(importlib.import_module(module), class_name)
+    if name in RECIPES:
+        return RECIPES[name].load()
+    others = other_recipes()
+    if name not in others:
+        raise ValueError(f"there is no recipe {name!r}; there are: {', '.join([*RECIPES, *others])}")
+    try:
+        recipe = others[name].load()
+        if recipe.name != name:
+            raise ValueError(f"the recipe {name!r} is named {recipe.name!r} in its class")
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the recipe {name!r} {_cannot_be_loaded(others[name].recipe, error)}") from error
+    return recipe
+
+
+@functools.cache
+def other_recipes() -> dict[str, Registration]:
+    """Those of other distributions, whose packages are imported now. One that fails stays, as unusable."""
+    found: dict[str, Registration] = {}
+    for owner, distribution in _distributions().items():
+        try:
+            entry_points = distribution.entry_points.select(group=GROUP)
+        except Exception as error:
+            found[owner] = Unusable(owner, _cannot_be_loaded("its entry_points.txt", error))
+            continue
+        for entry_point in entry_points:
+            name = entry_point.name
+            if name in RECIPES or name in found:
+                name = f"{name} of {owner}"
+                found[name] = Unusable(repr(name), "left out, since another recipe has its name")
+            else:
+                found[name] = _loaded(entry_point, owner)
+    return found
+
+
+def _distributions() -> dict[str, metadata.Distribution]:
+    """Those that have entry points of the group, by name; the first of each name counts, as for imports."""
+    found: dict[str, metadata.Distribution] = {}
+    for distribution in metadata.distributions():
+        # Much that has nothing to do with us is installed somewhere, and some of it is damaged.
+        with contextlib.suppress(Exception):
+            if GROUP in (distribution.read_text("entry_points.txt") or ""):
+                found.setdefault(printable(distribution.metadata["Name"]), distribution)
+    return found
+
+
+def _loaded(entry_point: metadata.EntryPoint, owner: str) -> Registration:
+    try:
+        registration = entry_point.load()
+        if not isinstance(registration, Registration):
+            raise TypeError(f"must be a Registration, got {type(registration).__name__}")
+    except (Exception, SystemExit) as error:
+        text = _cannot_be_loaded(f"{entry_point.value} of {owner}", error)
+        return Unusable(repr(entry_point.name), text)
+    return registration
+
+
+def all_recipes() -> dict[str, Registration]:
+    """This package's, and those of other distributions."""
+    return RECIPES | other_recipes()
+
+
+def _cannot_be_loaded(what: str, error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return printable(f"cannot be loaded from {what}: {type(error).__name__}: {text}")
+
+
+def _each() -> Iterator[Registration]:
+    yield from RECIPES.values()
+    yield from other_recipes().values()
+
+
+SOURCES.append(_each)

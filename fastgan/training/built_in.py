@@ -1,12 +1,13 @@
 """Data that needs no download: `builtin:NAME/PART` wherever a recipe takes a folder.
 
 It is made once from what other packages carry, and kept in `~/.cache/fastgan` (or `$XDG_CACHE_HOME/fastgan`).
+That of recipes is known once `fastgan.recipes` is imported, as the command line and every recipe do.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
+import pkgutil
 import shutil
 import uuid
 from pathlib import Path
@@ -16,13 +17,12 @@ from PIL import Image
 
 import fastgan
 from fastgan.ops._checks import check_one_of
+from fastgan.training.registration import registered
 
 PREFIX = "builtin:"
-# What writes each into a folder.
+# What writes each into a folder; recipes have more.
 WRITERS = {
     "digits": "fastgan.training.built_in:write_digits",
-    "domains": "fastgan.recipes.starganv2.drawn_domains:write_domains",
-    "glyphs": "fastgan.recipes.zi2zi.glyphs:write_demo_glyphs",
     "photographs": "fastgan.training.built_in:write_photographs",
 }
 
@@ -48,16 +48,15 @@ def data_folder(path: str | Path) -> Path:
     if not text.startswith(PREFIX):
         return Path(path)
     name, _, part = text.removeprefix(PREFIX).partition("/")
-    check_one_of("the name of built-in data", name, WRITERS)
+    writer = _writer(name)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastgan" / fastgan.__version__
     folder = cache / name
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        module, function = WRITERS[name].split(":")
         temporary = cache / f"{name}-{uuid.uuid4().hex}"  # mkdtemp's would be its owner's alone
         try:
             temporary.mkdir()
-            getattr(importlib.import_module(module), function)(temporary)
+            pkgutil.resolve_name(writer)(temporary)
             temporary.rename(folder)
         except OSError:
             if not folder.exists():  # else another process was first
@@ -65,6 +64,15 @@ def data_folder(path: str | Path) -> Path:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return folder / part
+
+
+def _writer(name: str) -> str:
+    """What writes the data of this name, "MODULE:FUNCTION"."""
+    writers, recipes = dict(WRITERS), registered()
+    while name not in writers and (recipe := next(recipes, None)) is not None:
+        writers |= recipe.built_in_data
+    check_one_of("the name of built-in data", name, sorted(writers))
+    return writers[name]
 
 
 def write_digits(folder: Path) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastgan.bench.machine import describe_machine
+from fastgan.training.measurement import describe_machine
 
 LONGEST = 1800  # seconds for the calls of one process, which take a few minutes at most
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from fastgan import cli
 from fastgan.cli import main
 from fastgan.training.loop import train
 from fastgan.training.report import Section, write_report
@@ -218,8 +217,7 @@ def test_a_report_that_fails_does_not_make_a_finished_training_fail(tmp_path, mo
     def fails(folder, title):
         raise RuntimeError("no font was found in \x1b]0;x")
 
-    monkeypatch.setitem(recipes.RECIPES, "toy", "tests.training.toy:Toy")
-    monkeypatch.setitem(cli.COMMANDS["train"][1], "toy", ("", cli._trainer("toy")))
+    monkeypatch.setitem(recipes.RECIPES, "toy", recipes.Registration("tests.training.toy:Toy", "a toy"))
     monkeypatch.setattr(reports, "write_report", fails)
     arguments = ["--runs_path", str(tmp_path), "--num_steps", "2", "--accelerator", "cpu"]
     assert main(["train", "toy", *arguments]) == 0

@@ -30,11 +30,10 @@ def run(tmp_path):
 
 @pytest.fixture
 def command(monkeypatch):
-    """The command, whose only recipe is the toy."""
-    import fastgan.recipes
+    """The command, which knows the toy, too."""
+    from fastgan.recipes import RECIPES, Registration
 
-    monkeypatch.setitem(cli.COMMANDS["train"][1], "toy", ("", cli._trainer("toy")))
-    monkeypatch.setattr(fastgan.recipes, "load_recipe", lambda name: Toy)
+    monkeypatch.setitem(RECIPES, "toy", Registration("tests.training.toy:Toy", "a toy"))
     return lambda *arguments: main([str(argument) for argument in arguments])
 
 

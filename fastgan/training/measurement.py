@@ -1,15 +1,14 @@
-"""What a measurement must carry to mean anything: device, versions, commit."""
+"""What a measurement takes to mean anything: enough rounds; and device, versions and commit beside it."""
 
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -35,35 +34,18 @@ def describe_machine(device: str) -> dict[str, str]:
     }
 
 
-def merge_rows(
-    rows: list[dict[str, Any]], folder: Path, kind: str, device: str, keys: tuple[str, ...]
-) -> Path:
-    """Writes rows to folder/KIND-DEVICE.json, where those of other `keys` stay; returns the file's path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{file_name(kind, device)}.json"
-    before = json.loads(path.read_text()) if path.exists() else []
-    measured = {tuple(row[key] for key in keys) for row in rows}
-    kept = [row for row in before if tuple(row[key] for key in keys) not in measured]
-    path.write_text(
-        json.dumps(sorted(rows + kept, key=lambda row: [row[key] for key in keys]), indent=1) + "\n"
-    )
-    return path
+def rounds_in(run: Callable[[], object], seconds: float, least: int = 100) -> int:
+    """How many runs take about that long, measured after a warm-up.
 
-
-def conclude(path: Path | None, failed: Iterable[str]) -> int:
-    """Says where rows were written and what failed, each once; returns the exit status."""
-    failed = list(dict.fromkeys(failed))
-    if path:
-        print(f"\nwritten to {path}")
-    if failed:
-        print(f"\nfailed: {', '.join(failed)}")
-    return 1 if failed else 0
-
-
-def file_name(kind: str, device: str) -> str:
-    """Without its ending: KIND-DEVICE, or DEVICE for no kind."""
-    name = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")
-    return f"{kind}-{name}" if kind else name
+    The first dozens of runs of a sub-millisecond op wake threads and fill the allocator at twice the time
+    of the later ones; a fixed number of rounds would compare providers in different states.
+    """
+    begin = time.perf_counter()
+    runs = 0
+    while runs < 20 or time.perf_counter() - begin < seconds / 4:
+        run()
+        runs += 1
+    return max(least, int(runs * seconds / (time.perf_counter() - begin)))
 
 
 def _cpu_model() -> str:
@@ -77,7 +59,7 @@ def _cpu_model() -> str:
 def _commit() -> str:
     if os.environ.get("FASTGAN_COMMIT"):
         return os.environ["FASTGAN_COMMIT"]
-    return commit_of(Path(__file__).resolve().parent.parent)  # resolve: `fastgan/bench` may be a link
+    return commit_of(Path(__file__).resolve().parents[2])
 
 
 def commit_of(root: Path) -> str:

@@ -1,0 +1,199 @@
+"""What recipes say of themselves, and recipes that other distributions add by entry points."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastgan import recipes
+from fastgan.cli import COMMANDS, main
+from fastgan.recipes import RECIPES, Registration, load_recipe
+from fastgan.training.built_in import data_folder
+from tests.training import toy
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = """
+from fastgan.recipes import Registration
+
+def sample(arguments):
+    print("sampled", *arguments)
+    return 0
+
+def write(folder):
+    (folder / "toys.txt").write_text("bear")
+
+RECIPE = Registration(
+    "toy_gan.recipe:Toy",
+    "100% toys",
+    commands={"sample toy": ("a toy", "toy_gan:sample"), "play": ("with toys", "toy_gan.nothing:play")},
+    built_in_data={"toys": "toy_gan:write"},
+)
+"""
+
+
+def distribution(folder: Path, name: str, entry_points: str) -> None:
+    """As pip leaves one."""
+    about = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(entry_points)
+
+
+def recipe(entry_point: str) -> str:
+    return f"[fastgan.recipes]\n{entry_point}\n"
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder with an installed recipe, `toy`, and its package."""
+    folder = tmp_path / "site"
+    (folder / "toy_gan").mkdir(parents=True)
+    (folder / "toy_gan" / "__init__.py").write_text(PACKAGE)
+    shutil.copy(toy.__file__, folder / "toy_gan" / "recipe.py")
+    distribution(folder, "toy-gan", recipe("toy = toy_gan:RECIPE"))
+    return folder
+
+
+@pytest.fixture
+def installed(site, monkeypatch):
+    """The same, to this process."""
+    recipes.other_recipes.cache_clear()
+    monkeypatch.syspath_prepend(str(site))
+    yield site
+    recipes.other_recipes.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] == "toy_gan"]:
+        del sys.modules[name]
+
+
+def listing(capsys, *words: str) -> str:
+    """A help's text, in one line."""
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_all_that_a_recipe_names_is_there(name):
+    registration, found = RECIPES[name], load_recipe(name)
+    assert found.name == name and set(registration.demos) <= found.presets.keys()
+    functions = [function for _, function in registration.commands.values()]
+    for function in (*functions, *registration.built_in_data.values()):
+        assert callable(pkgutil.resolve_name(function))
+    # The class alone is also its package's.
+    assert getattr(sys.modules[f"fastgan.recipes.{name}"], found.__name__) is found
+    with pytest.raises(ImportError):
+        exec(f"from fastgan.recipes.{name} import nothing")
+
+
+def test_the_five_and_their_commands_are_found():
+    assert RECIPES.keys() == {"dcgan", "enhancenet", "starganv2", "stegastamp", "zi2zi"}
+    assert {"stegastamp", "upscale", "demo"} < COMMANDS.keys()
+    assert COMMANDS["sample"][1].keys() == {"dcgan", "starganv2", "zi2zi"}
+    assert COMMANDS["data"][1].keys() == {"encode-latents", "glyphs"}
+
+
+def test_a_command_of_another_form_is_refused():
+    for words in ("", "Sample", "make toys", "sample toy again", "data --toys"):
+        with pytest.raises(ValueError, match=r"a command must be one word, or one after sample or data, got"):
+            Registration("a:B", "toys", commands={words: ("toys", "a:b")})
+    with pytest.raises(TypeError, match="help must be a str, got None"):
+        Registration("a:B", None)
+
+
+def test_a_recipe_from_outside_is_listed_and_trained(site, tmp_path):
+    def fastgan(*arguments: str) -> str:
+        path = os.pathsep.join((str(site), str(ROOT), os.environ.get("PYTHONPATH", "")))
+        done = subprocess.run(
+            [sys.executable, "-m", "fastgan", *arguments],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "toy 100% toys" in " ".join(fastgan("train", "--help").split())
+    said = fastgan("train", "toy", "--num_steps", "2", "--log_interval", "1", "--accelerator", "cpu")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"results in {Path('runs') / folder.name}" in said
+    assert [row["step"] for row in toy.rows(folder / "metrics.csv")] == ["1", "2"]
+    assert "results in" in fastgan("resume", str(folder), "--num_steps", "3")
+
+
+def test_its_commands_and_its_data_are_found(installed, tmp_path, monkeypatch, capsys):
+    assert "toy a toy" in listing(capsys, "sample")
+    assert main(["sample", "toy", "--num", "3"]) == 0
+    assert capsys.readouterr().out == "sampled --num 3\n"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert (data_folder("builtin:toys") / "toys.txt").read_text() == "bear"
+    with pytest.raises(ValueError, match="must be one of digits, .*, toys, got 'faces'"):
+        data_folder("builtin:faces")
+    # A module of it that is not there is its own fault, not a missing extra of fastgan's.
+    assert main(["play"]) == 1
+    assert capsys.readouterr().err == (
+        "fastgan: error: No module named 'toy_gan.nothing', for the command of toy_gan.nothing:play\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        ("nowhere_gan:RECIPE", "ModuleNotFoundError: No module named 'nowhere_gan'"),
+        ("toy_gan:NOTHING", "AttributeError: "),
+        ("toy_gan:sample", "TypeError: must be a Registration, got function"),
+        ("a b c", ""),
+    ],
+)
+def test_a_broken_one_says_so_where_it_is_listed_and_asked_for(value, said, installed, capsys):
+    distribution(installed, "broken-gan", recipe(f"broken = {value}"))
+    said = f"cannot be loaded from {value} of broken-gan: {said}"
+    listed = listing(capsys, "train")
+    assert f"broken {said}" in listed and "dcgan images from noise" in listed
+    assert "toy 100% toys" in listed
+    assert main(["train", "broken"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastgan: error: the recipe 'broken': {said}")
+    assert error.count("\n") == 1
+    # Nobody else is troubled.
+    for words in (["sample", "toy"], ["--print_shtab", "bash"]):
+        assert main(words) == 0
+        assert not capsys.readouterr().err
+
+
+def test_one_that_cannot_be_imported_when_it_is_needed_is_one_line(installed, capsys):
+    (installed / "toy_gan" / "recipe.py").write_text("import nowhere_gan")
+    assert "toy 100% toys" in listing(capsys, "train")
+    assert main(["train", "toy"]) == 1
+    assert capsys.readouterr().err == (
+        "fastgan: error: the recipe 'toy' cannot be loaded from toy_gan.recipe:Toy: ModuleNotFoundError: "
+        "No module named 'nowhere_gan'\n"
+    )
+
+
+def test_names_that_are_taken_stay_whose_they_are(installed, capsys):
+    distribution(installed, "other-gan", recipe("dcgan = toy_gan:RECIPE\ntoys = toy_gan.others:RECIPE"))
+    (installed / "toy_gan" / "others.py").write_text(PACKAGE.replace('"sample toy"', '"sample dcgan"'))
+    assert load_recipe("dcgan").__module__ == "fastgan.recipes.dcgan.recipe"
+    assert main(["train", "toys"]) == 1
+    assert "the recipe 'toys' is named 'toy' in its class" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr()
+    assert "dcgan of other-gan left out, since another recipe has its name" in " ".join(said.out.split())
+    assert "toy_gan:sample is left out, since another command is named 'sample dcgan'" in said.err
+    with pytest.raises(ValueError, match="there is no recipe 'no'; there are: dcgan, .*, toy"):
+        load_recipe("no")
+
+
+def test_damaged_metadata_is_told_if_it_is_of_a_recipe(installed, capsys):
+    distribution(installed, "damaged-gan", "[fastgan.recipes]\nno equals sign\n")
+    distribution(installed, "someone-elses", "[others]\nno equals sign\n")
+    (installed / "odd-1.0.dist-info").mkdir()
+    (installed / "odd-1.0.dist-info" / "entry_points.txt").write_bytes(b"\xff[fastgan.recipes]")
+    listed = listing(capsys, "train")
+    assert "damaged-gan cannot be loaded from its entry_points.txt: TypeError: " in listed
+    assert "toy 100% toys" in listed and "someone" not in listed

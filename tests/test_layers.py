@@ -1,0 +1,101 @@
+"""Who may import whom.
+
+reference -> ops -> losses, optim, augment -> training -> recipes -> benchmarks and the command line.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Where the sources of each package lie; `fastgan/kernels` and `fastgan/bench` may be links.
+FOLDERS = {"fastgan": "fastgan", "fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"}
+# Each may import what stands in its own line or above it. A package's name is that of all its modules.
+LAYERS = (
+    ("_arguments", "_extras", "_torch_private", "_warnings"),
+    ("reference", "kernels"),
+    ("ops",),
+    ("losses", "optim", "augment", "compat", "metrics"),
+    ("training",),
+    ("recipes",),
+    ("bench", "cli", "info", "_completion", "__main__"),
+)
+LAYER = {name: height for height, names in enumerate(LAYERS) for name in names}
+# "fastgan.recipes.dcgan.recipe:DCGAN", and whatever else names a module as code does.
+NAMES_A_MODULE = re.compile(r"fastgan(\.\w+)+(:\w+)?")
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    """All modules: name and file."""
+    for package, folder in FOLDERS.items():
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            parts = file.relative_to(ROOT / folder).with_suffix("").parts
+            if package != "fastgan" or parts[0] not in ("kernels", "bench"):
+                yield ".".join((package, *parts)).removesuffix(".__init__"), file
+
+
+MODULES = dict(sources())
+
+
+def used(text: str, module: str) -> set[str]:
+    """What of fastgan a module names: in imports, wherever they stand, and in strings."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            if node.level:  # of a package's own modules
+                above = module.split(".") if MODULES[module].stem == "__init__" else module.split(".")[:-1]
+                package = ".".join([*above[: len(above) - node.level + 1], *filter(None, [node.module])])
+            found |= {f"{package}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and NAMES_A_MODULE.fullmatch(str(node.value)):
+            found.add(node.value.replace(":", "."))
+    return {name for name in found if name.split(".")[0] == "fastgan"}
+
+
+def part_of(name: str) -> str | None:
+    """Which part of fastgan it belongs to; None for fastgan itself, its version and what it names for all."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LAYER else None
+
+
+def test_every_part_has_its_layer():
+    assert {name.split(".")[1] for name in MODULES if "." in name} == LAYER.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_names_what_stands_above_it(module):
+    if module == "fastgan":
+        return
+    own = LAYER[module.split(".")[1]]
+    parts = {name: part_of(name) for name in used(MODULES[module].read_text(), module)}
+    assert not [name for name, part in parts.items() if part is not None and LAYER[part] > own]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("fastgan.recipes.")])
+def test_recipes_do_not_name_each_other(module):
+    recipe = module.split(".")[2]
+    names = {
+        name for name in used(MODULES[module].read_text(), module) if name.startswith("fastgan.recipes.")
+    }
+    assert {name.split(".")[2] for name in names} <= {recipe}
+
+
+def test_lazy_imports_and_strings_count():
+    text = """
+def late():
+    from fastgan import recipes
+    from .glyphs import main
+    import fastgan.bench.run
+    return "fastgan.training.built_in:write_digits", "`fastgan.cli` is no name", "torch.nn:Module"
+"""
+    assert used(text, "fastgan.recipes.zi2zi.fonts") == {
+        "fastgan.recipes", "fastgan.recipes.zi2zi.glyphs.main", "fastgan.bench.run",
+        "fastgan.training.built_in.write_digits",
+    }  # fmt: skip
