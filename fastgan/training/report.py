@@ -46,7 +46,7 @@ HEAD = Html(
 # none matches gets a plot of its own at the end.
 GROUPS = {
     "Discriminator's losses": r"D_(.*_)?loss|D_.*penalty.*",
-    "R1 penalty": r"r1_penalty_.*",
+    "R1 penalty": r"r1_penalty.*",
     "Colour channels of the image loss": r"[YUV]_loss",
     "Loss terms, unweighted": r".*_loss",
     "Accuracy": r"(?!D_).*_acc",
