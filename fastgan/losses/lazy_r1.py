@@ -69,6 +69,14 @@ class R1:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_compiled": None}  # it belongs to this discriminator
 
+    def due(self, step: int) -> bool:
+        """Whether the penalty is computed on this step, counted from 0; on the others the term is 0.
+
+        Raises:
+            TypeError, ValueError: no step.
+        """
+        return as_whole_number("step", step, least=0) % self.interval == 0
+
     def __call__(self, x: Tensor, step: int, *args: Any) -> PenaltyTerm:
         """The term of this step.
 
@@ -81,8 +89,7 @@ class R1:
             TypeError, ValueError: no samples, no step, or as :func:`fastgan.losses.r1_penalty_of`.
         """
         check_samples("x", x)
-        step = as_whole_number("step", step, least=0)
-        if step % self.interval:
+        if not self.due(step):
             zero = torch.scalar_tensor(0.0, device=x.device)
             return PenaltyTerm(zero, zero)
         penalty = self._penalty()(x.detach(), *args)

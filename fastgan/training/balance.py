@@ -43,15 +43,14 @@ class Judged(NamedTuple):
     applies: Tensor | None
     """Whether D's update counts: 0-d bool on the logits' device; None: it does."""
 
-    def terms(self) -> dict[str, Tensor | float]:
-        """What a trainer logs of it."""
+    def terms(self) -> dict[str, Tensor]:
+        """What a trainer logs of it beside `applies`, by the names of metrics.csv."""
         said = self.statistics
         return {
             "D_loss": self.loss.detach(),
             "D_real": said.D_real, "D_fake": said.D_fake,
             "D_probability_real": said.probability_real, "D_probability_fake": said.probability_fake,
             "D_accuracy_real": said.accuracy_real, "D_accuracy_fake": said.accuracy_fake,
-            "D_updated": 1.0 if self.applies is None else self.applies.float(),
         }  # fmt: skip
 
 

@@ -13,41 +13,30 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from fastgan.training.files import TEXT, appending, naming, replacing
-from fastgan.training.names import printable
-from fastgan.training.recipe import Mean, Terms
 
 
 class CsvTable:
-    """Rows with a step and always the same columns, on the disk as soon as they are written.
+    """Rows with a step, on the disk as soon as they are written.
 
-    A resumed run may have other columns, of options that have changed: the table gets those that are new, and
-    "nan" stands where a row has none.
+    A column is added when a row first has it. The cell of a row that has no value for a column is empty.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] | None = None
-        self._of_this_run: set[str] | None = None
         if path.exists():
             with path.open(**TEXT) as file:
                 self.columns = next(csv.reader(file), None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Raises ValueError if the columns are not those of the run's first row."""
         row = {"step": step, **values}
-        if self._of_this_run is None:
-            self._of_this_run = set(row)
-            self._add_columns([name for name in row if name not in (self.columns or [])])
-        if set(row) != self._of_this_run:
-            difference = ", ".join(sorted(set(row) ^ self._of_this_run))
-            raise ValueError(f"{printable(self.path)} has other columns; they differ in: {difference}")
+        self._add_columns([name for name in row if name not in (self.columns or [])])
         with appending(self.path) as file:
-            writer = csv.DictWriter(file, self.columns or [], restval="nan")
+            writer = csv.DictWriter(file, self.columns or [])
             writer.writerow({key: _short(value) for key, value in row.items()})
             file.flush()
             os.fsync(file.fileno())
@@ -61,7 +50,7 @@ class CsvTable:
                 rows = list(csv.reader(file))[1:]
         self.columns = [*(self.columns or []), *names]
         with replacing(self.path) as file:
-            csv.writer(file).writerows([self.columns, *(row + ["nan"] * len(names) for row in rows)])
+            csv.writer(file).writerows([self.columns, *(row + [""] * len(names) for row in rows)])
 
 
 class Logger:
@@ -151,25 +140,6 @@ def one_error_from_tensorboard() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
-
-
-def mean_terms(pending: list[Terms], device: torch.device) -> Tensor:
-    """The mean of each term over the pending steps, as one tensor still on the device."""
-
-    def total(values: list[Any]) -> Tensor:
-        if any(isinstance(value, Tensor) for value in values):
-            return torch.stack([torch.as_tensor(v, device=device).detach().float() for v in values]).sum()
-        return torch.full((), float(sum(values)), device=device)
-
-    columns = []
-    for name, first in pending[0].items():
-        values: list[Any] = [terms[name] for terms in pending]
-        if isinstance(first, Mean):
-            counts = total([value.count for value in values])
-            columns.append(total([value.total for value in values]) / counts.clamp(min=1))
-        else:
-            columns.append(total(values) / len(values))
-    return torch.stack(columns)
 
 
 def check_finite(metrics: dict[str, float], step: int) -> None:

@@ -20,16 +20,17 @@ from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
 from fastgan.training.data import describe_passed_over
 from fastgan.training.images import save_grid
-from fastgan.training.logging import Logger, check_finite, mean_terms, one_error_from_tensorboard
+from fastgan.training.logging import Logger, check_finite, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
 from fastgan.training.names import printable
-from fastgan.training.recipe import Recipe, Terms
+from fastgan.training.recipe import Recipe
 from fastgan.training.resume import resume_from
 from fastgan.training.run_folder import prepare_run_folder, take_over
 from fastgan.training.run_lock import RunLock, run_lock
 from fastgan.training.runtime import Interrupted as Interrupted
 from fastgan.training.runtime import Runtime
 from fastgan.training.signals import stop_after_the_step
+from fastgan.training.statistics import Statistics, gathering
 
 
 def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
@@ -99,7 +100,7 @@ def _train(
         if start >= num_steps:
             logger.say(f"nothing left to do: {start} steps are done, of {num_steps}")
     generator = torch.Generator(runtime.device)
-    pending: list[Terms] = []
+    statistics, steps = Statistics(), 0  # since the last log line
     stop = False
     clock = time.perf_counter()
     ends = clock + 60 * config.max_minutes if config.max_minutes else math.inf
@@ -110,8 +111,9 @@ def _train(
             generator.manual_seed(step_seed(config.seed, step, 0) if recipe.joint_draws else seed)
             with record_function("data"):
                 batch = next(batches)
-            with record_function("train_step"):
-                pending.append(recipe.train_step(batch, step, generator))
+            with record_function("train_step"), gathering(statistics):
+                recipe.train_step(batch, step, generator)
+            steps += 1
 
             done = step + 1
             if lock:
@@ -124,15 +126,15 @@ def _train(
             if done % every["log_interval"] == 0 or last:
                 with record_function("log"):
                     # The only place where the host waits for the device.
-                    values = runtime.average(mean_terms(pending, runtime.device)).tolist()
-                metrics = dict(zip(pending[0], values, strict=True))
-                images = len(pending) * config.batch_size * runtime.world_size
+                    metrics = statistics.take(runtime.device, runtime.gathered)
+                finite = all(map(math.isfinite, metrics.values()))
+                images = steps * config.batch_size * runtime.world_size
                 seconds = time.perf_counter() - clock
                 metrics["images_per_second"] = images / seconds
-                metrics["seconds_per_step"] = seconds / len(pending)
+                metrics["seconds_per_step"] = seconds / steps
                 if logger:
                     logger.write(done, metrics)
-                if not all(map(math.isfinite, values)):
+                if not finite:
                     # A weight that broke is the reason; a term only shows it.
                     checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
                 check_finite(metrics, done)
@@ -142,7 +144,7 @@ def _train(
                 # Several processes must stop at the same step, so they agree on it here.
                 stop = runtime.any(stopped[0] > 0)
                 last = last or runtime.any(time.perf_counter() >= ends)
-                pending, clock = [], time.perf_counter()
+                steps, clock = 0, time.perf_counter()
             if runtime.world_size == 1:
                 stop = stopped[0] > 0
             between = time.perf_counter()

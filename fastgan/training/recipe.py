@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,31 +17,7 @@ from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
 from fastgan.training.data import Dataset, batches, split_held_out
 from fastgan.training.runtime import Runtime
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A term that a step has several values of, or none: logged as the sum of totals over that of counts."""
-
-    total: Tensor | float
-    count: Tensor | float
-
-    def __add__(self, other: Mean) -> Mean:
-        """Of the values of both."""
-        return Mean(self.total + other.total, self.count + other.count)
-
-
-Terms = dict[str, Tensor | float | Mean]
-
-
-def mean_of(updates: Iterable[Mapping[str, Tensor | float | Mean]], names: tuple[str, ...] = ()) -> Terms:
-    """The terms of a step's updates as means over those that have them; with no update, of `names`."""
-    means: dict[str, Mean] = {}
-    for terms in updates:
-        for name, value in terms.items():
-            mean = value if isinstance(value, Mean) else Mean(value, 1)
-            means[name] = means[name] + mean if name in means else mean
-    return dict(means or {name: Mean(0.0, 0) for name in names})
+from fastgan.training.statistics import report
 
 
 class Recipe(abc.ABC):
@@ -94,8 +69,8 @@ class Recipe(abc.ABC):
         """Training batches on the device from this step on; the same for the same step."""
 
     @abc.abstractmethod
-    def train_step(self, batch: Any, step: int, generator: torch.Generator) -> Terms:
-        """One update of everything; returns what to log: detached 0-d tensors, numbers or means.
+    def train_step(self, batch: Any, step: int, generator: torch.Generator) -> None:
+        """One update of everything. Reports what is to be logged, see :mod:`fastgan.training.statistics`.
 
         Must not wait for the device. All randomness comes from `generator`.
         """
@@ -149,6 +124,8 @@ class Recipe(abc.ABC):
     def update(self, name: str, loss: Tensor, applies: Tensor | None = None) -> None:
         """One step of this of `optimizers` down the loss, its gradients averaged over the processes.
 
+        Of D's updates, `D_updated` is reported: 1 where the step counts, 0 where `applies` is false.
+
         Args:
             applies: whether it counts, 0-d bool on the device; None: it does.
         """
@@ -157,9 +134,14 @@ class Recipe(abc.ABC):
         loss.backward()
         self.runtime.average_gradients(p for group in optimizer.param_groups for p in group["params"])
         step_where(optimizer, applies)
+        if name == "discriminator":
+            report("D_updated", 1.0 if applies is None else applies.float())
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
-        """Called in every process at each log line; a returned text is shown as a warning."""
+        """Called in every process at each log line, with the means of what was reported since the last one.
+
+        A returned text is shown as a warning.
+        """
         return None
 
     def judge(self, step: int, figures: dict[str, float]) -> str | None:

@@ -46,7 +46,7 @@ HEAD = Html(
 # none matches gets a plot of its own at the end.
 GROUPS = {
     "Discriminator's losses": r"D_(.*_)?loss|D_.*penalty.*",
-    "R1 penalty": r"r1_penalty_.*",
+    "R1 penalty": r"r1_penalty.*",
     "Colour channels of the image loss": r"[YUV]_loss",
     "Loss terms, unweighted": r".*_loss",
     "Accuracy": r"(?!D_).*_acc",
@@ -202,13 +202,14 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Htm
 
     figure = Figure(figsize=(4.6, 3.0), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    # Gaps where a value is not finite, or too large for matplotlib's ticks, which float32's are not.
+    # Gaps where a value is infinite, or too large for matplotlib's ticks, which float32's are not.
     curves = {
-        name: [value if abs(value) < 1e39 else math.nan for value in values]
+        name: [math.copysign(math.inf, value) if abs(value) > 1e39 else value for value in values]
         for name, values in curves.items()
     }
     for name, values in curves.items():
-        axes.plot(steps, values, label=printable(name), linewidth=1.4, marker="." if len(steps) < 4 else None)
+        x, y = reported(steps, values)
+        axes.plot(x, y, label=printable(name), linewidth=1.4, marker="." if len(x) < 4 else None)
     # Losses start high: on a linear axis one early peak would flatten everything that follows.
     finite = (abs(value) for values in curves.values() for value in values if math.isfinite(value))
     sizes = sorted(size for size in finite if size)
@@ -225,6 +226,12 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Htm
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return image(_data_uri(buffer.getvalue()), title)
+
+
+def reported(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
+    """The points of a curve: of the log lines that have a value, which NaN is not."""
+    points = [(step, value) for step, value in zip(steps, values, strict=True) if not math.isnan(value)]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _figures(pictures: list[tuple[Path, str]], problems: list[str]) -> list[Html]:

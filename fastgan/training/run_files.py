@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ TORN = "\N{REPLACEMENT CHARACTER}"
 
 
 def read_table(path: Path, complain: Callable[[str], None] = warn) -> dict[str, list[float]]:
-    """A CSV file as columns of numbers; rows that are torn or no numbers are left out.
+    """A CSV file as columns of numbers, NaN for empty cells; rows that are torn or no numbers are left out.
 
     Args:
         complain: gets a text that names the file and how many rows were left out, if any were.
@@ -61,6 +62,6 @@ def read_rows(path: Path) -> list[list[str]]:
 
 def _numbers(row: list[str]) -> list[float] | None:
     try:
-        return [float(value) for value in row]
+        return [float(value) if value else math.nan for value in row]
     except ValueError:
         return None

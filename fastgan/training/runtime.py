@@ -196,6 +196,14 @@ class Runtime:
         """The first process's value, in all of them; anything that can be pickled."""
         return self._fabric.broadcast(value) if self.world_size > 1 else value
 
+    def gathered(self, value: Any) -> list[Any]:
+        """Every process's value, in their order, in all of them; anything that can be pickled."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Averages their gradients over the processes, in one all-reduce. All must call it alike.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from fastgan.training.statistics import Statistics, gathering
+
 
 def one_batch(recipe):
     return next(recipe.batches(0))
@@ -20,3 +22,27 @@ def weights_of(network):
 def moved(before, network):
     """Names of the parameters that changed."""
     return {n for n, p in network.named_parameters() if not torch.equal(before[n], p)}
+
+
+class Recorded(Statistics):
+    """Keeps every reported value."""
+
+    def __init__(self):
+        super().__init__()
+        self.reports = {}
+
+    def add(self, name, value):
+        super().add(name, value)
+        self.reports.setdefault(name, []).append(torch.as_tensor(value).detach().clone())
+
+
+def reports_of(step, *args):
+    """All values that a step reports, in order, by name."""
+    with gathering(Recorded()) as recorded:
+        step(*args)
+    return recorded.reports
+
+
+def terms_of(step, *args):
+    """The means of what a step reports, by name: 0-d tensors."""
+    return {name: torch.stack(values).float().mean() for name, values in reports_of(step, *args).items()}

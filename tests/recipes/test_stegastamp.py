@@ -15,7 +15,7 @@ from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.losses.backbones import install_backbone
-from tests.recipes.steps import generator, moved, one_batch, weights_of
+from tests.recipes.steps import generator, moved, one_batch, terms_of, weights_of
 
 
 def make(config, **changes):
@@ -29,7 +29,9 @@ SHIFTED = 2  # a seed whose first draw is 0.92: a large warp
 
 def test_learning_rate_rises_stays_and_falls(small):
     recipe = make(small, lr=0.5, num_steps=100, lr_warmup_steps=10, lr_decay_steps=40)
-    rates = [recipe.train_step(one_batch(recipe), step, generator())["lr"] for step in (0, 4, 9, 50, 80, 99)]
+    rates = []
+    for step in (0, 4, 9, 50, 80, 99):
+        rates.append(terms_of(recipe.train_step, one_batch(recipe), step, generator())["lr"].item())
     assert rates[:4] == pytest.approx([0.05, 0.25, 0.5, 0.5])
     assert rates[4] == pytest.approx(0.5 * 0.55) and 0.05 < rates[5] < 0.053
 
@@ -85,7 +87,7 @@ def test_each_step_moves_its_own_networks_and_no_other(small, adversarial, d_opt
     recipe = make(small, adversarial=adversarial, d_optimizer=d_optimizer, r1_weight=1.0)
     image = one_batch(recipe)
     encoder, decoder, critic = map(weights_of, (recipe.encoder, recipe.decoder, recipe.discriminator))
-    _, real, fake = recipe.generator_step(image, 5, False, generator())
+    real, fake = recipe.generator_step(image, 5, False, generator())
     assert moved(encoder, recipe.encoder) and moved(decoder, recipe.decoder)
     assert not moved(critic, recipe.discriminator)
     assert all(p.grad is None for p in recipe.discriminator.parameters())
@@ -105,7 +107,7 @@ def test_the_critic_learns_to_tell_and_the_generator_works_against_it(small, cri
     recipe = make(small, critic_sign=critic_sign, d_weight_clip=1.0, tf_epsilon=False)
     real, fake = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32) * 0.2
     for _ in range(30):
-        terms = recipe.discriminator_step(real, fake, generator())
+        terms = terms_of(recipe.discriminator_step, real, fake, generator())
     # -1, the original: D minimizes D(real) - D(fake).
     assert (terms["D_difference"] < 0) if critic_sign == -1 else (terms["D_difference"] > 0)
     assert terms["D_loss"].item() == pytest.approx(-critic_sign * terms["D_difference"].item(), rel=1e-5)
@@ -126,9 +128,9 @@ def test_in_the_secret_only_phase_nothing_but_reading_is_learnt(small):
     recipe = make(small, no_im_loss_steps=10)
     image = one_batch(recipe)
     critic = weights_of(recipe.discriminator)
-    terms = recipe.train_step(image, 3, generator())
+    terms = terms_of(recipe.train_step, image, 3, generator())
     assert not moved(critic, recipe.discriminator)
-    assert terms["D_gradient_norm"] == 0
+    assert not any(name.startswith("D_") for name in terms), "the critic does not play"
     assert [terms[f"{n}_weight"] for n in ("secret_loss", "image_loss", "G_loss")] == [1.0, 0.0, 0.0]
     assert terms["image_loss"] > 0, "still measured"
 
@@ -143,7 +145,7 @@ def test_the_secret_only_phase_ends_early_at_a_bit_accuracy(small):
     recipe = make(small, no_im_loss_steps=1000, no_im_loss_bit_acc=0.9)
     assert recipe.watch(100, {"bit_acc": 0.8}) is None
     assert "image losses start now, at step 200" in recipe.watch(200, {"bit_acc": 0.91})
-    assert recipe.train_step(one_batch(recipe), 201, generator())["image_loss_weight"] > 0
+    assert terms_of(recipe.train_step, one_batch(recipe), 201, generator())["image_loss_weight"] > 0
 
 
 def test_ramps_count_from_the_end_of_the_secret_only_phase_where_asked(small):
@@ -204,8 +206,8 @@ def test_image_loss_is_that_of_the_reference(small):
     secret = recipe.random_secret(2, draws)
     encoded = recipe.stamp(recipe.encoder, image, secret, 5, draws)[2]
     expected = yuv_color_l2(encoded, image, (1, 100, 100), 10.0, backend="reference")
-    terms, *_ = recipe.generator_step(image, 5, False, generator(4))
-    assert terms["image_loss"] == pytest.approx(expected.item(), rel=1e-5)
+    terms = terms_of(recipe.generator_step, image, 5, False, generator(4))
+    assert terms["image_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("averaged", [0.0, 0.9])
@@ -296,7 +298,7 @@ def test_threshold_stops_a_discriminator_that_wins(small, d_optimizer, threshold
         small, adversarial="bce", d_optimizer=d_optimizer, balance="threshold", balance_threshold=threshold
     )
     before = weights_of(recipe.discriminator)
-    terms = recipe.train_step(one_batch(recipe), 0, generator())
+    terms = terms_of(recipe.train_step, one_batch(recipe), 0, generator())
     after = weights_of(recipe.discriminator)
     assert any(not torch.equal(after[name], before[name]) for name in before) is moves
     assert terms["D_updated"] == float(moves)
@@ -307,8 +309,8 @@ def test_ratio_trains_each_in_its_steps(small):
     moved = {"encoder": "", "decoder": "", "discriminator": ""}
     for step in range(6):
         before = {name: weights_of(recipe.networks[name]) for name in moved}
-        terms = recipe.train_step(one_batch(recipe), step, generator(step))
-        assert terms["D_updated"] == 1.0 and terms["G_loss"].isfinite()
+        terms = terms_of(recipe.train_step, one_batch(recipe), step, generator(step))
+        assert terms["D_updated"] == 1.0 and ("G_loss" in terms) == (step % 3 == 0)
         for name in moved:
             after = weights_of(recipe.networks[name])
             changed = any(not torch.equal(after[key], before[name][key]) for key in after)

@@ -20,6 +20,7 @@ from fastgan.training import weights as weights_files
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.files import naming
 from fastgan.training.loop import Interrupted, step_seed, train
+from fastgan.training.statistics import Statistics, report
 
 from .toy import Toy, rows, toy_config
 
@@ -81,17 +82,15 @@ class HostReads(TorchDispatchMode):
 
 
 def test_loop_reads_the_device_only_at_log_lines(config, monkeypatch):
-    from fastgan.training import loop
-
     config = dataclasses.replace(config, log_interval=20, sample_interval=20, eval_interval=20)
     counts = []
-    mean_terms = loop.mean_terms
+    take = Statistics.take
 
-    def at_log_line(pending, device):
-        counts.append((len(pending), list(mode.names)))
-        return mean_terms(pending, device)
+    def at_log_line(self, *args):
+        counts.append((len(self._values["loss_g"]), list(mode.names)))
+        return take(self, *args)
 
-    monkeypatch.setattr(loop, "mean_terms", at_log_line)
+    monkeypatch.setattr(Statistics, "take", at_log_line)
     with HostReads() as mode:
         train(Toy, config)
     assert counts[0][0] == 20
@@ -151,8 +150,8 @@ def test_nan_stops_the_run_and_names_term_and_step(config, monkeypatch):
     step_of = Toy.train_step
 
     def logs_nan(self, batch, step, generator):
-        terms = step_of(self, batch, step, generator)
-        return {**terms, "loss_d": terms["loss_d"] * (float("nan") if step == 13 else 1)}
+        step_of(self, batch, step, generator)
+        report("loss_d", float("nan") if step == 13 else 1.0)
 
     monkeypatch.setattr(Toy, "train_step", logs_nan)
     with pytest.raises(FloatingPointError, match=r"loss_d became nan within the steps before 15"):
@@ -249,18 +248,6 @@ def test_intervals_of_zero_and_num_epochs_count_epochs(config, monkeypatch):
 def test_epochs_of_a_recipe_without_are_refused(config):
     with pytest.raises(ValueError, match="toy has no epochs"):
         train(Toy, dataclasses.replace(config, log_interval=0))
-
-
-def test_means_count_what_was_really_done():
-    from fastgan.training.logging import mean_terms
-    from fastgan.training.recipe import Mean
-
-    pending = [
-        {"G_loss": Mean(torch.tensor(6.0), 2), "lr": 1.0, "none": Mean(0.0, 0)},
-        {"G_loss": Mean(0.0, 0), "lr": 2.0, "none": Mean(0.0, 0)},
-        {"G_loss": Mean(torch.tensor(3.0), 1), "lr": 3.0, "none": Mean(0.0, 0)},
-    ]
-    assert mean_terms(pending, torch.device("cpu")).tolist() == [3.0, 2.0, 0.0]
 
 
 def test_judgements_are_kept_and_reported(config, monkeypatch):

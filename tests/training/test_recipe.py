@@ -1,4 +1,4 @@
-"""What recipes share: means of a step's updates, moving averages, checkpoints that do not fit."""
+"""What recipes share: moving averages, checkpoints that do not fit."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ import torch
 
 from fastgan.training.checkpoint import load_checkpoint, restore
 from fastgan.training.loop import train
-from fastgan.training.recipe import Mean, mean_of
 from fastgan.training.runtime import Runtime
 from tests.training.toy import Toy, ToyConfig
-
-
-def test_means_of_updates_are_over_those_that_have_a_term():
-    first = {"a": torch.tensor(1.0), "of_first": 5.0, "rare": Mean(4.0, 1)}
-    second = {"a": torch.tensor(2.0), "of_second": 6.0, "rare": Mean(0.0, 0)}
-    means = mean_of([first, second])
-    found = {name: (float(mean.total), mean.count) for name, mean in means.items()}
-    assert found == {"a": (3, 2), "of_first": (5, 1), "of_second": (6, 1), "rare": (4, 1)}
-    assert mean_of([means, second])["a"].count == 3
 
 
 @pytest.mark.parametrize("warmup, weight", [(True, 9 / 11), (False, 0.01)])

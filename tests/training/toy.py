@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fastgan.losses import AdversarialLoss
 from fastgan.optim import Adam
 from fastgan.training.config import TrainingConfig
-from fastgan.training.recipe import Recipe, Terms
+from fastgan.training.recipe import Recipe
+from fastgan.training.statistics import report_all
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Toy(Recipe):
             yield joined[rank * count : (rank + 1) * count].to(self.runtime.device)
             step += 1
 
-    def train_step(self, batch: Tensor, step: int, generator: torch.Generator) -> Terms:
+    def train_step(self, batch: Tensor, step: int, generator: torch.Generator) -> None:
         z = torch.randn(len(batch), 4, generator=generator, device=batch.device)
         fake = self.generator(z)
         loss_g = self.loss.generator(self.discriminator(fake))
@@ -77,7 +78,7 @@ class Toy(Recipe):
             loss_d = loss_d * float("nan")
         self.update("discriminator", loss_d)
         self.state["steps_seen"] = self.state.get("steps_seen", 0) + 1
-        return {"loss_g": loss_g.detach(), "loss_d": loss_d.detach(), "lr": self.config.lr}
+        report_all({"loss_g": loss_g, "loss_d": loss_d, "lr": self.config.lr})
 
     def samples(self, step: int) -> dict[str, Tensor]:
         return {"fakes": self.trained("generator")(torch.ones(3, 4)).view(3, 1, 4, 4).sigmoid()}

@@ -26,8 +26,9 @@ from fastgan.training.checkpoint import write_weights
 from fastgan.training.config import to_plain
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen
-from fastgan.training.recipe import Recipe, Terms, mean_of
+from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
+from fastgan.training.statistics import report, report_all
 
 GRID = 8  # columns and rows of the sample grid
 CHANCE_STEPS = 200  # that D's loss is averaged over, and that it has to learn something
@@ -107,24 +108,26 @@ class DCGAN(Recipe):
 
     # --- one step -----------------------------------------------------------------------------------------
 
-    def train_step(self, real: Tensor, step: int, generator: torch.Generator) -> Terms:
+    def train_step(self, real: Tensor, step: int, generator: torch.Generator) -> None:
         config = self.config
         trains_d, trains_g = self.balance.trains_discriminator(step), self.balance.trains_generator(step)
         reals = real.chunk(config.n_critic)
-        # G's first update is through the images that D's first was against.
+        # G's first update reuses the fakes of D's first.
         with record_function("generate"), torch.set_grad_enabled(trains_g):
             fake = self.generate(generator)
-        with record_function("discriminator_step"):
-            of_d = [self.discriminator_step(reals[0], fake.detach(), step, generator, trains_d)]
-            for again in reals[1:]:
-                with torch.no_grad():
-                    against = self.generate(generator)
-                of_d.append(self.discriminator_step(again, against, step, generator, trains_d))
-        with record_function("generator_step"):
-            of_g = [self.generator_step(reals[0], fake, generator)] if trains_g else []
-            for _ in range(config.n_g_steps - 1 if trains_g else 0):
-                of_g.append(self.generator_step(reals[0], self.generate(generator), generator))
-        return {**mean_of(of_d), **mean_of(of_g, ("G_loss",)), "lr_d": config.lr_d, "lr_g": config.lr_g}
+        if trains_d:
+            with record_function("discriminator_step"):
+                self.discriminator_step(reals[0], fake.detach(), step, generator)
+                for real in reals[1:]:
+                    with torch.no_grad():
+                        fresh = self.generate(generator)
+                    self.discriminator_step(real, fresh, step, generator)
+        if trains_g:
+            with record_function("generator_step"):
+                self.generator_step(reals[0], fake, generator)
+                for _ in range(config.n_g_steps - 1):
+                    self.generator_step(reals[0], self.generate(generator), generator)
+        report_all({"lr_d": config.lr_d, "lr_g": config.lr_g})
 
     def generate(self, generator: torch.Generator) -> Tensor:
         """This process's part of a batch of generated images in [-1, 1]."""
@@ -132,35 +135,31 @@ class DCGAN(Recipe):
         with self.runtime.autocast():
             return self.generator(self.runtime.part(z)).float()
 
-    def discriminator_step(
-        self, real: Tensor, fake: Tensor, step: int, generator: torch.Generator, trains: bool = True
-    ) -> Terms:
-        """Updates D, or without `trains` only listens to it."""
+    def discriminator_step(self, real: Tensor, fake: Tensor, step: int, generator: torch.Generator) -> None:
+        """Updates D."""
         config = self.config
         real, fake = self.augmented(real, generator), self.augmented(fake, generator)
-        with torch.set_grad_enabled(trains):
-            judged = self.balance.discriminator_loss(self.adversarial, self.logits(real), self.logits(fake))
-        penalty = torch.zeros((), device=real.device)
-        if trains:
-            total = judged.loss
-            if config.loss == "wgan-gp":
-                penalty = gradient_penalty(self.discriminator, real, fake, generator=generator)
-                total = total + config.gp_weight * penalty
-            if config.r1_weight > 0:
-                term, penalty = self.r1(real, step)
-                total = total + term
-            self.update("discriminator", total, judged.applies)
-        terms = judged.terms() if trains else {**judged.terms(), "D_updated": 0.0}
-        return {**terms, "D_penalty": penalty.detach()}
+        judged = self.balance.discriminator_loss(self.adversarial, self.logits(real), self.logits(fake))
+        report_all(judged.terms())
+        total = judged.loss
+        if config.loss == "wgan-gp":
+            penalty = gradient_penalty(self.discriminator, real, fake, generator=generator)
+            report("D_penalty", penalty)
+            total = total + config.gp_weight * penalty
+        if config.r1_weight > 0 and self.r1.due(step):
+            term, penalty = self.r1(real, step)
+            report("r1_penalty", penalty)
+            total = total + term
+        self.update("discriminator", total, judged.applies)
 
-    def generator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Terms:
+    def generator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> None:
         """Updates G through D."""
         with frozen(self.discriminator):
             paired = self.config.loss == "relativistic"
             real_logits = self.logits(self.augmented(real, generator)) if paired else None
             loss = self.adversarial.generator(self.logits(self.augmented(fake, generator)), real_logits)
+            report("G_loss", loss)
             self.update("generator", loss)
-        return {"G_loss": loss.detach()}
 
     def logits(self, image: Tensor) -> Tensor:
         with self.runtime.autocast():
@@ -207,6 +206,8 @@ class DCGAN(Recipe):
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         """Warns once of a D that knows less than nothing: a constant answer would cost it less."""
+        if "D_loss" not in metrics:
+            return None
         chance, loss = self._loss_of_chance(), metrics["D_loss"]
         before = self.state.get("D_loss", loss)
         latest = 1 - math.exp(-(step - self.state.get("D_loss_step", 0.0)) / CHANCE_STEPS)

@@ -34,8 +34,9 @@ from fastgan.recipes.enhancenet.networks import (
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import cosine_decay
-from fastgan.training.recipe import Recipe, Terms
+from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
+from fastgan.training.statistics import report, report_all
 
 # Training samples on which the features' means are measured.
 MEASURED = 16
@@ -114,19 +115,21 @@ class EnhanceNet(Recipe):
 
     # --- one step -----------------------------------------------------------------------------------------
 
-    def train_step(self, original: Tensor, step: int, generator: torch.Generator) -> Terms:
+    def train_step(self, original: Tensor, step: int, generator: torch.Generator) -> None:
         self._set_learning_rates(step)
         if self.config.turn:
             original = self.turned(original, generator)
-        trains = self.discriminator is None or self.balance.trains_generator(step)
-        with record_function("upscale"), torch.set_grad_enabled(trains):
+        adversarial = self.discriminator is not None
+        trains_d = adversarial and self.balance.trains_discriminator(step)
+        trains_g = not adversarial or self.balance.trains_generator(step)
+        with record_function("upscale"), torch.set_grad_enabled(trains_g):
             upscaled = self.upscale(original)
-        terms: Terms = {}
-        if self.discriminator is not None:
+        if trains_d:
             with record_function("discriminator_step"):
-                terms |= self.discriminator_step(original, upscaled.detach(), step)
-        with record_function("generator_step"):
-            return terms | self.generator_step(original, upscaled)
+                self.discriminator_step(original, upscaled.detach())
+        if trains_g:
+            with record_function("generator_step"):
+                self.generator_step(original, upscaled)
 
     def turned(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Each image upside down or not, transposed or not; with the data's mirroring: all eight ways."""
@@ -148,25 +151,18 @@ class EnhanceNet(Recipe):
         with self.runtime.autocast():
             return self.discriminator(image).float()
 
-    def discriminator_step(self, original: Tensor, upscaled: Tensor, step: int) -> Terms:
+    def discriminator_step(self, original: Tensor, upscaled: Tensor) -> None:
         """Updates D, where the balance lets it."""
-        trains = self.balance.trains_discriminator(step)
-        with torch.set_grad_enabled(trains):
-            real_logits, fake_logits = self.judge_images(original), self.judge_images(upscaled)
-            judged = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
-        terms: Terms = {**judged.terms(), "D_loss_weight": self.config.d_loss_weight}
-        if trains:
-            self.update("discriminator", self.config.d_loss_weight * judged.loss, judged.applies)
-        else:
-            terms["D_updated"] = 0.0
-        terms["lr_d"] = self.optimizers["discriminator"].param_groups[0]["lr"]
-        return terms
+        real_logits, fake_logits = self.judge_images(original), self.judge_images(upscaled)
+        judged = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
+        self.update("discriminator", self.config.d_loss_weight * judged.loss, judged.applies)
+        report_all(judged.terms())
+        report("D_loss_weight", self.config.d_loss_weight)
 
-    def generator_step(self, original: Tensor, upscaled: Tensor) -> Terms:
-        """Updates G, if the upscaled images have a gradient."""
+    def generator_step(self, original: Tensor, upscaled: Tensor) -> None:
+        """Updates G."""
         config = self.config
         losses: dict[str, Tensor] = {}
-        terms: Terms = {}
         if self.perceptual is None:
             losses["mse_loss"] = F.mse_loss(upscaled, original)
         else:
@@ -179,37 +175,31 @@ class EnhanceNet(Recipe):
                 logits = self.judge_images(upscaled)
             losses["G_loss"] = self.adversarial.generator(logits)
             if config.log_d_after:
-                terms |= self._after(original, logits.detach())
+                self._report_after(original, logits.detach())
         weights = {name: config.G_loss_weight if name == "G_loss" else 1.0 for name in losses}
-        if upscaled.requires_grad:
-            self.update("generator", torch.stack([weights[n] * loss for n, loss in losses.items()]).sum())
-        error = F.mse_loss(upscaled.detach(), original)
-        return {
-            **terms,
-            **{name: loss.detach() for name, loss in losses.items()},
-            **{f"{name}_weight": weight for name, weight in weights.items()},
-            "psnr": -10 * error.clamp(min=1e-10).log10(),
-            "lr": self.optimizers["generator"].param_groups[0]["lr"],
-        }
+        self.update("generator", torch.stack([weights[n] * loss for n, loss in losses.items()]).sum())
+        report_all(losses)
+        report_all(weights, suffix="_weight")
+        report("psnr", -10 * F.mse_loss(upscaled.detach(), original).clamp(min=1e-10).log10())
 
     @torch.no_grad()
-    def _after(self, original: Tensor, fake_logits: Tensor) -> Terms:
+    def _report_after(self, original: Tensor, fake_logits: Tensor) -> None:
         """What D says of the step's images after its own update, and before G's."""
         said = self.adversarial.discriminator(
             self.judge_images(original), fake_logits, return_statistics=True
         )[1]
-        return {
-            "D_real_after": said.D_real, "D_fake_after": said.D_fake,
-            "D_probability_real_after": said.probability_real,
-            "D_probability_fake_after": said.probability_fake,
-        }  # fmt: skip
+        report("D_real_after", said.D_real)
+        report("D_fake_after", said.D_fake)
+        report("D_probability_real_after", said.probability_real)
+        report("D_probability_fake_after", said.probability_fake)
 
     def _set_learning_rates(self, step: int) -> None:
         config = self.config
         factor = cosine_decay(step, self.num_steps, config.lr_decay_steps, last=0.01)
         for name, optimizer in self.optimizers.items():
-            lr = config.lr_d if name == "discriminator" else config.lr
-            optimizer.param_groups[0]["lr"] = lr * factor
+            lr = factor * (config.lr_d if name == "discriminator" else config.lr)
+            optimizer.param_groups[0]["lr"] = lr
+            report("lr_d" if name == "discriminator" else "lr", lr)
 
     # --- what the loop asks for beside the step -----------------------------------------------------------
 

@@ -54,8 +54,9 @@ from fastgan.recipes.starganv2.translator import Translator, make_networks
 from fastgan.training.data import ImageFolder, find_images, first_batch
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import ramp
-from fastgan.training.recipe import Mean, Recipe, Terms, mean_of
+from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
+from fastgan.training.statistics import report, report_all
 
 COLUMNS, LATENT_ROWS = 8, 3  # of the sample grid
 
@@ -147,28 +148,29 @@ class StarGANv2(Recipe):
 
     # --- one step -----------------------------------------------------------------------------------------
 
-    def train_step(self, batch: Batch, step: int, generator: torch.Generator) -> Terms:
-        z, z2 = self.noise(generator), self.noise(generator)
-        guides = {"ref": (batch.x_ref, batch.x_ref2), "lat": (z, z2)}
+    def train_step(self, batch: Batch, step: int, generator: torch.Generator) -> None:
+        z_trg, z_trg2 = self.noise(generator), self.noise(generator)
+        guides = {"ref": (batch.x_ref, batch.x_ref2), "lat": (z_trg, z_trg2)}
         first, *later = ({kind: guides[kind] for kind in turn} for turn in TURNS[self.config.updates])
-        trains = self.balance.trains_generator(step)
-        # G does not move while D does: its first update goes on with what D has judged.
-        with record_function("translate"), torch.set_grad_enabled(trains):
-            styles, fakes = self.translate(batch, first)
-        with record_function("discriminator_step"):
-            of_d = [self.discriminator_step(batch, first, fakes.detach(), step)]
-            for turn in later:
-                with torch.no_grad():
-                    against = self.translate(batch, turn)[1]
-                of_d.append(self.discriminator_step(batch, turn, against, step))
-        with record_function("generator_step"), torch.set_grad_enabled(trains):
-            of_g = self.generator_step(batch, first, styles, fakes, step)
-            for turn in later:
-                with frozen(self.mapping_network, self.style_encoder):  # G learns alone
-                    of_g |= self.generator_step(batch, turn, *self.translate(batch, turn), step)
-            if later and trains and self.ema is not None:
-                self.ema.update()  # once, though G has made several updates
-        return {**mean_of(of_d), **of_g}
+        trains_d, trains_g = self.balance.trains_discriminator(step), self.balance.trains_generator(step)
+        # G does not change while D trains, so G's first update reuses the fakes of D's first.
+        with record_function("translate"), torch.set_grad_enabled(trains_g):
+            s_trg, x_fake = self.translate(batch, first)
+        if trains_d:
+            with record_function("discriminator_step"):
+                self.discriminator_step(batch, first, x_fake.detach(), step)
+                for turn in later:
+                    with torch.no_grad():
+                        fresh = self.translate(batch, turn)[1]
+                    self.discriminator_step(batch, turn, fresh, step)
+        if trains_g:
+            with record_function("generator_step"):
+                self.generator_step(batch, first, s_trg, x_fake, step)
+                for turn in later:
+                    with frozen(self.mapping_network, self.style_encoder):  # G learns alone
+                        self.generator_step(batch, turn, *self.translate(batch, turn), step)
+                if later and self.ema is not None:
+                    self.ema.update()  # once, though G has made several updates
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """This process's part of standard normal noise, (N, z_dim)."""
@@ -177,84 +179,87 @@ class StarGANv2(Recipe):
         return self.runtime.part(z)
 
     def translate(self, batch: Batch, guides: Guides, which: int = 0) -> tuple[Tensor, Tensor]:
-        """Styles (KN, style_dim) by one guide of each of K pairs, and the sources in them, KN C H W."""
+        """Styles s_trg (KN, style_dim) by one guide of each of K pairs, and x_fake, KN C H W: the sources in
+        them.
+
+        Both kinds of style pass through G at once, and so through D and the style encoder afterwards.
+        """
         style_of = {"ref": self.style_encoder, "lat": self.mapping_network}
         with self.runtime.autocast():
-            styles = torch.cat([style_of[kind](pair[which], batch.y_trg) for kind, pair in guides.items()])
-            return styles, self.generator(batch.x_src.repeat(len(guides), 1, 1, 1), styles).float()
+            s_trg = torch.cat([style_of[kind](pair[which], batch.y_trg) for kind, pair in guides.items()])
+            return s_trg, self.generator(batch.x_src.repeat(len(guides), 1, 1, 1), s_trg).float()
 
-    def discriminator_step(self, batch: Batch, kinds: Collection[str], fakes: Tensor, step: int) -> Terms:
-        """Updates D down (D_ref + D_lat) / 2 + R1, or one of these + R1; or, on G's turn, only listens to it.
+    def discriminator_step(self, batch: Batch, kinds: Collection[str], x_fake: Tensor, step: int) -> None:
+        """Updates D down (D_ref + D_lat) / 2 + R1, or one of these + R1.
 
         Args:
             kinds: of styles, "ref" or "lat".
-            fakes: translations in them, of :meth:`translate`.
+            x_fake: translations in them, of :meth:`translate`.
         """
-        trains = self.balance.trains_discriminator(step)
-        with torch.set_grad_enabled(trains):
-            with self.runtime.autocast():
-                images = torch.cat([batch.x_src, fakes])
-                logits = self.discriminator(images, torch.cat([batch.y_src, batch.y_trg.repeat(len(kinds))]))
-            real, *of_fakes = logits.float().chunk(1 + len(kinds))
-            judged = [self.balance.discriminator_loss(self.adversarial, real, fake) for fake in of_fakes]
-        penalty, computed = torch.zeros((), device=real.device), 0
-        updated: Tensor | float = 0.0
-        if trains:
-            total = torch.stack([each.loss for each in judged]).mean()
-            if self.config.r1_weight > 0:
-                term, penalty = self.r1(batch.x_src, step, batch.y_src)
-                total, computed = total + term, int(step % self.config.r1_interval == 0)
-            # Kinds share an update: it counts where one of them does.
-            votes = [each.applies for each in judged if each.applies is not None]
-            applies = torch.stack(votes).any() if votes else None
-            self.update("discriminator", total, applies)
-            updated = 1.0 if applies is None else applies.float()
-        return {
-            **mean_of([each.terms() for each in judged]), "D_updated": updated,
-            **{f"D_{kind}_loss": each.loss.detach() for kind, each in zip(kinds, judged, strict=True)},
-            "r1_penalty_mean_all_steps": penalty,
-            "r1_penalty_mean_computed_steps": Mean(penalty, computed),
-        }  # fmt: skip
+        x_real, y_org = batch.x_src, batch.y_src
+        with self.runtime.autocast():
+            domains = torch.cat([y_org, batch.y_trg.repeat(len(kinds))])
+            logits = self.discriminator(torch.cat([x_real, x_fake]), domains)
+        real, *fakes = logits.float().chunk(1 + len(kinds))
 
-    def generator_step(self, batch: Batch, guides: Guides, styles: Tensor, fakes: Tensor, step: int) -> Terms:
-        """Updates generator, mapping network and style encoder, as far as not frozen, if gradients are on.
+        losses, applies = [], []
+        for kind, fake in zip(kinds, fakes, strict=True):
+            judged = self.balance.discriminator_loss(self.adversarial, real, fake)
+            report_all(judged.terms())
+            report(f"D_{kind}_loss", judged.loss)
+            losses.append(judged.loss)
+            applies += [judged.applies] if judged.applies is not None else []
+        loss = torch.stack(losses).mean()
+
+        if self.config.r1_weight > 0 and self.r1.due(step):
+            term, penalty = self.r1(x_real, step, y_org)
+            report("r1_penalty", penalty)
+            loss = loss + term
+        # Kinds share an update: it counts where one of them does.
+        self.update("discriminator", loss, torch.stack(applies).any() if applies else None)
+
+    def generator_step(self, batch: Batch, guides: Guides, s_trg: Tensor, x_fake: Tensor, step: int) -> None:
+        """Updates generator, mapping network and style encoder, as far as they are not frozen.
 
         Args:
-            guides, styles, fakes: those of :meth:`translate`.
+            guides, s_trg, x_fake: those of :meth:`translate`.
         """
-        config, kinds = self.config, len(guides)
-        targets = batch.y_trg.repeat(kinds)
+        config, x_real = self.config, batch.x_src
+        y_trg = batch.y_trg.repeat(len(guides))
         with torch.no_grad():  # only the first translations learn to differ, as in the authors' code
-            others = self.translate(batch, guides, which=1)[1]
+            x_fake2 = self.translate(batch, guides, which=1)[1]
         with self.runtime.autocast(), frozen(self.discriminator):
-            logits = self.discriminator(fakes, targets).float()
-            shown = self.style_encoder(fakes, targets)
-            own = self.style_encoder(batch.x_src, batch.y_src)
-            with_same = config.w_id > 0 and "lat" in guides  # once per step, where the style encoder learns
-            starts = torch.cat([fakes, batch.x_src]) if with_same else fakes
-            back = self.generator(starts, own.repeat(len(starts) // len(own), 1)).float()
+            logits = self.discriminator(x_fake, y_trg).float()
+            s_pred = self.style_encoder(x_fake, y_trg)
+            s_org = self.style_encoder(x_real, batch.y_src)
+            # The identity term counts once a step, in the update that trains the style encoder.
+            with_identity = config.w_id > 0 and "lat" in guides
+            starts = torch.cat([x_fake, x_real]) if with_identity else x_fake
+            x_rec = self.generator(starts, s_org.repeat(len(starts) // len(s_org), 1)).float()
 
-        terms: dict[str, Tensor] = {}
-        of_kinds = (logits, styles.float(), shown.float(), fakes, others, back[: len(fakes)])
-        for kind, logit, style, found, fake, other, again in zip(
-            guides, *(values.chunk(kinds) for values in of_kinds), strict=True
-        ):
-            terms[f"adv_{kind}_loss"] = self.adversarial.generator(logit)
-            terms[f"sty_{kind}_loss"] = style_reconstruction_loss(style, found)
-            terms[f"cyc_{kind}_loss"] = cycle_consistency_loss(batch.x_src, again)
-            terms[f"ds_{kind}_loss"] = diversity_sensitive_loss(fake, other, config.ds_margin or None)
-        if with_same:
-            terms["id_loss"] = identity_loss(batch.x_src, back[len(fakes) :])
         lambda_ds = self.lambda_ds(step)
-        of_kind = {"adv": config.w_adv, "sty": config.w_sty, "cyc": config.w_cyc, "ds": -lambda_ds}
-        weights = {name: (of_kind | {"id": config.w_id})[name.split("_")[0]] for name in terms}
-        if torch.is_grad_enabled():
-            self.update("generator", torch.stack([weights[name] * terms[name] for name in terms]).sum())
-        return {
-            **{name: term.detach() for name, term in terms.items()},
-            **{f"{name}_weight": weight for name, weight in weights.items()},
-            "lambda_ds": lambda_ds,
-        }
+        weights = {"adv": config.w_adv, "sty": config.w_sty, "cyc": config.w_cyc, "ds": -lambda_ds}
+        weighted = []
+        per_kind = (logits, s_trg.float(), s_pred.float(), x_fake, x_fake2, x_rec[: len(x_fake)])
+        for kind, logit, s, s_of_fake, fake, fake2, rec in zip(
+            guides, *(values.chunk(len(guides)) for values in per_kind), strict=True
+        ):
+            losses = {
+                "adv": self.adversarial.generator(logit),
+                "sty": style_reconstruction_loss(s, s_of_fake),
+                "cyc": cycle_consistency_loss(x_real, rec),
+                "ds": diversity_sensitive_loss(fake, fake2, config.ds_margin or None),
+            }
+            for name, loss in losses.items():
+                report(f"{name}_{kind}_loss", loss)
+                report(f"{name}_{kind}_loss_weight", weights[name])
+                weighted.append(weights[name] * loss)
+        if with_identity:
+            loss = identity_loss(x_real, x_rec[len(x_fake) :])
+            report_all({"id_loss": loss, "id_loss_weight": config.w_id})
+            weighted.append(config.w_id * loss)
+        report("lambda_ds", lambda_ds)
+        self.update("generator", torch.stack(weighted).sum())
 
     def lambda_ds(self, step: int) -> float:
         """w_ds (1 - clamp((epoch - 1) / ds_decay_epochs, 0, 1)), with epochs counted from 1."""

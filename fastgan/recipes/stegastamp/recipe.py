@@ -17,7 +17,6 @@ from torch.profiler import record_function
 from fastgan.augment import Distortions, place_encoded, random_perspective, warp_for_encoder
 from fastgan.losses import (
     AdversarialLoss,
-    AdversarialStatistics,
     LPIPSLoss,
     bce_secret_loss,
     gradient_penalty,
@@ -25,15 +24,16 @@ from fastgan.losses import (
     yuv_color_l2,
 )
 from fastgan.metrics import installed_lpips
-from fastgan.optim import Adam, RMSprop, StepStatistics
+from fastgan.optim import Adam, RMSprop
 from fastgan.recipes.stegastamp.config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp.evaluation import evaluate_stamps
 from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen
 from fastgan.training.ramps import cosine_decay, ramp
-from fastgan.training.recipe import Recipe, Terms
+from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
+from fastgan.training.statistics import report, report_all
 
 STUCK_STEP, STUCK_BIT_ACC = 3000, 0.55
 
@@ -90,25 +90,28 @@ class StegaStamp(Recipe):
 
     # --- one step -----------------------------------------------------------------------------------------
 
-    def train_step(self, image: Tensor, step: int, generator: torch.Generator) -> Terms:
+    def train_step(self, image: Tensor, step: int, generator: torch.Generator) -> None:
         self._set_learning_rate(step)
         # The phase that the original calls no_im_loss: the decoder learns to read before anything hides.
         secret_only = step < self._image_losses_from
         # The critic does not play in that phase: there is nothing to balance.
-        trains = secret_only or self.config.no_gan or self.balance.trains_generator(step)
-        with record_function("generator_step"), torch.set_grad_enabled(trains):
-            terms, real, fake = self.generator_step(image, step, secret_only, generator)
-        if self.config.no_gan:
-            return terms
-        with record_function("discriminator_step"):
-            if secret_only or not self.balance.trains_discriminator(step):
-                return terms | self.discriminator_scores(real, fake)
-            for _ in range(self.config.n_critic - 1):
-                secret = self.random_secret(image.shape[0], generator)
-                with torch.no_grad():
-                    fresh = self.stamp(self.encoder, image, secret, step, generator)
-                self.discriminator_step(*self.seen_by_discriminator(image, *fresh), generator)
-            return terms | self.discriminator_step(real, fake, generator)
+        adversarial = not (secret_only or self.config.no_gan)
+        trains_d = adversarial and self.balance.trains_discriminator(step)
+        trains_g = not adversarial or self.balance.trains_generator(step)
+        fresh = self.config.n_critic
+        if trains_g:
+            with record_function("generator_step"):
+                real, fake = self.generator_step(image, step, secret_only, generator)
+            fresh -= 1  # D's last update reuses G's images
+        if trains_d:
+            with record_function("discriminator_step"):
+                for _ in range(fresh):
+                    secret = self.random_secret(image.shape[0], generator)
+                    with torch.no_grad():
+                        stamped = self.stamp(self.encoder, image, secret, step, generator)
+                    self.discriminator_step(*self.seen_by_discriminator(image, *stamped), generator)
+                if trains_g:
+                    self.discriminator_step(real, fake, generator)
 
     def stamp(
         self,
@@ -140,8 +143,8 @@ class StegaStamp(Recipe):
 
     def generator_step(
         self, image: Tensor, step: int, secret_only: bool, generator: torch.Generator
-    ) -> tuple[Terms, Tensor, Tensor]:
-        """Updates encoder and decoder, if gradients are on; returns the terms, and what D is to compare."""
+    ) -> tuple[Tensor, Tensor]:
+        """Updates encoder and decoder; returns what D is to compare."""
         config = self.config
         secret = self.random_secret(image.shape[0], generator)
         input_warped, encoded_warped, encoded = self.stamp(self.encoder, image, secret, step, generator)
@@ -155,7 +158,7 @@ class StegaStamp(Recipe):
         yuv_scales = (config.y_scale, config.u_scale, config.v_scale)
         terms: dict[str, Tensor] = {"secret_loss": secret_loss}
         # Terms that do not take part in this step are still measured, without their gradients.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not secret_only):
+        with torch.set_grad_enabled(not secret_only):
             terms["image_loss"], channels = yuv_color_l2(
                 encoded, image, yuv_scales, edge_gain, return_channels=True
             )
@@ -170,18 +173,16 @@ class StegaStamp(Recipe):
         weights = self.weights(step, secret_only)
         trained = [weights[name] * term for name, term in terms.items() if term.requires_grad]
 
-        if trained:
-            self.update("generator", torch.stack(trained).sum())
+        self.update("generator", torch.stack(trained).sum())
 
         correct = (logits.detach() > 0) == (secret > 0.5)
-        logged: Terms = {
-            **{name: term.detach() for name, term in terms.items()},
-            **{f"{name}_weight": weight for name, weight in weights.items()},
-            "Y_loss": channels[0], "U_loss": channels[1], "V_loss": channels[2],
-            "bit_acc": correct.float().mean(), "str_acc": correct.all(dim=1).float().mean(),
-            "l2_edge_gain": edge_gain, "lr": self.optimizers["generator"].param_groups[0]["lr"],
-        }  # fmt: skip
-        return logged, real, fake.detach()
+        report_all(terms)
+        report_all(weights, suffix="_weight")
+        report_all({"Y_loss": channels[0], "U_loss": channels[1], "V_loss": channels[2]})
+        report("bit_acc", correct.float().mean())
+        report("str_acc", correct.all(dim=1).float().mean())
+        report("l2_edge_gain", edge_gain)
+        return real, fake.detach()
 
     def weights(self, step: int, secret_only: bool) -> dict[str, float]:
         """The weight of each loss term at this step."""
@@ -201,7 +202,7 @@ class StegaStamp(Recipe):
         """The step that ends the first phase: the planned one, or that where the decoder could read."""
         return self.state.get("image_losses_from", self.config.no_im_loss_steps)
 
-    def discriminator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Terms:
+    def discriminator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> None:
         """Updates D, which never sees the generator's graph."""
         config, optimizer = self.config, self.discriminator_optimizer
         real = real.detach().requires_grad_(config.r1_weight > 0)
@@ -217,31 +218,15 @@ class StegaStamp(Recipe):
         if config.r1_weight > 0:
             total = total + config.r1_weight * r1_penalty(real_scores, real)
         self.update("discriminator", total, judged.applies)
-        applied = 1.0 if judged.applies is None else judged.applies.float()
-        assert optimizer.statistics is not None
-        return self._discriminator_terms(judged.loss, judged.statistics, optimizer.statistics, applied)
-
-    def discriminator_scores(self, real: Tensor, fake: Tensor) -> Terms:
-        """What D says while it is not trained."""
-        with torch.no_grad():
-            real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
-            loss, said = self.adversarial.discriminator(real_scores, fake_scores, return_statistics=True)
-            norm = torch.nn.utils.get_total_norm(list(self.discriminator.parameters()))
-        before = self.discriminator_optimizer.statistics
-        clipped = torch.zeros_like(norm) if before is None else before.clipped_fraction
-        untrained = StepStatistics(torch.zeros_like(norm), norm, clipped)
-        return self._discriminator_terms(loss, said, untrained, 0.0)
-
-    def _discriminator_terms(
-        self, loss: Tensor, said: AdversarialStatistics, of_step: StepStatistics, updated: Tensor | float
-    ) -> Terms:
-        return {
-            "D_loss": loss.detach(),
-            "D_real": said.D_real, "D_fake": said.D_fake, "D_difference": said.D_real - said.D_fake,
-            "D_gradient_norm": of_step.gradient_norm, "D_weight_norm": of_step.weight_norm,
-            "D_clipped": of_step.clipped_fraction, "D_updated": updated,
-            "lr_d": self.optimizers["discriminator"].param_groups[0]["lr"],
-        }  # fmt: skip
+        statistics = optimizer.statistics
+        assert statistics is not None
+        said = judged.statistics
+        report("D_loss", judged.loss)
+        report_all({"D_real": said.D_real, "D_fake": said.D_fake, "D_difference": said.D_real - said.D_fake})
+        report("D_gradient_norm", statistics.gradient_norm)
+        report("D_weight_norm", statistics.weight_norm)
+        report("D_clipped", statistics.clipped_fraction)
+        report("lr_d", optimizer.param_groups[0]["lr"])
 
     def random_secret(self, count: int, generator: torch.Generator) -> Tensor:
         """Bits as 0. and 1., (count, secret_size); in pairs, the second half complements the first."""
@@ -255,7 +240,8 @@ class StegaStamp(Recipe):
         config = self.config
         factor = cosine_decay(step, config.num_steps, config.lr_decay_steps)
         warmup = ramp(step + 1, config.lr_warmup_steps)
-        self.optimizers["generator"].param_groups[0]["lr"] = config.lr * warmup * factor
+        self.optimizers["generator"].param_groups[0]["lr"] = lr = config.lr * warmup * factor
+        report("lr", lr)
 
     # --- what the loop asks for beside the step -----------------------------------------------------------
 
@@ -286,6 +272,8 @@ class StegaStamp(Recipe):
         return first_batch(self.val_images, count, self.runtime.device)
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
+        if "bit_acc" not in metrics:  # G rested
+            return None
         config, bit_acc = self.config, metrics["bit_acc"]
         if step < self._image_losses_from and bit_acc >= config.no_im_loss_bit_acc:
             self.state["image_losses_from"] = step

@@ -30,8 +30,9 @@ from fastgan.training.files import replacing
 from fastgan.training.names import printable
 from fastgan.training.networks import frozen, statistics_kept
 from fastgan.training.ramps import ramp
-from fastgan.training.recipe import Recipe, Terms, mean_of
+from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
+from fastgan.training.statistics import report, report_all
 
 PERCEPTUAL_LAYERS = ("relu1_2", "relu2_2")
 SAMPLES = 16
@@ -111,20 +112,20 @@ class Zi2Zi(Recipe):
 
     # --- one step -----------------------------------------------------------------------------------------
 
-    def train_step(self, batch: Batch, step: int, generator: torch.Generator) -> Terms:
-        lr = self._set_learning_rate(step)
-        trains = self.balance.trains_generator(step)
-        with record_function("translate"), torch.set_grad_enabled(trains):
+    def train_step(self, batch: Batch, step: int, generator: torch.Generator) -> None:
+        self._set_learning_rate(step)
+        trains_d, trains_g = self.balance.trains_discriminator(step), self.balance.trains_generator(step)
+        with record_function("translate"), torch.set_grad_enabled(trains_g):
             fake, feature = self.translate(batch)
-        with record_function("discriminator_step"):
-            of_d = self.discriminator_step(batch, fake.detach(), step)
-        weights = self.weights(step)
-        with record_function("generator_step"):
-            of_g = [self.generator_step(batch, fake, feature, weights)] if trains else []
-            for _ in range(self.config.g_updates - 1 if trains else 0):
-                of_g.append(self.generator_step(batch, *self.translate(batch), weights))
-        logged = {f"{name}_weight": weight for name, weight in weights.items()}
-        return {**of_d, **mean_of(of_g, tuple(weights)), **logged, "lr": lr}
+        if trains_d:
+            with record_function("discriminator_step"):
+                self.discriminator_step(batch, fake.detach())
+        if trains_g:
+            weights = self.weights(step)
+            with record_function("generator_step"):
+                self.generator_step(batch, fake, feature, weights)
+                for _ in range(self.config.g_updates - 1):
+                    self.generator_step(batch, *self.translate(batch), weights)
 
     def translate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What G draws, and what its encoder saw in the source: its features averaged over space."""
@@ -138,28 +139,23 @@ class Zi2Zi(Recipe):
             logits, of_category = self.discriminator(source, image)
         return logits.float(), of_category.float()
 
-    def discriminator_step(self, batch: Batch, fake: Tensor, step: int) -> Terms:
+    def discriminator_step(self, batch: Batch, fake: Tensor) -> None:
         """Updates D, where the balance lets it."""
         weight = self.config.category_weight
-        trains = self.balance.trains_discriminator(step)
-        with torch.set_grad_enabled(trains):
-            real_logits, of_real = self.judge_pairs(batch.source, batch.target)
-            fake_logits, of_fake = self.judge_pairs(batch.source, fake)
-            judged = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
-            category_loss = (
-                self.category_loss(of_real, batch.category) + self.category_loss(of_fake, batch.category)
-            ) / 2
-        if trains:
-            self.update("discriminator", judged.loss + weight * category_loss, judged.applies)
-        terms = judged.terms() if trains else {**judged.terms(), "D_updated": 0.0}
-        known = (of_real.detach().argmax(1) == batch.category).float().mean()
-        return {
-            **terms,
-            "D_category_loss": category_loss.detach(), "D_category_loss_weight": weight,
-            "D_accuracy_category": known,
-        }  # fmt: skip
+        real_logits, real_category = self.judge_pairs(batch.source, batch.target)
+        fake_logits, fake_category = self.judge_pairs(batch.source, fake)
+        judged = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
+        category_loss = (
+            self.category_loss(real_category, batch.category)
+            + self.category_loss(fake_category, batch.category)
+        ) / 2
+        self.update("discriminator", judged.loss + weight * category_loss, judged.applies)
+        report_all(judged.terms())
+        report("D_category_loss", category_loss)
+        report("D_category_loss_weight", weight)
+        report("D_accuracy_category", (real_category.detach().argmax(1) == batch.category).float().mean())
 
-    def generator_step(self, batch: Batch, fake: Tensor, feature: Tensor, weights: dict[str, float]) -> Terms:
+    def generator_step(self, batch: Batch, fake: Tensor, feature: Tensor, weights: dict[str, float]) -> None:
         """Updates G."""
         with frozen(self.discriminator):
             logits, of_category = self.judge_pairs(batch.source, fake)
@@ -172,7 +168,8 @@ class Zi2Zi(Recipe):
         if self.perceptual is not None:
             losses["perceptual_loss"] = self.perceptual(fake, batch.target)
         self.update("generator", torch.stack([weights[name] * loss for name, loss in losses.items()]).sum())
-        return {name: loss.detach() for name, loss in losses.items()}
+        report_all(losses)
+        report_all(weights, suffix="_weight")
 
     def see_again(self, batch: Batch, fake: Tensor) -> Tensor:
         """What G's encoder sees in the target, or in what G drew."""
@@ -193,13 +190,13 @@ class Zi2Zi(Recipe):
             weights["perceptual_loss"] = config.perceptual_weight
         return weights
 
-    def _set_learning_rate(self, step: int) -> float:
+    def _set_learning_rate(self, step: int) -> None:
         config = self.config
         halved = int(self.epoch(step)) // config.schedule if config.schedule else 0
         lr = max(config.lr * 0.5**halved, config.lr_floor)
         for optimizer in self.optimizers.values():
             optimizer.param_groups[0]["lr"] = lr
-        return lr
+        report("lr", lr)
 
     # --- what the loop asks for beside the step -----------------------------------------------------------
 

@@ -1,0 +1,101 @@
+"""What steps report, and the table that takes it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from fastgan.training.logging import CsvTable
+from fastgan.training.report import write_report
+from fastgan.training.run_files import read_table
+from fastgan.training.statistics import Statistics, gathering, report, report_all
+
+CPU = torch.device("cpu")
+
+
+def test_means_are_over_the_reports_of_each_name():
+    with gathering(Statistics()) as statistics:
+        report("G_loss", torch.tensor([1.0], requires_grad=True))
+        report_all({"G_loss": torch.tensor(2.0, dtype=torch.float64), "lr": 0.5})
+        report("G_loss", 6)
+        report("D_updated", torch.tensor(True))
+        report_all({"lr": 1.5}, suffix="_d")
+    assert statistics.take(CPU) == {"G_loss": 3.0, "lr": 0.5, "D_updated": 1.0, "lr_d": 1.5}
+    assert statistics.take(CPU) == {}, "a log line starts anew"
+
+
+def test_what_nobody_gathers_is_dropped():
+    report("G_loss", torch.ones(3))  # not even looked at
+    with gathering(Statistics()) as outer:
+        with gathering(Statistics()) as inner:
+            report("a", 1.0)
+        report("b", 2.0)
+    assert (inner.take(CPU), outer.take(CPU)) == ({"a": 1.0}, {"b": 2.0})
+
+
+@pytest.mark.parametrize("value", [torch.ones(2), torch.ones(0)])
+def test_several_values_at_once_are_refused(value):
+    with gathering(Statistics()), pytest.raises(ValueError, match=r"G_loss must be reported as one number"):
+        report("G_loss", value)
+
+
+def test_graphs_are_not_kept():
+    weight = torch.ones(1000, requires_grad=True)
+    hidden = weight * 2
+    dropped = weakref.ref(hidden)
+    with gathering(Statistics()):
+        report("loss", hidden.exp().sum())
+        del hidden
+        gc.collect()
+        assert dropped() is None
+
+
+def test_processes_may_report_different_terms():
+    statistics, others = Statistics(), {"a": (4.0, 3), "c": (7.0, 2)}
+    with gathering(statistics):
+        report("a", 8.0)
+        report("b", 1.0)
+    assert statistics.take(CPU, lambda own: [own, others]) == {"a": 5.0, "b": 1.0, "c": 7.0}
+
+
+def test_cells_of_terms_that_were_not_reported_are_empty(tmp_path):
+    table = CsvTable(tmp_path / "metrics.csv")
+    table.write(1, {"G_loss": 0.5})
+    table.write(2, {"D_loss": 0.25})
+    table.write(3, {"G_loss": 0.75, "D_loss": 1.0})
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines == ["step,G_loss,D_loss", "1,0.5,", "2,,0.25", "3,0.75,1"]
+    columns = read_table(tmp_path / "metrics.csv")
+    assert columns["step"] == [1, 2, 3]
+    assert str(columns["D_loss"]) == "[nan, 0.25, 1.0]"
+
+
+def test_curves_connect_what_was_reported(tmp_path, monkeypatch):
+    from fastgan.training import report as html
+
+    table = CsvTable(tmp_path / "metrics.csv")
+    for step in range(1, 9):
+        table.write(step, {"D_loss": 1.0 / step} if step % 2 else {"G_loss": 2.0})
+    plotted = {}
+    plot = html._plot
+
+    def recording(title, steps, curves):
+        plotted.update(curves)
+        return plot(title, steps, curves)
+
+    monkeypatch.setattr(html, "_plot", recording)
+    write_report(tmp_path, "sparse")
+    assert set(plotted) == {"D_loss", "G_loss"}
+    assert html.reported([1.0, 2.0, 3.0], [float("nan"), 5.0, float("inf")]) == (
+        [2.0, 3.0],
+        [5.0, float("inf")],
+    )
+
+
+def test_tables_of_older_runs_have_nan_for_what_was_not_there(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,G_loss,D_loss\n1,nan,2\n")
+    CsvTable(tmp_path / "metrics.csv").write(2, {"G_loss": 1.0})
+    assert str(read_table(tmp_path / "metrics.csv")["G_loss"]) == "[nan, 1.0]"
