@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fastgan._arguments import Parser
 from fastgan._completion import SHELLS, completion
 from fastgan._extras import how_to_install
+from fastgan.training.console import lasting_console
 from fastgan.training.names import LAYOUT, printable
+from fastgan.training.signals import Interrupted, leaving_at_once
+from fastgan.training.world import is_main_process
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # As stderr: a name must not fail what is done. It flushes what may have nowhere to go.
-        with contextlib.suppress(OSError):
-            sys.stdout.reconfigure(errors="backslashreplace")
+    with lasting_console(), leaving_at_once(), _warnings_of_one_line():
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     words, command = ["fastgan"], COMMANDS
     while isinstance(command, dict) and arguments and arguments[0] in command:
         words.append(arguments[0])
@@ -31,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(command, dict):
             return _choose(" ".join(words), command, arguments)
         return _call(command, arguments)
+    except Interrupted as stopped:
+        if is_main_process():
+            print(f"fastgan: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fastgan"):
             raise
@@ -38,6 +46,23 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = f"{' '.join(words[:2])} needs {error.name}, which is not installed"
         print(f"{wanted}: {how_to_install(extra)}", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _warnings_of_one_line() -> Iterator[None]:
+    """Warnings as errors are shown: what is said, not the line of Python that says it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = _warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"fastgan: warning: {printable(' '.join(str(message).split()))}\n"
 
 
 def _choose(prog: str, commands: dict[str, Any], arguments: list[str]) -> int:
@@ -84,14 +109,6 @@ def _info(arguments: list[str]) -> int:
     return 0
 
 
-def _train(recipe: str, arguments: list[str]) -> int:
-    from fastgan.training.console import lasting_console
-    from fastgan.training.signals import leaving_at_once
-
-    with lasting_console(), leaving_at_once():
-        return _train_recipe(recipe, arguments)
-
-
 def _resume(arguments: list[str]) -> int:
     parser = Parser(
         prog="fastgan resume",
@@ -113,12 +130,11 @@ def _resume(arguments: list[str]) -> int:
     return _train(recipe, [*of_run, *arguments[1:]])
 
 
-def _train_recipe(name: str, options: list[str]) -> int:
+def _train(name: str, options: list[str]) -> int:
     from fastgan.recipes import load_recipe
     from fastgan.training.command_line import parse_config
-    from fastgan.training.loop import Interrupted, train
+    from fastgan.training.loop import train
     from fastgan.training.runtime import ProcessFailed
-    from fastgan.training.world import is_main_process
 
     recipe = load_recipe(name)
     try:
@@ -127,10 +143,6 @@ def _train_recipe(name: str, options: list[str]) -> int:
             say=print if is_main_process() else lambda text: None,
         )  # fmt: skip
         folder = train(recipe, config)
-    except Interrupted as stopped:
-        if is_main_process():
-            print(f"fastgan: {stopped}", file=sys.stderr)
-        return stopped.exit_code
     except (ValueError, OSError, FloatingPointError, ProcessFailed) as error:
         print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1

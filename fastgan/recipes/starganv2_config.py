@@ -27,7 +27,8 @@ class StarGANv2Config(TrainingConfig):
     """
 
     num_steps: int = 100000
-    """Steps to train, if num_epochs is 0."""
+    """Steps to train. Where it is given and num_epochs is not, it counts, and num_epochs becomes 0; both on
+    the command line are an error."""
     batch_size: int = 8
     """Sources per step and process."""
     ema_decay: float = 0.999

@@ -117,7 +117,7 @@ class StegaStampConfig(TrainingConfig):
     borders: Literal["no_edge", "black", "white", "random", "randomrgb", "image"] = "black"
     """What fills the border that un-warping opens: no_edge, black, white, random, randomrgb, image."""
     rnd_trans: float = 0.1
-    """Largest displacement of the corners, as a part of the width."""
+    """Largest displacement of the corners, as a part of the width, in [0, 0.5)."""
     rnd_trans_ramp: int = 10000
     """Ramp of rnd_trans."""
     rnd_bri: float = 0.3
@@ -200,10 +200,8 @@ class StegaStampConfig(TrainingConfig):
         image_height_width(self.image_size)
         if self.lr_warmup_steps < 0:
             raise ValueError(f"lr_warmup_steps must be at least 0, got {self.lr_warmup_steps}")
-        if not 0 <= self.lr_decay_steps <= self.num_steps:
-            raise ValueError(
-                f"lr_decay_steps must lie in [0, num_steps = {self.num_steps}], got {self.lr_decay_steps}"
-            )
+        if not self.num_epochs:  # whose steps the recipe knows
+            self.check_lr_decay_steps(self.num_steps)
         self.check_at_least_one("secret_size", "n_critic", "val_images")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in [1, 100], got {self.jpeg_quality}")
@@ -218,6 +216,14 @@ class StegaStampConfig(TrainingConfig):
             raise ValueError(
                 "blur_gaussian and blur_line are probabilities of one choice, "
                 f"got {self.blur_gaussian} and {self.blur_line}"
+            )
+
+    def check_lr_decay_steps(self, num_steps: int) -> None:
+        """Raises a ValueError where the learning rate would fall for longer than the run's steps."""
+        if not 0 <= self.lr_decay_steps <= num_steps:
+            of = f" of {self.num_epochs} epochs" if self.num_epochs else ""
+            raise ValueError(
+                f"lr_decay_steps must lie in [0, num_steps = {num_steps}{of}], got {self.lr_decay_steps}"
             )
 
 

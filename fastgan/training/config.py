@@ -35,9 +35,11 @@ class TrainingConfig:
     checkpoint: int | None = None
     """Step of the checkpoint that --resume true goes on from; later ones are set aside. null: the newest."""
     num_steps: int = 140000
-    """Steps to train."""
+    """Steps to train. Where it is given and num_epochs is not, it counts, and num_epochs becomes 0; both on
+    the command line are an error."""
     num_epochs: int = 0
-    """Passes over the data to train, instead of num_steps; 0: num_steps. The one that is given counts."""
+    """Passes over the data to train: unless it is 0, it counts and num_steps does not, also where a file or a
+    preset has both."""
     max_minutes: float = 0.0
     """End after so many minutes as after the last step, with samples, evaluation and checkpoint (with several
     processes: at the next log line); --resume auto goes on. Schedules keep to num_steps. 0: no limit."""
