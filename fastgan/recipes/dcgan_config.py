@@ -35,7 +35,8 @@ class DCGANConfig(TrainingConfig):
     checkpoint_interval: int = 0
     """Steps between checkpoints; 0: once per epoch."""
     ema_decay: float = 0.999
-    """Decay of the generator's moving average, used for samples and evaluation (not the paper's); 0: none."""
+    """Decay of the generator's moving average, used for samples and evaluation (not the paper's), in [0, 1);
+    0: none."""
 
     train_path: str = ""
     """Folder with training images, searched recursively."""
@@ -132,12 +133,18 @@ class DCGANConfig(TrainingConfig):
         "image_size", "channels", "z_dim", "g_width", "d_width", "d_norm", "d_spectral_norm",
         "d_minibatch_std", "optimizer",
     }  # fmt: skip
+    at_least_one: ClassVar[frozenset[str]] = TrainingConfig.at_least_one | {
+        "z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval",
+    }  # fmt: skip
+    positive: ClassVar[frozenset[str]] = TrainingConfig.positive | {
+        "lr_d", "lr_g", "d_weight_clip",
+    }  # fmt: skip
+    not_negative: ClassVar[frozenset[str]] = TrainingConfig.not_negative | {
+        "weight_decay", "r1_weight", "gp_weight", "collapse_ratio",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_at_least_one("z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval")
-        self.check_positive("lr_d", "lr_g", "d_weight_clip")
-        self.check_not_negative("weight_decay", "r1_weight", "gp_weight", "collapse_ratio")
         for name in ("collapse_images", "frechet_images"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")

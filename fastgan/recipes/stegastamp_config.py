@@ -40,10 +40,12 @@ class StegaStampConfig(TrainingConfig):
     lr: float = 0.0001
     """Adam's learning rate for encoder and decoder."""
     lr_warmup_steps: int = 0
-    """First steps over which lr rises from nothing (not in the original); 0: none. Adam's first steps are as
-    large as lr whatever the gradient: a high lr can drive the image out of [0, 1], where it has none."""
+    """First steps, at least 0, over which lr rises from nothing (not in the original); 0: none. Adam's first
+    steps are as large as lr whatever the gradient: a high lr can drive the image out of [0, 1], where it has
+    none."""
     lr_decay_steps: int = 0
-    """Steps at the end over which lr falls to a tenth, along a cosine (not in the original); 0: none."""
+    """Steps at the end over which lr falls to a tenth, along a cosine (not in the original), in
+    [0, num_steps], or the steps of num_epochs; 0: none."""
 
     no_im_loss_steps: int = 500
     """First steps with the secret loss alone: no image losses, no adversarial term, D not updated."""
@@ -137,13 +139,13 @@ class StegaStampConfig(TrainingConfig):
     rnd_noise_ramp: int = 1000
     """Ramp of rnd_noise."""
     contrast_low: float = 0.5
-    """Lowest contrast factor."""
+    """Lowest contrast factor, in [0, contrast_high]."""
     contrast_high: float = 1.5
-    """Highest contrast factor."""
+    """Highest contrast factor, at least contrast_low."""
     contrast_ramp: int = 1000
     """Ramp of the contrast's range."""
     jpeg_quality: float = 25.0
-    """Lowest JPEG quality."""
+    """Lowest JPEG quality, in [1, 100]."""
     jpeg_quality_ramp: int = 1000
     """Ramp from quality 100 to jpeg_quality."""
     no_jpeg: bool = False
@@ -151,9 +153,9 @@ class StegaStampConfig(TrainingConfig):
     jpeg_rounding: Rounding = "straight_through"
     """Gradient of JPEG's rounding: straight_through, cubic, polynomial, noise, at_zero (original), none."""
     blur_gaussian: float = 0.25
-    """Probability of a Gaussian blur."""
+    """Probability of a Gaussian blur, in [0, 1 - blur_line]."""
     blur_line: float = 0.25
-    """Probability of a motion blur."""
+    """Probability of a motion blur, in [0, 1 - blur_gaussian]."""
 
     own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("train_path", "val_path", "crop"),
@@ -194,6 +196,9 @@ class StegaStampConfig(TrainingConfig):
     refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
         "image_size", "secret_size", "d_optimizer", "d_channels", "d_spectral_norm",
     }  # fmt: skip
+    at_least_one: ClassVar[frozenset[str]] = TrainingConfig.at_least_one | {
+        "secret_size", "n_critic", "val_images",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -202,7 +207,6 @@ class StegaStampConfig(TrainingConfig):
             raise ValueError(f"lr_warmup_steps must be at least 0, got {self.lr_warmup_steps}")
         if not self.num_epochs:  # whose steps the recipe knows
             self.check_lr_decay_steps(self.num_steps)
-        self.check_at_least_one("secret_size", "n_critic", "val_images")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in [1, 100], got {self.jpeg_quality}")
         if not 0 <= self.contrast_low <= self.contrast_high:

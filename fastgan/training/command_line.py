@@ -54,15 +54,15 @@ class OptionParser(jsonargparse.ArgumentParser):
         )
 
 
-def _documentation(config_class: type) -> dict[str, str]:
-    """What stands below each field of a dataclass."""
+def _documentation(config_class: type[TrainingConfig]) -> dict[str, str]:
+    """What stands below each field of a configuration, and its bound."""
     docs: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
         if dataclasses.is_dataclass(base):
             for parameter in docstring_parser.parse_from_object(base).params:
                 text = " ".join((parameter.description or "").split())
                 docs[parameter.arg_name] = ROLE.sub(r"\1", text).replace("%", "%%")
-    return docs
+    return {name: f"{text} {config_class.bound_of(name)}".strip() for name, text in docs.items()}
 
 
 def _plainer(message: str, kinds: Mapping[str, Any]) -> str:
