@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,8 +23,12 @@ from fastgan.training.world import is_main_process
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    with lasting_console(), leaving_at_once(), _warnings_of_one_line():
-        return _main(arguments)
+    with lasting_console(), _warnings_of_one_line():
+        try:
+            return _main(arguments)
+        except KeyboardInterrupt:
+            print("fastgan: ended by SIGINT", file=sys.stderr)
+            return 128 + signal.SIGINT
 
 
 def _main(arguments: list[str]) -> int:
@@ -131,6 +136,11 @@ def _resume(arguments: list[str]) -> int:
 
 
 def _train(name: str, options: list[str]) -> int:
+    with leaving_at_once():
+        return _train_recipe(name, options)
+
+
+def _train_recipe(name: str, options: list[str]) -> int:
     from fastgan.recipes import load_recipe
     from fastgan.training.command_line import parse_config
     from fastgan.training.loop import train

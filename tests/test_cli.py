@@ -148,6 +148,20 @@ def test_skipped_files_are_named_in_lines_without_python(tmp_path):
     assert all(line.startswith("fastgan: ") for line in said), said
 
 
+def test_ctrl_c_is_one_line_once_folders_that_last_as_long_as_the_command_are_gone(monkeypatch, capsys):
+    left = []
+
+    def interrupted(arguments):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            left.append("folder")
+
+    monkeypatch.setitem(COMMANDS, "report", ("", interrupted))
+    assert main(["report"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "fastgan: ended by SIGINT\n" and left == ["folder"]
+
+
 def test_an_interrupted_run_within_a_command_is_one_line(monkeypatch, capsys):
     def interrupted(arguments):
         raise Interrupted("stopped after step 3", signal.SIGTERM)
@@ -172,7 +186,7 @@ def test_nobody_needs_to_read_what_a_command_says(words):
     assert (command.communicate()[1], command.returncode) == (b"", 0)
 
 
-def test_ctrl_c_ends_any_command_in_one_line(tmp_path):
+def test_ctrl_c_ends_the_start_of_a_run_in_one_line(tmp_path):
     pipe = tmp_path / "photograph.png"
     os.mkfifo(pipe)
     command = fastgan("train", "dcgan", "--config", str(pipe))

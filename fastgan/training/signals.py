@@ -26,9 +26,6 @@ def leaving_at_once() -> Iterator[None]:
     """A signal ends the process with exit code 128 + its number: nothing is done yet that could be lost."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        for stream in (sys.stdout, sys.stderr):  # what is said has been said: end_at_once flushes nothing
-            with contextlib.suppress(OSError, RuntimeError):
-                stream.flush()
         with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: it interrupted another print
             print(f"fastgan: ended by {signal.Signals(number).name}", file=sys.stderr, flush=True)
         end_at_once(128 + number)
