@@ -28,14 +28,15 @@ def error_text(prog: str, message: str, options: Iterable[str]) -> str:
     hints = []
     if message.startswith("unrecognized arguments:"):
         unknown = [word.partition("=")[0] for word in message.split() if word.startswith("-")]
-        hints = [hint for word in unknown if (hint := _near(word, options))]
+        hints = [hint for word in unknown if (hint := near_name(word, options))]
     elif match := re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
         choices = [choice.strip("' ") for choice in match[2].split(",")]
-        hints = [hint] if (hint := _near(match[1], choices)) else []
+        hints = [hint] if (hint := near_name(match[1], choices)) else []
     meant = f"; did you mean {' and '.join(hints)}?" if hints else ""
     return f"{prog}: error: {message}{meant} (`{prog} --help` explains all)\n"
 
 
-def _near(word: str, known: Iterable[str]) -> str | None:
+def near_name(word: str, known: Iterable[str]) -> str | None:
+    """The known name that a word with a mistake probably stands for."""
     found = difflib.get_close_matches(word, list(known), 1, 0.6)
     return found[0] if found else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import pkgutil
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,24 @@ from fastgan._arguments import Parser
 from fastgan._completion import SHELLS, completion
 from fastgan._extras import how_to_install
 from fastgan.recipes import RECIPES, all_recipes, load_recipe
+from fastgan.training.console import lasting_console
 from fastgan.training.names import LAYOUT, printable
 from fastgan.training.registration import GROUPS, Registration
+from fastgan.training.signals import Interrupted, leaving_at_once
+from fastgan.training.world import is_main_process
 
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # As stderr: a name must not fail what is done. It flushes what may have nowhere to go.
-        with contextlib.suppress(OSError):
-            sys.stdout.reconfigure(errors="backslashreplace")
+    with lasting_console(), _warnings_of_one_line():
+        try:
+            return _main(arguments)
+        except KeyboardInterrupt:
+            print("fastgan: ended by SIGINT", file=sys.stderr)
+            return 128 + signal.SIGINT
+
+
+def _main(arguments: list[str]) -> int:
     words, command, rest = _find(COMMANDS, arguments)
     if isinstance(command, dict):
         words, command, rest = _find(command_tree(all_recipes()), arguments)
@@ -32,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(command, dict):
             return _choose(" ".join(words), command, rest)
         return _call(command, rest)
+    except Interrupted as stopped:
+        if is_main_process():
+            print(f"fastgan: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fastgan"):
             raise
@@ -48,6 +61,23 @@ def _find(command: Any, arguments: list[str]) -> tuple[list[str], Any, list[str]
         words.append(arguments[0])
         command, arguments = command[arguments[0]][1], arguments[1:]
     return words, command, arguments
+
+
+@contextlib.contextmanager
+def _warnings_of_one_line() -> Iterator[None]:
+    """Warnings as errors are shown: what is said, not the line of Python that says it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = _warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"fastgan: warning: {printable(' '.join(str(message).split()))}\n"
 
 
 def _choose(prog: str, commands: dict[str, Any], arguments: list[str]) -> int:
@@ -100,14 +130,6 @@ def _info(arguments: list[str]) -> int:
     return 0
 
 
-def _train(recipe: str, arguments: list[str]) -> int:
-    from fastgan.training.console import lasting_console
-    from fastgan.training.signals import leaving_at_once
-
-    with lasting_console(), leaving_at_once():
-        return _train_recipe(recipe, arguments)
-
-
 def _resume(arguments: list[str]) -> int:
     parser = Parser(
         prog="fastgan resume",
@@ -129,11 +151,15 @@ def _resume(arguments: list[str]) -> int:
     return _train(recipe, [*of_run, *arguments[1:]])
 
 
+def _train(name: str, options: list[str]) -> int:
+    with leaving_at_once():
+        return _train_recipe(name, options)
+
+
 def _train_recipe(name: str, options: list[str]) -> int:
     from fastgan.training.command_line import parse_config
-    from fastgan.training.loop import Interrupted, train
+    from fastgan.training.loop import train
     from fastgan.training.runtime import ProcessFailed
-    from fastgan.training.world import is_main_process
 
     try:
         recipe = load_recipe(name)
@@ -142,10 +168,6 @@ def _train_recipe(name: str, options: list[str]) -> int:
             say=print if is_main_process() else lambda text: None,
         )  # fmt: skip
         folder = train(recipe, config)
-    except Interrupted as stopped:
-        if is_main_process():
-            print(f"fastgan: {stopped}", file=sys.stderr)
-        return stopped.exit_code
     except (ValueError, OSError, FloatingPointError, ProcessFailed) as error:
         print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from torchmetrics.functional.image import (
 )
 
 from fastgan.losses import LPIPS, LPIPSLoss
-from fastgan.losses._backbones import random_network
+from fastgan.losses._backbones import MissingWeights, random_network
 from fastgan.ops._checks import (
     as_device,
     as_finite,
@@ -182,8 +182,8 @@ def installed_lpips(device: torch.device | str = "cpu") -> LPIPSLoss | None:
     """LPIPS (AlexNet) of images in [0, 1]; None, and a line that says so, where its weights are missing."""
     try:
         return LPIPSLoss("alex").to(device)
-    except FileNotFoundError as error:
-        print(f"LPIPS is left out of the evaluation: {error}")
+    except MissingWeights as error:
+        print(f"LPIPS is left out of the evaluation: {error.needed}")
         return None
 
 
@@ -331,9 +331,10 @@ class _RandomFeatures(nn.Sequential):
 def _inception() -> nn.Module:
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
     if not path.exists():
-        raise FileNotFoundError(
+        raise MissingWeights(
             f"FID needs Inception's weights: download {INCEPTION_ADDRESS}{INCEPTION} and put the file at "
-            f"{path}; or pass weights=None for a random network, whose distance is not FID"
+            f"{path}",
+            "; or pass weights=None for a random network, whose distance is not FID",
         )
     from torchmetrics.image.fid import NoTrainInceptionV3
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import warnings
 
 import pytest
 import torch
 
 from fastgan.cli import COMMANDS, main
 from fastgan.recipes import RECIPES, load_recipe
+from fastgan.training.signals import Interrupted
 
 
 def leaves(*words):
@@ -85,6 +91,110 @@ def test_values_of_a_file_that_cannot_be_are_one_line(text, said, tmp_path, monk
     assert main(["train", "dcgan", "--config", "options.yaml"]) == 1
     assert capsys.readouterr().err == f"fastgan: error: {said}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["options.yaml"]
+
+
+@pytest.mark.parametrize("name, said", [("no.yaml", "No such file"), ("", "Is a directory")])
+def test_a_configuration_that_is_no_file_is_one_line(name, said, tmp_path, capsys):
+    assert main(["train", "dcgan", "--config", str(tmp_path / name)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastgan: error: --config must name a YAML file, got {tmp_path / name}: {said}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("lr_q: 3", "has an option that is not known here: lr_q; did you mean lr_g?"),
+        ("preset: demo", "must not have the option 'preset': give --preset on the command line"),
+    ],
+)
+def test_names_in_a_configuration_that_are_no_options_are_one_line(text, said, tmp_path, capsys):
+    (tmp_path / "options.yaml").write_text(text)
+    assert main(["train", "dcgan", "--config", str(tmp_path / "options.yaml")]) == 1
+    assert capsys.readouterr().err == f"fastgan: error: {tmp_path / 'options.yaml'} {said}\n"
+
+
+@pytest.mark.parametrize("option", ["--config", "--preset", "--num_steps"])
+def test_an_option_without_its_value_is_one_line(option, capsys):
+    assert leaves("train", "dcgan", option) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastgan train dcgan: error: argument {option}: expected one argument")
+    assert error.count("\n") == 1
+
+
+def test_warnings_are_one_line(monkeypatch, capsys):
+    shown = []
+
+    def warns(arguments):
+        shown.append(warnings.formatwarning("odd\n  file \x1b[1m", UserWarning, "x.py", 3))
+        return 0
+
+    monkeypatch.setitem(COMMANDS, "info", ("", warns))
+    before = warnings.formatwarning
+    assert main(["info"]) == 0
+    assert shown == ["fastgan: warning: odd file \\x1b[1m\n"]
+    assert warnings.formatwarning is before
+
+
+def test_skipped_files_are_named_in_lines_without_python(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(30):
+        (tmp_path / "images" / f"{number}.png").write_bytes(b"no image")
+    options = {"train_path": tmp_path / "images", "runs_path": tmp_path, "image_size": 32, "g_width": 2}
+    command = fastgan("train", "dcgan", *(f"--{name}={value}" for name, value in options.items()))
+    said = command.communicate()[1].decode().splitlines()
+    assert command.returncode == 1
+    assert len(said) > 1 and said[0].startswith("fastgan: warning: skipped unusable image 1: "), said
+    assert all(line.startswith("fastgan: ") for line in said), said
+
+
+def test_ctrl_c_is_one_line_once_folders_that_last_as_long_as_the_command_are_gone(monkeypatch, capsys):
+    left = []
+
+    def interrupted(arguments):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            left.append("folder")
+
+    monkeypatch.setitem(COMMANDS, "report", ("", interrupted))
+    assert main(["report"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "fastgan: ended by SIGINT\n" and left == ["folder"]
+
+
+def test_an_interrupted_run_within_a_command_is_one_line(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise Interrupted("stopped after step 3", signal.SIGTERM)
+
+    monkeypatch.setitem(COMMANDS, "demo", ("", interrupted))
+    assert main(["demo"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "fastgan: stopped after step 3\n"
+
+
+def fastgan(*words, **streams):
+    return subprocess.Popen([sys.executable, "-m", "fastgan", *words], stderr=subprocess.PIPE, **streams)
+
+
+@pytest.mark.parametrize(
+    "words", [("info",), ("train", "dcgan", "--help"), ("--print_shtab", "bash")], ids=" ".join
+)
+def test_nobody_needs_to_read_what_a_command_says(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = fastgan(*words, stdout=writing)
+    os.close(writing)
+    assert (command.communicate()[1], command.returncode) == (b"", 0)
+
+
+def test_ctrl_c_ends_the_start_of_a_run_in_one_line(tmp_path):
+    pipe = tmp_path / "photograph.png"
+    os.mkfifo(pipe)
+    command = fastgan("train", "dcgan", "--config", str(pipe))
+    writing = os.open(pipe, os.O_WRONLY)  # waits until the command reads
+    command.send_signal(signal.SIGINT)
+    assert command.communicate()[1] == b"fastgan: ended by SIGINT\n"
+    assert command.returncode == 128 + signal.SIGINT
+    os.close(writing)
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):

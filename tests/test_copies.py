@@ -288,8 +288,8 @@ EXAMPLES: dict[str, Example | Tied] = {
     ),
     "models.zi2zi.SelfAttention": Example(made("models.zi2zi.SelfAttention", 3), called((2, 3, 8, 8))),
     "ops.conv2d.Conv2d": Example(made("ops.conv2d.Conv2d", 3, 4, 3), called(IMAGE)),
-    "recipes.starganv2_evaluation.DomainClassifier": Example(
-        made("recipes.starganv2_evaluation.DomainClassifier", 3, 2), called(IMAGE)
+    "recipes.starganv2.evaluation.DomainClassifier": Example(
+        made("recipes.starganv2.evaluation.DomainClassifier", 3, 2), called(IMAGE)
     ),
     "training.balance.EveryStep": Example(made("training.balance.EveryStep"), trained),
     "training.balance.Ratio": Example(made("training.balance.Ratio", 2, 1), trained),

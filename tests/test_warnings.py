@@ -109,6 +109,15 @@ def options_of_another_version(monkeypatch, tmp_path):
     run_options.options_of_run(tmp_path, config.TrainingConfig)
 
 
+def unusable_reference(monkeypatch, tmp_path):
+    commands = pytest.importorskip("fastgan.recipes.starganv2.commands")
+    config = commands.StarGANv2Config(image_size=16)
+    sampler = commands.Sampler(None, config, commands.Pictures("images", 1.0, ""), config.reading)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="none of the 1 files"):
+        sampler.read(str(tmp_path), 2)
+
+
 # Each call of `warn`, and what brings it about.
 CASES = {
     "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
@@ -117,6 +126,7 @@ CASES = {
     "fastgan/ops/_value_range.py::GrossRangeCheck._judge": grossly_wrong_range,
     "fastgan/ops/_value_range.py::RangeCheck._judge": wrong_range,
     "fastgan/recipes/enhancenet/evaluation.py::read_held_out": unusable_held_out_image,
+    "fastgan/recipes/starganv2/commands.py::Sampler.read": unusable_reference,
     "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,
     "fastgan/training/report.py::write_report": torn_table,

@@ -36,6 +36,23 @@ FILES = {
 # Where BasicSR keeps them, beside the trainer.
 BASICSR_FOLDER = Path("experiments/pretrained_models")
 
+
+class MissingWeights(FileNotFoundError):
+    """Weights that are in none of their places.
+
+    Attributes:
+        needed: what needs them, where to get them and where to put them; without the arguments of Python's
+            that do without, which the message has as well.
+    """
+
+    def __init__(self, needed: str, otherwise: str) -> None:
+        super().__init__(f"{needed}{otherwise}")
+        self.needed, self.otherwise = needed, otherwise
+
+    def __reduce__(self) -> tuple[type[MissingWeights], tuple[str, str]]:
+        return type(self), (self.needed, self.otherwise)
+
+
 Weights = str | os.PathLike[str] | None
 """Of a backbone: "default", torchvision's ImageNet weights; a file of them; None, random ones."""
 
@@ -142,10 +159,10 @@ def _load_weights(
             address, map_location="cpu", check_hash=True, weights_only=True
         )
     else:
-        raise FileNotFoundError(
+        raise MissingWeights(
             f"{loss} needs the weights of its backbone: download {ADDRESS}{cached.name} and put the file at "
-            f"{cached} or in {BASICSR_FOLDER}, or pass its path as weights=; or pass download=True, or "
-            f"weights=None for a random backbone"
+            f"{cached} or in {BASICSR_FOLDER}",
+            ", or pass its path as weights=; or pass download=True, or weights=None for a random backbone",
         )
     if path.name == cached.name:
         _check_hash(path)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import re
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import docstring_parser
 import jsonargparse
 
-from fastgan._arguments import error_text
+from fastgan._arguments import Parser, error_text, near_name
 from fastgan.training.config import Config, TrainingConfig, from_plain
 from fastgan.training.names import printable
 from fastgan.training.run_options import options_of_run
@@ -55,15 +54,15 @@ class OptionParser(jsonargparse.ArgumentParser):
         )
 
 
-def _documentation(config_class: type) -> dict[str, str]:
-    """What stands below each field of a dataclass."""
+def _documentation(config_class: type[TrainingConfig]) -> dict[str, str]:
+    """What stands below each field of a configuration, and its bound."""
     docs: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
         if dataclasses.is_dataclass(base):
             for parameter in docstring_parser.parse_from_object(base).params:
                 text = " ".join((parameter.description or "").split())
                 docs[parameter.arg_name] = ROLE.sub(r"\1", text).replace("%", "%%")
-    return docs
+    return {name: f"{text} {config_class.bound_of(name)}".strip() for name, text in docs.items()}
 
 
 def _plainer(message: str, kinds: Mapping[str, Any]) -> str:
@@ -119,14 +118,15 @@ def parse_config(
     Raises:
         ValueError: a value that the configuration refuses.
     """
-    early = argparse.ArgumentParser(add_help=False)
+    early = Parser(prog=prog, add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
     early.add_argument("--config", action="append", default=[])
     early.add_argument("--num_steps")
     early.add_argument("--num_epochs")
     found = early.parse_known_args(arguments)[0]
     preset = found.preset
-    checked = {value: _checked_text(value) for value in dict.fromkeys(found.config)}
+    names = {field.name for field in dataclasses.fields(config_class)}
+    checked = {value: _checked_text(value, names) for value in dict.fromkeys(found.config)}
     texts = {value: text for value, (text, _) in checked.items()}
 
     class ConfigFile(jsonargparse.ActionConfigFile):
@@ -163,7 +163,6 @@ def parse_config(
     given = [on_the_command_line, *(checked[value][1] for value in reversed(found.config))]
     if next((lengths for lengths in given if lengths), None) == {"num_steps"}:
         values["num_epochs"] = 0
-    names = {field.name for field in dataclasses.fields(config_class)}
     try:
         return config_class(**{name: value for name, value in values.items() if name in names})
     except TypeError as error:  # such as null where there must be a text
@@ -190,27 +189,43 @@ def _short(value: object) -> str:
     return printable(text if len(text) <= 80 else f"{text[:77]}...")
 
 
-def _checked_text(value: str) -> tuple[str, set[str]]:
+def _checked_text(value: str, names: Collection[str]) -> tuple[str, set[str]]:
     """What jsonargparse may read for --config VALUE, and which of LENGTHS it has.
 
     That is a regular file's name, or options as text.
 
     It would follow aliases, show a value of any size, and read another file that a file names.
 
+    Args:
+        names: of the options that there are.
+
     Raises:
-        OSError: the file cannot be read.
-        ValueError: no plain options, see `read_options`; the message names the file.
+        OSError: there is no such file, or it cannot be read; the message names option and file.
+        ValueError: no plain options, see `read_options`, or one that there is not; the message names the
+            file.
     """
     text, origin = value, "--config"
-    if os.path.exists(value) and not os.path.isdir(value):
-        with open(value, "rb") as file:
-            content = file.read(LARGEST + 1)
+    if os.path.exists(value) or not any(mark in value for mark in ":{\n"):
+        try:
+            with open(value, "rb") as file:
+                content = file.read(LARGEST + 1)
+        except OSError as error:
+            raise type(error)(
+                f"--config must name a YAML file, got {printable(value) or repr(value)}: {error.strerror}"
+            ) from error
         text, origin = content.decode("utf-8", errors="replace"), value
-    elif not any(mark in value for mark in ":{\n"):
-        return value, set()  # the name of no file, which is jsonargparse's to tell
     else:
         content = value.encode("utf-8", errors="replace")
     options = parse_options(content, origin)
-    if "config" in options:
-        raise ValueError(f"{printable(origin)} must not have the option 'config': give each file by --config")
+    for name in ("config", "preset"):
+        if name in options:
+            raise ValueError(
+                f"{printable(origin)} must not have the option {name!r}: give --{name} on the command line"
+            )
+    if unknown := [name for name in options if name not in names]:
+        near = near_name(unknown[0], names)
+        raise ValueError(
+            f"{printable(origin)} has an option that is not known here: {printable(unknown[0])}"
+            + (f"; did you mean {near}?" if near else "")
+        )
     return value if os.path.isfile(value) else text, options.keys() & {*LENGTHS}

@@ -35,16 +35,18 @@ class TrainingConfig:
     checkpoint: int | None = None
     """Step of the checkpoint that --resume true goes on from; later ones are set aside. null: the newest."""
     num_steps: int = 140000
-    """Steps to train."""
+    """Steps to train. Where it is given and num_epochs is not, it counts, and num_epochs becomes 0; both on
+    the command line are an error."""
     num_epochs: int = 0
-    """Passes over the data to train, instead of num_steps; 0: num_steps. The one that is given counts."""
+    """Passes over the data to train: unless it is 0, it counts and num_steps does not, also where a file or a
+    preset has both."""
     max_minutes: float = 0.0
     """End after so many minutes as after the last step, with samples, evaluation and checkpoint (with several
     processes: at the next log line); --resume auto goes on. Schedules keep to num_steps. 0: no limit."""
     batch_size: int = 4
     """Images per step and process."""
     seed: int = 0
-    """Every random draw is a function of (seed, step, process)."""
+    """Every random draw is a function of (seed, step, process); in [0, 2**63)."""
     devices: int | None = None
     """Processes, one per device; null: one, or under torchrun as many as it starts on this machine."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -58,8 +60,8 @@ class TrainingConfig:
     background: str = READING.background
     """Colour behind transparent pixels of images: a name or #rrggbb."""
     max_unusable: float = READING.max_unusable
-    """Share of the images that may be unusable (damaged, too large, of an unsupported kind); each is skipped
-    and named. Above it the run ends."""
+    """Share of the images, in [0, 1], that may be unusable (damaged, too large, of an unsupported kind); each
+    is skipped and named. Above it the run ends."""
     log_interval: int = 100
     """Steps between log lines; between them nothing waits for the device. 0: once per epoch."""
     sample_interval: int = 1000
@@ -71,7 +73,8 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     """Newest checkpoints to keep."""
     ema_decay: float = 0.0
-    """Decay of the weights' exponential moving average, used for samples and evaluation; 0: none."""
+    """Decay of the weights' exponential moving average, used for samples and evaluation, in [0, 1);
+    0: none."""
     ema_warmup: bool = True
     """Its first updates decay faster, so that it forgets the untrained start; false: all decay alike."""
     balance: Balance = "every_step"
@@ -113,6 +116,13 @@ class TrainingConfig:
     )  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = frozenset()
 
+    # What is checked of a number, and said in --help; null always passes.
+    at_least_one: ClassVar[frozenset[str]] = frozenset(
+        {"num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints", "devices"}
+    )
+    positive: ClassVar[frozenset[str]] = frozenset()
+    not_negative: ClassVar[frozenset[str]] = frozenset({"num_epochs", "max_minutes", *INTERVALS})
+
     def __post_init__(self) -> None:
         if self.precision in ("16-mixed", "fp16-mixed"):
             raise ValueError(
@@ -121,36 +131,33 @@ class TrainingConfig:
         check_values(self)
         check_seed("seed", self.seed)
         check_plain_name("exp_name", self.exp_name)
-        self.check_at_least_one("num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints")
-        if self.devices is not None:
-            self.check_at_least_one("devices")
+        self._check_bounds()
         if self.checkpoint is not None and self.resume is not True:
             raise ValueError(f"checkpoint {self.checkpoint} needs --resume true, got {self.resume!r}")
-        self.check_not_negative("num_epochs", "max_minutes", *INTERVALS)
         check_background("background", self.background)
         if not 0 <= self.max_unusable <= 1:
             raise ValueError(f"max_unusable must lie in [0, 1], got {self.max_unusable}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
-    def check_at_least_one(self, *names: str) -> None:
-        """Raises a ValueError for the first of these options that is below 1."""
-        for name in names:
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    def check_positive(self, *names: str) -> None:
-        """Raises a ValueError for the first of these options that is not above 0."""
-        for name in names:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-
-    def check_not_negative(self, *names: str) -> None:
-        """Raises a ValueError for the first of these options that is below 0; None passes."""
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
+    def _check_bounds(self) -> None:
+        """Raises a ValueError for the first option, in their order, that is beyond its bound."""
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if value is None:
+                continue
+            if name in self.at_least_one and not value >= 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+            if name in self.positive and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+            if name in self.not_negative and not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
+
+    @classmethod
+    def bound_of(cls, name: str) -> str:
+        """An option's bound in words for --help, "" for none."""
+        bounds = {"At least 1.": cls.at_least_one, "Above 0.": cls.positive, "Not below 0.": cls.not_negative}
+        return next((words for words, names in bounds.items() if name in names), "")
 
     @classmethod
     def in_sections(cls) -> dict[str, list[str]]:

@@ -27,8 +27,8 @@ from fastgan.training.recipe import Recipe
 from fastgan.training.resume import resume_from
 from fastgan.training.run_folder import prepare_run_folder, take_over
 from fastgan.training.run_lock import RunLock, run_lock
-from fastgan.training.runtime import Interrupted as Interrupted
 from fastgan.training.runtime import Runtime
+from fastgan.training.signals import Interrupted as Interrupted
 from fastgan.training.signals import stop_after_the_step
 from fastgan.training.statistics import Statistics, gathering
 
@@ -197,7 +197,7 @@ def introduction(recipe: Recipe) -> list[str]:
         *([f"data: {data}"] if data else []),
         f"device: {processes}{device}, {recipe.config.precision}",
         f"parameters: {networks}",
-        *(f"note: {printable(note)}" for note in recipe.notes if note),
+        *(f"note: {printable(note)}" for note in (*recipe.notes, recipe.note_on_batch_size()) if note),
     ]
 
 

@@ -10,9 +10,23 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from fastgan.losses._backbones import MissingWeights
 from fastgan.training.names import LAYOUT, printable
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@contextlib.contextmanager
+def weights_wanted_by(option: str, value: object, otherwise: str) -> Iterator[None]:
+    """Weights that are missing within become an error that begins with the option which wants them.
+
+    Args:
+        otherwise: what to give in its place, as on the command line.
+    """
+    try:
+        yield
+    except MissingWeights as error:
+        raise FileNotFoundError(f"--{option} {value}: {error.needed}; or {otherwise}") from error
 
 
 @contextlib.contextmanager

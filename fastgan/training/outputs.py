@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,31 +11,75 @@ from fastgan.training.names import printable
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def check_picture(path: Path, option: str = "--output") -> None:
-    """Raises a ValueError that names the option for a file whose name tells no format of pictures."""
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """The option --overwrite of commands that write pictures."""
+    parser.add_argument(
+        "--overwrite", action="store_true",
+        help="replace pictures that are there already (default: refuse, and name the first); what the "
+        "command reads is never replaced",
+    )  # fmt: skip
+
+
+def check_picture(path: Path, overwrite: bool, option: str = "--output") -> None:
+    """Checks the one picture that a command writes.
+
+    Raises:
+        FileExistsError: it is there, and is not to be overwritten.
+        ValueError: its name tells no format of pictures; names the option.
+    """
     if path.is_dir() or path.suffix.lower() not in PICTURES:
         raise ValueError(f"{option} must name a picture, such as grid.png or grid.jpg, got {printable(path)}")
+    _check_free([path], option, overwrite)
 
 
-def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str) -> None:
+def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str, overwrite: bool) -> None:
     """Checks (source, target) pairs; a source may have several targets.
 
     Args:
         verb, option: what is done to the images, and the option that says where results go, for errors.
+        overwrite: whether targets may be there.
 
     Raises:
+        FileExistsError: a target is there, and is not to be overwritten.
         ValueError: two sources of one target (names both), or a target that is a source.
     """
     jobs = list(jobs)
-    sources = {source.resolve() for source, _ in jobs}
+    check_not_read([target for _, target in jobs], [source for source, _ in jobs], verb, option)
     taken: dict[Path, Path] = {}
     for source, target in jobs:
-        place = target.resolve()
-        if place in sources:
-            raise ValueError(f"{printable(target)} is an image to {verb}: name another {option}")
-        first = taken.setdefault(place, source)
+        first = taken.setdefault(target.resolve(), source)
         if first != source:
             raise ValueError(
                 f"{printable(first)} and {printable(source)} would both become {printable(target)}: "
                 "rename one of them"
             )
+    _check_free([target for _, target in jobs], option, overwrite)
+
+
+def check_not_read(targets: Iterable[Path], sources: Iterable[Path], verb: str, option: str) -> None:
+    """Raises a ValueError for the first of the targets that is one of the sources, whatever it is called."""
+    read = {source.resolve() for source in sources}
+    for target in targets:
+        if target.resolve() in read:
+            raise ValueError(f"{printable(target)} is an image to {verb}: name another {option}")
+
+
+def check_apart(target: Path, folder: Path, option: str) -> None:
+    """Raises a ValueError for results within the folder that is read, which the next call would read, too."""
+    place, read = target.resolve(), folder.resolve()
+    if place == read or read in place.parents:
+        lies = "is" if place == read else "lies in"
+        raise ValueError(
+            f"{option} {printable(target)} {lies} the folder that is read, {printable(folder)}: the next "
+            f"call would take the results for images; name another {option}"
+        )
+
+
+def _check_free(targets: Iterable[Path], option: str, overwrite: bool) -> None:
+    there = [] if overwrite else [target for target in targets if target.exists() or target.is_symlink()]
+    if there:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise FileExistsError(
+            f"{printable(there[0])} is there already{more}: replace with --overwrite, or name another "
+            f"{option}"
+        )

@@ -163,6 +163,17 @@ class Recipe(abc.ABC):
             raise ValueError(f"{self.name} has no epochs here: give intervals and num_steps in steps")
         return max(1, self.images_per_epoch // (self.config.batch_size * self.runtime.world_size))
 
+    def note_on_batch_size(self) -> str:
+        """Of a step that takes more images than there are; "" where it does not."""
+        size, world = self.config.batch_size, self.runtime.world_size
+        if not 0 < self.images_per_epoch < size * world:
+            return ""
+        processes = f" times {world} processes" if world > 1 else ""
+        return (
+            f"batch_size {size}{processes} is more than the {self.images_per_epoch} training images of an "
+            "epoch: a batch has some of them several times, and each step counts as an epoch"
+        )
+
     @property
     def num_steps(self) -> int:
         """Steps to train in all."""

@@ -9,10 +9,12 @@ import shutil
 from pathlib import Path
 
 from fastgan.training.checkpoint_files import DAMAGED, checkpoint_files
-from fastgan.training.config import Resume, TrainingConfig, write_config
+from fastgan.training.config import Resume, TrainingConfig, to_plain, write_config
 from fastgan.training.files import replacing
 from fastgan.training.names import printable
 from fastgan.training.run_files import read_rows
+from fastgan.training.run_options import OF_THE_START
+from fastgan.training.yaml_files import read_options
 
 LOCK = ".lock"
 PARTS = ("checkpoints", "samples")
@@ -21,6 +23,8 @@ NEEDED_BYTES = 256 * 2**20
 TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
 # What else a run makes in its folder: TensorBoard's files, the report, weights for use.
 MADE = ("config.yaml", "report.html", "events.out.tfevents*", "generator.safetensors", "samples")
+# Of these, what the user may have put there before the run, and a run writes over.
+OVERWRITTEN = ("config.yaml", "report.html", "generator.safetensors")
 # What is left there of files that were being written.
 TORN = (
     "config.yaml.incomplete", *(f"{table}.incomplete" for table in TABLES), "report.html.incomplete",
@@ -36,7 +40,8 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
         resume: as the option of that name; with "auto", any folder will do.
 
     Raises:
-        FileExistsError: it holds another run and `resume` is false.
+        FileExistsError: `resume` is false, and it holds another run, or files of no run that this one would
+            write over, such as a config.yaml with other options than its own.
         FileNotFoundError: it holds no checkpoint and `resume` is true.
         OSError: it cannot be written, a part of it is a link, or the disk is almost full.
     """
@@ -54,6 +59,12 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
         raise FileExistsError(
             f"{shown} already holds a run: continue it with --resume {'true' if has_checkpoint else 'auto'}"
             ", or give this one another --exp_name"
+        )
+    if resume is False and (names := _of_no_run(config)):
+        use = ", and give it by --config if its options are to count" if "config.yaml" in names else ""
+        raise FileExistsError(
+            f"{printable(folder / names[0])} is of no run that could be continued, and this one would write "
+            f"over it: move it elsewhere{use}; or start with --resume auto, which keeps it aside"
         )
     if resume is True and not has_checkpoint:
         raise FileNotFoundError(
@@ -77,6 +88,26 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
         )
 
 
+def _of_no_run(config: TrainingConfig) -> list[str]:
+    """Which of OVERWRITTEN are there and of no run.
+
+    A config.yaml of the run's own options was left by a start that was killed, and all of them beside samples
+    by a run whose tables and checkpoints are gone.
+    """
+    if any((config.folder / "samples").glob("step-*.png")):
+        return []
+    there = [name for name in OVERWRITTEN if (config.folder / name).exists()]
+    if "config.yaml" in there:
+        try:
+            options = read_options(config.folder / "config.yaml")
+        except (OSError, ValueError):
+            return there
+        own = to_plain(config)
+        if all(options.get(name) == own[name] for name in own if name not in OF_THE_START):
+            there.remove("config.yaml")
+    return there
+
+
 def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | None:
     """Makes the folder that of a run which goes on after `start` steps, or which begins (None).
 
@@ -90,9 +121,8 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
             drop_rows_after(folder / table, start)
         return None
     left = [table for table in TABLES if (folder / table).exists()]
-    if not left and not any(
-        (folder / "samples").glob("step-*.png")
-    ):  # no run's: what lies here is the user's
+    # Else no run's: what lies here is the user's, and stays unless it would be written over.
+    if not left and not any((folder / "samples").glob("step-*.png")) and not _of_no_run(config):
         write_config(config, folder / "config.yaml")
         return None
     left += [path.name for kind in MADE for path in folder.glob(kind)]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import subprocess
 import traceback
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from fastgan.training.config import TrainingConfig
 from fastgan.training.devices import cluster_world, make_fabric
 from fastgan.training.peers import Peers
-from fastgan.training.signals import default_signals
+from fastgan.training.signals import Interrupted, default_signals
 from fastgan.training.world import (
     World,
     check_devices,
@@ -47,14 +46,6 @@ REASON_SECONDS = 2.0
 
 # How often this process has been one of several.
 _LAUNCHES = itertools.count()
-
-
-class Interrupted(Exception):
-    """The run was stopped by a signal, in all its processes, after the step and with a checkpoint."""
-
-    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
 
 
 class ProcessFailed(RuntimeError):

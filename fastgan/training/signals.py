@@ -13,6 +13,14 @@ from fastgan.training.world import end_at_once
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Interrupted(Exception):
+    """The run was stopped by a signal, in all its processes, after the step and with a checkpoint."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
     """A signal ends the process with exit code 128 + its number: nothing is done yet that could be lost."""

@@ -277,6 +277,88 @@ def test_upscale_refuses_two_images_of_one_output(tmp_path, nested, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_what_is_there_is_overwritten_only_when_told(name, tmp_path, photograph, capsys):
+    output = tmp_path / "out" / "x.png"
+    arguments = [
+        str(part) for part in command(name, checkpoint(name, tmp_path / "x.safetensors"), photograph, output)
+    ]
+    if name == "zi2zi":
+        fonts = pytest.importorskip("matplotlib").get_data_path()
+        arguments += ["--source-font", f"{fonts}/fonts/ttf/DejaVuSans.ttf"]
+    written = output.with_name("photograph_hidden.png") if name == "stegastamp" else output
+    written.parent.mkdir()
+    written.write_bytes(b"mine")
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"fastgan: error: {written} is there already: replace with --overwrite, or name ")
+    assert said.count("\n") == 1 and [*written.parent.iterdir()] == [written]
+    assert written.read_bytes() == b"mine"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert Image.open(written).format == "PNG"
+
+
+def test_several_outputs_that_are_there_are_counted(tmp_path, nested, capsys):
+    assert encode(tmp_path, nested, tmp_path / "out") == 0
+    assert encode(tmp_path, nested, tmp_path / "out") == 1
+    assert f"{tmp_path / 'out' / 'a_hidden.png'} is there already (and 7 more): " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["", "made", "x/deep"])
+@pytest.mark.parametrize("name", ["stegastamp", "enhancenet", "starganv2"])
+def test_results_never_lie_in_the_folder_that_is_read(name, place, tmp_path, nested, capsys):
+    path, target = checkpoint(name, tmp_path / "x.safetensors"), nested / place
+    before = sorted(nested.rglob("*"))
+    arguments, option = {
+        "stegastamp": (
+            ["stegastamp", "encode", "--images_dir", nested, "--secret", "hi", "--save_dir", target],
+            "--save_dir",
+        ),
+        "enhancenet": (["upscale", nested, target], "OUT"),
+        "starganv2": (command("starganv2", path, nested, target / "grid.png"), "--output"),
+    }[name]
+    assert main([*map(str, arguments), "--checkpoint", str(path), "--overwrite"]) == 1
+    said = capsys.readouterr().err
+    shown = target / "grid.png" if name == "starganv2" else target
+    lies = "is" if shown == nested else "lies in"
+    assert f"{option} {shown} {lies} the folder that is read, {nested}: " in said
+    assert f"name another {option}" in said and sorted(nested.rglob("*")) == before
+
+
+def test_a_grid_never_replaces_what_it_is_made_of(tmp_path, photograph, capsys):
+    path, before = checkpoint("starganv2", tmp_path / "x.safetensors"), photograph.read_bytes()
+    arguments = [*command("starganv2", path, photograph, photograph), "--overwrite"]
+    assert main([*map(str, arguments)]) == 1
+    assert f"{photograph} is an image to translate: name another --output" in capsys.readouterr().err
+    assert photograph.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--source", "--reference"])
+def test_unusable_files_of_a_folder_are_skipped_counted_and_named(
+    option, tmp_path, nested, photograph, capsys
+):
+    path, output = checkpoint("starganv2", tmp_path / "x.safetensors"), tmp_path / "out" / "x.png"
+    for place in ("a.png", "x/a.png"):
+        (nested / place).write_bytes(b"no image")
+    arguments = [*map(str, command("starganv2", path, photograph, output)), option, str(nested)]
+    with pytest.warns(UserWarning, match="skipped unusable file") as warned:
+        assert main(arguments) == 0
+    named = [str(w.message) for w in warned if "skipped unusable" in str(w.message)]
+    assert len(named) == 2 and named[1].startswith("skipped unusable file 2: ")
+    assert all(
+        f"{nested / place} cannot be read" in text
+        for place, text in zip(("a.png", "x/a.png"), named, strict=True)
+    )
+    assert output.exists()
+    for place in ("x/deep/a.png", "y/a.png"):
+        (nested / place).write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="skipped unusable file"):
+        assert main([*arguments, "--overwrite"]) == 1
+    assert f"none of the 4 files of {nested} can be used, e.g. {nested / 'a.png'}" in capsys.readouterr().err
+    assert main([*map(str, command("starganv2", path, nested / "a.png", tmp_path / "y.png"))]) == 1
+    assert f"{nested / 'a.png'} cannot be read as an image" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seed", ["-1", str(2**70)])
 @pytest.mark.parametrize("name", ["dcgan", "starganv2"])
 def test_seeds_of_commands_are_named(name, seed, tmp_path, photograph, capsys):

@@ -273,3 +273,21 @@ def test_presets():
     assert (unstable.lr_d, unstable.lr_g, unstable.n_g_steps) == (0.002, 0.004, 2)
     assert (unstable.real_label, unstable.fake_label) == (0.9, 0.1)
     assert DEMO.train_path == "builtin:digits/train"
+
+
+def test_inception_without_weights_names_the_option_first(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(
+        FileNotFoundError, match="^--frechet inception: FID needs .* or take --frechet"
+    ) as error:
+        make(small, frechet="inception")
+    assert "weights=" not in str(error.value)
+
+
+def test_a_distance_needs_two_generated_images(small):
+    with pytest.raises(ValueError, match="frechet_images must be at least 2, got 1"):
+        dataclasses.replace(small, frechet_images=1)
+
+
+def test_more_updates_of_the_critic_than_images_are_one_step_an_epoch(small):
+    assert make(small, n_critic=10_000, num_epochs=3).num_steps == 3

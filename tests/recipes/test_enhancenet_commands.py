@@ -112,7 +112,7 @@ def test_upscale_writes_what_the_network_gives(run, photograph, tmp_path, capsys
     with torch.no_grad():
         expected = (load_generator(run)(low)[0].clamp(0, 1) * 255).round().byte()
     assert torch.equal(torch.from_numpy(np.array(Image.open(target))).permute(2, 0, 1), expected)
-    assert command(run, photograph, target, "--tile", "24", "--overlap", "12") == 0
+    assert command(run, photograph, target, "--tile", "24", "--overlap", "12", "--overwrite") == 0
     assert Image.open(target).size == (4 * 43, 4 * 31)
 
 

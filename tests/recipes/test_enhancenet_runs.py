@@ -172,7 +172,8 @@ def test_vgg_without_weights_stops_before_training(tiny, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="download https://.*vgg19") as error:
         train(EnhanceNet, dataclasses.replace(tiny, variant="P"))
     assert str(tmp_path / "hub" / "checkpoints" / _backbones.FILES["vgg19"]) in str(error.value)
-    assert "--variant E" in str(error.value)
+    assert str(error.value).startswith("--variant P: PerceptualLoss needs")
+    assert str(error.value).endswith("; or train on the squared error: --variant E")
     assert not (tiny.folder / "metrics.csv").exists()
 
 

@@ -101,7 +101,10 @@ def test_a_run_on_encoded_latents_shows_decoded_pictures(image_folder, vae_folde
     output = tmp_path / "grid.png"
     arguments = ["sample", "starganv2", "--checkpoint", str(folder), "--target_domain", "night"]
     for source in (tmp_path / "latents" / "day", image_folder / "day"):  # images are encoded first
-        assert main([*arguments, "--source", str(source), "--num", "2", "--output", str(output)]) == 0
+        assert (
+            main([*arguments, "--source", str(source), "--num", "2", "--output", str(output), "--overwrite"])
+            == 0
+        )
         assert Image.open(output).size == (8 * 34 + 2, 3 * 34 + 2)
 
 
@@ -120,7 +123,7 @@ def test_latents_without_a_vae_have_a_preview():
 
 def test_grids_by_noise_and_by_reference(image_run, image_folder, tmp_path, capsys):
     arguments = ["sample", "starganv2", "--checkpoint", str(image_run), "--target_domain", "night"]
-    arguments += ["--source", str(image_folder / "day")]
+    arguments += ["--source", str(image_folder / "day"), "--overwrite"]
     by_noise = tmp_path / "out" / "noise.png"
     assert main([*arguments, "--num", "3", "--output", str(by_noise)]) == 0
     assert "has 12 files: the first 8 are taken" in capsys.readouterr().out
@@ -149,7 +152,7 @@ def test_a_run_on_latents_translates_latents(latent_run, image_folder, vae_folde
     folder = Sampler.load(latent_run).config.train_path
     output = tmp_path / "grid.png"
     arguments = ["sample", "starganv2", "--checkpoint", str(latent_run), "--target_domain", "b"]
-    arguments += ["--output", str(output)]
+    arguments += ["--output", str(output), "--overwrite"]
     assert main([*arguments, "--source", f"{folder}/a", "--reference", f"{folder}/b"]) == 0
     assert Image.open(output).size == (9 * 18 + 2, 9 * 18 + 2)
     assert main([*arguments, "--source", f"{folder}/a/00.pt", "--vae", str(vae_folder)]) == 0

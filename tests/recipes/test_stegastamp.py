@@ -36,6 +36,18 @@ def test_learning_rate_rises_stays_and_falls(small):
     assert rates[4] == pytest.approx(0.5 * 0.55) and 0.05 < rates[5] < 0.053
 
 
+def test_the_learning_rate_falls_at_the_end_of_epochs_too(small):
+    changes = {"num_steps": 1, "num_epochs": 20, "batch_size": 1, "lr": 0.5}
+    steps = make(small, **changes).num_steps
+    recipe = make(small, **changes, lr_decay_steps=steps // 2)
+    rates = [
+        recipe.train_step(one_batch(recipe), step, generator())["lr"] for step in (steps // 2, steps - 1)
+    ]
+    assert steps > 20 and rates[0] == pytest.approx(0.5) and 0.05 < rates[1] < 0.06
+    with pytest.raises(ValueError, match=rf"\[0, num_steps = {steps} of 20 epochs\], got {steps + 1}"):
+        make(small, **changes, lr_decay_steps=steps + 1)
+
+
 def test_secrets_are_uniform_alone_and_complementary_in_pairs(small):
     recipe = make(small, secret_size=1000)
     secret = recipe.random_secret(5, generator())
@@ -391,7 +403,9 @@ def test_lpips_without_weights_stops_before_training(small, tmp_path, monkeypatc
     with pytest.raises(FileNotFoundError, match="download https://.*alexnet") as error:
         train(StegaStamp, dataclasses.replace(small, lpips_loss_scale=1.0))
     assert str(wanted) in str(error.value)
-    assert "--lpips_loss_scale 0" in str(error.value)
+    assert str(error.value).startswith("--lpips_loss_scale 1: LPIPS needs")
+    assert str(error.value).endswith("; or train without it: --lpips_loss_scale 0")
+    assert "weights=" not in str(error.value) and "download=" not in str(error.value)
     assert not (small.folder / "metrics.csv").exists()
 
 

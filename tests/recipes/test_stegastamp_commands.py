@@ -84,7 +84,10 @@ def test_encode_writes_stamped_image_and_residual(run, photograph, tmp_path, cap
     hidden, residual = (Image.open(saved / f"cat_{n}.png") for n in ("hidden", "residual"))
     assert hidden.size == residual.size == (32, 32)
     assert str(saved / "cat_hidden.png") in capsys.readouterr().out
-    assert main(["stegastamp", "encode", *arguments, "--save_dir", str(saved), "--full_size"]) == 0
+    assert (
+        main(["stegastamp", "encode", *arguments, "--save_dir", str(saved), "--full_size", "--overwrite"])
+        == 0
+    )
     assert Image.open(saved / "cat_hidden.png").size == (300, 200)
 
 

@@ -108,7 +108,10 @@ def test_losses_are_the_formulas(small, const_of, monkeypatch):
 def test_perceptual_loss_is_vgg_s_first_two_stages(small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
-        with pytest.raises(FileNotFoundError, match="vgg16.*or train without it: --perceptual_weight 0"):
+        with pytest.raises(
+            FileNotFoundError,
+            match="^--perceptual_weight 0.02: .*vgg16.*; or train without it: --perceptual_weight 0",
+        ):
             make(small, perceptual_weight=0.02)
     install_backbone(monkeypatch, tmp_path, "vgg16")
     recipe = make(small, perceptual_weight=0.02, batch_size=2)

@@ -29,7 +29,8 @@ def small(glyphs, tmp_path):
 
 def sampled(run, tmp_path, *more, text="Bad 1"):
     output = tmp_path / "out" / "text.png"
-    code = main(["sample", "zi2zi", "--checkpoint", str(run), "--text", text, "--output", str(output), *more])
+    arguments = ["--checkpoint", str(run), "--text", text, "--output", str(output), "--overwrite", *more]
+    code = main(["sample", "zi2zi", *arguments])
     return Image.open(output).copy() if code == 0 else None
 
 

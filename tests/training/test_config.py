@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import threading
 
 import pytest
 
 from fastgan.cli import main
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training.command_line import parse_config
+from fastgan.training.command_line import _documentation, parse_config
 from fastgan.training.config import TrainingConfig, from_plain, to_plain, write_config
 
 from .toy import Toy, ToyConfig
@@ -110,6 +111,36 @@ def test_the_command_names_the_option(option, value, tmp_path, capsys):
     assert main(["train", "dcgan", *arguments]) == 1
     assert capsys.readouterr().err.startswith(f"fastgan: error: {option} must ")
     assert not (tmp_path / "runs").exists()
+
+
+RANGE = re.compile(
+    r"(\w+) must (?:lie in (?P<interval>[\[(].+?[\])])|(?P<bound>be .+|not be negative)), got "
+)
+IN_HELP = {"be positive": "above 0", "not be negative": "not below 0"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_says_the_range_of_every_option_that_has_one(name):
+    config_class = load_recipe(name).config_class
+    docs, default = _documentation(config_class), config_class()
+    with_range = set()
+    for field in dataclasses.fields(config_class):
+        kind = field.type.split(" ")[0]
+        for value in {"int": (-1, 0, 1, 10**6), "float": (-1.0, 0.0, 1.0, 1e6)}.get(kind, ()):
+            try:
+                dataclasses.replace(default, **{field.name: value})
+            except ValueError as error:
+                found = RANGE.match(str(error))
+                if found is None or found[1] != field.name:
+                    continue
+                if found["interval"]:
+                    wanted = found["interval"]
+                else:
+                    wanted = IN_HELP.get(found["bound"], found["bound"].removeprefix("be ")).split(",")[0]
+                wanted = re.sub(r" = [^\])]+", "", wanted)  # as in (0, lr = 0.001]
+                with_range.add(field.name)
+                assert wanted in docs[field.name].lower(), (field.name, wanted)
+    assert len(with_range) > 15
 
 
 def test_every_float_of_every_recipe_must_be_finite():

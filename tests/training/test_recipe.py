@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastgan.training.checkpoint import load_checkpoint, restore
-from fastgan.training.loop import train
+from fastgan.training.loop import introduction, train
 from fastgan.training.runtime import Runtime
 from tests.training.toy import Toy, ToyConfig
 
@@ -30,3 +30,12 @@ def test_a_checkpoint_whose_optimizer_has_other_groups_is_named(tmp_path):
         ValueError, match=r"step-00000001.* does not fit .* different number of parameter groups"
     ):
         restore(Toy(config, Runtime(config)), checkpoint)
+
+
+@pytest.mark.parametrize("images, noted", [(0, False), (3, True), (4, False), (5, False)])
+def test_a_batch_of_more_images_than_there_are_is_said(images, noted):
+    config = ToyConfig(accelerator="cpu", batch_size=4)
+    recipe = Toy(config, Runtime(config))
+    recipe.images_per_epoch = images
+    notes = [line for line in introduction(recipe) if line.startswith("note: batch_size 4 ")]
+    assert len(notes) == noted and all("the 3 training images of an epoch" in note for note in notes)

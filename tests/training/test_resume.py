@@ -12,7 +12,7 @@ from torch import nn
 
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.checkpoint import load_checkpoint, save_checkpoint
-from fastgan.training.config import TrainingConfig, to_plain
+from fastgan.training.config import TrainingConfig, to_plain, write_config
 from fastgan.training.loop import train
 from fastgan.training.resume import resume_from
 from fastgan.training.run_lock import NAME
@@ -146,6 +146,28 @@ def test_what_lies_in_the_folder_of_a_first_run_stays(config):
     for name in ("samples/mine.png", "vgg.safetensors", "mine.csv.incomplete"):
         assert (folder / name).read_text() == "mine"
     assert not (folder / "without-checkpoint-1").exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "report.html", "generator.safetensors"])
+def test_what_a_first_run_would_write_over_is_refused_or_kept_aside(config, name, capsys):
+    config.folder.mkdir(parents=True)
+    (config.folder / name).write_text("lr: 0.5  # mine\n")
+    with pytest.raises(FileExistsError, match="is of no run that could be continued") as error:
+        train(Toy, config)
+    assert str(error.value).startswith(f"{config.folder / name} ")
+    assert ("give it by --config" in str(error.value)) == (name == "config.yaml")
+    assert (config.folder / name).read_text() == "lr: 0.5  # mine\n"
+    assert not (config.folder / "checkpoints").exists()
+    train(Toy, dataclasses.replace(config, resume="auto"))
+    assert (config.folder / "without-checkpoint-1" / name).read_text() == "lr: 0.5  # mine\n"
+    assert "started anew; what was written before is kept in" in capsys.readouterr().out
+
+
+def test_the_options_of_a_start_that_was_killed_are_no_hindrance(config):
+    config.folder.mkdir(parents=True)
+    write_config(dataclasses.replace(config, resume="auto"), config.folder / "config.yaml")
+    train(Toy, config)
+    assert not (config.folder / "without-checkpoint-1").exists()
 
 
 def test_a_checkpoint_whose_name_has_another_step_is_set_aside_with_a_warning(config):

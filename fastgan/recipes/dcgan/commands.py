@@ -18,7 +18,7 @@ from fastgan.training.checkpoint_content import options_of, read_json
 from fastgan.training.finite import first_non_finite
 from fastgan.training.names import printable
 from fastgan.training.networks import load_network
-from fastgan.training.outputs import check_picture
+from fastgan.training.outputs import add_overwrite, check_picture
 from fastgan.training.values import check_seed
 
 
@@ -66,8 +66,9 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--num", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the latents (default: 0)")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
+    add_overwrite(parser)
     options = parser.parse_args(arguments)
-    check_picture(options.output)
+    check_picture(options.output, options.overwrite)
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}")
     check_seed("--seed", options.seed)

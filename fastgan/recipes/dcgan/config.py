@@ -22,7 +22,8 @@ class DCGANConfig(TrainingConfig):
 
     num_epochs: int = 25
     """Passes over the images (the authors' code for faces, and ports; the paper shows LSUN's bedrooms after
-    one and after five); 0: num_steps."""
+    one and after five): unless it is 0, it counts and num_steps does not; 0 where num_steps alone is
+    given."""
     batch_size: int = 128
     """Images per update and process."""
     log_interval: int = 0
@@ -34,7 +35,8 @@ class DCGANConfig(TrainingConfig):
     checkpoint_interval: int = 0
     """Steps between checkpoints; 0: once per epoch."""
     ema_decay: float = 0.999
-    """Decay of the generator's moving average, used for samples and evaluation (not the paper's); 0: none."""
+    """Decay of the generator's moving average, used for samples and evaluation (not the paper's), in [0, 1);
+    0: none."""
 
     train_path: str = ""
     """Folder with training images, searched recursively."""
@@ -95,7 +97,7 @@ class DCGANConfig(TrainingConfig):
     """Steps between R1 penalties, which then count as many times."""
 
     collapse_images: int = 64
-    """Generated and real images whose distances among themselves an evaluation compares."""
+    """Generated and real images whose distances among themselves an evaluation compares, at least 2."""
     collapse_ratio: float = 0.5
     """Warn when generated images lie closer together than this part of the real ones' distance."""
     collapse_after: int = 1000
@@ -104,7 +106,7 @@ class DCGANConfig(TrainingConfig):
     """Frechet distance from held-out images: off; random: in features of a random network, which is not FID;
     inception: FID, whose weights must be in torch hub's cache."""
     frechet_images: int = 512
-    """Generated images for it; all held-out ones are taken, up to as many."""
+    """Generated images for it, at least 2; all held-out ones are taken, up to as many."""
 
     own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("train_path", "val_path", "crop"),
@@ -131,16 +133,21 @@ class DCGANConfig(TrainingConfig):
         "image_size", "channels", "z_dim", "g_width", "d_width", "d_norm", "d_spectral_norm",
         "d_minibatch_std", "optimizer",
     }  # fmt: skip
+    at_least_one: ClassVar[frozenset[str]] = TrainingConfig.at_least_one | {
+        "z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval",
+    }  # fmt: skip
+    positive: ClassVar[frozenset[str]] = TrainingConfig.positive | {
+        "lr_d", "lr_g", "d_weight_clip",
+    }  # fmt: skip
+    not_negative: ClassVar[frozenset[str]] = TrainingConfig.not_negative | {
+        "weight_decay", "r1_weight", "gp_weight", "collapse_ratio",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_at_least_one(
-            "z_dim", "g_width", "d_width", "n_critic", "n_g_steps", "r1_interval", "frechet_images"
-        )
-        self.check_positive("lr_d", "lr_g", "d_weight_clip")
-        self.check_not_negative("weight_decay", "r1_weight", "gp_weight", "collapse_ratio")
-        if self.collapse_images < 2:
-            raise ValueError(f"collapse_images must be at least 2, got {self.collapse_images}")
+        for name in ("collapse_images", "frechet_images"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
         if self.loss == "wgan-gp" and self.d_norm == "batch":
             raise ValueError(
                 "loss=wgan-gp penalizes the gradient of single samples, which d_norm=batch makes depend on "

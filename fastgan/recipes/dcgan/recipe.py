@@ -25,7 +25,7 @@ from fastgan.recipes.dcgan.networks import DCGANDiscriminator, DCGANGenerator
 from fastgan.training.checkpoint import write_weights
 from fastgan.training.config import to_plain
 from fastgan.training.data import ImageFolder, first_batch
-from fastgan.training.networks import frozen
+from fastgan.training.networks import frozen, weights_wanted_by
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
@@ -53,7 +53,7 @@ class DCGAN(Recipe):
         reading = config.reading
         self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, reading)
         self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, reading)
-        self.images_per_epoch = len(train_files) // config.n_critic
+        self.images_per_epoch = max(1, len(train_files) // config.n_critic)
         self.generator = make_generator(config).to(device)
         self.discriminator = DCGANDiscriminator(
             size,
@@ -94,7 +94,9 @@ class DCGAN(Recipe):
         if self.config.frechet == "off" or not self.runtime.is_main:
             return None
         weights = "default" if self.config.frechet == "inception" else None
-        return FrechetDistance(weights, device=self.runtime.device, all_processes=False)  # type: ignore[arg-type]
+        otherwise = "take --frechet random, whose distance is not FID, or --frechet off"
+        with weights_wanted_by("frechet", self.config.frechet, otherwise):
+            return FrechetDistance(weights, device=self.runtime.device, all_processes=False)  # type: ignore[arg-type]
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         """Reals for all of a step's updates of D, in [-1, 1]."""

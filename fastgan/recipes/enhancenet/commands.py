@@ -24,7 +24,7 @@ from fastgan.training.image_files import MAX_PIXELS, add_pixel_limit, decode, na
 from fastgan.training.images import to_image
 from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
-from fastgan.training.outputs import check_outputs
+from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
 
 WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
 OUTPUTS = (*WITH_ALPHA, ".jpg", ".jpeg", ".bmp")
@@ -68,10 +68,11 @@ def upscale(arguments: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--device", default="", help="cpu, cuda, ... (default: a GPU where there is one)")
     add_pixel_limit(parser)
+    add_overwrite(parser)
     options = parser.parse_args(arguments)
     check_tiles(options.tile, options.overlap)
     device = device_of(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    jobs = _jobs(data_folder(options.source), options.target)
+    jobs = _jobs(data_folder(options.source), options.target, options.overwrite)
     generator = load_generator(options.checkpoint).to(device)
     failed = 0
     for source, target in jobs:
@@ -89,7 +90,7 @@ def upscale(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def _jobs(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]:
     """(image, where to write it) for each; refuses what would overwrite something unasked."""
     if not source.exists():
         raise FileNotFoundError(f"no such image or folder: {printable(source)}")
@@ -98,13 +99,14 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
             raise ValueError(
                 f"{printable(source)} is a folder, so OUT must be one, too: {printable(target)} is a file"
             )
+        check_apart(target, source, "OUT")
         jobs = [(f, target / f.relative_to(source).with_suffix(".png")) for f in find_images(source)]
     else:
         into_folder = target.is_dir() or not target.suffix
         jobs = [(source, target / f"{source.stem}.png" if into_folder else target)]
         if jobs[0][1].suffix.lower() not in OUTPUTS:
             raise ValueError(f"OUT must end in one of {', '.join(OUTPUTS)}, got {printable(target)}")
-    check_outputs(jobs, "upscale", "OUT")
+    check_outputs(jobs, "upscale", "OUT", overwrite)
     return jobs
 
 

@@ -47,15 +47,16 @@ class EnhanceNetConfig(TrainingConfig):
     val_size: int = 1024
     """Held-out photographs are cut to at most this height and width, at the centre; 0: never."""
     crop: int = 128
-    """Height and width of the parts of photographs to train on, a multiple of scale (the paper's inputs are
-    32x32, which makes 128 at scale 4); smaller photographs are skipped, each with a warning."""
+    """Height and width of the parts of photographs to train on, a multiple of scale, at least twice it (the
+    paper's inputs are 32x32, which makes 128 at scale 4), and as large as the layers of VGG19 need; smaller
+    photographs are skipped, each with a warning."""
     turn: bool = False
     """Turn the crops at random by multiples of 90 degrees (not in the paper), for few photographs; they are
     mirrored in any case."""
     width: int = 64
     """Channels of G's layers."""
     blocks: int = 10
-    """Residual blocks of G."""
+    """Residual blocks of G, at most 1000."""
     lr: float = 0.0001
     """Adam's learning rate for G (tensorpack's port)."""
     lr_d: float = 0.0001
@@ -63,7 +64,7 @@ class EnhanceNetConfig(TrainingConfig):
     lr_decay_steps: int = 0
     """Steps at the end over which both fall to a hundredth, along a cosine (not in the paper); 0: none."""
     beta1: float = 0.9
-    """Adam's first beta, for both (the paper names none: Adam's own)."""
+    """Adam's first beta, for both, in [0, 1) (the paper names none: Adam's own)."""
 
     perceptual_layers: tuple[str, ...] = ("pool2", "pool5")
     """Layers of VGG19 for the perceptual loss, for P, PA and PAT."""
@@ -119,6 +120,15 @@ class EnhanceNetConfig(TrainingConfig):
     refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
         "scale", "width", "blocks", "d_channels", "d_dense",
     }  # fmt: skip
+    at_least_one: ClassVar[frozenset[str]] = TrainingConfig.at_least_one | {
+        "width", "blocks", "val_images", "texture_patch", "d_dense",
+    }  # fmt: skip
+    not_negative: ClassVar[frozenset[str]] = TrainingConfig.not_negative | {
+        "val_size", "lr_decay_steps", "adversarial_weight",
+    }  # fmt: skip
+    positive: ClassVar[frozenset[str]] = TrainingConfig.positive | {
+        "lr", "lr_d", "d_loss_weight",
+    }  # fmt: skip
 
     @property
     def is_perceptual(self) -> bool:
@@ -148,9 +158,6 @@ class EnhanceNetConfig(TrainingConfig):
             )
         if self.blocks > MOST_BLOCKS:
             raise ValueError(f"blocks must be at most {MOST_BLOCKS}, got {self.blocks}")
-        self.check_at_least_one("width", "blocks", "val_images", "texture_patch", "d_dense")
-        self.check_not_negative("val_size", "lr_decay_steps", "adversarial_weight")
-        self.check_positive("lr", "lr_d", "d_loss_weight")
         if not 0 <= self.beta1 < 1:
             raise ValueError(f"beta1 must lie in [0, 1), got {self.beta1}")
         if self.is_perceptual:

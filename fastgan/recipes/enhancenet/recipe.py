@@ -32,7 +32,7 @@ from fastgan.recipes.enhancenet.networks import (
     low_resolution,
 )
 from fastgan.training.data import ImageFolder, first_batch
-from fastgan.training.networks import frozen
+from fastgan.training.networks import frozen, weights_wanted_by
 from fastgan.training.ramps import cosine_decay
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
@@ -88,7 +88,7 @@ class EnhanceNet(Recipe):
         if config.has_texture:
             of_texture = dict(zip(config.texture_layers, config.texture_weights, strict=True))
         layers = sorted({*weights, *of_texture}, key=lambda layer: layer_index(layer, NETWORK))
-        try:
+        with weights_wanted_by("variant", config.variant, "train on the squared error: --variant E"):
             loss = PerceptualLoss(
                 layers,
                 [weights.get(layer, 0.0) for layer in layers],
@@ -99,8 +99,6 @@ class EnhanceNet(Recipe):
                 network=NETWORK,  # type: ignore[arg-type]
                 value_range=(0, 1),
             )
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}; or train on the squared error: --variant E") from error
         if config.normalize_features:
             with torch.no_grad():
                 images = first_batch(self.train_images, MEASURED, self.runtime.device)

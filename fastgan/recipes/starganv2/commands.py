@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from fastgan._arguments import Parser
+from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
 from fastgan.recipes.starganv2.config import StarGANv2Config
 from fastgan.recipes.starganv2.data import LATENT_EXTENSIONS, find_latents, read_latent
@@ -29,7 +30,7 @@ from fastgan.training.image_files import (
 )  # fmt: skip
 from fastgan.training.names import printable
 from fastgan.training.networks import load_network
-from fastgan.training.outputs import check_picture
+from fastgan.training.outputs import add_overwrite, check_apart, check_not_read, check_picture
 from fastgan.training.values import check_seed
 
 NETWORKS = ("generator", "mapping_network", "style_encoder")
@@ -72,17 +73,36 @@ class Sampler:
         return cls(Translator(**networks), config, pictures, reading or config.reading)
 
     def read(self, source: str, at_most: int) -> Tensor:
-        """A file, or the first ones of a folder, N C H W as the networks take them.
+        """A file, or the first ones of a folder that can be read, N C H W as the networks take them.
+
+        Those of a folder that cannot be are skipped, and each is counted and named in a UserWarning.
 
         Raises:
-            FileNotFoundError, ValueError: no such file, or one that cannot be read.
+            FileNotFoundError, ValueError: no such file, one that cannot be read, or none of a folder.
         """
-        files = self._files(source)
+        files = self.files(source)
+        if Path(source).is_file():
+            return self._read(files[0])[None]
         if len(files) > at_most:
             print(f"{printable(source)} has {len(files)} files: the first {at_most} are taken")
-        return torch.stack([self._read(path) for path in files[:at_most]])
+        read: list[Tensor] = []
+        skipped: list[ValueError] = []
+        for path in files:
+            if len(read) == at_most:
+                break
+            try:
+                read.append(self._read(path))
+            except ValueError as error:
+                skipped.append(error)
+                warn(f"skipped unusable file {len(skipped)}: {printable(error)}", UserWarning)
+        if not read:
+            raise ValueError(
+                f"none of the {len(files)} files of {printable(source)} can be used, e.g. {skipped[0]}"
+            )
+        return torch.stack(read)
 
-    def _files(self, source: str) -> list[Path]:
+    def files(self, source: str) -> list[Path]:
+        """A file, or those of a folder, see :meth:`read`."""
         path = Path(source)
         if path.is_file():
             return [path]
@@ -152,8 +172,9 @@ def sample(arguments: list[str]) -> int:
     add_reading(parser)
     parser.add_argument("--vae", default="", help="VAE's folder, for runs on latents")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
+    add_overwrite(parser)
     options = parser.parse_args(arguments)
-    check_picture(options.output)
+    check_picture(options.output, options.overwrite)
     if options.reference is not None and options.num is not None:
         parser.error("give either --reference or --num")
     number = 4 if options.num is None else options.num
@@ -166,6 +187,10 @@ def sample(arguments: list[str]) -> int:
     config, translator = sampler.config, sampler.translator
     check_one_of("--target_domain", options.target_domain, config.domains)
     target = config.domains.index(options.target_domain)
+    for given in filter(None, (options.source, options.reference)):
+        check_not_read([options.output], sampler.files(given), "translate", "--output")
+        if Path(given).is_dir():
+            check_apart(options.output, Path(given), "--output")
     sources = sampler.read(options.source, options.max_images)
     with torch.no_grad():
         if options.reference is not None:

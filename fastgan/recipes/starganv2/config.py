@@ -27,11 +27,12 @@ class StarGANv2Config(TrainingConfig):
     """
 
     num_steps: int = 100000
-    """Steps to train, if num_epochs is 0."""
+    """Steps to train. Where it is given and num_epochs is not, it counts, and num_epochs becomes 0; both on
+    the command line are an error."""
     batch_size: int = 8
     """Sources per step and process."""
     ema_decay: float = 0.999
-    """Decay of the moving averages of generator, mapping network and style encoder; 0: none."""
+    """Decay of the moving averages of generator, mapping network and style encoder, in [0, 1); 0: none."""
 
     train_path: str = ""
     """Folder with one folder per domain, each searched recursively."""
@@ -43,7 +44,7 @@ class StarGANv2Config(TrainingConfig):
     """images; or latents, one a file, stored unscaled as `fastgan data encode-latents` writes them:
     .safetensors, .pt, .pth or .npz with one tensor (or with one named "latent"), or .npy."""
     image_size: int = 256
-    """Height and width of images or latents, a power of two."""
+    """Height and width of images or latents, a power of two and at least 8."""
     latent_channels: int = 4
     """Channels, for data=latents."""
     latent_scale: float = 0.18215
@@ -111,7 +112,7 @@ class StarGANv2Config(TrainingConfig):
     eval_images: int = 32
     """Held-out images of each domain to translate in an evaluation."""
     eval_draws: int = 5
-    """Translations of each (paper: 10)."""
+    """Translations of each, at least 2 (paper: 10)."""
     classifier_steps: int = 300
     """Steps that the classifier of an evaluation is trained on the real domains, with batches of 64."""
 
@@ -138,36 +139,23 @@ class StarGANv2Config(TrainingConfig):
         "domains", "data", "image_size", "latent_channels", "z_dim", "style_dim", "base_width",
         "max_width", "downs", "mapping_width",
     }  # fmt: skip
+    at_least_one: ClassVar[frozenset[str]] = TrainingConfig.at_least_one | {
+        "latent_channels", "z_dim", "style_dim", "base_width", "max_width", "mapping_width", "r1_interval",
+        "eval_images", "classifier_steps",
+    }  # fmt: skip
+    positive: ClassVar[frozenset[str]] = TrainingConfig.positive | {
+        "lr", "lr_mapping", "latent_scale",
+    }  # fmt: skip
+    not_negative: ClassVar[frozenset[str]] = TrainingConfig.not_negative | {
+        "w_adv", "w_sty", "w_cyc", "w_id", "w_ds", "ds_margin", "ds_decay_epochs", "r1_weight",
+        "weight_decay", "downs",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size(self.image_size)
-        self.check_at_least_one(
-            "latent_channels",
-            "z_dim",
-            "style_dim",
-            "base_width",
-            "max_width",
-            "mapping_width",
-            "r1_interval",
-            "eval_images",
-            "classifier_steps",
-        )
         if self.eval_draws < 2:
             raise ValueError(f"eval_draws must be at least 2, to differ, got {self.eval_draws}")
-        self.check_positive("lr", "lr_mapping", "latent_scale")
-        self.check_not_negative(
-            "w_adv",
-            "w_sty",
-            "w_cyc",
-            "w_id",
-            "w_ds",
-            "ds_margin",
-            "ds_decay_epochs",
-            "r1_weight",
-            "weight_decay",
-            "downs",
-        )
         if self.vae and self.data != "latents":
             raise ValueError(f"vae decodes latents, which data={self.data} has none of, got {self.vae!r}")
         if self.crop != "fit" and self.data != "images":

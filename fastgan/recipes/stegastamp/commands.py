@@ -31,7 +31,7 @@ from fastgan.training.image_files import (
 from fastgan.training.images import to_image
 from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
-from fastgan.training.outputs import check_outputs
+from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
 
 
 @dataclass
@@ -114,6 +114,7 @@ def main(arguments: list[str]) -> int:
         "--full_size", action="store_true",
         help="keep the photograph's size (default: scale and cut to the network's)",
     )  # fmt: skip
+    add_overwrite(encode)
     options = parser.parse_args(arguments)
     if (options.image is None) == (options.images_dir is None):
         parser.error("give either --image or --images_dir")
@@ -149,7 +150,10 @@ def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int
         [(file, target(file, name)) for file in files for name in ("hidden", "residual")],
         "encode",
         "--save_dir",
+        options.overwrite,
     )
+    if options.image is None:
+        check_apart(options.save_dir, folder, "--save_dir")
     stamper = Stamper.load(options.checkpoint)
     reading = reading_of(options, stamper.config.background)
     size = stamper.config.secret_size

@@ -40,10 +40,12 @@ class StegaStampConfig(TrainingConfig):
     lr: float = 0.0001
     """Adam's learning rate for encoder and decoder."""
     lr_warmup_steps: int = 0
-    """First steps over which lr rises from nothing (not in the original); 0: none. Adam's first steps are as
-    large as lr whatever the gradient: a high lr can drive the image out of [0, 1], where it has none."""
+    """First steps, at least 0, over which lr rises from nothing (not in the original); 0: none. Adam's first
+    steps are as large as lr whatever the gradient: a high lr can drive the image out of [0, 1], where it has
+    none."""
     lr_decay_steps: int = 0
-    """Steps at the end over which lr falls to a tenth, along a cosine (not in the original); 0: none."""
+    """Steps at the end over which lr falls to a tenth, along a cosine (not in the original), in
+    [0, num_steps], or the steps of num_epochs; 0: none."""
 
     no_im_loss_steps: int = 500
     """First steps with the secret loss alone: no image losses, no adversarial term, D not updated."""
@@ -117,7 +119,7 @@ class StegaStampConfig(TrainingConfig):
     borders: Literal["no_edge", "black", "white", "random", "randomrgb", "image"] = "black"
     """What fills the border that un-warping opens: no_edge, black, white, random, randomrgb, image."""
     rnd_trans: float = 0.1
-    """Largest displacement of the corners, as a part of the width."""
+    """Largest displacement of the corners, as a part of the width, in [0, 0.5)."""
     rnd_trans_ramp: int = 10000
     """Ramp of rnd_trans."""
     rnd_bri: float = 0.3
@@ -137,13 +139,13 @@ class StegaStampConfig(TrainingConfig):
     rnd_noise_ramp: int = 1000
     """Ramp of rnd_noise."""
     contrast_low: float = 0.5
-    """Lowest contrast factor."""
+    """Lowest contrast factor, in [0, contrast_high]."""
     contrast_high: float = 1.5
-    """Highest contrast factor."""
+    """Highest contrast factor, at least contrast_low."""
     contrast_ramp: int = 1000
     """Ramp of the contrast's range."""
     jpeg_quality: float = 25.0
-    """Lowest JPEG quality."""
+    """Lowest JPEG quality, in [1, 100]."""
     jpeg_quality_ramp: int = 1000
     """Ramp from quality 100 to jpeg_quality."""
     no_jpeg: bool = False
@@ -151,9 +153,9 @@ class StegaStampConfig(TrainingConfig):
     jpeg_rounding: Rounding = "straight_through"
     """Gradient of JPEG's rounding: straight_through, cubic, polynomial, noise, at_zero (original), none."""
     blur_gaussian: float = 0.25
-    """Probability of a Gaussian blur."""
+    """Probability of a Gaussian blur, in [0, 1 - blur_line]."""
     blur_line: float = 0.25
-    """Probability of a motion blur."""
+    """Probability of a motion blur, in [0, 1 - blur_gaussian]."""
 
     own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("train_path", "val_path", "crop"),
@@ -194,17 +196,17 @@ class StegaStampConfig(TrainingConfig):
     refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
         "image_size", "secret_size", "d_optimizer", "d_channels", "d_spectral_norm",
     }  # fmt: skip
+    at_least_one: ClassVar[frozenset[str]] = TrainingConfig.at_least_one | {
+        "secret_size", "n_critic", "val_images",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         image_height_width(self.image_size)
         if self.lr_warmup_steps < 0:
             raise ValueError(f"lr_warmup_steps must be at least 0, got {self.lr_warmup_steps}")
-        if not 0 <= self.lr_decay_steps <= self.num_steps:
-            raise ValueError(
-                f"lr_decay_steps must lie in [0, num_steps = {self.num_steps}], got {self.lr_decay_steps}"
-            )
-        self.check_at_least_one("secret_size", "n_critic", "val_images")
+        if not self.num_epochs:  # whose steps the recipe knows
+            self.check_lr_decay_steps(self.num_steps)
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in [1, 100], got {self.jpeg_quality}")
         if not 0 <= self.contrast_low <= self.contrast_high:
@@ -218,6 +220,14 @@ class StegaStampConfig(TrainingConfig):
             raise ValueError(
                 "blur_gaussian and blur_line are probabilities of one choice, "
                 f"got {self.blur_gaussian} and {self.blur_line}"
+            )
+
+    def check_lr_decay_steps(self, num_steps: int) -> None:
+        """Raises a ValueError where the learning rate would fall for longer than the run's steps."""
+        if not 0 <= self.lr_decay_steps <= num_steps:
+            of = f" of {self.num_epochs} epochs" if self.num_epochs else ""
+            raise ValueError(
+                f"lr_decay_steps must lie in [0, num_steps = {num_steps}{of}], got {self.lr_decay_steps}"
             )
 
 

@@ -29,7 +29,7 @@ from fastgan.recipes.stegastamp.config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp.evaluation import evaluate_stamps
 from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
 from fastgan.training.data import ImageFolder, first_batch
-from fastgan.training.networks import frozen
+from fastgan.training.networks import frozen, weights_wanted_by
 from fastgan.training.ramps import cosine_decay, ramp
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
@@ -53,6 +53,7 @@ class StegaStamp(Recipe):
         self.train_images = ImageFolder(train_files, (size, size), config.crop, config.seed, reading)
         self.val_images = ImageFolder(val_files, (size, size), config.crop, 0, reading)
         self.images_per_epoch = len(self.train_images)
+        config.check_lr_decay_steps(self.num_steps)
         self.encoder = StegaStampEncoder(config.secret_size, size).to(device)
         self.decoder = StegaStampDecoder(config.secret_size, size).to(device)
         self.discriminator = StegaStampDiscriminator(
@@ -80,10 +81,9 @@ class StegaStamp(Recipe):
         """LPIPS as a loss, or for the evaluation alone; None where that has to do without."""
         if self.config.lpips_loss_scale == 0:
             return installed_lpips(self.runtime.device) if self.runtime.is_main else None
-        try:
+        scale = f"{self.config.lpips_loss_scale:g}"
+        with weights_wanted_by("lpips_loss_scale", scale, "train without it: --lpips_loss_scale 0"):
             return LPIPSLoss("alex").to(self.runtime.device)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}; or train without it: --lpips_loss_scale 0") from error
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         return self.stream(self.train_images, start_step)
@@ -238,7 +238,7 @@ class StegaStamp(Recipe):
 
     def _set_learning_rate(self, step: int) -> None:
         config = self.config
-        factor = cosine_decay(step, config.num_steps, config.lr_decay_steps)
+        factor = cosine_decay(step, self.num_steps, config.lr_decay_steps)
         warmup = ramp(step + 1, config.lr_warmup_steps)
         self.optimizers["generator"].param_groups[0]["lr"] = lr = config.lr * warmup * factor
         report("lr", lr)

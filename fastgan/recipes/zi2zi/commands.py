@@ -19,7 +19,7 @@ from fastgan.recipes.zi2zi.recipe import make_generator
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.names import printable
 from fastgan.training.networks import load_network
-from fastgan.training.outputs import check_picture
+from fastgan.training.outputs import add_overwrite, check_picture
 
 COLUMNS = 16  # of a text's picture, at most
 
@@ -136,8 +136,9 @@ def sample(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=8, help="rows of --interpolate (default: 8)")
     parser.add_argument("--source-font", help="FILE or FILE#FACE (default: that of the run's data)")
     parser.add_argument("--output", required=True, type=Path, help="PNG or JPEG to write")
+    add_overwrite(parser)
     options = parser.parse_args(arguments)
-    check_picture(options.output)
+    check_picture(options.output, options.overwrite)
     if (options.category is None) == (options.interpolate is None):
         raise ValueError("give either --category or --interpolate")
     if options.steps < 2:

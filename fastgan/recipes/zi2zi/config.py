@@ -27,9 +27,9 @@ class Zi2ZiConfig(TrainingConfig):
     """Where the pairs have the source font: left, as `fastgan data glyphs` writes them, or right, as the
     original's scripts do."""
     held_out: float = 0.1
-    """Share of the characters that training never sees in any font, for the evaluation."""
+    """Share of the characters, in (0, 1), that training never sees in any font, for the evaluation."""
     held_out_seed: int = 0
-    """Of their choice, so that runs with another --seed are evaluated on the same ones."""
+    """Of their choice, so that runs with another --seed are evaluated on the same ones; in [0, 2**63)."""
     val_images: int = 256
     """Held-out pairs to evaluate on, at most."""
     augment: float = 0.0
@@ -52,7 +52,7 @@ class Zi2ZiConfig(TrainingConfig):
     norm: Literal["batch", "instance"] = "batch"
     """Normalization in G and D: batch (original) or instance."""
     dropout: float = 0.5
-    """In the first three layers of G's decoder (original)."""
+    """In the first three layers of G's decoder (original); in [0, 1)."""
     self_attention: bool = False
     """One layer of self-attention in G's encoder, after its third halving."""
     d_spectral_norm: bool = False
@@ -78,9 +78,9 @@ class Zi2ZiConfig(TrainingConfig):
     schedule: int = 10
     """Epochs after which the learning rate halves, again and again (original); 0: never."""
     lr_floor: float = 0.00001
-    """What it never falls below."""
+    """What it never falls below, in (0, lr]."""
     beta1: float = 0.5
-    """Adam's first beta (original)."""
+    """Adam's first beta (original), in [0, 1)."""
     g_updates: int = 1
     """Updates of G per step (original: 2)."""
 
@@ -104,6 +104,13 @@ class Zi2ZiConfig(TrainingConfig):
         "image_size", "channels", "category_num", "downs", "width", "d_width", "embedding_dim", "norm",
         "self_attention", "d_spectral_norm",
     }  # fmt: skip
+    at_least_one: ClassVar[frozenset[str]] = TrainingConfig.at_least_one | {
+        "val_images", "width", "d_width", "embedding_dim", "g_updates",
+    }  # fmt: skip
+    not_negative: ClassVar[frozenset[str]] = TrainingConfig.not_negative | {
+        "augment", "category_num", "downs", "l1_weight", "l1_ramp_epochs", "const_weight",
+        "const_ramp_epochs", "perceptual_weight", "category_weight", "schedule",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,19 +118,6 @@ class Zi2ZiConfig(TrainingConfig):
             raise ValueError(f"image_size must be at least {SMALLEST_SIZE}, got {self.image_size}")
         halvings(self.image_size, self.downs)
         check_seed("held_out_seed", self.held_out_seed)
-        self.check_at_least_one("val_images", "width", "d_width", "embedding_dim", "g_updates")
-        self.check_not_negative(
-            "augment",
-            "category_num",
-            "downs",
-            "l1_weight",
-            "l1_ramp_epochs",
-            "const_weight",
-            "const_ramp_epochs",
-            "perceptual_weight",
-            "category_weight",
-            "schedule",
-        )
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must lie in (0, 1), got {self.held_out}")
         for name in ("dropout", "beta1"):

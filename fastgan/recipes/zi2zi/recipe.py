@@ -28,7 +28,7 @@ from fastgan.recipes.zi2zi.networks import Zi2ZiDiscriminator, Zi2ZiGenerator
 from fastgan.training.data import first_batch
 from fastgan.training.files import replacing
 from fastgan.training.names import printable
-from fastgan.training.networks import frozen, statistics_kept
+from fastgan.training.networks import frozen, statistics_kept, weights_wanted_by
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
@@ -95,10 +95,9 @@ class Zi2Zi(Recipe):
         self.perceptual = self._perceptual_loss() if config.perceptual_weight > 0 else None
 
     def _perceptual_loss(self) -> PerceptualLoss:
-        try:
+        weight = f"{self.config.perceptual_weight:g}"
+        with weights_wanted_by("perceptual_weight", weight, "train without it: --perceptual_weight 0"):
             return PerceptualLoss(PERCEPTUAL_LAYERS, device=self.runtime.device)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}; or train without it: --perceptual_weight 0") from error
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
         for image, category in self.stream(self.train_pairs, start_step):
