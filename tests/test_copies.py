@@ -230,63 +230,68 @@ EXAMPLES: dict[str, Example | Tied] = {
     ),
     "metrics.FrechetDistance": Example(made("metrics.FrechetDistance", weights=None), judged),
     # Networks
-    "models.batch_norm.BatchNorm2d": Example(made("models.batch_norm.BatchNorm2d", 3), called(IMAGE)),
-    "models.dcgan.DCGANGenerator": Example(
-        made("models.dcgan.DCGANGenerator", 32, z_dim=6, width=4), called((2, 6))
+    "training.batch_norm.BatchNorm2d": Example(made("training.batch_norm.BatchNorm2d", 3), called(IMAGE)),
+    "recipes.dcgan.networks.DCGANGenerator": Example(
+        made("recipes.dcgan.networks.DCGANGenerator", 32, z_dim=6, width=4), called((2, 6))
     ),
-    "models.dcgan.DCGANDiscriminator": Example(
-        made("models.dcgan.DCGANDiscriminator", 32, width=4, minibatch_std=True),
+    "recipes.dcgan.networks.DCGANDiscriminator": Example(
+        made("recipes.dcgan.networks.DCGANDiscriminator", 32, width=4, minibatch_std=True),
         called(IMAGE),
     ),
-    "models.enhancenet.ResidualBlock": Example(made("models.enhancenet.ResidualBlock", 3), called(IMAGE)),
-    "models.enhancenet.EnhanceNetGenerator": Example(
-        made("models.enhancenet.EnhanceNetGenerator", 2, width=4, blocks=1), called((2, 3, 8, 8))
+    "recipes.enhancenet.networks.ResidualBlock": Example(
+        made("recipes.enhancenet.networks.ResidualBlock", 3), called(IMAGE)
     ),
-    "models.enhancenet.EnhanceNetDiscriminator": Example(
-        made("models.enhancenet.EnhanceNetDiscriminator", 32, (4, 8), 8), called(IMAGE)
+    "recipes.enhancenet.networks.EnhanceNetGenerator": Example(
+        made("recipes.enhancenet.networks.EnhanceNetGenerator", 2, width=4, blocks=1), called((2, 3, 8, 8))
     ),
-    "models.starganv2.ResidualBlock": Example(
-        made("models.starganv2.ResidualBlock", 3, 4, normalize=True, halve=True), called(IMAGE)
+    "recipes.enhancenet.networks.EnhanceNetDiscriminator": Example(
+        made("recipes.enhancenet.networks.EnhanceNetDiscriminator", 32, (4, 8), 8), called(IMAGE)
     ),
-    "models.starganv2.AdaptiveInstanceNorm": Example(
-        made("models.starganv2.AdaptiveInstanceNorm", 5, 3), called(IMAGE, (2, 5))
+    "recipes.starganv2.networks.ResidualBlock": Example(
+        made("recipes.starganv2.networks.ResidualBlock", 3, 4, normalize=True, halve=True), called(IMAGE)
     ),
-    "models.starganv2.StyledBlock": Example(
-        made("models.starganv2.StyledBlock", 3, 4, 5, enlarge=True), called(IMAGE, (2, 5))
+    "recipes.starganv2.networks.AdaptiveInstanceNorm": Example(
+        made("recipes.starganv2.networks.AdaptiveInstanceNorm", 5, 3), called(IMAGE, (2, 5))
     ),
-    "models.starganv2.StarGANv2Generator": Example(
-        made("models.starganv2.StarGANv2Generator", 32, style_dim=5, base_width=4, max_width=8),
+    "recipes.starganv2.networks.StyledBlock": Example(
+        made("recipes.starganv2.networks.StyledBlock", 3, 4, 5, enlarge=True), called(IMAGE, (2, 5))
+    ),
+    "recipes.starganv2.networks.StarGANv2Generator": Example(
+        made("recipes.starganv2.networks.StarGANv2Generator", 32, style_dim=5, base_width=4, max_width=8),
         called(IMAGE, (2, 5)),
     ),
-    "models.starganv2.MappingNetwork": Example(
-        made("models.starganv2.MappingNetwork", 2, 4, 5, 8), called((2, 4), extra=[torch.tensor([0, 1])])
+    "recipes.starganv2.networks.MappingNetwork": Example(
+        made("recipes.starganv2.networks.MappingNetwork", 2, 4, 5, 8),
+        called((2, 4), extra=[torch.tensor([0, 1])]),
     ),
-    "models.starganv2.StyleEncoder": Example(
-        made("models.starganv2.StyleEncoder", 2, 32, style_dim=5, base_width=4, max_width=8),
+    "recipes.starganv2.networks.StyleEncoder": Example(
+        made("recipes.starganv2.networks.StyleEncoder", 2, 32, style_dim=5, base_width=4, max_width=8),
         called(IMAGE, extra=[torch.tensor([0, 1])]),
     ),
-    "models.starganv2.StarGANv2Discriminator": Example(
-        made("models.starganv2.StarGANv2Discriminator", 2, 32, base_width=4, max_width=8),
+    "recipes.starganv2.networks.StarGANv2Discriminator": Example(
+        made("recipes.starganv2.networks.StarGANv2Discriminator", 2, 32, base_width=4, max_width=8),
         called(IMAGE, extra=[torch.tensor([0, 1])]),
     ),
-    "models.stegastamp.StegaStampEncoder": Example(
-        made("models.stegastamp.StegaStampEncoder", 10, 32), called((2, 10), IMAGE)
+    "recipes.stegastamp.networks.StegaStampEncoder": Example(
+        made("recipes.stegastamp.networks.StegaStampEncoder", 10, 32), called((2, 10), IMAGE)
     ),
-    "models.stegastamp.StegaStampDecoder": Example(
-        made("models.stegastamp.StegaStampDecoder", 10, 32), called(IMAGE)
+    "recipes.stegastamp.networks.StegaStampDecoder": Example(
+        made("recipes.stegastamp.networks.StegaStampDecoder", 10, 32), called(IMAGE)
     ),
-    "models.stegastamp.StegaStampDiscriminator": Example(
-        made("models.stegastamp.StegaStampDiscriminator"), called(IMAGE)
+    "recipes.stegastamp.networks.StegaStampDiscriminator": Example(
+        made("recipes.stegastamp.networks.StegaStampDiscriminator"), called(IMAGE)
     ),
-    "models.zi2zi.Zi2ZiGenerator": Example(
-        made("models.zi2zi.Zi2ZiGenerator", 32, category_num=3, width=4, embedding_dim=5),
+    "recipes.zi2zi.networks.Zi2ZiGenerator": Example(
+        made("recipes.zi2zi.networks.Zi2ZiGenerator", 32, category_num=3, width=4, embedding_dim=5),
         called((2, 1, 32, 32), extra=[torch.tensor([0, 2])]),
     ),
-    "models.zi2zi.Zi2ZiDiscriminator": Example(
-        made("models.zi2zi.Zi2ZiDiscriminator", category_num=3, width=4),
+    "recipes.zi2zi.networks.Zi2ZiDiscriminator": Example(
+        made("recipes.zi2zi.networks.Zi2ZiDiscriminator", category_num=3, width=4),
         called((2, 1, 32, 32), (2, 1, 32, 32)),
     ),
-    "models.zi2zi.SelfAttention": Example(made("models.zi2zi.SelfAttention", 3), called((2, 3, 8, 8))),
+    "recipes.zi2zi.networks.SelfAttention": Example(
+        made("recipes.zi2zi.networks.SelfAttention", 3), called((2, 3, 8, 8))
+    ),
     "ops.conv2d.Conv2d": Example(made("ops.conv2d.Conv2d", 3, 4, 3), called(IMAGE)),
     "recipes.starganv2.evaluation.DomainClassifier": Example(
         made("recipes.starganv2.evaluation.DomainClassifier", 3, 2), called(IMAGE)
@@ -374,10 +379,12 @@ def test_a_copy_is_tied_to_the_copied_network(name, how):
 @pytest.mark.parametrize(
     ("network", "shapes"),
     [
-        (made("models.dcgan.DCGANDiscriminator", 32, width=4, use_spectral_norm=True), [IMAGE]),
-        (made("models.stegastamp.StegaStampDiscriminator", spectral_norm=True), [IMAGE]),
+        (made("recipes.dcgan.networks.DCGANDiscriminator", 32, width=4, use_spectral_norm=True), [IMAGE]),
+        (made("recipes.stegastamp.networks.StegaStampDiscriminator", spectral_norm=True), [IMAGE]),
         (
-            made("models.zi2zi.Zi2ZiDiscriminator", category_num=3, width=4, use_spectral_norm=True),
+            made(
+                "recipes.zi2zi.networks.Zi2ZiDiscriminator", category_num=3, width=4, use_spectral_norm=True
+            ),
             [(2, 1, 32, 32), (2, 1, 32, 32)],
         ),
     ],

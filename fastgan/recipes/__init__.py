@@ -29,6 +29,7 @@ GROUP = "fastgan.recipes"
 RECIPES: dict[str, Registration] = {
     package.name: importlib.import_module(f"{__name__}.{package.name}").RECIPE
     for package in pkgutil.iter_modules(__path__)
+    if package.ispkg
 }
 
 
