@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastgan import _torch_private
@@ -91,6 +92,15 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     return _torch_private.allow_in_graph(call)
 
 
+def first_order_only(name: str, error: type[Exception], message: str, batched: Rule) -> Callable:
+    """:func:`differentiable` for the backward op of an op with first-order gradients: a second one raises."""
+
+    def refuse(ctx, *grads):
+        raise error(message)
+
+    return differentiable(name, lambda ctx, inputs, output: None, refuse, batched)
+
+
 def below_autograd(name: str) -> Callable:
     """`fastgan::<name>` as a function that no graph sees."""
     op = getattr(torch.ops.fastgan, name).default
@@ -116,6 +126,22 @@ def wants_gradient(*arguments: Any) -> bool:
         if isinstance(argument, torch.Tensor) and argument.requires_grad:
             return True
     return torch.compiler.is_compiling() and inside_transform()
+
+
+def check_saved(op: str, wanted: str, is_there: object) -> None:
+    """That the forward sweep wrote what the gradient is made of, which its caller asks for by an argument.
+
+    Raises:
+        RuntimeError: names the op and the argument. The public functions always ask; calls of
+            `torch.ops.fastgan.<op>` may forget to, and would get a gradient of nothing.
+    """
+    if not is_there:
+        raise RuntimeError(f"{op} needs {wanted} where a gradient may be asked for")
+
+
+def savable(tensor: Tensor | None) -> Tensor | None:
+    """The tensor, or a copy of one made in inference mode, which autograd refuses to save as it is."""
+    return tensor.clone() if tensor is not None and tensor.is_inference() else tensor
 
 
 def saved_tensors_are_ours(grad: torch.Tensor) -> bool:

@@ -29,7 +29,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastgan.ops import _library
 from fastgan.ops._autograd import differentiable
 from fastgan.ops._checks import (
     as_whole_number,
@@ -39,6 +38,7 @@ from fastgan.ops._checks import (
     check_same_device,
     described,
 )
+from fastgan.ops._declare import declare_composite
 from fastgan.reference import conv2d as reference
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
@@ -226,9 +226,7 @@ def convert_convolutions(network: nn.Module) -> nn.Module:
 # --- ops ------------------------------------------------------------------------------------------
 
 _OPTIONS = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
-_library.define(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_OPTIONS}) -> Tensor")
-_library.define(f"conv2d_input_gradient(Tensor grad, Tensor weight, SymInt[] size, {_OPTIONS}) -> Tensor")
-_library.define(f"conv2d_weight_gradient(Tensor grad, Tensor x, SymInt[] size, {_OPTIONS}) -> Tensor")
+declare_composite(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_OPTIONS}) -> Tensor")(reference.conv2d)
 
 
 def _shape_only(like: Tensor, size: list[int]) -> Tensor:
@@ -236,25 +234,18 @@ def _shape_only(like: Tensor, size: list[int]) -> Tensor:
     return like.new_empty(1).expand(size)
 
 
+@declare_composite(f"conv2d_input_gradient(Tensor grad, Tensor weight, SymInt[] size, {_OPTIONS}) -> Tensor")
 def _input_gradient_of(grad, weight, size, stride, padding, dilation, groups):
     x = _shape_only(grad, size)
     wanted = [True, False, False]
     return _BACKWARD(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[0]
 
 
+@declare_composite(f"conv2d_weight_gradient(Tensor grad, Tensor x, SymInt[] size, {_OPTIONS}) -> Tensor")
 def _weight_gradient_of(grad, x, size, stride, padding, dilation, groups):
     weight = _shape_only(grad, size)
     wanted = [False, True, False]
     return _BACKWARD(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[1]
-
-
-for _name, _function in (
-    ("conv2d", reference.conv2d),
-    ("conv2d_input_gradient", _input_gradient_of),
-    ("conv2d_weight_gradient", _weight_gradient_of),
-):
-    torch.library.impl(_library.LIBRARY, _name, "CompositeExplicitAutograd")(_function)
-    torch.library.register_fake(f"fastgan::{_name}", _function, lib=_library.LIBRARY)
 
 
 # --- batches of calls: PyTorch's -----------------------------------------------------------------------
