@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
-from fastgan import _torch_private
-from fastgan._torch_private import (
+from fastgan import _torch_internals
+from fastgan._torch_internals import (
     batched_by_autograd,
     forward_mode_active,
     inside_transform,
     keeps_graph,
+    opaque_to_dynamo,
     watched_by_modes,
 )
 from fastgan.ops import _library
@@ -78,7 +80,11 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     )  # fmt: skip
     eager = function(forward=kernel_and_setup, backward=gradients)
 
+    # Whether a transform is active is known when the graph is traced through, not when Dynamo reads `call`:
+    # it would take the registered gradient, which under a transform has no second order, and says nothing.
     def call(*arguments):
+        if is_dynamo_compiling() and tell_dynamo():
+            return opaque(*arguments)
         if inside_transform():
             return transformed.apply(*arguments)
         if forward_mode_active() and _have_tangents(arguments):
@@ -87,9 +93,8 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
             return op(*arguments)
         return eager.apply(*arguments) if wants_gradient(*arguments) else kernel(*arguments)
 
-    # Whether a transform is active is known when the graph is traced through, not when Dynamo reads `call`:
-    # it would take the registered gradient, which under a transform has no second order, and says nothing.
-    return _torch_private.allow_in_graph(call)
+    tell_dynamo, opaque = opaque_to_dynamo(call)
+    return call
 
 
 def first_order_only(name: str, error: type[Exception], message: str, batched: Rule) -> Callable:
@@ -103,10 +108,10 @@ def first_order_only(name: str, error: type[Exception], message: str, batched: R
 
 def below_autograd(name: str) -> Callable:
     """`fastgan::<name>` as a function that no graph sees."""
-    op = getattr(torch.ops.fastgan, name).default
+    op, without_autograd = getattr(torch.ops.fastgan, name).default, _torch_internals.below_autograd
 
     def kernel(*arguments):
-        with _torch_private.below_autograd():
+        with without_autograd():
             return op(*arguments)
 
     return kernel

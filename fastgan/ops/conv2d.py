@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastgan._torch_internals import ConvolvingConv2d, convolves_as_torch, padding_widths
 from fastgan.ops._autograd import differentiable
 from fastgan.ops._checks import (
     as_whole_number,
@@ -98,7 +99,7 @@ def _checked_conv2d(
     options = steps, _pair("padding", padding, 0), spread
     if torch.compiler.is_compiling():
         _check_fit(name, x, weight, bias, *options, groups)
-        return own_conv2d(x, weight, bias, *options, groups)
+        return _conv2d_as_compiled(x, weight, bias, *options, groups)
     try:
         return reference.conv2d(x, weight, bias, *options, groups)
     except RuntimeError:
@@ -155,7 +156,7 @@ def _check_fit(
             )
 
 
-def own_conv2d(
+def _conv2d_as_compiled(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -187,17 +188,17 @@ def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
     return [int(items[0]), int(items[-1])]
 
 
-class Conv2d(nn.Conv2d):
+class Conv2d(ConvolvingConv2d):
     """`torch.nn.Conv2d` that computes with :func:`conv2d`; same arguments, same state_dict."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         check_floating("input", input)
         if input.dim() not in (3, 4):
             raise ValueError(f"input must have 3 or 4 dimensions, got shape {tuple(input.shape)}")
         padding: Any = self.padding
         if self.padding_mode != "zeros" or isinstance(padding, str):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=mode)
+            input = F.pad(input, padding_widths(self), mode=mode)
             padding = 0
         batch = input if input.dim() == 4 else input[None]
         y = _checked_conv2d("input", batch, weight, bias, self.stride, padding, self.dilation, self.groups)
@@ -218,7 +219,7 @@ def convert_convolutions(network: nn.Module) -> nn.Module:
         kind: Any = type(module)
         if kind is nn.Conv2d:
             module.__class__ = Conv2d
-        elif isinstance(module, nn.Conv2d) and kind._conv_forward is nn.Conv2d._conv_forward:
+        elif isinstance(module, nn.Conv2d) and convolves_as_torch(kind):
             module.__class__ = type(kind.__name__, (kind, Conv2d), {})
     return network
 
