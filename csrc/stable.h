@@ -6,6 +6,7 @@
 
 #include <array>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "cpu/pixels.h"
@@ -46,7 +47,9 @@ inline std::vector<double> numbers_in(const Tensor& tensor) {
   return buffer;
 }
 
-// aten::empty_like with a dtype, which torch::stable::empty_like cannot say; keeps the strides of a dense tensor.
+// aten::empty_like with a dtype, which torch::stable::empty_like cannot say; keeps the strides of a dense tensor. The
+// one place that calls the dispatcher by hand, with conversions that torch calls details; they are part of the stable
+// ABI since 2.10, and without them a kernel could not make an output of another dtype with its input's strides.
 inline Tensor empty_like(const Tensor& like, ScalarType dtype) {
   using torch::stable::detail::from;
   std::array<StableIValue, 6> stack{

@@ -6,7 +6,7 @@ import sys
 import warnings
 from types import FrameType
 
-from fastgan._torch_private import mark_constant_for_dynamo
+from fastgan._torch_internals import mark_constant_for_dynamo
 
 # Frames of these packages are not the caller's. `contextlib` stands between a decorated function and its
 # caller; `threading` and `concurrent` are all that the stack of a worker thread has below us.

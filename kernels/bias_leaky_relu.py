@@ -153,10 +153,15 @@ def multiply_columns(
     tl.store(sums + down.to(tl.int64) * channels + channel, total, channel < channels)
 
 
+def row_length(x: Tensor) -> int:
+    """How many elements side by side share a channel: 1 for channels last and N C."""
+    return x.stride(1) if x.shape[1] > 1 else x.numel()
+
+
 def bias_leaky_relu(
-    x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float, with_codes: bool, length: int
+    x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float, with_codes: bool
 ) -> tuple[Tensor, Tensor]:
-    """(y like x, codes like x or empty), on x's device and current stream; `length` as `row_length`."""
+    """(y like x, codes like x or empty), on x's device and current stream."""
     y = torch.empty_like(x)
     codes = torch.empty_like(x, dtype=torch.uint8) if with_codes else x.new_empty(0, dtype=torch.uint8)
     count = x.numel()
@@ -169,7 +174,7 @@ def bias_leaky_relu(
             slope,
             gain,
             clamp,
-            length,
+            row_length(x),
             x.shape[1],
             count,
             HAS_BIAS=bias is not None,
@@ -182,14 +187,14 @@ def bias_leaky_relu(
 
 
 def bias_leaky_relu_backward(
-    grad: Tensor, codes: Tensor, slope: float, gain: float, bias_dtype: torch.dtype | None, length: int
+    grad: Tensor, codes: Tensor, slope: float, gain: float, bias_dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor]:
     """(gradient of x, gradient of the bias or empty)."""
     if bias_dtype is None:
-        result = bias_leaky_relu_tangent(grad, None, codes, slope, gain, length)
+        result = bias_leaky_relu_tangent(grad, None, codes, slope, gain)
         return result, grad.new_empty(0, dtype=torch.float32)
     result = torch.empty_like(grad)
-    channels = grad.shape[1]
+    channels, length = grad.shape[1], row_length(grad)
     outer = grad.numel() // (channels * length)
     rows, alone = TILE_ROWS, outer <= ALONE_ROWS
     if length > 1:
@@ -218,7 +223,7 @@ def bias_leaky_relu_backward(
 
 
 def bias_leaky_relu_tangent(
-    tangent_x: Tensor, tangent_bias: Tensor | None, codes: Tensor, slope: float, gain: float, length: int
+    tangent_x: Tensor, tangent_bias: Tensor | None, codes: Tensor, slope: float, gain: float
 ) -> Tensor:
     """(tangent_x + tangent_bias) times what the codes say, like tangent_x."""
     result = torch.empty_like(tangent_x)
@@ -231,7 +236,7 @@ def bias_leaky_relu_tangent(
             result,
             slope,
             gain,
-            length,
+            row_length(tangent_x),
             tangent_x.shape[1],
             count,
             HAS_BIAS=tangent_bias is not None,

@@ -230,8 +230,19 @@ def feature_distance(
     return distances, direction_x, direction_y
 
 
-def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool, out: Tensor) -> None:
-    """`out`, maybe the direction: of each sample N grad direction if `of_mean`, else grad direction / P."""
+def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool) -> Tensor:
+    """Of each sample N grad direction if `of_mean`, else grad direction / P; like the direction."""
+    result = torch.empty_like(direction)
+    scale_samples(result, direction, grad, of_mean)
+    return result
+
+
+def feature_distance_backward_(direction: Tensor, grad: Tensor, of_mean: bool) -> None:
+    """The same in place."""
+    scale_samples(direction, direction, grad, of_mean)
+
+
+def scale_samples(out: Tensor, direction: Tensor, grad: Tensor, of_mean: bool) -> None:
     samples, channels = direction.shape[:2]
     elements = direction.numel() // samples
     parts = cdiv(elements, BLOCK)

@@ -180,12 +180,15 @@ def yuv_l2(
     y: Tensor,
     edge_gain: Tensor | None,
     edge_gain_number: float,
-    scales: tuple[float, float, float],
+    scale_y: float,
+    scale_u: float,
+    scale_v: float,
     direction_sign: int,
     direction_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss 0-d, channels (3,), direction like x or empty), all on x's device and current stream."""
     batch, _, height, width = x.shape
+    scales = scale_y, scale_u, scale_v
     images = [x, y]
     strides: tuple[int, ...] = (0, 0, 0, 0)
     if direction_dtype is None:
@@ -229,8 +232,22 @@ def yuv_l2(
     return loss, channels, direction
 
 
-def yuv_l2_backward(direction: Tensor, grad_loss: Tensor, sign: int, scaled: bool, *, out: Tensor) -> None:
-    """Out = sign * grad_loss * direction, times 2 / (N H W) unless `scaled`; dense, of equal strides."""
+def yuv_l2_backward(
+    direction: Tensor, grad_loss: Tensor, sign: int, scaled: bool, dtype: torch.dtype
+) -> Tensor:
+    """Sign * grad_loss * direction, times 2 / (N H W) unless `scaled`; like the direction, in that dtype."""
+    grad = torch.empty_like(direction, dtype=dtype)
+    scale_into(grad, direction, grad_loss, sign, scaled)
+    return grad
+
+
+def yuv_l2_backward_(direction: Tensor, grad_loss: Tensor, sign: int, scaled: bool) -> None:
+    """The same in place."""
+    scale_into(direction, direction, grad_loss, sign, scaled)
+
+
+def scale_into(out: Tensor, direction: Tensor, grad_loss: Tensor, sign: int, scaled: bool) -> None:
+    """For dense tensors of equal strides."""
     count = direction.numel()
     block = THREADS * 16 // direction.itemsize
     with torch.cuda.device_of(direction):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import fastgan
+from fastgan.losses._borrowed import BORROWED
 from tests.copies import COPIES
 
 # Of these every public class must have an example, not the modules and optimizers alone.
@@ -52,7 +53,7 @@ def exported():
                 raise
             continue  # of an extra that is not installed
         own = [n for n, kind in vars(module).items() if getattr(kind, "__module__", "") == info.name]
-        for name in getattr(module, "__all__", own):
+        for name in [*getattr(module, "__all__", own), *(BORROWED if info.name == "fastgan.losses" else ())]:
             kind = getattr(module, name)
             if name.startswith("_") or not inspect.isclass(kind):
                 continue
@@ -175,8 +176,8 @@ EXAMPLES: dict[str, Example | Tied] = {
     ),
     "losses.jpeg.DiffJPEG": Example(made("losses.DiffJPEG", 32, 32, quality=50), called(IMAGE)),
     "losses.jpeg.RandomJPEG": Example(made("losses.RandomJPEG", 50, rounding="cubic"), called(IMAGE)),
-    "losses.labels.BinaryLoss": Example(made("losses.BinaryLoss", True), called((5, 1), low=-1)),
-    "losses.labels.CategoryLoss": Example(
+    "compat.zi2zi.BinaryLoss": Example(made("losses.BinaryLoss", True), called((5, 1), low=-1)),
+    "losses.CategoryLoss": Example(
         made("losses.CategoryLoss", 4), called((5, 4), low=-1, extra=[torch.tensor([0, 1, 2, 3, 0])])
     ),
     "compat.zi2zi.CategoryLoss": Example(

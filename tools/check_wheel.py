@@ -6,6 +6,7 @@ fresh virtual environment in a temporary folder; the smoke test runs outside the
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TORCH_VERSIONS = ("torch==2.10.0", "torch==2.13.0", "torch")
+# That what torch does not promise means the same in each of them.
+INTERNALS_TEST = ROOT / "tests" / "test_torch_internals.py"
 
 SMOKE_TEST = """
 import torch, fastgan
@@ -77,9 +80,11 @@ def main() -> None:
             environment = Path(folder) / "a venv with spaces"
             venv.create(environment, with_pip=True)
             python = environment / "bin" / "python"
-            run(python, "-m", "pip", "install", "--quiet", torch_version, "numpy")
+            run(python, "-m", "pip", "install", "--quiet", torch_version, "numpy", "pytest")
             run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
             run(python, "-c", SMOKE_TEST, cwd=Path(folder))
+            shutil.copy(INTERNALS_TEST, folder)
+            run(python, "-m", "pytest", "-q", INTERNALS_TEST.name, cwd=Path(folder))
             print(f"{wheel.name} works beside {torch_version}\n", flush=True)
 
 

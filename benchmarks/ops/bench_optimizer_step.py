@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_internals import foreach_clamp_max_, foreach_clamp_min_, foreach_lerp_
 from fastgan.bench.critics import DCGANCritic
 from fastgan.optim import EMA, Adam, RMSprop
 from fastgan.recipes.stegastamp.networks import StegaStampDiscriminator
@@ -56,8 +57,8 @@ def setup(provider: str, mode: str, model: nn.Module) -> Callable[[], object]:
             nn.utils.clip_grad_value_(params, GRAD_CLIP, foreach=provider == "foreach")
             rmsprop.step()
             if provider == "foreach":
-                torch._foreach_clamp_max_(params, WEIGHT_CLIP)
-                torch._foreach_clamp_min_(params, -WEIGHT_CLIP)
+                foreach_clamp_max_(params, WEIGHT_CLIP)
+                foreach_clamp_min_(params, -WEIGHT_CLIP)
             else:
                 for parameter in params:
                     parameter.clamp_(-WEIGHT_CLIP, WEIGHT_CLIP)
@@ -69,7 +70,7 @@ def setup(provider: str, mode: str, model: nn.Module) -> Callable[[], object]:
     @torch.no_grad()
     def averaged() -> None:
         adam.step()
-        torch._foreach_lerp_(averages, params, 1 - DECAY)
+        foreach_lerp_(averages, params, 1 - DECAY)
 
     return averaged
 

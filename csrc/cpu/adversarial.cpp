@@ -1,4 +1,3 @@
-#include "../ops.h"
 #include "adversarial_sweep.h"
 #include "parallel.h"
 
@@ -16,8 +15,6 @@ Logits logits_of(const Tensor& logits, void* slopes) {
   result.slopes = slopes;
   return result;
 }
-
-}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> adversarial_cpu(
     const std::optional<Tensor>& real, const Tensor& fake, int64_t game, bool generator, double sign, double real_label,
@@ -45,4 +42,7 @@ std::tuple<Tensor, Tensor, Tensor> adversarial_cpu(
   return {loss, statistics, slopes};
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) { library.impl("adversarial", TORCH_BOX(&fastgan::adversarial_cpu)); }

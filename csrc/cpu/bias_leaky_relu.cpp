@@ -1,4 +1,3 @@
-#include "../ops.h"
 #include "bias_leaky_relu_sweep.h"
 #include "outputs.h"
 #include "parallel.h"
@@ -37,8 +36,6 @@ class Bias {
   std::vector<double> doubles_;
   const void* values_ = nullptr;
 };
-
-}  // namespace
 
 std::tuple<Tensor, Tensor> bias_leaky_relu_cpu(
     const Tensor& x, const std::optional<Tensor>& bias, double slope, double gain, double clamp, bool with_codes) {
@@ -86,4 +83,11 @@ Tensor bias_leaky_relu_tangent_cpu(
   return result;
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("bias_leaky_relu", TORCH_BOX(&fastgan::bias_leaky_relu_cpu));
+  library.impl("bias_leaky_relu_backward", TORCH_BOX(&fastgan::bias_leaky_relu_backward_cpu));
+  library.impl("bias_leaky_relu_tangent", TORCH_BOX(&fastgan::bias_leaky_relu_tangent_cpu));
+}

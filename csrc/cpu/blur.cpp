@@ -1,11 +1,11 @@
 #include <algorithm>
 
-#include "../ops.h"
 #include "blur_sweep.h"
 #include "outputs.h"
 #include "parallel.h"
 
 namespace fastgan {
+namespace {
 
 Tensor blur_cpu(const Tensor& image, const Tensor& kernels, bool turned) {
   std::vector<double> taps = numbers_in(kernels);
@@ -20,4 +20,7 @@ Tensor blur_cpu(const Tensor& image, const Tensor& kernels, bool turned) {
   return blurred;
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) { library.impl("blur", TORCH_BOX(&fastgan::blur_cpu)); }

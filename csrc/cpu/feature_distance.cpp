@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../ops.h"
 #include "feature_distance_sweep.h"
 #include "outputs.h"
 #include "parallel.h"
@@ -53,8 +52,6 @@ std::vector<double> equal_weights(const Tensor& map) {
   return std::vector<double>(map.size(1), 1 / static_cast<double>(map.size(1)));
 }
 
-}  // namespace
-
 std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& weight, int64_t power, bool normalize, double eps,
     bool relu_x, bool of_mean, bool with_x, bool with_y) {
@@ -95,4 +92,11 @@ void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad,
   if (!std::all_of(factors.begin(), factors.end(), is_one)) scale_samples(direction, factors, direction.data_ptr());
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("feature_distance", TORCH_BOX(&fastgan::feature_distance_cpu));
+  library.impl("feature_distance_backward", TORCH_BOX(&fastgan::feature_distance_backward_cpu));
+  library.impl("feature_distance_backward_", TORCH_BOX(&fastgan::feature_distance_backward_cpu_));
+}

@@ -1,4 +1,3 @@
-#include "../ops.h"
 #include "jpeg_sweep.h"
 #include "outputs.h"
 #include "parallel.h"
@@ -30,8 +29,6 @@ JpegMasks jpeg_masks(const Tensor& masks, const Tensor& chroma_masks) {
   result.chroma = static_cast<uint8_t*>(chroma_masks.data_ptr());
   return result;
 }
-
-}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
     const Tensor& image, const Tensor& tables, const std::optional<Tensor>& seed, int64_t horizontal, int64_t vertical,
@@ -85,4 +82,10 @@ std::tuple<Tensor, Tensor> jpeg_backward_cpu(
   return {grad_image, grad_tables};
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("jpeg", TORCH_BOX(&fastgan::jpeg_cpu));
+  library.impl("jpeg_backward", TORCH_BOX(&fastgan::jpeg_backward_cpu));
+}

@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "../ops.h"
 #include "../optimizer_arguments.h"
 #include "optimizer_sweep.h"
 #include "parallel.h"
@@ -17,8 +16,6 @@ double number_in(const Tensor& tensor) { return numbers_in(tensor).at(0); }
 double number_in(const std::optional<Tensor>& tensor, double otherwise) {
   return tensor ? number_in(*tensor) : otherwise;
 }
-
-}  // namespace
 
 Tensor optimizer_step_cpu_(
     int64_t algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
@@ -104,4 +101,10 @@ Tensor gradient_norm_cpu(const std::vector<Tensor>& grads) {
   return result;
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("optimizer_step_", TORCH_BOX(&fastgan::optimizer_step_cpu_));
+  library.impl("gradient_norm", TORCH_BOX(&fastgan::gradient_norm_cpu));
+}

@@ -98,3 +98,9 @@ bool keep_freed_memory() { return false; }
 #endif
 
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastgan, library) { library.def("keep_freed_memory() -> bool"); }
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CompositeExplicitAutograd, library) {
+  library.impl("keep_freed_memory", TORCH_BOX(&fastgan::keep_freed_memory));
+}

@@ -1,4 +1,3 @@
-#include "../ops.h"
 #include "outputs.h"
 #include "parallel.h"
 #include "perspective_sweep.h"
@@ -24,8 +23,6 @@ void check_plane(const Tensor& image) {
       image.size(2), " x ", image.size(3), " of strides ", image.stride(2), ", ", image.stride(3));
 }
 
-}  // namespace
-
 Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std::optional<Tensor>& fill) {
   check_plane(image);
   Tensor warped = new_image(image, image.scalar_type());
@@ -43,4 +40,10 @@ Tensor perspective_warp_backward_cpu(const Tensor& grad, const Tensor& matrix) {
   return result;
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("perspective_warp", TORCH_BOX(&fastgan::perspective_warp_cpu));
+  library.impl("perspective_warp_backward", TORCH_BOX(&fastgan::perspective_warp_backward_cpu));
+}

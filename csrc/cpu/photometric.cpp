@@ -1,4 +1,3 @@
-#include "../ops.h"
 #include "outputs.h"
 #include "parallel.h"
 #include "photometric_sweep.h"
@@ -19,8 +18,6 @@ std::vector<Photometric<double>> photometric_parameters(const Tensor& parameters
 
 // Enough blocks for a thread to be worth waking: each is some microseconds.
 constexpr int64_t kGrainBlocks = 2;
-
-}  // namespace
 
 std::tuple<Tensor, Tensor> photometric_cpu(
     const Tensor& image, const Tensor& parameters, const Tensor& seed, bool with_masks) {
@@ -44,4 +41,10 @@ Tensor photometric_backward_cpu(const Tensor& grad, const Tensor& parameters, co
   return result;
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("photometric", TORCH_BOX(&fastgan::photometric_cpu));
+  library.impl("photometric_backward", TORCH_BOX(&fastgan::photometric_backward_cpu));
+}

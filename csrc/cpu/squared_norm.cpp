@@ -1,4 +1,3 @@
-#include "../ops.h"
 #include "outputs.h"
 #include "parallel.h"
 #include "squared_norm_sweep.h"
@@ -12,8 +11,6 @@ constexpr int64_t kGrainBlocks = 4;
 SquaredNormSweep sweep_of(const Tensor& x) {
   return SquaredNormSweep(x.data_ptr(), dtype_of(x.scalar_type()), x.size(0), x.numel() / x.size(0));
 }
-
-}  // namespace
 
 Tensor squared_norm_cpu(const Tensor& x) {
   SquaredNormSweep sweep = sweep_of(x);
@@ -35,4 +32,10 @@ Tensor squared_norm_backward_cpu(const Tensor& x, const Tensor& grad) {
   return result;
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("squared_norm", TORCH_BOX(&fastgan::squared_norm_cpu));
+  library.impl("squared_norm_backward", TORCH_BOX(&fastgan::squared_norm_backward_cpu));
+}

@@ -1,4 +1,3 @@
-#include "../ops.h"
 #include "outputs.h"
 #include "parallel.h"
 #include "scale.h"
@@ -31,8 +30,6 @@ void scale_into(const Tensor& target, const Tensor& source, double factor) {
 double backward_factor(const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled) {
   return static_cast<double>(sign) * (scaled ? 1 : mean_factor(direction)) * numbers_in(grad_loss)[0];
 }
-
-}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& edge_gain, double edge_gain_number, double scale_y,
@@ -68,4 +65,11 @@ void yuv_l2_backward_cpu_(const Tensor& direction, const Tensor& grad_loss, int6
   if (scale != 1) scale_into(direction, direction, scale);
 }
 
+}  // namespace
 }  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, library) {
+  library.impl("yuv_l2", TORCH_BOX(&fastgan::yuv_l2_cpu));
+  library.impl("yuv_l2_backward", TORCH_BOX(&fastgan::yuv_l2_backward_cpu));
+  library.impl("yuv_l2_backward_", TORCH_BOX(&fastgan::yuv_l2_backward_cpu_));
+}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fastgan import losses
-from fastgan.losses import BinaryLoss
+from fastgan.compat import _labels
+from fastgan.compat._labels import BinaryLoss
 
 __all__ = ["BinaryLoss", "CategoryLoss"]
 
 
-class CategoryLoss(losses.CategoryLoss):
+class CategoryLoss(_labels.CategoryLoss):
     """:class:`fastgan.losses.CategoryLoss`, which leaves the random numbers after it as they are there.
 
     There the one-hot table is an embedding, whose random weights are drawn before they are replaced.

@@ -1,5 +1,11 @@
-"""Drop-in losses and regularizers for GAN and image-to-image training."""
+"""Drop-in losses and regularizers for GAN and image-to-image training.
 
+Beside them, names that other code gave are importable from here: see :mod:`fastgan.compat`, where they live.
+"""
+
+from typing import TYPE_CHECKING
+
+from fastgan.losses._borrowed import borrowed
 from fastgan.losses._input_gradient import check_supports_penalty
 from fastgan.losses.adversarial import (
     AdversarialLoss,
@@ -18,8 +24,8 @@ from fastgan.losses.adversarial import (
     g_relativistic_loss,
     g_wgan_loss,
 )
-from fastgan.losses.jpeg import DiffJPEG, RandomJPEG, diff_jpeg_coding, jpeg_codec_differentiable
-from fastgan.losses.labels import BinaryLoss, CategoryLoss, adv_loss, bce_secret_loss
+from fastgan.losses.jpeg import DiffJPEG, RandomJPEG
+from fastgan.losses.labels import bce_secret_loss
 from fastgan.losses.lazy_r1 import R1, PenaltyTerm
 from fastgan.losses.lpips import LPIPS, ImageFeatures, LPIPSLoss, lpips_weights_path
 from fastgan.losses.penalties import (
@@ -38,13 +44,20 @@ from fastgan.losses.translation import (
 )
 from fastgan.losses.yuv_color_l2 import YUVColorL2, yuv_color_l2
 
+if TYPE_CHECKING:
+    from fastgan.compat._labels import BinaryLoss as BinaryLoss
+    from fastgan.compat._labels import CategoryLoss as CategoryLoss
+    from fastgan.compat.diff_jpeg import diff_jpeg_coding as diff_jpeg_coding
+    from fastgan.compat.kornia import jpeg_codec_differentiable as jpeg_codec_differentiable
+    from fastgan.compat.starganv2 import adv_loss as adv_loss
+else:
+    __getattr__ = borrowed(__name__)
+
 __all__ = [
     "LPIPS",
     "R1",
     "AdversarialLoss",
     "AdversarialStatistics",
-    "BinaryLoss",
-    "CategoryLoss",
     "DiffJPEG",
     "ImageFeatures",
     "LPIPSLoss",
@@ -53,7 +66,6 @@ __all__ = [
     "RandomJPEG",
     "VGGFeatures",
     "YUVColorL2",
-    "adv_loss",
     "approximate_r1",
     "bce_secret_loss",
     "check_supports_penalty",
@@ -64,7 +76,6 @@ __all__ = [
     "d_nonsaturating_loss",
     "d_relativistic_loss",
     "d_wgan_loss",
-    "diff_jpeg_coding",
     "diversity_sensitive_loss",
     "g_adversarial_loss",
     "g_bce_loss",
@@ -76,7 +87,6 @@ __all__ = [
     "gradient_penalty",
     "gram_matrix",
     "identity_loss",
-    "jpeg_codec_differentiable",
     "layer_index",
     "lpips_weights_path",
     "r1_penalty",

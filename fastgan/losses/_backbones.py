@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan._extras import how_to_install
-from fastgan._torch_private import batched_by_autograd, forward_mode_active, inside_transform
+from fastgan._torch_internals import batched_by_autograd, forward_mode_active, inside_transform
 from fastgan.ops._checks import as_flag, as_seed, check_image, check_one_of, described
 from fastgan.ops._dispatch import requested
 from fastgan.ops.bias_leaky_relu import bias_leaky_relu

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan._torch_private import inside_transform, mark_constant_for_dynamo
+from fastgan._torch_internals import inside_transform, is_sharded_by_fsdp, mark_constant_for_dynamo
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_callable, check_floating, check_scaler, described
 from fastgan.reference.precision import wide, without_autocast
@@ -34,8 +34,7 @@ def check_supports_penalty(discriminator: object) -> None:
             "a gradient penalty under DistributedDataParallel(static_graph=True) gives wrong gradients "
             "silently: use static_graph=False, and add penalty and loss before one backward()"
         )
-    if any("FullyShardedDataParallel" in cls.__name__ or cls.__name__ == "FSDPModule"
-           for cls in type(discriminator).__mro__):  # fmt: skip
+    if is_sharded_by_fsdp(discriminator):
         raise ValueError(
             "a gradient penalty on an FSDP discriminator fails or silently leaves gradients out: "
             "keep the discriminator unsharded"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastgan._torch_private import inside_transform
+from fastgan._torch_internals import inside_transform
 from fastgan.losses._backbones import (
     Weights,
     check_comparable,

@@ -32,6 +32,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_internals import BatchNorm
 from fastgan.losses._draws import draw
 from fastgan.losses._input_gradient import (
     check_output,
@@ -300,7 +301,7 @@ def _check_no_batch_norm(discriminator: object) -> None:
     if not isinstance(discriminator, nn.Module):
         return
     for name, module in discriminator.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+        if isinstance(module, BatchNorm) and module.training:
             raise ValueError(
                 f"layer {name!r} is batch normalization, which mixes the samples of a batch: the penalty "
                 "would not be on each sample's own gradient. Use instance or layer normalization, or "

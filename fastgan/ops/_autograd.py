@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
-from fastgan import _torch_private
-from fastgan._torch_private import (
+from fastgan import _torch_internals
+from fastgan._torch_internals import (
     batched_by_autograd,
     forward_mode_active,
     inside_transform,
     keeps_graph,
+    opaque_to_dynamo,
     watched_by_modes,
 )
 from fastgan.ops import _library
@@ -77,7 +80,11 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     )  # fmt: skip
     eager = function(forward=kernel_and_setup, backward=gradients)
 
+    # Whether a transform is active is known when the graph is traced through, not when Dynamo reads `call`:
+    # it would take the registered gradient, which under a transform has no second order, and says nothing.
     def call(*arguments):
+        if is_dynamo_compiling() and tell_dynamo():
+            return opaque(*arguments)
         if inside_transform():
             return transformed.apply(*arguments)
         if forward_mode_active() and _have_tangents(arguments):
@@ -86,17 +93,25 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
             return op(*arguments)
         return eager.apply(*arguments) if wants_gradient(*arguments) else kernel(*arguments)
 
-    # Whether a transform is active is known when the graph is traced through, not when Dynamo reads `call`:
-    # it would take the registered gradient, which under a transform has no second order, and says nothing.
-    return _torch_private.allow_in_graph(call)
+    tell_dynamo, opaque = opaque_to_dynamo(call)
+    return call
+
+
+def first_order_only(name: str, error: type[Exception], message: str, batched: Rule) -> Callable:
+    """:func:`differentiable` for the backward op of an op with first-order gradients: a second one raises."""
+
+    def refuse(ctx, *grads):
+        raise error(message)
+
+    return differentiable(name, lambda ctx, inputs, output: None, refuse, batched)
 
 
 def below_autograd(name: str) -> Callable:
     """`fastgan::<name>` as a function that no graph sees."""
-    op = getattr(torch.ops.fastgan, name).default
+    op, without_autograd = getattr(torch.ops.fastgan, name).default, _torch_internals.below_autograd
 
     def kernel(*arguments):
-        with _torch_private.below_autograd():
+        with without_autograd():
             return op(*arguments)
 
     return kernel
@@ -116,6 +131,22 @@ def wants_gradient(*arguments: Any) -> bool:
         if isinstance(argument, torch.Tensor) and argument.requires_grad:
             return True
     return torch.compiler.is_compiling() and inside_transform()
+
+
+def check_saved(op: str, wanted: str, is_there: object) -> None:
+    """That the forward sweep wrote what the gradient is made of, which its caller asks for by an argument.
+
+    Raises:
+        RuntimeError: names the op and the argument. The public functions always ask; calls of
+            `torch.ops.fastgan.<op>` may forget to, and would get a gradient of nothing.
+    """
+    if not is_there:
+        raise RuntimeError(f"{op} needs {wanted} where a gradient may be asked for")
+
+
+def savable(tensor: Tensor | None) -> Tensor | None:
+    """The tensor, or a copy of one made in inference mode, which autograd refuses to save as it is."""
+    return tensor.clone() if tensor is not None and tensor.is_inference() else tensor
 
 
 def saved_tensors_are_ours(grad: torch.Tensor) -> bool:

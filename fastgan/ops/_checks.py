@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from fastgan._torch_private import inside_transform
+from fastgan._torch_internals import inside_transform
 
 # What kernels and references compute with. Others, as float8, have next to no operations in torch.
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -46,16 +46,12 @@ _warned: set[tuple[str, str]] = set()
 class Kernels:
     """The kernels that an op has: which backend on the CPU, which on the GPU; None where there is none."""
 
-    op: str
     cpu: str | None = "native"
     gpu: str | None = "triton"
 
 
 OPS: dict[str, Kernels] = {}
-
-
-def register(kernels: Kernels) -> None:
-    OPS[kernels.op] = kernels
+"""By the name of the op's file; `fastgan.ops._declare` fills it."""
 
 
 @contextlib.contextmanager

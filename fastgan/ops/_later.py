@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from fastgan._torch_private import inside_transform
+from fastgan._torch_internals import inside_transform
 from fastgan.ops._autograd import plain_eager
 from fastgan.ops._streams import is_captured
 

@@ -12,7 +12,7 @@ import torch
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
-# Defines and implements operators of the `fastgan` namespace from Python for as long as we live.
+# Keep this reference: dropping it unregisters the operators that Python defines.
 LIBRARY = torch.library.Library("fastgan", "FRAGMENT")
 
 
@@ -41,8 +41,3 @@ def _remedy() -> str:
 REMEDY = _remedy()
 cpu_missing: str | None = _load("_C")
 cuda_missing: str | None = _load("_C_cuda") if torch.version.cuda else "this torch was built without CUDA"
-
-
-def define(schema: str) -> None:
-    """Defines the operator `fastgan::<schema>`; native kernels attach to it by name."""
-    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))

@@ -25,13 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops import _dispatch
+from fastgan.ops._autograd import check_saved, differentiable, savable, wants_gradient
 from fastgan.ops._checks import as_number, check_floating, check_one_of, check_same_device, check_same_shape
+from fastgan.ops._declare import declare
 from fastgan.reference import adversarial as reference
 from fastgan.reference.adversarial import GAMES
-
-_dispatch.register(_dispatch.Kernels("adversarial", cpu="native", gpu="triton"))
 
 
 def discriminator_loss(
@@ -123,26 +122,14 @@ def _accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
-# --- op -------------------------------------------------------------------------------------------
+# --- op and fake ----------------------------------------------------------------------------------
+
 
 # Slopes are those of all real logits, then of all fake ones, so that one multiplication scales both.
-_library.define(
+@declare(
     "adversarial(Tensor? real, Tensor fake, int game, bool generator, float sign, float real_label, "
     "float fake_label, bool with_slopes) -> (Tensor loss, Tensor statistics, Tensor slopes)"
 )
-
-
-@torch.library.impl(_library.LIBRARY, "adversarial", "CUDA")
-def _adversarial_triton(real, fake, game, generator, sign, real_label, fake_label, with_slopes):
-    from fastgan.kernels import adversarial as kernel
-
-    return kernel.adversarial(real, fake, game, generator, sign, real_label, fake_label, with_slopes)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::adversarial", lib=_library.LIBRARY)
 def _adversarial_fake(real, fake, game, generator, sign, real_label, fake_label, with_slopes):
     dtype = _accumulation_dtype(real, fake)
     count = fake.numel() + (0 if real is None else real.numel()) if with_slopes else 0
@@ -179,15 +166,9 @@ def _adversarials(size, batched, real, fake, game, generator, sign, real_label, 
 def _save_for_adversarial(ctx, inputs, output):
     real, fake, game, generator, sign, real_label, fake_label, with_slopes = inputs
     _, statistics, slopes = output
-    if not with_slopes:
-        raise RuntimeError("adversarial needs with_slopes where a gradient may be asked for")
+    check_saved("adversarial", "with_slopes", with_slopes)
     ctx.mark_non_differentiable(statistics, slopes)
-    # Logits made in inference mode, which plain PyTorch takes beside others, cannot be saved as they are.
-    if real is not None and real.is_inference():
-        real = real.clone()
-    if fake.is_inference():
-        fake = fake.clone()
-    ctx.save_for_backward(real, fake, slopes)
+    ctx.save_for_backward(savable(real), savable(fake), slopes)
     ctx.options = GAMES[game], generator, sign, real_label, fake_label
 
 

@@ -17,13 +17,12 @@ import math
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops import _dispatch
+from fastgan.ops._autograd import check_saved, differentiable, wants_gradient
 from fastgan.ops._batching import fold, unfold, with_batch
 from fastgan.ops._checks import as_finite, as_number, check_floating, check_same_device
+from fastgan.ops._declare import declare
 from fastgan.reference import bias_leaky_relu as reference
-
-_dispatch.register(_dispatch.Kernels("bias_leaky_relu", cpu="native", gpu="triton"))
 
 
 def bias_leaky_relu(
@@ -81,65 +80,31 @@ def _rows_in_order(x: Tensor) -> Tensor:
     return x if x.is_contiguous() or x.movedim(1, -1).is_contiguous() else x.contiguous()
 
 
-def row_length(x: Tensor) -> int:
-    """How many elements side by side share a channel: 1 for channels last and N C."""
-    return x.stride(1) if x.shape[1] > 1 else x.numel()
+# --- op and fake ----------------------------------------------------------------------------------
 
 
-# --- op -------------------------------------------------------------------------------------------
-
-_library.define(
+@declare(
     "bias_leaky_relu(Tensor x, Tensor? bias, float slope, float gain, float clamp, bool with_codes) "
     "-> (Tensor y, Tensor codes)"
 )
-_library.define(
-    "bias_leaky_relu_backward(Tensor grad, Tensor codes, float slope, float gain, ScalarType? bias_dtype) "
-    "-> (Tensor grad_x, Tensor grad_bias)"
-)
-_library.define(
-    "bias_leaky_relu_tangent(Tensor tangent_x, Tensor? tangent_bias, Tensor codes, float slope, float gain) "
-    "-> Tensor"
-)
-
-
-@torch.library.impl(_library.LIBRARY, "bias_leaky_relu", "CUDA")
-def _bias_leaky_relu_triton(x, bias, slope, gain, clamp, with_codes):
-    from fastgan.kernels import bias_leaky_relu as kernel
-
-    return kernel.bias_leaky_relu(x, bias, slope, gain, clamp, with_codes, row_length(x))
-
-
-@torch.library.impl(_library.LIBRARY, "bias_leaky_relu_backward", "CUDA")
-def _bias_leaky_relu_backward_triton(grad, codes, slope, gain, bias_dtype):
-    from fastgan.kernels import bias_leaky_relu as kernel
-
-    return kernel.bias_leaky_relu_backward(grad, codes, slope, gain, bias_dtype, row_length(grad))
-
-
-@torch.library.impl(_library.LIBRARY, "bias_leaky_relu_tangent", "CUDA")
-def _bias_leaky_relu_tangent_triton(tangent_x, tangent_bias, codes, slope, gain):
-    from fastgan.kernels import bias_leaky_relu as kernel
-
-    length = row_length(tangent_x)
-    return kernel.bias_leaky_relu_tangent(tangent_x, tangent_bias, codes, slope, gain, length)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::bias_leaky_relu", lib=_library.LIBRARY)
 def _bias_leaky_relu_fake(x, bias, slope, gain, clamp, with_codes):
     codes = torch.empty_like(x, dtype=torch.uint8) if with_codes else x.new_empty(0, dtype=torch.uint8)
     return torch.empty_like(x), codes
 
 
-@torch.library.register_fake("fastgan::bias_leaky_relu_backward", lib=_library.LIBRARY)
+@declare(
+    "bias_leaky_relu_backward(Tensor grad, Tensor codes, float slope, float gain, ScalarType? bias_dtype) "
+    "-> (Tensor grad_x, Tensor grad_bias)"
+)
 def _bias_leaky_relu_backward_fake(grad, codes, slope, gain, bias_dtype):
     channels = 0 if bias_dtype is None else grad.shape[1]
     return torch.empty_like(grad), grad.new_empty(channels, dtype=bias_dtype or torch.float32)
 
 
-@torch.library.register_fake("fastgan::bias_leaky_relu_tangent", lib=_library.LIBRARY)
+@declare(
+    "bias_leaky_relu_tangent(Tensor tangent_x, Tensor? tangent_bias, Tensor codes, float slope, float gain) "
+    "-> Tensor"
+)
 def _bias_leaky_relu_tangent_fake(tangent_x, tangent_bias, codes, slope, gain):
     return torch.empty_like(tangent_x)
 
@@ -202,8 +167,7 @@ def _like(tensor: Tensor, codes: Tensor) -> Tensor:
 def _save_for_bias_leaky_relu(ctx, inputs, output):
     _, bias, slope, gain, _, with_codes = inputs
     _, codes = output
-    if not with_codes:
-        raise RuntimeError("bias_leaky_relu needs with_codes where a gradient may be asked for")
+    check_saved("bias_leaky_relu", "with_codes", with_codes)
     ctx.mark_non_differentiable(codes)
     ctx.save_for_backward(codes)
     ctx.slope, ctx.gain = slope, gain

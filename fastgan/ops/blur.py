@@ -13,13 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
+from fastgan.ops import _dispatch
+from fastgan.ops._autograd import differentiable, savable
 from fastgan.ops._batching import fold, unfold
 from fastgan.ops._checks import check_floating, check_image, check_same_device
+from fastgan.ops._declare import declare
 from fastgan.reference import blur as reference
-
-_dispatch.register(_dispatch.Kernels("blur", cpu="native", gpu="triton"))
 
 
 def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tensor:
@@ -60,22 +59,10 @@ def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tenso
     return _blur(image, kernels.to(dtype).contiguous(), False)
 
 
-# --- op -------------------------------------------------------------------------------------------
-
-_library.define("blur(Tensor image, Tensor kernels, bool turned) -> Tensor")
+# --- op and fake ----------------------------------------------------------------------------------
 
 
-@torch.library.impl(_library.LIBRARY, "blur", "CUDA")
-def _blur_triton(image, kernels, turned):
-    from fastgan.kernels import blur as kernel
-
-    return kernel.blur(image, kernels, turned)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::blur", lib=_library.LIBRARY)
+@declare("blur(Tensor image, Tensor kernels, bool turned) -> Tensor")
 def _blur_fake(image, kernels, turned):
     return torch.empty_like(image)
 
@@ -93,8 +80,7 @@ def _blurs(size, batched, image, kernels, turned):
 
 def _save_for_blur(ctx, inputs, output):
     image, kernels, ctx.turned = inputs
-    kernels = kernels.clone() if kernels.is_inference() else kernels  # which cannot be saved as they are
-    ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, kernels)
+    ctx.save_for_backward(image if ctx.needs_input_grad[1] else None, savable(kernels))
 
 
 def _blur_gradients(ctx, grad):

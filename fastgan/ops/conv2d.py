@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastgan.ops import _library
+from fastgan._torch_internals import ConvolvingConv2d, convolves_as_torch, padding_widths
 from fastgan.ops._autograd import differentiable
 from fastgan.ops._checks import (
     as_whole_number,
@@ -39,6 +39,7 @@ from fastgan.ops._checks import (
     check_same_device,
     described,
 )
+from fastgan.ops._declare import declare_composite
 from fastgan.reference import conv2d as reference
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
@@ -98,7 +99,7 @@ def _checked_conv2d(
     options = steps, _pair("padding", padding, 0), spread
     if torch.compiler.is_compiling():
         _check_fit(name, x, weight, bias, *options, groups)
-        return own_conv2d(x, weight, bias, *options, groups)
+        return _conv2d_as_compiled(x, weight, bias, *options, groups)
     try:
         return reference.conv2d(x, weight, bias, *options, groups)
     except RuntimeError:
@@ -155,7 +156,7 @@ def _check_fit(
             )
 
 
-def own_conv2d(
+def _conv2d_as_compiled(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -187,17 +188,17 @@ def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
     return [int(items[0]), int(items[-1])]
 
 
-class Conv2d(nn.Conv2d):
+class Conv2d(ConvolvingConv2d):
     """`torch.nn.Conv2d` that computes with :func:`conv2d`; same arguments, same state_dict."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         check_floating("input", input)
         if input.dim() not in (3, 4):
             raise ValueError(f"input must have 3 or 4 dimensions, got shape {tuple(input.shape)}")
         padding: Any = self.padding
         if self.padding_mode != "zeros" or isinstance(padding, str):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=mode)
+            input = F.pad(input, padding_widths(self), mode=mode)
             padding = 0
         batch = input if input.dim() == 4 else input[None]
         y = _checked_conv2d("input", batch, weight, bias, self.stride, padding, self.dilation, self.groups)
@@ -218,7 +219,7 @@ def convert_convolutions(network: nn.Module) -> nn.Module:
         kind: Any = type(module)
         if kind is nn.Conv2d:
             module.__class__ = Conv2d
-        elif isinstance(module, nn.Conv2d) and kind._conv_forward is nn.Conv2d._conv_forward:
+        elif isinstance(module, nn.Conv2d) and convolves_as_torch(kind):
             module.__class__ = type(kind.__name__, (kind, Conv2d), {})
     return network
 
@@ -226,9 +227,7 @@ def convert_convolutions(network: nn.Module) -> nn.Module:
 # --- ops ------------------------------------------------------------------------------------------
 
 _OPTIONS = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups"
-_library.define(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_OPTIONS}) -> Tensor")
-_library.define(f"conv2d_input_gradient(Tensor grad, Tensor weight, SymInt[] size, {_OPTIONS}) -> Tensor")
-_library.define(f"conv2d_weight_gradient(Tensor grad, Tensor x, SymInt[] size, {_OPTIONS}) -> Tensor")
+declare_composite(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_OPTIONS}) -> Tensor")(reference.conv2d)
 
 
 def _shape_only(like: Tensor, size: list[int]) -> Tensor:
@@ -236,25 +235,18 @@ def _shape_only(like: Tensor, size: list[int]) -> Tensor:
     return like.new_empty(1).expand(size)
 
 
+@declare_composite(f"conv2d_input_gradient(Tensor grad, Tensor weight, SymInt[] size, {_OPTIONS}) -> Tensor")
 def _input_gradient_of(grad, weight, size, stride, padding, dilation, groups):
     x = _shape_only(grad, size)
     wanted = [True, False, False]
     return _BACKWARD(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[0]
 
 
+@declare_composite(f"conv2d_weight_gradient(Tensor grad, Tensor x, SymInt[] size, {_OPTIONS}) -> Tensor")
 def _weight_gradient_of(grad, x, size, stride, padding, dilation, groups):
     weight = _shape_only(grad, size)
     wanted = [False, True, False]
     return _BACKWARD(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[1]
-
-
-for _name, _function in (
-    ("conv2d", reference.conv2d),
-    ("conv2d_input_gradient", _input_gradient_of),
-    ("conv2d_weight_gradient", _weight_gradient_of),
-):
-    torch.library.impl(_library.LIBRARY, _name, "CompositeExplicitAutograd")(_function)
-    torch.library.register_fake(f"fastgan::{_name}", _function, lib=_library.LIBRARY)
 
 
 # --- batches of calls: PyTorch's -----------------------------------------------------------------------

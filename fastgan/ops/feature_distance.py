@@ -20,13 +20,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours, wants_gradient
+from fastgan.ops import _dispatch
+from fastgan.ops._autograd import (
+    below_autograd,
+    check_saved,
+    differentiable,
+    first_order_only,
+    saved_tensors_are_ours,
+    wants_gradient,
+)
 from fastgan.ops._batching import fold, one_by_one, unfold
 from fastgan.ops._checks import as_flag, check_floating, check_one_of, check_same_device, dense
+from fastgan.ops._declare import declare
 from fastgan.reference import feature_distance as reference
-
-_dispatch.register(_dispatch.Kernels("feature_distance", cpu="native", gpu="triton"))
 
 LPIPS_EPS = 1e-10
 
@@ -127,48 +133,14 @@ def _laid_out_alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-# --- op -------------------------------------------------------------------------------------------
+# --- op and fake ----------------------------------------------------------------------------------
 
-_library.define(
+
+@declare(
     "feature_distance(Tensor x, Tensor y, Tensor? weight, int power, bool normalize, float eps, bool relu_x, "
     "bool of_mean, bool with_x, bool with_y) -> "
     "(Tensor distance, Tensor direction_x, Tensor direction_y)"
 )
-# Without a weight each channel has 1 / C.
-# Directions are P times each distance's gradient, or, divided by N P, the gradient of their mean (`of_mean`).
-# The ops take N and P from the tensors: compiled code would be made anew for each number.
-_library.define("feature_distance_backward(Tensor direction, Tensor grad, bool of_mean) -> Tensor")
-# The same into the direction's own memory, for when nobody will ask for the direction again.
-_library.define("feature_distance_backward_(Tensor(a!) direction, Tensor grad, bool of_mean) -> ()")
-
-
-@torch.library.impl(_library.LIBRARY, "feature_distance", "CUDA")
-def _feature_distance_triton(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y):
-    from fastgan.kernels import feature_distance as kernel
-
-    return kernel.feature_distance(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y)
-
-
-@torch.library.impl(_library.LIBRARY, "feature_distance_backward", "CUDA")
-def _feature_distance_backward_triton(direction, grad, of_mean):
-    from fastgan.kernels import feature_distance as kernel
-
-    result = torch.empty_like(direction)
-    kernel.feature_distance_backward(direction, grad, of_mean, out=result)
-    return result
-
-
-@torch.library.impl(_library.LIBRARY, "feature_distance_backward_", "CUDA")
-def _feature_distance_backward_triton_(direction, grad, of_mean):
-    from fastgan.kernels import feature_distance as kernel
-
-    kernel.feature_distance_backward(direction, grad, of_mean, out=direction)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::feature_distance", lib=_library.LIBRARY)
 def _feature_distance_fake(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y):
     accumulation_dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     directions = [
@@ -177,12 +149,16 @@ def _feature_distance_fake(x, y, weight, power, normalize, eps, relu_x, of_mean,
     return x.new_empty(x.shape[0], dtype=accumulation_dtype), *directions
 
 
-@torch.library.register_fake("fastgan::feature_distance_backward", lib=_library.LIBRARY)
+# Without a weight each channel has 1 / C.
+# Directions are P times each distance's gradient, or, divided by N P, the gradient of their mean (`of_mean`).
+# The ops take N and P from the tensors: compiled code would be made anew for each number.
+@declare("feature_distance_backward(Tensor direction, Tensor grad, bool of_mean) -> Tensor")
 def _feature_distance_backward_fake(direction, grad, of_mean):
     return torch.empty_like(direction)
 
 
-@torch.library.register_fake("fastgan::feature_distance_backward_", lib=_library.LIBRARY)
+# The same into the direction's own memory, for when nobody will ask for the direction again.
+@declare("feature_distance_backward_(Tensor(a!) direction, Tensor grad, bool of_mean) -> ()")
 def _feature_distance_backward_fake_(direction, grad, of_mean):
     return None
 
@@ -229,15 +205,15 @@ def _measures_backward(size, batched, direction, grad, of_mean):
 
 def _save_for_feature_distance(ctx, inputs, output):
     *_, ctx.of_mean, with_x, with_y = inputs
-    if (ctx.needs_input_grad[0] and not with_x) or (ctx.needs_input_grad[1] and not with_y):
-        raise RuntimeError("feature_distance needs with_x and with_y where a gradient may be asked for")
+    of_x, of_y = ctx.needs_input_grad[:2]
+    check_saved("feature_distance", "with_x and with_y", (with_x or not of_x) and (with_y or not of_y))
     _, direction_x, direction_y = output
     ctx.save_for_backward(direction_x, direction_y)
 
 
 def _feature_distance_gradients(ctx, grad, *of_directions):
     if any(of_direction is not None for of_direction in of_directions):
-        _refuse_second_order(ctx, grad)
+        raise NotImplementedError(_FIRST_ORDER_ONLY)
     gradients: list[Tensor | None] = []
     for direction, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True):
         if not needed:
@@ -259,18 +235,10 @@ _feature_distance = differentiable(
 
 # --- second order: refused; a direction that were no differentiable output would count as a constant ------
 
-
-def _save_for_feature_distance_backward(ctx, inputs, output):
-    pass
-
-
-def _refuse_second_order(ctx, grad):
-    raise NotImplementedError(
-        "feature_distance and lpips_head keep only their gradient and cannot be differentiated twice; use "
-        "backend='reference', or fastgan.use('reference'), where a gradient of the gradient is needed"
-    )
-
-
-_feature_distance_backward = differentiable(
-    "feature_distance_backward", _save_for_feature_distance_backward, _refuse_second_order, _measures_backward
+_FIRST_ORDER_ONLY = (
+    "feature_distance and lpips_head keep only their gradient and cannot be differentiated twice; use "
+    "backend='reference', or fastgan.use('reference'), where a gradient of the gradient is needed"
+)
+_feature_distance_backward = first_order_only(
+    "feature_distance_backward", NotImplementedError, _FIRST_ORDER_ONLY, _measures_backward
 )

@@ -22,10 +22,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops import _dispatch
+from fastgan.ops._autograd import check_saved, differentiable, first_order_only, wants_gradient
 from fastgan.ops._batching import fold, one_by_one, unfold, with_batch
 from fastgan.ops._checks import as_flag, check_generator, check_image, check_one_of
+from fastgan.ops._declare import declare
 from fastgan.ops._jpeg_tables import CHROMINANCE_TABLE as CHROMINANCE_TABLE
 from fastgan.ops._jpeg_tables import LUMINANCE_TABLE as LUMINANCE_TABLE
 from fastgan.ops._jpeg_tables import quality_tables as quality_tables
@@ -33,7 +34,6 @@ from fastgan.ops._jpeg_tables import tables_for
 from fastgan.ops._value_range import GrossRangeCheck
 from fastgan.reference import jpeg as reference
 
-_dispatch.register(_dispatch.Kernels("jpeg", cpu="native", gpu="native"))
 _range_check = GrossRangeCheck("jpeg_round_trip", ("image",))
 
 # Pixels per chroma sample, across and down.
@@ -163,23 +163,14 @@ def check_levels(levels: str, rounding: str) -> None:
         )
 
 
-# --- op -------------------------------------------------------------------------------------------
+# --- op and fake ----------------------------------------------------------------------------------
 
-_library.define(
+
+@declare(
     "jpeg(Tensor image, Tensor tables, Tensor? seed, int horizontal, int vertical, bool fancy, int rounding, "
-    "bool with_masks) -> (Tensor decoded, Tensor masks, Tensor chroma_masks)"
+    "bool with_masks) -> (Tensor decoded, Tensor masks, Tensor chroma_masks)",
+    gpu="native",
 )
-_library.define(
-    "jpeg_backward(Tensor grad, Tensor? image, Tensor tables, Tensor? seed, Tensor masks, "
-    "Tensor chroma_masks, int horizontal, int vertical, bool fancy, int rounding, bool grad_image_wanted, "
-    "bool grad_tables_wanted) -> (Tensor grad_image, Tensor grad_tables)"
-)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::jpeg", lib=_library.LIBRARY)
 def _jpeg_fake(image, tables, seed, horizontal, vertical, fancy, rounding, with_masks):
     batch, _, height, width = image.shape
     chroma_height, chroma_width = (height + vertical - 1) // vertical, (width + horizontal - 1) // horizontal
@@ -189,7 +180,12 @@ def _jpeg_fake(image, tables, seed, horizontal, vertical, fancy, rounding, with_
     return torch.empty_like(image), masks, chroma_masks
 
 
-@torch.library.register_fake("fastgan::jpeg_backward", lib=_library.LIBRARY)
+@declare(
+    "jpeg_backward(Tensor grad, Tensor? image, Tensor tables, Tensor? seed, Tensor masks, "
+    "Tensor chroma_masks, int horizontal, int vertical, bool fancy, int rounding, bool grad_image_wanted, "
+    "bool grad_tables_wanted) -> (Tensor grad_image, Tensor grad_tables)",
+    gpu="native",
+)
 def _jpeg_backward_fake(
     grad, image, tables, seed, masks, chroma_masks, horizontal, vertical, fancy, rounding,
     grad_image_wanted, grad_tables_wanted,
@@ -254,8 +250,7 @@ def _fold_tables(tables: Tensor, batched: bool, size: int, images: int, one_each
 def _save_for_jpeg(ctx, inputs, output):
     image, tables, seed, horizontal, vertical, fancy, rounding, with_masks = inputs
     _, masks, chroma_masks = output
-    if not with_masks:
-        raise RuntimeError("jpeg needs with_masks where a gradient may be asked for")
+    check_saved("jpeg", "with_masks", with_masks)
     ctx.mark_non_differentiable(masks, chroma_masks)
     needed = rounding in (1, 2) or ctx.needs_input_grad[1]
     ctx.save_for_backward(image if needed else None, tables, seed, masks, chroma_masks)
@@ -275,16 +270,7 @@ _jpeg = differentiable("jpeg", _save_for_jpeg, _jpeg_gradients, _codes)
 
 # --- second order: refused -------------------------------------------------------------------------
 
-
-def _save_nothing(ctx, inputs, output):
-    pass
-
-
-def _refuse_second_order(ctx, *grads):
-    raise RuntimeError(
-        "jpeg_round_trip's kernel has first-order gradients only; backend='reference' can be "
-        "differentiated twice"
-    )
-
-
-_jpeg_backward = differentiable("jpeg_backward", _save_nothing, _refuse_second_order, _codes_backward)
+_FIRST_ORDER_ONLY = (
+    "jpeg_round_trip's kernel has first-order gradients only; backend='reference' can be differentiated twice"
+)
+_jpeg_backward = first_order_only("jpeg_backward", RuntimeError, _FIRST_ORDER_ONLY, _codes_backward)

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from fastgan.ops import _dispatch, _library
+from fastgan.ops import _dispatch
+from fastgan.ops._declare import declare
 from fastgan.reference import optimizer_step as reference
 from fastgan.reference.optimizer_step import ALGORITHMS, StepOptions
-
-_dispatch.register(_dispatch.Kernels("optimizer_step", cpu="native", gpu="native"))
 
 
 def optimizer_step(
@@ -118,26 +117,21 @@ def layout_backend(params: list[Tensor], *others: list[Tensor]) -> str | None:
     return "reference"
 
 
-# --- op -------------------------------------------------------------------------------------------
+# --- op and fake ----------------------------------------------------------------------------------
 
-_library.define(
+
+@declare(
     "optimizer_step_(int algorithm, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] first, "
     "Tensor(c!)[] second, Tensor(d!)[] third, Tensor(e!)[] averages, Tensor(f!)[] steps, float[] options, "
     "Tensor? lr, Tensor? grad_scale, Tensor? found_inf, Tensor? grad_norm, Tensor(g!)? updates, "
-    "bool with_statistics) -> Tensor"
+    "bool with_statistics) -> Tensor",
+    gpu="native",
 )
-_library.define("gradient_norm(Tensor[] grads) -> Tensor")
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::optimizer_step_", lib=_library.LIBRARY)
 def _optimizer_step_fake(algorithm, params, *arguments):
     return params[0].new_empty(3 if arguments[-1] else 0, dtype=torch.float64)
 
 
-@torch.library.register_fake("fastgan::gradient_norm", lib=_library.LIBRARY)
+@declare("gradient_norm(Tensor[] grads) -> Tensor", gpu="native")
 def _gradient_norm_fake(grads):
     accumulation_dtype = (
         torch.float64 if any(grad.dtype == torch.float64 for grad in grads) else torch.float32

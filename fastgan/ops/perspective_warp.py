@@ -14,13 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable
+from fastgan.ops import _dispatch
+from fastgan.ops._autograd import differentiable, savable
 from fastgan.ops._batching import fold, unfold
 from fastgan.ops._checks import as_number, check_floating, check_image, check_same_device
+from fastgan.ops._declare import declare
 from fastgan.reference.perspective_warp import perspective_warp as reference_warp
-
-_dispatch.register(_dispatch.Kernels("perspective_warp", cpu="native", gpu="triton"))
 
 
 def perspective_warp(
@@ -103,35 +102,15 @@ def _fill(image: Tensor, fill: float | Tensor | None) -> Tensor | None:
         ) from None
 
 
-# --- op -------------------------------------------------------------------------------------------
-
-_library.define("perspective_warp(Tensor image, Tensor matrix, Tensor? fill) -> Tensor")
-_library.define("perspective_warp_backward(Tensor grad, Tensor matrix) -> Tensor")
+# --- op and fake ----------------------------------------------------------------------------------
 
 
-@torch.library.impl(_library.LIBRARY, "perspective_warp", "CUDA")
-def _warp_triton(image, matrix, fill):
-    from fastgan.kernels import perspective_warp as kernel
-
-    return kernel.perspective_warp(image, matrix, fill)
-
-
-@torch.library.impl(_library.LIBRARY, "perspective_warp_backward", "CUDA")
-def _warp_backward_triton(grad, matrix):
-    from fastgan.kernels import perspective_warp as kernel
-
-    return kernel.perspective_warp_backward(grad, matrix)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::perspective_warp", lib=_library.LIBRARY)
+@declare("perspective_warp(Tensor image, Tensor matrix, Tensor? fill) -> Tensor")
 def _warp_fake(image, matrix, fill):
     return torch.empty_like(image)
 
 
-@torch.library.register_fake("fastgan::perspective_warp_backward", lib=_library.LIBRARY)
+@declare("perspective_warp_backward(Tensor grad, Tensor matrix) -> Tensor")
 def _warp_backward_fake(grad, matrix):
     return torch.empty_like(grad)
 
@@ -153,9 +132,7 @@ def _warps_backward(size, batched, grad, matrix):
 
 
 def _save_matrix(ctx, inputs, output):
-    matrix = inputs[1]
-    # One of inference mode cannot be saved as it is.
-    ctx.save_for_backward(matrix.clone() if matrix.is_inference() else matrix)
+    ctx.save_for_backward(savable(inputs[1]))
 
 
 def _warp_gradients(ctx, grad):

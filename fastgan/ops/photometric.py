@@ -26,8 +26,8 @@ import numbers
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import differentiable, wants_gradient
+from fastgan.ops import _dispatch
+from fastgan.ops._autograd import check_saved, differentiable, wants_gradient
 from fastgan.ops._batching import fold, one_by_one, unfold
 from fastgan.ops._checks import (
     FLOATING,
@@ -41,10 +41,10 @@ from fastgan.ops._checks import (
     is_finite,
     may_look_at,
 )
+from fastgan.ops._declare import declare
 from fastgan.ops._value_range import GrossRangeCheck
 from fastgan.reference import photometric as reference
 
-_dispatch.register(_dispatch.Kernels("photometric", cpu="native", gpu="triton"))
 _range_check = GrossRangeCheck("photometric", ("image",))
 
 
@@ -193,40 +193,20 @@ def _seed(image: Tensor, seed: int | Tensor | None, generator: torch.Generator |
     return torch.full((), seed, dtype=torch.int64, device=image.device)
 
 
-# --- op -------------------------------------------------------------------------------------------
+# --- op and fake ----------------------------------------------------------------------------------
 
-_library.define(
+
+@declare(
     "photometric(Tensor image, Tensor parameters, Tensor seed, bool with_masks) "
     "-> (Tensor distorted, Tensor masks)"
 )
-_library.define("photometric_backward(Tensor grad, Tensor parameters, Tensor masks) -> Tensor")
-
-
-@torch.library.impl(_library.LIBRARY, "photometric", "CUDA")
-def _photometric_triton(image, parameters, seed, with_masks):
-    from fastgan.kernels import photometric as kernel
-
-    return kernel.photometric(image, parameters, seed, with_masks)
-
-
-@torch.library.impl(_library.LIBRARY, "photometric_backward", "CUDA")
-def _photometric_backward_triton(grad, parameters, masks):
-    from fastgan.kernels import photometric as kernel
-
-    return kernel.photometric_backward(grad, parameters, masks)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::photometric", lib=_library.LIBRARY)
 def _photometric_fake(image, parameters, seed, with_masks):
     batch, _, height, width = image.shape
     shape = (batch, height, width) if with_masks else (0,)
     return torch.empty_like(image), image.new_empty(shape, dtype=torch.uint8)
 
 
-@torch.library.register_fake("fastgan::photometric_backward", lib=_library.LIBRARY)
+@declare("photometric_backward(Tensor grad, Tensor parameters, Tensor masks) -> Tensor")
 def _photometric_backward_fake(grad, parameters, masks):
     return torch.empty_like(grad)
 
@@ -250,8 +230,7 @@ def _photometric_backwards(size, batched, *tensors):
 def _save_for_photometric(ctx, inputs, output):
     _, parameters, _, with_masks = inputs
     _, masks = output
-    if not with_masks:
-        raise RuntimeError("photometric needs with_masks where a gradient may be asked for")
+    check_saved("photometric", "with_masks", with_masks)
     ctx.mark_non_differentiable(masks)
     ctx.save_for_backward(parameters, masks)
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
+from fastgan.ops import _dispatch
 from fastgan.ops._autograd import differentiable
 from fastgan.ops._batching import fold, unfold
 from fastgan.ops._checks import check_floating, dense
+from fastgan.ops._declare import declare
 from fastgan.reference import squared_norm as reference
-
-_dispatch.register(_dispatch.Kernels("squared_norm", cpu="native", gpu="triton"))
 
 
 def squared_norm(x: Tensor, *, backend: str | None = None) -> Tensor:
@@ -47,35 +46,15 @@ def _samples_in_order(x: Tensor) -> Tensor:
     return x if x.shape[0] == 1 or x.stride(0) * x.shape[0] == x.numel() else x.contiguous()
 
 
-# --- op -------------------------------------------------------------------------------------------
-
-_library.define("squared_norm(Tensor x) -> Tensor")
-_library.define("squared_norm_backward(Tensor x, Tensor grad) -> Tensor")
+# --- op and fake ----------------------------------------------------------------------------------
 
 
-@torch.library.impl(_library.LIBRARY, "squared_norm", "CUDA")
-def _squared_norm_triton(x):
-    from fastgan.kernels import squared_norm as kernel
-
-    return kernel.squared_norm(x)
-
-
-@torch.library.impl(_library.LIBRARY, "squared_norm_backward", "CUDA")
-def _squared_norm_backward_triton(x, grad):
-    from fastgan.kernels import squared_norm as kernel
-
-    return kernel.squared_norm_backward(x, grad)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::squared_norm", lib=_library.LIBRARY)
+@declare("squared_norm(Tensor x) -> Tensor")
 def _squared_norm_fake(x):
     return x.new_empty(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32))
 
 
-@torch.library.register_fake("fastgan::squared_norm_backward", lib=_library.LIBRARY)
+@declare("squared_norm_backward(Tensor x, Tensor grad) -> Tensor")
 def _squared_norm_backward_fake(x, grad):
     return torch.empty_like(x)
 

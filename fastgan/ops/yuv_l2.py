@@ -24,13 +24,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgan.ops import _dispatch, _library
-from fastgan.ops._autograd import below_autograd, differentiable, saved_tensors_are_ours, wants_gradient
+from fastgan.ops import _dispatch
+from fastgan.ops._autograd import (
+    below_autograd,
+    check_saved,
+    differentiable,
+    savable,
+    saved_tensors_are_ours,
+    wants_gradient,
+)
 from fastgan.ops._batching import one_by_one, with_batch
 from fastgan.ops._checks import as_finite, as_numbers, check_image, check_same_device, dense, scalar_tensor
+from fastgan.ops._declare import declare
 from fastgan.reference import yuv_l2 as reference
-
-_dispatch.register(_dispatch.Kernels("yuv_l2", cpu="native", gpu="triton"))
 
 
 def yuv_l2(
@@ -80,51 +86,14 @@ def _direction_kind(x: Tensor, y: Tensor) -> tuple[int, torch.dtype | None]:
     return 1 if x.requires_grad else -1, dtype
 
 
-# --- op -------------------------------------------------------------------------------------------
+# --- op and fake ----------------------------------------------------------------------------------
 
-_library.define(
+
+@declare(
     "yuv_l2(Tensor x, Tensor y, Tensor? edge_gain, float edge_gain_number, float scale_y, float scale_u, "
     "float scale_v, int direction_sign, ScalarType? direction_dtype) "
     "-> (Tensor loss, Tensor channels, Tensor direction)"
 )
-# sign grad_loss D', where D' has the factor 2 / (N H W) already (`scaled`), or else times that.
-_library.define(
-    "yuv_l2_backward(Tensor direction, Tensor grad_loss, int sign, bool scaled, ScalarType dtype) -> Tensor"
-)
-# The same into the direction's own memory, for when nobody will ask for the direction again.
-_library.define("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, int sign, bool scaled) -> ()")
-
-
-@torch.library.impl(_library.LIBRARY, "yuv_l2", "CUDA")
-def _yuv_l2_triton(
-    x, y, edge_gain, edge_gain_number, scale_y, scale_u, scale_v, direction_sign, direction_dtype
-):
-    from fastgan.kernels import yuv_l2 as kernel
-
-    scales = scale_y, scale_u, scale_v
-    return kernel.yuv_l2(x, y, edge_gain, edge_gain_number, scales, direction_sign, direction_dtype)
-
-
-@torch.library.impl(_library.LIBRARY, "yuv_l2_backward", "CUDA")
-def _yuv_l2_backward_triton(direction, grad_loss, sign, scaled, dtype):
-    from fastgan.kernels import yuv_l2 as kernel
-
-    grad = torch.empty_like(direction, dtype=dtype)
-    kernel.yuv_l2_backward(direction, grad_loss, sign, scaled, out=grad)
-    return grad
-
-
-@torch.library.impl(_library.LIBRARY, "yuv_l2_backward_", "CUDA")
-def _yuv_l2_backward_triton_(direction, grad_loss, sign, scaled):
-    from fastgan.kernels import yuv_l2 as kernel
-
-    kernel.yuv_l2_backward(direction, grad_loss, sign, scaled, out=direction)
-
-
-# --- fake -----------------------------------------------------------------------------------------
-
-
-@torch.library.register_fake("fastgan::yuv_l2", lib=_library.LIBRARY)
 def _yuv_l2_fake(
     x, y, edge_gain, edge_gain_number, scale_y, scale_u, scale_v, direction_sign, direction_dtype
 ):
@@ -135,12 +104,16 @@ def _yuv_l2_fake(
     return loss, channels, torch.empty_like(x, dtype=direction_dtype)
 
 
-@torch.library.register_fake("fastgan::yuv_l2_backward", lib=_library.LIBRARY)
+# sign grad_loss D', where D' has the factor 2 / (N H W) already (`scaled`), or else times that.
+@declare(
+    "yuv_l2_backward(Tensor direction, Tensor grad_loss, int sign, bool scaled, ScalarType dtype) -> Tensor"
+)
 def _yuv_l2_backward_fake(direction, grad_loss, sign, scaled, dtype):
     return torch.empty_like(direction, dtype=dtype)
 
 
-@torch.library.register_fake("fastgan::yuv_l2_backward_", lib=_library.LIBRARY)
+# The same into the direction's own memory, for when nobody will ask for the direction again.
+@declare("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, int sign, bool scaled) -> ()")
 def _yuv_l2_backward_fake_(direction, grad_loss, sign, scaled):
     return None
 
@@ -170,12 +143,9 @@ def _yuv_l2_backwards(size, batched, direction, grad_loss, sign, scaled, dtype):
 def _save_for_yuv_l2(ctx, inputs, output):
     x, y, edge_gain, *numbers, direction_sign, direction_dtype = inputs
     _, channels, direction = output
-    if direction_dtype is None:
-        raise RuntimeError("yuv_l2 needs a direction_dtype where a gradient may be asked for")
+    check_saved("yuv_l2", "a direction_dtype", direction_dtype is not None)
     ctx.mark_non_differentiable(channels)
-    if edge_gain is not None and edge_gain.is_inference():  # which cannot be saved as it is
-        edge_gain = edge_gain.clone()
-    ctx.save_for_backward(direction, edge_gain)
+    ctx.save_for_backward(direction, savable(edge_gain))
     ctx.numbers = numbers
     ctx.dtypes = (x.dtype, y.dtype)
     ctx.direction_sign = direction_sign

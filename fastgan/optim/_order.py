@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from fastgan._torch_private import version
+from fastgan._torch_internals import version
 
 
 class _Call(NamedTuple):

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_internals import WRAPPED, buffer_table, foreach_copy_, module_table, parameter_table
 from fastgan.optim._shards import local
 
 # Where torch.compile and Lightning Fabric keep what they wrap, and DataParallel and DistributedDataParallel.
-_OF_WRAPPERS_ALONE = ("_orig_mod", "_forward_module")
-_WRAPPERS = {*_OF_WRAPPERS_ALONE, "module"}
+_WRAPPERS = {*WRAPPED, "module"}
 
 Value = TypeVar("Value")
 
@@ -23,7 +23,8 @@ Value = TypeVar("Value")
 def unwrapped(module: nn.Module) -> nn.Module:
     """Strips DataParallel, DistributedDataParallel, torch.compile and Fabric's wrappers, however nested."""
     while True:
-        inner = next((module._modules[name] for name in _OF_WRAPPERS_ALONE if name in module._modules), None)
+        parts = module_table(module)
+        inner = next((parts[name] for name in WRAPPED if name in parts), None)
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             inner = module.module  # a name that other modules have, too
         if inner is None:
@@ -58,7 +59,7 @@ def parameters_by_name(module: nn.Module) -> dict[str, tuple[nn.Module, nn.Param
         {
             f"{prefix}.{name}" if prefix else name: (part, parameter)
             for prefix, part in module.named_modules()
-            for name, parameter in part._parameters.items()
+            for name, parameter in parameter_table(part).items()
             if parameter is not None
         }
     )
@@ -78,9 +79,9 @@ def buffer_places(module: nn.Module) -> dict[str, Place]:
     """Where each buffer is found, by its name in the bare network."""
     return without_wrappers(
         {
-            f"{prefix}.{name}" if prefix else name: (part._buffers, name)
+            f"{prefix}.{name}" if prefix else name: (buffer_table(part), name)
             for prefix, part in module.named_modules()
-            for name in part._buffers
+            for name in buffer_table(part)
         }
     )
 
@@ -107,7 +108,7 @@ def copy_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         targets.append(kept)
         sources.append(current)
     for targets, sources in of_type.values():
-        torch._foreach_copy_(targets, sources)
+        foreach_copy_(targets, sources)
 
 
 class Pairs:
@@ -130,9 +131,9 @@ class Pairs:
         self.buffers = paired_places(model, average)
         # Kept together with what they held, so that nothing new gets the id of what has been replaced.
         self._tables: list[dict[str, Any]] = [
-            table for part in model.modules() for table in (part._parameters, part._modules)
+            table for part in model.modules() for table in (parameter_table(part), module_table(part))
         ]
-        self._tables += [part._parameters for part in average.modules() if part._parameters]
+        self._tables += [parameter_table(part) for part in average.modules() if parameter_table(part)]
         self._held = self._holding()
 
     def averages_of(self, parameters: list[Tensor]) -> list[Tensor]:

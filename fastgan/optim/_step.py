@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastgan._torch_internals import AMP_SCALING
 from fastgan.ops._checks import as_flag, check_callable, check_instance, described
 from fastgan.ops.optimizer_step import gradient_norm, layout_backend, optimizer_step
 from fastgan.optim._options import check_group, checked_options, weight_bounds
@@ -137,7 +138,7 @@ class FusedStep(torch.optim.Optimizer):
         self.with_statistics = as_flag("statistics", statistics)
         self.statistics = None
         # torch.amp.GradScaler then gives the scale and what it found to the step, and looks at neither.
-        self._step_supports_amp_scaling = True
+        setattr(self, AMP_SCALING, True)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; each group may have its own clips and its own `stochastic_rounding`."""
@@ -171,7 +172,7 @@ class FusedStep(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: self.__dict__[name] for name in ("_extra", "ema", "with_statistics", "statistics")}
-        return {**super().__getstate__(), **own, "_step_supports_amp_scaling": True}
+        return {**super().__getstate__(), **own, AMP_SCALING: True}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

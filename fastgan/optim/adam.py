@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Adam as TorchAdam
 from torch.optim import AdamW as TorchAdamW
 
+from fastgan._torch_internals import init_group
 from fastgan.optim._options import as_groups, checked_options
 from fastgan.optim._step import FusedStep, StateNames
 from fastgan.optim.ema import EMA
@@ -79,7 +80,7 @@ class Adam(FusedStep, TorchAdam):
         return StateNames("exp_avg_sq", "exp_avg", "max_exp_avg_sq" if group["amsgrad"] else None)
 
     def _init_states(self, group: dict[str, Any]) -> None:
-        self._init_group(group, [], [], [], [], [], [])
+        init_group(self, group)
 
     def _options(self, group: dict[str, Any]) -> dict[str, Any]:
         beta1, beta2 = group["betas"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgan._torch_internals import init_group
 from fastgan.optim._options import as_groups
 from fastgan.optim._step import FusedStep, StateNames
 from fastgan.optim.ema import EMA
@@ -105,7 +106,7 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
 
     def _init_states(self, group: dict[str, Any]) -> None:
         fresh = [p for p in group["params"] if p.grad is not None and not self.state.get(p)]
-        self._init_group(group, [], [], [], [], [], [])
+        init_group(self, group)
         for parameter in fresh if group["initial_square_avg"] else ():
             self.state[parameter]["square_avg"].fill_(group["initial_square_avg"])
 

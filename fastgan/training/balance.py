@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_internals import supports_amp_scaling
 from fastgan.losses.adversarial import AdversarialLoss, AdversarialStatistics
 from fastgan.ops._checks import (
     as_number,
@@ -236,9 +237,7 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
             raise ValueError(f"applies must be on the parameters' device, {device}, got {described(applies)}")
     if applies is None:
         optimizer.step()
-    elif isinstance(optimizer, (FusedStep, torch.optim.Adam)) and getattr(
-        optimizer, "_step_supports_amp_scaling", False
-    ):
+    elif isinstance(optimizer, (FusedStep, torch.optim.Adam)) and supports_amp_scaling(optimizer):
         # The protocol by which GradScaler has fused optimizers leave out a step.
         optimizer.found_inf = (~applies).float()  # type: ignore[union-attr]
         try:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_internals import BatchNorm
 from fastgan.losses._backbones import MissingWeights
 from fastgan.training.names import LAYOUT, printable
 
@@ -48,7 +49,7 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
     """Batch normalization normalizes as ever, but what passes does not enter its running statistics."""
-    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = [m for m in network.modules() if isinstance(m, BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastgan import compat
+from fastgan.losses._borrowed import BORROWED
 
 NAMESPACES = (
     "ops", "losses", "augment", "optim", "metrics", "training.balance",
@@ -32,7 +33,8 @@ def public_callables() -> Iterator[str]:
     """The paths below `fastgan` of public functions, classes and methods, EXEMPT among them."""
     for namespace in NAMESPACES:
         module = importlib.import_module(f"fastgan.{namespace}")
-        for name in getattr(module, "__all__", None) or _own_names(module):
+        names = getattr(module, "__all__", None) or _own_names(module)
+        for name in [*names, *(BORROWED if namespace == "losses" else ())]:
             value, path = getattr(module, name), f"{namespace}.{name}"
             if callable(value):
                 yield path

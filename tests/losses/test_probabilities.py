@@ -26,8 +26,8 @@ BITS = torch.arange(128).reshape(32, 4) % 2
 @pytest.fixture(autouse=True)
 def forgetful_functions(monkeypatch):
     """Functions remember for the whole process what they have seen."""
-    for name in ("_ADV_LOSS", "_BCE_SECRET_LOSS"):
-        monkeypatch.setattr(labels, name, ProbabilityCheck(name, of_function=True))
+    for module, name in ((starganv2, "_ADV_LOSS"), (labels, "_BCE_SECRET_LOSS")):
+        monkeypatch.setattr(module, name, ProbabilityCheck(name, of_function=True))
     for loss in adversarial._SHARED.values():
         monkeypatch.setattr(loss, "_check", adversarial._behind_functions(loss.kind)._check)
 
@@ -142,7 +142,7 @@ def test_a_network_of_logits_does_not_hide_another_from_functions(name):
 
 
 def test_functions_give_up_after_some_looks():
-    check = labels._ADV_LOSS
+    check = starganv2._ADV_LOSS
     calls = 0
     while check.undecided:
         losses.adv_loss(torch.tensor([-1.0, 2.0]), 1)

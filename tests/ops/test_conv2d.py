@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from fastgan.losses import r1_penalty_of
 from fastgan.ops import conv2d
-from fastgan.ops.conv2d import Conv2d, convert_convolutions, own_conv2d
+from fastgan.ops.conv2d import Conv2d, _conv2d_as_compiled, convert_convolutions
 from tests.conftest import DEVICES
 from tests.losses.critics import CRITICS, make
 
@@ -42,7 +42,7 @@ def test_equals_torch_to_second_order(case, layout, device):
     x, weight, bias, options = tensors(case, device)
     x = x.detach().contiguous(memory_format=layout).requires_grad_()
     results = []
-    for function in (F.conv2d, own_conv2d):
+    for function in (F.conv2d, _conv2d_as_compiled):
         y = function(x, weight, bias, **options)
         first = torch.autograd.grad(y.sin().sum(), (x, weight, bias), create_graph=True)
         penalty = sum(gradient.square().sum() for gradient in first)
@@ -55,7 +55,7 @@ def test_gradients_of_both_orders(case):
     x, weight, bias, options = tensors(case)
 
     def function(x, weight, bias):
-        return own_conv2d(x, weight, bias, **options)
+        return _conv2d_as_compiled(x, weight, bias, **options)
 
     assert torch.autograd.gradcheck(function, (x, weight, bias))
     assert torch.autograd.gradgradcheck(function, (x, weight, bias))
@@ -98,7 +98,7 @@ def test_penalties_of_converted_critics(kind, compile):
 def test_autocast_casts_as_for_torch():
     x, weight, bias, options = tensors("3x3", dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, expected = own_conv2d(x, weight, bias, **options), F.conv2d(x, weight, bias, **options)
+        y, expected = _conv2d_as_compiled(x, weight, bias, **options), F.conv2d(x, weight, bias, **options)
     assert y.dtype == torch.bfloat16
     assert_close(y, expected)
 

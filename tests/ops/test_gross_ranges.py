@@ -61,6 +61,7 @@ ADVICE = {
 
 MODULES = (
     "losses.yuv_color_l2", "losses.jpeg", "ops.jpeg", "ops.photometric", "augment.distortions", "metrics",
+    "compat.diff_jpeg", "compat.kornia",
 )  # fmt: skip
 
 

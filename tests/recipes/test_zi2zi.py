@@ -180,7 +180,7 @@ def test_balance_by_ratio(small, ratio, d_updates, g_updates):
 
 def test_nothing_reads_the_device_in_a_step(small, monkeypatch):
     # On the CPU, where nothing waits, the labels are looked at.
-    monkeypatch.setattr("fastgan.losses.labels.may_look_at", lambda tensor: False)
+    monkeypatch.setattr("fastgan.compat._labels.may_look_at", lambda tensor: False)
     recipe = make(small, balance="adaptive", dropout=0.5, g_updates=2, self_attention=True)
     batch = one_batch(recipe)
     recipe.train_step(batch, 0, no_generator())

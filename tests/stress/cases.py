@@ -11,7 +11,7 @@ from torch import Tensor
 from fastgan import ops
 from fastgan.losses import AdversarialLoss
 from fastgan.losses.adversarial import KINDS
-from fastgan.ops.conv2d import own_conv2d
+from fastgan.ops.conv2d import _conv2d_as_compiled
 from fastgan.ops.jpeg import ROUNDINGS, SUBSAMPLINGS, UPSAMPLINGS
 from fastgan.optim import Adam, RMSprop
 from fastgan.reference.conv2d import conv2d as reference_conv2d
@@ -267,7 +267,7 @@ def conv2d(draws: Draws) -> Call:
 
     def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
         own = backend == "native"
-        function = own_conv2d if own else reference_conv2d
+        function = _conv2d_as_compiled if own else reference_conv2d
         return (
             function(
                 inputs["x"], inputs["weight"], inputs.get("bias"), options["stride"], options["padding"], 1,

@@ -9,7 +9,6 @@ import torch
 from torch.testing import assert_close
 
 from fastgan.ops.adversarial import GAMES, discriminator_loss, generator_loss
-from fastgan.ops.bias_leaky_relu import row_length
 from fastgan.reference.bias_leaky_relu import bias_leaky_relu as leaky_reference
 from tests.kernels.interpreted import interpreted
 from tests.ops.layouts import exact, image, relative_error
@@ -36,24 +35,23 @@ def test_bias_leaky_relu(size, layout, clamp):
 
     x = (image(size, layout=layout, channels=5) - 0.5).detach()
     bias = torch.rand(5) - 0.5
-    length = row_length(x)
-    y, codes = kernel.bias_leaky_relu(x, bias, 0.2, 1.4, clamp, True, length)
+    y, codes = kernel.bias_leaky_relu(x, bias, 0.2, 1.4, clamp, True)
     wide, wide_bias = exact(x), exact(bias)
     expected = leaky_reference(wide, wide_bias, 0.2, 1.4, None if clamp == math.inf else clamp)
     assert relative_error(y, expected) <= 1e-6
     assert y.stride() == codes.stride() == x.stride()
     grad = torch.rand_like(x)
-    of_x, of_bias = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, torch.float32, length)
+    of_x, of_bias = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, torch.float32)
     wanted = torch.autograd.grad(expected, (wide, wide_bias), grad.double())
     assert relative_error(of_x, wanted[0]) <= 1e-6 and relative_error(of_bias, wanted[1]) <= 1e-6
-    alone, nothing = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, None, length)
+    alone, nothing = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, None)
     assert torch.equal(alone, of_x) and nothing.numel() == 0
-    half = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, torch.float16, length)[1]
+    half = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, torch.float16)[1]
     assert torch.equal(half, of_bias.half())
-    along = kernel.bias_leaky_relu_tangent(grad, bias, codes, 0.2, 1.4, length)
+    along = kernel.bias_leaky_relu_tangent(grad, bias, codes, 0.2, 1.4)
     factors = torch.tensor([0.28, 1.4, 0.0, 0.0])[codes.long()]
     assert_close(along, factors * (grad + bias[:, None, None]))
-    assert torch.equal(kernel.bias_leaky_relu(x, bias, 0.2, 1.4, clamp, False, length)[0], y)
+    assert torch.equal(kernel.bias_leaky_relu(x, bias, 0.2, 1.4, clamp, False)[0], y)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -91,11 +89,11 @@ def test_bias_leaky_relu_of_nan_and_infinity():
 
     x = torch.tensor([[math.nan, math.inf, -math.inf, 2.0]])
     for slope in (0.2, 0.0):
-        y, codes = kernel.bias_leaky_relu(x, None, slope, 2.0, math.inf, True, 1)
+        y, codes = kernel.bias_leaky_relu(x, None, slope, 2.0, math.inf, True)
         leaf = x.clone().requires_grad_()
         expected = leaky_reference(leaf, None, slope, 2.0, None)
         assert_close(y, expected.detach(), equal_nan=True)
-        grad = kernel.bias_leaky_relu_tangent(torch.ones_like(x), None, codes, slope, 2.0, 1)
+        grad = kernel.bias_leaky_relu_tangent(torch.ones_like(x), None, codes, slope, 2.0)
         assert_close(grad, torch.autograd.grad(expected.sum(), leaf)[0], equal_nan=True)
 
 

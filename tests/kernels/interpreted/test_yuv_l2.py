@@ -27,7 +27,7 @@ def test_sweep_matches_float64_reference(size, gain, dtype):
     gain = torch.tensor(gain)
     for x in layouts(*size):
         x, y = x.to(dtype), torch.rand(size[0], 3, *size[1:])
-        loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, SCALES, 0, torch.float32)
+        loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, 0, torch.float32)
         x64 = x.double().requires_grad_()
         expected, expected_channels = reference.yuv_l2(x64, y.double(), SCALES, gain.double())
         (gradient,) = torch.autograd.grad(expected, x64)
@@ -51,9 +51,9 @@ def test_vectors_give_what_single_values_do(dtype, layout):
         x, y = rows(size, dtype, layout), rows(size, dtype, other)
         way = _pixels.walk(kernel.THREADS, x, y)
         assert way.line(x) == (16 // x.itemsize if layout.startswith("channels_last") else 0)
-        loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, SCALES, 0, dtype)
+        loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, 0, dtype)
         single = [torch.empty(2, 3, 22, 64)[..., ::2].copy_(image) for image in (x, y)]
-        expected = kernel.yuv_l2(*single, gain, 0.0, SCALES, 0, torch.float32)
+        expected = kernel.yuv_l2(*single, gain, 0.0, *SCALES, 0, torch.float32)
         torch.testing.assert_close(loss, expected[0])
         torch.testing.assert_close(channels, expected[1])
         assert torch.equal(direction, expected[2].to(dtype))
@@ -67,11 +67,11 @@ def test_loss_alone_and_in_64_bit_indices(monkeypatch):
 
     x, y = torch.rand(2, 2, 3, 9, 11)
     gain = torch.tensor(2.0)
-    loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, SCALES, 0, None)
+    loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, 0, None)
     assert direction.numel() == 0
-    assert torch.equal(kernel.yuv_l2(x, y, None, 2.0, SCALES, 0, None)[0], loss)
+    assert torch.equal(kernel.yuv_l2(x, y, None, 2.0, *SCALES, 0, None)[0], loss)
     monkeypatch.setattr(_pixels, "index_type", lambda count, block: kernel.tl.int64)
-    again = kernel.yuv_l2(x, y, gain, 0.0, SCALES, 1, torch.float32)
+    again = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, 1, torch.float32)
     assert torch.equal(loss, again[0]) and torch.equal(channels, again[1])
 
 
@@ -81,9 +81,9 @@ def test_the_direction_is_a_gradient_of_either_sign():
 
     x, y = torch.rand(2, 2, 3, 9, 11)
     gain = torch.tensor(2.0)
-    plain = kernel.yuv_l2(x, y, gain, 0.0, SCALES, 0, torch.float32)
+    plain = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, 0, torch.float32)
     for sign in (1, -1):
-        signed = kernel.yuv_l2(x, y, gain, 0.0, SCALES, sign, torch.float32)
+        signed = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, sign, torch.float32)
         assert torch.equal(signed[0], plain[0]) and torch.equal(signed[1], plain[1])
         torch.testing.assert_close(signed[2], sign * 2 / (2 * 9 * 11) * plain[2])
 
@@ -95,13 +95,12 @@ def test_backward_scales_into_any_dtype_or_in_place(pixels):
 
     direction, grad_loss = torch.rand(1, 3, pixels, 1), torch.tensor(0.7)
     expected = -0.7 * 2 / pixels * direction.double()
-    out = torch.full(direction.shape, float("nan"), dtype=torch.float16)
-    kernel.yuv_l2_backward(direction, grad_loss, -1, False, out=out)
+    out = kernel.yuv_l2_backward(direction, grad_loss, -1, False, torch.float16)
     torch.testing.assert_close(out, expected.half())
-    kernel.yuv_l2_backward(direction, grad_loss, -1, False, out=direction)
+    kernel.yuv_l2_backward_(direction, grad_loss, -1, False)
     torch.testing.assert_close(direction, expected.float())
     before = direction.clone()
-    kernel.yuv_l2_backward(direction, grad_loss, -1, True, out=out)
+    out = kernel.yuv_l2_backward(direction, grad_loss, -1, True, torch.float16)
     torch.testing.assert_close(out, (-0.7 * before).half())
-    kernel.yuv_l2_backward(direction, torch.tensor(1.0), 1, True, out=direction)
+    kernel.yuv_l2_backward_(direction, torch.tensor(1.0), 1, True)
     assert torch.equal(direction, before)
