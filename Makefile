@@ -58,7 +58,12 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed build/tests/built build/headers-checked
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
-	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+	    --junitxml build/tests.xml
+
+# Without what tests/slow.txt lists, which tools/slow_tests.py writes from what the last `make test` took.
+test-fast: $(VENV)/installed build/tests/built
+	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --fast
 
 support: $(VENV)/installed
 	$(BIN)/python -m tests.support_table > build/support.md && mv build/support.md docs/support.md

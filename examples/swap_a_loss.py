@@ -1,4 +1,4 @@
-"""StegaStamp's image loss as ports write it, and the one line that replaces it: the same value and gradient."""
+"""StegaStamp's image loss as ports write it, and the one line that replaces it: same value and gradient."""
 
 import torch
 from torch import Tensor, nn

@@ -35,9 +35,10 @@ WRITTEN_ELSEWHERE = {
     "docs/gpu-budgets.md": "tests/kernels/test_budgets.py",
     "docs/support.md": "tests/test_support.py",
 }
-NUMBER = re.compile(r"<!--n:(?P<name>[^>]*?)-->(?P<text>.*?)<!--/-->", re.DOTALL)
+# After a backtick a text tells of markers.
+NUMBER = re.compile(r"(?<!`)<!--n:(?P<name>[^>]*?)-->(?P<text>.*?)<!--/-->", re.DOTALL)
 TABLE = re.compile(r"<!-- table: (?P<name>[^>]*?) -->\n(?P<text>.*?)<!-- /table -->", re.DOTALL)
-FIXED = re.compile(r"<!--fixed: [^>]+-->.*?<!--/-->", re.DOTALL)
+FIXED = re.compile(r"(?<!`)<!--fixed: [^>]+-->.*?<!--/-->", re.DOTALL)
 # A line of a paragraph that begins with a comment is HTML to Markdown, and ends the paragraph.
 BROKEN = re.compile(r"^\s*(?:[-*+]\s+|\d+\.\s+)?<!--(?:n:|fixed:)", re.MULTILINE)
 UNIT = r"(?:[mµun]?s|dB|x|times|seconds?|minutes?|hours?|[kKMG]i?B|[GT]B/s|%)"
@@ -396,7 +397,7 @@ def faults_of(path: Path, results: Results, root: Path = ROOT) -> list[str]:
         if marker[0] != expected[0]:
             line = text.count("\n", 0, marker.start()) + 1
             faults.append(f"{name}:{line}: {marker['name']} differs from the results: run `make tables`")
-    if len(re.findall(r"<!--(?:n:|fixed: )", text)) != text.count("<!--/-->"):
+    if len(re.findall(r"(?<!`)<!--(?:n:|fixed: )", text)) != len(re.findall(r"(?<!`)<!--/-->", text)):
         faults.append(f"{name}: a marker without its end, or an end without its marker")
     for match in BROKEN.finditer(text):
         line = text.count("\n", 0, match.end()) + 1
