@@ -2,8 +2,8 @@
 
 * The front page is README.md, and CONTRIBUTING.md and CHANGELOG.md are pages: their links are turned.
 * The reference has a page for each entry of REFERENCE, with every public name of its modules.
-* Links to files outside of docs/ lead to the repository, and while it has no address (REPOSITORY in setup.py)
-  become their text.
+* Links to modules that it documents lead to it; those to other files outside of docs/ to the repository, and
+  while that has no address (REPOSITORY in setup.py) they become their text.
 """
 
 from __future__ import annotations
@@ -91,13 +91,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     place = page.file.src_uri
     source = OF_THE_ROOT.get(place, f"docs/{place}")
     repository = _repository()
+    # What is a file in the repository and a page of the site.
+    pages = {original: f"docs/{site}" for site, original in OF_THE_ROOT.items()}
+    for title, modules in REFERENCE.items():
+        pages[f"fastgan/{title}/__init__.py"] = f"docs/api/{title}.md"
+        pages |= {source_of(name).relative_to(ROOT).as_posix(): f"docs/api/{title}.md" for name in modules}
 
     def turned(link: re.Match[str]) -> str:
         picture, text, target = link["picture"], link["text"], link["target"]
         path, _, anchor = target.partition("#")
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-        for site, original in OF_THE_ROOT.items():
-            path = f"docs/{site}" if path == original else path
+        path = pages.get(path, path)
         if path.startswith("docs/"):
             relative = posixpath.relpath(path, posixpath.dirname(f"docs/{place}"))
             return f"{picture}[{text}]({relative}{'#' + anchor if anchor else ''})"
