@@ -3,7 +3,10 @@
 #     make          the virtual environment .venv, with fastgan built and installed editable
 #     make demo     train the StegaStamp demo on photographs, hide a message, find it again through a real JPEG
 #     make test     all tests
-#     make lint     ruff, mypy, clang-format
+#     make test-fast  what takes three minutes of them: see "Tests" in CONTRIBUTING.md
+#     make lint     ruff, mypy, clang-format, numbers of the docs against benchmarks/results, workflows
+#     make tables   numbers of README and docs, from benchmarks/results
+#     make docs     the documentation as a site, into build/site
 #     make support  what works with what, as the tests find it, into docs/support.md
 #     make budgets  what launches take on a GPU, found out without one, into docs/gpu-budgets.md
 #     make bench    benchmarks of every op against its peers, into benchmarks/results/
@@ -22,7 +25,7 @@ SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 
 # `make` alone sets up the virtual environment, with fastgan built in it.
 .DEFAULT_GOAL := $(VENV)/installed
-.PHONY: demo test lint format support budgets bench stress wheel gpu clean
+.PHONY: demo test test-fast lint format tables docs support budgets bench stress wheel gpu clean
 
 $(VENV)/tools: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "fastgan needs Python 3.10 or newer, this is " + sys.version'
@@ -55,7 +58,12 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed build/tests/built build/headers-checked
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
-	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+	    --junitxml build/tests.xml
+
+# Without what tests/slow.txt lists, which tools/slow_tests.py writes from what the last `make test` took.
+test-fast: $(VENV)/installed build/tests/built
+	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --fast
 
 support: $(VENV)/installed
 	$(BIN)/python -m tests.support_table > build/support.md && mv build/support.md docs/support.md
@@ -68,11 +76,25 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+	$(BIN)/python tools/tables.py --check
+	$(BIN)/python tools/check_workflows.py
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+tables: $(VENV)/installed
+	$(BIN)/python tools/tables.py
+
+# mkdocs-material and mkdocstrings, of the extra `docs`.
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[docs]"
+	touch $@
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir build/site
+	$(BIN)/python tools/check_docs.py build/site
 
 bench: $(VENV)/installed
 	$(BIN)/fastgan bench --output benchmarks/results

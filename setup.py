@@ -161,6 +161,7 @@ def _long_description() -> str:
         return f"`{target}`" if text == target else f"{text} (`{target}`)"
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^<!--.*?-->\n|<!--.*?-->", "", text, flags=re.MULTILINE)  # the markers of `make tables`
     text = re.sub(r"(!?)\[([^][]*)\]\((?!https?:|#)([^()\s]+)\)", absolute, text)
     return text if REPOSITORY else f"{text}\nFiles named here are in the source distribution.\n"
 
@@ -168,7 +169,14 @@ def _long_description() -> str:
 setup(
     long_description=_long_description(),
     long_description_content_type="text/markdown",
-    project_urls={"Repository": REPOSITORY, "Issues": f"{REPOSITORY}/issues"} if REPOSITORY else {},
+    project_urls={
+        "Repository": REPOSITORY,
+        "Issues": f"{REPOSITORY}/issues",
+        "Documentation": f"{REPOSITORY}/blob/HEAD/docs/losses.md",
+        "Changelog": f"{REPOSITORY}/blob/HEAD/CHANGELOG.md",
+    }
+    if REPOSITORY
+    else {},
     # An editable install has left links to the mapped folders in `fastgan`.
     packages=[
         *find_packages(include=["fastgan", "fastgan.*"], exclude=["fastgan.kernels*", "fastgan.bench*"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,10 +55,31 @@ def pytest_report_header():
     return None
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fast", action="store_true", help="leave out what tests/slow.txt lists (`make test-fast`)"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--fast"):
+        _leave_out_slow(config, items)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+def _leave_out_slow(config, items):
+    """Of tests/slow.txt: FILE leaves out all tests of a file, FILE::NAME one with all of its cases."""
+    lines = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
+    slow = {line.split()[0] for line in lines if line and not line.startswith("#")}
+    left_out = [item for item in items if not slow.isdisjoint(_names(item.nodeid))]
+    items[:] = [item for item in items if slow.isdisjoint(_names(item.nodeid))]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _names(node):
+    return {node.partition("::")[0], node.partition("[")[0]}

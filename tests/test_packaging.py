@@ -119,11 +119,13 @@ except SystemExit as error:
 
 
 def test_every_file_is_in_the_sdist_and_in_the_wheel_once(clone, sdist, wheel):
-    for folder in ("fastgan", "kernels", "benchmarks", "csrc", "docs", "tests", "tools"):
+    for folder in ("fastgan", "kernels", "benchmarks", "csrc", "docs", "examples", "tests", "tools"):
         expected = {
             name for name in files_of(clone / folder) if not re.fullmatch(r"results/.*(?<!\.json)", name)
         }
         assert files_of(sdist / folder) == expected
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "mkdocs.yml", "Makefile"):
+        assert (sdist / name).is_file(), name
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
     modules = [
@@ -142,6 +144,7 @@ def test_the_description_stands_by_itself(sdist, wheel):
     assert message["Author"] and message["License-Expression"] and "Project-URL" not in message
     assert message["Description-Content-Type"] == "text/markdown"
     assert description.startswith("# fastgan")
+    assert "<!--" not in description
     assert not re.findall(r"\]\((?!https?:)[^)]*\)", description), "links that lead nowhere"
     linked = re.findall(r"\]\((?!https?:|#)([^)]+)\)", (ROOT / "README.md").read_text())
     assert linked
@@ -157,7 +160,9 @@ def test_with_a_repository_links_lead_there(tmp_path):
     )
     name = call_backend(clone, f"prepare_metadata_for_build_wheel({str(tmp_path)!r})", FASTGAN_BUILD="none")
     message, description = metadata((tmp_path / name / "METADATA").read_text())
-    assert "Repository, https://example.org/fastgan" in message.get_all("Project-URL")
+    urls = message.get_all("Project-URL")
+    assert "Repository, https://example.org/fastgan" in urls
+    assert "Changelog, https://example.org/fastgan/blob/HEAD/CHANGELOG.md" in urls
     assert "](https://example.org/fastgan/raw/HEAD/docs/stegastamp-demo.jpg)" in description
     assert "[docs/support.md](https://example.org/fastgan/blob/HEAD/docs/support.md)" in description
     assert not re.findall(r"\]\((?!https?:)[^)]*\)", description)

@@ -1,7 +1,9 @@
-"""`make wheel`: builds sdist and wheel, and runs the one wheel beside three versions of torch.
+"""`make wheel`: builds sdist and wheel, audits the wheel, and runs it beside three versions of torch.
 
-The wheel is built from the unpacked sdist, so a file missing there is found. Each torch version gets a
-fresh virtual environment in a temporary folder; the smoke test runs outside the repository.
+The wheel is built from the unpacked sdist, so a file missing there is found. abi3audit says whether its
+libraries use Python's stable ABI alone, torch-abi-audit the same of torch's. Each torch version gets a fresh
+virtual environment in a temporary folder; the smoke test runs outside the repository.
+Usage: check_wheel.py [WHEEL], which is built where none is given
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -67,14 +70,35 @@ def run(*command: str | Path, cwd: Path = ROOT) -> None:
     subprocess.run([str(part) for part in command], cwd=cwd, check=True)
 
 
-def main() -> None:
+def build() -> Path:
     dist = ROOT / "dist"
     for stale in dist.glob("fastgan-*"):
         stale.unlink()
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist)
     (wheel,) = dist.glob("fastgan-*.whl")
+    return wheel
+
+
+def audit(wheel: Path) -> None:
+    """That the libraries use no symbol that another Python or torch might lack or change."""
     if "cp310-abi3" not in wheel.name:
         raise SystemExit(f"{wheel.name} is not tagged cp310-abi3")
+    run(sys.executable, "-m", "abi3audit", "--strict", "--summary", wheel)
+    if sys.version_info < (3, 11):
+        print("torch-abi-audit needs Python 3.11: left out")
+        return
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
+        libraries = [name for name in archive.namelist() if name.endswith(".so")]
+        archive.extractall(folder, libraries)
+        # Its command alone has no module to run.
+        command = "import sys; from torch_abi_audit.cli import main; sys.exit(main())"
+        for library in libraries:
+            run(sys.executable, "-c", command, "--check", "torch", "--verbose", Path(folder, library))
+
+
+def main(arguments: list[str]) -> None:
+    wheel = Path(arguments[0]).resolve() if arguments else build()
+    audit(wheel)
     for torch_version in TORCH_VERSIONS:
         with tempfile.TemporaryDirectory() as folder:
             environment = Path(folder) / "a venv with spaces"
@@ -89,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The README's commands and snippets run as they stand, on small data and with small networks."""
+"""The commands and snippets of README and docs run as they stand, on small data and with small networks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ from tests.recipes.fonts import font_file
 from tests.recipes.starganv2_folders import write_images
 from tests.stress.tiny_runs import OWN
 
-README = Path(__file__).parents[2] / "README.md"
-TEXT = README.read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-LINES = re.findall(r"^ {4,}(fastgan .*)$", TEXT, re.MULTILINE)
-COMMANDS = [re.split(r"\s+# ", line)[0] for line in LINES]
-# What the reader puts in place of the README's names.
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+SNIPPETS = [
+    pytest.param(page, snippet, id=f"{page}: {snippet.split('import ')[1].splitlines()[0]}")
+    for page, text in TEXTS.items()
+    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+]
+# Indented in four blanks or more, as code is.
+COMMANDS = {
+    page: [re.split(r"\s+# ", line)[0] for line in re.findall(r"^ {4,}(fastgan .*)$", text, re.MULTILINE)]
+    for page, text in TEXTS.items()
+}
+# What the reader puts in place of the pages' names.
 NAMES = {
     "IMAGES": "photographs", "PHOTOGRAPHS": "photographs", "DOMAINS": "domains", "DOGS": "domains/dog",
     "IN": "photo.png", "OUT": "large.png", '"..."': '"Ab"', "gb2312-common": "latin",
@@ -64,32 +72,40 @@ def small(command: str) -> list[str]:
     return words
 
 
-def test_the_readme_shows_every_recipe_and_command():
-    shown = {tuple(command.split()[1:3]) for command in COMMANDS}
+def test_the_pages_show_every_recipe_and_command():
+    shown = {tuple(command.split()[1:3]) for commands in COMMANDS.values() for command in commands}
     assert {("train", name) for name in RECIPES} <= shown
-    assert {"resume", "upscale", "sample", "stegastamp", "data"} <= {first for first, _ in shown}
-    assert len(SNIPPETS) >= 6
+    expected = {"resume", "upscale", "sample", "stegastamp", "data", "info", "bench"}
+    assert expected <= {words[0] for words in shown}
+    assert len(SNIPPETS) >= 8
+    for page, text in TEXTS.items():
+        # What looks like a command must be code, which runs.
+        assert not re.search(r"^ {0,3}fastgan [a-z0-9 ]*--", text, re.MULTILINE), page
+        # Code in a fence of another language would not run here.
+        languages = set(re.findall(r"^ *```(\w+)$", text, re.MULTILINE))
+        assert languages <= {"python", "text", "mermaid", "cpp", "cmake"}, (page, languages)
+        for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL):
+            assert not re.search(r"^ *(?:\$ *)?fastgan ", block, re.MULTILINE), (page, block)
 
 
 @pytest.mark.filterwarnings("ignore:skipped unusable:UserWarning")
-def test_commands(place, monkeypatch, capsys):
-    """In the README's order, in which one takes what the one before has made."""
-    monkeypatch.chdir(place)
-    for command in COMMANDS:
+@pytest.mark.parametrize("page", [page for page, commands in COMMANDS.items() if commands])
+def test_commands(page, place, tmp_path, monkeypatch, capsys):
+    """In the page's order, in which one takes what the one before has made."""
+    shutil.copytree(place, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    for command in COMMANDS[page]:
         if NEEDS_A_VAE in command:
             continue
         words = small(command)
-        # Two of them are of one name: a reader has trained one of the two.
-        if words[0] == "train" and "--exp_name" in words:
-            shutil.rmtree(Path("runs") / words[words.index("--exp_name") + 1], ignore_errors=True)
         try:
             code = main(words)
         except SystemExit as left:
             code = left.code
-        said = capsys.readouterr()
+        output = capsys.readouterr()
         # An untrained network finds no message, and says so.
         expected = (1,) if words[:2] == ["stegastamp", "decode"] else (0,)
-        assert code in expected and "error" not in said.err, (command, said.err)
+        assert code in expected and "error" not in output.err, (command, output.err)
 
 
 class Discriminator(nn.Module):
@@ -101,8 +117,8 @@ class Discriminator(nn.Module):
         return self.layers(x).flatten(1).mean(1)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: text.split("import ")[1].split("\n")[0])
-def test_snippets(snippet):
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS)
+def test_snippets(page, snippet):
     random = torch.Generator().manual_seed(0)
     n, h, w = 2, 64, 64
     image = torch.rand(n, 3, h, w, generator=random)
@@ -117,4 +133,4 @@ def test_snippets(snippet):
         'LPIPS(net="vgg")', 'LPIPS(net="vgg", weights=None)'
     )  # ImageNet's are a download
     snippet = snippet.replace("compile=True", "compile=False")
-    exec(compile(snippet, str(README), "exec"), names)
+    exec(compile(snippet, page, "exec"), names)

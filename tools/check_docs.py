@@ -1,0 +1,50 @@
+"""A part of `make docs`: every name of every public `__all__` is in the built site's reference.
+
+Usage: check_docs.py SITE
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import zlib
+from pathlib import Path
+
+from docs_site import REFERENCE, ROOT, path_of, public_names
+
+
+def documented(site: Path) -> set[str]:
+    """The names in the site's inventory, Sphinx's objects.inv of version 2."""
+    *_, packed = (site / "objects.inv").read_bytes().split(b"\n", maxsplit=4)
+    lines = zlib.decompress(packed).decode().splitlines()
+    return {line.split(" ")[0] for line in lines if " py:" in line}
+
+
+def modules_with_names() -> list[str]:
+    """Public modules of fastgan that list their names, and those of the reference."""
+    found = set()
+    for path in (ROOT / "fastgan").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        private = any(part.startswith("_") for part in parts) or parts[1:2] in (("bench",), ("kernels",))
+        if not private and re.search(r"^__all__ = ", path.read_text(encoding="utf-8"), re.MULTILINE):
+            found.add(".".join(parts))
+    return sorted(found.union(*REFERENCE.values()))
+
+
+def missing_names(site: Path) -> list[str]:
+    names = documented(site)
+    wanted = (path_of(module, name) for module in modules_with_names() for name in public_names(module))
+    return [name for name in wanted if name not in names]
+
+
+def main(arguments: list[str]) -> int:
+    (site,) = arguments
+    missing = missing_names(Path(site))
+    if missing:
+        print(f"not in the reference of {site}: {', '.join(missing)}")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,434 @@
+"""`make tables`: every measured number in README.md and the docs, written from benchmarks/results/*.json.
+
+Two kinds of comments, which no page shows, mark what is written. A number in running text names its row and
+its field:
+
+    <!--n:ops/yuv_l2/fastgan/4x3x400x400/full ms-->0.86 ms<!--/-->
+
+and a table its name, a function of `TABLES`, and the function's arguments:
+
+    <!-- table: op jpeg -->
+    <!-- /table -->
+
+Rows are named as `row` says, fields as `figure` does. `--check`, a part of `make lint`, writes nothing and
+fails where a text differs from the results, where a number with a unit stands outside of a marker, and where
+a marker would break the page. A number that is no measurement gets a reason:
+
+    <!--fixed: kSmallest of csrc/cpu/outputs.cpp-->4 MB<!--/-->
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+# The machine whose rows the texts quote; docs/benchmarks.md has the rows of all.
+MACHINE = "amd-epyc-2-cores"
+# Pages that other tools write, and the test that holds each to what it says.
+WRITTEN_ELSEWHERE = {
+    "docs/gpu-budgets.md": "tests/kernels/test_budgets.py",
+    "docs/support.md": "tests/test_support.py",
+}
+# After a backtick a text tells of markers.
+NUMBER = re.compile(r"(?<!`)<!--n:(?P<name>[^>]*?)-->(?P<text>.*?)<!--/-->", re.DOTALL)
+TABLE = re.compile(r"<!-- table: (?P<name>[^>]*?) -->\n(?P<text>.*?)<!-- /table -->", re.DOTALL)
+FIXED = re.compile(r"(?<!`)<!--fixed: [^>]+-->.*?<!--/-->", re.DOTALL)
+# A line of a paragraph that begins with a comment is HTML to Markdown, and ends the paragraph.
+BROKEN = re.compile(r"^\s*(?:[-*+]\s+|\d+\.\s+)?<!--(?:n:|fixed:)", re.MULTILINE)
+UNIT = r"(?:[mµun]?s|dB|x|times|seconds?|minutes?|hours?|[kKMG]i?B|[GT]B/s|%)"
+BY_HAND = re.compile(rf"(?<![\w.\-])\d+(?:[.,]\d+)*(?: {UNIT}| ?percent|{UNIT})(?![\w(])")
+SPACED_X = re.compile(r"\d x$")
+Row = dict[str, Any]
+
+
+class UnknownResult(LookupError):
+    """A marker that names a row, field or table that there is none of."""
+
+
+class Results:
+    """The rows of a folder of results, by the names of its files without `.json`."""
+
+    def __init__(self, folder: Path = ROOT / "benchmarks" / "results") -> None:
+        self.files: dict[str, list[Row]] = {}
+        for path in sorted(folder.glob("*.json")):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            self.files[path.stem] = content if isinstance(content, list) else [content]
+
+    def rows(self, file: str, **fields: str) -> list[Row]:
+        return [row for row in self.files.get(file, []) if all(row.get(key) == fields[key] for key in fields)]
+
+    def row(self, name: str) -> Row:
+        """The one row of this name:
+
+        * `ops/OP/PROVIDER/SIZE/MODE`, of `fastgan bench`, where freed memory returns to the system, and with
+          `/kept` after it where the process keeps it
+        * `recipes/RECIPE/PROVIDER`, a training step of the preset `demo`, of `fastgan bench recipes`
+        * `demos/RECIPE/PRESET`, of `fastgan bench demos`
+        * `stegastamp-demo`, what `make demo` reached
+        * `stress/PART`, of `make stress`
+        """
+        kind, *parts = name.split("/")
+        if kind == "ops" and len(parts) == 4:
+            parts.append("returned")
+        keys = {
+            "ops": ("op", "provider", "size", "mode", "memory"),
+            "recipes": ("recipe", "provider"),
+            "demos": ("recipe", "preset"),
+            "stegastamp-demo": (),
+            "stress": ("part",),
+        }.get(kind)
+        file = {"ops": MACHINE, "recipes": f"recipes-{MACHINE}", "demos": f"demos-{MACHINE}"}.get(kind, kind)
+        if keys is None or len(keys) != len(parts):
+            raise UnknownResult(f"no kind of rows is named as {name!r} is")
+        found = self.rows(file, **dict(zip(keys, parts, strict=True)))
+        if len(found) != 1:
+            raise UnknownResult(f"{len(found)} rows of {file}.json are {name!r}")
+        return found[0]
+
+    def figure(self, name: str) -> str:
+        """The text of "ROW FIELD", where FIELD is
+
+        `ms` or `s` (the time with its unit), `times` (the time over that of fastgan, "18x"), `saved` or
+        `peak` (bytes with their unit), or a field of the row with a format: `minutes:.1f`,
+        `figures.l1_ratio:.0%`.
+        """
+        row_name, _, field = name.rpartition(" ")
+        row = self.row(row_name)
+        if field in ("ms", "s"):
+            return seconds(_time(row))
+        if field == "times":
+            return times(_time(row) / _time(self.row(_of_fastgan(row_name))))
+        if field in ("saved", "peak"):
+            if row[f"{field}_bytes"] is None:
+                raise UnknownResult(f"{row_name!r} has no {field}_bytes")
+            return megabytes(row[f"{field}_bytes"])
+        path, _, style = field.partition(":")
+        value: Any = row
+        for key in path.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise UnknownResult(f"{row_name!r} has no {path}")
+            value = value[key]
+        return format(value, style)
+
+
+def _time(row: Row) -> float:
+    """A whole step's mean, which counts steps with a lazy penalty as often as they come; an op's median."""
+    return row["mean_s"] if "mean_s" in row else row["median_s"]
+
+
+def _of_fastgan(row_name: str) -> str:
+    parts = row_name.split("/")
+    parts[2] = "fastgan"
+    return "/".join(parts)
+
+
+def seconds(value: float) -> str:
+    if value >= 0.9995:
+        return f"{value:.2f} s" if value < 1.995 else f"{value:.1f} s"
+    value *= 1e3
+    return f"{value:.2g} ms" if value < 0.995 else f"{value:.1f} ms" if value < 99.95 else f"{value:.0f} ms"
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.2f}x" if ratio < 1.095 else f"{ratio:.1f}x" if ratio < 9.95 else f"{ratio:.0f}x"
+
+
+def megabytes(size: int) -> str:
+    if size < 99950:
+        return f"{size} bytes" if size < 1000 else f"{size / 1e3:.1f} kB"
+    return f"{size / 1e6:.1f} MB" if size < 99.95e6 else f"{size / 1e6:.0f} MB"
+
+
+# Tables
+
+
+def readme(results: Results) -> str:
+    """Seven rows against what people use today."""
+
+    def line(
+        what: str, peers: dict[str, str], ours: str, size: str, mode: str, memory: str = ""
+    ) -> Iterator[str]:
+        op = ours.partition("/")[0]
+        base = f"ops/{ours}/{size}/{mode}{memory}"
+        used.append(results.row(base))
+        cells = []
+        for column in ("eager", "compiled", "other"):
+            said = []
+            for provider, name in peers.items():
+                if name.partition(":")[0] != column:
+                    continue
+                row = results.row(f"ops/{op}/{provider}/{size}/{mode}{memory}")
+                used.append(row)
+                label = name.partition(":")[2]
+                ratio = times(row["median_s"] / results.row(base)["median_s"])
+                said.append(f"{label + ': ' if label else ''}{seconds(row['median_s'])} ({ratio})")
+            cells.append("; ".join(said))
+        yield f"| {what} | {results.figure(base + ' ms')} | {' | '.join(cells)} |"
+
+    used: list[Row] = []
+    image = "4x3x400x400"
+    step = [results.row(f"recipes/dcgan/{provider}") for provider in ("fastgan", "reference")]
+    lines = [
+        "| forward + backward, or a step | fastgan | eager PyTorch | `torch.compile` | others |",
+        "|---|---|---|---|---|",
+        *line(
+            "[`yuv_color_l2`](docs/losses.md), 4 x 3 x 400 x 400",
+            {"eager port": "eager", "compiled reference": "compiled"}, "yuv_l2/fastgan", image, "full",
+        ),
+        *line(
+            "[`jpeg_round_trip`](docs/jpeg.md), likewise",
+            {"eager reference": "eager", "compiled reference": "compiled", "kornia": "other:kornia"},
+            "jpeg/fastgan", image, "full",
+        ),
+        *line(
+            "[`LPIPS`](docs/perceptual.md), VGG, 4 x 3 x 256 x 256, a new target every time",
+            {"package": "eager:lpips", "package, compiled": "compiled:lpips"},
+            "lpips/fastgan, new target", "4x3x256x256", "lpips",
+        ),
+        *line(
+            "[`RMSprop`](docs/optimizers.md), both clips, 11 million parameters",
+            {"single": "eager", "foreach": "other:foreach"}, "optimizer_step/fastgan", "dcgan 11M", "rmsprop",
+        ),
+        *line(
+            "[`Adam`](docs/optimizers.md) with a moving average, 31 million",
+            {"foreach": "eager:foreach", "fused": "other:fused Adam, `_foreach_lerp_`"},
+            "optimizer_step/fastgan", "unet 31M", "adam",
+        ),
+        *line(
+            "[`R1`](docs/penalties.md), compiled, StarGAN v2's discriminator, 16 x 3 x 64 x 64",
+            {"eager": "eager", "compiled": "compiled"}, "r1/fastgan", "starganv2 64x64", "full", "/kept",
+        ),
+        "| a whole step of the [DCGAN](docs/recipes/dcgan.md) demo, nearly all convolutions | "
+        f"{seconds(step[0]['mean_s'])} | "
+        f"{seconds(step[1]['mean_s'])} ({times(step[1]['mean_s'] / step[0]['mean_s'])}) | | |",
+    ]  # fmt: skip
+    caption = f"Medians (of the whole step, the mean) on {machine_of([*used, *step])}, float32."
+    return "\n".join([*lines, "", caption])
+
+
+def op(results: Results, name: str, *sizes: str) -> str:
+    """All that `fastgan bench NAME` measured on every machine, of these sizes alone where some are given."""
+    texts = []
+    for rows in results.files.values():
+        rows = [row for row in rows if row.get("op") == name and (not sizes or row["size"] in sizes)]
+        if rows:
+            texts.append(_op_table(rows))
+    if not texts:
+        raise UnknownResult(f"no row of an op {name!r}")
+    return "\n\n".join(texts)
+
+
+MODES = {
+    "full": "forward + backward", "double": "double backward", "r1": "R1's double backward",
+    "rmsprop": "step of RMSprop", "adam": "step of Adam", "lpips": "LPIPS", "perceptual": "perceptual loss",
+}  # fmt: skip
+
+
+def _op_table(rows: list[Row]) -> str:
+    providers = list(dict.fromkeys(row["provider"] for row in rows))
+    providers.sort(key=lambda name: not name.startswith("fastgan"))
+    states = list(dict.fromkeys(row["memory"] for row in rows))
+    cases = list(dict.fromkeys((row["size"], row["mode"], row["memory"]) for row in rows))
+    named = [*(["freed memory"] if states != [None] else []), *providers, "saved for backward"]
+    lines = [f"| size | | {' | '.join(named)} |", "|---" * (len(named) + 2) + "|"]
+    for case in cases:
+        found = {row["provider"]: row for row in rows if (row["size"], row["mode"], row["memory"]) == case}
+        ours = found.get("fastgan", {}).get("median_s")
+        cells = [] if states == [None] else [case[2]]
+        for provider in providers:
+            row = found.get(provider)
+            ratio = f" ({times(row['median_s'] / ours)})" if row and ours and provider != "fastgan" else ""
+            cells.append(seconds(row["median_s"]) + ratio if row else "")
+        cells.append(_saved(found))
+        lines.append(f"| {case[0]} | {MODES.get(case[1], case[1])} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
+
+
+def _saved(found: dict[str, Row]) -> str:
+    """Ours, and theirs that keep most."""
+    sizes = {name: row["saved_bytes"] for name, row in found.items() if row["saved_bytes"] is not None}
+    if "fastgan" not in sizes:
+        return ""
+    peers = {name: size for name, size in sizes.items() if not name.startswith("fastgan")}
+    most = max(peers, key=lambda name: peers[name], default=None)
+    return megabytes(sizes["fastgan"]) + (f" ({most}: {megabytes(peers[most])})" if most else "")
+
+
+def recipes(results: Results) -> str:
+    """A training step of each recipe, fused and as reference."""
+    lines = [
+        "| recipe | batch | step | reference | parts of the step | of it the optimizers (reference) |",
+        "|---|---|---|---|---|---|",
+    ]
+    used = []
+    for file, rows in results.files.items():
+        if not file.startswith("recipes-"):
+            continue
+        for ours in (row for row in rows if row["provider"] == "fastgan"):
+            (theirs,) = (
+                row
+                for row in rows
+                if row["provider"] == "reference"
+                and all(row[key] == ours[key] for key in ("recipe", "preset", "precision"))
+            )
+            used += [ours, theirs]
+            parts = {name: share for name, share in ours["parts"].items() if not name.startswith("Optimizer")}
+            lines.append(
+                f"| `{ours['recipe']}`, preset `{ours['preset']}` | {ours['batch_size']} | "
+                f"{seconds(ours['mean_s'])} | "
+                f"{seconds(theirs['mean_s'])} ({times(theirs['mean_s'] / ours['mean_s'])}) | "
+                f"{', '.join(f'{name} {share:.0%}' for name, share in parts.items())} | "
+                f"{optimizers(ours):.0%} ({optimizers(theirs):.0%}) |"
+            )
+    return "\n".join([*lines, "", f"*Means on {machine_of(used)}.*"])
+
+
+def optimizers(row: Row) -> float:
+    return sum(share for name, share in row["parts"].items() if name.startswith("Optimizer"))
+
+
+def demos(results: Results) -> str:
+    """What each demo reached."""
+    lines = ["| demo | steps | trained in | figures on held-out data |", "|---|---|---|---|"]
+    used = results.rows("stegastamp-demo")
+    for row in used:
+        figures = {name: row[name] for name in ("bit_acc_clean", "bit_acc_jpeg_50", "psnr", "ssim")}
+        lines.append(_demo_line("stegastamp, demo", row, figures))
+    for file, rows in results.files.items():
+        if file.startswith("demos-"):
+            used = [*used, *rows]
+            lines += [_demo_line(f"{row['recipe']}, {row['preset']}", row, row["figures"]) for row in rows]
+    return "\n".join([*lines, "", f"*{machine_of(used)}.*"])
+
+
+def _demo_line(name: str, row: Row, figures: dict[str, float]) -> str:
+    said = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
+    return f"| {name} | {row['steps']} | {row['minutes']:.1f} minutes | {said} |"
+
+
+def stress(results: Results) -> str:
+    """How often `make stress` did what, and how often it went wrong."""
+    wrong = {
+        "valid": ("disagreements", "calls compared with the reference"),
+        "junk": ("faults", "calls with junk"),
+        "kills": ("faults", "kills of training runs"),
+        "damage": ("faults", "damaged training runs"),
+    }
+    lines = ["| | how often | went wrong |", "|---|---|---|"]
+    rows = results.rows("stress")
+    for row in rows:
+        field, what = wrong[row["part"]]
+        lines.append(f"| {what} | {row['calls']} | {row[field]} |")
+    return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
+
+
+def machine_of(rows: Iterable[Row]) -> str:
+    """Device, versions of torch and days of these rows, each once."""
+    rows = list(rows)
+    devices, versions, days = (
+        sorted({shorten(row[field]) for row in rows})
+        for field, shorten in (
+            ("device", str), ("torch", lambda version: ".".join(version.split(".")[:2])), ("date", str),
+        )
+    )  # fmt: skip
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{', '.join(devices)}, torch {' and '.join(versions)}, {when}"
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    function.__name__: function for function in (readme, op, recipes, demos, stress)
+}
+
+
+# Texts
+
+
+def texts(root: Path = ROOT) -> list[Path]:
+    named = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "csrc/README.md")
+    pages = [*(root / name for name in named), *sorted((root / "docs").rglob("*.md"))]
+    return [path for path in pages if path.is_file()]
+
+
+def write(text: str, results: Results) -> str:
+    """The text with every marked number and table as the results have it."""
+
+    def table(marked: re.Match[str]) -> str:
+        name, *arguments = re.split(r",? +(?=\S)", marked["name"], maxsplit=1)
+        if name not in TABLES:
+            raise UnknownResult(f"no table {name!r}, there are {', '.join(TABLES)}")
+        # Sizes have commas and blanks in them: they follow after a semicolon.
+        words = [word.strip() for word in ";".join(arguments).split(";") if word.strip()]
+        return f"<!-- table: {marked['name']} -->\n\n{TABLES[name](results, *words)}\n\n<!-- /table -->"
+
+    def number(marked: re.Match[str]) -> str:
+        return f"<!--n:{marked['name']}-->{results.figure(marked['name'])}<!--/-->"
+
+    return NUMBER.sub(number, TABLE.sub(table, text))
+
+
+def written_by_hand(text: str) -> list[tuple[int, str]]:
+    """Lines, and what in them looks like a measurement but is not marked."""
+
+    def blank(marked: re.Match[str]) -> str:
+        return re.sub(r"[^\n]", " ", marked[0])
+
+    for pattern in (TABLE, NUMBER, FIXED):
+        text = pattern.sub(blank, text)
+    found = []
+    for match in BY_HAND.finditer(text):
+        if not SPACED_X.search(match[0]):
+            found.append((text.count("\n", 0, match.start()) + 1, match[0]))
+    return found
+
+
+def faults_of(path: Path, results: Results, root: Path = ROOT) -> list[str]:
+    """What `--check` says of a page."""
+    name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+    if name in WRITTEN_ELSEWHERE:
+        return []
+    faults = []
+    for marker, expected in zip(_marked(text), _marked(write(text, results)), strict=True):
+        if marker[0] != expected[0]:
+            line = text.count("\n", 0, marker.start()) + 1
+            faults.append(f"{name}:{line}: {marker['name']} differs from the results: run `make tables`")
+    if len(re.findall(r"(?<!`)<!--(?:n:|fixed: )", text)) != len(re.findall(r"(?<!`)<!--/-->", text)):
+        faults.append(f"{name}: a marker without its end, or an end without its marker")
+    for match in BROKEN.finditer(text):
+        line = text.count("\n", 0, match.end()) + 1
+        faults.append(f"{name}:{line}: a line must not begin with a marker, Markdown takes it for HTML")
+    for line, number in written_by_hand(text):
+        faults.append(f"{name}:{line}: {number!r} is neither marked nor fixed; tools/tables.py says how")
+    return faults
+
+
+def _marked(text: str) -> list[re.Match[str]]:
+    return [*TABLE.finditer(text), *NUMBER.finditer(text)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Writes the numbers of README and docs from benchmarks/results."
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where they differ")
+    options = parser.parse_args(arguments)
+    results, faults = Results(), []
+    for path in texts():
+        try:
+            if options.check:
+                faults += faults_of(path, results)
+            elif path.relative_to(ROOT).as_posix() not in WRITTEN_ELSEWHERE:
+                path.write_text(write(path.read_text(encoding="utf-8"), results), encoding="utf-8")
+        except UnknownResult as error:
+            faults.append(f"{path.relative_to(ROOT)}: {error}")
+    print("\n".join(faults), end="\n" if faults else "")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
