@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"fastgan": "fastgan", "fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"}
 # Each may import what stands in its own line or above it. A package's name is that of all its modules.
 LAYERS = (
-    ("_arguments", "_extras", "_torch_private", "_warnings"),
+    ("_arguments", "_extras", "_torch_internals", "_warnings"),
     ("reference", "kernels"),
     ("ops",),
     ("losses", "optim", "augment", "compat", "metrics"),
