@@ -1,0 +1,65 @@
+"""What is declared once is found under its name everywhere."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+import torch
+
+import fastgan.augment
+import fastgan.losses
+import fastgan.optim  # noqa: F401  (with these all ops are declared)
+from fastgan.ops import _dispatch, _library
+
+SCHEMAS = {
+    name.removeprefix("fastgan::"): getattr(torch.ops.fastgan, name.removeprefix("fastgan::")).default._schema
+    for name in torch._C._dispatch_get_all_op_names()
+    if name.startswith("fastgan::")
+}
+OF_FILE = {file: [name for name in SCHEMAS if name.startswith(file)] for file in _dispatch.OPS}
+
+
+def has_kernel(name: str, device: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"fastgan::{name}", device)
+
+
+def test_every_op_of_a_file_with_kernels_is_known():
+    assert OF_FILE["yuv_l2"] and sorted(OF_FILE["yuv_l2"]) == [
+        "yuv_l2",
+        "yuv_l2_backward",
+        "yuv_l2_backward_",
+    ]
+    assert all(OF_FILE.values())
+
+
+@pytest.mark.parametrize("file", [file for file, kernels in _dispatch.OPS.items() if kernels.gpu == "triton"])
+def test_triton_kernels_take_what_the_schema_says(file):
+    pytest.importorskip("triton")
+    module = importlib.import_module(f"fastgan.kernels.{file}")
+    for name in OF_FILE[file]:
+        arguments = [argument.name for argument in SCHEMAS[name].arguments]
+        parameters = list(inspect.signature(getattr(module, name)).parameters)
+        if name == "adversarial":  # where `generator` is a kernel
+            parameters[parameters.index("for_generator")] = "generator"
+        assert parameters == arguments
+        assert has_kernel(name, "CUDA")
+
+
+@pytest.mark.skipif(bool(_library.cpu_missing), reason="the CPU library is missing")
+@pytest.mark.parametrize("file", _dispatch.OPS)
+def test_cpu_kernels_attach_themselves(file):
+    assert all(has_kernel(name, "CPU") for name in OF_FILE[file])
+
+
+def test_what_a_gradient_needs_must_have_been_asked_for():
+    x = torch.rand(1, 3, 4, 4, requires_grad=True)
+    with pytest.raises(
+        RuntimeError, match="bias_leaky_relu needs with_codes where a gradient may be asked for"
+    ):
+        torch.ops.fastgan.bias_leaky_relu(x, None, 0.2, 1.0, float("inf"), False)
+    with pytest.raises(
+        RuntimeError, match="yuv_l2 needs a direction_dtype where a gradient may be asked for"
+    ):
+        torch.ops.fastgan.yuv_l2(x, x.detach(), None, 0.0, 1.0, 1.0, 1.0, 0, None)
