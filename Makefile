@@ -3,7 +3,7 @@
 #     make          the virtual environment .venv, with fastgan built and installed editable
 #     make demo     train the StegaStamp demo on photographs, hide a message, find it again through a real JPEG
 #     make test     all tests
-#     make test-fast  what takes three minutes of them: see "Tests" in CONTRIBUTING.md
+#     make test-fast  without the long ones, which tests/slow.txt lists
 #     make lint     ruff, mypy, clang-format, numbers of the docs against benchmarks/results, workflows
 #     make tables   numbers of README and docs, from benchmarks/results
 #     make docs     the documentation as a site, into build/site
