@@ -35,7 +35,12 @@ REFERENCE = {
     "augment": ["fastgan.augment"],
     "metrics": ["fastgan.metrics"],
     "compat": [f"fastgan.compat.{path.stem}" for path in sorted(ROOT.glob("fastgan/compat/[a-z]*.py"))],
-    "training": ["fastgan.training.recipe", "fastgan.training.balance"],
+    "training": [
+        "fastgan.training.recipe",
+        "fastgan.training.balance",
+        "fastgan.training.statistics",
+        "fastgan.training.registration",
+    ],
 }
 
 
