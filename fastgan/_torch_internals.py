@@ -27,12 +27,16 @@ def _missing(answer: Any) -> Callable[..., Any]:
 # --- who watches ------------------------------------------------------------------------------------------
 
 
-def inside_transform() -> bool:
-    """Whether a transform of `torch.func` is active.
+transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
+"""The innermost transform of `torch.func` that is active, or None.
 
-    Transforms need an `autograd.Function` with a `setup_context` and a batching rule, and their tensors have
-    no values to look at. Nothing public tells, and neither answer would be safe: without it every op fails.
-    """
+Transforms need an `autograd.Function` with a `setup_context` and a batching rule, and their tensors have
+no values to look at. Nothing public tells, and neither answer would be safe: without it every op fails.
+"""
+
+
+def inside_transform() -> bool:
+    """Whether a :data:`transform` is active."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 

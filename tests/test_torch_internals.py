@@ -126,7 +126,9 @@ def test_transforms_are_known():
     torch.vmap(function)(x)
     torch.func.functionalize(function)(x)
     assert seen == [False, True, True, True]
-    assert not internals.inside_transform()
+    assert not internals.inside_transform() and internals.transform() is None
+    torch.vmap(lambda x: seen.append(internals.transform()) or x)(x)
+    assert seen[-1] is not None
 
 
 def test_modes_are_known():

@@ -18,6 +18,7 @@ from fastgan._torch_internals import (
     inside_transform,
     keeps_graph,
     opaque_to_dynamo,
+    transform,
     watched_by_modes,
 )
 from fastgan.ops import _library
@@ -85,13 +86,15 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     def call(*arguments):
         if is_dynamo_compiling() and tell_dynamo():
             return opaque(*arguments)
-        if inside_transform():
+        if transform() is not None:
             return transformed.apply(*arguments)
         if forward_mode_active() and _have_tangents(arguments):
             raise _no_forward_mode(public_name)
         if not plain_eager(*arguments):
             return op(*arguments)
-        return eager.apply(*arguments) if wants_gradient(*arguments) else kernel(*arguments)
+        if torch.is_grad_enabled() and _require_grad(arguments):
+            return eager.apply(*arguments)
+        return kernel(*arguments)
 
     tell_dynamo, opaque = opaque_to_dynamo(call)
     return call
@@ -125,12 +128,16 @@ def wants_gradient(*arguments: Any) -> bool:
     """
     if not torch.is_grad_enabled():
         return False
+    return _require_grad(arguments) or (torch.compiler.is_compiling() and inside_transform())
+
+
+def _require_grad(arguments: tuple) -> bool:
     for argument in arguments:  # a loop, since every call comes by here: `any` takes twice as long
         if type(argument) in _NO_TENSORS:
             continue
         if isinstance(argument, torch.Tensor) and argument.requires_grad:
             return True
-    return torch.compiler.is_compiling() and inside_transform()
+    return False
 
 
 def check_saved(op: str, wanted: str, is_there: object) -> None:
