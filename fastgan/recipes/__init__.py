@@ -58,7 +58,7 @@ def load_recipe(name: str) -> type[Recipe]:
             raise ValueError(f"the recipe {name!r} is named {recipe.name!r} in its class")
     except ValueError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"the recipe {name!r} {_cannot_be_loaded(others[name].recipe, error)}") from error
     return recipe
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,9 +47,9 @@ def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str, ove
     """
     jobs = list(jobs)
     check_not_read([target for _, target in jobs], [source for source, _ in jobs], verb, option)
-    taken: dict[Path, Path] = {}
+    taken: dict[str, Path] = {}
     for source, target in jobs:
-        first = taken.setdefault(target.resolve(), source)
+        first = taken.setdefault(os.path.realpath(target), source)
         if first != source:
             raise ValueError(
                 f"{printable(first)} and {printable(source)} would both become {printable(target)}: "
@@ -58,15 +60,24 @@ def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str, ove
 
 def check_not_read(targets: Iterable[Path], sources: Iterable[Path], verb: str, option: str) -> None:
     """Raises a ValueError for the first of the targets that is one of the sources, whatever it is called."""
-    read = {source.resolve() for source in sources}
+    read = {identity for source in sources for identity in _identities(source)}
     for target in targets:
-        if target.resolve() in read:
+        if not read.isdisjoint(_identities(target)):
             raise ValueError(f"{printable(target)} is an image to {verb}: name another {option}")
+
+
+def _identities(path: Path) -> set[str | tuple[int, int]]:
+    """Its path without symbolic links and, if it exists, its device and inode, which hard links share."""
+    found: set[str | tuple[int, int]] = {os.path.realpath(path)}  # unlike Path.resolve, not stopped by a loop
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def check_apart(target: Path, folder: Path, option: str) -> None:
     """Raises a ValueError for results within the folder that is read, which the next call would read, too."""
-    place, read = target.resolve(), folder.resolve()
+    place, read = Path(os.path.realpath(target)), Path(os.path.realpath(folder))
     if place == read or read in place.parents:
         lies = "is" if place == read else "lies in"
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import zlib
@@ -331,6 +332,37 @@ def test_a_grid_never_replaces_what_it_is_made_of(tmp_path, photograph, capsys):
     assert main([*map(str, arguments)]) == 1
     assert f"{photograph} is an image to translate: name another --output" in capsys.readouterr().err
     assert photograph.read_bytes() == before
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_other_names_of_what_is_read_are_not_replaced(link, tmp_path, photograph, capsys):
+    path, before = checkpoint("enhancenet", tmp_path / "x.safetensors"), photograph.read_bytes()
+    link(photograph, tmp_path / "linked.png")
+    assert (
+        main(
+            [
+                "upscale",
+                str(photograph),
+                str(tmp_path / "linked.png"),
+                "--checkpoint",
+                str(path),
+                "--overwrite",
+            ]
+        )
+        == 1
+    )
+    assert f"{tmp_path / 'linked.png'} is an image to upscale: name another OUT" in capsys.readouterr().err
+    assert photograph.read_bytes() == before
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+@pytest.mark.parametrize("name", ["enhancenet", "starganv2"])
+def test_a_link_to_itself_is_one_error(name, more, tmp_path, photograph, capsys):
+    path, loop = checkpoint(name, tmp_path / "x.safetensors"), tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    assert main([*map(str, command(name, path, photograph, loop)), *more]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("fastgan: error: ") and str(loop) in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("option", ["--source", "--reference"])

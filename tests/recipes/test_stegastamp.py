@@ -41,7 +41,8 @@ def test_the_learning_rate_falls_at_the_end_of_epochs_too(small):
     steps = make(small, **changes).num_steps
     recipe = make(small, **changes, lr_decay_steps=steps // 2)
     rates = [
-        recipe.train_step(one_batch(recipe), step, generator())["lr"] for step in (steps // 2, steps - 1)
+        terms_of(recipe.train_step, one_batch(recipe), step, generator())["lr"].item()
+        for step in (steps // 2, steps - 1)
     ]
     assert steps > 20 and rates[0] == pytest.approx(0.5) and 0.05 < rates[1] < 0.06
     with pytest.raises(ValueError, match=rf"\[0, num_steps = {steps} of 20 epochs\], got {steps + 1}"):
