@@ -244,13 +244,13 @@ def events(monkeypatch):
     """The events of images that are, as far as the check knows, on a GPU."""
     made = []
 
-    def copied_later(statistics):
+    def copy_to_host_async(statistics):
         made.append(Event())
         return statistics, made[-1]
 
     monkeypatch.setattr(_value_range, "is_on_gpu", lambda image: True)
     monkeypatch.setattr(_later, "is_on_gpu", lambda image: True)
-    monkeypatch.setattr(_later, "copied_later", copied_later)
+    monkeypatch.setattr(_later, "copy_to_host_async", copy_to_host_async)
     monkeypatch.setattr(_later, "is_captured", lambda device: False)
     return made
 
@@ -265,7 +265,7 @@ def test_each_look_on_a_gpu_is_judged_once_it_is_there(events):
         events[-1].there = True
         check.look((-1, 1), 2 * torch.rand(1, 3, 8, 8) - 1)
         assert len(events) == min(number + 2, 3)
-    assert check._on_its_way.is_empty and check._decided and check._seen[0].looks == 3
+    assert check._pending_read.is_empty and check._decided and check._observed[0].looks == 3
 
 
 def test_the_last_look_on_a_gpu_is_judged_too(events):
@@ -275,7 +275,7 @@ def test_the_last_look_on_a_gpu_is_judged_too(events):
         events[-1].there = True
     with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\]"):
         check.look((-1, 1), torch.rand(1, 3, 8, 8))
-    assert check._on_its_way.is_empty
+    assert check._pending_read.is_empty
 
 
 def test_nothing_is_looked_at_while_a_graph_is_captured(events, monkeypatch):
@@ -291,9 +291,9 @@ def test_losses_are_copied_with_a_look_on_its_way(make, copied, events):
     image = torch.rand(1, 3, 40, 40)
     loss = make(weights=None)
     loss(image, image)
-    assert not loss._range_check._on_its_way.is_empty
+    assert not loss._range_check._pending_read.is_empty
     twin = copied(loss)
-    assert twin._range_check._on_its_way.is_empty and not loss._range_check._on_its_way.is_empty
+    assert twin._range_check._pending_read.is_empty and not loss._range_check._pending_read.is_empty
     events[0].there = True
     twin(image, image)
     with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\] need"):

@@ -295,7 +295,7 @@ def test_one_of_many_threads_says_it():
 
 def test_who_looks_keeps_nobody_waiting():
     check = GrossRangeCheck("loss", ("x",))
-    with check._looking, warnings.catch_warnings():
+    with check._lock, warnings.catch_warnings():
         warnings.simplefilter("error")
         check.look((0, 1), 255 * image())
     with pytest.warns(RuntimeWarning, match=EIGHT_BITS):
@@ -349,7 +349,7 @@ def test_on_a_gpu_the_next_call_says_it(monkeypatch):
     monkeypatch.setattr(_value_range, "is_on_gpu", lambda image: True)
     monkeypatch.setattr(_later, "is_on_gpu", lambda image: True)
     monkeypatch.setattr(_later, "is_captured", lambda device: False)
-    monkeypatch.setattr(_later, "copied_later", lambda statistics: (statistics, Event()))
+    monkeypatch.setattr(_later, "copy_to_host_async", lambda statistics: (statistics, Event()))
     assert not said(yuv_color_l2, 255 * image(), 255 * image())
     (message,) = said(yuv_color_l2, image(), image())
     assert EIGHT_BITS in message

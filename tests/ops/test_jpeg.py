@@ -513,9 +513,9 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: state.stream)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: state.recorded.append(stream))
-    for name in ("_made", "_read_by_graphs"):
+    for name in ("_cache", "_read_by_graphs"):
         monkeypatch.setattr(_jpeg_tables, name, {})
-    state.kept = lambda key, made: _jpeg_tables._kept((key,), torch.device("cuda", 0), lambda: made)
+    state.kept = lambda key, made: _jpeg_tables._cached((key,), torch.device("cuda", 0), lambda: made)
     return state
 
 
@@ -547,7 +547,7 @@ def test_a_graph_makes_no_tables_and_what_it_reads_is_not_given_up(gpu):
 
 def test_tables_of_cuda_are_those_of_the_gpu_that_is_current(gpu, monkeypatch):
     made = []
-    monkeypatch.setattr(_jpeg_tables, "_kept", lambda key, device, make: made.append((key, device)))
+    monkeypatch.setattr(_jpeg_tables, "_cached", lambda key, device, make: made.append((key, device)))
     for current in (0, 1):
         monkeypatch.setattr(torch.cuda, "current_device", lambda current=current: current)
         _jpeg_tables._standard_tables(torch.float32, torch.device("cuda"))
@@ -555,11 +555,11 @@ def test_tables_of_cuda_are_those_of_the_gpu_that_is_current(gpu, monkeypatch):
 
 
 def test_many_qualities_do_not_pile_up():
-    from fastgan.ops._jpeg_tables import _made
+    from fastgan.ops._jpeg_tables import _cache
 
     for quality in torch.linspace(1, 100, 600, dtype=torch.float64).tolist():
         jpeg_round_trip(torch.rand(1, 3, 8, 8), quality)
-    assert len(_made) <= 256
+    assert len(_cache) <= 256
 
 
 # --- what is decided by hand ------------------------------------------------------------------------------
