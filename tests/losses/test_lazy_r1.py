@@ -47,12 +47,12 @@ def test_a_copy_belongs_to_the_copied_discriminator(duplicate, compile):
     network, real, _, _ = make("dcgan")
     r1 = R1(network, weight=2.0, interval=1, compile=compile)
     before = r1(real, 0).loss
-    again, r1_again = duplicate((network, r1))
-    assert r1_again.discriminator is again and again is not network
+    again, copied_r1 = duplicate((network, r1))
+    assert copied_r1.discriminator is again and again is not network
     with torch.no_grad():
         for parameter in again.parameters():
             parameter.mul_(2)
-    loss = r1_again(real, 0).loss
+    loss = copied_r1(real, 0).loss
     assert_close(loss, 2 * r1_penalty_of(again, real))
     loss.backward()
     assert any(parameter.grad.any() for parameter in again.parameters() if parameter.grad is not None)

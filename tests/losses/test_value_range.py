@@ -20,7 +20,7 @@ def of_basicsr(**options):
     return basicsr.PerceptualLoss({"relu1_1": 1.0}, **options)
 
 
-def said(images, expected, calls=LOOKS_AT[-1] + 2):
+def first_warning(images, expected, calls=LOOKS_AT[-1] + 2):
     """What is said of a series of images, and at which call."""
     check = RangeCheck("Loss", BY_VALUE_RANGE)
     with warnings.catch_warnings(record=True) as caught:
@@ -73,7 +73,7 @@ def imagenet(low, high):
     ],
 )
 def test_another_range_is_noticed(images, expected, message, call):
-    found, when = said(images, expected)
+    found, when = first_warning(images, expected)
     assert when == call
     assert (message is None and found is None) or message in found
 
@@ -94,12 +94,12 @@ def test_another_range_is_noticed(images, expected, message, call):
     ],
 )
 def test_the_right_range_is_not_warned_of(images, expected, calls):
-    assert said(images, expected) == (None, calls)
+    assert first_warning(images, expected) == (None, calls)
 
 
 def test_pale_images_are_not_said_to_be_from_0():
     """They may be: what is known is that none is below mid-grey."""
-    message, _ = said(uniform(0.05, 1), (-1, 1))
+    message, _ = first_warning(uniform(0.05, 1), (-1, 1))
     assert message.endswith("]: none is darker than mid-grey; images in [0, 1] need value_range=(0, 1)")
 
 
@@ -109,7 +109,7 @@ def test_few_values_outside_are_no_other_range():
         image[:, :, 0, :20] = -0.5
         return image
 
-    assert said(overshoots, (0, 1))[0] is None
+    assert first_warning(overshoots, (0, 1))[0] is None
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 512, 700), (1, 3, 1, 40000), (3, 1, 1), (400, 3, 33, 40)])
