@@ -1,4 +1,4 @@
-"""As in BasicSR and Real-ESRGAN."""
+"""Names and signatures of BasicSR and Real-ESRGAN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As in Diff-JPEG (`diff_jpeg`)."""
+"""Names and signatures of Diff-JPEG (`diff_jpeg`)."""
 
 from __future__ import annotations
 

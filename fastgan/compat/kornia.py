@@ -1,4 +1,4 @@
-"""As in kornia (`kornia.enhance`)."""
+"""Names and signatures of kornia (`kornia.enhance`)."""
 
 from __future__ import annotations
 

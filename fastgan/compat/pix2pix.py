@@ -1,4 +1,4 @@
-"""As in pytorch-CycleGAN-and-pix2pix."""
+"""Names and signatures of pytorch-CycleGAN-and-pix2pix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As in R3GAN (`R3GAN/Trainer.py`)."""
+"""Names and signatures of R3GAN (`R3GAN/Trainer.py`)."""
 
 from __future__ import annotations
 

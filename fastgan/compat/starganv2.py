@@ -1,4 +1,4 @@
-"""As in StarGAN v2 (`core/solver.py`)."""
+"""Names and signatures of StarGAN v2 (`core/solver.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As in PyTorch-StudioGAN (`src/utils/losses.py`).
+"""Names and signatures of PyTorch-StudioGAN (`src/utils/losses.py`).
 
 `scaler` of the penalties is the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
 """

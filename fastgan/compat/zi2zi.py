@@ -1,4 +1,4 @@
-"""As in the PyTorch ports of zi2zi (`model/losses.py`)."""
+"""Names and signatures of the PyTorch ports of zi2zi (`model/losses.py`)."""
 
 from __future__ import annotations
 

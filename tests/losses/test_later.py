@@ -1,4 +1,4 @@
-"""Looks at values of a GPU that nobody waits for, with a GPU that only seems to be there."""
+"""Reading values from a GPU without synchronization, tested with a simulated GPU."""
 
 import copy
 import os
@@ -15,14 +15,14 @@ from fastgan.ops._later import PendingRead, can_be_read
 
 
 class FakeDevice:
-    """Of a tensor on the second of two GPUs."""
+    """Simulates a tensor on the second of two GPUs."""
 
     type, index = "cuda", 1
 
 
 @pytest.fixture
 def second_gpu(monkeypatch):
-    """What is done with streams and events while the first GPU is the current one."""
+    """Logs uses of streams and events while the first GPU is the current one."""
     with torch.device("cpu"):
         torch.zeros(())  # torch keeps a list of its constructors from here on, which must not have stand-ins
     done = {"current": 0, "capturing": set(), "recorded": []}

@@ -1,4 +1,4 @@
-"""When a loss says that its images are in another range, what it advises, and that it waits for no GPU."""
+"""When a loss warns of images in another range, what it advises, and that it never waits for a GPU."""
 
 import copy
 import pickle
@@ -21,7 +21,7 @@ def of_basicsr(**options):
 
 
 def first_warning(images, expected, calls=LOOKS_AT[-1] + 2):
-    """What is said of a series of images, and at which call."""
+    """The warning for a series of images and the call that issues it; (None, calls) without a warning."""
     check = RangeCheck("Loss", BY_VALUE_RANGE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -98,7 +98,7 @@ def test_the_right_range_is_not_warned_of(images, expected, calls):
 
 
 def test_pale_images_are_not_said_to_be_from_0():
-    """They may be: what is known is that none is below mid-grey."""
+    """They may be, but all that is known is that none is below mid-grey."""
     message, _ = first_warning(uniform(0.05, 1), (-1, 1))
     assert message.endswith("]: none is darker than mid-grey; images in [0, 1] need value_range=(0, 1)")
 
@@ -183,7 +183,7 @@ def test_nothing_is_looked_at_where_there_is_nothing_to_see():
 
 
 def raw_output(spread=0.3):
-    """Of an untrained network for images in [0, 1]."""
+    """The output of an untrained network for images in [0, 1]."""
     return 0.5 + spread * torch.randn(2, 3, 40, 40)
 
 
@@ -191,7 +191,7 @@ def raw_output(spread=0.3):
 @pytest.mark.parametrize("first", ["output", "image"])
 @pytest.mark.parametrize("in_training", [True, False])
 def test_a_network_s_output_is_not_warned_of(spread, first, in_training):
-    """In training it requires grad; in evaluation what it is compared with has the right range."""
+    """In training it requires grad; in evaluation its reference has the right range."""
     check = RangeCheck("Loss", BY_VALUE_RANGE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -227,7 +227,7 @@ def test_a_range_may_be_a_list(make, value_range):
 
 
 class Event:
-    """Of a stream that gets there when the test says so; like CUDA's, no copies can be made of it."""
+    """An event that completes when the test says so; like CUDA's, it cannot be copied."""
 
     def __init__(self):
         self.there = False
@@ -241,7 +241,7 @@ class Event:
 
 @pytest.fixture
 def events(monkeypatch):
-    """The events of images that are, as far as the check knows, on a GPU."""
+    """The events of images that the check believes to be on a GPU."""
     made = []
 
     def copy_to_host_async(statistics):

@@ -17,7 +17,7 @@ OPTIONS = [{}, {"gain": 2**0.5, "clamp": 0.4}, {"slope": 0.01, "gain": 0.5}]
 
 
 def features(size, dtype=torch.float32, device="cpu", layout="contiguous", channels=5):
-    """Values around zero, of which none is so near to it that rounding decides its sign."""
+    """Values around zero, but not so close to it that rounding decides their sign."""
     x = image(size, torch.float64, "cpu", layout, channels).detach() - 0.5
     return (x + 0.01 * x.sign()).to(device, dtype).requires_grad_()
 
