@@ -19,7 +19,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def memory(request, device) -> str | None:
-    """What becomes of freed memory, from the start on; None: the device has its own way."""
+    """The treatment of freed memory on the CPU for the whole session; None on other devices."""
     if device != "cpu":
         return None
     state = request.config.getoption("--memory")
@@ -58,7 +58,7 @@ def measure(request, benchmark, device, memory, bandwidth):
             run()
             harness.synchronize(device)
 
-        run()  # compiles what is to be compiled, which cannot be done under saved_bytes' hooks
+        run()  # compiles first, which cannot be done under the hooks of saved_bytes
         benchmark.group = f"{op} {mode} {size}"
         benchmark.extra_info.update(
             op=op,
@@ -77,7 +77,7 @@ def measure(request, benchmark, device, memory, bandwidth):
             count = timer.repeats_in(run, 0.1 if quick else 1.0, least, most)
             on_device, host = timer.times(run, count)
             benchmark.extra_info.update(host_s=statistics.median(host), device_seconds=on_device)
-            benchmark.pedantic(timed, rounds=1)  # for pytest-benchmark to write a row
+            benchmark.pedantic(timed, rounds=1)  # so that pytest-benchmark writes a row
             return
         if per_element:  # (elements, a smaller run, its elements)
             elements, first, first_elements = per_element
@@ -88,7 +88,7 @@ def measure(request, benchmark, device, memory, bandwidth):
 
             ratio = harness.ratio_in_turn(timed, first_timed)
             benchmark.extra_info["per_element_ratio"] = ratio * first_elements / elements
-        # What takes seconds says how often it is to be run.
+        # Slow benchmarks give their number of rounds.
         benchmark.extra_info["page_faults"] = harness.page_faults(timed, repeats=1 if rounds else 50)
         count = rounds or rounds_in(timed, seconds=0.2 if quick else 1.0, least=20 if quick else 100)
         benchmark.pedantic(timed, rounds=count, warmup_rounds=0 if rounds else count // 10)

@@ -1,4 +1,4 @@
-"""The discriminators that penalties are measured on."""
+"""The discriminators that penalties are benchmarked on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class StarGANv2Critic(nn.Module):
-    """StarGAN v2's: residual blocks down to 4x4, one logit per domain.
+    """StarGAN v2's discriminator: residual blocks down to 4x4, one logit per domain.
 
     Source: Choi et al., "StarGAN v2: Diverse Image Synthesis for Multiple Domains", 2020: the first layer has
     2^14 / image_size channels, which double up to 512.
@@ -54,7 +54,7 @@ class StarGANv2Critic(nn.Module):
 
 
 class DCGANCritic(nn.Module):
-    """DCGAN's: strided convolutions down to 4x4, batch normalization on all but the first and the last.
+    """DCGAN's discriminator: strided convolutions down to 4x4, with batch norm after all but first and last.
 
     Source: Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional
     Generative Adversarial Networks", 2016.
@@ -81,6 +81,6 @@ CRITICS: dict[str, Callable[[int], nn.Module]] = {"starganv2": StarGANv2Critic, 
 
 
 def make_critic(name: str, image_size: int) -> nn.Module:
-    """A critic with the same weights each time."""
+    """A critic with reproducible weights."""
     torch.manual_seed(0)
     return CRITICS[name](image_size)

@@ -41,13 +41,13 @@ def main(arguments: list[str]) -> int:
             path = merge_rows([row | machine], options.output, "demos", machine["device"], keys)
     for row in rows:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in row["figures"].items())
-        said = f"  warnings: {len(row['warnings'])}" if row["warnings"] else ""
-        print(f"{row['recipe']:<12} {row['preset']:<9} {row['minutes']:.1f} min  {figures}{said}")
+        note = f"  warnings: {len(row['warnings'])}" if row["warnings"] else ""
+        print(f"{row['recipe']:<12} {row['preset']:<9} {row['minutes']:.1f} min  {figures}{note}")
     return conclude(path, failed)
 
 
 def _run(recipe: str, preset: str, options: argparse.Namespace) -> dict[str, Any] | None:
-    """The figures of one run; None if it failed, which has been shown."""
+    """The figures of one run; None if it failed, after its errors were printed."""
     name = f"{recipe}-{preset}-measured"
     command = [
         sys.executable, "-m", "fastgan", "train", recipe, "--preset", preset, "--exp_name", name,
@@ -59,14 +59,14 @@ def _run(recipe: str, preset: str, options: argparse.Namespace) -> dict[str, Any
     minutes = (time.perf_counter() - begin) / 60
     folder = Path(options.runs_path) / name
     evaluation = read_table(folder / "evaluation.csv")
-    warnings = folder / "warnings.csv"
-    said = []
-    if warnings.exists():
-        with warnings.open(newline="") as file:
-            said = [f"step {row['step']}: {row['warning']}" for row in csv.DictReader(file)]
+    path = folder / "warnings.csv"
+    warnings = []
+    if path.exists():
+        with path.open(newline="") as file:
+            warnings = [f"step {row['step']}: {row['warning']}" for row in csv.DictReader(file)]
     return {
         "recipe": recipe, "preset": preset, "minutes": minutes, "steps": int(evaluation["step"][-1]),
         "figures": {key: values[-1] for key, values in evaluation.items() if key != "step"},
         "first_figures": {key: values[0] for key, values in evaluation.items()},
-        "warnings": said,
+        "warnings": warnings,
     }  # fmt: skip

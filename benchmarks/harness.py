@@ -1,9 +1,9 @@
-"""What the benchmarks share: the machine's copy bandwidth, memory above the baseline, times.
+"""Measurements that the benchmarks share: the machine's copy bandwidth, memory above the baseline, times.
 
-A benchmark is one `setup(provider, size)` in `benchmarks/ops/bench_<op>.py`. pytest-benchmark times the
-providers side by side in one run, on a GPU its own events do; each row also carries the bytes saved for
-backward, the peak of extra memory, and the floor: the bytes that must move divided by the copy bandwidth
-measured in the same run.
+A benchmark is one `setup(provider, size)` in `benchmarks/ops/bench_<op>.py`. pytest-benchmark, or on a GPU
+CUDA events, time the providers side by side in one run; each row also has the bytes saved for backward, the
+peak of extra memory, and the floor: the bytes that must move divided by the copy bandwidth measured in the
+same run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 MEMORY = ("returned", "kept")
-"""What becomes of freed memory on the CPU.
+"""The treatment of freed memory on the CPU.
 
-returned: glibc gives large blocks back to the system, and each page of the next tensor costs a fault: a
-    process that does little else.
-kept: the next tensor gets it, as in fastgan's trainers (`fastgan.training.memory`).
+returned: glibc returns large blocks to the system, and each page of the next tensor costs a page fault, as in
+    a process with default settings.
+kept: the next tensor reuses it, as in fastgan's trainers (`fastgan.training.memory`).
 """
 
 
@@ -45,11 +45,11 @@ def copy_bandwidth(device: str, repeats: int = 30) -> float:
 
 
 class DeviceTimer:
-    """Times runs on the GPU by events, each after the L2 cache was filled with something else.
+    """Times runs on the GPU by events, each after filling the L2 cache with other data.
 
-    That filling also keeps the GPU busy while the host issues the run, so that what is timed has no gaps in
-    which the GPU waits for the host: the host's time is measured beside it. In what it leaves in the cache
-    are bytes not yet written to memory, which the run pays for, as it would in a training step.
+    The filling also keeps the GPU busy while the host issues the run, so that the timed part has no gaps in
+    which the GPU waits for the host, whose time is measured separately. The filling leaves bytes in the cache
+    that are not yet written to memory; the run pays for these, as it would in a training step.
     """
 
     def __init__(self, device: str = "cuda") -> None:
@@ -58,15 +58,15 @@ class DeviceTimer:
         self._filling_s = statistics.median(self._timed(self._fill, 1)[0] for _ in range(10))
 
     def times(self, run: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
-        """Seconds of each run on the GPU, and of the host issuing it."""
-        # The first measures how long the host takes, which says how long to keep the GPU busy before.
+        """Seconds that each run takes on the GPU, and that the host takes to issue it."""
+        # The host's time says how long to keep the GPU busy before the run.
         host = statistics.median(self._timed(run, 1)[1] for _ in range(5))
         fillings = min(50, 1 + int(1.5 * host / self._filling_s))
         pairs = [self._timed(run, fillings) for _ in range(repeats)]
         return [on_device for on_device, _ in pairs], [host for _, host in pairs]
 
     def repeats_in(self, run: Callable[[], object], seconds: float, least: int, most: int) -> int:
-        """How many runs, with all that is around each, take about that long."""
+        """The number of runs that take about that long, including the filling around each."""
         begin = time.perf_counter()
         self.times(run, 1)
         return max(least, min(most, int(6 * seconds / (time.perf_counter() - begin))))
@@ -105,7 +105,7 @@ def saved_bytes(forward: Callable[[], Tensor], inputs: tuple[Tensor, ...]) -> in
 
 
 def peak_bytes(run: Callable[[], object], device: str) -> int:
-    """The most memory above the baseline that tensors take while `run` runs."""
+    """The peak of tensors' memory above the baseline during `run`."""
     run()  # compile and warm up
     if device == "cuda":
         torch.cuda.synchronize()
@@ -117,14 +117,14 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
 
 
 def ratio_in_turn(run: Callable[[], object], other: Callable[[], object], turns: int = 40) -> float:
-    """How many times as long `run` takes as `other`: the median over turns of 50 ms each.
+    """The ratio of the times of `run` and `other`: the median over alternating turns of 50 ms each.
 
-    Virtual cores change their speed within seconds, by up to a factor of two. What is measured one after the
-    other meets different machines; neighbouring turns meet the same.
+    Virtual cores change their speed within seconds, by up to a factor of two, so that measurements one after
+    the other are not comparable; neighbouring turns are.
     """
 
     def median_in_a_turn(function: Callable[[], object]) -> float:
-        function()  # its memory and caches after the other's turn
+        function()  # warms up memory and caches after the other's turn
         times: list[float] = []
         while len(times) < 3 or sum(times) < 0.05:
             begin = time.perf_counter()
@@ -136,10 +136,10 @@ def ratio_in_turn(run: Callable[[], object], other: Callable[[], object], turns:
 
 
 def page_faults(run: Callable[[], object], repeats: int = 50) -> float:
-    """Pages that the kernel had to hand out per run: fresh large allocations cost more than their writing.
+    """Page faults per run, which for fresh large allocations cost more than writing to them.
 
-    It depends on what the allocator kept from earlier calls, so the same code may take a third longer in
-    another process; a row without faults and one with hundreds are different measurements.
+    Their number depends on the memory that the allocator kept from earlier calls, so the same code may take a
+    third longer in another process; rows with and without faults are not comparable.
     """
     import resource
 

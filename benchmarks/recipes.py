@@ -1,7 +1,7 @@
 """`fastgan bench recipes`: the training step of each recipe, fused against the reference, and its parts.
 
-Both do the same steps on the same batches with the same random numbers, in turn, as the trainers do: freed
-memory is kept, and steps with a lazy penalty count as often as they come.
+Both run the same steps on the same batches with the same random numbers, alternately, as in the trainers:
+freed memory is kept, and steps with a lazy penalty are included at their frequency.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     for name in [options.recipe] if options.recipe else RECIPES:
         try:
             rows = [row | machine for row in measure(name, options)]
-        except Exception:  # the others are measured all the same
+        except Exception:  # continue with the other recipes
             traceback.print_exc()
             failed.append(name)
             continue
@@ -76,14 +76,14 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     if options.train_path:
         changes["train_path"] = options.train_path
     config = dataclasses.replace(recipe_class.presets[options.preset], **changes)
-    same = {"recipe": name, "preset": options.preset, "precision": options.precision}
-    return [same | row for row in measure_steps(recipe_class, config, options.device, options.steps)]
+    keys = {"recipe": name, "preset": options.preset, "precision": options.precision}
+    return [keys | row for row in measure_steps(recipe_class, config, options.device, options.steps)]
 
 
 def measure_steps(
     recipe_class: type[Recipe], config: TrainingConfig, device: str, steps: int
 ) -> list[dict[str, Any]]:
-    """One row per provider, of steps from the middle of the run on."""
+    """One row per provider, for steps from the middle of a run on."""
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(config, runs_path=folder)
         recipes = {provider: _make(recipe_class, config) for provider in PROVIDERS}
@@ -110,14 +110,14 @@ def _steps(
     recipes: dict[str, Recipe], config: TrainingConfig, device: str, steps: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
     """Seconds of each step, and the shares of its parts, by provider."""
-    # From the middle of the run on, where ramps have risen and every term takes part.
+    # From the middle of the run on, where ramps are complete and every term is active.
     first = config.num_steps // 2
     times: dict[str, list[float]] = {provider: [] for provider in recipes}
-    one = recipes["fastgan"]
-    generator = torch.Generator(one.runtime.device)
-    with contextlib.closing(one.batches(first)) as batches:
+    fused = recipes["fastgan"]
+    generator = torch.Generator(fused.runtime.device)
+    with contextlib.closing(fused.batches(first)) as batches:
 
-        def step_of(provider: str, batch: Any, step: int) -> None:
+        def run_step(provider: str, batch: Any, step: int) -> None:
             seed = step_seed(config.seed, step, 0)
             torch.manual_seed(seed)
             generator.manual_seed(seed)
@@ -127,11 +127,11 @@ def _steps(
 
         for index in range(WARM_UP + steps):
             batch = next(batches)
-            # Each goes first as often as second: the second finds the batch in the cache.
+            # Alternate the order, since the second provider finds the batch in the cache.
             for provider in PROVIDERS if index % 2 else PROVIDERS[::-1]:
                 synchronize(device)
                 begin = time.perf_counter()
-                step_of(provider, batch, first + index)
+                run_step(provider, batch, first + index)
                 if index >= WARM_UP:
                     times[provider].append(time.perf_counter() - begin)
         parts = {}
@@ -140,7 +140,7 @@ def _steps(
             with profile(activities=_activities(device)) as profiler:
                 for index in range(PROFILED):
                     with torch.profiler.record_function("step"):
-                        step_of(provider, batch, first + index)
+                        run_step(provider, batch, first + index)
             parts[provider] = _shares(profiler, device)
     return times, parts
 
@@ -150,10 +150,10 @@ def _activities(device: str) -> list[ProfilerActivity]:
 
 
 def _shares(profiler: profile, device: str) -> dict[str, dict[str, float]]:
-    """What part of the step each labelled range takes; some lie within others, as the optimizers' do.
+    """The share of the step's time that each labelled range takes; ranges may be nested, as the optimizers'.
 
-    On a GPU, where the profiler has every range a second time, from its first kernel to its last, it is the
-    part of that time; and each of fastgan's operators has its part, that of its kernels.
+    On a GPU, where the profiler reports each range a second time, from its first kernel to its last, shares
+    are of that time; in addition each of fastgan's operators has the share of its kernels.
     """
     events = profiler.key_averages()
     if device == "cpu":
@@ -163,7 +163,7 @@ def _shares(profiler: profile, device: str) -> dict[str, dict[str, float]]:
     on_device = [event for event in events if event.device_type == DeviceType.CUDA]
     times = {event.key: event.device_time_total for event in on_device if event.key in labels}
     whole = times.pop("step", None)
-    if whole is None:  # the profiler may not look at this GPU
+    if whole is None:  # the profiler has no access to this GPU
         return {"parts": {}, "ops": {}}
     on_host = [event for event in events if event.device_type == DeviceType.CPU]
     ops = {
@@ -179,7 +179,7 @@ def _parts_of(whole: float, times: dict[str, float]) -> dict[str, float]:
 
 
 def header(row: dict[str, Any]) -> list[str]:
-    """What stands above the lines of one run: machine, versions and columns."""
+    """The lines above the rows of one run: machine, versions and columns."""
     return [
         f"{row['device']}, torch {row['torch']}, fastgan {row['fastgan']} ({row['commit']})",
         f"{'recipe':<12} {'preset':<7} {'precision':<10} {'provider':<10} {'mean ms':>9} {'20%':>8} "
@@ -188,11 +188,11 @@ def header(row: dict[str, Any]) -> list[str]:
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
-    """A recipe's rows as text: milliseconds per step, how much faster fastgan is, the parts' shares."""
+    """A recipe's rows as text: milliseconds per step, fastgan's speedup, the parts' shares."""
     text = []
-    ours = next(row for row in rows if row["provider"] == "fastgan")
+    fused = next(row for row in rows if row["provider"] == "fastgan")
     for row in rows:
-        faster = "" if row is ours else f"{row['mean_s'] / ours['mean_s']:.2f}x"
+        faster = "" if row is fused else f"{row['mean_s'] / fused['mean_s']:.2f}x"
         parts = ", ".join(f"{name} {share:.0%}" for name, share in row["parts"].items() if share >= 0.005)
         text.append(
             f"{row['recipe']:<12} {row['preset']:<7} {row['precision']:<10} {row['provider']:<10} "

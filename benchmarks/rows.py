@@ -1,4 +1,4 @@
-"""Files of rows that measurements add to, and what is said at the end of one."""
+"""Files of measured rows, and the message at the end of a measurement."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 def merge_rows(
     rows: list[dict[str, Any]], folder: Path, kind: str, device: str, keys: tuple[str, ...]
 ) -> Path:
-    """Writes rows to folder/KIND-DEVICE.json, where those of other `keys` stay; returns the file's path."""
+    """Writes rows to folder/KIND-DEVICE.json, where they replace those of equal `keys`; returns the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{file_name(kind, device)}.json"
-    before = json.loads(path.read_text()) if path.exists() else []
+    existing = json.loads(path.read_text()) if path.exists() else []
     measured = {tuple(row[key] for key in keys) for row in rows}
-    kept = [row for row in before if tuple(row[key] for key in keys) not in measured]
+    kept = [row for row in existing if tuple(row[key] for key in keys) not in measured]
     path.write_text(
         json.dumps(sorted(rows + kept, key=lambda row: [row[key] for key in keys]), indent=1) + "\n"
     )
@@ -24,7 +24,7 @@ def merge_rows(
 
 
 def conclude(path: Path | None, failed: Iterable[str]) -> int:
-    """Says where rows were written and what failed, each once; returns the exit status."""
+    """Prints the file that was written and what failed, each once; returns the exit status."""
     failed = list(dict.fromkeys(failed))
     if path:
         print(f"\nwritten to {path}")
@@ -34,6 +34,6 @@ def conclude(path: Path | None, failed: Iterable[str]) -> int:
 
 
 def file_name(kind: str, device: str) -> str:
-    """Without its ending: KIND-DEVICE, or DEVICE for no kind."""
+    """The file's name without extension: KIND-DEVICE, or DEVICE for an empty kind."""
     name = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")
     return f"{kind}-{name}" if kind else name

@@ -1,7 +1,7 @@
 """`fastgan bench [op ...]`: runs the benchmarks, prints one table, writes one JSON of rows.
 
-Each row carries device, versions, commit and date. The rows of one op replace only that op's in the file, as
-soon as it is measured. What fails is reported, its rows stay, and the others are measured all the same.
+Each row has device, versions, commit and date. As soon as an op is measured, its rows replace that op's in
+the file. If an op fails, that is reported, its rows stay, and the others are still measured.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def main(arguments: list[str]) -> int:
         print("\n".join([*(() if measured else header(rows[0])), *lines(rows)]), flush=True)
         measured += len(rows)
         if options.output:
-            all_of_it = not options.quick and options.memory == "both" and op not in failed
-            keys = ("op",) if all_of_it else ("op", "provider", "size", "mode", "memory")
+            is_complete = not options.quick and options.memory == "both" and op not in failed
+            keys = ("op",) if is_complete else ("op", "provider", "size", "mode", "memory")
             path = merge_rows(rows, options.output, "", machine["device"], keys)
     if not measured and not failed:
         print(f"{', '.join(options.ops)} measures nothing with --memory {options.memory}")
@@ -87,10 +87,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(op: str, device: str, memory: str, quick: bool) -> tuple[list[dict], str | None]:
-    """The rows of one op, and what went wrong.
+    """The rows of one op, and the output of a failure, or None.
 
-    Each op and state of memory gets a process of its own: what one leaves in the allocator would change the
-    next one's times.
+    Each op and memory state runs in its own process, since memory that one leaves in the allocator would
+    change the times of the next.
     """
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.json"
@@ -102,18 +102,18 @@ def _run(op: str, device: str, memory: str, quick: bool) -> tuple[list[dict], st
             "-o", "addopts=", *(["--quick"] if quick else []),
         ]  # fmt: skip
         finished = subprocess.run(command, capture_output=True, text=True)
-        # An empty or missing report: all of it failed, or was skipped.
-        written = report.read_text() if report.exists() else ""
-        rows = [_row(entry) for entry in json.loads(written)["benchmarks"]] if written else []
+        # The report is empty or missing if everything failed or was skipped.
+        text = report.read_text() if report.exists() else ""
+        rows = [_row(entry) for entry in json.loads(text)["benchmarks"]] if text else []
         return rows, None if finished.returncode == 0 else finished.stdout + finished.stderr
 
 
 def _row(entry: dict) -> dict:
-    said = dict(entry["extra_info"])
-    seconds = sorted(said.pop("device_seconds", None) or entry["stats"]["data"])
+    row = dict(entry["extra_info"])
+    seconds = sorted(row.pop("device_seconds", None) or entry["stats"]["data"])
     quantiles = statistics.quantiles(seconds, n=5)
     return {
-        **said,
+        **row,
         "median_s": statistics.median(seconds),
         "p20_s": quantiles[0],
         "p80_s": quantiles[3],
@@ -121,7 +121,7 @@ def _row(entry: dict) -> dict:
 
 
 def header(row: dict) -> list[str]:
-    """What stands above the lines of one run: machine, versions and columns."""
+    """The lines above the rows of one run: machine, versions and columns."""
     return [
         f"{row['device']}, torch {row['torch']}, fastgan {row['fastgan']} ({row['commit']}), "
         f"copy {row['copy_gb_per_s']:.0f} GB/s",
@@ -132,22 +132,22 @@ def header(row: dict) -> list[str]:
 
 
 def lines(rows: list[dict]) -> list[str]:
-    """The rows of an op as text: milliseconds, how much faster fastgan is, floor, megabytes; on the CPU page
-    faults, and the time per pixel against the op's first size, taken in turn; on a GPU the host's time.
+    """The rows of an op as text: milliseconds, fastgan's speedup, floor, megabytes; on the CPU page faults
+    and the time per pixel relative to the op's first size, measured in turn; on a GPU the host's time.
     """
     text = []
     for row in rows:
-        same = ("op", "mode", "size", "memory")
-        ours = next(
+        keys = ("op", "mode", "size", "memory")
+        fused = next(
             (
                 other["median_s"]
                 for other in rows
-                if other["provider"] == "fastgan" and all(other[key] == row[key] for key in same)
+                if other["provider"] == "fastgan" and all(other[key] == row[key] for key in keys)
             ),
             None,
         )
         saved = "" if row["saved_bytes"] is None else f"{row['saved_bytes'] / 1e6:.1f}"
-        faster = "" if row["provider"] == "fastgan" or ours is None else f"{row['median_s'] / ours:.1f}x"
+        faster = "" if row["provider"] == "fastgan" or fused is None else f"{row['median_s'] / fused:.1f}x"
         if "host_s" in row:
             last = f"{row['host_s'] * 1e3:>8.3f}"
         else:

@@ -1,6 +1,6 @@
-"""`fastgan bench stegastamp`: StegaStamp in its full size, for as many minutes as one gives it.
+"""`fastgan bench stegastamp`: StegaStamp at full size, for a given number of minutes.
 
-400x400 pixels, 100 bits, bfloat16: trains on a folder of photographs, then evaluates it on held-out ones, and
+400x400 pixels, 100 bits, bfloat16: trains on a folder of photographs, then evaluates on held-out ones, and
 times its steps, fused against the reference. Writes figures, settings and sample pictures.
 """
 
@@ -28,7 +28,7 @@ from fastgan.training.loop import Interrupted, train
 from fastgan.training.measurement import describe_machine
 from fastgan.training.report import read_table, write_report
 
-# The demo's settings in full size, with more time for the longer secret; time ends the run, not num_steps.
+# The demo's settings at full size, with more time for the longer secret; time ends the run, not num_steps.
 SHORT = dataclasses.replace(
     DEMO,
     exp_name="stegastamp-measured",
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     options, others = parser.parse_known_args(arguments)
     if options.minutes <= 0:
         parser.error(f"--minutes must be positive, got {options.minutes}")
-    # Of photographs that somebody gives a part is held out, unless he says which.
+    # A part of the user's photographs is held out, unless --val_path names others.
     given = any(option.partition("=")[0] == "--train_path" for option in others)
     config = parse_config(
         StegaStampConfig,
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         ["--preset", "short", f"--accelerator={options.device}", f"--max_minutes={options.minutes}", *others],
         parser.prog,
     )
-    if config.exp_name == SHORT.exp_name and config.folder.exists():  # of the last measurement, and no other
+    if config.exp_name == SHORT.exp_name and config.folder.exists():  # only the last measurement's folder
         shutil.rmtree(config.folder)
     begin, interrupted = time.perf_counter(), None
     try:
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _table(path: Path) -> dict[str, list[float]]:
-    """A table of the run; empty if it was stopped before there was one."""
+    """A table of the run; empty if the run was stopped before it was written."""
     return read_table(path) if path.exists() else {}
 
 
@@ -114,7 +114,7 @@ def _write(figures: dict[str, Any], config: StegaStampConfig, folder: Path, outp
         return
     output.mkdir(parents=True, exist_ok=True)
     name = file_name("stegastamp", figures["device"])
-    # Where photographs and runs lie on this machine is nobody's business.
+    # Published results must not contain this machine's paths.
     settings = to_plain(dataclasses.replace(config, runs_path=SHORT.runs_path))
     for key in ("train_path", "val_path"):
         if not settings[key].startswith(PREFIX):

@@ -1,4 +1,4 @@
-"""Parsers of command lines whose errors are one line, with what was probably meant."""
+"""Command-line parsers whose errors are one line and suggest what was probably suggestion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, but for its errors: the mistake comes first, and help is a hint."""
+    """`argparse.ArgumentParser` whose errors begin with the mistake and mention help only as a hint."""
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
@@ -18,11 +18,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def error_text(prog: str, message: str, options: Iterable[str]) -> str:
-    """An error of a parser as it is printed.
+    """A parser's error as it is printed.
 
     Args:
-        message: the parser's own.
-        options: those that there are.
+        prog: the command's name.
+        message: the parser's message.
+        options: the options that exist.
     """
     message = " ".join(message.split())
     hints = []
@@ -32,11 +33,11 @@ def error_text(prog: str, message: str, options: Iterable[str]) -> str:
     elif match := re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
         choices = [choice.strip("' ") for choice in match[2].split(",")]
         hints = [hint] if (hint := near_name(match[1], choices)) else []
-    meant = f"; did you mean {' and '.join(hints)}?" if hints else ""
-    return f"{prog}: error: {message}{meant} (`{prog} --help` explains all)\n"
+    suggestion = f"; did you mean {' and '.join(hints)}?" if hints else ""
+    return f"{prog}: error: {message}{suggestion} (`{prog} --help` explains all)\n"
 
 
 def near_name(word: str, known: Iterable[str]) -> str | None:
-    """The known name that a word with a mistake probably stands for."""
-    found = difflib.get_close_matches(word, list(known), 1, 0.6)
-    return found[0] if found else None
+    """The known name that a misspelled word probably means, or None."""
+    matches = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return matches[0] if matches else None

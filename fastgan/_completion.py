@@ -1,4 +1,4 @@
-"""Completions of the `fastgan` command for shells, by shtab."""
+"""Shell completion for the `fastgan` command, by shtab."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 def completion(commands: Mapping[str, Any], shell: str) -> str:
-    """A script that completes commands, and what recipes can be told.
+    """A shell script that completes commands and the options of recipes.
 
     Args:
-        commands: a command's text and what is called, or the commands below it, by name.
+        commands: by name, a command's help text and its function, or a mapping of its subcommands.
         shell: one of SHELLS.
 
     Raises:
@@ -28,23 +28,23 @@ def completion(commands: Mapping[str, Any], shell: str) -> str:
     return shtab.complete(parser, shell)
 
 
-def _add(parser: argparse.ArgumentParser, commands: Mapping[str, Any], above: str = "") -> None:
+def _add(parser: argparse.ArgumentParser, commands: Mapping[str, Any], parent: str = "") -> None:
     from fastgan.recipes import load_recipe
 
-    choices = parser.add_subparsers()
+    subparsers = parser.add_subparsers()
     for name, (text, command) in commands.items():
-        below = choices.add_parser(name, help=text)
+        subparser = subparsers.add_parser(name, help=text)
         if isinstance(command, dict):
-            _add(below, command, name)
-        elif above == "train":
+            _add(subparser, command, name)
+        elif parent == "train":
             try:
                 recipe = load_recipe(name)
-            except ValueError:  # of another distribution, and broken
+            except ValueError:  # a broken recipe of another distribution
                 continue
-            below.add_argument("--preset", choices=sorted(recipe.presets))
-            below.add_argument("--config")
+            subparser.add_argument("--preset", choices=sorted(recipe.presets))
+            subparser.add_argument("--config")
             kinds = typing.get_type_hints(recipe.config_class)
             for field in dataclasses.fields(recipe.config_class):
                 kind = kinds[field.name]
                 values = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
-                below.add_argument(f"--{field.name}", choices=values)
+                subparser.add_argument(f"--{field.name}", choices=values)

@@ -1,4 +1,4 @@
-"""Warnings that name a line of the caller's program, however deep inside fastgan or torch they are raised."""
+"""Warnings attributed to a line of the user's program, however deep in fastgan or torch they are raised."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from types import FrameType
 
 from fastgan._torch_internals import mark_constant_for_dynamo
 
-# Frames of these packages are not the caller's. `contextlib` stands between a decorated function and its
-# caller; `threading` and `concurrent` are all that the stack of a worker thread has below us.
-_PASSED_OVER = ("fastgan", "torch", "contextlib", "threading", "concurrent")
+# Packages whose frames are not the user's. `contextlib` stands between a decorated function and its caller;
+# the stack of a worker thread has only `threading` or `concurrent` below fastgan.
+_SKIPPED = ("fastgan", "torch", "contextlib", "threading", "concurrent")
 
 
-# Dynamo can trace neither frames nor `warnings.warn`, and so calls it while it traces: the innermost line
-# outside of torch is then the one that called what is compiled.
+# Dynamo can trace neither frames nor `warnings.warn`, so it calls this while tracing: the innermost line
+# outside torch is then the one that called the compiled function.
 @mark_constant_for_dynamo
 def warn(message: str, category: type[Warning] = RuntimeWarning) -> None:
     """`warnings.warn`, attributed to the innermost line outside of fastgan and torch.
 
     A fixed `stacklevel` would name a line of torch or of fastgan, since the number of calls between a warning
-    and the user's line depends on how a loss is used: called, as a module, compiled, through another loss. In
-    a thread without a line of the user's, as those of autograd and of data loading, it is the one that warns.
+    and the user's line depends on how a loss is used: called, as a module, compiled, through another loss. A
+    thread without a frame of the user's, as of autograd or data loading, names the line that warns.
     """
-    warning = sys._getframe(1)
-    frame = _callers_frame(warning) or warning
+    current = sys._getframe(1)
+    frame = _users_frame(current) or current
     module = frame.f_globals.get("__name__", "<unknown>")
     registry = frame.f_globals.setdefault("__warningregistry__", {})
     warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
-def _callers_frame(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame outside of `_PASSED_OVER`."""
-    while frame is not None and _is_passed_over(frame):
+def _users_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame outside the packages in `_SKIPPED`."""
+    while frame is not None and _is_skipped(frame):
         frame = frame.f_back
     return frame
 
 
-def _is_passed_over(frame: FrameType) -> bool:
-    # Code that torch generates has no module at all.
+def _is_skipped(frame: FrameType) -> bool:
+    # Code that torch generates has no module name.
     name = frame.f_globals.get("__name__")
-    return name is None or any(name == package or name.startswith(package + ".") for package in _PASSED_OVER)
+    return name is None or any(name == package or name.startswith(package + ".") for package in _SKIPPED)

@@ -1,4 +1,4 @@
-"""What `fastgan info` prints: versions, what was built, and which implementation serves which device."""
+"""The report of `fastgan info`: versions, built libraries, and the implementation of each op by device."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def describe() -> str:
     """The report as text. Initializes CUDA only if torch sees a device."""
     lines = [
         f"fastgan {fastgan.__version__}, imported from {_folder(fastgan.__file__)}",
-        *_others(),
+        *_other_installations(),
         f"  python {platform.python_version()}, torch {torch.__version__}, triton {_triton_version()}",
         f"  CPU kernels:  {_cpu_library()}",
         f"  CUDA kernels: {_cuda_library()}",
         f"  CUDA device:  {_cuda_device()}",
         "",
-        *_table(),
+        *_op_table(),
     ]
     return "\n".join(lines)
 
@@ -33,8 +33,8 @@ def _folder(file: str | None) -> Path:
     return Path(file or "").resolve().parent
 
 
-def _others() -> list[str]:
-    """Of another fastgan that Python finds if it is started in another way, and when it does."""
+def _other_installations() -> list[str]:
+    """Notes on another fastgan that Python would import if started in another way, and in which way."""
     imported, here = _folder(fastgan.__file__), Path.cwd()
     notes = []
     # Python puts the current folder on the path for `-m` and `-c`, but not for the script that pip installs.
@@ -45,8 +45,8 @@ def _others() -> list[str]:
             "import that one here, since the current folder comes first for them"
         )
     path = [entry for entry in sys.path if Path(entry).resolve() != here]
-    found = (finder.find_spec("fastgan", path) for finder in sys.meta_path)
-    spec = next((spec for spec in found if spec and spec.origin), None)
+    specs = (finder.find_spec("fastgan", path) for finder in sys.meta_path)
+    spec = next((spec for spec in specs if spec and spec.origin), None)
     if spec and _folder(spec.origin) != imported:
         notes.append(
             f"  elsewhere there is another, {_folder(spec.origin)}: the command `fastgan`, and Python in "
@@ -86,16 +86,16 @@ def _cuda_device() -> str:
     return text
 
 
-def _table() -> list[str]:
+def _op_table() -> list[str]:
     rows = [("op", "cpu", "cuda")]
     for op in sorted(_dispatch.OPS):
-        rows.append((op, _served(op, "cpu"), _served(op, "cuda")))
+        rows.append((op, _implementation(op, "cpu"), _implementation(op, "cuda")))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows]  # fmt: skip
 
 
-def _served(op: str, device: str) -> str:
+def _implementation(op: str, device: str) -> str:
     kernel = _dispatch.kernel_of(op, device)
     if kernel is None:
         return "reference (the op has no kernel here)"

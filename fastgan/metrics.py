@@ -1,6 +1,6 @@
-"""Figures for evaluation: distortion, perception, distributions, bits; from torchmetrics where it has them.
+"""Evaluation metrics: distortion, perception, distributions, bits; by torchmetrics where it has them.
 
-Imports torchmetrics, of the extra `train`.
+Imports torchmetrics, which the extra `train` installs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ from fastgan.ops._value_range import GrossRangeCheck, Range
 
 __all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "luma", "nearness", "psnr", "psnr_y", "ssim", "ssim_y"]
 
-# Of the Gaussian window, whose sigma is 1.5.
-SSIM_RADIUS = 5
+SSIM_RADIUS = 5  # of the Gaussian window with sigma 1.5
 BY_DATA_RANGE: dict[Range, str] = {
     (0, 255): "8-bit values need data_range=255",
     (0, 1): "images in [0, 1] need data_range=1",
@@ -51,17 +50,18 @@ INCEPTION_ADDRESS = "https://github.com/toshas/torch-fidelity/releases/download/
 
 
 def psnr(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_range: bool = True) -> Tensor:
-    """The mean over images of their peak signal to noise ratio in dB, 0-d.
+    """The peak signal-to-noise ratio in dB, mean over images, 0-d.
 
     Args:
         images, references: N C H W.
-        data_range: largest less smallest possible value.
-        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
-            are 8-bit values or in [-1, 1], with a data range of 1, or [0, 1] with 255. On a GPU nothing
-            waits for it.
+        data_range: the largest minus the smallest possible value.
+        check_range: whether to check the process's first images and to issue a RuntimeWarning, once, for
+            8-bit values or images in [-1, 1] with a data range of 1, or in [0, 1] with 255. Never
+            synchronizes with a GPU.
 
     Raises:
-        TypeError, ValueError: no such images, unequal shapes, or a range that is not positive.
+        TypeError, ValueError: arguments that are not such images, unequal shapes, or a range that is not
+            positive.
     """
     _check_pair(images, references)
     data_range = _positive("data_range", data_range)
@@ -74,10 +74,10 @@ def psnr(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_r
 
 
 def ssim(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_range: bool = True) -> Tensor:
-    """The mean structural similarity, 0-d; Wang et al. 2004. Arguments and errors as those of :func:`psnr`.
+    """The mean structural similarity, 0-d; Wang et al. 2004. Arguments and errors are those of :func:`psnr`.
 
     Raises:
-        ValueError: less than 6x6 pixels: windows of 11x11 are mirrored at the border.
+        ValueError: fewer than 6x6 pixels, since images are mirrored at the border for windows of 11x11.
     """
     check_image("images", images, channels=None)
     check_image("references", references, channels=None)
@@ -91,15 +91,15 @@ def ssim(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_r
 
 
 def luma(images: Tensor, border: int = 0, *, check_range: bool = True) -> Tensor:
-    """Y of ITU-R BT.601 as MATLAB's rgb2ycbcr has it, not rounded: N 3 H W in [0, 1] to N 1 h w in [16, 235].
+    """Y of ITU-R BT.601 as by MATLAB's rgb2ycbcr, not rounded: N 3 H W in [0, 1] to N 1 h w in [16, 235].
 
     Args:
-        border: pixels that are left out on each side, as super-resolution does with `scale` of them.
-        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
-            are 8-bit values or in [-1, 1]. On a GPU nothing waits for it.
+        border: pixels cropped from each side; super-resolution crops `scale` of them.
+        check_range: whether to check the process's first images and to issue a RuntimeWarning, once, for
+            8-bit values or images in [-1, 1]. Never synchronizes with a GPU.
 
     Raises:
-        TypeError, ValueError: no colour images, or nothing left within the border.
+        TypeError, ValueError: the images are no colour images, or the border leaves nothing.
     """
     inner = _luma("images", images, border)
     if as_flag("check_range", check_range):
@@ -122,7 +122,7 @@ def _luma(name: str, images: Tensor, border: int) -> Tensor:
 
 
 def _check_pair(images: Tensor, references: Tensor) -> None:
-    """Two batches of images of one shape, which may be 8-bit ones."""
+    """Checks two batches of images of equal shape, which may be 8-bit."""
     for name, batch in (("images", images), ("references", references)):
         check_real(name, batch)
         if batch.dim() != 4 or batch.numel() == 0:
@@ -138,12 +138,11 @@ def _positive(name: str, value: float) -> float:
 
 
 def psnr_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: bool = True) -> Tensor:
-    """:func:`psnr` of the lumas in dB, with a data range of 255, as super-resolution is compared.
+    """:func:`psnr` of the lumas in dB with a data range of 255, the usual measure of super-resolution.
 
     Args:
         images, references: N 3 H W in [0, 1].
-        border: as that of :func:`luma`.
-        check_range: likewise.
+        border, check_range: as those of :func:`luma`.
 
     Raises:
         TypeError, ValueError: as :func:`luma`; unequal shapes.
@@ -158,12 +157,11 @@ def psnr_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: 
 def ssim_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: bool = True) -> Tensor:
     """The mean structural similarity of the lumas, 0-d, over windows that lie within the image.
 
-    So do Wang et al. 2004 and super-resolution count; :func:`ssim` has mirrored ones beyond the border, too.
-    Arguments as those of :func:`psnr_y`.
+    That is the definition of Wang et al. 2004 and of super-resolution; :func:`ssim` also counts windows that
+    reach over the border into the mirrored image. Arguments are those of :func:`psnr_y`.
 
     Raises:
-        TypeError, ValueError: as :func:`psnr_y`; less than 11x11 pixels, a window's size, are left within the
-            border.
+        TypeError, ValueError: as :func:`psnr_y`; the border leaves fewer than 11x11 pixels, a window's size.
     """
     _check_pair(images, references)
     a, b = _luma("images", images, border), _luma("references", references, border)
@@ -174,12 +172,12 @@ def ssim_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: 
         )
     if as_flag("check_range", check_range):
         _ssim_y_range.look((0, 1), images, references)
-    _, of_windows = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
-    return of_windows[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
+    _, similarity_map = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
+    return similarity_map[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
 
 
 def installed_lpips(device: torch.device | str = "cpu") -> LPIPSLoss | None:
-    """LPIPS (AlexNet) of images in [0, 1]; None, and a line that says so, where its weights are missing."""
+    """LPIPS (AlexNet) of images in [0, 1]; prints a line and returns None where its weights are missing."""
     try:
         return LPIPSLoss("alex").to(device)
     except MissingWeights as error:
@@ -188,13 +186,13 @@ def installed_lpips(device: torch.device | str = "cpu") -> LPIPSLoss | None:
 
 
 def bit_accuracy(logits: Tensor, bits: Tensor) -> Tensor:
-    """The share of bits on whose side of 0 the logits are, 0-d.
+    """The share of logits whose sign agrees with the bit, 0-d.
 
     Args:
         logits, bits: equal shapes; bits are 0 and 1.
 
     Raises:
-        TypeError, ValueError: no tensors of real numbers, or unequal shapes.
+        TypeError, ValueError: arguments that are not tensors of real numbers, or unequal shapes.
     """
     check_real("logits", logits)
     check_real("bits", bits)
@@ -207,17 +205,17 @@ def bit_accuracy(logits: Tensor, bits: Tensor) -> Tensor:
 
 
 def nearness(images: Tensor) -> tuple[Tensor, Tensor]:
-    """How far images lie apart: a generator that collapsed makes images that lie close together.
+    """How far images lie apart: those of a collapsed generator lie close together.
 
     Args:
         images: N C H W, at least two.
 
     Returns:
         (mean distance of all pairs, mean distance to the nearest other image), root mean square differences,
-        0-d each. The second is 0 where every image has a twin, which the first may hide.
+        0-d each. The second is 0 if every image has a duplicate, which the first may hide.
 
     Raises:
-        TypeError, ValueError: no tensor of real numbers, or fewer than two images.
+        TypeError, ValueError: the images are no tensor of real numbers, or fewer than two.
     """
     check_real("images", images)
     if images.dim() != 4 or images.shape[0] < 2 or images.numel() == 0:
@@ -230,16 +228,16 @@ def nearness(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FrechetDistance:
-    """The Frechet distance of images' features, as normal distributions, from those of real ones.
+    """The Frechet distance between the features of images and those of real ones, as normal distributions.
 
     Args:
-        weights: "default": Inception's, as FID has it, from torch hub's cache (needs the torch-fidelity
-            package); None: a random network's features, for research, which are not FID and not called so.
+        weights: "default": Inception's features, as in FID, from torch hub's cache (needs the torch-fidelity
+            package); None: a random network's features, for research; their distance is not called FID.
         seed: of the random network.
-        device: where images will be.
-        all_processes: whether `compute`, which all processes then call, joins what each has taken in.
-        check_range: whether the first images are looked at, and a RuntimeWarning says once if they are 8-bit
-            values or in [-1, 1]. On a GPU nothing waits for it.
+        device: the device of the images.
+        all_processes: whether `compute` joins the images of all processes, which must then all call it.
+        check_range: whether to check the first images and to issue a RuntimeWarning, once, for 8-bit values
+            or images in [-1, 1]. Never synchronizes with a GPU.
 
     Attributes:
         name: "fid", or "frechet_distance_of_random_features".
@@ -247,7 +245,7 @@ class FrechetDistance:
     Raises:
         FileNotFoundError: Inception's weights are missing; says where to get them and where to put them.
         ModuleNotFoundError: torch-fidelity is not installed.
-        TypeError, ValueError: other weights; a seed, a device or a truth value that is none.
+        TypeError, ValueError: other weights, or an invalid seed, device or flag.
 
     Source: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017.
     """
@@ -276,14 +274,14 @@ class FrechetDistance:
         ).to(device)
 
     def update(self, images: Tensor, real: bool) -> None:
-        """Takes in images.
+        """Adds images.
 
         Args:
             images: N 3 H W in [0, 1].
-            real: whether they are of the distribution to compare with.
+            real: whether they belong to the reference distribution.
 
         Raises:
-            TypeError, ValueError: no such images, or on another device.
+            TypeError, ValueError: arguments that are not such images, or on another device.
         """
         check_image("images", images)
         if images.device != self._metric.device:
@@ -297,7 +295,7 @@ class FrechetDistance:
         if self.check_range:
             self._range_check.look((0, 1), images)
         with torch.no_grad():
-            # Networks that torchmetrics did not choose itself get what they are given: 8 bits, as for FID.
+            # torchmetrics passes images on unchanged to a custom network, so convert to 8 bits as FID does.
             self._metric.update((images.clamp(0, 1) * 255).byte(), real=real)
 
     def reset(self) -> None:
@@ -305,7 +303,7 @@ class FrechetDistance:
         self._metric.reset()
 
     def compute(self) -> Tensor:
-        """The distance, 0-d; at least two images of each kind must have been taken in."""
+        """The distance, 0-d; at least two real and two other images must have been added."""
         return self._metric.compute()
 
 
@@ -314,7 +312,7 @@ class _RandomFeatures(nn.Sequential):
 
     num_features = 128
     smallest = 8
-    """The height and width that the convolutions do not shrink to nothing."""
+    """The smallest height and width that survive the convolutions."""
 
     def __init__(self) -> None:
         widths = (3, 32, 64, 128)

@@ -206,11 +206,11 @@ def test_dynamo_takes_opaque_functions_as_they_are():
         return 2 * x
 
     def call(x):
-        if torch.compiler.is_dynamo_compiling() and tell_dynamo():
+        if torch.compiler.is_dynamo_compiling() and register():
             return opaque(x)
         return function(x)
 
-    tell_dynamo, opaque = internals.opaque_to_dynamo(function)
+    register, opaque = internals.opaque_to_dynamo(function)
     x = torch.rand(3)
     for backend in ("eager", "aot_eager"):
         assert torch.equal(torch.compile(call, fullgraph=True, backend=backend)(x), 2 * x)

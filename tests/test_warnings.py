@@ -121,10 +121,10 @@ def unusable_reference(monkeypatch, tmp_path):
 # Each call of `warn`, and what brings it about.
 CASES = {
     "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
-    "fastgan/losses/_probabilities.py::ProbabilityCheck._judge": probabilities,
+    "fastgan/losses/_probabilities.py::ProbabilityCheck._decide": probabilities,
     "fastgan/ops/_dispatch.py::warn_once": no_kernel,
-    "fastgan/ops/_value_range.py::GrossRangeCheck._judge": grossly_wrong_range,
-    "fastgan/ops/_value_range.py::RangeCheck._judge": wrong_range,
+    "fastgan/ops/_value_range.py::GrossRangeCheck._decide": grossly_wrong_range,
+    "fastgan/ops/_value_range.py::RangeCheck._decide": wrong_range,
     "fastgan/recipes/enhancenet/evaluation.py::read_held_out": unusable_held_out_image,
     "fastgan/recipes/starganv2/commands.py::Sampler.read": unusable_reference,
     "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,

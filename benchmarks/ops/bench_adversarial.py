@@ -19,7 +19,7 @@ PROVIDERS = ["fastgan", "eager", "compiled"]
 
 
 def eager(real: Tensor, fake: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The non-saturating loss of D and the same statistics, as trainers write them."""
+    """The non-saturating loss of D and the same statistics, as usually written in trainers."""
     loss = F.softplus(-real).mean() + F.softplus(fake).mean()
     with torch.no_grad():
         statistics = [
@@ -32,9 +32,9 @@ def eager(real: Tensor, fake: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 def setup(provider: str) -> Callable[[Tensor, Tensor], tuple]:
     """The provider's loss(real, fake), with statistics."""
-    ours = AdversarialLoss("nonsaturating")
+    fused = AdversarialLoss("nonsaturating")
     return {
-        "fastgan": lambda real, fake: ours.discriminator(real, fake, return_statistics=True),
+        "fastgan": lambda real, fake: fused.discriminator(real, fake, return_statistics=True),
         "eager": eager,
         "compiled": torch.compile(eager, fullgraph=True),
     }[provider]

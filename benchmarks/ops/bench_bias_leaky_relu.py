@@ -1,10 +1,9 @@
 """Bias + leaky ReLU against eager PyTorch and torch.compile: one pass each way, and the double backward.
 
 Run by `fastgan bench bias_leaky_relu`. "double" is forward, backward with a graph, and the gradient of that
-with respect to the incoming gradient alone; "r1" the same with respect to everything, as R1 needs it: there
-eager PyTorch also writes the zeros that are the gradient of its input, adds them up for the bias and, in a
-network, sends them back through the convolution before it. torch.compile cannot differentiate a compiled
-activation twice.
+with respect to the incoming gradient only; "r1" is the same with respect to everything, as R1 needs it. There
+eager PyTorch also writes a zero gradient of its input, sums it for the bias and, in a network, propagates it
+through the preceding convolution. torch.compile cannot differentiate a compiled activation twice.
 """
 
 from __future__ import annotations
@@ -57,13 +56,13 @@ def test_bias_leaky_relu(measure, device, size_index, provider, mode):
 
     def double() -> None:
         gradient.grad = None
-        of_x, _ = torch.autograd.grad(forward(), (x, bias), gradient, create_graph=True)
-        of_x.backward(tangent, inputs=[gradient])
+        grad_x, _ = torch.autograd.grad(forward(), (x, bias), gradient, create_graph=True)
+        grad_x.backward(tangent, inputs=[gradient])
 
     def r1() -> None:
         gradient.grad = x.grad = bias.grad = None
-        (of_x,) = torch.autograd.grad(forward(), x, gradient, create_graph=True)
-        of_x.backward(tangent)
+        (grad_x,) = torch.autograd.grad(forward(), x, gradient, create_graph=True)
+        grad_x.backward(tangent)
 
     measure(
         op="bias_leaky_relu",

@@ -1,6 +1,6 @@
 """blur against grouped convolution in eager PyTorch, and kornia's.
 
-Run by `fastgan bench blur`. kornia takes part where it is installed.
+Run by `fastgan bench blur`. kornia is measured if it is installed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fastgan.augment import random_blur_kernels
 from fastgan.bench.ops.image_op import measure_image_op
 from fastgan.ops import blur
 
-# The reference goes tap by tap, which nobody would who cares for time.
+# Without the reference, which goes tap by tap: no realistic alternative.
 PROVIDERS = ["fastgan", "eager convolution", "kornia"]
 
 
 def setup(provider: str, image: Tensor) -> Callable[[Tensor], Tensor]:
-    """The provider's blur(image) with 7x7 kernels, half Gaussians and half lines: none is a copy."""
+    """The provider's blur(image) with 7x7 kernels, half Gaussians and half lines, none the identity."""
     kernels = random_blur_kernels(image.shape[0], torch.Generator(image.device).manual_seed(0), (0.5, 0.5))
 
     def convolution(image: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """R1 through one convolution under torch.compile, with fastgan's gradients and with PyTorch's; and eager.
 
-Run by `fastgan bench conv2d`. The two layers are of StarGAN v2's and of DCGAN's discriminator.
+Run by `fastgan bench conv2d`. The layers are from the discriminators of StarGAN v2 and DCGAN.
 """
 
 from __future__ import annotations

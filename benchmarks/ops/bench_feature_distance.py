@@ -1,7 +1,7 @@
-"""The head of LPIPS on all layers' features of a network, against the package's and torch.compile of it.
+"""LPIPS's head on the features of all layers of a network, against the package's, eager and compiled.
 
-Run by `fastgan bench feature_distance`. Features of a batch of 4 at 256 x 256 (a GPU's: 32), those of the
-second image without gradient.
+Run by `fastgan bench feature_distance`. Features of a batch of 4 (on a GPU 32) at 256 x 256, without a
+gradient for those of the second image.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ SHAPES = {
     "alex": [(64, 63), (192, 31), (384, 15), (256, 15), (256, 15)],
 }
 BATCH = {"cpu": 4, "cuda": 32}
-# Ours last: it has glibc keep the memory of freed images, which would serve the others too.
+# fastgan last: its calls make glibc keep freed memory, from which the others would profit.
 PROVIDERS = ["lpips", "lpips, compiled", "fastgan", "fastgan, channels_last"]
 
 
 def setup(provider: str, weights: list[Tensor]) -> Callable[[list[Tensor], list[Tensor]], Tensor]:
     """The provider's distance, 0-d, of features (x, y)."""
 
-    def ours(x: list[Tensor], y: list[Tensor]) -> Tensor:
+    def fused(x: list[Tensor], y: list[Tensor]) -> Tensor:
         total = x[0].new_zeros(())
         for weight, a, b in zip(weights, x, y, strict=True):
             total = total + lpips_head(a, b, weight).mean()
         return total
 
     if provider.startswith("fastgan"):
-        return ours
+        return fused
     lpips = pytest.importorskip("lpips")
     layers = []
     for weight in weights:
@@ -41,14 +41,16 @@ def setup(provider: str, weights: list[Tensor]) -> Callable[[list[Tensor], list[
         layer.model[1].weight = nn.Parameter(weight.view(1, -1, 1, 1))
         layers.append(layer)
 
-    def theirs(x: list[Tensor], y: list[Tensor]) -> Tensor:
+    def package_distance(x: list[Tensor], y: list[Tensor]) -> Tensor:
         total = x[0].new_zeros(())
         for layer, a, b in zip(layers, x, y, strict=True):
             difference = (lpips.normalize_tensor(a) - lpips.normalize_tensor(b)) ** 2
             total = total + lpips.lpips.spatial_average(layer(difference)).mean()
         return total
 
-    return torch.compile(theirs, fullgraph=True) if provider == "lpips, compiled" else theirs
+    if provider == "lpips, compiled":
+        return torch.compile(package_distance, fullgraph=True)
+    return package_distance
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -80,7 +82,7 @@ def test_feature_distance(measure, device, net, provider):
         size=f"{net}, {BATCH[device]}x3x256x256",
         mode="full",
         run=full,
-        # both read, a gradient written
+        # reads both, writes a gradient
         floor_bytes=3 * 4 * sum(map_.numel() for map_ in x),
         forward=forward,
         inputs=(*x, *y),

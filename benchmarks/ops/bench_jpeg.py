@@ -1,6 +1,6 @@
 """jpeg_round_trip against the same codec in eager PyTorch, under torch.compile, and kornia's.
 
-Run by `fastgan bench jpeg`. kornia takes part where it is installed.
+Run by `fastgan bench jpeg`. kornia is measured if it is installed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whole perceptual losses, gradient to the generated image alone, against those that people use.
+"""Whole perceptual losses, with a gradient for the generated image only, against common implementations.
 
-Run by `fastgan bench lpips`. "lpips" is the package's LPIPS with VGG, ours with the target's features
-computed beforehand ("fastgan") and not ("fastgan, new target"); "perceptual" is relu1_2 and relu2_2 of VGG16,
-and "by hand" what trainers write. Backbones are random: weights do not change the time.
+Run by `fastgan bench lpips`. "lpips" is LPIPS with VGG: the package's, and fastgan's with precomputed
+features of the target ("fastgan") and without ("fastgan, new target"); "perceptual" is relu1_2 and relu2_2 of
+VGG16, and "by hand" the usual code of trainers. Backbones are random, since weights do not affect the time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastgan.losses import LPIPS, PerceptualLoss
 
 SIZES = {"cpu": (4, 3, 256, 256), "cuda": (32, 3, 256, 256)}
-# Ours last: it has glibc keep the memory of freed images, which would serve the others too.
+# fastgan last: its calls make glibc keep freed memory, from which the others would profit.
 CASES = [
     *(("lpips", provider) for provider in ("package", "package, compiled")),
     ("perceptual", "by hand"),
@@ -27,7 +27,7 @@ CASES = [
 
 
 class ByHand(nn.Module):
-    """As it is found in trainers."""
+    """A perceptual loss as usually written in trainers."""
 
     mean: Tensor
     std: Tensor
@@ -71,10 +71,10 @@ def setup(mode: str, provider: str, y: Tensor) -> Callable[[Tensor], Tensor]:
     package = pytest.importorskip("lpips")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = package.LPIPS(net="vgg", pnet_rand=True, verbose=False).to(y.device)
+        package_loss = package.LPIPS(net="vgg", pnet_rand=True, verbose=False).to(y.device)
     if provider.endswith("compiled"):
-        theirs = torch.compile(theirs)
-    return lambda x: theirs(x, y).mean()
+        package_loss = torch.compile(package_loss)
+    return lambda x: package_loss(x, y).mean()
 
 
 @pytest.mark.parametrize(("mode", "provider"), CASES)

@@ -1,6 +1,6 @@
-"""perspective_warp against grid_sample as one writes it, and kornia's warp.
+"""perspective_warp against grid_sample as usually called, and kornia's warp.
 
-Run by `fastgan bench perspective_warp`. kornia takes part where it is installed.
+Run by `fastgan bench perspective_warp`. kornia is measured if it is installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROVIDERS = ["fastgan", "grid_sample", "kornia"]
 
 
 def sample(image: Tensor, matrix: Tensor) -> Tensor:
-    """The grid from the matrix in float32, as ports of StegaStamp do, then torch's sampling."""
+    """The grid from the matrix in float32, as in ports of StegaStamp, then torch's sampling."""
     height, width = image.shape[2:]
     rows, columns = (torch.arange(size, dtype=matrix.dtype, device=image.device) for size in (height, width))
     y, x = torch.meshgrid(rows, columns, indexing="ij")

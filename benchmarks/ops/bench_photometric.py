@@ -1,4 +1,4 @@
-"""photometric against the same chain of eager operations, as StegaStamp's ports write it, and compiled.
+"""photometric against the same chain of operations as in StegaStamp's ports, eager and compiled.
 
 Run by `fastgan bench photometric`. The chains draw their noise with torch.randn.
 """

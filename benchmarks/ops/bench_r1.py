@@ -1,8 +1,9 @@
 """An R1 step, forward + penalty + backward, on the discriminators of StarGAN v2 and DCGAN.
 
-Run by `fastgan bench r1`. "eager" is what trainers write: autograd.grad(create_graph=True). "fastgan eager"
-is r1_penalty, "compiled" r1_penalty_of under torch.compile, "fastgan" the same with `convert_convolutions`.
-A step takes seconds on a CPU, so it is measured a few times, with memory kept as trainers keep it.
+Run by `fastgan bench r1`. "eager" is the usual code of trainers: autograd.grad(create_graph=True). "fastgan
+eager" is r1_penalty, "compiled" r1_penalty_of under torch.compile, "fastgan" the same with
+`convert_convolutions`. A step takes seconds on a CPU, so it is measured only a few times, with freed memory
+kept, as in fastgan's trainers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The squared norm of every sample, with its gradient, against eager PyTorch and torch.compile.
 
-Run by `fastgan bench squared_norm`. "full" is what a gradient penalty does with a gradient: forward and
-backward, without the discriminator.
+Run by `fastgan bench squared_norm`. "full" is a gradient penalty's use of it: forward and backward, without
+the discriminator.
 """
 
 from __future__ import annotations

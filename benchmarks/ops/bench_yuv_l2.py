@@ -1,4 +1,4 @@
-"""yuv_color_l2 against the same loss in eager PyTorch, under torch.compile, and as ports write it.
+"""yuv_color_l2 against the same loss in eager PyTorch, under torch.compile, and as written in ports.
 
 Run by `fastgan bench yuv_l2`.
 """

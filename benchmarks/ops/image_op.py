@@ -1,4 +1,4 @@
-"""What the benchmarks of ops from an image to an image share: sizes, modes and floors."""
+"""Sizes, modes and floors that the benchmarks of image-to-image ops share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-# The first is compared with peers; the others show how fastgan scales.
+# The first size is compared with peers; the others show how fastgan scales.
 SIZES = {
     "cpu": [(4, 400, 400), (64, 64, 64), (1, 2048, 2048)],
     "cuda": [(4, 400, 400), (32, 400, 400), (64, 64, 64)],

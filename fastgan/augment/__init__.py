@@ -1,4 +1,4 @@
-"""Differentiable distortions between a generator and what must survive them."""
+"""Differentiable augmentations and distortions between a generator and a discriminator or decoder."""
 
 from fastgan.augment.diff_augment import DiffAugment
 from fastgan.augment.distortions import Distortions, random_blur_kernels

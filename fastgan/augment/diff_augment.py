@@ -1,8 +1,8 @@
-"""Augmentations between images and discriminator, real and generated alike, that pass gradients.
+"""Differentiable augmentations of the discriminator's inputs, real and generated alike.
 
-Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020. With few images a
-discriminator learns them by heart; one that only ever sees augmented images cannot, and since what the
-generator makes is augmented likewise, it learns the images and not the augmentation.
+Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020. A discriminator
+memorizes a small data set, but not if it gets only augmented images; since generated images are augmented as
+well, the generator learns the distribution of the images, not that of the augmentations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fastgan.ops.perspective_warp import perspective_warp
 
 POLICIES = ("color", "translation", "cutout")
 NUMBERS = {"color": 3, "translation": 2, "cutout": 2}
-# Parts of the side. Whole numbers: int() of a float would be compiled anew for each side.
+# Divisors of the side. Integers, since int() of a float would recompile for each side.
 LARGEST_TRANSLATION = 8
 CUTOUT = 2
 
@@ -42,16 +42,16 @@ class DiffAugment:
     ============ =======================================================================================
 
     Args:
-        policy: which, in this order; none leaves images as they are.
-        check_range: whether the first images are looked at, to warn once of 8-bit values.
+        policy: the augmentations to apply, in this order; an empty one leaves images unchanged.
+        check_range: whether to check the first images and to warn, once, of 8-bit values.
 
     Raises:
-        TypeError, ValueError: no sequence of names, or an unknown one.
+        TypeError, ValueError: a policy that is not a sequence of names, or an unknown name.
     """
 
     def __init__(self, policy: Sequence[str] = POLICIES, *, check_range: bool = True) -> None:
-        a_name = isinstance(policy, str)
-        if a_name or not isinstance(policy, Sequence) or not all(isinstance(name, str) for name in policy):
+        is_name = isinstance(policy, str)
+        if is_name or not isinstance(policy, Sequence) or not all(isinstance(name, str) for name in policy):
             raise TypeError(f"policy must be a sequence of {', '.join(POLICIES)}, got {described(policy)}")
         for name in policy:
             check_one_of("policy", name, POLICIES)
@@ -65,7 +65,7 @@ class DiffAugment:
         """The random numbers for `count` images, (count, numbers) in [0, 1), on the generator's device.
 
         Raises:
-            TypeError, ValueError: no number of images, or no generator.
+            TypeError, ValueError: an invalid count or generator.
         """
         count = as_whole_number("count", count, least=0)
         check_instance("generator", generator, torch.Generator, "a torch.Generator")
@@ -77,13 +77,13 @@ class DiffAugment:
 
         Args:
             image: N C H W in [-1, 1].
-            drawn: what :meth:`draw` gave for N images, on the image's device.
+            drawn: the result of :meth:`draw` for N images, on the image's device.
 
         Returns:
-            N C H W, which colour may have driven out of [-1, 1].
+            N C H W; "color" may move values out of [-1, 1].
 
         Raises:
-            TypeError, ValueError: no such image, or numbers for others.
+            TypeError, ValueError: an argument that is not such an image, or numbers of another shape.
         """
         check_image("image", image, channels=None)
         numbers = [NUMBERS[name] for name in self.policy]
@@ -110,11 +110,11 @@ def _color(image: Tensor, drawn: Tensor) -> Tensor:
 
 
 def _translation(image: Tensor, drawn: Tensor) -> Tensor:
-    # Reckoned here: numbers brought to a GPU would wait for it.
+    # Computed on the image's device, since copying numbers to a GPU synchronizes.
     shifts = []
     for column, side in zip(drawn.unbind(1), image.shape[:1:-1], strict=True):
-        reach = (side + LARGEST_TRANSLATION // 2) // LARGEST_TRANSLATION
-        shifts.append(_one_of(2 * reach + 1, column) - reach)
+        largest = (side + LARGEST_TRANSLATION // 2) // LARGEST_TRANSLATION
+        shifts.append(_to_integer(2 * largest + 1, column) - largest)
     x, y = torch.stack(shifts).detach()
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     matrix = torch.stack([one, zero, -x, zero, one, -y, zero, zero, one], dim=1).unflatten(1, (3, 3))
@@ -125,16 +125,16 @@ def _cutout(image: Tensor, drawn: Tensor) -> Tensor:
     inside = []
     for axis, side in zip((0, 1), image.shape[2:], strict=True):
         length = (side + CUTOUT // 2) // CUTOUT
-        # The middle lies in the image: on a pixel, or between two for an even length, from border to border.
-        begin = _one_of(side + 1 - length % 2, drawn[:, axis, None]) - length // 2
-        place = torch.arange(side, device=image.device)
-        inside.append((place >= begin) & (place < begin + length))
+        # The centre lies in the image: on a pixel, or for an even length between two or on the border.
+        begin = _to_integer(side + 1 - length % 2, drawn[:, axis, None]) - length // 2
+        position = torch.arange(side, device=image.device)
+        inside.append((position >= begin) & (position < begin + length))
     cut = inside[0][:, :, None] & inside[1][:, None, :]
     return image.masked_fill(cut[:, None], 0)
 
 
-def _one_of(count: int, drawn: Tensor) -> Tensor:
-    """0 to count - 1 from numbers in [0, 1), which in low precision may round up to 1."""
+def _to_integer(count: int, drawn: Tensor) -> Tensor:
+    """Integers from 0 to count - 1 from numbers in [0, 1), which in low precision may round up to 1."""
     return (drawn * count).floor().clamp(max=count - 1)
 
 

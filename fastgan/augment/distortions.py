@@ -1,4 +1,4 @@
-"""StegaStamp's distortions between encoder and decoder: what print, camera and codec do to an image."""
+"""StegaStamp's distortions between encoder and decoder, which imitate print, camera and codec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastgan.ops.blur import blur
 from fastgan.ops.jpeg import ROUNDINGS, jpeg_round_trip
 from fastgan.ops.photometric import photometric
 
-# Of the strengths and ramps that cannot take any number.
+# The ranges of parameters that do not accept every number.
 RANGES = {
     "rnd_bri": (0.0, math.inf), "rnd_hue": (0.0, math.inf), "rnd_noise": (0.0, math.inf),
     "rnd_sat": (0.0, 1.0), "jpeg_quality": (1.0, 100.0),
@@ -36,12 +36,12 @@ class Distortions:
     """The chain of StegaStamp's `transform_net`, each part with a strength and a ramp in steps.
 
     Blur, noise, contrast, brightness and hue offset, desaturation, JPEG. The original draws the noise's
-    strength, the desaturation, the blur kernel and the JPEG quality once per batch; here every image has
-    its own, which gives the decoder more to learn from in a batch. A ramp of r steps brings a
-    distortion from nothing to its full strength linearly; one of 0 has it there from the beginning.
+    strength, the desaturation, the blur kernel and the JPEG quality once per batch; here they are drawn for
+    each image, which adds variety to a batch. A ramp of r steps increases a distortion linearly from none to
+    its full strength; a ramp of 0 applies the full strength from the beginning.
 
     Raises:
-        TypeError, ValueError: an argument that is no number, or out of its range; names it.
+        TypeError, ValueError: an argument that is not a number, or out of its range; names it.
     """
 
     rnd_bri: float = 0.3
@@ -61,7 +61,7 @@ class Distortions:
     jpeg_rounding: str = "straight_through"
     blur_probabilities: tuple[float, float] = (0.25, 0.25)
     check_range: bool = True
-    """Whether a process's first images are looked at, to warn once of 8-bit values and images in [-1, 1]."""
+    """Whether to check the process's first images and to warn, once, of 8-bit values or images in [-1, 1]."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -81,11 +81,12 @@ class Distortions:
 
         Args:
             image: N 3 H W, clamped to [0, 1].
-            step: of the training, at least 0, for the ramps.
-            generator: every draw is made on its device, which must be the image's.
+            step: the training step, at least 0, for the ramps.
+            generator: draws all random numbers, on its device, which must be the image's.
 
         Raises:
-            TypeError, ValueError: other images, a negative step, or no generator.
+            TypeError, ValueError: an argument that is not such an image, a negative step, or an invalid
+                generator.
         """
         check_image("image", image)
         if not as_number("step", step) >= 0:
@@ -131,18 +132,20 @@ def random_blur_kernels(
     probabilities: tuple[float, float] = (0.25, 0.25),
     size: int = 7,
 ) -> Tensor:
-    """One normalized kernel per image, (batch, size, size): a Gaussian, a line, or none.
+    """One normalized kernel per image, (batch, size, size): a Gaussian, a line, or the identity.
 
-    The Gaussian has sigma in [1, 3]; the line any direction, a width of sigma in [0.25, 1] and a reach
-    of 3 to (size - 1) / 2 + 0.1 in L1 distance, as in StegaStamp's `random_blur_kernel`.
+    The Gaussian has sigma in [1, 3]; the line has a random direction, a width of sigma in [0.25, 1] and an
+    extent of 3 to (size - 1) / 2 + 0.1 in L1 distance, as in StegaStamp's `random_blur_kernel`.
 
     Args:
+        batch: number of kernels.
+        generator: draws the kernels, on its device.
         probabilities: of the Gaussian and of the line.
         size: odd.
 
     Raises:
-        TypeError, ValueError: no whole numbers above 0, an even size, no generator, or probabilities that are
-            negative or add up to more than 1.
+        TypeError, ValueError: sizes that are not positive integers, an even size, an invalid generator, or
+            probabilities that are negative or add up to more than 1.
     """
     batch, size = as_whole_number("batch", batch), as_whole_number("size", size)
     if size % 2 == 0:
@@ -157,17 +160,17 @@ def random_blur_kernels(
 
     axis = torch.arange(size, device=device) - (size - 1) / 2
     rows, columns = torch.meshgrid(axis, axis, indexing="ij")
-    reach = rows.abs() + columns.abs()
+    l1_distance = rows.abs() + columns.abs()
 
-    none = (reach < 0.5).float().expand(batch, -1, -1)
+    identity = (l1_distance < 0.5).float().expand(batch, -1, -1)
     gaussian = torch.exp(-(rows**2 + columns**2) / (2 * uniform(1, 3) ** 2))
     angle = uniform(0, 2 * math.pi)
     distance = rows * angle.cos() + columns * angle.sin()
     line = torch.exp(-(distance**2) / (2 * uniform(0.25, 1) ** 2))
-    line = line * (reach < uniform(3, (size - 1) / 2 + 0.1))
+    line = line * (l1_distance < uniform(3, (size - 1) / 2 + 0.1))
 
     choice = uniform(0, 1)
-    kernels = torch.where(choice < sum(probabilities), line, none)
+    kernels = torch.where(choice < sum(probabilities), line, identity)
     kernels = torch.where(choice < probabilities[0], gaussian, kernels)
     return kernels / kernels.sum(dim=(1, 2), keepdim=True)
 

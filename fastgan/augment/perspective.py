@@ -1,6 +1,6 @@
-"""StegaStamp's perspective jitter: the encoder works on a warped image, the result is warped back.
+"""StegaStamp's perspective jitter: the encoder gets a warped image, and its output is warped back.
 
-Nothing here waits for the device: corners are drawn there, and homographies solved there.
+Nothing here synchronizes: corners are drawn and homographies solved on the device.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def random_perspective(
 
     Returns:
         (warp, unwarp), each (batch, 3, 3) float32 on the generator's device, for
-        :func:`fastgan.ops.perspective_warp`; one is the other's inverse.
+        :func:`fastgan.ops.perspective_warp`; each is the other's inverse.
 
     Raises:
-        TypeError, ValueError: sizes that are no whole numbers above 0, a displacement that is not finite or
-            does not expand to (batch, 4, 2), or no generator.
+        TypeError, ValueError: sizes that are not positive integers, a displacement that is not finite or
+            does not expand to (batch, 4, 2), or an invalid generator.
     """
     check_instance("generator", generator, torch.Generator, "a torch.Generator")
     batch, height, width = (
@@ -51,7 +51,7 @@ def random_perspective(
         displacement = as_finite("displacement", displacement)
     device = generator.device
     corners = torch.zeros(4, 2, dtype=torch.float64, device=device)
-    corners[1:3, 0] = width  # clockwise from the top left; filled in place, a copy would synchronize
+    corners[1:3, 0] = width  # clockwise from the top left; filled in place, since a copy would synchronize
     corners[2:, 1] = height
     jitter = torch.rand(batch, 4, 2, generator=generator, device=device, dtype=torch.float64)
     moved = corners + (2 * jitter - 1) * displacement
@@ -65,13 +65,13 @@ def _check_displacement(displacement: Tensor, batch: int, device: torch.device) 
     if displacement.dim() and displacement.device != device:
         raise ValueError(f"displacement must be on the generator's {device}, got {displacement.device}")
     sizes = (1,) * (3 - displacement.dim()) + tuple(displacement.shape)
-    wanted = zip(sizes, (batch, 4, 2), strict=False)
-    if displacement.dim() > 3 or any(size not in (1, full) for size, full in wanted):
+    pairs = zip(sizes, (batch, 4, 2), strict=False)
+    if displacement.dim() > 3 or any(size not in (1, full) for size, full in pairs):
         raise ValueError(f"displacement must expand to ({batch}, 4, 2), got {tuple(displacement.shape)}")
 
 
 def _homography(source: Tensor, target: Tensor) -> Tensor:
-    """The homographies (N, 3, 3) that take four points (N, 4, 2) to four others."""
+    """The homographies (N, 3, 3) that map four points (N, 4, 2) to four others."""
     x, y = source.unbind(-1)
     u, v = target.unbind(-1)
     one, zero = torch.ones_like(x), torch.zeros_like(x)
@@ -84,7 +84,7 @@ def _homography(source: Tensor, target: Tensor) -> Tensor:
 
 
 def warp_for_encoder(image: Tensor, warp: Tensor) -> Tensor:
-    """The warped image, with the unwarped one where the warp looks outside.
+    """The warped image, filled with the unwarped one where the warp reads outside of it.
 
     Args:
         image: N C H W.
@@ -104,11 +104,11 @@ def place_encoded(
     borders: str,
     generator: torch.Generator,
 ) -> Tensor:
-    """Brings the encoded image back to the input's geometry, and fills the border that opens up.
+    """Warps the encoded image back to the input's geometry, and fills the borders.
 
     Args:
         image: the input, N 3 H W.
-        input_warped: the input as the encoder saw it.
+        input_warped: the warped input, as given to the encoder.
         residual_warped: the encoder's residual, in the same geometry.
         unwarp: N 3 3, from :func:`random_perspective`.
         borders: "no_edge" (only the residual is warped back and added to the input: no border),
@@ -117,8 +117,8 @@ def place_encoded(
         generator: draws the random fill.
 
     Raises:
-        TypeError, ValueError: other images or matrices, images of unequal shapes, no generator, or unknown
-            `borders`.
+        TypeError, ValueError: invalid images or matrices, images of unequal shapes, an invalid generator, or
+            unknown `borders`.
     """
     check_one_of("borders", borders, BORDERS)
     warped = {"image": image, "input_warped": input_warped, "residual_warped": residual_warped}

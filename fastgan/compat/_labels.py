@@ -1,4 +1,4 @@
-"""zi2zi's losses of labels, which `fastgan.losses` has by their names, too."""
+"""zi2zi's losses of labels, also importable from `fastgan.losses`."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class BinaryLoss(nn.Module):
 class CategoryLoss(nn.Module):
     """Mean binary cross entropy of category logits with one-hot labels; zi2zi's name.
 
-    The one-hot table is computed, not stored: in zi2zi it is an embedding's weight, which an optimizer over
-    all parameters trains away.
+    The one-hot table is computed, not stored: in zi2zi it is an embedding's weight, which an optimizer of all
+    parameters would train.
 
     Args:
         category_num: number of categories.
@@ -59,9 +59,10 @@ class CategoryLoss(nn.Module):
         """Logits (N, categories) and labels (N,), int64 in [0, categories), to 0-d.
 
         Raises:
-            TypeError: logits that are no floating-point tensor, or labels that are no tensor of integers.
-            ValueError: logits of another width, another number of labels, or, where looking does not wait for
-                a device, a label out of range.
+            TypeError: logits that are not a floating-point tensor, or labels that are not a tensor of
+                integers.
+            ValueError: logits of another width, another number of labels, or, if labels can be read without
+                synchronization, a label out of range.
         """
         check_floating("category_logits", category_logits)
         check_tensor("labels", labels)

@@ -1,4 +1,4 @@
-"""What several shims share."""
+"""Helpers that several shims share."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fastgan.ops._checks import (
 def check_kind(message: str, name: str, value: object, known: tuple[str, ...]) -> None:
     """Raises a NotImplementedError for an unknown choice, with the message of the published code first."""
     if not is_among(value, known):
-        said = message.format(value if isinstance(value, str) else described(value))
-        raise NotImplementedError(f"{said}: {name} must be one of {', '.join(known)}, got {shown(value)}")
+        text = message.format(value if isinstance(value, str) else described(value))
+        raise NotImplementedError(f"{text}: {name} must be one of {', '.join(known)}, got {shown(value)}")
 
 
 def as_probabilities_flag(value: object, name: str, kind: str) -> bool:
-    """`from_probabilities` as a flag, which is for vanilla alone; `name` is what the kind is called."""
+    """`from_probabilities` as a flag, which only vanilla supports; `name` is the argument of the kind."""
     flag = as_flag("from_probabilities", value)
     if flag and kind != "vanilla":
         raise ValueError(f"from_probabilities=True is for vanilla, got True and {name} {kind!r}")
@@ -33,7 +33,7 @@ def as_probabilities_flag(value: object, name: str, kind: str) -> bool:
 
 
 def check_logits(**logits: Tensor) -> None:
-    """Floating-point tensors of any shape, not empty, on one device."""
+    """Checks for floating-point tensors of any shape, not empty, on one device."""
     for name, tensor in logits.items():
         check_floating(name, tensor)
         if tensor.numel() == 0:
@@ -42,7 +42,7 @@ def check_logits(**logits: Tensor) -> None:
 
 
 def check_pair(**samples: Tensor) -> None:
-    """Real and fake samples: floating-point tensors of one shape, on one device."""
+    """Checks real and fake samples: floating-point tensors of equal shapes, on one device."""
     for name, tensor in samples.items():
         check_samples(name, tensor)
     check_same_shape(**samples)
@@ -52,10 +52,11 @@ def check_pair(**samples: Tensor) -> None:
 def interpolated(
     real: Tensor, fake: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Points between real (at weight 1) and fake samples; one weight each, drawn on the given device.
+    """Random points between real (at weight 1) and fake samples, with one weight per sample.
 
-    Where the published code draws, so that a seed gives the same points; in `dtype` where it casts the
-    weights.
+    Args:
+        device: where the published code draws the weights, so that a seed gives the same points.
+        dtype: the weights' dtype, where the published code casts them.
     """
-    part = torch.rand(real.shape[0], *(1,) * (real.dim() - 1), device=device).to(real.device, dtype)
-    return (part * real + (1 - part) * fake).detach().requires_grad_()
+    weight = torch.rand(real.shape[0], *(1,) * (real.dim() - 1), device=device).to(real.device, dtype)
+    return (weight * real + (1 - weight) * fake).detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""As in BasicSR and Real-ESRGAN."""
+"""Names and signatures of BasicSR and Real-ESRGAN."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DiffJPEG(nn.Module):
     Args:
         differentiable: round coefficients by the cubic surrogate of Shin and Song (2017); False is the
             codec itself, without a gradient.
-        check_range: as that of :func:`fastgan.ops.jpeg_round_trip`, for this module's first images.
+        check_range: as in :func:`fastgan.ops.jpeg_round_trip`, for this module's first images.
     """
 
     def __init__(self, differentiable: bool = True, *, check_range: bool = True) -> None:
@@ -55,7 +55,7 @@ class DiffJPEG(nn.Module):
 
         Args:
             x: B 3 H W in [0, 1].
-            quality: in [1, 100]; a number, or a tensor of B. It is left as it is.
+            quality: in [1, 100]; a number, or a tensor of B, which is not modified.
         """
         check_images("x", x)
         if self.check_range:
@@ -69,21 +69,21 @@ class PerceptualLoss(nn.Module):
     """Distances of VGG's features and of their Gram matrices; `basicsr.losses.PerceptualLoss`.
 
     Args:
-        layer_weights: weights by name of the layer: conv5_4 is before its activation, relu5_4 after it.
+        layer_weights: weights by name of the layer; conv5_4 is before its activation, relu5_4 after it.
         vgg_type: "vgg11", "vgg13", "vgg16", "vgg19"; or with batch normalization, "vgg11_bn" and so on.
-        use_input_norm: whether images in [0, 1] are brought to ImageNet's statistics.
-        range_norm: whether images are in [-1, 1], and brought to [0, 1] first.
-        perceptual_weight, style_weight: factors of the two; 0: not computed, None in its place.
+        use_input_norm: whether images in [0, 1] are normalized with ImageNet's statistics.
+        range_norm: whether images are in [-1, 1], and are converted to [0, 1] first.
+        perceptual_weight, style_weight: factors of the two parts; a part with factor 0 is None.
         criterion: "l1", "l2" or "fro".
-        weights, download, seed: of the network, as :class:`fastgan.losses.LPIPS` has them. Weights by
-            torchvision's name in ``experiments/pretrained_models`` are found, as there.
+        weights, download, seed: of the network, as in :class:`fastgan.losses.LPIPS`. Like BasicSR's, it finds
+            files with torchvision's names in ``experiments/pretrained_models``.
         backbone: another name of `weights`.
 
-    Constructing it draws no random numbers, where BasicSR's draws a whole VGG's: to compare the two with one
-    seed, set it afterwards.
+    The constructor draws no random numbers, whereas BasicSR's initializes a whole VGG: to compare the two
+    with the same seed, set it afterwards.
 
     Raises:
-        NotImplementedError: another criterion, as there.
+        NotImplementedError: another criterion, as in BasicSR.
         FileNotFoundError, ModuleNotFoundError, TypeError, ValueError: as
             :class:`fastgan.losses.PerceptualLoss`.
     """
@@ -144,10 +144,12 @@ class PerceptualLoss(nn.Module):
         """(percep, style), each 0-d, or None where its weight is 0.
 
         Args:
-            x, gt: N 3 H W, one on either side goes with N on the other; gt gets no gradient.
+            x, gt: N 3 H W; a single image on either side is compared with all N on the other; gt gets no
+                gradient.
 
         Raises:
-            TypeError, ValueError: other images, too small for the layers, of unequal shapes.
+            TypeError, ValueError: arguments that are not such images, too small for the layers, or of unequal
+                shapes.
         """
         check_comparable(x=self.loss._checked("x", x).shape, gt=self.loss._checked("gt", gt).shape)
         if self._shift_range:
@@ -158,14 +160,14 @@ class PerceptualLoss(nn.Module):
         return percep, style
 
     def _frobenius(self, x: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
-        known = self.loss.precompute(gt).layers
+        maps_gt = self.loss.precompute(gt).layers
         percep = style = wide(x.new_zeros(()))
         weights = zip(self.loss.weights, self.loss.style_weights, strict=True)
-        for ours, theirs, (weight, style_weight) in zip(
-            self.loss.feature_maps(x), known, weights, strict=True
+        for map_x, map_gt, (weight, style_weight) in zip(
+            self.loss.feature_maps(x), maps_gt, weights, strict=True
         ):
-            percep = percep + weight * (wide(ours) - wide(theirs)).norm()
-            style = style + style_weight * (losses.gram_matrix(ours) - losses.gram_matrix(theirs)).norm()
+            percep = percep + weight * (wide(map_x) - wide(map_gt)).norm()
+            style = style + style_weight * (losses.gram_matrix(map_x) - losses.gram_matrix(map_gt)).norm()
         return percep, style
 
 
@@ -175,13 +177,13 @@ class GANLoss(nn.Module):
     Args:
         gan_type: vanilla (cross entropy), lsgan, wgan, wgan_softplus or hinge.
         real_label_val, fake_label_val: labels of vanilla and lsgan.
-        loss_weight: factor of G's losses, and of those alone.
+        loss_weight: factor of G's losses only.
         from_probabilities: the discriminator ends in a sigmoid; for vanilla.
 
     Losses are float32 (float64 for float64 logits), also under autocast.
 
     Raises:
-        NotImplementedError: an unknown gan_type, as there.
+        NotImplementedError: an unknown gan_type, as in BasicSR.
         ValueError: probabilities for another gan_type than vanilla.
     """
 
@@ -241,10 +243,10 @@ def gradient_penalty_loss(
     *,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
-    """WGAN-GP with the norm over channels alone; `basicsr.losses.gradient_penalty_loss`.
+    """WGAN-GP with the norm over channels only; `basicsr.losses.gradient_penalty_loss`.
 
     Args:
-        weight: one factor per pixel of the gradient (N 1 H W), by whose mean the result is divided.
+        weight: one factor per pixel of the gradient (N 1 H W); the result is divided by its mean.
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
     check_callable("discriminator", discriminator)
@@ -267,7 +269,7 @@ def gradient_penalty_loss(
 
 
 def _broadcast(shape: torch.Size, other: torch.Size) -> torch.Size | None:
-    """The shape that both go with, if there is one."""
+    """The broadcast shape of both, or None if they do not broadcast."""
     try:
         return torch.broadcast_shapes(shape, other)
     except RuntimeError:

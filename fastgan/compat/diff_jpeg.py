@@ -1,4 +1,4 @@
-"""As in Diff-JPEG (`diff_jpeg`)."""
+"""Names and signatures of Diff-JPEG (`diff_jpeg`)."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def diff_jpeg_coding(
         quantization_table_y, quantization_table_c: as in
             :func:`fastgan.compat.kornia.jpeg_codec_differentiable`.
         ste: round straight through instead of by polynomials.
-        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
-            are in [0, 1] or [-1, 1].
+        check_range: whether to check the process's first images and to issue a RuntimeWarning, once, for
+            images in [0, 1] or [-1, 1].
 
     Returns:
-        The decoded images in [0, 255], of the shape given.
+        The decoded images in [0, 255], in the input's shape.
 
     Raises:
         TypeError, ValueError: as :func:`fastgan.compat.kornia.jpeg_codec_differentiable`.

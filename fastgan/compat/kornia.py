@@ -1,4 +1,4 @@
-"""As in kornia (`kornia.enhance`)."""
+"""Names and signatures of kornia (`kornia.enhance`)."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def jpeg_codec_differentiable(
     Args:
         image_rgb: (*, 3, H, W) in [0, 1].
         jpeg_quality: in [1, 100]; a number, (1,) or (B,).
-        quantization_table_y, quantization_table_c: (8, 8) or (B, 8, 8), in place of the standard ones; the
+        quantization_table_y, quantization_table_c: (8, 8) or (B, 8, 8), replacing the standard ones; the
             quality scales them.
         rounding: kornia's is "polynomial"; see :func:`fastgan.ops.jpeg_round_trip`.
-        check_range: likewise.
+        check_range: see :func:`fastgan.ops.jpeg_round_trip`.
 
     Returns:
-        The decoded images, of the shape given.
+        The decoded images, in the input's shape.
 
     Raises:
-        TypeError, ValueError: images or tables that are no tensors or of other shapes; those of
+        TypeError, ValueError: images or tables that are not tensors or of other shapes; as
             :func:`fastgan.ops.jpeg_round_trip`.
     """
     check_colour("image_rgb", image_rgb)
@@ -69,7 +69,7 @@ def jpeg_codec_differentiable(
 
 
 def check_colour(name: str, images: Tensor) -> None:
-    """Any number of batch dimensions."""
+    """Checks for RGB images with any number of batch dimensions."""
     check_floating(name, images)
     if images.dim() < 3 or images.shape[-3] != 3:
         raise ValueError(f"{name} must have shape (*, 3, H, W), got {tuple(images.shape)}")

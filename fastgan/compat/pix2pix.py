@@ -1,4 +1,4 @@
-"""As in pytorch-CycleGAN-and-pix2pix."""
+"""Names and signatures of pytorch-CycleGAN-and-pix2pix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class GANLoss(nn.Module):
     Losses are float32 (float64 for float64 predictions), also under autocast.
 
     Raises:
-        NotImplementedError: an unknown gan_mode, as there.
+        NotImplementedError: an unknown gan_mode, as in the original.
         ValueError: probabilities for another gan_mode than vanilla.
     """
 
@@ -89,17 +89,17 @@ def cal_gradient_penalty(
     """WGAN-GP's penalty and the gradients; `models.networks.cal_gradient_penalty`.
 
     Args:
-        device: where the points are drawn.
+        device: on which the points are drawn.
         type: where the gradient is taken: between the samples, at the real or at the fake ones.
-        constant: the norm aimed at.
-        lambda_gp: factor; 0 or less: nothing is computed.
+        constant: the target norm.
+        lambda_gp: factor; if 0 or less, nothing is computed.
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
 
     Returns:
         (penalty times lambda_gp, gradients (N, values)), both float32 or float64, or (0.0, None).
 
     Raises:
-        NotImplementedError: an unknown type, as there.
+        NotImplementedError: an unknown type, as in the original.
     """
     lambda_gp = as_finite("lambda_gp", lambda_gp)
     if lambda_gp <= 0:
@@ -116,6 +116,6 @@ def cal_gradient_penalty(
         check_samples(name, samples)
         x = samples.detach().requires_grad_()
     gradients = wide(input_gradient(netD(x), x, scaler, ("output of netD", "its input"))).flatten(1)
-    # The tiny number is theirs, and on the gradient itself: a gradient of zero has a norm with a gradient.
+    # The original's epsilon, added to the gradient itself: the norm of a zero gradient is differentiable.
     penalty = ((gradients + 1e-16).norm(2, dim=1) - constant).square().mean() * lambda_gp
     return penalty, gradients

@@ -1,4 +1,4 @@
-"""As in R3GAN (`R3GAN/Trainer.py`)."""
+"""Names and signatures of R3GAN (`R3GAN/Trainer.py`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastgan.losses.penalties import penalty_of_logits
 def ZeroCenteredGradientPenalty(
     Samples: Tensor, Critics: Tensor, *, scaler: torch.amp.GradScaler | None = None
 ) -> Tensor:
-    """The squared norm of each sample's gradient, (N,); a method of `AdversarialTraining` there.
+    """The squared norm of each sample's gradient, (N,); a method of R3GAN's `AdversarialTraining`.
 
     Args:
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.

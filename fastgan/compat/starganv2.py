@@ -1,4 +1,4 @@
-"""As in StarGAN v2 (`core/solver.py`)."""
+"""Names and signatures of StarGAN v2 (`core/solver.py`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastgan.losses.labels import cross_entropy
 from fastgan.losses.penalties import penalty_of_logits
 from fastgan.ops._checks import check_floating, is_among, shown
 
-# What the function has seen.
+# Shared by all calls of the function.
 _ADV_LOSS = ProbabilityCheck("adv_loss", of_function=True)
 
 
@@ -23,7 +23,7 @@ def adv_loss(logits: Tensor, target: int, *, from_probabilities: bool = False) -
         from_probabilities: the discriminator ends in a sigmoid.
 
     Raises:
-        TypeError: logits that are no floating-point tensor.
+        TypeError: logits that are not a floating-point tensor.
         ValueError: target is neither 1 (real) nor 0 (fake).
     """
     if not is_among(target, (0, 1)):

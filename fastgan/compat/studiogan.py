@@ -1,4 +1,4 @@
-"""As in PyTorch-StudioGAN (`src/utils/losses.py`).
+"""Names and signatures of PyTorch-StudioGAN (`src/utils/losses.py`).
 
 `scaler` of the penalties is the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
 """
@@ -22,7 +22,7 @@ from fastgan.reference.precision import wide
 def d_vanilla(
     d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool, *, from_probabilities: bool = False
 ) -> Tensor:
-    """Mean softplus(-real) + mean softplus(fake); `DDP` is not used, there neither."""
+    """Mean softplus(-real) + mean softplus(fake); `DDP` is unused, as in the original."""
     check_logits(d_logit_real=d_logit_real, d_logit_fake=d_logit_fake)
     return losses.d_nonsaturating_loss(d_logit_real, d_logit_fake, from_probabilities=from_probabilities)
 
@@ -76,7 +76,7 @@ def cal_r1_reg(
     *,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
-    """Half the mean squared norm of the gradient; `device` keeps its place among the arguments."""
+    """Half the mean squared norm of the gradient; `device` is unused."""
     return penalty_of_logits(adv_output, images, scale=0.5, scaler=scaler, names=("adv_output", "images"))
 
 
@@ -89,7 +89,7 @@ def cal_grad_penalty(
     *,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
-    """WGAN-GP; the discriminator is called as (images, labels, eval=False) and gives "adv_output"."""
+    """WGAN-GP; the discriminator is called as (images, labels, eval=False) and returns "adv_output"."""
     real_images = _moved(real_images, device)
     check_pair(real_images=real_images, fake_images=fake_images)
     x = interpolated(real_images, fake_images)
@@ -106,18 +106,18 @@ def cal_dra_penalty(
 ) -> Tensor:
     """DRAGAN, at points between real images and noise around them; the discriminator as above."""
     real = _moved(real_images, device)
-    part = torch.rand(real.shape[0], 1, 1, 1).to(device)
+    weight = torch.rand(real.shape[0], 1, 1, 1).to(device)
     noise = 0.5 * real.std() * torch.rand(real.shape).to(device)
-    x = (real + part * noise).detach().requires_grad_()
+    x = (real + weight * noise).detach().requires_grad_()
     return _distance_from_unit_norm(x, real_labels, discriminator, scaler).square().mean()
 
 
 def _moved(real_images: Tensor, device: torch.device | str) -> Tensor:
     check_samples("real_images", real_images)
-    there = as_device("device", device)
-    if real_images.is_meta and there.type != "meta":
-        raise ValueError(f"real_images must have values to bring to {there}, got {described(real_images)}")
-    return real_images.to(there)
+    device = as_device("device", device)
+    if real_images.is_meta and device.type != "meta":
+        raise ValueError(f"real_images must have values to bring to {device}, got {described(real_images)}")
+    return real_images.to(device)
 
 
 def _distance_from_unit_norm(

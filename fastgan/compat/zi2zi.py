@@ -1,4 +1,4 @@
-"""As in the PyTorch ports of zi2zi (`model/losses.py`)."""
+"""Names and signatures of the PyTorch ports of zi2zi (`model/losses.py`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["BinaryLoss", "CategoryLoss"]
 
 
 class CategoryLoss(_labels.CategoryLoss):
-    """:class:`fastgan.losses.CategoryLoss`, which leaves the random numbers after it as they are there.
+    """:class:`fastgan.losses.CategoryLoss` that advances torch's generator as much as zi2zi's.
 
-    There the one-hot table is an embedding, whose random weights are drawn before they are replaced.
+    In zi2zi the one-hot table is an embedding, whose random initial weights are drawn and then replaced.
     """
 
     def __init__(self, category_num: int, *, from_probabilities: bool = False) -> None:

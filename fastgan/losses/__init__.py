@@ -1,6 +1,6 @@
 """Drop-in losses and regularizers for GAN and image-to-image training.
 
-Beside them, names that other code gave are importable from here: see :mod:`fastgan.compat`, where they live.
+Some names of other libraries are importable from here, too; they are defined in :mod:`fastgan.compat`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Classification networks behind perceptual losses: their weights, and running them in little memory."""
+"""Classification networks behind perceptual losses: loading weights, and running them in less memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastgan.ops.bias_leaky_relu import bias_leaky_relu
 from fastgan.reference.precision import has_autocast
 
 ADDRESS = "https://download.pytorch.org/models/"
-# torchvision's files, as its weights enums name them: the digits are the beginning of the SHA-256.
+# torchvision's files, as named by its weights enums; the digits are the beginning of the SHA-256.
 FILES = {
     "alexnet": "alexnet-owt-7be5be79.pth",
     "vgg11": "vgg11-8a719046.pth",
@@ -33,16 +33,16 @@ FILES = {
     "vgg19_bn": "vgg19_bn-c79401a0.pth",
     "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
 }
-# Where BasicSR keeps them, beside the trainer.
+# The folder in which BasicSR keeps them, relative to the working directory.
 BASICSR_FOLDER = Path("experiments/pretrained_models")
 
 
 class MissingWeights(FileNotFoundError):
-    """Weights that are in none of their places.
+    """Weights were found in none of their places.
 
     Attributes:
-        needed: what needs them, where to get them and where to put them; without the arguments of Python's
-            that do without, which the message has as well.
+        needed: the message without `otherwise`: what needs the weights, where to get and where to put them.
+        otherwise: Python arguments that avoid the need.
     """
 
     def __init__(self, needed: str, otherwise: str) -> None:
@@ -54,11 +54,11 @@ class MissingWeights(FileNotFoundError):
 
 
 Weights = str | os.PathLike[str] | None
-"""Of a backbone: "default", torchvision's ImageNet weights; a file of them; None, random ones."""
+"""A backbone's weights: "default", torchvision's ImageNet weights; a file of them; None, random ones."""
 
 
 def weights_path(network: str) -> Path:
-    """Where the network's weights are looked for first: torch hub's cache.
+    """The first place where the network's weights are looked for: a file in torch hub's cache.
 
     Raises:
         ValueError: an unknown network.
@@ -68,10 +68,10 @@ def weights_path(network: str) -> Path:
 
 
 def one_backbone(weights: Weights, backbone: Weights) -> Weights:
-    """What two names of one argument say.
+    """The value of an argument that has two names.
 
     Raises:
-        TypeError: one is no `Weights`.
+        TypeError: a value that is not `Weights`.
         ValueError: they contradict each other.
     """
     check_weights("weights", weights)
@@ -82,7 +82,7 @@ def one_backbone(weights: Weights, backbone: Weights) -> Weights:
 
 
 def check_weights(name: str, weights: object) -> None:
-    """Raises a TypeError for what cannot be `Weights`."""
+    """Raises a TypeError for a value that is not `Weights`."""
     if weights is not None and not isinstance(weights, (str, os.PathLike)):
         raise TypeError(
             f"{name} must be 'default', the path of a file of weights, or None for a random backbone, got "
@@ -93,21 +93,21 @@ def check_weights(name: str, weights: object) -> None:
 def load_features(
     network: str, loss: str, weights: Weights = "default", download: bool = False, seed: int = 0
 ) -> nn.Sequential:
-    """The layers of torchvision's network that come before its classifier, on the CPU.
+    """The layers of torchvision's network before its classifier, on the CPU.
 
     Args:
-        network: of `FILES`.
-        loss: what needs it, for the message.
+        network: a key of `FILES`.
+        loss: the name of the loss that needs it, for messages.
         weights: "default" is looked for in torch hub's cache, then in BasicSR's folder; or a file of such a
-            network's state_dict.
-        download: whether torch hub fetches the default weights that it does not have.
+            network's state_dict; None for random weights.
+        download: whether torch hub downloads missing default weights.
         seed: of random weights.
 
     Raises:
-        TypeError: `download` or `seed` of a wrong kind.
+        TypeError: `download` or `seed` of the wrong kind.
         FileNotFoundError: the file is missing; says where to get it and where to put it.
         ModuleNotFoundError: torchvision is not installed.
-        ValueError: a file by torchvision's name whose hash is not the one in it, or without this network.
+        ValueError: a file whose hash differs from the one in its torchvision name, or without this network.
     """
     download, seed = as_flag("download", download), as_seed("seed", seed)
     try:
@@ -170,16 +170,16 @@ def _load_weights(
 
 
 def _check_hash(path: Path) -> None:
-    wanted = path.stem.rsplit("-", 1)[1]
+    expected = path.stem.rsplit("-", 1)[1]
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    found = digest.hexdigest()
-    if not found.startswith(wanted):
+    actual = digest.hexdigest()
+    if not actual.startswith(expected):
         raise ValueError(
-            f"{path} is not the file that its name says: its SHA-256 begins with {found[: len(wanted)]}, not "
-            f"with {wanted}; download {ADDRESS}{path.name} again"
+            f"{path} is not the file that its name says: its SHA-256 begins with {actual[: len(expected)]}, "
+            f"not with {expected}; download {ADDRESS}{path.name} again"
         )
 
 
@@ -187,14 +187,14 @@ Network = TypeVar("Network")
 
 
 def random_network(make: Callable[[], Network], seed: int) -> Network:
-    """A network on the CPU, with random weights of a seed; the generator goes on as if nothing had been."""
+    """A network on the CPU with random weights from a seed; the state of torch's generator is preserved."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         return make()
 
 
 def check_large_enough(image: Tensor, name: str, smallest: int, network: str) -> None:
-    """Raises a ValueError for an image that some layer would shrink to nothing."""
+    """Raises a ValueError for an image that is too small for the network's layers."""
     check_image(name, image)
     if min(image.shape[2:]) < smallest:
         raise ValueError(
@@ -204,7 +204,7 @@ def check_large_enough(image: Tensor, name: str, smallest: int, network: str) ->
 
 
 def with_batch_and_colour(name: str, image: Tensor) -> Tensor:
-    """C H W as a batch of one, grey images as colour ones; the rest, and what is no image, as it is."""
+    """C H W as a batch of one and grey images with three channels; anything else unchanged."""
     if isinstance(image, Tensor) and not image.is_nested:
         if image.dim() == 3 and image.shape[0] in (1, 3):
             image = image[None]
@@ -215,10 +215,10 @@ def with_batch_and_colour(name: str, image: Tensor) -> Tensor:
 
 
 def check_fits_network(name: str, image: Tensor, constants: Tensor) -> None:
-    """On the network's device, and no float64 for one of less, which no autocast casts.
+    """Checks an image's device and dtype; float64 needs a network in float64: autocast does not cast it.
 
     Raises:
-        TypeError, ValueError: another type or device than that of the network's constants.
+        TypeError, ValueError: another dtype or device than that of the network's constants.
     """
     if image.device != constants.device:
         raise ValueError(
@@ -233,7 +233,7 @@ def check_fits_network(name: str, image: Tensor, constants: Tensor) -> None:
 
 
 def check_comparable(**shapes: torch.Size) -> None:
-    """Raises a ValueError for shapes of two batches of images that cannot be compared."""
+    """Raises a ValueError if two batches of images cannot be compared, given their shapes by name."""
     (name, shape), (other_name, other) = shapes.items()
     if shape[1:] != other[1:] or (shape[0] != other[0] and 1 not in (shape[0], other[0])):
         raise ValueError(
@@ -245,83 +245,83 @@ def check_comparable(**shapes: torch.Size) -> None:
 # --- frozen layers ----------------------------------------------------------------------------------------
 
 
-def run_frozen(layers: nn.Module, held: list[Tensor]) -> Tensor:
-    """The module's output, where its weights get no gradient.
+def run_frozen(layers: nn.Module, inputs: list[Tensor]) -> Tensor:
+    """The output of a module whose weights get no gradient.
 
-    Convolutions and batch normalizations then keep nothing but their weights for backward, ReLUs a byte per
-    element and poolings four per index, where autograd keeps every activation and eight bytes per index.
-    Modules of other kinds run as they are, and so does everything under torch.compile, in transforms and
-    forward mode, with ``use("reference")``, or where no gradient is asked for.
+    For backward, convolutions and batch normalizations then save only their weights, ReLUs one byte per
+    element and poolings four bytes per index, whereas autograd saves every activation and eight bytes per
+    index. Modules of other kinds are called, and so is everything under torch.compile, in transforms and
+    forward mode, with ``use("reference")``, or where no gradient is needed.
 
     Args:
         layers: a sequence of layers.
-        held: the input alone, which is taken out: a map that the caller's variables held on to would take
-            its memory until the end of the next ones.
+        inputs: a list of the input alone, which is removed: a reference in the caller would keep its memory
+            alive while the following layers run.
     """
-    wants_gradient = torch.is_grad_enabled() and held[0].requires_grad
-    watched = torch.compiler.is_compiling() or inside_transform() or forward_mode_active()
-    if not wants_gradient or watched or requested() == "reference":
-        return layers(held.pop())
-    return _run(layers, held)
+    wants_gradient = torch.is_grad_enabled() and inputs[0].requires_grad
+    is_traced = torch.compiler.is_compiling() or inside_transform() or forward_mode_active()
+    if not wants_gradient or is_traced or requested() == "reference":
+        return layers(inputs.pop())
+    return _run(layers, inputs)
 
 
-def _run(layer: nn.Module, held: list[Tensor]) -> Tensor:
+def _run(layer: nn.Module, inputs: list[Tensor]) -> Tensor:
     if isinstance(layer, nn.Sequential):
         children = list(layer)
         for position, child in enumerate(children):
             follows_relu = position + 1 < len(children) and isinstance(children[position + 1], nn.ReLU)
             if isinstance(child, nn.ReLU) and position > 0 and isinstance(children[position - 1], nn.Conv2d):
-                continue  # went with its convolution
+                continue  # computed with its convolution
             if isinstance(child, nn.Conv2d):
-                held.append(_convolve(child, held, follows_relu))
+                inputs.append(_convolve(child, inputs, follows_relu))
             else:
-                held.append(_run(child, held))
-        return held.pop()
+                inputs.append(_run(child, inputs))
+        return inputs.pop()
     if isinstance(layer, nn.Conv2d):
-        return _convolve(layer, held, relu=False)
+        return _convolve(layer, inputs, relu=False)
     if isinstance(layer, nn.ReLU):
-        return bias_leaky_relu(held.pop(), slope=0.0)
+        return bias_leaky_relu(inputs.pop(), slope=0.0)
     if isinstance(layer, nn.MaxPool2d):
-        return _Pool.apply(held.pop(), layer)
+        return _Pool.apply(inputs.pop(), layer)
     if isinstance(layer, nn.BatchNorm2d) and not layer.training:
-        return _BatchNorm.apply(held.pop(), layer)
-    return layer(held.pop())
+        return _BatchNorm.apply(inputs.pop(), layer)
+    return layer(inputs.pop())
 
 
-def _convolve(layer: nn.Conv2d, held: list[Tensor], relu: bool) -> Tensor:
+def _convolve(layer: nn.Conv2d, inputs: list[Tensor], relu: bool) -> Tensor:
     weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
-    device = held[0].device.type
+    device = inputs[0].device.type
     if has_autocast(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-        held[0], weight = held[0].to(dtype), weight.to(dtype)
-    y = _Convolution.apply(held.pop(), weight, layer)
+        inputs[0], weight = inputs[0].to(dtype), weight.to(dtype)
+    y = _Convolution.apply(inputs.pop(), weight, layer)
     if relu:
         return bias_leaky_relu(y, bias, slope=0.0)
     return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
 
 
 class _Convolution(torch.autograd.Function):
-    """Without bias; zero padding."""
+    """A convolution without bias, with zero padding."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.layer, ctx.like = layer, (x.shape, x.stride())
+        ctx.layer, ctx.layout = layer, (x.shape, x.stride())
         return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         layer = ctx.layer
-        of_x, _, _ = torch.ops.aten.convolution_backward(
-            grad, _placeholder(grad, *ctx.like), weight, None, layer.stride, layer.padding, layer.dilation,
-            False, [0, 0], layer.groups, [True, False, False],
+        grad_x, _, _ = torch.ops.aten.convolution_backward(
+            grad, _placeholder(grad, *ctx.layout), weight, None, layer.stride, layer.padding,
+            layer.dilation, False, [0, 0], layer.groups, [True, False, False],
         )  # fmt: skip
-        return of_x, None, None
+        return grad_x, None, None
 
 
 def _placeholder(grad: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
-    """For an input of which a backward asks size and memory format alone: other memory, if that suffices."""
+    """A stand-in for an input whose values a backward does not read, in the gradient's memory if it fits."""
     if batched_by_autograd(grad):
         return torch.empty_strided(shape, stride, dtype=grad.dtype, device=grad.device)
     grad = grad.detach()
@@ -334,7 +334,7 @@ def _placeholder(grad: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Te
 
 
 class _BatchNorm(torch.autograd.Function):
-    """With the statistics of training: a factor and a summand per channel."""
+    """Batch normalization in evaluation mode: a factor and a summand per channel."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
@@ -355,16 +355,16 @@ class _Pool(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: nn.MaxPool2d) -> Tensor:
         y, indices = torch.ops.aten.max_pool2d_with_indices(x, *_pairs(layer), layer.ceil_mode)
         ctx.save_for_backward(indices.to(torch.int32))
-        ctx.layer, ctx.like = layer, (x.shape, x.stride())
+        ctx.layer, ctx.layout = layer, (x.shape, x.stride())
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (indices,) = ctx.saved_tensors
-        of_x = torch.ops.aten.max_pool2d_with_indices_backward(
-            grad, _placeholder(grad, *ctx.like), *_pairs(ctx.layer), ctx.layer.ceil_mode, indices.long()
+        grad_x = torch.ops.aten.max_pool2d_with_indices_backward(
+            grad, _placeholder(grad, *ctx.layout), *_pairs(ctx.layer), ctx.layer.ceil_mode, indices.long()
         )
-        return of_x, None
+        return grad_x, None
 
 
 def _pairs(layer: nn.MaxPool2d) -> list[tuple[int, int]]:

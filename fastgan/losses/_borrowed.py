@@ -1,6 +1,6 @@
-"""Names that other code gave: they live in `fastgan.compat`, and are importable from `fastgan.losses`.
+"""Names of other libraries, defined in `fastgan.compat` and importable from `fastgan.losses`.
 
-They are looked up there when they are first asked for, since `fastgan.compat` imports `fastgan.losses`.
+They are looked up lazily, since `fastgan.compat` imports `fastgan.losses`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ BORROWED = {
     "diff_jpeg_coding": "fastgan.compat.diff_jpeg",
     "jpeg_codec_differentiable": "fastgan.compat.kornia",
 }
-"""Where each is defined."""
+"""The module that defines each name."""
 
 
 def borrowed(module: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a module that has these names beside its own."""
+    """The `__getattr__` of a module that exports these names in addition to its own."""
 
-    def find(name: str) -> Any:
+    def look_up(name: str) -> Any:
         if name not in BORROWED:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(BORROWED[name]), name)
-        setattr(sys.modules[module], name, value)  # the next time it is found without this
+        setattr(sys.modules[module], name, value)  # so that later accesses bypass this function
         return value
 
-    return find
+    return look_up

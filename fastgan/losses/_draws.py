@@ -1,4 +1,4 @@
-"""Random numbers that a user's generator may draw."""
+"""Random numbers, drawn by a user's generator if there is one."""
 
 from __future__ import annotations
 

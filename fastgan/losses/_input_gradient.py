@@ -1,4 +1,4 @@
-"""The gradient of a discriminator with respect to its input, which can be differentiated again."""
+"""The differentiable gradient of a discriminator with respect to its input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastgan._warnings import warn
 from fastgan.ops._checks import check_callable, check_floating, check_scaler, described
 from fastgan.reference.precision import wide, without_autocast
 
-# What happens to the gradients of a penalty whose discriminator ran in half precision.
+# The effect on a penalty's gradients if the discriminator ran in half precision.
 _IN_HALF = {
     torch.bfloat16: "some percent off in its gradients",
     torch.float16: "off in its gradients, which underflow or overflow",
@@ -21,12 +21,12 @@ _IN_HALF = {
 
 
 def check_supports_penalty(discriminator: object) -> None:
-    """Refuses wrappers that do not survive a double backward.
+    """Refuses wrappers that do not support double backward.
 
     Raises:
-        TypeError: what cannot be called.
-        ValueError: DistributedDataParallel with static_graph=True computes wrong gradients, and FSDP
-            leaves gradients out, both without an error of their own.
+        TypeError: an object that cannot be called.
+        ValueError: DistributedDataParallel with static_graph=True, which computes wrong gradients, or FSDP,
+            which leaves gradients out, both without an error of their own.
     """
     check_callable("discriminator", discriminator)
     if isinstance(discriminator, nn.parallel.DistributedDataParallel) and discriminator.static_graph:
@@ -42,7 +42,7 @@ def check_supports_penalty(discriminator: object) -> None:
 
 
 def check_samples(name: str, x: Tensor) -> None:
-    """A floating-point tensor with a batch dimension, not empty."""
+    """Checks for a floating-point tensor with a batch dimension, not empty."""
     check_floating(name, x)
     if x.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
@@ -56,25 +56,25 @@ def input_gradient(
     scaler: torch.amp.GradScaler | None,
     names: tuple[str, str] = ("logits", "x"),
 ) -> Tensor:
-    """d(sum logits) / dx, differentiable; `names` are those of the caller's arguments."""
-    of_logits, of_x = names
+    """d(sum logits) / dx, differentiable; `names` are those of logits and x in errors."""
+    logits_name, x_name = names
     if not isinstance(logits, Tensor):
         raise TypeError(
-            f"{of_logits} must be one tensor, got {described(logits)}: pass the part of the discriminator's "
-            "output that scores the images"
+            f"{logits_name} must be one tensor, got {described(logits)}: pass the part of the "
+            "discriminator's output that scores the images"
         )
-    check_floating(of_logits, logits)
-    check_samples(of_x, x)
+    check_floating(logits_name, logits)
+    check_samples(x_name, x)
     check_scaler("scaler", scaler)
     if not x.requires_grad:
         raise ValueError(
-            f"{of_x} must require grad before the discriminator sees it, got {described(x)} that does not: "
-            f"{of_x}.requires_grad_()"
+            f"{x_name} must require grad before the discriminator sees it, got {described(x)} that does not: "
+            f"{x_name}.requires_grad_()"
         )
     if not logits.requires_grad:
         raise ValueError(
-            f"the {of_logits} do not depend on {of_x}, got {described(logits)} without a graph: were they "
-            "computed under no_grad?"
+            f"the {logits_name} do not depend on {x_name}, got {described(logits)} without a graph: were "
+            "they computed under no_grad?"
         )
     _check_batch(logits, x, names)
     if scaler is None and logits.dtype in _IN_HALF:
@@ -82,12 +82,12 @@ def input_gradient(
     total = wide(logits).sum()
     factor = None
     if scaler is not None and scaler.is_enabled():
-        factor = _part_of_scale(scaler.scale(torch.ones((), device=total.device)))
+        factor = _inner_scale(scaler.scale(torch.ones((), device=total.device)))
         total = total * factor
     (gradient,) = torch.autograd.grad(total, x, create_graph=True, allow_unused=True)
     if gradient is None:
         raise ValueError(
-            f"the {of_logits} do not depend on {of_x}, got {described(logits)} and {described(x)}: was "
+            f"the {logits_name} do not depend on {x_name}, got {described(logits)} and {described(x)}: was "
             "another tensor given to the discriminator?"
         )
     return gradient if factor is None else wide(gradient) / factor
@@ -96,15 +96,15 @@ def input_gradient(
 def input_gradient_at(
     discriminator: Callable[..., Any], x: Tensor, args: tuple, output: Callable[[Any], Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """d(sum D(x)) / dx, differentiable, and a zero that depends on every parameter that the logits do."""
+    """d(sum D(x)) / dx, differentiable, and a zero that depends on the same parameters as the logits."""
     check_supports_penalty(discriminator)
     check_samples("x", x)
     check_output(output)
     with without_autocast(x):
         x = wide(x.detach())
         if torch.compiler.is_compiling() or inside_transform():
-            # A transform lets a function change its arguments in place, and nothing else: batch
-            # normalization and spectral norm change their buffers.
+            # Inside a transform a function may write only to its arguments, so buffers become arguments:
+            # batch normalization and spectral norm update theirs.
             buffers = dict(discriminator.named_buffers()) if isinstance(discriminator, nn.Module) else {}
 
             def total(x: Tensor, buffers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -125,7 +125,7 @@ def input_gradient_at(
 
 
 def check_output(output: object) -> None:
-    """A function, or None."""
+    """Checks for a callable or None."""
     if output is not None:
         check_callable("output", output)
 
@@ -144,7 +144,7 @@ def logits_of(returned: Any, x: Tensor, output: Callable[[Any], Tensor] | None) 
 
 
 def _check_batch(logits: Tensor, x: Tensor, names: tuple[str, str] = ("logits", "x")) -> None:
-    """As many logits for each sample, in whatever shape: the gradient of their sum is the same."""
+    """Checks that each sample has equally many logits, in any shape, since only their sum matters."""
     if logits.dim() > 0 and logits.shape[0] != x.shape[0] and logits.numel() % max(x.shape[0], 1):
         raise ValueError(
             f"the {names[0]} must be those of {names[1]}, as many for each sample, got {logits.numel()} in "
@@ -153,29 +153,29 @@ def _check_batch(logits: Tensor, x: Tensor, names: tuple[str, str] = ("logits", 
         )
 
 
-def _part_of_scale(scale: Tensor) -> Tensor:
-    """A power of two near the scale's square root.
+def _inner_scale(scale: Tensor) -> Tensor:
+    """A power of two near the square root of the loss scale.
 
-    The loss scale is in what flows back from the penalty: as much as the inner gradient is scaled up, that is
-    scaled down. Half of its digits for each keep both in float16's range, of which the whole default scale,
-    65536, is outside.
+    Gradients flowing back from the penalty carry the loss scale, divided by the factor of the inner gradient.
+    A factor of half the scale's digits keeps both in float16's range, which the default scale of 65536 itself
+    exceeds.
     """
     return (scale.log2() / 2).floor().exp2()
 
 
-# The types of which it has been said.
+# The dtypes that were warned of.
 _warned: set[torch.dtype] = set()
 
 
 @mark_constant_for_dynamo
 def _warn_of_half(dtype: torch.dtype) -> None:
-    """Once in a process, since every step comes here."""
+    """Warns once per dtype and process, since this is called at every step."""
     if dtype in _warned:
         return
     _warned.add(dtype)
-    # Scaling the inner gradient without a scaler gains nothing: what flows back from the penalty is divided
-    # by as much, and smaller to begin with. On ten discriminators no power of two from 2^-8 to 2^14 came
-    # closer to float64 than 1.
+    # Without a scaler, scaling the inner gradient does not help: the gradients flowing back from the penalty
+    # are divided by the same factor, and are smaller to begin with. On ten discriminators no power of two
+    # from 2^-8 to 2^14 came closer to float64 than 1.
     name = str(dtype).removeprefix("torch.")
     advice = ", or give the GradScaler (scaler=)" if dtype == torch.float16 else ""
     warn(

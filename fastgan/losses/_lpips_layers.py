@@ -1,4 +1,4 @@
-"""What LPIPS is made of, named as in the lpips package, and its weights from there and from its relatives."""
+"""LPIPS's layers, named as in the lpips package, and weights of that package and of its derivatives."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Network(NamedTuple):
 
     torchvision: str
     smallest: int
-    """The least height and width that no layer shrinks to nothing."""
+    """The smallest height and width that survive all layers."""
     slices: tuple[int, ...]
     """The ends of the slices in torchvision's `features`."""
     channels: tuple[int, ...]
-    """Of each slice's output."""
+    """The channels of each slice's output."""
 
 
 NETWORKS = {
@@ -35,7 +35,7 @@ NETWORKS = {
 
 
 class ScalingLayer(nn.Module):
-    """From [-1, 1] to ImageNet's statistics."""
+    """Normalizes images in [-1, 1] with ImageNet's statistics."""
 
     shift: Tensor
     scale: Tensor
@@ -50,7 +50,7 @@ class ScalingLayer(nn.Module):
 
 
 class Slices(nn.Module):
-    """`slice1`, `slice2`, ...: torchvision's layers with their indices as names."""
+    """Modules `slice1`, `slice2`, ... of torchvision's layers, which keep their indices as names."""
 
     def __init__(self, features: nn.Sequential, ends: tuple[int, ...]) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Slices(nn.Module):
 
 
 class NetLinLayer(nn.Module):
-    """A weight for each channel, as a convolution."""
+    """A weight for each channel, as a 1x1 convolution."""
 
     def __init__(self, channels: int, use_dropout: bool) -> None:
         super().__init__()
@@ -74,12 +74,12 @@ class NetLinLayer(nn.Module):
 
 
 def load_calibration(net: str, version: str, model_path: str | Path | None) -> dict[str, Tensor]:
-    """The weights of the layers that the lpips package ships, or another file of such.
+    """The layers' weights that the lpips package ships, or those of another file.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
         FileNotFoundError: there is no such file.
-        TypeError: no path.
+        TypeError: model_path is not a path.
         ValueError: a file that lacks a layer.
     """
     if model_path is not None and not isinstance(model_path, (str, os.PathLike)):
@@ -105,19 +105,19 @@ def load_calibration(net: str, version: str, model_path: str | Path | None) -> d
     return state
 
 
-def rename_relatives(
+def rename_keys(
     state: MutableMapping[str, Any], prefix: str, scaling: ScalingLayer, layers: list[NetLinLayer]
 ) -> None:
-    """Gives a checkpoint, in place, the names that lpips.LPIPS has, whatever relative of it wrote it.
+    """Renames a checkpoint's keys, in place, from those of lpips.LPIPS's derivatives to its own.
 
-    lpips lists each layer twice, as `linN` and `lins.N`; taming-transformers and LDM have the first alone.
-    The weight's index depends on whether there is a dropout before it. torchmetrics has both names, but does
-    not store the constants of the scaling layer.
+    lpips lists each layer twice, as `linN` and `lins.N`; taming-transformers and LDM use only the first name.
+    The weight's index depends on whether a dropout comes before it. torchmetrics has both names, but does not
+    store the constants of the scaling layer.
     """
     for number, layer in enumerate(layers):
         names = [f"{prefix}{group}{number}.model." for group in ("lin", "lins.")]
-        found = [state.pop(f"{name}{position}.weight", None) for name in names for position in (0, 1)]
-        weight = next((tensor for tensor in found if tensor is not None), None)
+        weights = [state.pop(f"{name}{position}.weight", None) for name in names for position in (0, 1)]
+        weight = next((tensor for tensor in weights if tensor is not None), None)
         if weight is not None:
             state.update({f"{name}{len(layer.model) - 1}.weight": weight for name in names})
     for name, constant in scaling.state_dict().items():

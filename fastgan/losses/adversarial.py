@@ -1,6 +1,6 @@
-"""Adversarial losses, from logits of any shape (N, N 1, patches N 1 H W); means over space, then batch.
+"""Adversarial losses of logits of any shape (N, N 1, patches N 1 H W): means over space, then over the batch.
 
-Every sample has as many logits as the others, so the mean over space and then over the batch is the mean.
+All samples have equally many logits, so that is the mean over all logits.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _GAMES = {
     "wgan-gp": "wasserstein",
     "relativistic": "relativistic",
 }
-# The others take any score: least squares of a sigmoid's outputs are in use.
+# The other kinds take any score: least squares of a sigmoid's outputs is in use, too.
 _OF_LOGITS = ("bce", "nonsaturating", "relativistic")
 _OF_PROBABILITIES = ("bce", "nonsaturating")
 
 
 class AdversarialStatistics(NamedTuple):
-    """What the discriminator said, as 0-d tensors on its device, without gradient.
+    """Statistics of the discriminator's outputs, as 0-d tensors on their device, without gradient.
 
     Probabilities, accuracies and violations are of the logits times the critic's sign. An accuracy is the
-    share on the right side of 0, for lsgan of the middle between the labels; margin violations are the
-    share that the hinge loss still pushes: real below 1, fake above -1. `D_real` and `D_fake` are means of
-    what the discriminator returned, also where that is a probability.
+    share on the correct side of 0, or for lsgan of the midpoint between the labels; margin violations are the
+    share for which the hinge loss has a slope: real below 1, fake above -1. `D_real` and `D_fake` are means
+    of the discriminator's outputs, which may be probabilities.
     """
 
     D_real: Tensor
@@ -68,28 +68,28 @@ class AdversarialLoss:
     ============== ====================================================== ========================
 
     with h(l, t) the binary cross entropy of the logit l with the label t. "relativistic" pairs the n-th
-    real with the n-th fake logit. Infinite logits cost what the limit does: with the label 1, h is 0 at
-    infinity, with 0.9 it is infinite. NaN makes the loss NaN, and the logit's gradient, but for
+    real with the n-th fake logit. Infinite logits have the loss of the limit: with label 1, h is 0 at
+    infinity, with 0.9 it is infinite. A NaN makes the loss and the logit's gradient NaN, except for
     Wasserstein terms, whose gradients are constants.
 
     Args:
         kind: see the table. "wgan" expects clipped weights, "wgan-gp" a gradient penalty beside it.
         critic_sign: +1: high logits mean real, as in most code. -1: high logits mean fake, as in
-            StegaStamp, whose D minimizes D(real) - D(fake) and whose G minimizes D(fake). The logits
-            are multiplied by it before anything else, so the two steps cannot be mixed.
+            StegaStamp, whose D minimizes D(real) - D(fake) and whose G minimizes D(fake). All logits are
+            multiplied by it first, so the conventions of D's and G's losses cannot be mixed.
         real_label, fake_label: D's labels, for bce and lsgan (one-sided smoothing: 0.9 and 0).
         from_probabilities: D ends in a sigmoid, and h is the cross entropy of its outputs, as
-            `torch.nn.BCELoss` computes it; for bce and nonsaturating. Logits, which lose no digits near 0 and
-            1, are better where D can be changed.
+            `torch.nn.BCELoss` computes it; for bce and nonsaturating. Logits, which keep their precision near
+            0 and 1, are better if D can be changed.
 
     Losses are float32 (float64 for float64 logits), also under autocast; gradients have the logits' dtype.
 
     Raises:
-        ValueError: an unknown kind, another sign, labels or probabilities for a kind that has none.
+        ValueError: an unknown kind or sign, or labels or probabilities for a kind without them.
 
     Warns:
-        RuntimeWarning: all of the first logits of bce, nonsaturating or relativistic lie in [0, 1], as behind
-            a sigmoid; once.
+        RuntimeWarning: once, if all of the first logits of bce, nonsaturating or relativistic lie in [0, 1],
+            as behind a sigmoid.
 
     Sources: Goodfellow et al. 2014 (bce, nonsaturating), Salimans et al. 2016 (smoothing), Mao et al. 2017
     (lsgan), Lim and Ye 2017 (hinge), Arjovsky et al. 2017 (wgan), Gulrajani et al. 2017 (wgan-gp),
@@ -143,18 +143,18 @@ class AdversarialLoss:
     def discriminator(
         self, real_logits: Tensor, fake_logits: Tensor, *, return_statistics: bool = False
     ) -> Tensor | tuple[Tensor, AdversarialStatistics]:
-        """What D minimizes, 0-d; with `return_statistics` also what the same sweep counted.
+        """D's loss, 0-d; with `return_statistics` also statistics from the same sweep.
 
         Args:
             real_logits, fake_logits: any shapes (relativistic: equal ones); fakes detached from G.
 
         Raises:
-            TypeError, ValueError: no floating-point tensors, empty ones, or on different devices.
+            TypeError, ValueError: tensors that are not floating-point, are empty or on different devices.
         """
         return_statistics = as_flag("return_statistics", return_statistics)
         if self.from_probabilities:
-            of_real, of_fake = self.halves(real_logits, fake_logits)
-            loss = of_real + of_fake
+            real_loss, fake_loss = self.halves(real_logits, fake_logits)
+            loss = real_loss + fake_loss
             return (loss, self._statistics(real_logits, fake_logits)) if return_statistics else loss
         loss, statistics = discriminator_loss(
             real_logits, fake_logits, _GAMES[self.kind], sign=self.critic_sign,
@@ -190,7 +190,7 @@ class AdversarialLoss:
         )  # fmt: skip
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        """What G minimizes, 0-d; `real_logits` are for the relativistic game and otherwise ignored."""
+        """G's loss, 0-d; `real_logits` are for the relativistic game and otherwise ignored."""
         if self.from_probabilities:
             return self._cross_entropy("fake_logits", fake_logits, 1.0)
         loss = generator_loss(fake_logits, real_logits, _GAMES[self.kind], sign=self.critic_sign)
@@ -199,7 +199,7 @@ class AdversarialLoss:
         return loss
 
     def _cross_entropy(self, name: str, probabilities: Tensor, label: float) -> Tensor:
-        """Where high means fake, D returns the probability of being fake."""
+        # If high logits mean fake, D returns the probability of being fake.
         check_floating(name, probabilities)
         if probabilities.numel() == 0:
             raise ValueError(f"{name} must not be empty, got shape {tuple(probabilities.shape)}")
@@ -209,11 +209,11 @@ class AdversarialLoss:
 
     @torch.no_grad()
     def _statistics(self, real: Tensor, fake: Tensor) -> AdversarialStatistics:
-        """Those of the probabilities' logits, which may be infinite."""
+        """Statistics of the probabilities' logits, which may be infinite."""
         real, fake = wide(real), wide(fake)
         values = reference.statistics(real.logit(), fake.logit(), self.critic_sign, 0.0)
-        found = AdversarialStatistics(*values.unbind())
-        return found._replace(D_real=real.mean(), D_fake=fake.mean())
+        statistics = AdversarialStatistics(*values.unbind())
+        return statistics._replace(D_real=real.mean(), D_fake=fake.mean())
 
 
 # --- functions ---------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class AdversarialLoss:
 def _loss(
     kind: Kind, from_probabilities: bool = False, real_label: float = 1.0, fake_label: float = 0.0
 ) -> AdversarialLoss:
-    """The loss behind a function, which remembers from call to call what its logits looked like."""
+    """The loss behind a function, with a check of the logits that all calls share."""
     from_probabilities = as_flag("from_probabilities", from_probabilities)
     real_label, fake_label = as_finite("real_label", real_label), as_finite("fake_label", fake_label)
     shared = _SHARED[kind]
@@ -235,13 +235,13 @@ def _loss(
     return loss
 
 
-def _behind_functions(kind: Kind) -> AdversarialLoss:
+def _shared_loss(kind: Kind) -> AdversarialLoss:
     loss = AdversarialLoss(kind)
     loss._check.of_function = True
     return loss
 
 
-_SHARED = {kind: _behind_functions(kind) for kind in get_args(Kind)}
+_SHARED = {kind: _shared_loss(kind) for kind in get_args(Kind)}
 
 
 def d_bce_loss(
@@ -303,7 +303,7 @@ def g_lsgan_loss(fake_logits: Tensor) -> Tensor:
 
 
 def g_adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """-mean fake: the generator of hinge and Wasserstein games."""
+    """-mean fake: G's loss of hinge and Wasserstein games."""
     return _SHARED["hinge"].generator(fake_logits)
 
 

@@ -1,7 +1,7 @@
-"""JPEG as a layer, under the names and signatures that people have in their code.
+"""JPEG as a layer, under names and signatures of published code.
 
-All go through :func:`fastgan.ops.jpeg_round_trip`, so unlike their namesakes they are the real codec with
-`rounding="straight_through"`, and near it with the surrogates.
+All call :func:`fastgan.ops.jpeg_round_trip`, so unlike their namesakes they equal the real codec with
+`rounding="straight_through"`, and are close to it with the surrogates.
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ class DiffJPEG(nn.Module):
     """JPEG of one quality, with the signature of mlomnitz/DiffJPEG.
 
     Args:
-        height, width: of the images; others are refused.
+        height, width: of the images; other sizes are refused.
         differentiable: round coefficients by the cubic surrogate of Shin and Song (2017); False is the
             codec itself, without a gradient.
         quality: libjpeg's, in [1, 100].
-        rounding: in place of the cubic; see :func:`fastgan.ops.jpeg_round_trip`.
-        levels: "round" or "truncate" values between grey levels, where the codec itself or
-            `rounding="straight_through"` makes whole ones; likewise.
-        check_range: as that of :func:`fastgan.ops.jpeg_round_trip`, for this module's first images.
+        rounding: replaces the cubic surrogate; see :func:`fastgan.ops.jpeg_round_trip`.
+        levels: "round" or "truncate" values between grey levels, for the codec itself or
+            `rounding="straight_through"`; see :func:`fastgan.ops.jpeg_round_trip`.
+        check_range: as in :func:`fastgan.ops.jpeg_round_trip`, for this module's first images.
 
     Input and output: N 3 H W, or 3 H W, in [0, 1].
 
     Raises:
-        TypeError, ValueError: no images, or of another size; quality no number or out of range.
+        TypeError, ValueError: arguments that are not images, images of another size, or a quality that is not
+            a number or out of range.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class DiffJPEG(nn.Module):
 
 
 class RandomJPEG(nn.Module):
-    """JPEG of a random quality, each image its own, drawn uniformly from [min_quality, max_quality].
+    """JPEG of a random quality, drawn for each image uniformly from [min_quality, max_quality].
 
     Args:
         min_quality, max_quality: libjpeg's, in [1, 100].
@@ -105,8 +106,8 @@ class RandomJPEG(nn.Module):
     reproducible.
 
     Raises:
-        TypeError, ValueError: qualities that are no numbers, or not 1 <= min_quality <= max_quality <= 100;
-            options that :func:`fastgan.ops.jpeg_round_trip` does not have, or refuses for whatever image.
+        TypeError, ValueError: qualities that are not numbers, or not 1 <= min_quality <= max_quality <= 100;
+            options that :func:`fastgan.ops.jpeg_round_trip` does not have, or refuses for any image.
     """
 
     def __init__(self, min_quality: float, max_quality: float = 100, **options: Any) -> None:
@@ -157,7 +158,7 @@ def _check_options(
 
 
 def check_images(name: str, images: Tensor) -> None:
-    """N 3 H W, or 3 H W: what :func:`fastgan.ops.jpeg_round_trip` takes."""
+    """Checks for N 3 H W or 3 H W, the shapes of :func:`fastgan.ops.jpeg_round_trip`."""
     check_floating(name, images)
     if images.dim() not in (3, 4) or images.shape[-3] != 3:
         raise ValueError(f"{name} must have shape (N, 3, H, W) or (3, H, W), got {tuple(images.shape)}")

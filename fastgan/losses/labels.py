@@ -2,7 +2,7 @@
 
 All are float32 (float64 for float64 logits), also under autocast; gradients have the logits' dtype. With
 ``from_probabilities=True`` they take the outputs of a network that ends in a sigmoid, as `torch.nn.BCELoss`
-does. Where the first logits all lie in [0, 1], as behind a sigmoid, a RuntimeWarning says so once.
+does. If the first logits all lie in [0, 1], as behind a sigmoid, a RuntimeWarning is issued once.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_pro
 from fastgan.ops._checks import as_flag, check_alike, check_floating, check_real
 from fastgan.reference.precision import wide
 
-# What the function has seen.
+# Shared by all calls of the function.
 _BCE_SECRET_LOSS = ProbabilityCheck("bce_secret_loss", of_function=True)
 
 
 def bce_secret_loss(logits: Tensor, bits: Tensor, *, from_probabilities: bool = False) -> Tensor:
-    """Mean binary cross entropy of a decoder's logits with the secret's bits, 0-d; StegaStamp's.
+    """Mean binary cross entropy of a decoder's logits with the secret's bits, 0-d; StegaStamp's loss.
 
     Args:
         logits: (N, bits).
-        bits: 0 and 1, the same shape.
+        bits: 0 and 1, in the logits' shape.
         from_probabilities: the decoder ends in a sigmoid.
 
     Raises:
-        TypeError: logits that are no floating-point tensor, or bits that are no tensor.
+        TypeError: logits that are not a floating-point tensor, or bits that are not a tensor.
         ValueError: the shapes differ.
     """
     check_floating("logits", logits)
@@ -52,7 +52,7 @@ def cross_entropy(
         return F.softplus(-logits if target else logits).mean()
     if isinstance(target, float):
         target = torch.full_like(logits, target)
-    if target.dtype != logits.dtype:  # asked here: to() takes a microsecond to find out
+    if target.dtype != logits.dtype:  # saves the microsecond of a to() that changes nothing
         target = target.to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, target)
 

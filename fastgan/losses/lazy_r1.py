@@ -1,4 +1,4 @@
-"""R1 on some of the steps."""
+"""Lazy R1: the penalty on every few steps."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fastgan.ops._checks import as_flag, as_not_negative, as_whole_number
 
 
 class PenaltyTerm(NamedTuple):
-    """What :class:`R1` returns for a step."""
+    """The result of :class:`R1` for a step."""
 
     loss: Tensor
-    """To be added to D's loss: weight * interval * penalty, or 0; 0-d."""
+    """The term of D's loss: weight * interval * penalty, or 0; 0-d."""
     penalty: Tensor
     """The penalty itself, detached, for logging, or 0; 0-d."""
 
 
 class R1:
-    """Lazy R1: on every `interval`-th step, `interval` times as strong.
+    """Lazy R1: the penalty on every `interval`-th step, `interval` times as strong.
 
     .. code-block:: python
 
@@ -38,12 +38,12 @@ class R1:
         compile: compile the penalty and its gradients with `torch.compile(fullgraph=True)`.
         output: picks the logits from what the discriminator returns, if that is not one tensor.
 
-    R1 is no nn.Module: as an attribute of one it registers no parameters. Copied, pickled or saved together
-    with the discriminator, as in `copy.deepcopy((discriminator, r1))`, the copy belongs to the copied one.
-    Pickling needs an `output` that has a name in a module, which no lambda has.
+    R1 is not an nn.Module: as an attribute of one it registers no parameters. If it is copied, pickled or
+    saved together with the discriminator, as in `copy.deepcopy((discriminator, r1))`, the copy uses the
+    copied discriminator. Pickling needs an `output` that is defined in a module, not a lambda.
 
     Raises:
-        TypeError: an argument of a wrong kind.
+        TypeError: an argument of the wrong kind.
         ValueError: a negative weight, an interval below 1, or a wrapper under which penalties are wrong.
 
     Source: Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020.
@@ -67,13 +67,13 @@ class R1:
         self._compiled: Callable[..., Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": None}  # it belongs to this discriminator
+        return {**self.__dict__, "_compiled": None}  # bound to this discriminator
 
     def due(self, step: int) -> bool:
-        """Whether the penalty is computed on this step, counted from 0; on the others the term is 0.
+        """Whether the penalty is computed on this step, counted from 0; on other steps the term is 0.
 
         Raises:
-            TypeError, ValueError: no step.
+            TypeError, ValueError: an invalid step.
         """
         return as_whole_number("step", step, least=0) % self.interval == 0
 
@@ -83,10 +83,10 @@ class R1:
         Args:
             x: real samples, N ...
             step: counted from 0; a Python number.
-            args: what else the discriminator takes.
+            args: further arguments of the discriminator.
 
         Raises:
-            TypeError, ValueError: no samples, no step, or as :func:`fastgan.losses.r1_penalty_of`.
+            TypeError, ValueError: invalid samples or step, or as :func:`fastgan.losses.r1_penalty_of`.
         """
         check_samples("x", x)
         if not self.due(step):
@@ -105,6 +105,6 @@ class R1:
     def _plain_penalty(self, x: Tensor, *args: Any) -> Tensor:
         discriminator = self.discriminator
         if self.compile and isinstance(discriminator, nn.parallel.DistributedDataParallel):
-            # DDP averages gradients however they came about; its forward cannot be compiled here.
+            # DDP averages the gradients without its forward as well, which cannot be compiled here.
             discriminator = discriminator.module
         return r1_penalty_of(discriminator, x, *args, output=self.output)

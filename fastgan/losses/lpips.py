@@ -1,4 +1,4 @@
-"""LPIPS: the learned perceptual distance of images, as the lpips package has it, in less time and memory."""
+"""LPIPS, the learned perceptual distance of images: the lpips package's values in less time and memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fastgan.losses._lpips_layers import (
     ScalingLayer,
     Slices,
     load_calibration,
-    rename_relatives,
+    rename_keys,
 )
 from fastgan.ops import lpips_head
 from fastgan.ops._checks import as_factor, as_flag, as_seed, check_one_of, described
@@ -44,7 +44,7 @@ _BY_NORMALIZE: dict[Range, str] = {
 
 
 def lpips_weights_path(net: str = "alex") -> Path:
-    """Where the backbone's weights are looked for first: torch hub's cache.
+    """The first place where the backbone's weights are looked for: a file in torch hub's cache.
 
     Raises:
         ValueError: an unknown net.
@@ -54,52 +54,53 @@ def lpips_weights_path(net: str = "alex") -> Path:
 
 
 class ImageFeatures(NamedTuple):
-    """What :meth:`LPIPS.precompute` gives: a network's features of images, to compare others with."""
+    """The result of :meth:`LPIPS.precompute`: a network's features of images, to compare others with."""
 
     layers: tuple[Tensor, ...]
     shape: torch.Size
-    """Of the images."""
+    """The images' shape."""
 
 
 class LPIPS(nn.Module):
     """lpips.LPIPS with the same arguments, submodules, state_dict and values, frozen and fused.
 
     Each layer's distance is :func:`fastgan.ops.lpips_head`. The second image's features are computed without
-    a graph unless it requires grad, and :meth:`precompute` keeps them; the backbone keeps a byte per
-    activation for backward: where a gradient is asked for its layers are computed without calling their
-    modules, and hooks on these do not fire. It stays in evaluation mode, and its weights get no gradient.
+    a graph unless it requires grad, and :meth:`precompute` keeps them. For backward the backbone keeps one
+    byte per activation: where a gradient is needed, its layers are computed without calling their modules, so
+    hooks on these do not fire. It stays in evaluation mode, and its weights get no gradient.
 
     Args:
         pretrained: whether to load the lpips package's calibration of the layers' weights.
         net: "alex", "vgg" (or "vgg16") or "squeeze".
         version: "0.1"; "0.0" is the first version, whose input is not scaled.
-        lpips: False: every layer's distance with weights of one.
-        spatial: a map of distances (N, 1, H, W), in plain PyTorch.
-        pnet_rand: as ``weights=None``.
-        pnet_tune: must be False, eval_mode True.
-        use_dropout: whether the layers' state_dict has the names of those with dropout; nothing is dropped.
+        lpips: False: every layer's distance has weights of one.
+        spatial: whether to return a map of distances (N, 1, H, W), in plain PyTorch.
+        pnet_rand: the same as ``weights=None``.
+        pnet_tune, eval_mode: must be False and True.
+        use_dropout: whether the layers' state_dict uses the names of layers with dropout; nothing is dropped.
         model_path: another file of calibration.
         verbose: accepted; nothing is printed.
         weights: "default": torchvision's ImageNet weights from torch hub's cache, or else from BasicSR's
             folder ``experiments/pretrained_models``; a path: a file of such a state_dict; None: random ones.
         download: whether torch hub fetches default weights that are in neither place.
         seed: of the random backbone; earlier versions drew other weights from it.
-        value_range: of the images, (-1, 1) or (0, 1). None: (-1, 1), with ``normalize=True`` (0, 1), as in
-            lpips. Some of the first images are looked at, and a range that does not fit is warned of once.
+        value_range: of the images, (-1, 1) or (0, 1). None: (-1, 1), or (0, 1) with ``normalize=True``, as in
+            lpips. Some of the first images are checked, with a warning, once, if their range does not fit.
         reduction: "none": (N, 1, 1, 1), as lpips; "mean" or "sum": 0-d.
-        channels_last: whether the backbone runs in that memory format, often faster; its convolutions
-            then round otherwise than the package's, which where it turns a ReLU changes a pixel's gradient.
-        autocast: the backbone's type: torch.float32, bfloat16 or float16; None: as torch.autocast says around
-            the call.
+        channels_last: whether the backbone runs in that memory format, which is often faster. Its
+            convolutions then round differently from the package's; where that flips a ReLU, a pixel's
+            gradient changes.
+        autocast: the backbone's dtype: torch.float32, bfloat16 or float16; None: that of the surrounding
+            torch.autocast.
 
     Raises:
         FileNotFoundError: the backbone's weights are in neither place.
-        ModuleNotFoundError: torchvision is missing, or the lpips package where its calibration is wanted.
+        ModuleNotFoundError: torchvision is missing, or the lpips package if its calibration is needed.
         ValueError: an unknown net, version, range or reduction; a file of weights with a wrong hash.
         TypeError: net passed as the first argument; weights of another kind.
 
-    Checkpoints of taming-transformers' and LDM's LPIPS and of torchmetrics' load strictly, alone and as part
-    of a module; the first two take this one's state_dict without ``lins.``, its second names of the layers.
+    Checkpoints of LPIPS by taming-transformers, LDM and torchmetrics load strictly, alone and as part of a
+    module. The first two load this one's state_dict without ``lins.``, the second names of the layers.
 
     Gradients are exact to first order; ``fastgan.use("reference")`` has every order. Works under
     ``torch.compile(fullgraph=True)``.
@@ -173,25 +174,24 @@ class LPIPS(nn.Module):
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The backbone's. Not an attribute: it could not be pickled."""
+        """The backbone's memory format; a property, since as an attribute it could not be pickled."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def train(self, mode: bool = True) -> LPIPS:
-        """Stays in evaluation mode, whatever the network around it does."""
+        """Keeps evaluation mode, as part of a network in training mode, too."""
         return super().train(False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *options: Any) -> None:
         layers = list(self.lins) if self.lpips else []
-        rename_relatives(state_dict, prefix, self.scaling_layer, layers)  # type: ignore[arg-type]
+        rename_keys(state_dict, prefix, self.scaling_layer, layers)  # type: ignore[arg-type]
         super()._load_from_state_dict(state_dict, prefix, *options)
 
     @torch.no_grad()
     def precompute(self, image: Tensor, normalize: bool = False) -> ImageFeatures:
-        """The features of images that others will be compared with; in place of `in1`.
+        """The features of images, which can be passed as `in1`.
 
         Args:
-            image: as `in1` of :meth:`forward`.
-            normalize: likewise.
+            image, normalize: as `in1` and `normalize` of :meth:`forward`.
         """
         image, normalize = self._checked("image", image), as_flag("normalize", normalize)
         self._range_check.look(self._range(normalize), image)
@@ -203,17 +203,18 @@ class LPIPS(nn.Module):
         """The distance of images.
 
         Args:
-            in0: N 3 H W or 3 H W, or grey with one channel; floating point, in [-1, 1], or as `value_range`
-                says.
-            in1: likewise, or the features of such; one image on either side is compared with N on the other.
-            retPerLayer: whether to return (distance, distances of the layers) too.
-            normalize: the images are in [0, 1].
+            in0: N 3 H W or 3 H W, or grey with one channel; floating point, in [-1, 1] or `value_range`.
+            in1: as in0, or the features of such images; a single image on either side is compared with all N
+                on the other.
+            retPerLayer: whether to return (distance, distances of the layers).
+            normalize: whether the images are in [0, 1].
 
         Returns:
             (N, 1, 1, 1), or 0-d with a reduction; (N, 1, H, W) with ``spatial``.
 
         Raises:
-            TypeError, ValueError: other images, too small for the network, of unequal shapes.
+            TypeError, ValueError: arguments that are not such images, too small for the network, or of
+                unequal shapes.
         """
         retPerLayer, normalize = as_flag("retPerLayer", retPerLayer), as_flag("normalize", normalize)
         in0 = self._checked("in0", in0)
@@ -223,12 +224,12 @@ class LPIPS(nn.Module):
             in1 = self._checked("in1", in1)
             self._range_check.look(self._range(normalize), in0, in1)
             shape = in1.shape
-            # Inside of vmap, requires_grad does not say whether the batch requires it.
+            # Inside vmap, requires_grad is not that of the batch.
             wants_gradient = in1.requires_grad or inside_transform()
             with torch.set_grad_enabled(torch.is_grad_enabled() and wants_gradient):
                 target = iter(tuple(self._features(in1, normalize)))
         check_comparable(in0=in0.shape, in1=shape)
-        # Not zip, which would keep a layer's features until the next ones are there.
+        # Not by zip, which would keep a layer's features alive while the next are computed.
         features = self._features(in0, normalize)
         layers = [
             self._distance(number, next(features), next(target), shape) for number in range(self.net.N_slices)
@@ -239,7 +240,7 @@ class LPIPS(nn.Module):
         return (total, layers) if retPerLayer else total
 
     def _checked(self, name: str, image: Tensor) -> Tensor:
-        """With a batch and three channels."""
+        """The image with a batch dimension and three channels, checked."""
         image = with_batch_and_colour(name, image)
         check_large_enough(image, name, self._smallest, f"net={self.pnet_type!r}")
         check_fits_network(name, image, self.scaling_layer.shift)
@@ -249,21 +250,21 @@ class LPIPS(nn.Module):
         return self.value_range or ((0, 1) if normalize else (-1, 1))
 
     def _features(self, image: Tensor, normalize: bool) -> Iterator[Tensor]:
-        """Layer by layer, so that none is kept longer than its distance takes."""
+        """The layers' features, one by one, so that each can be freed after its distance."""
         if self._range(normalize) == (0, 1):
             image = 2 * image - 1
         if self.version == "0.1":
             image = self.scaling_layer(image)
-        held = [image.contiguous(memory_format=self.memory_format)]
+        features = [image.contiguous(memory_format=self.memory_format)]
         precision = self._precision(image)
         del image
         for slice_number in range(self.net.N_slices):
             with precision:
-                held.append(run_frozen(getattr(self.net, f"slice{slice_number + 1}"), held))
-            yield held[0]
+                features.append(run_frozen(getattr(self.net, f"slice{slice_number + 1}"), features))
+            yield features[0]
 
     def _precision(self, image: Tensor) -> AbstractContextManager:
-        if self.autocast is None or image.is_meta:  # which has no autocast
+        if self.autocast is None or image.is_meta:  # the meta device has no autocast
             return nullcontext()
         enabled = self.autocast != torch.float32
         return torch.autocast(image.device.type, dtype=self.autocast if enabled else None, enabled=enabled)
@@ -276,18 +277,18 @@ class LPIPS(nn.Module):
             weight = getattr(self, f"lin{number}").model[-1].weight.flatten()
         if not self.spatial:
             return lpips_head(x, y, weight).view(-1, 1, 1, 1)
-        spread = feature_distance_map(x, y, weight, normalize=True)[:, None]
-        return F.interpolate(spread, size=shape[2:], mode="bilinear", align_corners=False)
+        distance_map = feature_distance_map(x, y, weight, normalize=True)[:, None]
+        return F.interpolate(distance_map, size=shape[2:], mode="bilinear", align_corners=False)
 
 
 class LPIPSLoss(LPIPS):
     """:class:`LPIPS` as a loss: its mean over the batch, times a weight, for images in [0, 1].
 
     Args:
-        net: "vgg", which gives the better gradients, "alex" or "squeeze".
+        net: "vgg", which gives the best gradients, "alex" or "squeeze".
         loss_weight: the factor.
         value_range: of the images.
-        options: as :class:`LPIPS` takes them.
+        options: further arguments of :class:`LPIPS`.
     """
 
     def __init__(
@@ -298,5 +299,5 @@ class LPIPSLoss(LPIPS):
         self.loss_weight = as_factor("loss_weight", loss_weight)
 
     def forward(self, in0: Tensor, in1: Tensor | ImageFeatures) -> Tensor:  # type: ignore[override]
-        """The weighted mean distance, 0-d; arguments and errors as :meth:`LPIPS.forward` has them."""
+        """The weighted mean distance, 0-d; arguments and errors are those of :meth:`LPIPS.forward`."""
         return self.loss_weight * super().forward(in0, in1)  # type: ignore[operator, return-value]

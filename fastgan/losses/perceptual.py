@@ -34,7 +34,7 @@ from fastgan.ops._value_range import BY_VALUE_RANGE, Range, RangeCheck, as_range
 from fastgan.ops.feature_distance import feature_distance
 from fastgan.reference.precision import without_autocast
 
-# Convolutions of each stage; a pooling ends it.
+# The number of convolutions in each stage, which ends with a pooling.
 STAGES = {
     "vgg11": (1, 1, 2, 2, 2),
     "vgg13": (2, 2, 2, 2, 2),
@@ -47,11 +47,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VGGFeatures(NamedTuple):
-    """What :meth:`PerceptualLoss.precompute` gives, to compare images with."""
+    """The result of :meth:`PerceptualLoss.precompute`, to compare images with."""
 
     layers: tuple[Tensor, ...]
     shape: torch.Size
-    """Of the images, with three channels."""
+    """The images' shape, with three channels."""
 
 
 class PerceptualLoss(nn.Module):
@@ -63,21 +63,21 @@ class PerceptualLoss(nn.Module):
         G(\phi)_{ij} = \frac{1}{C P} \sum_p \phi_{ip} \phi_{jp}
 
     The network ends at the deepest layer needed; the target's features are computed without a graph, and
-    :meth:`precompute` keeps them. Where a gradient is asked for, convolutions, ReLUs, poolings and batch
-    normalizations are computed without calling their modules, to keep less: hooks on these do not fire.
+    :meth:`precompute` keeps them. Where a gradient is needed, convolutions, ReLUs, poolings and batch
+    normalizations are computed without calling their modules, to save memory, so hooks on these do not fire.
 
     Args:
-        layers: torchvision's indices, as 3, or names, as "relu1_2", "conv3_1", "bn3_1", "pool4".
-        weights: w, one for all or one for each layer; 0 where only style counts. Or as :class:`LPIPS` has it,
-            None or a path: that is then `backbone`, and w is 1.
-        device: where to make it; None: torch's default device.
-        style_weights: s, likewise.
-        patch_size: Gram matrices of each patch of the features of this height and width, as texture losses
-            take them; rows and columns beyond the last whole patch are left out. None: of the whole map.
+        layers: torchvision's indices, such as 3, or names, such as "relu1_2", "conv3_1", "bn3_1", "pool4".
+        weights: w, one for all or one for each layer; 0 for layers where only style counts. None or a path,
+            as in :class:`LPIPS`, is the `backbone`, and w is then 1.
+        device: the network's device; None: torch's default device.
+        style_weights: s, one for all or one for each layer.
+        patch_size: height and width of patches of the features whose Gram matrices are compared, as in
+            texture losses; rows and columns beyond the last whole patch are ignored. None: the whole map.
         criterion: "l1" or "l2".
         network: "vgg11", "vgg13", "vgg16" or "vgg19", or with batch normalization "vgg11_bn" and so on.
-        value_range: of the images, (-1, 1) or (0, 1). Some of the first are looked at, and a range that does
-            not fit is warned of once. None: the network gets them as they are, with ImageNet's statistics.
+        value_range: of the images, (-1, 1) or (0, 1). Some of the first images are checked, with a warning,
+            once, if their range does not fit. None: images are already normalized with ImageNet's statistics.
         backbone: "default": torchvision's ImageNet weights from torch hub's cache, or else from BasicSR's
             folder ``experiments/pretrained_models``; a path: a file of such a state_dict; None: random ones.
         download: whether torch hub fetches default weights that are in neither place.
@@ -86,8 +86,8 @@ class PerceptualLoss(nn.Module):
     Raises:
         FileNotFoundError: the backbone's weights are in neither place.
         ModuleNotFoundError: torchvision is not installed.
-        ValueError: an unknown layer, network, criterion or range, or other numbers of weights than of layers.
-        TypeError: a backbone of another kind.
+        ValueError: an unknown layer, network, criterion or range, or a wrong number of weights.
+        TypeError: a backbone of the wrong kind.
 
     Gradients are exact to first order; ``fastgan.use("reference")`` has every order.
 
@@ -134,7 +134,7 @@ class PerceptualLoss(nn.Module):
         self.features = features[: max(self.layers) + 1]
         for layer in self.features:
             if isinstance(layer, nn.ReLU):
-                layer.inplace = False  # what lies before it may be a layer to compare
+                layer.inplace = False  # its input may be a layer to compare
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval().to(device)
@@ -142,69 +142,70 @@ class PerceptualLoss(nn.Module):
         self._range_check = RangeCheck(type(self).__name__, BY_VALUE_RANGE)
 
     def train(self, mode: bool = True) -> PerceptualLoss:
-        """Stays in evaluation mode, whatever the network around it does."""
+        """Keeps evaluation mode, as part of a network in training mode, too."""
         return super().train(False)
 
     def precompute(self, image: Tensor) -> VGGFeatures:
-        """The features of images that others will be compared with; in place of `target`."""
+        """The features of images, which can be passed as `target`."""
         image = self._checked("image", image)
-        self._look_at(image)
-        return self._known(image)
+        self._check_range(image)
+        return self._target_features(image)
 
     def forward(self, x: Tensor, target: Tensor | VGGFeatures) -> Tensor:
         """The weighted sum of both parts, 0-d.
 
         Args:
             x: N 3 H W or, for grey images, N 1 H W, or one image without N; floating point, in `value_range`.
-            target: likewise, or the features of such; it gets no gradient. One image on either side is
-                compared with N on the other.
+            target: as x, or the features of such images; it gets no gradient. A single image on either side
+                is compared with all N on the other.
 
         Raises:
-            TypeError, ValueError: other images, too small for the layers, of unequal shapes.
+            TypeError, ValueError: arguments that are not such images, too small for the layers, or of unequal
+                shapes.
         """
         perceptual, style = self.parts(x, target)
         return perceptual + style
 
     def parts(self, x: Tensor, target: Tensor | VGGFeatures) -> tuple[Tensor, Tensor]:
-        """(perceptual, style), weighted, both 0-d; arguments and errors as those of the call."""
+        """(perceptual, style), weighted, both 0-d; arguments and errors are those of :meth:`forward`."""
         x = self._checked("x", x)
         if isinstance(target, VGGFeatures):
-            known = target
+            target_features = target
         else:
             target = self._checked("target", target)
-            self._look_at(x, target)
-            known = self._known(target)
-        check_comparable(x=x.shape, target=known.shape)
+            self._check_range(x, target)
+            target_features = self._target_features(target)
+        check_comparable(x=x.shape, target=target_features.shape)
         perceptual = style = x.new_zeros((), dtype=torch.promote_types(x.dtype, torch.float32))
         power = CRITERIA[self.criterion]
         features = self._run(x)
         for number, (weight, style_weight) in enumerate(zip(self.weights, self.style_weights, strict=True)):
-            ours, theirs = next(features), known.layers[number]
-            if ours.shape[0] != theirs.shape[0]:
-                ours, theirs = torch.broadcast_tensors(ours, theirs)
+            map_x, map_y = next(features), target_features.layers[number]
+            if map_x.shape[0] != map_y.shape[0]:
+                map_x, map_y = torch.broadcast_tensors(map_x, map_y)
             if weight:
-                perceptual = perceptual + weight * feature_distance(ours, theirs, power).mean()
+                perceptual = perceptual + weight * feature_distance(map_x, map_y, power).mean()
             if style_weight:
-                difference = gram_matrix(ours, self.patch_size) - gram_matrix(theirs, self.patch_size)
+                difference = gram_matrix(map_x, self.patch_size) - gram_matrix(map_y, self.patch_size)
                 powers = difference.abs() if power == 1 else difference.square()
                 style = style + style_weight * powers.mean()
-            del ours  # its memory, before the next layers run
+            del map_x  # frees its memory before the next layers run
         return perceptual, style
 
     def feature_maps(self, image: Tensor) -> Iterator[Tensor]:
-        """The layers' features of images, with their gradients; arguments and errors as those of the call."""
+        """The layers' features of images, differentiable; arguments and errors as in :meth:`forward`."""
         return self._run(self._checked("image", image))
 
     @torch.no_grad()
-    def _known(self, image: Tensor) -> VGGFeatures:
+    def _target_features(self, image: Tensor) -> VGGFeatures:
         return VGGFeatures(tuple(self._run(image)), image.shape)
 
-    def _look_at(self, *images: Tensor) -> None:
+    def _check_range(self, *images: Tensor) -> None:
         if self.value_range is not None:
             self._range_check.look(self.value_range, *images)
 
     def _checked(self, name: str, image: Tensor) -> Tensor:
-        """With a batch and three channels."""
+        """The image with a batch dimension and three channels, checked."""
         image = with_batch_and_colour(name, image)
         check_large_enough(image, name, self._smallest, f"{self.network} up to layer {max(self.layers)}")
         check_fits_network(name, image, self.mean)
@@ -215,12 +216,12 @@ class PerceptualLoss(nn.Module):
             image = (image + 1) / 2
         if self.value_range is not None:
             image = (image - self.mean) / self.std
-        held, begin = [image], 0
+        features, begin = [image], 0
         del image
         for layer in self.layers:
-            held.append(run_frozen(self.features[begin : layer + 1], held))
+            features.append(run_frozen(self.features[begin : layer + 1], features))
             begin = layer + 1
-            yield held[0]
+            yield features[0]
 
 
 def layer_index(layer: int | str, network: str) -> int:
@@ -228,7 +229,7 @@ def layer_index(layer: int | str, network: str) -> int:
 
     Raises:
         TypeError: a layer that is neither a name nor a number.
-        ValueError: no such layer or network; lists the names.
+        ValueError: an unknown layer or network; lists the names.
     """
     names = layer_names(network)
     if isinstance(layer, str):
@@ -242,7 +243,7 @@ def layer_index(layer: int | str, network: str) -> int:
 
 
 def _indices(layers: object, network: str) -> list[int]:
-    """Of several layers, from the input to the output."""
+    """Torchvision's indices of several layers, which must be ordered from the input to the output."""
     given = layers.tolist() if type(layers).__module__ == "numpy" else layers  # type: ignore[attr-defined]
     if not isinstance(given, Collection) or isinstance(given, (str, bytes, Tensor)):
         raise TypeError(f"layers must be names or indices of layers, got {described(layers)}")
@@ -256,7 +257,7 @@ def _indices(layers: object, network: str) -> list[int]:
 
 
 def layer_names(network: str) -> list[str]:
-    """Of VGG's layers in torchvision's order: conv1_1, (bn1_1,) relu1_1, conv1_2, ..., pool1, ...
+    """The names of VGG's layers in torchvision's order: conv1_1, (bn1_1,) relu1_1, conv1_2, ..., pool1, ...
 
     Raises:
         ValueError: an unknown network.
@@ -272,7 +273,7 @@ def layer_names(network: str) -> list[str]:
 
 
 def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
-    """Correlations of channels, over all pixels or those of each patch, divided by channels times pixels.
+    """Inner products of channels, over all pixels or those of each patch, divided by channels times pixels.
 
     Args:
         features: N C H W.
@@ -282,7 +283,7 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
         (N, C, C), or (N, patches, C, C); in float32 at least.
 
     Raises:
-        TypeError, ValueError: no such features, or smaller than a patch.
+        TypeError, ValueError: features of another kind, or smaller than a patch.
     """
     check_floating("features", features)
     if features.dim() != 4:
@@ -302,7 +303,7 @@ def gram_matrix(features: Tensor, patch_size: int | None = None) -> Tensor:
         whole = features[:, :, : rows * size, : columns * size].reshape(n, c, rows, size, columns, size)
         flat = whole.permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, c, size * size)
         pixels = size * size
-    with without_autocast(features):  # which would multiply in half precision
+    with without_autocast(features):  # autocast would multiply in half precision
         return flat @ flat.mT / (c * pixels)
 
 

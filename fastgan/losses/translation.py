@@ -1,6 +1,6 @@
-"""Terms of image-to-image training between domains: mean absolute differences, by StarGAN v2's names.
+"""Loss terms of image-to-image translation: mean absolute differences, under StarGAN v2's names.
 
-All are float32 (float64 for float64), also under autocast; gradients have the dtypes of what they are of.
+All are float32 (float64 for float64), also under autocast; gradients have the dtypes of the inputs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from fastgan.reference.precision import wide
 
 
 def style_reconstruction_loss(style: Tensor, style_of_fake: Tensor) -> Tensor:
-    """Mean |style_of_fake - style|: the fake should show the style that it was made with; 0-d.
+    """Mean |style_of_fake - style|, so that fakes have the style that they were made with; 0-d.
 
     Args:
-        style, style_of_fake: (N, D), the code given to G, and the one that E finds in its result.
+        style, style_of_fake: (N, D), the code given to G, and E's code of its output.
 
     Raises:
-        TypeError, ValueError: no floating-point tensors; the shapes differ.
+        TypeError, ValueError: arguments that are not floating-point tensors, or different shapes.
 
     Source: Choi et al., "StarGAN v2: Diverse image synthesis for multiple domains", 2020.
     """
@@ -27,10 +27,10 @@ def style_reconstruction_loss(style: Tensor, style_of_fake: Tensor) -> Tensor:
 
 
 def cycle_consistency_loss(real: Tensor, reconstructed: Tensor) -> Tensor:
-    """Mean |reconstructed - real|: there and back again should change nothing; 0-d, images N C H W.
+    """Mean |reconstructed - real|, for images translated to another domain and back; 0-d, images N C H W.
 
     Raises:
-        TypeError, ValueError: no floating-point tensors; the shapes differ.
+        TypeError, ValueError: arguments that are not floating-point tensors, or different shapes.
 
     Source: Zhu et al., "Unpaired image-to-image translation using cycle-consistent adversarial
     networks", 2017.
@@ -39,10 +39,10 @@ def cycle_consistency_loss(real: Tensor, reconstructed: Tensor) -> Tensor:
 
 
 def identity_loss(real: Tensor, translated: Tensor) -> Tensor:
-    """Mean |translated - real|: an image already of the target domain should stay as it is; 0-d.
+    """Mean |translated - real|, for images translated to their own domain; 0-d.
 
     Raises:
-        TypeError, ValueError: no floating-point tensors; the shapes differ.
+        TypeError, ValueError: arguments that are not floating-point tensors, or different shapes.
 
     Source: Taigman, Polyak and Wolf, "Unsupervised cross-domain image generation", 2017; Zhu et al. 2017.
     """
@@ -50,14 +50,15 @@ def identity_loss(real: Tensor, translated: Tensor) -> Tensor:
 
 
 def diversity_sensitive_loss(fake_1: Tensor, fake_2: Tensor, margin: float | None = None) -> Tensor:
-    """Mean |fake_1 - fake_2| of two results of one input: to be maximized, so subtract it; 0-d.
+    """Mean |fake_1 - fake_2| of two outputs for one input; to be maximized, so subtract it; 0-d.
 
     Args:
         fake_1, fake_2: images N C H W from two style codes.
-        margin: the difference is clamped there, so that G gains nothing by driving it further; None: not.
+        margin: upper bound of the result, beyond which G gains nothing by more diversity; None: unbounded.
 
     Raises:
-        TypeError, ValueError: no floating-point tensors; the shapes differ, or the margin is not positive.
+        TypeError, ValueError: arguments that are not floating-point tensors, different shapes, or a margin
+            that is not positive.
 
     Source: Yang et al., "Diversity-sensitive conditional generative adversarial networks", 2019 (with the
     clamp); Choi et al. 2020 (without).

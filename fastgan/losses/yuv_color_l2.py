@@ -49,18 +49,18 @@ def yuv_color_l2(
     backend: str | None = None,
     check_range: bool = True,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Squared distance of two RGB images in YUV, weighted by channel and towards the border.
+    r"""Squared distance of two RGB images in YUV, weighted by channel and more towards the border.
 
     With d = M (x - y) (1 + edge_gain f), the loss is the sum over c of ``yuv_scales[c]`` times the mean
     over N, H, W of d_c squared. M is the BT.601 RGB to YUV matrix, with rows
     Y (0.299, 0.587, 0.114), U (-0.14713, -0.28886, 0.436), V (0.615, -0.51499, -0.10001).
 
-    The falloff f is 1 on the border and 0 from a quarter of the way in: f = 1 - r(row) r(column) with
-    r(i) = (cos(4 pi i / size + pi) + 1) / 2, i the distance to the nearer border. It follows StegaStamp
-    and repairs two quirks of it. There row ``-i`` shares the ramp of row ``i``, which leaves the last row
-    (and column) with the weight of the second one, and columns take the image's height for their size,
-    which breaks images that are not square; here both borders have weight 1 and each axis its own size.
-    On 400x400 the two falloffs differ by at most 0.0204.
+    The falloff f is 1 on the border and 0 beyond a quarter of the image's size: f = 1 - r(row) r(column)
+    with r(i) = (cos(4 pi i / size + pi) + 1) / 2, i the distance to the nearer border. It follows StegaStamp
+    except for two flaws. There row ``-i`` shares the ramp of row ``i``, so the last row (and column) has the
+    weight of the second one, and columns use the image's height as their size, which fails for images that
+    are not square; here both borders have weight 1 and each axis its own size. On 400x400 the two falloffs
+    differ by at most 0.0204.
 
     Args:
         x: N 3 H W, RGB in [0, 1]; float32, bfloat16, float16 or float64; any strides.
@@ -72,18 +72,18 @@ def yuv_color_l2(
         return_channels: also return the unscaled means of d_Y, d_U, d_V squared, shape (3,),
             detached, for logging.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
-        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
-            are 8-bit values or in [-1, 1]. On a GPU nothing waits for it.
+        check_range: whether to check the process's first images and to issue a RuntimeWarning, once, for
+            8-bit values or images in [-1, 1]. Never synchronizes with a GPU.
 
     Returns:
         The loss, 0-d float32 (float64 if an image is float64), or (loss, channels). Accumulated in
-        float32 or wider; the same input gives the same bits whatever the number of threads.
+        float32 or wider; the same input gives the same bits for any number of threads.
 
     Gradients with respect to x and y are exact to every order. One gradient-sized tensor is saved
     for backward, for float16 images in float32.
 
     Raises:
-        TypeError: an image is not a floating-point tensor, or another argument is of a wrong kind.
+        TypeError: an image is not a floating-point tensor, or another argument is of the wrong kind.
         ValueError: shapes other than (N, 3, H, W), different shapes, an empty batch, tensors on
             different devices, yuv_scales other than three finite numbers, or an edge_gain that is not
             finite.
@@ -111,10 +111,10 @@ class YUVColorL2(nn.Module):
         edge_gain: initial gain on the border.
         return_channels: return (loss, channels) instead of the loss.
         backend: as in :func:`yuv_color_l2`.
-        check_range: likewise, for this module's first images.
+        check_range: as in :func:`yuv_color_l2`, for this module's first images.
 
     Raises:
-        TypeError, ValueError: as :func:`yuv_color_l2`, here and in the call.
+        TypeError, ValueError: as :func:`yuv_color_l2`, in the constructor and in the call.
     """
 
     edge_gain: Tensor

@@ -1,4 +1,4 @@
-"""The ops behind `fastgan.losses`: checks, choice of implementation, autograd."""
+"""The ops behind `fastgan.losses`: argument checks, choice of the implementation, gradients."""
 
 from fastgan.ops._dispatch import use
 from fastgan.ops.bias_leaky_relu import bias_leaky_relu

@@ -1,4 +1,4 @@
-"""How ops are given their gradients, and what a formula may know about the pass it runs in."""
+"""Registration of the ops' gradients, and what a backward formula may know about the pass it runs in."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from fastgan.ops import _library
 from fastgan.ops._batching import Rule, as_staticmethod
 
 _PLAIN_TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
-# What else ops take: found by hash, in a fifth of the time that isinstance takes to say that it is no tensor.
-_NO_TENSORS = frozenset((bool, int, float, type(None)))
+# The other argument types of ops. A look-up by hash takes a fifth of the time of a negative isinstance.
+_NON_TENSORS = frozenset((bool, int, float, type(None)))
 
 
 def differentiable(name: str, setup_context: Callable, backward: Callable, batched: Rule) -> Callable:
     """Registers the gradient of `fastgan::<name>` and returns the op, with its batching rule, as a function.
 
-    Where an output has no gradient, which is so for masks always, the formula gets None instead of zeros that
-    somebody would have to write; it is not called where no output has one.
+    For an output without an incoming gradient, as masks always are, the formula gets None instead of a tensor
+    of zeros; if no output has one, it is not called.
 
     The registration serves `torch.compile` and export. Transforms of `torch.func` accept only an
-    `autograd.Function` with a separate `setup_context`, so under them the returned function goes through
-    one, and in plain eager mode through another, which costs half the time of the registration's layers
-    of Python: all three with the same two formulas.
+    `autograd.Function` with a separate `setup_context`, so under them the returned function uses one. Plain
+    eager mode uses another one, which takes half the time of the registration's Python layers. All three
+    share the same two formulas.
 
-    There is no forward-mode derivative, and asking for one raises.
+    There is no forward-mode derivative; asking for one raises NotImplementedError.
     """
     public_name = re.sub("_(backward|tangent|(input|weight)_gradient)$", "", name)
 
@@ -49,7 +49,7 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
         setup_context(ctx, inputs, output)
 
     def setup_if_needed(ctx, inputs, output):
-        # A transform also asks where none of its own inputs has come in.
+        # Transforms call this even if the op has none of their inputs.
         if any(ctx.needs_input_grad):
             setup(ctx, inputs, output)
 
@@ -81,10 +81,10 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     )  # fmt: skip
     eager = function(forward=kernel_and_setup, backward=gradients)
 
-    # Whether a transform is active is known when the graph is traced through, not when Dynamo reads `call`:
-    # it would take the registered gradient, which under a transform has no second order, and says nothing.
+    # Whether a transform is active is known once the graph is traced, not yet when Dynamo reads `call`: it
+    # would choose the registered gradient, which silently lacks a second order under a transform.
     def call(*arguments):
-        if is_dynamo_compiling() and tell_dynamo():
+        if is_dynamo_compiling() and register():
             return opaque(*arguments)
         if transform() is not None:
             return transformed.apply(*arguments)
@@ -96,12 +96,12 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
             return eager.apply(*arguments)
         return kernel(*arguments)
 
-    tell_dynamo, opaque = opaque_to_dynamo(call)
+    register, opaque = opaque_to_dynamo(call)
     return call
 
 
 def first_order_only(name: str, error: type[Exception], message: str, batched: Rule) -> Callable:
-    """:func:`differentiable` for the backward op of an op with first-order gradients: a second one raises."""
+    """:func:`differentiable` for the backward op of an op without second-order gradients, which raise."""
 
     def refuse(ctx, *grads):
         raise error(message)
@@ -110,7 +110,7 @@ def first_order_only(name: str, error: type[Exception], message: str, batched: R
 
 
 def below_autograd(name: str) -> Callable:
-    """`fastgan::<name>` as a function that no graph sees."""
+    """`fastgan::<name>` as a function that autograd does not record."""
     op, without_autograd = getattr(torch.ops.fastgan, name).default, _torch_internals.below_autograd
 
     def kernel(*arguments):
@@ -121,10 +121,10 @@ def below_autograd(name: str) -> Callable:
 
 
 def wants_gradient(*arguments: Any) -> bool:
-    """Whether a gradient may be asked for with respect to a tensor among the arguments.
+    """Whether a gradient with respect to one of the arguments may be asked for.
 
-    Inside `torch.vmap` that shows no sooner than in the batching rule: what is differentiated is the batch.
-    While `torch.compile` traces a transform it does not show at all.
+    Inside `torch.vmap` this is known only in the batching rule, since the batch is what is differentiated.
+    While `torch.compile` traces a transform it is not known at all, and the answer is True.
     """
     if not torch.is_grad_enabled():
         return False
@@ -132,38 +132,38 @@ def wants_gradient(*arguments: Any) -> bool:
 
 
 def _require_grad(arguments: tuple) -> bool:
-    for argument in arguments:  # a loop, since every call comes by here: `any` takes twice as long
-        if type(argument) in _NO_TENSORS:
+    for argument in arguments:  # a loop, since this is part of every call and `any` takes twice as long
+        if type(argument) in _NON_TENSORS:
             continue
         if isinstance(argument, torch.Tensor) and argument.requires_grad:
             return True
     return False
 
 
-def check_saved(op: str, wanted: str, is_there: object) -> None:
-    """That the forward sweep wrote what the gradient is made of, which its caller asks for by an argument.
+def check_saved(op: str, argument: str, is_saved: object) -> None:
+    """Checks that the forward sweep saved what its gradient needs, which the caller requests by an argument.
 
     Raises:
-        RuntimeError: names the op and the argument. The public functions always ask; calls of
-            `torch.ops.fastgan.<op>` may forget to, and would get a gradient of nothing.
+        RuntimeError: names the op and the argument. The public functions always pass it; a direct call of
+            `torch.ops.fastgan.<op>` may omit it, and would have nothing to compute a gradient from.
     """
-    if not is_there:
-        raise RuntimeError(f"{op} needs {wanted} where a gradient may be asked for")
+    if not is_saved:
+        raise RuntimeError(f"{op} needs {argument} where a gradient may be asked for")
 
 
 def savable(tensor: Tensor | None) -> Tensor | None:
-    """The tensor, or a copy of one made in inference mode, which autograd refuses to save as it is."""
+    """The tensor, or a copy if it was made in inference mode, since autograd refuses to save such tensors."""
     return tensor.clone() if tensor is not None and tensor.is_inference() else tensor
 
 
 def saved_tensors_are_ours(grad: torch.Tensor) -> bool:
-    """Whether this backward pass, with this incoming gradient, is the last to see what was saved for it.
+    """Whether this backward pass, with this incoming gradient, is the last use of its saved tensors.
 
-    Then a formula may write its result into a saved tensor that nothing else refers to, and spare an
-    allocation the size of a gradient. True only for an eager ``backward()`` without ``retain_graph``,
+    Then a formula may write its result into a saved tensor without other references, which avoids an
+    allocation of the gradient's size. True only for an eager ``backward()`` without ``retain_graph``,
     ``create_graph`` or ``is_grads_batched``; AOTAutograd donates its buffers under the same condition. False
-    where this torch does not tell, and while anything traces: of what is saved in a compiled graph the
-    strides may change, which torch 2.11 forgets where it is written to. There `is_compiling` does not say so.
+    if this torch cannot tell, and during any tracing: a compiled graph may change the strides of saved
+    tensors, which torch 2.11 disregards when they are written to. `is_compiling` does not cover all tracing.
     """
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or watched_by_modes():
         return False
@@ -171,8 +171,8 @@ def saved_tensors_are_ours(grad: torch.Tensor) -> bool:
 
 
 def plain_eager(*arguments: Any) -> bool:
-    """Whether nothing but autograd stands between the caller and the kernel: no mode that watches operations
-    (fake tensors, tracing, flop counters), no tensor subclass, no batch of gradients.
+    """Whether only autograd stands between the caller and the kernel: no dispatch mode (fake tensors,
+    tracing, flop counters), no tensor subclass, no batch of gradients.
     """
     if watched_by_modes():
         return False
@@ -181,7 +181,7 @@ def plain_eager(*arguments: Any) -> bool:
         if kind in _PLAIN_TENSORS:
             if batched_by_autograd(argument):
                 return False
-        elif kind not in _NO_TENSORS and isinstance(argument, torch.Tensor):
+        elif kind not in _NON_TENSORS and isinstance(argument, torch.Tensor):
             return False
     return True
 
@@ -191,7 +191,7 @@ def _have_tangents(arguments: tuple) -> bool:
 
 
 def _no_forward_mode(op: str) -> NotImplementedError:
-    """Instead of dropping tangents without a word."""
+    """The error raised for tangents, which would otherwise be dropped silently."""
     return NotImplementedError(
         f"{op} has no forward-mode derivative; backend='reference', or fastgan.use('reference'), has one "
         "where PyTorch's operations do"

@@ -1,11 +1,11 @@
-"""What batching rules have in common: how an op runs for a whole batch of calls, as `torch.vmap` asks it to.
+"""Parts of batching rules, which run an op for a whole batch of calls, as `torch.vmap` requires.
 
-A rule is called as ``rule(size, batched, *arguments)``: `batched` says which arguments are tensors with the
-batch of calls, of that size, as their first dimension; the others are the same in every call. It returns the
-op's outputs with that dimension in front.
+A rule is called as ``rule(size, batched, *arguments)``: `batched` says for each argument whether it is a
+tensor whose first dimension is the batch of `size` calls; the others are the same in every call. The rule
+returns the op's outputs with that dimension first.
 
-Most ops take the batch together with the samples of each call (`fold`, `unfold`). What an op says of all its
-samples together, and noise, which depends on a sample's number, is computed call by call (`one_by_one`).
+Most ops merge the batch of calls into their batch of samples (`fold`, `unfold`). Results that depend on all
+samples of a call, and noise, which depends on a sample's index, are computed call by call (`one_by_one`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rule = Callable[..., Any]
 
 
 def with_batch(tensor: Tensor, batched: bool, size: int) -> Tensor:
-    """(B, ...), whether the calls have tensors of their own or one between them."""
+    """(B, ...): the batched tensor, or the one that all calls share, expanded."""
     return tensor if batched else tensor.expand(size, *tensor.shape)
 
 
@@ -39,7 +39,7 @@ def one_by_one(op: Callable) -> Rule:
 
     def rule(size: int, batched: Sequence[bool], *arguments: Any) -> Any:
         results = [
-            op(*(value[i] if own else value for value, own in zip(arguments, batched, strict=True)))
+            op(*(value[i] if in_batch else value for value, in_batch in zip(arguments, batched, strict=True)))
             for i in range(size)
         ]
         if isinstance(results[0], Tensor):
@@ -50,7 +50,7 @@ def one_by_one(op: Callable) -> Rule:
 
 
 def as_staticmethod(rule: Rule) -> Callable:
-    """The rule in the form that `autograd.Function.vmap` has."""
+    """The rule in the form of `autograd.Function.vmap`."""
 
     def vmap(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Any, Any]:
         moved = [

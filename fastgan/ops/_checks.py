@@ -1,6 +1,6 @@
-"""Checks of arguments that public functions share. Each error names the argument and the offending value.
+"""Argument checks that public functions share. Each error names the argument and the offending value.
 
-The way that every call takes is a few isinstance tests; what an error says is put together when it is raised.
+A valid call costs a few isinstance tests; messages are composed only when an error is raised.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import torch
 
 from fastgan._torch_internals import inside_transform
 
-# What kernels and references compute with. Others, as float8, have next to no operations in torch.
+# The dtypes that kernels and references support. Others, like float8, have hardly any operations in torch.
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _STRIDED = torch.strided
-# Numbers of a trace, whose values are not known.
+# Symbolic numbers of a trace, whose values are unknown.
 _SYMBOLS = (torch.SymInt, torch.SymFloat)
 _BEYOND_FLOATS = 2**1024
 
 
-# --- what an error says ---------------------------------------------------------------------------------
+# --- values in error messages ---------------------------------------------------------------------------
 
 
 def described(value: object) -> str:
-    """A value of the wrong kind: its kind, and for a tensor or an array shape and dtype, not the numbers."""
+    """Text for a value of the wrong kind: its type and repr, or of tensors and arrays shape and dtype."""
     if value is None:
         return "None"
     if isinstance(value, torch.Tensor):
@@ -41,7 +41,7 @@ def described(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value of the right kind that is wrong: as it is typed, if that is short."""
+    """Text for a wrong value of the right kind: its repr, if that is short."""
     plain = isinstance(value, (str, int, float, tuple)) and len(repr(value)) <= 80
     return repr(value) if plain else described(value)
 
@@ -54,7 +54,7 @@ def _short(text: str) -> str:
 
 
 def check_tensor(name: str, value: object) -> None:
-    """A tensor in plain memory: not sparse, nested or quantized."""
+    """Raises a TypeError unless the value is a plain tensor: not sparse, nested or quantized."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a tensor, got {described(value)}")
     if value.layout is not _STRIDED or value.is_nested or value.is_quantized:
@@ -62,7 +62,7 @@ def check_tensor(name: str, value: object) -> None:
 
 
 def check_real(name: str, value: object) -> None:
-    """A dense tensor of floating-point numbers, integers or truth values."""
+    """Raises a TypeError unless the value is a dense tensor of floating-point numbers, integers or bools."""
     check_tensor(name, value)
     dtype = value.dtype  # type: ignore[attr-defined]
     if dtype not in FLOATING and (dtype.is_floating_point or dtype.is_complex):
@@ -70,7 +70,7 @@ def check_real(name: str, value: object) -> None:
 
 
 def check_floating(name: str, value: object) -> None:
-    """A dense tensor of float32, bfloat16, float16 or float64, of any shape."""
+    """Raises a TypeError unless the value is a dense tensor of float32, bfloat16, float16 or float64."""
     if not isinstance(value, torch.Tensor) or value.dtype not in FLOATING:
         raise TypeError(f"{name} must be a floating-point tensor, got {described(value)}")
     if value.layout is not _STRIDED or value.is_nested:
@@ -78,7 +78,7 @@ def check_floating(name: str, value: object) -> None:
 
 
 def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> None:
-    """A floating-point N C H W tensor with at least one pixel, of any number of channels for None."""
+    """Checks for a floating-point N C H W tensor with at least one pixel; channels=None allows any number."""
     if not isinstance(image, torch.Tensor) or image.layout is not _STRIDED or image.is_nested:
         check_tensor(name, image)
     if image.dtype not in FLOATING:
@@ -86,7 +86,7 @@ def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> Non
             f"{name} must be a floating-point image in [0, 1], got {described(image)}; "
             "convert 8-bit images with image.float() / 255"
         )
-    # Not `in`: torch 2.11 cannot trace that with a dynamic shape.
+    # Not by `in`, which torch 2.11 cannot trace with a dynamic shape.
     if image.dim() != 4 or (channels is not None and image.shape[1] != channels):
         wanted = "C" if channels is None else channels
         raise ValueError(f"{name} must have shape (N, {wanted}, H, W), got {tuple(image.shape)}")
@@ -115,7 +115,7 @@ def check_same_shape(**tensors: torch.Tensor) -> None:
 
 
 def check_alike(first: str, a: torch.Tensor, second: str, b: torch.Tensor) -> None:
-    """One shape and one device."""
+    """Checks that two tensors have equal shapes and one device."""
     if a.shape != b.shape:
         check_same_shape(**{first: a, second: b})
     if a.device != b.device:
@@ -123,7 +123,7 @@ def check_alike(first: str, a: torch.Tensor, second: str, b: torch.Tensor) -> No
 
 
 def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A number as a 0-d tensor beside `like`; a 0-d tensor as it is, so that nothing synchronizes."""
+    """A number as a 0-d tensor on the device of `like`; a 0-d tensor unchanged, without synchronization."""
     if isinstance(value, torch.Tensor):
         check_tensor(name, value)
         if value.dim() != 0 or value.dtype not in FLOATING:
@@ -143,8 +143,8 @@ def scalar_tensor(name: str, value: float | torch.Tensor, like: torch.Tensor) ->
 
 
 def as_number(name: str, value: object, wanted: str = "a number") -> float:
-    """A number of Python or numpy (its 0-d arrays, too) as Python's float; no truth value, nor a tensor: one
-    would wait for it.
+    """A number of Python or numpy (0-d arrays included) as Python's float. Bools are refused, and so are
+    tensors, whose conversion would synchronize.
     """
     if type(value) is float:
         return value
@@ -161,7 +161,7 @@ def as_number(name: str, value: object, wanted: str = "a number") -> float:
 
 
 def as_finite(name: str, value: object, wanted: str = "a number") -> float:
-    """:func:`as_number` of one that is neither infinite nor NaN."""
+    """:func:`as_number` that refuses infinity and NaN."""
     if type(value) is float and -math.inf < value < math.inf:
         return value
     number = as_number(name, value, wanted)
@@ -171,7 +171,7 @@ def as_finite(name: str, value: object, wanted: str = "a number") -> float:
 
 
 def as_factor(name: str, value: object) -> float | torch.Tensor:
-    """A finite number, or a 0-d tensor as it is, so that nothing synchronizes."""
+    """A finite number, or a 0-d tensor unchanged, without synchronization."""
     if isinstance(value, torch.Tensor):
         check_real(name, value)
         if value.dim() != 0:
@@ -188,7 +188,7 @@ def as_not_negative(name: str, value: object) -> float:
 
 
 def as_seed(name: str, value: object) -> int:
-    """What torch's generators take as a seed."""
+    """A valid seed of torch's generators, as Python's int."""
     check_instance(name, value, numbers.Integral, "a whole number")
     number = int(value)  # type: ignore[call-overload]
     if isinstance(value, bool) or not -(2**63) <= number < 2**64:
@@ -197,7 +197,7 @@ def as_seed(name: str, value: object) -> int:
 
 
 def as_whole_number(name: str, value: object, least: int = 1) -> int:
-    """An integer of Python or numpy that counts something, as Python's int."""
+    """An integer of Python or numpy in [least, 2**31), as Python's int."""
     if type(value) is int and least <= value < 2**31:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral, torch.SymInt)):
@@ -211,7 +211,7 @@ def as_whole_number(name: str, value: object, least: int = 1) -> int:
 
 
 def as_numbers(name: str, value: object, count: int) -> tuple[float, ...]:
-    """As many finite numbers, given as a sequence or a numpy array."""
+    """`count` finite numbers, given as a sequence or a numpy array, as a tuple of Python's floats."""
     if type(value) is tuple and len(value) == count:
         for item in value:
             if type(item) is not float or not is_finite(item):
@@ -230,7 +230,7 @@ def as_numbers(name: str, value: object, count: int) -> tuple[float, ...]:
 
 
 def as_list(name: str, value: object) -> list[object]:
-    """What a list, an iterator or another collection holds; not a string, a tensor or an array."""
+    """The items of an iterable as a list; a string, a tensor or an array is refused."""
     wrong = isinstance(value, (torch.Tensor, str, bytes)) or type(value).__module__ == "numpy"
     if wrong or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list of tensors, got {described(value)}")
@@ -238,7 +238,7 @@ def as_list(name: str, value: object) -> list[object]:
 
 
 def as_flag(name: str, value: object) -> bool:
-    """True or False; 0, 1 and numpy's count as such, other values that have a truth value do not."""
+    """True or False as Python's bool; of other values only 0, 1 and numpy's bools are accepted."""
     if value is True or value is False:
         return value
     if not is_among(value, (False, True)):
@@ -247,7 +247,7 @@ def as_flag(name: str, value: object) -> bool:
 
 
 def check_one_of(name: str, value: object, known: Iterable[object]) -> None:
-    """Raises ValueError, which lists the choices, for a value that is not one of them."""
+    """Raises a ValueError that lists the choices for a value that is not one of them."""
     known = tuple(known)
     if not (value in known if isinstance(value, str) else is_among(value, known)):
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {shown(value)}")
@@ -265,7 +265,7 @@ def check_callable(name: str, value: object) -> None:
 
 
 def as_device(name: str, value: object) -> torch.device:
-    """A device, or what names one that this machine has."""
+    """A torch.device; one given by name or index must exist on this machine."""
     if isinstance(value, torch.device):
         return value
     if not isinstance(value, (str, int)) or isinstance(value, bool):
@@ -281,40 +281,40 @@ def as_device(name: str, value: object) -> torch.device:
 
 
 def check_scaler(name: str, value: object) -> None:
-    """A loss scaler of torch, or None."""
+    """Raises a TypeError unless the value is a torch.amp.GradScaler or None."""
     if value is not None:
         check_instance(name, value, torch.amp.GradScaler, "a torch.amp.GradScaler or None")
 
 
 def check_generator(name: str, value: object) -> None:
-    """A random number generator, or None for torch's own."""
+    """Raises a TypeError unless the value is a torch.Generator or None (torch's default)."""
     if value is not None:
         check_instance(name, value, torch.Generator, "a torch.Generator or None")
 
 
 def is_among(value: object, known: tuple[object, ...]) -> bool:
-    """`in` by hash: where arrays or tensors are compared, the answer is an array, or an error."""
+    """`in` by hash, since comparing arrays or tensors gives an array or an error."""
     try:
         return value in frozenset(known)
-    except TypeError:  # has no hash: a list, an array
+    except TypeError:  # not hashable: a list, an array
         return False
 
 
-# --- facts -----------------------------------------------------------------------------------------------
+# --- properties ------------------------------------------------------------------------------------------
 
 
 def is_finite(number: float) -> bool:
-    """As `math.isfinite`, which torch.compile cannot trace where shapes and numbers are dynamic."""
+    """`math.isfinite`, which torch.compile cannot trace with dynamic shapes and numbers."""
     return abs(number) < math.inf
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself if it fills its memory without gaps or overlaps, else a contiguous copy."""
+    """The tensor itself if it is non-overlapping and dense, else a contiguous copy."""
     return tensor if torch.empty_like(tensor).stride() == tensor.stride() else tensor.contiguous()
 
 
 def may_look_at(tensor: torch.Tensor) -> bool:
-    """Whether its values can be read here and now: no device to wait for, no trace to break."""
+    """Whether the tensor's values can be read now, without synchronizing or breaking a trace."""
     if torch.compiler.is_compiling() or inside_transform():
         return False
     return tensor.device.type == "cpu" and type(tensor) in (torch.Tensor, torch.nn.Parameter)

@@ -1,14 +1,14 @@
-"""How an op is declared, once: by a decorator on its fake.
+"""Declares an op, once, by a decorator on its fake implementation.
 
-The fake says what an op returns without computing it: `torch.compile` and fake tensors go by it. The schema
-stands in the decorator, and everything else is found by the op's name:
+The fake gives an op's outputs without computing them, for `torch.compile` and fake tensors. The decorator
+takes the schema; everything else is found by the op's name:
 
-* the CPU kernel, in ``csrc/cpu/<file>.cpp``, attaches itself to the operator when the library is loaded;
+* the CPU kernel, in ``csrc/cpu/<file>.cpp``, is registered when the library is loaded;
 * the GPU kernel is the function of the op's name in ``fastgan/kernels/<file>.py`` (Triton), with the schema's
-  arguments in their order, or attaches itself in ``csrc/cuda/<file>.cu`` (``gpu="native"``).
+  arguments in their order, or is registered by ``csrc/cuda/<file>.cu`` (``gpu="native"``).
 
-`<file>` is the name of the file in which the op is declared. :func:`fastgan.ops._dispatch.choose` and
-`fastgan info` know the op by it, together with its backward ops.
+`<file>` is the name of the file in which the op is declared; :func:`fastgan.ops._dispatch.choose` and
+`fastgan info` use it as the name of the op together with its backward ops.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Fake = TypeVar("Fake", bound=Callable[..., Any])
 
 
 def declare(schema: str, *, gpu: str = "triton") -> Callable[[Fake], Fake]:
-    """Defines the operator `fastgan::<schema>`, with the decorated function for its fake.
+    """Defines the operator `fastgan::<schema>` with the decorated function as its fake.
 
     Args:
-        schema: name, arguments and results, as `torch.library.define` takes them.
-        gpu: which kind of GPU kernel the op has, "triton" or "native".
+        schema: name, arguments and results, in the syntax of `torch.library.define`.
+        gpu: the kind of the op's GPU kernel, "triton" or "native".
     """
 
     def decorated(fake: Fake) -> Fake:
@@ -47,7 +47,7 @@ def declare(schema: str, *, gpu: str = "triton") -> Callable[[Fake], Fake]:
 
 
 def declare_composite(schema: str) -> Callable[[Fake], Fake]:
-    """Defines an operator without kernels: the decorated function, of PyTorch's operations, is all it has."""
+    """Defines an operator without kernels, implemented by the decorated function of PyTorch operations."""
 
     def decorated(function: Fake) -> Fake:
         name = schema.partition("(")[0]
@@ -64,7 +64,7 @@ def _define(schema: str) -> None:
 
 
 def _triton_kernel(file: str, name: str) -> Callable[..., Any]:
-    """The launch of that name; its file, and Triton with it, is imported at the first call."""
+    """The launcher of that name, whose file, and thereby Triton, is imported at the first call."""
 
     @functools.cache
     def kernels() -> ModuleType:

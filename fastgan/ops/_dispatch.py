@@ -1,11 +1,10 @@
-"""Which implementation of an op serves a call, and why not a faster one.
+"""Chooses the implementation of an op that serves a call, and says why a faster one does not.
 
 Three implementations exist: ``"native"`` (C++ on the CPU, CUDA C++ on the GPU), ``"triton"`` and
 ``"reference"`` (plain PyTorch). An op has exactly one GPU kernel, so for each op and device at most one
-of the first two exists. A request comes from, in this order, the ``backend`` argument, the
-:func:`use` context, and the environment variable ``FASTGAN_BACKEND``. A request that cannot be served
-raises. Without a request the kernel is taken, and where there is none the reference, with one
-warning per op and reason.
+of the first two exists. A backend is requested by, in this order, the ``backend`` argument, the :func:`use`
+context, or the environment variable ``FASTGAN_BACKEND``. A request that cannot be served raises. Without a
+request the kernel is used, and where there is none the reference, with one warning per op and reason.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ KERNEL_DTYPES = {
 
 
 class _Requested:
-    """What :func:`use` asks for. Dynamo reads it and compiles again when it changes; of a threading.local it
-    does not see changes, and a ContextVar it cannot read in torch 2.13.
+    """The backend that :func:`use` requests, as an attribute, since Dynamo guards those and recompiles when
+    they change. It misses changes of a threading.local, and in torch 2.13 cannot read a ContextVar.
     """
 
     backend: str | None = None
@@ -44,28 +43,28 @@ _warned: set[tuple[str, str]] = set()
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels that an op has: which backend on the CPU, which on the GPU; None where there is none."""
+    """The backends of an op's kernels on the CPU and on the GPU; None where it has no kernel."""
 
     cpu: str | None = "native"
     gpu: str | None = "triton"
 
 
 OPS: dict[str, Kernels] = {}
-"""By the name of the op's file; `fastgan.ops._declare` fills it."""
+"""The kernels of each op, by the name of its file; filled by `fastgan.ops._declare`."""
 
 
 @contextlib.contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Requests one implementation for all ops called while the `with` block runs, by whichever thread.
+    """Requests one implementation for all ops called, by any thread, while the `with` block runs.
 
     Raises:
         ValueError: unknown backend. A call inside raises RuntimeError where the backend cannot serve it.
     """
-    before, _requested.backend = _requested.backend, _known(backend, "backend")
+    previous, _requested.backend = _requested.backend, _checked_backend(backend, "backend")
     try:
         yield
     finally:
-        _requested.backend = before
+        _requested.backend = previous
 
 
 def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = None) -> str:
@@ -75,7 +74,7 @@ def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = Non
         ValueError: unknown backend, in the argument or in ``FASTGAN_BACKEND``.
         RuntimeError: the requested backend cannot serve the call; says why.
     """
-    device = "cpu" if tensors[0].is_cpu else tensors[0].device.type  # the first costs a fifth of the second
+    device = "cpu" if tensors[0].is_cpu else tensors[0].device.type  # `is_cpu` takes a fifth of the time
     request = requested(backend)
     if request is not None:
         reason = why_not(op, request, device, tensors)
@@ -97,7 +96,7 @@ def _with_remedy(reason: str) -> str:
 
 
 def kernel_of(op: str, device: str) -> str | None:
-    """The one kernel that the op has for this device type, built or not."""
+    """The backend of the op's kernel for this device type, built or not; None if it has no kernel there."""
     if device == "cpu":
         return OPS[op].cpu
     return OPS[op].gpu if device == "cuda" else None
@@ -109,9 +108,9 @@ def why_not(op: str, backend: str, device: str, tensors: tuple[torch.Tensor, ...
         return None
     if kernel_of(op, device) != backend:
         return f"the op has no {backend} kernel for device {device!r}"
-    known = KERNEL_DTYPES[device]
+    dtypes = KERNEL_DTYPES[device]
     for tensor in tensors:
-        if tensor.dtype not in known:
+        if tensor.dtype not in dtypes:
             return f"the kernel does not take {tensor.dtype}"
     if backend == "triton":
         return None if importlib.util.find_spec("triton") else "triton is not installed"
@@ -119,22 +118,22 @@ def why_not(op: str, backend: str, device: str, tensors: tuple[torch.Tensor, ...
 
 
 def requested(backend: str | None = None) -> str | None:
-    """What the argument, the context or the environment asks for, in this order; None: nothing."""
+    """The backend requested by the argument, the context or the environment, in this order; None: none."""
     if backend is not None:
-        return _known(backend, "backend")
+        return _checked_backend(backend, "backend")
     if _requested.backend is not None:
         return _requested.backend
     in_environment = os.environ.get("FASTGAN_BACKEND")
-    return _known(in_environment, "FASTGAN_BACKEND") if in_environment else None
+    return _checked_backend(in_environment, "FASTGAN_BACKEND") if in_environment else None
 
 
-def _known(backend: str, source: str) -> str:
+def _checked_backend(backend: str, source: str) -> str:
     check_one_of(source, backend, BACKENDS)
     return backend
 
 
 def warn_once(op: str, reason: str | None) -> None:
-    """That the op runs its reference, and why; once for each op and reason."""
+    """Warns that the op runs its reference, and why; once for each op and reason."""
     if (op, str(reason)) not in _warned:
         _warned.add((op, str(reason)))
         warn(f"{op} runs its PyTorch reference: {reason}", RuntimeWarning)

@@ -1,4 +1,4 @@
-"""Quantization tables of JPEG: those that a quality stands for, and those that are given."""
+"""JPEG's quantization tables, given or made from a quality."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def quality_tables(
 
     Args:
         quality: in [1, 100]; a number or a tensor, 0-d or (N,). Out of range gives NaN.
-        base: (N or 1, 2, 8, 8), what quality 50 means; default: the standard's annex K.
+        base: (N or 1, 2, 8, 8), the tables of quality 50; default: those of the standard's annex K.
         smooth: round down by Reich et al.'s differentiable floor instead of straight through.
+        device, dtype: of the default base.
 
     Returns:
         (N or 1, 2, 8, 8) with values in 1..255, differentiable with respect to quality and base.
@@ -64,60 +65,60 @@ def _device_of(value: float | Tensor) -> torch.device:
 
 def _standard_tables(dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type == "cuda" and device.index is None and torch.cuda.is_initialized():
-        device = torch.device("cuda", torch.cuda.current_device())  # another one later
+        device = torch.device("cuda", torch.cuda.current_device())  # as a key, since it may change
 
     def make() -> Tensor:
         return torch.tensor([(LUMINANCE_TABLE, CHROMINANCE_TABLE)], dtype=dtype, device=device)
 
-    # Kept, since bringing them to a GPU would wait for it.
-    return _kept((dtype, device), device, make)
+    # Cached, since copying them to a GPU synchronizes.
+    return _cached((dtype, device), device, make)
 
 
 def _tables_of_number(quality: float, smooth: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`quality_tables` of a number, which take longer than a small image does and are always the same."""
+    """`quality_tables` of a number, cached: making them takes longer than a small image's round trip."""
     key = (quality, smooth, dtype, device)
-    return _kept(key, device, lambda: quality_tables(quality, smooth=smooth, device=device, dtype=dtype))
+    return _cached(key, device, lambda: quality_tables(quality, smooth=smooth, device=device, dtype=dtype))
 
 
-def _kept(key: tuple, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
-    """make(), or what it made for the key before. Nobody may write into it."""
+def _cached(key: tuple, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
+    """The result of make() or its cached result for the same key, which must not be written to."""
     if torch.compiler.is_compiling():
         return make()
     stream = None
-    if device.type == "cuda" and torch.cuda.is_initialized():  # which it is not for fake tensors
+    if device.type == "cuda" and torch.cuda.is_initialized():  # it is not for fake tensors
         stream = torch.cuda.current_stream(device)
     if stream is not None and is_captured(device):
-        if key not in _made:
+        if key not in _cache:
             raise RuntimeError(
                 "JPEG's tables are brought to the device at their first use, which a CUDA graph cannot "
                 f"capture: make one call with the same quality on {device} before"
             )
-        made = _made[key].tables
-        _read_by_graphs[id(made)] = made
-        return made
-    if key not in _made:
-        with torch.inference_mode(False):  # what is made inside it cannot be saved for a backward pass
-            made = make()
-        if type(made) is not Tensor:  # a fake one, of a trace
-            return made
-        if len(_made) >= 256:
-            _made.clear()
-        _made[key] = _Made(made, stream, None if stream is None else stream.record_event())
-    kept = _made[key]
-    if kept.event is not None and stream is not None and stream != kept.stream:
-        stream.wait_event(kept.event)  # until they are made
-        kept.tables.record_stream(stream)
-    return kept.tables
+        tables = _cache[key].tables
+        _read_by_graphs[id(tables)] = tables
+        return tables
+    if key not in _cache:
+        with torch.inference_mode(False):  # a backward pass cannot save inference tensors
+            tables = make()
+        if type(tables) is not Tensor:  # a fake tensor of a trace
+            return tables
+        if len(_cache) >= 256:
+            _cache.clear()
+        _cache[key] = _CacheEntry(tables, stream, None if stream is None else stream.record_event())
+    entry = _cache[key]
+    if entry.event is not None and stream is not None and stream != entry.stream:
+        stream.wait_event(entry.event)
+        entry.tables.record_stream(stream)
+    return entry.tables
 
 
-class _Made(NamedTuple):
+class _CacheEntry(NamedTuple):
     tables: Tensor
-    stream: torch.cuda.Stream | None  # of a GPU: on which they were made
-    event: torch.cuda.Event | None  # when
+    stream: torch.cuda.Stream | None  # the GPU stream that made the tables
+    event: torch.cuda.Event | None  # recorded once they were made
 
 
-_made: dict[tuple, _Made] = {}
-# A CUDA graph reads what was there when it was captured whenever it runs: this is never given up.
+_cache: dict[tuple, _CacheEntry] = {}
+# Never cleared: each replay of a CUDA graph reads the memory that was there at its capture.
 _read_by_graphs: dict[int, Tensor] = {}
 
 
@@ -131,7 +132,7 @@ def _smooth_floor(x: Tensor) -> Tensor:
 
 
 def tables_for(image: Tensor, quality: float | Tensor | None, tables: Tensor | None, rounding: str) -> Tensor:
-    """What the codec divides by: (N or 1, 2, 8, 8), float32 or for such images float64; NaN where wrong."""
+    """The codec's steps, (N or 1, 2, 8, 8), float64 for float64 images, else float32; NaN where invalid."""
     dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
     batch = image.shape[0]
     if tables is not None:
@@ -158,10 +159,10 @@ def tables_for(image: Tensor, quality: float | Tensor | None, tables: Tensor | N
 
 
 def check_steps(tables: Tensor, exact: bool) -> Tensor:
-    """Where steps are wrong; a ValueError names one where looking does not wait for a device.
+    """A mask of invalid steps; raises a ValueError that names one if their values can be read.
 
     Args:
-        exact: whether they are the codec's own, as where nothing scales them: whole numbers of one byte.
+        exact: whether the steps are used unscaled by the exact codec, which rounds them to whole bytes.
     """
     low, high = (0.5, 255.5) if exact else (0.0, torch.inf)
     wrong = ~((tables >= low) & (tables < high) & (tables > 0))
@@ -175,12 +176,12 @@ def check_steps(tables: Tensor, exact: bool) -> Tensor:
 def as_quality(name: str, value: object, wanted: str = "a number") -> float:
     """A number in [1, 100], of Python or numpy."""
     number = as_number(name, value, wanted)
-    _check_quality(name, value, "")  # type: ignore[arg-type]  # as it is written
+    _check_quality(name, value, "")  # type: ignore[arg-type]  # the given value, for the message
     return number
 
 
 def check_qualities(name: str, quality: Tensor, image: Tensor) -> None:
-    """One for all images or one for each, in [1, 100] where looking does not wait for a device."""
+    """Checks a tensor of one quality for all images or one for each, and, if it can be read, its range."""
     batch = image.shape[0]
     check_real(name, quality)
     if quality.shape not in ((), (batch,), (1,)):

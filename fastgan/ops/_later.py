@@ -1,4 +1,4 @@
-"""A look at values that waits for no device: at once on the CPU, at a later call on a GPU."""
+"""Reading tensors without synchronization: at once on the CPU, at a later call on a GPU."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Note = TypeVar("Note")
 
 
 def can_be_read(*tensors: Tensor) -> bool:
-    """Whether there are values, and a copy of them disturbs nothing.
+    """Whether the tensors have values and copying these has no side effects.
 
-    There are none of meta and fake tensors and in transforms; tracers, torch.compile and the capture of a
-    CUDA graph would record the copy.
+    Meta and fake tensors and those of transforms have none; tracers, torch.compile and the capture of a CUDA
+    graph would record the copy.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
@@ -34,19 +34,19 @@ def is_on_gpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cuda"
 
 
-class OnItsWay(Generic[Note]):
-    """Some numbers of one look, with a note, while they are copied from a GPU. One look at a time.
+class PendingRead(Generic[Note]):
+    """An asynchronous copy of a few values from a GPU, with a note; one at a time.
 
-    A process that was forked meanwhile, as workers of a DataLoader are, has a pending look for which it may
-    ask no GPU. It leaves it where it is: even to free that memory would be an error.
+    A process forked in the meantime, such as a DataLoader's worker, inherits a pending copy but may not use
+    the GPU. It leaves the copy alone: even freeing that memory would be an error.
     """
 
     _pending: tuple[Tensor, torch.cuda.Event, Note] | None = None
     _process = 0
-    """That of the pending look."""
+    """The id of the process that started the pending copy."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """An event belongs to its process: a copy does without the look that is on its way."""
+        """Omits the pending copy, whose event belongs to this process."""
         return {}
 
     @property
@@ -54,13 +54,13 @@ class OnItsWay(Generic[Note]):
         return self._pending is None or self._process != os.getpid()
 
     def send(self, values: Tensor, note: Note) -> None:
-        """Copies when the stream of the values' device gets there."""
-        pending = (*copied_later(values), note)
-        self._process = os.getpid()  # first, since another thread may ask
+        """Enqueues a copy on the current stream of the values' device."""
+        pending = (*copy_to_host_async(values), note)
+        self._process = os.getpid()  # before `_pending`, since another thread may read both
         self._pending = pending
 
     def take(self) -> tuple[list, Note] | None:
-        """What has arrived, once."""
+        """The values and the note, once, if the copy has finished; else None."""
         pending = self._pending  # read once: another thread may take it
         if pending is None or self._process != os.getpid() or not pending[1].query():
             return None
@@ -69,11 +69,11 @@ class OnItsWay(Generic[Note]):
         return values.tolist(), note
 
 
-def copied_later(there: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-    """A copy of something on a GPU, for the host, and the event after which it is there."""
-    # The device is named because of torch.set_default_device.
-    here = torch.empty(there.shape, dtype=there.dtype, device="cpu", pin_memory=True)
-    here.copy_(there, non_blocking=True)
+def copy_to_host_async(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+    """A copy of a GPU's tensor in pinned memory, and the event after which it is complete."""
+    # An explicit device, since torch.set_default_device may name another.
+    copy = torch.empty(values.shape, dtype=values.dtype, device="cpu", pin_memory=True)
+    copy.copy_(values, non_blocking=True)
     event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(there.device))
-    return here, event
+    event.record(torch.cuda.current_stream(values.device))
+    return copy, event

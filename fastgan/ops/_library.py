@@ -1,7 +1,6 @@
-"""Loads the native libraries that belong to this installation and remembers why one is missing.
+"""Loads the native libraries of this installation and records why one is missing.
 
-Nothing here asks for a GPU: the CUDA library is loaded where torch was built with CUDA, whether or
-not a device is present.
+The CUDA library is loaded if torch was built with CUDA, whether or not there is a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def _load(name: str) -> str | None:
 
 
 def _remedy() -> str:
-    """Where fastgan was imported from, and how to come by what was not built."""
+    """Where fastgan was imported from, and how to get the libraries that were not built."""
     place = f"fastgan was imported from {_PACKAGE}"
     if (_PACKAGE / "_C.abi3.so").exists():
         return f"{place}: build it again where nvcc is on the PATH"

@@ -1,4 +1,4 @@
-"""What the streams of a GPU are doing."""
+"""State of a GPU's streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 
 
 def is_captured(device: torch.device) -> bool:
-    """The device's stream, or the current one, whose capture allows no other stream memory for a copy."""
+    """Whether the current stream of this or of the current device is being captured into a CUDA graph.
+
+    Either capture forbids allocating memory for a copy on another stream.
+    """
     if torch.cuda.is_current_stream_capturing():
         return True
     if device.index == torch.cuda.current_device():

@@ -1,4 +1,4 @@
-r"""Adversarial losses: the loss, its gradient and the statistics that people watch, in one sweep.
+r"""Adversarial losses: the loss, its gradient and training statistics in one sweep.
 
 With s the critic's sign, r = s D(x) and f = s D(G(z)), all means over logits:
 
@@ -14,8 +14,8 @@ relativistic   mean softplus(f - r)                          mean softplus(r - f
 ============== ============================================= =============================
 
 with h(l, t) = (1 - t) softplus(l) + t softplus(-l). The derivatives with respect to the logits are outputs
-of the sweep; backward multiplies them by the incoming gradient. A backward pass that is itself to be
-differentiated computes them again with plain PyTorch, so every order is exact, and so does `torch.vmap`.
+of the sweep; backward multiplies them by the incoming gradient. A backward pass that will itself be
+differentiated recomputes them in plain PyTorch, and so does `torch.vmap`, so every order is exact.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def discriminator_loss(
 
     Returns:
         The loss, 0-d, and the statistics (8,), without gradient: for real and then for fake logits the mean
-        logit, the mean probability of being real, accuracy, and margin violations; both float32 (float64
-        for float64).
+        logit, the mean probability of being real, the accuracy, and the share of margin violations; both
+        float32 (float64 for float64).
     """
     _check_pair(game, real, fake)
     real_label, fake_label = as_number("real_label", real_label), as_number("fake_label", fake_label)
@@ -71,7 +71,7 @@ def generator_loss(
     real_label: float = 1.0,
     backend: str | None = None,
 ) -> Tensor:
-    """G's loss, 0-d; see :class:`fastgan.losses.AdversarialLoss`. `real` is for the relativistic game."""
+    """G's loss, 0-d; see :class:`fastgan.losses.AdversarialLoss`. Only the relativistic game needs `real`."""
     if game != "relativistic":
         real = None
     elif real is None:
@@ -98,7 +98,7 @@ def _check_pair(game: str, real: Tensor, fake: Tensor) -> None:
     _check_logits("real_logits", real)
     _check_logits("fake_logits", fake)
     check_same_device(real_logits=real, fake_logits=fake)
-    if game == "relativistic":  # pairs them
+    if game == "relativistic":  # which pairs real and fake logits
         check_same_shape(real_logits=real, fake_logits=fake)
 
 
@@ -117,7 +117,7 @@ def _statistics(
 
 
 def _accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """The dtype in which logits are computed with: float64 if one is, else float32."""
+    """The dtype of computations with the logits: float64 if one of them is, else float32."""
     dtypes = [tensor.dtype for tensor in tensors if tensor is not None]
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
@@ -125,7 +125,7 @@ def _accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
 # --- op and fake ----------------------------------------------------------------------------------
 
 
-# Slopes are those of all real logits, then of all fake ones, so that one multiplication scales both.
+# Slopes, the derivatives of the loss, form one vector, real before fake, so that one product scales all.
 @declare(
     "adversarial(Tensor? real, Tensor fake, int game, bool generator, float sign, float real_label, "
     "float fake_label, bool with_slopes) -> (Tensor loss, Tensor statistics, Tensor slopes)"
@@ -137,13 +137,13 @@ def _adversarial_fake(real, fake, game, generator, sign, real_label, fake_label,
     return tuple(fake.new_empty(size, dtype=dtype) for size in sizes)
 
 
-# --- batches of calls: plain PyTorch, since each has a loss of its own --------------------------------------
+# --- batching: plain PyTorch, since each call has its own loss ----------------------------------------------
 
 
 def _adversarials(size, batched, real, fake, game, generator, sign, real_label, fake_label, with_slopes):
     options = GAMES[game], generator, sign, real_label, fake_label
 
-    def one(real, fake):
+    def single_call(real, fake):
         dtype = _accumulation_dtype(real, fake)
         wide_real, wide_fake = None if real is None else real.to(dtype), fake.to(dtype)
         loss = _plain_loss(wide_real, wide_fake, *options)
@@ -152,12 +152,12 @@ def _adversarials(size, batched, real, fake, game, generator, sign, real_label, 
             assert wide_real is not None
             statistics = _statistics(wide_real, wide_fake, GAMES[game], sign, real_label, fake_label)
         if with_slopes:
-            both = _slopes(real, fake, *options)
-            slopes = torch.cat([of_logits.flatten() for of_logits in both if of_logits is not None])
+            parts = _slopes(real, fake, *options)
+            slopes = torch.cat([part.flatten() for part in parts if part is not None])
         return loss, statistics, slopes
 
-    dims = tuple(0 if own else None for own in batched[:2])
-    return torch.vmap(one, dims)(real, fake)
+    dims = tuple(0 if is_batched else None for is_batched in batched[:2])
+    return torch.vmap(single_call, dims)(real, fake)
 
 
 # --- backward -------------------------------------------------------------------------------------
@@ -174,31 +174,31 @@ def _save_for_adversarial(ctx, inputs, output):
 
 def _adversarial_gradients(ctx, grad, *_):
     real, fake, slopes = ctx.saved_tensors
-    of_each: tuple[Any, ...]
+    gradients: tuple[Any, ...]
     if torch.is_grad_enabled():
-        of_each = tuple(part if part is None else grad * part for part in _slopes(real, fake, *ctx.options))
+        gradients = tuple(part if part is None else grad * part for part in _slopes(real, fake, *ctx.options))
     else:
-        of_each = _of_each(grad * slopes, real, fake)
+        gradients = _split(grad * slopes, real, fake)
     needs_real, needs_fake, *_ = ctx.needs_input_grad
-    of_real = _typed(of_each[0], real) if needs_real else None
-    of_fake = _typed(of_each[1], fake) if needs_fake else None
-    return of_real, of_fake, None, None, None, None, None, None
+    grad_real = _in_dtype_of(real, gradients[0]) if needs_real else None
+    grad_fake = _in_dtype_of(fake, gradients[1]) if needs_fake else None
+    return grad_real, grad_fake, None, None, None, None, None, None
 
 
-def _typed(gradient: Tensor, logits: Tensor) -> Tensor:
+def _in_dtype_of(logits: Tensor, gradient: Tensor) -> Tensor:
     return gradient if gradient.dtype == logits.dtype else gradient.to(logits.dtype)
 
 
-def _of_each(both: Tensor, real: Tensor | None, fake: Tensor) -> tuple[Any, ...]:
-    """The parts of what is flat, for real and fake logits."""
+def _split(flat: Tensor, real: Tensor | None, fake: Tensor) -> tuple[Any, ...]:
+    """A flat vector for all logits as (real, fake) parts in their shapes."""
     dtype, shape = fake.dtype, fake.shape
-    if both.dtype != dtype and (real is None or real.dtype == dtype):
-        both = both.to(dtype)  # in one launch
+    if flat.dtype != dtype and (real is None or real.dtype == dtype):
+        flat = flat.to(dtype)  # in one launch
     if real is None:
-        return None, both.view(shape)
+        return None, flat.view(shape)
     if real.shape == shape:
-        return both.view(2, *shape).unbind()  # half as many calls of PyTorch as below
-    return both[: real.numel()].view(real.shape), both[real.numel() :].view(shape)
+        return flat.view(2, *shape).unbind()  # half as many PyTorch calls as below
+    return flat[: real.numel()].view(real.shape), flat[real.numel() :].view(shape)
 
 
 def _slopes(
@@ -207,13 +207,13 @@ def _slopes(
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
     """The derivatives of the loss in plain, differentiable PyTorch.
 
-    By a transform, to which it does not matter whether autograd or another transform differentiates further.
+    By `torch.func.grad`, which works whether autograd or another transform differentiates further.
     """
     dtype, options = _accumulation_dtype(real, fake), (game, generator, sign, real_label, fake_label)
     if real is None:
         return None, torch.func.grad(lambda fake: _plain_loss(None, fake, *options))(fake.to(dtype))
-    both = torch.func.grad(lambda real, fake: _plain_loss(real, fake, *options), argnums=(0, 1))
-    return both(real.to(dtype), fake.to(dtype))
+    gradient = torch.func.grad(lambda real, fake: _plain_loss(real, fake, *options), argnums=(0, 1))
+    return gradient(real.to(dtype), fake.to(dtype))
 
 
 def _plain_loss(

@@ -1,13 +1,14 @@
-r"""Bias, leaky ReLU, gain and clamp in one sweep: what follows the convolutions of a discriminator.
+r"""Bias, leaky ReLU, gain and clamp in one sweep, as they follow the convolutions of a discriminator.
 
 .. math::
     y = \operatorname{clamp}(g \, \operatorname{lrelu}_a(x + b)), \qquad
     \frac{\partial L}{\partial x} = f \, \frac{\partial L}{\partial y}, \quad
     f = g \text{ or } g a \text{ or, where the clamp acted, } 0
 
-Which of the three f is, or NaN, takes three bits; a byte per element is saved, neither x nor y. Backward is
-linear in the incoming gradient, so its own derivative is the same multiplication by f (`tangent`), whose
-derivative is backward again: with three operators gradients of every order are exact and fused.
+Only which of the three values f has, or whether it is NaN, is saved, as a code of one byte per element;
+neither x nor y is. Backward is linear in the incoming gradient, so its derivative is the same multiplication
+by f (`tangent`), whose derivative is backward again: three operators give exact, fused gradients of every
+order.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ def bias_leaky_relu(
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
-        Like x, in its dtype and memory format; computed in float32 (float64 for float64). NaN stays
-        NaN, and its gradient becomes NaN. With slope 0, minus infinity becomes 0.
+        Like x, in its dtype and memory format; computed in float32 (float64 for float64). NaN remains
+        NaN, and so does its gradient. With slope 0, minus infinity becomes 0.
 
-    Gradients with respect to x and bias are exact to every order; one byte per element is saved for them.
+    Gradients with respect to x and bias are exact to every order; they save one byte per element.
     At 0 the slope is that of negative values, as in torch; values beyond the clamp pass no gradient.
 
     Raises:
-        TypeError, ValueError: no such tensors, a bias of another length, a slope or gain that is not finite,
-            a clamp that is not positive.
+        TypeError, ValueError: arguments that are not such tensors, a bias of another length, a slope or gain
+            that is not finite, a clamp that is not positive.
 
     Sources: Maas, Hannun and Ng 2013 (leaky ReLU); Karras et al. 2019, 2020 (fused, with gain and clamp).
     """
@@ -72,11 +73,11 @@ def bias_leaky_relu(
 
     if _dispatch.choose("bias_leaky_relu", (x,), backend) == "reference":
         return reference.bias_leaky_relu(x, bias, slope, gain, None if clamp is None else limit)
-    return _activate(_rows_in_order(x), bias, slope, gain, limit)[0]
+    return _activate(_supported_layout(x), bias, slope, gain, limit)[0]
 
 
-def _rows_in_order(x: Tensor) -> Tensor:
-    """X itself if it is contiguous or channels last, which the kernels walk through; else a copy."""
+def _supported_layout(x: Tensor) -> Tensor:
+    """X itself if it is contiguous or channels last, the layouts that the kernels support; else a copy."""
     return x if x.is_contiguous() or x.movedim(1, -1).is_contiguous() else x.contiguous()
 
 
@@ -109,7 +110,7 @@ def _bias_leaky_relu_tangent_fake(tangent_x, tangent_bias, codes, slope, gain):
     return torch.empty_like(tangent_x)
 
 
-# --- batches of calls: more samples, or, where each has a bias or its gradient, more channels -----------
+# --- batching: more samples, or more channels if each call has its own bias or gradient of one ----------
 
 
 def _activate(x, bias, slope, gain, clamp, with_codes=False):
@@ -125,40 +126,40 @@ def _unfold_channels(tensor: Tensor, size: int) -> Tensor:
     return tensor.unflatten(1, (size, -1)).movedim(1, 0) if tensor.dim() > 1 else unfold(tensor, size)
 
 
-def _joined(size, batched, tensors, into_channels):
-    """Tensors like x with the batch folded in, in one memory order, and what takes it out again."""
-    join = _fold_into_channels if into_channels else fold
-    *others, last = (join(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
-    last = _rows_in_order(last)
+def _fold_all(size, batched, tensors, into_channels):
+    """Tensors like x with the batch of calls folded in, in one memory order, and the inverse function."""
+    fold_one = _fold_into_channels if into_channels else fold
+    *others, last = (fold_one(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
+    last = _supported_layout(last)
     return [*(_like(tensor, last) for tensor in others), last], (
         _unfold_channels if into_channels else unfold
     )
 
 
 def _activations(size, batched, x, bias, slope, gain, clamp, with_codes):
-    (x,), take_apart = _joined(size, batched[:1], (x,), into_channels=batched[1])
+    (x,), unfold_one = _fold_all(size, batched[:1], (x,), into_channels=batched[1])
     bias = fold(bias, True, size) if batched[1] else bias
-    return tuple(take_apart(tensor, size) for tensor in _activate(x, bias, slope, gain, clamp, with_codes))
+    return tuple(unfold_one(tensor, size) for tensor in _activate(x, bias, slope, gain, clamp, with_codes))
 
 
 def _activations_backward(size, batched, grad, codes, slope, gain, bias_dtype):
-    both, take_apart = _joined(size, batched[:2], (grad, codes), into_channels=bias_dtype is not None)
-    of_x, of_bias = _bias_leaky_relu_backward(*both, slope, gain, bias_dtype)
-    return take_apart(of_x, size), unfold(of_bias, size)
+    folded, unfold_one = _fold_all(size, batched[:2], (grad, codes), into_channels=bias_dtype is not None)
+    grad_x, grad_bias = _bias_leaky_relu_backward(*folded, slope, gain, bias_dtype)
+    return unfold_one(grad_x, size), unfold(grad_bias, size)
 
 
 def _activations_tangent(size, batched, tangent_x, tangent_bias, codes, slope, gain):
-    own = batched[0], batched[2]
-    both, take_apart = _joined(size, own, (tangent_x, codes), into_channels=batched[1])
+    like_x = batched[0], batched[2]
+    folded, unfold_one = _fold_all(size, like_x, (tangent_x, codes), into_channels=batched[1])
     tangent_bias = fold(tangent_bias, True, size) if batched[1] else tangent_bias
-    return take_apart(_bias_leaky_relu_tangent(both[0], tangent_bias, both[1], slope, gain), size)
+    return unfold_one(_bias_leaky_relu_tangent(folded[0], tangent_bias, folded[1], slope, gain), size)
 
 
 # --- backward -------------------------------------------------------------------------------------
 
 
 def _like(tensor: Tensor, codes: Tensor) -> Tensor:
-    """The tensor in the memory order of the codes."""
+    """The tensor in the memory format of the codes."""
     if tensor.stride() == codes.stride():
         return tensor
     return tensor.contiguous() if codes.is_contiguous() else tensor.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -176,9 +177,9 @@ def _save_for_bias_leaky_relu(ctx, inputs, output):
 
 def _bias_leaky_relu_gradients(ctx, grad, _grad_codes):
     (codes,) = ctx.saved_tensors
-    wanted = ctx.bias_dtype if ctx.needs_input_grad[1] else None
-    of_x, of_bias = _bias_leaky_relu_backward(_like(grad, codes), codes, ctx.slope, ctx.gain, wanted)
-    return of_x, of_bias if wanted else None, None, None, None, None
+    bias_dtype = ctx.bias_dtype if ctx.needs_input_grad[1] else None
+    grad_x, grad_bias = _bias_leaky_relu_backward(_like(grad, codes), codes, ctx.slope, ctx.gain, bias_dtype)
+    return grad_x, grad_bias if bias_dtype else None, None, None, None, None
 
 
 _bias_leaky_relu = differentiable(
@@ -199,8 +200,8 @@ def _backward_gradients(ctx, tangent_x, tangent_bias):
     (codes,) = ctx.saved_tensors
     if tangent_x is None:
         tangent_x = torch.zeros_like(codes, dtype=ctx.dtype)
-    along = _bias_leaky_relu_tangent(_like(tangent_x, codes), tangent_bias, codes, ctx.slope, ctx.gain)
-    return along, None, None, None, None
+    tangent = _bias_leaky_relu_tangent(_like(tangent_x, codes), tangent_bias, codes, ctx.slope, ctx.gain)
+    return tangent, None, None, None, None
 
 
 _bias_leaky_relu_backward = differentiable(
@@ -217,9 +218,9 @@ def _save_for_tangent(ctx, inputs, output):
 
 def _tangent_gradients(ctx, grad):
     (codes,) = ctx.saved_tensors
-    wanted = ctx.bias_dtype if ctx.needs_input_grad[1] else None
-    of_x, of_bias = _bias_leaky_relu_backward(_like(grad, codes), codes, ctx.slope, ctx.gain, wanted)
-    return of_x, of_bias if wanted else None, None, None, None
+    bias_dtype = ctx.bias_dtype if ctx.needs_input_grad[1] else None
+    grad_x, grad_bias = _bias_leaky_relu_backward(_like(grad, codes), codes, ctx.slope, ctx.gain, bias_dtype)
+    return grad_x, grad_bias if bias_dtype else None, None, None, None
 
 
 _bias_leaky_relu_tangent = differentiable(

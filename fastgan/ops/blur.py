@@ -1,11 +1,11 @@
-r"""Blurring every image with a kernel of its own.
+r"""Blur of each image with its own kernel.
 
 .. math::
     z_{c,y,x} = \sum_{i,j} k_{i,j} \, x_{c,\, y+i-r,\, x+j-r}
 
-for each image n with its kernel k of size 2 r + 1, zeros beyond the border. Linear in the image: the
-gradient is the same op with the kernel turned by 180 degrees, so gradients of every order are exact, and
-nothing but the kernels is saved.
+for each image with its kernel k of size 2 r + 1, with zeros beyond the border. The op is linear in the image:
+its gradient is the same op with the kernel rotated by 180 degrees, so gradients of every order are exact, and
+only the kernels are saved.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from fastgan.reference import blur as reference
 
 
 def blur(image: Tensor, kernels: Tensor, *, backend: str | None = None) -> Tensor:
-    """Convolves all channels of image n with kernel n; zeros beyond the border, as TensorFlow's SAME.
+    """Convolves all channels of image n with kernel n; zeros beyond the border, like TensorFlow's SAME.
 
     Args:
         image: N C H W; float32, bfloat16, float16 or float64; any strides.
-        kernels: (N, k, k) with k odd, on the image's device; applied unflipped, as convolutions in deep
-            learning are. A tap of weight zero is not read: it costs nothing and spreads no NaN, and of
-            pixels that are not finite its gradient sees none. Nor is anything read beyond the border: a tap
-            that is NaN makes those pixels NaN that it reaches the image from.
+        kernels: (N, k, k) with k odd, on the image's device; applied unflipped, like convolutions in deep
+            learning. Taps of weight zero are skipped: they cost nothing and spread no NaN, and their gradient
+            ignores pixels that are not finite. Nothing beyond the border is read either: a NaN tap makes
+            only those pixels NaN for which it falls inside the image.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device. The
-            reference, which serves where there is none, goes tap by tap: 7x7 of them take tens of times as
-            long as a grouped convolution.
+            reference, used where there is no kernel, goes tap by tap: 7x7 taps take tens of times as long as
+            a grouped convolution.
 
     Returns:
         N C H W, in the image's dtype and memory format; summed in float32 (float64 for float64).
 
-    Gradients with respect to image and kernels are exact to every order. Saved for them are the kernels,
-    and the image only where the kernels require grad.
+    Gradients with respect to image and kernels are exact to every order. They save the kernels, and the
+    image only if the kernels require grad.
 
     Raises:
-        TypeError: the image or the kernels are no floating-point tensor.
+        TypeError: the image or the kernels are not floating-point tensors.
         ValueError: other shapes, an even k, an empty image, or tensors on different devices.
         RuntimeError: the requested backend cannot serve the call.
     """
@@ -67,7 +67,7 @@ def _blur_fake(image, kernels, turned):
     return torch.empty_like(image)
 
 
-# --- batches of calls: more samples -----------------------------------------------------------------
+# --- batching: more samples -------------------------------------------------------------------------
 
 
 def _blurs(size, batched, image, kernels, turned):
@@ -75,7 +75,7 @@ def _blurs(size, batched, image, kernels, turned):
     return unfold(_blur(image, kernels.contiguous(), turned), size)
 
 
-# --- backward, of every order: of the image the op itself, of the kernels plain PyTorch -------------------
+# --- backward of every order: the op itself for the image, plain PyTorch for the kernels ------------------
 
 
 def _save_for_blur(ctx, inputs, output):

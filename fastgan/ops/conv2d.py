@@ -1,9 +1,9 @@
-"""A convolution for compiled gradient penalties: its gradients of every order are primitives made for them.
+"""A convolution for compiled gradient penalties, whose gradients of every order are dedicated primitives.
 
-PyTorch's double backward of a convolution, which R1 and WGAN-GP need, takes the weights' gradient from an
+PyTorch's double backward of a convolution, which R1 and WGAN-GP need, computes the weights' gradient by an
 ordinary convolution of transposed tensors, whose kernel is as large as an image. `aten::convolution_backward`
-has a primitive for it. The form <g, conv(x, w)> is linear in each of x, w and g, so three operations are
-enough, and the gradients of each are the other two:
+has a primitive for it. The form <g, conv(x, w)> is linear in each of x, w and g, so three operations suffice,
+and the gradients of each are the other two:
 
 ========================== ============================ ==================================
 operation                  along t, gradient of         gradient of
@@ -13,9 +13,9 @@ input_gradient(g, w)       g: conv(t, w)                w: weight_gradient(g, t)
 weight_gradient(g, x)      g: conv(x, t)                x: input_gradient(g, t)
 ========================== ============================ ==================================
 
-What was measured, R1 steps on 2 cores in float32 with memory kept (`fastgan bench r1` does it again): in
-eager mode PyTorch's own double backward is as good as this on 3x3 kernels (StarGAN v2's discriminator: 1.71 s
-against 1.74 s) and better on 4x4 kernels of stride 2 (DCGAN's: 118 ms against 143 ms), so there it stays.
+Measured for R1 steps on 2 cores in float32, with freed memory kept (`fastgan bench r1` repeats it): in eager
+mode PyTorch's own double backward is as good as this on 3x3 kernels (StarGAN v2's discriminator: 1.71 s
+against 1.74 s) and better on 4x4 kernels of stride 2 (DCGAN's: 118 ms against 143 ms), so eager mode uses it.
 Under torch.compile these operations are faster (StarGAN v2's: 1.45 s against 1.74 s). GPUs: not measured.
 """
 
@@ -61,15 +61,15 @@ def conv2d(
         weight: K C/groups kH kW, in x's dtype (under autocast both are cast).
         bias: K, or None.
         stride, padding, dilation: a number, or one for each of H and W; padding in pixels on either side, or
-            "valid" for none, or "same" for as much as leaves H and W as they are at a stride of 1.
-        groups: of channels.
+            "valid" for none, or "same" for the amount that preserves H and W at a stride of 1.
+        groups: number of groups of channels.
 
     Returns:
         N K H' W'. Gradients of every order with respect to x, weight and bias.
 
     Raises:
-        TypeError, ValueError: tensors or numbers of other kinds; tensors on different devices, or of shapes
-            that do not fit together.
+        TypeError, ValueError: tensors or numbers of the wrong kind, tensors on different devices, or shapes
+            that do not match.
     """
     return _checked_conv2d("x", x, weight, bias, stride, padding, dilation, groups)
 
@@ -84,19 +84,19 @@ def _checked_conv2d(
     dilation: int | Sequence[int],
     groups: int,
 ) -> Tensor:
-    """:func:`conv2d` of an argument of that name."""
-    for called, tensor in ((name, x), ("weight", weight)):
-        check_floating(called, tensor)
+    """:func:`conv2d`, whose errors call x by `name`."""
+    for argument, tensor in ((name, x), ("weight", weight)):
+        check_floating(argument, tensor)
         if tensor.dim() != 4:
-            raise ValueError(f"{called} must have 4 dimensions, got shape {tuple(tensor.shape)}")
+            raise ValueError(f"{argument} must have 4 dimensions, got shape {tuple(tensor.shape)}")
     check_same_device(**{name: x, "weight": weight})
     if bias is not None:
         check_floating("bias", bias)
-    steps, spread = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    strides, dilations = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
     groups = as_whole_number("groups", groups)
     if isinstance(padding, str):
-        x, padding = _padded(x, weight, steps, padding, spread), 0
-    options = steps, _pair("padding", padding, 0), spread
+        x, padding = _padded(x, weight, strides, padding, dilations), 0
+    options = strides, _pair("padding", padding, 0), dilations
     if torch.compiler.is_compiling():
         _check_fit(name, x, weight, bias, *options, groups)
         return _conv2d_as_compiled(x, weight, bias, *options, groups)
@@ -108,15 +108,15 @@ def _checked_conv2d(
 
 
 def _padded(x: Tensor, weight: Tensor, stride: list[int], padding: str, dilation: list[int]) -> Tensor:
-    """With the padding of that name; the end gets the odd row or column, as in torch."""
+    """X with the named padding; an odd row or column goes to the end, as in torch."""
     check_one_of("padding", padding, ("valid", "same"))
     if padding == "valid":
         return x
     if stride != [1, 1]:
         raise ValueError(f"padding 'same' goes with a stride of 1 alone, got stride={stride}")
     widths = []
-    for size, spread in zip(weight.shape[:1:-1], reversed(dilation), strict=True):
-        total = spread * (size - 1)
+    for size, step in zip(weight.shape[:1:-1], reversed(dilation), strict=True):
+        total = step * (size - 1)
         widths += [total // 2, total - total // 2]
     return F.pad(x, widths)
 
@@ -131,12 +131,12 @@ def _check_fit(
     dilation: list[int],
     groups: int,
 ) -> None:
-    """Raises a ValueError for arguments of which no convolution can be made."""
+    """Raises a ValueError for arguments that cannot be convolved."""
     tensors = {name: x, "weight": weight, **({} if bias is None else {"bias": bias})}
     check_same_device(**tensors)
-    for called, tensor in tensors.items():
+    for argument, tensor in tensors.items():
         if not torch.is_autocast_enabled(x.device.type) and tensor.dtype != weight.dtype:
-            raise ValueError(f"{called} must be of weight's {weight.dtype}, got {tensor.dtype}")
+            raise ValueError(f"{argument} must be of weight's {weight.dtype}, got {tensor.dtype}")
     shape, kernel = tuple(x.shape), tuple(weight.shape)
     if 0 in kernel or kernel[0] % groups:
         raise ValueError(f"weight must not be empty, and K divisible by groups={groups}, got shape {kernel}")
@@ -148,8 +148,8 @@ def _check_fit(
     if bias is not None and bias.shape != kernel[:1]:
         raise ValueError(f"bias must have shape ({kernel[0]},), got {tuple(bias.shape)}")
     for axis in range(2):
-        reach = dilation[axis] * (kernel[axis + 2] - 1) + 1
-        if shape[axis + 2] + 2 * padding[axis] < reach:
+        extent = dilation[axis] * (kernel[axis + 2] - 1) + 1
+        if shape[axis + 2] + 2 * padding[axis] < extent:
             raise ValueError(
                 f"{name} with its padding={padding} must be at least as large as weight, of shape {kernel}, "
                 f"with its dilation={dilation}, got {name} of shape {shape}"
@@ -165,10 +165,10 @@ def _conv2d_as_compiled(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """:func:`conv2d` as it is compiled."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
+    """:func:`conv2d` under `torch.compile`."""
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     options = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
@@ -206,13 +206,13 @@ class Conv2d(ConvolvingConv2d):
 
 
 def convert_convolutions(network: nn.Module) -> nn.Module:
-    """Has each `nn.Conv2d` of a network compute with :func:`conv2d`, in place, and returns the network.
+    """Makes every `nn.Conv2d` of a network compute with :func:`conv2d`, in place, and returns the network.
 
-    Parameters, state_dict and hooks stay as they are, and so do subclasses that convolve in their own way.
-    Convert before `torch.compile`; parametrized layers (spectral norm) are converted like others.
+    Parameters, state_dict and hooks are unchanged, and so are subclasses with a convolution of their own.
+    Convert before `torch.compile`; parametrized layers (spectral norm) are converted as well.
 
     Raises:
-        TypeError: the network is no nn.Module.
+        TypeError: the network is not an nn.Module.
     """
     check_instance("network", network, nn.Module, "an nn.Module")
     for module in network.modules():
@@ -231,30 +231,30 @@ declare_composite(f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_OPTIONS}) ->
 
 
 def _shape_only(like: Tensor, size: list[int]) -> Tensor:
-    """A tensor of which convolution_backward asks the shape, and no more."""
+    """A stand-in for a tensor of which convolution_backward reads only the shape."""
     return like.new_empty(1).expand(size)
 
 
 @declare_composite(f"conv2d_input_gradient(Tensor grad, Tensor weight, SymInt[] size, {_OPTIONS}) -> Tensor")
 def _input_gradient_of(grad, weight, size, stride, padding, dilation, groups):
     x = _shape_only(grad, size)
-    wanted = [True, False, False]
-    return _BACKWARD(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[0]
+    output_mask = [True, False, False]
+    return _BACKWARD(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, output_mask)[0]
 
 
 @declare_composite(f"conv2d_weight_gradient(Tensor grad, Tensor x, SymInt[] size, {_OPTIONS}) -> Tensor")
 def _weight_gradient_of(grad, x, size, stride, padding, dilation, groups):
     weight = _shape_only(grad, size)
-    wanted = [False, True, False]
-    return _BACKWARD(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted)[1]
+    output_mask = [False, True, False]
+    return _BACKWARD(grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, output_mask)[1]
 
 
-# --- batches of calls: PyTorch's -----------------------------------------------------------------------
+# --- batching: PyTorch's rules -------------------------------------------------------------------------
 
 
 def _by_pytorch(function):
     def rule(size, batched, first, second, third, *options):
-        dims = tuple(0 if own else None for own in batched[:3])
+        dims = tuple(0 if is_batched else None for is_batched in batched[:3])
         return torch.vmap(lambda *tensors: function(*tensors, *options), dims)(first, second, third)
 
     return rule
@@ -270,11 +270,11 @@ def _save_for_conv2d(ctx, inputs, output):
 
 def _conv2d_gradients(ctx, grad):
     x, weight = ctx.saved_tensors
-    of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
     return (
-        _input_gradient(grad, weight, x.shape, *ctx.options) if of_x else None,
-        _weight_gradient(grad, x, weight.shape, *ctx.options) if of_weight else None,
-        grad.sum(dim=(0, 2, 3)) if of_bias else None,
+        _input_gradient(grad, weight, x.shape, *ctx.options) if needs_x else None,
+        _weight_gradient(grad, x, weight.shape, *ctx.options) if needs_weight else None,
+        grad.sum(dim=(0, 2, 3)) if needs_bias else None,
         *(None,) * 4,
     )
 
@@ -286,10 +286,10 @@ def _save_for_input_gradient(ctx, inputs, output):
 
 def _input_gradient_gradients(ctx, tangent):
     grad, weight = ctx.saved_tensors
-    of_grad, of_weight = ctx.needs_input_grad[:2]
+    needs_grad, needs_weight = ctx.needs_input_grad[:2]
     return (
-        _conv2d(tangent, weight, None, *ctx.options) if of_grad else None,
-        _weight_gradient(grad, tangent, weight.shape, *ctx.options) if of_weight else None,
+        _conv2d(tangent, weight, None, *ctx.options) if needs_grad else None,
+        _weight_gradient(grad, tangent, weight.shape, *ctx.options) if needs_weight else None,
         *(None,) * 5,
     )
 
@@ -301,10 +301,10 @@ def _save_for_weight_gradient(ctx, inputs, output):
 
 def _weight_gradient_gradients(ctx, tangent):
     grad, x = ctx.saved_tensors
-    of_grad, of_x = ctx.needs_input_grad[:2]
+    needs_grad, needs_x = ctx.needs_input_grad[:2]
     return (
-        _conv2d(x, tangent, None, *ctx.options) if of_grad else None,
-        _input_gradient(grad, tangent, x.shape, *ctx.options) if of_x else None,
+        _conv2d(x, tangent, None, *ctx.options) if needs_grad else None,
+        _input_gradient(grad, tangent, x.shape, *ctx.options) if needs_x else None,
         *(None,) * 5,
     )
 

@@ -1,4 +1,4 @@
-r"""The distance of two feature maps, as perceptual losses measure it, with its gradient from the same sweep.
+r"""The distance of two feature maps for perceptual losses, with its gradient from the same sweep.
 
 .. math::
     d_n = \frac{1}{P} \sum_p \sum_c w_c \, |a_{ncp} - b_{ncp}|^q, \qquad
@@ -12,7 +12,7 @@ normalized map is
     \frac{\partial d}{\partial x_c} = \frac{1}{P} \Big( \frac{u_c}{\lVert x \rVert + \epsilon}
     - \frac{x_c \sum_k u_k x_k}{(\lVert x \rVert + \epsilon)^2 \lVert x \rVert} \Big),
 
-and 0 where x is the zero vector. The forward sweep writes it; it is all that is saved.
+and 0 where x is the zero vector. The forward sweep writes it; nothing else is saved.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def lpips_head(
     """LPIPS of one layer: mean over space of sum_c w_c (x_c / |x| - y_c / |y|)^2, norms over channels.
 
     Args:
-        features_x, features_y, backend: as :func:`feature_distance` takes them.
+        features_x, features_y, backend: as in :func:`feature_distance`.
         weight: (C,), not differentiated.
 
     Returns:
@@ -53,7 +53,7 @@ def lpips_head(
         TypeError, ValueError: as :func:`feature_distance`.
 
     Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", CVPR
-    2018, eq. 1, with epsilon where the lpips package has it.
+    2018, eq. 1, with epsilon placed as in the lpips package.
     """
     check_floating("weight", weight)
     return feature_distance(features_x, features_y, 2, normalize=True, weight=weight, backend=backend)
@@ -73,22 +73,22 @@ def feature_distance(
 
     Args:
         features_x, features_y: N C ..., equal shapes; float32, bfloat16, float16 or float64, with any
-            strides: contiguous and channels_last memory is read as it is, if both have the same.
+            strides: contiguous and channels_last memory is read without a copy if both have the same.
         p: 1 or 2.
         normalize: divide each pixel's vector by its norm over channels (plus 1e-10) first. A vector whose
             squares overflow (in float32 beyond 1.8e19) makes its sample NaN.
-        relu_x: x stands for relu(x), and its gradient is that of the layer before the activation.
+        relu_x: apply a ReLU to x first; the gradient is that of x before the activation.
         weight: (C,): sum over channels with these weights instead of their mean; not differentiated.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
-        (N,), float32, or float64 for float64. The gradient is exact; that of the gradient exists with
-        ``backend="reference"`` alone: kernels keep no more than the gradient, and refuse a second one. Of
-        float16 maps they keep it in float16, times the number of pixels: beyond 65504, as where a vector that
-        is normalized is next to zero, the gradient is infinite even if it would fit.
+        (N,), float32, or float64 for float64. The gradient is exact. A gradient of the gradient needs
+        ``backend="reference"``: kernels save only the gradient and refuse a second one. For float16 maps they
+        save it in float16, times the number of pixels: beyond 65504, as for a normalized vector close to
+        zero, it becomes infinite even if the gradient itself would fit.
 
     Raises:
-        TypeError: maps that are no floating-point tensors.
+        TypeError: maps that are not floating-point tensors.
         ValueError: unequal or empty shapes, another p, a weight of another shape, several devices.
     """
     check_floating("features_x", features_x)
@@ -149,31 +149,31 @@ def _feature_distance_fake(x, y, weight, power, normalize, eps, relu_x, of_mean,
     return x.new_empty(x.shape[0], dtype=accumulation_dtype), *directions
 
 
-# Without a weight each channel has 1 / C.
+# Without a weight each channel has weight 1 / C.
 # Directions are P times each distance's gradient, or, divided by N P, the gradient of their mean (`of_mean`).
-# The ops take N and P from the tensors: compiled code would be made anew for each number.
+# The ops take N and P from the tensors, since each new number would make compiled code recompile.
 @declare("feature_distance_backward(Tensor direction, Tensor grad, bool of_mean) -> Tensor")
 def _feature_distance_backward_fake(direction, grad, of_mean):
     return torch.empty_like(direction)
 
 
-# The same into the direction's own memory, for when nobody will ask for the direction again.
+# The same in place, for when the direction is not needed again.
 @declare("feature_distance_backward_(Tensor(a!) direction, Tensor grad, bool of_mean) -> ()")
 def _feature_distance_backward_fake_(direction, grad, of_mean):
     return None
 
 
-# --- batches of calls: more samples, unless each call has weights of its own ------------------------------
+# --- batching: more samples, or call by call if each has its own weights ----------------------------------
 
 
 def _measure(x, y, weight, power, normalize, eps, relu_x, of_mean=True, with_x=False, with_y=False):
-    wants = (wants_gradient(x), wants_gradient(y))
+    wants_x, wants_y = wants_gradient(x), wants_gradient(y)
     if not (with_x or with_y):
-        # What is saved is the gradient of the batch's mean, so that backward from that has nothing to do.
-        # Divided by pixels and samples, what float16 saves would be subnormal.
-        dtypes = [map_.dtype for map_, wanted in zip((x, y), wants, strict=True) if wanted]
+        # Save the gradient of the batch's mean, so that backward from a mean has nothing left to do. Not in
+        # float16, where the division by pixels and samples would make it subnormal.
+        dtypes = [map_.dtype for map_, wanted in ((x, wants_x), (y, wants_y)) if wanted]
         of_mean = torch.float16 not in dtypes
-    with_x, with_y = with_x or wants[0], with_y or wants[1]
+    with_x, with_y = with_x or wants_x, with_y or wants_y
     return _feature_distance(x, y, weight, power, normalize, eps, relu_x, of_mean, with_x, with_y)
 
 
@@ -181,12 +181,11 @@ def _measures(size, batched, x, y, weight, power, normalize, eps, relu_x, of_mea
     formula = power, normalize, eps, relu_x
     if batched[2]:
         return one_by_one(_measure)(size, batched, x, y, weight, *formula, of_mean, with_x, with_y)
-    x, y = (fold(map_, own, size) for map_, own in zip((x, y), batched[:2], strict=True))
-    x, y = _laid_out_alike(x, y)
+    x, y = _laid_out_alike(fold(x, batched[0], size), fold(y, batched[1], size))
     if not (of_mean and (with_x or with_y)):
         outputs = _measure(x, y, weight, *formula, of_mean, with_x, with_y)
     else:
-        # Of each call's mean, not of the whole batch's.
+        # The gradient of each call's mean, not of the mean over all calls.
         outputs = _measure(x, y, weight, *formula, False, with_x, with_y)
         factor = size * x.shape[1] / x.numel()
         outputs = (outputs[0], factor * outputs[1], factor * outputs[2])
@@ -195,7 +194,7 @@ def _measures(size, batched, x, y, weight, power, normalize, eps, relu_x, of_mea
 
 def _measures_backward(size, batched, direction, grad, of_mean):
     direction, grad = fold(direction, batched[0], size), fold(grad, batched[1], size)
-    if of_mean:  # of each call's
+    if of_mean:  # of each call
         grad = grad * (direction.numel() // (size * direction.shape[1]))
     return unfold(_feature_distance_backward(dense(direction), grad.contiguous(), False), size)
 
@@ -205,21 +204,21 @@ def _measures_backward(size, batched, direction, grad, of_mean):
 
 def _save_for_feature_distance(ctx, inputs, output):
     *_, ctx.of_mean, with_x, with_y = inputs
-    of_x, of_y = ctx.needs_input_grad[:2]
-    check_saved("feature_distance", "with_x and with_y", (with_x or not of_x) and (with_y or not of_y))
+    needs_x, needs_y = ctx.needs_input_grad[:2]
+    check_saved("feature_distance", "with_x and with_y", (with_x or not needs_x) and (with_y or not needs_y))
     _, direction_x, direction_y = output
     ctx.save_for_backward(direction_x, direction_y)
 
 
-def _feature_distance_gradients(ctx, grad, *of_directions):
-    if any(of_direction is not None for of_direction in of_directions):
+def _feature_distance_gradients(ctx, grad, *grad_directions):
+    if any(grad_direction is not None for grad_direction in grad_directions):
         raise NotImplementedError(_FIRST_ORDER_ONLY)
     gradients: list[Tensor | None] = []
     for direction, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[:2], strict=True):
         if not needed:
             gradients.append(None)
         elif saved_tensors_are_ours(grad):
-            direction = direction.detach()  # as an output of the op it has the graph
+            direction = direction.detach()  # as an output of the op it is part of the graph
             _feature_distance_backward_(direction, grad.contiguous(), ctx.of_mean)
             gradients.append(direction)
         else:
@@ -233,7 +232,7 @@ _feature_distance = differentiable(
 )
 
 
-# --- second order: refused; a direction that were no differentiable output would count as a constant ------
+# --- second order: refused; directions are differentiable outputs, lest they silently count as constants --
 
 _FIRST_ORDER_ONLY = (
     "feature_distance and lpips_head keep only their gradient and cannot be differentiated twice; use "

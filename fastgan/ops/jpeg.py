@@ -1,20 +1,21 @@
-r"""The JPEG round trip: what an image looks like after it was saved as JPEG and opened again, differentiably.
+r"""The JPEG round trip: an image after encoding and decoding as JPEG, differentiable.
 
 .. math::
     \hat c = R(c / q) \, q \qquad \text{for the DCT coefficients } c \text{ of each block, with steps } q
 
-between a colour transform, chroma subsampling and DCT, and their inverses. With R = rounding passed straight
-through, the values are those of libjpeg-turbo's default encoder and decoder, to the bit, and the gradient
+between a colour transform, chroma subsampling and DCT, and their inverses. If R is rounding with a
+straight-through gradient, the values equal those of libjpeg-turbo's default encoder and decoder bit for bit,
+and the gradient
 
 .. math::
     \frac{\partial L}{\partial x} = (\text{the linear parts' transposes}) \circ (\text{the clamps' masks}),
     \qquad
     \frac{\partial L}{\partial q} = \sum \frac{\partial L}{\partial \hat c} (R(c / q) - R'(c / q) \, c / q)
 
-needs nothing but those masks, a little more than one byte per pixel: DCT and inverse cancel. Surrogates
-of rounding have a slope R' at each coefficient, which backward computes again from the image.
+needs only those masks, a little more than one byte per pixel, since DCT and inverse cancel. Surrogates of
+rounding have a slope R' at each coefficient, which backward recomputes from the image.
 
-The op knows quantization tables; the quality is made into tables before it, in plain PyTorch.
+The op takes quantization tables; the quality is converted into them beforehand, in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2)}
 UPSAMPLINGS = ("fancy", "nearest")
 ROUNDINGS = ("straight_through", "cubic", "at_zero", "polynomial", "noise", "none")
 LEVELS = ("round", "truncate")
-# As csrc/math/jpeg.h numbers them. "polynomial" differs from "cubic" in how tables are made.
+# The numbers of csrc/math/jpeg.h. "polynomial" differs from "cubic" only in how tables are made.
 KERNEL_ROUNDINGS = {
     "straight_through": 0, "cubic": 1, "polynomial": 1, "at_zero": 2, "noise": 3, "none": 4
 }  # fmt: skip
@@ -65,12 +66,11 @@ def jpeg_round_trip(
 
     Args:
         image: N 3 H W, or 3 H W, RGB; values outside [0, 1] are clamped, with the clamp's gradient. Any H and
-            W, any strides, float32, bfloat16, float16 or float64. NaN makes the pixels NaN whose blocks hold
-            it, and those whose chroma is smoothed with theirs, and with them every gradient that passes
-            through one of these.
-        quality: libjpeg's, in [1, 100]: a number (numpy's, too), a 0-d tensor, or one per image (N,). Never
-            modified. A tensor that requires grad gets a gradient, straight through the tables' rounding. None
-            only with `quantization_tables`.
+            W, any strides, float32, bfloat16, float16 or float64. A NaN spreads to the pixels of its blocks,
+            to those whose chroma is smoothed with theirs, and to every gradient that passes through these.
+        quality: libjpeg's, in [1, 100]: a number (Python's or numpy's), a 0-d tensor, or one per image (N,).
+            Never modified. A tensor that requires grad gets a gradient, straight through the tables'
+            rounding. None only with `quantization_tables`.
         subsampling: "4:2:0" (the default of most encoders), "4:2:2" or "4:4:4".
         rounding: what quantization does to a coefficient x, in units of its step:
 
@@ -85,31 +85,31 @@ def jpeg_round_trip(
               compression", 2017).
             * "none": x.
 
-            All but the first round nothing else either.
-        levels: what becomes of values between the 256 grey levels, which a file cannot hold: "round" takes
-            the nearest, as `PIL.Image.fromarray((255 * image).round())`, and "truncate" the one below, as
-            torchvision's `ToPILImage` (to the bit for float32 and float64), which darkens by half a level on
-            the average. The gradient is that of x either way. Only "straight_through" makes whole levels.
+            All but the first also leave grey levels unrounded.
+        levels: how values between the 256 grey levels of a file are rounded: "round" to the nearest, like
+            `PIL.Image.fromarray((255 * image).round())`, or "truncate" to the level below, like torchvision's
+            `ToPILImage` (to the bit for float32 and float64), which darkens by half a level on average. The
+            gradient is straight through either way. Only "straight_through" rounds to whole levels.
         upsampling: of the decoder's chroma: "fancy" (triangle, libjpeg's default) or "nearest".
-        quantization_tables: (N or 1, 2, 8, 8), for luma and chroma, in place of the standard ones,
-            differentiable. A quality scales them as it scales the standard ones; None takes them as they
-            are. Steps must be positive, and at most 255 for "straight_through".
+        quantization_tables: (N or 1, 2, 8, 8), for luma and chroma, replacing the standard ones,
+            differentiable. A quality scales them like the standard ones; quality=None uses them unscaled.
+            Steps must be positive, and at most 255 for "straight_through".
         generator: draws the seed of "noise"; on the image's device. Default: torch's own.
         backend: see :mod:`fastgan.ops`.
-        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
-            are 8-bit values or in [-1, 1]. On a GPU nothing waits for it.
+        check_range: whether to check the process's first images and to issue a RuntimeWarning, once, for
+            8-bit values or images in [-1, 1]. Never synchronizes with a GPU.
 
     Returns:
-        The decoded images in [0, 1], of the image's shape, dtype and memory format.
+        The decoded images in [0, 1], in the image's shape, dtype and memory format.
 
     First-order gradients are exact for the formula above. Differentiating twice raises, except with
     ``backend="reference"``.
 
     Raises:
-        TypeError, ValueError: no such image; an unknown subsampling, rounding, levels or upsampling (lists
-            those known); "truncate" with another rounding than "straight_through"; a quality outside
-            [1, 100] (names it and its index in the batch), or tables of a wrong shape or with steps that are
-            not positive. On a GPU, looking at a tensor's values would wait for the device: there a wrong
+        TypeError, ValueError: an argument that is not such an image; an unknown subsampling, rounding, levels
+            or upsampling (lists those known); "truncate" with another rounding than "straight_through"; a
+            quality outside [1, 100] (names it and its index in the batch), or tables of a wrong shape or with
+            steps that are not positive. On a GPU, where reading a tensor's values would synchronize, a wrong
             quality or table makes its image NaN instead.
     """
     if isinstance(image, Tensor) and image.dim() == 3 and image.shape[0] == 3:
@@ -145,7 +145,7 @@ def check_options(
     generator: torch.Generator | None = None,
     check_range: bool = True,
 ) -> None:
-    """Those of :func:`jpeg_round_trip`, of which it can be said without an image that it refuses them."""
+    """Checks those arguments of :func:`jpeg_round_trip` that can be checked without an image."""
     check_one_of("subsampling", subsampling, SUBSAMPLINGS)
     check_one_of("rounding", rounding, KERNEL_ROUNDINGS)
     check_levels(levels, rounding)
@@ -155,7 +155,7 @@ def check_options(
 
 
 def check_levels(levels: str, rounding: str) -> None:
-    """A known choice, and not to be ignored."""
+    """Checks for a known choice that the rounding can honour."""
     check_one_of("levels", levels, LEVELS)
     if levels == "truncate" and rounding != "straight_through":
         raise ValueError(
@@ -196,7 +196,7 @@ def _jpeg_backward_fake(
     )
 
 
-# --- batches of calls: more samples; noise depends on an image's number in the call ----------------------
+# --- batching: more samples, but call by call with noise, which depends on an image's index in the call --
 
 
 def _code(image, tables, seed, horizontal, vertical, fancy, rounding, with_masks=False):
@@ -215,12 +215,12 @@ def _codes(size, batched, image, tables, seed, *options):
 
 def _codes_backward(size, batched, grad, image, tables, seed, masks, chroma_masks, *options):
     if seed is not None:
-        everything = grad, image, tables, seed, masks, chroma_masks
-        return one_by_one(_jpeg_backward)(size, batched, *everything, *options)
+        tensors = grad, image, tables, seed, masks, chroma_masks
+        return one_by_one(_jpeg_backward)(size, batched, *tensors, *options)
     *form, with_image, with_tables = options
     images = grad.shape[1] if batched[0] else grad.shape[0]
-    between_all = tables.shape[1 if batched[2] else 0] == 1
-    of_image, of_tables = _jpeg_backward(
+    is_shared = tables.shape[1 if batched[2] else 0] == 1
+    grad_image, grad_tables = _jpeg_backward(
         fold(grad, batched[0], size),
         None if image is None else fold(image, batched[1], size),
         _fold_tables(tables, batched[2], size, images, one_each=with_tables),
@@ -231,14 +231,14 @@ def _codes_backward(size, batched, grad, image, tables, seed, masks, chroma_mask
         with_image,
         with_tables,
     )
-    of_tables = unfold(of_tables, size)
-    if with_tables and between_all:
-        of_tables = of_tables.sum(dim=1, keepdim=True)
-    return unfold(of_image, size), of_tables
+    grad_tables = unfold(grad_tables, size)
+    if with_tables and is_shared:
+        grad_tables = grad_tables.sum(dim=1, keepdim=True)
+    return unfold(grad_image, size), grad_tables
 
 
 def _fold_tables(tables: Tensor, batched: bool, size: int, images: int, one_each: bool = False) -> Tensor:
-    """Tables for the images of all calls; as they are if one serves all, unless each is to have its own."""
+    """Tables for the images of all calls; a single pair for all is kept as it is, unless `one_each`."""
     if not batched and tables.shape[0] == 1 and not one_each:
         return tables
     return with_batch(tables, batched, size).expand(size, images, 2, 8, 8).flatten(0, 1).contiguous()
@@ -259,9 +259,9 @@ def _save_for_jpeg(ctx, inputs, output):
 
 def _jpeg_gradients(ctx, grad, _grad_masks, _grad_chroma_masks):
     image, tables, seed, masks, chroma_masks = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[:2]
-    gradients = _jpeg_backward(grad, image, tables, seed, masks, chroma_masks, *ctx.options, *wanted)
-    image_and_tables = [g if needed else None for g, needed in zip(gradients, wanted, strict=True)]
+    needed = ctx.needs_input_grad[:2]
+    gradients = _jpeg_backward(grad, image, tables, seed, masks, chroma_masks, *ctx.options, *needed)
+    image_and_tables = [g if is_needed else None for g, is_needed in zip(gradients, needed, strict=True)]
     return (*image_and_tables, None, None, None, None, None, None)
 
 

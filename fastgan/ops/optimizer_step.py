@@ -1,7 +1,7 @@
-r"""One step of an optimizer for any number of tensors in one launch, with what GAN updates need around it.
+r"""One optimizer step for any number of tensors in one launch, with unscaling, clips and moving averages.
 
 With g the gradient, times 1 / grad_scale and :math:`\min(1, c / \lVert g \rVert)`, clamped to
-grad_clip_value, negated to maximize, plus weight_decay p (not decoupled):
+grad_clip_value, negated to maximize, plus weight_decay p (unless decoupled):
 
 .. math::
     v &\leftarrow d v + (1 - d) g^2 \\
@@ -10,8 +10,8 @@ grad_clip_value, negated to maximize, plus weight_decay p (not decoupled):
     \text{Adam:}\quad m &\leftarrow b m + (1 - b) g, \quad
         p \leftarrow p - \frac{\eta}{1 - b^t} \, m / (\sqrt{v / (1 - d^t)} + \epsilon)
 
-then p is clamped to [low, high], and its moving average goes average_weight of the way to it. All is
-computed in float32 (float64 for float64 parameters), whatever the tensors' own types.
+then p is clamped to [low, high], and its moving average moves towards p by the fraction average_weight.
+Everything is computed in float32 (float64 for float64 parameters), whatever the dtypes of the tensors.
 """
 
 from __future__ import annotations
@@ -48,31 +48,32 @@ def optimizer_step(
     """Updates parameters, states and averages in place; :mod:`fastgan.optim` checks what it passes.
 
     Args:
-        algorithm: "rmsprop", "adam" (with `options.decoupled`: AdamW), or "average": parameters stay as they
-            are, only their averages follow, and of the lists `averages` alone has tensors.
-        params, grads: tensors on one device; all of a tensor's arrays dense with the same strides.
+        algorithm: "rmsprop", "adam" (with `options.decoupled`: AdamW), or "average", which updates only the
+            averages and leaves the parameters alone; `averages` is then the only list of states.
+        params, grads: tensors on one device; a parameter, its gradient and states are dense and have the
+            same strides.
         first: averages of squared gradients.
         second: RMSprop: averages of gradients (centered) or empty; Adam: averages of gradients.
         third: RMSprop: momentum buffers; Adam: the largest averages of squares (AMSGrad); or empty.
-        averages: moving averages of the parameters, or empty; an empty tensor stands for one that has none.
-        steps: numbers of steps taken so far, 0-d, on the parameters' device; each is counted up.
-        options: the numbers.
-        lr: instead of `options.lr`, 0-d.
-        grad_scale: what the gradients are divided by, 0-d, as torch.amp.GradScaler has it.
-        found_inf: where it is not 0, nothing changes, and nobody waits to see it; statistics are then of the
-            weights as they are.
-        grad_norm: the norm of all gradients as they are, for `options.grad_clip_norm`; None: no such clip.
-        updates: number of updates of the averages so far, or what warm-up takes for it, 0-d int64, for
-            `options.average_warmup`; counted up with `options.counts_update`.
+        averages: moving averages of the parameters, or empty; a parameter without one has an empty tensor.
+        steps: numbers of steps taken so far, 0-d, on the parameters' device; incremented.
+        options: hyperparameters.
+        lr: replaces `options.lr`, 0-d.
+        grad_scale: divisor of the gradients, 0-d, as set by torch.amp.GradScaler.
+        found_inf: if it is not 0, nothing changes; it is read on the device, without synchronization.
+            Statistics are then those of the unchanged weights.
+        grad_norm: the norm of all gradients before unscaling, for `options.grad_clip_norm`; None: no clip.
+        updates: number of updates of the averages so far, as counted for the warm-up, 0-d int64, for
+            `options.average_warmup`; incremented if `options.counts_update`.
         with_statistics: whether to sum the statistics.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
-        (3,), float64: the sum of squares of the gradients, unscaled and before any clip, that of the new
-        parameters, and how many of these lie at a bound; without statistics (0,).
+        (3,), float64: the sum of squares of the gradients, unscaled and before any clip; that of the new
+        parameters; and the number of parameters that lie at a bound. Without statistics (0,).
     """
-    one_of_each_type = {t.dtype: t for tensors in (params, grads, first, averages) for t in tensors}
-    if _dispatch.choose("optimizer_step", tuple(one_of_each_type.values()), backend) == "reference":
+    tensor_by_dtype = {t.dtype: t for tensors in (params, grads, first, averages) for t in tensors}
+    if _dispatch.choose("optimizer_step", tuple(tensor_by_dtype.values()), backend) == "reference":
         return reference.optimizer_step(
             algorithm, params, grads, first, second, third, averages, steps, options, lr, grad_scale,
             found_inf, grad_norm, updates, with_statistics,
@@ -81,27 +82,28 @@ def optimizer_step(
         ALGORITHMS.index(algorithm), params, grads, first, second, third, averages, steps,
         [float(number) for number in options], lr, grad_scale, found_inf, grad_norm, updates, with_statistics,
     )  # fmt: skip
-    # So that autograd refuses graphs made before the step, as after torch's own: kernels do not tell it.
+    # Kernels write unseen by autograd, which must refuse graphs from before the step, as with torch.optim.
     increment_version([*params, *averages])
     return sums
 
 
 def gradient_norm(grads: list[Tensor], *, backend: str | None = None) -> Tensor:
-    """The L2 norm of all gradients as one vector, 0-d; float32, or float64 if one of them is."""
+    """The L2 norm of all gradients as one vector, 0-d; float64 if one of them is, else float32."""
     if _dispatch.choose("optimizer_step", tuple(grads), backend) == "reference":
         return reference.gradient_norm(grads)
     return torch.ops.fastgan.gradient_norm(grads)
 
 
 def layout_backend(params: list[Tensor], *others: list[Tensor]) -> str | None:
-    """None, or "reference", with a warning, where tensors have gaps or orders that kernels cannot walk.
+    """None, or, with a warning, "reference" if the kernels cannot handle the tensors' strides.
 
     Args:
         params: the parameters.
-        others: lists of the same length, or empty, of tensors that belong to them; empty tensors are none.
+        others: lists of the parameters' gradients and states, each of the same length or empty; an empty
+            tensor stands for none.
     """
     if all(all(map(Tensor.is_contiguous, tensors)) for tensors in (params, *others)):
-        return None  # as nearly always, found without a loop in Python
+        return None  # the usual case, without a Python loop
     dense = all(p.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(p) for p in params)
     same = all(
         tensor.stride() == parameter.stride()

@@ -1,12 +1,12 @@
-r"""Sampling images through homographies.
+r"""Bilinear sampling of images through homographies.
 
 .. math::
     z_{c,y,x} = \sum_{p} w_p(y, x) \, x_{c,p} + (1 - \sum_{p} w_p(y, x)) \, f_{c,y,x}, \qquad
     (x', y', 1)^T \sim M (x, y, 1)^T
 
 with bilinear weights w of the up to four pixels p of the image around (x', y'), and a fill f where they lie
-outside. Linear in image and fill, and the weights depend on M alone: nothing but M is saved, and the
-backward op, which is the transpose, has the forward one for its own gradient, so every order is exact.
+outside. The op is linear in image and fill, with weights that depend on M alone, so only M is saved. The
+backward op is its transpose, whose gradient is the forward op again, so every order is exact.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ def perspective_warp(
 ) -> Tensor:
     """Output pixel (x, y) takes the bilinear value at (x', y', 1) ~ matrix (x, y, 1), or the fill outside.
 
-    Coordinates count pixels from the centre of the first one, as in tf.contrib.image.transform. Between the
-    outermost pixels' centres and one pixel further out, image and fill mix. What has no weight is not read:
-    NaN in an image or a fill is seen by the pixels that look at it alone.
+    Coordinates count pixels from the centre of the first one, as in tf.contrib.image.transform. From the
+    outermost pixels' centres to one pixel further out, image and fill are blended. Values of weight zero are
+    not read: a NaN in an image or a fill reaches only output pixels that it has a weight in.
 
     Args:
         image: N C H W; float32, bfloat16, float16 or float64; any strides.
         matrix: (N, 3, 3), output to input coordinates; floating point, on the image's device. Pixels that it
-            sends to infinity or nowhere (0 / 0) are outside. One that holds NaN makes its image NaN, and the
-            gradients.
-        fill: what is seen beyond the image: None for zeros, a number, or a tensor that expands to the
-            image's shape (for instance (N, C, 1, 1), one colour per image), on its device.
+            maps to infinity or to 0 / 0 are outside. A matrix that contains NaN makes its image and the
+            gradients NaN.
+        fill: values beyond the image: None for zeros, a number, or a tensor that expands to the image's shape
+            (for instance (N, C, 1, 1), one colour per image), on its device.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device. The
-            reference, which serves where there is none, reads its four pixels one by one and takes some ten
+            reference, used where there is no kernel, gathers the four pixels one by one and takes about ten
             times as long as `grid_sample`.
 
     Returns:
         N C H W, in the image's dtype and memory format.
 
-    Gradients with respect to image and fill are exact to every order, and save nothing but the matrix. The
-    matrix itself gets a gradient from ``backend="reference"`` alone. The backward pass gathers what output
-    pixels got that looked at a pixel, in one order: the same bits each time, on a GPU too. There places are
-    computed in float32, which in images of thousands of pixels may miss them by some ten-thousandths of a
-    pixel, and a matrix without an inverse is slow to go back through.
+    Gradients with respect to image and fill are exact to every order and save only the matrix. The matrix
+    itself gets a gradient only from ``backend="reference"``. For each input pixel the backward pass gathers
+    the gradients of the output pixels that read it, in a fixed order, so results are deterministic, on a GPU
+    too. There coordinates are computed in float32, which in images of thousands of pixels may be off by some
+    ten-thousandths of a pixel, and the backward pass through a matrix without an inverse is slow.
 
     Raises:
-        TypeError: image, matrix or fill are no floating-point tensors.
+        TypeError: image, matrix or fill are not floating-point tensors.
         ValueError: other shapes, an empty image, on a GPU one of over a million rows or 65535 channels,
             tensors on different devices, or a matrix that requires grad.
         RuntimeError: the requested backend cannot serve the call.
@@ -67,7 +67,7 @@ def perspective_warp(
 def warp_by(
     name: str, image: Tensor, matrix: Tensor, fill: float | Tensor | None = None, backend: str | None = None
 ) -> Tensor:
-    """:func:`perspective_warp` for functions whose argument for the matrix has another name."""
+    """:func:`perspective_warp`, whose errors call the matrix by `name`."""
     check_image("image", image, channels=None)
     check_floating(name, matrix)
     if matrix.shape != (image.shape[0], 3, 3):
@@ -115,7 +115,7 @@ def _warp_backward_fake(grad, matrix):
     return torch.empty_like(grad)
 
 
-# --- batches of calls: more samples -----------------------------------------------------------------
+# --- batching: more samples -------------------------------------------------------------------------
 
 
 def _warps(size, batched, image, matrix, fill):
@@ -124,8 +124,8 @@ def _warps(size, batched, image, matrix, fill):
 
 
 def _warps_backward(size, batched, grad, matrix):
-    grad, matrix = (fold(tensor, own, size) for tensor, own in zip((grad, matrix), batched, strict=True))
-    return unfold(_warp_backward(grad, matrix.contiguous()), size)
+    grad, matrix = fold(grad, batched[0], size), fold(matrix, batched[1], size).contiguous()
+    return unfold(_warp_backward(grad, matrix), size)
 
 
 # --- backward, of every order: the two ops are each other's transposes -----------------------------------
@@ -143,8 +143,8 @@ def _warp_gradients(ctx, grad):
     if ctx.needs_input_grad[2]:
         accumulation_dtype = torch.promote_types(grad.dtype, torch.float32)
         outside = 1 - _warp(torch.ones_like(grad[:, :1], dtype=accumulation_dtype), matrix, None)
-        seen = ~(outside <= 8 * torch.finfo(accumulation_dtype).eps)  # as the kernels count; NaN is seen
-        grad_fill = torch.where(seen, grad * outside, 0).to(grad.dtype)
+        is_visible = ~(outside <= 8 * torch.finfo(accumulation_dtype).eps)  # as in the kernels; NaN counts
+        grad_fill = torch.where(is_visible, grad * outside, 0).to(grad.dtype)
     return grad_image, None, grad_fill
 
 

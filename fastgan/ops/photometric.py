@@ -1,4 +1,4 @@
-r"""StegaStamp's photometric distortions: what print, light and camera do to the colours of an image.
+r"""StegaStamp's photometric distortions, which imitate the effects of print, light and camera on colours.
 
 .. math::
     u = \operatorname{clamp}(x + \sigma n), \quad v = \operatorname{clamp}(c\, u + o), \quad
@@ -11,11 +11,11 @@ and a desaturation s. Between the clamps' bounds it is linear:
     \frac{\partial L}{\partial x} = c\, m\, ((1 - s)\, g + s\, (0.3, 0.6, 0.1) \textstyle\sum g), \qquad
     g = \frac{\partial L}{\partial z}
 
-m, whether the channel passed both clamps, is one bit, and whether it is NaN another; a byte per pixel is all
-that is saved, neither the image nor the noise.
+The mask m, whether the channel passed both clamps, is one bit, and whether it is NaN another; only a byte per
+pixel is saved, neither the image nor the noise.
 
-The noise is a function of a seed and the pixel's number (Philox), so the same seed gives the same noise on
-every device, in the kernels and in the reference, whatever the number of threads.
+The noise is a function of a seed and the pixel's index (Philox), so the same seed gives the same noise on
+every device, in kernels and reference, for any number of threads.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def photometric(
     backend: str | None = None,
     check_range: bool = True,
 ) -> Tensor:
-    """Adds noise, changes contrast, brightness and hue, takes colour away; clamped to [0, 1] in between.
+    """Adds noise, changes contrast, brightness and hue, and desaturates, with clamps to [0, 1] in between.
 
     Args:
         image: N 3 H W, RGB in [0, 1]; float32, bfloat16, float16 or float64; any strides. NaN in one
@@ -70,25 +70,25 @@ def photometric(
         contrast: factor; as `noise`, any sign.
         offset: added after the contrast, before the second clamp: brightness, or with (N, 3) brightness and
             a colour cast. A number, or a tensor, 0-d, (N,) or (N, 3).
-        desaturation: in [0, 1]; 1 leaves the luminance 0.3 R + 0.6 G + 0.1 B alone. As `noise`.
+        desaturation: in [0, 1]; 1 leaves only the luminance 0.3 R + 0.6 G + 0.1 B. As `noise`.
         seed: of the noise: a number, or a 0-d int64 tensor on the image's device. Default: drawn, unless
             `noise` is the number 0.
         generator: draws the seed, on the generator's device, which must be the image's. Default: torch's own.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
-        check_range: whether a process's first images are looked at, and a RuntimeWarning says once if they
-            are 8-bit values or in [-1, 1]. On a GPU nothing waits for it.
+        check_range: whether to check the process's first images and to issue a RuntimeWarning, once, for
+            8-bit values or images in [-1, 1]. Never synchronizes with a GPU.
 
     Returns:
         The distorted image, N 3 H W in [0, 1], in the image's dtype and memory format. Computed in float32
         (float64 for float64).
 
-    Gradients with respect to the image are exact to every order (zero where a clamp acted); one byte per
-    pixel is saved for them. The other arguments get gradients from ``backend="reference"`` alone.
+    Gradients with respect to the image are exact to every order (zero where a clamp acted) and save one byte
+    per pixel. The other arguments get gradients only from ``backend="reference"``.
 
     Raises:
-        TypeError, ValueError: no such image; an argument of another kind or shape, that is not finite or
-            out of its range (names it and its index in the batch), or that requires grad. On a GPU, looking
-            at a tensor's values would wait for the device: there they are taken as they are.
+        TypeError, ValueError: an argument that is not such an image, or is of another kind or shape, not
+            finite, out of its range (names it and its index in the batch), or requires grad. On a GPU, where
+            reading a tensor's values would synchronize, they are not checked.
 
     Source: `transform_net` of the code of Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in
     Physical Photographs", CVPR 2020. There noise and desaturation are drawn once per batch.
@@ -98,7 +98,7 @@ def photometric(
     if as_flag("check_range", check_range):
         _range_check.look((0, 1), image)
     if seed is None and generator is None and not isinstance(noise, Tensor) and noise == 0:
-        seed = 0  # of no noise: to draw one would be refused inside torch.vmap
+        seed = 0  # no noise needs none, and torch.vmap would refuse to draw one
     seed = _seed(image, seed, generator)
     if _dispatch.choose("photometric", (image,), backend) == "reference":
         return _reference(image, parameters, seed)
@@ -130,7 +130,7 @@ RANGES = {
 
 
 def _parameters(image: Tensor, **values: float | Tensor) -> Tensor:
-    """(N, 6): strength of noise, contrast, three offsets, desaturation."""
+    """(N, 6): the noise's standard deviation, contrast, three offsets, desaturation."""
     batch = image.shape[0]
     dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
     columns = []
@@ -211,7 +211,7 @@ def _photometric_backward_fake(grad, parameters, masks):
     return torch.empty_like(grad)
 
 
-# --- batches of calls -----------------------------------------------------------------------------
+# --- batching -------------------------------------------------------------------------------------
 
 
 def _distort(image, parameters, seed, with_masks=False):
@@ -219,8 +219,7 @@ def _distort(image, parameters, seed, with_masks=False):
 
 
 def _photometric_backwards(size, batched, *tensors):
-    folded = (fold(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
-    grad, parameters, masks = folded
+    grad, parameters, masks = (fold(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
     return unfold(_photometric_backward(grad, parameters, masks), size)
 
 
@@ -240,7 +239,7 @@ def _photometric_gradients(ctx, grad, _grad_masks):
     return _photometric_backward(grad, parameters, masks), None, None, None
 
 
-# One by one, since the noise of a pixel depends on its image's number in the call.
+# One by one, since the noise of a pixel depends on its image's index in the call.
 _photometric = differentiable(
     "photometric", _save_for_photometric, _photometric_gradients, one_by_one(_distort)
 )

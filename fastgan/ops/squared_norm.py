@@ -1,9 +1,9 @@
-r"""The squared L2 norm of every sample of a batch: what a gradient penalty does with a gradient.
+r"""The squared L2 norm of each sample of a batch, as gradient penalties take it of a gradient.
 
 .. math::
     s_n = \sum_i x_{n,i}^2, \qquad \frac{\partial L}{\partial x_{n,i}} = 2\, g_n\, x_{n,i}
 
-One sweep each way, in float32 or better; the input itself is all that is saved.
+One sweep each way, in float32 or better; only the input itself is saved.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def squared_norm(x: Tensor, *, backend: str | None = None) -> Tensor:
         (N,), float32, or float64 for float64. Gradients of every order are exact.
 
     Raises:
-        TypeError, ValueError: x is no floating-point tensor, 0-d or empty.
+        TypeError, ValueError: x is not a floating-point tensor, is 0-d or is empty.
     """
     check_floating("x", x)
     if x.dim() == 0 or x.numel() == 0:
         raise ValueError(f"x must hold samples, shape (N, ...), got {tuple(x.shape)}")
     if _dispatch.choose("squared_norm", (x,), backend) == "reference":
         return reference.squared_norm(x)
-    return _squared_norm(_samples_in_order(x))
+    return _squared_norm(_supported_layout(x))
 
 
-def _samples_in_order(x: Tensor) -> Tensor:
-    """X itself if its samples lie one after the other, each without gaps (in whatever order inside)."""
+def _supported_layout(x: Tensor) -> Tensor:
+    """X itself if its samples are consecutive, dense blocks of memory, of any inner order; else a copy."""
     x = dense(x)
     return x if x.shape[0] == 1 or x.stride(0) * x.shape[0] == x.numel() else x.contiguous()
 
@@ -59,16 +59,16 @@ def _squared_norm_backward_fake(x, grad):
     return torch.empty_like(x)
 
 
-# --- batches of calls: more samples -----------------------------------------------------------------
+# --- batching: more samples -------------------------------------------------------------------------
 
 
 def _squared_norms(size, batched, x):
-    return unfold(_squared_norm(_samples_in_order(fold(x, batched[0], size))), size)
+    return unfold(_squared_norm(_supported_layout(fold(x, batched[0], size))), size)
 
 
 def _squared_norms_backward(size, batched, x, grad):
-    x, grad = (fold(tensor, own, size) for tensor, own in zip((x, grad), batched, strict=True))
-    return unfold(_squared_norm_backward(_samples_in_order(x), grad.contiguous()), size)
+    x, grad = fold(x, batched[0], size), fold(grad, batched[1], size)
+    return unfold(_squared_norm_backward(_supported_layout(x), grad.contiguous()), size)
 
 
 # --- backward -------------------------------------------------------------------------------------
@@ -95,12 +95,12 @@ def _save_for_squared_norm_backward(ctx, inputs, output):
 
 def _squared_norm_backward_gradients(ctx, tangent):
     x, grad = ctx.saved_tensors
-    of_x = of_grad = None
+    grad_x = grad_grad = None
     if ctx.needs_input_grad[0]:
-        of_x = _squared_norm_backward(_samples_in_order(tangent), grad)
+        grad_x = _squared_norm_backward(_supported_layout(tangent), grad)
     if ctx.needs_input_grad[1]:
-        of_grad = 2 * (x.to(grad.dtype) * tangent.to(grad.dtype)).reshape(len(x), -1).sum(dim=1)
-    return of_x, of_grad
+        grad_grad = 2 * (x.to(grad.dtype) * tangent.to(grad.dtype)).reshape(len(x), -1).sum(dim=1)
+    return grad_x, grad_grad
 
 
 _squared_norm_backward = differentiable(

@@ -1,22 +1,22 @@
-r"""YUV-weighted squared distance of two RGB images, with a gain towards the border.
+r"""YUV-weighted squared distance of two RGB images, with a gain that rises towards the border.
 
 .. math::
     d = M (x - y) (1 + g f), \qquad L = \sum_c s_c \, \operatorname{mean}_{n,h,w} d_c^2
 
-M converts RGB to YUV, f is 1 on the border and 0 from a quarter of the way in. The loss is a quadratic
-form of x - y, so its gradient is linear in x - y:
+M converts RGB to YUV; f falls from 1 on the border to 0 at a quarter of the image's size. The loss is a
+quadratic form of x - y, so its gradient is linear in x - y:
 
 .. math::
     \frac{\partial L}{\partial x} = \frac{2}{NHW} D, \; D = M^T \operatorname{diag}(s) M (x - y) (1 + g f)^2
 
-One sweep over x and y gives the loss and the *direction* D' = t D. It is an output of the op like the
-loss, with its own derivative, so gradients of every order are exact: the derivative of D' along v is D'
-itself evaluated at x - y = v.
+One sweep over x and y gives the loss and the *direction* D' = t D. D' is an output of the op like the loss,
+with its own derivative, so gradients of every order are exact: the derivative of D' along v is D' itself,
+evaluated at x - y = v.
 
-The factor t is chosen so that D' already is the gradient: 2 / (N H W), negative where only y needs one.
-The backward pass then scales D' by the incoming gradient, and leaves it alone where that is 1, as after
-``loss.backward()``. In float16 t is 1: 2 / (N H W) would push D' into the subnormals. The ops are told the
-sign of t, or 0 for t = 1, and take N H W from the tensors: compiled code would be made anew for each number.
+The factor t is chosen such that D' already is the gradient: 2 / (N H W), negative if only y needs one.
+The backward pass then scales D' by the incoming gradient, and skips that where it is 1, as after
+``loss.backward()``. In float16 t is 1: 2 / (N H W) would push D' into the subnormals. The ops get the sign of
+t, or 0 for t = 1, and take N H W from the tensors, since each new number would make compiled code recompile.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def yuv_l2(
     check_same_device(x=x, y=y)
     chosen = _dispatch.choose("yuv_l2", (x, y), backend)
     if chosen != "reference" and not isinstance(edge_gain, Tensor) and not torch.compiler.is_compiling():
-        # As it is, without a launch to fill a tensor. Compiled code would be made anew for each number.
+        # A number saves the launch that fills a tensor. Compiled code would recompile for each number.
         number = as_finite("edge_gain", edge_gain, "a number or a 0-d tensor")
         loss, channels, _ = _sweep(x, y, None, number, scale_y, scale_u, scale_v)
         return loss, channels
@@ -70,10 +70,10 @@ def yuv_l2(
 
 
 def _direction_kind(x: Tensor, y: Tensor) -> tuple[int, torch.dtype | None]:
-    """The sign of t and the dtype in which D' is saved: that of the one gradient needed, None for none.
+    """The sign of t and the dtype in which D' is saved: that of the gradient needed, None if none is.
 
-    Not float16, in which D' may overflow and the gradient of a mean over many pixels be subnormal, where the
-    gradient times what comes in for it fits.
+    Never float16, in which D' may overflow or be subnormal, for a mean over many pixels, although its product
+    with the incoming gradient is neither.
     """
     if not wants_gradient(x, y):
         return 0, None
@@ -104,7 +104,7 @@ def _yuv_l2_fake(
     return loss, channels, torch.empty_like(x, dtype=direction_dtype)
 
 
-# sign grad_loss D', where D' has the factor 2 / (N H W) already (`scaled`), or else times that.
+# sign grad_loss D', times 2 / (N H W) unless D' already has that factor (`scaled`).
 @declare(
     "yuv_l2_backward(Tensor direction, Tensor grad_loss, int sign, bool scaled, ScalarType dtype) -> Tensor"
 )
@@ -112,13 +112,13 @@ def _yuv_l2_backward_fake(direction, grad_loss, sign, scaled, dtype):
     return torch.empty_like(direction, dtype=dtype)
 
 
-# The same into the direction's own memory, for when nobody will ask for the direction again.
+# The same in place, for when the direction is not needed again.
 @declare("yuv_l2_backward_(Tensor(a!) direction, Tensor grad_loss, int sign, bool scaled) -> ()")
 def _yuv_l2_backward_fake_(direction, grad_loss, sign, scaled):
     return None
 
 
-# --- batches of calls: a loss each; their gradients are products ----------------------------------------
+# --- batching: one loss per call, call by call; gradients are products ----------------------------------
 
 
 def _sweep(
@@ -154,9 +154,9 @@ def _save_for_yuv_l2(ctx, inputs, output):
 def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
     direction, edge_gain = ctx.saved_tensors
     sign_of_direction, scaled = ctx.direction_sign or 1, ctx.direction_sign != 0
-    if grad_direction is None and _has_room_for_the_gradient(ctx, direction, grad_loss):
+    if grad_direction is None and _can_overwrite(ctx, direction, grad_loss):
         sign = 1 if ctx.needs_input_grad[0] else -1
-        direction = direction.detach()  # as an output of the op it has the graph
+        direction = direction.detach()  # as an output of the op it is part of the graph
         _yuv_l2_backward_(direction, grad_loss, sign * sign_of_direction, scaled)
         gradients = [direction if needed else None for needed in ctx.needs_input_grad[:2]]
         return (*gradients, *(None,) * 7)
@@ -165,20 +165,20 @@ def _yuv_l2_gradients(ctx, grad_loss, _grad_channels, grad_direction):
         if not ctx.needs_input_grad[index]:
             continue
         dtype = ctx.dtypes[index]
-        parts = []
+        terms = []
         if grad_loss is not None:
-            parts.append(_yuv_l2_backward(direction, grad_loss, sign * sign_of_direction, scaled, dtype))
+            terms.append(_yuv_l2_backward(direction, grad_loss, sign * sign_of_direction, scaled, dtype))
         if grad_direction is not None:
-            along = _direction_at(grad_direction, edge_gain, ctx.numbers, ctx.direction_sign)
-            parts.append((sign * along).to(dtype))
-        gradients[index] = sum(parts[1:], start=parts[0]) if parts else None
+            derivative = _direction_at(grad_direction, edge_gain, ctx.numbers, ctx.direction_sign)
+            terms.append((sign * derivative).to(dtype))
+        gradients[index] = sum(terms[1:], start=terms[0]) if terms else None
     return (*gradients, *(None,) * 7)
 
 
-def _has_room_for_the_gradient(ctx, direction: Tensor, grad_loss: Tensor) -> bool:
-    """Whether D' is read here for the last time, and there is one gradient, in its dtype."""
-    of_x, of_y = ctx.needs_input_grad[:2]
-    if of_x == of_y or ctx.dtypes[0 if of_x else 1] != direction.dtype:
+def _can_overwrite(ctx, direction: Tensor, grad_loss: Tensor) -> bool:
+    """Whether D' can hold the gradient: there is one, in its dtype, and D' is not read again."""
+    needs_x, needs_y = ctx.needs_input_grad[:2]
+    if needs_x == needs_y or ctx.dtypes[0 if needs_x else 1] != direction.dtype:
         return False
     return saved_tensors_are_ours(grad_loss)
 
@@ -186,7 +186,7 @@ def _has_room_for_the_gradient(ctx, direction: Tensor, grad_loss: Tensor) -> boo
 def _direction_at(
     difference: Tensor, edge_gain: Tensor | None, numbers: list[float], sign: int
 ) -> Tensor:  # fmt: skip
-    """D' at x - y = difference; `numbers` are the gain where it is one, and the scales."""
+    """D' at x - y = difference; `numbers` are the gain as a number and the three scales."""
     zero = torch.zeros_like(difference)
     return _yuv_l2(difference, zero, edge_gain, *numbers, sign, difference.dtype)[2]
 
@@ -204,14 +204,14 @@ def _save_for_yuv_l2_backward(ctx, inputs, output):
 
 def _yuv_l2_backward_gradients(ctx, grad):
     direction, grad_loss = ctx.saved_tensors
-    grad_of_direction = grad_of_grad_loss = None
+    grad_direction = grad_grad_loss = None
     if ctx.needs_input_grad[0]:
-        grad_of_direction = _yuv_l2_backward(dense(grad), grad_loss, *ctx.kind, direction.dtype)
+        grad_direction = _yuv_l2_backward(dense(grad), grad_loss, *ctx.kind, direction.dtype)
     if ctx.needs_input_grad[1]:
         sign, scaled = ctx.kind
         products = sign * grad.to(grad_loss.dtype) * direction.to(grad_loss.dtype)
-        grad_of_grad_loss = products.sum() if scaled else 2 * products.sum(dim=1).mean()
-    return grad_of_direction, grad_of_grad_loss, None, None, None
+        grad_grad_loss = products.sum() if scaled else 2 * products.sum(dim=1).mean()
+    return grad_direction, grad_grad_loss, None, None, None
 
 
 _yuv_l2_backward_ = below_autograd("yuv_l2_backward_")

@@ -1,6 +1,6 @@
-"""Optimizers with what GAN updates need around the step, in one launch: clips and a moving average.
+"""Optimizers whose one launch per step includes clips and a moving average, as GAN training needs them.
 
-Each is a subclass of torch's of the same name with its arguments first, and may stand in its place:
+Each is a subclass of torch's of the same name, takes its arguments first, and can replace it:
 ``torch.optim.Adam = fastgan.optim.Adam`` before a trainer that cannot be changed makes its optimizers.
 Complex parameters, sparse gradients and ``differentiable=True`` are refused.
 """

@@ -1,4 +1,4 @@
-"""Checks of the optimizers' options and parameter groups, by name, before torch's constructors see them."""
+"""Checks of the optimizers' options and parameter groups, before torch's constructors get them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fastgan.ops._checks import (
     shown,
 )
 
-# What torch's optimizers say first where a number is out of range.
-_SAID_BY_TORCH = {
+# The beginnings of torch's messages for numbers out of range.
+_TORCH_MESSAGES = {
     "lr": "Invalid learning rate: ",
     "eps": "Invalid epsilon value: ",
     "momentum": "Invalid momentum value: ",
@@ -31,16 +31,16 @@ _SAID_BY_TORCH = {
 
 
 def checked_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The same with numbers of Python; those without a check as they are.
+    """The options, checked and as Python numbers; those without a check are unchanged.
 
     Raises:
-        TypeError, ValueError: of a wrong kind, or out of range.
+        TypeError, ValueError: an option of the wrong kind, or out of range.
     """
     return {name: _CHECKS[name](name, value) if name in _CHECKS else value for name, value in options.items()}
 
 
 def as_groups(params: object) -> list[Any]:
-    """What torch's constructors take: parameters, (name, parameter) or groups."""
+    """The `params` of torch's constructors as a list: parameters, (name, parameter) or groups."""
     groups = as_list("params", params)
     if not groups:
         raise ValueError(
@@ -52,7 +52,7 @@ def as_groups(params: object) -> list[Any]:
 
 
 def check_group(group: object) -> None:
-    """A dict of parameters and options, which are replaced by checked ones."""
+    """Checks a dict of parameters and options, and replaces these by checked ones, in place."""
     check_instance("param_group", group, dict, "a dict")
     assert isinstance(group, dict)
     if "params" not in group:
@@ -66,7 +66,7 @@ def check_group(group: object) -> None:
 
 
 def weight_bounds(clip: float | tuple[float, float] | None) -> tuple[float, float]:
-    """The (low, high) that a `weight_clip` says."""
+    """A `weight_clip` as (low, high)."""
     if clip is None:
         return -math.inf, math.inf
     if isinstance(clip, (int, float)):
@@ -94,15 +94,14 @@ def _kind(given: object) -> str:
 
 
 def _number(name: str, value: object) -> float:
-    """Numbers of Python as they are."""
     number = as_number(name, value)
-    return value if isinstance(value, (int, float)) else number
+    return value if isinstance(value, (int, float)) else number  # integers remain integers
 
 
 def _not_negative(name: str, value: object) -> float:
     number = _number(name, value)
     if not number >= 0:
-        raise ValueError(f"{_SAID_BY_TORCH.get(name, '')}{name} must not be negative, got {value}")
+        raise ValueError(f"{_TORCH_MESSAGES.get(name, '')}{name} must not be negative, got {value}")
     return number
 
 
@@ -124,7 +123,7 @@ def _rate(name: str, value: object) -> float | Tensor:
             f"Tensor {name} must be 1-element: {name} must be one number, got {described(value)}"
         )
     if may_look_at(value) and not value >= 0:
-        raise ValueError(f"{_SAID_BY_TORCH[name]}{name} must not be negative, got {value.item()}")
+        raise ValueError(f"{_TORCH_MESSAGES[name]}{name} must not be negative, got {value.item()}")
     return value
 
 
@@ -149,7 +148,7 @@ def _beta(name: str, item: Any, pair: object, index: int) -> float | Tensor:
 
 
 def _pair(name: str, value: Any) -> Sequence[float | Tensor]:
-    """Two numbers as floats, or tensors as they are."""
+    """Two numbers as floats; tensors are unchanged."""
     pair = value.tolist() if type(value).__module__ == "numpy" else value
     if not isinstance(pair, Sequence) or isinstance(pair, (str, bytes)) or len(pair) != 2:
         raise TypeError(f"{name} must be two numbers, got {described(value)}")

@@ -1,4 +1,4 @@
-"""Which of two networks is trained and which is its average, where a caller may have swapped them."""
+"""Detects swapped arguments: which of two networks is trained and which is its average."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from fastgan._torch_internals import version
 
 
 class _Call(NamedTuple):
-    """What the last call for an average left behind."""
+    """The state after the last call for an average."""
 
     model: weakref.ref[nn.Module]
-    of_model: int
-    """The sum of its parameters' versions; likewise `of_average`."""
-    of_average: int
+    model_version: int
+    """The sum of the versions of the model's parameters; `average_version` is that of the average's."""
+    average_version: int
 
 
 _last_calls: weakref.WeakKeyDictionary[nn.Module, _Call] = weakref.WeakKeyDictionary()
 
 
 def check_order(model: nn.Module, average: nn.Module, params: list[Tensor], averages: list[Tensor]) -> None:
-    """Raises a ValueError where the average is what is trained.
+    """Raises a ValueError if the average seems to be the network that is trained.
 
-    Averages may require gradients (StarGAN v2), the model need not do so between steps (StyleGAN3), and its
-    gradients may have been set to None: one sign that the model is the model settles it.
+    Averages may require gradients (StarGAN v2), the model may not require any between steps (StyleGAN3), and
+    its gradients may have been set to None, so one sign that the model is being trained suffices.
     """
     if any(parameter.grad is not None for parameter in params):
         return
@@ -49,18 +49,18 @@ def check_order(model: nn.Module, average: nn.Module, params: list[Tensor], aver
 def _average_is_stepped(
     model: nn.Module, average: nn.Module, params: list[Tensor], averages: list[Tensor]
 ) -> bool:
-    """Whether something wrote into the average, and nothing into the model, since the last call with both."""
+    """Whether the average's parameters were written to, and the model's were not, since the last call."""
     last = _last_calls.get(average)
     if last is None or last.model() is not model:
         return False
-    return _versions(averages) != last.of_average and _versions(params) == last.of_model
+    return _version_sum(averages) != last.average_version and _version_sum(params) == last.model_version
 
 
 def remember(model: nn.Module, average: nn.Module, params: list[Tensor], averages: list[Tensor]) -> None:
-    """For the next call, unless the average is frozen, which tells enough."""
+    """Records the state for the next call, unless the average is frozen, which is sign enough."""
     if any(parameter.requires_grad for parameter in averages):
-        _last_calls[average] = _Call(weakref.ref(model), _versions(params), _versions(averages))
+        _last_calls[average] = _Call(weakref.ref(model), _version_sum(params), _version_sum(averages))
 
 
-def _versions(tensors: list[Tensor]) -> int:
+def _version_sum(tensors: list[Tensor]) -> int:
     return sum(map(version, tensors))

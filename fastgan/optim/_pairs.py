@@ -1,4 +1,4 @@
-"""Which tensors of a network and of its average belong together, however either is wrapped."""
+"""Matches the tensors of a network and of its average, even if either is wrapped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastgan._torch_internals import WRAPPED, buffer_table, foreach_copy_, module_table, parameter_table
 from fastgan.optim._shards import local
 
-# Where torch.compile and Lightning Fabric keep what they wrap, and DataParallel and DistributedDataParallel.
+# The attributes of wrapped modules in torch.compile, Lightning Fabric, and (Distributed)DataParallel.
 _WRAPPERS = {*WRAPPED, "module"}
 
 Value = TypeVar("Value")
@@ -26,16 +26,16 @@ def unwrapped(module: nn.Module) -> nn.Module:
         parts = module_table(module)
         inner = next((parts[name] for name in WRAPPED if name in parts), None)
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = module.module  # a name that other modules have, too
+            inner = module.module  # only of these classes, since other modules use the name as well
         if inner is None:
             return module
         module = inner
 
 
 def unwrapped_copy(module: nn.Module) -> nn.Module:
-    """A deep copy in which the wrappers, around the network and inside of it, are left out."""
+    """A deep copy without the wrappers around the network and inside it."""
     memo: dict[int, nn.Module] = {}
-    for part in reversed(list(module.modules())):  # what is inside comes first
+    for part in reversed(list(module.modules())):  # innermost first
         inner = unwrapped(part)
         if inner is not part:
             memo[id(part)] = copy.deepcopy(inner, memo)
@@ -43,7 +43,7 @@ def unwrapped_copy(module: nn.Module) -> nn.Module:
 
 
 def without_wrappers(named: dict[str, Value]) -> dict[str, Value]:
-    """The same by the names that the tensors have in the bare network."""
+    """The mapping with the names of the bare network as keys."""
     bare = {_bare(name): value for name, value in named.items()}
     return bare if len(bare) == len(named) else named
 
@@ -54,7 +54,7 @@ def _bare(name: str) -> str:
 
 
 def parameters_by_name(module: nn.Module) -> dict[str, tuple[nn.Module, nn.Parameter]]:
-    """(the part that has it, the parameter), by its name in the bare network."""
+    """(submodule, parameter) of each parameter, by its name in the bare network."""
     return without_wrappers(
         {
             f"{prefix}.{name}" if prefix else name: (part, parameter)
@@ -66,17 +66,17 @@ def parameters_by_name(module: nn.Module) -> dict[str, tuple[nn.Module, nn.Param
 
 
 def first_names(named: dict[str, tuple[nn.Module, nn.Parameter]]) -> dict[str, str]:
-    """The first name that each parameter has: another than its own where it is shared."""
+    """The first name of each parameter by name; for a shared parameter they may differ."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(parameter), name) for name, (_, parameter) in named.items()}
 
 
-# A module's buffers may be assigned anew, as in `self.mean = ...`: what is kept is where to look for them.
+# Modules may replace their buffers, as in `self.mean = ...`, so places are kept instead of tensors.
 Place = tuple[dict[str, Tensor | None], str]
 
 
 def buffer_places(module: nn.Module) -> dict[str, Place]:
-    """Where each buffer is found, by its name in the bare network."""
+    """The place of each buffer, by its name in the bare network."""
     return without_wrappers(
         {
             f"{prefix}.{name}" if prefix else name: (buffer_table(part), name)
@@ -87,65 +87,66 @@ def buffer_places(module: nn.Module) -> dict[str, Place]:
 
 
 def paired_places(model: nn.Module, average: nn.Module) -> list[tuple[Place, Place]]:
-    """(the average's, the model's) of each buffer that both have."""
+    """(average's place, model's place) of each buffer that both have."""
     sources, targets = buffer_places(model), buffer_places(average)
     return [(targets[name], source) for name, source in sources.items() if name in targets]
 
 
 def present(places: Iterable[tuple[Place, Place]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """What lies there now, without the buffers that are None."""
-    for (kept_in, name), (current_in, its_name) in places:
-        kept, current = kept_in[name], current_in[its_name]
-        if kept is not None and current is not None:
-            yield kept, current
+    """The buffers that are at these places now, without those that are None."""
+    for (average_table, average_name), (model_table, model_name) in places:
+        average, current = average_table[average_name], model_table[model_name]
+        if average is not None and current is not None:
+            yield average, current
 
 
 def copy_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Copies the second of each pair into the first, in one call per type."""
-    of_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-    for kept, current in pairs:
-        targets, sources = of_type.setdefault(kept.dtype, ([], []))
-        targets.append(kept)
-        sources.append(current)
-    for targets, sources in of_type.values():
+    """Copies the second of each pair into the first, in one call per dtype."""
+    by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in pairs:
+        targets, sources = by_dtype.setdefault(target.dtype, ([], []))
+        targets.append(target)
+        sources.append(source)
+    for targets, sources in by_dtype.values():
         foreach_copy_(targets, sources)
 
 
 class Pairs:
-    """What belongs together, found once: walking through modules takes longer than a step.
+    """The matched tensors of model and average, cached, since walking the modules takes longer than a step.
 
     Attributes:
         parameters: the model's.
-        averages: the average of each, or its local part, by the id of the parameter.
-        buffers: as :func:`paired_places` gives them.
+        averages: the average of each parameter, or its local part, by the id of the parameter.
+        buffers: the result of :func:`paired_places`.
     """
 
     def __init__(self, model: nn.Module, average: nn.Module) -> None:
-        theirs = parameters_by_name(average)
+        named_averages = parameters_by_name(average)
         self.parameters: list[Tensor] = list(model.parameters())
         self.averages = {
-            id(parameter): local([theirs[name][1]])[0]
+            id(parameter): local([named_averages[name][1]])[0]
             for name, (_, parameter) in parameters_by_name(model).items()
         }
         self._all_averages = [self.averages[id(parameter)] for parameter in self.parameters]
         self.buffers = paired_places(model, average)
-        # Kept together with what they held, so that nothing new gets the id of what has been replaced.
+        # The tables and their items are kept, so that no new object can get the id of a replaced one.
         self._tables: list[dict[str, Any]] = [
             table for part in model.modules() for table in (parameter_table(part), module_table(part))
         ]
         self._tables += [parameter_table(part) for part in average.modules() if parameter_table(part)]
-        self._held = self._holding()
+        self._items = self._current_items()
 
     def averages_of(self, parameters: list[Tensor]) -> list[Tensor]:
-        """Of all of `parameters`, as at nearly every update, or of some of them."""
+        """The averages of some of the model's parameters, or, as at nearly every update, of all."""
         if parameters is self.parameters:
             return self._all_averages
         return [self.averages[id(parameter)] for parameter in parameters]
 
     def are_current(self) -> bool:
         """Whether model and average still have these parameters, in these layers."""
-        now = self._holding()
-        return len(now) == len(self._held) and all(map(is_, now, self._held))
+        items = self._current_items()
+        return len(items) == len(self._items) and all(map(is_, items, self._items))
 
-    def _holding(self) -> list[object]:
-        return list(chain.from_iterable(map(dict.values, self._tables)))  # at every update: no loop in Python
+    def _current_items(self) -> list[object]:
+        # Without a Python loop, since this runs at every update.
+        return list(chain.from_iterable(map(dict.values, self._tables)))

@@ -1,4 +1,4 @@
-"""What the optimizers share: their options beside torch's, and the step in one launch per group."""
+"""The optimizers' base: their options beyond torch's, and the step in one launch per group."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from fastgan.reference.optimizer_step import StepOptions
 
 
 class StepStatistics(NamedTuple):
-    """Of the last step, over all parameters that had a gradient; 0-d float64 tensors on their device."""
+    """Statistics of the last step over all parameters with a gradient, 0-d float64 on their device."""
 
     gradient_norm: Tensor
-    """Unscaled, before any clip."""
+    """The norm of the unscaled gradients, before any clip."""
     weight_norm: Tensor
     clipped_fraction: Tensor
-    """The share of weights that lie at a bound of their `weight_clip`: near 1, clipping has degenerated."""
+    """The share of weights that lie at a bound of their `weight_clip`; near 1, clipping has degenerated."""
 
 
 class StateNames(NamedTuple):
-    """What torch calls the arrays of :func:`fastgan.ops.optimizer_step.optimizer_step`; None: not there."""
+    """torch's names of the states of :func:`fastgan.ops.optimizer_step.optimizer_step`; None: unused."""
 
     first: str
     second: str | None
@@ -38,7 +38,7 @@ class StateNames(NamedTuple):
 
 
 class Plan:
-    """One group's tensors as the launch takes them, found once and used until one of them changes."""
+    """One group's tensors as the launch takes them, cached until one of them changes."""
 
     def __init__(
         self, params: list[Tensor], states: list[dict[str, Tensor]], names: StateNames, ema: EMA | None
@@ -60,7 +60,7 @@ class Plan:
     def serves(
         self, params: list[Tensor], states: Iterable[dict[str, Tensor] | None], names: StateNames
     ) -> bool:
-        """Whether it is still that of these parameters and their states."""
+        """Whether the plan is still valid for these parameters and their states."""
         return (
             len(params) == len(self.params)
             and names == self.names
@@ -92,7 +92,7 @@ class Plan:
 
 
 class FusedStep(torch.optim.Optimizer):
-    """Base of the optimizers; the other base is torch's, which keeps the state."""
+    """Base class of the optimizers; the other base class is torch's, which holds the state."""
 
     algorithm: str
     ema: EMA | None
@@ -100,13 +100,13 @@ class FusedStep(torch.optim.Optimizer):
     _extra: dict[str, Any]
     _plans: dict[int, Plan]
 
-    # --- what each optimizer says of itself ---------------------------------------------------------------
+    # --- to be defined by each optimizer ------------------------------------------------------------------
 
     def _state_names(self, group: dict[str, Any]) -> StateNames:
         raise NotImplementedError
 
     def _init_states(self, group: dict[str, Any]) -> None:
-        """Gives each parameter with a gradient its state, as torch has it."""
+        """Initializes the state of each parameter with a gradient, as torch does."""
         raise NotImplementedError
 
     def _options(self, group: dict[str, Any]) -> dict[str, Any]:
@@ -114,11 +114,17 @@ class FusedStep(torch.optim.Optimizer):
 
     # --- options ------------------------------------------------------------------------------------------
 
-    def _prepare(self, own: dict[str, Any], extra: dict[str, Any], differentiable: bool) -> dict[str, Any]:
-        """Before torch's constructor, which adds the groups: `own` options are torch's, `extra` are not.
+    def _prepare(
+        self, torch_options: dict[str, Any], extra: dict[str, Any], differentiable: bool
+    ) -> dict[str, Any]:
+        """To be called before torch's constructor, which adds the groups.
+
+        Args:
+            torch_options: options of torch's constructor.
+            extra: options that it does not have.
 
         Returns:
-            Torch's, checked.
+            The checked `torch_options`.
         """
         if as_flag("differentiable", differentiable):
             raise ValueError(
@@ -127,41 +133,41 @@ class FusedStep(torch.optim.Optimizer):
             )
         self._extra = checked_options(extra)
         self._plans = {}
-        return checked_options(own)
+        return checked_options(torch_options)
 
     def _finish(self, ema: EMA | None, statistics: bool) -> None:
-        """After torch's constructor."""
+        """To be called after torch's constructor."""
         if ema is not None:
             check_instance("ema", ema, EMA, "a fastgan.optim.EMA or None")
             ema.check_updated_by([parameter for group in self.param_groups for parameter in group["params"]])
         self.ema = ema
         self.with_statistics = as_flag("statistics", statistics)
         self.statistics = None
-        # torch.amp.GradScaler then gives the scale and what it found to the step, and looks at neither.
+        # torch.amp.GradScaler then passes scale and found_inf to the step, and reads neither on the host.
         setattr(self, AMP_SCALING, True)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; each group may have its own clips and its own `stochastic_rounding`."""
+        """Like torch's; each group may have its own clips and its own `stochastic_rounding`."""
         check_group(param_group)
         for name, default in self._extra.items():
             param_group.setdefault(name, default)
         if "rounding_seed" not in param_group:
-            drawn = torch.randint(2**31, ()).item() if param_group["stochastic_rounding"] else -1
-            param_group["rounding_seed"] = drawn
+            seed = torch.randint(2**31, ()).item() if param_group["stochastic_rounding"] else -1
+            param_group["rounding_seed"] = seed
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, also from torch's optimizer: options that it does not have stay as they are."""
+        """Like torch's, also for states of torch's optimizer: options that those lack keep their values."""
         check_instance("state_dict", state_dict, dict, "a dict")
         if not state_dict.keys() >= {"state", "param_groups"}:
             raise ValueError(f"state_dict must have 'state' and 'param_groups', got {described(state_dict)}")
         groups = state_dict["param_groups"]
-        own_names = (*self._extra, "rounding_seed")
+        extra_names = (*self._extra, "rounding_seed")
         if len(groups) == len(self.param_groups):
-            kept = [{name: group[name] for name in own_names} for group in self.param_groups]
-            groups = [{**own, **group} for own, group in zip(kept, groups, strict=True)]
+            defaults = [{name: group[name] for name in extra_names} for group in self.param_groups]
+            groups = [{**default, **group} for default, group in zip(defaults, groups, strict=True)]
         super().load_state_dict({**state_dict, "param_groups": groups})
-        # torch has rounded the float32 states of half-precision parameters to their type.
+        # torch has cast the float32 states of half-precision parameters to half precision: restore them.
         ids = [index for group in groups for index in group["params"]]
         params = [parameter for group in self.param_groups for parameter in group["params"]]
         for index, parameter in zip(ids, params, strict=True):
@@ -171,8 +177,9 @@ class FusedStep(torch.optim.Optimizer):
                         self.state[parameter][name] = value.to(parameter.device, torch.float32, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: self.__dict__[name] for name in ("_extra", "ema", "with_statistics", "statistics")}
-        return {**super().__getstate__(), **own, AMP_SCALING: True}
+        names = ("_extra", "ema", "with_statistics", "statistics")
+        attributes = {name: self.__dict__[name] for name in names}
+        return {**super().__getstate__(), **attributes, AMP_SCALING: True}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -184,17 +191,17 @@ class FusedStep(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient; the gradients are only read.
 
-        Nothing waits for the device, and CUDA graphs may capture every step but the first, which makes the
-        state: what a graph repeats reads `lr` from memory if it is a tensor on the device, and counts the
-        steps and the average's updates there.
+        The step never synchronizes with the device, and CUDA graphs may capture every step but the first,
+        which makes the state. A replayed graph reads `lr` from memory if it is a tensor on the device, and
+        counts the steps and the average's updates there.
 
         Args:
-            closure: computes the loss again, as in torch.
+            closure: recomputes the loss, as in torch.
 
         Raises:
             RuntimeError: a sparse gradient; a captured step that is the first of one of its parameters.
-            ValueError: a parameter that has moved to another device than its state; a gradient that is
-                sharded otherwise than its parameter.
+            ValueError: a parameter on another device than its state; a gradient that is sharded differently
+                from its parameter.
         """
         loss = None
         if closure is not None:
@@ -209,13 +216,13 @@ class FusedStep(torch.optim.Optimizer):
                 grads: list[Tensor] = [parameter.grad for parameter in params]  # type: ignore[misc]
                 work.append((group, self._plan(number, group, params), grads))
         if not work:
-            if self.ema is not None:  # parameters that were replaced get the gradients, these here none
+            if self.ema is not None:  # the parameters may have been replaced by others, which have gradients
                 self.ema.check_updated_by(p for group in self.param_groups for p in group["params"])
             return loss
         norm = self._norm_to_clip([(group, grads) for group, _, grads in work])
         if self.ema is not None:
             self.ema.follow_all_but({id(p) for _, plan, _ in work for p in plan.params}, found_inf)
-        # On several devices each group reads a copy of the average's updates, and none can count it up.
+        # On several devices each group reads a copy of the average's update count, and none can increment it.
         devices = {plan.params[0].device for _, plan, _ in work}
         in_launch = self.ema is None or devices == {self.ema.updates.device}
         sums = [
@@ -244,7 +251,7 @@ class FusedStep(torch.optim.Optimizer):
                 state = self.state[parameter]
                 step = state["step"]
                 if step.device != parameter.device:
-                    # torch keeps it on the CPU, where reading it waits for nobody; copying it to a GPU would.
+                    # `step` is on the CPU: item() is free, a copy to the GPU would synchronize.
                     state["step"] = torch.full_like(step, step.item(), device=parameter.device)
                 for name in names:
                     if name is not None and parameter.element_size() == 2:
@@ -301,7 +308,7 @@ class FusedStep(torch.optim.Optimizer):
         return summed_over_shards(sums, plan.params) if plan.sharded and self.with_statistics else sums
 
     def _norm_to_clip(self, work: list[tuple[dict[str, Any], list[Tensor]]]) -> Tensor | None:
-        """The norm, still scaled, of the gradients of all groups that clip theirs."""
+        """The norm, still scaled, of the gradients of all groups with `grad_clip_norm`; None without any."""
         clipped = [grad for group, grads in work if group["grad_clip_norm"] is not None for grad in grads]
         if not clipped:
             return None

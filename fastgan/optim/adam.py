@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-# By names of their own, so that `torch.optim.Adam = fastgan.optim.Adam` leaves the constructor with torch's.
+# Imported as names, so that constructors call torch's even after `torch.optim.Adam = fastgan.optim.Adam`.
 from torch.optim import Adam as TorchAdam
 from torch.optim import AdamW as TorchAdamW
 
@@ -20,11 +20,11 @@ from fastgan.optim.ema import EMA
 class Adam(FusedStep, TorchAdam):
     """torch.optim.Adam with clips and moving average in one launch.
 
-    Formulas: :mod:`fastgan.ops.optimizer_step`. Its state_dict goes both ways between this and torch's.
+    Formulas: :mod:`fastgan.ops.optimizer_step`. State dicts are interchangeable with torch's.
 
     Args:
         params, lr, betas, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay: as torch's.
-        capturable, foreach, fused: accepted, and make no difference.
+        capturable, foreach, fused: accepted, without effect.
         differentiable: must be False.
         grad_clip_value, grad_clip_norm, weight_clip, stochastic_rounding, ema, statistics: as in
             :class:`fastgan.optim.RMSprop`.
@@ -67,12 +67,12 @@ class Adam(FusedStep, TorchAdam):
             "weight_clip": weight_clip,
             "stochastic_rounding": stochastic_rounding,
         }
-        own = {
+        torch_options = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
             "maximize": maximize, "capturable": capturable, "decoupled_weight_decay": decoupled_weight_decay,
         }  # fmt: skip
         checked_options({"foreach": foreach, "fused": fused})
-        checked = self._prepare(own, extra, differentiable)
+        checked = self._prepare(torch_options, extra, differentiable)
         TorchAdam.__init__(self, as_groups(params), **checked)
         self._finish(ema, statistics)
 
@@ -95,9 +95,9 @@ class Adam(FusedStep, TorchAdam):
 class AdamW(Adam, TorchAdamW):
     """:class:`Adam` whose weight decay shrinks the parameters instead of adding to their gradients.
 
-    As torch's, it decays so whatever a loaded state says of `decoupled_weight_decay`.
+    Like torch's, it ignores the `decoupled_weight_decay` of a loaded state.
 
-    Args and errors: as :class:`Adam`.
+    Arguments and errors are those of :class:`Adam`.
     """
 
     def __init__(

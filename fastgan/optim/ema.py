@@ -40,11 +40,11 @@ _NOTHING = torch.empty(0)
 
 
 class EMA:
-    """The moving average of a model's parameters; buffers, as batch norm's statistics, are the model's own.
+    """The moving average of a model's parameters; buffers, such as batch norm's statistics, are copied.
 
-    average += (1 - decay) (model - average). Given to an optimizer of :mod:`fastgan.optim`, parameters
-    follow in its launch, once per step. With any other optimizer, or for networks of several, leave it out
-    of them and call :meth:`update` after their steps::
+    average += (1 - decay) (model - average). If it is given to an optimizer of :mod:`fastgan.optim`, each
+    step's launch updates the average, too. With another optimizer, or for networks with several optimizers,
+    do not pass it to any of them, but call :meth:`update` after their steps::
 
         ema = EMA(nn.ModuleDict({"generator": generator, "mapping": mapping}))
         ...
@@ -52,41 +52,41 @@ class EMA:
         mapping_optimizer.step()
         ema.update()
 
-    How often matters as much as the decay: k updates per iteration forget as fast as one with decay ** k.
-    StarGAN v2 (clovaai) averages once per iteration, after both updates of its generator; StyleGAN2 and 3
-    (NVlabs) once per batch, whether or not a lazy regularization has stepped G once more, with
-    decay = 0.5 ** (batch_size / (1000 ema_kimg)); BasicSR once per iteration, also in those where G waits
-    for D (`net_d_iters`). For these call :meth:`update`. BigGAN-PyTorch averages after each step of G.
-    zi2zi, pix2pix, CycleGAN and StegaStamp average nothing.
+    The number of updates matters as much as the decay: k updates per iteration forget as fast as one with
+    decay ** k. StarGAN v2 (clovaai) averages once per iteration, after both updates of its generator;
+    StyleGAN2 and 3 (NVlabs) once per batch, whether or not lazy regularization has stepped G once more, with
+    decay = 0.5 ** (batch_size / (1000 ema_kimg)); BasicSR once per iteration, even if G is not stepped
+    (`net_d_iters`). For these call :meth:`update`. BigGAN-PyTorch averages after each step of G. zi2zi,
+    pix2pix, CycleGAN and StegaStamp do not average.
 
     Args:
-        model: what is averaged; nn.ModuleDict or nn.ModuleList for several networks. Its layers are those it
-            has now: replace layers first. Their parameters may be replaced later, as
-            load_state_dict(assign=True) does, but then the optimizer must be made anew, as torch's must.
-            DataParallel, DistributedDataParallel and torch.compile, around it or inside of it, are left out
-            of the average, whose state_dict therefore has the bare network's names.
-        decay: in [0, 1]; 0.999 averages over about the last thousand updates, and is the default.
-        warmup: whether update n decays by (1 + n) / (10 + n) where that is less, so that the untrained start
-            is forgotten.
-        dtype: of the average's parameters. None: as the model's, but float32 for half-precision ones, whose
-            last place is larger than what one update adds.
-        beta: another name for `decay`, as StarGAN v2 has it.
-        warmup_start: n of the first update. 1: as pytorch_ema and latent diffusion's LitEma, which count an
-            update before they make it, and as TensorFlow's `num_updates` where that is the number of steps
-            taken; the first update decays by 2 / 11. 0: as code that counts afterwards; by 1 / 10.
+        model: the model to average; nn.ModuleDict or nn.ModuleList for several networks. Its layers must not
+            be replaced afterwards. Their parameters may be, as by load_state_dict(assign=True), but then the
+            optimizer must be made anew, like torch's. DataParallel, DistributedDataParallel and torch.compile
+            wrappers, around the model or inside it, are not part of the average, whose state_dict therefore
+            has the bare network's names.
+        decay: in [0, 1]; the default of 0.999 averages over about the last thousand updates.
+        warmup: whether update n decays by (1 + n) / (10 + n) if that is less, so that the untrained start is
+            forgotten.
+        dtype: of the average's parameters. None: the model's, but float32 for half-precision parameters,
+            whose last place is larger than the increment of one update.
+        beta: StarGAN v2's name for `decay`.
+        warmup_start: n of the first update. 1: like pytorch_ema and latent diffusion's LitEma, which count an
+            update before they make it, and like TensorFlow's `num_updates` if that is the number of steps
+            taken; the first update decays by 2 / 11. 0: like code that counts afterwards; by 1 / 10.
 
     Attributes:
         average: a frozen copy of the model, in evaluation mode.
-        updates: n of the next update, 0-d int64, on the device of the model's first parameter. A step that a
-            torch.amp.GradScaler leaves out is no update.
+        updates: n of the next update, 0-d int64, on the device of the model's first parameter. A step that
+            torch.amp.GradScaler skips is no update.
 
-    A copy (copy.deepcopy, pickle) belongs to the copied model, and takes one along where it is copied alone.
+    A copy (copy.deepcopy, pickle) belongs to the model that is copied with it; copied alone, it copies its
+    model, too.
 
     Raises:
-        ValueError: a decay or `warmup_start` out of range; at an update a model that has other layers or
-            parameters than when the average was made, which are named; an optimizer of parameters that have
-            been replaced.
-        TypeError: a model that is none; both `decay` and `beta`.
+        ValueError: a decay or `warmup_start` out of range; at an update, layers or parameters that the model
+            did not have when the average was made (names them), or an optimizer of replaced parameters.
+        TypeError: a model that is not an nn.Module; both `decay` and `beta`.
 
     Source: Polyak and Juditsky 1992; for generators Yazici et al., "The unusual effectiveness of averaging
     in GAN training", ICLR 2019.
@@ -112,26 +112,26 @@ class EMA:
         self.warmup_start = warmup_start
         self.updates = torch.full((), warmup_start, dtype=torch.int64, device=device)
         self._pairs: Pairs | None = None
-        # Parts and not parameters: load_state_dict(assign=True), FSDP2 and conversions make new parameters.
+        # Not the parameters, which load_state_dict(assign=True), FSDP2 and conversions replace.
         self._parts = _parts_of(parameters_by_name(self.model))
 
     def update(self) -> None:
-        """Follows the model by one step."""
+        """Updates the average from the model."""
         self.follow_all_but(set(), None, counts=True)
 
     @property
     def num_updates(self) -> int:
-        """How many updates there were, for which the host waits for the device."""
+        """The number of updates so far; reading it synchronizes with the device."""
         return int(self.updates.item()) - self.warmup_start
 
     def average_of(self, parameter: Tensor) -> Tensor:
-        """The average of one of the model's parameters, or its local part; of another one an empty tensor."""
+        """The average of one of the model's parameters, or its local part; for others an empty tensor."""
         if self._pairs is None or id(parameter) not in self._pairs.averages:
             self._pairs = self._paired()
         return self._pairs.averages.get(id(parameter), _NOTHING)
 
     def check_updated_by(self, parameters: Iterable[Tensor]) -> None:
-        """Raises a ValueError that names the model's trainable parameters which are not among these."""
+        """Raises a ValueError that names the model's trainable parameters that are not among these."""
         kind = type(parameters).__name__
         known = set()
         for parameter in as_list("parameters", parameters):
@@ -153,12 +153,12 @@ class EMA:
 
     @torch.no_grad()
     def follow_all_but(self, done: set[int], found_inf: Tensor | None, counts: bool = False) -> None:
-        """What the optimizer's launches do not do: the parameters whose id is not in `done`, and buffers.
+        """Updates the averages of parameters whose id is not in `done`, and copies buffers.
 
         Args:
-            done: ids of parameters.
-            found_inf: as :func:`fastgan.ops.optimizer_step.optimizer_step` has it.
-            counts: whether this is all of an update, and counts as one.
+            done: ids of the parameters whose averages the optimizer's launches update.
+            found_inf: as in :func:`fastgan.ops.optimizer_step.optimizer_step`.
+            counts: whether this is a whole update, to be counted.
         """
         check_instance("done", done, (set, frozenset), "a set of ids")
         counts = as_flag("counts", counts)
@@ -168,11 +168,12 @@ class EMA:
                 raise ValueError(f"found_inf must have one element, got {described(found_inf)}")
         pairs = self._paired()
         if self._pairs is not None and pairs is not self._pairs:
-            gone = done & self._pairs.averages.keys() - pairs.averages.keys()
-            if gone:
+            replaced = done & self._pairs.averages.keys() - pairs.averages.keys()
+            if replaced:
                 raise ValueError(
                     f"this optimizer updates parameters that the {type(self.model).__name__} had when they "
-                    f"were last averaged, got {len(gone)} that have been replaced since: make a new optimizer"
+                    f"were last averaged, got {len(replaced)} that have been replaced since: make a new "
+                    "optimizer"
                 )
         self._pairs = pairs
         others = pairs.parameters
@@ -200,30 +201,29 @@ class EMA:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the state was taken, with its count of warm-up, but with this average's decay."""
+        """Restores the average and its warm-up count; the decay remains this average's."""
         check_instance("state", state, dict, "a dict")
         if not state.keys() >= {"average", "num_updates"}:
             raise ValueError(f"state must have 'average' and 'num_updates', got {described(state)}")
         average = state["average"]
-        if average.keys() != self.average.state_dict().keys():  # of a model that was wrapped
+        if average.keys() != self.average.state_dict().keys():  # saved from a wrapped model
             average = without_wrappers(average)
         self.average.load_state_dict(average)
-        # States without a start are of averages that counted from 0, and keep to it.
+        # States without `warmup_start` are from versions that counted from 0.
         self.warmup_start = state.get("warmup_start", 0)
         self.updates.fill_(self.warmup_start + state["num_updates"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pairs": None, "_parts": {}}  # of this model
+        return {**self.__dict__, "_pairs": None, "_parts": {}}  # which refer to this model
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Those that were pickled without a start counted from 0.
+        # Pickles without `warmup_start` are from versions that counted from 0.
         self.__dict__.update({"warmup_start": 0, **state, "_pairs": None, "_parts": {}})
 
     def _paired(self) -> Pairs:
-        """What belongs together now.
+        """The current pairs of model and average.
 
-        Not found before it is needed: while a model that holds its own EMA is copied, the copy has no
-        parameters.
+        Made when needed: while a model that holds its own EMA is copied, the copy has no parameters yet.
         """
         if self._pairs is not None and self._pairs.are_current():
             return self._pairs
@@ -231,26 +231,26 @@ class EMA:
         return Pairs(self.model, self.average)
 
     def _check_unchanged(self) -> None:
-        """Raises a ValueError that names parameters which are not those that the average was made of."""
-        ours, theirs = parameters_by_name(self.model), parameters_by_name(self.average)
-        our_first, their_first = first_names(ours), first_names(theirs)
-        changed = ours.keys() ^ theirs.keys()
-        for name in ours.keys() & theirs.keys():
-            (part, parameter), (_, average) = ours[name], theirs[name]
+        """Raises a ValueError that names the model's parameters that changed since the average was made."""
+        params, averages = parameters_by_name(self.model), parameters_by_name(self.average)
+        first_param, first_average = first_names(params), first_names(averages)
+        changed = params.keys() ^ averages.keys()
+        for name in params.keys() & averages.keys():
+            (part, parameter), (_, average) = params[name], averages[name]
             is_replaced = name in self._parts and self._parts[name]() is not part
-            if is_replaced or parameter.shape != average.shape or our_first[name] != their_first[name]:
+            if is_replaced or parameter.shape != average.shape or first_param[name] != first_average[name]:
                 changed.add(name)
         if changed:
             raise ValueError(
                 "the model has other parameters than when EMA(model) made its average: "
                 f"{', '.join(sorted(changed))}. Replace layers first, then make the EMA"
             )
-        if not self._parts:  # a copy
-            self._parts = _parts_of(ours)
+        if not self._parts:  # in a copy
+            self._parts = _parts_of(params)
 
 
 def count_update(updates: Tensor, found_inf: Tensor | None) -> None:
-    """What a launch for all parameters does by itself, if they lie on one device."""
+    """Counts an update, as a single launch for all parameters would, unless `found_inf` is set."""
     if found_inf is None:
         updates += 1
     else:
@@ -265,11 +265,10 @@ def update_ema(
 
     The order of arguments is that of StarGAN v2's `moving_average(model, model_test, beta)`. rosinality's
     `accumulate(model1, model2, decay)` and its many copies have the average FIRST. Swapped arguments would
-    overwrite the network that is trained, and are refused where they can be told: where `average` has
-    gradients, or requires them, and nothing (gradients, requires_grad, training mode) shows that `model` is
-    the one being trained; from the second call on also where something, as an optimizer, has changed
-    `average` in the meantime, and nothing `model`. An average that is frozen, as
-    ``copy.deepcopy(model).eval().requires_grad_(False)`` makes it, is never taken for the model.
+    overwrite the network that is trained, and are refused if detected: if `average` has or requires gradients
+    and nothing (gradients, requires_grad, training mode) shows that `model` is being trained; from the second
+    call on also if `average` was changed in the meantime, as by an optimizer, and `model` was not. A frozen
+    average, as made by ``copy.deepcopy(model).eval().requires_grad_(False)``, is never taken for the model.
 
     Args:
         model, average: modules with the same parameters and buffers, on one device; either may be wrapped in
@@ -280,37 +279,37 @@ def update_ema(
     Raises:
         ValueError: a decay out of range; arguments that look swapped; modules whose parameters or buffers
             differ, which are named.
-        TypeError: what is no module; both `decay` and `beta`, or none of them.
+        TypeError: arguments that are not modules; both `decay` and `beta`, or neither.
     """
     _check_module("model", model)
     _check_module("average", average)
     decay = _decay_of(decay, beta)
     params, averages = _matched("parameters", model, average)
-    kept, current = _matched("buffers", average, model)
+    average_buffers, model_buffers = _matched("buffers", average, model)
     check_order(model, average, params, averages)
     if params:
         _launch(params, local(averages), StepOptions(0.0, average_weight=1 - decay), None, None)
-    copy_all(zip(kept, current, strict=True))
+    copy_all(zip(average_buffers, model_buffers, strict=True))
     remember(model, average, params, averages)
 
 
 def _matched(kind: str, first: nn.Module, second: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """All of either module's, in the same order; a ValueError names those that differ."""
-    ours, theirs = (dict(getattr(module, f"named_{kind}")()) for module in (first, second))
-    if ours.keys() != theirs.keys():
-        ours, theirs = without_wrappers(ours), without_wrappers(theirs)
-    differing = sorted(ours.keys() ^ theirs.keys())
+    """Both modules' parameters or buffers, in the same order; a ValueError names those that differ."""
+    first_tensors, second_tensors = (dict(getattr(module, f"named_{kind}")()) for module in (first, second))
+    if first_tensors.keys() != second_tensors.keys():
+        first_tensors, second_tensors = without_wrappers(first_tensors), without_wrappers(second_tensors)
+    differing = sorted(first_tensors.keys() ^ second_tensors.keys())
     if differing:
         raise ValueError(
             f"model and average must have the same tensors, got {type(first).__name__} and "
             f"{type(second).__name__}, which differ in their {kind}: {', '.join(differing)}"
         )
-    for name, tensor in ours.items():
-        for what in ("shape", "device"):
-            one, other = getattr(tensor, what), getattr(theirs[name], what)
+    for name, tensor in first_tensors.items():
+        for attribute in ("shape", "device"):
+            one, other = getattr(tensor, attribute), getattr(second_tensors[name], attribute)
             if one != other:
-                raise ValueError(f"model and average differ in the {what} of {name}: {one}, {other}")
-    return list(ours.values()), [theirs[name] for name in ours]
+                raise ValueError(f"model and average differ in the {attribute} of {name}: {one}, {other}")
+    return list(first_tensors.values()), [second_tensors[name] for name in first_tensors]
 
 
 def _parts_of(named: dict[str, tuple[nn.Module, nn.Parameter]]) -> dict[str, weakref.ref[nn.Module]]:
@@ -355,7 +354,7 @@ def _launch(
 def _frozen_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     average = unwrapped_copy(model).requires_grad_(False).eval()
     for parameter in average.parameters():
-        own = torch.float32 if parameter.element_size() == 2 else parameter.dtype
-        parameter.data = parameter.data.to(dtype or own)
-        parameter.grad = None  # which a copy made in the middle of training has
+        default = torch.float32 if parameter.element_size() == 2 else parameter.dtype
+        parameter.data = parameter.data.to(dtype or default)
+        parameter.grad = None  # copied if the model was in the middle of training
     return average

@@ -17,29 +17,29 @@ from fastgan.optim.ema import EMA
 class RMSprop(FusedStep, torch.optim.RMSprop):
     """torch.optim.RMSprop with clips, moving average and TensorFlow's variants, in one launch.
 
-    Formulas: :mod:`fastgan.ops.optimizer_step`. Its state_dict goes both ways between this and torch's.
+    Formulas: :mod:`fastgan.ops.optimizer_step`. State dicts are interchangeable with torch's.
 
     Args:
         params, lr, alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize: as torch's;
-            `capturable` and `foreach` are accepted and make no difference: every step but the first can be
-            captured.
+            `capturable` and `foreach` are accepted without effect: every step but the first can be captured.
         differentiable: must be False.
-        eps_inside_sqrt: TensorFlow's place for epsilon; StegaStamp and many GANs were tuned with it.
-        initial_square_avg: where the average of squares starts: 0 in torch, 1 in TensorFlow.
-        grad_clip_value: gradients count as clamped to +-this; the gradients themselves stay as they are.
-        grad_clip_norm: gradients count as scaled down to this norm, taken over all groups that have one, as
-            torch.nn.utils.clip_grad_norm_ does. Before `grad_clip_value`, if both are given.
-        weight_clip: clamp parameters after the step, to +-this or to a pair (low, high), as WGAN demands.
+        eps_inside_sqrt: add epsilon under the root, as TensorFlow does; StegaStamp and many GANs were tuned
+            with it.
+        initial_square_avg: start of the average of squares: 0 in torch, 1 in TensorFlow.
+        grad_clip_value: the step uses gradients clamped to +-this; `grad` itself is not changed.
+        grad_clip_norm: the step uses gradients scaled down to this norm, taken over all groups with this
+            option, as by torch.nn.utils.clip_grad_norm_; before `grad_clip_value`, if both are given.
+        weight_clip: clamp parameters after the step, to +-this or to a pair (low, high), for WGAN.
         stochastic_rounding: whether half-precision parameters are rounded up or down at random, so that steps
-            smaller than their last place are not lost; torch's generator draws the seed, here.
-        ema: the average that follows the parameters in the same launch.
-        statistics: whether each step leaves its :class:`StepStatistics` in ``self.statistics``.
+            smaller than their last place are not lost; the constructor draws the seed from torch's generator.
+        ema: the average to update in the same launch.
+        statistics: whether each step stores its :class:`StepStatistics` in ``self.statistics``.
 
     Groups may have their own value of every option but the last two. States of half-precision parameters
-    are float32. Parameters spread over processes (DTensor, FSDP2) are stepped where they lie.
+    are float32. Sharded parameters (DTensor, FSDP2) are updated shard by shard, in place.
 
-    A gradient of NaN makes its parameter NaN, as in torch, and with `grad_clip_norm` all of them; under
-    torch.amp.GradScaler such a step changes nothing, nor does it move the average.
+    A NaN gradient makes its parameter NaN, as in torch, and with `grad_clip_norm` all of them; under
+    torch.amp.GradScaler such a step changes neither parameters nor the average.
 
     Raises:
         ValueError: an argument out of range; `ema` of a model with parameters that are not among `params`.
@@ -82,11 +82,11 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
             "weight_clip": weight_clip,
             "stochastic_rounding": stochastic_rounding,
         }
-        own = {
+        torch_options = {
             "lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum,
             "centered": centered, "capturable": capturable, "foreach": foreach, "maximize": maximize,
         }  # fmt: skip
-        checked = self._prepare(own, extra, differentiable)
+        checked = self._prepare(torch_options, extra, differentiable)
         super().__init__(as_groups(params), **checked)
         self._finish(ema, statistics)
 
@@ -105,9 +105,9 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
         )
 
     def _init_states(self, group: dict[str, Any]) -> None:
-        fresh = [p for p in group["params"] if p.grad is not None and not self.state.get(p)]
+        uninitialized = [p for p in group["params"] if p.grad is not None and not self.state.get(p)]
         init_group(self, group)
-        for parameter in fresh if group["initial_square_avg"] else ():
+        for parameter in uninitialized if group["initial_square_avg"] else ():
             self.state[parameter]["square_avg"].fill_(group["initial_square_avg"])
 
     def _options(self, group: dict[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Every op as plain PyTorch: the definition that kernels are compared with, and the fallback."""
+"""Every op in plain PyTorch: the definition that kernels are tested against, and the fallback."""

@@ -14,29 +14,29 @@ GAMES = ("cross_entropy", "least_squares", "hinge", "wasserstein", "relativistic
 def discriminator_loss(
     real: Tensor, fake: Tensor, game: str, sign: float, real_label: float, fake_label: float
 ) -> Tensor:
-    """What D minimizes, 0-d. Logits in float32 or better, any shapes; `sign` -1: high means fake."""
+    """D's loss, 0-d. Logits in float32 or better, any shapes; `sign` -1: high logits mean fake."""
     if game == "relativistic":
         return F.softplus(sign * fake - sign * real).mean()
-    of_real, of_fake = discriminator_halves(real, fake, game, sign, real_label, fake_label)
-    return of_real + of_fake
+    real_loss, fake_loss = discriminator_halves(real, fake, game, sign, real_label, fake_label)
+    return real_loss + fake_loss
 
 
 def discriminator_halves(
     real: Tensor, fake: Tensor, game: str, sign: float, real_label: float, fake_label: float
 ) -> tuple[Tensor, Tensor]:
-    """What D minimizes on real and on fake samples, 0-d each; not of the relativistic game."""
+    """D's losses on real and on fake samples, 0-d each; not for the relativistic game."""
     real, fake = sign * real, sign * fake
     if game == "cross_entropy":
         return _cross_entropy(real, real_label), _cross_entropy(fake, fake_label)
     if game == "least_squares":
         return (real - real_label).square().mean() / 2, (fake - fake_label).square().mean() / 2
     if game == "hinge":
-        return _positive(1 - real).mean(), _positive(1 + fake).mean()
+        return _relu(1 - real).mean(), _relu(1 + fake).mean()
     return -real.mean(), fake.mean()
 
 
 def generator_loss(real: Tensor | None, fake: Tensor, game: str, sign: float, real_label: float) -> Tensor:
-    """What G minimizes, 0-d; only the relativistic game looks at real logits."""
+    """G's loss, 0-d; only the relativistic game uses real logits."""
     fake = sign * fake
     if game == "cross_entropy":
         return _cross_entropy(fake, real_label)
@@ -62,14 +62,14 @@ def statistics(real: Tensor, fake: Tensor, sign: float, threshold: float) -> Ten
     return torch.stack(columns)
 
 
-def _positive(missing: Tensor) -> Tensor:
-    """max(0, missing), whose slope at 0 is 0, and NaN at NaN."""
-    return F.relu(with_slope_of_nan(missing))
+def _relu(x: Tensor) -> Tensor:
+    """max(0, x), whose slope is 0 at 0 and NaN at NaN."""
+    return F.relu(with_slope_of_nan(x))
 
 
 def _cross_entropy(logits: Tensor, label: float) -> Tensor:
-    # The two terms of a smoothed label; softplus(x) - label x would cancel. One of weight zero is left out:
-    # a real logit of infinity costs nothing with the label 1, and zero times infinity would be NaN.
-    weighted = ((1 - label, logits), (label, -logits))
-    terms = [weight * F.softplus(signed) for weight, signed in weighted if weight != 0]
+    # The two terms of a smoothed label, since softplus(x) - label x would cancel. Terms of weight zero are
+    # omitted: an infinite real logit costs nothing with label 1, but zero times infinity would be NaN.
+    weighted_logits = ((1 - label, logits), (label, -logits))
+    terms = [weight * F.softplus(signed) for weight, signed in weighted_logits if weight != 0]
     return sum(terms[1:], start=terms[0]).mean()

@@ -30,7 +30,7 @@ def feature_distance_map(
     eps: float = 1e-10,
     relu_x: bool = False,
 ) -> Tensor:
-    """The same before the mean over pixels: (N, ...) of the pixels' shape."""
+    """:func:`feature_distance` before the mean over pixels: (N, ...) with the pixels' dimensions."""
     accumulation_dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     x, y, weight = x.to(accumulation_dtype), y.to(accumulation_dtype), weight.to(accumulation_dtype)
     if relu_x:
@@ -43,8 +43,9 @@ def feature_distance_map(
 
 
 def _unit(x: Tensor, eps: float) -> Tensor:
-    """Over channels. vector_norm's gradient at the zero vector is zero, a square root's is infinite."""
+    """X with unit norm over channels."""
+    # vector_norm's gradient at the zero vector is zero, whereas that of a square root is infinite.
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    # Squares that overflow say nothing of the direction: NaN, not the zero vector.
+    # Where squares overflow the direction is unknown: make it NaN, not the zero vector.
     squares = x.detach().square().sum(dim=1, keepdim=True)
     return x / (norm + eps + (squares - squares))

@@ -1,9 +1,9 @@
 """The JPEG round trip in plain PyTorch: colour, chroma subsampling, DCT, quantization, and back.
 
-With `rounding="straight_through"` each stage gives the integers that libjpeg-turbo's default encoder and
-decoder ("islow") give, and passes gradients as the same stage in real numbers would: through roundings as
-through the identity, through clamps only where they do nothing. The other roundings are surrogates that
-are differentiated as a whole, so nothing else is rounded there either.
+With `rounding="straight_through"` each stage computes the integers of libjpeg-turbo's default encoder and
+decoder ("islow"), and has the gradient of the same stage in real numbers: that of the identity for roundings,
+and zero for clamps where they act. The other roundings are surrogates that are differentiated as a whole, so
+nothing else is rounded with them either.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastgan.reference.clamp import clamp
 from fastgan.reference.philox import philox, uniform
 from fastgan.reference.precision import without_autocast
 
-# JFIF: full-range BT.601, and libjpeg's 16-bit fixed-point numbers for it.
+# JFIF's full-range BT.601, and libjpeg's constants for it, in 16-bit fixed point.
 RGB_TO_YCBCR = (
     (0.299, 0.587, 0.114),
     (-0.168735892, -0.331264108, 0.5),
@@ -34,7 +34,7 @@ _FIXED_TO_RGB = ((0, 91881), (-22554, -46802), (116130, 0))
 
 @dataclass(frozen=True)
 class Format:
-    """How chroma is stored: pixels per sample across and down, and how the decoder brings it back."""
+    """The chroma format: pixels per sample across and down, and whether the decoder upsamples smoothly."""
 
     horizontal: int = 2
     vertical: int = 2
@@ -62,7 +62,7 @@ def jpeg(
     Returns:
         N 3 H W in [0, 1], in the image's dtype.
     """
-    # Autocast would do the matrix products in half precision.
+    # Autocast would compute the matrix products in half precision.
     with without_autocast(image):
         wide = image if image.dtype == torch.float64 else image.float()
         return _jpeg(wide, tables.to(wide.dtype), rounding, form, seed, truncate).to(image.dtype)
@@ -97,14 +97,14 @@ def _jpeg(
     luma = _code_blocks(luma, tables[:, :1], rounding, noises[0])
     chroma = _code_blocks(chroma, tables[:, 1:], rounding, noises[1])
 
-    # The decoder smooths within the image's own chroma samples, not within the padding.
+    # The decoder upsamples from the image's chroma samples alone, not from the padding.
     chroma = _upsample(chroma[..., :chroma_height, :chroma_width], form, exact)
     decoded = _to_rgb(luma[..., :height, :width], chroma[..., :height, :width], exact)
     return clamp(decoded, 0, 255) / 255
 
 
 def _through(exact: Tensor, real: Tensor) -> Tensor:
-    """The value of `exact` with the gradient of `real`; NaN where either is."""
+    """The value of `exact` with the gradient of `real`; NaN where either is NaN."""
     return exact + (real - real.detach())
 
 
@@ -113,7 +113,7 @@ def _integers(x: Tensor) -> Tensor:
 
 
 def _repeat_edge(x: Tensor, height: int, width: int) -> Tensor:
-    """Cut or padded to the size by repeating the last row and column."""
+    """X cropped, or padded by repeating the last row and column, to the given size."""
     for dim, size in ((2, height), (3, width)):
         if x.shape[dim] != size:
             index = torch.arange(size, device=x.device).clamp(max=x.shape[dim] - 1)
@@ -126,11 +126,11 @@ def _repeat_edge(x: Tensor, height: int, width: int) -> Tensor:
 
 def _to_ycbcr(levels: Tensor, exact: bool) -> Tensor:
     """Grey levels of RGB to centred samples, -128..127."""
-    # Rows of the matrix sum to 1, 0 and 0. Counted from green, grey is exact: half of all greys lie, at
-    # quality 50, where a surrogate jumps, and which way is not for a rounding to decide.
+    # Rows of the matrix sum to 1, 0 and 0, so differences from green make greys exact. At quality 50 half of
+    # all greys lie where a surrogate jumps, and rounding errors must not decide on which side.
     red, green, blue = levels.unbind(1)
-    rests = [r * (red - green) + b * (blue - green) for r, _, b in RGB_TO_YCBCR]
-    real = torch.stack([rests[0] + (green - 128), *rests[1:]], dim=1)
+    differences = [r * (red - green) + b * (blue - green) for r, _, b in RGB_TO_YCBCR]
+    real = torch.stack([differences[0] + (green - 128), *differences[1:]], dim=1)
     if not exact:
         return real
     red, green, blue = _integers(levels).unbind(1)
@@ -152,7 +152,7 @@ def _to_rgb(luma: Tensor, chroma: Tensor, exact: bool) -> Tensor:
 
 
 def _subsample(chroma: Tensor, form: Format, exact: bool) -> Tensor:
-    """Means of 2 or 4 samples; integers are rounded up and down by turns along the row."""
+    """Means of 2 or 4 samples; those of integers round halves alternately down and up along the row."""
     if form.horizontal == 1:
         return chroma
     count = form.horizontal * form.vertical
@@ -160,14 +160,14 @@ def _subsample(chroma: Tensor, form: Format, exact: bool) -> Tensor:
     if not exact:
         return real
     sums = _integers(real.detach() * count)
-    turn = torch.arange(sums.shape[3], device=sums.device, dtype=torch.int32) % 2
-    return _through(((sums + turn + count // 4) >> (count // 2)).to(real.dtype), real)
+    parity = torch.arange(sums.shape[3], device=sums.device, dtype=torch.int32) % 2
+    return _through(((sums + parity + count // 4) >> (count // 2)).to(real.dtype), real)
 
 
 def _upsample(chroma: Tensor, form: Format, exact: bool) -> Tensor:
     if form.horizontal == 1:
         return chroma
-    # libjpeg replicates where a row has at most two samples
+    # libjpeg replicates samples if a row has at most two.
     if not form.fancy or chroma.shape[3] <= 2:
         return chroma.repeat_interleave(form.vertical, dim=2).repeat_interleave(2, dim=3)
     if form.vertical == 1:
@@ -187,7 +187,7 @@ def _upsample(chroma: Tensor, form: Format, exact: bool) -> Tensor:
 
 
 def _triangle(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Three times each sample plus the one before it, and plus the one after it; edges repeat."""
+    """Three times each sample plus the one before, and plus the one after; the edges repeat."""
     size = x.shape[dim]
     index = torch.arange(size, device=x.device)
     before = x.index_select(dim, (index - 1).clamp(min=0))
@@ -203,7 +203,7 @@ def _interleave(a: Tensor, b: Tensor, dim: int) -> Tensor:
 
 
 def _code_blocks(plane: Tensor, table: Tensor, rounding: str, noise: Tensor | None) -> Tensor:
-    """DCT, quantization and back of each 8x8 block; table (N or 1, 1, 8, 8); clamped samples."""
+    """Each 8x8 block after DCT, quantization, and their inverses, clamped; table (N or 1, 1, 8, 8)."""
     blocks = plane.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))  # n c by y bx x
     coded = _coded(blocks, table[:, :, None, :, None, :], rounding, noise)
     return clamp(coded, -128, 127).flatten(4, 5).flatten(2, 3)
@@ -211,21 +211,21 @@ def _code_blocks(plane: Tensor, table: Tensor, rounding: str, noise: Tensor | No
 
 def _coded(blocks: Tensor, table: Tensor, rounding: str, noise: Tensor | None) -> Tensor:
     if rounding == "none":
-        # Transform and inverse cancel, and tables are of no consequence; but NaN in one makes all NaN.
+        # Transform and inverse cancel, so tables do not matter, except that a NaN makes everything NaN.
         return blocks + torch.where(table.isnan(), table, 0).sum(dim=(3, 5), keepdim=True)
     quotients = _transformed(blocks) / table
     if rounding in SURROGATES:
         return _restored(SURROGATES[rounding](quotients) * table)
-    # The slope of the others is 1, and transform and inverse cancel in the gradient: NaN in one sample of it
-    # stays in its place, as in the kernels. NaN in the image comes from the quotients.
+    # The slope of the others is 1, so transform and inverse cancel in the gradient, where a NaN stays in its
+    # place, as in the kernels. A NaN in the image spreads through the quotients.
     quotients = quotients.detach()
     if rounding == "noise":
         assert noise is not None
         return blocks + _restored(_through(noise, quotients) * table)
     scaled, steps = _forward_dct(_integers(blocks)), _integers(table)
     levels = _quantize(scaled, steps)
-    rest = _through(levels - scaled.to(blocks.dtype) / (8 * steps), quotients)
-    return _through(_inverse_dct(levels * steps).to(blocks.dtype), blocks + _restored(rest * table))
+    residual = _through(levels - scaled.to(blocks.dtype) / (8 * steps), quotients)
+    return _through(_inverse_dct(levels * steps).to(blocks.dtype), blocks + _restored(residual * table))
 
 
 def _transformed(blocks: Tensor) -> Tensor:
@@ -256,9 +256,9 @@ def _constant(values: tuple, like: Tensor) -> Tensor:
 
 
 def _dct_matrix(like: Tensor) -> Tensor:
-    """The 8-point DCT-II times sqrt(8), rows are frequencies; of frequencies 0 and 4 whole numbers, exactly.
+    """The 8-point DCT-II times sqrt(8), rows are frequencies; those of frequencies 0 and 4 are exactly +-1.
 
-    So the mean of a flat block is exact, and does not fall to one or the other side of a surrogate's jump.
+    So the mean of a flat block is exact, and no rounding error moves it across a surrogate's jump.
     """
     rows = tuple(
         tuple(
@@ -270,7 +270,7 @@ def _dct_matrix(like: Tensor) -> Tensor:
     return _constant(rows, like)
 
 
-# The integer DCT: Loeffler, Ligtenberg and Moschytz, ICASSP 1989, with 13-bit constants, and 2 bits more
+# The integer DCT of Loeffler, Ligtenberg and Moschytz, ICASSP 1989, with 13-bit constants and 2 extra bits
 # between the passes, as in libjpeg.
 _C0_298, _C0_390, _C0_541, _C0_765, _C0_899, _C1_175 = 2446, 3196, 4433, 6270, 7373, 9633
 _C1_501, _C1_847, _C1_961, _C2_053, _C2_562, _C3_072 = 12299, 15137, 16069, 16819, 20995, 25172

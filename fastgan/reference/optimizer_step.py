@@ -14,14 +14,14 @@ ALGORITHMS = ("rmsprop", "adam", "average")
 
 
 class StepOptions(NamedTuple):
-    """The numbers of a step; what is infinite bounds nothing."""
+    """Hyperparameters of a step; infinite bounds do not apply."""
 
     lr: float
     weight_decay: float = 0.0
     momentum: float = 0.0
     """RMSprop's momentum; Adam's beta1."""
     decay: float = 0.99
-    """Of the average of squared gradients: RMSprop's alpha; Adam's beta2."""
+    """The decay of the average of squared gradients: RMSprop's alpha; Adam's beta2."""
     eps: float = 1e-8
     decoupled: bool = False
     """AdamW's weight decay, which shrinks the parameter instead of adding to the gradient."""
@@ -34,11 +34,11 @@ class StepOptions(NamedTuple):
     average_weight: float = 0.0
     """1 - decay of the parameters' moving average."""
     average_warmup: bool = False
-    """Whether an update of the average weighs at least 9 / (10 + updates), `updates` as it was before."""
+    """Whether an update of the average weighs at least 9 / (10 + updates), with `updates` before the step."""
     counts_update: bool = False
-    """Whether this step counts as an update of the average; of several groups the last one does."""
+    """Whether this step counts as an update of the average, as that of the last of several groups does."""
     rounding_seed: int = -1
-    """Of stochastic rounding of half-precision parameters; negative: to nearest."""
+    """The seed of stochastic rounding of half-precision parameters; negative: rounding to nearest."""
 
 
 def optimizer_step(
@@ -61,7 +61,7 @@ def optimizer_step(
     """See :func:`fastgan.ops.optimizer_step.optimizer_step`."""
     device = params[0].device
     applies = None if found_inf is None else found_inf.reshape(()).to(device) == 0
-    # Scalers give theirs as (1,), which would not fit 0-d parameters.
+    # A scaler's tensors have shape (1,), which would not broadcast with 0-d parameters.
     scalars = Scalars(
         options.lr if lr is None else lr.to(device).double(),
         None if grad_scale is None else grad_scale.reshape(()),
@@ -87,7 +87,7 @@ def optimizer_step(
 
 
 class Scalars(NamedTuple):
-    """What a step finds in memory; 0-d."""
+    """The scalars that a step may read from memory; 0-d."""
 
     lr: float | Tensor
     grad_scale: Tensor | None
@@ -109,7 +109,7 @@ def _step_one(
     options: StepOptions,
     scalars: Scalars,
 ) -> Tensor:
-    """Changes (parameter, first, second, third, average, step); returns the parameter unrounded."""
+    """Updates (parameter, first, second, third, average, step) in place; returns the unrounded parameter."""
     parameter, first, second, third, average, step = arrays
     assert parameter is not None
     accumulation_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
@@ -139,7 +139,7 @@ def _step_one(
 
 
 def _sums(grad: Tensor, weights: Tensor, options: StepOptions, scalars: Scalars) -> Tensor:
-    """Of squares of the unscaled gradient and of the weights, and how many of these lie at a bound."""
+    """Sums of squares of the unscaled gradient and of the weights, and the number of weights at a bound."""
     grad = grad.double() if scalars.grad_scale is None else grad.double() / scalars.grad_scale
     at_bound = ((weights <= options.low) | (weights >= options.high)).sum()
     return torch.stack([grad.square().sum(), weights.double().square().sum(), at_bound.double()])
@@ -161,7 +161,7 @@ def _update(
     options: StepOptions,
     lr: float | Tensor,
 ) -> Tensor:
-    """What is subtracted from the parameter; the states are changed."""
+    """The value to subtract from the parameter; updates the states in place."""
     first, second, third = states
     accumulation_dtype = grad.dtype
     square = options.decay * first.to(accumulation_dtype) + (1 - options.decay) * grad * grad
@@ -196,9 +196,9 @@ def _rounded(number: float | Tensor, dtype: torch.dtype) -> float | Tensor:
 def _stochastically_rounded(
     values: Tensor, dtype: torch.dtype, seed: int, step: Tensor, stream: int
 ) -> Tensor:
-    """Float32 to one of its two neighbours, to the nearer more often: a mean of many is the value.
+    """Rounds float32 values up or down at random, such that the expected result is the value.
 
-    Element i, in memory order, takes word i % 4 of Philox's counter i / 4.
+    Element i, in memory order, uses word i % 4 of Philox's counter i / 4.
     """
     flat = _in_memory_order(values)
     index = torch.arange(flat.numel(), device=flat.device)
@@ -209,24 +209,25 @@ def _stochastically_rounded(
     if dtype == torch.bfloat16:
         inner, up = magnitude >> 16, (word >> 16) < (magnitude & 0xFFFF)
     else:
-        units = flat.abs().clamp(max=2.0**-14) * 2.0**24  # that subnormal numbers count
+        units = flat.abs().clamp(max=2.0**-14) * 2.0**24  # multiples of the smallest subnormal number
         is_normal = flat.abs() >= 2.0**-14
         inner = torch.where(is_normal, (magnitude - (112 << 23)) >> 13, units.long())
         up = torch.where(
             is_normal, (word >> 19) < (magnitude & 0x1FFF), (word >> 8) * 2.0**-24 < units - units.floor()
         )
     rounded = (inner + up).to(torch.int16).view(dtype).copysign(flat.to(dtype))
-    beyond = ~flat.isfinite() | ((dtype == torch.float16) & (flat.abs() >= 65536))
-    return _like_in_memory(torch.where(beyond, flat.to(dtype), rounded), values)
+    is_out_of_range = ~flat.isfinite() | ((dtype == torch.float16) & (flat.abs() >= 65536))
+    return _like_in_memory(torch.where(is_out_of_range, flat.to(dtype), rounded), values)
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """Its elements as they lie in memory; a dense tensor's are a view."""
+    """The elements in memory order, (n,); a view if the tensor is dense."""
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     return tensor.permute(order).reshape(-1)
 
 
 def _like_in_memory(flat: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_in_memory_order`, with shape and memory order of `like`."""
     order = sorted(range(like.dim()), key=like.stride, reverse=True)
     permuted = flat.view(like.permute(order).shape)
     return permuted.permute([order.index(dimension) for dimension in range(like.dim())])

@@ -1,7 +1,7 @@
 """Counter-based random numbers in plain PyTorch: Philox 4x32 with 10 rounds.
 
 Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A number is a
-function of a seed and a counter, so a backward pass can make it again, and every device makes the same.
+function of a seed and a counter, so a backward pass can recompute it, and every device gives the same.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def philox(seed: Tensor, counter: Tensor, stream: int | Tensor = 0) -> tuple[Ten
 
 
 def uniform(word: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """In [0, 1), from a word's upper 24 bits."""
+    """A number in [0, 1) from a word's upper 24 bits."""
     return (word >> 8).to(dtype) * 2.0**-24
 
 
 def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
-    """The upper and the lower 32 bits of a product of two words, without leaving int64."""
+    """The upper and the lower 32 bits of a product of two words, without overflowing int64."""
     upper = constant * (word >> 16) + ((constant * (word & 0xFFFF)) >> 16)
     return upper >> 16, (constant * word) & _LOW

@@ -24,7 +24,7 @@ def photometric(
         noise: N 3 H W, added first.
         contrast: N, factor.
         offset: N 3, added after the contrast: brightness plus a colour cast.
-        desaturation: N in [0, 1]; 1 leaves luminance alone.
+        desaturation: N in [0, 1]; 1 leaves only the luminance.
 
     Returns:
         N 3 H W in [0, 1].
@@ -35,11 +35,12 @@ def photometric(
 
 
 def normal_noise(seed: Tensor, batch: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Standard normal numbers, N 3 H W; a function of the seed, the pixel's number and the channel.
+    """Standard normal numbers, N 3 H W; a function of the seed, the pixel's index and the channel.
 
-    Pixels are numbered (n H + y) W + x. Channel c of four neighbours, 4 q to 4 q + 3, takes the four words of
-    counter q in stream c, which make two points by Box and Muller's transform: radius sqrt(-2 ln u) with u in
-    (0, 1], angle 2 pi u with u in [0, 1), each from 24 bits. The neighbours get their coordinates in turn.
+    Pixels have the index (n H + y) W + x. Channel c of the pixels 4 q to 4 q + 3 uses the four words of
+    counter q in stream c, which make two points by the Box-Muller transform: radius sqrt(-2 ln u) with u in
+    (0, 1], angle 2 pi u with u in [0, 1), each from 24 bits. The four pixels get the points' coordinates in
+    order.
     """
     pixels = batch * height * width
     counter = torch.arange((pixels + 3) // 4, device=seed.device)
@@ -57,7 +58,7 @@ def photometric_tangent(tangent: Tensor, parameters: Tensor, masks: Tensor) -> T
     """The derivative of the distorted image along a tangent of the image, both N 3 H W.
 
     Args:
-        parameters: N 6, as the op takes them.
+        parameters: N 6, those of the op.
         masks: N H W, bit c set where channel c passed both clamps, bit 3 + c where it is NaN.
     """
     channels = torch.arange(3, device=masks.device)[:, None, None]

@@ -1,4 +1,4 @@
-"""The precision that losses compute in, whatever that of their inputs and whatever autocast says."""
+"""The precision that losses compute in, independent of their inputs' and of autocast."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or as it is in float64; its gradient has its own dtype."""
+    """The tensor in float32, or unchanged if float64; gradients keep the tensor's dtype."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Leaves autocast on the tensor's device, where there is such a thing: the meta device has none."""
-    kind = tensor.device.type
-    return torch.autocast(kind, enabled=False) if has_autocast(kind) else nullcontext()
+    """Disables autocast for the tensor's device type, if that has autocast, which meta has not."""
+    device_type = tensor.device.type
+    return torch.autocast(device_type, enabled=False) if has_autocast(device_type) else nullcontext()
 
 
 def has_autocast(device_type: str) -> bool:
-    """Whether there is autocast for devices like "cuda"."""
-    if torch.compiler.is_compiling():  # torch 2.10 cannot trace the question; of what it compiles for, all do
+    """Whether a device type such as "cuda" has autocast."""
+    if torch.compiler.is_compiling():  # torch 2.10 cannot trace the call below; all that compile have it
         return device_type != "meta"
     return torch.amp.is_autocast_available(device_type)

@@ -35,7 +35,7 @@ def yuv_l2(
 ) -> tuple[Tensor, Tensor]:
     """The loss (0-d) and the three channel means (3,), in float32 (float64 for float64 images)."""
     dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
-    # Channel by channel rather than as one matrix product: autocast and TF32 would round that.
+    # Channel by channel, since autocast and TF32 would round a matrix product.
     red, green, blue = (x.to(dtype) - y.to(dtype)).unbind(1)
     difference = torch.stack([r * red + g * green + b * blue for r, g, b in RGB_TO_YUV], dim=1)
     falloff = edge_falloff(x.shape[2], x.shape[3], dtype=dtype, device=x.device)

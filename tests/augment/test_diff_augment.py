@@ -26,7 +26,7 @@ def test_no_policy_changes_nothing(image):
 def test_translation_moves_by_whole_pixels_within_an_eighth(image):
     shifts = set()
     for before, after in zip(image, augment(("translation",), image), strict=True):
-        found = []
+        matches = []
         for dy in range(-3, 4):
             for dx in range(-2, 3):
                 moved = torch.zeros_like(before)
@@ -34,19 +34,19 @@ def test_translation_moves_by_whole_pixels_within_an_eighth(image):
                     :, max(-dy, 0) : 24 + min(-dy, 0), max(-dx, 0) : 16 + min(-dx, 0)
                 ]
                 if torch.allclose(moved, after, atol=1e-6):
-                    found.append((dy, dx))
-        assert len(found) == 1
-        shifts.update(found)
+                    matches.append((dy, dx))
+        assert len(matches) == 1
+        shifts.update(matches)
     assert len(shifts) > 20
 
 
 def test_cutout_takes_a_square_of_half_the_side(image):
-    gone = (augment(("cutout",), image) == 0).all(1)
-    rows, columns = gone.any(2).sum(1), gone.any(1).sum(1)
-    assert torch.equal(gone.flatten(1).sum(1), rows * columns), "not one rectangle"
+    is_cut = (augment(("cutout",), image) == 0).all(1)
+    rows, columns = is_cut.any(2).sum(1), is_cut.any(1).sum(1)
+    assert torch.equal(is_cut.flatten(1).sum(1), rows * columns), "not one rectangle"
     assert rows.max() == 12 and columns.max() == 8
     assert rows.min() >= 6 and columns.min() >= 4
-    assert gone.any(0).all(), "some pixels are never cut"
+    assert is_cut.any(0).all(), "some pixels are never cut"
 
 
 def test_colour_keeps_what_it_should(image):
@@ -100,14 +100,14 @@ def test_cutouts_middle_lies_in_the_image(side, positions):
     """The authors' code draws side + (1 - length % 2) positions of a square of length int(side / 2 + 0.5)."""
     image, length = torch.ones(400, 1, side, side), int(side / 2 + 0.5)
     drawn = torch.linspace(0, 1, 401)[:-1, None].expand(-1, 2)
-    gone = DiffAugment(("cutout",))(image, drawn)[:, 0] == 0
-    found = {tuple(rows.tolist()) for rows in gone.any(2)}
+    is_cut = DiffAugment(("cutout",))(image, drawn)[:, 0] == 0
+    actual = {tuple(rows.tolist()) for rows in is_cut.any(2)}
     expected = set()
     for middle in range(positions):
         begin = middle - length // 2
         expected.add(tuple(begin <= row < begin + length for row in range(side)))
-    assert found == expected
-    assert gone.flatten(1).any(1).all()
+    assert actual == expected
+    assert is_cut.flatten(1).any(1).all()
 
 
 def test_cutout_takes_nan_away():

@@ -84,14 +84,14 @@ def test_penalties_draw_what_the_published_code_draws(name, dtype, autocast):
         pytest.skip("the published code mixes float32 points with bfloat16 weights")
     network, (real, fake) = critic(), images(dtype)
     network.to(torch.float64 if dtype == torch.float64 else torch.float32)
-    found = []
+    actual = []
     for penalty in (theirs, ours):
         torch.manual_seed(3)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype != torch.float64):
             value = penalty(network, real, fake)
         gradients = torch.autograd.grad(value, list(network.parameters())[:3], allow_unused=True)
-        found.append((value, gradients, torch.random.get_rng_state()))
-    (theirs, their_gradients, their_state), (ours, our_gradients, our_state) = found
+        actual.append((value, gradients, torch.random.get_rng_state()))
+    (theirs, their_gradients, their_state), (ours, our_gradients, our_state) = actual
     # The published code is in half precision where samples are: BasicSR's points, then its gradient.
     rounds = dtype == torch.bfloat16 and name in ("basicsr", "studiogan, dragan")
     assert_close(ours, theirs.to(ours.dtype), **({"rtol": 0.02, "atol": 0.02} if rounds else {}))
@@ -115,14 +115,14 @@ class PublishedCategoryLoss(nn.Module):
 @pytest.mark.parametrize("categories", [1, 6, 40])
 def test_zi2zi_category_loss_leaves_the_generator_where_an_embedding_does(categories):
     logits, labels = torch.randn(5, categories), torch.arange(5) % categories
-    found = []
+    actual = []
     for make in (PublishedCategoryLoss, zi2zi.CategoryLoss):
         torch.manual_seed(7)
         loss = make(categories)
         built = torch.random.get_rng_state()
-        found.append((loss(logits, labels), built, torch.random.get_rng_state()))
-    assert_close(found[1][0], found[0][0])
-    assert torch.equal(found[1][1], found[0][1]) and torch.equal(found[1][2], found[0][2])
+        actual.append((loss(logits, labels), built, torch.random.get_rng_state()))
+    assert_close(actual[1][0], actual[0][0])
+    assert torch.equal(actual[1][1], actual[0][1]) and torch.equal(actual[1][2], actual[0][2])
 
 
 def test_the_other_shims_draw_nothing():

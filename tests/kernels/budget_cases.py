@@ -1,4 +1,4 @@
-"""The calls whose launches docs/gpu-budgets.md has: each op where memory decides, and small, both ways."""
+"""The calls in docs/gpu-budgets.md: each op at memory-bound and at small sizes, forward and backward."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Case:
     variant: str
     shape: tuple[int, ...]
     call: Callable[[Tensor], Tensor]
-    """Of a tensor of the shape, to a tensor that has a gradient."""
+    """A function of a tensor of this shape, to a differentiable tensor."""
     floor: tuple[float, float]
-    """How often as many bytes as that tensor has must move: forward, and backward from a gradient."""
+    """The bytes that must move, forward and backward, as multiples of the input's bytes."""
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
     all_architectures: bool = False
     passes: tuple[int, ...] = ()
-    """How often the backward kernel's loops run whose ends the device finds."""
+    """The passes of the backward kernel's loops whose bounds are computed on the device."""
     table: str = "ops"
-    """Of the page, in which the case's launches are."""
+    """The page's table in which the case's launches are listed."""
 
     def __str__(self) -> str:
         return f"{self.op}, {self.variant}"
@@ -88,7 +88,7 @@ def activated(x: Tensor) -> Tensor:
     return ops.bias_leaky_relu(x, drawn(x.shape[1]).requires_grad_())
 
 
-def judged(x: Tensor, game: str = "cross_entropy") -> Tensor:
+def discriminator_call(x: Tensor, game: str = "cross_entropy") -> Tensor:
     return discriminator_loss(x, like(x).requires_grad_(), game)[0]
 
 
@@ -98,10 +98,10 @@ def warped(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 MASKS = 1 / 12  # a byte for each pixel of three float32 channels
 CODES = 1 / 4
-# Of perspective_warp: rows of a window, fours of columns, and no output pixels looked through beyond it, as
-# the interpreter's tests find for StegaStamp's warps.
+# Passes of perspective_warp's backward loops: rows of a window, fours of columns, and none for output pixels
+# outside it, as in the interpreter's tests of StegaStamp's warps.
 NEAR_IDENTITY = (4, 1, 0, 0)
-# In small tensors with other launches than in large ones.
+# Ops that launch other kernels for small tensors than for large ones.
 SUM_ALONE = {"squared_norm", "bias_leaky_relu", "adversarial, discriminator", "adversarial, generator"}
 CASES = (
     *image_op("yuv_l2", lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0], (3, 0), True),
@@ -133,7 +133,7 @@ CASES = (
         Case(f"adversarial, {side}", "524288 logits", (8, 1, 256, 256), call, (floor, floor),
              all_architectures=True)
         for side, floor, call in (
-            ("discriminator", 4, judged),
+            ("discriminator", 4, discriminator_call),
             ("generator", 2, lambda x: generator_loss(x, None, "cross_entropy")),
         )
     ),
@@ -154,11 +154,11 @@ CASES = (
             ("bias_leaky_relu", "features, bfloat16", FEATURES, activated),
             ("feature_distance", "L1 of features", FEATURES, lambda x: ops.feature_distance(x, like(x))),
             ("feature_distance", "LPIPS of features", FEATURES, lpips),
-            ("adversarial, discriminator", "logits", LOGITS, judged),
-            ("adversarial, discriminator", "logits, bfloat16", LOGITS, judged),
+            ("adversarial, discriminator", "logits", LOGITS, discriminator_call),
+            ("adversarial, discriminator", "logits, bfloat16", LOGITS, discriminator_call),
             ("adversarial, discriminator", "logits, relativistic", LOGITS,
-             lambda x: judged(x, "relativistic")),
-            ("adversarial, discriminator", "logits of 3 images", (3, *LOGITS[1:]), judged),
+             lambda x: discriminator_call(x, "relativistic")),
+            ("adversarial, discriminator", "logits of 3 images", (3, *LOGITS[1:]), discriminator_call),
             ("adversarial, generator", "logits", LOGITS, lambda x: generator_loss(x, None, "cross_entropy")),
         )
     ),

@@ -1,7 +1,7 @@
-"""docs/gpu-budgets.md: what each op's launches take on a GPU, found out without one.
+"""Writes docs/gpu-budgets.md: the cost of each op's launches on a GPU, determined without one.
 
-`make budgets` (`python -m tests.kernels.budgets`) writes the page, `tests/kernels/test_budgets.py` holds
-the kernels to it.
+`make budgets` (`python -m tests.kernels.budgets`) writes the page, `tests/kernels/test_budgets.py` checks the
+kernels against it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.kernels.machine_code import bytes_moved, instructions, machine_code
 
 PAGE = Path(__file__).parents[2] / "docs" / "gpu-budgets.md"
 ARCHITECTURES = (80, 90, 100)
-# Of an H100: bytes a second that a copy reaches, and instructions of threads a second.
+# An H100's copy bandwidth in bytes per second, and its thread instructions per second.
 BANDWIDTH = 3.0e12
 MULTIPROCESSORS = 132
 ISSUE = MULTIPROCESSORS * 4 * 32 * 1.755e9
@@ -120,7 +120,7 @@ overflow float32.
 {cuda}
 """
 
-# Of rows below 60%.
+# Explanations of rows below 60%.
 LIMITS = {
     "blur": """\
 in bfloat16, bound by arithmetic: the 49 products of 7 x 7 taps alone would take it to 81%.""",
@@ -149,7 +149,7 @@ def measured(case: Case) -> dict[str, list[Row]]:
 
 
 def measured_cuda(case: CudaCase) -> Row:
-    """Its row of the table of ops."""
+    """The case's row of the table of ops."""
     costs = [
         (launch.bytes, launch.programs * launch.threads * launch.instructions, launch.programs)
         for launch in case.launches()
@@ -164,8 +164,8 @@ def _of_op(case: Case, direction: str, log: Log, floor: float, elements: int) ->
         count = instructions(launch, code, case.passes if direction == "backward" else ())
         costs.append((bytes_moved(launch, code), count, launch.programs))
     others = " ".join(other.name for other in log.others) or "-"
-    bytes_of_others = sum(other.bytes for other in log.others)
-    return _row(case, case.table, direction, others, costs, bytes_of_others, floor, elements, log.allocations)
+    other_bytes = sum(other.bytes for other in log.others)
+    return _row(case, case.table, direction, others, costs, other_bytes, floor, elements, log.allocations)
 
 
 def _row(
@@ -174,20 +174,20 @@ def _row(
     direction: str,
     others: str,
     costs: list[tuple[int, float, int]],
-    bytes_of_others: int,
+    other_bytes: int,
     floor: float,
     elements: int,
     allocations: int = 0,
 ) -> Row:
-    """Of launches' bytes, instructions and programs."""
+    """A row from the bytes, instructions and programs of each launch."""
     seconds: dict[str, float] = dict.fromkeys(("memory", "instructions", "few programs"), 0.0)
     for bytes_, count, programs in costs:
         busy = min(1.0, programs / MULTIPROCESSORS)
         times = {"memory": bytes_ / BANDWIDTH / busy, "instructions": count / ISSUE / busy}
         longest = max(times, key=lambda bound: times[bound])
         seconds[longest if busy == 1 else "few programs"] += times[longest]
-    seconds["memory"] += bytes_of_others / BANDWIDTH
-    moved = bytes_of_others + sum(bytes_ for bytes_, _, _ in costs)
+    seconds["memory"] += other_bytes / BANDWIDTH
+    moved = other_bytes + sum(bytes_ for bytes_, _, _ in costs)
     work = sum(count for _, count, _ in costs)
     bound = max(seconds, key=lambda bound: seconds[bound])
     total = sum(seconds.values())
@@ -230,12 +230,12 @@ def _of_kernels(case: Case, direction: str, log: Log) -> list[Row]:
 
 
 def widths(accesses: list[int]) -> str:
-    """Such as "6x128 1x32"."""
+    """Widths of accesses as text, such as "6x128 1x32"."""
     return " ".join(f"{accesses.count(bits)}x{bits}" for bits in sorted(set(accesses), reverse=True)) or "-"
 
 
 def table(head: Row, rows: Iterable[Row]) -> str:
-    """In Markdown, and in columns for whoever reads the file."""
+    """A Markdown table with aligned columns."""
     lines = [head, *rows]
     sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = tuple("-" * size for size in sizes)

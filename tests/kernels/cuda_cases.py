@@ -1,4 +1,4 @@
-"""What the calls of the CUDA C++ ops in docs/gpu-budgets.md launch: csrc/cuda/*.cu in numbers."""
+"""The launches of the calls of CUDA C++ ops in docs/gpu-budgets.md: csrc/cuda/*.cu in numbers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PARAMETERS = 1 << 24
 class CudaLaunch:
     programs: int
     threads: int
-    """Of a program."""
+    """Threads of a program."""
     instructions: float
-    """Of a thread."""
+    """Instructions that a thread executes."""
     bytes: int
 
 
@@ -32,10 +32,10 @@ class CudaCase:
     direction: str
     elements: int
     floor: int
-    """Bytes."""
+    """Bytes that must move."""
     launches: Callable[[], list[CudaLaunch]]
     others: str
-    """Launches around these, of almost no bytes."""
+    """Other launches, which move almost no bytes."""
 
 
 # --- JPEG: csrc/cuda/jpeg.cu ------------------------------------------------------------------------
@@ -62,7 +62,7 @@ GRADIENT: Times = {
 class Jpeg:
     subsampling: str
     pixels: int
-    """Across and down for each chroma sample."""
+    """Pixels per chroma sample, both across and down."""
     form: str
     encode: Times
     merge: Times
@@ -70,7 +70,7 @@ class Jpeg:
 
     @property
     def planes(self) -> tuple[int, int, int]:
-        """Bytes of decoded luma and of chroma, up to whole MCUs, and MCUs."""
+        """Bytes of decoded luma and of chroma, padded to whole MCUs, and the number of MCUs."""
         side = 8 * self.pixels
         across, down = -(-WIDTH // side), -(-HEIGHT // side)
         mcus = IMAGES * across * down
@@ -78,7 +78,7 @@ class Jpeg:
 
     @property
     def masks(self) -> int:
-        """Bytes, one for each pixel and one for each chroma sample."""
+        """Bytes of the masks, one for each pixel and one for each chroma sample."""
         return PIXELS + PIXELS // self.pixels**2
 
     def forward(self) -> list[CudaLaunch]:
@@ -103,7 +103,7 @@ class Jpeg:
         return [CudaLaunch(tiles, 256, count, 24 * PIXELS + self.masks)]
 
 
-# How often threads go through each loop, of 256 in `gradient_kernel`.
+# Average passes of a thread through each loop; `gradient_kernel` has 256 threads.
 JPEGS = (
     Jpeg(
         "4:2:0", 2, "2, 2, true",
@@ -140,7 +140,7 @@ BLOCKS, STEP_THREADS = 1024, 256
 
 
 def adamw(halves: bool, rounds_at_random: bool) -> list[CudaLaunch]:
-    """Of PARAMETERS elements; the averages are float32."""
+    """The launch for PARAMETERS elements; the averages are float32."""
     code = cuda_code.kernels()[f"step_kernel<Job<32, {str(halves).lower()}>>"]
     vectors = PARAMETERS // (4 * BLOCKS * STEP_THREADS)
     bytes_ = PARAMETERS * adamw_bytes(halves)
@@ -148,7 +148,7 @@ def adamw(halves: bool, rounds_at_random: bool) -> list[CudaLaunch]:
 
 
 def adamw_bytes(halves: bool) -> int:
-    """Of an element: the parameter, the gradient and two averages are read, all but the gradient written."""
+    """Bytes per element: reads parameter, gradient and two averages, and writes all but the gradient."""
     return (2 + 1) * (2 if halves else 4) + 4 * 4
 
 

@@ -12,7 +12,7 @@ import fastgan
 from tests.kernels.machine_code import CUOBJDUMP, FP64, MachineCode
 
 FUNCTION = re.compile(r"^\s+Function : (\S+)$|^ Function (\S+):$", re.MULTILINE)
-# What takes bfloat16 or float16 images is the same code with other loads and stores.
+# Kernels for bfloat16 or float16 images are the same code with other loads and stores.
 OTHERS = re.compile(r"Float16|write_architecture")
 
 
@@ -32,7 +32,7 @@ def _cuobjdump(*arguments: str) -> str:
 
 @cache
 def kernels() -> dict[str, MachineCode]:
-    """By their names in C++, without namespaces."""
+    """The kernels by their C++ names without namespaces."""
     parts: dict[str, str] = {}
     for option in ("-res-usage", "-sass"):
         pieces = FUNCTION.split(_cuobjdump(option, "-arch", "sm_90", str(library())))
@@ -48,7 +48,7 @@ def kernels() -> dict[str, MachineCode]:
 
 
 def short_name(name: str) -> str:
-    """`step_kernel<Job<32, true>>` of all that C++ says."""
+    """A demangled name shortened to the form `step_kernel<Job<32, true>>`."""
     name = re.sub(r"\((anonymous namespace|fastgan::Rounding)\)", "", name).removeprefix("void ")
     name = re.sub(r"fastgan::|::|blocks|tile", "", name)
     return re.sub(r"\(.*", "", name).replace("> >", ">>").replace("unsigned ", "u")
@@ -66,5 +66,5 @@ def rows(widths: Callable[[list[int]], str]) -> list[tuple[str, ...]]:
 
 
 def _accesses(code: MachineCode, kind: str) -> list[int]:
-    """All in the code."""
+    """The widths of all accesses of a kind in the code."""
     return MachineCode.widths(i for i in code.instructions if i.name.startswith(kind))

@@ -1,8 +1,8 @@
-"""How many instructions a thread of a CUDA C++ kernel executes, by its way through the machine code.
+"""The number of instructions that a thread of a CUDA C++ kernel executes, by its path through machine code.
 
-nvcc's code has ways for other layouts, odd sizes and NaN beside the one that an aligned image takes. Which is
-which is told by what they read and write: parts of a kernel are named by their accesses to global memory,
-such as "STG 4x8" for masks of odd widths, and those named must be there.
+nvcc's code has paths for other layouts, odd sizes and NaN besides that of an aligned image. They are
+identified by what they read and write: parts of a kernel are named by their accesses to global memory, such
+as "STG 4x8" for masks of odd widths, and named parts must exist.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from math import inf
 from tests.kernels.machine_code import Instruction, MachineCode
 
 Times = dict[str, Fraction | int]
-PHILOX = re.compile(r"-0x2daee0ad|0xd2511f53")  # its multiplier
+PHILOX = re.compile(r"-0x2daee0ad|0xd2511f53")  # Philox's multiplier
 
 
 def signature(part: list[Instruction]) -> str:
-    """Such as "LDG 1x8 STG 2x32"; with "FRND 12x32" where floats become whole ones."""
+    """The name of a part, such as "LDG 1x8 STG 2x32", with "FRND 12x32" for floats rounded to integers."""
     kinds = []
     for kind in ("LDG", "STG", "FRND"):
         bits = MachineCode.widths(i for i in part if i.name.startswith(kind))
@@ -31,12 +31,11 @@ def signature(part: list[Instruction]) -> str:
 
 
 def executed(code: MachineCode, times: Times) -> float:
-    """Of a thread on average.
+    """The average number of instructions that a thread executes.
 
-    `times` says how often a thread goes through a part: "loop STG 1x32" through a loop with these accesses,
-    "over STG 4x8" through what a forward branch can pass over; 0 means that all threads pass over it. Other
-    forward branches are not taken, unless what they pass over calls a slow path, or is the shorter of two
-    ways without accesses.
+    `times` gives the passes of a thread through a part: "loop STG 1x32" for a loop with these accesses, "over
+    STG 4x8" for code that a forward branch can skip; 0 means that all threads skip it. Other forward branches
+    are not taken, unless they skip the call of a slow path, or the shorter of two paths without accesses.
     """
     at = {i.address: number for number, i in enumerate(code.instructions)}
     weights: dict[int, Fraction] = {}
@@ -75,7 +74,7 @@ def executed(code: MachineCode, times: Times) -> float:
 
 
 def _is_shorter(code: MachineCode, at: dict[int, int], passed: list[Instruction]) -> bool:
-    """Whether there is another way beside this one, as long or longer and without accesses, as this one."""
+    """Whether the alternative to this path is at least as long and both are without accesses."""
     end = passed[-1] if passed else None
     if end is None or end.predicate or end.target is None or end.target <= end.address:
         return False
@@ -86,10 +85,10 @@ def _is_shorter(code: MachineCode, at: dict[int, int], passed: list[Instruction]
 def longest(
     code: MachineCode, first: int, last: int, left_out: Callable[[Instruction], bool], loops: dict[int, int]
 ) -> int:
-    """Instructions on the longest way from an address to another, or to the kernel's end.
+    """The number of instructions on the longest path from one address to another, or to the kernel's end.
 
-    Without calls and what is left out; of `loops`, from their first address to their last, nothing is
-    counted, and other loops are gone through once.
+    Paths through calls and instructions for which `left_out` is true are excluded. `loops`, given by their
+    first and last address, are skipped, and other loops are run once.
     """
     lengths: dict[int, float] = {}
     after = {i.address: following.address for i, following in pairwise(code.instructions)}
@@ -101,22 +100,22 @@ def longest(
             lengths[address] = lengths.get(after[loops[address]], -inf)
             continue
         ends = address == last or name.startswith("EXIT")
-        ways: list[float] = [0] if ends else []
+        paths: list[float] = [0] if ends else []
         if instruction.target is not None and instruction.target > address:
-            ways.append(lengths.get(instruction.target, -inf))
+            paths.append(lengths.get(instruction.target, -inf))
         if instruction.predicate or not name.startswith(("BRA", "BRX", "EXIT", "RET")):
-            ways.append(lengths.get(after.get(address, -1), -inf))
-        out = name.startswith("CALL") or left_out(instruction)
-        lengths[address] = -inf if out else 1 + max(ways, default=-inf)
+            paths.append(lengths.get(after.get(address, -1), -inf))
+        is_excluded = name.startswith("CALL") or left_out(instruction)
+        lengths[address] = -inf if is_excluded else 1 + max(paths, default=-inf)
     return int(lengths[first])
 
 
 def of_step(code: MachineCode, vectors: int, rounds_at_random: bool = False) -> float:
-    """At most, of a thread of `step_kernel` that takes so many vectors of four elements.
+    """An upper bound of the instructions of a thread of `step_kernel` for some vectors of four elements.
 
-    The longest way, with all arrays and statistics, and with what only one thread of a block does; but in the
-    loop through vectors without accesses of less than 64 bits and, unless asked for, without random rounding.
-    In code for halves it is the loop for halves beside float32.
+    The longest path, with all arrays and statistics, and with the parts that only one thread of a block runs;
+    but in the loop over vectors without accesses of less than 64 bits and, unless `rounds_at_random`, without
+    random rounding. In code for halves it is the loop for halves with float32 states.
     """
     roots = [i.address for i in code.instructions if i.name == "MUFU.RSQ"]
     loops = [i for i in code.branches_back if any(i.target <= root <= i.address for root in roots)]
@@ -131,7 +130,7 @@ def of_step(code: MachineCode, vectors: int, rounds_at_random: bool = False) -> 
         return narrow or (not rounds_at_random and bool(PHILOX.search(instruction.operands)))
 
     (loop,) = loops if len(loops) == 1 else [i for i in loops if 64 in stores(i)]
-    of_loop = longest(code, loop.target, loop.address, left_out, {})
-    passed = {i.target: i.address for i in sorted(loops, key=lambda i: i.address)}
-    around = longest(code, 0, code.instructions[-1].address, lambda _: False, passed)
-    return around + vectors * of_loop
+    inside = longest(code, loop.target, loop.address, left_out, {})
+    skipped = {i.target: i.address for i in sorted(loops, key=lambda i: i.address)}
+    outside = longest(code, 0, code.instructions[-1].address, lambda _: False, skipped)
+    return outside + vectors * inside

@@ -23,7 +23,7 @@ BUILD = ROOT / "build" / "tests"
 SANITIZED = BUILD / "cuda_emulation_sanitized.so"
 LIBRARY = Path(os.environ.get("FASTGAN_EMULATION", BUILD / "cuda_emulation.so"))
 IS_SANITIZED = LIBRARY == SANITIZED
-# Of threads and blocks.
+# The number of random orders of threads and blocks.
 ORDERS = 1 if IS_SANITIZED else 3
 OPERATORS = ("jpeg", "jpeg_backward", "optimizer_step_", "gradient_norm")
 
@@ -44,12 +44,12 @@ _library.fastgan_emulation_skips.restype = ctypes.c_int64
 def emulated(name: str, *arguments: Any, order: int = 0) -> Any:
     """Calls an operator with threads and blocks in this random order, and NaN in all new memory."""
     _library.fastgan_emulation_seed(order)
-    was = torch.are_deterministic_algorithms_enabled()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         return getattr(torch.ops.fastgan_emulated, name)(*arguments)
     finally:
-        torch.use_deterministic_algorithms(was)
+        torch.use_deterministic_algorithms(was_deterministic)
 
 
 def emulated_step(
@@ -61,7 +61,7 @@ def emulated_step(
     order: int = 0,
     **scalars: torch.Tensor | None,
 ) -> torch.Tensor:
-    """As `fastgan.ops.optimizer_step.optimizer_step`."""
+    """The emulated `fastgan.ops.optimizer_step.optimizer_step`."""
     names = ("lr", "grad_scale", "found_inf", "grad_norm", "updates")
     assert scalars.keys() <= set(names)
     return emulated(
@@ -72,7 +72,7 @@ def emulated_step(
 
 @contextmanager
 def without(file: str, line: int) -> Iterator[None]:
-    """Leaves out the barriers and fences in this line of a kernel; they must have been reached."""
+    """Disables the barriers and fences in this line of a kernel, and asserts that they were reached."""
     _library.fastgan_emulation_skip(file.encode(), line)
     try:
         yield
@@ -82,7 +82,7 @@ def without(file: str, line: int) -> Iterator[None]:
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """NaN, too, is equal to itself."""
+    """Whether two tensors are bitwise equal, NaN included."""
     return one.shape == other.shape and torch.equal(_bits(one), _bits(other))
 
 

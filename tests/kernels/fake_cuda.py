@@ -1,7 +1,7 @@
-"""Public calls on CUDA tensors without a GPU: which kernels they launch, with which arguments.
+"""Public calls on CUDA tensors without a GPU: logs the kernels that they launch, and their arguments.
 
-Tensors are fake: they have a device, sizes and strides, and no memory. The host code of the ops with Triton
-kernels runs as it is, and each launch is written down instead of being made.
+Tensors are fake: they have a device, sizes and strides, but no memory. The host code of the ops with Triton
+kernels runs unchanged, and each launch is logged instead of executed.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ import fastgan
 from fastgan.ops import _autograd, _dispatch, _library
 
 PACKAGE = f"{Path(fastgan.__file__).parent}{os.sep}"
-# What allocates, or makes another tensor of the same memory, without a kernel.
+# Operations that allocate or alias memory without a kernel.
 ALLOCATE = frozenset({"empty", "new_empty", "empty_like", "empty_strided"})
 NO_LAUNCH = ALLOCATE | {"detach", "lift_fresh", "alias", "_unsafe_view"}
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a launch is told of a tensor, and what Triton looks at: the type, and the address's alignment."""
+    """A tensor as an argument of a launch, with what Triton specializes on: dtype and alignment."""
 
     dtype: torch.dtype
     elements: int
     offset: int
-    """Of the first element in its allocation, which is aligned, in bytes."""
+    """The first element's offset in bytes from its allocation, which is aligned."""
     device: str = "cuda"
 
     @classmethod
@@ -56,21 +56,21 @@ class Memory:
 
 @dataclass
 class Launch:
-    """Of a Triton kernel."""
+    """A launch of a Triton kernel."""
 
     kernel: Any
     programs: int
     arguments: dict[str, Any]
-    """By name, and the options, such as num_warps."""
+    """Arguments and options, such as num_warps, by name."""
 
 
 @dataclass
 class Other:
-    """An operation of PyTorch's that has a kernel, or one of fastgan's in CUDA C++."""
+    """A PyTorch operation with a kernel, or one of fastgan's in CUDA C++."""
 
     name: str
     bytes: int
-    """Of its tensors, once each."""
+    """The bytes of its tensors, each counted once."""
 
 
 @dataclass
@@ -78,13 +78,13 @@ class Log:
     triton: list[Launch] = field(default_factory=list)
     others: list[Other] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
-    """The functions of ours that copied between host and device, where PyTorch lets the host wait. What is
-    copied to the device with `non_blocking` is taken for pinned."""
+    """fastgan's functions that copied between host and device such that the host waits. Copies to the device
+    with `non_blocking` are assumed to be from pinned memory."""
     allocations: int = 0
-    """By our ops' host code: of their kernels' outputs, and scratch."""
+    """The number of allocations by the host code of fastgan's ops, for outputs and scratch."""
 
     def take(self) -> Log:
-        """What has been logged since the last time."""
+        """The log since the last call, which is cleared."""
         taken = Log(self.triton[:], self.others[:], self.waits[:], self.allocations)
         for kept in (self.triton, self.others, self.waits):
             kept.clear()
@@ -96,7 +96,7 @@ class Log:
 
 
 class CudaGenerator(torch.Generator):
-    """One of the CPU that says it draws on the device: a real one cannot be made without one."""
+    """A CPU generator with the device of a CUDA one, which cannot be made without a GPU."""
 
     device = torch.device("cuda", 0)
 
@@ -117,9 +117,9 @@ class Launches(TorchDispatchMode):
                 return func._op_dk(torch._C.DispatchKey.CUDA, *args, **(kwargs or {}))
         on_cpu = func is torch.ops.aten._local_scalar_dense.default and not args[0].is_cuda
         if on_cpu and args[0].dtype == torch.float32:
-            return 0.0  # the count of steps that a new state has on the CPU
+            return 0.0  # the step count of a new optimizer state, which is on the CPU
         if func is torch.ops.aten.full_like.default:
-            # Of a number that is known on the CPU, fake mode would make the real tensor on the device.
+            # For a number that is known on the CPU, fake mode would make a real tensor on the device.
             like, value = args
             named = {"dtype": like.dtype, "device": like.device} | (kwargs or {})
             result = torch.full(like.shape, value, dtype=named["dtype"], device=named["device"])
@@ -141,7 +141,7 @@ class Launches(TorchDispatchMode):
 
     @contextlib.contextmanager
     def device_of(self, tensor: Tensor) -> Iterator[None]:
-        """In place of torch.cuda's: inside it kernels run on the tensor's device."""
+        """Replaces torch.cuda's: inside it kernels run on the tensor's device."""
         before, self.device = self.device, tensor.device
         try:
             yield
@@ -149,7 +149,7 @@ class Launches(TorchDispatchMode):
             self.device = before
 
     def run(self, kernel: Any, *arguments: Any, grid: tuple[int, ...], warmup: bool, **named: Any) -> None:
-        """In place of a JITFunction's."""
+        """Replaces `JITFunction.run`."""
         named = dict(zip(kernel.arg_names, arguments, strict=False)) | named
         devices = {value.device for value in named.values() if isinstance(value, Tensor)}
         assert devices == {self.device}, f"{kernel.__name__}, of tensors on {devices}, runs on {self.device}"
@@ -163,7 +163,7 @@ def _non_blocking(func: Any, args: tuple, kwargs: dict[str, Any] | None) -> bool
 
 
 def _our_caller() -> str:
-    """As "tables.py make", the innermost."""
+    """The innermost caller in fastgan, such as "tables.py make"."""
     frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(PACKAGE)]
     return f"{Path(frames[-1].filename).name} {frames[-1].name}" if frames else ""
 
@@ -182,7 +182,7 @@ def _has_triton_kernel(op: str) -> bool:
 
 @contextlib.contextmanager
 def fake_cuda() -> Iterator[Log]:
-    """New tensors have no memory, those of "cuda" are allowed, and launches are logged, not made."""
+    """Makes new tensors fake, which may be on "cuda", and logs launches instead of executing them."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError):
             from triton.runtime.jit import JITFunction
@@ -199,11 +199,11 @@ def fake_cuda() -> Iterator[Log]:
         launches = stack.enter_context(Launches())
         stack.enter_context(mock.patch.object(torch.cuda, "device_of", launches.device_of))
         yield launches.log
-        gc.collect()  # graphs of fake tensors can be freed here alone: elsewhere they ask for the driver
+        gc.collect()  # free graphs of fake tensors here, since elsewhere that would need the driver
 
 
 def _converted(module: torch.nn.Module, convert: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-    """In place of `_apply`, which exchanges tensors' memory: fake ones have none. Parameters are new ones."""
+    """Replaces `_apply`, which swaps tensors' memory, by one that makes new parameters and buffers."""
     for part in module.modules():
         for name, old in part._parameters.items():
             if old is not None:
@@ -215,7 +215,7 @@ def _converted(module: torch.nn.Module, convert: Callable[[Tensor], Tensor], rec
 
 
 def _copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
-    """In place of `__deepcopy__`, which copies the whole mode with a fake tensor, and breaks memory by it."""
+    """Replaces `__deepcopy__`, which would copy the whole mode with a fake tensor and corrupt memory."""
     copy = tensor.detach().clone()
     if isinstance(tensor, torch.nn.Parameter):
         copy = torch.nn.Parameter(copy, tensor.requires_grad)
@@ -224,10 +224,7 @@ def _copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
 
 
 def backward(output: Tensor, grad: Tensor | None = None) -> dict[Tensor, Tensor]:
-    """The gradients of the leaves, as `output.backward(grad)` computes them.
-
-    Saved tensors belong to the pass, as in a training step.
-    """
+    """The gradients of the leaves, as by `output.backward(grad)`, which may overwrite saved tensors."""
     leaves: dict[Tensor, Tensor] = {}
     grads = _seeded([output], [grad])
     ours = {"watched_by_modes": lambda: False, "keeps_graph": lambda: False}
@@ -239,13 +236,13 @@ def backward(output: Tensor, grad: Tensor | None = None) -> dict[Tensor, Tensor]
 
 
 def _accumulated(loss: Tensor, gradient: Tensor | None = None) -> None:
-    """In place of `Tensor.backward`."""
+    """Replaces `Tensor.backward`."""
     for leaf, arrived in backward(loss, gradient).items():
         leaf.grad = arrived if leaf.grad is None else leaf.grad + arrived
 
 
 def grad(outputs, inputs, grad_outputs=None, create_graph=False, allow_unused=False, **_) -> tuple:
-    """As `torch.autograd.grad`."""
+    """Replaces `torch.autograd.grad`."""
     outputs, inputs = ([x] if isinstance(x, Tensor) else list(x) for x in (outputs, inputs))
     seeds = (
         [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs or [None] * len(outputs))
@@ -260,7 +257,7 @@ def grad(outputs, inputs, grad_outputs=None, create_graph=False, allow_unused=Fa
     return grads
 
 
-# PyTorch's engine asks a driver about each device that it meets, so what follows is the engine, in small.
+# A minimal autograd engine, since PyTorch's needs the driver of each device that it encounters.
 Arrived = dict[Any, list[Tensor | None]]
 
 
@@ -273,7 +270,7 @@ def _seeded(outputs: list[Tensor], grads: list[Tensor | None]) -> Arrived:
 
 
 def _walk(waiting: Arrived) -> Iterator[tuple[Any, list[Tensor | None]]]:
-    """Nodes and what has arrived there, from the last operation to the first."""
+    """Nodes and their incoming gradients, from the last operation to the first."""
     while waiting:
         node = max(waiting, key=lambda node: node._sequence_nr())
         arrived = waiting.pop(node)
@@ -284,7 +281,7 @@ def _walk(waiting: Arrived) -> Iterator[tuple[Any, list[Tensor | None]]]:
         results = function(*arrived)
         results = results if isinstance(results, tuple) else (results,)
         edges = node.next_functions
-        if hasattr(node, "needs_input_grad"):  # of all arguments, where edges are of tensors
+        if hasattr(node, "needs_input_grad"):  # of all arguments, whereas edges are only those of tensors
             results = [result for result, need in zip(results, node.needs_input_grad, strict=False) if need]
             edges = [edge for edge in edges if edge[0] is not None]
         for (following, number), result in zip(edges, results, strict=True):
@@ -296,7 +293,7 @@ def _arrive(waiting: Arrived, node: Any, number: int, grad: Tensor) -> None:
     there = waiting.setdefault(node, [])
     outputs = node._input_metadata
     there += [None] * (len(outputs) - len(there))
-    # A formula may leave sums over what was broadcast, and conversions, to the engine.
+    # A formula may leave sums over broadcast dimensions, and conversions, to the engine.
     shape = torch.Size(outputs[number].shape)
     if grad.shape != shape:
         grad = grad.sum_to_size(shape)

@@ -1,8 +1,8 @@
-"""What a launch compiles to: registers, widths of memory accesses, instructions, as the GPU would run them.
+"""The machine code of a launch: registers, widths of memory accesses, executed instructions.
 
-Nothing here runs on a GPU. Instructions are counted on the path that a thread takes when nothing special
-happens: forward branches that guard a call (the slow path of a division) are taken, others are not; the body
-of a loop counts as often as the launch goes through it, over how many passes ptxas made one.
+Nothing here runs on a GPU. Instructions are counted on a thread's main path: forward branches that skip a
+call (the slow path of a division) are taken, others are not; the body of a loop counts as often as the launch
+runs it, divided by ptxas's unrolling.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from tests.kernels.fake_cuda import Launch
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\d+\s+)?([A-Z][\w.]*)\s*([^;]*);", re.MULTILINE)
-# Double precision, and conversions from and to it. Products of sizes, of which ptxas makes DMUL in no kernel,
-# are not meant.
+# Double precision, and conversions from and to it.
 FP64 = re.compile(r"^(DADD|DMUL|DFMA|DSETP|DMNMX|MUFU\.\w+64H|F2F\.F64|F2F\.F32\.F64|I2F\.F64|F2I\.F64)")
 
 
@@ -40,9 +39,9 @@ class Instruction:
 
     @property
     def target(self) -> int | None:
-        """Where a branch goes."""
-        found = re.search(r"(0x[0-9a-f]+)\s*$", self.operands)
-        return int(found[1], 16) if self.name.startswith("BRA") and found else None
+        """The address that a branch jumps to; None for other instructions."""
+        match = re.search(r"(0x[0-9a-f]+)\s*$", self.operands)
+        return int(match[1], 16) if self.name.startswith("BRA") and match else None
 
 
 def disassembled(binary: bytes) -> str:
@@ -57,15 +56,15 @@ def disassembled(binary: bytes) -> str:
 @dataclass(frozen=True)
 class MachineCode:
     text: str
-    """cuobjdump's, of one kernel."""
+    """cuobjdump's output for one kernel."""
     ptx: str = ""
     source: str = ""
-    """Triton's own intermediate code, which still has the kernel's arguments and loops."""
+    """Triton's intermediate code (TTIR), which still has the kernel's arguments and loops."""
 
     @cached_property
     def instructions(self) -> list[Instruction]:
-        found = INSTRUCTION.findall(self.text)
-        return [Instruction(int(at, 16), predicate, name, rest) for at, predicate, name, rest in found]
+        matches = INSTRUCTION.findall(self.text)
+        return [Instruction(int(at, 16), predicate, name, rest) for at, predicate, name, rest in matches]
 
     @property
     def registers(self) -> int:
@@ -73,31 +72,31 @@ class MachineCode:
 
     @property
     def spills(self) -> int:
-        """Accesses to local memory, which registers go to where there are too few."""
+        """The number of accesses to local memory, to which registers are spilled."""
         return sum(i.name.startswith(("LDL", "STL")) for i in self.instructions)
 
     def accesses(self, kind: str) -> list[int]:
-        """The bits of each load (LDG) or store (STG) of a thread on its main path, in order."""
+        """The width in bits of each load (LDG) or store (STG) on a thread's main path, in order."""
         return self.widths(i for i in self.path if i.name.startswith(kind))
 
     @staticmethod
     def widths(accesses: Iterable[Instruction]) -> list[int]:
-        found = [re.search(r"\.(U8|S8|U16|S16|64|128)\b", access.name) for access in accesses]
-        return [int(width[1].strip("US")) if width else 32 for width in found]
+        matches = [re.search(r"\.(U8|S8|U16|S16|64|128)\b", access.name) for access in accesses]
+        return [int(match[1].strip("US")) if match else 32 for match in matches]
 
     @property
     def double_precision(self) -> int:
-        """Instructions on the main path."""
+        """The number of double-precision instructions on the main path."""
         return sum(bool(FP64.match(i.name)) for i in self.path)
 
     @property
     def calls(self) -> int:
-        """Of slow paths, of divisions mostly."""
+        """The number of calls, which are of slow paths, mostly of divisions."""
         return sum(i.name.startswith("CALL") for i in self.instructions)
 
     @cached_property
     def path(self) -> list[Instruction]:
-        """From the first instruction to the last, through each loop once."""
+        """A thread's main path from the first instruction to the last, through each loop once."""
         at = {i.address: number for number, i in enumerate(self.instructions)}
         calls = [i.address for i in self.instructions if i.name.startswith("CALL")]
         path, number = [], 0
@@ -118,7 +117,7 @@ class MachineCode:
 
     @property
     def loops(self) -> list[list[Instruction]]:
-        """What lies between a branch back and its target, on the main path; inner loops among them."""
+        """The instructions of each loop on the main path, from a backward branch's target to the branch."""
         ends = [i for i in self.path if i.target is not None and i.target < i.address]
         return [[i for i in self.path if end.target <= i.address <= end.address] for end in ends]
 
@@ -127,7 +126,7 @@ class MachineCode:
         return [i for i in self.instructions if i.target is not None and i.target < i.address]
 
     def executed(self, passes: list[int]) -> float:
-        """Instructions of a thread of a launch that goes through the source's loops so often each time."""
+        """The number of instructions that a thread executes, given the passes through the source's loops."""
         loops = sorted(self.loops, key=len, reverse=True)
         counted = sorted(loops[: len(passes)], key=lambda loop: (loop[0].address, -len(loop)))
         times = dict.fromkeys((i.address for i in self.path), 1.0)
@@ -139,7 +138,7 @@ class MachineCode:
         return sum(times[i.address] for i in self.path)
 
     def _unrolled(self, loop: list[Instruction]) -> int:
-        """How many passes of the source ptxas made one of: by the loads in the loop, and in that of PTX."""
+        """The unrolling factor of a loop: its number of loads divided by that of the loop in PTX."""
         loads = sum(i.name.startswith("LDG") for i in loop)
         labels = {
             label: at for at, label in enumerate(re.split(r"^(\$L__BB\w+):", self.ptx, flags=re.M)[1::2])
@@ -163,7 +162,7 @@ def _binder(kernel: Any, capability: int) -> tuple[Any, GPUTarget, Any]:
 
 
 def specialized(launch: Launch, capability: int) -> tuple[ASTSource, GPUTarget, dict[str, Any]]:
-    """What Triton would compile for the launch on such a GPU: its source with what it is specialized to."""
+    """The source, specialized to the launch's arguments, that Triton would compile for such a GPU."""
     backend, target, bind = _binder(launch.kernel, capability)
     named = launch.arguments | {"debug": False}
     bound, specialization, options = bind(**named)
@@ -188,16 +187,16 @@ def machine_code(launch: Launch, capability: int) -> MachineCode:
 
 
 def instructions(launch: Launch, code: MachineCode, unknown: tuple[int, ...] = ()) -> float:
-    """Of all threads; `unknown` is how often those loops run whose ends the device finds, in their order."""
+    """Instructions that all threads execute; `unknown` are the passes of loops with bounds from memory."""
     passes = _passes(launch, code, unknown)
     return 32 * launch.arguments.get("num_warps", 4) * launch.programs * code.executed(passes)
 
 
 def bytes_moved(launch: Launch, code: MachineCode) -> int:
-    """Of each tensor once that is loaded from, and once that is stored to; of an atomic both.
+    """The bytes of each tensor that is loaded from plus those of each that is stored to; atomics do both.
 
-    A gradient that is scaled where it lies is not moved: for a loss itself the factor is 1, which the kernel
-    sees.
+    A gradient that is scaled in place is not moved: for the loss itself the factor is 1, and the kernel skips
+    the scaling.
     """
     if launch.arguments.get("IN_PLACE"):
         return 0
@@ -206,7 +205,7 @@ def bytes_moved(launch: Launch, code: MachineCode) -> int:
 
 
 def _touched(source: str) -> list[str]:
-    """The arguments that the kernel loads from or stores to, each once for either."""
+    """The arguments that the kernel loads from and those that it stores to, each once."""
     roots = {name: name for name in re.findall(r"%(\w+): !tt\.ptr", source)}
     touched = set()
     for line in source.splitlines():
@@ -214,10 +213,10 @@ def _touched(source: str) -> list[str]:
         for inner, outer in re.findall(r"%(\w+) = %(\w+)", carried[1] if carried else ""):
             if outer in roots:
                 roots[inner] = roots[outer]
-        found = re.match(r"\s+(?:%(\w+) = )?\"?((?:tt|arith)\.[\w.]+)\"?[^%]*%(\w+)", line)
-        if not found:
+        match = re.match(r"\s+(?:%(\w+) = )?\"?((?:tt|arith)\.[\w.]+)\"?[^%]*%(\w+)", line)
+        if not match:
             continue
-        result, operation, operand = found.groups()
+        result, operation, operand = match.groups()
         if operand not in roots:
             continue
         if operation in ("tt.load", "tt.store", "tt.atomic_rmw"):
@@ -235,27 +234,27 @@ ARITHMETIC = {
 
 
 def _passes(launch: Launch, code: MachineCode, unknown: tuple[int, ...]) -> list[int]:
-    """How often the launch's first program goes through each loop of the source, in its order."""
-    found_there = iter(unknown)
+    """The passes of the launch's first program through each loop of the source, in order."""
+    remaining = iter(unknown)
     numbers = {name: value for name, value in launch.arguments.items() if isinstance(value, int)}
     passes = []
     for line in code.source.splitlines():
-        if found := re.search(r"%(\w+) = arith\.constant (-?\d+) : i(?:32|64)", line):
-            numbers[found[1]] = int(found[2])
-        elif found := re.search(r"%(\w+) = tt\.get_program_id", line):
-            numbers[found[1]] = 0
-        elif found := re.search(r"%(\w+) = arith\.(?:ext|trunc)s?i %(\w+) ", line):
-            if found[2] in numbers:
-                numbers[found[1]] = numbers[found[2]]
-        elif found := re.search(r"%(\w+) = arith\.(\w+) %(\w+), %(\w+) : i(?:32|64)", line):
-            result, operation, *operands = found.groups()
+        if match := re.search(r"%(\w+) = arith\.constant (-?\d+) : i(?:32|64)", line):
+            numbers[match[1]] = int(match[2])
+        elif match := re.search(r"%(\w+) = tt\.get_program_id", line):
+            numbers[match[1]] = 0
+        elif match := re.search(r"%(\w+) = arith\.(?:ext|trunc)s?i %(\w+) ", line):
+            if match[2] in numbers:
+                numbers[match[1]] = numbers[match[2]]
+        elif match := re.search(r"%(\w+) = arith\.(\w+) %(\w+), %(\w+) : i(?:32|64)", line):
+            result, operation, *operands = match.groups()
             if operation in ARITHMETIC and numbers.keys() >= set(operands):
                 numbers[result] = ARITHMETIC[operation](*(numbers[name] for name in operands))
-        elif found := re.search(r"scf\.for %\w+ = %(\w+) to %(\w+) step %(\w+)", line):
-            if numbers.keys() >= set(found.groups()):
-                begin, end, step = (numbers[name] for name in found.groups())
+        elif match := re.search(r"scf\.for %\w+ = %(\w+) to %(\w+) step %(\w+)", line):
+            if numbers.keys() >= set(match.groups()):
+                begin, end, step = (numbers[name] for name in match.groups())
                 passes.append(-(-(end - begin) // step))
             else:
-                passes.append(next(found_there))
-    assert not list(found_there)
+                passes.append(next(remaining))
+    assert not list(remaining)
     return passes

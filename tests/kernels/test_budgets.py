@@ -40,11 +40,11 @@ def cells(table: str, row: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(HEADS[table], row, strict=True))
 
 
-def assert_kept(table: str, found: tuple[str, ...], budget: tuple[str, ...]) -> None:
+def assert_kept(table: str, actual: tuple[str, ...], budget: tuple[str, ...]) -> None:
     if SAME_COMPILER:
-        assert cells(table, found) == cells(table, budget)
+        assert cells(table, actual) == cells(table, budget)
         return
-    for name, value in cells(table, found).items():
+    for name, value in cells(table, actual).items():
         allowed = cells(table, budget)[name]
         if allowed != "-" and (name.startswith("registers") or name == "instructions"):
             most = MOST_REGISTERS.get(budget[0], 0) if name.startswith("registers") else 0
@@ -61,19 +61,19 @@ def test_the_page_says_nothing_else():
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_launches_keep_to_their_budget(case: Case):
-    for table, found in measured(case).items():
+    for table, actual in measured(case).items():
         budget = [row for row in TABLES[table] if row[:2] == (case.op, case.variant)]
-        assert len(found) == len(budget)
-        for row, allowed in zip(found, budget, strict=True):
+        assert len(actual) == len(budget)
+        for row, allowed in zip(actual, budget, strict=True):
             assert_kept(table, row, allowed)
 
 
 @BUILT
 def test_the_cuda_library_keeps_to_its_budget():
-    found = {row[0]: row for row in cuda_code.rows(widths)}
-    assert found.keys() == {row[0] for row in TABLES["CUDA"]}
+    actual = {row[0]: row for row in cuda_code.rows(widths)}
+    assert actual.keys() == {row[0] for row in TABLES["CUDA"]}
     for row in TABLES["CUDA"]:
-        assert cells("CUDA", found[row[0]]) == cells("CUDA", row)
+        assert cells("CUDA", actual[row[0]]) == cells("CUDA", row)
 
 
 @BUILT

@@ -1,4 +1,4 @@
-"""Weights files of random backbones, as torch hub would have them."""
+"""Files of random backbone weights in the layout of torch hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastgan.losses import _backbones
 
 
 def install_backbone(monkeypatch, folder: Path, network: str) -> dict[str, torch.Tensor]:
-    """Puts a file with a name that tells its hash into a hub of its own; returns its weights."""
+    """Writes random weights, in a file named by its hash, into a temporary torch hub; returns the weights."""
     import torchvision
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(folder))

@@ -1,4 +1,4 @@
-"""Small discriminators of the kinds that people train, for 3 x 16 x 16 images."""
+"""Small discriminators of common architectures, for 3 x 16 x 16 images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Residual(nn.Module):
-    """StarGAN v2's: residual blocks that halve the image, one logit per domain, of which the label picks."""
+    """StarGAN v2's: residual blocks that halve the image, and one logit per domain, selected by the label."""
 
     def __init__(self, domains: int = 2) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ CRITICS = {"mlp": _mlp, "dcgan": _dcgan, "residual": Residual, "spectral": _spec
 
 
 def make(kind: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor, tuple]:
-    """A critic, real and fake images, and what else it takes."""
+    """A critic, real and fake images, and the critic's further arguments."""
     torch.manual_seed(7)
     network = CRITICS[kind]()
     real, fake = torch.rand(2, 4, 3, 16, 16)

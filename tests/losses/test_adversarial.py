@@ -76,7 +76,7 @@ def test_labels_smooth_the_discriminator_alone():
 def test_statistics(critic_sign):
     real, fake = torch.tensor([0.5, 2.0, -1.0, 4.0]), torch.tensor([[-2.0, 0.5], [-0.5, -3.0]])
     loss = AdversarialLoss("hinge", critic_sign)
-    value, found = loss.discriminator(critic_sign * real, critic_sign * fake, return_statistics=True)
+    value, actual = loss.discriminator(critic_sign * real, critic_sign * fake, return_statistics=True)
     assert torch.equal(value, loss.discriminator(critic_sign * real, critic_sign * fake))
     expected = {
         "D_real": critic_sign * 1.375, "D_fake": critic_sign * -1.25,
@@ -85,15 +85,15 @@ def test_statistics(critic_sign):
         "margin_violations_real": 0.5, "margin_violations_fake": 0.5,
     }  # fmt: skip
     for name, number in expected.items():
-        assert getattr(found, name).item() == pytest.approx(number, rel=1e-6)
-        assert not getattr(found, name).requires_grad
+        assert getattr(actual, name).item() == pytest.approx(number, rel=1e-6)
+        assert not getattr(actual, name).requires_grad
 
 
 def test_lsgan_tells_real_from_fake_between_its_labels():
     real, fake = torch.tensor([0.4, 0.6, 1.2]), torch.tensor([0.4, 0.6, -1.0])
-    _, found = AdversarialLoss("lsgan").discriminator(real, fake, return_statistics=True)
-    assert found.accuracy_real.item() == pytest.approx(2 / 3)
-    assert found.accuracy_fake.item() == pytest.approx(2 / 3)
+    _, actual = AdversarialLoss("lsgan").discriminator(real, fake, return_statistics=True)
+    assert actual.accuracy_real.item() == pytest.approx(2 / 3)
+    assert actual.accuracy_fake.item() == pytest.approx(2 / 3)
 
 
 def test_the_original_sign_of_stegastamp():

@@ -1,4 +1,4 @@
-"""Looks at values of a GPU that nobody waits for, with a GPU that only seems to be there."""
+"""Reading values from a GPU without synchronization, tested with a simulated GPU."""
 
 import copy
 import os
@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from fastgan.ops import _later
-from fastgan.ops._later import OnItsWay, can_be_read
+from fastgan.ops._later import PendingRead, can_be_read
 
 
 class FakeDevice:
-    """Of a tensor on the second of two GPUs."""
+    """Simulates a tensor on the second of two GPUs."""
 
     type, index = "cuda", 1
 
 
 @pytest.fixture
 def second_gpu(monkeypatch):
-    """What is done with streams and events while the first GPU is the current one."""
+    """Logs uses of streams and events while the first GPU is the current one."""
     with torch.device("cpu"):
         torch.zeros(())  # torch keeps a list of its constructors from here on, which must not have stand-ins
     done = {"current": 0, "capturing": set(), "recorded": []}
@@ -79,7 +79,7 @@ def test_the_copy_is_recorded_on_the_stream_it_runs_on(second_gpu, default, monk
     monkeypatch.setattr(torch, "empty", pinned)
     values = torch.tensor([1.0, 2.0], dtype=torch.float64)
     with torch.device(default) if default != "cpu" else nullcontext():
-        here, _ = _later.copied_later(values)
+        here, _ = _later.copy_to_host_async(values)
     assert second_gpu["recorded"] == [f"stream of {values.device}"]
     assert made == [{"dtype": torch.float64, "device": "cpu"}]
     assert here.device.type == "cpu" and here.tolist() == [1.0, 2.0]
@@ -87,27 +87,31 @@ def test_the_copy_is_recorded_on_the_stream_it_runs_on(second_gpu, default, monk
 
 def test_what_is_sent_arrives_once_and_is_left_out_of_copies(second_gpu, monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda shape, pin_memory, **options: torch.zeros(shape, **options))
-    way = OnItsWay()
-    assert way.is_empty and way.take() is None
-    way.send(torch.tensor([1.0, 2.0]), "note")
-    assert not way.is_empty and way.take() is None
-    for twin in (copy.deepcopy(way), copy.copy(way), pickle.loads(pickle.dumps(way))):
+    pending = PendingRead()
+    assert pending.is_empty and pending.take() is None
+    pending.send(torch.tensor([1.0, 2.0]), "note")
+    assert not pending.is_empty and pending.take() is None
+    for twin in (
+        copy.deepcopy(pending),
+        copy.copy(pending),
+        pickle.loads(pickle.dumps(pending)),
+    ):
         assert twin.is_empty and twin.take() is None
-    way._pending[1].there = True
-    assert way.take() == ([1.0, 2.0], "note")
-    assert way.is_empty and way.take() is None
+    pending._pending[1].there = True
+    assert pending.take() == ([1.0, 2.0], "note")
+    assert pending.is_empty and pending.take() is None
 
 
 def test_a_forked_process_leaves_the_look_of_its_parent_alone(second_gpu, monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda shape, pin_memory, **options: torch.zeros(shape, **options))
-    way = OnItsWay()
-    way.send(torch.tensor([1.0, 2.0]), "note")
-    way._pending[1].there = True
+    pending = PendingRead()
+    pending.send(torch.tensor([1.0, 2.0]), "note")
+    pending._pending[1].there = True
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: -1)
         child.setattr(torch.cuda.Event, "query", lambda event: pytest.fail("CUDA: initialization error"))
-        assert way.is_empty and way.take() is None
-    assert not way.is_empty and way.take() == ([1.0, 2.0], "note")
+        assert pending.is_empty and pending.take() is None
+    assert not pending.is_empty and pending.take() == ([1.0, 2.0], "note")
 
 
 def test_what_can_be_read():

@@ -45,15 +45,15 @@ def images():
 def test_values_and_gradients_are_those_of_the_package(net, normalize, spatial, lpips, images):
     ours, theirs = pair(net, spatial=spatial, lpips=lpips)
     x, y = ((image + 1) / 2 if normalize else image for image in images)
-    found, known = [], []
-    for loss, results in ((ours, found), (theirs, known)):
+    actual, known = [], []
+    for loss, results in ((ours, actual), (theirs, known)):
         a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
         value, layers = loss(a, b, retPerLayer=True, normalize=normalize)
         results += [value, *layers, *torch.autograd.grad((value * value.detach()).sum(), (a, b))]
-    count = len(found) - 2
-    for a, b in zip(found[:count], known[:count], strict=True):
+    count = len(actual) - 2
+    for a, b in zip(actual[:count], known[:count], strict=True):
         assert_close(a, b, rtol=1e-5, atol=1e-7)
-    for a, b in zip(found[count:], known[count:], strict=True):
+    for a, b in zip(actual[count:], known[count:], strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm()
 
 

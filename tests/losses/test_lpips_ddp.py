@@ -46,9 +46,9 @@ def batch():
 
 def test_two_processes_are_one_with_the_whole_batch(tmp_path):
     run_script(SCRIPT, tmp_path, tmp_path / "gradients.pt", processes=2)
-    for name, found in torch.load(tmp_path / "gradients.pt").items():
+    for name, actual in torch.load(tmp_path / "gradients.pt").items():
         network, (z, real) = generator(), batch()
         LOSSES[name]()(network(z), real).backward()
-        for ours, parameter in zip(found, network.parameters(), strict=True):
+        for ours, parameter in zip(actual, network.parameters(), strict=True):
             # Convolutions of other batches round otherwise, and some ReLU turns.
             assert (ours - parameter.grad).norm() <= 1e-3 * parameter.grad.norm()

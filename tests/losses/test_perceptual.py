@@ -28,12 +28,12 @@ def by_hand(loss, x, y, layers, criterion):
     """As trainers write it: [-1, 1] to ImageNet's statistics, layer after layer."""
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     x, y = (((image + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1) for image in (x, y))
-    found = []
+    comparisons = []
     for index, layer in enumerate(loss.features):
         x, y = layer(x), layer(y)
         if index in layers:
-            found.append((x, y, criterion(x, y)))
-    return found
+            comparisons.append((x, y, criterion(x, y)))
+    return comparisons
 
 
 def close(ours, theirs, tolerance=1e-4):
@@ -353,12 +353,12 @@ def test_basicsr_formula(criterion, range_norm):
     for image in (x, gt):
         if range_norm:
             image = (image + 1) / 2
-        image, found = (image - mean) / std, []
+        image, features = (image - mean) / std, []
         for index, layer in enumerate(loss.loss.features):
             image = layer(image)
             if index in (2, 6):
-                found.append(image)
-        maps.append(found)
+                features.append(image)
+        maps.append(features)
     distance = {
         "l1": nn.functional.l1_loss,
         "l2": nn.functional.mse_loss,
@@ -367,10 +367,10 @@ def test_basicsr_formula(criterion, range_norm):
     layers = [(w, a, b.detach()) for w, a, b in zip((0.1, 1.0), *maps, strict=True)]
     percep = 2.0 * sum(w * distance(a, b) for w, a, b in layers)
     style = 5.0 * sum(w * distance(gram_matrix(a), gram_matrix(b)) for w, a, b in layers)
-    found = loss(x, gt)
-    assert_close(found[0], percep, rtol=1e-4, atol=0)
-    assert_close(found[1], style, rtol=1e-4, atol=0)
-    close(*(torch.autograd.grad(sum(v), x)[0] for v in (found, (percep, style))))
+    actual = loss(x, gt)
+    assert_close(actual[0], percep, rtol=1e-4, atol=0)
+    assert_close(actual[1], style, rtol=1e-4, atol=0)
+    close(*(torch.autograd.grad(sum(v), x)[0] for v in (actual, (percep, style))))
     alone = basicsr.PerceptualLoss(layer_weights, "vgg16", range_norm=range_norm, backbone=None)
     assert alone(x, gt)[1] is None
     with pytest.raises(NotImplementedError, match="huber"):
@@ -427,9 +427,9 @@ def test_one_image_is_compared_with_many_and_needs_no_batch(channels):
     (wanted,) = torch.autograd.grad(expected, one)
     for x in (one, one[None]):
         for target in (many, loss.precompute(many)):
-            found = loss(x, target)
-            assert_close(found, expected)
-            assert_close(torch.autograd.grad(found, one)[0], wanted)
+            actual = loss(x, target)
+            assert_close(actual, expected)
+            assert_close(torch.autograd.grad(actual, one)[0], wanted)
     of_many = loss(many, one.detach().expand(3, -1, -1, -1))
     for target in (one, one[None], loss.precompute(one), loss.precompute(one[None])):
         assert_close(loss(many, target), of_many)

@@ -29,7 +29,7 @@ def forgetful_functions(monkeypatch):
     for module, name in ((starganv2, "_ADV_LOSS"), (labels, "_BCE_SECRET_LOSS")):
         monkeypatch.setattr(module, name, ProbabilityCheck(name, of_function=True))
     for loss in adversarial._SHARED.values():
-        monkeypatch.setattr(loss, "_check", adversarial._behind_functions(loss.kind)._check)
+        monkeypatch.setattr(loss, "_check", adversarial._shared_loss(loss.kind)._check)
 
 
 # What looks at its logits, each by a function of them; the advice that it gives must be possible.
@@ -211,11 +211,11 @@ def test_a_pending_look_is_neither_copied_nor_pickled():
 
     for loss in (AdversarialLoss("bce"), BinaryLoss(True), nn.Sequential(CategoryLoss(4))):
         check = (loss[0] if isinstance(loss, nn.Sequential) else loss)._check
-        check._on_its_way._pending = (torch.zeros(2), Event(), 4)
+        check._pending_read._pending = (torch.zeros(2), Event(), 4)
         again = copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))
         for each in again:
             check = (each[0] if isinstance(each, nn.Sequential) else each)._check
-            assert check._on_its_way.is_empty and check.undecided
+            assert check._pending_read.is_empty and check.undecided
 
 
 # --- where probabilities are meant --------------------------------------------------------------------------

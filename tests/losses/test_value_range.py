@@ -1,4 +1,4 @@
-"""When a loss says that its images are in another range, what it advises, and that it waits for no GPU."""
+"""When a loss warns of images in another range, what it advises, and that it never waits for a GPU."""
 
 import copy
 import pickle
@@ -20,8 +20,8 @@ def of_basicsr(**options):
     return basicsr.PerceptualLoss({"relu1_1": 1.0}, **options)
 
 
-def said(images, expected, calls=LOOKS_AT[-1] + 2):
-    """What is said of a series of images, and at which call."""
+def first_warning(images, expected, calls=LOOKS_AT[-1] + 2):
+    """The warning for a series of images and the call that issues it; (None, calls) without a warning."""
     check = RangeCheck("Loss", BY_VALUE_RANGE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -73,7 +73,7 @@ def imagenet(low, high):
     ],
 )
 def test_another_range_is_noticed(images, expected, message, call):
-    found, when = said(images, expected)
+    found, when = first_warning(images, expected)
     assert when == call
     assert (message is None and found is None) or message in found
 
@@ -94,12 +94,12 @@ def test_another_range_is_noticed(images, expected, message, call):
     ],
 )
 def test_the_right_range_is_not_warned_of(images, expected, calls):
-    assert said(images, expected) == (None, calls)
+    assert first_warning(images, expected) == (None, calls)
 
 
 def test_pale_images_are_not_said_to_be_from_0():
-    """They may be: what is known is that none is below mid-grey."""
-    message, _ = said(uniform(0.05, 1), (-1, 1))
+    """They may be, but all that is known is that none is below mid-grey."""
+    message, _ = first_warning(uniform(0.05, 1), (-1, 1))
     assert message.endswith("]: none is darker than mid-grey; images in [0, 1] need value_range=(0, 1)")
 
 
@@ -109,7 +109,7 @@ def test_few_values_outside_are_no_other_range():
         image[:, :, 0, :20] = -0.5
         return image
 
-    assert said(overshoots, (0, 1))[0] is None
+    assert first_warning(overshoots, (0, 1))[0] is None
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 512, 700), (1, 3, 1, 40000), (3, 1, 1), (400, 3, 33, 40)])
@@ -183,7 +183,7 @@ def test_nothing_is_looked_at_where_there_is_nothing_to_see():
 
 
 def raw_output(spread=0.3):
-    """Of an untrained network for images in [0, 1]."""
+    """The output of an untrained network for images in [0, 1]."""
     return 0.5 + spread * torch.randn(2, 3, 40, 40)
 
 
@@ -191,7 +191,7 @@ def raw_output(spread=0.3):
 @pytest.mark.parametrize("first", ["output", "image"])
 @pytest.mark.parametrize("in_training", [True, False])
 def test_a_network_s_output_is_not_warned_of(spread, first, in_training):
-    """In training it requires grad; in evaluation what it is compared with has the right range."""
+    """In training it requires grad; in evaluation its reference has the right range."""
     check = RangeCheck("Loss", BY_VALUE_RANGE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -227,7 +227,7 @@ def test_a_range_may_be_a_list(make, value_range):
 
 
 class Event:
-    """Of a stream that gets there when the test says so; like CUDA's, no copies can be made of it."""
+    """An event that completes when the test says so; like CUDA's, it cannot be copied."""
 
     def __init__(self):
         self.there = False
@@ -241,16 +241,16 @@ class Event:
 
 @pytest.fixture
 def events(monkeypatch):
-    """The events of images that are, as far as the check knows, on a GPU."""
+    """The events of images that the check believes to be on a GPU."""
     made = []
 
-    def copied_later(statistics):
+    def copy_to_host_async(statistics):
         made.append(Event())
         return statistics, made[-1]
 
     monkeypatch.setattr(_value_range, "is_on_gpu", lambda image: True)
     monkeypatch.setattr(_later, "is_on_gpu", lambda image: True)
-    monkeypatch.setattr(_later, "copied_later", copied_later)
+    monkeypatch.setattr(_later, "copy_to_host_async", copy_to_host_async)
     monkeypatch.setattr(_later, "is_captured", lambda device: False)
     return made
 
@@ -265,7 +265,7 @@ def test_each_look_on_a_gpu_is_judged_once_it_is_there(events):
         events[-1].there = True
         check.look((-1, 1), 2 * torch.rand(1, 3, 8, 8) - 1)
         assert len(events) == min(number + 2, 3)
-    assert check._on_its_way.is_empty and check._decided and check._seen[0].looks == 3
+    assert check._pending_read.is_empty and check._decided and check._observed[0].looks == 3
 
 
 def test_the_last_look_on_a_gpu_is_judged_too(events):
@@ -275,7 +275,7 @@ def test_the_last_look_on_a_gpu_is_judged_too(events):
         events[-1].there = True
     with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\]"):
         check.look((-1, 1), torch.rand(1, 3, 8, 8))
-    assert check._on_its_way.is_empty
+    assert check._pending_read.is_empty
 
 
 def test_nothing_is_looked_at_while_a_graph_is_captured(events, monkeypatch):
@@ -291,9 +291,9 @@ def test_losses_are_copied_with_a_look_on_its_way(make, copied, events):
     image = torch.rand(1, 3, 40, 40)
     loss = make(weights=None)
     loss(image, image)
-    assert not loss._range_check._on_its_way.is_empty
+    assert not loss._range_check._pending_read.is_empty
     twin = copied(loss)
-    assert twin._range_check._on_its_way.is_empty and not loss._range_check._on_its_way.is_empty
+    assert twin._range_check._pending_read.is_empty and not loss._range_check._pending_read.is_empty
     events[0].there = True
     twin(image, image)
     with pytest.warns(RuntimeWarning, match=r"images in \[0, 1\] need"):

@@ -1,4 +1,4 @@
-"""Images for the JPEG kernels, and where two kernels may disagree."""
+"""Images for the JPEG kernels, and pixels in which two kernels may differ."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def out_of_range(size, batch=2):
-    """Images that cross every clamp."""
+    """Images that activate every clamp."""
     return torch.rand(batch, 3, *size) * 1.4 - 0.2
 
 

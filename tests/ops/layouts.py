@@ -1,4 +1,4 @@
-"""Images of which only the layout is special, and how far a result lies from the exact one."""
+"""Images in unusual memory layouts, and the error of a result."""
 
 from __future__ import annotations
 

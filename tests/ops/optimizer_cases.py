@@ -1,4 +1,4 @@
-"""Steps of optimizers: options, arrays in the middle of training, and how near to the exact ones they end."""
+"""Optimizer steps: options, arrays in the middle of training, and tolerances against exact results."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def as_float64(arrays):
 
 
 def assert_close_to_exact(arrays, exact, tolerance):
-    """Relative to each tensor's largest value: what lies near 0 is a sum of larger numbers."""
+    """Compares relative to each tensor's largest value, since values near 0 are sums of larger numbers."""
     for ours, theirs in zip(arrays, exact, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             scale = max(b.abs().max().item(), 0.25) if b.numel() else 1.0

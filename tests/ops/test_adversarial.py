@@ -73,12 +73,12 @@ def test_half_types_are_computed_in_float32(device, dtype, game):
     assert loss.dtype == statistics.dtype == torch.float32
     assert (loss.cpu() - expected).abs() <= 1e-6 * (expected.abs() + exact(real).abs().mean())
     # As under a GradScaler: the slopes must not have vanished before they are multiplied.
-    of_real, of_fake = torch.autograd.grad(loss, (real, fake), torch.tensor(2.0**14, device=device))
-    assert of_real.dtype == of_fake.dtype == dtype
+    grad_real, grad_fake = torch.autograd.grad(loss, (real, fake), torch.tensor(2.0**14, device=device))
+    assert grad_real.dtype == grad_fake.dtype == dtype
     (wanted,) = torch.autograd.grad(
         2**14 * discriminator_loss(x := exact(real), exact(fake), game, backend="reference")[0], x
     )
-    assert_close(of_real.cpu().double(), wanted, rtol=2.0**-7, atol=1e-6)
+    assert_close(grad_real.cpu().double(), wanted, rtol=2.0**-7, atol=1e-6)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -177,9 +177,9 @@ def test_nan_in_a_logit_is_nan_in_its_gradient_alone(game, slope, backend):
     real = torch.tensor([torch.nan, 0.3], requires_grad=True)
     fake = torch.tensor([0.1, 0.2], requires_grad=True)
     loss, _ = discriminator_loss(real, fake, game, backend=backend)
-    of_real, of_fake = torch.autograd.grad(loss, (real, fake))
-    assert loss.isnan() and of_real[1].isfinite() and of_fake[1].isfinite()
-    torch.testing.assert_close(of_real[0].item(), slope, equal_nan=True)
+    grad_real, grad_fake = torch.autograd.grad(loss, (real, fake))
+    assert loss.isnan() and grad_real[1].isfinite() and grad_fake[1].isfinite()
+    torch.testing.assert_close(grad_real[0].item(), slope, equal_nan=True)
 
 
 @pytest.mark.parametrize("game", ["cross_entropy", "least_squares", "relativistic"])

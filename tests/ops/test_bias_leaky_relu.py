@@ -17,7 +17,7 @@ OPTIONS = [{}, {"gain": 2**0.5, "clamp": 0.4}, {"slope": 0.01, "gain": 0.5}]
 
 
 def features(size, dtype=torch.float32, device="cpu", layout="contiguous", channels=5):
-    """Values around zero, of which none is so near to it that rounding decides its sign."""
+    """Values around zero, but not so close to it that rounding decides their sign."""
     x = image(size, torch.float64, "cpu", layout, channels).detach() - 0.5
     return (x + 0.01 * x.sign()).to(device, dtype).requires_grad_()
 
@@ -31,10 +31,10 @@ def both_orders(x, bias, function):
     y = function(x, bias)
     weights = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).reshape(y.shape).to(y.device, y.dtype)
     upstream = weights.requires_grad_()
-    of_x, of_bias = torch.autograd.grad(y, (x, bias), upstream, create_graph=True)
-    penalty = of_x.double().square().sum() + of_bias.double().square().sum()
+    grad_x, grad_bias = torch.autograd.grad(y, (x, bias), upstream, create_graph=True)
+    penalty = grad_x.double().square().sum() + grad_bias.double().square().sum()
     (second,) = torch.autograd.grad(penalty, upstream)
-    return y, of_x, of_bias, second
+    return y, grad_x, grad_bias, second
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -69,9 +69,9 @@ def test_half_types_err_by_one_rounding(device, dtype):
     y = ops.bias_leaky_relu(x, bias)
     expected = ops.bias_leaky_relu(exact(x), exact(bias), backend="reference")
     assert y.dtype == dtype and (y.cpu() - expected).abs().max() <= HALF[dtype]
-    of_x, of_bias = torch.autograd.grad(y.sum(), (x, bias))
-    assert of_x.dtype == dtype and of_bias.dtype == torch.float32
-    assert_close(of_bias.cpu(), of_x.cpu().float().sum(dim=(0, 2, 3)), rtol=1e-2, atol=0)
+    grad_x, grad_bias = torch.autograd.grad(y.sum(), (x, bias))
+    assert grad_x.dtype == dtype and grad_bias.dtype == torch.float32
+    assert_close(grad_bias.cpu(), grad_x.cpu().float().sum(dim=(0, 2, 3)), rtol=1e-2, atol=0)
 
 
 def test_keeps_the_memory_format():

@@ -95,9 +95,9 @@ def test_zero_vectors_have_no_gradient_and_no_nan(backend):
         x[:, :, 1] = 0
         y[:, :, 1:] = 0
     distance = lpips_head(x, y, torch.ones(24), backend=backend)
-    of_x, of_y = gradients(distance, x, y)
-    assert distance.isfinite().all() and of_x.isfinite().all() and of_y.isfinite().all()
-    assert (of_x[:, :, 1] == 0).all()
+    grad_x, of_y = gradients(distance, x, y)
+    assert distance.isfinite().all() and grad_x.isfinite().all() and of_y.isfinite().all()
+    assert (grad_x[:, :, 1] == 0).all()
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -76,7 +76,7 @@ def new_process(monkeypatch):
                 monkeypatch.setattr(module, name, GrossRangeCheck(check.loss, check.arguments, check.advice))
 
 
-def said(call, *arguments, **options):
+def messages_of(call, *arguments, **options):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         call(*arguments, **options)
@@ -86,7 +86,7 @@ def said(call, *arguments, **options):
 @pytest.mark.parametrize("name", TAKERS)
 def test_8_bit_values_are_said_to_be_such(name):
     call, argument = TAKERS[name]
-    (message,) = said(call, 255 * image())
+    (message,) = messages_of(call, 255 * image())
     start = f"{name.split('.')[-1]} takes images in [0, 1], but the values of {argument} lie in [0"
     assert message.startswith(start)
     assert ADVICE.get(name, (EIGHT_BITS,))[0] in message and "check_range=False" in message
@@ -104,14 +104,14 @@ def test_images_from_minus_1_are_said_to_be_such(name):
 def test_nothing_is_said_of_other_images(name):
     call, _ = TAKERS[name]
     for _ in range(4):
-        assert not said(call, image())
-        assert not said(call, 1.3 * image() - 0.15)
+        assert not messages_of(call, image())
+        assert not messages_of(call, 1.3 * image() - 0.15)
 
 
 @pytest.mark.parametrize("name", TAKERS)
 def test_the_look_can_be_left_out(name):
     call, _ = TAKERS[name]
-    assert not said(call, 255 * image(), check_range=False)
+    assert not messages_of(call, 255 * image(), check_range=False)
     with pytest.raises(TypeError, match="check_range must be True or False, got str 'no'"):
         call(image(), check_range="no")
 
@@ -128,46 +128,46 @@ def test_values_stay(name):
 
 
 def test_it_is_said_once_by_a_function_and_by_each_module():
-    assert len(said(yuv_color_l2, 255 * image(), 255 * image())) == 1
-    assert not said(yuv_color_l2, 255 * image(), 255 * image())
+    assert len(messages_of(yuv_color_l2, 255 * image(), 255 * image())) == 1
+    assert not messages_of(yuv_color_l2, 255 * image(), 255 * image())
     one, other = losses.YUVColorL2(), losses.YUVColorL2()
     for module in (one, other):
-        assert len(said(module, 255 * image(), 255 * image())) == 1
-        assert not said(module, 255 * image(), 255 * image())
+        assert len(messages_of(module, 255 * image(), 255 * image())) == 1
+        assert not messages_of(module, 255 * image(), 255 * image())
 
 
 def test_one_function_says_it_for_itself_alone():
     """What it calls, and what calls it, has a name of its own."""
-    assert len(said(losses.RandomJPEG(50), 255 * image())) == 1
-    assert len(said(ops.jpeg_round_trip, 255 * image(), 50)) == 1
+    assert len(messages_of(losses.RandomJPEG(50), 255 * image())) == 1
+    assert len(messages_of(ops.jpeg_round_trip, 255 * image(), 50)) == 1
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_of_two_images_the_wrong_one_is_named(wrong):
     pair = [image(), image()]
     pair[wrong] = 255 * pair[wrong].requires_grad_(wrong == 0)
-    (message,) = said(yuv_color_l2, *pair)
+    (message,) = messages_of(yuv_color_l2, *pair)
     assert f"the values of {'xy'[wrong]} lie in [" in message
 
 
 def test_stamped_images_from_minus_1_beside_their_originals():
     pair = (2 * image() - 1.2).requires_grad_(), 2 * image() - 1
-    (message,) = said(yuv_color_l2, *pair)
+    (message,) = messages_of(yuv_color_l2, *pair)
     assert "the values of y lie in [-" in message
 
 
 def test_a_new_network_may_make_what_looks_like_minus_1_to_1():
-    assert not said(yuv_color_l2, 2 * image() - 1, image())
+    assert not messages_of(yuv_color_l2, 2 * image() - 1, image())
 
 
 def test_what_is_optimized_is_looked_at():
     """An image that is to survive JPEG, as in attacks."""
-    assert said(ops.jpeg_round_trip, (255 * image()).requires_grad_(), 50)
+    assert messages_of(ops.jpeg_round_trip, (255 * image()).requires_grad_(), 50)
 
 
 def test_one_image_without_a_batch():
-    assert len(said(ops.jpeg_round_trip, 255 * image(3, 16, 16), 50)) == 1
-    assert len(said(losses.jpeg_codec_differentiable, 255 * image(2, 2, 3, 16, 16), 50)) == 1
+    assert len(messages_of(ops.jpeg_round_trip, 255 * image(3, 16, 16), 50)) == 1
+    assert len(messages_of(losses.jpeg_codec_differentiable, 255 * image(2, 2, 3, 16, 16), 50)) == 1
 
 
 # --- ranges other than [0, 1] -----------------------------------------------------------------------------
@@ -193,37 +193,37 @@ def test_one_image_without_a_batch():
 )
 def test_a_data_range_that_does_not_fit(name, data_range, make, advice):
     x = make()
-    messages = said(getattr(metrics(), name), x, x.flip(0), data_range)
+    messages = messages_of(getattr(metrics(), name), x, x.flip(0), data_range)
     assert [advice in message for message in messages] == ([True] if advice else [])
 
 
 def test_psnr_of_8_bit_tensors():
     x = (255 * image()).byte()
     psnr = metrics().psnr
-    assert not said(psnr, x, x.flip(0), 255)
-    assert "8-bit values need data_range=255" in said(psnr, x, x.flip(0))[0]
+    assert not messages_of(psnr, x, x.flip(0), 255)
+    assert "8-bit values need data_range=255" in messages_of(psnr, x, x.flip(0))[0]
 
 
 def test_a_new_network_for_8_bit_values_makes_small_ones():
-    assert not said(metrics().psnr, image(), 255 * image(), 255)
+    assert not messages_of(metrics().psnr, image(), 255 * image(), 255)
 
 
 def test_diff_jpeg_coding_takes_8_bit_values():
-    assert not said(losses.diff_jpeg_coding, 255 * image(), 50)
-    assert not said(losses.diff_jpeg_coding, (2 * image()).floor(), 50)  # black
-    (message,) = said(losses.diff_jpeg_coding, image(), 50)
+    assert not messages_of(losses.diff_jpeg_coding, 255 * image(), 50)
+    assert not messages_of(losses.diff_jpeg_coding, (2 * image()).floor(), 50)  # black
+    (message,) = messages_of(losses.diff_jpeg_coding, image(), 50)
     assert "takes images in [0, 255]" in message and "images in [0, 1] must be multiplied by 255" in message
 
 
 def test_diff_augment_takes_images_from_minus_1():
     for x in (image(), 2 * image() - 1, 0.5 + torch.randn(2, 3, 24, 24)):
-        assert not said(augmented, DiffAugment(), x)
+        assert not messages_of(augmented, DiffAugment(), x)
     for x in (255 * image(), (255 * image()).round()):
         augment = DiffAugment()
-        (message,) = said(augmented, augment, x)
+        (message,) = messages_of(augmented, augment, x)
         assert "DiffAugment takes images in [-1, 1]" in message and "divided by 127.5, less 1" in message
-        assert not said(augmented, augment, x)
-        assert not said(augmented, DiffAugment(check_range=False), x)
+        assert not messages_of(augmented, augment, x)
+        assert not messages_of(augmented, DiffAugment(check_range=False), x)
 
 
 # --- outputs of networks ----------------------------------------------------------------------------------
@@ -260,8 +260,8 @@ def test_nan_and_black_are_nothing_wrong():
 
 def test_a_second_caller_of_a_function_is_heard():
     for _ in range(16):
-        assert not said(yuv_color_l2, image(), image())
-    assert len(said(yuv_color_l2, 255 * image(), 255 * image())) == 1
+        assert not messages_of(yuv_color_l2, image(), image())
+    assert len(messages_of(yuv_color_l2, 255 * image(), 255 * image())) == 1
 
 
 def test_after_some_hundred_calls_nothing_is_looked_at(monkeypatch):
@@ -295,7 +295,7 @@ def test_one_of_many_threads_says_it():
 
 def test_who_looks_keeps_nobody_waiting():
     check = GrossRangeCheck("loss", ("x",))
-    with check._looking, warnings.catch_warnings():
+    with check._lock, warnings.catch_warnings():
         warnings.simplefilter("error")
         check.look((0, 1), 255 * image())
     with pytest.warns(RuntimeWarning, match=EIGHT_BITS):
@@ -337,8 +337,8 @@ def test_a_copy_looks_for_itself(copied, make):
     twin = copied(made)
     for module in (made, twin):
         more = (50,) if isinstance(made, basicsr.DiffJPEG) else ()
-        assert len(said(module, *arguments.get(type(made).__name__, (x,)), *more)) == 1
-    assert not said(copied(made), *arguments.get(type(made).__name__, (x,)), *more)
+        assert len(messages_of(module, *arguments.get(type(made).__name__, (x,)), *more)) == 1
+    assert not messages_of(copied(made), *arguments.get(type(made).__name__, (x,)), *more)
 
 
 def test_on_a_gpu_the_next_call_says_it(monkeypatch):
@@ -349,7 +349,7 @@ def test_on_a_gpu_the_next_call_says_it(monkeypatch):
     monkeypatch.setattr(_value_range, "is_on_gpu", lambda image: True)
     monkeypatch.setattr(_later, "is_on_gpu", lambda image: True)
     monkeypatch.setattr(_later, "is_captured", lambda device: False)
-    monkeypatch.setattr(_later, "copied_later", lambda statistics: (statistics, Event()))
-    assert not said(yuv_color_l2, 255 * image(), 255 * image())
-    (message,) = said(yuv_color_l2, image(), image())
+    monkeypatch.setattr(_later, "copy_to_host_async", lambda statistics: (statistics, Event()))
+    assert not messages_of(yuv_color_l2, 255 * image(), 255 * image())
+    (message,) = messages_of(yuv_color_l2, image(), image())
     assert EIGHT_BITS in message

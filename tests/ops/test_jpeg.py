@@ -193,7 +193,7 @@ def test_cuda_kernel_equals_cpu_kernel(rounding, subsampling, upsampling, size):
             weight.to(device), x, t, seed, kept[0].to(device), kept[1].to(device), *options, True, True
         )
         results.append((decoded, masks, chroma_masks, *gradients))
-    (decoded, *_, of_image, of_tables), (decoded_gpu, *_, of_image_gpu, of_tables_gpu) = results
+    (decoded, *_, grad_image, grad_tables), (decoded_gpu, *_, of_image_gpu, of_tables_gpu) = results
     difference = 255 * (decoded_gpu.cpu() - decoded).abs()
     if rounding == "straight_through":  # whole numbers throughout
         assert difference.max() == 0
@@ -201,7 +201,7 @@ def test_cuda_kernel_equals_cpu_kernel(rounding, subsampling, upsampling, size):
         decided = ~undecided(image, tables, torch.tensor(9), options)
         assert not (difference[decided] > 0.01).any()
         assert size != (400, 400) or decided.float().mean() >= 0.8
-    for ours, expected in ((of_image_gpu, of_image), (of_tables_gpu, of_tables)):
+    for ours, expected in ((of_image_gpu, grad_image), (of_tables_gpu, grad_tables)):
         assert (ours.cpu() - expected).norm() <= 1e-3 * expected.norm() + 1e-6
 
 
@@ -278,10 +278,10 @@ def test_gradient_of_quality_is_that_of_its_tables(photographs, quality):
     level = torch.tensor(quality, requires_grad=True)
     (actual,) = value_and_gradients(photographs, level, None, weight, "native")[1:]
     tables = quality_tables(quality).clone().requires_grad_()
-    (of_tables,) = value_and_gradients(photographs, None, tables, weight, "native")[1:]
+    (grad_tables,) = value_and_gradients(photographs, None, tables, weight, "native")[1:]
     slope = -5000 / quality**2 if quality < 50 else -2
     inside = (tables > 1) & (tables < 255)
-    expected = (of_tables * quality_tables(50) * slope / 100 * inside).sum()
+    expected = (grad_tables * quality_tables(50) * slope / 100 * inside).sum()
     assert actual.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -513,9 +513,9 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: state.stream)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: state.recorded.append(stream))
-    for name in ("_made", "_read_by_graphs"):
+    for name in ("_cache", "_read_by_graphs"):
         monkeypatch.setattr(_jpeg_tables, name, {})
-    state.kept = lambda key, made: _jpeg_tables._kept((key,), torch.device("cuda", 0), lambda: made)
+    state.kept = lambda key, made: _jpeg_tables._cached((key,), torch.device("cuda", 0), lambda: made)
     return state
 
 
@@ -547,7 +547,7 @@ def test_a_graph_makes_no_tables_and_what_it_reads_is_not_given_up(gpu):
 
 def test_tables_of_cuda_are_those_of_the_gpu_that_is_current(gpu, monkeypatch):
     made = []
-    monkeypatch.setattr(_jpeg_tables, "_kept", lambda key, device, make: made.append((key, device)))
+    monkeypatch.setattr(_jpeg_tables, "_cached", lambda key, device, make: made.append((key, device)))
     for current in (0, 1):
         monkeypatch.setattr(torch.cuda, "current_device", lambda current=current: current)
         _jpeg_tables._standard_tables(torch.float32, torch.device("cuda"))
@@ -555,11 +555,11 @@ def test_tables_of_cuda_are_those_of_the_gpu_that_is_current(gpu, monkeypatch):
 
 
 def test_many_qualities_do_not_pile_up():
-    from fastgan.ops._jpeg_tables import _made
+    from fastgan.ops._jpeg_tables import _cache
 
     for quality in torch.linspace(1, 100, 600, dtype=torch.float64).tolist():
         jpeg_round_trip(torch.rand(1, 3, 8, 8), quality)
-    assert len(_made) <= 256
+    assert len(_cache) <= 256
 
 
 # --- what is decided by hand ------------------------------------------------------------------------------
@@ -609,10 +609,10 @@ def test_nan_reaches_the_gradients_that_depend_on_it(rounding, subsampling, upsa
     )
     for actual, expected in zip(ours, reference, strict=True):
         assert torch.equal(actual.isnan(), expected.isnan())
-    of_image = ours[1]
-    assert of_image[0, 1, 17, 20].isnan() and of_image[1, 0, 39, 71].isnan()
-    assert 0 < of_image.isnan().sum() < of_image.numel() / 2
-    assert (of_image[:, :, 30:34, 30:34] == 0).all()  # clamped: nothing depends on them
+    grad_image = ours[1]
+    assert grad_image[0, 1, 17, 20].isnan() and grad_image[1, 0, 39, 71].isnan()
+    assert 0 < grad_image.isnan().sum() < grad_image.numel() / 2
+    assert (grad_image[:, :, 30:34, 30:34] == 0).all()  # clamped: nothing depends on them
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])

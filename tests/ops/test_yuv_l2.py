@@ -20,7 +20,7 @@ SIZES = [(1, 1, 1), (2, 3, 5), (3, 17, 33), (1, 64, 64), (2, 31, 257), (1, 5, 70
 
 
 def images(size, dtype=torch.float32, device="cpu", layout="contiguous"):
-    """Two fresh random images of which only the layout is special."""
+    """Two new random images in an unusual memory layout."""
     n, h, w = size
     if layout == "channels_last":
         pair = torch.rand(2, n, h, w, 3).permute(0, 1, 4, 2, 3)
@@ -99,7 +99,7 @@ def test_half_types_err_at_most_twice_as_much_as_plain_pytorch(device, dtypes, l
 
 
 def plain_in_own_dtype(x, y, scales, gain):
-    """The formula as one would write it, every operation in the images' dtype."""
+    """The formula in plain PyTorch, every operation in the images' dtype."""
     difference = x - y
     dtype = difference.dtype
     red, green, blue = difference.unbind(1)
@@ -183,7 +183,7 @@ def test_r1_style_penalty_through_the_loss(device):
 
 
 def test_backward_twice_with_retained_graph_gives_the_same_gradient():
-    """The buffer is reused only where the graph is freed."""
+    """The buffer is reused only if the graph is freed."""
     x, y = images((1, 8, 8))
     y.requires_grad_(False)
     loss = yuv_color_l2(x, y, SCALES, 1.0)

@@ -22,7 +22,7 @@ def parameters(dtype=torch.float32, shapes=SHAPES):
 
 
 def train(params, optimizer, steps, *, first=0, before=lambda: None, after=lambda: None):
-    """Steps with gradients that depend on the step alone."""
+    """Runs steps with gradients that depend only on the step's number."""
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
         for parameter in params:
@@ -34,7 +34,7 @@ def train(params, optimizer, steps, *, first=0, before=lambda: None, after=lambd
 
 
 def assert_same(ours, theirs, rtol):
-    """Relative to the largest of all values: single ones may come to lie anywhere near 0."""
+    """Compares relative to the largest of all values, since single ones may be close to 0."""
     scale = max(tensor.detach().double().abs().max().item() for tensor in theirs)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.detach(), b.detach(), rtol=0, atol=rtol * scale)

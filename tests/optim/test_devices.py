@@ -1,4 +1,4 @@
-"""Groups on two GPUs: each launch gets what lies on its own one. Fake tensors stand for GPUs."""
+"""Groups on two GPUs: each launch gets only tensors on its GPU. Fake tensors stand for GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEVICES = ("cuda:0", "cuda:1")
 
 @pytest.fixture
 def launches(monkeypatch):
-    """What was launched, as (device, whether it counts an update), without a GPU to run it."""
+    """The launches, as (device, whether it counts an update), without running them on a GPU."""
     launched = []
 
     def launch(algorithm, params, *lists, with_statistics=False, backend=None, **scalars):
@@ -35,7 +35,7 @@ def launches(monkeypatch):
 
 
 def with_steps_on_device(plan):
-    """Moving a fake number whose value is known would fill it in on the real device."""
+    """Moving a fake scalar of known value would create it on the real device."""
 
     def moved(self, number, group, params):
         self._init_states(group)
@@ -60,10 +60,10 @@ def test_each_group_gets_scalars_on_its_own_device(launches, kind, devices):
     average = EMA(model)
     groups = [{"params": list(layer.parameters())} for layer in model]
     optimizer = kind(groups, lr=0.1, grad_clip_norm=1.0, ema=average, statistics=True)
-    # As torch.amp.GradScaler gives them.
+    # In the shapes of torch.amp.GradScaler.
     optimizer.grad_scale, optimizer.found_inf = (torch.ones(1, device=DEVICES[0]) for _ in range(2))
     optimizer.step()
-    # The count is on one of them, and the other one's launch reads a copy.
+    # The update count is on one GPU, and the launch on the other reads a copy.
     assert launches == [(device, False) for device in devices]
     assert {str(tensor.device) for tensor in optimizer.statistics} == {devices[0]}
 

@@ -1,4 +1,4 @@
-"""Parameters spread over two processes: each steps its part, and together they are one process's steps."""
+"""Parameters sharded over two processes: each steps its part, with the same result as in one process."""
 
 import torch
 

@@ -22,7 +22,7 @@ def test_a_seed_makes_its_call_again():
 
 def test_a_kernel_that_is_off_is_found(monkeypatch):
     op = sys.modules["fastgan.ops.squared_norm"]
-    monkeypatch.setattr(op, "_samples_in_order", lambda x: 1.001 * x.contiguous())
+    monkeypatch.setattr(op, "_supported_layout", lambda x: 1.001 * x.contiguous())
     found = valid_calls.run(200, seed=1)["disagreements"]
     assert found and {entry["op"] for entry in found} == {"squared_norm"}
     assert all(valid_calls.check(entry["seed"])[2] for entry in found[:2])

@@ -22,29 +22,29 @@ def test_feature_distance(size, channels, p, normalize, relu_x, layout):
     x, y = maps(size, layout=layout, channels=channels)
     weight = torch.rand(channels)
     images = x.detach(), y.detach()
-    found = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, False, True, True)
+    actual = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, False, True, True)
     wide = [exact(m) for m in (x, y)]
     expected = reference(*wide, weight.double(), p, normalize, relu_x=relu_x)
-    assert relative_error(found[0], expected) <= 2e-6
+    assert relative_error(actual[0], expected) <= 2e-6
     pixels = size[1] * size[2]
-    for direction, wanted in zip(found[1:], torch.autograd.grad(expected.sum(), wide), strict=True):
+    for direction, wanted in zip(actual[1:], torch.autograd.grad(expected.sum(), wide), strict=True):
         assert direction.stride() == torch.empty_like(x).stride()
         tolerance = 1e-3 if p == 1 and normalize else 5e-6
         assert relative_error(direction, pixels * wanted) <= tolerance
     grad = torch.rand(size[0])
     for of_mean, factor in ((True, size[0]), (False, 1 / pixels)):
-        scaled = kernel.feature_distance_backward(found[1], grad, of_mean)
-        torch.testing.assert_close(scaled, factor * grad[:, None, None, None] * found[1])
+        scaled = kernel.feature_distance_backward(actual[1], grad, of_mean)
+        torch.testing.assert_close(scaled, factor * grad[:, None, None, None] * actual[1])
     # In place: of the samples whose factor is 1 nothing moves.
-    grad[0], found_x = 1 / size[0], found[1].clone()
+    grad[0], found_x = 1 / size[0], actual[1].clone()
     kernel.feature_distance_backward_(found_x, grad, True)
-    assert torch.equal(found_x[0], found[1][0])
-    torch.testing.assert_close(found_x, size[0] * grad[:, None, None, None] * found[1])
+    assert torch.equal(found_x[0], actual[1][0])
+    torch.testing.assert_close(found_x, size[0] * grad[:, None, None, None] * actual[1])
     of_mean = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, True, True)
-    for direction, plain in zip(of_mean[1:], found[1:], strict=True):
+    for direction, plain in zip(of_mean[1:], actual[1:], strict=True):
         torch.testing.assert_close(direction, plain / (size[0] * pixels))
     nothing = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, False, False)
-    assert torch.equal(nothing[0], found[0]) and nothing[1].numel() == nothing[2].numel() == 0
+    assert torch.equal(nothing[0], actual[0]) and nothing[1].numel() == nothing[2].numel() == 0
     options = p, normalize, 1e-10, relu_x, False, True, True
     equal = torch.full((channels,), 1 / channels)
     for mean, weighed in zip(

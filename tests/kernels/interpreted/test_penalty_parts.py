@@ -66,17 +66,17 @@ def test_adversarial(game, sign, counts):
     wide = exact(real), exact(fake)
     options = {"sign": sign, "real_label": 0.9, "backend": "reference"}
     expected, statistics = discriminator_loss(*wide, GAMES[game], fake_label=0.1, **options)
-    loss, found, slopes = kernel.adversarial(real, fake, game, False, sign, 0.9, 0.1, True)
+    loss, actual, slopes = kernel.adversarial(real, fake, game, False, sign, 0.9, 0.1, True)
     assert_close(loss.double(), expected, rtol=2e-6, atol=1e-6)
-    assert_close(found.double(), statistics, rtol=2e-6, atol=1e-6)
+    assert_close(actual.double(), statistics, rtol=2e-6, atol=1e-6)
     for one, other in zip(slopes.split(counts), torch.autograd.grad(expected, wide), strict=True):
         assert relative_error(one, other) <= 2e-6
 
     relativistic = GAMES[game] == "relativistic"
     expected = generator_loss(wide[1], wide[0], GAMES[game], **options)
     arguments = (real if relativistic else None, fake, game, True, sign, 0.9, 0.0)
-    loss, found, slopes = kernel.adversarial(*arguments, True)
-    assert found.numel() == 0
+    loss, actual, slopes = kernel.adversarial(*arguments, True)
+    assert actual.numel() == 0
     assert_close(loss.double(), expected, rtol=2e-6, atol=1e-6)
     wanted = torch.autograd.grad(expected, wide, allow_unused=True)
     wanted = [gradient for gradient in wanted if gradient is not None]

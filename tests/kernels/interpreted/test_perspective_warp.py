@@ -134,11 +134,11 @@ def windows(matrix, sizes, height, width, STEP: tl.constexpr, ROWS: tl.constexpr
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m
     inverse = adjugate(m00 + m22, m01, m02, m10, m11 + m22, m12, m20, m21, m22)
     left, top = tl.program_id(0) * (2 * COLUMNS * STEP), tl.program_id(1) * (2 * ROWS * STEP)
-    found = window(m, inverse, left, top, COLUMNS + 0.5, ROWS + 0.5, width, height)
+    actual = window(m, inverse, left, top, COLUMNS + 0.5, ROWS + 0.5, width, height)
     sizes += 3 * (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0))
-    tl.store(sizes, found[3])
-    tl.store(sizes + 1, found[2] // FOUR)
-    tl.store(sizes + 2, found[4].to(tl.int32))
+    tl.store(sizes, actual[3])
+    tl.store(sizes + 1, actual[2] // FOUR)
+    tl.store(sizes + 2, actual[4].to(tl.int32))
 
 
 def test_windows_of_stegastamp_are_as_large_as_the_budgets_say():
