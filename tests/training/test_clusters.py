@@ -133,7 +133,7 @@ def test_jsruns_world_is_the_environments(environment, tmp_path):
 
 
 def test_who_prints_is_known_before_the_world_is(environment, monkeypatch):
-    monkeypatch.setattr("fastgan.training.world._known", [])
+    monkeypatch.setattr("fastgan.training.world._world", [])
     assert is_main_process()
     environment({**SLURM, "SLURM_PROCID": "1"})
     assert not is_main_process()

@@ -11,7 +11,7 @@ import pytest
 
 from fastgan.cli import main
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training.command_line import _documentation, parse_config
+from fastgan.training.command_line import _field_docs, parse_config
 from fastgan.training.config import TrainingConfig, from_plain, to_plain, write_config
 
 from .toy import Toy, ToyConfig
@@ -122,7 +122,7 @@ IN_HELP = {"be positive": "above 0", "not be negative": "not below 0"}
 @pytest.mark.parametrize("name", RECIPES)
 def test_help_says_the_range_of_every_option_that_has_one(name):
     config_class = load_recipe(name).config_class
-    docs, default = _documentation(config_class), config_class()
+    docs, default = _field_docs(config_class), config_class()
     with_range = set()
     for field in dataclasses.fields(config_class):
         kind = field.type.split(" ")[0]

@@ -245,7 +245,7 @@ def test_a_restart_killed_while_it_loads_does_not_end_the_restarts(config, monke
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
     killed_at(monkeypatch, 3, config)
-    for count, place in enumerate(("prepare_run_folder", "_found_checkpoint"), start=1):
+    for count, place in enumerate(("prepare_run_folder", "_checkpoint_to_resume"), start=1):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(f"fastgan.training.loop.{place}", dies)
