@@ -130,7 +130,7 @@ def test_running_statistics_are_of_sources(small):
     twin = make(small)
     twin.translate(batch)
     fake, _ = recipe.translate(batch)
-    recipe.see_again(batch, fake)
+    recipe.target_features(batch, fake)
     for name, buffer in twin.generator.named_buffers():
         if "running" in name:
             assert torch.equal(recipe.generator.get_buffer(name), buffer)
