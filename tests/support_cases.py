@@ -35,15 +35,15 @@ class Case:
 
     def function(self, dtype: torch.dtype = torch.float32) -> Callable[..., Tensor]:
         """Of the tensors alone; a module's weights in the given type."""
-        made = self.make()
-        if isinstance(made, nn.Module):
-            made = made.to(dtype)
-        return lambda *tensors: self.call(made, *tensors)
+        instance = self.make()
+        if isinstance(instance, nn.Module):
+            instance = instance.to(dtype)
+        return lambda *tensors: self.call(instance, *tensors)
 
     def tensors(self, size: Size, dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Tensor]:
         """The inputs, of which those that are differentiated require grad if `grad`."""
-        made = [t.to(dtype) if t.dtype == torch.float32 else t for t in self.inputs(size)]
-        return [t.requires_grad_(grad and i in self.differentiated) for i, t in enumerate(made)]
+        tensors = [t.to(dtype) if t.dtype == torch.float32 else t for t in self.inputs(size)]
+        return [t.requires_grad_(grad and i in self.differentiated) for i, t in enumerate(tensors)]
 
 
 # --- the cases ------------------------------------------------------------------------------------------

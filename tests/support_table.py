@@ -163,14 +163,14 @@ def check_vjp(case: Case) -> str:
     weights = torch.linspace(0.5, 1.5, output.numel()).view_as(output)
     assert_near(list(pull_back(weights)), expected)
     several = torch.stack([weights, 2 * weights, 0 * weights])
-    for actual, wanted in zip(torch.vmap(pull_back)(several), expected, strict=True):
-        assert_near(actual, torch.stack([wanted, 2 * wanted, 0 * wanted]))
+    for actual, required in zip(torch.vmap(pull_back)(several), expected, strict=True):
+        assert_near(actual, torch.stack([required, 2 * required, 0 * required]))
     leaves = [tensor.clone().requires_grad_() for tensor in chosen]
     output = of_differentiated(*leaves)
     for keep in (True, False):
         batches = torch.autograd.grad(output, leaves, several, is_grads_batched=True, retain_graph=keep)
-        for actual, wanted in zip(batches, expected, strict=True):
-            assert_near(actual, torch.stack([wanted, 2 * wanted, 0 * wanted]))
+        for actual, required in zip(batches, expected, strict=True):
+            assert_near(actual, torch.stack([required, 2 * required, 0 * required]))
     if output.numel() <= 4:
         rows = torch.func.jacrev(of_differentiated, argnums=tuple(range(len(chosen))))(*chosen)
         for vectorize in (True, False):
@@ -226,9 +226,9 @@ def check_vmap(case: Case) -> str:
         outside = torch.func.grad(total, argnums=which)(*tensors)
         for number, index in enumerate(which):
             of_calls = [of_call[number] for of_call in expected]
-            wanted = sum(of_calls) if dims[index] is None else torch.stack(of_calls, dims[index])
-            assert_near(around[number], wanted)
-            assert_near(outside[number], wanted)
+            required = sum(of_calls) if dims[index] is None else torch.stack(of_calls, dims[index])
+            assert_near(around[number], required)
+            assert_near(outside[number], required)
     nested = [torch.stack([t, t.flip(0)]) for t in batch]
     actual = torch.vmap(torch.vmap(function, randomness="different"), randomness="different")(*nested)
     for row, tensors in zip(actual, zip(*nested, strict=True), strict=True):
@@ -277,22 +277,24 @@ def check_jvp(case: Case) -> str:
         if gradient.requires_grad:
             (curvature,) = torch.autograd.grad(gradient.sum(), leaf, allow_unused=True)
         curvature = torch.zeros(()) if curvature is None else curvature.sum()
-        ways = [(way, gradient.detach().sum()) for way in first] + [(way, curvature) for way in second]
-        for way, wanted in ways:
+        cases = [(derive, gradient.detach().sum()) for derive in first] + [
+            (derive, curvature) for derive in second
+        ]
+        for derive, expected in cases:
             try:
-                derivative = way()
+                derivative = derive()
             except NotImplementedError as error:
                 assert "Trying to use forward AD with" in str(error)  # an operation of PyTorch's without one
             else:
-                assert_close(derivative.to(wanted.dtype), wanted, rtol=1e-3, atol=1e-3)
+                assert_close(derivative.to(expected.dtype), expected, rtol=1e-3, atol=1e-3)
     statuses = set()
-    for way, wanted in ways:
+    for derive, expected in cases:
         try:
-            derivative = way()
+            derivative = derive()
         except Exception as error:
             statuses.add(refusal(error))
         else:
-            assert_close(derivative.to(wanted.dtype), wanted, rtol=1e-3, atol=1e-3)
+            assert_close(derivative.to(expected.dtype), expected, rtol=1e-3, atol=1e-3)
             statuses.add(WORKS)
     return REFUSED if REFUSED in statuses else WORKS
 
@@ -366,13 +368,13 @@ def check_half(case: Case) -> str:
 
 def check_meta(case: Case) -> str:
     """On the meta device: shapes and types, by the reference."""
-    made = case.make()
-    if isinstance(made, nn.Module):
-        made = made.to("meta")
+    instance = case.make()
+    if isinstance(instance, nn.Module):
+        instance = instance.to("meta")
     expected = case.function()(*case.tensors(SMALL))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*runs its PyTorch reference", category=RuntimeWarning)
-        actual = case.call(made, *(tensor.to("meta") for tensor in case.tensors(SMALL)))
+        actual = case.call(instance, *(tensor.to("meta") for tensor in case.tensors(SMALL)))
     assert (actual.device.type, actual.shape, actual.dtype) == ("meta", expected.shape, expected.dtype)
     return WORKS
 
@@ -383,25 +385,25 @@ def _is_function(made: Any) -> bool:
 
 def check_deepcopy(case: Case) -> str:
     """`copy.deepcopy` of the object: the same values."""
-    made = case.make()
-    if _is_function(made):
+    instance = case.make()
+    if _is_function(instance):
         return NOT_APPLICABLE
     tensors = case.tensors(SMALL)
-    assert_close(case.call(copy.deepcopy(made), *tensors), case.call(made, *tensors))
+    assert_close(case.call(copy.deepcopy(instance), *tensors), case.call(instance, *tensors))
     return WORKS
 
 
 def check_save(case: Case) -> str:
     """`torch.save` and `torch.load` of the whole object: the same values."""
-    made = case.make()
-    if _is_function(made):
+    instance = case.make()
+    if _is_function(instance):
         return NOT_APPLICABLE
     buffer = io.BytesIO()
-    torch.save(made, buffer)
+    torch.save(instance, buffer)
     buffer.seek(0)
     tensors = case.tensors(SMALL)
     loaded = torch.load(buffer, weights_only=False)
-    assert_close(case.call(loaded, *tensors), case.call(made, *tensors))
+    assert_close(case.call(loaded, *tensors), case.call(instance, *tensors))
     return WORKS
 
 

@@ -39,9 +39,9 @@ def _outside_of_xdist(monkeypatch):
 @pytest.fixture
 def gpu(monkeypatch):
     """A machine whose GPU need not be there: what it is called."""
-    said = {"device": "GPU", "torch": "2", "fastgan": "0", "commit": "c", "date": "d", "python": "3"}
+    report = {"device": "GPU", "torch": "2", "fastgan": "0", "commit": "c", "date": "d", "python": "3"}
     for module in (run, demos, recipes):
-        monkeypatch.setattr(module, "describe_machine", lambda device: said)
+        monkeypatch.setattr(module, "describe_machine", lambda device: report)
 
 
 def test_every_op_is_written_before_the_next_one_and_failures_are_told(tmp_path, monkeypatch, gpu, capsys):
@@ -108,8 +108,8 @@ def test_ops_are_measured_in_processes_of_their_own(tmp_path, capsys):
 
 
 def test_a_row_of_a_gpu_has_the_times_of_its_events():
-    said = {"op": "blur", "device_seconds": [3.0, 1.0, 2.0], "host_s": 5.0}
-    row = run._row({"extra_info": said, "stats": {"data": [9.0]}})
+    report = {"op": "blur", "device_seconds": [3.0, 1.0, 2.0], "host_s": 5.0}
+    row = run._row({"extra_info": report, "stats": {"data": [9.0]}})
     assert row == {"op": "blur", "host_s": 5.0, "median_s": 2.0, "p20_s": 0.8, "p80_s": 3.2}
 
 
@@ -127,8 +127,8 @@ def test_a_failing_recipe_or_demo_does_not_stop_the_others(tmp_path, monkeypatch
     monkeypatch.setattr(recipes, "measure", measure)
     assert main(["bench", "recipes", "--device", "cuda", "--output", str(tmp_path)]) == 1
     assert len(json.loads((tmp_path / "recipes-gpu.json").read_text())) == len(recipes.RECIPES) - 1
-    said = capsys.readouterr()
-    assert "no memory for dcgan" in said.err and "failed: dcgan" in said.out
+    printed = capsys.readouterr()
+    assert "no memory for dcgan" in printed.err and "failed: dcgan" in printed.out
 
     def trained(recipe, preset, options):
         figures = {"minutes": 1.0, "figures": {}, "warnings": []}
@@ -263,12 +263,14 @@ def test_stegastamp_is_trained_for_its_minutes_evaluated_and_timed(tmp_path, mon
     folders = ("--output", str(tmp_path), "--runs_path", str(tmp_path / "runs"))
     assert main(["bench", "stegastamp", "--minutes", "0.05", *folders, *SMALL_STEGASTAMP]) == 0
     (path,) = tmp_path.glob("stegastamp-*.json")
-    said = json.loads(path.read_text())
-    assert {"bit_acc_clean", "bit_acc_jpeg_50", "psnr", "parts_fastgan"} <= said.keys()
-    assert said["settings"]["image_size"] == 32 and said["step"] >= 1 and said["minutes"] > 0
-    assert said["settings"]["val_path"] == "builtin:photographs/val" and str(tmp_path) not in path.read_text()
+    report = json.loads(path.read_text())
+    assert {"bit_acc_clean", "bit_acc_jpeg_50", "psnr", "parts_fastgan"} <= report.keys()
+    assert report["settings"]["image_size"] == 32 and report["step"] >= 1 and report["minutes"] > 0
+    assert (
+        report["settings"]["val_path"] == "builtin:photographs/val" and str(tmp_path) not in path.read_text()
+    )
     for name in ("fastgan", "reference", "in_training"):
-        assert said[f"steps_per_second_{name}"] > 0
+        assert report[f"steps_per_second_{name}"] > 0
     assert len(list(tmp_path.glob("stegastamp-*.jpg"))) == 1
     with pytest.raises(SystemExit):
         main(["bench", "stegastamp", "--minutes", "0"])
@@ -295,9 +297,9 @@ def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, ca
     assert main(["bench", "stegastamp", "--minutes", "5", *options, *mine, *SMALL_STEGASTAMP]) == 1
     assert "stopped after step" in capsys.readouterr().out
     (path,) = tmp_path.glob("stegastamp-*.json")
-    said = json.loads(path.read_text())
-    assert "bit_acc_clean" in said and said["settings"]["train_path"] == "mine"
-    assert said["settings"]["val_path"] == "" and str(tmp_path) not in path.read_text()
+    report = json.loads(path.read_text())
+    assert "bit_acc_clean" in report and report["settings"]["train_path"] == "mine"
+    assert report["settings"]["val_path"] == "" and str(tmp_path) not in path.read_text()
     seen.clear()
     held_out = ("--val_path", str(tmp_path / "held"))
     assert main(["bench", "stegastamp", *options, *mine, *held_out, *SMALL_STEGASTAMP]) == 1

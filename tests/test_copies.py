@@ -42,7 +42,7 @@ class Tied(NamedTuple):
 @functools.cache
 def exported():
     """Name to class, of what must have an example."""
-    found = {}
+    actual = {}
     for info in pkgutil.walk_packages(fastgan.__path__, "fastgan."):
         if any(part == "bench" or part.startswith("_") for part in info.name.split(".")):
             continue
@@ -58,9 +58,9 @@ def exported():
             if name.startswith("_") or not inspect.isclass(kind):
                 continue
             if issubclass(kind, (nn.Module, torch.optim.Optimizer)) or info.name.startswith(WITH_STATE):
-                found.setdefault(kind, []).append(f"{info.name.removeprefix('fastgan.')}.{name}")
+                actual.setdefault(kind, []).append(f"{info.name.removeprefix('fastgan.')}.{name}")
     # The longest name says in which file it is, but for what stands in a private one.
-    return {max(names, key=len): kind for kind, names in found.items()}
+    return {max(names, key=len): kind for kind, names in actual.items()}
 
 
 # --- what examples use ------------------------------------------------------------------------------------
@@ -127,9 +127,9 @@ def judged(distance):
 
 def trained(balance):
     logits = torch.rand(6), torch.rand(6)
-    found = balance.discriminator_loss(fastgan.losses.AdversarialLoss("bce"), *logits)
+    actual = balance.discriminator_loss(fastgan.losses.AdversarialLoss("bce"), *logits)
     return [
-        found.loss,
+        actual.loss,
         *balance.buffers(),
         torch.tensor([balance.trains_generator(step) for step in range(6)]),
     ]
@@ -371,10 +371,10 @@ def test_a_copy_is_tied_to_the_copied_network(name, how):
     use(example, original, 2)
     twin, untouched = COPIES[how](original), COPIES[how](original)
     change(twin)
-    found, before = use(example, twin, 3), use(example, untouched, 3)
-    assert not all(torch.equal(a, b) for a, b in zip(found, before, strict=True))
+    actual, before = use(example, twin, 3), use(example, untouched, 3)
+    assert not all(torch.equal(a, b) for a, b in zip(actual, before, strict=True))
     change(original)
-    assert_close(use(example, original, 3), found, rtol=0, atol=0)
+    assert_close(use(example, original, 3), actual, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

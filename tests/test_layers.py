@@ -44,19 +44,19 @@ MODULES = dict(sources())
 
 def used(text: str, module: str) -> set[str]:
     """What of fastgan a module names: in imports, wherever they stand, and in strings."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = node.module or ""
             if node.level:  # of a package's own modules
                 above = module.split(".") if MODULES[module].stem == "__init__" else module.split(".")[:-1]
                 package = ".".join([*above[: len(above) - node.level + 1], *filter(None, [node.module])])
-            found |= {f"{package}.{alias.name}" for alias in node.names}
+            imported |= {f"{package}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and NAMES_A_MODULE.fullmatch(str(node.value)):
-            found.add(node.value.replace(":", "."))
-    return {name for name in found if name.split(".")[0] == "fastgan"}
+            imported.add(node.value.replace(":", "."))
+    return {name for name in imported if name.split(".")[0] == "fastgan"}
 
 
 def part_of(name: str) -> str | None:

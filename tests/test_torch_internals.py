@@ -37,7 +37,7 @@ def is_private(name: str) -> bool:
 def private_names_of_torch(tree: ast.AST, own: set[str]) -> set[str]:
     """What the file uses of torch's private names, where `own` are all names that fastgan itself defines."""
     of_torch = {"torch"}
-    found = set()
+    actual = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             module = (getattr(node, "module", None) or "").split(".")
@@ -46,17 +46,17 @@ def private_names_of_torch(tree: ast.AST, own: set[str]) -> set[str]:
                 if path[0] == "torch":
                     of_torch.add(alias.asname or alias.name.split(".")[0])
                     if any(map(is_private, path)):
-                        found.add(".".join(path))
+                        actual.add(".".join(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             root = ast.unparse(node).split(".")[0]
             if root in of_torch or node.attr in LISTED or node.attr not in own | OF_OTHERS:
-                found.add(ast.unparse(node))
+                actual.add(ast.unparse(node))
         if isinstance(node, ast.Constant) and node.value in LISTED - {"_C"}:
-            found.add(repr(node.value))
+            actual.add(repr(node.value))
         if isinstance(node, ast.FunctionDef) and node.name in LISTED:
-            found.add(f"def {node.name}")
-    return found
+            actual.add(f"def {node.name}")
+    return actual
 
 
 def names_defined_in(tree: ast.AST) -> Iterator[str]:
@@ -80,9 +80,9 @@ def test_private_names_of_torch_stand_in_one_file():
     files = sorted({path.resolve() for folder in folders for path in folder.glob("**/*.py")})
     trees = {path: ast.parse(path.read_text()) for path in files}
     own = {name for tree in trees.values() for name in names_defined_in(tree)}
-    found = {path.name: private_names_of_torch(tree, own) for path, tree in trees.items()}
-    assert len(found.pop("_torch_internals.py")) > 20
-    assert {name: used for name, used in found.items() if used} == {}
+    actual = {path.name: private_names_of_torch(tree, own) for path, tree in trees.items()}
+    assert len(actual.pop("_torch_internals.py")) > 20
+    assert {name: used for name, used in actual.items() if used} == {}
 
 
 @pytest.mark.parametrize(
@@ -374,8 +374,8 @@ def test_init_group_makes_the_state_of_the_first_step(kind, options):
     assert list(optimizer.state) == [used] == list(expected.state)
     assert optimizer.state[used].keys() == expected.state[used].keys()
     for name, value in optimizer.state[used].items():
-        wanted = expected.state[used][name]
-        assert (value.dtype, value.shape, value.device) == (wanted.dtype, wanted.shape, wanted.device)
+        required = expected.state[used][name]
+        assert (value.dtype, value.shape, value.device) == (required.dtype, required.shape, required.device)
         assert not value.any()
     before = dict(optimizer.state[used])
     internals.init_group(optimizer, optimizer.param_groups[0])

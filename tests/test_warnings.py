@@ -25,7 +25,7 @@ ROOT = Path(fastgan.__file__).parent.parent
 
 def calls_of_warn():
     """`FILE::FUNCTION` of each call in the package."""
-    found = set()
+    actual = set()
     for path in sorted([*ROOT.glob("fastgan/**/*.py"), *ROOT.glob("kernels/**/*.py")]):
         name = path.relative_to(ROOT).as_posix()
 
@@ -35,13 +35,13 @@ def calls_of_warn():
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 if called in ("warn", "_warnings.warn", "warnings.warn", "warnings.warn_explicit"):
-                    found.add(f"{name}::{function}" if called.endswith("warn") else f"{name}::{called}")
+                    actual.add(f"{name}::{function}" if called.endswith("warn") else f"{name}::{called}")
                     assert called == "warn" or name == "fastgan/_warnings.py", f"{name} calls {called}"
             for child in ast.iter_child_nodes(node):
                 visit(child, function)
 
         visit(ast.parse(path.read_text()), "")
-    return found - {"fastgan/_warnings.py::warnings.warn_explicit"}
+    return actual - {"fastgan/_warnings.py::warnings.warn_explicit"}
 
 
 def no_kernel(monkeypatch, tmp_path):
@@ -228,9 +228,9 @@ def test_while_torch_compiles_one_graph(monkeypatch):
     compiled = torch.compile(lambda x: 2 * squared_norm(x), fullgraph=True, backend="eager")
     x = torch.rand(2, 3)
     with pytest.warns(RuntimeWarning, match="runs its PyTorch reference") as caught:
-        found = compiled(x)  # compiles
+        actual = compiled(x)  # compiles
     assert line_of(caught).endswith("# compiles")
-    torch.testing.assert_close(found, 2 * x.square().sum(1))
+    torch.testing.assert_close(actual, 2 * x.square().sum(1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compiled(x)

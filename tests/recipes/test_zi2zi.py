@@ -1,4 +1,4 @@
-"""zi2zi's step, schedules and whole runs."""
+"""zi2zi's step, schedules and complete runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_each_step_moves_its_own_network_and_no_other(small, norm, spectral, con
     before_d = weights_of(recipe.discriminator)
     gradients = [p.grad.clone() for p in recipe.discriminator.parameters()]
     recipe.generator_step(batch, fake, feature, recipe.weights(0))
-    # What is added by attention's gamma, 0 at first, gets no gradient through it.
+    # Attention's gamma starts at 0, so nothing behind it has a gradient.
     expected = {name for name in before_g if name not in ("attention.project.weight", "attention.out.weight")}
     assert moved(before_g, recipe.generator) == expected
     assert not moved(before_d, recipe.discriminator)
@@ -151,9 +151,9 @@ def test_schedules(small):
     assert per_epoch == len(recipe.train_pairs) // 6
     rates = [rate_at(recipe, epoch * per_epoch) for epoch in range(9)]
     assert rates == [0.008, 0.008, 0.004, 0.004, 0.002, 0.002, 0.001, 0.001, 0.001]
-    found = [recipe.weights(epoch * per_epoch) for epoch in (0, 1, 2, 4, 5)]
-    assert [w["l1_loss"] for w in found] == [0, 50, 100, 100, 100]
-    assert [w["const_loss"] for w in found] == [0, 1.25, 2.5, 5, 5]
+    actual = [recipe.weights(epoch * per_epoch) for epoch in (0, 1, 2, 4, 5)]
+    assert [w["l1_loss"] for w in actual] == [0, 50, 100, 100, 100]
+    assert [w["const_loss"] for w in actual] == [0, 1.25, 2.5, 5, 5]
     recipe = make(small, schedule=0)
     assert rate_at(recipe, 10**6) == small.lr
 
@@ -179,7 +179,7 @@ def test_balance_by_ratio(small, ratio, d_updates, g_updates):
 
 
 def test_nothing_reads_the_device_in_a_step(small, monkeypatch):
-    # On the CPU, where nothing waits, the labels are looked at.
+    # On the CPU, where checks do not synchronize, the labels are checked.
     monkeypatch.setattr("fastgan.compat._labels.may_look_at", lambda tensor: False)
     recipe = make(small, balance="adaptive", dropout=0.5, g_updates=2, self_attention=True)
     batch = one_batch(recipe)

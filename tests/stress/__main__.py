@@ -101,8 +101,8 @@ def _write(rows: list[dict[str, Any]], folder: Path) -> Path:
     path = folder / "stress.json"
     folder.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text()) if path.exists() else []
-    kept = [row for row in before if row["part"] not in {row["part"] for row in rows}]
-    path.write_text(json.dumps(sorted(rows + kept, key=lambda row: row["part"]), indent=1) + "\n")
+    remaining = [row for row in before if row["part"] not in {row["part"] for row in rows}]
+    path.write_text(json.dumps(sorted(rows + remaining, key=lambda row: row["part"]), indent=1) + "\n")
     return path
 
 

@@ -131,8 +131,8 @@ def two_starts(stage: Stage, recipe: str, name: str, random: Random) -> list[str
     second = stage.start(recipe, name)
     runs = sorted((first, second), key=Run.ends)
     if runs[1].code:
-        told = f"is in use by process {runs[0].pid} " in runs[1].said
-        if runs[0].code != 0 or not runs[1].failed_by_name or not told:
+        is_named = f"is in use by process {runs[0].pid} " in runs[1].output
+        if runs[0].code != 0 or not runs[1].failed_by_name or not is_named:
             return [_end_of(run) for run in runs]
     return stage.differences(recipe, name)
 
@@ -145,7 +145,7 @@ def signals(stage: Stage, recipe: str, name: str, random: Random) -> list[str]:
         pass  # before, it is not fastgan's yet
     _reach(stage, recipe, run, random)
     run.kill(number)
-    if run.ends() not in (0, 128 + number) or TRACEBACK in run.said:
+    if run.ends() not in (0, 128 + number) or TRACEBACK in run.output:
         return [_end_of(run)]
     return stage.finishes(recipe, name)
 
@@ -174,7 +174,7 @@ def damaged_checkpoints(stage: Stage, recipe: str, name: str, random: Random) ->
     if len(hit) < len(files):
         return stage.finishes(recipe, name)
     run = stage.start(recipe, name)
-    if run.ends() != 1 or not run.failed_by_name or str(hit[-1]) not in run.said:
+    if run.ends() != 1 or not run.failed_by_name or str(hit[-1]) not in run.output:
         return [_end_of(run)]
     for path in hit:
         path.unlink()
@@ -189,7 +189,7 @@ def crafted_files(stage: Stage, recipe: str, name: str, random: Random) -> list[
     outside.write_text("not the run's")
     done = [random.choice(CRAFTS)(folder, outside, random) for _ in range(random.randint(1, 2))]
     run = stage.start(recipe, name)
-    if run.ends() == 0 and TRACEBACK not in run.said:
+    if run.ends() == 0 and TRACEBACK not in run.output:
         wrong = stage.differences(recipe, name, tables="metrics.csv is a link" not in done)
     elif run.failed_by_name:
         shutil.rmtree(folder)
@@ -300,7 +300,7 @@ def _kill_with_checkpoint(stage: Stage, recipe: str, name: str, random: Random) 
 
 
 def _end_of(run: Run) -> str:
-    return f"exit code {run.code} in {run.phase}: {' | '.join(run.said.splitlines()[-12:])}"
+    return f"exit code {run.code} in {run.phase}: {' | '.join(run.output.splitlines()[-12:])}"
 
 
 def _set_modes(folder: Path, mode: int) -> None:

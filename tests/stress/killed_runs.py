@@ -43,10 +43,10 @@ def _one_run(stage: Stage, recipe: str, seed: str, most: int, figures: Counter[s
     """A run from its start to its end, with a few kills between; what is wrong with it."""
     random = Random(seed)
     kills: list[str] = []
-    wanted = random.randint(1, min(MOST, most))
+    num_kills = random.randint(1, min(MOST, most))
     while True:
         run = stage.start(recipe, seed)
-        if len(kills) < wanted:
+        if len(kills) < num_kills:
             # A run that goes on has less before it.
             phase, occurrence, seconds = stage.moment(recipe, random)
             if run.reaches(phase, max(1, occurrence >> len(kills))) and run.goes_on(seconds):
@@ -59,10 +59,10 @@ def _one_run(stage: Stage, recipe: str, seed: str, most: int, figures: Counter[s
         figures["before_first_checkpoint"] += not checkpoint_files(stage.runs / seed / "checkpoints")
     figures["runs"] += 1
     wrong = [f"exit code {code}"] if code else stage.differences(recipe, seed)
-    if TRACEBACK in run.said:
+    if TRACEBACK in run.output:
         wrong.append("a traceback")
     if not wrong:
         stage.remove(seed)
         return []
-    said = " | ".join(run.said.split("\n")[-12:])
-    return [f"{recipe}, seed {seed}, killed in {', '.join(kills)}: {'; '.join(wrong)}: {said}"]
+    tail = " | ".join(run.output.split("\n")[-12:])
+    return [f"{recipe}, seed {seed}, killed in {', '.join(kills)}: {'; '.join(wrong)}: {tail}"]

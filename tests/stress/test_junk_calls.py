@@ -45,5 +45,5 @@ def test_harness_tells_faults(monkeypatch, function, fault):
     valid, arguments = {"x": torch.ones(2), "gain": 1.0}, {"x": torch.ones(2), "gain": "strong"}
     with pytest.raises(Exception) as caught:
         entry.run(**arguments)
-    found = junk_calls._fault(caught.value, entry, arguments, valid, {"gain"})
-    assert found is None if fault is None else found.startswith(fault)
+    actual = junk_calls._fault(caught.value, entry, arguments, valid, {"gain"})
+    assert actual is None if fault is None else actual.startswith(fault)

@@ -17,9 +17,9 @@ def run(calls: int, seed: int) -> dict:
     kills = killed_runs.run(calls, seed, ("dcgan",))
     damage = damaged_runs.run(len(KINDS), seed, ("dcgan",))
     with mock.patch.object(loop, "step_seed", lambda seed, step, rank: time.time_ns()):
-        found = killed_runs.run(1, seed, ("dcgan",))["faults"]
+        detected = killed_runs.run(1, seed, ("dcgan",))["faults"]
     return {
-        **damage, "calls": calls, "kills": kills["calls"], "found": found,
+        **damage, "calls": calls, "kills": kills["calls"], "found": detected,
         "faults": kills["faults"] + damage["faults"],
     }  # fmt: skip
 

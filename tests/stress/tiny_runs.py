@@ -111,10 +111,10 @@ class Run:
     @property
     def failed_by_name(self) -> bool:
         """Whether it ended with one error for the user, in contrast to a crash and to a traceback."""
-        return self.code == 1 and "fastgan: error: " in self.said and TRACEBACK not in self.said
+        return self.code == 1 and "fastgan: error: " in self.output and TRACEBACK not in self.output
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.console.read_text(errors="replace")
 
     def _read(self, timeout: float) -> bool:
@@ -123,7 +123,7 @@ class Run:
             return False
         if not select.select([self.events], [], [], timeout)[0]:
             self.kill()
-            self.console.write_text(f"{self.said}\n{TRACEBACK}: stuck for {timeout} s in {self.phase}")
+            self.console.write_text(f"{self.output}\n{TRACEBACK}: stuck for {timeout} s in {self.phase}")
         numbers = os.read(self.events, 1000)
         self.begins += [(PHASES[number], time.monotonic()) for number in numbers]
         return bool(numbers)
@@ -189,7 +189,7 @@ class Stage:
         if recipe not in self._whole:
             run = self.start(recipe, f"{recipe}-whole")
             if run.ends() != 0:
-                raise RuntimeError(f"{recipe} does not run at all: {run.said}")
+                raise RuntimeError(f"{recipe} does not run at all: {run.output}")
             ends = [begin for _, begin in run.begins[1:]] + [time.monotonic()]
             self._whole[recipe] = [
                 (name, end - begin) for (name, begin), end in zip(run.begins, ends, strict=True)
@@ -209,8 +209,8 @@ class Stage:
     def finishes(self, recipe: str, name: str, tables: bool = True, runs: Path | None = None) -> list[str]:
         """Gives the one command that goes on, and says what is wrong with that, or with what it ends with."""
         run = self.start(recipe, name, runs=runs)
-        if run.ends() != 0 or TRACEBACK in run.said:
-            return [f"it does not go on, exit code {run.code}: {run.said}"]
+        if run.ends() != 0 or TRACEBACK in run.output:
+            return [f"it does not go on, exit code {run.code}: {run.output}"]
         return self.differences(recipe, name, tables, runs)
 
     def differences(self, recipe: str, name: str, tables: bool = True, runs: Path | None = None) -> list[str]:
@@ -220,24 +220,24 @@ class Stage:
             tables: compare the tables, too.
         """
         self.whole(recipe)
-        whole, folder = self.runs / f"{recipe}-whole", (runs or self.runs) / name
-        found = _different_tensors(whole, folder) + _different_files(whole, folder)
+        undisturbed, folder = self.runs / f"{recipe}-whole", (runs or self.runs) / name
+        differences = _different_tensors(undisturbed, folder) + _different_files(undisturbed, folder)
         for file in ("metrics.csv", "evaluation.csv", "warnings.csv") if tables else ():
-            if (whole / file).exists() != (folder / file).exists():
-                found.append(f"{file} is there in one alone")
-            elif (whole / file).exists() and table(whole / file) != table(folder / file):
-                found.append(f"{file} differs")
-        return found
+            if (undisturbed / file).exists() != (folder / file).exists():
+                differences.append(f"{file} is there in one alone")
+            elif (undisturbed / file).exists() and table(undisturbed / file) != table(folder / file):
+                differences.append(f"{file} differs")
+        return differences
 
     def remove(self, name: str, runs: Path | None = None) -> None:
         shutil.rmtree((runs or self.runs) / name, ignore_errors=True)
 
 
 def _different_tensors(whole: Path, folder: Path) -> list[str]:
-    expected, actual = (checkpoint.checkpoint_files(run / "checkpoints") for run in (whole, folder))
-    if [file.name for file in expected[-1:]] != [file.name for file in actual[-1:]]:
-        return [f"the checkpoints are {', '.join(file.name for file in actual) or 'none'}"]
-    found = []
+    expected, differences = (checkpoint.checkpoint_files(run / "checkpoints") for run in (whole, folder))
+    if [file.name for file in expected[-1:]] != [file.name for file in differences[-1:]]:
+        return [f"the checkpoints are {', '.join(file.name for file in differences) or 'none'}"]
+    differences = []
     for first in (*expected, *whole.glob("*.safetensors")):
         second = folder / first.relative_to(whole)
         if not second.exists():  # a stop has saved another step; what others take is named with the files
@@ -247,10 +247,10 @@ def _different_tensors(whole: Path, folder: Path) -> list[str]:
             wrong = [key for key in keys & {*two.keys()} if not _same_bits(one, two, key)]
             wrong += keys ^ {*two.keys()}
             if wrong:
-                found.append(f"{len(wrong)} tensors differ in {second.name}, like {min(wrong)}")
+                differences.append(f"{len(wrong)} tensors differ in {second.name}, like {min(wrong)}")
             if one.metadata().get("state") != two.metadata().get("state"):
-                found.append(f"the state in {second.name} differs")
-    return found
+                differences.append(f"the state in {second.name} differs")
+    return differences
 
 
 def _same_bits(one: Any, two: Any, key: str) -> bool:
@@ -262,12 +262,12 @@ def _different_files(whole: Path, folder: Path) -> list[str]:
     """Files that are missing, or left over from writing; sample grids that show something else."""
     names = {path.relative_to(whole) for path in whole.rglob("*") if not _may_differ(path)}
     there = {path.relative_to(folder) for path in folder.rglob("*") if not _may_differ(path)}
-    found = [f"{name} is missing" for name in sorted(names - there)]
-    found += [f"{path.relative_to(folder)} is left over" for path in folder.rglob("*.incomplete*")]
+    differences = [f"{name} is missing" for name in sorted(names - there)]
+    differences += [f"{path.relative_to(folder)} is left over" for path in folder.rglob("*.incomplete*")]
     for name in sorted(names & there):
         if name.suffix == ".png" and (whole / name).read_bytes() != (folder / name).read_bytes():
-            found.append(f"{name} differs")
-    return found
+            differences.append(f"{name} differs")
+    return differences
 
 
 def _may_differ(path: Path) -> bool:
@@ -321,14 +321,14 @@ def _tell_of_phases(recipe: type, events: int) -> None:
         call = getattr(owner, name)
 
         @functools.wraps(call)
-        def told(*arguments: object, **options: object) -> object:
+        def reporting(*arguments: object, **options: object) -> object:
             tell(phase)
             try:
                 return call(*arguments, **options)
             finally:
                 tell("steps")
 
-        setattr(owner, name, told)
+        setattr(owner, name, reporting)
 
     within("start", recipe, "batches")
     within("log", logging.Logger, "write")

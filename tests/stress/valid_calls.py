@@ -41,18 +41,18 @@ def run(calls: int, seed: int) -> dict[str, Any]:
     Returns:
         calls, comparisons (of numbers), calls of each op, and what disagreed, as dictionaries.
     """
-    found: list[Disagreement] = []
+    all_disagreements: list[Disagreement] = []
     comparisons, ops = 0, Counter[str]()
     for number in range(calls):
         op, compared, disagreements = check(seed * 1_000_003 + number)
-        found += disagreements
+        all_disagreements += disagreements
         comparisons += compared
         ops[op] += 1
     return {
         "calls": calls,
         "comparisons": comparisons,
         "ops": dict(sorted(ops.items())),
-        "disagreements": [disagreement._asdict() for disagreement in found],
+        "disagreements": [disagreement._asdict() for disagreement in all_disagreements],
     }
 
 
@@ -94,9 +94,9 @@ def _results(
     """Outputs and gradients of a fixed weighting of them, by name."""
     outputs = call.run(inputs, backend)
     results = {f"output {index}": output for index, output in enumerate(outputs)}
-    wanted = {name: tensor for name, tensor in inputs.items() if tensor.requires_grad}
+    leaves = {name: tensor for name, tensor in inputs.items() if tensor.requires_grad}
     differentiable = [output for output in outputs if output.requires_grad]
-    if orders == 0 or not wanted or not differentiable:
+    if orders == 0 or not leaves or not differentiable:
         return results
     generator = torch.Generator().manual_seed(seed)
 
@@ -107,14 +107,16 @@ def _results(
     if orders == 2:
         differentiable = [output.square() for output in differentiable]
     gradients = torch.autograd.grad(
-        differentiable, list(wanted.values()), weights(differentiable), create_graph=orders == 2,
+        differentiable, list(leaves.values()), weights(differentiable), create_graph=orders == 2,
         allow_unused=True,
     )  # fmt: skip
-    results |= _named("gradient", wanted, gradients)
-    again = [gradient for gradient in gradients if gradient is not None and gradient.requires_grad]
-    if orders == 2 and again:
-        second = torch.autograd.grad(again, list(wanted.values()), weights(again), allow_unused=True)
-        results |= _named("second gradient", wanted, second)
+    results |= _named("gradient", leaves, gradients)
+    first_order = [gradient for gradient in gradients if gradient is not None and gradient.requires_grad]
+    if orders == 2 and first_order:
+        second = torch.autograd.grad(
+            first_order, list(leaves.values()), weights(first_order), allow_unused=True
+        )
+        results |= _named("second gradient", leaves, second)
     return results
 
 
