@@ -1,8 +1,8 @@
-"""What every op and loss can be put through, as checks that find out.
+"""Checks of what every op and loss supports.
 
-`CHECKS` lists the uses: each puts a case through one use, compares what
-comes out with plain eager calls or with the reference in float64, and returns "works", "refused by name" (an
-error that names the op or says what to do instead) or "not applicable". Whatever else happens raises.
+`CHECKS` lists the uses. Each check applies one use to a case, compares the results with plain eager calls or
+with the reference in float64, and returns "works", "refused by name" (an error that names the op or says what
+to do instead) or "not applicable"; anything else raises.
 `tests/test_support.py` runs them all; `python -m tests.support_table` prints docs/support.md.
 """
 
@@ -24,7 +24,7 @@ from fastgan import ops
 from tests.support_cases import CASES, Case, Size
 
 WORKS, REFUSED, NOT_APPLICABLE = "works", "refused by name", "not applicable"
-# Shapes of 1 are compiled apart, always.
+# Shapes of 1 are always compiled separately.
 SIZES: tuple[Size, ...] = (
     (2, 33, 35), (3, 35, 34), (4, 34, 33), (5, 36, 39), (2, 39, 41), (3, 41, 37), (6, 37, 33), (4, 33, 47),
     (7, 35, 36), (2, 47, 45), (3, 45, 43), (1, 43, 35), (5, 33, 51), (2, 51, 49), (4, 49, 38), (3, 38, 40),
@@ -37,13 +37,13 @@ SMALL = (2, 32, 31)
 
 
 def weighed(output: Tensor) -> Tensor:
-    """A number in which every element of the output has a part of its own."""
+    """A scalar to which every element of the output contributes with a different weight."""
     weights = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype, device=output.device)
     return (output * weights.view_as(output)).sum()
 
 
 def assert_near(actual: Any, expected: Any) -> None:
-    """As `assert_close`, with a tolerance that fits the size: sums may be added in another order."""
+    """As `assert_close`, with a tolerance for the size, because the order of summation may differ."""
     if isinstance(expected, (list, tuple)):
         for one, other in zip(actual, expected, strict=True):
             assert_near(one, other)
@@ -56,7 +56,7 @@ def gradients(function: Callable[..., Tensor], tensors: list[Tensor], which: tup
 
 
 def refusal(error: Exception) -> str:
-    """REFUSED for an error that says what to do instead; else raises it."""
+    """REFUSED for an error that says what to do instead; raises any other error."""
     if isinstance(error, RuntimeError) and "backend='reference'" in str(error):
         return REFUSED
     raise error
@@ -141,7 +141,7 @@ def check_grad(case: Case) -> str:
     assert_near(list(torch.func.grad(loss, argnums=case.differentiated)(*tensors)), expected)
     for number, index in enumerate(case.differentiated):
         assert_near(torch.func.grad(loss, argnums=index)(*tensors), expected[number])
-    # Where the op's input is a constant.
+    # With a constant as the op's input.
     constant = torch.func.grad(lambda t: loss(*tensors) + t.sum())(torch.ones(2))
     assert_near(constant, torch.ones(2))
     return WORKS
@@ -180,7 +180,7 @@ def check_vjp(case: Case) -> str:
 
 
 def several(case: Case, size: Size, count: int) -> list[Tensor]:
-    """The inputs of several calls, each a little different from the others, stacked."""
+    """The stacked inputs of several slightly different calls."""
     factors = [1 - number / 16 for number in range(count)]
     return [
         torch.stack([tensor * factor if tensor.is_floating_point() else tensor for factor in factors])
@@ -284,7 +284,8 @@ def check_jvp(case: Case) -> str:
             try:
                 derivative = derive()
             except NotImplementedError as error:
-                assert "Trying to use forward AD with" in str(error)  # an operation of PyTorch's without one
+                # One of PyTorch's own operations has no forward mode.
+                assert "Trying to use forward AD with" in str(error)
             else:
                 assert_close(derivative.to(expected.dtype), expected, rtol=1e-3, atol=1e-3)
     statuses = set()
@@ -306,7 +307,7 @@ def check_double_backward(case: Case) -> str:
     which = case.differentiated
 
     def loss(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> Tensor:
-        # Squared: of what is linear the gradient would be a constant, whose own is zero whoever reckons it.
+        # Squared: otherwise the second derivative of linear ops would be zero in any implementation.
         return weighed(function(*tensors).square())
 
     def penalty(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
@@ -356,7 +357,7 @@ def check_half(case: Case) -> str:
         actual = function(*tensors)
         assert actual.dtype in (torch.float32, dtype)
         assert actual.dtype == torch.float32 or actual.dim() > 1, "a loss in half precision"
-        if "jpeg" in case.name.lower():  # a coefficient more or less here and there
+        if "jpeg" in case.name.lower():  # single coefficients may be rounded differently
             assert (actual.float() - expected).abs().mean() <= 0.02
         else:
             assert_close(actual.float(), expected, rtol=0.05, atol=0.05)
@@ -408,7 +409,7 @@ def check_save(case: Case) -> str:
 
 
 def find_out(case: Case, use: str) -> str:
-    """What the check of this use says of the case."""
+    """The result of this use's check for the case."""
     return NOT_APPLICABLE if use in case.leaves_out else CHECKS[use](case)
 
 
@@ -444,7 +445,7 @@ SIGNS = {WORKS: "yes", REFUSED: "refused", NOT_APPLICABLE: "n/a"}
 
 
 def rendered(status: Callable[[Case, str], str]) -> str:
-    """The page, with what `status` says of each case and use."""
+    """The page, with the result of `status` for each case and use."""
     rows = [["", *CHECKS], ["---"] * (len(CHECKS) + 1)]
     rows += [[case.name, *(SIGNS[status(case, use)] for use in CHECKS)] for case in CASES]
     uses = [f"* {use}: {' '.join((check.__doc__ or '').split())}" for use, check in CHECKS.items()]

@@ -1,4 +1,4 @@
-"""`fastgan bench`: what is written when, what fails, and what a GPU's clock and profiler say."""
+"""`fastgan bench`: results, failures, and times of a GPU's clock and profiler."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ GPU_ROW = {
 
 @pytest.fixture(autouse=True)
 def _outside_of_xdist(monkeypatch):
-    """The benchmarks' own pytest measures nothing where it takes itself for one of several workers."""
+    """pytest-benchmark measures nothing in a process that it takes for an xdist worker."""
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine whose GPU need not be there: what it is called."""
+    """Fakes the description of a machine with a GPU."""
     report = {"device": "GPU", "torch": "2", "fastgan": "0", "commit": "c", "date": "d", "python": "3"}
     for module in (run, demos, recipes):
         monkeypatch.setattr(module, "describe_machine", lambda device: report)
@@ -146,7 +146,7 @@ def test_a_gpu_is_busy_while_the_host_issues_what_is_timed(monkeypatch):
         def __init__(self, enable_timing):
             pass
 
-        def record(self):  # when the device comes to it
+        def record(self):  # when the device reaches it
             self.time = clock.device = max(clock.device, clock.host)
 
         def synchronize(self):
@@ -187,7 +187,7 @@ def test_parts_of_a_step_on_a_gpu_are_of_its_time():
     assert recipes._shares(profiler, "cuda") == {"parts": {"part": 0.2}, "ops": {"jpeg": 0.1}}
     profiler = SimpleNamespace(key_averages=lambda: [e for e in events if e.device_type == cpu])
     assert recipes._shares(profiler, "cpu") == {"parts": {"part": 0.9}}
-    # Where the profiler may not look at the GPU.
+    # Without permission to profile the GPU.
     assert recipes._shares(profiler, "cuda") == {"parts": {}, "ops": {}}
 
 

@@ -1,4 +1,4 @@
-"""`make gpu`'s script: phases that fail or hang, what is said of them and what is left of them."""
+"""`make gpu`'s script: phases that fail or hang, their report and their processes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def test_a_build_that_fails_is_made_without_cuda(gpu, tmp_path, monkeypatch, cap
 
 def test_a_script_that_is_ended_ends_what_it_started(tmp_path):
     pid = tmp_path / "pid"
-    # What every Python process imports first: the phase's, which gpu.py tells by this variable, hangs there.
+    # Imported first by every Python process; in that of the phase, named by this variable of gpu.py, it
+    # hangs.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, pathlib, time\n"
         "if os.environ.get('PYTHONUNBUFFERED'):\n"

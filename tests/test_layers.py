@@ -1,4 +1,4 @@
-"""Who may import whom.
+"""Layers: which package may import which.
 
 reference -> ops -> losses, optim, augment -> training -> recipes -> benchmarks and the command line.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Where the sources of each package lie; `fastgan/kernels` and `fastgan/bench` may be links.
+# Source folders of the packages; `fastgan/kernels` and `fastgan/bench` may be links.
 FOLDERS = {"fastgan": "fastgan", "fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"}
-# Each may import what stands in its own line or above it. A package's name is that of all its modules.
+# Packages may import those in their own line or above. A name stands for all modules of the package.
 LAYERS = (
     ("_arguments", "_extras", "_torch_internals", "_warnings"),
     ("reference", "kernels"),
@@ -26,12 +26,12 @@ LAYERS = (
     ("bench", "cli", "info", "_completion", "__main__"),
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names}
-# "fastgan.recipes.dcgan.recipe:DCGAN", and whatever else names a module as code does.
+# Strings such as "fastgan.recipes.dcgan.recipe:DCGAN" that name a module.
 NAMES_A_MODULE = re.compile(r"fastgan(\.\w+)+(:\w+)?")
 
 
 def sources() -> Iterator[tuple[str, Path]]:
-    """All modules: name and file."""
+    """All modules, as names and files."""
     for package, folder in FOLDERS.items():
         for file in sorted((ROOT / folder).rglob("*.py")):
             parts = file.relative_to(ROOT / folder).with_suffix("").parts
@@ -43,7 +43,7 @@ MODULES = dict(sources())
 
 
 def used(text: str, module: str) -> set[str]:
-    """What of fastgan a module names: in imports, wherever they stand, and in strings."""
+    """Names of fastgan in a module's imports, at any place, and in its strings."""
     imported = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -60,7 +60,7 @@ def used(text: str, module: str) -> set[str]:
 
 
 def part_of(name: str) -> str | None:
-    """Which part of fastgan it belongs to; None for fastgan itself, its version and what it names for all."""
+    """The part of fastgan that a name belongs to; None for fastgan itself and its own names."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in LAYER else None
 

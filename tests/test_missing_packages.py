@@ -1,4 +1,4 @@
-"""Without the packages of the recipes the rest of the tests is still found, as `make gpu` needs it."""
+"""Without the recipes' packages the remaining tests are still collected, as `make gpu` requires."""
 
 from __future__ import annotations
 

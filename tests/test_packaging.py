@@ -1,4 +1,4 @@
-"""What is built and installed: requirements, metadata, files of sdist and wheel, editable installs."""
+"""Builds and installations: requirements, metadata, files of sdist and wheel, editable installs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import fastgan
 
 ROOT = Path(__file__).parents[1]
 setuptools = pytest.importorskip("setuptools", minversion="77")
-# Where each folder with modules is installed.
+# The package as which each folder with modules is installed.
 FOLDERS = {"fastgan": "fastgan", "kernels": "fastgan/kernels", "benchmarks": "fastgan/bench"}
 UNTRACKED = (".*", "build", "dist", "runs", "__pycache__", "*.egg-info", "*.so")
 
 
 def run(*arguments: object, folder: Path, python: object = sys.executable, **environment: str) -> str:
-    """What Python printed. Variables of this process that a build would read do not count."""
+    """Runs Python without the variables that builds read, and returns its output."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("FASTGAN_", "PYTHONPATH"))
     }
@@ -38,7 +38,7 @@ def run(*arguments: object, folder: Path, python: object = sys.executable, **env
 
 
 def call_backend(folder: Path, call: str, **environment: str) -> str:
-    """What pip does in this folder: `call` of the backend that pyproject.toml names."""
+    """Evaluates `call` of the build backend in this folder, as pip does."""
     code = f"import build_backend; print(); print(build_backend.{call})"
     output = run("-c", code, folder=folder, PYTHONPATH=str(folder / "tools"), **environment)
     return output.splitlines()[-1]
@@ -49,7 +49,7 @@ def copy_of_the_repository(folder: Path, source: Path = ROOT) -> Path:
 
 
 def files_of(folder: Path) -> set[str]:
-    """Names of all files below, but for what is behind links."""
+    """Names of all files below a folder, without following links."""
     actual = ((Path(root) / file).relative_to(folder) for root, _, files in os.walk(folder) for file in files)
     return {file.as_posix() for file in actual if "__pycache__" not in file.parts}
 
@@ -184,7 +184,7 @@ def editable(request, tmp_path_factory):
 
 def test_an_editable_install_sees_new_files_and_no_folder_of_the_root(editable, tmp_path):
     clone, python = editable
-    # Of fastgan itself, which needs torch, there is the path alone.
+    # Only the path of fastgan itself is used, because importing it needs torch.
     find = """
 import importlib.util, sys, types
 from importlib.machinery import PathFinder

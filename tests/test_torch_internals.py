@@ -1,4 +1,4 @@
-"""What torch does not promise means what fastgan takes it to mean."""
+"""Private names of torch have the meaning that fastgan relies on."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import fastgan
 from fastgan import _torch_internals as internals
 from fastgan.ops import _library
 
-# Names of torch's that have no `torch.` before them where they are used.
+# Names of torch that are used without `torch.` before them.
 LISTED = {
     "_buffers", "_parameters", "_modules", "_version", "_conv_forward", "_reversed_padding_repeated_twice",
     "_init_group", "_step_supports_amp_scaling", "_orig_mod", "_forward_module", "_BatchNorm",
     "_local_tensor", "_grad_fn", "_backward_hooks", "_forward_hooks", "_dynamo_marked_constant",
     "_current_level", "_C", "_foreach_copy_", "_per_optimizer_states", "_found_inf_per_device",
 }  # fmt: skip
-# Private names that are no secret of torch's: of Python's own, of its named tuples, and of argparse.
+# Private names that are not torch's: those of Python, of named tuples, and of argparse.
 OF_OTHERS = {"_getframe", "_exit", "_replace", "_actions"}
 
 
@@ -35,7 +35,7 @@ def is_private(name: str) -> bool:
 
 
 def private_names_of_torch(tree: ast.AST, own: set[str]) -> set[str]:
-    """What the file uses of torch's private names, where `own` are all names that fastgan itself defines."""
+    """Private names of torch that a file uses; `own` are all names that fastgan itself defines."""
     of_torch = {"torch"}
     actual = set()
     for node in ast.walk(tree):
@@ -219,7 +219,7 @@ def test_dynamo_takes_opaque_functions_as_they_are():
 
 @pytest.mark.parametrize("before", ["", "import torch._dynamo\n"])
 def test_ops_in_compiled_transforms_have_second_order_gradients(before):
-    """Whether Dynamo was imported before the ops or comes after them, which do not import it."""
+    """With Dynamo imported before or after the ops, which do not import it themselves."""
     script = """
 import sys
 import fastgan.losses
@@ -286,7 +286,7 @@ def test_tables_of_a_module_are_where_it_looks_itself():
 def test_modules_that_fsdp_shards_are_known():
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
-    # As fully_shard makes a class of its own of a module's.
+    # fully_shard replaces a module's class by a subclass.
     for kind in (FullyShardedDataParallel, type("FSDPLinear", (FSDPModule, nn.Linear), {})):
         assert internals.is_sharded_by_fsdp(object.__new__(kind))
     for other in (nn.Linear(2, 2), nn.DataParallel(nn.Linear(2, 2)), len):
@@ -343,7 +343,7 @@ def test_a_scaler_gives_the_scale_to_optimizers_that_unscale():
         scaler.step(optimizer)
         scale = scaler.get_scale()
         assert optimizer.seen == (scale, found_inf) and not hasattr(optimizer, "found_inf")
-        assert weight.grad.item() == scale * value  # nobody else has unscaled it
+        assert weight.grad.item() == scale * value  # nothing else has unscaled it
         scaler.update()
 
 

@@ -1,4 +1,4 @@
-"""Every warning names the line of the caller's program, however it is reached."""
+"""Every warning refers to the line of the caller's program, whatever the call path."""
 
 import ast
 import importlib
@@ -118,7 +118,7 @@ def unusable_reference(monkeypatch, tmp_path):
         sampler.read(str(tmp_path), 2)
 
 
-# Each call of `warn`, and what brings it about.
+# Each call of `warn`, and code that triggers it.
 CASES = {
     "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
     "fastgan/losses/_probabilities.py::ProbabilityCheck._judge": probabilities,
@@ -167,7 +167,7 @@ def image():
 
 
 def line_of(caught):
-    """The text of the line that is named."""
+    """The text of the line that the warning refers to."""
     (warning,) = caught
     assert warning.filename == __file__
     return Path(__file__).read_text().splitlines()[warning.lineno - 1].strip()
@@ -237,7 +237,7 @@ def test_while_torch_compiles_one_graph(monkeypatch):
 
 
 def test_in_threads():
-    """Of the user's, whose line is named, and of others, where ours is all there is."""
+    """In the user's threads their line is named; in others only fastgan's own is available."""
 
     def target():
         warn("in a thread", RuntimeWarning)  # the thread's

@@ -1,13 +1,13 @@
 """Random valid calls of every public op: the kernel against the reference, values and gradients.
 
-A number of the kernel's agrees where it is NaN or infinite if the reference's in the same dtype is the same.
-Where it is finite it may err against the reference in float64 by
+A NaN or infinite value of the kernel must equal the reference's in the same dtype. A finite one may differ
+from the reference in float64 by
 
-* a rounding or two of its dtype, and 2e-6 (1e-6 in float64) of the tensor's largest number, or of the terms
-  that make it up where these cancel;
-* what the reference itself errs by at most in the same dtype, four times over;
-* what the exact result moves by when its inputs move by some ulps of float32, which is as much as to say that
-  beside a jump (of a surrogate of rounding, of a clamp's slope) either side is right.
+* a rounding or two of its dtype, and 2e-6 (1e-6 in float64) of the tensor's largest number, or of its terms
+  if these cancel;
+* four times the largest error of the reference itself in the same dtype;
+* the change of the exact result when its inputs change by some ulps of float32, so that beside a jump (of a
+  rounding surrogate, or of a clamp's slope) either side is correct.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(calls: int, seed: int) -> dict[str, Any]:
     """Makes that many calls, each with a seed of its own.
 
     Returns:
-        calls, comparisons (of numbers), calls of each op, and what disagreed, as dictionaries.
+        calls, comparisons (of numbers), calls of each op, and disagreements as dictionaries.
     """
     all_disagreements: list[Disagreement] = []
     comparisons, ops = 0, Counter[str]()
@@ -57,7 +57,7 @@ def run(calls: int, seed: int) -> dict[str, Any]:
 
 
 def check(seed: int) -> tuple[str, int, list[Disagreement]]:
-    """The op that this seed calls, how many numbers were compared, and what disagreed."""
+    """The op of this seed, the count of compared numbers, and the disagreements."""
     draws = Draws(seed)
     op = draws.one_of(*CASES)
     call = CASES[op](draws)
@@ -103,7 +103,7 @@ def _results(
     def weights(tensors):
         return [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in tensors]
 
-    # Squares, so that second derivatives of linear ops are not all zero.
+    # Squares, so that second derivatives of linear ops do not vanish.
     if orders == 2:
         differentiable = [output.square() for output in differentiable]
     gradients = torch.autograd.grad(
@@ -126,7 +126,7 @@ def _named(kind: str, inputs: dict[str, Tensor], gradients: tuple[Tensor | None,
 
 
 def _as_float64(call: Call, moved_by: int) -> dict[str, Tensor]:
-    """The inputs in float64, and for a seed other than 0 moved by some ulps of float32 or float64."""
+    """The inputs in float64; for a seed other than 0, changed by some ulps of float32 or float64."""
     generator = torch.Generator().manual_seed(moved_by)
     result = {}
     for name, tensor in call.inputs.items():
@@ -164,7 +164,7 @@ def _wrong(
             torch.stack([(other.detach() - exact).abs() for other in moved]).amax(0).nan_to_num(torch.inf)
         )
         agree |= near(exact, 4 * _largest(same - exact) + 4 * spread)
-        # Numbers that overflow, in the sum or on the way to it: as infinity, or as the difference of two.
+        # Overflow in the sum or in a term: infinity, or NaN as the difference of two infinities.
         nearly = exact.abs() >= _near_overflow(ours_dtype, call)
         beyond = exact.isfinite() & (~same.isfinite() | nearly | overflows)
         agree |= ~ours.isfinite() & (beyond | (~same.isfinite() & _is_huge(call.inputs)))
@@ -172,18 +172,18 @@ def _wrong(
 
 
 def _floor(dtype: torch.dtype) -> float:
-    """What is no more than the last places of the smallest numbers, which a kernel may take for zero."""
+    """A bound for subnormal numbers, which a kernel may flush to zero."""
     limits = torch.finfo(dtype)
     return max(4 * limits.smallest_normal * limits.eps, torch.finfo(torch.float32).smallest_normal)
 
 
 def _near_overflow(dtype: torch.dtype, call: Call) -> float:
-    """From where terms on the way to a number may overflow."""
+    """The magnitude from which intermediate terms may overflow."""
     return torch.finfo(dtype).max / (16 * call.kept if dtype == torch.float16 else 1e4)
 
 
 def _largest(numbers: Tensor) -> float:
-    """The magnitude of those that are finite; 0 of none."""
+    """The largest magnitude of finite values; 0 if there are none."""
     finite = numbers[numbers.isfinite()]
     return finite.abs().max().item() if finite.numel() else 0.0
 

@@ -269,7 +269,7 @@ def test_whatever_a_header_says_the_file_is_read_or_named(whole, tmp_path):
     raw = path.read_bytes()
     end = 8 + struct.unpack("<Q", raw[:8])[0]
     header, data = json.loads(raw[8:end]), raw[end:]
-    header = {key: dict(sorted(header[key].items())) for key in sorted(header)}  # in sorted order, not in that of safetensors' hashes
+    header = {key: dict(sorted(header[key].items())) for key in sorted(header)}  # reproducible
     random_, outcomes = random.Random(2026), {True: 0, False: 0}
     for number in range(600):
         write_raw(path, *mutated(header, data, random_))
