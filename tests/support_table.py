@@ -154,28 +154,28 @@ def check_vjp(case: Case) -> str:
     function, tensors = case.function(), case.tensors(SMALL)
     expected = gradients(function, case.tensors(SMALL, grad=True), case.differentiated)
 
-    def of_differentiated(*chosen: Tensor) -> Tensor:
+    def call_with(*chosen: Tensor) -> Tensor:
         replaced = dict(zip(case.differentiated, chosen, strict=True))
         return function(*(replaced.get(i, tensor) for i, tensor in enumerate(tensors)))
 
     chosen = [tensors[i] for i in case.differentiated]
-    output, pull_back = torch.func.vjp(of_differentiated, *chosen)
+    output, pull_back = torch.func.vjp(call_with, *chosen)
     weights = torch.linspace(0.5, 1.5, output.numel()).view_as(output)
     assert_near(list(pull_back(weights)), expected)
     several = torch.stack([weights, 2 * weights, 0 * weights])
     for actual, required in zip(torch.vmap(pull_back)(several), expected, strict=True):
         assert_near(actual, torch.stack([required, 2 * required, 0 * required]))
     leaves = [tensor.clone().requires_grad_() for tensor in chosen]
-    output = of_differentiated(*leaves)
+    output = call_with(*leaves)
     for keep in (True, False):
         batches = torch.autograd.grad(output, leaves, several, is_grads_batched=True, retain_graph=keep)
         for actual, required in zip(batches, expected, strict=True):
             assert_near(actual, torch.stack([required, 2 * required, 0 * required]))
     if output.numel() <= 4:
-        rows = torch.func.jacrev(of_differentiated, argnums=tuple(range(len(chosen))))(*chosen)
+        rows = torch.func.jacrev(call_with, argnums=tuple(range(len(chosen))))(*chosen)
         for vectorize in (True, False):
             jacobian = torch.autograd.functional.jacobian
-            assert_near(jacobian(of_differentiated, tuple(chosen), vectorize=vectorize), rows)
+            assert_near(jacobian(call_with, tuple(chosen), vectorize=vectorize), rows)
     return WORKS
 
 
@@ -225,8 +225,10 @@ def check_vmap(case: Case) -> str:
         around = torch.autograd.grad(total(*leaves), [leaves[i] for i in which])
         outside = torch.func.grad(total, argnums=which)(*tensors)
         for number, index in enumerate(which):
-            of_calls = [of_call[number] for of_call in expected]
-            required = sum(of_calls) if dims[index] is None else torch.stack(of_calls, dims[index])
+            gradients_by_call = [of_call[number] for of_call in expected]
+            required = (
+                sum(gradients_by_call) if dims[index] is None else torch.stack(gradients_by_call, dims[index])
+            )
             assert_near(around[number], required)
             assert_near(outside[number], required)
     nested = [torch.stack([t, t.flip(0)]) for t in batch]
@@ -245,20 +247,20 @@ def check_jvp(case: Case) -> str:
     index = case.differentiated[0]
     x = tensors[index]
 
-    def of_one(x: Tensor) -> Tensor:
+    def call_first(x: Tensor) -> Tensor:
         return function(*tensors[:index], x, *tensors[index + 1 :])
 
     def dual() -> Tensor:
         with forward_ad.dual_level():
-            output = of_one(forward_ad.make_dual(x, torch.ones_like(x)))
+            output = call_first(forward_ad.make_dual(x, torch.ones_like(x)))
             return forward_ad.unpack_dual(output).tangent
 
-    scalar = lambda x: weighed(of_one(x))  # noqa: E731
+    scalar = lambda x: weighed(call_first(x))  # noqa: E731
     moved = lambda shift: scalar(x + shift.sum())  # noqa: E731
     ones, shift = (torch.ones_like(x),), torch.zeros(2)
     vmapped = torch.vmap(scalar, randomness="different")
     first = [
-        lambda: weighed(torch.func.jvp(of_one, (x,), ones)[1]),
+        lambda: weighed(torch.func.jvp(call_first, (x,), ones)[1]),
         lambda: weighed(dual()),
         lambda: torch.func.jacfwd(moved, randomness="different")(shift)[0],
         lambda: torch.vmap(lambda t: torch.func.jvp(scalar, (x,), (t,))[1], randomness="different")(
@@ -318,8 +320,8 @@ def check_double_backward(case: Case) -> str:
         return [torch.zeros_like(t) if of is None else of for t, of in zip(chosen, second, strict=False)]
 
     def penalty_by_transforms(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
-        of_tensors = lambda *tensors: loss(function, tensors)  # noqa: E731
-        first = torch.func.grad(of_tensors, argnums=which)
+        scalar_of = lambda *tensors: loss(function, tensors)  # noqa: E731
+        first = torch.func.grad(scalar_of, argnums=which)
         total = lambda *tensors: sum(map(weighed, first(*tensors)))  # noqa: E731
         return list(torch.func.grad(total, argnums=which)(*tensors))
 

@@ -45,11 +45,11 @@ def gpu(monkeypatch):
 
 
 def test_every_op_is_written_before_the_next_one_and_failures_are_told(tmp_path, monkeypatch, gpu, capsys):
-    seen = []
+    calls = []
 
     def measured(op, device, memory, quick):
         (before,) = [*tmp_path.glob("*.json"), None][:1]
-        seen.append(len(json.loads(before.read_text())) if before else 0)
+        calls.append(len(json.loads(before.read_text())) if before else 0)
         if op == "jpeg":
             return [], "out of memory"
         return [GPU_ROW | {"op": op}, GPU_ROW | {"op": op, "provider": "eager"}], None
@@ -57,7 +57,7 @@ def test_every_op_is_written_before_the_next_one_and_failures_are_told(tmp_path,
     monkeypatch.setattr(run, "_run", measured)
     arguments = ["bench", "blur", "jpeg", "r1", "--device", "cuda", "--output", str(tmp_path)]
     assert main(arguments) == 1
-    assert seen == [0, 2, 2]
+    assert calls == [0, 2, 2]
     text = capsys.readouterr().out
     assert "out of memory" in text and "failed: jpeg" in text and "host ms" in text and "faults" not in text
     assert {row["op"] for row in json.loads((tmp_path / "gpu.json").read_text())} == {"blur", "r1"}
@@ -80,8 +80,8 @@ def test_rows_that_could_not_be_measured_again_stay(tmp_path, monkeypatch, gpu):
     fails = False
 
     def measured(op, device, memory, quick):
-        of_state = [row | {"commit": fails} for row in rows if row["memory"] == memory]
-        return (of_state[:1], "no such attribute") if fails else (of_state, None)
+        rows_of_state = [row | {"commit": fails} for row in rows if row["memory"] == memory]
+        return (rows_of_state[:1], "no such attribute") if fails else (rows_of_state, None)
 
     monkeypatch.setattr(run, "_run", measured)
     arguments = ["bench", "blur", "--output", str(tmp_path)]
@@ -208,8 +208,8 @@ def test_results_alone_make_no_commit_dirty(tmp_path):
     assert measurement.commit_of(tmp_path) == "unknown"
 
     def git(*arguments):
-        own = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", *own, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     rows, code = tmp_path / "benchmarks" / "results" / "cpu.json", tmp_path / "code.py"
@@ -283,12 +283,12 @@ def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, ca
         Image.new("RGB", (40, 40), "teal").save(tmp_path / "mine" / f"{name}.png")
     (tmp_path / "held").mkdir()
     Image.new("RGB", (40, 40), "olive").save(tmp_path / "held" / "out.png")
-    evaluated, seen = StegaStamp.evaluate, []
+    evaluated, calls = StegaStamp.evaluate, []
 
     def stopped_there(recipe):
-        if not seen:
+        if not calls:
             os.kill(os.getpid(), signal.SIGINT)
-        seen.append(recipe)
+        calls.append(recipe)
         return evaluated(recipe)
 
     monkeypatch.setattr(StegaStamp, "evaluate", stopped_there)
@@ -300,11 +300,11 @@ def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, ca
     report = json.loads(path.read_text())
     assert "bit_acc_clean" in report and report["settings"]["train_path"] == "mine"
     assert report["settings"]["val_path"] == "" and str(tmp_path) not in path.read_text()
-    seen.clear()
+    calls.clear()
     held_out = ("--val_path", str(tmp_path / "held"))
     assert main(["bench", "stegastamp", *options, *mine, *held_out, *SMALL_STEGASTAMP]) == 1
     assert json.loads(path.read_text())["settings"]["val_path"] == "held"
-    seen.clear()
+    calls.clear()
     held_out = ("--val_path", "builtin:photographs/val")
     assert main(["bench", "stegastamp", *options, *mine, *held_out, *SMALL_STEGASTAMP]) == 1
     assert json.loads(path.read_text())["settings"]["val_path"] == "builtin:photographs/val"

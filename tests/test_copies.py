@@ -52,8 +52,11 @@ def exported():
             if (error.name or "fastgan").startswith("fastgan"):
                 raise
             continue  # of an extra that is not installed
-        own = [n for n, kind in vars(module).items() if getattr(kind, "__module__", "") == info.name]
-        for name in [*getattr(module, "__all__", own), *(BORROWED if info.name == "fastgan.losses" else ())]:
+        defined = [n for n, kind in vars(module).items() if getattr(kind, "__module__", "") == info.name]
+        for name in [
+            *getattr(module, "__all__", defined),
+            *(BORROWED if info.name == "fastgan.losses" else ()),
+        ]:
             kind = getattr(module, name)
             if name.startswith("_") or not inspect.isclass(kind):
                 continue

@@ -73,9 +73,9 @@ def test_every_part_has_its_layer():
 def test_nothing_names_what_stands_above_it(module):
     if module == "fastgan":
         return
-    own = LAYER[module.split(".")[1]]
+    layer = LAYER[module.split(".")[1]]
     parts = {name: part_of(name) for name in used(MODULES[module].read_text(), module)}
-    assert not [name for name, part in parts.items() if part is not None and LAYER[part] > own]
+    assert not [name for name, part in parts.items() if part is not None and LAYER[part] > layer]
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("fastgan.recipes.")])

@@ -36,7 +36,7 @@ def is_private(name: str) -> bool:
 
 def private_names_of_torch(tree: ast.AST, own: set[str]) -> set[str]:
     """Private names of torch that a file uses; `own` are all names that fastgan itself defines."""
-    of_torch = {"torch"}
+    torch_names = {"torch"}
     actual = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -44,13 +44,13 @@ def private_names_of_torch(tree: ast.AST, own: set[str]) -> set[str]:
             for alias in node.names:
                 path = [*module, *alias.name.split(".")] if module != [""] else alias.name.split(".")
                 if path[0] == "torch":
-                    of_torch.add(alias.asname or alias.name.split(".")[0])
+                    torch_names.add(alias.asname or alias.name.split(".")[0])
                     if any(map(is_private, path)):
                         actual.add(".".join(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             root = ast.unparse(node).split(".")[0]
-            if root in of_torch or node.attr in LISTED or node.attr not in own | OF_OTHERS:
+            if root in torch_names or node.attr in LISTED or node.attr not in own | OF_OTHERS:
                 actual.add(ast.unparse(node))
         if isinstance(node, ast.Constant) and node.value in LISTED - {"_C"}:
             actual.add(repr(node.value))
@@ -118,14 +118,14 @@ def test_each_of_them_has_a_test():
 
 
 def test_transforms_are_known():
-    seen = []
-    function = lambda x: seen.append(internals.inside_transform()) or x.sum()  # noqa: E731
+    results = []
+    function = lambda x: results.append(internals.inside_transform()) or x.sum()  # noqa: E731
     x = torch.rand(3)
     function(x)
     torch.func.grad(function)(x)
     torch.vmap(function)(x)
     torch.func.functionalize(function)(x)
-    assert seen == [False, True, True, True]
+    assert results == [False, True, True, True]
     assert not internals.inside_transform()
 
 
@@ -138,13 +138,13 @@ def test_modes_are_known():
 
 
 def test_batches_of_gradients_are_known():
-    seen = []
+    results = []
     x = torch.rand(3, requires_grad=True)
     y = x.clone()
-    y.register_hook(lambda grad: seen.append(internals.batched_by_autograd(grad)))
+    y.register_hook(lambda grad: results.append(internals.batched_by_autograd(grad)))
     torch.autograd.grad(y, x, torch.rand(3), retain_graph=True)
     torch.autograd.grad(y, x, torch.eye(3), is_grads_batched=True)
-    assert seen == [False, True]
+    assert results == [False, True]
 
 
 def test_forward_mode_is_known():
@@ -156,12 +156,12 @@ def test_forward_mode_is_known():
 
 @pytest.mark.parametrize("retain", [True, False])
 def test_a_pass_that_retains_its_graph_is_known(retain):
-    seen = []
+    results = []
     x = torch.rand(3, requires_grad=True)
     y = x.clone()
-    y.register_hook(lambda grad: seen.append(internals.keeps_graph()))
+    y.register_hook(lambda grad: results.append(internals.keeps_graph()))
     y.sum().backward(retain_graph=retain)
-    assert seen == [retain]
+    assert results == [retain]
 
 
 def test_no_graph_is_recorded_below_autograd():

@@ -124,11 +124,11 @@ def test_nothing_reads_the_device_in_a_step(small):
 @pytest.mark.parametrize("latent", ["normal", "uniform"])
 def test_latents(small, latent):
     recipe = make(small, latent=latent)
-    seen = []
-    recipe.generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    latents = []
+    recipe.generator.register_forward_pre_hook(lambda module, inputs: latents.append(inputs[0]))
     for seed in range(200):
         recipe.generate(generator(seed))
-    z = torch.stack(seen)
+    z = torch.stack(latents)
     assert z.mean().abs() < 0.05
     assert z.std().item() == pytest.approx(1 if latent == "normal" else 3**-0.5, rel=0.05)
     assert (z.abs().max() <= 1) == (latent == "uniform")

@@ -89,19 +89,19 @@ def test_discriminator_s_loss_is_its_formula(domains_config, step):
     real = discriminator(batch.x_src, batch.y_src)
     by_reference, by_latent = (discriminator(fake, batch.y_trg) for fake in fakes.chunk(2))
     half_real = F.relu(1 - real).mean()
-    of_ref = half_real + F.relu(1 + by_reference).mean()
-    of_lat = half_real + F.relu(1 + by_latent).mean()
+    ref_loss = half_real + F.relu(1 + by_reference).mean()
+    lat_loss = half_real + F.relu(1 + by_latent).mean()
     penalty = r1_penalty_of(discriminator, batch.x_src, batch.y_src)
-    total = 0.5 * (of_ref + of_lat) + (0.7 * 2 * penalty if step == 0 else 0)
+    total = 0.5 * (ref_loss + lat_loss) + (0.7 * 2 * penalty if step == 0 else 0)
     total.backward()
     terms = terms_of(recipe.discriminator_step, batch, guides, fakes, step)
     for parameter, expected in zip(
         recipe.discriminator.parameters(), discriminator.parameters(), strict=True
     ):
         torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(terms["D_loss"], (0.5 * (of_ref + of_lat)).detach())
-    torch.testing.assert_close(terms["D_ref_loss"], of_ref.detach())
-    torch.testing.assert_close(terms["D_lat_loss"], of_lat.detach())
+    torch.testing.assert_close(terms["D_loss"], (0.5 * (ref_loss + lat_loss)).detach())
+    torch.testing.assert_close(terms["D_ref_loss"], ref_loss.detach())
+    torch.testing.assert_close(terms["D_lat_loss"], lat_loss.detach())
     torch.testing.assert_close(terms["D_fake"], torch.cat([by_reference, by_latent]).mean().detach())
     assert ("r1_penalty" in terms) == (step == 0)
     if step == 0:
@@ -134,13 +134,13 @@ def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
         expected["id_loss"] = (g(x, e(x, y)) - x).abs().mean()
     if ds_margin:
         assert expected["ds_lat_loss"] <= ds_margin
-    of_kind = {"adv": 0.9, "sty": 1.1, "cyc": 1.2, "ds": -0.5, "id": w_id}
-    sum(of_kind[name.split("_")[0]] * term for name, term in expected.items()).backward()
+    weights_by_term = {"adv": 0.9, "sty": 1.1, "cyc": 1.2, "ds": -0.5, "id": w_id}
+    sum(weights_by_term[name.split("_")[0]] * term for name, term in expected.items()).backward()
 
     terms = terms_of(recipe.generator_step, batch, guides, styles, fakes, 0)
     for name, term in expected.items():
         torch.testing.assert_close(terms[name], term.detach(), rtol=1e-4, atol=1e-5)
-        assert terms[f"{name}_weight"].item() == pytest.approx(of_kind[name.split("_")[0]])
+        assert terms[f"{name}_weight"].item() == pytest.approx(weights_by_term[name.split("_")[0]])
     assert ("id_loss" in terms) == bool(w_id)
     for name in TRANSLATING:
         pairs = zip(recipe.networks[name].parameters(), twin.networks[name].parameters(), strict=True)
@@ -191,18 +191,18 @@ def test_in_turn_d_and_g_learn_from_noise_and_then_from_references_alone(domains
     for kind in ("lat", "ref"):
         style, other = (style_of[kind](guide, target) for guide in guides[kind])
         fake = g(x, style)
-        of_kind = {
+        kind_terms = {
             f"adv_{kind}_loss": F.softplus(-d(fake, target)).mean(),
             f"sty_{kind}_loss": (style - e(fake, target)).abs().mean(),
             f"cyc_{kind}_loss": (g(fake, e(x, y)) - x).abs().mean(),
             f"ds_{kind}_loss": (fake - g(x, other).detach()).abs().mean(),
         }
         if w_id and kind == "lat":
-            of_kind["id_loss"] = (g(x, e(x, y)) - x).abs().mean()
+            kind_terms["id_loss"] = (g(x, e(x, y)) - x).abs().mean()
         signs = {"ds": -1.0, "id": w_id}
-        loss = sum(signs.get(name.split("_")[0], 1.0) * term for name, term in of_kind.items())
+        loss = sum(signs.get(name.split("_")[0], 1.0) * term for name, term in kind_terms.items())
         descend(loss, g, f, e) if kind == "lat" else descend(loss, g)
-        expected |= of_kind
+        expected |= kind_terms
 
     expected["D_loss"] = (expected["D_lat_loss"] + expected["D_ref_loss"]) / 2
     penalty = (expected.pop("penalty_lat") + expected.pop("penalty_ref")) / 2
@@ -236,10 +236,10 @@ def test_lambda_ds_falls_with_the_epochs(domains_config):
 
 
 def test_no_difference_is_asked_for_when_lambda_ds_is_zero(domains_config):
-    of_zero, without = make(domains_config, ds_decay_epochs=1.0), make(domains_config, w_ds=0.0)
-    for recipe in (of_zero, without):
+    fixed, without = make(domains_config, ds_decay_epochs=1.0), make(domains_config, w_ds=0.0)
+    for recipe in (fixed, without):
         recipe.train_step(one_batch(recipe), recipe.steps_per_epoch, generator())
-    for a, b in zip(of_zero.generator.parameters(), without.generator.parameters(), strict=True):
+    for a, b in zip(fixed.generator.parameters(), without.generator.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -251,8 +251,8 @@ def test_terms_are_the_same_in_both_orders_of_updates_and_only_of_what_trains(do
             terms = terms_of(recipe.train_step, one_batch(recipe), 0, generator())
             names.add(frozenset(terms))
             later = terms_of(recipe.train_step, one_batch(recipe), 2, generator())
-            of_d = {name for name in terms if name.startswith("D_")} | {"r1_penalty"}
-            assert set(terms) - set(later) == (of_d if "balance_ratio" in changes else set())
+            d_terms = {name for name in terms if name.startswith("D_")} | {"r1_penalty"}
+            assert set(terms) - set(later) == (d_terms if "balance_ratio" in changes else set())
     assert len(names) == 1
 
 

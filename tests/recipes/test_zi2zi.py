@@ -93,14 +93,14 @@ def test_losses_are_the_formulas(small, const_of, monkeypatch):
             "l1_loss": (fake - batch.target).abs().mean(),
             "const_loss": (g.encode(batch.source) - g.encode(seen_again)).square().mean(),
         }
-    of_g = ("G_loss", "category_loss", "l1_loss", "const_loss")
+    g_terms = ("G_loss", "category_loss", "l1_loss", "const_loss")
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, msg=lambda m, n=name: f"{n}: {m}")
     for name in ("category_loss_weight", "D_category_loss_weight"):
         assert terms[name].item() == pytest.approx(0.7)
     assert (terms["l1_loss_weight"], terms["const_loss_weight"], terms["G_loss_weight"]) == (3.0, 5.0, 1.0)
     total_d = expected["D_loss"] + 0.7 * expected["D_category_loss"]
-    total_g = sum(terms[f"{name}_weight"] * expected[name] for name in of_g)
+    total_g = sum(terms[f"{name}_weight"] * expected[name] for name in g_terms)
     assert [name for name, _ in losses] == ["discriminator", "generator"]
     assert [value for _, value in losses] == pytest.approx([total_d.item(), total_g.item()], rel=1e-5)
 
@@ -218,13 +218,13 @@ def test_held_out_characters_are_evaluated(small):
     assert [*rows] == ["source", "generated", "target"] and len(rows["source"]) == 10
     figures = recipe.evaluate()
     batch = recipe.held_out(100)
-    of_each = [
+    ratios = [
         F.l1_loss(recipe.draw(batch)[batch.category == k], batch.target[batch.category == k])
         / F.l1_loss(batch.source[batch.category == k], batch.target[batch.category == k])
         for k in (0, 1)
     ]
-    assert figures["l1_ratio_worst"] == pytest.approx(max(of_each).item(), rel=1e-5)
-    assert min(of_each) <= figures["l1_ratio"] <= max(of_each)
+    assert figures["l1_ratio_worst"] == pytest.approx(max(ratios).item(), rel=1e-5)
+    assert min(ratios) <= figures["l1_ratio"] <= max(ratios)
     assert min(row.min() for row in rows.values()) >= 0 and max(row.max() for row in rows.values()) <= 1
 
 

@@ -243,8 +243,8 @@ def test_held_out_characters_are_seen_in_no_font_nor_by_another_name(tmp_path):
     for seed in range(10):
         train, held_out = split_characters(pairs, 0.3, seed)
         assert len(train) + len(held_out) == len(pairs) and len({p.character for p in held_out}) == 4
-        seen = {pixels(pair.path)[:, :32].tobytes() for pair in train}
-        assert not seen & {pixels(pair.path)[:, :32].tobytes() for pair in held_out}
+        samples = {pixels(pair.path)[:, :32].tobytes() for pair in train}
+        assert not samples & {pixels(pair.path)[:, :32].tobytes() for pair in held_out}
     assert split_characters(pairs, 0.3, 1) == split_characters(pairs, 0.3, 1)
     assert split_characters(pairs, 0.3, 1) != split_characters(pairs, 0.3, 2)
     with pytest.raises(ValueError, match="at least two characters"):
@@ -291,9 +291,9 @@ def test_pairs_are_cut_alike_and_turned_to_source_and_target(tmp_path):
     image, _ = PairImages(pairs, 16, source_side="right").sample(0)
     assert np.array_equal(image[:, 16:, 0], glyph)
     cuts = PairImages(pairs, 16, augment=0.5)
-    seen = [cuts.sample(k)[0].astype(int) for k in range(3)]
-    assert not np.array_equal(seen[0], seen[1])
-    for image in seen:
+    samples = [cuts.sample(k)[0].astype(int) for k in range(3)]
+    assert not np.array_equal(samples[0], samples[1])
+    for image in samples:
         assert abs(image[:, :16] + image[:, 16:] - 255).max() <= 1, "both parts show the same place"
 
 

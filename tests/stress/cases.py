@@ -266,8 +266,8 @@ def conv2d(draws: Draws) -> Call:
     options = {"stride": draws.one_of(1, 2), "padding": draws.one_of(0, 1), "groups": groups}
 
     def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
-        own = backend == "native"
-        function = _conv2d_as_compiled if own else reference_conv2d
+        is_native = backend == "native"
+        function = _conv2d_as_compiled if is_native else reference_conv2d
         return (
             function(
                 inputs["x"], inputs["weight"], inputs.get("bias"), options["stride"], options["padding"], 1,

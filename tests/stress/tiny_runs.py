@@ -170,9 +170,9 @@ class Stage:
             runs: folder of all runs, if it is not the stage's.
             prepare: called in the new process, first of all.
         """
-        own = OWN[recipe].format(data=self.folder / "data").split()
+        recipe_options = OWN[recipe].format(data=self.folder / "data").split()
         place = ["--runs_path", str(runs or self.runs), "--exp_name", name]
-        arguments = ["train", recipe, *SHARED.split(), *own, *place, *options]
+        arguments = ["train", recipe, *SHARED.split(), *recipe_options, *place, *options]
         self._count += 1
         console = self.folder / f"console-{self._count}.txt"
         events, begun = os.pipe()

@@ -91,8 +91,8 @@ def test_processes_share_the_batch_of_one(folder):
 def test_every_image_is_seen_once_per_epoch(folder):
     dataset = ImageFolder(find_images(folder), (8, 8), "fit")
     for epoch in range(3):
-        seen = {dataset.sample(5 * epoch + k).tobytes() for k in range(5)}
-        assert len(seen) == 5
+        samples = {dataset.sample(5 * epoch + k).tobytes() for k in range(5)}
+        assert len(samples) == 5
 
 
 def test_unreadable_files_are_skipped_counted_and_named_once(folder):
