@@ -25,7 +25,7 @@ from fastgan.training.world import is_main_process
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    with lasting_console(), _warnings_of_one_line():
+    with lasting_console(), _one_line_warnings():
         try:
             return _main(arguments)
         except KeyboardInterrupt:
@@ -41,21 +41,21 @@ def _main(arguments: list[str]) -> int:
         if isinstance(command, dict):
             return _choose(" ".join(words), command, rest)
         return _call(command, rest)
-    except Interrupted as stopped:
+    except Interrupted as interruption:
         if is_main_process():
-            print(f"fastgan: {stopped}", file=sys.stderr)
-        return stopped.exit_code
+            print(f"fastgan: {interruption}", file=sys.stderr)
+        return interruption.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fastgan"):
             raise
         extra = "vae" if error.name == "diffusers" else "bench" if words[1:2] == ["bench"] else "train"
-        wanted = f"{' '.join(words[:2])} needs {error.name}, which is not installed"
-        print(f"{wanted}: {how_to_install(extra)}", file=sys.stderr)
+        problem = f"{' '.join(words[:2])} needs {error.name}, which is not installed"
+        print(f"{problem}: {how_to_install(extra)}", file=sys.stderr)
         return 1
 
 
 def _find(command: Any, arguments: list[str]) -> tuple[list[str], Any, list[str]]:
-    """The words that name a command, what is below them in the tree, and the arguments after them."""
+    """The words that name a command, the node of the tree that they lead to, and the remaining arguments."""
     words = ["fastgan"]
     while isinstance(command, dict) and arguments and arguments[0] in command:
         words.append(arguments[0])
@@ -64,24 +64,24 @@ def _find(command: Any, arguments: list[str]) -> tuple[list[str], Any, list[str]
 
 
 @contextlib.contextmanager
-def _warnings_of_one_line() -> Iterator[None]:
-    """Warnings as errors are shown: what is said, not the line of Python that says it."""
+def _one_line_warnings() -> Iterator[None]:
+    """Shows warnings as errors are shown: the text, without the line of Python code."""
     before = warnings.formatwarning
-    warnings.formatwarning = _warning
+    warnings.formatwarning = _format_warning
     try:
         yield
     finally:
         warnings.formatwarning = before
 
 
-def _warning(
+def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     return f"fastgan: warning: {printable(' '.join(str(message).split()))}\n"
 
 
 def _choose(prog: str, commands: dict[str, Any], arguments: list[str]) -> int:
-    """Help and errors where the arguments name none of the commands."""
+    """Prints help or an error where the arguments name none of the commands."""
     parser = Parser(prog=prog, description="Losses, recipes and tools of GAN training, by fastgan.")
     if prog == "fastgan":
         from fastgan import __version__
@@ -96,7 +96,7 @@ def _choose(prog: str, commands: dict[str, Any], arguments: list[str]) -> int:
     choices = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (text, _) in commands.items():
         choices.add_parser(name, help=text.replace("%", "%%"))
-    # Leaves, after help or an error, unless there is nothing that it would take for a command.
+    # This exits with help or an error, unless there are no arguments that it takes for a command.
     shell = getattr(parser.parse_args(arguments), "print_shtab", None)
     if shell is None:
         parser.print_help(sys.stderr)
@@ -109,16 +109,16 @@ def _call(function: str | Callable[[list[str]], int], arguments: list[str]) -> i
     if callable(function):
         return function(arguments)
     try:
-        called = pkgutil.resolve_name(function)
+        resolved = pkgutil.resolve_name(function)
     except Exception as error:
         if function.startswith("fastgan."):
             raise
-        print(f"fastgan: error: {_shown(error)}, for the command of {function}", file=sys.stderr)
+        print(f"fastgan: error: {_printable_error(error)}, for the command of {function}", file=sys.stderr)
         return 1
     try:
-        return called(arguments)
+        return resolved(arguments)
     except (ValueError, OSError) as error:
-        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
+        print(f"fastgan: error: {_printable_error(error)}", file=sys.stderr)
         return 1
 
 
@@ -145,10 +145,10 @@ def _resume(arguments: list[str]) -> int:
     try:
         recipe = recipe_of_run(folder)
     except (OSError, ValueError) as error:
-        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
+        print(f"fastgan: error: {_printable_error(error)}", file=sys.stderr)
         return 1
-    of_run = ["--runs_path", str(folder.parent), "--exp_name", folder.name, "--resume", "true"]
-    return _train(recipe, [*of_run, *arguments[1:]])
+    run_arguments = ["--runs_path", str(folder.parent), "--exp_name", folder.name, "--resume", "true"]
+    return _train(recipe, [*run_arguments, *arguments[1:]])
 
 
 def _train(name: str, options: list[str]) -> int:
@@ -169,7 +169,7 @@ def _train_recipe(name: str, options: list[str]) -> int:
         )  # fmt: skip
         folder = train(recipe, config)
     except (ValueError, OSError, FloatingPointError, ProcessFailed) as error:
-        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
+        print(f"fastgan: error: {_printable_error(error)}", file=sys.stderr)
         return 1
     if is_main_process():
         print(f"results in {printable(folder)}{_report_after_training(folder, recipe.name)}")
@@ -177,22 +177,22 @@ def _train_recipe(name: str, options: list[str]) -> int:
 
 
 def _report_after_training(folder: Path, title: str) -> str:
-    """Where the report is; or why there is none: the training is finished all the same."""
+    """Writes the report and returns its place as text. A failure only warns: the training is finished."""
     try:
         from fastgan.training.report import write_report
 
         return f", report in {printable(write_report(folder, title))}"
     except Exception as error:
         print(
-            f"fastgan: warning: there is no report: {_shown(error)}; `fastgan report {printable(folder)}` "
-            "tries again",
+            f"fastgan: warning: there is no report: {_printable_error(error)}; "
+            f"`fastgan report {printable(folder)}` tries again",
             file=sys.stderr,
         )
         return ""
 
 
-def _shown(error: Exception) -> str:
-    """An error's text, in which names of files may have come from anywhere."""
+def _printable_error(error: Exception) -> str:
+    """An error's text made safe to print: it may contain names of files from anywhere."""
     return printable(error, keep=LAYOUT)
 
 
@@ -205,25 +205,25 @@ def _report(arguments: list[str]) -> int:
     try:
         print(printable(write_report(run, run.name)))
     except (OSError, ValueError) as error:
-        print(f"fastgan: error: {_shown(error)}", file=sys.stderr)
+        print(f"fastgan: error: {_printable_error(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def _trainer(recipe: str) -> Callable[[list[str]], int]:
+def _train_command(recipe: str) -> Callable[[list[str]], int]:
     return lambda arguments: _train(recipe, arguments)
 
 
 def command_tree(recipes: Mapping[str, Registration]) -> dict[str, tuple[str, Any]]:
-    """All commands by name: a line of help, and what is called, or the tree of commands below.
+    """All commands by name: a line of help, and the function, or the tree of subcommands.
 
-    What imports much is called by its name, "MODULE:FUNCTION".
+    Functions whose modules import much are given by name, "MODULE:FUNCTION".
     """
     tree: dict[str, tuple[str, Any]] = {
         "info": ("versions, what was built, which implementation serves which device", _info),
         "train": (
             "train a recipe; `fastgan train RECIPE --help` explains every option",
-            {name: (recipe.help, _trainer(name)) for name, recipe in recipes.items()},
+            {name: (recipe.help, _train_command(name)) for name, recipe in recipes.items()},
         ),
         "resume": ("go on with the run in a folder; options that are given count from then on", _resume),
         "report": ("write RUN/report.html anew", _report),
@@ -239,7 +239,7 @@ def command_tree(recipes: Mapping[str, Registration]) -> dict[str, tuple[str, An
     return tree
 
 
-# Without those of other distributions, which are found only where these are not enough.
+# Without other distributions' recipes, which are searched only if these commands do not match.
 COMMANDS = command_tree(RECIPES)
 
 

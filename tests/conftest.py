@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-# `make gpu` runs with whatever that machine's Python has. `make test` installs everything.
+# `make gpu` runs with the packages of that machine's Python, whereas `make test` installs everything.
 FOR_RECIPES = (
     "bchlib", "fontTools", "hypothesis", "jsonargparse", "lightning_fabric", "matplotlib", "numpy", "PIL",
     "safetensors", "skimage", "sklearn", "tensorboard", "torchmetrics", "torchvision", "tqdm", "yaml",
 )  # fmt: skip
 MISSING = [name for name in FOR_RECIPES if importlib.util.find_spec(name) is None]
-# The folders themselves: of a folder whose files alone are ignored the conftest.py is still loaded.
+# Ignore the folders themselves: otherwise pytest would still load their conftest.py.
 NEED_RECIPES = [
     "recipes", "training", "stress/test_junk_calls.py", "stress/test_training_runs.py", "test_bench.py",
     "test_catalogue.py", "test_cli.py",
@@ -31,7 +31,7 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _exact_on_gpus(request, monkeypatch):
-    """Tolerances are those of float32, and the same input is to give the same bits.
+    """Makes cuDNN exact and deterministic, for tolerances of float32 and reproducible bits.
 
     cuDNN's convolutions are TF32 by default, a thousand times less exact, and may add in any order.
     """
@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _leave_out_slow(config, items):
-    """Of tests/slow.txt: FILE leaves out all tests of a file, FILE::NAME one with all of its cases."""
+    """Deselects the tests in tests/slow.txt: FILE is a whole file, FILE::NAME a test with all its cases."""
     lines = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
     slow = {line.split()[0] for line in lines if line and not line.startswith("#")}
     left_out = [item for item in items if not slow.isdisjoint(_names(item.nodeid))]

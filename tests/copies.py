@@ -1,4 +1,4 @@
-"""The ways in which people copy networks, losses and optimizers."""
+"""The usual ways to copy networks, losses and optimizers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Image files of every kind, and what the readers make of them.
+"""Image files of every kind, and the result of reading them.
 
 `tests/training/test_image_files.py` writes and reads them all; `python -m tests.file_kinds` prints the table
-of docs/files.md, which is held to be what the test finds.
+of docs/files.md, which must agree with the test.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ BEGIN = "<!-- written by python -m tests.file_kinds -->\n"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: how one is written, and the colour that it must be read as."""
+    """A kind of file: how to write one, and the expected colour."""
 
     file: str
     pixels: str
     write: Callable[[Path], object]
     colour: tuple[int, ...] | None = COLOUR
-    """None: it is refused."""
+    """None: the file is refused."""
     tolerance: int = 1
 
 
@@ -123,7 +123,7 @@ def png16(values: tuple[int, ...], kind: int) -> Callable[[Path], object]:
 
 
 def turned(image: Image.Image) -> Callable[[Path], object]:
-    """Lies on its side, and says so."""
+    """An image rotated by its orientation tag."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return lambda path: image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
@@ -210,7 +210,7 @@ def written(kind: Kind, folder: Path) -> Path:
 
 
 def as_read(kind: Kind, folder: Path) -> tuple[str, np.ndarray | None]:
-    """What training and the commands but upscale make of a file, and its pixels (None: refused)."""
+    """The result of training and of all commands but upscale for a file, and its pixels (None: refused)."""
     try:
         image = read_image(written(kind, folder), Reading(background=BACKGROUND))
     except UnusableImage as error:
@@ -220,7 +220,7 @@ def as_read(kind: Kind, folder: Path) -> tuple[str, np.ndarray | None]:
 
 
 def as_upscaled(kind: Kind, folder: Path) -> str:
-    """What `fastgan upscale` makes of a file."""
+    """The result of `fastgan upscale` for a file."""
     torch.manual_seed(0)
     target = folder / "large.png"
     try:
@@ -245,7 +245,7 @@ def table() -> str:
 
 
 def page() -> str:
-    """docs/files.md with the table as it is now."""
+    """docs/files.md with the current table."""
     return PAGE.read_text(encoding="utf-8").partition(BEGIN)[0] + BEGIN + "\n" + table()
 
 

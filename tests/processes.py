@@ -1,4 +1,4 @@
-"""Scripts in processes of their own, one or several that talk through gloo."""
+"""Runs scripts in separate processes, one or several that communicate by gloo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_script(source: str, folder: Path, *arguments: object, processes: int = 1) -> None:
-    """Runs the source from the repository's root; fails with what it wrote to stderr."""
+    """Runs the source in the repository's root; fails with its stderr."""
     script = folder / "run.py"
     script.write_text(source)
     launcher = [sys.executable]

@@ -25,25 +25,25 @@ class Case:
     make: Callable[[], Any]
     """The function, or the object that has the public name."""
     differentiated: tuple[int, ...] = (0,)
-    """Which of the tensors."""
+    """Indices of the tensors that are differentiated."""
     call: Callable[..., Tensor] = lambda made, *tensors: made(*tensors)
     leaves_out: frozenset[str] = frozenset()
-    """Checks that make no sense for it."""
+    """Checks that do not apply to it."""
 
     def __str__(self) -> str:
         return self.name
 
     def function(self, dtype: torch.dtype = torch.float32) -> Callable[..., Tensor]:
-        """Of the tensors alone; a module's weights in the given type."""
-        made = self.make()
-        if isinstance(made, nn.Module):
-            made = made.to(dtype)
-        return lambda *tensors: self.call(made, *tensors)
+        """A function of the tensors alone, with a module's weights in the given dtype."""
+        instance = self.make()
+        if isinstance(instance, nn.Module):
+            instance = instance.to(dtype)
+        return lambda *tensors: self.call(instance, *tensors)
 
     def tensors(self, size: Size, dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Tensor]:
         """The inputs, of which those that are differentiated require grad if `grad`."""
-        made = [t.to(dtype) if t.dtype == torch.float32 else t for t in self.inputs(size)]
-        return [t.requires_grad_(grad and i in self.differentiated) for i, t in enumerate(made)]
+        tensors = [t.to(dtype) if t.dtype == torch.float32 else t for t in self.inputs(size)]
+        return [t.requires_grad_(grad and i in self.differentiated) for i, t in enumerate(tensors)]
 
 
 # --- the cases ------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def two_images(size: Size) -> tuple[Tensor, ...]:
 
 
 def two_larger_images(size: Size) -> tuple[Tensor, ...]:
-    """Of which no layer's features are one pixel high or wide: shapes of 1 are compiled apart."""
+    """Image sizes with features larger than one pixel in all layers: shapes of 1 are compiled separately."""
     return two_images((size[0], 2 * size[1], 2 * size[2]))
 
 
@@ -98,7 +98,7 @@ class Critic(nn.Module):
 
 
 def penalty_case(name: str, penalty: Callable[..., Tensor]) -> Case:
-    """Of samples and of the parameters of a discriminator."""
+    """A penalty as a function of samples and a discriminator's parameters."""
     critic = Critic()
     names = [name for name, _ in critic.named_parameters()]
 
@@ -107,8 +107,8 @@ def penalty_case(name: str, penalty: Callable[..., Tensor]) -> Case:
         return penalty(lambda x: torch.func.functional_call(critic, state, (x,)), x)
 
     parameters = tuple(parameter.detach() for parameter in critic.parameters())
-    # The discriminator runs in float32, so its weights cannot be of another type; and nobody exports a part
-    # of a training step, of which torch.export could not save the constants.
+    # The discriminator runs in float32, so its weights cannot have another dtype; and exporting a part of a
+    # training step makes no sense (torch.export could not save its constants).
     left_out = frozenset({"half", "export"})
     return Case(name, lambda size: (image(size), *parameters), lambda: penalty, (1, 2, 3), call, left_out)
 
@@ -162,7 +162,7 @@ CASES = (
             both_losses,
         )
         for kind in losses.adversarial.KINDS
-        if kind not in ("nonsaturating", "wgan-gp")  # which are two others by another name
+        if kind not in ("nonsaturating", "wgan-gp")  # which equal other kinds here
     ),
     penalty_case("r1_penalty_of", losses.r1_penalty_of),
     penalty_case(

@@ -1,8 +1,8 @@
-"""What every op and loss can be put through, as checks that find out.
+"""Checks of what every op and loss supports.
 
-`CHECKS` lists the uses: each puts a case through one use, compares what
-comes out with plain eager calls or with the reference in float64, and returns "works", "refused by name" (an
-error that names the op or says what to do instead) or "not applicable". Whatever else happens raises.
+`CHECKS` lists the uses. Each check applies one use to a case, compares the results with plain eager calls or
+with the reference in float64, and returns "works", "refused by name" (an error that names the op or says what
+to do instead) or "not applicable"; anything else raises.
 `tests/test_support.py` runs them all; `python -m tests.support_table` prints docs/support.md.
 """
 
@@ -24,7 +24,7 @@ from fastgan import ops
 from tests.support_cases import CASES, Case, Size
 
 WORKS, REFUSED, NOT_APPLICABLE = "works", "refused by name", "not applicable"
-# Shapes of 1 are compiled apart, always.
+# Shapes of 1 are always compiled separately.
 SIZES: tuple[Size, ...] = (
     (2, 33, 35), (3, 35, 34), (4, 34, 33), (5, 36, 39), (2, 39, 41), (3, 41, 37), (6, 37, 33), (4, 33, 47),
     (7, 35, 36), (2, 47, 45), (3, 45, 43), (1, 43, 35), (5, 33, 51), (2, 51, 49), (4, 49, 38), (3, 38, 40),
@@ -37,13 +37,13 @@ SMALL = (2, 32, 31)
 
 
 def weighed(output: Tensor) -> Tensor:
-    """A number in which every element of the output has a part of its own."""
+    """A scalar to which every element of the output contributes with a different weight."""
     weights = torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype, device=output.device)
     return (output * weights.view_as(output)).sum()
 
 
 def assert_near(actual: Any, expected: Any) -> None:
-    """As `assert_close`, with a tolerance that fits the size: sums may be added in another order."""
+    """As `assert_close`, with a tolerance for the size, because the order of summation may differ."""
     if isinstance(expected, (list, tuple)):
         for one, other in zip(actual, expected, strict=True):
             assert_near(one, other)
@@ -56,7 +56,7 @@ def gradients(function: Callable[..., Tensor], tensors: list[Tensor], which: tup
 
 
 def refusal(error: Exception) -> str:
-    """REFUSED for an error that says what to do instead; else raises it."""
+    """REFUSED for an error that says what to do instead; raises any other error."""
     if isinstance(error, RuntimeError) and "backend='reference'" in str(error):
         return REFUSED
     raise error
@@ -141,7 +141,7 @@ def check_grad(case: Case) -> str:
     assert_near(list(torch.func.grad(loss, argnums=case.differentiated)(*tensors)), expected)
     for number, index in enumerate(case.differentiated):
         assert_near(torch.func.grad(loss, argnums=index)(*tensors), expected[number])
-    # Where the op's input is a constant.
+    # With a constant as the op's input.
     constant = torch.func.grad(lambda t: loss(*tensors) + t.sum())(torch.ones(2))
     assert_near(constant, torch.ones(2))
     return WORKS
@@ -154,33 +154,33 @@ def check_vjp(case: Case) -> str:
     function, tensors = case.function(), case.tensors(SMALL)
     expected = gradients(function, case.tensors(SMALL, grad=True), case.differentiated)
 
-    def of_differentiated(*chosen: Tensor) -> Tensor:
+    def call_with(*chosen: Tensor) -> Tensor:
         replaced = dict(zip(case.differentiated, chosen, strict=True))
         return function(*(replaced.get(i, tensor) for i, tensor in enumerate(tensors)))
 
     chosen = [tensors[i] for i in case.differentiated]
-    output, pull_back = torch.func.vjp(of_differentiated, *chosen)
+    output, pull_back = torch.func.vjp(call_with, *chosen)
     weights = torch.linspace(0.5, 1.5, output.numel()).view_as(output)
     assert_near(list(pull_back(weights)), expected)
     several = torch.stack([weights, 2 * weights, 0 * weights])
-    for actual, wanted in zip(torch.vmap(pull_back)(several), expected, strict=True):
-        assert_near(actual, torch.stack([wanted, 2 * wanted, 0 * wanted]))
+    for actual, required in zip(torch.vmap(pull_back)(several), expected, strict=True):
+        assert_near(actual, torch.stack([required, 2 * required, 0 * required]))
     leaves = [tensor.clone().requires_grad_() for tensor in chosen]
-    output = of_differentiated(*leaves)
+    output = call_with(*leaves)
     for keep in (True, False):
         batches = torch.autograd.grad(output, leaves, several, is_grads_batched=True, retain_graph=keep)
-        for actual, wanted in zip(batches, expected, strict=True):
-            assert_near(actual, torch.stack([wanted, 2 * wanted, 0 * wanted]))
+        for actual, required in zip(batches, expected, strict=True):
+            assert_near(actual, torch.stack([required, 2 * required, 0 * required]))
     if output.numel() <= 4:
-        rows = torch.func.jacrev(of_differentiated, argnums=tuple(range(len(chosen))))(*chosen)
+        rows = torch.func.jacrev(call_with, argnums=tuple(range(len(chosen))))(*chosen)
         for vectorize in (True, False):
             jacobian = torch.autograd.functional.jacobian
-            assert_near(jacobian(of_differentiated, tuple(chosen), vectorize=vectorize), rows)
+            assert_near(jacobian(call_with, tuple(chosen), vectorize=vectorize), rows)
     return WORKS
 
 
 def several(case: Case, size: Size, count: int) -> list[Tensor]:
-    """The inputs of several calls, each a little different from the others, stacked."""
+    """The stacked inputs of several slightly different calls."""
     factors = [1 - number / 16 for number in range(count)]
     return [
         torch.stack([tensor * factor if tensor.is_floating_point() else tensor for factor in factors])
@@ -225,10 +225,12 @@ def check_vmap(case: Case) -> str:
         around = torch.autograd.grad(total(*leaves), [leaves[i] for i in which])
         outside = torch.func.grad(total, argnums=which)(*tensors)
         for number, index in enumerate(which):
-            of_calls = [of_call[number] for of_call in expected]
-            wanted = sum(of_calls) if dims[index] is None else torch.stack(of_calls, dims[index])
-            assert_near(around[number], wanted)
-            assert_near(outside[number], wanted)
+            gradients_by_call = [of_call[number] for of_call in expected]
+            required = (
+                sum(gradients_by_call) if dims[index] is None else torch.stack(gradients_by_call, dims[index])
+            )
+            assert_near(around[number], required)
+            assert_near(outside[number], required)
     nested = [torch.stack([t, t.flip(0)]) for t in batch]
     actual = torch.vmap(torch.vmap(function, randomness="different"), randomness="different")(*nested)
     for row, tensors in zip(actual, zip(*nested, strict=True), strict=True):
@@ -245,20 +247,20 @@ def check_jvp(case: Case) -> str:
     index = case.differentiated[0]
     x = tensors[index]
 
-    def of_one(x: Tensor) -> Tensor:
+    def call_first(x: Tensor) -> Tensor:
         return function(*tensors[:index], x, *tensors[index + 1 :])
 
     def dual() -> Tensor:
         with forward_ad.dual_level():
-            output = of_one(forward_ad.make_dual(x, torch.ones_like(x)))
+            output = call_first(forward_ad.make_dual(x, torch.ones_like(x)))
             return forward_ad.unpack_dual(output).tangent
 
-    scalar = lambda x: weighed(of_one(x))  # noqa: E731
+    scalar = lambda x: weighed(call_first(x))  # noqa: E731
     moved = lambda shift: scalar(x + shift.sum())  # noqa: E731
     ones, shift = (torch.ones_like(x),), torch.zeros(2)
     vmapped = torch.vmap(scalar, randomness="different")
     first = [
-        lambda: weighed(torch.func.jvp(of_one, (x,), ones)[1]),
+        lambda: weighed(torch.func.jvp(call_first, (x,), ones)[1]),
         lambda: weighed(dual()),
         lambda: torch.func.jacfwd(moved, randomness="different")(shift)[0],
         lambda: torch.vmap(lambda t: torch.func.jvp(scalar, (x,), (t,))[1], randomness="different")(
@@ -277,22 +279,25 @@ def check_jvp(case: Case) -> str:
         if gradient.requires_grad:
             (curvature,) = torch.autograd.grad(gradient.sum(), leaf, allow_unused=True)
         curvature = torch.zeros(()) if curvature is None else curvature.sum()
-        ways = [(way, gradient.detach().sum()) for way in first] + [(way, curvature) for way in second]
-        for way, wanted in ways:
+        cases = [(derive, gradient.detach().sum()) for derive in first] + [
+            (derive, curvature) for derive in second
+        ]
+        for derive, expected in cases:
             try:
-                derivative = way()
+                derivative = derive()
             except NotImplementedError as error:
-                assert "Trying to use forward AD with" in str(error)  # an operation of PyTorch's without one
+                # One of PyTorch's own operations has no forward mode.
+                assert "Trying to use forward AD with" in str(error)
             else:
-                assert_close(derivative.to(wanted.dtype), wanted, rtol=1e-3, atol=1e-3)
+                assert_close(derivative.to(expected.dtype), expected, rtol=1e-3, atol=1e-3)
     statuses = set()
-    for way, wanted in ways:
+    for derive, expected in cases:
         try:
-            derivative = way()
+            derivative = derive()
         except Exception as error:
             statuses.add(refusal(error))
         else:
-            assert_close(derivative.to(wanted.dtype), wanted, rtol=1e-3, atol=1e-3)
+            assert_close(derivative.to(expected.dtype), expected, rtol=1e-3, atol=1e-3)
             statuses.add(WORKS)
     return REFUSED if REFUSED in statuses else WORKS
 
@@ -304,7 +309,7 @@ def check_double_backward(case: Case) -> str:
     which = case.differentiated
 
     def loss(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> Tensor:
-        # Squared: of what is linear the gradient would be a constant, whose own is zero whoever reckons it.
+        # Squared: otherwise the second derivative of linear ops would be zero in any implementation.
         return weighed(function(*tensors).square())
 
     def penalty(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
@@ -315,8 +320,8 @@ def check_double_backward(case: Case) -> str:
         return [torch.zeros_like(t) if of is None else of for t, of in zip(chosen, second, strict=False)]
 
     def penalty_by_transforms(function: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
-        of_tensors = lambda *tensors: loss(function, tensors)  # noqa: E731
-        first = torch.func.grad(of_tensors, argnums=which)
+        scalar_of = lambda *tensors: loss(function, tensors)  # noqa: E731
+        first = torch.func.grad(scalar_of, argnums=which)
         total = lambda *tensors: sum(map(weighed, first(*tensors)))  # noqa: E731
         return list(torch.func.grad(total, argnums=which)(*tensors))
 
@@ -354,7 +359,7 @@ def check_half(case: Case) -> str:
         actual = function(*tensors)
         assert actual.dtype in (torch.float32, dtype)
         assert actual.dtype == torch.float32 or actual.dim() > 1, "a loss in half precision"
-        if "jpeg" in case.name.lower():  # a coefficient more or less here and there
+        if "jpeg" in case.name.lower():  # single coefficients may be rounded differently
             assert (actual.float() - expected).abs().mean() <= 0.02
         else:
             assert_close(actual.float(), expected, rtol=0.05, atol=0.05)
@@ -366,13 +371,13 @@ def check_half(case: Case) -> str:
 
 def check_meta(case: Case) -> str:
     """On the meta device: shapes and types, by the reference."""
-    made = case.make()
-    if isinstance(made, nn.Module):
-        made = made.to("meta")
+    instance = case.make()
+    if isinstance(instance, nn.Module):
+        instance = instance.to("meta")
     expected = case.function()(*case.tensors(SMALL))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*runs its PyTorch reference", category=RuntimeWarning)
-        actual = case.call(made, *(tensor.to("meta") for tensor in case.tensors(SMALL)))
+        actual = case.call(instance, *(tensor.to("meta") for tensor in case.tensors(SMALL)))
     assert (actual.device.type, actual.shape, actual.dtype) == ("meta", expected.shape, expected.dtype)
     return WORKS
 
@@ -383,30 +388,30 @@ def _is_function(made: Any) -> bool:
 
 def check_deepcopy(case: Case) -> str:
     """`copy.deepcopy` of the object: the same values."""
-    made = case.make()
-    if _is_function(made):
+    instance = case.make()
+    if _is_function(instance):
         return NOT_APPLICABLE
     tensors = case.tensors(SMALL)
-    assert_close(case.call(copy.deepcopy(made), *tensors), case.call(made, *tensors))
+    assert_close(case.call(copy.deepcopy(instance), *tensors), case.call(instance, *tensors))
     return WORKS
 
 
 def check_save(case: Case) -> str:
     """`torch.save` and `torch.load` of the whole object: the same values."""
-    made = case.make()
-    if _is_function(made):
+    instance = case.make()
+    if _is_function(instance):
         return NOT_APPLICABLE
     buffer = io.BytesIO()
-    torch.save(made, buffer)
+    torch.save(instance, buffer)
     buffer.seek(0)
     tensors = case.tensors(SMALL)
     loaded = torch.load(buffer, weights_only=False)
-    assert_close(case.call(loaded, *tensors), case.call(made, *tensors))
+    assert_close(case.call(loaded, *tensors), case.call(instance, *tensors))
     return WORKS
 
 
 def find_out(case: Case, use: str) -> str:
-    """What the check of this use says of the case."""
+    """The result of this use's check for the case."""
     return NOT_APPLICABLE if use in case.leaves_out else CHECKS[use](case)
 
 
@@ -442,7 +447,7 @@ SIGNS = {WORKS: "yes", REFUSED: "refused", NOT_APPLICABLE: "n/a"}
 
 
 def rendered(status: Callable[[Case, str], str]) -> str:
-    """The page, with what `status` says of each case and use."""
+    """The page, with the result of `status` for each case and use."""
     rows = [["", *CHECKS], ["---"] * (len(CHECKS) + 1)]
     rows += [[case.name, *(SIGNS[status(case, use)] for use in CHECKS)] for case in CASES]
     uses = [f"* {use}: {' '.join((check.__doc__ or '').split())}" for use, check in CHECKS.items()]

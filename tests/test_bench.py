@@ -1,4 +1,4 @@
-"""`fastgan bench`: what is written when, what fails, and what a GPU's clock and profiler say."""
+"""`fastgan bench`: results, failures, and times of a GPU's clock and profiler."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ GPU_ROW = {
 
 @pytest.fixture(autouse=True)
 def _outside_of_xdist(monkeypatch):
-    """The benchmarks' own pytest measures nothing where it takes itself for one of several workers."""
+    """pytest-benchmark measures nothing in a process that it takes for an xdist worker."""
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine whose GPU need not be there: what it is called."""
-    said = {"device": "GPU", "torch": "2", "fastgan": "0", "commit": "c", "date": "d", "python": "3"}
+    """Fakes the description of a machine with a GPU."""
+    report = {"device": "GPU", "torch": "2", "fastgan": "0", "commit": "c", "date": "d", "python": "3"}
     for module in (run, demos, recipes):
-        monkeypatch.setattr(module, "describe_machine", lambda device: said)
+        monkeypatch.setattr(module, "describe_machine", lambda device: report)
 
 
 def test_every_op_is_written_before_the_next_one_and_failures_are_told(tmp_path, monkeypatch, gpu, capsys):
-    seen = []
+    calls = []
 
     def measured(op, device, memory, quick):
         (before,) = [*tmp_path.glob("*.json"), None][:1]
-        seen.append(len(json.loads(before.read_text())) if before else 0)
+        calls.append(len(json.loads(before.read_text())) if before else 0)
         if op == "jpeg":
             return [], "out of memory"
         return [GPU_ROW | {"op": op}, GPU_ROW | {"op": op, "provider": "eager"}], None
@@ -57,7 +57,7 @@ def test_every_op_is_written_before_the_next_one_and_failures_are_told(tmp_path,
     monkeypatch.setattr(run, "_run", measured)
     arguments = ["bench", "blur", "jpeg", "r1", "--device", "cuda", "--output", str(tmp_path)]
     assert main(arguments) == 1
-    assert seen == [0, 2, 2]
+    assert calls == [0, 2, 2]
     text = capsys.readouterr().out
     assert "out of memory" in text and "failed: jpeg" in text and "host ms" in text and "faults" not in text
     assert {row["op"] for row in json.loads((tmp_path / "gpu.json").read_text())} == {"blur", "r1"}
@@ -80,8 +80,8 @@ def test_rows_that_could_not_be_measured_again_stay(tmp_path, monkeypatch, gpu):
     fails = False
 
     def measured(op, device, memory, quick):
-        of_state = [row | {"commit": fails} for row in rows if row["memory"] == memory]
-        return (of_state[:1], "no such attribute") if fails else (of_state, None)
+        rows_of_state = [row | {"commit": fails} for row in rows if row["memory"] == memory]
+        return (rows_of_state[:1], "no such attribute") if fails else (rows_of_state, None)
 
     monkeypatch.setattr(run, "_run", measured)
     arguments = ["bench", "blur", "--output", str(tmp_path)]
@@ -108,8 +108,8 @@ def test_ops_are_measured_in_processes_of_their_own(tmp_path, capsys):
 
 
 def test_a_row_of_a_gpu_has_the_times_of_its_events():
-    said = {"op": "blur", "device_seconds": [3.0, 1.0, 2.0], "host_s": 5.0}
-    row = run._row({"extra_info": said, "stats": {"data": [9.0]}})
+    report = {"op": "blur", "device_seconds": [3.0, 1.0, 2.0], "host_s": 5.0}
+    row = run._row({"extra_info": report, "stats": {"data": [9.0]}})
     assert row == {"op": "blur", "host_s": 5.0, "median_s": 2.0, "p20_s": 0.8, "p80_s": 3.2}
 
 
@@ -127,8 +127,8 @@ def test_a_failing_recipe_or_demo_does_not_stop_the_others(tmp_path, monkeypatch
     monkeypatch.setattr(recipes, "measure", measure)
     assert main(["bench", "recipes", "--device", "cuda", "--output", str(tmp_path)]) == 1
     assert len(json.loads((tmp_path / "recipes-gpu.json").read_text())) == len(recipes.RECIPES) - 1
-    said = capsys.readouterr()
-    assert "no memory for dcgan" in said.err and "failed: dcgan" in said.out
+    printed = capsys.readouterr()
+    assert "no memory for dcgan" in printed.err and "failed: dcgan" in printed.out
 
     def trained(recipe, preset, options):
         figures = {"minutes": 1.0, "figures": {}, "warnings": []}
@@ -146,7 +146,7 @@ def test_a_gpu_is_busy_while_the_host_issues_what_is_timed(monkeypatch):
         def __init__(self, enable_timing):
             pass
 
-        def record(self):  # when the device comes to it
+        def record(self):  # when the device reaches it
             self.time = clock.device = max(clock.device, clock.host)
 
         def synchronize(self):
@@ -187,7 +187,7 @@ def test_parts_of_a_step_on_a_gpu_are_of_its_time():
     assert recipes._shares(profiler, "cuda") == {"parts": {"part": 0.2}, "ops": {"jpeg": 0.1}}
     profiler = SimpleNamespace(key_averages=lambda: [e for e in events if e.device_type == cpu])
     assert recipes._shares(profiler, "cpu") == {"parts": {"part": 0.9}}
-    # Where the profiler may not look at the GPU.
+    # Without permission to profile the GPU.
     assert recipes._shares(profiler, "cuda") == {"parts": {}, "ops": {}}
 
 
@@ -208,8 +208,8 @@ def test_results_alone_make_no_commit_dirty(tmp_path):
     assert measurement.commit_of(tmp_path) == "unknown"
 
     def git(*arguments):
-        own = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
-        subprocess.run(["git", *own, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     rows, code = tmp_path / "benchmarks" / "results" / "cpu.json", tmp_path / "code.py"
@@ -263,12 +263,14 @@ def test_stegastamp_is_trained_for_its_minutes_evaluated_and_timed(tmp_path, mon
     folders = ("--output", str(tmp_path), "--runs_path", str(tmp_path / "runs"))
     assert main(["bench", "stegastamp", "--minutes", "0.05", *folders, *SMALL_STEGASTAMP]) == 0
     (path,) = tmp_path.glob("stegastamp-*.json")
-    said = json.loads(path.read_text())
-    assert {"bit_acc_clean", "bit_acc_jpeg_50", "psnr", "parts_fastgan"} <= said.keys()
-    assert said["settings"]["image_size"] == 32 and said["step"] >= 1 and said["minutes"] > 0
-    assert said["settings"]["val_path"] == "builtin:photographs/val" and str(tmp_path) not in path.read_text()
+    report = json.loads(path.read_text())
+    assert {"bit_acc_clean", "bit_acc_jpeg_50", "psnr", "parts_fastgan"} <= report.keys()
+    assert report["settings"]["image_size"] == 32 and report["step"] >= 1 and report["minutes"] > 0
+    assert (
+        report["settings"]["val_path"] == "builtin:photographs/val" and str(tmp_path) not in path.read_text()
+    )
     for name in ("fastgan", "reference", "in_training"):
-        assert said[f"steps_per_second_{name}"] > 0
+        assert report[f"steps_per_second_{name}"] > 0
     assert len(list(tmp_path.glob("stegastamp-*.jpg"))) == 1
     with pytest.raises(SystemExit):
         main(["bench", "stegastamp", "--minutes", "0"])
@@ -281,12 +283,12 @@ def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, ca
         Image.new("RGB", (40, 40), "teal").save(tmp_path / "mine" / f"{name}.png")
     (tmp_path / "held").mkdir()
     Image.new("RGB", (40, 40), "olive").save(tmp_path / "held" / "out.png")
-    evaluated, seen = StegaStamp.evaluate, []
+    evaluated, calls = StegaStamp.evaluate, []
 
     def stopped_there(recipe):
-        if not seen:
+        if not calls:
             os.kill(os.getpid(), signal.SIGINT)
-        seen.append(recipe)
+        calls.append(recipe)
         return evaluated(recipe)
 
     monkeypatch.setattr(StegaStamp, "evaluate", stopped_there)
@@ -295,14 +297,14 @@ def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, ca
     assert main(["bench", "stegastamp", "--minutes", "5", *options, *mine, *SMALL_STEGASTAMP]) == 1
     assert "stopped after step" in capsys.readouterr().out
     (path,) = tmp_path.glob("stegastamp-*.json")
-    said = json.loads(path.read_text())
-    assert "bit_acc_clean" in said and said["settings"]["train_path"] == "mine"
-    assert said["settings"]["val_path"] == "" and str(tmp_path) not in path.read_text()
-    seen.clear()
+    report = json.loads(path.read_text())
+    assert "bit_acc_clean" in report and report["settings"]["train_path"] == "mine"
+    assert report["settings"]["val_path"] == "" and str(tmp_path) not in path.read_text()
+    calls.clear()
     held_out = ("--val_path", str(tmp_path / "held"))
     assert main(["bench", "stegastamp", *options, *mine, *held_out, *SMALL_STEGASTAMP]) == 1
     assert json.loads(path.read_text())["settings"]["val_path"] == "held"
-    seen.clear()
+    calls.clear()
     held_out = ("--val_path", "builtin:photographs/val")
     assert main(["bench", "stegastamp", *options, *mine, *held_out, *SMALL_STEGASTAMP]) == 1
     assert json.loads(path.read_text())["settings"]["val_path"] == "builtin:photographs/val"

@@ -33,9 +33,9 @@ def commands(tree=COMMANDS, words=()):
 @pytest.mark.parametrize("words", [(), *commands()], ids=" ".join)
 def test_every_command_has_help(words, capsys):
     assert leaves(*words, "--help") == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"usage: {' '.join(('fastgan', *words))}")
-    assert ":mod:" not in said and ":class:" not in said and ":func:" not in said
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: {' '.join(('fastgan', *words))}")
+    assert ":mod:" not in output and ":class:" not in output and ":func:" not in output
 
 
 def test_all_recipes_can_be_trained():
@@ -142,10 +142,10 @@ def test_skipped_files_are_named_in_lines_without_python(tmp_path):
         (tmp_path / "images" / f"{number}.png").write_bytes(b"no image")
     options = {"train_path": tmp_path / "images", "runs_path": tmp_path, "image_size": 32, "g_width": 2}
     command = fastgan("train", "dcgan", *(f"--{name}={value}" for name, value in options.items()))
-    said = command.communicate()[1].decode().splitlines()
+    output = command.communicate()[1].decode().splitlines()
     assert command.returncode == 1
-    assert len(said) > 1 and said[0].startswith("fastgan: warning: skipped unusable image 1: "), said
-    assert all(line.startswith("fastgan: ") for line in said), said
+    assert len(output) > 1 and output[0].startswith("fastgan: warning: skipped unusable image 1: "), output
+    assert all(line.startswith("fastgan: ") for line in output), output
 
 
 def test_ctrl_c_is_one_line_once_folders_that_last_as_long_as_the_command_are_gone(monkeypatch, capsys):
@@ -221,20 +221,20 @@ def test_every_option_has_its_section(name, capsys):
     listed = [option for names in sections.values() for option in names]
     assert sorted(listed) == sorted(field.name for field in dataclasses.fields(config))
     leaves("train", name, "--help")
-    said = capsys.readouterr().out
-    assert all(f"\n{title}:\n" in said for title in sections)
+    output = capsys.readouterr().out
+    assert all(f"\n{title}:\n" in output for title in sections)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_choices_are_shown(name, capsys):
     leaves("train", name, "--help")
-    said = capsys.readouterr().out
-    assert "--balance {every_step,ratio,threshold,adaptive}" in said
-    assert "--accelerator {auto,cpu,cuda}" in said
+    output = capsys.readouterr().out
+    assert "--balance {every_step,ratio,threshold,adaptive}" in output
+    assert "--accelerator {auto,cpu,cuda}" in output
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_completions_of_shells(shell, capsys):
     assert main(["--print_shtab", shell]) == 0
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("resume", "starganv2", "image_size", "wgan-gp"))
+    output = capsys.readouterr().out
+    assert all(word in output for word in ("resume", "starganv2", "image_size", "wgan-gp"))

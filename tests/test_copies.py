@@ -1,7 +1,7 @@
-"""Copies of everything with a state: deepcopy, pickle and torch.save give what works, and alone.
+"""Copies of everything with a state: deepcopy, pickle and torch.save give working and independent copies.
 
-A class that `fastgan` exports without an example here is a failure. The example makes the object, together
-with the network that it is tied to if there is one, and uses it.
+Every class that `fastgan` exports must have an example here, which makes the object, with the network that it
+belongs to, if any, and uses it.
 """
 
 import copy
@@ -21,19 +21,19 @@ import fastgan
 from fastgan.losses._borrowed import BORROWED
 from tests.copies import COPIES
 
-# Of these every public class must have an example, not the modules and optimizers alone.
+# Modules whose public classes must all have an example, not only modules and optimizers.
 WITH_STATE = ("fastgan.augment", "fastgan.compat", "fastgan.losses", "fastgan.metrics", "fastgan.optim")
 
 
 class Example(NamedTuple):
-    """`use` gives what can be compared; equal random numbers are seeded before it."""
+    """`use` returns comparable values; the random seed is set before it."""
 
     make: Callable[[], Any]
     use: Callable[[Any], Any]
 
 
 class Tied(NamedTuple):
-    """`make` takes a network, `use` what was made and the network."""
+    """`make` takes a network, `use` the made object and the network."""
 
     make: Callable[[nn.Module], Any]
     use: Callable[[Any, nn.Module], Any]
@@ -41,8 +41,8 @@ class Tied(NamedTuple):
 
 @functools.cache
 def exported():
-    """Name to class, of what must have an example."""
-    found = {}
+    """The classes that must have an example, by name."""
+    actual = {}
     for info in pkgutil.walk_packages(fastgan.__path__, "fastgan."):
         if any(part == "bench" or part.startswith("_") for part in info.name.split(".")):
             continue
@@ -52,22 +52,25 @@ def exported():
             if (error.name or "fastgan").startswith("fastgan"):
                 raise
             continue  # of an extra that is not installed
-        own = [n for n, kind in vars(module).items() if getattr(kind, "__module__", "") == info.name]
-        for name in [*getattr(module, "__all__", own), *(BORROWED if info.name == "fastgan.losses" else ())]:
+        defined = [n for n, kind in vars(module).items() if getattr(kind, "__module__", "") == info.name]
+        for name in [
+            *getattr(module, "__all__", defined),
+            *(BORROWED if info.name == "fastgan.losses" else ()),
+        ]:
             kind = getattr(module, name)
             if name.startswith("_") or not inspect.isclass(kind):
                 continue
             if issubclass(kind, (nn.Module, torch.optim.Optimizer)) or info.name.startswith(WITH_STATE):
-                found.setdefault(kind, []).append(f"{info.name.removeprefix('fastgan.')}.{name}")
-    # The longest name says in which file it is, but for what stands in a private one.
-    return {max(names, key=len): kind for kind, names in found.items()}
+                actual.setdefault(kind, []).append(f"{info.name.removeprefix('fastgan.')}.{name}")
+    # The longest name is that of the defining file, unless the file is private.
+    return {max(names, key=len): kind for kind, names in actual.items()}
 
 
 # --- what examples use ------------------------------------------------------------------------------------
 
 
 class Network(nn.Module):
-    """3 8 8 to a number, without buffers that calls would change."""
+    """Maps 3 8 8 to a number, without buffers that calls would change."""
 
     def __init__(self):
         super().__init__()
@@ -127,9 +130,9 @@ def judged(distance):
 
 def trained(balance):
     logits = torch.rand(6), torch.rand(6)
-    found = balance.discriminator_loss(fastgan.losses.AdversarialLoss("bce"), *logits)
+    actual = balance.discriminator_loss(fastgan.losses.AdversarialLoss("bce"), *logits)
     return [
-        found.loss,
+        actual.loss,
         *balance.buffers(),
         torch.tensor([balance.trains_generator(step) for step in range(6)]),
     ]
@@ -356,7 +359,7 @@ def test_a_copy_does_what_the_original_does(name, how):
         pytest.skip("of an extra that is not installed")
     example = EXAMPLES[name]
     original = make(example)
-    for seed in (2, 3):  # as made, and with the state of having been used
+    for seed in (2, 3):  # new, and with the state after use
         twin = COPIES[how](original)
         assert not memory_of(twin) & memory_of(original)
         expected = use(example, original, seed)
@@ -371,10 +374,10 @@ def test_a_copy_is_tied_to_the_copied_network(name, how):
     use(example, original, 2)
     twin, untouched = COPIES[how](original), COPIES[how](original)
     change(twin)
-    found, before = use(example, twin, 3), use(example, untouched, 3)
-    assert not all(torch.equal(a, b) for a, b in zip(found, before, strict=True))
+    actual, before = use(example, twin, 3), use(example, untouched, 3)
+    assert not all(torch.equal(a, b) for a, b in zip(actual, before, strict=True))
     change(original)
-    assert_close(use(example, original, 3), found, rtol=0, atol=0)
+    assert_close(use(example, original, 3), actual, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -391,7 +394,7 @@ def test_a_copy_is_tied_to_the_copied_network(name, how):
     ],
 )
 def test_spectral_norm_is_copied(network, shapes):
-    """By deepcopy; torch itself refuses to pickle it."""
+    """Copies by deepcopy, because torch refuses to pickle it."""
     example = Example(network, called(*shapes))
     original = make(example)
     twin = copy.deepcopy(original)

@@ -1,4 +1,4 @@
-"""The pages of docs/ are all in the site, their links lead somewhere, and what is public has a docstring."""
+"""All pages of docs/ are in the site, links resolve, and public names have docstrings."""
 
 from __future__ import annotations
 

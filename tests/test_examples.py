@@ -13,7 +13,7 @@ import pytest
 from tests.processes import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-# What an example is about, where that is no dependency of the tests.
+# The subject of an example, if the tests do not depend on it.
 NEEDS = {"with_lightning.py": "lightning", "with_accelerate.py": "accelerate"}
 
 

@@ -1,4 +1,4 @@
-"""`make gpu`'s script: phases that fail or hang, what is said of them and what is left of them."""
+"""`make gpu`'s script: phases that fail or hang, their report and their processes."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_phases_go_on_after_failures_and_hangs(gpu, tmp_path, monkeypatch, capsy
     }
     monkeypatch.setattr(gpu, "PHASES", {name: (lambda c=c: c, 30) for name, c in phases.items()})
     assert gpu.main(["build", "tests", "ops:5", "info"]) == 1
-    said = capsys.readouterr().out
-    lines = [line for line in said.splitlines() if line.split(" ")[0] in phases]
+    output = capsys.readouterr().out
+    lines = [line for line in output.splitlines() if line.split(" ")[0] in phases]
     assert lines[:4] == lines[4:], "each at its end, and all at last"
     assert [line.split()[1] for line in lines[:4]] == ["ok", "FAILED", "STOPPED", "ok"]
-    assert "for sm_90" in lines[0] and "failed: tests, ops" in said
+    assert "for sm_90" in lines[0] and "failed: tests, ops" in output
     log = (tmp_path / "gpu.log").read_text()
     assert all(text in log for text in ("seen", "the next one", "partial", "last"))
     assert gpu.main(["info"]) == 0
@@ -72,7 +72,8 @@ def test_a_build_that_fails_is_made_without_cuda(gpu, tmp_path, monkeypatch, cap
 
 def test_a_script_that_is_ended_ends_what_it_started(tmp_path):
     pid = tmp_path / "pid"
-    # What every Python process imports first: the phase's, which gpu.py tells by this variable, hangs there.
+    # Imported first by every Python process; in that of the phase, named by this variable of gpu.py, it
+    # hangs.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, pathlib, time\n"
         "if os.environ.get('PYTHONUNBUFFERED'):\n"

@@ -1,4 +1,4 @@
-"""Who may import whom.
+"""Layers: which package may import which.
 
 reference -> ops -> losses, optim, augment -> training -> recipes -> benchmarks and the command line.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Where the sources of each package lie; `fastgan/kernels` and `fastgan/bench` may be links.
+# Source folders of the packages; `fastgan/kernels` and `fastgan/bench` may be links.
 FOLDERS = {"fastgan": "fastgan", "fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"}
-# Each may import what stands in its own line or above it. A package's name is that of all its modules.
+# Packages may import those in their own line or above. A name stands for all modules of the package.
 LAYERS = (
     ("_arguments", "_extras", "_torch_internals", "_warnings"),
     ("reference", "kernels"),
@@ -26,12 +26,12 @@ LAYERS = (
     ("bench", "cli", "info", "_completion", "__main__"),
 )
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names}
-# "fastgan.recipes.dcgan.recipe:DCGAN", and whatever else names a module as code does.
+# Strings such as "fastgan.recipes.dcgan.recipe:DCGAN" that name a module.
 NAMES_A_MODULE = re.compile(r"fastgan(\.\w+)+(:\w+)?")
 
 
 def sources() -> Iterator[tuple[str, Path]]:
-    """All modules: name and file."""
+    """All modules, as names and files."""
     for package, folder in FOLDERS.items():
         for file in sorted((ROOT / folder).rglob("*.py")):
             parts = file.relative_to(ROOT / folder).with_suffix("").parts
@@ -43,24 +43,24 @@ MODULES = dict(sources())
 
 
 def used(text: str, module: str) -> set[str]:
-    """What of fastgan a module names: in imports, wherever they stand, and in strings."""
-    found = set()
+    """Names of fastgan in a module's imports, at any place, and in its strings."""
+    imported = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = node.module or ""
             if node.level:  # of a package's own modules
                 above = module.split(".") if MODULES[module].stem == "__init__" else module.split(".")[:-1]
                 package = ".".join([*above[: len(above) - node.level + 1], *filter(None, [node.module])])
-            found |= {f"{package}.{alias.name}" for alias in node.names}
+            imported |= {f"{package}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and NAMES_A_MODULE.fullmatch(str(node.value)):
-            found.add(node.value.replace(":", "."))
-    return {name for name in found if name.split(".")[0] == "fastgan"}
+            imported.add(node.value.replace(":", "."))
+    return {name for name in imported if name.split(".")[0] == "fastgan"}
 
 
 def part_of(name: str) -> str | None:
-    """Which part of fastgan it belongs to; None for fastgan itself, its version and what it names for all."""
+    """The part of fastgan that a name belongs to; None for fastgan itself and its own names."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in LAYER else None
 
@@ -73,9 +73,9 @@ def test_every_part_has_its_layer():
 def test_nothing_names_what_stands_above_it(module):
     if module == "fastgan":
         return
-    own = LAYER[module.split(".")[1]]
+    layer = LAYER[module.split(".")[1]]
     parts = {name: part_of(name) for name in used(MODULES[module].read_text(), module)}
-    assert not [name for name, part in parts.items() if part is not None and LAYER[part] > own]
+    assert not [name for name, part in parts.items() if part is not None and LAYER[part] > layer]
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("fastgan.recipes.")])

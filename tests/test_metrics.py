@@ -1,4 +1,4 @@
-"""The figures of evaluation: against their formulas, and named for what they are."""
+"""Metrics against their formulas, and their names."""
 
 import pytest
 import torch

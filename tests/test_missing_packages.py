@@ -1,4 +1,4 @@
-"""Without the packages of the recipes the rest of the tests is still found, as `make gpu` needs it."""
+"""Without the recipes' packages the remaining tests are still collected, as `make gpu` requires."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def test_the_rest_of_the_tests_is_collected_without_them():
         [sys.executable, "-c", COLLECT, ",".join(missing)], cwd=TESTS.parent, capture_output=True, text=True
     )
     assert collected.returncode == 0, collected.stdout[-3000:] + collected.stderr[-1000:]
-    found = {line.partition("::")[0] for line in collected.stdout.splitlines() if "::" in line}
-    assert not [file for file in found for part in NEED_RECIPES if file.startswith(f"tests/{part}")]
-    assert {"tests/ops/test_blur.py", "tests/stress/test_valid_calls.py"} <= found
+    actual = {line.partition("::")[0] for line in collected.stdout.splitlines() if "::" in line}
+    assert not [file for file in actual for part in NEED_RECIPES if file.startswith(f"tests/{part}")]
+    assert {"tests/ops/test_blur.py", "tests/stress/test_valid_calls.py"} <= actual

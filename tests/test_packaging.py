@@ -1,4 +1,4 @@
-"""What is built and installed: requirements, metadata, files of sdist and wheel, editable installs."""
+"""Builds and installations: requirements, metadata, files of sdist and wheel, editable installs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import fastgan
 
 ROOT = Path(__file__).parents[1]
 setuptools = pytest.importorskip("setuptools", minversion="77")
-# Where each folder with modules is installed.
+# The package as which each folder with modules is installed.
 FOLDERS = {"fastgan": "fastgan", "kernels": "fastgan/kernels", "benchmarks": "fastgan/bench"}
 UNTRACKED = (".*", "build", "dist", "runs", "__pycache__", "*.egg-info", "*.so")
 
 
 def run(*arguments: object, folder: Path, python: object = sys.executable, **environment: str) -> str:
-    """What Python printed. Variables of this process that a build would read do not count."""
+    """Runs Python without the variables that builds read, and returns its output."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("FASTGAN_", "PYTHONPATH"))
     }
@@ -38,10 +38,10 @@ def run(*arguments: object, folder: Path, python: object = sys.executable, **env
 
 
 def call_backend(folder: Path, call: str, **environment: str) -> str:
-    """What pip does in this folder: `call` of the backend that pyproject.toml names."""
+    """Evaluates `call` of the build backend in this folder, as pip does."""
     code = f"import build_backend; print(); print(build_backend.{call})"
-    said = run("-c", code, folder=folder, PYTHONPATH=str(folder / "tools"), **environment)
-    return said.splitlines()[-1]
+    output = run("-c", code, folder=folder, PYTHONPATH=str(folder / "tools"), **environment)
+    return output.splitlines()[-1]
 
 
 def copy_of_the_repository(folder: Path, source: Path = ROOT) -> Path:
@@ -49,9 +49,9 @@ def copy_of_the_repository(folder: Path, source: Path = ROOT) -> Path:
 
 
 def files_of(folder: Path) -> set[str]:
-    """Names of all files below, but for what is behind links."""
-    found = ((Path(root) / file).relative_to(folder) for root, _, files in os.walk(folder) for file in files)
-    return {file.as_posix() for file in found if "__pycache__" not in file.parts}
+    """Names of all files below a folder, without following links."""
+    actual = ((Path(root) / file).relative_to(folder) for root, _, files in os.walk(folder) for file in files)
+    return {file.as_posix() for file in actual if "__pycache__" not in file.parts}
 
 
 def metadata(text: str) -> tuple[email.message.Message, str]:
@@ -184,7 +184,7 @@ def editable(request, tmp_path_factory):
 
 def test_an_editable_install_sees_new_files_and_no_folder_of_the_root(editable, tmp_path):
     clone, python = editable
-    # Of fastgan itself, which needs torch, there is the path alone.
+    # Only the path of fastgan itself is used, because importing it needs torch.
     find = """
 import importlib.util, sys, types
 from importlib.machinery import PathFinder
@@ -217,9 +217,9 @@ def test_type_checkers_see_an_editable_install(editable, tmp_path):
         [sys.executable, "-m", "mypy", "--python-executable", python, "--cache-dir", tmp_path, "script.py"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
-    found = re.findall(r"^script\.py:(\d+): error: (.*)", checked.stdout, re.MULTILINE)
-    assert [line for line, _ in found] == ["4", "5", "6"], checked.stdout + checked.stderr
-    assert '"str"' in found[0][1] and '"str"' in found[1][1] and "Missing" in found[2][1]
+    actual = re.findall(r"^script\.py:(\d+): error: (.*)", checked.stdout, re.MULTILINE)
+    assert [line for line, _ in actual] == ["4", "5", "6"], checked.stdout + checked.stderr
+    assert '"str"' in actual[0][1] and '"str"' in actual[1][1] and "Missing" in actual[2][1]
 
 
 USE = "import torch, fastgan; fastgan.ops.squared_norm(torch.rand(2, 3))"
@@ -230,9 +230,11 @@ def test_an_unbuilt_clone_says_where_it_is_and_what_to_do(clone):
         [sys.executable, "-c", USE], cwd=clone, capture_output=True, text=True,
         env={name: value for name, value in os.environ.items() if name != "FASTGAN_BACKEND"},
     )  # fmt: skip
-    (said,) = (line for line in done.stderr.splitlines() if "RuntimeWarning" in line)
-    assert f"_C was not built with this installation (fastgan was imported from {clone / 'fastgan'}," in said
-    assert "run from another folder" in said and "`make`" in said and "`pip install -e .`" in said
+    (message,) = (line for line in done.stderr.splitlines() if "RuntimeWarning" in line)
+    assert (
+        f"_C was not built with this installation (fastgan was imported from {clone / 'fastgan'}," in message
+    )
+    assert "run from another folder" in message and "`make`" in message and "`pip install -e .`" in message
 
 
 def test_both_ways_to_ask_for_information_tell_of_the_other_fastgan(clone, tmp_path):
@@ -241,9 +243,9 @@ def test_both_ways_to_ask_for_information_tell_of_the_other_fastgan(clone, tmp_p
     by_command = run("-c", command, folder=clone)
     by_module = run("-m", "fastgan", "info", folder=clone)
     assert f"imported from {installed}\n" in by_command and f"imported from {here}\n" in by_module
-    (told,) = (line for line in by_command.splitlines() if str(here) in line)
-    assert "the current folder has another" in told and "`python -m fastgan`" in told
-    (told,) = (line for line in by_module.splitlines() if str(installed) in line)
-    assert "elsewhere there is another" in told and "the command `fastgan`" in told
+    (warning,) = (line for line in by_command.splitlines() if str(here) in line)
+    assert "the current folder has another" in warning and "`python -m fastgan`" in warning
+    (warning,) = (line for line in by_module.splitlines() if str(installed) in line)
+    assert "elsewhere there is another" in warning and "the command `fastgan`" in warning
     for way in (("-c", command), ("-m", "fastgan", "info")):
         assert "another" not in run(*way, folder=tmp_path)

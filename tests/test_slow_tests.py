@@ -1,4 +1,4 @@
-"""`make test-fast`: what it leaves out, and how tools/slow_tests.py finds that."""
+"""`make test-fast`: the tests that it leaves out, and how tools/slow_tests.py determines them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/support.md tells what works: every cell is what its check finds."""
+"""docs/support.md is correct: every cell agrees with its check."""
 
 from __future__ import annotations
 

@@ -114,10 +114,10 @@ It takes 0.86 ms, 18x less, 18 times, saves 7.7 MB at 30.6 dB, in 5.0 minutes, 4
 Of 4x3x400x400, 16 x 64, x4, 64x64, 100 bits, torch 2.15, 2 cores, a 7x7 kernel: nothing was measured.
 More than <!--fixed: kSmallest of outputs.cpp-->4 MB<!--/--> and <!--n:ops ms-->3 ms<!--/-->.
 """
-    found = tables.written_by_hand(text)
+    actual = tables.written_by_hand(text)
     expected = ["0.86 ms", "18x", "18 times", "7.7 MB", "30.6 dB", "5.0 minutes", "42%"]
-    assert [number for _, number in found] == expected
-    assert {line for line, _ in found} == {2}
+    assert [number for _, number in actual] == expected
+    assert {line for line, _ in actual} == {2}
 
 
 @pytest.mark.parametrize(

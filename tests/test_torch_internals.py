@@ -1,4 +1,4 @@
-"""What torch does not promise means what fastgan takes it to mean."""
+"""Private names of torch have the meaning that fastgan relies on."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import fastgan
 from fastgan import _torch_internals as internals
 from fastgan.ops import _library
 
-# Names of torch's that have no `torch.` before them where they are used.
+# Names of torch that are used without `torch.` before them.
 LISTED = {
     "_buffers", "_parameters", "_modules", "_version", "_conv_forward", "_reversed_padding_repeated_twice",
     "_init_group", "_step_supports_amp_scaling", "_orig_mod", "_forward_module", "_BatchNorm",
     "_local_tensor", "_grad_fn", "_backward_hooks", "_forward_hooks", "_dynamo_marked_constant",
     "_current_level", "_C", "_foreach_copy_", "_per_optimizer_states", "_found_inf_per_device",
 }  # fmt: skip
-# Private names that are no secret of torch's: of Python's own, of its named tuples, and of argparse.
+# Private names that are not torch's: those of Python, of named tuples, and of argparse.
 OF_OTHERS = {"_getframe", "_exit", "_replace", "_actions"}
 
 
@@ -35,28 +35,28 @@ def is_private(name: str) -> bool:
 
 
 def private_names_of_torch(tree: ast.AST, own: set[str]) -> set[str]:
-    """What the file uses of torch's private names, where `own` are all names that fastgan itself defines."""
-    of_torch = {"torch"}
-    found = set()
+    """Private names of torch that a file uses; `own` are all names that fastgan itself defines."""
+    torch_names = {"torch"}
+    actual = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             module = (getattr(node, "module", None) or "").split(".")
             for alias in node.names:
                 path = [*module, *alias.name.split(".")] if module != [""] else alias.name.split(".")
                 if path[0] == "torch":
-                    of_torch.add(alias.asname or alias.name.split(".")[0])
+                    torch_names.add(alias.asname or alias.name.split(".")[0])
                     if any(map(is_private, path)):
-                        found.add(".".join(path))
+                        actual.add(".".join(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             root = ast.unparse(node).split(".")[0]
-            if root in of_torch or node.attr in LISTED or node.attr not in own | OF_OTHERS:
-                found.add(ast.unparse(node))
+            if root in torch_names or node.attr in LISTED or node.attr not in own | OF_OTHERS:
+                actual.add(ast.unparse(node))
         if isinstance(node, ast.Constant) and node.value in LISTED - {"_C"}:
-            found.add(repr(node.value))
+            actual.add(repr(node.value))
         if isinstance(node, ast.FunctionDef) and node.name in LISTED:
-            found.add(f"def {node.name}")
-    return found
+            actual.add(f"def {node.name}")
+    return actual
 
 
 def names_defined_in(tree: ast.AST) -> Iterator[str]:
@@ -80,9 +80,9 @@ def test_private_names_of_torch_stand_in_one_file():
     files = sorted({path.resolve() for folder in folders for path in folder.glob("**/*.py")})
     trees = {path: ast.parse(path.read_text()) for path in files}
     own = {name for tree in trees.values() for name in names_defined_in(tree)}
-    found = {path.name: private_names_of_torch(tree, own) for path, tree in trees.items()}
-    assert len(found.pop("_torch_internals.py")) > 20
-    assert {name: used for name, used in found.items() if used} == {}
+    actual = {path.name: private_names_of_torch(tree, own) for path, tree in trees.items()}
+    assert len(actual.pop("_torch_internals.py")) > 20
+    assert {name: used for name, used in actual.items() if used} == {}
 
 
 @pytest.mark.parametrize(
@@ -118,17 +118,17 @@ def test_each_of_them_has_a_test():
 
 
 def test_transforms_are_known():
-    seen = []
-    function = lambda x: seen.append(internals.inside_transform()) or x.sum()  # noqa: E731
+    results = []
+    function = lambda x: results.append(internals.inside_transform()) or x.sum()  # noqa: E731
     x = torch.rand(3)
     function(x)
     torch.func.grad(function)(x)
     torch.vmap(function)(x)
     torch.func.functionalize(function)(x)
-    assert seen == [False, True, True, True]
+    assert results == [False, True, True, True]
     assert not internals.inside_transform() and internals.transform() is None
-    torch.vmap(lambda x: seen.append(internals.transform()) or x)(x)
-    assert seen[-1] is not None
+    torch.vmap(lambda x: results.append(internals.transform()) or x)(x)
+    assert results[-1] is not None
 
 
 def test_modes_are_known():
@@ -140,13 +140,13 @@ def test_modes_are_known():
 
 
 def test_batches_of_gradients_are_known():
-    seen = []
+    results = []
     x = torch.rand(3, requires_grad=True)
     y = x.clone()
-    y.register_hook(lambda grad: seen.append(internals.batched_by_autograd(grad)))
+    y.register_hook(lambda grad: results.append(internals.batched_by_autograd(grad)))
     torch.autograd.grad(y, x, torch.rand(3), retain_graph=True)
     torch.autograd.grad(y, x, torch.eye(3), is_grads_batched=True)
-    assert seen == [False, True]
+    assert results == [False, True]
 
 
 def test_forward_mode_is_known():
@@ -158,12 +158,12 @@ def test_forward_mode_is_known():
 
 @pytest.mark.parametrize("retain", [True, False])
 def test_a_pass_that_retains_its_graph_is_known(retain):
-    seen = []
+    results = []
     x = torch.rand(3, requires_grad=True)
     y = x.clone()
-    y.register_hook(lambda grad: seen.append(internals.keeps_graph()))
+    y.register_hook(lambda grad: results.append(internals.keeps_graph()))
     y.sum().backward(retain_graph=retain)
-    assert seen == [retain]
+    assert results == [retain]
 
 
 def test_no_graph_is_recorded_below_autograd():
@@ -221,7 +221,7 @@ def test_dynamo_takes_opaque_functions_as_they_are():
 
 @pytest.mark.parametrize("before", ["", "import torch._dynamo\n"])
 def test_ops_in_compiled_transforms_have_second_order_gradients(before):
-    """Whether Dynamo was imported before the ops or comes after them, which do not import it."""
+    """With Dynamo imported before or after the ops, which do not import it themselves."""
     script = """
 import sys
 import fastgan.losses
@@ -288,7 +288,7 @@ def test_tables_of_a_module_are_where_it_looks_itself():
 def test_modules_that_fsdp_shards_are_known():
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
-    # As fully_shard makes a class of its own of a module's.
+    # fully_shard replaces a module's class by a subclass.
     for kind in (FullyShardedDataParallel, type("FSDPLinear", (FSDPModule, nn.Linear), {})):
         assert internals.is_sharded_by_fsdp(object.__new__(kind))
     for other in (nn.Linear(2, 2), nn.DataParallel(nn.Linear(2, 2)), len):
@@ -345,7 +345,7 @@ def test_a_scaler_gives_the_scale_to_optimizers_that_unscale():
         scaler.step(optimizer)
         scale = scaler.get_scale()
         assert optimizer.seen == (scale, found_inf) and not hasattr(optimizer, "found_inf")
-        assert weight.grad.item() == scale * value  # nobody else has unscaled it
+        assert weight.grad.item() == scale * value  # nothing else has unscaled it
         scaler.update()
 
 
@@ -376,8 +376,8 @@ def test_init_group_makes_the_state_of_the_first_step(kind, options):
     assert list(optimizer.state) == [used] == list(expected.state)
     assert optimizer.state[used].keys() == expected.state[used].keys()
     for name, value in optimizer.state[used].items():
-        wanted = expected.state[used][name]
-        assert (value.dtype, value.shape, value.device) == (wanted.dtype, wanted.shape, wanted.device)
+        required = expected.state[used][name]
+        assert (value.dtype, value.shape, value.device) == (required.dtype, required.shape, required.device)
         assert not value.any()
     before = dict(optimizer.state[used])
     internals.init_group(optimizer, optimizer.param_groups[0])

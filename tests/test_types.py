@@ -1,4 +1,4 @@
-"""Static checkers see through `fastgan.kernels` and `fastgan.bench`, which are links to other folders."""
+"""Static checkers resolve `fastgan.kernels` and `fastgan.bench`, which are links to other folders."""
 
 from __future__ import annotations
 

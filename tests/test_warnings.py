@@ -1,4 +1,4 @@
-"""Every warning names the line of the caller's program, however it is reached."""
+"""Every warning refers to the line of the caller's program, whatever the call path."""
 
 import ast
 import importlib
@@ -25,7 +25,7 @@ ROOT = Path(fastgan.__file__).parent.parent
 
 def calls_of_warn():
     """`FILE::FUNCTION` of each call in the package."""
-    found = set()
+    actual = set()
     for path in sorted([*ROOT.glob("fastgan/**/*.py"), *ROOT.glob("kernels/**/*.py")]):
         name = path.relative_to(ROOT).as_posix()
 
@@ -35,13 +35,13 @@ def calls_of_warn():
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 if called in ("warn", "_warnings.warn", "warnings.warn", "warnings.warn_explicit"):
-                    found.add(f"{name}::{function}" if called.endswith("warn") else f"{name}::{called}")
+                    actual.add(f"{name}::{function}" if called.endswith("warn") else f"{name}::{called}")
                     assert called == "warn" or name == "fastgan/_warnings.py", f"{name} calls {called}"
             for child in ast.iter_child_nodes(node):
                 visit(child, function)
 
         visit(ast.parse(path.read_text()), "")
-    return found - {"fastgan/_warnings.py::warnings.warn_explicit"}
+    return actual - {"fastgan/_warnings.py::warnings.warn_explicit"}
 
 
 def no_kernel(monkeypatch, tmp_path):
@@ -118,7 +118,7 @@ def unusable_reference(monkeypatch, tmp_path):
         sampler.read(str(tmp_path), 2)
 
 
-# Each call of `warn`, and what brings it about.
+# Each call of `warn`, and code that triggers it.
 CASES = {
     "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
     "fastgan/losses/_probabilities.py::ProbabilityCheck._decide": probabilities,
@@ -167,7 +167,7 @@ def image():
 
 
 def line_of(caught):
-    """The text of the line that is named."""
+    """The text of the line that the warning refers to."""
     (warning,) = caught
     assert warning.filename == __file__
     return Path(__file__).read_text().splitlines()[warning.lineno - 1].strip()
@@ -228,16 +228,16 @@ def test_while_torch_compiles_one_graph(monkeypatch):
     compiled = torch.compile(lambda x: 2 * squared_norm(x), fullgraph=True, backend="eager")
     x = torch.rand(2, 3)
     with pytest.warns(RuntimeWarning, match="runs its PyTorch reference") as caught:
-        found = compiled(x)  # compiles
+        actual = compiled(x)  # compiles
     assert line_of(caught).endswith("# compiles")
-    torch.testing.assert_close(found, 2 * x.square().sum(1))
+    torch.testing.assert_close(actual, 2 * x.square().sum(1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compiled(x)
 
 
 def test_in_threads():
-    """Of the user's, whose line is named, and of others, where ours is all there is."""
+    """In the user's threads their line is named; in others only fastgan's own is available."""
 
     def target():
         warn("in a thread", RuntimeWarning)  # the thread's

@@ -1,7 +1,7 @@
-"""The recipes: a package each, whose `recipe.py` reads like the paper, on the loop of `fastgan.training`.
+"""The recipes: one package each, whose `recipe.py` reads like the paper, on top of `fastgan.training`.
 
-A package says in its `RECIPE`, a :class:`Registration`, what it has; nothing else lists it. Other
-distributions add theirs by an entry point, in pyproject.toml:
+A package describes itself in its `RECIPE`, a :class:`Registration`, and is listed nowhere else. Other
+distributions add recipes by an entry point in pyproject.toml:
 
     [project.entry-points."fastgan.recipes"]
     NAME = "their_package:RECIPE"
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastgan.training.recipe import Recipe
 
 GROUP = "fastgan.recipes"
-# Of this package, by name. None of their code is imported yet.
+# The recipes of this package, by name. Their code is not imported yet.
 RECIPES: dict[str, Registration] = {
     package.name: importlib.import_module(f"{__name__}.{package.name}").RECIPE
     for package in pkgutil.iter_modules(__path__)
@@ -35,17 +35,17 @@ RECIPES: dict[str, Registration] = {
 
 @dataclass(frozen=True)
 class Unusable(Registration):
-    """Stands for a recipe of another distribution that cannot be had; `help` says why."""
+    """Stands for a recipe of another distribution that cannot be loaded; `help` says why."""
 
     def load(self) -> NoReturn:
         raise ValueError(f"the recipe {self.recipe}: {self.help}")
 
 
 def load_recipe(name: str) -> type[Recipe]:
-    """The recipe class of this name; imported only now.
+    """Imports and returns the recipe class of this name.
 
     Raises:
-        ValueError: there is no such recipe; or it is another distribution's, and cannot be loaded.
+        ValueError: there is no such recipe, or it is another distribution's and cannot be loaded.
     """
     if name in RECIPES:
         return RECIPES[name].load()
@@ -65,36 +65,36 @@ def load_recipe(name: str) -> type[Recipe]:
 
 @functools.cache
 def other_recipes() -> dict[str, Registration]:
-    """Those of other distributions, whose packages are imported now. One that fails stays, as unusable."""
-    found: dict[str, Registration] = {}
+    """Imports the recipes of other distributions. One that fails is listed as unusable."""
+    recipes: dict[str, Registration] = {}
     for owner, distribution in _distributions().items():
         try:
             entry_points = distribution.entry_points.select(group=GROUP)
         except Exception as error:
-            found[owner] = Unusable(owner, _cannot_be_loaded("its entry_points.txt", error))
+            recipes[owner] = Unusable(owner, _cannot_be_loaded("its entry_points.txt", error))
             continue
         for entry_point in entry_points:
             name = entry_point.name
-            if name in RECIPES or name in found:
+            if name in RECIPES or name in recipes:
                 name = f"{name} of {owner}"
-                found[name] = Unusable(repr(name), "left out, since another recipe has its name")
+                recipes[name] = Unusable(repr(name), "left out, since another recipe has its name")
             else:
-                found[name] = _loaded(entry_point, owner)
-    return found
+                recipes[name] = _load_entry_point(entry_point, owner)
+    return recipes
 
 
 def _distributions() -> dict[str, metadata.Distribution]:
-    """Those that have entry points of the group, by name; the first of each name counts, as for imports."""
-    found: dict[str, metadata.Distribution] = {}
+    """Distributions with entry points of GROUP, by name; the first of a name counts, as for imports."""
+    by_name: dict[str, metadata.Distribution] = {}
     for distribution in metadata.distributions():
-        # Much that has nothing to do with us is installed somewhere, and some of it is damaged.
+        # Skip damaged distributions, which may have nothing to do with fastgan.
         with contextlib.suppress(Exception):
             if GROUP in (distribution.read_text("entry_points.txt") or ""):
-                found.setdefault(printable(distribution.metadata["Name"]), distribution)
-    return found
+                by_name.setdefault(printable(distribution.metadata["Name"]), distribution)
+    return by_name
 
 
-def _loaded(entry_point: metadata.EntryPoint, owner: str) -> Registration:
+def _load_entry_point(entry_point: metadata.EntryPoint, owner: str) -> Registration:
     try:
         registration = entry_point.load()
         if not isinstance(registration, Registration):
@@ -106,7 +106,7 @@ def _loaded(entry_point: metadata.EntryPoint, owner: str) -> Registration:
 
 
 def all_recipes() -> dict[str, Registration]:
-    """This package's, and those of other distributions."""
+    """The recipes of this package and of other distributions."""
     return RECIPES | other_recipes()
 
 
@@ -115,9 +115,9 @@ def _cannot_be_loaded(what: str, error: BaseException) -> str:
     return printable(f"cannot be loaded from {what}: {type(error).__name__}: {text}")
 
 
-def _each() -> Iterator[Registration]:
+def _all_registrations() -> Iterator[Registration]:
     yield from RECIPES.values()
     yield from other_recipes().values()
 
 
-SOURCES.append(_each)
+SOURCES.append(_all_registrations)

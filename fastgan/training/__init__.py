@@ -1,1 +1,1 @@
-"""The loop that all recipes share: devices, data, logging, checkpoints, resume, report."""
+"""What all recipes share: the training loop, devices, data, logging, checkpoints, resume and report."""

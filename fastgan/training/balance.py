@@ -1,15 +1,15 @@
-"""Who trains: policies that keep D and G in balance, decided on the device.
+"""Policies that keep D and G in balance, decided on the device.
 
-A policy answers three questions of a training step: whether D is trained at all, whether G is, which a count
-of steps decides, and, from D's own logits, what D minimizes and whether its update applies. The last is a
-tensor, so no step waits for the device; `step_where` gives it to the optimizer.
+A policy decides three things in a training step: whether D trains, whether G trains (both by counting steps),
+and, from D's own logits, what D minimizes and whether its update applies. The last is a tensor, so that no
+step waits for the device; `step_where` hands it to the optimizer.
 
 .. code-block:: python
 
     balance = Threshold(0.3)
-    judged = balance.discriminator_loss(adversarial, real_logits, fake_logits)
-    judged.loss.backward()
-    step_where(d_optimizer, judged.applies)
+    decision = balance.discriminator_loss(adversarial, real_logits, fake_logits)
+    decision.loss.backward()
+    step_where(d_optimizer, decision.applies)
 """
 
 from __future__ import annotations
@@ -36,30 +36,31 @@ Balance = Literal["every_step", "ratio", "threshold", "adaptive"]
 
 
 class Judged(NamedTuple):
-    """What a policy makes of D's logits in one step."""
+    """A policy's decision on one step, from D's logits."""
 
     loss: Tensor
-    """To be minimized by D; 0-d."""
+    """What D minimizes; 0-d."""
     statistics: AdversarialStatistics
     applies: Tensor | None
-    """Whether D's update counts: 0-d bool on the logits' device; None: it does."""
+    """Whether D's update applies: 0-d bool on the logits' device; None: always."""
 
     def terms(self) -> dict[str, Tensor]:
-        """What a trainer logs of it beside `applies`, by the names of metrics.csv."""
-        said = self.statistics
+        """The loss and statistics to log, by their column in metrics.csv."""
+        statistics = self.statistics
         return {
             "D_loss": self.loss.detach(),
-            "D_real": said.D_real, "D_fake": said.D_fake,
-            "D_probability_real": said.probability_real, "D_probability_fake": said.probability_fake,
-            "D_accuracy_real": said.accuracy_real, "D_accuracy_fake": said.accuracy_fake,
+            "D_real": statistics.D_real, "D_fake": statistics.D_fake,
+            "D_probability_real": statistics.probability_real,
+            "D_probability_fake": statistics.probability_fake,
+            "D_accuracy_real": statistics.accuracy_real, "D_accuracy_fake": statistics.accuracy_fake,
         }  # fmt: skip
 
 
 class EveryStep(nn.Module):
-    """D and G train on every step. Base of the other policies; what they keep is in their state_dict."""
+    """D and G train on every step. Base of the other policies, whose state is in their state_dict."""
 
     average: Callable[[Tensor], Tensor] = staticmethod(lambda values: values)
-    """Averages a tensor over processes, so that all decide alike; a trainer sets it."""
+    """Averages a tensor over processes, so that all decide alike; set by the trainer."""
 
     def trains_discriminator(self, step: int) -> bool:
         """Whether D is trained on this step, counted from 0."""
@@ -72,22 +73,22 @@ class EveryStep(nn.Module):
         return True
 
     def check(self, adversarial: AdversarialLoss) -> None:
-        """Raises a ValueError if the policy cannot judge this game; `discriminator_loss` does, too."""
-        _check_game(adversarial)
+        """Raises a ValueError if the policy does not support this loss, as `discriminator_loss` does."""
+        _check_adversarial(adversarial)
 
     def discriminator_loss(
         self, adversarial: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor
     ) -> Judged:
-        """D's loss, statistics and whether the update applies.
+        """D's loss, its statistics and whether its update applies.
 
         Args:
-            adversarial: the game.
+            adversarial: the adversarial loss.
             real_logits, fake_logits: as :meth:`AdversarialLoss.discriminator` takes them.
 
         Raises:
-            TypeError, ValueError: no such game or logits, or a game that the policy cannot judge.
+            TypeError, ValueError: wrong types or shapes, or a loss that the policy does not support.
         """
-        _check_game(adversarial)
+        _check_adversarial(adversarial)
         loss, statistics = adversarial.discriminator(real_logits, fake_logits, return_statistics=True)
         return Judged(loss, statistics, None)
 
@@ -96,10 +97,11 @@ class Ratio(EveryStep):
     """Updates of D for updates of G: (5, 1) trains D on every step and G on every fifth.
 
     Args:
-        n_critic, n_generator: at least 1. Cycles are as long as the larger; each trains in the first steps.
+        n_critic, n_generator: at least 1. A cycle has as many steps as the larger; each network trains in
+            the first ones.
 
     Raises:
-        TypeError, ValueError: one is no whole number, or below 1.
+        TypeError, ValueError: one is not a whole number, or below 1.
 
     Source: n_critic of Arjovsky et al., "Wasserstein GAN", 2017.
     """
@@ -121,15 +123,15 @@ class Ratio(EveryStep):
 class Threshold(EveryStep):
     """Each half of D's loss, on reals and on fakes, counts only while it is above a threshold.
 
-    Where both are below, D is winning, and its update does not apply: neither weights nor the optimizer's
-    averages move.
+    Where both are below it, D is winning, and its update does not apply: neither the weights nor the
+    optimizer's averages change.
 
     Args:
         threshold: at least 0, in the units of the loss: 0.3 of a cross entropy is a probability of 0.74.
 
     Raises:
-        ValueError: a negative threshold; later a game whose loss has no halves (relativistic) or no floor
-            (wgan, wgan-gp).
+        ValueError: a negative threshold; later, an adversarial loss without halves (relativistic) or without
+            a lower bound (wgan, wgan-gp).
     """
 
     def __init__(self, threshold: float = 0.3) -> None:
@@ -139,7 +141,7 @@ class Threshold(EveryStep):
             raise ValueError(f"threshold must not be negative, got {threshold}")
 
     def check(self, adversarial: AdversarialLoss) -> None:
-        _needs_a_floor("threshold", adversarial)
+        _check_has_lower_bound("threshold", adversarial)
 
     def discriminator_loss(
         self, adversarial: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor
@@ -155,16 +157,16 @@ class Threshold(EveryStep):
 class Adaptive(EveryStep):
     """Trains D only while r, the mean sign of its logits on reals, is below a target.
 
-    r is 1 where D knows every real sample for one and 0 where it guesses; ADA measures by it how far D
-    overfits. It is averaged over about the last `images` real samples, and measured whether D trains or not.
+    r is 1 where D recognizes every real sample and 0 where it guesses; ADA measures D's overfitting by it. It
+    is averaged over about the last `images` real samples, and measured whether D trains or not.
 
     Args:
-        target: in (-1, 1); 0.6: 80% of the reals on the right side.
-        images: real samples, of all processes, that the average remembers.
+        target: in (-1, 1); 0.6: D classifies 80% of the reals correctly.
+        images: real samples, over all processes, that the moving average covers.
 
     Raises:
-        ValueError: a target or number of images out of range; later a game whose logits have no zero to be
-            on a side of (wgan, wgan-gp, relativistic).
+        ValueError: a target or number of images out of range; later, an adversarial loss whose logits have no
+            decision boundary at 0 (wgan, wgan-gp, relativistic).
 
     Source: r_t of Karras et al., "Training generative adversarial networks with limited data", 2020, which
     steers the strength of augmentation.
@@ -180,29 +182,30 @@ class Adaptive(EveryStep):
         self.register_buffer("measure", torch.zeros(()))
 
     def check(self, adversarial: AdversarialLoss) -> None:
-        _needs_a_floor("adaptive", adversarial)
+        _check_has_lower_bound("adaptive", adversarial)
 
     def discriminator_loss(
         self, adversarial: AdversarialLoss, real_logits: Tensor, fake_logits: Tensor
     ) -> Judged:
         self.check(adversarial)
-        judged = super().discriminator_loss(adversarial, real_logits, fake_logits)
-        signs = self.average(2 * judged.statistics.accuracy_real - 1)
-        part = min(1.0, real_logits.shape[0] / self.images if real_logits.dim() else 1.0)
-        self.measure.lerp_(signs.to(self.measure.dtype), part)
-        return judged._replace(applies=self.measure < self.target)
+        decision = super().discriminator_loss(adversarial, real_logits, fake_logits)
+        mean_sign = self.average(2 * decision.statistics.accuracy_real - 1)
+        weight = min(1.0, real_logits.shape[0] / self.images if real_logits.dim() else 1.0)
+        self.measure.lerp_(mean_sign.to(self.measure.dtype), weight)
+        return decision._replace(applies=self.measure < self.target)
 
 
 def make_balance(
     name: str, *, ratio: tuple[int, int] = (1, 1), threshold: float = 0.3, target: float = 0.6
 ) -> EveryStep:
-    """The policy of a configuration.
+    """Makes the policy that a configuration names.
 
     Args:
-        name: "every_step", "ratio", "threshold" or "adaptive"; the other arguments are for the one they name.
+        name: "every_step", "ratio", "threshold" or "adaptive". `ratio`, `threshold` and `target` (of
+            "adaptive") each apply to one policy.
 
     Raises:
-        TypeError, ValueError: an unknown name (lists the known ones), or an argument that the policy refuses.
+        TypeError, ValueError: an unknown name (the message lists the known ones), or an invalid argument.
     """
     check_one_of("name", name, get_args(Balance))
     if name == "ratio":
@@ -215,17 +218,17 @@ def make_balance(
 
 
 def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None:
-    """Takes a step of the optimizer, or none at all where `applies` is false, without asking the device.
+    """Steps the optimizer, or leaves it untouched where `applies` is false, without waiting for the device.
 
     Args:
         optimizer: one of :mod:`fastgan.optim`, or torch's Adam or AdamW with ``fused=True``. (torch's
-            fused SGD is refused: if its first step is left out, its momentum is memory never written.)
+            fused SGD is refused: if its first step is skipped, its momentum stays uninitialized memory.)
         applies: 0-d bool on the parameters' device; None: an ordinary step.
 
     Raises:
-        TypeError: no optimizer, or no tensor.
-        ValueError: an optimizer that cannot leave out a step on the device; another tensor than a 0-d
-            bool, or one that has no value (meta).
+        TypeError: not an optimizer, or not a tensor.
+        ValueError: an optimizer that cannot skip a step on the device; a tensor that is not a 0-d bool, or
+            has no value (meta).
     """
     check_instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
     if applies is not None:
@@ -238,7 +241,7 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
     if applies is None:
         optimizer.step()
     elif isinstance(optimizer, (FusedStep, torch.optim.Adam)) and supports_amp_scaling(optimizer):
-        # The protocol by which GradScaler has fused optimizers leave out a step.
+        # The protocol by which GradScaler makes fused optimizers skip a step.
         optimizer.found_inf = (~applies).float()  # type: ignore[union-attr]
         try:
             optimizer.step()
@@ -251,12 +254,12 @@ def step_where(optimizer: torch.optim.Optimizer, applies: Tensor | None) -> None
         )
 
 
-def _check_game(adversarial: AdversarialLoss) -> None:
+def _check_adversarial(adversarial: AdversarialLoss) -> None:
     check_instance("adversarial", adversarial, AdversarialLoss, "a fastgan.losses.AdversarialLoss")
 
 
-def _needs_a_floor(policy: str, adversarial: AdversarialLoss) -> None:
-    _check_game(adversarial)
+def _check_has_lower_bound(policy: str, adversarial: AdversarialLoss) -> None:
+    _check_adversarial(adversarial)
     if adversarial.kind in ("wgan", "wgan-gp", "relativistic"):
         raise ValueError(
             f"balance {policy!r} judges each logit by itself, which the kind {adversarial.kind!r} has no "

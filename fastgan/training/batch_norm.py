@@ -8,31 +8,33 @@ from torch.distributed.nn.functional import all_reduce
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d whose statistics in training are those of all processes' batches together.
+    """torch.nn.BatchNorm2d whose training statistics are those of all processes' batches joined.
 
-    N processes then compute what one does with their batches joined, on the CPU as well, where
-    torch.nn.SyncBatchNorm does not run. The processes' batches must be of one size. Gradients are exact to
-    every order. In one process, and in eval mode, it is torch's.
+    N processes then compute what one process does with the joined batch, also on the CPU, where
+    torch.nn.SyncBatchNorm does not run. All processes must have batches of the same size. Gradients are exact
+    to every order. In a single process, and in eval mode, this is torch's own.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """N C H W to N C H W."""
+        """Normalizes N C H W."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         world_size = torch.distributed.get_world_size() if distributed else 1
         if world_size == 1 or not self.training:
             return super().forward(x)
         values = x.float() if x.element_size() < 4 else x
-        # Two reductions: the difference of the mean square and the squared mean would cancel.
+        # Two reductions, because E[x²] - E[x]² would suffer from cancellation.
         mean = all_reduce(values.mean((0, 2, 3), keepdim=True)) / world_size
         variance = all_reduce((values - mean).square().mean((0, 2, 3), keepdim=True)) / world_size
         if self.track_running_stats:
-            self._follow(mean.detach().flatten(), variance.detach().flatten(), x.numel() * world_size)
+            self._update_running_statistics(
+                mean.detach().flatten(), variance.detach().flatten(), x.numel() * world_size
+            )
         normalized = (values - mean) * torch.rsqrt(variance + self.eps)
         if self.affine:
             normalized = normalized * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
         return normalized.to(x.dtype)
 
-    def _follow(self, mean: Tensor, variance: Tensor, numel: int) -> None:
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor, numel: int) -> None:
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
         count = numel // self.num_features

@@ -1,7 +1,8 @@
 """Data that needs no download: `builtin:NAME/PART` wherever a recipe takes a folder.
 
-It is made once from what other packages carry, and kept in `~/.cache/fastgan` (or `$XDG_CACHE_HOME/fastgan`).
-That of recipes is known once `fastgan.recipes` is imported, as the command line and every recipe do.
+It is written once, from data that other packages ship, to `~/.cache/fastgan` (or `$XDG_CACHE_HOME/fastgan`).
+Recipes' own built-in data is found once `fastgan.recipes` is imported, which the command line and every
+recipe do.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fastgan.ops._checks import check_one_of
 from fastgan.training.registration import registered
 
 PREFIX = "builtin:"
-# What writes each into a folder; recipes have more.
+# The functions that write each into a folder. Recipes register more.
 WRITERS = {
     "digits": "fastgan.training.built_in:write_digits",
     "photographs": "fastgan.training.built_in:write_photographs",
@@ -33,12 +34,12 @@ TRAIN_PHOTOGRAPHS = (
     "grass.png", "gravel.png",
 )  # fmt: skip
 HELD_OUT_PHOTOGRAPHS = ("chelsea.png", "rocket.jpg", "ihc.png")
-# scikit-learn's digits are sorted by writer: those of the last 360 are by other hands.
+# scikit-learn's digits are sorted by writer: the last 360 are by writers that the others are not by.
 HELD_OUT_DIGITS = 360
 
 
 def data_folder(path: str | Path) -> Path:
-    """A folder as it is, or, for `builtin:NAME/PART`, that of the built-in data, made if it is not there.
+    """The folder itself; for `builtin:NAME/PART`, that of the built-in data, which is written at first use.
 
     Raises:
         ValueError: there is no built-in data of that name.
@@ -53,13 +54,13 @@ def data_folder(path: str | Path) -> Path:
     folder = cache / name
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = cache / f"{name}-{uuid.uuid4().hex}"  # mkdtemp's would be its owner's alone
+        temporary = cache / f"{name}-{uuid.uuid4().hex}"  # mkdtemp's is readable by its owner only
         try:
             temporary.mkdir()
             pkgutil.resolve_name(writer)(temporary)
             temporary.rename(folder)
         except OSError:
-            if not folder.exists():  # else another process was first
+            if not folder.exists():  # otherwise another process was faster
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -67,12 +68,12 @@ def data_folder(path: str | Path) -> Path:
 
 
 def _writer(name: str) -> str:
-    """What writes the data of this name, "MODULE:FUNCTION"."""
-    writers, recipes = dict(WRITERS), registered()
-    while name not in writers and (recipe := next(recipes, None)) is not None:
-        writers |= recipe.built_in_data
-    check_one_of("the name of built-in data", name, sorted(writers))
-    return writers[name]
+    """The function that writes the data of this name, as "MODULE:FUNCTION"."""
+    functions, registrations = dict(WRITERS), registered()
+    while name not in functions and (registration := next(registrations, None)) is not None:
+        functions |= registration.built_in_data
+    check_one_of("the name of built-in data", name, sorted(functions))
+    return functions[name]
 
 
 def write_digits(folder: Path) -> None:

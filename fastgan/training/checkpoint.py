@@ -3,7 +3,7 @@
 Tensors are named `networks/NAME/KEY`, `averages/NAME/KEY`, `emas/INDEX/updates` and
 `optimizers/NAME/INDEX/KEY`; the metadata holds recipe, configuration, step and the optimizers'
 param_groups as JSON. Only a finite state is saved, and a file appears under its final name only when it is
-complete (weights.py); checksums tell whether it still is what was saved.
+complete (weights.py); checksums detect later damage.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from fastgan.training.weights import INCOMPLETE, check_dtypes, read_tensors, wri
 from fastgan.training.weights import read_weights as read_weights
 
 FORMAT = "fastgan-checkpoint-1"
-FORMATS = FORMAT.rstrip("0123456789")  # how this one, those before and those to come begin
+FORMATS = FORMAT.rstrip("0123456789")  # the prefix of this format, older and newer ones
 
 
 class OtherFormat(ValueError):
-    """A checkpoint of another version of fastgan, which is not damaged."""
+    """An intact checkpoint in the format of another version of fastgan."""
 
 
 # --- saving -----------------------------------------------------------------------------------------------
@@ -48,9 +48,9 @@ def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
         OSError: the file cannot be written; nothing is left under its final name.
     """
     tensors = state_tensors(recipe)
-    # The loop has asked all processes; whoever else saves must not write NaN either.
-    if found := _non_finite(recipe, tensors):
-        raise FloatingPointError(_describe(found, step, folder))
+    # The loop has checked already, in all processes; this covers other callers.
+    if name := _first_non_finite(recipe, tensors):
+        raise FloatingPointError(_describe_non_finite(name, step, folder))
     groups = {name: optimizer.state_dict()["param_groups"] for name, optimizer in recipe.optimizers.items()}
     metadata = {
         "format": FORMAT,
@@ -67,27 +67,27 @@ def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
     files = checkpoint_files(folder)
     for old in files[: files.index(path) + 1][:-keep]:
         old.unlink()
-    for begun in folder.glob(f"step-*{INCOMPLETE}"):  # by a process that was killed
-        shutil.rmtree(begun, ignore_errors=True)
+    for leftover in folder.glob(f"step-*{INCOMPLETE}"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     return path
 
 
 def check_finite_state(recipe: Recipe, step: int, folder: Path) -> None:
-    """Ends the run, in all processes, which call it alike, if the state of one of them is not finite.
+    """Raises in all processes, all of which must call it, if the state of any of them is not finite.
 
     Args:
         step: steps done.
-        folder: of the checkpoints, for the message to name the last one.
+        folder: of the checkpoints; the message names the last one.
 
     Raises:
-        FloatingPointError: in the processes where it is not; the message names what.
+        FloatingPointError: in the processes whose state is not finite; the message names the first value.
         ProcessFailed: in the others.
     """
-    found = _non_finite(recipe, state_tensors(recipe))
-    if recipe.runtime.any(found is not None):
-        if found is None:
+    name = _first_non_finite(recipe, state_tensors(recipe))
+    if recipe.runtime.any(name is not None):
+        if name is None:
             raise ProcessFailed(f"the state of another process became NaN or infinite by step {step}")
-        raise FloatingPointError(_describe(found, step, folder))
+        raise FloatingPointError(_describe_non_finite(name, step, folder))
 
 
 def state_tensors(recipe: Recipe) -> dict[str, Tensor]:
@@ -106,18 +106,16 @@ def state_tensors(recipe: Recipe) -> dict[str, Tensor]:
     return tensors
 
 
-def _non_finite(recipe: Recipe, tensors: dict[str, Tensor]) -> str | None:
-    found = first_non_finite(tensors)
-    return found or next(
-        (f"state/{n}" for n, value in recipe.state.items() if not math.isfinite(value)), None
-    )
+def _first_non_finite(recipe: Recipe, tensors: dict[str, Tensor]) -> str | None:
+    name = first_non_finite(tensors)
+    return name or next((f"state/{n}" for n, value in recipe.state.items() if not math.isfinite(value)), None)
 
 
-def _describe(name: str, step: int, folder: Path) -> str:
+def _describe_non_finite(name: str, step: int, folder: Path) -> str:
     files = checkpoint_files(folder)
-    kept = f"the last finite checkpoint is {printable(files[-1])}" if files else "there is no checkpoint yet"
+    last = f"the last finite checkpoint is {printable(files[-1])}" if files else "there is no checkpoint yet"
     return (
-        f"{name} became NaN or infinite by step {step}, which is not saved; {kept}. Lower the learning "
+        f"{name} became NaN or infinite by step {step}, which is not saved; {last}. Lower the learning "
         "rates, or look at the terms in metrics.csv to see which grew first"
     )
 
@@ -126,22 +124,22 @@ def _describe(name: str, step: int, folder: Path) -> str:
 
 
 def load_checkpoint(path: str | Path, recipe: str | None = None) -> Checkpoint:
-    """Reads a checkpoint file, or the newest one of a run's folder that is whole.
+    """Reads a checkpoint file, or the newest intact one in a run's folder.
 
-    A damaged one in a folder is passed over with a RuntimeWarning that names it and what is wrong.
+    A damaged one in a folder is skipped with a RuntimeWarning that names it and says what is wrong.
 
     Args:
         path: a file, a run's folder, or its checkpoints folder.
-        recipe: refuse checkpoints of others.
+        recipe: the recipe that it must be of; None: any.
 
     Raises:
-        FileNotFoundError: nothing there.
-        OSError: a file cannot be read, which says nothing of its content.
-        ValueError: not a complete checkpoint, or one of another recipe or format; of a folder, none that is
-            complete.
+        FileNotFoundError: there is no checkpoint.
+        OSError: a file cannot be read, whatever its content.
+        ValueError: an incomplete checkpoint, or one of another recipe or format; a folder without a complete
+            one.
     """
     path = Path(path)
-    checkpoint = _read(path) if path.is_file() else _newest(path)
+    checkpoint = _read_file(path) if path.is_file() else _newest(path)
     if recipe is not None and checkpoint.recipe != recipe:
         raise ValueError(
             f"{printable(checkpoint.path)} is a checkpoint of the recipe {reprlib.repr(checkpoint.recipe)}, "
@@ -154,35 +152,35 @@ def _newest(path: Path) -> Checkpoint:
     files = checkpoint_files(path) or checkpoint_files(path / "checkpoints")
     if not files:
         raise FileNotFoundError(f"no checkpoint at {printable(path)}")
-    wrong: list[str] = []
+    problems: list[str] = []
     for file in reversed(files):
         try:
-            checkpoint = _read(file)
+            checkpoint = _read_file(file)
             if checkpoint.step != int(file.stem.rpartition("-")[2]):
-                # It would count as the newest for ever, whatever is saved after it.
+                # By its name it would stay the newest, whatever is saved later.
                 raise ValueError(f"{printable(file)} is of step {checkpoint.step}, not of that in its name")
         except OtherFormat:
             raise
         except ValueError as error:
-            wrong.append(str(error))
+            problems.append(str(error))
             continue
-        if wrong:
-            warn(f"{'; '.join(wrong)}. The older checkpoint {printable(file)} is taken", RuntimeWarning)
+        if problems:
+            warn(f"{'; '.join(problems)}. The older checkpoint {printable(file)} is taken", RuntimeWarning)
         return checkpoint
     raise ValueError(
-        f"none of {len(files)} checkpoints in {printable(files[0].parent)} can be used: {'; '.join(wrong)}"
+        f"none of {len(files)} checkpoints in {printable(files[0].parent)} can be used: {'; '.join(problems)}"
     )
 
 
-def _read(path: Path) -> Checkpoint:
+def _read_file(path: Path) -> Checkpoint:
     metadata, tensors = read_tensors(path, "checkpoint")
-    found = metadata.get("format", "")
-    if found != FORMAT and found.startswith(FORMATS):
+    format_name = metadata.get("format", "")
+    if format_name != FORMAT and format_name.startswith(FORMATS):
         raise OtherFormat(
-            f"{printable(path)} has the format {reprlib.repr(found)}, which this version of fastgan, "
+            f"{printable(path)} has the format {reprlib.repr(format_name)}, which this version of fastgan, "
             f"{fastgan.__version__}, does not know: it reads {FORMAT!r}"
         )
-    if found != FORMAT:
+    if format_name != FORMAT:
         raise ValueError(f"{printable(path)} is a safetensors file, but not a checkpoint of fastgan")
     check_dtypes(path, tensors)
     try:
@@ -198,21 +196,21 @@ def checkpoint_of_step(folder: Path, step: int) -> Path:
     """The checkpoint of a step in a folder.
 
     Raises:
-        FileNotFoundError: there is none; the message has those that are there.
+        FileNotFoundError: there is none; the message lists the steps of those that exist.
     """
     steps = steps_of(folder)
-    for path, found in steps.items():
-        if found == step:
+    for path, saved_step in steps.items():
+        if saved_step == step:
             return path
-    there = ", ".join(map(str, steps.values())) or "none"
-    raise FileNotFoundError(f"no checkpoint of step {step} in {printable(folder)}; there are: {there}")
+    available = ", ".join(map(str, steps.values())) or "none"
+    raise FileNotFoundError(f"no checkpoint of step {step} in {printable(folder)}; there are: {available}")
 
 
 def set_aside_newer(checkpoint: Checkpoint, chosen: bool = False) -> None:
-    """Renames the checkpoints of later steps, which a run that goes on from this one would take for newer.
+    """Renames the checkpoints of later steps, so that a run resumed from this one ignores them.
 
     Args:
-        chosen: whether this one was asked for; otherwise the later ones are damaged.
+        chosen: whether the user asked for this one; otherwise the later ones are damaged.
     """
     files = checkpoint_files(checkpoint.path.parent)
     for later in files[files.index(checkpoint.path) + 1 :]:
@@ -227,20 +225,20 @@ def restore(recipe: Recipe, checkpoint: Checkpoint) -> None:
     """
     recipe.state = dict(checkpoint.state)
     try:
-        for kind, names, found in (
+        for kind, expected, saved in (
             ("network", recipe.networks, checkpoint.networks),
             ("optimizer", recipe.optimizers, checkpoint.optimizers),
         ):
-            if missing := names.keys() - found.keys():
+            if missing := expected.keys() - saved.keys():
                 raise ValueError(f"it has no {kind} {min(missing)!r}")
         for name, module in recipe.networks.items():
             module.load_state_dict(checkpoint.network(name))
         for name, module in recipe.averages.items():
             module.load_state_dict(checkpoint.trained(name))
         for index, ema in enumerate(recipe.emas):
-            # A run that kept no average until now begins one that remembers nothing but the networks.
-            kept = checkpoint.emas.get(str(index))
-            ema.updates.copy_(kept["updates"] if kept else torch.tensor(checkpoint.step))
+            # Where the checkpoint has no average, a new one starts from its networks.
+            saved_ema = checkpoint.emas.get(str(index))
+            ema.updates.copy_(saved_ema["updates"] if saved_ema else torch.tensor(checkpoint.step))
         for name, optimizer in recipe.optimizers.items():
             load_optimizer(name, optimizer, checkpoint.optimizers[name])
     except (RuntimeError, LookupError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, read from a file that may be incomplete, or made by anybody."""
+"""A checkpoint's content, read from a file that may be incomplete or come from anyone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fastgan.optim._step import FusedStep, weight_bounds
 from fastgan.training.config import Config, from_plain
 from fastgan.training.names import printable
 
-LONGEST = 500  # characters of a file's that an error shows
+LONGEST = 500  # characters of a file's content that an error shows
 KINDS = ("networks", "averages", "emas", "optimizers")
-CLIPS, CHOICES = ("grad_clip_value", "grad_clip_norm"), ("foreach", "fused")  # None: as if there were none
+CLIPS, CHOICES = ("grad_clip_value", "grad_clip_norm"), ("foreach", "fused")  # None: not set
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Checkpoint:
     optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def network(self, name: str) -> dict[str, Tensor]:
-        """A network's weights. Raises a ValueError where the file has none of this name."""
+        """A network's weights. Raises a ValueError if the file has no network of this name."""
         if name not in self.networks:
             raise ValueError(f"{printable(self.path)} has no network {name!r}")
         return self.networks[name]
@@ -48,12 +48,12 @@ class Checkpoint:
         return self.averages.get(name) or self.network(name)
 
     def options(self, config_class: type[Config]) -> Config:
-        """The run's configuration. Raises a ValueError for one that is none of this class."""
+        """The run's configuration. Raises a ValueError if it is not one of this class."""
         return options_of(self.path, config_class, self.config)
 
 
 def options_of(path: Path, config_class: type[Config], values: dict[str, Any]) -> Config:
-    """The configuration that a file holds. Raises a ValueError that names the file for one that is none."""
+    """A configuration from a file's values. Raises a ValueError that names the file for invalid ones."""
     try:
         return from_plain(config_class, values)
     except (TypeError, ValueError) as error:
@@ -63,7 +63,7 @@ def options_of(path: Path, config_class: type[Config], values: dict[str, Any]) -
 
 
 def read_json(metadata: Mapping[str, str], name: str) -> dict[str, Any]:
-    """The object in JSON of this name. Raises a ValueError, without the file's name, if it is none."""
+    """The JSON object of this name. Raises a ValueError, without the file's name, if it is not one."""
     if name not in metadata:
         raise ValueError(f"its metadata has no {name!r}")
     try:
@@ -79,7 +79,7 @@ def read_content(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, 
     """A checkpoint's parts from a file's metadata and tensors.
 
     Raises:
-        ValueError: what is missing, of the wrong kind, or has no place; without the file's name.
+        ValueError: a part is missing, of the wrong type, or unknown; without the file's name.
     """
     if "recipe" not in metadata:
         raise ValueError("its metadata has no 'recipe'")
@@ -99,7 +99,7 @@ def read_content(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, 
         if kind == "optimizers":
             _add_state(checkpoint.optimizers, name, rest, tensor)
         elif kind == "emas" and (tensor.dim() or tensor.dtype != torch.int64 or tensor < 0):
-            raise ValueError(f"{reprlib.repr(key)} must be a number of updates, got {_kind_of(tensor)}")
+            raise ValueError(f"{reprlib.repr(key)} must be a number of updates, got {_described(tensor)}")
         else:
             getattr(checkpoint, kind).setdefault(name, {})[rest] = tensor
     return checkpoint
@@ -113,7 +113,7 @@ def _step(metadata: Mapping[str, str]) -> int:
 
 
 def _groups(name: str, groups: Any) -> list[dict[str, Any]]:
-    """An optimizer's param_groups, with tuples where JSON has lists."""
+    """An optimizer's param_groups, with JSON's lists turned into tuples."""
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise ValueError(f"the groups of its optimizer {name!r} must be objects, got {reprlib.repr(groups)}")
     for group in groups:
@@ -130,28 +130,28 @@ def _groups(name: str, groups: Any) -> list[dict[str, Any]]:
 
 def _add_state(optimizers: dict[str, dict[str, Any]], name: str, place: str, tensor: Tensor) -> None:
     index, _, key = place.partition("/")
-    known = {i for group in optimizers.get(name, {}).get("param_groups", []) for i in group["params"]}
-    if not (index.isascii() and index.isdecimal() and len(index) < 19 and int(index) in known and key):
+    indices = {i for group in optimizers.get(name, {}).get("param_groups", []) for i in group["params"]}
+    if not (index.isascii() and index.isdecimal() and len(index) < 19 and int(index) in indices and key):
         raise ValueError(f"it has a state of no parameter, {reprlib.repr(f'optimizers/{name}/{place}')}")
     optimizers[name]["state"].setdefault(int(index), {})[key] = tensor
 
 
 def load_optimizer(name: str, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """The state of one of a file's optimizers into one that is new, as its next step needs it.
+    """Loads a saved optimizer's state into a new optimizer, and checks what its next step needs.
 
     Raises:
-        ValueError: another number of groups or parameters; an option that is missing or of another kind; a
+        ValueError: another number of groups or parameters; an option that is missing or of another type; a
             state that is missing, of another shape or not floating-point.
     """
     options = [set(group) for group in optimizer.param_groups]
-    for given, group in zip(saved["param_groups"], optimizer.param_groups, strict=False):
-        for option in sorted((given.keys() & group.keys()) - {"params"}):
-            value = given[option]
-            if not _may_be(option, value, group[option]):
+    for saved_group, group in zip(saved["param_groups"], optimizer.param_groups, strict=False):
+        for option in sorted((saved_group.keys() & group.keys()) - {"params"}):
+            value = saved_group[option]
+            if not _is_valid_option(option, value, group[option]):
                 raise ValueError(f"{option} of its optimizer {name!r} cannot be {reprlib.repr(value)}")
     optimizer.load_state_dict(saved)
     for group, needed in zip(optimizer.param_groups, options, strict=True):
-        if missing := needed - group.keys():  # torch has filled in what is younger than the file
+        if missing := needed - group.keys():  # options that are newer than the file are filled in by torch
             raise ValueError(f"its optimizer {name!r} has no {min(missing)}")
         if isinstance(optimizer, FusedStep):
             _check_states(name, group, optimizer)
@@ -168,12 +168,12 @@ def _check_states(name: str, group: dict[str, Any], optimizer: FusedStep) -> Non
             if not isinstance(tensor, Tensor) or tensor.shape != shape or not tensor.is_floating_point():
                 raise ValueError(
                     f"{key} of its optimizer {name!r} for parameter {number} must be floating-point of "
-                    f"shape {tuple(shape)}, got {_kind_of(tensor)}"
+                    f"shape {tuple(shape)}, got {_described(tensor)}"
                 )
 
 
-def _may_be(option: str, value: Any, expected: Any) -> bool:
-    """Whether a file's value of an option may stand in for the optimizer's."""
+def _is_valid_option(option: str, value: Any, expected: Any) -> bool:
+    """Whether a file's value of an option may replace the optimizer's."""
     if option in CLIPS:
         return value is None or (_is_finite_number(value) and value > 0)
     if option in CHOICES:
@@ -194,5 +194,5 @@ def _is_finite_number(value: Any) -> bool:
     )
 
 
-def _kind_of(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "none"

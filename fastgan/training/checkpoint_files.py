@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 FILE_NAME = re.compile(r"step-([0-9]+)\.safetensors")
-# Endings of what is kept, but no longer a checkpoint to go on from.
+# Suffixes of files that are kept, but that no run resumes from.
 DAMAGED, SET_ASIDE = ".damaged", ".set-aside"
 
 
@@ -16,7 +16,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, by step, the newest last; none where there is no such folder.
+    """The checkpoints in a folder, by step, the newest last; empty if there is no such folder.
 
     Raises:
         OSError: the folder cannot be read.
@@ -27,9 +27,9 @@ def checkpoint_files(folder: Path) -> list[Path]:
 def steps_of(folder: Path) -> dict[Path, int]:
     """The checkpoints in a folder with their steps, see :func:`checkpoint_files`."""
     try:
-        names = os.listdir(folder)  # which fails where it cannot be read; a glob would find nothing
+        names = os.listdir(folder)  # raises if it cannot be read, where a glob would find nothing
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    found = ((FILE_NAME.fullmatch(name), folder / name) for name in names)
-    steps = {path: int(match[1]) for match, path in found if match and path.is_file()}
+    matches = ((FILE_NAME.fullmatch(name), folder / name) for name in names)
+    steps = {path: int(match[1]) for match, path in matches if match and path.is_file()}
     return dict(sorted(steps.items(), key=lambda item: item[1]))

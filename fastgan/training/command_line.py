@@ -1,4 +1,4 @@
-"""Configurations from the command line, YAML files, presets and runs that are there."""
+"""Configurations from the command line, YAML files, presets and existing runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from fastgan.training.run_options import options_of_run
 from fastgan.training.world import launched_world
 from fastgan.training.yaml_files import LARGEST, parse_options
 
-LENGTHS = ("num_steps", "num_epochs")  # of a run; the second counts unless it is 0
+LENGTHS = ("num_steps", "num_epochs")  # num_epochs takes precedence unless it is 0
 # Sphinx's markup of names, as in :mod:`fastgan.metrics`.
 ROLE = re.compile(r":[a-z]+:`~?([^`]*)`")
 
 
 class OptionParser(jsonargparse.ArgumentParser):
-    """Of a recipe's options, in the sections of its configuration, with errors of one line."""
+    """Parses a recipe's options, grouped in the sections of its configuration; errors take one line."""
 
     def __init__(self, config_class: type[TrainingConfig], prog: str) -> None:
         description = ROLE.sub(r"\1", (config_class.__doc__ or "").strip())
@@ -38,7 +38,7 @@ class OptionParser(jsonargparse.ArgumentParser):
         )  # fmt: skip
         self.names: list[str] = []
         self.kinds = typing.get_type_hints(config_class)
-        docs = _documentation(config_class)
+        docs = _field_docs(config_class)
         defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
         for title, names in config_class.in_sections().items():
             group = self.add_argument_group(title)
@@ -49,13 +49,12 @@ class OptionParser(jsonargparse.ArgumentParser):
                 self.names.append(f"--{name}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        self.exit(
-            2, error_text(self.prog, _plainer(message, self.kinds), ["--preset", "--config", *self.names])
-        )
+        text = _readable_error(message, self.kinds)
+        self.exit(2, error_text(self.prog, text, ["--preset", "--config", *self.names]))
 
 
-def _documentation(config_class: type[TrainingConfig]) -> dict[str, str]:
-    """What stands below each field of a configuration, and its bound."""
+def _field_docs(config_class: type[TrainingConfig]) -> dict[str, str]:
+    """The docstring of each field of a configuration, and the field's bound."""
     docs: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
         if dataclasses.is_dataclass(base):
@@ -65,24 +64,24 @@ def _documentation(config_class: type[TrainingConfig]) -> dict[str, str]:
     return {name: f"{text} {config_class.bound_of(name)}".strip() for name, text in docs.items()}
 
 
-def _plainer(message: str, kinds: Mapping[str, Any]) -> str:
-    """Jsonargparse's error of a value, with the option first and its kind in words."""
-    found = re.match(r'Parser key "(\w+)":.*?(?:Got|Given) value: (.*)', message, re.DOTALL)
-    if found is None or found[1] not in kinds:
+def _readable_error(message: str, kinds: Mapping[str, Any]) -> str:
+    """Rewrites jsonargparse's error about a value: the option first, its type in words."""
+    match = re.match(r'Parser key "(\w+)":.*?(?:Got|Given) value: (.*)', message, re.DOTALL)
+    if match is None or match[1] not in kinds:
         return message
-    return f"--{found[1]} must be {_in_words(kinds[found[1]])}, got {found[2]}"
+    return f"--{match[1]} must be {_describe_type(kinds[match[1]])}, got {match[2]}"
 
 
-def _in_words(kind: Any) -> str:
+def _describe_type(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         values = [str(value) for value in arguments]
         return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_in_words, arguments))
+        return " or ".join(map(_describe_type, arguments))
     if origin is tuple:
         several = arguments[-1] is Ellipsis
-        each = _in_words(arguments[0])
+        each = _describe_type(arguments[0])
         count = "" if several else f" of {len(arguments)}"
         return f"a list{count} such as [A,B], each {each}"
     words = {
@@ -105,13 +104,13 @@ def parse_config(
 ) -> Config:
     """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
 
-    A run that is resumed, and has a checkpoint, keeps its options where none are given; of a preset, those
-    that are not the recipe's defaults count as given.
-    Where num_steps is given and num_epochs is not, the num_epochs of what comes before does not count.
+    A resumed run that has a checkpoint keeps the options that are not given; of a preset, those that differ
+    from the recipe's defaults count as given.
+    Where num_steps is given without num_epochs, the num_epochs of earlier sources is ignored.
 
     Args:
-        recipe: refuse to go on with runs of others.
-        say: is told what was taken from a run.
+        recipe: the recipe that a resumed run must be of; "": any.
+        say: called with a line about the options taken from a run.
 
     Exits with a usage message for unknown options or wrong types.
 
@@ -123,14 +122,14 @@ def parse_config(
     early.add_argument("--config", action="append", default=[])
     early.add_argument("--num_steps")
     early.add_argument("--num_epochs")
-    found = early.parse_known_args(arguments)[0]
-    preset = found.preset
+    early_values = early.parse_known_args(arguments)[0]
+    preset = early_values.preset
     names = {field.name for field in dataclasses.fields(config_class)}
-    checked = {value: _checked_text(value, names) for value in dict.fromkeys(found.config)}
+    checked = {value: _checked_text(value, names) for value in dict.fromkeys(early_values.config)}
     texts = {value: text for value, (text, _) in checked.items()}
 
     class ConfigFile(jsonargparse.ActionConfigFile):
-        """Takes what was checked: a pipe can be read only once."""
+        """Uses the text that was checked, because a pipe can be read only once."""
 
         def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
             super().__call__(parser, cfg, texts.get(values, values), option_string)
@@ -142,45 +141,45 @@ def parse_config(
         parser.set_defaults(dataclasses.asdict(presets[preset]))
     values = parser.parse_args(arguments).as_dict()
     folder = Path(values["runs_path"]) / values["exp_name"]
-    if values["resume"] and (of_run := options_of_run(folder, config_class, recipe)):
-        options = _options(config_class, *of_run)
+    if values["resume"] and (run_options := options_of_run(folder, config_class, recipe)):
+        options = _options(config_class, *run_options)
         if preset:
             options |= _differences(config_class(), presets[preset])
         parser.set_defaults(options)
-        as_the_run = parser.parse_args(arguments).as_dict()
-        taken = [f"{n} {_short(value)}" for n, value in as_the_run.items() if values.get(n) != value]
-        if taken:
-            say(f"taken from {printable(of_run[0])}: {', '.join(taken)}")
-        values = as_the_run
-    on_the_command_line = {name for name in LENGTHS if getattr(found, name) is not None}
-    if on_the_command_line == {*LENGTHS} and values["num_epochs"]:
+        resumed_values = parser.parse_args(arguments).as_dict()
+        run_values = [f"{n} {_short(value)}" for n, value in resumed_values.items() if values.get(n) != value]
+        if run_values:
+            say(f"taken from {printable(run_options[0])}: {', '.join(run_values)}")
+        values = resumed_values
+    given_lengths = {name for name in LENGTHS if getattr(early_values, name) is not None}
+    if given_lengths == {*LENGTHS} and values["num_epochs"]:
         raise ValueError(
-            f"--num_steps {printable(found.num_steps)} and --num_epochs {printable(found.num_epochs)} "
-            "both say how long to train: give one of them"
+            f"--num_steps {printable(early_values.num_steps)} and "
+            f"--num_epochs {printable(early_values.num_epochs)} both say how long to train: give one of them"
         )
-    for name in on_the_command_line:  # whatever a --config after it says
-        values[name] = int(getattr(found, name))
-    given = [on_the_command_line, *(checked[value][1] for value in reversed(found.config))]
-    if next((lengths for lengths in given if lengths), None) == {"num_steps"}:
+    for name in given_lengths:  # also against a later --config
+        values[name] = int(getattr(early_values, name))
+    lengths_by_priority = [given_lengths, *(checked[value][1] for value in reversed(early_values.config))]
+    if next((lengths for lengths in lengths_by_priority if lengths), None) == {"num_steps"}:
         values["num_epochs"] = 0
     try:
         return config_class(**{name: value for name, value in values.items() if name in names})
-    except TypeError as error:  # such as null where there must be a text
+    except TypeError as error:  # such as null for a string
         raise ValueError(str(error)) from error
 
 
 def _options(config_class: type[TrainingConfig], path: Path, plain: dict[str, Any]) -> dict[str, Any]:
-    """A run's options as they are in a configuration. Raises a ValueError that names the file."""
+    """A run's options as a configuration has them. Raises a ValueError that names the file."""
     try:
         config = from_plain(config_class, plain)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{printable(path)}: {printable(error)}") from error
-    # Under torchrun it says how many processes there are, as it is now.
+    # Under torchrun, the number of processes is that of the current launch.
     return {n: getattr(config, n) for n in plain if n != "devices" or launched_world() is None}
 
 
 def _differences(before: TrainingConfig, now: TrainingConfig) -> dict[str, Any]:
-    """What of the second is not as in the first."""
+    """The options of the second that differ from the first."""
     return {n: value for n, value in dataclasses.asdict(now).items() if value != getattr(before, n)}
 
 
@@ -190,19 +189,18 @@ def _short(value: object) -> str:
 
 
 def _checked_text(value: str, names: Collection[str]) -> tuple[str, set[str]]:
-    """What jsonargparse may read for --config VALUE, and which of LENGTHS it has.
+    """What jsonargparse may read for --config VALUE (a regular file's name, or options as text), and which of
+    LENGTHS it sets.
 
-    That is a regular file's name, or options as text.
-
-    It would follow aliases, show a value of any size, and read another file that a file names.
+    The check is needed because jsonargparse would follow aliases, print values of any size, and read further
+    files that a file names.
 
     Args:
-        names: of the options that there are.
+        names: of all options.
 
     Raises:
-        OSError: there is no such file, or it cannot be read; the message names option and file.
-        ValueError: no plain options, see `read_options`, or one that there is not; the message names the
-            file.
+        OSError: the file does not exist or cannot be read; the message names option and file.
+        ValueError: not plain options, see `read_options`, or an unknown one; the message names the file.
     """
     text, origin = value, "--config"
     if os.path.exists(value) or not any(mark in value for mark in ":{\n"):

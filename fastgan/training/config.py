@@ -22,7 +22,7 @@ INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_int
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What every recipe has. Recipes add their own fields."""
+    """The options of every recipe, to which recipes add their own."""
 
     exp_name: str = "run"
     """Name of the run: results go to RUNS_PATH/EXP_NAME."""
@@ -87,7 +87,7 @@ class TrainingConfig:
     balance_target: float = 0.6
     """Mean sign of D's logits on reals at which D stops, for balance=adaptive."""
 
-    # The sections of --help, in this order, with the options that every recipe has.
+    # The sections of --help, in order, with the options of every recipe.
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "run": (
             "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes",
@@ -101,10 +101,10 @@ class TrainingConfig:
         "distortions": (),
         "evaluation": (),
     }  # fmt: skip
-    # And those that a recipe adds.
+    # The options that a recipe adds to each.
     own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    # What becomes of an option that differs from the checkpoint's when a run is resumed. Each is in one of
-    # them; applied: it counts from then on; refused: the checkpoint is of no use with it.
+    # What happens when an option differs from the checkpoint's in a resumed run. Every option is in one of
+    # the two sets. Applied: the new value counts from then on; refused: the checkpoint does not fit it.
     applied_on_resume: ClassVar[frozenset[str]] = frozenset(
         {
             "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes",
@@ -116,7 +116,7 @@ class TrainingConfig:
     )  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = frozenset()
 
-    # What is checked of a number, and said in --help; null always passes.
+    # Bounds of numbers, which --help shows as well; null always passes.
     at_least_one: ClassVar[frozenset[str]] = frozenset(
         {"num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints", "devices"}
     )
@@ -141,7 +141,7 @@ class TrainingConfig:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
 
     def _check_bounds(self) -> None:
-        """Raises a ValueError for the first option, in their order, that is beyond its bound."""
+        """Raises a ValueError for the first option, in field order, that violates its bound."""
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if value is None:
@@ -155,17 +155,17 @@ class TrainingConfig:
 
     @classmethod
     def bound_of(cls, name: str) -> str:
-        """An option's bound in words for --help, "" for none."""
+        """An option's bound in words, for --help; "" if it has none."""
         bounds = {"At least 1.": cls.at_least_one, "Above 0.": cls.positive, "Not below 0.": cls.not_negative}
         return next((words for words, names in bounds.items() if name in names), "")
 
     @classmethod
     def in_sections(cls) -> dict[str, list[str]]:
-        """All options by section, a recipe's before those that all have; "other": those in none."""
-        found = {title: [*cls.own_sections.get(title, ()), *names] for title, names in cls.sections.items()}
-        placed = {name for names in found.values() for name in names}
-        found["other"] = [field.name for field in dataclasses.fields(cls) if field.name not in placed]
-        return {title: names for title, names in found.items() if names}
+        """All options by section, the recipe's own first; section "other" has those that are in none."""
+        options = {title: [*cls.own_sections.get(title, ()), *names] for title, names in cls.sections.items()}
+        placed = {name for names in options.values() for name in names}
+        options["other"] = [field.name for field in dataclasses.fields(cls) if field.name not in placed]
+        return {title: names for title, names in options.items() if names}
 
     @property
     def reading(self) -> Reading:
@@ -181,7 +181,7 @@ Config = TypeVar("Config", bound=TrainingConfig)
 
 
 def write_config(config: TrainingConfig, path: Path) -> None:
-    """The configuration as YAML that --config reads; the file appears, or is replaced, as a whole."""
+    """Writes the configuration as YAML that --config reads; the file is replaced atomically."""
     with replacing(path) as file:
         file.write(yaml.safe_dump(to_plain(config), sort_keys=False))
 
@@ -202,5 +202,5 @@ def from_plain(config_class: type[Config], values: dict[str, Any]) -> Config:
     unknown = sorted(set(values) - names)
     if unknown:
         raise ValueError(f"unknown options for {config_class.__name__}: {', '.join(unknown)}")
-    given: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-    return config_class(**given)
+    arguments: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    return config_class(**arguments)

@@ -1,4 +1,4 @@
-"""A console that may go away without taking the run along: a closed pipe, a full disk, a lost terminal."""
+"""Output to a console that may fail without ending the run: a closed pipe, a full disk, a lost terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# What a reader or terminal that will not come back answers. A full disk may have room again.
+# Errors of a reader or terminal that is gone for good. (A full disk may have room again later.)
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 
 
 class LastingStream:
-    """A text stream that drops what cannot be written, and escapes what has no place in its encoding."""
+    """A text stream that drops what cannot be written, and escapes characters outside its encoding."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -24,7 +24,7 @@ class LastingStream:
         try:
             self._write(text)
         except OSError as error:
-            self._failed(error)
+            self._handle_error(error)
         return len(text)
 
     def _write(self, text: str) -> None:
@@ -41,36 +41,36 @@ class LastingStream:
         try:
             self._stream.flush()
         except OSError as error:
-            self._failed(error)
+            self._handle_error(error)
 
     def end(self) -> None:
-        """What is still in the buffer must not fail when the program ends."""
+        """Flushes the buffer, so that Python's own flush at exit cannot fail."""
         try:
             self._stream.flush()
         except OSError:
-            self._send_into_the_void()
+            self._redirect_to_null()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _failed(self, error: OSError) -> None:
+    def _handle_error(self, error: OSError) -> None:
         if error.errno in GONE:
-            self._send_into_the_void()
+            self._redirect_to_null()
 
-    def _send_into_the_void(self) -> None:
+    def _redirect_to_null(self) -> None:
         with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
             self._stream.flush()
 
 
 @contextlib.contextmanager
 def lasting_console() -> Iterator[None]:
-    """Whatever is printed within, by whomever, goes to the console while there is one, and else nowhere."""
+    """Within the block, all output goes to the console while it exists, and is dropped otherwise."""
     _open_standard_descriptors()
     before = sys.stdout, sys.stderr
-    ours = [LastingStream(stream) for stream in before if not isinstance(stream, LastingStream)]
+    wrapped_here = [LastingStream(stream) for stream in before if not isinstance(stream, LastingStream)]
     sys.stdout, sys.stderr = (
         stream if isinstance(stream, LastingStream) else LastingStream(stream)  # type: ignore[assignment]
         for stream in (sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w"))  # noqa: SIM115
@@ -79,13 +79,13 @@ def lasting_console() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
-        for stream in ours:
+        for stream in wrapped_here:
             if stream._stream is not None:
                 stream.end()
 
 
 def _open_standard_descriptors() -> None:
-    """Where one is closed (`>&-`), the next file to be opened would get its number, and what is printed."""
+    """Opens closed ones (`>&-`): otherwise the next opened file would get the number, and the output."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""Which part of an image a network is shown."""
+"""Crops: the part of an image that a network sees."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Box = tuple[float, float, float, float]
 
 
 def cut(image: Image.Image, size: tuple[int, int], crop: str, random: np.random.Generator) -> Image.Image:
-    """A part of an image, scaled to a size.
+    """Crops a part of an image and scales it to a size.
 
     Args:
-        image: for "native" at least of this size.
+        image: for "native", at least as large as `size`.
         size: (height, width).
         crop: "fit": the centre of the image, scaled to cover the size, as StegaStamp does.
             "random": a random part, up to four times the size.
@@ -27,10 +27,10 @@ def cut(image: Image.Image, size: tuple[int, int], crop: str, random: np.random.
             area whose width is 0.9 to 1.1 times its height, as StarGAN v2 does.
             "native": a random part, not scaled.
             All but the first mirror half of the images.
-        random: what all draws come from.
+        random: the generator of all draws.
 
     Raises:
-        ValueError: no such crop.
+        ValueError: an unknown crop.
     """
     check_one_of("crop", crop, CROPS)
     height, width = size
@@ -53,7 +53,7 @@ def _random_box(image: Image.Image, size: tuple[int, int], random: np.random.Gen
 
 
 def _slight_box(image: Image.Image, random: np.random.Generator) -> Box:
-    """The whole image, or a part; once ten that were drawn stick out, the largest such part at the centre."""
+    """The whole image or a part of it; after ten draws that do not fit, the largest central part."""
     if random.random() < 0.5:
         return 0, 0, image.width, image.height
     narrowest, widest = 0.9, 1.1
@@ -69,7 +69,7 @@ def _slight_box(image: Image.Image, random: np.random.Generator) -> Box:
 
 
 def _anywhere(image: Image.Image, width: float, height: float, random: np.random.Generator) -> Box:
-    # Rounding must not lead out of the image, on either side.
+    # Clamp, because rounding could exceed the image on either side.
     width, height = min(width, image.width), min(height, image.height)
     left = random.uniform(0, image.width - width)
     top = random.uniform(0, image.height - height)

@@ -1,6 +1,6 @@
 """Images from folders, as a stream in which sample k is a function of (seed, k) alone.
 
-Resuming is starting the stream elsewhere, and the number of reading threads changes nothing.
+A resumed run starts the stream at another k, and the number of reading threads has no influence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CACHE_BYTES = 1 << 30
 
 
 Find = Callable[[str | Path, Counter[str] | None], list[Path]]
-"""Such as :func:`find_images`."""
+"""A function like :func:`find_images`."""
 LINKED, UNREADABLE, HIDDEN, NO_FILE = (
     "folders that are links", "folders that cannot be read", "hidden", "links to nothing and the like"
 )  # fmt: skip
@@ -41,7 +41,7 @@ def find_images(folder: str | Path, passed_over: Counter[str] | None = None) -> 
     """All image files below a folder (or `builtin:NAME`, see :mod:`fastgan.training.built_in`), sorted.
 
     Args:
-        passed_over: counts what is there and left out, by ending.
+        passed_over: counts what is skipped, by file extension.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -53,12 +53,13 @@ def find_images(folder: str | Path, passed_over: Counter[str] | None = None) -> 
 def find_files(
     folder: str | Path, extensions: tuple[str, ...], kind: str, passed_over: Counter[str] | None = None
 ) -> list[Path]:
-    """All files below a folder whose names end so, sorted; `kind` is what the error calls them.
+    """All files below a folder that have one of the extensions, sorted.
 
-    Hidden files and folders, and folders that are links, are left out.
+    Hidden files and folders, and folders that are links, are skipped.
 
     Args:
-        passed_over: counts what is left out, by ending.
+        kind: what the error calls the files.
+        passed_over: counts what is skipped, by file extension.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -66,40 +67,40 @@ def find_files(
     """
     folder = data_folder(folder)
     if not folder.is_dir():
-        found = "this is no folder" if folder.exists() else "no such folder"
-        raise FileNotFoundError(f"{found}: {printable(folder)}")
+        reason = "this is no folder" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"{reason}: {printable(folder)}")
     files: list[Path] = []
-    left: Counter[str] = Counter()
-    for name, folders, names in os.walk(folder, onerror=lambda error: left.update([UNREADABLE])):
-        here = Path(name)
-        left[HIDDEN] += sum(inner.startswith(".") for inner in (*folders, *names))
+    skipped_counts: Counter[str] = Counter()
+    for name, folders, names in os.walk(folder, onerror=lambda error: skipped_counts.update([UNREADABLE])):
+        directory = Path(name)
+        skipped_counts[HIDDEN] += sum(inner.startswith(".") for inner in (*folders, *names))
         folders[:] = [inner for inner in folders if not inner.startswith(".")]
-        left[LINKED] += sum((here / inner).is_symlink() for inner in folders)
-        for path in (here / inner for inner in names if not inner.startswith(".")):
+        skipped_counts[LINKED] += sum((directory / inner).is_symlink() for inner in folders)
+        for path in (directory / inner for inner in names if not inner.startswith(".")):
             ending = path.suffix.lower()
             if ending not in extensions:
-                left[ending or "without an ending"] += 1
+                skipped_counts[ending or "without an ending"] += 1
             elif path.is_file():
                 files.append(path)
             else:
-                left[NO_FILE] += 1
+                skipped_counts[NO_FILE] += 1
     if passed_over is not None:
-        passed_over.update(left)
+        passed_over.update(skipped_counts)
     if not files:
-        there = describe_passed_over(left)
+        skipped = describe_passed_over(skipped_counts)
         raise ValueError(
             f"{printable(folder)} holds no {kind} ({', '.join(extensions)})"
-            + (f", but what is passed over: {there}" if there else "")
+            + (f", but what is passed over: {skipped}" if skipped else "")
         )
     return sorted(files)
 
 
 def describe_passed_over(counts: Counter[str]) -> str:
-    """Such as "12 .heic, 3 .txt, 1 hidden"; "" for nothing."""
-    shown = [(kind, count) for kind, count in counts.most_common() if count]
-    most, others = shown[:6], sum(count for _, count in shown[6:])
-    told = [f"{count} {kind}" for kind, count in most] + ([f"{others} others"] if others else [])
-    return printable(", ".join(told))
+    """The counts as text, such as "12 .heic, 3 .txt, 1 hidden"; "" for none."""
+    nonzero = [(kind, count) for kind, count in counts.most_common() if count]
+    most_common, others = nonzero[:6], sum(count for _, count in nonzero[6:])
+    parts = [f"{count} {kind}" for kind, count in most_common] + ([f"{others} others"] if others else [])
+    return printable(", ".join(parts))
 
 
 def split_held_out(
@@ -113,7 +114,7 @@ def split_held_out(
     Without `val_path`, every tenth image of `train_path` is held out, 64 at most.
 
     Args:
-        passed_over: counts what `find` leaves out.
+        passed_over: counts what `find` skips.
 
     Raises:
         FileNotFoundError, ValueError: no folder named, no such folder, or too few images in it.
@@ -137,15 +138,15 @@ def split_held_out(
 
 
 class Dataset(Protocol):
-    """Anything that :func:`batches` can read: an endless stream of samples."""
+    """An endless stream of samples, which :func:`batches` reads."""
 
     def sample(self, k: int) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Sample k. Arrays of H W 3 and uint8 are images; others, such as labels, are what they are."""
+        """Sample k. Arrays H W 3 of uint8 are images; others, such as labels, stay unchanged."""
         ...
 
 
 class EpochOrder:
-    """A stream of indices below `count` that has every one once per epoch, in an order of the epoch's own."""
+    """A stream of the indices below `count`, each once per epoch, in a new order every epoch."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
@@ -153,7 +154,7 @@ class EpochOrder:
         self._orders: dict[int, np.ndarray] = {}
 
     def index(self, k: int, skip: int = 0) -> int:
-        """Index k of the stream, or the one `skip` places further on in the same epoch, around its end."""
+        """Index k of the stream, or the one `skip` places later in the same epoch, cyclically."""
         epoch, position = divmod(k, self.count)
         with self._lock:
             if epoch not in self._orders:
@@ -173,8 +174,8 @@ class ImageFolder:
         seed: of order and crops.
         reading: how files are read.
 
-    Files that cannot be read, or for "native" are smaller than the size, are skipped, and each is counted and
-    named once in a warning. When they are too many, see :class:`Reading`, or all, ValueError.
+    Files that cannot be read, or for "native" are smaller than the size, are skipped; each is counted and
+    named once in a warning. Too many of them, see :class:`Reading`, or all, raise a ValueError.
     """
 
     def __init__(
@@ -202,8 +203,8 @@ class ImageFolder:
         return self.sample_and_file(k)[0]
 
     def sample_and_file(self, k: int) -> tuple[np.ndarray, Path]:
-        """Image k of the endless stream, H W 3, uint8, and the file that it is of."""
-        for attempt in range(len(self.files)):  # the next readable file of the epoch takes the place
+        """Image k of the endless stream, H W 3, uint8, and its file."""
+        for attempt in range(len(self.files)):  # an unreadable file is replaced by the epoch's next
             path = self.files[self._order.index(k, attempt)]
             image = self._read(path)
             if image is not None:
@@ -273,12 +274,12 @@ def batches(
     device: torch.device | str = "cpu",
     ahead: int = 3,
 ) -> Generator[Any, None, None]:
-    """Endless batches on the device, read ahead by threads: a tensor, or one for each part of the samples.
+    """Endless batches on the device, read ahead by threads: a tensor, or one per part of the samples.
 
-    Images become N 3 H W float32 in [0, 1]; other arrays are stacked as they are.
+    Images become N 3 H W float32 in [0, 1]; other arrays are stacked unchanged.
 
-    Process r of R takes samples (step R + r) batch_size and on, so that the processes' batches of a step
-    joined are the batch of one process with R times the batch size.
+    Process r of R takes the batch_size samples from (step R + r) batch_size on, so that the processes'
+    batches of a step, joined, are the batch of a single process with R times the batch size.
     """
     pin = torch.device(device).type == "cuda"
 
@@ -303,10 +304,10 @@ def batches(
         pending = [pool.submit(read, start_step + i) for i in range(ahead)]
         step = start_step + ahead
         while True:
-            read_ahead = pending.pop(0).result()
+            batch = pending.pop(0).result()
             pending.append(pool.submit(read, step))
             step += 1
-            if isinstance(read_ahead, Tensor):
-                yield on_device(read_ahead)
+            if isinstance(batch, Tensor):
+                yield on_device(batch)
             else:
-                yield tuple(on_device(part) for part in read_ahead)
+                yield tuple(on_device(part) for part in batch)

@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 
 def cluster_world(devices: int | None) -> World | None:
-    """The world of SLURM (srun), LSF (jsrun) or MPI; None where none of them started several processes.
+    """The world of SLURM (srun), LSF (jsrun) or MPI; None if none of them started several processes.
 
-    MASTER_ADDR and MASTER_PORT are set as they say.
+    Sets MASTER_ADDR and MASTER_PORT accordingly.
 
     Args:
-        devices: how many processes are on this machine, where nothing else says it.
+        devices: processes on this machine, for environments that do not tell it.
 
     Raises:
-        ValueError: the environment says too little, or contradicts itself.
+        ValueError: the environment is incomplete or contradictory.
     """
     from lightning_fabric.plugins.environments import LSFEnvironment, MPIEnvironment, SLURMEnvironment
 
     for name, kind, local_size in (
-        ("SLURM", SLURMEnvironment, _of_slurm),
+        ("SLURM", SLURMEnvironment, _slurm_local_size),
         ("LSF", LSFEnvironment, lambda: _number("JSM_NAMESPACE_LOCAL_SIZE")),
-        ("MPI", MPIEnvironment, _of_mpi),
+        ("MPI", MPIEnvironment, _mpi_local_size),
     ):
         if not kind.detect():
             continue
         try:
-            here = local_size() or devices
-            if kind is SLURMEnvironment and here:
-                # Fabric insists on the one, and srun may say it by the other.
-                os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(here))
+            processes_here = local_size() or devices
+            if kind is SLURMEnvironment and processes_here:
+                # Fabric requires this variable, where srun may set another one.
+                os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(processes_here))
             cluster = kind()
             size, rank, local_rank = cluster.world_size(), cluster.global_rank(), cluster.local_rank()
             if size == 1:
@@ -48,15 +48,15 @@ def cluster_world(devices: int | None) -> World | None:
             raise ValueError(
                 f"{name} started this process, but not all that it says is clear: {error!r}"
             ) from error
-        world = World(rank, size, local_rank, here or size, name)
+        world = World(rank, size, local_rank, processes_here or size, name)
         return checked_world(
-            world, {"rank": rank, "size": size, "local rank": local_rank, "processes here": here}
+            world, {"rank": rank, "size": size, "local rank": local_rank, "processes here": processes_here}
         )
     return None
 
 
-def _of_slurm() -> int | None:
-    """Tasks on this node: that of "2(x3),1" which has its number, or the number that was asked for."""
+def _slurm_local_size() -> int | None:
+    """Tasks on this node: its entry of a list such as "2(x3),1", or else the number requested per node."""
     node = _number("SLURM_NODEID") or 0
     counts: list[int] = []
     for part in os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("SLURM_TASKS_PER_NODE", "")).split(
@@ -67,7 +67,7 @@ def _of_slurm() -> int | None:
     return counts[node] if node < len(counts) else _number("SLURM_NTASKS_PER_NODE")
 
 
-def _of_mpi() -> int:
+def _mpi_local_size() -> int:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).Get_size()
@@ -79,10 +79,10 @@ def _number(name: str) -> int | None:
 
 
 def device_of(name: str, option: str = "--device") -> torch.device:
-    """The device that a command was given by name.
+    """The device of this name, as given to a command's option.
 
     Raises:
-        ValueError: there is no such device, or not here.
+        ValueError: there is no such device on this machine.
     """
     import torch
 
@@ -96,10 +96,10 @@ def device_of(name: str, option: str = "--device") -> torch.device:
 
 
 def make_fabric(accelerator: str, world: World, strategy: str) -> Fabric:
-    """Fabric for this process's device.
+    """Makes the Fabric of this process's device.
 
     Raises:
-        ValueError: no such accelerator here, or fewer devices than processes.
+        ValueError: the accelerator is not available, or has fewer devices than processes.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import TorchElasticEnvironment
@@ -111,7 +111,7 @@ def make_fabric(accelerator: str, world: World, strategy: str) -> Fabric:
             return Fabric(accelerator=accelerator, devices=1, strategy=strategy)
 
         class Environment(TorchElasticEnvironment):
-            """The world as it is, also where machines have different numbers of processes."""
+            """The given world, also where machines have different numbers of processes."""
 
             def world_size(self) -> int:
                 return world.size

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and errors that say which file it is."""
+"""Files that are written completely or not at all, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": ""}
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """A text file in UTF-8, which takes the place of what `path` names, be it a link, once it is complete."""
+    """Opens a text file in UTF-8 that replaces `path`, even if it is a link, once it is complete."""
     with _replacing(path, "x", TEXT) as file:
         yield cast(TextIO, file)
 
 
 @contextlib.contextmanager
 def replacing_binary(path: Path) -> Iterator[BinaryIO]:
-    """The same with a binary file."""
+    """The same for a binary file."""
     with _replacing(path, "xb", {}) as file:
         yield cast(BinaryIO, file)
 
 
 @contextlib.contextmanager
 def appending(path: Path) -> Iterator[TextIO]:
-    """The end of a text file in UTF-8, which is made if it is not there. A link is an error, not followed."""
+    """Opens a text file in UTF-8 to append to, created if missing. A link is an error and not followed."""
     with naming(path), open(path, "a", opener=_without_links, **TEXT) as file:
         yield file
 
@@ -42,7 +42,7 @@ def _replacing(path: Path, mode: str, options: dict[str, Any]) -> Iterator[Any]:
     with naming(path):
         temporary.unlink(missing_ok=True)
         try:
-            # Made here: not what a link of that name leads to.
+            # Exclusive creation: a link of that name is never followed.
             with temporary.open(mode, **options) as file:
                 yield file
                 file.flush()
@@ -54,7 +54,7 @@ def _replacing(path: Path, mode: str, options: dict[str, Any]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An OSError within tells of this path, if it tells of none: what fails to be written does not."""
+    """Adds this path to an OSError within the block that names no file, as those of failed writes do."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Image files: which are looked for, and what their pixels mean. docs/files.md has a table of all kinds."""
+"""Image files: supported formats, and what their pixels mean. docs/files.md has a table of all kinds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastgan.training.names import printable
 
-# By Pillow's names of the formats. What an installed Pillow was built without is named file by file.
+# By Pillow's names of the formats. A format that the installed Pillow lacks is reported for each file.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -29,10 +29,10 @@ FORMATS = {
     "TGA": (".tga",),
 }
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
-# Where Pillow begins to warn of a bomb, a small file that takes gigabytes: 256 MiB as RGB.
+# Pillow's own limit for decompression bombs, small files that decode to gigabytes: 256 MiB as RGB.
 MAX_PIXELS = 2**30 // 12
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-# EXIF's orientations, as what makes the image upright.
+# EXIF orientations, with the transposition that makes the image upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,19 +44,19 @@ TURNS = {
 }
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF's tags
-# What says best for itself why a file cannot be read; other errors need their names.
+# Exceptions whose message alone explains why a file cannot be read; others are shown with their type.
 TELLING = (
     OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
 
 class UnusableImage(ValueError):
-    """A file that is no image, is damaged, or cannot be read as what is asked for; the message says why."""
+    """A file that is not an image, is damaged, or cannot be used as requested; the message says why."""
 
 
 @contextlib.contextmanager
 def naming_image(path: Path) -> Iterator[None]:
-    """An UnusableImage within becomes a ValueError that names this file: a command's error."""
+    """Turns an UnusableImage within the block into a ValueError that names this file, for commands."""
     try:
         yield
     except UnusableImage as error:
@@ -68,11 +68,11 @@ class Reading:
     """How image files are read."""
 
     max_pixels: int = MAX_PIXELS
-    """Images of more are refused before they are decoded."""
+    """Images with more pixels are refused before they are decoded."""
     background: str = "white"
-    """What shows through transparent pixels: a colour's CSS name, or `#rrggbb`."""
+    """The colour behind transparent pixels: a CSS name, or `#rrggbb`."""
     max_unusable: float = 0.5
-    """Share of a dataset's files that may be unusable; above it reading ends with an error."""
+    """Share of a dataset's files that may be unusable; more than that is an error."""
 
 
 READING = Reading()
@@ -80,20 +80,20 @@ READING = Reading()
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as its file has it, upright."""
+    """An image in its file's own mode, upright."""
 
     image: Image.Image
     bits: int
     """Per channel, in the file; `image` may have fewer."""
     inverted: bool = False
-    """Whether 0 is white, in an image for which Pillow does not see to that."""
+    """Whether 0 is white, in an image that Pillow does not invert itself."""
 
 
 def read_image(path: Path, reading: Reading = READING) -> Image.Image:
     """The first image of a file as RGB, 8 bits per channel, upright, over `reading.background`.
 
     Raises:
-        UnusableImage: a damaged file, one of more pixels, or of a kind whose values have no known range.
+        UnusableImage: a damaged file, one with too many pixels, or one whose values have no known range.
     """
     decoded = decode(path, reading.max_pixels)
     try:
@@ -108,11 +108,11 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS, only_one: bool = False) -> 
     """The first image of a file, in its own mode, upright.
 
     Args:
-        max_pixels: more of them are an error. Above its default, Pillow's own limit is raised to it.
+        max_pixels: more are an error. If it is above the default, Pillow's own limit is raised to it.
         only_one: whether several frames or pages are an error.
 
     Raises:
-        UnusableImage: a damaged file, whatever Pillow raises for it, or one of more pixels.
+        UnusableImage: a damaged file, whatever Pillow raises for it, or one with too many pixels.
     """
     if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
@@ -122,7 +122,7 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS, only_one: bool = False) -> 
                 raise UnusableImage(
                     f"it has {image.width}x{image.height} pixels, more than --max_pixels {max_pixels} allows"
                 )
-            # The previews in a photograph, which many phones write, are no frames of it.
+            # The extra pictures in MPO, which many phones write, are previews, not frames.
             frames = getattr(image, "n_frames", 1) if only_one and image.format != "MPO" else 1
             if frames > 1:
                 raise UnusableImage(f"it has {frames} frames: give them one by one")
@@ -133,12 +133,12 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS, only_one: bool = False) -> 
         raise
     except Image.DecompressionBombError as error:
         raise UnusableImage(f"it has more pixels than --max_pixels {max_pixels} allows: {error}") from error
-    except Exception as error:  # a decoder may raise anything for the bytes it is given
+    except Exception as error:  # a decoder may raise anything for damaged bytes
         raise UnusableImage(_reason(error)) from error
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned and mirrored as its orientation tag says; EXIF that cannot be read says nothing."""
+    """The image turned and mirrored by its orientation tag; unreadable EXIF is ignored."""
     try:
         orientation = image.getexif().get(ORIENTATION)
         turn = TURNS.get(orientation)  # type: ignore[arg-type]
@@ -148,12 +148,12 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def as_rgb(decoded: Decoded, background: str = "white") -> Image.Image:
-    """8 bits per channel, over a colour where the image is transparent.
+    """RGB of 8 bits per channel, with transparent pixels over a background colour.
 
-    Of 16 bits the upper 8 are taken, of grey as Pillow does it of RGB.
+    Of 16 bits the upper 8 are used, for grey as well, as Pillow does for RGB.
 
     Raises:
-        UnusableImage: integers of 32 bits and floating-point numbers, which have no fixed range.
+        UnusableImage: integers of 32 bits or floating-point numbers, which have no fixed range.
     """
     image = decoded.image
     transparent = image.info.get("transparency")
@@ -171,8 +171,8 @@ def as_rgb(decoded: Decoded, background: str = "white") -> Image.Image:
         image = image.convert("LA")
     if image.mode not in WITH_ALPHA and (transparent is None or "transparency" not in image.info):
         return image.convert("RGB")
-    over = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
-    return Image.alpha_composite(over, image.convert("RGBA")).convert("RGB")
+    canvas = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
+    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
 
 
 def check_background(name: str, value: str) -> None:
@@ -186,7 +186,7 @@ def check_background(name: str, value: str) -> None:
 
 
 def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
-    """The option --max_pixels of commands that read images."""
+    """Adds the option --max_pixels of commands that read images."""
     parser.add_argument(
         "--max_pixels", type=int, default=MAX_PIXELS,
         help=f"images of more are refused before they are decoded (default: {MAX_PIXELS})",
@@ -194,7 +194,7 @@ def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading(parser: argparse.ArgumentParser, default: str = "that of the run") -> None:
-    """The options --max_pixels and --background; :func:`reading_of` takes them."""
+    """Adds the options --max_pixels and --background, which :func:`reading_of` evaluates."""
     add_pixel_limit(parser)
     parser.add_argument(
         "--background",
@@ -203,13 +203,13 @@ def add_reading(parser: argparse.ArgumentParser, default: str = "that of the run
 
 
 def reading_of(options: argparse.Namespace, background: str = READING.background) -> Reading:
-    """Of the options of :func:`add_reading`.
+    """The reading that the options of :func:`add_reading` describe.
 
     Args:
-        background: where the options have none.
+        background: the default where the options have none.
 
     Raises:
-        ValueError: no colour.
+        ValueError: not a colour.
     """
     if options.background is not None:
         check_background("--background", options.background)
@@ -223,14 +223,14 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def _bits(image: ImageFile.ImageFile) -> int:
-    """Per channel in the file, of an image that is not decoded yet; 32 stands for values with a sign, too."""
+    """Bits per channel in the file of an image not yet decoded; 32 also stands for signed values."""
     if image.format == "TIFF" and image.mode not in ("I", "F"):
         return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,)))  # type: ignore[attr-defined]
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return 16  # PNG's was I until Pillow 11
+        return 16  # 16-bit PNGs had mode I until Pillow 11
     if image.mode in ("I", "F"):
         return 32
-    # All other modes have 8 bits; what Pillow's decoder is told says of how many they are taken.
+    # All other modes have 8 bits; the decoder's arguments tell how many the file has.
     arguments = image.tile[0][3] if image.tile else ""
     if image.format == "PNG" and "16" in str(arguments):
         return 16
@@ -240,7 +240,7 @@ def _bits(image: ImageFile.ImageFile) -> int:
 
 
 def _is_inverted(image: ImageFile.ImageFile) -> bool:
-    """Grey of more than 8 bits in TIFF, of which 0 is white."""
+    """Whether it is a grey TIFF of more than 8 bits in which 0 is white."""
     return (
         image.format == "TIFF" and image.mode.startswith("I") and image.tag_v2.get(PHOTOMETRIC) == 0  # type: ignore[attr-defined]
     )

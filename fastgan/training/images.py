@@ -14,13 +14,13 @@ from fastgan.training.files import replacing, replacing_binary
 
 
 def to_image(image: Tensor) -> Image.Image:
-    """3 H W in [0, 1] as an 8-bit image; what lies outside is clamped."""
+    """3 H W in [0, 1] as an 8-bit image; values outside are clamped."""
     values = (image.detach().float().clamp(0, 1) * 255).round().byte()
     return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
 
 
 def save_grid(rows: dict[str, Tensor], path: Path, padding: int = 2) -> None:
-    """One row of images per name, in order, scaled to the first one's size; names go to rows.txt."""
+    """Saves one row of images per name, in order, scaled to the first row's size; rows.txt gets the names."""
     size = next(iter(rows.values())).shape[-2:]
     images = []
     for batch in rows.values():

@@ -1,4 +1,4 @@
-"""Where a run's figures go: one progress bar and one aligned line, CSV files, TensorBoard."""
+"""Outputs of a run's figures: a progress bar with aligned lines, CSV files, TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fastgan.training.files import TEXT, appending, naming, replacing
 
 
 class CsvTable:
-    """Rows with a step, on the disk as soon as they are written.
+    """A CSV file of rows with a step, each flushed to the disk at once.
 
-    A column is added when a row first has it. The cell of a row that has no value for a column is empty.
+    A column is added when a row first has it. Rows without a value for a column have an empty cell.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,9 +58,9 @@ class Logger:
 
     Args:
         folder: the run's folder.
-        start, total: steps done and to do, for the progress bar.
+        start, total: steps done, and to do in all, for the progress bar.
         console: names of the metrics on the console's line.
-        minutes: after which the run ends before its last step; 0: it does not.
+        minutes: time limit of the run; 0: none.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Logger:
         self.metrics = CsvTable(folder / "metrics.csv")
         self.evaluation = CsvTable(folder / "evaluation.csv")
         self.folder = folder
-        self.events = folder / "events.out.tfevents"  # followed by time, host and process
+        self.events = folder / "events.out.tfevents"  # TensorBoard appends time, host and process
         with naming(self.events):
             self.tensorboard = SummaryWriter(str(folder), purge_step=start if start else None)
         self.progress = tqdm(
@@ -85,10 +85,10 @@ class Logger:
     def write(self, step: int, metrics: dict[str, float]) -> None:
         self.metrics.write(step, metrics)
         self._to_tensorboard(metrics, step)
-        shown = "  ".join(f"{name} {metrics[name]:>8.4g}" for name in self.console if name in metrics)
-        gone = time.monotonic() - self.began
-        left = max(0.0, min(gone / (step - self.start) * (self.total - step), self.seconds - gone))
-        self.say(f"{step:>7}  {shown}  ETA {timedelta(seconds=round(left))}")
+        figures = "  ".join(f"{name} {metrics[name]:>8.4g}" for name in self.console if name in metrics)
+        elapsed = time.monotonic() - self.began
+        left = max(0.0, min(elapsed / (step - self.start) * (self.total - step), self.seconds - elapsed))
+        self.say(f"{step:>7}  {figures}  ETA {timedelta(seconds=round(left))}")
 
     def write_evaluation(self, step: int, figures: dict[str, float]) -> None:
         self.evaluation.write(step, figures)
@@ -106,7 +106,7 @@ class Logger:
                 self.tensorboard.add_scalar(name, value, step)
 
     def warn(self, step: int, text: str) -> None:
-        """On the console and in warnings.csv, which the report shows."""
+        """Prints a warning and adds it to warnings.csv, which the report shows."""
         path = self.folder / "warnings.csv"
         new = not path.exists()
         with appending(path) as file:
@@ -127,7 +127,7 @@ class Logger:
 
 @contextlib.contextmanager
 def one_error_from_tensorboard() -> Iterator[None]:
-    """TensorBoard's thread prints no traceback of an error that the next call raises again."""
+    """Silences the traceback of TensorBoard's thread for an OSError, which its next call raises anyway."""
     before = threading.excepthook
 
     def hook(failed: Any) -> None:

@@ -38,10 +38,10 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
 
     Raises:
         Interrupted: stopped by Ctrl-C, SIGTERM or SIGHUP; the run can be resumed.
-        FloatingPointError: something of the state that a checkpoint would hold became NaN or infinite, or a
-            logged term alone; what was saved before is finite and stays.
+        FloatingPointError: the state that a checkpoint would hold became NaN or infinite, or only a logged
+            term did; earlier checkpoints are finite and stay.
         OSError, ValueError: the folder, the data or a checkpoint cannot be used; the message names it.
-        ProcessFailed: one of several processes had such an error; the message names both.
+        ProcessFailed: one of several processes had such an error; the message names process and error.
     """
     with lasting_console(), one_error_from_tensorboard():
         runtime = Runtime(config)
@@ -55,46 +55,46 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
 def _train(
     recipe_class: type[Recipe], config: TrainingConfig, runtime: Runtime, lock: RunLock | None
 ) -> Path:
-    folder, found = config.folder, None
-    # Restarts of torchrun go on from where they were, not from what was chosen for the first start.
+    folder, checkpoint = config.folder, None
+    # A restart by torchrun resumes from the newest checkpoint, not from the one chosen for the first start.
     chosen = None if lock and lock.restarts_own_run else config.checkpoint
     config = dataclasses.replace(config, checkpoint=None)
     if lock:
-        goes_on = config.resume or ("auto" if lock.restarts_own_run else False)
-        prepare_run_folder(config, goes_on)
-        found = _found_checkpoint(folder, recipe_class.name, chosen) if goes_on else None
+        resume = config.resume or ("auto" if lock.restarts_own_run else False)
+        prepare_run_folder(config, resume)
+        checkpoint = _checkpoint_to_resume(folder, recipe_class.name, chosen) if resume else None
         lock.begin()
-    # All continue what the first process found.
-    path = runtime.told(found.path if found else None)
-    if path and not found:
-        found = checkpoints.load_checkpoint(path, recipe_class.name)
+    # All processes resume from the checkpoint that the first one found.
+    path = runtime.broadcast_object(checkpoint.path if checkpoint else None)
+    if path and not checkpoint:
+        checkpoint = checkpoints.load_checkpoint(path, recipe_class.name)
 
     torch.manual_seed(config.seed)  # the same initial weights in every process
     recipe = recipe_class(config, runtime)
     start, changed = 0, []
-    if found:
-        start, changed = found.step, resume_from(recipe, found)
-    runtime.barrier()  # the folder is the run's once every process has accepted the checkpoint
-    left = None
+    if checkpoint:
+        start, changed = checkpoint.step, resume_from(recipe, checkpoint)
+    runtime.barrier()  # change the folder only once every process has accepted the checkpoint
+    notice = None
     if lock:
-        if found:
-            checkpoints.set_aside_newer(found, chosen is not None)
-        left = take_over(config, folder, start if found else None)
-        if found:
-            recipe.save_for_use(folder)  # the run may have been killed between this and the checkpoint
-    del found
+        if checkpoint:
+            checkpoints.set_aside_newer(checkpoint, chosen is not None)
+        notice = take_over(config, folder, start if checkpoint else None)
+        if checkpoint:
+            recipe.save_for_use(folder)  # the run may have been killed between its checkpoint and this
+    del checkpoint
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 
     num_steps = recipe.num_steps
-    every = {name: getattr(config, name) or recipe.steps_per_epoch for name in INTERVALS}
+    intervals = {name: getattr(config, name) or recipe.steps_per_epoch for name in INTERVALS}
 
     logger = None
     if runtime.is_main:
         logger = Logger(folder, start, num_steps, recipe.console, config.max_minutes)
         for line in introduction(recipe):
             logger.say(line)
-        if left:
-            logger.say(left)
+        if notice:
+            logger.say(notice)
         if changed:
             logger.say(f"resumed with: {', '.join(changed)}")
         if start >= num_steps:
@@ -103,7 +103,7 @@ def _train(
     statistics, steps = Statistics(), 0  # since the last log line
     stop = False
     clock = time.perf_counter()
-    ends = clock + 60 * config.max_minutes if config.max_minutes else math.inf
+    deadline = clock + 60 * config.max_minutes if config.max_minutes else math.inf
     with contextlib.closing(recipe.batches(start)) as batches, stop_after_the_step() as stopped:
         for step in range(start, num_steps):
             seed = step_seed(config.seed, step, runtime.rank)
@@ -122,11 +122,11 @@ def _train(
                 logger.advance()
             last = done == num_steps
             if runtime.world_size == 1:
-                last = last or time.perf_counter() >= ends
-            if done % every["log_interval"] == 0 or last:
+                last = last or time.perf_counter() >= deadline
+            if done % intervals["log_interval"] == 0 or last:
                 with record_function("log"):
                     # The only place where the host waits for the device.
-                    metrics = statistics.take(runtime.device, runtime.gathered)
+                    metrics = statistics.take(runtime.device, runtime.gather_objects)
                 finite = all(map(math.isfinite, metrics.values()))
                 images = steps * config.batch_size * runtime.world_size
                 seconds = time.perf_counter() - clock
@@ -135,39 +135,39 @@ def _train(
                 if logger:
                     logger.write(done, metrics)
                 if not finite:
-                    # A weight that broke is the reason; a term only shows it.
+                    # Name a non-finite weight first: it is the cause, the term only a symptom.
                     checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
                 check_finite(metrics, done)
                 warning = recipe.watch(done, metrics)
                 if logger and warning:
                     logger.warn(done, warning)
-                # Several processes must stop at the same step, so they agree on it here.
+                # All processes must stop at the same step, so they agree on it here.
                 stop = runtime.any(stopped[0] > 0)
-                last = last or runtime.any(time.perf_counter() >= ends)
+                last = last or runtime.any(time.perf_counter() >= deadline)
                 steps, clock = 0, time.perf_counter()
             if runtime.world_size == 1:
                 stop = stopped[0] > 0
-            between = time.perf_counter()
-            if last or stop or any(done % every[name] == 0 for name in INTERVALS[1:]):
-                # Before anything is made of the weights: with NaN an evaluation may fail in its own way.
+            pause_start = time.perf_counter()
+            if last or stop or any(done % intervals[name] == 0 for name in INTERVALS[1:]):
+                # Checked before the weights are used: with NaN, an evaluation may fail in other ways.
                 checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
-            if logger and (done % every["sample_interval"] == 0 or last):
-                with _for_use(recipe):
+            if logger and (done % intervals["sample_interval"] == 0 or last):
+                with _evaluating(recipe):
                     images_by_name = recipe.samples(done)
                 save_grid(images_by_name, folder / "samples" / f"step-{done:08d}.png")
                 logger.write_images(done, images_by_name)
-            if logger and (done % every["eval_interval"] == 0 or last):
-                with _for_use(recipe):
+            if logger and (done % intervals["eval_interval"] == 0 or last):
+                with _evaluating(recipe):
                     figures = recipe.evaluate()
                 logger.write_evaluation(done, figures)
                 if warning := recipe.judge(done, figures):
                     logger.warn(done, warning)
-            if logger and (done % every["checkpoint_interval"] == 0 or last or stop):
+            if logger and (done % intervals["checkpoint_interval"] == 0 or last or stop):
                 path = checkpoints.save_checkpoint(
                     recipe, done, folder / "checkpoints", config.keep_checkpoints
                 )
                 recipe.save_for_use(folder)
-            clock += time.perf_counter() - between  # both speeds count training alone
+            clock += time.perf_counter() - pause_start  # so that both speeds measure training alone
             if stop and not last:
                 if logger:
                     logger.say(
@@ -185,7 +185,7 @@ def _train(
 
 
 def introduction(recipe: Recipe) -> list[str]:
-    """What a run begins with: its data, its device and its networks."""
+    """The lines that a run begins with: its data, device and networks."""
     runtime = recipe.runtime
     passed_over = describe_passed_over(recipe.passed_over)
     data = printable(recipe.data) + (f"; passed over: {passed_over}" if passed_over else "")
@@ -206,8 +206,8 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _found_checkpoint(folder: Path, recipe: str, step: int | None) -> checkpoints.Checkpoint | None:
-    """The one to go on from; None where there is none, which `--resume true` has refused before."""
+def _checkpoint_to_resume(folder: Path, recipe: str, step: int | None) -> checkpoints.Checkpoint | None:
+    """The checkpoint to resume from; None if there is none, which `--resume true` has refused before."""
     if step is not None:
         chosen = checkpoints.checkpoint_of_step(folder / "checkpoints", step)
         return checkpoints.load_checkpoint(chosen, recipe)
@@ -218,8 +218,8 @@ def _found_checkpoint(folder: Path, recipe: str, step: int | None) -> checkpoint
 
 
 @contextlib.contextmanager
-def _for_use(recipe: Recipe) -> Iterator[None]:
-    """Networks in eval mode and without gradients, for samples and evaluation."""
+def _evaluating(recipe: Recipe) -> Iterator[None]:
+    """Puts networks in eval mode, without gradients, for samples and evaluation."""
     networks: list[nn.Module] = [*recipe.networks.values()]
     modes = [network.training for network in networks]
     for network in networks:

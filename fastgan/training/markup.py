@@ -1,4 +1,4 @@
-"""HTML in which text is escaped unless it is known to be HTML."""
+"""HTML in which all text is escaped unless it is marked as HTML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import html
 from fastgan.training.names import LAYOUT, printable
 
 Part = object
-"""What an element holds: HTML as it is; anything else becomes text."""
+"""Content of an element: Html stays as it is; anything else becomes escaped text."""
 
 
 class Html(str):
@@ -15,21 +15,21 @@ class Html(str):
 
 
 def element(name: str, *parts: Part, **attributes: str) -> Html:
-    """`<name attributes>parts</name>`; an attribute's name loses its underscores at the end, as `class_`."""
-    given = "".join(f' {key.rstrip("_")}="{escaped(value)}"' for key, value in attributes.items())
-    return Html(f"<{name}{given}>{joined(*parts)}</{name}>")
+    """`<name attributes>parts</name>`; attribute names lose trailing underscores, as in `class_`."""
+    attribute_text = "".join(f' {key.rstrip("_")}="{escaped(value)}"' for key, value in attributes.items())
+    return Html(f"<{name}{attribute_text}>{joined(*parts)}</{name}>")
 
 
 def image(source: str, text: str) -> Html:
-    """A picture, and what is read out in its stead."""
+    """A picture with its alternative text."""
     return Html(f'<img alt="{escaped(text)}" src="{escaped(source)}">')
 
 
 def joined(*parts: Part) -> Html:
-    """The parts one after the other."""
+    """The concatenated parts."""
     return Html("".join(map(escaped, parts)))
 
 
 def escaped(part: Part) -> Html:
-    """HTML that shows the text as it is: no markup, no characters that act or mislead."""
+    """HTML that shows the text literally: without markup, control or misleading characters."""
     return part if isinstance(part, Html) else Html(html.escape(printable(part, keep=LAYOUT)))

@@ -1,4 +1,4 @@
-"""What a measurement takes to mean anything: enough rounds; and device, versions and commit beside it."""
+"""What makes measurements comparable: enough rounds, and a record of device, versions and commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import fastgan
 def describe_machine(device: str) -> dict[str, str]:
     """Device ("cpu" or "cuda"), date, versions of fastgan, torch and Python, and the commit.
 
-    FASTGAN_COMMIT names the commit of a copy without its repository.
+    FASTGAN_COMMIT gives the commit where there is no repository.
     """
     if device == "cuda":
         name = torch.cuda.get_device_name()
@@ -35,10 +35,10 @@ def describe_machine(device: str) -> dict[str, str]:
 
 
 def rounds_in(run: Callable[[], object], seconds: float, least: int = 100) -> int:
-    """How many runs take about that long, measured after a warm-up.
+    """The number of runs that take about so many seconds, measured after a warm-up.
 
-    The first dozens of runs of a sub-millisecond op wake threads and fill the allocator at twice the time
-    of the later ones; a fixed number of rounds would compare providers in different states.
+    The first dozens of runs of a sub-millisecond op wake threads and fill the allocator, and take twice as
+    long as later ones; a fixed number of rounds would compare providers in different states.
     """
     begin = time.perf_counter()
     runs = 0
@@ -63,8 +63,8 @@ def _commit() -> str:
 
 
 def commit_of(root: Path) -> str:
-    """The commit of a repository, "-dirty" where files differ from it, but for the results themselves."""
-    if not (root / ".git").exists():  # installed: the commit around us would be somebody else's
+    """The commit of a repository, with "-dirty" if files other than the results themselves differ from it."""
+    if not (root / ".git").exists():  # installed: a repository around it would be someone else's
         return "unknown"
 
     def git(*arguments: str) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""What GAN steps and commands do with whole networks."""
+"""Operations on whole networks, for GAN steps and commands."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @contextlib.contextmanager
 def weights_wanted_by(option: str, value: object, otherwise: str) -> Iterator[None]:
-    """Weights that are missing within become an error that begins with the option which wants them.
+    """Turns missing weights within the block into an error that begins with the option that needs them.
 
     Args:
-        otherwise: what to give in its place, as on the command line.
+        otherwise: the alternative, as on the command line.
     """
     try:
         yield
@@ -32,9 +32,9 @@ def weights_wanted_by(option: str, value: object, otherwise: str) -> Iterator[No
 
 @contextlib.contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Gradients pass through the networks, but none are computed for their weights.
+    """Lets gradients pass through the networks without computing any for their weights.
 
-    Weights that were frozen before stay so afterwards.
+    Weights that were frozen before stay frozen afterwards.
     """
     trained = [p for network in networks for p in network.parameters() if p.requires_grad]
     for parameter in trained:
@@ -48,7 +48,7 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Batch normalization normalizes as ever, but what passes does not enter its running statistics."""
+    """Within the block, batch normalization does not update its running statistics."""
     layers = [m for m in network.modules() if isinstance(m, BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
@@ -63,30 +63,30 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
 def load_network(build: Callable[[], Network], weights: Mapping[str, Tensor], path: Path) -> Network:
     """A new network with these weights, in eval mode.
 
-    A file's configuration may describe a network that no memory holds: it is built without memory first, and
-    with memory only when the file's weights are known to fill it.
+    A file's configuration may describe a network too large for any memory. It is therefore built on the meta
+    device first, and allocated only once the file's weights are known to fit it.
 
     Args:
         build: makes the network as the file describes it.
-        path: of the file, for errors.
+        path: the file's, for errors.
 
     Raises:
-        ValueError: there can be no such network, or the weights are not its.
+        ValueError: no such network can be built, or the weights do not fit it.
     """
     shown = printable(path)
     try:
         with torch.device("meta"):
-            planned = build()
-            needed = planned.state_dict()
+            meta_network = build()
+            expected_state = meta_network.state_dict()
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{shown} describes a network that cannot be made: {error}") from error
-    for key, expected in needed.items():
+    for key, expected in expected_state.items():
         if key in weights and weights[key].is_floating_point() != expected.is_floating_point():
             raise ValueError(
                 f"{shown} does not fit: {key} must be {expected.dtype}, got {weights[key].dtype}"
             )
     try:
-        planned.load_state_dict({key: w.to("meta") for key, w in weights.items()}, assign=True)
+        meta_network.load_state_dict({key: w.to("meta") for key, w in weights.items()}, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{shown} does not fit: {printable(error, keep=LAYOUT)}") from error
     network = build()

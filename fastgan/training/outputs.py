@@ -1,4 +1,4 @@
-"""Which file a command writes for which file it reads, checked before it writes any."""
+"""Checks of the files that a command writes, made before it writes any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """The option --overwrite of commands that write pictures."""
+    """Adds the option --overwrite of commands that write pictures."""
     parser.add_argument(
         "--overwrite", action="store_true",
         help="replace pictures that are there already (default: refuse, and name the first); what the "
@@ -26,8 +26,8 @@ def check_picture(path: Path, overwrite: bool, option: str = "--output") -> None
     """Checks the one picture that a command writes.
 
     Raises:
-        FileExistsError: it is there, and is not to be overwritten.
-        ValueError: its name tells no format of pictures; names the option.
+        FileExistsError: it exists, and must not be overwritten.
+        ValueError: its extension is not that of a picture; the message names the option.
     """
     if path.is_dir() or path.suffix.lower() not in PICTURES:
         raise ValueError(f"{option} must name a picture, such as grid.png or grid.jpg, got {printable(path)}")
@@ -38,18 +38,18 @@ def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str, ove
     """Checks (source, target) pairs; a source may have several targets.
 
     Args:
-        verb, option: what is done to the images, and the option that says where results go, for errors.
-        overwrite: whether targets may be there.
+        verb, option: for errors: what is done to the images, and the option that names the targets.
+        overwrite: whether targets may exist.
 
     Raises:
-        FileExistsError: a target is there, and is not to be overwritten.
-        ValueError: two sources of one target (names both), or a target that is a source.
+        FileExistsError: a target exists, and must not be overwritten.
+        ValueError: two sources with the same target (the message names both), or a target that is a source.
     """
     jobs = list(jobs)
     check_not_read([target for _, target in jobs], [source for source, _ in jobs], verb, option)
-    taken: dict[str, Path] = {}
+    source_of: dict[str, Path] = {}
     for source, target in jobs:
-        first = taken.setdefault(os.path.realpath(target), source)
+        first = source_of.setdefault(os.path.realpath(target), source)
         if first != source:
             raise ValueError(
                 f"{printable(first)} and {printable(source)} would both become {printable(target)}: "
@@ -59,7 +59,7 @@ def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str, ove
 
 
 def check_not_read(targets: Iterable[Path], sources: Iterable[Path], verb: str, option: str) -> None:
-    """Raises a ValueError for the first of the targets that is one of the sources, whatever it is called."""
+    """Raises a ValueError for the first target that is also a source, by whatever path."""
     read = {identity for source in sources for identity in _identities(source)}
     for target in targets:
         if not read.isdisjoint(_identities(target)):
@@ -76,21 +76,21 @@ def _identities(path: Path) -> set[str | tuple[int, int]]:
 
 
 def check_apart(target: Path, folder: Path, option: str) -> None:
-    """Raises a ValueError for results within the folder that is read, which the next call would read, too."""
-    place, read = Path(os.path.realpath(target)), Path(os.path.realpath(folder))
-    if place == read or read in place.parents:
-        lies = "is" if place == read else "lies in"
+    """Raises a ValueError for results inside the folder that is read: the next call would read them, too."""
+    resolved, read = Path(os.path.realpath(target)), Path(os.path.realpath(folder))
+    if resolved == read or read in resolved.parents:
+        relation = "is" if resolved == read else "lies in"
         raise ValueError(
-            f"{option} {printable(target)} {lies} the folder that is read, {printable(folder)}: the next "
+            f"{option} {printable(target)} {relation} the folder that is read, {printable(folder)}: the next "
             f"call would take the results for images; name another {option}"
         )
 
 
 def _check_free(targets: Iterable[Path], option: str, overwrite: bool) -> None:
-    there = [] if overwrite else [target for target in targets if target.exists() or target.is_symlink()]
-    if there:
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+    existing = [] if overwrite else [target for target in targets if target.exists() or target.is_symlink()]
+    if existing:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise FileExistsError(
-            f"{printable(there[0])} is there already{more}: replace with --overwrite, or name another "
+            f"{printable(existing[0])} is there already{more}: replace with --overwrite, or name another "
             f"{option}"
         )

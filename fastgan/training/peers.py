@@ -1,8 +1,8 @@
-"""A line between the processes of a run: the first that fails tells why, and none waits for one that is gone.
+"""Connections between the processes of a run: all learn of a failure, and none waits for a dead process.
 
-Collectives alone cannot: with gloo the others see a closed connection and no reason, with NCCL they wait.
-Each process holds a TCP connection to rank 0, which passes on what it hears. A process that dies closes its
-connection, however it dies, so that nothing has to be guessed from silence; a long evaluation is no death.
+Collectives alone cannot do this: with gloo the others see a closed connection without a reason, with NCCL
+they wait. Each process holds a TCP connection to rank 0, which forwards messages. A process that dies,
+however it dies, closes its connection, so that silence, as during a long evaluation, is no sign of a failure.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch.distributed import Store
 
 from fastgan.training.world import leave
 
-# Seconds that a process has to end by itself after another has failed; then it is ended. The one that failed
-# waits as long for the others, since torchrun stops all as soon as one has ended.
+# Seconds that a process has to end by itself after another has failed; then it is ended. The failed process
+# waits as long for the others, because torchrun stops all of them as soon as one has ended.
 GRACE = 5.0
 CONNECT_SECONDS = 600.0
-ADDRESS = "peers"  # the key of rank 0's port, and of what shows that a caller is one of the run's
+ADDRESS = "peers"  # the store's key of rank 0's port and the token that callers must show
 
 
 class Failure(NamedTuple):
-    """Which process failed, and of what."""
+    """The process that failed, and its error."""
 
     rank: int
     text: str
@@ -36,11 +36,11 @@ class Failure(NamedTuple):
 
 
 class Peers:
-    """This process's end of the line.
+    """This process's connections to the others.
 
     Args:
         rank: of this process.
-        connections: to rank 0, or in rank 0 to all others; by rank.
+        connections: by rank: to rank 0, or in rank 0 to all others.
     """
 
     def __init__(self, rank: int, connections: dict[int, socket.socket]) -> None:
@@ -64,44 +64,44 @@ class Peers:
         """Connects all processes; each of them must call it.
 
         Args:
-            host: where rank 0 is reached; None: all processes are on one machine.
-            store: of these processes alone.
+            host: the address of rank 0; None: all processes are on one machine.
+            store: shared by these processes only.
 
         Raises:
-            OSError: rank 0 cannot be reached, or a process did not call.
+            OSError: rank 0 cannot be reached, or a process did not connect.
         """
         if rank > 0:
             port, token = store.get(ADDRESS).decode().split()
             connection = socket.create_connection((host or "127.0.0.1", int(port)), CONNECT_SECONDS)
             connection.sendall(f"{token} {rank}\n".encode())
-            return cls(rank, {0: _kept(connection)})
+            return cls(rank, {0: _keep_alive(connection)})
         token = secrets.token_hex(16)
-        with _listener(everywhere=host is not None) as server:
+        with _server(everywhere=host is not None) as server:
             server.settimeout(CONNECT_SECONDS)
             store.set(ADDRESS, f"{server.getsockname()[1]} {token}")
             connections: dict[int, socket.socket] = {}
             while len(connections) < size - 1:
                 connection, _ = server.accept()
                 connection.settimeout(CONNECT_SECONDS)
-                said = _first_line(connection)
-                if len(said) == 2 and said[0] == token:
-                    connections[int(said[1])] = _kept(connection)
-                else:  # a stranger
+                words = _first_line(connection)
+                if len(words) == 2 and words[0] == token:
+                    connections[int(words[1])] = _keep_alive(connection)
+                else:  # not a process of this run
                     connection.close()
         return cls(rank, connections)
 
     def wait_for_failure(self, seconds: float) -> Failure | None:
-        """The failure that was heard of, or will be within so many seconds."""
+        """The failure that is known, or becomes known within so many seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self.failure is not None, seconds)
             return self.failure
 
     def tell(self, text: str) -> Failure:
-        """Says that this process failed; returns the failure that counts, which is the first."""
-        return self._heard(Failure(self.rank, text))
+        """Reports that this process failed; returns the first failure, which is the one that counts."""
+        return self._record(Failure(self.rank, text))
 
     def hang_up(self) -> None:
-        """Takes leave. After a failure, the process that failed is the last to go, then rank 0."""
+        """Disconnects. After a failure, the failed process and rank 0 wait until the others have done so."""
         with self._changed:
             self._leaving = True
             if self.failure is None:
@@ -112,7 +112,7 @@ class Peers:
         for connection in self._connections.values():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        # Python aborts when it ends while a thread of it lets go of what is torch's (pytorch#38228).
+        # Join the threads: Python aborts if it exits while one releases torch objects (pytorch#38228).
         self._timer.cancel()
         if self._timer.ident is not None:
             self._timer.join()
@@ -122,21 +122,21 @@ class Peers:
             connection.close()
 
     def _listen(self, peer: int, connection: socket.socket) -> None:
-        took_leave = False
+        said_goodbye = False
         with contextlib.suppress(OSError, ValueError):
             for line in connection.makefile("rb"):
                 message = json.loads(line)
                 if message == "bye":
-                    took_leave = True
+                    said_goodbye = True
                 else:
-                    self._heard(Failure(*message))
-        if not took_leave:
-            self._heard(Failure(peer, "its process died (killed, or out of memory?)"))
+                    self._record(Failure(*message))
+        if not said_goodbye:
+            self._record(Failure(peer, "its process died (killed, or out of memory?)"))
         with self._changed:
             self._present.discard(peer)
             self._changed.notify_all()
 
-    def _heard(self, failure: Failure) -> Failure:
+    def _record(self, failure: Failure) -> Failure:
         with self._changed:
             if self.failure is None and not self._leaving:
                 self.failure = failure
@@ -152,12 +152,12 @@ class Peers:
                 connection.sendall(json.dumps(message).encode() + b"\n")
 
     def _leave(self) -> None:
-        """Where the main thread is stuck in a collective, or far from its next one."""
+        """Ends the process, whose main thread may be stuck in a collective or far from its next one."""
         if not self._leaving:
             leave(str(self.failure))
 
 
-def _listener(everywhere: bool) -> socket.socket:
+def _server(everywhere: bool) -> socket.socket:
     if not everywhere:
         return socket.create_server(("127.0.0.1", 0))
     if socket.has_dualstack_ipv6():
@@ -166,18 +166,18 @@ def _listener(everywhere: bool) -> socket.socket:
 
 
 def _first_line(connection: socket.socket) -> list[str]:
-    """The words of a caller's first line; none from one that sends something else."""
+    """The words of a caller's first line; none if it sends something else."""
     line = b""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        # By bytes: what follows the line is for `_listen`.
+        # Byte by byte, because what follows the line is for `_listen`.
         while not line.endswith(b"\n") and len(line) < 100 and (byte := connection.recv(1)):
             line += byte
         return line.decode("ascii").split()
     return []
 
 
-def _kept(connection: socket.socket) -> socket.socket:
-    """Without a time limit, but with probes that notice a machine that is gone within a minute."""
+def _keep_alive(connection: socket.socket) -> socket.socket:
+    """Removes the timeout, but enables keepalive probes, which notice a dead machine within a minute."""
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):

@@ -1,4 +1,4 @@
-"""What a recipe contributes to the shared loop: networks, a step, samples, an evaluation."""
+"""The base class of recipes, which contribute networks, a step, samples and an evaluation to the loop."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from fastgan.training.statistics import report
 
 
 class Recipe(abc.ABC):
-    """Base of all recipes. `__init__` fills `networks` and `optimizers`; the loop does the rest."""
+    """Base of all recipes. Their `__init__` fills `networks` and `optimizers`; the loop does the rest."""
 
     name: ClassVar[str]
     config_class: ClassVar[type[TrainingConfig]]
     presets: ClassVar[Mapping[str, TrainingConfig]]
     console: ClassVar[tuple[str, ...]] = ()
-    """Names of the metrics on the console's line."""
+    """Names of the metrics on the console's log lines."""
     joint_draws: ClassVar[bool] = False
     """Whether all processes get the same `generator` in a step. Such a recipe draws for all processes and
-    keeps its part (:meth:`Runtime.part`), so that several processes do what one does with their batches."""
+    takes its part (:meth:`Runtime.part`), so that N processes compute what one does with the joined batch."""
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     averages: dict[str, nn.Module]
-    """Of the networks given to :meth:`moving_average`."""
+    """Moving averages of the networks given to :meth:`moving_average`."""
     emas: list[EMA]
-    """Those that :meth:`moving_average` made."""
+    """Made by :meth:`moving_average`."""
     balance: EveryStep
-    """Who trains; a policy that keeps something belongs into `networks`, for checkpoints to have it."""
+    """Decides who trains; a policy with a state belongs into `networks`, so that checkpoints hold it."""
     state: dict[str, float]
-    """Numbers beside the networks that a resumed run needs, such as when a phase ended."""
+    """Further numbers that a resumed run needs, such as the step at which a phase ended."""
     data: str = ""
-    """How much there is to train on and to evaluate with, in a line that is said at the start."""
+    """A line on the amount of training and held-out data, printed at the start."""
     notes: list[str]
-    """What is odd about the data, to be said at the start; empty ones are not."""
+    """Remarks on odd data, printed at the start; empty ones are skipped."""
     passed_over: Counter[str]
-    """What searching for data left out, by ending."""
+    """Counts of the files that the search for data skipped, by file extension."""
     images_per_epoch: int = 0
-    """How many training images there are; 0: endless, and the run has no epochs."""
+    """Number of training images; 0: endless, so that the run has no epochs."""
 
     def __init__(self, config: TrainingConfig, runtime: Runtime) -> None:
         self.config = config
@@ -66,31 +66,31 @@ class Recipe(abc.ABC):
 
     @abc.abstractmethod
     def batches(self, start_step: int) -> Generator[Any, None, None]:
-        """Training batches on the device from this step on; the same for the same step."""
+        """Training batches on the device from this step on; a step's batch is always the same."""
 
     @abc.abstractmethod
     def train_step(self, batch: Any, step: int, generator: torch.Generator) -> None:
-        """One update of everything. Reports what is to be logged, see :mod:`fastgan.training.statistics`.
+        """One training step, which reports what is to be logged, see :mod:`fastgan.training.statistics`.
 
         Must not wait for the device. All randomness comes from `generator`.
         """
 
     @abc.abstractmethod
     def samples(self, step: int) -> dict[str, Tensor]:
-        """Images (N, C, H, W) in [0, 1] by name, made from fixed inputs: one row each in the grid."""
+        """Images (N, C, H, W) in [0, 1] by name, made from fixed inputs: one row of the grid each."""
 
     @abc.abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data."""
 
     def split_held_out(self, train_path: str, val_path: str) -> tuple[list[Path], list[Path]]:
-        """As :func:`fastgan.training.data.split_held_out`; fills `data` and `passed_over`."""
+        """Calls :func:`fastgan.training.data.split_held_out`, and fills `data` and `passed_over`."""
         train_files, val_files = split_held_out(train_path, val_path, passed_over=self.passed_over)
         self.data = f"{len(train_files)} images to train on, {len(val_files)} held out"
         return train_files, val_files
 
     def keep_balance(self, adversarial: AdversarialLoss) -> None:
-        """Checks that the policy can judge the game; what it keeps joins the `networks` made before."""
+        """Checks that the policy supports the adversarial loss; adds a policy with a state to `networks`."""
         self.balance.check(adversarial)
         if self.balance.state_dict():
             self.networks["balance"] = self.balance
@@ -99,7 +99,7 @@ class Recipe(abc.ABC):
         """This process's batches of a dataset from a step on, see :func:`fastgan.training.data.batches`.
 
         Args:
-            updates: batches that one step takes, joined.
+            updates: number of batches, joined, that a step takes.
         """
         return batches(
             dataset,
@@ -112,7 +112,7 @@ class Recipe(abc.ABC):
         )
 
     def moving_average(self, *names: str) -> EMA | None:
-        """For the optimizer of these of `networks`, which updates it; None where ema_decay is 0."""
+        """A moving average of these `networks`, which their optimizer updates; None if ema_decay is 0."""
         if self.config.ema_decay == 0:
             return None
         networks = nn.ModuleDict({name: self.networks[name] for name in names})
@@ -122,12 +122,12 @@ class Recipe(abc.ABC):
         return ema
 
     def update(self, name: str, loss: Tensor, applies: Tensor | None = None) -> None:
-        """One step of this of `optimizers` down the loss, its gradients averaged over the processes.
+        """Minimizes the loss by one step of the named optimizer, with gradients averaged over the processes.
 
-        Of D's updates, `D_updated` is reported: 1 where the step counts, 0 where `applies` is false.
+        For D, `D_updated` is reported: 1, or 0 where `applies` is false.
 
         Args:
-            applies: whether it counts, 0-d bool on the device; None: it does.
+            applies: whether the update applies, 0-d bool on the device; None: always.
         """
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
@@ -149,12 +149,12 @@ class Recipe(abc.ABC):
         return None
 
     def save_for_use(self, folder: Path) -> None:
-        """Called after each checkpoint: what others may take from the run's folder goes there."""
+        """Called after each checkpoint, to save in the run's folder what is used without the trainer."""
         return
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches, of all processes together, that the training images make; at least 1.
+        """Number of full batches, of all processes together, in an epoch; at least 1.
 
         Raises:
             ValueError: the recipe has no epochs.
@@ -164,7 +164,7 @@ class Recipe(abc.ABC):
         return max(1, self.images_per_epoch // (self.config.batch_size * self.runtime.world_size))
 
     def note_on_batch_size(self) -> str:
-        """Of a step that takes more images than there are; "" where it does not."""
+        """A note if a step takes more images than an epoch has; "" otherwise."""
         size, world = self.config.batch_size, self.runtime.world_size
         if not 0 < self.images_per_epoch < size * world:
             return ""
@@ -176,14 +176,14 @@ class Recipe(abc.ABC):
 
     @property
     def num_steps(self) -> int:
-        """Steps to train in all."""
+        """Total number of steps to train."""
         config = self.config
         return config.num_epochs * self.steps_per_epoch if config.num_epochs else config.num_steps
 
     def epoch(self, step: int) -> float:
-        """Epochs done before this step."""
+        """Epochs completed before this step."""
         return step / self.steps_per_epoch
 
     def trained(self, name: str) -> nn.Module:
-        """The network to use: its moving average where one is kept."""
+        """The network for use: its moving average if one is kept."""
         return self.averages.get(name, self.networks[name])

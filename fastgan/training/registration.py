@@ -1,4 +1,4 @@
-"""What a recipe says of itself before any of its code is imported."""
+"""How a recipe describes itself before any of its code is imported."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ if TYPE_CHECKING:
     from fastgan.training.recipe import Recipe
 
 GROUPS = {"sample": "pictures from a trained recipe", "data": "data for training"}
-"""Commands that recipes may add a command to."""
+"""Command groups to which recipes may add a command."""
 WORD = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What a recipe has. Code is named as entry points name it, "MODULE:NAME", and imported when it is used.
+    """Describes a recipe. Code is named as in entry points, "MODULE:NAME", and imported when it is used.
 
-    The name of the recipe is that of its package in `fastgan.recipes`, or of its entry point.
+    The recipe's name is that of its package in `fastgan.recipes`, or of its entry point.
 
     Raises:
-        TypeError: a text that is none.
-        ValueError: a command that is not named by one word, or by one of GROUPS and one word.
+        TypeError: a field is not a str.
+        ValueError: a command's name is not one word, or one of GROUPS and one word.
     """
 
     recipe: str
     """The subclass of :class:`fastgan.training.recipe.Recipe`, whose `name` is the recipe's."""
     help: str
-    """What it makes, in a line of `fastgan train --help`."""
+    """What it makes: a line of `fastgan train --help`."""
     commands: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """What a trained one is for, and its kinds of data. By the words after `fastgan`, such as "upscale" or
-    "sample dcgan": a line of help, and a function that takes the other arguments and returns the exit
-    status."""
+    """Its commands, for trained networks and data, by the words after `fastgan`, such as "upscale" or "sample
+    dcgan": a line of help, and a function that takes the remaining arguments and returns the exit status."""
     built_in_data: Mapping[str, str] = field(default_factory=dict)
-    """By NAME of `builtin:NAME/PART`: a function that writes the data into an empty folder."""
+    """Functions that write data into an empty folder, by the NAME in `builtin:NAME/PART`."""
     demos: tuple[str, ...] = ()
     """Presets that `fastgan bench demos` trains."""
 
@@ -54,11 +53,11 @@ class Registration:
                 raise TypeError(f"{name} must be a str, got {text!r}")
 
     def load(self) -> type[Recipe]:
-        """The recipe's class, imported only now."""
+        """Imports and returns the recipe's class."""
         return pkgutil.resolve_name(self.recipe)
 
     def lazy_class(self, package: str) -> Callable[[str], Any]:
-        """The `__getattr__` of a recipe's package, which has the class, and imports it when asked for it."""
+        """A `__getattr__` for the recipe's package, which imports the class at first use."""
 
         def get(name: str) -> Any:
             if name != self.recipe.rpartition(":")[2]:
@@ -69,10 +68,10 @@ class Registration:
 
 
 SOURCES: list[Callable[[], Iterable[Registration]]] = []
-"""What finds recipes: `fastgan.recipes`, which stands above this package, adds itself when it is imported."""
+"""Functions that list recipes. `fastgan.recipes`, which this package must not import, adds its own."""
 
 
 def registered() -> Iterator[Registration]:
-    """All recipes that there are, those of other distributions last, and imported when their turn comes."""
+    """All recipes; those of other distributions come last, and are imported only when reached."""
     for source in SOURCES:
         yield from source()

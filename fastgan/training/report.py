@@ -1,4 +1,4 @@
-"""report.html: what a run did, in one self-contained file."""
+"""report.html: the results of a run in one self-contained file."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ pre { background: var(--soft); padding: .8rem 1rem; border-radius: .5rem; overfl
 .grid img { width: 100%; image-rendering: pixelated; }
 """
 
-# Whatever might be taken for a script, in spite of all, is not run, and nothing is loaded from elsewhere.
+# A second line of defence behind the escaping: no script runs, and nothing is loaded from elsewhere.
 HEAD = Html(
     "<meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
     "<meta http-equiv='Content-Security-Policy' "
     "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
 )
 
-# Curves that belong in one plot, by what matches their whole names; the first that matches counts. Whatever
-# none matches gets a plot of its own at the end.
+# Curves that share a plot, by a pattern of their whole names; the first match counts. A curve without a match
+# gets its own plot at the end.
 GROUPS = {
     "Discriminator's losses": r"D_(.*_)?loss|D_.*penalty.*",
     "R1 penalty": r"r1_penalty.*",
@@ -62,7 +62,7 @@ GROUPS = {
 
 @dataclass
 class Section:
-    """A part of the report that a recipe adds: text, pictures with captions, preformatted lines."""
+    """A recipe's section of the report: text, pictures with captions, preformatted lines."""
 
     title: str
     text: str = ""
@@ -73,8 +73,8 @@ class Section:
 def write_report(folder: Path, title: str, sections: list[Section] | None = None) -> Path:
     """Writes folder/report.html from the run's CSV files, newest sample grid and configuration.
 
-    What is torn or cannot be read of them is left out, with a RuntimeWarning that names it, which the report
-    shows as well. Nothing of a file becomes markup.
+    Torn or unreadable parts are left out with a RuntimeWarning that names them, which the report shows as
+    well. All content of files is escaped.
 
     Raises:
         FileNotFoundError: the folder holds no metrics.csv.
@@ -86,7 +86,7 @@ def write_report(folder: Path, title: str, sections: list[Section] | None = None
     if "step" not in metrics:
         raise ValueError(f"{printable(folder / 'metrics.csv')} has no column 'step'")
     evaluation, config = _read_evaluation(folder, problems), _read_config(folder, problems)
-    said = _read_warnings(folder, problems)
+    warnings = _read_warnings(folder, problems)
     sections = sections or []
     figures = [_figures(section.pictures, problems) for section in sections]
     samples = _newest_samples(folder, problems)
@@ -104,8 +104,8 @@ def write_report(folder: Path, title: str, sections: list[Section] | None = None
     ]
     if cards:
         body += [element("h2", "On held-out images"), element("div", *cards, class_="cards")]
-    if said or problems:
-        items = [element("li", text) for text in (*said, *problems)]
+    if warnings or problems:
+        items = [element("li", text) for text in (*warnings, *problems)]
         body += [element("h2", "Warnings"), element("ul", *items)]
     for section, pictures in zip(sections, figures, strict=True):
         body.append(element("h2", section.title))
@@ -154,7 +154,7 @@ def _read_config(folder: Path, problems: list[str]) -> dict[str, object]:
 
 
 def _newest_samples(folder: Path, problems: list[str]) -> list[Html]:
-    """The newest grid that can be read, as a figure; nothing where there is none."""
+    """The newest readable grid, as a figure; empty if there is none."""
     grids = sorted((folder / "samples").glob("step-*.png"), reverse=True)
     if not grids:
         return []
@@ -176,7 +176,7 @@ def _rows_of(folder: Path, problems: list[str]) -> list[str]:
 def _curves(metrics: dict[str, list[float]], evaluation: dict[str, list[float]]) -> list[Html]:
     figures = [_plot(title, metrics["step"], curves) for title, curves in _grouped(metrics, GROUPS).items()]
     if len(evaluation.get("step", [])) > 1:
-        # Figures of one kind begin alike, as psnr and psnr_bicubic.
+        # Figures of one kind share a prefix, as psnr and psnr_bicubic do.
         kinds = {name.split("_")[0] for name in evaluation}
         groups = {"accuracy": r".*_acc(_.*)?"}
         groups |= {kind: rf"{re.escape(kind)}(_.*)?" for kind in sorted(kinds)}
@@ -188,13 +188,13 @@ def _curves(metrics: dict[str, list[float]], evaluation: dict[str, list[float]])
 
 
 def _grouped(columns: dict[str, list[float]], groups: dict[str, str]) -> dict[str, dict[str, list[float]]]:
-    """The columns other than `step` that are not all 0, by group in the groups' order."""
-    found: dict[str, dict[str, list[float]]] = {title: {} for title in groups}
+    """The columns, without `step` and those that are all 0, by group and in the groups' order."""
+    curves_by_group: dict[str, dict[str, list[float]]] = {title: {} for title in groups}
     for name, values in columns.items():
         if name != "step" and any(values):
             title = next((title for title, names in groups.items() if re.fullmatch(names, name)), name)
-            found.setdefault(title, {})[name] = values
-    return {title: curves for title, curves in found.items() if curves}
+            curves_by_group.setdefault(title, {})[name] = values
+    return {title: curves for title, curves in curves_by_group.items() if curves}
 
 
 def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Html:
@@ -202,7 +202,7 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Htm
 
     figure = Figure(figsize=(4.6, 3.0), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    # Gaps where a value is infinite, or too large for matplotlib's ticks, which float32's are not.
+    # Gaps at infinite values, and at those too large for matplotlib's ticks (beyond float32's range).
     curves = {
         name: [math.copysign(math.inf, value) if abs(value) > 1e39 else value for value in values]
         for name, values in curves.items()
@@ -210,7 +210,7 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Htm
     for name, values in curves.items():
         x, y = reported(steps, values)
         axes.plot(x, y, label=printable(name), linewidth=1.4, marker="." if len(x) < 4 else None)
-    # Losses start high: on a linear axis one early peak would flatten everything that follows.
+    # Losses start high: on a linear axis an early peak would flatten everything after it.
     finite = (abs(value) for values in curves.values() for value in values if math.isfinite(value))
     sizes = sorted(size for size in finite if size)
     if sizes and sizes[-1] > 50 * sizes[len(sizes) // 2]:
@@ -229,13 +229,13 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Htm
 
 
 def reported(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
-    """The points of a curve: of the log lines that have a value, which NaN is not."""
+    """The points of a curve, without the log lines that have no value (NaN)."""
     points = [(step, value) for step, value in zip(steps, values, strict=True) if not math.isnan(value)]
     return [step for step, _ in points], [value for _, value in points]
 
 
 def _figures(pictures: list[tuple[Path, str]], problems: list[str]) -> list[Html]:
-    """Those pictures that can be read, with their captions."""
+    """The readable pictures, with their captions."""
     figures = []
     for path, caption in pictures:
         try:

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint with options that may have changed: each counts from then on, or is refused."""
+"""Resuming from a checkpoint with changed options: each is applied from then on, or refused."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fastgan.training.config import TrainingConfig, to_plain
 from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe
 
-# What the optimizer drew or was given itself, in contrast to what options say of its groups.
-OWN = {"params", "rounding_seed"}
+# Entries of a param_group that are the optimizer's state, not set by options.
+STATE = {"params", "rounding_seed"}
 
 
 def resume_from(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
-    """Puts a checkpoint's state into a recipe; returns the options that differ, as "lr 0.0002 -> 0.0001".
+    """Loads a checkpoint's state into a recipe; returns the options that differ, as "lr 0.0002 -> 0.0001".
 
-    Learning rates, betas, clips and decays are those of the recipe's configuration; what schedules make of
-    them is a function of the step.
+    Learning rates, betas, clips and decays are those of the recipe's configuration; schedules depend on the
+    step alone.
 
     Raises:
-        ValueError: an option of the networks or the kind of optimizer differs, or the networks do not fit;
-            the message has the options with both values.
+        ValueError: an option of the networks or the type of optimizer differs, or the networks do not fit;
+            the message lists the options with both values.
     """
     changed = differences(checkpoint.config, recipe.config)
     named = {n: printable(f"{n} {_short(before)} -> {_short(now)}") for n, (before, now) in changed.items()}
@@ -34,21 +34,21 @@ def resume_from(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
             f"{', '.join(refused)}"
         )
     if "balance" in recipe.networks and "balance" not in checkpoint.networks:
-        # The policy is new: what it keeps begins now.
+        # The policy is new, and starts with its initial state.
         checkpoint.networks["balance"] = recipe.networks["balance"].state_dict()
-    options = [{name: group[name] for name in group.keys() - OWN} for group in _groups(recipe)]
+    options = [{name: group[name] for name in group.keys() - STATE} for group in _groups(recipe)]
     try:
         restore(recipe, checkpoint)
     except ValueError as error:
-        told = f"; options that changed: {', '.join(named.values())}" if named else ""
-        raise ValueError(f"{error}{told}") from error
-    for group, own in zip(_groups(recipe), options, strict=True):
-        group.update(own)
+        changes = f"; options that changed: {', '.join(named.values())}" if named else ""
+        raise ValueError(f"{error}{changes}") from error
+    for group, configured in zip(_groups(recipe), options, strict=True):
+        group.update(configured)
     return [*named.values()]
 
 
 def _short(value: object) -> str:
-    """A checkpoint's value may be of any size and depth."""
+    """A short text for a checkpoint's value, which may be of any size and depth."""
     if isinstance(value, str):
         return value if len(value) <= 80 else f"{value[:77]}..."
     return reprlib.repr(value) if isinstance(value, (list, dict, int)) else str(value)
@@ -59,7 +59,7 @@ def _groups(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def differences(before: Mapping[str, Any], config: TrainingConfig) -> dict[str, tuple[Any, Any]]:
-    """Options that have another value now, with both; those that only one of both has are left out."""
+    """Options whose value has changed, with both values; those that only one side has are left out."""
     now = to_plain(config)
     return {
         name: (before[name], value)

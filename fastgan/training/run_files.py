@@ -1,4 +1,4 @@
-"""The tables of a run's folder, read as well as it can be: a run may have been killed while it wrote."""
+"""Tolerant reading of a run's tables: a run may have been killed while it was writing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TORN = "\N{REPLACEMENT CHARACTER}"
 
 
 def read_table(path: Path, complain: Callable[[str], None] = warn) -> dict[str, list[float]]:
-    """A CSV file as columns of numbers, NaN for empty cells; rows that are torn or no numbers are left out.
+    """A CSV file as columns of numbers, NaN for empty cells; rows that are torn or not numeric are left out.
 
     Args:
-        complain: gets a text that names the file and how many rows were left out, if any were.
+        complain: called, if rows were left out, with a text that gives the file and their number.
 
     Raises:
         FileNotFoundError: no such file.
@@ -30,31 +30,31 @@ def read_table(path: Path, complain: Callable[[str], None] = warn) -> dict[str, 
     header, *rows = read_rows(path) or [[]]
     numbers = [row for row in map(_numbers, rows) if row is not None and len(row) == len(header)]
     steps = header.index("step") if "step" in header else None
-    kept = [row for row in numbers if steps is None or 0 <= row[steps] < 2**63]
-    if len(kept) < len(rows):
-        complain(f"{len(rows) - len(kept)} of {len(rows)} rows of {shown} are torn and are left out")
-    if not kept or len(set(header)) < len(header):
+    valid = [row for row in numbers if steps is None or 0 <= row[steps] < 2**63]
+    if len(valid) < len(rows):
+        complain(f"{len(rows) - len(valid)} of {len(rows)} rows of {shown} are torn and are left out")
+    if not valid or len(set(header)) < len(header):
         raise ValueError(f"{shown} holds no rows yet" if not rows else f"{shown} cannot be read as a table")
-    return {name: [row[place] for row in kept] for place, name in enumerate(header)}
+    return {name: [row[place] for row in valid] for place, name in enumerate(header)}
 
 
 def read_texts(path: Path) -> list[tuple[str, str]]:
-    """The whole rows of a CSV file of two columns, without its header; none where there is no such file."""
+    """The complete rows of a CSV file of two columns, without its header; empty if there is no such file."""
     return [(row[0], row[1]) for row in read_rows(path)[1:] if len(row) == 2] if path.exists() else []
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """A file's rows, with TORN for what is not text.
+    """A file's rows, with TORN for bytes that are not text.
 
-    A last one without an end of line was torn, even if what is left looks like a row.
+    A last row without an end of line counts as torn, even if it looks like a complete one.
 
     Raises:
-        ValueError: a row longer than any that is written here.
+        ValueError: a row longer than any that fastgan writes.
     """
     text = path.read_bytes().decode("utf-8", errors="replace").replace("\0", TORN)
-    whole, end, torn = text.rpartition("\n")
+    complete, end, torn = text.rpartition("\n")
     try:
-        rows = [row for row in csv.reader(io.StringIO(whole + end, newline="")) if row]
+        rows = [row for row in csv.reader(io.StringIO(complete + end, newline="")) if row]
     except csv.Error as error:
         raise ValueError(f"{printable(path)} cannot be read as a table: {error}") from error
     return [*rows, [TORN]] if torn else rows

@@ -13,19 +13,19 @@ from fastgan.training.config import Resume, TrainingConfig, to_plain, write_conf
 from fastgan.training.files import replacing
 from fastgan.training.names import printable
 from fastgan.training.run_files import read_rows
-from fastgan.training.run_options import OF_THE_START
+from fastgan.training.run_options import START_OPTIONS
 from fastgan.training.yaml_files import read_options
 
 LOCK = ".lock"
 PARTS = ("checkpoints", "samples")
-# Room for the first checkpoints and logs; a run that starts with less would stop in its middle.
+# Enough for the first checkpoints and logs; with less, a run would fail midway.
 NEEDED_BYTES = 256 * 2**20
 TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
-# What else a run makes in its folder: TensorBoard's files, the report, weights for use.
-MADE = ("config.yaml", "report.html", "events.out.tfevents*", "generator.safetensors", "samples")
-# Of these, what the user may have put there before the run, and a run writes over.
+# What else a run writes to its folder: TensorBoard's files, the report, weights for use.
+OUTPUTS = ("config.yaml", "report.html", "events.out.tfevents*", "generator.safetensors", "samples")
+# Those of them that a user may have put there before the run, and that a run overwrites.
 OVERWRITTEN = ("config.yaml", "report.html", "generator.safetensors")
-# What is left there of files that were being written.
+# Remains of files that were being written when a process was killed.
 TORN = (
     "config.yaml.incomplete", *(f"{table}.incomplete" for table in TABLES), "report.html.incomplete",
     "generator.safetensors.incomplete", "checkpoints/step-*.incomplete", "samples/step-*.incomplete*",
@@ -37,12 +37,12 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
     """Creates the run's folder and checks, before anything is computed, that it can be written.
 
     Args:
-        resume: as the option of that name; with "auto", any folder will do.
+        resume: as the option of that name; "auto" accepts any folder.
 
     Raises:
-        FileExistsError: `resume` is false, and it holds another run, or files of no run that this one would
-            write over, such as a config.yaml with other options than its own.
-        FileNotFoundError: it holds no checkpoint and `resume` is true.
+        FileExistsError: `resume` is false, and the folder holds another run, or files not of a run that this
+            one would overwrite, such as a config.yaml with other options.
+        FileNotFoundError: `resume` is true, and the folder holds no checkpoint.
         OSError: it cannot be written, a part of it is a link, or the disk is almost full.
     """
     folder = config.folder
@@ -60,7 +60,7 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
             f"{shown} already holds a run: continue it with --resume {'true' if has_checkpoint else 'auto'}"
             ", or give this one another --exp_name"
         )
-    if resume is False and (names := _of_no_run(config)):
+    if resume is False and (names := _foreign_files(config)):
         use = ", and give it by --config if its options are to count" if "config.yaml" in names else ""
         raise FileExistsError(
             f"{printable(folder / names[0])} is of no run that could be continued, and this one would write "
@@ -88,31 +88,32 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
         )
 
 
-def _of_no_run(config: TrainingConfig) -> list[str]:
-    """Which of OVERWRITTEN are there and of no run.
+def _foreign_files(config: TrainingConfig) -> list[str]:
+    """The existing files of OVERWRITTEN that do not come from a run.
 
-    A config.yaml of the run's own options was left by a start that was killed, and all of them beside samples
-    by a run whose tables and checkpoints are gone.
+    A config.yaml with this run's options comes from a start that was killed. If there are samples, all of the
+    files come from a run whose tables and checkpoints are gone.
     """
     if any((config.folder / "samples").glob("step-*.png")):
         return []
-    there = [name for name in OVERWRITTEN if (config.folder / name).exists()]
-    if "config.yaml" in there:
+    existing = [name for name in OVERWRITTEN if (config.folder / name).exists()]
+    if "config.yaml" in existing:
         try:
             options = read_options(config.folder / "config.yaml")
         except (OSError, ValueError):
-            return there
-        own = to_plain(config)
-        if all(options.get(name) == own[name] for name in own if name not in OF_THE_START):
-            there.remove("config.yaml")
-    return there
+            return existing
+        expected = to_plain(config)
+        if all(options.get(name) == expected[name] for name in expected if name not in START_OPTIONS):
+            existing.remove("config.yaml")
+    return existing
 
 
 def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | None:
-    """Makes the folder that of a run which goes on after `start` steps, or which begins (None).
+    """Prepares the folder for a run that resumes after `start` steps, or that begins (None).
 
-    Rows of steps that will be done again are removed, and what a process was writing when it was killed. What
-    a run wrote that left no checkpoint is kept in a folder of its own; returns what to tell the user of it.
+    Rows of steps that will be repeated are removed, as are files that were incomplete when a process was
+    killed. The files of a run that left no checkpoint are moved to a folder of their own; then a text that
+    tells the user so is returned.
     """
     remove_incomplete(folder)
     if start is not None:
@@ -120,17 +121,17 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
         for table in TABLES:
             drop_rows_after(folder / table, start)
         return None
-    left = [table for table in TABLES if (folder / table).exists()]
-    # Else no run's: what lies here is the user's, and stays unless it would be written over.
-    if not left and not any((folder / "samples").glob("step-*.png")) and not _of_no_run(config):
+    leftovers = [table for table in TABLES if (folder / table).exists()]
+    # Without them the files are the user's, and stay unless they would be overwritten.
+    if not leftovers and not any((folder / "samples").glob("step-*.png")) and not _foreign_files(config):
         write_config(config, folder / "config.yaml")
         return None
-    left += [path.name for kind in MADE for path in folder.glob(kind)]
+    leftovers += [path.name for pattern in OUTPUTS for path in folder.glob(pattern)]
     number = 1
     while (aside := folder / f"without-checkpoint-{number}").exists():
         number += 1
     aside.mkdir()
-    for name in left:
+    for name in leftovers:
         (folder / name).rename(aside / name)
     (folder / "samples").mkdir(exist_ok=True)
     write_config(config, folder / "config.yaml")
@@ -141,10 +142,10 @@ def take_over(config: TrainingConfig, folder: Path, start: int | None) -> str | 
 
 
 def remove_unused(folder: Path, folder_too: bool) -> None:
-    """Removes what a start that failed has made in a run's folder; nothing where there is anything else.
+    """Removes what a failed start has created in a run's folder, unless the folder holds anything else.
 
     Args:
-        folder_too: and the folder itself, and that of all runs if it holds nothing else.
+        folder_too: also remove the folder itself, and the folder of all runs if it is then empty.
     """
     with contextlib.suppress(OSError):
         parts = [folder / part for part in PARTS]
@@ -162,7 +163,7 @@ def remove_unused(folder: Path, folder_too: bool) -> None:
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Removes what processes that were killed have left half written; only the holder of the lock may."""
+    """Removes files that killed processes left incomplete; only the holder of the lock may call it."""
     for pattern in TORN:
         for torn in folder.glob(pattern):
             if torn.is_dir() and not torn.is_symlink():
@@ -172,19 +173,19 @@ def remove_incomplete(folder: Path) -> None:
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Removes rows of steps that a resumed run will do again, and a last one that was cut off."""
+    """Removes rows of steps that a resumed run will repeat, and an incomplete last row."""
     if not path.exists():
-        path.unlink(missing_ok=True)  # a link to nothing
+        path.unlink(missing_ok=True)  # a dangling link
         return
     header, *rows = read_rows(path) or [[]]
-    if "step" not in header:  # killed within its first line, or damaged
+    if "step" not in header:  # killed while writing the first line, or damaged
         path.replace(path.with_name(path.name + DAMAGED))
         return
-    kept = [header, *(row for row in rows if _is_of_step_until(step, row, len(header)))]
+    remaining = [header, *(row for row in rows if _is_up_to_step(step, row, len(header)))]
     with replacing(path) as file:
-        csv.writer(file).writerows(kept)
+        csv.writer(file).writerows(remaining)
 
 
-def _is_of_step_until(step: int, row: list[str], columns: int) -> bool:
-    whole = len(row) == columns and row[0].isdecimal() and len(row[0]) < 19
-    return whole and int(row[0]) <= step
+def _is_up_to_step(step: int, row: list[str], columns: int) -> bool:
+    complete = len(row) == columns and row[0].isdecimal() and len(row[0]) < 19
+    return complete and int(row[0]) <= step

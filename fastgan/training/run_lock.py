@@ -1,10 +1,10 @@
-"""The lock of a run's folder: one run writes there, and who it is stands in the lock.
+"""The lock of a run's folder: only one run writes there, and the lock file names it.
 
-The kernel's lock (`flock`) decides, where the file system has it: it ends with its process, however that
+Where the file system has it, the kernel's lock (`flock`) decides: it ends with its process, however that
 ends. On shared disks it may be missing, or not reach other machines. There the lock's text decides: it names
-machine, process and start, and the holder touches the file from time to time, so that whoever waits sees
-whether it lives. Of two that start at once the last to write has it; the other finds that out, at once or
-at its next touch, and ends.
+machine, process and start time, and the holder touches the file regularly, so that others see whether it is
+alive. Of two processes that start at once, the last to write holds the lock; the other notices that at once
+or at its next touch, and ends.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from fastgan.training.run_folder import LOCK as NAME
 from fastgan.training.run_folder import remove_unused
 from fastgan.training.world import AT_LEAVING, restarts, torchrun_job
 
-# Seconds between the holder's touches, and without one until a holder on another machine counts as dead.
-# Longer than file systems keep the times of files in their caches (NFS: a minute).
+# Seconds between the holder's touches, and without a touch until a holder on another machine counts as dead.
+# The latter exceeds the time for which file systems cache modification times (NFS: a minute).
 HEARTBEAT, PATIENCE = 10.0, 90.0
-# Seconds that a process takes from the kernel's lock to its text, or from its last text to the lock's end.
+# Longest time between taking the kernel's lock and writing the text, or between the last text and release.
 HANDOVER = 2.0
-# Seconds from finding the folder free to one's own text, where the kernel's lock does not keep others out.
+# Seconds to wait after writing the text, without the kernel's lock, for another process to overwrite it.
 SETTLING = 1.0
-# What file systems without locks answer.
+# Errors of file systems without locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
@@ -46,22 +46,22 @@ class RunInUse(OSError):
 
 @dataclass
 class Holder:
-    """What a lock says of the process that took it last."""
+    """The process that took the lock last, as the lock file describes it."""
 
     pid: int
     host: str
     since: str
     ticks: int = 0
-    """When the process started, in ticks since the machine did: another one may have its number by now."""
+    """Start time of the process, in ticks since boot: another process may have its pid by now."""
     held: bool = True
     boot: str = ""
-    """The start of the machine that it runs on, which tells machines of one name apart; "": unknown."""
+    """Boot id of its machine, which distinguishes machines of the same name; "": unknown."""
     pids: str = ""
-    """Where its number is its own: containers of one machine number their processes each for themselves."""
+    """Its pid namespace: containers on one machine number their processes independently."""
     token: str = ""
-    """Random, of each taking of the lock."""
+    """Random, new each time the lock is taken."""
     job: str | None = None
-    """torchrun's that began the run in the folder, see :func:`fastgan.training.world.torchrun_job`."""
+    """The torchrun job that began the run in the folder, see :func:`fastgan.training.world.torchrun_job`."""
 
     def __str__(self) -> str:
         return printable(f"process {self.pid} on host {self.host} since {self.since}")
@@ -75,19 +75,19 @@ class Holder:
 
     @property
     def is_of_this_machine(self) -> bool:
-        """Not of one of its name, or of this one before it was started again."""
+        """Whether it runs on this machine: not on another of the same name, nor before the last reboot."""
         return self.boot == _boot() if self.boot and _boot() else self.host == socket.gethostname()
 
     @property
     def is_alive(self) -> bool | None:
-        """Whether the process is there; None if that cannot be seen from here."""
+        """Whether the process exists; None if that cannot be determined from here."""
         if not self.is_of_this_machine or self.pids != _pids():
             return None
         return _ticks(self.pid) == self.ticks
 
 
 class RunLock:
-    """A taken lock; :func:`run_lock` makes it."""
+    """A lock that is held; made by :func:`run_lock`."""
 
     def __init__(self, path: Path, descriptor: int, before: Holder | None, is_kernels: bool) -> None:
         self.is_kernels = is_kernels
@@ -98,22 +98,22 @@ class RunLock:
         self.holder = Holder.myself()
         began_here = before is not None and before.job is not None and before.job == self._job
         self.restarts_own_run = began_here and restarts() > 0
-        """Whether torchrun starts again what this very job began in the folder."""
-        # One that ends before it begins, as while it loads, leaves the run to the restarts of the job that
-        # began it; but not to its own, where it is a new job of the same name.
+        """Whether this is a torchrun restart of the run that the same job began in the folder."""
+        # A process that ends before `begin`, as while loading, leaves the run to restarts of the job that
+        # began it, but not to its own restarts if it is a new job of the same name.
         if before is not None and (self.restarts_own_run or not began_here):
             self.holder.job = before.job
         self._write()
 
     def begin(self) -> None:
-        """Notes that the run in this folder is this process's from now on."""
+        """Records that the run in this folder is this process's from now on."""
         self.holder.job = self._job
         self.keep()
         self.check()
         self._write()
 
     def check(self) -> None:
-        """Raises RunInUse if another process took the lock, which can happen where the kernel has none."""
+        """Raises RunInUse if another process took the lock, which is possible without the kernel's lock."""
         if self._lost_to is not None:
             raise RunInUse(
                 f"{printable(self._path.parent)} was taken over by {self._lost_to}: this run ends, so that "
@@ -121,17 +121,17 @@ class RunLock:
             )
 
     def keep(self) -> bool:
-        """Touches the lock if it still is this process's; whether it is."""
-        found = _read(self._path)
-        if found is not None and found.token != self.holder.token:
-            self._lost_to = found
+        """Touches the lock if this process still holds it; returns whether it does."""
+        holder_on_disk = _read(self._path)
+        if holder_on_disk is not None and holder_on_disk.token != self.holder.token:
+            self._lost_to = holder_on_disk
         if self._lost_to is None:
             os.utime(self._descriptor)
         return self._lost_to is None
 
     def let_go(self) -> None:
-        """Says that nobody holds the folder any more."""
-        with contextlib.suppress(OSError):  # a full disk: a lock that nobody holds is stale all the same
+        """Records that the folder is not held any more."""
+        with contextlib.suppress(OSError):  # a full disk: the lock becomes stale anyway
             if self.keep():
                 self.holder.held = False
                 self._write()
@@ -144,49 +144,51 @@ class RunLock:
         text = json.dumps(asdict(self.holder)).encode() + b"\n"
         os.pwrite(self._descriptor, text, 0)
         os.ftruncate(self._descriptor, len(text))
-        os.fsync(self._descriptor)  # other machines see it
+        os.fsync(self._descriptor)  # so that other machines see it
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[RunLock]:
-    """Holds a run's folder, which is created if it is not there, and removed if nothing was written there.
+    """Locks a run's folder, which is created if missing, and removed if nothing was written to it.
 
     Raises:
         RunInUse: another process holds it; the message names it.
         OSError: the folder cannot be written.
     """
-    made = not folder.exists()
+    created = not folder.exists()
     try:
-        lock = _take(folder)
+        lock = _acquire(folder)
     except RunInUse:
         raise
     except OSError as error:
         raise OSError(f"the run's folder {printable(folder)} cannot be written: {error}") from error
-    over = threading.Event()
-    heart = threading.Thread(target=_keep, args=(lock, over), name="fastgan-lock", daemon=True)
-    heart.start()
+    released = threading.Event()
+    heartbeat = threading.Thread(
+        target=_touch_regularly, args=(lock, released), name="fastgan-lock", daemon=True
+    )
+    heartbeat.start()
     AT_LEAVING.append(lock.let_go)
     try:
         yield lock
     finally:
         AT_LEAVING.remove(lock.let_go)
-        over.set()
-        heart.join()
-        if lock.is_kernels:  # or another process might take what is not there any more
-            remove_unused(folder, made)
+        released.set()
+        heartbeat.join()
+        if lock.is_kernels:  # without it, another process might hold the lock while it is removed
+            remove_unused(folder, created)
         lock.release()
 
 
-def _take(folder: Path) -> RunLock:
+def _acquire(folder: Path) -> RunLock:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    # A link out of the folder is refused.
+    # O_NOFOLLOW: a link could lead out of the folder.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         has_locks = _lock(path, descriptor)
-        if has_locks and not _is_at(path, descriptor):  # whoever had it has removed it, with the folder
+        if has_locks and not _is_at(path, descriptor):  # its last holder has removed the folder
             os.close(descriptor)
-            return _take(folder)
+            return _acquire(folder)
         lock = RunLock(path, descriptor, _last_holder(path, has_locks), has_locks)
         if not has_locks:
             time.sleep(SETTLING)
@@ -206,7 +208,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _lock(path: Path, descriptor: int) -> bool:
-    """Takes the kernel's lock; False where there are none.
+    """Takes the kernel's lock; returns False if the file system has no locks.
 
     Raises:
         RunInUse: another process has it.
@@ -219,7 +221,7 @@ def _lock(path: Path, descriptor: int) -> bool:
         except BlockingIOError:
             holder = _read(path)
             held = holder is not None and holder.held
-            # Otherwise the text is not yet that of the process that has the lock, or it is about to end.
+            # Otherwise the holder has not written its text yet, or is about to end.
             if (held and holder.is_alive) or time.monotonic() > deadline:  # type: ignore[union-attr]
                 raise RunInUse(_in_use(path.parent, str(holder) if held else "another process")) from None
         except OSError as error:
@@ -230,7 +232,7 @@ def _lock(path: Path, descriptor: int) -> bool:
 
 
 def _last_holder(path: Path, has_locks: bool) -> Holder | None:
-    """Who held the folder before, once it is sure that it holds it no more."""
+    """The previous holder of the folder, once it is certain that it does not hold it any more."""
     holder = _read(path)
     if holder is None or not holder.held:
         return holder
@@ -248,8 +250,8 @@ def _in_use(folder: Path, by: str) -> str:
 
 
 def _is_touched(path: Path, holder: Holder) -> bool:
-    """Whether a process on another machine still touches its lock; takes a while if it does not."""
-    seen = path.stat().st_mtime_ns
+    """Whether a process on another machine still touches its lock; waits up to PATIENCE seconds."""
+    last_touch = path.stat().st_mtime_ns
     print(
         f"{printable(path.parent)} was held by {holder}: waiting up to {PATIENCE:.0f} s for a sign of life",
         file=sys.stderr,
@@ -258,28 +260,30 @@ def _is_touched(path: Path, holder: Holder) -> bool:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         time.sleep(min(1.0, HEARTBEAT))
-        with path.open("rb") as fresh:  # NFS asks its server at every opening
-            if os.fstat(fresh.fileno()).st_mtime_ns != seen:
+        with path.open("rb") as fresh:  # NFS asks the server again at every open
+            if os.fstat(fresh.fileno()).st_mtime_ns != last_touch:
                 return True
     return False
 
 
-def _keep(lock: RunLock, over: threading.Event) -> None:
-    while not over.wait(HEARTBEAT):
+def _touch_regularly(lock: RunLock, released: threading.Event) -> None:
+    while not released.wait(HEARTBEAT):
         with contextlib.suppress(OSError):
             if not lock.keep():
                 return
 
 
 def _read(path: Path) -> Holder | None:
-    """What the lock says; None if that is nothing, or cut off."""
+    """The holder that the lock file names; None if it is empty or incomplete."""
     try:
-        said = json.loads(path.read_bytes())
-        holder = Holder(**{field.name: said[field.name] for field in fields(Holder) if field.name in said})
-        kinds = {name: type(value) for name, value in asdict(Holder(1, "", "")).items()}
-        kinds["job"] = str if holder.job is not None else type(None)
-        wrong = [name for name, kind in kinds.items() if type(getattr(holder, name)) is not kind]
-        return None if wrong else holder
+        content = json.loads(path.read_bytes())
+        holder = Holder(
+            **{field.name: content[field.name] for field in fields(Holder) if field.name in content}
+        )
+        types = {name: type(value) for name, value in asdict(Holder(1, "", "")).items()}
+        types["job"] = str if holder.job is not None else type(None)
+        invalid = [name for name, expected in types.items() if type(getattr(holder, name)) is not expected]
+        return None if invalid else holder
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
@@ -301,11 +305,11 @@ def _pids() -> str:
 
 
 def _ticks(pid: int) -> int:
-    """When a process started; -1 if there is none, 0 where only that it is there can be known."""
+    """Start time of a process; -1 if there is none, 0 if only its existence can be determined."""
     try:
-        # After the name, which may hold anything, in parentheses.
+        # Fields after the name, which stands in parentheses and may contain anything.
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (FileNotFoundError, ProcessLookupError):  # the second: it ended while it was read
+    except (FileNotFoundError, ProcessLookupError):  # ProcessLookupError: it ended while it was read
         if Path("/proc/self/stat").exists():
             return -1
     try:

@@ -1,4 +1,4 @@
-"""The options of a run that is there, which count where a resumed run is given none."""
+"""The options of an existing run, the defaults when it is resumed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fastgan.training.checkpoint_files import checkpoint_files
 from fastgan.training.names import printable
 from fastgan.training.yaml_files import parse_options, read_options
 
-# Of the start, not of the run.
-OF_THE_START = ("exp_name", "runs_path", "resume", "checkpoint")
+# Options of a start, not of the run.
+START_OPTIONS = ("exp_name", "runs_path", "resume", "checkpoint")
 
 
 def options_of_run(folder: Path, config_class: type, recipe: str = "") -> tuple[Path, dict[str, Any]] | None:
-    """The options in a run's config.yaml, or, where that is missing, in its newest checkpoint; and which.
+    """A run's options and their file: its config.yaml, or, if that is missing, its newest checkpoint.
 
-    Names that the configuration does not have, as of another version, are left out with a RuntimeWarning.
-    None: the folder holds no checkpoint, and so no run to go on with.
+    Unknown names, as those of another version, are left out with a RuntimeWarning. None: the folder holds no
+    checkpoint, and therefore no run to resume.
 
     Args:
-        recipe: whose run it must be.
+        recipe: the recipe that the run must be of; "": any.
 
     Raises:
-        ValueError: config.yaml holds no options; or a run of another recipe.
+        ValueError: config.yaml holds no options, or the run is of another recipe.
         OSError: it cannot be read.
     """
     files = checkpoint_files(folder / "checkpoints")
@@ -48,7 +48,7 @@ def options_of_run(folder: Path, config_class: type, recipe: str = "") -> tuple[
             f"{printable(path)} has options that are not known here: {printable(', '.join(unknown))}",
             RuntimeWarning,
         )
-    return path, {n: value for n, value in options.items() if n in known and n not in OF_THE_START}
+    return path, {n: value for n, value in options.items() if n in known and n not in START_OPTIONS}
 
 
 def recipe_of_run(folder: Path) -> str:
@@ -56,7 +56,7 @@ def recipe_of_run(folder: Path) -> str:
 
     Raises:
         FileNotFoundError: no checkpoint there.
-        ValueError: none that tells a recipe.
+        ValueError: no checkpoint names its recipe.
     """
     files = checkpoint_files(folder / "checkpoints")
     if not files:
@@ -72,7 +72,7 @@ def recipe_of_run(folder: Path) -> str:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Nothing of a damaged file, which is not what goes on."""
+    """A checkpoint's metadata; {} for a damaged file, which no run resumes from."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

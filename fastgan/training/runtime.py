@@ -1,10 +1,10 @@
 """Devices, precision and processes, through Lightning Fabric.
 
 Modules are not wrapped in DistributedDataParallel. A GAN step runs the discriminator several times per
-backward, differentiates its gradients, and updates other networks through it; DDP's reducer expects one
-forward per backward, hangs or goes silently wrong otherwise (`static_graph=True` with a gradient penalty),
-and fails when a penalty leaves the last bias without gradient. Gradients are averaged explicitly, between
-backward and step, in one flat all-reduce, which is exact whatever the backward was.
+backward, differentiates its gradients, and updates other networks through it. DDP's reducer expects one
+forward per backward; otherwise it hangs or goes silently wrong (`static_graph=True` with a gradient penalty),
+and it fails when a penalty leaves the last bias without a gradient. Instead, gradients are averaged
+explicitly between backward and step, in one flat all-reduce, which is exact for any backward.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from fastgan.training.world import (
     watched_start,
 )
 
-# How long a process waits in a collective, as for rank 0's evaluation. Not torch's minutes: those that are
-# gone are noticed by their connection, see `peers`.
+# How long a process waits in a collective, as for rank 0's evaluation. Much longer than torch's default,
+# because dead processes are noticed by their connections, see `peers`.
 COLLECTIVE_TIMEOUT = timedelta(hours=12)
 START_TIMEOUT = timedelta(minutes=10)
-# Seconds within which the line brings the reason after a collective failed.
+# Seconds to wait for another process's report after a collective has failed.
 REASON_SECONDS = 2.0
 
 
-# How often this process has been one of several.
+# Counts the launches with several processes in this process.
 _LAUNCHES = itertools.count()
 
 
 class ProcessFailed(RuntimeError):
-    """One of several processes failed, and with it the run: "rank 1: loss_d became nan"."""
+    """One of several processes failed, and the run with it: "rank 1: loss_d became nan"."""
 
 
 class Runtime:
@@ -60,8 +60,8 @@ class Runtime:
         strategy: "auto" or "ddp"; sharded strategies are refused.
 
     Raises:
-        ValueError: a strategy under which double backward fails; devices that are not there, or not as many
-            as the processes that were started.
+        ValueError: a strategy under which double backward fails; devices that do not exist, or that are not
+            as many as the started processes.
     """
 
     def __init__(self, config: TrainingConfig, strategy: str = "auto") -> None:
@@ -87,7 +87,7 @@ class Runtime:
         self._fabric = make_fabric(config.accelerator, launched, strategy)
 
     def launch(self) -> None:
-        """Starts the other processes, unless torchrun or a cluster has done so.
+        """Starts the other processes, unless torchrun or a cluster has started them.
 
         Raises:
             OSError: the processes cannot reach each other.
@@ -95,16 +95,16 @@ class Runtime:
         if self._others_to_start:
             self._others = start_others(1 + self._others_to_start)
         if self.world_size > 1:
-            with default_signals():  # Python's handlers would not run while torch waits for the others
+            with default_signals():  # Python's handlers would not run while torch waits in C++
                 self._connect(self._world)
         self._fabric.launch()
 
     def _connect(self, world: World) -> None:
-        """The line to the other processes, and then torch's own connections."""
+        """Connects to the other processes, first by `Peers`, then by torch's process group."""
         address = f"env://?rank={world.rank}&world_size={world.size}"
-        with watched_start(self._others):  # until the line does it
+        with watched_start(self._others):  # until `Peers` watches them
             store, _, _ = next(torch.distributed.rendezvous(address, timeout=START_TIMEOUT))
-            # torchrun keeps one store for all its restarts, where the addresses of the dead still stand.
+            # The prefix is needed because torchrun keeps one store, with stale addresses, for all restarts.
             store = torch.distributed.PrefixStore(f"fastgan/{restarts()}/{next(_LAUNCHES)}", store)
             host = None if world.local_size == world.size else os.environ["MASTER_ADDR"]
             self._peers = Peers.connect(world.rank, world.size, host, store)
@@ -119,11 +119,11 @@ class Runtime:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Launches, and ends all processes together: at the block's end, or when it fails in one of them.
+        """Launches all processes, and ends them together: at the block's end, or when one of them fails.
 
         Raises:
-            ProcessFailed: in all processes, if one of several failed. An error that is a bug keeps its type,
-                and its traceback, in the process where it happened.
+            ProcessFailed: in all processes, if one of several failed. An unexpected error, a bug, keeps its
+                type and traceback in the process where it happened.
         """
         try:
             self.launch()
@@ -135,18 +135,18 @@ class Runtime:
             if self._peers is None:
                 end_others(self._others, patience=0)
                 raise
-            # A collective fails because another process has; its reason is on the way.
+            # A collective fails when another process has failed, whose report is on its way.
             failure = self._peers.wait_for_failure(REASON_SECONDS if isinstance(error, RuntimeError) else 0)
             expected = isinstance(error, (ValueError, OSError, ArithmeticError))
             if failure is None:
-                named = str(error) if expected else f"{type(error).__name__}: {error}"
-                failure = self._peers.tell(named)
+                text = str(error) if expected else f"{type(error).__name__}: {error}"
+                failure = self._peers.tell(text)
             bug = failure.rank == self.rank and not expected
             if not bug:
-                # Their frames keep the process group, and its threads must have ended before Python does.
+                # The frames refer to the process group, whose threads must end before Python does.
                 traceback.clear_frames(error.__traceback__)
             if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
-                torch.distributed.destroy_process_group()  # ends the others' waiting for this one
+                torch.distributed.destroy_process_group()  # so that no collective waits for this process
             self._peers.hang_up()
             end_others(self._others, patience=5.0)
             if bug:
@@ -171,24 +171,24 @@ class Runtime:
         return self._fabric.is_global_zero
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """bf16 autocast with precision="bf16-mixed", nothing otherwise."""
+        """bf16 autocast with precision="bf16-mixed", otherwise a null context."""
         if self.precision == "bf16-mixed":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
     def broadcast(self, *modules: nn.Module) -> None:
-        """Gives every process the first one's weights and buffers."""
+        """Copies the first process's weights and buffers to all processes."""
         if self.world_size > 1:
             for module in modules:
                 for tensor in (*module.parameters(), *module.buffers()):
                     torch.distributed.broadcast(tensor.detach(), src=0)
 
-    def told(self, value: Any) -> Any:
-        """The first process's value, in all of them; anything that can be pickled."""
+    def broadcast_object(self, value: Any) -> Any:
+        """The first process's value, in all processes; any picklable object."""
         return self._fabric.broadcast(value) if self.world_size > 1 else value
 
-    def gathered(self, value: Any) -> list[Any]:
-        """Every process's value, in their order, in all of them; anything that can be pickled."""
+    def gather_objects(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank, in all processes; any picklable objects."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -196,14 +196,14 @@ class Runtime:
         return values
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Averages their gradients over the processes, in one all-reduce. All must call it alike.
+        """Averages gradients over the processes, in one all-reduce. All processes must call it.
 
-        Each parameter has its place, whoever has a gradient for it; a missing one counts as zeros, as in DDP.
-        A parameter that no process has a gradient for keeps none. The host waits for the device only where a
-        gradient is missing that `requires_grad` asks for.
+        The layout covers every parameter, with or without a gradient; a missing gradient counts as zeros, as
+        in DDP. A parameter without a gradient in any process keeps none. The host waits for the device only
+        if a parameter with `requires_grad` has no gradient.
 
         Args:
-            parameters: the same, frozen alike, in every process.
+            parameters: the same ones, with the same `requires_grad`, in every process.
         """
         if self.world_size == 1:
             return
@@ -218,16 +218,16 @@ class Runtime:
         flat /= self.world_size
         *averages, anywhere = flat.split([*(part.numel() for part in parts), len(parts)])
         missing = not all(h or not p.requires_grad for h, p in zip(has, parameters, strict=True))
-        wanted = (anywhere > 0).tolist() if missing else has
-        for parameter, average, takes in zip(parameters, averages, wanted, strict=True):
-            if not takes:
+        exists = (anywhere > 0).tolist() if missing else has
+        for parameter, average, exists_anywhere in zip(parameters, averages, exists, strict=True):
+            if not exists_anywhere:
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
             parameter.grad.copy_(average.view_as(parameter))
 
     def _presence(self, has: list[bool], like: Tensor) -> Tensor:
-        """One for each parameter that has a gradient here; copied to the device when first seen."""
+        """1 for each parameter with a gradient here, else 0; each pattern is copied to the device once."""
         key = (tuple(has), like.device, like.dtype)
         if key not in self._present:
             self._present[key] = torch.tensor(has, dtype=like.dtype, device=like.device)
@@ -241,10 +241,10 @@ class Runtime:
         return values
 
     def part(self, joined: Tensor) -> Tensor:
-        """This process's share of a batch (or anything of its length) of all processes.
+        """This process's share of a batch of all processes, or of anything of the same length.
 
         Raises:
-            ValueError: its length is no multiple of the number of processes.
+            ValueError: its length is not a multiple of the number of processes.
         """
         if joined.shape[0] % self.world_size:
             raise ValueError(f"{joined.shape[0]} samples cannot be shared by {self.world_size} processes")
@@ -254,7 +254,7 @@ class Runtime:
         self._fabric.barrier()
 
     def finish(self) -> None:
-        """Waits for all processes and takes leave: one that exits early would abort the others."""
+        """Waits for all processes, then disconnects: one that exits early would abort the others."""
         if self.world_size > 1:
             self.barrier()
             if self._peers is not None:
@@ -263,7 +263,7 @@ class Runtime:
             end_others(self._others, patience=60.0)
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether the flag is set in any process."""
         if self.world_size == 1:
             return flag
         return bool(self.average(torch.tensor(float(flag), device=self.device)).item() > 0)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal that hangs up: before a run trains, and while it does."""
+"""Handling of Ctrl-C, SIGTERM and SIGHUP before and during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
-    """The run was stopped by a signal, in all its processes, after the step and with a checkpoint."""
+    """The run was stopped by a signal, in all its processes, at the end of a step and with a checkpoint."""
 
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         super().__init__(message)
@@ -23,10 +23,10 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """A signal ends the process with exit code 128 + its number: nothing is done yet that could be lost."""
+    """A signal ends the process at once with exit code 128 + its number, as there is nothing to save yet."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: it interrupted another print
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: the signal interrupted another print
             print(f"fastgan: ended by {signal.Signals(number).name}", file=sys.stderr, flush=True)
         end_at_once(128 + number)
 
@@ -36,7 +36,7 @@ def leaving_at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_after_the_step() -> Iterator[list[int]]:
-    """Turns the first signal into a number that is read after the step (0: none); a second acts as before."""
+    """Records the first signal's number, to be read after the step (0: none); a second one acts as before."""
     received = [0]
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -48,17 +48,17 @@ def stop_after_the_step() -> Iterator[list[int]]:
 
 
 def default_signals() -> contextlib.AbstractContextManager:
-    """A signal ends the process as the kernel does, also within a call that Python's handlers wait for."""
+    """Restores the kernel's handling, which also ends calls during which Python's handlers cannot run."""
     return _handlers(signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def _handlers(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[dict]:
-    """The handler for all signals that stop, as far as signals are ours; yields those before."""
+    """Installs a handler for all STOPPING signals, in the main thread only; yields the previous handlers."""
     previous: dict = {}
     try:
         for number in STOPPING:
-            # nohup ignores SIGHUP, and means it.
+            # Leave SIGHUP ignored, as nohup has it.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 previous[number] = signal.signal(number, handler)
     except ValueError:  # not in the main thread

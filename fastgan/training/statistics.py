@@ -1,6 +1,6 @@
-"""What a training step reports: values gathered on the device until a log line is due.
+"""Reported values of training steps, gathered on the device until a log line is due.
 
-A term is reported where it is computed; none, one or several times a step:
+A term is reported where it is computed, any number of times a step:
 
 .. code-block:: python
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 
 class Statistics:
-    """Means of reported values, weighing each report alike."""
+    """Means of reported values, in which all reports have the same weight."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor | float]] = {}
@@ -42,26 +42,28 @@ class Statistics:
     def take(
         self, device: torch.device, gather: Callable[[Any], list[Any]] = lambda value: [value]
     ) -> dict[str, float]:
-        """The mean of each name since the last call, in the order of first reports; starts anew.
+        """The mean of each name since the last call, in the order of first reports; resets them.
 
         This is where the host waits for the device.
 
         Args:
-            device: where the values are.
-            gather: from a value of this process, those of all of them in their order; every process gets the
-                means over the reports of all.
+            device: that of the values.
+            gather: returns the values of all processes, by rank, for a value of this one, so that every
+                process gets the means over all reports.
         """
         values, self._values = self._values, {}
         if not values:
             totals = torch.zeros(0)
         else:
-            totals = torch.stack([_total(of_one, device) / len(of_one) for of_one in values.values()])
+            totals = torch.stack([_total(reports, device) / len(reports) for reports in values.values()])
         means = dict(zip(values, totals.tolist(), strict=True))
-        everywhere = gather({name: (mean, len(values[name])) for name, mean in means.items()})
-        if len(everywhere) == 1:
+        means_by_process = gather({name: (mean, len(values[name])) for name, mean in means.items()})
+        if len(means_by_process) == 1:
             return means
-        names = dict.fromkeys(name for of_process in everywhere for name in of_process)
-        return {name: _weighted_mean([each[name] for each in everywhere if name in each]) for name in names}
+        names = dict.fromkeys(name for process_means in means_by_process for name in process_means)
+        return {
+            name: _weighted_mean([each[name] for each in means_by_process if name in each]) for name in names
+        }
 
 
 _active: list[Statistics] = []
@@ -69,7 +71,7 @@ _active: list[Statistics] = []
 
 @contextlib.contextmanager
 def gathering(statistics: Statistics) -> Iterator[Statistics]:
-    """What is reported within the block, in whichever thread, goes to these statistics."""
+    """Within the block, values reported in any thread go to these statistics."""
     _active.append(statistics)
     try:
         yield statistics
@@ -80,15 +82,15 @@ def gathering(statistics: Statistics) -> Iterator[Statistics]:
 def report(name: str, value: Tensor | float) -> None:
     """Reports one value of a step, to be averaged over all reports of that name until the next log line.
 
-    Nothing happens outside of :func:`gathering`. The host does not wait for the device, and the graph of a
-    tensor is not kept.
+    Does nothing outside of :func:`gathering`. The host does not wait for the device, and the tensor's graph
+    is not kept.
 
     Args:
         name: its column in metrics.csv.
         value: a number, or a tensor of one element on the device of the run.
 
     Raises:
-        ValueError: a tensor of none or several elements.
+        ValueError: a tensor that does not have exactly one element.
     """
     if _active:
         _active[-1].add(name, value)

@@ -1,4 +1,4 @@
-"""What the values of a configuration must be, whichever recipe's it is: of their kinds, and finite."""
+"""Checks that apply to the values of every configuration: types, finite numbers, 64 bits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ INTEGERS = range(-(2**63), 2**63)
 SEEDS = range(2**63)  # what both torch's and NumPy's generators take
 
 Kind = Any
-"""A type, or what typing makes of several."""
+"""A type, or a construct of typing."""
 
 
 def check_values(config: Any) -> None:
-    """Checks each field of a dataclass against its annotation, and that numbers are such as can be used.
+    """Checks each field of a dataclass against its annotation, and that numbers are usable.
 
-    Known are bool, int, float, str, None, literals, unions, and tuples of them.
+    Supports bool, int, float, str, None, literals, unions, and tuples of them.
 
     Raises:
-        TypeError: a field whose value is of another kind.
-        ValueError: none of a literal's values; a number that is not finite or needs more than 64 bits; a
+        TypeError: a field's value has another type.
+        ValueError: not one of a literal's values; a number that is not finite or needs more than 64 bits; a
             string with a zero byte.
     """
     kinds = _kinds(config.__class__)
@@ -51,43 +51,43 @@ def _check_value(name: str, value: Any, kind: Kind) -> None:
     else:
         literal = kind
     if typing.get_origin(literal) is typing.Literal:
-        for one in value if isinstance(value, tuple) else (value,):
-            check_one_of(name, one, typing.get_args(literal))
-    if not _is_of(value, kind):
-        raise TypeError(f"{name} must be of type {_called(kind)}, got {_shown(value)}")
-    for one in value if isinstance(value, tuple) else (value,):
-        if isinstance(one, int) and one not in INTEGERS:
-            raise ValueError(f"{name} must fit in 64 bits, got {_shown(one)}")
-        if isinstance(one, float) and not math.isfinite(one):
-            raise ValueError(f"{name} must be finite, got {_shown(one)}")
-        if isinstance(one, str) and "\0" in one:
-            raise ValueError(f"{name} must not have a zero byte, got {_shown(one)}")
+        for item in value if isinstance(value, tuple) else (value,):
+            check_one_of(name, item, typing.get_args(literal))
+    if not _matches(value, kind):
+        raise TypeError(f"{name} must be of type {_type_name(kind)}, got {_shown(value)}")
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, int) and item not in INTEGERS:
+            raise ValueError(f"{name} must fit in 64 bits, got {_shown(item)}")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"{name} must be finite, got {_shown(item)}")
+        if isinstance(item, str) and "\0" in item:
+            raise ValueError(f"{name} must not have a zero byte, got {_shown(item)}")
 
 
-def _is_of(value: Any, kind: Kind) -> bool:
+def _matches(value: Any, kind: Kind) -> bool:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return any(_is_of(value, one) for one in arguments)
+        return any(_matches(value, item) for item in arguments)
     if origin is typing.Literal:
-        return any(type(value) is type(one) and value == one for one in arguments)
+        return any(type(value) is type(item) and value == item for item in arguments)
     if origin is tuple:
         several = arguments[-1] is Ellipsis
         if not isinstance(value, tuple) or not (several or len(value) == len(arguments)):
             return False
         kinds = arguments[:1] * len(value) if several else arguments
-        return all(map(_is_of, value, kinds))
+        return all(map(_matches, value, kinds))
     if kind in (int, float):
         return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 
-def _called(kind: Kind) -> str:
+def _type_name(kind: Kind) -> str:
     return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
 
 
 def _shown(value: object) -> str:
-    """Of bounded length: a value from a file may be of any size and depth."""
+    """A text of bounded length: a value from a file may be of any size and depth."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # an integer of more digits than Python turns into text
+    except ValueError:  # an integer with more digits than Python converts to text
         return "an integer of thousands of digits"

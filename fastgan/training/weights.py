@@ -1,4 +1,4 @@
-"""Safetensors files that are whole or not there, with checksums of what they hold."""
+"""Safetensors files that are written completely or not at all, with checksums of their content."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from fastgan.training.names import printable
 
 INCOMPLETE = ".incomplete"
-# In the metadata: JSON with a CRC-32 per tensor, and one of the metadata. It reads 3 GB a second on a core,
-# four times what SHA-256 does, and is to find damage, not malice.
+# Keys of the metadata: JSON with a CRC-32 per tensor, and one of the metadata. CRC-32 reads 3 GB a second on
+# a core, four times as much as SHA-256, and is meant to find damage, not malice.
 CHECKSUMS, CHECKSUM_OF_METADATA = "crc32", "crc32_of_metadata"
-# Of what is read. Others, as float8 and complex numbers, are never written, and torch cannot do with them
-# what is done here, or drops a part of them.
+# Accepted when reading. Others, as float8 and complex numbers, are never written, and torch does not support
+# the operations needed here for them, or drops a part of their values.
 DTYPES = frozenset(
     {
         torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8,
@@ -32,14 +32,14 @@ CHUNK = 2**24
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file that appears under its name only when it is complete and on the disk.
+    """Writes a safetensors file that appears under its name only when it is complete and on the disk.
 
     Its permissions are those of any new file.
 
     Raises:
         OSError: it cannot be written.
     """
-    # A folder, because safetensors writes to a temporary file of its own, which kill -9 would leave behind.
+    # In a folder, because safetensors writes a temporary file of its own, which kill -9 would leave behind.
     folder = path.with_name(path.name + INCOMPLETE)
     temporary = folder / path.name
     try:
@@ -49,7 +49,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         mode = temporary.stat().st_mode
         contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         save_file(contiguous, temporary, _with_checksums(metadata, contiguous))
-        temporary.chmod(mode)  # safetensors' file would be its owner's alone
+        temporary.chmod(mode)  # safetensors makes it readable by its owner only
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
@@ -62,14 +62,14 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def read_weights(path: Path, kind: str = "safetensors file") -> tuple[dict[str, str], dict[str, Tensor]]:
     """The metadata and the tensors of a safetensors file, on the CPU.
 
-    safetensors itself checks that the file is as long as its header says before memory is taken for a tensor.
+    safetensors itself checks the file's length against its header before it allocates a tensor.
 
     Args:
         kind: what an error calls the file.
 
     Raises:
-        OSError: it cannot be read; names it.
-        ValueError: not what was written, or of a dtype that is never written; names it and what is wrong.
+        OSError: it cannot be read; names the file.
+        ValueError: damaged, or with a dtype that is never written; names the file and the problem.
     """
     metadata, tensors = read_tensors(path, kind)
     check_dtypes(path, tensors)
@@ -77,9 +77,9 @@ def read_weights(path: Path, kind: str = "safetensors file") -> tuple[dict[str, 
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """:func:`read_weights` of whatever dtypes."""
+    """As :func:`read_weights`, for any dtypes."""
     try:
-        # safetensors maps the file, and a disk that fails under a map kills the process.
+        # Read it once: safetensors maps the file, and a disk error in a mapping would kill the process.
         with path.open("rb") as plain:
             while plain.read(CHUNK):
                 pass
@@ -87,7 +87,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tenso
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         _check_checksums(metadata, tensors)
-    except OSError as error:  # not as a FileNotFoundError: a file that is gone by now is not none
+    except OSError as error:  # never FileNotFoundError, which callers take for no checkpoint at all
         raise OSError(f"could not read {printable(path)}: {printable(error)}") from error
     except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{printable(path)} is not a readable {kind}: {printable(error)}") from error
@@ -95,7 +95,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, str], dict[str, Tenso
 
 
 def check_dtypes(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises a ValueError that names a tensor of a dtype that is never written."""
+    """Raises a ValueError that names the first tensor of a dtype that is never written."""
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             wrong = f"{printable(key)} is {tensor.dtype}, which fastgan never writes"
@@ -104,12 +104,12 @@ def check_dtypes(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _with_checksums(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     checksums = {key: _checksum(tensor) for key, tensor in tensors.items()}
-    checked = {**metadata, CHECKSUMS: json.dumps(checksums)}
-    return {**checked, CHECKSUM_OF_METADATA: _checksum_of_metadata(checked)}
+    with_tensors = {**metadata, CHECKSUMS: json.dumps(checksums)}
+    return {**with_tensors, CHECKSUM_OF_METADATA: _checksum_of_metadata(with_tensors)}
 
 
 def _check_checksums(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Raises a ValueError for what is not as it was written; files of others have no checksums."""
+    """Raises a ValueError for damage; files of other programs have no checksums."""
     if CHECKSUM_OF_METADATA not in metadata:
         return
     if metadata[CHECKSUM_OF_METADATA] != _checksum_of_metadata(metadata):

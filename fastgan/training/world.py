@@ -1,4 +1,4 @@
-"""The processes of a run: those that torchrun started, or those that the first one starts itself."""
+"""The processes of a run, started by torchrun or by the first process itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-# Names the process that started this one, in its environment; see `start_others`.
+# Environment variable with the pid of the process that started this one; see `start_others`.
 PARENT = "FASTGAN_PARENT"
-# What is still to be done where a process is ended from within, past what `with` and `finally` would do.
+# Callbacks for `end_at_once`, which bypasses `with` and `finally`.
 AT_LEAVING: list[Callable[[], None]] = []
 
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among those of a run."""
+    """This process's place among those of a run."""
 
     rank: int = 0
     size: int = 1
@@ -30,14 +30,14 @@ class World:
     local_size: int = 1
     """Processes on this machine."""
     launcher: str = "torchrun"
-    """Who started them, for messages."""
+    """What started them, for messages."""
 
 
 def launched_world(environment: Mapping[str, str] = os.environ) -> World | None:
-    """The world of torchrun, or of whoever else sets its variables; None where nobody did.
+    """The world of torchrun, or of another launcher that sets its variables; None if they are not set.
 
     Raises:
-        ValueError: a variable is missing or no number, or they contradict each other.
+        ValueError: a variable is missing or not a number, or they contradict each other.
     """
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return None
@@ -55,20 +55,23 @@ def launched_world(environment: Mapping[str, str] = os.environ) -> World | None:
     return checked_world(World(rank, size, local_rank, local_size), values)
 
 
-def checked_world(world: World, said: Mapping[str, object]) -> World:
-    """The world again.
+def checked_world(world: World, values: Mapping[str, object]) -> World:
+    """Returns the world if it is consistent.
+
+    Args:
+        values: the environment's values, for the error.
 
     Raises:
-        ValueError: it cannot be; the message has what the environment said.
+        ValueError: it is contradictory; the message lists the values.
     """
     if not (0 <= world.rank < world.size and 0 <= world.local_rank < world.local_size <= world.size):
-        values = ", ".join(f"{name}={value}" for name, value in said.items())
-        raise ValueError(f"the environment contradicts itself: {values}")
+        listed = ", ".join(f"{name}={value}" for name, value in values.items())
+        raise ValueError(f"the environment contradicts itself: {listed}")
     return world
 
 
 def check_devices(devices: int | None, world: World) -> None:
-    """Raises a ValueError if `devices` was given and is not how many processes were started here."""
+    """Raises a ValueError if `devices` is given and differs from the number of processes started here."""
     if devices is not None and devices != world.local_size:
         elsewhere = f" ({world.size} on all machines)" if world.size > world.local_size else ""
         raise ValueError(
@@ -77,40 +80,40 @@ def check_devices(devices: int | None, world: World) -> None:
         )
 
 
-# The rank as torchrun, srun and jsrun tell it, each with what must be there, too, for it to count.
+# Rank variables of torchrun, srun and jsrun, each with another variable that must be set for it to count.
 RANKS = {
     "RANK": "WORLD_SIZE", "SLURM_PROCID": "SLURM_NTASKS", "JSM_NAMESPACE_RANK": "JSM_NAMESPACE_SIZE",
 }  # fmt: skip
-_known: list[World] = []
+_world: list[World] = []
 
 
 def remember(world: World) -> None:
-    """Tells :func:`is_main_process` the world, once it is known."""
-    _known[:] = [world]
+    """Stores the world, once it is known, for :func:`is_main_process`."""
+    _world[:] = [world]
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that prints results: the first of several, or the only one."""
-    if _known:
-        return _known[0].rank == 0
+    """Whether this process prints results: it is the first of several, or the only one."""
+    if _world:
+        return _world[0].rank == 0
     return next((os.environ[n] for n, other in RANKS.items() if {n, other} <= os.environ.keys()), "0") == "0"
 
 
 def torchrun_job() -> str | None:
-    """What tells torchrun's restarts of one job from other jobs; None outside of torchrun."""
+    """An identifier of the torchrun job, the same after restarts; None outside of torchrun."""
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     if run is None:
         return None
-    # Without --rdzv-id or --standalone all jobs are called "none"; then the agent, which outlives its
-    # workers, names the job.
+    # Without --rdzv-id or --standalone all jobs have the id "none"; then the agent, which outlives its
+    # workers, identifies the job.
     return run if run not in ("", "none") else f"agent {os.getppid()} on {socket.gethostname()}"
 
 
 def restarts() -> int:
-    """How often torchrun has started the processes again because one had failed.
+    """How often torchrun has restarted the processes after a failure.
 
     Raises:
-        ValueError: the environment says something else than a number.
+        ValueError: the environment variable is not a number.
     """
     count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if not (count.isascii() and count.isdecimal()):
@@ -125,7 +128,7 @@ def free_port() -> int:
 
 
 def start_others(count: int) -> list[subprocess.Popen]:
-    """Runs this program's command again as ranks 1 to count - 1; they and torch here are told the address."""
+    """Runs this command again as ranks 1 to count - 1; sets the address for them and for this process."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     program = [os.path.abspath(sys.argv[0])] if spec is None else ["-m", spec.name]
@@ -147,16 +150,17 @@ def start_others(count: int) -> list[subprocess.Popen]:
 
 @contextlib.contextmanager
 def watched_start(others: list[subprocess.Popen]) -> Iterator[None]:
-    """Ends this process if one that it waits for within is gone; torch would wait for half an hour.
+    """Ends this process if one that it waits for dies within the block; torch would wait for half an hour.
 
     Args:
-        others: those that :func:`start_others` started here; in them, nobody, and the parent is watched.
+        others: the processes that :func:`start_others` started; in those themselves it is empty, and the
+            parent is watched.
     """
     parent = int(os.environ.get(PARENT, "0"))
-    over = threading.Event()
+    started = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.2):
+        while not started.wait(0.2):
             for rank, other in enumerate(others, start=1):
                 if other.poll() is not None:
                     end_others(others, patience=0)
@@ -169,12 +173,12 @@ def watched_start(others: list[subprocess.Popen]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        started.set()
         watcher.join()
 
 
 def end_others(others: list[subprocess.Popen], patience: float) -> None:
-    """Waits for them, and kills those that are still there after so many seconds."""
+    """Waits for the processes, and kills those that still run after `patience` seconds."""
     deadline = time.monotonic() + patience
     for other in others:
         try:
@@ -185,14 +189,14 @@ def end_others(others: list[subprocess.Popen], patience: float) -> None:
 
 
 def leave(error: str) -> NoReturn:
-    """Ends this process from any of its threads, with the error as the command would print it."""
+    """Ends this process from any thread, and prints the error as the command would."""
     print(f"fastgan: error: {error}", file=sys.stderr, flush=True)
     end_at_once(1)
 
 
 def end_at_once(code: int) -> NoReturn:
-    """Ends this process, wherever its threads are."""
-    for act in AT_LEAVING:
+    """Ends this process at once, whatever its threads are doing."""
+    for callback in AT_LEAVING:
         with contextlib.suppress(Exception):
-            act()
+            callback()
     os._exit(code)

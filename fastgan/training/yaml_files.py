@@ -1,4 +1,4 @@
-"""Options from a YAML file, which may be anybody's: no objects, no aliases, no more than a megabyte."""
+"""Options from untrusted YAML files: no objects, no aliases, at most a megabyte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGEST = 2**20
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases: ten lines of them make values that would fill the memory when they are shown."""
+    """Refuses aliases: ten lines of them can make values that fill the memory when they are printed."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -26,7 +26,7 @@ def read_options(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not YAML, or with aliases or tags of Python's objects; not options with names; too large.
+        ValueError: not YAML, or with aliases or tags of Python objects; not named options; too large.
     """
     with path.open("rb") as file:
         return parse_options(file.read(LARGEST + 1), str(path))
@@ -36,7 +36,7 @@ def parse_options(content: bytes, origin: str) -> dict[str, Any]:
     """The options in a text in YAML, by name.
 
     Args:
-        content: of which one byte more than LARGEST is enough.
+        content: may be cut after LARGEST + 1 bytes.
         origin: what errors call it.
 
     Raises:

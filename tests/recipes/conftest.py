@@ -13,14 +13,14 @@ from tests.recipes.starganv2_folders import image_config, latent_config, write_i
 
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory):
-    """Twelve parts of real photographs, 80x96, in nested folders."""
+    """Twelve crops of real photographs, 80x96, in nested folders."""
     pytest.importorskip("skimage.data")
     return write_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture
 def small(photo_folder, tmp_path):
-    """32x32, 20 bits, without a phase of secrets alone; everything on."""
+    """32x32, 20 bits, without the phase no_im_loss; everything else is on."""
     return StegaStampConfig(
         train_path=str(photo_folder), runs_path=str(tmp_path / "runs"), image_size=32, secret_size=20,
         batch_size=2, num_steps=4, log_interval=2, sample_interval=4, eval_interval=4, val_images=2,
@@ -38,7 +38,7 @@ def vgg_weights():
 
 @pytest.fixture
 def vgg(monkeypatch, vgg_weights):
-    """VGG19 with these, as if its file were installed (which is half a gigabyte)."""
+    """VGG19 with these weights, as if its file (half a gigabyte) were installed."""
     load = _backbones._load_weights
     monkeypatch.setattr(
         _backbones, "_load_weights", lambda name, *rest: vgg_weights if name == "vgg19" else load(name, *rest)
@@ -47,7 +47,7 @@ def vgg(monkeypatch, vgg_weights):
 
 @pytest.fixture
 def tiny(photo_folder, tmp_path):
-    """EnhanceNet-E with a few channels, and a discriminator likewise for the other variants."""
+    """EnhanceNet-E with few channels, and a small discriminator for the other variants."""
     return EnhanceNetConfig(
         train_path=str(photo_folder), runs_path=str(tmp_path / "runs"), crop=64, width=4, blocks=2,
         d_channels=(4, 8, 8), d_dense=8, batch_size=2, num_steps=4, log_interval=2, sample_interval=4,
@@ -76,5 +76,5 @@ def domains_config(image_domains, tmp_path):
 
 @pytest.fixture
 def latents_config(latent_domains, tmp_path):
-    """And one on latents."""
+    """A StarGAN v2 on latents small enough for tests."""
     return latent_config(latent_domains, tmp_path / "runs")

@@ -1,4 +1,4 @@
-"""EnhanceNet made small, and what its tests ask of it."""
+"""Helpers of EnhanceNet's tests: a small recipe and its steps."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def make_font(path: Path, box: str = "", empty: str = "", drawn: str = "") -> Pa
 
 
 def make_collection(path: Path, *fonts: Path) -> Path:
-    """The fonts in one file."""
+    """A collection of the fonts."""
     collection = TTCollection()
     collection.fonts = [TTFont(font) for font in fonts]
     collection.save(path)
@@ -82,7 +82,7 @@ def make_variable_font(path: Path) -> Path:
         {"location": {"wdth": place}, "stylename": name} for place, name in ((100, "Narrow"), (300, "Wide"))
     ]
     builder.setupFvar([("wdth", 100, 100, 300, "Width")], instances)
-    wider = [(0, 0), (0, 0), (400, 0), (400, 0), (0, 0), (400, 0), (0, 0), (0, 0)]  # and four of its metrics
+    wider = [(0, 0), (0, 0), (400, 0), (400, 0), (0, 0), (400, 0), (0, 0), (0, 0)]  # and four phantom points
     builder.setupGvar({"A": [TupleVariation({"wdth": (0, 1, 1)}, wider)]})
     builder.setupOS2()
     builder.setupPost()

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def write_photographs(folder: Path) -> Path:
-    """Twelve parts of scikit-image's photographs, 80x96, in nested folders."""
+    """Twelve crops of scikit-image's photographs, 80x96, in nested folders."""
     from skimage import data
 
     for name in ("chelsea", "coffee", "astronaut"):

@@ -1,4 +1,4 @@
-"""Whole runs of a recipe, compared: resumed with uninterrupted, two processes with one."""
+"""Comparisons of complete runs: resumed and uninterrupted, two processes and one."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def assert_resume_is_bit_exact(recipe: type[Recipe], config: TrainingConfig, at:
     config = dataclasses.replace(
         config, log_interval=at, sample_interval=steps, eval_interval=steps, checkpoint_interval=at
     )
-    whole = train(recipe, dataclasses.replace(config, exp_name="whole", num_steps=steps))
+    uninterrupted = train(recipe, dataclasses.replace(config, exp_name="whole", num_steps=steps))
     train(recipe, dataclasses.replace(config, exp_name="parts", num_steps=at))
     parts = train(recipe, dataclasses.replace(config, exp_name="parts", num_steps=steps, resume=True))
-    expected, actual = newest(whole), newest(parts)
+    expected, actual = newest(uninterrupted), newest(parts)
     assert expected.keys() == actual.keys()
     assert {key.split("/")[0] for key in expected} == {"networks", "averages", "emas", "optimizers"}
     for key in expected:
         assert torch.equal(actual[key], expected[key]), key
-    assert table(parts / "metrics.csv") == table(whole / "metrics.csv")
+    assert table(parts / "metrics.csv") == table(uninterrupted / "metrics.csv")
 
 
 def assert_two_processes_equal_one(recipe: type[Recipe], config: TrainingConfig, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What tests of single steps ask of a recipe."""
+"""Helpers of tests of single steps."""
 
 from __future__ import annotations
 

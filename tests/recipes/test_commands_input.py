@@ -1,4 +1,4 @@
-"""What commands are given: crafted weights, pixel bombs, folders whose images have the same names."""
+"""Input of commands: crafted weights, decompression bombs, folders whose images have the same names."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def networks(name: str) -> dict[str, nn.Module]:
         return dict(
             zip(("generator", "mapping_network", "style_encoder"), make_networks(config), strict=True)
         )
-    made = {
+    builders = {
         "dcgan": lambda: make_dcgan(config),
         "enhancenet": lambda: EnhanceNetGenerator(config.scale, config.width, config.blocks),
         "zi2zi": lambda: make_zi2zi(config, 2),
     }
-    return {"generator": made[name]()}
+    return {"generator": builders[name]()}
 
 
 def checkpoint(name, path, changes=None, tensors=None):
-    """A checkpoint of a recipe as far as commands need it, with changes."""
+    """Writes the parts of a recipe's checkpoint that commands need, with changes."""
     metadata = {
         "format": FORMAT, "recipe": name, "step": "1", "state": "{}", "param_groups": "{}",
         "config": json.dumps(to_plain(CONFIGS[name]) | (changes or {})),
@@ -133,8 +133,10 @@ CRAFTED = [
 def test_crafted_checkpoints_are_one_error(name, changes, tensors, message, tmp_path, photograph, capsys):
     path = checkpoint(name, tmp_path / "x.safetensors", changes, tensors)
     assert run(name, path, photograph, tmp_path / "out" / "x.png") == 1
-    said = capsys.readouterr().err
-    assert said.startswith("fastgan: error: ") and str(path) in said and re.search(message, said), said
+    output = capsys.readouterr().err
+    assert output.startswith("fastgan: error: ") and str(path) in output and re.search(message, output), (
+        output
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -156,8 +158,8 @@ def test_crafted_exports_are_one_error(tmp_path, capsys):
     ):
         write_weights(path, weights | change, metadata)
         assert main(["sample", "dcgan", "--checkpoint", str(path), "--output", str(tmp_path / "x.png")]) == 1
-        said = capsys.readouterr().err
-        assert said.startswith(f"fastgan: error: {path} ") and message in said, said
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"fastgan: error: {path} ") and message in printed, printed
 
 
 def test_a_damaged_export_is_named(tmp_path, capsys):
@@ -186,7 +188,7 @@ def test_a_crafted_glyphs_json_is_one_error(text, tmp_path, capsys, photograph):
 
 
 def write_bomb(path):
-    """A PNG of a few KB that says it has 13000x13000 pixels."""
+    """A PNG of a few KB whose header claims 13000x13000 pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -203,10 +205,10 @@ def test_an_image_of_too_many_pixels_is_an_error_for_a_command(name, tmp_path, p
     path, output = checkpoint(name, tmp_path / "x.safetensors"), tmp_path / "out" / "x.png"
     bomb = write_bomb(tmp_path / "bomb.png")
     assert run(name, path, bomb, output) == 1
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
         f"{bomb} cannot be read as an image: it has 13000x13000 pixels, more than --max_pixels 89478485"
-        in said
+        in printed
     )
     arguments = [str(part) for part in command(name, path, photograph, output)]
     assert main([*arguments, "--max_pixels", "1919"]) == 1
@@ -219,7 +221,7 @@ def test_an_image_of_too_many_pixels_is_an_error_for_a_command(name, tmp_path, p
 
 @pytest.fixture
 def nested(tmp_path, photograph):
-    """Images of one name in several folders."""
+    """Images with the same name in several folders."""
     folder = tmp_path / "images"
     for place in ("a.png", "x/a.png", "x/deep/a.png", "y/a.png"):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
@@ -235,18 +237,18 @@ def encode(tmp_path, images, saved, *more):
 
 def test_encode_keeps_the_structure_of_a_folder(tmp_path, nested):
     assert encode(tmp_path, nested, tmp_path / "out") == 0
-    made = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png"))
+    outputs = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png"))
     places = ("", "x/", "x/deep/", "y/")
-    assert made == sorted(f"{place}a_{kind}.png" for place in places for kind in ("hidden", "residual"))
+    assert outputs == sorted(f"{place}a_{kind}.png" for place in places for kind in ("hidden", "residual"))
 
 
 @pytest.mark.parametrize("second", ["x/a.jpg", "x/a.PNG", "x/a.webp"])
 def test_encode_refuses_two_images_of_one_output_before_it_writes(tmp_path, nested, capsys, second):
     Image.open(nested / "a.png").save(nested / second)
     assert encode(tmp_path, nested, tmp_path / "out") == 1
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     first, other = sorted((nested / "x" / "a.png", nested / second))
-    assert f"{first} and {other} would both become {tmp_path / 'out' / 'x' / 'a_hidden.png'}" in said
+    assert f"{first} and {other} would both become {tmp_path / 'out' / 'x' / 'a_hidden.png'}" in output
     assert not (tmp_path / "out").exists()
 
 
@@ -263,9 +265,9 @@ def test_encode_never_writes_over_an_image_it_reads(tmp_path, nested, capsys):
 def test_an_unreadable_image_of_several_is_named_and_the_others_are_encoded(tmp_path, nested, capsys):
     (nested / "x" / "a.png").write_bytes(b"no image")
     assert encode(tmp_path, nested, tmp_path / "out") == 1
-    said = capsys.readouterr().err
-    assert f"{nested / 'x' / 'a.png'} cannot be read as an image" in said
-    assert "fastgan: 1 of 4 images could not be read" in said
+    output = capsys.readouterr().err
+    assert f"{nested / 'x' / 'a.png'} cannot be read as an image" in output
+    assert "fastgan: 1 of 4 images could not be read" in output
     assert len(list((tmp_path / "out").rglob("*_hidden.png"))) == 3
 
 
@@ -273,8 +275,8 @@ def test_upscale_refuses_two_images_of_one_output(tmp_path, nested, capsys):
     Image.open(nested / "a.png").save(nested / "y" / "a.jpg")
     path = checkpoint("enhancenet", tmp_path / "x.safetensors")
     assert main(["upscale", str(nested), str(tmp_path / "out"), "--checkpoint", str(path)]) == 1
-    said = capsys.readouterr().err
-    assert f"{nested / 'y' / 'a.jpg'} and {nested / 'y' / 'a.png'} would both become" in said
+    output = capsys.readouterr().err
+    assert f"{nested / 'y' / 'a.jpg'} and {nested / 'y' / 'a.png'} would both become" in output
     assert not (tmp_path / "out").exists()
 
 
@@ -291,9 +293,11 @@ def test_what_is_there_is_overwritten_only_when_told(name, tmp_path, photograph,
     written.parent.mkdir()
     written.write_bytes(b"mine")
     assert main(arguments) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"fastgan: error: {written} is there already: replace with --overwrite, or name ")
-    assert said.count("\n") == 1 and [*written.parent.iterdir()] == [written]
+    printed = capsys.readouterr().err
+    assert printed.startswith(
+        f"fastgan: error: {written} is there already: replace with --overwrite, or name "
+    )
+    assert printed.count("\n") == 1 and [*written.parent.iterdir()] == [written]
     assert written.read_bytes() == b"mine"
     assert main([*arguments, "--overwrite"]) == 0
     assert Image.open(written).format == "PNG"
@@ -319,11 +323,11 @@ def test_results_never_lie_in_the_folder_that_is_read(name, place, tmp_path, nes
         "starganv2": (command("starganv2", path, nested, target / "grid.png"), "--output"),
     }[name]
     assert main([*map(str, arguments), "--checkpoint", str(path), "--overwrite"]) == 1
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     shown = target / "grid.png" if name == "starganv2" else target
     lies = "is" if shown == nested else "lies in"
-    assert f"{option} {shown} {lies} the folder that is read, {nested}: " in said
-    assert f"name another {option}" in said and sorted(nested.rglob("*")) == before
+    assert f"{option} {shown} {lies} the folder that is read, {nested}: " in printed
+    assert f"name another {option}" in printed and sorted(nested.rglob("*")) == before
 
 
 def test_a_grid_never_replaces_what_it_is_made_of(tmp_path, photograph, capsys):

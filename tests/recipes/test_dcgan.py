@@ -1,4 +1,4 @@
-"""DCGAN's step, its verdict on collapse, whole runs, and pictures from them."""
+"""DCGAN's step, its detection of collapse, complete runs, and pictures from them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_each_step_moves_its_own_network_and_no_other(small, loss, optimizer):
 def test_losses_are_the_paper_s_with_smoothed_labels(small):
     recipe = make(small, real_label=0.9, fake_label=0.1)
     real, fake = one_batch(recipe), recipe.generate(generator())
-    twin = make(small)  # the same weights and statistics
+    twin = make(small)  # a copy with the same weights and statistics
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     d_real, d_fake = twin.discriminator(real), twin.discriminator(fake.detach())
     expected = bce(d_real, torch.full_like(d_real, 0.9)) + bce(d_fake, torch.full_like(d_fake, 0.1))
@@ -124,11 +124,11 @@ def test_nothing_reads_the_device_in_a_step(small):
 @pytest.mark.parametrize("latent", ["normal", "uniform"])
 def test_latents(small, latent):
     recipe = make(small, latent=latent)
-    seen = []
-    recipe.generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    latents = []
+    recipe.generator.register_forward_pre_hook(lambda module, inputs: latents.append(inputs[0]))
     for seed in range(200):
         recipe.generate(generator(seed))
-    z = torch.stack(seen)
+    z = torch.stack(latents)
     assert z.mean().abs() < 0.05
     assert z.std().item() == pytest.approx(1 if latent == "normal" else 3**-0.5, rel=0.05)
     assert (z.abs().max() <= 1) == (latent == "uniform")
@@ -206,8 +206,8 @@ def test_a_checkpoint_with_biases_of_convolutions_is_refused_by_their_names(smal
         save_file(load_file(path) | {key: torch.zeros(3)}, path, metadata)
     for path in (folder / "generator.safetensors", folder):
         assert main(["sample", "dcgan", "--checkpoint", str(path), "--output", str(tmp_path / "x.png")]) == 1
-        said = capsys.readouterr().err
-        assert path.name in said and 'Unexpected key(s) in state_dict: "layers.9.bias"' in said
+        printed = capsys.readouterr().err
+        assert path.name in printed and 'Unexpected key(s) in state_dict: "layers.9.bias"' in printed
     with pytest.raises(ValueError, match=r'step-00000001.* does not fit [^"]*"layers.9.bias"'):
         train(DCGAN, dataclasses.replace(small, num_steps=2, resume=True))
 

@@ -1,4 +1,4 @@
-"""EnhanceNet's step: each variant's losses against their formulas, who learns when, what is logged."""
+"""EnhanceNet's step: each variant's losses against their formulas, schedules, logged terms."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def test_pat_is_the_papers_formula(tiny, vgg, normalized):
         )
         t = 0
         for layer, weight in (("relu1_1", 3e-7), ("relu2_1", 1e-6), ("relu3_1", 1e-6)):
-            # Gram matrices that nothing is divided by, as the paper has them.
+            # Gram matrices without normalization, as in the paper.
             grams = []
             for image in (upscaled, original):
-                found = features(image, layer)
-                grams.append(gram_matrix(found, 16) * found.shape[1] * 16 * 16)
+                maps = features(image, layer)
+                grams.append(gram_matrix(maps, 16) * maps.shape[1] * 16 * 16)
             t = t + weight * F.mse_loss(*grams)
     assert terms["perceptual_loss"].item() == pytest.approx(p.item(), rel=1e-3)
     assert terms["texture_loss"].item() == pytest.approx(t.item(), rel=2e-3)
@@ -102,11 +102,13 @@ def test_crops_are_turned_in_all_eight_ways(tiny):
     recipe = make(tiny, turn=True)
     image = torch.rand(1, 3, 8, 8)
     turned = recipe.turned(image.expand(64, -1, -1, -1), generator())
-    ways = [torch.rot90(image, k, (2, 3)) for k in range(4)]
-    ways += [way.flip(3) for way in ways]
-    found = {k for one in turned for k, way in enumerate(ways) if torch.equal(one, way[0])}
-    assert len(found) == 4, "the other four are the mirrored ones of the data"
-    assert all(any(torch.equal(one, way[0]) for way in ways) for one in turned)
+    orientations = [torch.rot90(image, k, (2, 3)) for k in range(4)]
+    orientations += [orientation.flip(3) for orientation in orientations]
+    drawn = {
+        k for one in turned for k, orientation in enumerate(orientations) if torch.equal(one, orientation[0])
+    }
+    assert len(drawn) == 4, "the other four are the mirrored ones of the data"
+    assert all(any(torch.equal(one, orientation[0]) for orientation in orientations) for one in turned)
     assert torch.equal(turned, recipe.turned(image.expand(64, -1, -1, -1), generator()))
 
 
@@ -123,7 +125,7 @@ def test_each_step_moves_its_own_network_and_no_other(tiny, vgg):
     d = weights_of(recipe.discriminator)
     gradients = [p.grad.clone() for p in recipe.discriminator.parameters()]
     recipe.generator_step(original, upscaled)
-    # The last layer starts at zero, and what is behind it feels nothing until it has moved.
+    # The last layer starts at zero: the layers before it have no gradient until it has changed.
     assert moved(g, recipe.generator) == {"residual.weight", "residual.bias"}
     assert not moved(d, recipe.discriminator)
     for parameter, gradient in zip(recipe.discriminator.parameters(), gradients, strict=True):
@@ -146,14 +148,14 @@ def test_threshold_is_the_default_and_stops_a_discriminator_that_wins(tiny, vgg,
 def test_ratio_trains_each_in_its_steps_and_reports_those_alone(tiny, vgg):
     recipe = make(tiny, variant="PA", balance="ratio", balance_ratio=(1, 2))
     original = one_batch(recipe)
-    found = {"generator": "", "discriminator": ""}
+    updates = {"generator": "", "discriminator": ""}
     for step in range(4):
-        before = {name: weights_of(recipe.networks[name]) for name in found}
+        before = {name: weights_of(recipe.networks[name]) for name in updates}
         terms = terms_of(recipe.train_step, original, step, generator(step))
         assert "G_loss" in terms and ("D_loss" in terms) == (step % 2 == 0)
-        for name in found:
-            found[name] += str(int(bool(moved(before[name], recipe.networks[name]))))
-    assert found == {"generator": "1111", "discriminator": "1010"}
+        for name in updates:
+            updates[name] += str(int(bool(moved(before[name], recipe.networks[name]))))
+    assert updates == {"generator": "1111", "discriminator": "1010"}
     recipe = make(tiny, variant="PA", balance="ratio", balance_ratio=(2, 1))
     before = weights_of(recipe.generator)
     terms = terms_of(recipe.train_step, original, 1, generator())
@@ -183,8 +185,8 @@ def test_learning_rates_stay_and_fall_to_a_hundredth(tiny, vgg):
     recipe = make(tiny, variant="PA", lr=0.4, lr_d=0.2, num_steps=100, lr_decay_steps=40)
     for step, factor in ((0, 1), (60, 1), (80, 0.505), (100, 0.01)):
         recipe._set_learning_rates(step)
-        found = [recipe.optimizers[name].param_groups[0]["lr"] for name in ("generator", "discriminator")]
-        assert found == pytest.approx([0.4 * factor, 0.2 * factor])
+        actual = [recipe.optimizers[name].param_groups[0]["lr"] for name in ("generator", "discriminator")]
+        assert actual == pytest.approx([0.4 * factor, 0.2 * factor])
 
 
 def test_a_step_never_waits_for_the_device(tiny, vgg):

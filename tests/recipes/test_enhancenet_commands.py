@@ -20,11 +20,11 @@ from tests.training.toy import Toy, ToyConfig
 def run(photo_folder, tmp_path_factory):
     """The folder of a run of one step, made by the command."""
     base = tmp_path_factory.mktemp("command")
-    given = dict(
+    explicit = dict(
         train_path=photo_folder, runs_path=base, exp_name="tiny", crop=32, width=4, blocks=2, batch_size=2,
         num_steps=1, val_images=1, accelerator="cpu", lr=0.01,
     )  # fmt: skip
-    arguments = [str(part) for name, value in given.items() for part in (f"--{name}", value)]
+    arguments = [str(part) for name, value in explicit.items() for part in (f"--{name}", value)]
     assert main(["train", "enhancenet", *arguments]) == 0
     return base / "tiny"
 
@@ -61,9 +61,9 @@ def test_tiles_that_overlap_by_twice_the_radius_are_exact_everywhere(scale, size
     overlap = None if more is None else 2 * generator.radius + more
     tiled = upscale(generator, low, 2 * exact_overlap(generator), overlap)
     with torch.no_grad():
-        whole = generator(low).clamp(0, 1)
-    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
-    assert (whole - bicubic_upscale(low, scale)).abs().max() > 0.1
+        untiled = generator(low).clamp(0, 1)
+    torch.testing.assert_close(tiled, untiled, rtol=0, atol=1e-5)
+    assert (untiled - bicubic_upscale(low, scale)).abs().max() > 0.1
 
 
 def test_tiles_that_overlap_less_are_blended():
@@ -71,8 +71,8 @@ def test_tiles_that_overlap_less_are_blended():
     torch.manual_seed(1)
     low = torch.rand(1, 3, 60, 61)
     with torch.no_grad():
-        whole = generator(low).clamp(0, 1)
-    errors = [(upscale(generator, low, 24, overlap) - whole).abs() for overlap in (0, 6, 12)]
+        untiled = generator(low).clamp(0, 1)
+    errors = [(upscale(generator, low, 24, overlap) - untiled).abs() for overlap in (0, 6, 12)]
     assert errors[0].mean() > 10 * errors[1].mean() > 100 * errors[2].mean()
     assert errors[0].max() > 0.4 and errors[2].max() < 0.001
 
@@ -84,8 +84,8 @@ def test_weights_of_tiles_add_to_one():
 
     generator = Ones(2, 1, 1)
     for tile, overlap in ((8, 0), (8, 4), (16, 3), (16, 8), (30, 15), (30, None)):
-        made = upscale(generator, torch.rand(1, 3, 61, 45), tile, overlap)
-        torch.testing.assert_close(made, torch.full((1, 3, 122, 90), 0.75))
+        outputs = upscale(generator, torch.rand(1, 3, 61, 45), tile, overlap)
+        torch.testing.assert_close(outputs, torch.full((1, 3, 122, 90), 0.75))
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_the_moving_average_is_used_where_one_was_kept(photo_folder, tmp_path):
     from fastgan.training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(tmp_path / "run")
-    found = load_generator(tmp_path / "run").residual.weight
-    assert torch.equal(found, checkpoint.averages["generator"]["residual.weight"])
-    assert not torch.equal(found, checkpoint.networks["generator"]["residual.weight"])
+    loaded = load_generator(tmp_path / "run").residual.weight
+    assert torch.equal(loaded, checkpoint.averages["generator"]["residual.weight"])
+    assert not torch.equal(loaded, checkpoint.networks["generator"]["residual.weight"])
 
 
 def test_grey_stays_grey_and_transparency_is_upscaled():
@@ -177,9 +177,9 @@ def test_what_cannot_be_read_in_a_folder_is_named_and_the_rest_is_done(run, phot
     Image.open(photograph).save(folder / "b.png")
     (folder / "a.jpg").write_bytes(b"no image")
     assert command(run, folder, tmp_path / "out") == 1
-    said = capsys.readouterr()
-    assert said.out == f"{tmp_path / 'out' / 'b.png'}\n"
-    assert f"{folder / 'a.jpg'} cannot be read as an image" in said.err and "1 of 2 images" in said.err
+    output = capsys.readouterr()
+    assert output.out == f"{tmp_path / 'out' / 'b.png'}\n"
+    assert f"{folder / 'a.jpg'} cannot be read as an image" in output.err and "1 of 2 images" in output.err
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------
@@ -214,8 +214,10 @@ def test_a_device_that_is_not_there_is_named(run, photograph, tmp_path, capsys, 
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("has a GPU")
     assert command(run, photograph, tmp_path / "x.png", "--device", device) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"fastgan: error: --device '{device}' cannot be used: ") and said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert (
+        output.startswith(f"fastgan: error: --device '{device}' cannot be used: ") and output.count("\n") == 1
+    )
 
 
 def test_images_are_never_overwritten_by_their_own_upscaling(run, photograph, tmp_path, capsys):

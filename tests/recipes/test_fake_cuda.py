@@ -24,7 +24,7 @@ from tests.recipes.fonts import small_config, small_glyphs
 from tests.recipes.steps import one_batch
 
 STEPS = 2
-# Kept from its first call on by itself, but not what is fake.
+# Cached from the first call on, except for fake tensors.
 KEPT = "_jpeg_tables.py make"
 
 
@@ -62,7 +62,7 @@ def zi2zi(tmp_path):
     ("name", "updates"), [("dcgan", 2), ("stegastamp", 2), ("enhancenet", 2), ("starganv2", 4), ("zi2zi", 2)]
 )
 def test_a_step_stays_on_the_device(name, updates, precision, request):
-    """FakeTensorMode refuses tensors of two devices in one operation, and to read what the device has."""
+    """FakeTensorMode refuses operations on two devices, and reading values from the device."""
     config = dataclasses.replace(request.getfixturevalue(name), precision=precision)
     reported, log = last_step(name, config)
     assert {tensor.device.type for tensor in reported if isinstance(tensor, Tensor)} == {"cuda"}
@@ -73,7 +73,7 @@ def test_a_step_stays_on_the_device(name, updates, precision, request):
 
 
 def last_step(name: str, config) -> tuple[list[Tensor | float], Log]:
-    """Of some steps: the first makes the states of the optimizers."""
+    """Counts over several steps; the first one creates the optimizers' states."""
     recipe_class = load_recipe(name)
     batch = one_batch(recipe_class(config, Runtime(config)))
     with on_cuda() as log:

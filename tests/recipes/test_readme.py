@@ -31,12 +31,12 @@ COMMANDS = {
     page: [re.split(r"\s+# ", line)[0] for line in re.findall(r"^ {4,}(fastgan .*)$", text, re.MULTILINE)]
     for page, text in TEXTS.items()
 }
-# What the reader puts in place of the pages' names.
+# Replacements for the pages' placeholders.
 NAMES = {
     "IMAGES": "photographs", "PHOTOGRAPHS": "photographs", "DOMAINS": "domains", "DOGS": "domains/dog",
     "IN": "photo.png", "OUT": "large.png", '"..."': '"Ab"', "gb2312-common": "latin",
 }  # fmt: skip
-# Weights that must be downloaded are left out.
+# Without weights that must be downloaded.
 SMALL = {
     **{name: re.sub(r"--train_path \S+", "", options) for name, options in OWN.items()},
     "enhancenet": "--variant E --crop 64 --width 4 --blocks 2 --val_images 2",
@@ -49,7 +49,7 @@ NEEDS_A_VAE = "--vae VAE"
 
 @pytest.fixture(scope="module")
 def place(photo_folder, tmp_path_factory):
-    """A folder with all that the commands name."""
+    """A folder with all files that the commands name."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(photo_folder, folder / "photographs")
     write_images(folder / "domains", ("cat", "dog"))
@@ -79,9 +79,9 @@ def test_the_pages_show_every_recipe_and_command():
     assert expected <= {words[0] for words in shown}
     assert len(SNIPPETS) >= 8
     for page, text in TEXTS.items():
-        # What looks like a command must be code, which runs.
+        # Commands must be in code blocks, which this test runs.
         assert not re.search(r"^ {0,3}fastgan [a-z0-9 ]*--", text, re.MULTILINE), page
-        # Code in a fence of another language would not run here.
+        # Fences of other languages would not be run here.
         languages = set(re.findall(r"^ *```(\w+)$", text, re.MULTILINE))
         assert languages <= {"python", "text", "mermaid", "cpp", "cmake"}, (page, languages)
         for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL):
@@ -91,7 +91,7 @@ def test_the_pages_show_every_recipe_and_command():
 @pytest.mark.filterwarnings("ignore:skipped unusable:UserWarning")
 @pytest.mark.parametrize("page", [page for page, commands in COMMANDS.items() if commands])
 def test_commands(page, place, tmp_path, monkeypatch, capsys):
-    """In the page's order, in which one takes what the one before has made."""
+    """In the page's order, in which commands use the results of earlier ones."""
     shutil.copytree(place, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     for command in COMMANDS[page]:
@@ -103,7 +103,7 @@ def test_commands(page, place, tmp_path, monkeypatch, capsys):
         except SystemExit as left:
             code = left.code
         output = capsys.readouterr()
-        # An untrained network finds no message, and says so.
+        # An untrained network finds no message.
         expected = (1,) if words[:2] == ["stegastamp", "decode"] else (0,)
         assert code in expected and "error" not in output.err, (command, output.err)
 
@@ -131,6 +131,6 @@ def test_snippets(page, snippet):
         names["generator"] = nn.Linear(3, 3)
     snippet = snippet.replace(
         'LPIPS(net="vgg")', 'LPIPS(net="vgg", weights=None)'
-    )  # ImageNet's are a download
+    )  # ImageNet's weights would be a download
     snippet = snippet.replace("compile=True", "compile=False")
     exec(compile(snippet, page, "exec"), names)

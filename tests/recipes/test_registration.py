@@ -1,4 +1,4 @@
-"""What recipes say of themselves, and recipes that other distributions add by entry points."""
+"""Registrations of recipes, and recipes that other distributions add by entry points."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RECIPE = Registration(
 
 
 def distribution(folder: Path, name: str, entry_points: str) -> None:
-    """As pip leaves one."""
+    """Creates the metadata of a distribution, as pip does."""
     about = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -62,7 +62,7 @@ def site(tmp_path):
 
 @pytest.fixture
 def installed(site, monkeypatch):
-    """The same, to this process."""
+    """Makes the installed recipe visible to this process."""
     recipes.other_recipes.cache_clear()
     monkeypatch.syspath_prepend(str(site))
     yield site
@@ -80,13 +80,13 @@ def listing(capsys, *words: str) -> str:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_all_that_a_recipe_names_is_there(name):
-    registration, found = RECIPES[name], load_recipe(name)
-    assert found.name == name and set(registration.demos) <= found.presets.keys()
+    registration, loaded = RECIPES[name], load_recipe(name)
+    assert loaded.name == name and set(registration.demos) <= loaded.presets.keys()
     functions = [function for _, function in registration.commands.values()]
     for function in (*functions, *registration.built_in_data.values()):
         assert callable(pkgutil.resolve_name(function))
-    # The class alone is also its package's.
-    assert getattr(sys.modules[f"fastgan.recipes.{name}"], found.__name__) is found
+    # The class is also an attribute of its package.
+    assert getattr(sys.modules[f"fastgan.recipes.{name}"], loaded.__name__) is loaded
     with pytest.raises(ImportError):
         exec(f"from fastgan.recipes.{name} import nothing")
 
@@ -117,9 +117,9 @@ def test_a_recipe_from_outside_is_listed_and_trained(site, tmp_path):
         return done.stdout
 
     assert "toy 100% toys" in " ".join(fastgan("train", "--help").split())
-    said = fastgan("train", "toy", "--num_steps", "2", "--log_interval", "1", "--accelerator", "cpu")
+    output = fastgan("train", "toy", "--num_steps", "2", "--log_interval", "1", "--accelerator", "cpu")
     (folder,) = (tmp_path / "runs").iterdir()
-    assert f"results in {Path('runs') / folder.name}" in said
+    assert f"results in {Path('runs') / folder.name}" in output
     assert [row["step"] for row in toy.rows(folder / "metrics.csv")] == ["1", "2"]
     assert "results in" in fastgan("resume", str(folder), "--num_steps", "3")
 
@@ -132,7 +132,7 @@ def test_its_commands_and_its_data_are_found(installed, tmp_path, monkeypatch, c
     assert (data_folder("builtin:toys") / "toys.txt").read_text() == "bear"
     with pytest.raises(ValueError, match="must be one of digits, .*, toys, got 'faces'"):
         data_folder("builtin:faces")
-    # A module of it that is not there is its own fault, not a missing extra of fastgan's.
+    # A missing module of its own is its own error, not a missing extra of fastgan.
     assert main(["play"]) == 1
     assert capsys.readouterr().err == (
         "fastgan: error: No module named 'toy_gan.nothing', for the command of toy_gan.nothing:play\n"
@@ -158,7 +158,7 @@ def test_a_broken_one_says_so_where_it_is_listed_and_asked_for(value, said, inst
     error = capsys.readouterr().err
     assert error.startswith(f"fastgan: error: the recipe 'broken': {said}")
     assert error.count("\n") == 1
-    # Nobody else is troubled.
+    # Other recipes are not affected.
     for words in (["sample", "toy"], ["--print_shtab", "bash"]):
         assert main(words) == 0
         assert not capsys.readouterr().err
@@ -182,9 +182,9 @@ def test_names_that_are_taken_stay_whose_they_are(installed, capsys):
     assert "the recipe 'toys' is named 'toy' in its class" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    said = capsys.readouterr()
-    assert "dcgan of other-gan left out, since another recipe has its name" in " ".join(said.out.split())
-    assert "toy_gan:sample is left out, since another command is named 'sample dcgan'" in said.err
+    output = capsys.readouterr()
+    assert "dcgan of other-gan left out, since another recipe has its name" in " ".join(output.out.split())
+    assert "toy_gan:sample is left out, since another command is named 'sample dcgan'" in output.err
     with pytest.raises(ValueError, match="there is no recipe 'no'; there are: dcgan, .*, toy"):
         load_recipe("no")
 

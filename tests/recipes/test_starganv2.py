@@ -39,7 +39,7 @@ def moved(recipe, before):
 
 
 def guides_of(recipe, batch):
-    """What gives the styles in a step whose draws come from :func:`generator`."""
+    """The guides of a step whose draws come from :func:`generator`."""
     draws = generator()
     return {"ref": (batch.x_ref, batch.x_ref2), "lat": (recipe.noise(draws), recipe.noise(draws))}
 
@@ -75,8 +75,8 @@ def test_the_mapping_network_has_its_own_learning_rate(domains_config):
         name: max((after[k] - before[k]).abs().max().item() for k in before if k.startswith(name))
         for name in TRANSLATING
     }
-    wanted = {"generator": 0.01, "mapping_network": 0.0001, "style_encoder": 0.01}
-    assert largest == pytest.approx(wanted, rel=1e-2)
+    expected = {"generator": 0.01, "mapping_network": 0.0001, "style_encoder": 0.01}
+    assert largest == pytest.approx(expected, rel=1e-2)
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -89,19 +89,19 @@ def test_discriminator_s_loss_is_its_formula(domains_config, step):
     real = discriminator(batch.x_src, batch.y_src)
     by_reference, by_latent = (discriminator(fake, batch.y_trg) for fake in fakes.chunk(2))
     half_real = F.relu(1 - real).mean()
-    of_ref = half_real + F.relu(1 + by_reference).mean()
-    of_lat = half_real + F.relu(1 + by_latent).mean()
+    ref_loss = half_real + F.relu(1 + by_reference).mean()
+    lat_loss = half_real + F.relu(1 + by_latent).mean()
     penalty = r1_penalty_of(discriminator, batch.x_src, batch.y_src)
-    total = 0.5 * (of_ref + of_lat) + (0.7 * 2 * penalty if step == 0 else 0)
+    total = 0.5 * (ref_loss + lat_loss) + (0.7 * 2 * penalty if step == 0 else 0)
     total.backward()
     terms = terms_of(recipe.discriminator_step, batch, guides, fakes, step)
     for parameter, expected in zip(
         recipe.discriminator.parameters(), discriminator.parameters(), strict=True
     ):
         torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(terms["D_loss"], (0.5 * (of_ref + of_lat)).detach())
-    torch.testing.assert_close(terms["D_ref_loss"], of_ref.detach())
-    torch.testing.assert_close(terms["D_lat_loss"], of_lat.detach())
+    torch.testing.assert_close(terms["D_loss"], (0.5 * (ref_loss + lat_loss)).detach())
+    torch.testing.assert_close(terms["D_ref_loss"], ref_loss.detach())
+    torch.testing.assert_close(terms["D_lat_loss"], lat_loss.detach())
     torch.testing.assert_close(terms["D_fake"], torch.cat([by_reference, by_latent]).mean().detach())
     assert ("r1_penalty" in terms) == (step == 0)
     if step == 0:
@@ -118,10 +118,10 @@ def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
 
     x, y, target = batch.x_src, batch.y_src, batch.y_trg
     g, f, e, d = (twin.networks[name] for name in (*TRANSLATING, "discriminator"))
-    given = {"ref": e(batch.x_ref, target), "lat": f(guides["lat"][0], target)}
+    styles = {"ref": e(batch.x_ref, target), "lat": f(guides["lat"][0], target)}
     others = {"ref": e(batch.x_ref2, target), "lat": f(guides["lat"][1], target)}
     expected = {}
-    for kind, style in given.items():
+    for kind, style in styles.items():
         fake, other = g(x, style), g(x, others[kind]).detach()
         difference = (fake - other).abs().mean()
         expected |= {
@@ -134,18 +134,18 @@ def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
         expected["id_loss"] = (g(x, e(x, y)) - x).abs().mean()
     if ds_margin:
         assert expected["ds_lat_loss"] <= ds_margin
-    of_kind = {"adv": 0.9, "sty": 1.1, "cyc": 1.2, "ds": -0.5, "id": w_id}
-    sum(of_kind[name.split("_")[0]] * term for name, term in expected.items()).backward()
+    weights_by_term = {"adv": 0.9, "sty": 1.1, "cyc": 1.2, "ds": -0.5, "id": w_id}
+    sum(weights_by_term[name.split("_")[0]] * term for name, term in expected.items()).backward()
 
     terms = terms_of(recipe.generator_step, batch, guides, styles, fakes, 0)
     for name, term in expected.items():
         torch.testing.assert_close(terms[name], term.detach(), rtol=1e-4, atol=1e-5)
-        assert terms[f"{name}_weight"].item() == pytest.approx(of_kind[name.split("_")[0]])
+        assert terms[f"{name}_weight"].item() == pytest.approx(weights_by_term[name.split("_")[0]])
     assert ("id_loss" in terms) == bool(w_id)
     for name in TRANSLATING:
         pairs = zip(recipe.networks[name].parameters(), twin.networks[name].parameters(), strict=True)
-        for parameter, wanted in pairs:
-            torch.testing.assert_close(parameter.grad, wanted.grad, rtol=1e-3, atol=1e-6)
+        for parameter, required in pairs:
+            torch.testing.assert_close(parameter.grad, required.grad, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("w_id", [0.0, 0.4])
@@ -159,7 +159,7 @@ def test_in_turn_d_and_g_learn_from_noise_and_then_from_references_alone(domains
     )  # fmt: skip
     for optimizer in recipe.optimizers.values():
         for group in optimizer.param_groups:
-            group["eps"] = 1.0  # small gradients' rounding errors stay small
+            group["eps"] = 1.0  # so that rounding errors of small gradients stay small
     batch = one_batch(recipe)
     terms = terms_of(recipe.train_step, batch, 0, generator())
 
@@ -191,18 +191,18 @@ def test_in_turn_d_and_g_learn_from_noise_and_then_from_references_alone(domains
     for kind in ("lat", "ref"):
         style, other = (style_of[kind](guide, target) for guide in guides[kind])
         fake = g(x, style)
-        of_kind = {
+        kind_terms = {
             f"adv_{kind}_loss": F.softplus(-d(fake, target)).mean(),
             f"sty_{kind}_loss": (style - e(fake, target)).abs().mean(),
             f"cyc_{kind}_loss": (g(fake, e(x, y)) - x).abs().mean(),
             f"ds_{kind}_loss": (fake - g(x, other).detach()).abs().mean(),
         }
         if w_id and kind == "lat":
-            of_kind["id_loss"] = (g(x, e(x, y)) - x).abs().mean()
+            kind_terms["id_loss"] = (g(x, e(x, y)) - x).abs().mean()
         signs = {"ds": -1.0, "id": w_id}
-        loss = sum(signs.get(name.split("_")[0], 1.0) * term for name, term in of_kind.items())
+        loss = sum(signs.get(name.split("_")[0], 1.0) * term for name, term in kind_terms.items())
         descend(loss, g, f, e) if kind == "lat" else descend(loss, g)
-        expected |= of_kind
+        expected |= kind_terms
 
     expected["D_loss"] = (expected["D_lat_loss"] + expected["D_ref_loss"]) / 2
     penalty = (expected.pop("penalty_lat") + expected.pop("penalty_ref")) / 2
@@ -210,13 +210,13 @@ def test_in_turn_d_and_g_learn_from_noise_and_then_from_references_alone(domains
     for name, term in expected.items():
         torch.testing.assert_close(terms[name], term.detach(), rtol=1e-4, atol=1e-5, msg=name)
     after = weights_of(twin, *TRANSLATING, "discriminator")
-    found = weights_of(recipe, *TRANSLATING, "discriminator")
+    actual = weights_of(recipe, *TRANSLATING, "discriminator")
     for name in after:
-        torch.testing.assert_close(found[name], after[name], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(actual[name], after[name], rtol=1e-4, atol=1e-5, msg=name)
     for name, old in before.items():
         network, key = name.split(".", 1)
         average = dict(recipe.averages[network].named_parameters())[key]
-        # One step of the average, though G has made two.
+        # One step of the average for two updates of G.
         torch.testing.assert_close(average, old.lerp(after[name], 0.1), rtol=1e-4, atol=1e-5, msg=name)
     assert [ema.num_updates for ema in recipe.emas] == [1]
 
@@ -225,21 +225,21 @@ def test_lambda_ds_falls_with_the_epochs(domains_config):
     recipe = make(domains_config, w_ds=2.0, ds_decay_epochs=4.0)
     per_epoch = recipe.steps_per_epoch
     assert (recipe.images_per_epoch, per_epoch) == (20, 5), "every tenth of each domain's 12 is held out: 2"
-    found = [recipe.lambda_ds((epoch - 1) * per_epoch) for epoch in (1, 2, 3, 5, 9)]
-    assert found == pytest.approx([2.0, 1.5, 1.0, 0.0, 0.0])
+    actual = [recipe.lambda_ds((epoch - 1) * per_epoch) for epoch in (1, 2, 3, 5, 9)]
+    assert actual == pytest.approx([2.0, 1.5, 1.0, 0.0, 0.0])
     assert recipe.lambda_ds(per_epoch - 1) == 2.0, "constant within an epoch"
     terms = terms_of(recipe.train_step, one_batch(recipe), 2 * per_epoch, generator())
     assert terms["lambda_ds"].item() == pytest.approx(1)
-    whole = make(domains_config, num_epochs=10)
-    assert whole.lambda_ds(5 * per_epoch) == pytest.approx(0.5)
-    assert whole.lambda_ds(whole.num_steps) == 0
+    full = make(domains_config, num_epochs=10)
+    assert full.lambda_ds(5 * per_epoch) == pytest.approx(0.5)
+    assert full.lambda_ds(full.num_steps) == 0
 
 
 def test_no_difference_is_asked_for_when_lambda_ds_is_zero(domains_config):
-    of_zero, without = make(domains_config, ds_decay_epochs=1.0), make(domains_config, w_ds=0.0)
-    for recipe in (of_zero, without):
+    fixed, without = make(domains_config, ds_decay_epochs=1.0), make(domains_config, w_ds=0.0)
+    for recipe in (fixed, without):
         recipe.train_step(one_batch(recipe), recipe.steps_per_epoch, generator())
-    for a, b in zip(of_zero.generator.parameters(), without.generator.parameters(), strict=True):
+    for a, b in zip(fixed.generator.parameters(), without.generator.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -251,8 +251,8 @@ def test_terms_are_the_same_in_both_orders_of_updates_and_only_of_what_trains(do
             terms = terms_of(recipe.train_step, one_batch(recipe), 0, generator())
             names.add(frozenset(terms))
             later = terms_of(recipe.train_step, one_batch(recipe), 2, generator())
-            of_d = {name for name in terms if name.startswith("D_")} | {"r1_penalty"}
-            assert set(terms) - set(later) == (of_d if "balance_ratio" in changes else set())
+            d_terms = {name for name in terms if name.startswith("D_")} | {"r1_penalty"}
+            assert set(terms) - set(later) == (d_terms if "balance_ratio" in changes else set())
     assert len(names) == 1
 
 
@@ -262,7 +262,7 @@ def test_balance_holds_the_discriminator_back(domains_config, updates, balance, 
     recipe = make(
         domains_config, updates=updates, balance=balance, balance_threshold=1e9, balance_ratio=(1, 2)
     )
-    step = 1  # the second of a cycle is G's alone
+    step = 1  # in the second step of a cycle only G trains
     before, before_d = weights_of(recipe, *TRANSLATING), weights_of(recipe, "discriminator")
     terms = terms_of(recipe.train_step, one_batch(recipe), step, generator())
     assert ("D_updated" in terms) == (balance == "threshold") and terms.get("D_updated", 0) == 0
@@ -271,17 +271,17 @@ def test_balance_holds_the_discriminator_back(domains_config, updates, balance, 
 
 def test_an_update_of_d_counts_where_one_of_its_halves_does(domains_config, monkeypatch):
     recipe = make(domains_config, balance="threshold", balance_threshold=0.0)
-    judge, seen = recipe.balance.discriminator_loss, []
+    discriminator_loss, decisions = recipe.balance.discriminator_loss, []
 
     def only_the_second(*args):
-        judged = judge(*args)
-        seen.append(judged)
-        return judged._replace(applies=torch.tensor(len(seen) == 2))
+        decision = discriminator_loss(*args)
+        decisions.append(decision)
+        return decision._replace(applies=torch.tensor(len(decisions) == 2))
 
     monkeypatch.setattr(recipe.balance, "discriminator_loss", only_the_second)
     before = weights_of(recipe, "discriminator")
     assert terms_of(recipe.train_step, one_batch(recipe), 0, generator())["D_updated"] == 1
-    assert len(seen) == 2 and moved(recipe, before)
+    assert len(decisions) == 2 and moved(recipe, before)
 
 
 @pytest.mark.parametrize("updates", ["joint", "in_turn"])

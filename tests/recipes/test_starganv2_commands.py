@@ -58,8 +58,8 @@ def encoded(images, latents, vae, *more):
 
 def test_encoding_keeps_the_tree_and_goes_on_where_it_stopped(image_folder, vae_folder, tmp_path, capsys):
     assert encoded(image_folder, tmp_path, vae_folder) == 0
-    assert "24 images encoded, 0 were there already" in (said := capsys.readouterr().out)
-    assert "--latent_scale 0.5" in said
+    assert "24 images encoded, 0 were there already" in (output := capsys.readouterr().out)
+    assert "--latent_scale 0.5" in output
     files = sorted(tmp_path.rglob("*.safetensors"))
     assert [path.relative_to(tmp_path).as_posix() for path in files[:1]] == ["day/0.png.safetensors"]
     image = read_image(image_folder / "day" / "0.png").resize((32, 32), Image.Resampling.BICUBIC)
@@ -71,7 +71,7 @@ def test_encoding_keeps_the_tree_and_goes_on_where_it_stopped(image_folder, vae_
     assert encoded(image_folder, tmp_path, vae_folder) == 0
     assert "1 images encoded, 23 were there already, 0 could not be read" in capsys.readouterr().out
     assert files[0].stat().st_mtime_ns == written
-    # In another way: refused rather than mixed.
+    # Other settings are refused, not mixed.
     assert encoded(image_folder, tmp_path, vae_folder, "--sample_seed", "1") == 1
     assert "was made with posterior mode, not sample 1" in capsys.readouterr().err
 
@@ -88,8 +88,8 @@ def test_unreadable_images_are_named(image_folder, vae_folder, tmp_path, capsys)
     broken = tmp_path / "images" / "day" / "1.png"
     broken.write_bytes(broken.read_bytes()[:40])
     assert encoded(tmp_path / "images", tmp_path / "latents", vae_folder) == 1
-    said = capsys.readouterr().out
-    assert f"left out {broken}" in said and "3 images encoded, 0 were there already, 1 could not" in said
+    output = capsys.readouterr().out
+    assert f"left out {broken}" in output and "3 images encoded, 0 were there already, 1 could not" in output
 
 
 def test_a_run_on_encoded_latents_shows_decoded_pictures(image_folder, vae_folder, tmp_path):

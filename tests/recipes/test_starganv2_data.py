@@ -1,4 +1,4 @@
-"""StarGAN v2's data: domains on the disk, latents, pairs, rendered domains; and what is wrong with them."""
+"""StarGAN v2's data: domains on the disk, latents, pairs, rendered domains, and their errors."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_pairs_are_of_the_domains_they_are_said_to_be_and_all_count_alike():
     assert len(set(used)) == len(used) == 900, "no sample of a domain is used twice, none left out"
     assert {y: sum(one == y for one, _ in used) for y in range(3)} == {0: 300, 1: 300, 2: 300}
     assert 70 < together < 130, "sources and targets are drawn independently"
-    again = Pairings(domains, seed=3).sample(17)
-    assert all(np.array_equal(a, b) for a, b in zip(again, pairs.sample(17), strict=True))
+    repeated = Pairings(domains, seed=3).sample(17)
+    assert all(np.array_equal(a, b) for a, b in zip(repeated, pairs.sample(17), strict=True))
 
 
 def test_the_classifier_sees_all_domains_alike():

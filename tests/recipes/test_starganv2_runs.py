@@ -66,12 +66,12 @@ def test_the_classifier_is_always_the_same_and_leaves_the_random_state_alone(dom
     assert first is recipe.classifier
     arguments = (recipe.train_domains, recipe.as_trained, 3, 40, torch.device("cpu"))
     with torch.no_grad():  # as an evaluation is
-        again = train_classifier(*arguments)
-    for a, b in zip(first.parameters(), again.parameters(), strict=True):
+        repeated = train_classifier(*arguments)
+    for a, b in zip(first.parameters(), repeated.parameters(), strict=True):
         assert torch.equal(a, b)
     images = [recipe.held_out(domain, 4) for domain in (0, 1)]
-    found = evaluate_translations(recipe.translator, images, first, domains_config.z_dim, 2)
-    assert found["classifier_acc"] == 1
+    actual = evaluate_translations(recipe.translator, images, first, domains_config.z_dim, 2)
+    assert actual["classifier_acc"] == 1
 
 
 class Brighter(torch.nn.Module):
@@ -98,12 +98,14 @@ def test_figures_of_translations_that_are_known():
             return torch.stack([1 - positive, positive], dim=1)
 
     translator = Translator(Brighter(), Target(), Target())
-    found = evaluate_translations(translator, images, Sign(), z_dim=4, draws=3)
-    assert found["classifier_acc"] == found["translated_acc_latent"] == found["translated_acc_reference"] == 1
-    assert found["pairwise_l1_reference"] == 0 and 0 < found["pairwise_l1_latent"] < 0.05
+    actual = evaluate_translations(translator, images, Sign(), z_dim=4, draws=3)
+    assert (
+        actual["classifier_acc"] == actual["translated_acc_latent"] == actual["translated_acc_reference"] == 1
+    )
+    assert actual["pairwise_l1_reference"] == 0 and 0 < actual["pairwise_l1_latent"] < 0.05
     # -0.5 + 1 - 1: back at the start, but for the noise.
-    assert found["cycle_l1"] < 0.02
-    found = evaluate_translations(
+    assert actual["cycle_l1"] < 0.02
+    actual = evaluate_translations(
         translator, images, Sign(), 4, 2, lambda a, b: torch.tensor(0.25, device=a.device)
     )
-    assert found["lpips_latent"] == found["lpips_reference"] == 0.25
+    assert actual["lpips_latent"] == actual["lpips_reference"] == 0.25

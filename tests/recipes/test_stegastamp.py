@@ -1,4 +1,4 @@
-"""StegaStamp's step: who learns when, what the discriminator sees, what is logged."""
+"""StegaStamp's step: schedules, input of the discriminator, logged terms."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_each_step_moves_its_own_networks_and_no_other(small, adversarial, d_opt
     encoder, decoder = weights_of(recipe.encoder), weights_of(recipe.decoder)
     gradients = [p.grad.clone() for p in recipe.encoder.parameters()]
     recipe.discriminator_step(real, fake, generator())
-    # The last bias shifts real and fake alike, which a Wasserstein critic does not feel.
+    # The last bias shifts real and fake alike, so a Wasserstein critic has no gradient for it.
     assert moved(critic, recipe.discriminator) >= critic.keys() - {"layers.8.bias"}
     assert not moved(encoder, recipe.encoder) and not moved(decoder, recipe.decoder)
     for parameter, gradient in zip(recipe.encoder.parameters(), gradients, strict=True):
@@ -229,16 +229,16 @@ def test_resume_is_bit_exact(small, averaged):
         small, num_steps=20, checkpoint_interval=10, ema_decay=averaged, no_im_loss_steps=5,
         exp_name="whole", eval_interval=20, sample_interval=20,
     )  # fmt: skip
-    whole = load_checkpoint(train(StegaStamp, config))
+    uninterrupted = load_checkpoint(train(StegaStamp, config))
     first = dataclasses.replace(config, exp_name="parts", num_steps=10)
     train(StegaStamp, first)
     parts = load_checkpoint(train(StegaStamp, dataclasses.replace(first, num_steps=20, resume=True)))
-    assert (parts.step, parts.state) == (whole.step, whole.state)
+    assert (parts.step, parts.state) == (uninterrupted.step, uninterrupted.state)
     for kind in ("networks", "averages"):
-        for name, tensors in getattr(whole, kind).items():
+        for name, tensors in getattr(uninterrupted, kind).items():
             for key, tensor in tensors.items():
                 assert torch.equal(tensor, getattr(parts, kind)[name][key]), (kind, name, key)
-    for name, optimizer in whole.optimizers.items():
+    for name, optimizer in uninterrupted.optimizers.items():
         for index, state in optimizer["state"].items():
             for key, tensor in state.items():
                 assert torch.equal(tensor, parts.optimizers[name]["state"][index][key])
@@ -254,7 +254,7 @@ def test_the_seed_decides_everything(small):
 
 
 class ReadsByTheHost(TorchDispatchMode):
-    """Names what makes the host wait for a device: reading a value."""
+    """Records operations that make the host wait for a device: reading a value."""
 
     def __init__(self):
         super().__init__()
@@ -279,7 +279,7 @@ class ReadsByTheHost(TorchDispatchMode):
 )
 def test_a_step_never_waits_for_the_device(small, changes):
     recipe = make(small, **changes)
-    # Adam keeps its step counter on the CPU and reads it there, which no device waits for.
+    # Adam reads its step counter on the CPU, without waiting for a device.
     recipe.optimizers["generator"] = torch.optim.SGD(
         [*recipe.encoder.parameters(), *recipe.decoder.parameters()], lr=1e-4
     )
@@ -334,8 +334,8 @@ def test_ratio_trains_each_in_its_steps(small):
 def test_adaptive_is_remembered_by_checkpoints(small):
     config = dataclasses.replace(small, adversarial="hinge", balance="adaptive")
     folder = train(StegaStamp, config)
-    kept = load_checkpoint(folder).networks["balance"]["measure"]
-    assert kept.isfinite() and kept != 0
+    saved = load_checkpoint(folder).networks["balance"]["measure"]
+    assert saved.isfinite() and saved != 0
     resumed = train(StegaStamp, dataclasses.replace(config, resume=True, num_steps=6))
     assert load_checkpoint(resumed).step == 6
 
@@ -400,10 +400,10 @@ def test_wrong_options_are_refused_with_their_value(small, changes, message):
 
 def test_lpips_without_weights_stops_before_training(small, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    wanted = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    weights_path = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     with pytest.raises(FileNotFoundError, match="download https://.*alexnet") as error:
         train(StegaStamp, dataclasses.replace(small, lpips_loss_scale=1.0))
-    assert str(wanted) in str(error.value)
+    assert str(weights_path) in str(error.value)
     assert str(error.value).startswith("--lpips_loss_scale 1: LPIPS needs")
     assert str(error.value).endswith("; or train without it: --lpips_loss_scale 0")
     assert "weights=" not in str(error.value) and "download=" not in str(error.value)

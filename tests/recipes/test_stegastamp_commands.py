@@ -20,12 +20,17 @@ from tests.training.toy import Toy, ToyConfig
 
 
 def options(photo_folder, tmp_path, *more):
-    given = dict(
+    arguments = dict(
         train_path=photo_folder, runs_path=tmp_path / "runs", exp_name="small", image_size=32, secret_size=32,
         batch_size=2, num_steps=2, log_interval=1, sample_interval=2, eval_interval=2, val_images=2,
         accelerator="cpu", lpips_loss_scale=0, no_im_loss_steps=0,
     )  # fmt: skip
-    return ["train", "stegastamp", *(str(part) for k, v in given.items() for part in (f"--{k}", v)), *more]
+    return [
+        "train",
+        "stegastamp",
+        *(str(part) for k, v in arguments.items() for part in (f"--{k}", v)),
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -183,23 +188,23 @@ def test_a_folder_without_images_is_an_error(photo_folder, tmp_path, capsys, con
 def test_truncated_jpegs_are_skipped_counted_and_listed_once(photo_folder, tmp_path):
     folder = tmp_path / "photographs"
     shutil.copytree(photo_folder, folder)
-    whole = sorted(folder.rglob("*.jpg"))
-    for path in whole[1:3]:
+    files = sorted(folder.rglob("*.jpg"))
+    for path in files[1:3]:
         path.write_bytes(path.read_bytes()[:900])
     with pytest.warns(UserWarning, match="skipped unusable image") as warned:
         assert main(options(folder, tmp_path, "--num_steps", "12")) == 0
     named = [str(w.message) for w in warned if "skipped unusable" in str(w.message)]
     assert len(named) == 2
-    assert all(any(str(path) in text for text in named) for path in whole[1:3])
+    assert all(any(str(path) in text for text in named) for path in files[1:3])
 
 
 def test_unknown_recipes_and_commands_are_named(capsys):
     for words, meant in ((["train", "stegostamp"], "stegastamp"), (["trian"], "train")):
         with pytest.raises(SystemExit) as left:
             main(words)
-        said = capsys.readouterr().err
-        assert left.value.code == 2 and said.count("\n") == 1
-        assert f"invalid choice: '{words[-1]}' (choose from " in said and f"did you mean {meant}?" in said
+        output = capsys.readouterr().err
+        assert left.value.code == 2 and output.count("\n") == 1
+        assert f"invalid choice: '{words[-1]}' (choose from " in output and f"did you mean {meant}?" in output
 
 
 def test_another_run_is_kept(run, photo_folder, capsys):

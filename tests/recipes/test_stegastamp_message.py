@@ -1,4 +1,4 @@
-"""Messages in secrets: what fits comes back, what does not fit says so, noise is not taken for text."""
+"""Messages in secrets: round trips, errors for long messages, and noise that must not pass for text."""
 
 import pytest
 import torch

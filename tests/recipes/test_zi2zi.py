@@ -1,4 +1,4 @@
-"""zi2zi's step, schedules and whole runs."""
+"""zi2zi's step, schedules and complete runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_each_step_moves_its_own_network_and_no_other(small, norm, spectral, con
     before_d = weights_of(recipe.discriminator)
     gradients = [p.grad.clone() for p in recipe.discriminator.parameters()]
     recipe.generator_step(batch, fake, feature, recipe.weights(0))
-    # What is added by attention's gamma, 0 at first, gets no gradient through it.
+    # Attention's gamma starts at 0, so nothing behind it has a gradient.
     expected = {name for name in before_g if name not in ("attention.project.weight", "attention.out.weight")}
     assert moved(before_g, recipe.generator) == expected
     assert not moved(before_d, recipe.discriminator)
@@ -93,14 +93,14 @@ def test_losses_are_the_formulas(small, const_of, monkeypatch):
             "l1_loss": (fake - batch.target).abs().mean(),
             "const_loss": (g.encode(batch.source) - g.encode(seen_again)).square().mean(),
         }
-    of_g = ("G_loss", "category_loss", "l1_loss", "const_loss")
+    g_terms = ("G_loss", "category_loss", "l1_loss", "const_loss")
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, msg=lambda m, n=name: f"{n}: {m}")
     for name in ("category_loss_weight", "D_category_loss_weight"):
         assert terms[name].item() == pytest.approx(0.7)
     assert (terms["l1_loss_weight"], terms["const_loss_weight"], terms["G_loss_weight"]) == (3.0, 5.0, 1.0)
     total_d = expected["D_loss"] + 0.7 * expected["D_category_loss"]
-    total_g = sum(terms[f"{name}_weight"] * expected[name] for name in of_g)
+    total_g = sum(terms[f"{name}_weight"] * expected[name] for name in g_terms)
     assert [name for name, _ in losses] == ["discriminator", "generator"]
     assert [value for _, value in losses] == pytest.approx([total_d.item(), total_g.item()], rel=1e-5)
 
@@ -130,7 +130,7 @@ def test_running_statistics_are_of_sources(small):
     twin = make(small)
     twin.translate(batch)
     fake, _ = recipe.translate(batch)
-    recipe.see_again(batch, fake)
+    recipe.target_features(batch, fake)
     for name, buffer in twin.generator.named_buffers():
         if "running" in name:
             assert torch.equal(recipe.generator.get_buffer(name), buffer)
@@ -151,9 +151,9 @@ def test_schedules(small):
     assert per_epoch == len(recipe.train_pairs) // 6
     rates = [rate_at(recipe, epoch * per_epoch) for epoch in range(9)]
     assert rates == [0.008, 0.008, 0.004, 0.004, 0.002, 0.002, 0.001, 0.001, 0.001]
-    found = [recipe.weights(epoch * per_epoch) for epoch in (0, 1, 2, 4, 5)]
-    assert [w["l1_loss"] for w in found] == [0, 50, 100, 100, 100]
-    assert [w["const_loss"] for w in found] == [0, 1.25, 2.5, 5, 5]
+    actual = [recipe.weights(epoch * per_epoch) for epoch in (0, 1, 2, 4, 5)]
+    assert [w["l1_loss"] for w in actual] == [0, 50, 100, 100, 100]
+    assert [w["const_loss"] for w in actual] == [0, 1.25, 2.5, 5, 5]
     recipe = make(small, schedule=0)
     assert rate_at(recipe, 10**6) == small.lr
 
@@ -179,7 +179,7 @@ def test_balance_by_ratio(small, ratio, d_updates, g_updates):
 
 
 def test_nothing_reads_the_device_in_a_step(small, monkeypatch):
-    # On the CPU, where nothing waits, the labels are looked at.
+    # On the CPU, where checks do not synchronize, the labels are checked.
     monkeypatch.setattr("fastgan.compat._labels.may_look_at", lambda tensor: False)
     recipe = make(small, balance="adaptive", dropout=0.5, g_updates=2, self_attention=True)
     batch = one_batch(recipe)
@@ -218,13 +218,13 @@ def test_held_out_characters_are_evaluated(small):
     assert [*rows] == ["source", "generated", "target"] and len(rows["source"]) == 10
     figures = recipe.evaluate()
     batch = recipe.held_out(100)
-    of_each = [
+    ratios = [
         F.l1_loss(recipe.draw(batch)[batch.category == k], batch.target[batch.category == k])
         / F.l1_loss(batch.source[batch.category == k], batch.target[batch.category == k])
         for k in (0, 1)
     ]
-    assert figures["l1_ratio_worst"] == pytest.approx(max(of_each).item(), rel=1e-5)
-    assert min(of_each) <= figures["l1_ratio"] <= max(of_each)
+    assert figures["l1_ratio_worst"] == pytest.approx(max(ratios).item(), rel=1e-5)
+    assert min(ratios) <= figures["l1_ratio"] <= max(ratios)
     assert min(row.min() for row in rows.values()) >= 0 and max(row.max() for row in rows.values()) <= 1
 
 

@@ -84,8 +84,8 @@ def test_bad_input_to_sampling(small, tmp_path, capsys):
     (run / "glyphs.json").write_text(json.dumps(about))
     assert sampled(run, tmp_path, "--category", "1") is None
     assert "not at /nowhere/font.ttf any more: give --source-font" in capsys.readouterr().err
-    given = sampled(run, tmp_path, "--category", "1", "--source-font", str(font_file("cmss10")))
-    assert given is not None
+    grid = sampled(run, tmp_path, "--category", "1", "--source-font", str(font_file("cmss10")))
+    assert grid is not None
 
 
 def test_ready_made_pairs_in_the_original_s_layout(small, tmp_path, capsys):

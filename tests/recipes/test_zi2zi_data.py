@@ -1,4 +1,4 @@
-"""Glyphs rendered from fonts, and pairs that are found, split and read."""
+"""Rendering of glyphs from fonts, and finding, splitting and reading of pairs."""
 
 from __future__ import annotations
 
@@ -133,9 +133,9 @@ def test_the_choice_is_said_and_found_again(tmp_path, capsys):
         "--charset", f"{tmp_path / 'set.json'}#all", "--output", str(tmp_path / "glyphs"),
     ]  # fmt: skip
     assert main(["data", "glyphs", *arguments]) == 0
-    said = capsys.readouterr().out
-    assert "source Wide#Wide: 1 glyphs, 0 missing; instance Wide, of: Narrow, Wide" in said
-    assert "category 1, both#1: 1 glyphs, 0 missing; face 1, Two, of: 0 One, 1 Two" in said
+    printed = capsys.readouterr().out
+    assert "source Wide#Wide: 1 glyphs, 0 missing; instance Wide, of: Narrow, Wide" in printed
+    assert "category 1, both#1: 1 glyphs, 0 missing; face 1, Two, of: 0 One, 1 Two" in printed
     about = json.loads((tmp_path / "glyphs" / "glyphs.json").read_text())
     assert Font(about["source"]["path"]).bounds("A")[0] == pytest.approx(0.6, abs=0.02)
 
@@ -180,9 +180,9 @@ def test_rendered_pairs_are_source_and_target(tmp_path, capsys):
                str(font_file(SERIF)), str(font_file(MATH)), "--charset", str(charset), "--size", "40",
                "--output", str(out)]  # fmt: skip
     assert main(command) == 0
-    said = capsys.readouterr().out
-    assert "4 characters; source DejaVuSans: 3 glyphs, 1 missing (漢)" in said
-    assert "category 1, cmmi10: 2 glyphs, 1 missing (é)" in said
+    printed = capsys.readouterr().out
+    assert "4 characters; source DejaVuSans: 3 glyphs, 1 missing (漢)" in printed
+    assert "category 1, cmmi10: 2 glyphs, 1 missing (é)" in printed
     with (out / "glyphs.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["file"], row["character"]) for row in rows] == [
@@ -229,22 +229,22 @@ def test_bad_input_to_the_command(tmp_path, capsys):
         (sans, [serif], ["--size", "8"], "size must be at least 16, got 8"),
         (sans, [serif], ["--output", filled], "filled is not empty"),
     ):
-        given = ["--source-font", source, "--target-fonts", *targets, "--output", tmp_path / "out", *more]
-        assert main(["data", "glyphs", *map(str, given)]) == 1
+        arguments = ["--source-font", source, "--target-fonts", *targets, "--output", tmp_path / "out", *more]
+        assert main(["data", "glyphs", *map(str, arguments)]) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_held_out_characters_are_seen_in_no_font_nor_by_another_name(tmp_path):
-    # Latin, Greek and Cyrillic letters that are one to the eye.
+    # Latin, Greek and Cyrillic letters that look alike.
     characters = "AΑАBΒВEΕЕHΗНKΚКMΜМgjmpqrs"
     write_glyphs(tmp_path / "out", font_file(SANS), [font_file(SERIF), font_file(MATH)], characters, 32)
     pairs, _ = find_pairs(tmp_path / "out")
     for seed in range(10):
         train, held_out = split_characters(pairs, 0.3, seed)
         assert len(train) + len(held_out) == len(pairs) and len({p.character for p in held_out}) == 4
-        seen = {pixels(pair.path)[:, :32].tobytes() for pair in train}
-        assert not seen & {pixels(pair.path)[:, :32].tobytes() for pair in held_out}
+        samples = {pixels(pair.path)[:, :32].tobytes() for pair in train}
+        assert not samples & {pixels(pair.path)[:, :32].tobytes() for pair in held_out}
     assert split_characters(pairs, 0.3, 1) == split_characters(pairs, 0.3, 1)
     assert split_characters(pairs, 0.3, 1) != split_characters(pairs, 0.3, 2)
     with pytest.raises(ValueError, match="at least two characters"):
@@ -291,9 +291,9 @@ def test_pairs_are_cut_alike_and_turned_to_source_and_target(tmp_path):
     image, _ = PairImages(pairs, 16, source_side="right").sample(0)
     assert np.array_equal(image[:, 16:, 0], glyph)
     cuts = PairImages(pairs, 16, augment=0.5)
-    seen = [cuts.sample(k)[0].astype(int) for k in range(3)]
-    assert not np.array_equal(seen[0], seen[1])
-    for image in seen:
+    samples = [cuts.sample(k)[0].astype(int) for k in range(3)]
+    assert not np.array_equal(samples[0], samples[1])
+    for image in samples:
         assert abs(image[:, :16] + image[:, 16:] - 255).max() <= 1, "both parts show the same place"
 
 

@@ -1,7 +1,7 @@
 """The long form: `python -m tests.stress --output benchmarks/results`, as `make stress` has it.
 
-Calls are made a thousand at a time (where they are training runs, fewer), each thousand from a seed and in a
-process of its own, so that one that crashes it or never ends is a failure like others.
+Calls are made in batches of a thousand (fewer for training runs), each from its own seed and in its own
+process, so that a call that crashes it or hangs is a failure like any other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Part:
     """The key of that list."""
     calls: int = 20_000
     at_once: int = 1000
-    """From one seed, in one process, of less than LONGEST seconds."""
+    """A batch of calls from one seed, in one process, within LONGEST seconds."""
 
 
 PARTS = {
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def _run(part: Part, calls: int, seed: int) -> dict[str, Any]:
-    """The figures of all thousands, added up."""
+    """The sums of the figures of all batches."""
     total: dict[str, Any] = {"calls": 0, part.failures: []}
     run = importlib.import_module(part.module).run
     os.environ["PYTHONFAULTHANDLER"] = "1"
@@ -97,12 +97,12 @@ def _run(part: Part, calls: int, seed: int) -> dict[str, Any]:
 
 
 def _write(rows: list[dict[str, Any]], folder: Path) -> Path:
-    """Into stress.json, where the rows of other parts stay."""
+    """Writes rows to stress.json, and keeps those of other parts."""
     path = folder / "stress.json"
     folder.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text()) if path.exists() else []
-    kept = [row for row in before if row["part"] not in {row["part"] for row in rows}]
-    path.write_text(json.dumps(sorted(rows + kept, key=lambda row: row["part"]), indent=1) + "\n")
+    remaining = [row for row in before if row["part"] not in {row["part"] for row in rows}]
+    path.write_text(json.dumps(sorted(rows + remaining, key=lambda row: row["part"]), indent=1) + "\n")
     return path
 
 

@@ -23,10 +23,10 @@ class Call(NamedTuple):
 
     inputs: dict[str, Tensor]
     run: Callable[[dict[str, Tensor], str], tuple[Tensor, ...]]
-    orders: int = 1  # of gradients that kernel and reference both have
-    magnitude: float = 0.0  # of terms that cancel in a gradient
-    kept: float = 1.0  # how many times larger than the gradient is what is kept for it in the inputs' dtype
-    sums: bool = False  # whether outputs jump where sums of many numbers in [0, 1] do
+    orders: int = 1  # highest order of gradients that both kernel and reference have
+    magnitude: float = 0.0  # magnitude of terms that cancel in a gradient
+    kept: float = 1.0  # ratio of what is saved for the gradient, in the inputs' dtype, to the gradient
+    sums: bool = False  # whether outputs jump at values of sums of many numbers in [0, 1]
     options: dict[str, Any] | None = None  # for the report
 
 
@@ -182,7 +182,7 @@ def _features(draws: Draws, p: int | None, normalize: bool, relu_x: bool) -> Cal
         weight = draws.uniform(shape[1]).to(torch.promote_types(draws.dtype, torch.float32))
         inputs["weight"] = weight
 
-    # A direction's gradient is what is left of the slope across the vector: of one channel nothing.
+    # The gradient of a unit vector is the part orthogonal to it, which is nothing for one channel.
     norms = torch.cat([inputs[name].detach().double().norm(dim=1).flatten() for name in "xy"])
     norms = norms[norms.isfinite() & (norms > 0)].clamp(max=1e12)  # beyond, 1 / norm^3 underflows
     largest = inputs["weight"].max().item() if "weight" in inputs else 1.0
@@ -199,7 +199,7 @@ def _features(draws: Draws, p: int | None, normalize: bool, relu_x: bool) -> Cal
 
 
 def _keep_to_half(draws: Draws) -> None:
-    """What kernels keep for a backward pass is in the maps' dtype, and float16 holds no more than 65504."""
+    """Kernels save values for the backward pass in the maps' dtype, and float16 is limited to 65504."""
     if draws.dtype == torch.float16:
         draws.left_out = ("huge", "tiny")
 
@@ -253,7 +253,7 @@ def adversarial(draws: Draws) -> Call:
 
 
 def conv2d(draws: Draws) -> Call:
-    draws.special = False  # the sums are torch's, and its primitives differ in what zero times infinity adds
+    draws.special = False  # the sums are torch's, whose primitives treat zero times infinity differently
     groups, kernel = draws.one_of(1, 1, 2), draws.one_of(1, 3, 4)
     batch, inner, outer = draws.one_of(1, 2, 3), groups * draws.size(4), groups * draws.size(4)
     height, width = (kernel + draws.size(9) for _ in range(2))
@@ -266,8 +266,8 @@ def conv2d(draws: Draws) -> Call:
     options = {"stride": draws.one_of(1, 2), "padding": draws.one_of(0, 1), "groups": groups}
 
     def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
-        own = backend == "native"
-        function = _conv2d_as_compiled if own else reference_conv2d
+        is_native = backend == "native"
+        function = _conv2d_as_compiled if is_native else reference_conv2d
         return (
             function(
                 inputs["x"], inputs["weight"], inputs.get("bias"), options["stride"], options["padding"], 1,
@@ -279,7 +279,7 @@ def conv2d(draws: Draws) -> Call:
 
 
 def optimizer(draws: Draws) -> Call:
-    """Two steps; the gradients are inputs like others, and nothing is differentiated."""
+    """Two optimizer steps, with gradients as inputs and nothing to differentiate."""
     inputs = {}
     for index in range(draws.one_of(1, 2, 3)):
         shape = [draws.size() for _ in range(draws.one_of(0, 1, 2, 4))]

@@ -1,7 +1,7 @@
-"""Training runs to which all sorts of things happen that are not their fault.
+"""Training runs under external faults: full disks, lost permissions, damaged files, signals, ...
 
-Whatever it is, a run either goes on to its end or ends with one error that says what is wrong; and once the
-cause is gone, the one command goes on to the bits of a run that nothing happened to.
+In any case a run either continues to its end or ends with one error that says what is wrong. Once the cause
+is removed, the same command resumes it, with results that equal those of an undisturbed run bit by bit.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: &c [*b, *b, *b, *b]\nd: &d [*c,
 
 
 class Skipped(Exception):
-    """This machine cannot do it."""
+    """This machine cannot produce the fault."""
 
 
 def run(calls: int, seed: int, recipes: tuple[str, ...] = tuple(RECIPES)) -> dict[str, Any]:
-    """Does that many things to runs, all of DAMAGES in turn.
+    """Produces `calls` faults, cycling through DAMAGES.
 
     Returns:
-        calls, how many of each kind, skipped (what needs rights that are not there); faults: for each a line
-        that says what was done to which run, and what is wrong.
+        calls, the number of each kind, skipped (for lack of permissions); faults: for each failure a line
+        with the damage, the run and the problem.
     """
     figures: Counter[str] = Counter()
     faults: list[str] = []
@@ -66,7 +66,7 @@ def run(calls: int, seed: int, recipes: tuple[str, ...] = tuple(RECIPES)) -> dic
 
 
 def disk_full(stage: Stage, recipe: str, name: str, random: Random) -> list[str]:
-    """The disk has less room than the run needs, by any amount."""
+    """The disk has less space than the run needs, by a random amount."""
     stage.whole(recipe)
     needed = sum(path.stat().st_size for path in (stage.runs / f"{recipe}-whole").rglob("*"))
     with _disk(stage.folder / name, random.randint(16 * 1024, needed)) as disk:
@@ -78,11 +78,11 @@ def disk_full(stage: Stage, recipe: str, name: str, random: Random) -> list[str]
 
 
 def read_only(stage: Stage, recipe: str, name: str, random: Random) -> list[str]:
-    """The run's folder cannot be written any more from some moment on, or never could."""
+    """The run's folder is not writable, from a random moment on or from the start."""
     runs = stage.folder / name
     (runs / name).mkdir(parents=True)
     as_root = os.getuid() == 0
-    if as_root:  # whom permissions do not stop
+    if as_root:  # permissions do not apply to root
         for path in (runs, runs / name):
             os.chown(path, NOBODY, NOBODY)
     from_the_start = random.random() < 0.2
@@ -101,7 +101,7 @@ def read_only(stage: Stage, recipe: str, name: str, random: Random) -> list[str]
 
 
 def lost_output(stage: Stage, recipe: str, name: str, random: Random) -> list[str]:
-    """Nobody reads what the run prints, or there is no room for it: it trains all the same."""
+    """The run's output is not read, or has no space: the run trains anyway."""
     reader, writer = os.pipe()
     full = os.open("/dev/full", os.O_WRONLY)
     kind = random.choice(("closed", "full", "pipe"))
@@ -124,15 +124,15 @@ def lost_output(stage: Stage, recipe: str, name: str, random: Random) -> list[st
 
 
 def two_starts(stage: Stage, recipe: str, name: str, random: Random) -> list[str]:
-    """The command is given twice: one trains, the other says who does."""
+    """The command is started twice: one trains, the other names the one that trains."""
     first = stage.start(recipe, name)
     if random.random() < 0.7:
         _reach(stage, recipe, first, random)
     second = stage.start(recipe, name)
     runs = sorted((first, second), key=Run.ends)
     if runs[1].code:
-        told = f"is in use by process {runs[0].pid} " in runs[1].said
-        if runs[0].code != 0 or not runs[1].failed_by_name or not told:
+        is_named = f"is in use by process {runs[0].pid} " in runs[1].output
+        if runs[0].code != 0 or not runs[1].failed_by_name or not is_named:
             return [_end_of(run) for run in runs]
     return stage.differences(recipe, name)
 
@@ -142,16 +142,16 @@ def signals(stage: Stage, recipe: str, name: str, random: Random) -> list[str]:
     number = random.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     run = stage.start(recipe, name)
     while not (stage.runs / name / LOCK).exists() and run.goes_on(0.001):
-        pass  # before, it is not fastgan's yet
+        pass  # before that, its signal handlers are not installed
     _reach(stage, recipe, run, random)
     run.kill(number)
-    if run.ends() not in (0, 128 + number) or TRACEBACK in run.said:
+    if run.ends() not in (0, 128 + number) or TRACEBACK in run.output:
         return [_end_of(run)]
     return stage.finishes(recipe, name)
 
 
 def damaged_checkpoints(stage: Stage, recipe: str, name: str, random: Random) -> list[str]:
-    """Checkpoints are cut off, overwritten or a bit of them is flipped: the newest, or all."""
+    """The newest or all checkpoints are truncated, overwritten, or have a bit flipped."""
     _kill_with_checkpoint(stage, recipe, name, random)
     files = checkpoint_files(stage.runs / name / "checkpoints")
     hit = files if random.random() < 0.3 else files[-1:]
@@ -165,7 +165,7 @@ def damaged_checkpoints(stage: Stage, recipe: str, name: str, random: Random) ->
                 data = data[:place]
             case 2:
                 data[place : place + 4096] = bytes(len(data[place : place + 4096]))
-                data[place // 2] ^= 1  # where there were zeros before
+                data[place // 2] ^= 1  # where the bytes were zero already
             case 3:
                 data = bytearray()
             case 4:
@@ -174,7 +174,7 @@ def damaged_checkpoints(stage: Stage, recipe: str, name: str, random: Random) ->
     if len(hit) < len(files):
         return stage.finishes(recipe, name)
     run = stage.start(recipe, name)
-    if run.ends() != 1 or not run.failed_by_name or str(hit[-1]) not in run.said:
+    if run.ends() != 1 or not run.failed_by_name or str(hit[-1]) not in run.output:
         return [_end_of(run)]
     for path in hit:
         path.unlink()
@@ -182,14 +182,14 @@ def damaged_checkpoints(stage: Stage, recipe: str, name: str, random: Random) ->
 
 
 def crafted_files(stage: Stage, recipe: str, name: str, random: Random) -> list[str]:
-    """A stopped run's folder is filled with what nobody wrote who trains."""
+    """A stopped run's folder gets files that do not come from training."""
     _kill_with_checkpoint(stage, recipe, name, random)
     folder, before, outside = stage.runs / name, stage.folder / f"{name}-before", stage.folder / "outside"
     shutil.copytree(folder, before)
     outside.write_text("not the run's")
     done = [random.choice(CRAFTS)(folder, outside, random) for _ in range(random.randint(1, 2))]
     run = stage.start(recipe, name)
-    if run.ends() == 0 and TRACEBACK not in run.said:
+    if run.ends() == 0 and TRACEBACK not in run.output:
         wrong = stage.differences(recipe, name, tables="metrics.csv is a link" not in done)
     elif run.failed_by_name:
         shutil.rmtree(folder)
@@ -291,16 +291,16 @@ def _reach(stage: Stage, recipe: str, run: Run, random: Random) -> None:
 
 
 def _kill_with_checkpoint(stage: Stage, recipe: str, name: str, random: Random) -> None:
-    """A run that was killed when it had saved one, two or more checkpoints."""
+    """A run that was killed after it had saved one, two or more checkpoints."""
     run = stage.start(recipe, name)
-    run.reaches("checkpoint", random.choice((2, 4, 6)))  # saving is followed by saving for use, also one
+    run.reaches("checkpoint", random.choice((2, 4, 6)))  # two such phases a checkpoint
     run.kill()
     if run.ends() != -signal.SIGKILL:
         raise RuntimeError(f"{recipe} ended before it was killed: {_end_of(run)}")
 
 
 def _end_of(run: Run) -> str:
-    return f"exit code {run.code} in {run.phase}: {' | '.join(run.said.splitlines()[-12:])}"
+    return f"exit code {run.code} in {run.phase}: {' | '.join(run.output.splitlines()[-12:])}"
 
 
 def _set_modes(folder: Path, mode: int) -> None:
@@ -316,7 +316,7 @@ def _drop_rights() -> None:
 
 @contextlib.contextmanager
 def _disk(folder: Path, size: int) -> Iterator[Path]:
-    """A file system of so many bytes."""
+    """A file system of the given number of bytes."""
     folder.mkdir()
     if os.getuid() != 0 or not _mount("-t", "tmpfs", "-o", f"size={size}", "none", str(folder)):
         raise Skipped

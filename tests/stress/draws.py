@@ -1,4 +1,4 @@
-"""Random tensors for valid calls: sizes, dtypes, memory layouts, and numbers that chance seldom draws."""
+"""Random tensors for valid calls: sizes, dtypes, memory layouts, and rare special numbers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.flo
 
 
 class Draws:
-    """What one call is made of; the same seed draws the same."""
+    """The random inputs of one call, determined by a seed."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.dtype = self.random.choice(DTYPES)
-        # Most calls have ordinary numbers alone, so that what differs there is seen.
+        # Most calls have ordinary numbers only, so that differences in these are noticed.
         self.special = self.random.random() < 0.4
         self.left_out: tuple[str, ...] = ()  # kinds of special numbers
 
@@ -30,7 +30,7 @@ class Draws:
         return self.one_of(1, 2, 8, 16, 17, *(self.random.randint(1, most) for _ in range(5)))
 
     def image(self, channels: int | None = 3, *, dtype: torch.dtype | None = None) -> Tensor:
-        """N C H W, for the most part in [0, 1], that requires grad."""
+        """N C H W, mostly in [0, 1], that requires grad."""
         shape = (self.one_of(1, 1, 2, 3), channels or self.one_of(1, 2, 3, 5), self.size(), self.size())
         kind = self.one_of("unit", "unit", "beyond", "grey levels", "flat", "black and white")
         values = self.uniform(*shape)
@@ -79,7 +79,7 @@ class Draws:
 
     @staticmethod
     def _huge(dtype: torch.dtype) -> list[float]:
-        """Numbers whose squares overflow; of float64, which is what others are measured by, none that do."""
+        """Numbers whose squares overflow; none of these in float64, the reference for the others."""
         if dtype == torch.float64:
             return [1e100, -1e100]
         most = torch.finfo(dtype).max

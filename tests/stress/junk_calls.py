@@ -1,16 +1,16 @@
 """Junk in place of one or two arguments of every public callable: it works, or the error says what is wrong.
 
-What counts as saying so is strict:
+The requirements on errors are strict:
 
 * a TypeError or ValueError, or one that the callable's documentation promises;
-* raised by a `raise` of fastgan's own: an error out of torch, or of Python about some line of fastgan, knows
-  nothing of the argument, however well it reads;
-* with the argument's name as a word, and after "got" its value: its repr, or that of the item that is wrong;
-  or kind, shape, dtype, layout or device.
+* raised by a `raise` in fastgan: errors from torch, or of Python about a line of fastgan, do not refer to the
+  argument;
+* with the argument's name as a word, and after "got" its value: its repr, or that of the wrong item; or type,
+  shape, dtype, layout or device.
 
-Where the junk is of the right kind and two arguments do not fit together, the other one may be named. A
-discriminator is the caller's, and so is any function: what it raises passes through, and where it returns
-something wrong, the error shows that.
+If the junk has the right type, but two arguments do not fit together, the other one may be named.
+Discriminators and functions are the caller's: their exceptions pass through, and if they return something
+wrong, the error shows it.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ FASTGAN = Path(fastgan.__file__).parent
 CATALOGUE = Path(catalogue.__file__).parent
 # Arguments that are functions of the caller's.
 FUNCTIONS = ("discriminator", "netD", "output", "closure")
-SECONDS = 30.0  # that no call of small tensors takes, not even one that torch.compile is asked for
-BYTES = 2**31  # that no call of small tensors needs
+SECONDS = 30.0  # more than any call on small tensors takes, even with torch.compile
+BYTES = 2**31  # more than any call on small tensors needs
 
 
 def run(calls: int, seed: int, names: list[str] | None = None) -> dict[str, Any]:
-    """Makes that many calls of random entries, by default of all.
+    """Makes that many calls of random entries; by default, of the whole catalogue.
 
     Returns:
-        calls, accepted (the junk was valid), refused (by name), and faults: for each a line that says what to
-        call, and what happened.
+        calls, accepted (the junk was valid), refused (by name), and faults: for each a line with the call and
+        what happened.
     """
     names = list(ENTRIES) if names is None else names
     accepted, faults = 0, []
@@ -67,7 +67,7 @@ def run(calls: int, seed: int, names: list[str] | None = None) -> dict[str, Any]
 
 
 def call(names: list[str], seed: str) -> tuple[bool, str | None]:
-    """Makes one call: whether it worked, and the fault that it showed, if any."""
+    """Makes one call; returns whether it worked, and its fault, if any."""
     random = Random(seed)
     torch.manual_seed(random.randrange(2**31))
     entry = ENTRIES[random.choice(names)]
@@ -94,7 +94,7 @@ def call(names: list[str], seed: str) -> tuple[bool, str | None]:
 def _fault(
     error: Exception, entry: Entry, arguments: dict[str, Any], valid: dict[str, Any], replaced: set[str]
 ) -> str | None:
-    """What is wrong with the error, or None."""
+    """The problem with an error; None if there is none."""
     assert error.__traceback__ is not None
     shown = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -120,7 +120,7 @@ def _fault(
 
 
 def _is_raised(trace: TracebackType) -> bool:
-    """Whether the innermost frame executes a `raise`, rather than an expression that fails."""
+    """Whether the innermost frame executes a `raise` statement, not a failing expression."""
     while trace.tb_next is not None:
         trace = trace.tb_next
     return dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
@@ -139,7 +139,7 @@ def _says(message: str, name: str, value: Any) -> bool:
 
 
 def _renderings(value: Any) -> list[str]:
-    """Texts any of which shows the value."""
+    """Texts of which any counts as showing the value."""
     if isinstance(value, Tensor):
         shape = [] if value.is_nested else [str(tuple(value.shape)), " x ".join(map(str, value.shape[-2:]))]
         grad = ["requires grad"] if value.requires_grad else []
@@ -158,7 +158,7 @@ def _renderings(value: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _limited_memory() -> Iterator[None]:
-    """What asks for gigabytes fails instead of taking the machine's memory."""
+    """Limits memory, so that huge allocations fail instead of exhausting the machine's."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, before[1]))

@@ -1,4 +1,4 @@
-"""Junk: values of every kind that a caller might pass by mistake, some of them made from the valid value."""
+"""Junk: values of all types that a caller might pass by mistake, some derived from the valid value."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ FROM_TENSOR: dict[str, Callable[[Tensor], Any]] = {
 
 
 def junk(random: Random, valid: Any) -> tuple[str, Any]:
-    """What it is, and the value."""
+    """A description, and the value."""
     wants_tensor = isinstance(valid, Tensor)
     if random.random() < (0.6 if wants_tensor else 0.2):
         label, make = random.choice(list(FROM_TENSOR.items()))

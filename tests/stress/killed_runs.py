@@ -1,7 +1,7 @@
-"""Training runs that are killed, again and again, and go on with the one command until they are through.
+"""Training runs that are killed repeatedly, and resumed by the same command until they are finished.
 
 Each kill -9 hits a random moment of a random phase of a run of a random recipe. In the end networks, moving
-averages, optimizers, tables and samples must be those of the run that nothing happened to, bit by bit.
+averages, optimizers, tables and samples must equal those of an undisturbed run bit by bit.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from fastgan.recipes import RECIPES
 from fastgan.training.checkpoint import checkpoint_files
 from tests.stress.tiny_runs import PHASES, TRACEBACK, Stage
 
-MOST = 6  # kills of one run
+MOST = 6  # most kills of one run
 
 
 def run(calls: int, seed: int, recipes: tuple[str, ...] = tuple(RECIPES)) -> dict[str, Any]:
-    """Kills that often.
+    """Makes that many kills.
 
     Returns:
-        calls (kills), runs (that went on to their end), kills by phase, by recipe, and of runs that had no
-        checkpoint yet; faults: for each a line that says which run, and what is wrong.
+        calls (kills), runs (that reached their end), kills by phase, by recipe, and of runs without a
+        checkpoint; faults: for each failure a line with the run and the problem.
     """
     figures: Counter[str] = Counter()
     faults: list[str] = []
@@ -40,14 +40,14 @@ def run(calls: int, seed: int, recipes: tuple[str, ...] = tuple(RECIPES)) -> dic
 
 
 def _one_run(stage: Stage, recipe: str, seed: str, most: int, figures: Counter[str]) -> list[str]:
-    """A run from its start to its end, with a few kills between; what is wrong with it."""
+    """A run from start to end with a few kills in between; returns its problems."""
     random = Random(seed)
     kills: list[str] = []
-    wanted = random.randint(1, min(MOST, most))
+    num_kills = random.randint(1, min(MOST, most))
     while True:
         run = stage.start(recipe, seed)
-        if len(kills) < wanted:
-            # A run that goes on has less before it.
+        if len(kills) < num_kills:
+            # A resumed run has fewer steps left.
             phase, occurrence, seconds = stage.moment(recipe, random)
             if run.reaches(phase, max(1, occurrence >> len(kills))) and run.goes_on(seconds):
                 run.kill()
@@ -59,10 +59,10 @@ def _one_run(stage: Stage, recipe: str, seed: str, most: int, figures: Counter[s
         figures["before_first_checkpoint"] += not checkpoint_files(stage.runs / seed / "checkpoints")
     figures["runs"] += 1
     wrong = [f"exit code {code}"] if code else stage.differences(recipe, seed)
-    if TRACEBACK in run.said:
+    if TRACEBACK in run.output:
         wrong.append("a traceback")
     if not wrong:
         stage.remove(seed)
         return []
-    said = " | ".join(run.said.split("\n")[-12:])
-    return [f"{recipe}, seed {seed}, killed in {', '.join(kills)}: {'; '.join(wrong)}: {said}"]
+    tail = " | ".join(run.output.split("\n")[-12:])
+    return [f"{recipe}, seed {seed}, killed in {', '.join(kills)}: {'; '.join(wrong)}: {tail}"]

@@ -1,4 +1,4 @@
-"""A seeded part of the junk calls; and that the harness tells faults from errors that say what is wrong."""
+"""A seeded part of the junk calls, and tests that the harness distinguishes faults from good errors."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def _raises(message):
     ],
 )
 def test_harness_tells_faults(monkeypatch, function, fault):
-    """As fastgan's own, which this file is made to be."""
+    """Makes this file count as part of fastgan."""
     monkeypatch.setattr(junk_calls, "FASTGAN", junk_calls.Path(__file__).parent)
     entry = Entry("ops.blur", dict, function)
     valid, arguments = {"x": torch.ones(2), "gain": 1.0}, {"x": torch.ones(2), "gain": "strong"}
     with pytest.raises(Exception) as caught:
         entry.run(**arguments)
-    found = junk_calls._fault(caught.value, entry, arguments, valid, {"gain"})
-    assert found is None if fault is None else found.startswith(fault)
+    actual = junk_calls._fault(caught.value, entry, arguments, valid, {"gain"})
+    assert actual is None if fault is None else actual.startswith(fault)

@@ -1,4 +1,4 @@
-"""What `make stress` does with what its parts find."""
+"""Evaluation by `make stress` of its parts' results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.stress import __main__ as stress
 
 
 def run(calls: int, seed: int) -> dict:
-    """A part whose second thousand ends its process."""
+    """A part whose second batch ends its process."""
     if seed == 1:
         os.abort()
     return {"calls": calls, "accepted": calls, "ops": {"blur": calls}, "faults": []}

@@ -13,13 +13,13 @@ KINDS = list(damaged_runs.DAMAGES)
 
 
 def run(calls: int, seed: int) -> dict:
-    """All in one process and of the recipe that is fastest, since starting takes longest here."""
+    """All in one process, and with the fastest recipe, because starting dominates here."""
     kills = killed_runs.run(calls, seed, ("dcgan",))
     damage = damaged_runs.run(len(KINDS), seed, ("dcgan",))
     with mock.patch.object(loop, "step_seed", lambda seed, step, rank: time.time_ns()):
-        found = killed_runs.run(1, seed, ("dcgan",))["faults"]
+        detected = killed_runs.run(1, seed, ("dcgan",))["faults"]
     return {
-        **damage, "calls": calls, "kills": kills["calls"], "found": found,
+        **damage, "calls": calls, "kills": kills["calls"], "found": detected,
         "faults": kills["faults"] + damage["faults"],
     }  # fmt: skip
 
@@ -29,5 +29,5 @@ def test_runs_go_on_to_the_same_bits_whatever_happens_to_them():
     assert figures["faults"] == []
     assert figures["kills"] == 4
     assert all(figures[kind] == 1 for kind in KINDS if kind != "disk_full")
-    assert figures["disk_full"] + figures["skipped"] == 1  # it takes the right to mount
+    assert figures["disk_full"] + figures["skipped"] == 1  # it needs the permission to mount
     assert "tensors differ" in figures["found"][0], "a run that is not the same goes unnoticed"

@@ -16,13 +16,13 @@ def test_kernels_and_references_agree():
 
 
 def test_a_seed_makes_its_call_again():
-    first, again = (valid_calls.check(7) for _ in range(2))
-    assert first == again
+    first, repeated = (valid_calls.check(7) for _ in range(2))
+    assert first == repeated
 
 
 def test_a_kernel_that_is_off_is_found(monkeypatch):
     op = sys.modules["fastgan.ops.squared_norm"]
     monkeypatch.setattr(op, "_supported_layout", lambda x: 1.001 * x.contiguous())
-    found = valid_calls.run(200, seed=1)["disagreements"]
-    assert found and {entry["op"] for entry in found} == {"squared_norm"}
-    assert all(valid_calls.check(entry["seed"])[2] for entry in found[:2])
+    disagreements = valid_calls.run(200, seed=1)["disagreements"]
+    assert disagreements and {entry["op"] for entry in disagreements} == {"squared_norm"}
+    assert all(valid_calls.check(entry["seed"])[2] for entry in disagreements[:2])

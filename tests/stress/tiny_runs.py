@@ -1,6 +1,6 @@
-"""Training runs of a second or two, of all recipes, whose process is forked, watched, killed and looked at.
+"""Training runs of a second or two, of all recipes, whose processes are forked, watched and killed.
 
-One process imports everything once and then forks each run, since a fresh interpreter would take longer to
+One process imports everything once and then forks each run, because a new interpreter would take longer to
 start than such a run takes. It never computes anything itself, and so has no threads that a fork would lose.
 """
 
@@ -36,10 +36,10 @@ from tests.recipes.photographs import write_photographs
 from tests.recipes.runs import table
 from tests.recipes.starganv2_folders import write_images
 
-# What a run may be at. It is at "steps" between the others.
+# Phases of a run; "steps" is between the others.
 PHASES = ("start", "steps", "log", "samples", "evaluation", "checkpoint", "report")
 TRACEBACK = "Traceback"
-STUCK = 120.0  # seconds that no run takes
+STUCK = 120.0  # seconds, more than any run takes
 IMPORTED_LATE = (
     "jsonargparse", "matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.linalg", "tensorboard",
     "torch.utils.tensorboard",
@@ -70,25 +70,25 @@ class Run:
     pid: int
     console: Path
     events: int
-    """The end of a pipe that brings the number of each phase as it begins, and ends with the process."""
+    """The read end of a pipe that gets each phase's number when it begins, and is closed with the process."""
     begins: list[tuple[str, float]] = field(default_factory=list)
     """The phases so far, and when each began."""
     code: int | None = None
-    """What a shell would call the exit code's negative for a signal, as subprocess has it."""
+    """The exit code; negative for a signal, as in subprocess."""
 
     @property
     def phase(self) -> str:
         return self.begins[-1][0]
 
     def reaches(self, phase: str, occurrence: int) -> bool:
-        """Waits until the phase has begun so many times; False if the run ends before."""
+        """Waits until the phase has begun that many times; False if the run ends first."""
         while [name for name, _ in self.begins].count(phase) < occurrence:
             if not self._read(STUCK):
                 return False
         return True
 
     def goes_on(self, seconds: float) -> bool:
-        """Lets it run so long; whether it still does."""
+        """Lets it run for some seconds; returns whether it still runs."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if select.select([self.events], [], [], left)[0] and not self._read(0):
@@ -100,7 +100,7 @@ class Run:
             os.kill(self.pid, number)
 
     def ends(self) -> int:
-        """Waits for the end; the exit code. One that is stuck is killed."""
+        """Waits for the end, and returns the exit code. A stuck process is killed."""
         while self._read(STUCK):
             pass
         if self.code is None:
@@ -110,20 +110,20 @@ class Run:
 
     @property
     def failed_by_name(self) -> bool:
-        """Whether it ended with one error for the user, in contrast to a crash and to a traceback."""
-        return self.code == 1 and "fastgan: error: " in self.said and TRACEBACK not in self.said
+        """Whether it ended with one error for the user, not with a crash or traceback."""
+        return self.code == 1 and "fastgan: error: " in self.output and TRACEBACK not in self.output
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.console.read_text(errors="replace")
 
     def _read(self, timeout: float) -> bool:
-        """Takes what the pipe brings; False once it has ended."""
+        """Reads phases from the pipe; False once it is closed."""
         if self.code is not None:
             return False
         if not select.select([self.events], [], [], timeout)[0]:
             self.kill()
-            self.console.write_text(f"{self.said}\n{TRACEBACK}: stuck for {timeout} s in {self.phase}")
+            self.console.write_text(f"{self.output}\n{TRACEBACK}: stuck for {timeout} s in {self.phase}")
         numbers = os.read(self.events, 1000)
         self.begins += [(PHASES[number], time.monotonic()) for number in numbers]
         return bool(numbers)
@@ -133,7 +133,7 @@ class Stage:
     """Data for all recipes, and runs on them.
 
     Args:
-        folder: an empty one.
+        folder: an empty folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -163,16 +163,16 @@ class Stage:
         runs: Path | None = None,
         prepare: Callable[[], object] = lambda: None,
     ) -> Run:
-        """Starts or continues a run with the one command that does both.
+        """Starts or resumes a run, by the command that does both.
 
         Args:
-            options: in addition.
+            options: additional ones.
             runs: folder of all runs, if it is not the stage's.
             prepare: called in the new process, first of all.
         """
-        own = OWN[recipe].format(data=self.folder / "data").split()
+        recipe_options = OWN[recipe].format(data=self.folder / "data").split()
         place = ["--runs_path", str(runs or self.runs), "--exp_name", name]
-        arguments = ["train", recipe, *SHARED.split(), *own, *place, *options]
+        arguments = ["train", recipe, *SHARED.split(), *recipe_options, *place, *options]
         self._count += 1
         console = self.folder / f"console-{self._count}.txt"
         events, begun = os.pipe()
@@ -185,11 +185,11 @@ class Stage:
         return Run(pid, console, events, [("start", began)])
 
     def whole(self, recipe: str) -> list[tuple[str, float]]:
-        """The phases of the run that nothing happens to, with their seconds; it runs when first asked for."""
+        """The phases of the undisturbed run with their times; it runs at the first call."""
         if recipe not in self._whole:
             run = self.start(recipe, f"{recipe}-whole")
             if run.ends() != 0:
-                raise RuntimeError(f"{recipe} does not run at all: {run.said}")
+                raise RuntimeError(f"{recipe} does not run at all: {run.output}")
             ends = [begin for _, begin in run.begins[1:]] + [time.monotonic()]
             self._whole[recipe] = [
                 (name, end - begin) for (name, begin), end in zip(run.begins, ends, strict=True)
@@ -199,7 +199,7 @@ class Stage:
     def moment(
         self, recipe: str, random: random.Random, phases: tuple[str, ...] = PHASES
     ) -> tuple[str, int, float]:
-        """A random moment of a random phase: its name, which one of this name, seconds after its begin."""
+        """A random moment: the phase's name, its number among those of the name, seconds after its start."""
         spans = self.whole(recipe)
         phase = random.choice(phases)
         seconds = [length for name, length in spans if name == phase]
@@ -207,50 +207,50 @@ class Stage:
         return phase, occurrence + 1, seconds[occurrence] * random.random()
 
     def finishes(self, recipe: str, name: str, tables: bool = True, runs: Path | None = None) -> list[str]:
-        """Gives the one command that goes on, and says what is wrong with that, or with what it ends with."""
+        """Resumes the run by the same command, and returns problems of that and of the result."""
         run = self.start(recipe, name, runs=runs)
-        if run.ends() != 0 or TRACEBACK in run.said:
-            return [f"it does not go on, exit code {run.code}: {run.said}"]
+        if run.ends() != 0 or TRACEBACK in run.output:
+            return [f"it does not go on, exit code {run.code}: {run.output}"]
         return self.differences(recipe, name, tables, runs)
 
     def differences(self, recipe: str, name: str, tables: bool = True, runs: Path | None = None) -> list[str]:
-        """What of a finished run is not, to the bit, what the undisturbed run wrote.
+        """Differences, to the bit, between a finished run and the undisturbed one.
 
         Args:
             tables: compare the tables, too.
         """
         self.whole(recipe)
-        whole, folder = self.runs / f"{recipe}-whole", (runs or self.runs) / name
-        found = _different_tensors(whole, folder) + _different_files(whole, folder)
+        undisturbed, folder = self.runs / f"{recipe}-whole", (runs or self.runs) / name
+        differences = _different_tensors(undisturbed, folder) + _different_files(undisturbed, folder)
         for file in ("metrics.csv", "evaluation.csv", "warnings.csv") if tables else ():
-            if (whole / file).exists() != (folder / file).exists():
-                found.append(f"{file} is there in one alone")
-            elif (whole / file).exists() and table(whole / file) != table(folder / file):
-                found.append(f"{file} differs")
-        return found
+            if (undisturbed / file).exists() != (folder / file).exists():
+                differences.append(f"{file} is there in one alone")
+            elif (undisturbed / file).exists() and table(undisturbed / file) != table(folder / file):
+                differences.append(f"{file} differs")
+        return differences
 
     def remove(self, name: str, runs: Path | None = None) -> None:
         shutil.rmtree((runs or self.runs) / name, ignore_errors=True)
 
 
 def _different_tensors(whole: Path, folder: Path) -> list[str]:
-    expected, actual = (checkpoint.checkpoint_files(run / "checkpoints") for run in (whole, folder))
-    if [file.name for file in expected[-1:]] != [file.name for file in actual[-1:]]:
-        return [f"the checkpoints are {', '.join(file.name for file in actual) or 'none'}"]
-    found = []
+    expected, differences = (checkpoint.checkpoint_files(run / "checkpoints") for run in (whole, folder))
+    if [file.name for file in expected[-1:]] != [file.name for file in differences[-1:]]:
+        return [f"the checkpoints are {', '.join(file.name for file in differences) or 'none'}"]
+    differences = []
     for first in (*expected, *whole.glob("*.safetensors")):
         second = folder / first.relative_to(whole)
-        if not second.exists():  # a stop has saved another step; what others take is named with the files
+        if not second.exists():  # a stop has saved another step; files for use are compared elsewhere
             continue
         with safe_open(first, "pt") as one, safe_open(second, "pt") as two:
             keys = {*one.keys()}
             wrong = [key for key in keys & {*two.keys()} if not _same_bits(one, two, key)]
             wrong += keys ^ {*two.keys()}
             if wrong:
-                found.append(f"{len(wrong)} tensors differ in {second.name}, like {min(wrong)}")
+                differences.append(f"{len(wrong)} tensors differ in {second.name}, like {min(wrong)}")
             if one.metadata().get("state") != two.metadata().get("state"):
-                found.append(f"the state in {second.name} differs")
-    return found
+                differences.append(f"the state in {second.name} differs")
+    return differences
 
 
 def _same_bits(one: Any, two: Any, key: str) -> bool:
@@ -259,15 +259,15 @@ def _same_bits(one: Any, two: Any, key: str) -> bool:
 
 
 def _different_files(whole: Path, folder: Path) -> list[str]:
-    """Files that are missing, or left over from writing; sample grids that show something else."""
+    """Missing files, leftovers of incomplete ones, and sample grids that differ."""
     names = {path.relative_to(whole) for path in whole.rglob("*") if not _may_differ(path)}
     there = {path.relative_to(folder) for path in folder.rglob("*") if not _may_differ(path)}
-    found = [f"{name} is missing" for name in sorted(names - there)]
-    found += [f"{path.relative_to(folder)} is left over" for path in folder.rglob("*.incomplete*")]
+    differences = [f"{name} is missing" for name in sorted(names - there)]
+    differences += [f"{path.relative_to(folder)} is left over" for path in folder.rglob("*.incomplete*")]
     for name in sorted(names & there):
         if name.suffix == ".png" and (whole / name).read_bytes() != (folder / name).read_bytes():
-            found.append(f"{name} differs")
-    return found
+            differences.append(f"{name} differs")
+    return differences
 
 
 def _may_differ(path: Path) -> bool:
@@ -282,7 +282,7 @@ def _may_differ(path: Path) -> bool:
 def _become(
     arguments: list[str], console: Path, events: int, recipe: type, prepare: Callable[[], object]
 ) -> None:
-    """Makes this forked process that of the command, which tells of its phases."""
+    """Runs the command in this forked process, and reports its phases."""
     code = 70
     try:
         with console.open("wb") as file:
@@ -291,11 +291,11 @@ def _become(
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        # A fork has its parent's random states, in which two runs would agree by chance.
+        # A fork inherits random states, which would hide a lack of seeding.
         random.seed()
         np.random.seed()  # noqa: NPY002
         torch.seed()
-        tqdm.set_lock(threading.RLock())  # its own, of processes, would outlive a run that is killed
+        tqdm.set_lock(threading.RLock())  # its multiprocessing lock would outlive a killed run
         _tell_of_phases(recipe, events)
         prepare()
         code = cli.main(arguments)
@@ -321,14 +321,14 @@ def _tell_of_phases(recipe: type, events: int) -> None:
         call = getattr(owner, name)
 
         @functools.wraps(call)
-        def told(*arguments: object, **options: object) -> object:
+        def reporting(*arguments: object, **options: object) -> object:
             tell(phase)
             try:
                 return call(*arguments, **options)
             finally:
                 tell("steps")
 
-        setattr(owner, name, told)
+        setattr(owner, name, reporting)
 
     within("start", recipe, "batches")
     within("log", logging.Logger, "write")
@@ -339,6 +339,6 @@ def _tell_of_phases(recipe: type, events: int) -> None:
     within("checkpoint", checkpoint, "save_checkpoint")
     within("checkpoint", recipe, "save_for_use")
     within("report", report, "write_report")
-    # All curves would take longer than the rest of the run.
+    # Plotting all curves would take longer than the rest of the run.
     curves = report._curves
     report._curves = lambda metrics, evaluation: curves(dict(list(metrics.items())[:3]), {})

@@ -1,13 +1,13 @@
 """Random valid calls of every public op: the kernel against the reference, values and gradients.
 
-A number of the kernel's agrees where it is NaN or infinite if the reference's in the same dtype is the same.
-Where it is finite it may err against the reference in float64 by
+A NaN or infinite value of the kernel must equal the reference's in the same dtype. A finite one may differ
+from the reference in float64 by
 
-* a rounding or two of its dtype, and 2e-6 (1e-6 in float64) of the tensor's largest number, or of the terms
-  that make it up where these cancel;
-* what the reference itself errs by at most in the same dtype, four times over;
-* what the exact result moves by when its inputs move by some ulps of float32, which is as much as to say that
-  beside a jump (of a surrogate of rounding, of a clamp's slope) either side is right.
+* a rounding or two of its dtype, and 2e-6 (1e-6 in float64) of the tensor's largest number, or of its terms
+  if these cancel;
+* four times the largest error of the reference itself in the same dtype;
+* the change of the exact result when its inputs change by some ulps of float32, so that beside a jump (of a
+  rounding surrogate, or of a clamp's slope) either side is correct.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ def run(calls: int, seed: int) -> dict[str, Any]:
     """Makes that many calls, each with a seed of its own.
 
     Returns:
-        calls, comparisons (of numbers), calls of each op, and what disagreed, as dictionaries.
+        calls, comparisons (of numbers), calls of each op, and disagreements as dictionaries.
     """
-    found: list[Disagreement] = []
+    all_disagreements: list[Disagreement] = []
     comparisons, ops = 0, Counter[str]()
     for number in range(calls):
         op, compared, disagreements = check(seed * 1_000_003 + number)
-        found += disagreements
+        all_disagreements += disagreements
         comparisons += compared
         ops[op] += 1
     return {
         "calls": calls,
         "comparisons": comparisons,
         "ops": dict(sorted(ops.items())),
-        "disagreements": [disagreement._asdict() for disagreement in found],
+        "disagreements": [disagreement._asdict() for disagreement in all_disagreements],
     }
 
 
 def check(seed: int) -> tuple[str, int, list[Disagreement]]:
-    """The op that this seed calls, how many numbers were compared, and what disagreed."""
+    """The op of this seed, the count of compared numbers, and the disagreements."""
     draws = Draws(seed)
     op = draws.one_of(*CASES)
     call = CASES[op](draws)
@@ -94,27 +94,29 @@ def _results(
     """Outputs and gradients of a fixed weighting of them, by name."""
     outputs = call.run(inputs, backend)
     results = {f"output {index}": output for index, output in enumerate(outputs)}
-    wanted = {name: tensor for name, tensor in inputs.items() if tensor.requires_grad}
+    leaves = {name: tensor for name, tensor in inputs.items() if tensor.requires_grad}
     differentiable = [output for output in outputs if output.requires_grad]
-    if orders == 0 or not wanted or not differentiable:
+    if orders == 0 or not leaves or not differentiable:
         return results
     generator = torch.Generator().manual_seed(seed)
 
     def weights(tensors):
         return [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in tensors]
 
-    # Squares, so that second derivatives of linear ops are not all zero.
+    # Squares, so that second derivatives of linear ops do not vanish.
     if orders == 2:
         differentiable = [output.square() for output in differentiable]
     gradients = torch.autograd.grad(
-        differentiable, list(wanted.values()), weights(differentiable), create_graph=orders == 2,
+        differentiable, list(leaves.values()), weights(differentiable), create_graph=orders == 2,
         allow_unused=True,
     )  # fmt: skip
-    results |= _named("gradient", wanted, gradients)
-    again = [gradient for gradient in gradients if gradient is not None and gradient.requires_grad]
-    if orders == 2 and again:
-        second = torch.autograd.grad(again, list(wanted.values()), weights(again), allow_unused=True)
-        results |= _named("second gradient", wanted, second)
+    results |= _named("gradient", leaves, gradients)
+    first_order = [gradient for gradient in gradients if gradient is not None and gradient.requires_grad]
+    if orders == 2 and first_order:
+        second = torch.autograd.grad(
+            first_order, list(leaves.values()), weights(first_order), allow_unused=True
+        )
+        results |= _named("second gradient", leaves, second)
     return results
 
 
@@ -124,7 +126,7 @@ def _named(kind: str, inputs: dict[str, Tensor], gradients: tuple[Tensor | None,
 
 
 def _as_float64(call: Call, moved_by: int) -> dict[str, Tensor]:
-    """The inputs in float64, and for a seed other than 0 moved by some ulps of float32 or float64."""
+    """The inputs in float64; for a seed other than 0, changed by some ulps of float32 or float64."""
     generator = torch.Generator().manual_seed(moved_by)
     result = {}
     for name, tensor in call.inputs.items():
@@ -162,7 +164,7 @@ def _wrong(
             torch.stack([(other.detach() - exact).abs() for other in moved]).amax(0).nan_to_num(torch.inf)
         )
         agree |= near(exact, 4 * _largest(same - exact) + 4 * spread)
-        # Numbers that overflow, in the sum or on the way to it: as infinity, or as the difference of two.
+        # Overflow in the sum or in a term: infinity, or NaN as the difference of two infinities.
         nearly = exact.abs() >= _near_overflow(ours_dtype, call)
         beyond = exact.isfinite() & (~same.isfinite() | nearly | overflows)
         agree |= ~ours.isfinite() & (beyond | (~same.isfinite() & _is_huge(call.inputs)))
@@ -170,18 +172,18 @@ def _wrong(
 
 
 def _floor(dtype: torch.dtype) -> float:
-    """What is no more than the last places of the smallest numbers, which a kernel may take for zero."""
+    """A bound for subnormal numbers, which a kernel may flush to zero."""
     limits = torch.finfo(dtype)
     return max(4 * limits.smallest_normal * limits.eps, torch.finfo(torch.float32).smallest_normal)
 
 
 def _near_overflow(dtype: torch.dtype, call: Call) -> float:
-    """From where terms on the way to a number may overflow."""
+    """The magnitude from which intermediate terms may overflow."""
     return torch.finfo(dtype).max / (16 * call.kept if dtype == torch.float16 else 1e4)
 
 
 def _largest(numbers: Tensor) -> float:
-    """The magnitude of those that are finite; 0 of none."""
+    """The largest magnitude of finite values; 0 if there are none."""
     finite = numbers[numbers.isfinite()]
     return finite.abs().max().item() if finite.numel() else 0.0
 

@@ -1,4 +1,4 @@
-"""Balance policies: who trains, what D minimizes, and steps that the device leaves out."""
+"""Balance policies: who trains, what D minimizes, and steps that are skipped on the device."""
 
 import copy
 import math
@@ -23,10 +23,10 @@ def leaves(*tensors):
 @pytest.mark.parametrize("kind", [*KINDS, "wgan", "wgan-gp", "relativistic"])
 def test_every_step_is_the_plain_loss(kind):
     adversarial = AdversarialLoss(kind)
-    judged = EveryStep().discriminator_loss(adversarial, REAL, FAKE)
+    decision = EveryStep().discriminator_loss(adversarial, REAL, FAKE)
     loss, statistics = adversarial.discriminator(REAL, FAKE, return_statistics=True)
-    assert_close((judged.loss, *judged.statistics), (loss, *statistics))
-    assert judged.applies is None
+    assert_close((decision.loss, *decision.statistics), (loss, *statistics))
+    assert decision.applies is None
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_halves_add_up_to_the_loss(kind, sign):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_threshold_leaves_out_the_half_that_is_won(kind):
-    """With these logits every kind's loss on reals is below 0.3, except least squares, whose reals miss 1."""
+    """With these logits every kind's loss on reals is below 0.3, except that of least squares."""
     real, fake = leaves(REAL if kind != "lsgan" else torch.tensor([1.1, 0.9]), FAKE)
-    judged = Threshold(0.1).discriminator_loss(AdversarialLoss(kind), real, fake)
-    judged.loss.backward()
-    assert judged.applies
+    decision = Threshold(0.1).discriminator_loss(AdversarialLoss(kind), real, fake)
+    decision.loss.backward()
+    assert decision.applies
     assert real.grad.abs().max() == 0
     plain_real, plain_fake = leaves(real.detach(), FAKE)
     AdversarialLoss(kind).discriminator(plain_real, plain_fake).backward()
@@ -65,9 +65,9 @@ def test_threshold_leaves_out_the_half_that_is_won(kind):
 
 
 def test_threshold_leaves_out_the_step_where_both_are_won():
-    judged = Threshold().discriminator_loss(AdversarialLoss("bce"), *leaves(REAL, -REAL))
-    assert judged.loss == 0 and not judged.applies
-    assert judged.statistics.accuracy_real == 1
+    decision = Threshold().discriminator_loss(AdversarialLoss("bce"), *leaves(REAL, -REAL))
+    assert decision.loss == 0 and not decision.applies
+    assert decision.statistics.accuracy_real == 1
 
 
 def critic():
@@ -87,7 +87,7 @@ def optimizers(parameters):
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("first", [True, False], ids=["first step", "later step"])
 def test_a_step_left_out_leaves_no_trace(name, first):
-    """Neither in the weights nor in what the optimizer remembers: the next step is as if it had not been."""
+    """Neither weights nor optimizer state change: the next step is as if there had been no skipped one."""
     networks = [critic(), critic()]
     steps = [optimizers(network.parameters())[name] for network in networks]
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
@@ -121,7 +121,7 @@ def test_an_optimizer_that_cannot_leave_out_a_step_is_named(make):
 
 
 def test_adaptive_holds_the_accuracy_on_reals():
-    """Samples that turn round: a D at rest knows them less and less, one that trains well enough."""
+    """Rotating samples: a D that does not train recognizes them less and less, one that trains follows."""
     torch.manual_seed(3)
     network, policy, adversarial = nn.Linear(2, 1), Adaptive(0.6, images=64), AdversarialLoss("bce")
     optimizer = torch.optim.Adam(network.parameters(), 0.05, fused=True)
@@ -129,12 +129,12 @@ def test_adaptive_holds_the_accuracy_on_reals():
     for step in range(1200):
         centre = 2 * torch.tensor([math.cos(0.01 * step), math.sin(0.01 * step)])
         real, fake = torch.randn(32, 2) + centre, torch.randn(32, 2) - centre
-        judged = policy.discriminator_loss(adversarial, network(real), network(fake))
+        decision = policy.discriminator_loss(adversarial, network(real), network(fake))
         optimizer.zero_grad()
-        judged.loss.backward()
-        step_where(optimizer, judged.applies)
-        signs.append(2 * judged.statistics.accuracy_real - 1)
-        updates.append(judged.applies.float())
+        decision.loss.backward()
+        step_where(optimizer, decision.applies)
+        signs.append(2 * decision.statistics.accuracy_real - 1)
+        updates.append(decision.applies.float())
     assert abs(torch.stack(signs)[300:].mean() - 0.6) < 0.1
     assert 0.0 < torch.stack(updates)[300:].mean() < 0.9
 
@@ -144,9 +144,9 @@ def test_adaptive_remembers_through_its_state():
     for _ in range(4):
         policy.discriminator_loss(AdversarialLoss("bce"), REAL, FAKE)
     assert_close(policy.measure, torch.tensor(1 - 0.5**4))
-    again = Adaptive(0.6, images=6)
-    again.load_state_dict(policy.state_dict())
-    assert_close(again.measure, policy.measure)
+    repeated = Adaptive(0.6, images=6)
+    repeated.load_state_dict(policy.state_dict())
+    assert_close(repeated.measure, policy.measure)
 
 
 @pytest.mark.parametrize(

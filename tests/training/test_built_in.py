@@ -1,4 +1,4 @@
-"""Data that other packages carry, made once."""
+"""Data that other packages ship, written once."""
 
 from __future__ import annotations
 

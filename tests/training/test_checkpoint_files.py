@@ -1,4 +1,4 @@
-"""Checkpoints as files: damage is noticed, the older one is taken, and permissions are those of any file."""
+"""Checkpoint files: damage is detected, an older one is used instead, and permissions are the usual ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folder(config):
 
 
 def flip(path, first, end, seed):
-    """One bit of the bytes from `first` on."""
+    """Flips one bit of the bytes from `first` on."""
     data = bytearray(path.read_bytes())
     random_ = random.Random(seed)
     data[random_.randrange(first, end or len(data))] ^= 1 << random_.randrange(8)
@@ -71,13 +71,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(folder, damage):
     DAMAGES[damage](newest)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = load_checkpoint(folder.parent, "toy")
-    assert found.step == 15 and found.path == older
+        loaded = load_checkpoint(folder.parent, "toy")
+    assert loaded.step == 15 and loaded.path == older
     (warning,) = caught
     assert warning.category is RuntimeWarning and warning.filename == __file__
     assert str(warning.message).startswith(str(newest))
     assert str(warning.message).endswith(f"The older checkpoint {older} is taken")
-    with pytest.raises(ValueError, match=str(newest)):  # who names a file means this one
+    with pytest.raises(ValueError, match=str(newest)):  # a named file is never replaced by another
         load_checkpoint(newest)
 
 
@@ -101,16 +101,16 @@ def test_without_any_whole_checkpoint_all_are_named(folder):
 
 
 def test_a_run_goes_on_from_the_older_checkpoint_to_the_same_end(config, folder):
-    whole = folder / "whole"  # what is loaded stays mapped to its file
-    shutil.copy(checkpoint_path(folder, 20), whole)
-    expected = load_file(whole)
+    intact = folder / "whole"  # a copy, because loaded tensors stay mapped to their file
+    shutil.copy(checkpoint_path(folder, 20), intact)
+    expected = load_file(intact)
     DAMAGES["last weight"](checkpoint_path(folder, 20))
     with pytest.warns(RuntimeWarning, match="The older checkpoint"):
         train(Toy, ToyConfig(**{**config.__dict__, "resume": True, "keep_checkpoints": 1}))
-    found = load_file(checkpoint_path(folder, 20))
-    assert found.keys() == expected.keys()
+    resumed = load_file(checkpoint_path(folder, 20))
+    assert resumed.keys() == expected.keys()
     for key in expected:
-        assert torch.equal(found[key], expected[key]), key
+        assert torch.equal(resumed[key], expected[key]), key
     assert sorted(path.name for path in folder.iterdir()) == [
         "step-00000020.safetensors", "step-00000020.safetensors.damaged", "whole"
     ]  # fmt: skip
@@ -204,9 +204,9 @@ def test_weights_come_back_with_their_checksums_checked(tmp_path, dtype):
     tensors = {"a": torch.ones(3, 2, dtype=dtype).t(), "b": torch.ones((), dtype=dtype), "c": torch.empty(0)}
     path = tmp_path / "x.safetensors"
     write_weights(path, tensors, {"made": "here"})
-    metadata, found = read_weights(path)
+    metadata, loaded = read_weights(path)
     assert metadata["made"] == "here" and json.loads(metadata["crc32"]).keys() == tensors.keys()
-    assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+    assert all(torch.equal(loaded[key], tensors[key]) for key in tensors)
     assert list(tmp_path.iterdir()) == [path]
     flip(path, header_end(path), None, seed=1)
     with pytest.raises(ValueError, match=r"x.safetensors is not a readable .* file: its tensor [ab] does"):

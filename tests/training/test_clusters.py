@@ -1,4 +1,4 @@
-"""Processes that SLURM, LSF or MPI starts are one run, as torchrun's are."""
+"""Processes started by SLURM, LSF or MPI form one run, as those of torchrun do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if is_main_process():
 
 
 def srun(source, folder):
-    """What both processes end with: exit code, output, errors."""
+    """Exit code, output and errors of both processes."""
     (folder / "script.py").write_text(COMMON + source)
     shared = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "MASTER_"))}
     shared |= {**SLURM, "MASTER_PORT": str(free_port()), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -48,8 +48,8 @@ def srun(source, folder):
         )
         for rank in range(2)
     ]  # fmt: skip
-    said = [task.communicate(timeout=200) for task in tasks]
-    return [(task.returncode, *texts) for task, texts in zip(tasks, said, strict=True)]
+    printed = [task.communicate(timeout=200) for task in tasks]
+    return [(task.returncode, *texts) for task, texts in zip(tasks, printed, strict=True)]
 
 
 def test_sruns_processes_are_one_run(tmp_path):
@@ -72,12 +72,12 @@ def test_the_reason_of_one_of_sruns_processes_ends_all(tmp_path):
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Sets variables; what clusters set is gone before."""
+    """Sets variables, after removing those of clusters."""
     for name in list(os.environ):
         if name.startswith(("SLURM_", "JSM_", "LSB_", "MASTER_")) or name in ("RANK", "WORLD_SIZE"):
             monkeypatch.delenv(name)
     for name in ("MASTER_ADDR", "MASTER_PORT", "SLURM_NTASKS_PER_NODE"):
-        monkeypatch.setenv(name, "")  # what is set meanwhile is undone
+        monkeypatch.setenv(name, "")  # so that monkeypatch also undoes later changes
         monkeypatch.delenv(name)
 
     def set_all(values):
@@ -133,7 +133,7 @@ def test_jsruns_world_is_the_environments(environment, tmp_path):
 
 
 def test_who_prints_is_known_before_the_world_is(environment, monkeypatch):
-    monkeypatch.setattr("fastgan.training.world._known", [])
+    monkeypatch.setattr("fastgan.training.world._world", [])
     assert is_main_process()
     environment({**SLURM, "SLURM_PROCID": "1"})
     assert not is_main_process()

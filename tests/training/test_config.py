@@ -1,4 +1,4 @@
-"""Where a hyper-parameter's value comes from, and which values are refused."""
+"""Sources of hyper-parameters, and values that are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from fastgan.cli import main
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training.command_line import _documentation, parse_config
+from fastgan.training.command_line import _field_docs, parse_config
 from fastgan.training.config import TrainingConfig, from_plain, to_plain, write_config
 
 from .toy import Toy, ToyConfig
@@ -122,7 +122,7 @@ IN_HELP = {"be positive": "above 0", "not be negative": "not below 0"}
 @pytest.mark.parametrize("name", RECIPES)
 def test_help_says_the_range_of_every_option_that_has_one(name):
     config_class = load_recipe(name).config_class
-    docs, default = _documentation(config_class), config_class()
+    docs, default = _field_docs(config_class), config_class()
     with_range = set()
     for field in dataclasses.fields(config_class):
         kind = field.type.split(" ")[0]
@@ -130,16 +130,18 @@ def test_help_says_the_range_of_every_option_that_has_one(name):
             try:
                 dataclasses.replace(default, **{field.name: value})
             except ValueError as error:
-                found = RANGE.match(str(error))
-                if found is None or found[1] != field.name:
+                matched = RANGE.match(str(error))
+                if matched is None or matched[1] != field.name:
                     continue
-                if found["interval"]:
-                    wanted = found["interval"]
+                if matched["interval"]:
+                    expected = matched["interval"]
                 else:
-                    wanted = IN_HELP.get(found["bound"], found["bound"].removeprefix("be ")).split(",")[0]
-                wanted = re.sub(r" = [^\])]+", "", wanted)  # as in (0, lr = 0.001]
+                    expected = IN_HELP.get(matched["bound"], matched["bound"].removeprefix("be ")).split(",")[
+                        0
+                    ]
+                expected = re.sub(r" = [^\])]+", "", expected)  # as in (0, lr = 0.001]
                 with_range.add(field.name)
-                assert wanted in docs[field.name].lower(), (field.name, wanted)
+                assert expected in docs[field.name].lower(), (field.name, expected)
     assert len(with_range) > 15
 
 
@@ -175,7 +177,7 @@ def test_a_configuration_file_cannot_name_another(tmp_path):
 
 
 def through_a_pipe(path, text):
-    """What a shell makes of <(command)."""
+    """A pipe, as a shell makes for <(command)."""
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_text, args=(text,), daemon=True)
     writer.start()

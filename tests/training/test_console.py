@@ -1,4 +1,4 @@
-"""Output that goes away, and signals: the run goes on, or saves and leaves."""
+"""Lost output and signals: the run continues, or saves and ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def config(tmp_path):
 
 
 def closed_pipe():
-    """What writes into `head` that has seen enough."""
+    """A command whose output goes to a `head` that has ended."""
     reader, writer = os.pipe()
     os.close(reader)
     return open(writer, "w", buffering=1)
@@ -49,7 +49,7 @@ def test_a_run_goes_on_without_a_console(config, monkeypatch, make):
     assert len((folder / "metrics.csv").read_text().split()) == 41
     assert load_checkpoint(folder).step == 40
     for stream in streams:
-        stream.close()  # nothing is left that could not be written
+        stream.close()  # nothing unwritten is left in the buffer
 
 
 def test_a_run_goes_on_where_there_never_was_a_console(config, monkeypatch):
@@ -102,7 +102,7 @@ def test_signals_let_a_run_save_and_leave(config, monkeypatch, number):
         return step_of(self, batch, step, generator)
 
     monkeypatch.setattr(Toy, "train_step", hangs_up)
-    before = signal.signal(number, signal.SIG_DFL)  # these tests may be run by nohup, too
+    before = signal.signal(number, signal.SIG_DFL)  # nohup, under which the tests may run, ignores SIGHUP
     try:
         with pytest.raises(Interrupted) as stopped:
             train(Toy, config)
@@ -149,16 +149,16 @@ def test_sigterm_during_the_start_leaves_cleanly_and_the_command_into_head_train
             assert started.poll() is None
             time.sleep(0.01)
     started.send_signal(signal.SIGTERM)
-    said = started.communicate()[1].decode()
+    output = started.communicate()[1].decode()
     assert started.returncode == 128 + signal.SIGTERM
-    assert "Traceback" not in said and "ended by SIGTERM" in said
+    assert "Traceback" not in output and "ended by SIGTERM" in output
 
     head = subprocess.Popen(["head", "-n1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     trains = start(tmp_path, stdout=head.stdin)
     head.stdin.close()
-    said = trains.communicate()[1].decode()
-    assert trains.returncode == 0, said
-    assert "Broken" not in said
+    output = trains.communicate()[1].decode()
+    assert trains.returncode == 0, output
+    assert "Broken" not in output
     assert head.stdout.read().count(b"\n") == 1
     head.wait()
     assert (tmp_path / "x" / "report.html").exists()

@@ -1,4 +1,4 @@
-"""Checkpoints that anybody may have made: each is read, or refused in one error that names it."""
+"""Checkpoints from untrusted sources: each is read, or refused by one error that names it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVIL = (
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A checkpoint without checksums, which would find most of what is done to it."""
+    """A checkpoint without checksums, which would detect most manipulations."""
     config = ToyConfig(
         runs_path=str(tmp_path_factory.mktemp("runs")),
         num_steps=2,
@@ -43,7 +43,7 @@ def whole(tmp_path_factory):
 
 
 def use(path):
-    """All that a run and a command do with a checkpoint: read, restore, go on; build its network."""
+    """Everything that a run or a command does with a checkpoint: read, restore, resume, build its network."""
     checkpoint = load_checkpoint(path, "toy")
     config = checkpoint.options(ToyConfig)
     recipe = Toy(ToyConfig(accelerator="cpu", ema_decay=0.9), Runtime(ToyConfig(accelerator="cpu")))
@@ -269,7 +269,7 @@ def test_whatever_a_header_says_the_file_is_read_or_named(whole, tmp_path):
     raw = path.read_bytes()
     end = 8 + struct.unpack("<Q", raw[:8])[0]
     header, data = json.loads(raw[8:end]), raw[end:]
-    header = {key: dict(sorted(header[key].items())) for key in sorted(header)}  # not as safetensors hashes
+    header = {key: dict(sorted(header[key].items())) for key in sorted(header)}  # reproducible
     random_, outcomes = random.Random(2026), {True: 0, False: 0}
     for number in range(600):
         write_raw(path, *mutated(header, data, random_))

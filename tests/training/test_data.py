@@ -1,4 +1,4 @@
-"""The image stream: any folder, damaged files, and the same images whoever reads them."""
+"""The image stream: folders, damaged files, and determinism for any threads and processes."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_what_is_passed_over_is_counted(folder, tmp_path_factory):
     (folder / "gone.png").symlink_to(elsewhere / "nothing.png")
     (folder / "linked.png").symlink_to(folder / "deep" / "b.PNG")
     passed_over = Counter()
-    found = [path.name for path in find_images(folder, passed_over)]
-    assert found == ["a.jpg", "d.bmp", "b.PNG", "c.webp", "e.jpeg", "linked.png"]
+    actual = [path.name for path in find_images(folder, passed_over)]
+    assert actual == ["a.jpg", "d.bmp", "b.PNG", "c.webp", "e.jpeg", "linked.png"]
     assert passed_over == {
         ".heic": 2, ".jxl": 1, "without an ending": 1, ".txt": 1, "hidden": 3, "folders that are links": 1,
         "links to nothing and the like": 1,
@@ -76,28 +76,28 @@ def test_batches_are_images_in_zero_to_one(folder, crop):
 @pytest.mark.parametrize("crop", ["random", "slight"])
 def test_stream_does_not_depend_on_threads_and_can_be_entered_anywhere(folder, crop):
     expected = stream(folder, crop=crop, workers=1)
-    for actual, wanted in zip(stream(folder, crop=crop, workers=4), expected, strict=True):
-        assert torch.equal(actual, wanted)
+    for actual, required in zip(stream(folder, crop=crop, workers=4), expected, strict=True):
+        assert torch.equal(actual, required)
     assert torch.equal(stream(folder, crop=crop, start_step=4)[0], expected[4])
 
 
 def test_processes_share_the_batch_of_one(folder):
     joined = stream(folder, count=4)
     halves = [stream(folder, count=2, rank=rank, world_size=2) for rank in (0, 1)]
-    for step, whole in enumerate(joined):
-        assert torch.equal(torch.cat([half[step] for half in halves]), whole)
+    for step, full in enumerate(joined):
+        assert torch.equal(torch.cat([half[step] for half in halves]), full)
 
 
 def test_every_image_is_seen_once_per_epoch(folder):
     dataset = ImageFolder(find_images(folder), (8, 8), "fit")
     for epoch in range(3):
-        seen = {dataset.sample(5 * epoch + k).tobytes() for k in range(5)}
-        assert len(seen) == 5
+        samples = {dataset.sample(5 * epoch + k).tobytes() for k in range(5)}
+        assert len(samples) == 5
 
 
 def test_unreadable_files_are_skipped_counted_and_named_once(folder):
-    whole = (folder / "e.jpeg").read_bytes()
-    (folder / "e.jpeg").write_bytes(whole[: len(whole) // 2])  # truncated
+    intact = (folder / "e.jpeg").read_bytes()
+    (folder / "e.jpeg").write_bytes(intact[: len(intact) // 2])  # truncated
     (folder / "d.bmp").write_bytes(b"no image at all")
     dataset = ImageFolder(find_images(folder), (16, 16), "fit")
     with warnings.catch_warnings(record=True) as caught:
@@ -106,7 +106,7 @@ def test_unreadable_files_are_skipped_counted_and_named_once(folder):
     messages = sorted(str(warning.message) for warning in caught)
     assert len(messages) == 2 and messages[0].startswith("skipped unusable image 1: ")
     assert {path.name for path in dataset.unreadable} == {"e.jpeg", "d.bmp"}
-    assert all(image.std() > 10 for image in images)  # never a black image instead
+    assert all(image.std() > 10 for image in images)  # no black images in place of damaged ones
 
 
 def test_a_folder_without_a_readable_image_is_an_error(tmp_path):
@@ -132,8 +132,8 @@ def test_other_modes_become_rgb(tmp_path, mode):
 
 def test_native_cuts_are_parts_of_the_image_as_it_is(folder):
     dataset = ImageFolder([folder / "a.jpg"], (16, 24), "native", seed=1)
-    whole = np.array(Image.open(folder / "a.jpg").convert("RGB"))
-    windows = np.lib.stride_tricks.sliding_window_view(whole, (16, 24, 3)).reshape(-1, 16, 24, 3)
+    intact = np.array(Image.open(folder / "a.jpg").convert("RGB"))
+    windows = np.lib.stride_tricks.sliding_window_view(intact, (16, 24, 3)).reshape(-1, 16, 24, 3)
     for k in range(3):
         part = dataset.sample(k)
         assert any((windows == view).all((1, 2, 3)).any() for view in (part, part[:, ::-1]))
@@ -171,18 +171,18 @@ def test_images_smaller_than_the_size_are_enlarged(crop, width, height):
 
 def test_half_of_the_slight_cuts_are_the_whole_image_and_the_others_most_of_it(tmp_path):
     dataset = ImageFolder([coordinates(tmp_path / "x.png", 200, 200)], (64, 64), "slight", seed=1)
-    whole, mirrored, areas, ratios, lefts = 0, 0, [], [], []
+    uncropped, mirrored, areas, ratios, lefts = 0, 0, [], [], []
     for k in range(600):
         left, top, right, bottom, is_mirrored = place_of(dataset.sample(k))
         mirrored += is_mirrored
         assert min(left, top) > -0.02 and max(right, bottom) < 1.02
         if max(left, top) < 0.003 and min(right, bottom) > 0.997:
-            whole += 1
+            uncropped += 1
         else:
             areas.append((right - left) * (bottom - top))
             ratios.append((right - left) / (bottom - top))
             lefts.append(left)
-    assert 260 < whole < 340 and 260 < mirrored < 340
+    assert 260 < uncropped < 340 and 260 < mirrored < 340
     assert 0.79 < min(areas) < 0.82 and 0.95 < max(areas) < 1.01
     assert 0.89 < min(ratios) < 0.93 and 1.07 < max(ratios) < 1.11
     assert np.mean(areas) == pytest.approx(0.88, abs=0.01), "uniform, but parts that do not fit are redrawn"
@@ -192,12 +192,12 @@ def test_half_of_the_slight_cuts_are_the_whole_image_and_the_others_most_of_it(t
 @pytest.mark.parametrize("width, height, part", [(300, 100, (1.1 / 3, 1)), (100, 300, (1, 1 / 2.7))])
 def test_slight_cuts_of_long_images_are_whole_and_squeezed_or_their_centre(tmp_path, width, height, part):
     dataset = ImageFolder([coordinates(tmp_path / "x.png", width, height)], (64, 64), "slight")
-    found = [place_of(dataset.sample(k))[:4] for k in range(40)]
+    actual = [place_of(dataset.sample(k))[:4] for k in range(40)]
     wide, high = part
     centre = ((1 - wide) / 2, (1 - high) / 2, (1 + wide) / 2, (1 + high) / 2)
-    kinds = [[np.allclose(one, box, atol=0.015) for box in ((0, 0, 1, 1), centre)] for one in found]
-    assert all(whole != cut for whole, cut in kinds)
-    assert 10 < sum(whole for whole, _ in kinds) < 30
+    kinds = [[np.allclose(one, box, atol=0.015) for box in ((0, 0, 1, 1), centre)] for one in actual]
+    assert all(full != cut for full, cut in kinds)
+    assert 10 < sum(full for full, _ in kinds) < 30
 
 
 def test_images_smaller_than_a_native_cut_are_named(folder):
@@ -221,7 +221,7 @@ def test_batches_of_several_parts(folder):
 
 
 def bomb(path, width=13000, height=13000):
-    """A file of a few KB that says it has these pixels: Pillow decodes such as 512 MB."""
+    """A file of a few KB whose header claims this size: Pillow would decode it to 512 MB."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -235,7 +235,7 @@ def bomb(path, width=13000, height=13000):
 
 @pytest.fixture
 def undecoded(monkeypatch):
-    """Decoding anything of more than a million pixels fails the test."""
+    """Makes decoding of more than a million pixels fail the test."""
     load = ImageFile.ImageFile.load
 
     def checked(self):

@@ -1,4 +1,4 @@
-"""NaN never replaces what was saved before: it is found before it is written, and where it began is said."""
+"""NaN never replaces earlier checkpoints: it is detected before saving, and its origin is named."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def config(tmp_path):
 
 
 def breaks_at(monkeypatch, step, damage):
-    """`damage(recipe)` after the step, which no logged term shows."""
+    """Calls `damage(recipe)` after the step; no logged term shows it."""
     step_of = Toy.train_step
 
     def train_step(self, batch, number, generator):
@@ -73,11 +73,13 @@ def test_a_run_whose_weights_become_nan_ends_and_keeps_its_last_finite_checkpoin
     last = config.folder / "checkpoints" / f"step-{step - 1:08d}.safetensors"
     with pytest.raises(FloatingPointError) as stopped:
         train(Toy, config)
-    said = str(stopped.value)
-    assert said.startswith(f"networks/discriminator/bias became NaN or infinite by step {step}, which is not")
-    assert f"the last finite checkpoint is {last}." in said
-    kept = sorted((config.folder / "checkpoints").iterdir())
-    assert len(kept) == 2 and kept[-1] == last and all(map(finite, kept))
+    message = str(stopped.value)
+    assert message.startswith(
+        f"networks/discriminator/bias became NaN or infinite by step {step}, which is not"
+    )
+    assert f"the last finite checkpoint is {last}." in message
+    remaining = sorted((config.folder / "checkpoints").iterdir())
+    assert len(remaining) == 2 and remaining[-1] == last and all(map(finite, remaining))
 
 
 def test_nothing_is_made_of_weights_that_are_not_finite(config, monkeypatch):
@@ -144,13 +146,13 @@ def test_the_command_ends_with_1_and_what_it_leaves_is_finite(tmp_path, capsys, 
         d_width=4, batch_size=4, frechet="off", accelerator="cpu",
     )  # fmt: skip
     assert main(["train", "dcgan", *(str(part) for k, v in options.items() for part in (f"--{k}", v))]) == 1
-    said, folder = capsys.readouterr().err, tmp_path / "run"
-    assert "fastgan: error: networks/" in said and "became NaN or infinite by step" in said
-    kept = sorted((folder / "checkpoints").iterdir())
-    for_use = [folder / "generator.safetensors"] if kept else []
-    assert (str(kept[-1]) if kept else "there is no checkpoint yet") in said
-    assert list(folder.glob("*.safetensors")) == for_use and all(map(finite, kept + for_use))
-    assert bool(kept) == (lr_d == "1e8")
+    output, folder = capsys.readouterr().err, tmp_path / "run"
+    assert "fastgan: error: networks/" in output and "became NaN or infinite by step" in output
+    remaining = sorted((folder / "checkpoints").iterdir())
+    for_use = [folder / "generator.safetensors"] if remaining else []
+    assert (str(remaining[-1]) if remaining else "there is no checkpoint yet") in output
+    assert list(folder.glob("*.safetensors")) == for_use and all(map(finite, remaining + for_use))
+    assert bool(remaining) == (lr_d == "1e8")
 
 
 SCRIPT = """
@@ -183,6 +185,6 @@ def test_all_processes_leave_when_one_has_nan(tmp_path):
         [*launcher, str(script), str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120,
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
     )  # fmt: skip
-    said = "left: rank 1: networks/discriminator/bias became NaN or infinite by step 3"
-    assert done.stdout.count(said) == 2, done.stderr[-3000:]
+    message = "left: rank 1: networks/discriminator/bias became NaN or infinite by step 3"
+    assert done.stdout.count(message) == 2, done.stderr[-3000:]
     assert load_checkpoint(tmp_path / "run").step == 2

@@ -1,4 +1,4 @@
-"""Image files of every mode, depth and container; odd EXIF; and whatever a decoder raises."""
+"""Image files of every mode, depth and container; odd EXIF; and arbitrary errors of decoders."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.file_kinds import KINDS, PAGE, Kind, as_read, grey16, page, rgba
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.file} {kind.pixels}")
 def test_colours_are_right_or_the_file_is_refused_by_name(kind: Kind, tmp_path):
-    said, pixels = as_read(kind, tmp_path)
+    message, pixels = as_read(kind, tmp_path)
     if kind.colour is None:
-        assert pixels is None and "mode" in said
+        assert pixels is None and "mode" in message
     else:
         off = np.abs(pixels.astype(int) - np.array(kind.colour)).max()
         assert off <= kind.tolerance, (pixels[0, 0], kind.colour)
@@ -75,7 +75,7 @@ def exif(orientation: int, *entries: bytes) -> bytes:
 
 
 ODD = {
-    # What Pillow reads as it is and cannot write again, such as a text in a number's place.
+    # Entries that Pillow reads but cannot write, such as text in place of a number.
     "text as number": struct.pack("<HHI4s", 0x0103, 2, 4, b"abc\0"),
     "number too large": struct.pack("<HHIi", 0x0213, 9, 1, -5),
     "rational by zero": struct.pack("<HHII", 0x011A, 5, 1, 0),
@@ -90,8 +90,8 @@ ODD = {
 def lies(path, data: bytes, size=(16, 8)):
     Image.radial_gradient("L").resize(size).save(path, quality=90)
     upright = np.asarray(Image.open(path).convert("RGB"))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:2] + b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data + whole[2:])
+    intact = path.read_bytes()
+    path.write_bytes(intact[:2] + b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data + intact[2:])
     return upright
 
 
@@ -142,9 +142,9 @@ def test_whatever_a_file_raises_it_is_skipped_counted_and_named(error, tmp_path,
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert {dataset.sample_and_file(k)[1].name for k in range(6)} == {"b.png", "c.png"}
-    said = [str(warning.message) for warning in caught]
-    assert len(said) == 1
-    assert said[0].startswith(f"skipped unusable image 1: {tmp_path / 'a.jpg'} ({type(error).__name__}: ")
+    texts = [str(warning.message) for warning in caught]
+    assert len(texts) == 1
+    assert texts[0].startswith(f"skipped unusable image 1: {tmp_path / 'a.jpg'} ({type(error).__name__}: ")
 
 
 def test_too_many_unusable_files_end_with_an_error(tmp_path):

@@ -1,4 +1,4 @@
-"""The shared loop: resume to the bit, no waiting for the device, clean stops, honest errors."""
+"""The shared loop: bit-exact resume, no waiting for the device, clean stops, clear errors."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def test_a_run_is_a_folder(config):
 
 
 def test_resume_is_bit_exact(config, tmp_path):
-    whole = load_checkpoint(train(Toy, config))
+    uninterrupted = load_checkpoint(train(Toy, config))
     first = dataclasses.replace(config, exp_name="parts", num_steps=10)
     train(Toy, first)
     folder = train(Toy, dataclasses.replace(first, num_steps=20, resume=True))
     parts = load_checkpoint(folder)
-    assert parts.step == whole.step == 20
-    assert parts.state == whole.state == {"steps_seen": 20}
-    a, b = load_file(whole.path), load_file(parts.path)
+    assert parts.step == uninterrupted.step == 20
+    assert parts.state == uninterrupted.state == {"steps_seen": 20}
+    a, b = load_file(uninterrupted.path), load_file(parts.path)
     assert a.keys() == b.keys() and len(a) > 20
     for key in a:
         assert torch.equal(a[key], b[key]), key
     expected = rows(tmp_path / "run" / "metrics.csv")
-    for actual, wanted in zip(rows(folder / "metrics.csv"), expected, strict=True):
-        for row in (actual, wanted):
+    for actual, required in zip(rows(folder / "metrics.csv"), expected, strict=True):
+        for row in (actual, required):
             assert float(row.pop("images_per_second")) * float(row.pop("seconds_per_step")) > 0
-        assert actual == wanted
+        assert actual == required
 
 
 def test_resume_drops_rows_that_will_be_written_again(config):
@@ -69,7 +69,7 @@ def test_resume_drops_rows_that_will_be_written_again(config):
 
 
 class HostReads(TorchDispatchMode):
-    """Counts what makes the host wait for the device: .item(), .tolist(), bool(), copies to the CPU."""
+    """Counts operations that wait for the device: .item(), .tolist(), bool(), copies to the CPU."""
 
     def __init__(self):
         super().__init__()
@@ -100,7 +100,7 @@ def test_loop_reads_the_device_only_at_log_lines(config, monkeypatch):
 
 
 def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(config, monkeypatch):
-    whole = load_checkpoint(train(Toy, config))
+    uninterrupted = load_checkpoint(train(Toy, config))
     interrupted = dataclasses.replace(config, exp_name="interrupted")
     step_of = Toy.train_step
 
@@ -115,7 +115,7 @@ def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(config, monkeypatch):
             train(Toy, interrupted)
     assert load_checkpoint(interrupted.folder).step == 8
     resumed = load_checkpoint(train(Toy, dataclasses.replace(interrupted, resume=True)))
-    for name, weights in whole.networks.items():
+    for name, weights in uninterrupted.networks.items():
         for key in weights:
             assert torch.equal(weights[key], resumed.networks[name][key])
 
@@ -123,7 +123,7 @@ def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(config, monkeypatch):
 def test_a_run_whose_time_is_over_ends_as_after_its_last_step(config, monkeypatch):
     from fastgan.training import loop
 
-    whole = load_checkpoint(train(Toy, config))
+    uninterrupted = load_checkpoint(train(Toy, config))
     config = dataclasses.replace(config, exp_name="short", max_minutes=7)
     minutes = [0]
     step_of = Toy.train_step
@@ -141,7 +141,7 @@ def test_a_run_whose_time_is_over_ends_as_after_its_last_step(config, monkeypatc
     assert [path.name for path in (folder / "samples").glob("*.png")] == ["step-00000007.png"]
     assert load_checkpoint(folder).step == 7
     resumed = load_checkpoint(train(Toy, dataclasses.replace(config, resume=True, max_minutes=0)))
-    for name, weights in whole.networks.items():
+    for name, weights in uninterrupted.networks.items():
         for key in weights:
             assert torch.equal(weights[key], resumed.networks[name][key])
 

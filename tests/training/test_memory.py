@@ -41,7 +41,7 @@ def test_without_the_native_library_nothing_happens(monkeypatch):
     assert keep_freed_memory() is False
 
 
-# A step that makes an image of 50 MB and its gradient, over and over.
+# Repeats a step that allocates an image of 50 MB and its gradient.
 IMAGES = """
 import resource, torch
 from fastgan.ops import jpeg_round_trip
@@ -52,7 +52,7 @@ gradient = torch.rand_like(image)
 def step():
     image.grad = None
     jpeg_round_trip(image, 50.0).backward(gradient)
-for _ in range(15):  # until the heap has room for what lies between the images
+for _ in range(15):  # until the heap has room for the blocks between the images
     step()
 before = faults()
 for _ in range(20):
@@ -75,8 +75,8 @@ def image_faults(**environment: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is meant")
 @pytest.mark.skipif(bool(_library.cpu_missing), reason="the CPU kernels make their outputs so")
 def test_large_images_take_the_memory_of_those_before():
-    # Thresholds that the user has set stay: two fresh blocks of 50 MB in each step.
+    # Thresholds set by the user stay: two fresh blocks of 50 MB in each step.
     fresh = image_faults(MALLOC_MMAP_THRESHOLD_="131072")
     assert fresh > 20 * 100
-    # Now and then a small block lies where an image would go.
+    # Sometimes a small block lies where an image would fit.
     assert image_faults() < fresh / 4

@@ -1,4 +1,4 @@
-"""Names of runs and of files: what a folder cannot be called, and what a terminal must not get."""
+"""Names of runs and files: invalid names of folders, and characters that a terminal must not get."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_the_command_refuses_such_names_by_their_option(tmp_path, capsys):
     for name in ("..", "a\x1b]0;title\x07", "a\u202eb", "x" * 300):
         arguments = ["--exp_name", name, "--runs_path", str(tmp_path / "runs"), "--train_path", str(tmp_path)]
         assert main(["train", "dcgan", *arguments]) == 1
-        said = capsys.readouterr().err
+        output = capsys.readouterr().err
         assert (
-            said.startswith("fastgan: error: exp_name must be a plain name")
-            and said.rstrip("\n").isprintable()
+            output.startswith("fastgan: error: exp_name must be a plain name")
+            and output.rstrip("\n").isprintable()
         )
     assert not (tmp_path / "runs").exists()
 
@@ -87,8 +87,8 @@ def test_names_of_files_are_printed_with_escapes(tmp_path, capsys):
         ["train", "dcgan", "--train_path", str(tmp_path / "none\x1b"), "--runs_path", str(tmp_path / "runs")],
     ):
         assert main(arguments) == 1, arguments
-        said = capsys.readouterr().err.rstrip("\n")
-        assert said.isprintable() and "\\x1b" in said, said
+        printed = capsys.readouterr().err.rstrip("\n")
+        assert printed.isprintable() and "\\x1b" in printed, printed
 
 
 def test_written_files_are_printed_with_escapes(tmp_path, capsys):

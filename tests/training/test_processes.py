@@ -1,4 +1,4 @@
-"""Several processes: torchrun's world is the run's, gradients never mix, and the error of one ends all."""
+"""Several processes: the world is torchrun's, gradients never mix, and an error in one ends all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fails(error):
     raise error
 
 def threads():
-    # Those that may hold what is torch's, which Python must not meet when it ends.
+    # Threads that may hold torch objects, and must have ended before Python does.
     others = "tqdm", "tensorboard"
     own = [t.name for t in threading.enumerate() if not type(t).__module__.startswith(others)]
     own.remove("MainThread")
@@ -83,25 +83,25 @@ def gradients():
     weights[3].requires_grad_(False)
     runtime = Runtime(config)
     with runtime.together():
-        said["at_the_start"] = [name for name in threads() if name.startswith("fastgan-start")]
+        report["at_the_start"] = [name for name in threads() if name.startswith("fastgan-start")]
         runtime.average_gradients(weight for weight in weights)
-    said["at_the_end"] = threads()
+    report["at_the_end"] = threads()
     return [None if weight.grad is None else weight.grad.tolist() for weight in weights]
 
-said = {}
-said["gradients"] = gradients()
+report = {}
+report["gradients"] = gradients()
 try:
     train(Toy, dataclasses.replace(config, devices=3))
 except ValueError as error:
-    said["devices"] = str(error)
+    report["devices"] = str(error)
 train(Toy, config)
 at_step(3, lambda: rank == 1 and fails(ValueError("no such image")))
 began = time.monotonic()
 try:
     train(Toy, dataclasses.replace(config, exp_name="fails"))
 except ProcessFailed as error:
-    said["error"], said["seconds"] = str(error), time.monotonic() - began
-(folder / f"rank-{rank}.json").write_text(json.dumps(said))
+    report["error"], report["seconds"] = str(error), time.monotonic() - began
+(folder / f"rank-{rank}.json").write_text(json.dumps(report))
 """
 
 
@@ -109,14 +109,14 @@ def test_under_torchrun(tmp_path):
     code, out, errors = torchrun(UNDER_TORCHRUN, tmp_path)
     assert code == 0, errors
     for rank in (0, 1):
-        said = json.loads((tmp_path / f"rank-{rank}.json").read_text())
-        assert said["at_the_start"] == said["at_the_end"] == []
-        # Missing gradients count as zeros; what nobody has stays nobody's.
-        assert said["gradients"] == [[[0.5] * 3] * 2, [1.0] * 6, None, None]
-        assert "devices is 3, but torchrun started 2 processes" in said["devices"]
-        assert said["error"] == "rank 1: no such image"
-        assert said["seconds"] < 60
-    # One run, though nobody gave --devices, which one process prints.
+        report = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        assert report["at_the_start"] == report["at_the_end"] == []
+        # Missing gradients count as zeros; a gradient that no process has stays missing.
+        assert report["gradients"] == [[[0.5] * 3] * 2, [1.0] * 6, None, None]
+        assert "devices is 3, but torchrun started 2 processes" in report["devices"]
+        assert report["error"] == "rank 1: no such image"
+        assert report["seconds"] < 60
+    # One run even without --devices, whose result only one process prints.
     assert steps(tmp_path / "run") == [1, 2, 3, 4, 5, 6]
     assert out.count("held out:") == 1
 

@@ -18,8 +18,8 @@ def test_a_moving_average_warms_up_or_not(warmup, weight):
     before = [parameter.detach().clone() for parameter in recipe.generator.parameters()]
     recipe.train_step(next(recipe.batches(0)), 0, torch.Generator())
     average = recipe.averages["generator"].parameters()
-    for kept, old, new in zip(average, before, recipe.generator.parameters(), strict=True):
-        torch.testing.assert_close(kept, old.lerp(new, weight))
+    for averaged, old, new in zip(average, before, recipe.generator.parameters(), strict=True):
+        torch.testing.assert_close(averaged, old.lerp(new, weight))
 
 
 def test_a_checkpoint_whose_optimizer_has_other_groups_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""The report of a run that was killed while it wrote, or that anybody may have made."""
+"""Reports of runs that were killed while writing, or that come from untrusted sources."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(tmp_path):
 
 
 class Markup(HTMLParser):
-    """The tags and attributes' names of a page, and its text."""
+    """Collects the tags, attribute names and text of a page."""
 
     def __init__(self, page):
         super().__init__()
@@ -51,13 +51,13 @@ class Markup(HTMLParser):
 
 
 def report(folder):
-    """The page, and what was warned of."""
+    """Writes the report; returns the page and the warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         page = write_report(folder, "toy").read_text(encoding="utf-8")
-    said = [str(warning.message) for warning in caught]
-    assert all(warning.filename == __file__ for warning in caught), said
-    return Markup(page), said
+    texts = [str(warning.message) for warning in caught]
+    assert all(warning.filename == __file__ for warning in caught), texts
+    return Markup(page), texts
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def report(folder):
 )  # fmt: skip
 def test_torn_rows_are_left_out_and_counted(run, end):
     (run / "metrics.csv").write_text(METRICS + end)
-    page, said = report(run)
-    assert said == [f"1 of 4 rows of {run / 'metrics.csv'} are torn and are left out"]
-    assert "15 steps of batch size 4" in page.text and said[0] in page.text
+    page, warnings = report(run)
+    assert warnings == [f"1 of 4 rows of {run / 'metrics.csv'} are torn and are left out"]
+    assert "15 steps of batch size 4" in page.text and warnings[0] in page.text
 
 
 def test_bytes_that_are_no_text_are_a_torn_row(run):
@@ -105,8 +105,8 @@ def test_folders_in_place_of_side_files_are_left_out_and_named(run, name):
     (run / "samples" / "step-00000010.png").write_bytes(b"a picture")
     (run / name).unlink(missing_ok=True)
     (run / name).mkdir()
-    page, said = report(run)
-    (problem,) = said
+    page, warnings = report(run)
+    (problem,) = warnings
     assert str(run / name) in problem and "Is a directory" in problem and problem in page.text
     assert "15 steps of batch size" in page.text and "step-00000010; from the top" in page.text
 
@@ -141,21 +141,21 @@ def test_pictures_of_a_section_that_cannot_be_read_are_left_out_and_named(run):
 )  # fmt: skip
 def test_a_configuration_that_is_none_is_named_and_the_rest_reported(run, text, message):
     (run / "config.yaml").write_text(text)
-    page, said = report(run)
-    (problem,) = said
+    page, warnings = report(run)
+    (problem,) = warnings
     assert str(run / "config.yaml") in problem and message in problem
     assert "15 steps of batch size unknown" in page.text and message in page.text
 
 
 def test_a_missing_configuration_is_named(run):
     (run / "config.yaml").unlink()
-    page, said = report(run)
-    assert "No such file" in said[0] and "15 steps of batch size unknown" in page.text
+    page, warnings = report(run)
+    assert "No such file" in warnings[0] and "15 steps of batch size unknown" in page.text
 
 
 def test_nothing_from_a_file_is_markup(run):
-    plain, said = report(run)
-    assert not said
+    plain, warned = report(run)
+    assert not warned
     evil = "<script>alert(1)</script><img src=x onerror='alert(2)'>\" style='x"
     (run / "config.yaml").write_text(
         f"batch_size: {json.dumps(evil)}\n? {json.dumps(evil)}\n: [{json.dumps(evil)}]\n"
@@ -165,8 +165,8 @@ def test_nothing_from_a_file_is_markup(run):
     (run / "warnings.csv").write_text("step,warning\n<i>1</i>,<script>2</script>\n")
     (run / "samples" / "rows.txt").write_text("<script>\n'onload='x\n")
     (run / "samples" / "step-<u>.png").write_bytes(b"<svg onload=alert(1)>")
-    page, said = report(run)
-    assert not said
+    page, warned = report(run)
+    assert not warned
     allowed = {"figure", "figcaption", "div.class", "img", "img.alt", "img.src"}  # of the samples
     assert page.tags - plain.tags <= allowed, page.tags - plain.tags
     assert "steps of batch size <script>alert(1)</script>" in page.text
@@ -188,15 +188,15 @@ def test_numbers_and_names_that_no_plot_expects(run):
         )
     )
     (run / "evaluation.csv").write_text("step,(,[_x,psnr\n1,1,nan,inf\n2,inf,nan,1\n")
-    page, said = report(run)
-    assert "4 steps of batch size 4" in page.text and not said
+    page, warnings = report(run)
+    assert "4 steps of batch size 4" in page.text and not warnings
 
 
 def test_whatever_is_cut_off_or_flipped_there_is_a_report_or_one_error(run):
-    whole = {path: path.read_bytes() for path in run.glob("*.*")}
+    intact = {path: path.read_bytes() for path in run.glob("*.*")}
     random_ = random.Random(9)
     for _ in range(25):
-        for path, content in whole.items():
+        for path, content in intact.items():
             data = bytearray(content[: random_.randrange(len(content) // 2, len(content) + 1)])
             for _ in range(random_.randint(0, 3)):
                 data[random_.randrange(len(data))] = random_.randrange(256)
@@ -221,9 +221,9 @@ def test_a_report_that_fails_does_not_make_a_finished_training_fail(tmp_path, mo
     monkeypatch.setattr(reports, "write_report", fails)
     arguments = ["--runs_path", str(tmp_path), "--num_steps", "2", "--accelerator", "cpu"]
     assert main(["train", "toy", *arguments]) == 0
-    said = capsys.readouterr()
-    assert f"results in {tmp_path / 'run'}\n" in said.out
-    assert "fastgan: warning: there is no report: no font was found in \\x1b]0;x" in said.err
+    output = capsys.readouterr()
+    assert f"results in {tmp_path / 'run'}\n" in output.out
+    assert "fastgan: warning: there is no report: no font was found in \\x1b]0;x" in output.err
 
 
 def test_a_runs_own_files_are_read_back(tmp_path):

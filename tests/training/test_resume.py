@@ -1,4 +1,4 @@
-"""Going on: with changed options, where there is no checkpoint, and without harm where it is refused."""
+"""Resuming: with changed options, without a checkpoint, and without side effects if refused."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def config(tmp_path):
 
 
 class Killed(BaseException):
-    """What nothing in a run catches."""
+    """An exception that nothing in a run catches."""
 
 
 def killed_at(monkeypatch, step_to_die, config):
-    """A run that leaves behind what one that is killed in this step does."""
+    """A run that leaves the same files as one killed in this step."""
     step_of = Toy.train_step
 
     def dies(self, batch, step, generator):
@@ -65,15 +65,15 @@ def test_what_others_take_from_the_folder_is_that_of_the_checkpoint_again(config
 
 
 def test_auto_is_the_one_command_for_start_and_restart(config, monkeypatch, capsys):
-    whole = load_checkpoint(train(Toy, config))
+    uninterrupted = load_checkpoint(train(Toy, config))
     config = dataclasses.replace(config, exp_name="auto", resume="auto")
     killed_at(monkeypatch, 3, config)
     assert [row["step"] for row in rows(config.folder / "metrics.csv")] == ["1", "2", "3"]
-    found = load_checkpoint(train(Toy, config))
+    loaded = load_checkpoint(train(Toy, config))
     assert [row["step"] for row in rows(config.folder / "metrics.csv")] == ["1", "2", "3", "4"]
-    for name, weights in whole.networks.items():
+    for name, weights in uninterrupted.networks.items():
         for key in weights:
-            assert torch.equal(weights[key], found.networks[name][key])
+            assert torch.equal(weights[key], loaded.networks[name][key])
     capsys.readouterr()
     train(Toy, config)
     assert "nothing left to do: 4 steps are done, of 4" in capsys.readouterr().out
@@ -185,8 +185,8 @@ def test_a_checkpoint_whose_name_has_another_step_is_set_aside_with_a_warning(co
 def test_a_checkpoints_values_are_shown_shortly(config):
     checkpoint = load_checkpoint(train(Toy, config))
     checkpoint.config |= {"exp_name": "x" * 10**6, "balance_ratio": [7] * 10**6}
-    told = resume_from(Toy(config, Runtime(config)), checkpoint)
-    assert len(told) == 2 and all(len(text) < 200 for text in told)
+    changes = resume_from(Toy(config, Runtime(config)), checkpoint)
+    assert len(changes) == 2 and all(len(text) < 200 for text in changes)
 
 
 def test_a_checkpoint_without_rows_is_a_run_too(config):
@@ -208,7 +208,7 @@ def test_torchruns_restarts_go_on_with_what_their_job_began(config, monkeypatch,
         return
     with pytest.raises(FileExistsError):
         train(Toy, config)
-    # Not even the restart that follows goes on with what its job was refused.
+    # The following restart is refused, too.
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     if job == "another":
         with pytest.raises(FileExistsError):
@@ -245,7 +245,7 @@ def test_a_restart_killed_while_it_loads_does_not_end_the_restarts(config, monke
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "this")
     killed_at(monkeypatch, 3, config)
-    for count, place in enumerate(("prepare_run_folder", "_found_checkpoint"), start=1):
+    for count, place in enumerate(("prepare_run_folder", "_checkpoint_to_resume"), start=1):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(f"fastgan.training.loop.{place}", dies)
@@ -367,11 +367,11 @@ def test_a_config_that_cannot_be_written_leaves_the_old_one(config, monkeypatch)
 def test_a_learning_rate_that_changes_is_used_and_told(config, capsys):
     train(Toy, config)
     changed = dataclasses.replace(config, resume=True, num_steps=5, lr=0.5)
-    found = load_checkpoint(train(Toy, changed))
+    loaded = load_checkpoint(train(Toy, changed))
     assert "resumed with: num_steps 4 -> 5, lr 0.001 -> 0.5" in capsys.readouterr().out
-    assert {group["lr"] for state in found.optimizers.values() for group in state["param_groups"]} == {0.5}
-    before = load_checkpoint(found.path.with_name("step-00000004.safetensors"))
-    moved = (found.networks["discriminator"]["bias"] - before.networks["discriminator"]["bias"]).abs()
+    assert {group["lr"] for state in loaded.optimizers.values() for group in state["param_groups"]} == {0.5}
+    before = load_checkpoint(loaded.path.with_name("step-00000004.safetensors"))
+    moved = (loaded.networks["discriminator"]["bias"] - before.networks["discriminator"]["bias"]).abs()
     assert moved.item() > 0.01, "a step of Adam is about as large as its learning rate"
 
 
@@ -435,17 +435,17 @@ def test_each_option_of_each_recipe_is_told_or_refused_with_both_values(name, tm
     path = save_checkpoint(recipe, 1, tmp_path, keep=1)
     fresh = {name: _options(optimizer) for name, optimizer in recipe.optimizers.items()}
     for option, value in to_plain(recipe.config).items():
-        found = load_checkpoint(path)
-        found.config[option] = "before"
-        for state in found.optimizers.values():
+        loaded = load_checkpoint(path)
+        loaded.config[option] = "before"
+        for state in loaded.optimizers.values():
             for group in state["param_groups"]:
                 group |= {"lr": 7.0, "weight_decay": 7.0, "eps": 7.0, "weight_clip": 7.0}
-        told = f"{option} before -> {value}"
+        expected = f"{option} before -> {value}"
         if option in config.refused_on_resume:
-            with pytest.raises(ValueError, match=re.escape(told)):
-                resume_from(recipe, found)
+            with pytest.raises(ValueError, match=re.escape(expected)):
+                resume_from(recipe, loaded)
         else:
-            assert resume_from(recipe, found) == ([] if option in ("resume", "checkpoint") else [told])
+            assert resume_from(recipe, loaded) == ([] if option in ("resume", "checkpoint") else [expected])
             assert fresh == {name: _options(optimizer) for name, optimizer in recipe.optimizers.items()}
 
 

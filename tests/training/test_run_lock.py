@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one holder, who is named; what the dead left behind does not count."""
+"""The lock of a run's folder: a single holder, named in errors; locks of dead processes do not count."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def says(folder):
 
 
 def left_by(folder, **changes):
-    """The lock of another process, which did not let it go."""
+    """Writes a lock that another process did not release."""
     with run_lock(folder):
         text = says(folder)
     (folder / NAME).write_text(json.dumps({**text, "held": True, **changes}))
@@ -99,8 +99,8 @@ def test_without_kernel_locks_a_live_process_of_this_machine_holds(tmp_path, no_
 
 @pytest.mark.parametrize("what", ["process is gone", "number is another process's"])
 def test_without_kernel_locks_a_dead_process_of_this_machine_does_not_hold(tmp_path, no_kernel_locks, what):
-    gone = {"pid": ended_process()} if what == "process is gone" else {"ticks": 1}
-    left_by(tmp_path, **gone)
+    stale = {"pid": ended_process()} if what == "process is gone" else {"ticks": 1}
+    left_by(tmp_path, **stale)
     with run_lock(tmp_path):
         assert says(tmp_path)["pid"] == os.getpid()
 
@@ -128,7 +128,7 @@ def test_another_machines_lock_holds_while_it_is_touched(tmp_path, monkeypatch, 
 
 HOLDS_THE_KERNELS_LOCK = """
 import dataclasses, fcntl, json, sys, time
-from fastgan.training import run_lock  # before the lock: it may take long
+from fastgan.training import run_lock  # imported before locking, because it may take long
 
 file = open(sys.argv[1], "r+")
 fcntl.flock(file, fcntl.LOCK_EX)
@@ -177,7 +177,7 @@ def test_a_number_of_another_machine_or_container_says_nothing(
 ):
     monkeypatch.setattr(locks, "HEARTBEAT", 0.02)
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
-    for pid in (os.getpid(), ended_process()):  # neither alive nor dead
+    for pid in (os.getpid(), ended_process()):  # whether it is alive or not
         left_by(tmp_path, pid=pid, **elsewhere)
         with run_lock(tmp_path):
             pass

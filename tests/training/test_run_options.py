@@ -1,4 +1,4 @@
-"""Resuming by a run's folder: its options where none are given, and any of its checkpoints."""
+"""Resuming by a run's folder: its own options by default, and any of its checkpoints."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from .toy import Toy, ToyConfig, rows, toy_config
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of four steps with options of its own."""
+    """A run of four steps with non-default options."""
     config = dataclasses.replace(toy_config(tmp_path, 4, 1), lr=0.25, batch_size=3, keep_checkpoints=9)
     return train(Toy, config)
 
 
 @pytest.fixture
 def command(monkeypatch):
-    """The command, which knows the toy, too."""
+    """Registers the toy recipe with the command."""
     from fastgan.recipes import RECIPES, Registration
 
     monkeypatch.setitem(RECIPES, "toy", Registration("tests.training.toy:Toy", "a toy"))
     return lambda *arguments: main([str(argument) for argument in arguments])
 
 
-def parse(*arguments, said=None):
-    say = (lambda text: None) if said is None else said.append
+def parse(*arguments, lines=None):
+    say = (lambda text: None) if lines is None else lines.append
     return parse_config(ToyConfig, Toy.presets, [str(a) for a in arguments], "fastgan train toy", say=say)
 
 
@@ -48,11 +48,11 @@ def of(run, resume="true"):
 
 @pytest.mark.parametrize("resume", ["true", "auto"])
 def test_options_that_are_not_given_are_the_runs(run, resume):
-    said = []
-    config = parse(*of(run, resume), "--batch_size", 5, said=said)
+    lines = []
+    config = parse(*of(run, resume), "--batch_size", 5, lines=lines)
     assert (config.lr, config.batch_size, config.num_steps, config.ema_decay) == (0.25, 5, 4, 0.9)
-    assert len(said) == 1 and said[0].startswith(f"taken from {run / 'config.yaml'}: ")
-    assert "lr 0.25" in said[0] and "num_steps 4" in said[0] and "batch_size" not in said[0]
+    assert len(lines) == 1 and lines[0].startswith(f"taken from {run / 'config.yaml'}: ")
+    assert "lr 0.25" in lines[0] and "num_steps 4" in lines[0] and "batch_size" not in lines[0]
     assert (config.exp_name, config.runs_path) == (run.name, str(run.parent))
 
 
@@ -71,16 +71,16 @@ def test_a_length_that_is_given_takes_the_place_of_the_runs(run):
 
 
 def test_where_there_is_no_run_the_defaults_count(tmp_path):
-    said = []
-    assert parse("--runs_path", tmp_path, "--resume", "auto", said=said).lr == 0.001
-    assert said == []
+    lines = []
+    assert parse("--runs_path", tmp_path, "--resume", "auto", lines=lines).lr == 0.001
+    assert lines == []
 
 
 def test_without_config_yaml_the_checkpoints_options_count(run):
     (run / "config.yaml").unlink()
-    said = []
-    assert parse(*of(run), said=said).lr == 0.25
-    assert "step-00000004.safetensors: " in said[0]
+    lines = []
+    assert parse(*of(run), lines=lines).lr == 0.25
+    assert "step-00000004.safetensors: " in lines[0]
 
 
 def test_options_of_another_version_are_left_out_and_named(run):
@@ -110,9 +110,9 @@ def test_under_torchrun_the_number_of_devices_is_its(run, monkeypatch):
 
 def test_resume_is_given_a_run_and_what_changes(run, command, capsys):
     assert command("resume", run, "--num_steps", 6, "--lr", "0.5") == 0
-    said = capsys.readouterr().out
-    assert f"taken from {run / 'config.yaml'}: " in said and "batch_size 3" in said
-    assert "resumed with: num_steps 4 -> 6, lr 0.25 -> 0.5" in said
+    output = capsys.readouterr().out
+    assert f"taken from {run / 'config.yaml'}: " in output and "batch_size 3" in output
+    assert "resumed with: num_steps 4 -> 6, lr 0.25 -> 0.5" in output
     assert [row["step"] for row in rows(run / "metrics.csv")] == ["1", "2", "3", "4", "5", "6"]
     assert read_options(run / "config.yaml")["batch_size"] == 3
 
@@ -144,8 +144,8 @@ def test_a_checkpoint_can_be_chosen(run, command, capsys):
 def test_a_checkpoint_that_is_not_there(run, command, capsys):
     before = sorted(path.name for path in run.rglob("*"))
     assert command("resume", run, "--checkpoint", 3) == 1
-    said = capsys.readouterr().err
-    assert f"no checkpoint of step 3 in {run / 'checkpoints'}; there are: 2, 4" in said
+    output = capsys.readouterr().err
+    assert f"no checkpoint of step 3 in {run / 'checkpoints'}; there are: 2, 4" in output
     assert sorted(path.name for path in run.rglob("*")) == before
 
 
@@ -198,10 +198,10 @@ def test_a_start_that_fails_leaves_nothing_behind(there, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="train_path"):
         train(Toy, toy_config(folder.parent, 4, 1))
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} - {"runs/run/.lock"}
-    kept = {"runs/run", "runs/run/notes.txt", "runs/run/checkpoints", "runs/run/samples"}
+    remaining = {"runs/run", "runs/run/notes.txt", "runs/run/checkpoints", "runs/run/samples"}
     assert left == {
         "nothing": set(), "runs": {"runs", "runs/another"}, "folder": {"runs", "runs/run"},
-        "files": {"runs", *kept},
+        "files": {"runs", *remaining},
     }[there]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What steps report, and the table that takes it."""
+"""Reports of steps, and the table of their means."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_means_are_over_the_reports_of_each_name():
 
 
 def test_what_nobody_gathers_is_dropped():
-    report("G_loss", torch.ones(3))  # not even looked at
+    report("G_loss", torch.ones(3))  # not checked outside of `gathering`
     with gathering(Statistics()) as outer:
         with gathering(Statistics()) as inner:
             report("a", 1.0)

@@ -1,4 +1,4 @@
-"""A recipe of two tiny networks, to test the loop with."""
+"""A recipe of two tiny networks for tests of the loop."""
 
 from __future__ import annotations
 

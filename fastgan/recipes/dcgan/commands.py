@@ -23,11 +23,11 @@ from fastgan.training.values import check_seed
 
 
 def load_generator(path: str | Path) -> tuple[DCGANGenerator, DCGANConfig]:
-    """From a run's folder, a checkpoint, or the generator.safetensors that a run leaves.
+    """Loads a generator from a run's folder, a checkpoint, or a run's generator.safetensors.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: no weights of a DCGAN as it is; names those that do not fit.
+        FileNotFoundError: there is none.
+        ValueError: not the weights of a DCGAN; the message names those that do not fit.
     """
     path = Path(path)
     plain = _plain_weights(path) if path.is_file() else None
@@ -41,14 +41,14 @@ def load_generator(path: str | Path) -> tuple[DCGANGenerator, DCGANConfig]:
 
 
 def _plain_weights(path: Path) -> tuple[DCGANConfig, dict[str, Tensor]] | None:
-    """Of a generator.safetensors; None: the file is a checkpoint."""
+    """Configuration and weights of a generator.safetensors; None: the file is a checkpoint."""
     metadata, weights = read_weights(path)
     if "format" in metadata:
         return None
     if metadata.get("recipe") != "dcgan":
         raise ValueError(f"{printable(path)} holds no generator that `fastgan train dcgan` has saved")
-    if found := first_non_finite(weights):
-        raise ValueError(f"{printable(path)} is of no use: {printable(found)} is NaN or infinite")
+    if name := first_non_finite(weights):
+        raise ValueError(f"{printable(path)} is of no use: {printable(name)} is NaN or infinite")
     try:
         values = read_json(metadata, "config")
     except ValueError as error:

@@ -157,7 +157,7 @@ class DCGANConfig(TrainingConfig):
 
 PAPER = DCGANConfig(latent="uniform")
 
-# Widths and size for two CPU cores, and what helps with 1437 images.
+# Widths and image size for two CPU cores; the rest is tuned for 1437 images.
 DEMO = DCGANConfig(
     exp_name="dcgan-demo",
     train_path="builtin:digits/train",
@@ -175,8 +175,8 @@ DEMO = DCGANConfig(
     checkpoint_interval=440,
 )
 
-# A failure that was published as one: learning rates 10 and 20 times the paper's, two updates of G per step,
-# and no moving average, which would hide some of it.
+# A published example of a failure: learning rates 10 and 20 times the paper's, two updates of G per step, and
+# no moving average, which would hide part of it.
 UNSTABLE = dataclasses.replace(
     DEMO,
     exp_name="dcgan-unstable",

@@ -1,15 +1,15 @@
 """DCGAN's generator and discriminator, for images of 32 to 256 pixels.
 
 Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
-Adversarial Networks", ICLR 2016: strided convolutions alone, batch normalization on all layers but G's last
+Adversarial Networks", ICLR 2016: only strided convolutions, batch normalization on all layers but G's last
 and D's first and last, weights drawn from N(0, 0.02) and batch normalization's gains from N(1, 0.02). No
-convolution has a bias; the normalizations' shifts are the only ones, as in the authors' code. At 64 pixels
-and width 128 the generator's layers have 1024, 512, 256 and 128 channels; other sizes have as many more or
-fewer layers, none wider than 1024. Where they differ, as most ports do:
+convolution has a bias; the only offsets are those of the normalizations, as in the authors' code. At 64
+pixels and width 128 the generator's layers have 1024, 512, 256 and 128 channels; each doubling of the size
+adds a layer, none wider than 1024. Differences from the paper, shared by most ports:
 
-* Kernels are 4x4; in the authors' code and figure 5x5.
-* The generator begins with a transposed convolution, normalized per channel; the authors' with a dense layer
-  whose units are normalized each by itself.
+* Kernels are 4x4, where the authors' code and figure have 5x5.
+* The generator begins with a transposed convolution, normalized per channel; the authors' begins with a dense
+  layer, whose units are normalized individually.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from fastgan.training.batch_norm import BatchNorm2d
 
 IMAGE_SIZES = (32, 64, 128, 256)
 NORMS = ("batch", "instance", "none")
-LARGEST_FACTOR = 8  # of the width, at 4x4: 1024 in the paper
-LARGEST_GROUP = 4  # of samples that minibatch standard deviation compares (StyleGAN)
+LARGEST_FACTOR = 8  # of the width, reached at 4x4: 1024 channels in the paper
+LARGEST_GROUP = 4  # of samples for the minibatch standard deviation (StyleGAN)
 
 
 def _widths(image_size: int, width: int) -> list[int]:
-    """Channels at half the image's size, a quarter, and so on down to 4x4."""
+    """Channels at half the image's size, at a quarter, and so on down to 4x4."""
     check_one_of("image_size", image_size, IMAGE_SIZES)
     halvings = image_size.bit_length() - 3
     return [width * min(2**i, LARGEST_FACTOR) for i in range(halvings)]
@@ -73,7 +73,7 @@ class DCGANGenerator(nn.Module):
         _initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(N, z_dim), standard normal or uniform in [-1, 1] as in training, to N C H W in [-1, 1]."""
+        """(N, z_dim), of the distribution used in training, to N C H W in [-1, 1]."""
         return self.layers(z[:, :, None, None])
 
 
@@ -83,12 +83,12 @@ class DCGANDiscriminator(nn.Module):
     Args:
         image_size, channels: as the generator's.
         width: channels of the first layer.
-        norm: "batch" (paper); "instance" or "none", for gradient penalties of single samples. Of "none" the
-            shift is left, a bias.
+        norm: "batch" (paper), or "instance" or "none" for per-sample gradient penalties; "none" adds a bias
+            instead of the normalization's shift.
         use_spectral_norm: on every convolution (Miyato et al., ICLR 2018).
-        minibatch_std: tell the last layer the standard deviation among four samples, averaged over pixels and
-            channels, as one more channel (Karras et al., ICLR 2018), which shows a collapse. Each process
-            looks at its own samples.
+        minibatch_std: give the last layer, as one more channel, the standard deviation among four samples,
+            averaged over pixels and channels (Karras et al., ICLR 2018), which reveals a collapse. Each
+            process uses its own samples.
 
     Raises:
         ValueError: another size or norm.
@@ -129,7 +129,7 @@ class DCGANDiscriminator(nn.Module):
 
 
 class _Halving(nn.Module):
-    """Convolution, normalization (of "none" its shift, a bias), leaky ReLU; halves the image's sides."""
+    """Convolution, normalization (a bias for "none"), leaky ReLU; halves height and width."""
 
     def __init__(self, narrow: int, wide: int, norm: str | None) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class _Halving(nn.Module):
 
 
 def _with_minibatch_std(x: Tensor) -> Tensor:
-    """One more channel: what samples n, n + N / G, n + 2 N / G, ... differ by, with groups of G."""
+    """Appends a channel: the deviation among samples n, n + N / G, n + 2 N / G, ..., for groups of G."""
     count = x.shape[0]
     group = next(size for size in range(min(LARGEST_GROUP, count), 0, -1) if count % size == 0)
     groups = x.float().unflatten(0, (group, -1))

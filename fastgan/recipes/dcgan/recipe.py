@@ -1,8 +1,8 @@
 """DCGAN: images from noise.
 
 Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
-Adversarial Networks", ICLR 2016. Each step: D learns to tell real images from generated ones, G to make D
-take its images for real.
+Adversarial Networks", ICLR 2016. In each step D learns to tell real images from generated ones, and G learns
+to make D take its images for real.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 GRID = 8  # columns and rows of the sample grid
-CHANCE_STEPS = 200  # that D's loss is averaged over, and that it has to learn something
+CHANCE_STEPS = 200  # over which D's loss is averaged, and which D gets to learn something
 
 
 class DCGAN(Recipe):
@@ -99,12 +99,12 @@ class DCGAN(Recipe):
             return FrechetDistance(weights, device=self.runtime.device, all_processes=False)  # type: ignore[arg-type]
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
-        """Reals for all of a step's updates of D, in [-1, 1]."""
+        """Real images in [-1, 1] for all updates of D in a step."""
         for image in self.stream(self.train_images, start_step, self.config.n_critic):
             yield self.as_trained(image)
 
     def as_trained(self, image: Tensor) -> Tensor:
-        """N 3 H W in [0, 1] to the recipe's channels in [-1, 1]."""
+        """N 3 H W in [0, 1] to N C H W in [-1, 1], with the configured channels."""
         image = image if self.config.channels == 3 else image.mean(1, keepdim=True)
         return image * 2 - 1
 
@@ -122,8 +122,8 @@ class DCGAN(Recipe):
                 self.discriminator_step(reals[0], fake.detach(), step, generator)
                 for real in reals[1:]:
                     with torch.no_grad():
-                        fresh = self.generate(generator)
-                    self.discriminator_step(real, fresh, step, generator)
+                        new_fake = self.generate(generator)
+                    self.discriminator_step(real, new_fake, step, generator)
         if trains_g:
             with record_function("generator_step"):
                 self.generator_step(reals[0], fake, generator)
@@ -132,7 +132,7 @@ class DCGAN(Recipe):
         report_all({"lr_d": config.lr_d, "lr_g": config.lr_g})
 
     def generate(self, generator: torch.Generator) -> Tensor:
-        """This process's part of a batch of generated images in [-1, 1]."""
+        """This process's part of a batch of generated images, in [-1, 1]."""
         z = draw_latents(self.config, self.config.batch_size * self.runtime.world_size, generator)
         with self.runtime.autocast():
             return self.generator(self.runtime.part(z)).float()
@@ -141,9 +141,9 @@ class DCGAN(Recipe):
         """Updates D."""
         config = self.config
         real, fake = self.augmented(real, generator), self.augmented(fake, generator)
-        judged = self.balance.discriminator_loss(self.adversarial, self.logits(real), self.logits(fake))
-        report_all(judged.terms())
-        total = judged.loss
+        decision = self.balance.discriminator_loss(self.adversarial, self.logits(real), self.logits(fake))
+        report_all(decision.terms())
+        total = decision.loss
         if config.loss == "wgan-gp":
             penalty = gradient_penalty(self.discriminator, real, fake, generator=generator)
             report("D_penalty", penalty)
@@ -152,7 +152,7 @@ class DCGAN(Recipe):
             term, penalty = self.r1(real, step)
             report("r1_penalty", penalty)
             total = total + term
-        self.update("discriminator", total, judged.applies)
+        self.update("discriminator", total, decision.applies)
 
     def generator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> None:
         """Updates G through D."""
@@ -176,7 +176,7 @@ class DCGAN(Recipe):
     # --- what the loop asks for beside the step -----------------------------------------------------------
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Images (count, C, H, W) in [0, 1] of the averaged generator, the same for the same seed."""
+        """Images (count, C, H, W) in [0, 1] of the averaged generator, determined by the seed."""
         z = draw_latents(self.config, count, torch.Generator(self.runtime.device).manual_seed(seed))
         return torch.cat([self.trained("generator")(part) for part in z.split(64)]) / 2 + 0.5
 
@@ -186,18 +186,20 @@ class DCGAN(Recipe):
         return {"real": real, **{f"generated_{index + 1}": row for index, row in enumerate(rows)}}
 
     def evaluate(self) -> dict[str, float]:
-        """How far images lie apart, generated and held-out ones, and how far the ones from the others."""
+        """Distances among generated and among held-out images, and the Frechet distance between them."""
         config = self.config
-        # Random parts of an image differ; the same part twice would be a twin.
+        # An image can be drawn repeatedly only if its crops are random; fixed ones would be duplicates.
         available = len(self.val_images) if config.crop == "fit" else config.frechet_images
         compared = min(config.collapse_images, available)
         count = max(compared, min(config.frechet_images, available))
         real = self.as_trained(first_batch(self.val_images, count, self.runtime.device)) / 2 + 0.5
-        apart, nearest = nearness(self.sample(compared))
-        real_apart, real_nearest = (distance.clamp(min=1e-6) for distance in nearness(real[:compared]))
+        mean_distance, nearest_distance = nearness(self.sample(compared))
+        real_mean_distance, real_nearest_distance = (
+            distance.clamp(min=1e-6) for distance in nearness(real[:compared])
+        )
         figures = {
-            "collapse_ratio": (apart / real_apart).item(),
-            "collapse_ratio_nearest": (nearest / real_nearest).item(),
+            "collapse_ratio": (mean_distance / real_mean_distance).item(),
+            "collapse_ratio_nearest": (nearest_distance / real_nearest_distance).item(),
         }
         if self.frechet is not None:
             self.frechet.reset()
@@ -207,13 +209,13 @@ class DCGAN(Recipe):
         return figures
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
-        """Warns once of a D that knows less than nothing: a constant answer would cost it less."""
+        """Warns once if D is worse than chance: a constant output would have a lower loss."""
         if "D_loss" not in metrics:
             return None
         chance, loss = self._loss_of_chance(), metrics["D_loss"]
         before = self.state.get("D_loss", loss)
-        latest = 1 - math.exp(-(step - self.state.get("D_loss_step", 0.0)) / CHANCE_STEPS)
-        self.state["D_loss"] = average = before + latest * (loss - before)
+        weight = 1 - math.exp(-(step - self.state.get("D_loss_step", 0.0)) / CHANCE_STEPS)
+        self.state["D_loss"] = average = before + weight * (loss - before)
         self.state["D_loss_step"] = float(step)
         if chance is None or average <= chance or step < CHANCE_STEPS or "worse_than_chance" in self.state:
             return None
@@ -225,7 +227,7 @@ class DCGAN(Recipe):
         )
 
     def _loss_of_chance(self) -> float | None:
-        """What D's loss is while it cannot tell; None for critics, whose scores have no scale."""
+        """D's loss for undecided logits; None for critics, whose scores have no scale."""
         if self.adversarial.kind in ("wgan", "wgan-gp"):
             return None
         lsgan = self.adversarial.kind == "lsgan"
@@ -233,25 +235,26 @@ class DCGAN(Recipe):
         return self.adversarial.discriminator(undecided, undecided).item()
 
     def judge(self, step: int, figures: dict[str, float]) -> str | None:
-        ratio, wanted = figures["collapse_ratio"], self.config.collapse_ratio
-        if ratio >= wanted:
+        ratio, threshold = figures["collapse_ratio"], self.config.collapse_ratio
+        if ratio >= threshold:
             self.state["has_been_diverse"] = 1.0
             return None
         if not self.state.get("has_been_diverse") and step < self.config.collapse_after:
             return None
         return (
-            f"collapse: generated images lie {ratio:.2f} times as far apart as real ones (wanted: {wanted}). "
+            f"collapse: generated images lie {ratio:.2f} times as far apart as real ones "
+            f"(wanted: {threshold}). "
             "Try lower learning rates, --d_minibatch_std true, --diff_augment, or another --loss"
         )
 
     def save_for_use(self, folder: Path) -> None:
-        """generator.safetensors: G's plain state_dict, for `fastgan sample dcgan`."""
+        """Writes generator.safetensors, G's plain state_dict, for `fastgan sample dcgan`."""
         metadata = {"recipe": self.name, "config": json.dumps(to_plain(self.config))}
         write_weights(folder / "generator.safetensors", self.trained("generator").state_dict(), metadata)
 
 
 def draw_latents(config: DCGANConfig, count: int, generator: torch.Generator) -> Tensor:
-    """(count, z_dim), on the generator's device."""
+    """Latents (count, z_dim) on the device of the random generator."""
     shape = (count, config.z_dim)
     if config.latent == "uniform":
         return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
@@ -259,5 +262,5 @@ def draw_latents(config: DCGANConfig, count: int, generator: torch.Generator) ->
 
 
 def make_generator(config: DCGANConfig) -> DCGANGenerator:
-    """G as the configuration describes it."""
+    """Makes G as the configuration describes it."""
     return DCGANGenerator(config.image_size, config.channels, config.z_dim, config.g_width)

@@ -36,7 +36,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def load_generator(path: str | Path) -> EnhanceNetGenerator:
-    """A trained generator from a checkpoint or a run's folder, in eval mode; its average where one was kept.
+    """A trained generator from a checkpoint or a run's folder, in eval mode; averaged weights if they exist.
 
     Raises:
         FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
@@ -51,7 +51,7 @@ def load_generator(path: str | Path) -> EnhanceNetGenerator:
 
 
 def upscale(arguments: list[str]) -> int:
-    """The command; returns its exit code."""
+    """Runs the command; returns its exit code."""
     parser = Parser(prog="fastgan upscale", description="Makes photographs larger with a trained EnhanceNet.")
     parser.add_argument("source", metavar="IN", help="a photograph, or a folder that is searched recursively")
     parser.add_argument("target", metavar="OUT", type=Path, help="a file, or for a folder a folder of PNGs")
@@ -91,7 +91,7 @@ def upscale(arguments: list[str]) -> int:
 
 
 def _jobs(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]:
-    """(image, where to write it) for each; refuses what would overwrite something unasked."""
+    """(source, target) of each image; refuses to overwrite anything without --overwrite."""
     if not source.exists():
         raise FileNotFoundError(f"no such image or folder: {printable(source)}")
     if source.is_dir():
@@ -118,11 +118,11 @@ def enlarge_file(
     overlap: int | None,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Reads, upscales and writes one image; folders are made.
+    """Reads, upscales and writes one image; creates the target's folder.
 
     Raises:
-        ValueError: a file that is no image, has more than `max_pixels`, or is of a kind that would lose
-            something.
+        ValueError: a file that is not an image, has more than `max_pixels`, or would lose bit depth or
+            transparency.
     """
     shown = printable(source)
     with naming_image(source):
@@ -155,24 +155,24 @@ def enlarge(
 ) -> Image.Image:
     """The image `scale` times as high and wide, 8 bits per channel.
 
-    Grey images stay grey (they are upscaled as colours, then their luma is taken), transparency is upscaled
+    Grey images stay grey (they are upscaled as RGB and reduced to luma), transparency is upscaled
     bicubically, palettes and CMYK become RGB.
 
     Args:
-        image: of any size and of 1 or 8 bits per channel.
+        image: of any size, with 1 or 8 bits per channel.
         tile, overlap: see :func:`fastgan.recipes.enhancenet.tiles.upscale`.
 
     Raises:
-        ValueError: 16 and more bits per channel, of which all but 8 would be lost.
+        ValueError: 16 or more bits per channel, all but 8 of which would be lost.
     """
     _check_depth(16 if image.mode.startswith(("I", "F")) else 8, image.mode)
     grey = image.mode in ("1", "L", "LA", "La")
     device = next(generator.parameters()).device
 
-    def enlarged(colour: Image.Image) -> Tensor:
+    def upscale_colour(colour: Image.Image) -> Tensor:
         return upscale_tiles(generator, to_tensor(colour)[None].to(device), tile, overlap)[0]
 
-    colour = to_image(enlarged(image.convert("RGB")))
+    colour = to_image(upscale_colour(image.convert("RGB")))
     large = colour.convert("L") if grey else colour
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))

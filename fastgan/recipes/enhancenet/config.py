@@ -13,7 +13,7 @@ from fastgan.training.config import TrainingConfig
 
 NETWORK = "vgg19"
 MOST_BLOCKS = 1000  # a hundred times the paper's
-# Of the generator's adversarial term (the paper's supplement, table 2).
+# Weights of the generator's adversarial term by variant (the paper's supplement, table 2).
 PAPER_ADVERSARIAL_WEIGHTS = {"PA": 1.0, "PAT": 2.0}
 
 
@@ -181,9 +181,9 @@ class EnhanceNetConfig(TrainingConfig):
                 raise ValueError(f"crop must be at least {needed} for {layer}, got {self.crop}")
 
 
-# The paper's networks, losses and weights, crops of 4 * 32 pixels, and a D that waits while it wins. Batch
-# size and learning rate are those of tensorpack's port; the number of steps and the threshold of 0.3 are this
-# project's.
+# The paper's networks, losses and weights, crops of 4 * 32 pixels, and a D that does not train while it wins.
+# Batch size and learning rate are those of tensorpack's port; the number of steps and the threshold of 0.3
+# are this project's.
 PAPER = EnhanceNetConfig(
     exp_name="enhancenet-paper",
     variant="PAT",
@@ -196,7 +196,7 @@ PAPER = EnhanceNetConfig(
     checkpoint_interval=5000,
 )
 
-# Minutes on two CPU cores: the squared error, half the width, a higher learning rate that falls.
+# Takes minutes on two CPU cores: squared error, half the width, a higher learning rate with decay.
 DEMO = EnhanceNetConfig(
     exp_name="enhancenet-demo",
     train_path="builtin:photographs/train",

@@ -1,4 +1,4 @@
-"""Held-out figures: how near the upscaled photographs come to the originals, beside bicubic ones."""
+"""Held-out figures: how close upscaled photographs come to the originals, compared with bicubic ones."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from fastgan.training.names import printable
 def read_held_out(
     files: list[Path], count: int, scale: int, largest: int, reading: Reading = READING
 ) -> list[Tensor]:
-    """The first `count` photographs that can be used, 3 H W in [0, 1], sides cut to multiples of the scale.
+    """The first `count` usable photographs, 3 H W in [0, 1], with sides cropped to multiples of the scale.
 
     Args:
-        largest: they are cut to this height and width, at the centre; 0: not.
+        largest: they are cropped to at most this height and width, at the centre; 0: no limit.
         reading: how files are read.
 
     Raises:
-        ValueError: none can be used. Others are skipped with a warning.
+        ValueError: none can be used. Unusable ones are skipped with a warning.
     """
-    # SSIM needs 11 pixels within the border that is left out.
+    # SSIM needs 11 pixels inside the excluded border.
     smallest = 11 + 2 * scale
     images: list[Tensor] = []
     reason = ""
@@ -53,7 +53,7 @@ def read_held_out(
 
 
 def fixed_cuts(images: list[Tensor], count: int, size: int, scale: int) -> Tensor:
-    """`count` parts of photographs, always the same: N 3 s s, where s is at most `size`.
+    """`count` fixed crops of photographs: N 3 s s, where s is at most `size`.
 
     Args:
         scale: s is a multiple of it.
@@ -69,7 +69,7 @@ def fixed_cuts(images: list[Tensor], count: int, size: int, scale: int) -> Tenso
 
 
 def to_8_bits(image: Tensor) -> Tensor:
-    """As saving it as a file does."""
+    """Rounds to 8 bits, as saving to a file does."""
     return (image.clamp(0, 1) * 255).round() / 255
 
 
@@ -77,10 +77,10 @@ def to_8_bits(image: Tensor) -> Tensor:
 def evaluate_upscaling(
     generator: EnhanceNetGenerator, images: list[Tensor], lpips: nn.Module | None = None
 ) -> dict[str, float]:
-    """Means over the photographs of PSNR and SSIM on luma, and of LPIPS, each with that of bicubic upscaling.
+    """Mean PSNR and SSIM on luma, and mean LPIPS, of the photographs, and the same for bicubic upscaling.
 
-    The photographs are made smaller by antialiased bicubic filtering and rounded to 8 bits, and so are the
-    upscaled ones rounded. `scale` pixels on each side do not count for PSNR and SSIM.
+    The photographs are downscaled by antialiased bicubic filtering; these and the upscaled ones are rounded
+    to 8 bits. PSNR and SSIM exclude `scale` pixels on each side.
 
     Args:
         images: 3 H W in [0, 1], sides multiples of the scale, on the generator's device.
@@ -89,16 +89,16 @@ def evaluate_upscaling(
     for image in images:
         original = image[None]
         low = low_resolution(original, generator.scale)
-        for name, made in (
+        for name, upscaled in (
             ("", upscale(generator, low)), ("_bicubic", bicubic_upscale(low, generator.scale))
         ):  # fmt: skip
-            made = to_8_bits(made)
-            found = {
-                f"psnr_y{name}": psnr_y(made, original, generator.scale),
-                f"ssim_y{name}": ssim_y(made, original, generator.scale),
+            upscaled = to_8_bits(upscaled)
+            scores = {
+                f"psnr_y{name}": psnr_y(upscaled, original, generator.scale),
+                f"ssim_y{name}": ssim_y(upscaled, original, generator.scale),
             }
             if lpips is not None:
-                found[f"lpips{name}"] = lpips(made, original)
-            for key, value in found.items():
+                scores[f"lpips{name}"] = lpips(upscaled, original)
+            for key, value in scores.items():
                 figures[key] = figures.get(key, 0.0) + value.item() / len(images)
     return dict(sorted(figures.items(), key=lambda item: ("psnr", "ssim", "lpip").index(item[0][:4])))

@@ -2,17 +2,17 @@
 
 The graphs follow the paper's table 1 and the tables of its supplement: 3x3 convolutions throughout, ten
 residual blocks at the low resolution, nearest-neighbour upsampling followed by convolutions, and a residual
-that is added to the bicubic image. Where they differ:
+that is added to the bicubic image. Differences from the authors' code:
 
 * Width and number of blocks are arguments.
-* The generator subtracts 0.5 from its input; the authors' the channels' means, 0.476, 0.450 and 0.409.
-* The bicubic image is PIL's: a = -0.5, with pixels' centres at halves. The authors' is TensorFlow 0.12's:
-  a = -0.75, without, which shifts the image.
-* Images are made smaller by antialiased bicubic filtering; in the code that the authors released by PIL's
-  ANTIALIAS, which is Lanczos filtering. Both round to 8 bits.
-* The discriminator returns logits; the loss takes the sigmoid.
-* Weights start as He et al. have them, except the generator's last layer, which starts at zero, and the last
-  one of each residual block, which starts at a tenth: the first output is the bicubic image.
+* The generator subtracts 0.5 from its input; the authors' subtracts the channel means 0.476, 0.450 and 0.409.
+* The bicubic image is PIL's: a = -0.5, with half-pixel centres. The authors' is TensorFlow 0.12's: a = -0.75,
+  without half-pixel centres, which shifts the image.
+* Images are downscaled by antialiased bicubic filtering; the authors' released code uses PIL's ANTIALIAS,
+  which is Lanczos filtering. Both round to 8 bits.
+* The discriminator returns logits; the loss applies the sigmoid.
+* Weights are initialized as by He et al., except for the generator's last layer, which starts at zero, and
+  the last one of each residual block, which is scaled by a tenth: the first output is the bicubic image.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ def check_scale(scale: int) -> None:
 
 
 def bicubic_upscale(image: Tensor, scale: int) -> Tensor:
-    """The bicubic image, N C H W to N C scale*H scale*W: the baseline, and what the generator adds to.
+    """Bicubic upscaling, N C H W to N C scale*H scale*W: the baseline, to which G adds its residual.
 
-    The kernel is that of PIL and MATLAB (a = -0.5); torch's own without antialiasing has a = -0.75.
+    The kernel is that of PIL and MATLAB (a = -0.5); torch's without antialiasing has a = -0.75.
     """
     size = (image.shape[-2] * scale, image.shape[-1] * scale)
     return F.interpolate(image, size=size, mode="bicubic", antialias=True)
 
 
 def low_resolution(image: Tensor, scale: int) -> Tensor:
-    """The image made smaller by antialiased bicubic filtering and rounded to 8 bits, as a file would be.
+    """Downscales an image by antialiased bicubic filtering and rounds it to 8 bits, as a file would.
 
     Args:
         image: N C H W in [0, 1], sides multiples of the scale.
 
     Raises:
-        ValueError: sides that are not.
+        ValueError: a side is not a multiple of the scale.
     """
     height, width = image.shape[-2:]
     if height % scale or width % scale:
@@ -77,7 +77,7 @@ class ResidualBlock(nn.Module):
 
 
 class EnhanceNetGenerator(nn.Module):
-    """Makes an image `scale` times as high and wide.
+    """Upscales an image `scale` times in height and width.
 
     Args:
         scale: 2 or 4.
@@ -103,15 +103,15 @@ class EnhanceNetGenerator(nn.Module):
 
     @property
     def radius(self) -> int:
-        """How many pixels of its input on each side an output pixel depends on.
+        """The receptive field's radius, in pixels of the input.
 
         One for each convolution at the low resolution. Those after the upsampling reach 3 pixels of the
-        output, and at scale 4 another of 2, in all less than 2 of the input.
+        output, and at scale 4 another one 2, in all less than 2 of the input.
         """
         return 1 + 2 * self.blocks + 2
 
     def forward(self, low: Tensor) -> Tensor:
-        """N 3 H W in [0, 1] to N 3 scale*H scale*W, which may leave [0, 1] a little."""
+        """N 3 H W in [0, 1] to N 3 scale*H scale*W, which may slightly exceed [0, 1]."""
         x = self.body(F.relu(self.first(low - 0.5)))
         for conv in self.up:
             x = F.relu(conv(F.interpolate(x, scale_factor=2)))
@@ -123,12 +123,12 @@ class EnhanceNetDiscriminator(nn.Module):
     """Scores images of one size.
 
     Args:
-        image_size: height and width; every width of `channels` halves them.
-        channels: of the pairs of convolutions, the second of which has stride 2.
-        dense: of the hidden dense layer.
+        image_size: height and width; each pair of convolutions halves them.
+        channels: widths of the pairs of convolutions, the second of which has stride 2.
+        dense: width of the hidden dense layer.
 
     Raises:
-        ValueError: an image too small to be halved so often, or no channels.
+        ValueError: the image is too small to be halved so often, or there are no channels.
     """
 
     def __init__(

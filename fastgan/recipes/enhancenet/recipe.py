@@ -1,9 +1,9 @@
-"""EnhanceNet: photographs made 2 or 4 times as large, with the textures that they might have had.
+"""EnhanceNet: photographs upscaled by 2 or 4, with plausible textures.
 
 Sajjadi, Schoelkopf and Hirsch, "EnhanceNet: Single Image Super-Resolution Through Automated Texture
-Synthesis", ICCV 2017. Each step: crops of photographs are made smaller, G upscales them, D learns to tell the
+Synthesis", ICCV 2017. In each step crops of photographs are downscaled, G upscales them, D learns to tell the
 results from the crops, and G learns from the losses of its variant: the squared error (E), or distances in
-VGG's features (P), with D's opinion (PA), with Gram matrices of patches of features (PAT).
+VGG's features (P), also with the adversarial loss (PA), also with Gram matrices of feature patches (PAT).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
-# Training samples on which the features' means are measured.
+# Training samples for measuring the features' means.
 MEASURED = 16
 SAMPLES, SAMPLE_SIZE = 6, 192
 
@@ -81,19 +81,19 @@ class EnhanceNet(Recipe):
             self.keep_balance(self.adversarial)
 
     def _perceptual_loss(self) -> PerceptualLoss:
-        """The perceptual and the texture loss, with the weights for features of a mean of one."""
+        """The perceptual and texture losses, weighted as for features with a mean of one."""
         config = self.config
         weights = dict(zip(config.perceptual_layers, config.perceptual_weights, strict=True))
-        of_texture = {}
+        texture_weights = {}
         if config.has_texture:
-            of_texture = dict(zip(config.texture_layers, config.texture_weights, strict=True))
-        layers = sorted({*weights, *of_texture}, key=lambda layer: layer_index(layer, NETWORK))
+            texture_weights = dict(zip(config.texture_layers, config.texture_weights, strict=True))
+        layers = sorted({*weights, *texture_weights}, key=lambda layer: layer_index(layer, NETWORK))
         with weights_wanted_by("variant", config.variant, "train on the squared error: --variant E"):
             loss = PerceptualLoss(
                 layers,
                 [weights.get(layer, 0.0) for layer in layers],
                 self.runtime.device,
-                style_weights=[of_texture.get(layer, 0.0) for layer in layers],
+                style_weights=[texture_weights.get(layer, 0.0) for layer in layers],
                 patch_size=config.texture_patch,
                 criterion="l2",
                 network=NETWORK,  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ class EnhanceNet(Recipe):
             with torch.no_grad():
                 images = first_batch(self.train_images, MEASURED, self.runtime.device)
                 means = [features.abs().mean().item() for features in loss.feature_maps(images)]
-            # Distances are of features squared, those of Gram matrices of their fourth powers.
+            # Distances scale with the square of the features, those of Gram matrices with the fourth power.
             loss.weights = [w / m**2 for w, m in zip(loss.weights, means, strict=True)]
             loss.style_weights = [w / m**4 for w, m in zip(loss.style_weights, means, strict=True)]
         return loss
@@ -130,7 +130,7 @@ class EnhanceNet(Recipe):
                 self.generator_step(original, upscaled)
 
     def turned(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Each image upside down or not, transposed or not; with the data's mirroring: all eight ways."""
+        """Flips and transposes images at random; with the data's mirroring: all eight orientations."""
         count = len(image) * self.runtime.world_size
         draws = torch.rand((count, 2, 1, 1, 1), generator=generator, device=generator.device) < 0.5
         flip, transpose = self.runtime.part(draws).unbind(1)
@@ -138,23 +138,23 @@ class EnhanceNet(Recipe):
         return torch.where(transpose, image.mT, image)
 
     def upscale(self, original: Tensor) -> Tensor:
-        """The photographs made smaller, N 3 H W in [0, 1], and by G large again."""
+        """The photographs, N 3 H W in [0, 1], downscaled and upscaled by G."""
         low = low_resolution(original, self.config.scale)
         with self.runtime.autocast():
             return self.generator(low).float()
 
-    def judge_images(self, image: Tensor) -> Tensor:
+    def discriminate(self, image: Tensor) -> Tensor:
         """D's logits."""
         assert self.discriminator is not None
         with self.runtime.autocast():
             return self.discriminator(image).float()
 
     def discriminator_step(self, original: Tensor, upscaled: Tensor) -> None:
-        """Updates D, where the balance lets it."""
-        real_logits, fake_logits = self.judge_images(original), self.judge_images(upscaled)
-        judged = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
-        self.update("discriminator", self.config.d_loss_weight * judged.loss, judged.applies)
-        report_all(judged.terms())
+        """Updates D, if the balance policy applies the update."""
+        real_logits, fake_logits = self.discriminate(original), self.discriminate(upscaled)
+        decision = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
+        self.update("discriminator", self.config.d_loss_weight * decision.loss, decision.applies)
+        report_all(decision.terms())
         report("D_loss_weight", self.config.d_loss_weight)
 
     def generator_step(self, original: Tensor, upscaled: Tensor) -> None:
@@ -170,7 +170,7 @@ class EnhanceNet(Recipe):
                 losses["texture_loss"] = texture
         if self.discriminator is not None:
             with frozen(self.discriminator):
-                logits = self.judge_images(upscaled)
+                logits = self.discriminate(upscaled)
             losses["G_loss"] = self.adversarial.generator(logits)
             if config.log_d_after:
                 self._report_after(original, logits.detach())
@@ -182,14 +182,14 @@ class EnhanceNet(Recipe):
 
     @torch.no_grad()
     def _report_after(self, original: Tensor, fake_logits: Tensor) -> None:
-        """What D says of the step's images after its own update, and before G's."""
-        said = self.adversarial.discriminator(
-            self.judge_images(original), fake_logits, return_statistics=True
+        """Reports D's statistics on the step's images after D's update and before G's."""
+        statistics = self.adversarial.discriminator(
+            self.discriminate(original), fake_logits, return_statistics=True
         )[1]
-        report("D_real_after", said.D_real)
-        report("D_fake_after", said.D_fake)
-        report("D_probability_real_after", said.probability_real)
-        report("D_probability_fake_after", said.probability_fake)
+        report("D_real_after", statistics.D_real)
+        report("D_fake_after", statistics.D_fake)
+        report("D_probability_real_after", statistics.probability_real)
+        report("D_probability_fake_after", statistics.probability_fake)
 
     def _set_learning_rates(self, step: int) -> None:
         config = self.config

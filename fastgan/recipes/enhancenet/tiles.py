@@ -13,12 +13,12 @@ SMALLEST_TILE = 8
 
 
 def exact_overlap(generator: EnhanceNetGenerator) -> int:
-    """The overlap with which tiles give what the whole image at once gives."""
+    """The overlap with which tiling gives the same result as the whole image at once."""
     return 2 * generator.radius + BLENDED
 
 
 def check_tiles(tile: int, overlap: int | None) -> None:
-    """Raises a ValueError for a tile that is too small, or an overlap of more than half of it."""
+    """Raises a ValueError for a tile that is too small, or an overlap of more than half a tile."""
     if tile < SMALLEST_TILE:
         raise ValueError(f"tile must be at least {SMALLEST_TILE}, got {tile}")
     if overlap is not None and not 0 <= overlap <= tile // 2:
@@ -31,16 +31,17 @@ def upscale(
 ) -> Tensor:
     """The generator's output, clamped, computed in tiles that are blended where they overlap.
 
-    The network sees `radius` pixels around each, and at a tile's edge it sees none beyond. With an overlap of
-    at least twice that, pixels that feel an edge get no weight, and the result is everywhere that of the
-    whole image at once, but for rounding. With less (or a tile too small for it) they get little, and the
-    result is smooth and nearly that.
+    An output pixel depends on `radius` pixels around it, which are missing beyond a tile's edge. With an
+    overlap of at least twice that, pixels affected by an edge get no weight, and the result equals that of
+    the whole image at once, up to rounding. With less (or with a tile too small for it) they get little
+    weight, and the result is smooth and close to it.
 
     Args:
         generator: in eval mode.
         low: N 3 H W in [0, 1], of any size.
         tile: largest height and width that the network gets at once, in pixels of `low`.
-        overlap: of neighbouring tiles, likewise; None: what makes it exact, or half a tile if that is less.
+        overlap: of neighbouring tiles, in the same pixels; None: :func:`exact_overlap`, or half a tile if
+            that is less.
 
     Returns:
         N 3 scale*H scale*W in [0, 1].
@@ -56,23 +57,23 @@ def upscale(
     if len(rows) == len(columns) == 1:
         return generator(low).clamp(0, 1)
     result = low.new_zeros(*low.shape[:-2], low.shape[-2] * scale, low.shape[-1] * scale)
-    for top, bottom, of_rows in rows:
-        for left, right, of_columns in columns:
+    for top, bottom, row_weights in rows:
+        for left, right, column_weights in columns:
             part = generator(low[..., top:bottom, left:right])
-            weights = of_rows.to(part)[:, None] * of_columns.to(part)
-            place = result[..., top * scale : bottom * scale, left * scale : right * scale]
-            place += part * weights
+            weights = row_weights.to(part)[:, None] * column_weights.to(part)
+            region = result[..., top * scale : bottom * scale, left * scale : right * scale]
+            region += part * weights
     return result.clamp_(0, 1)
 
 
 def _spans(length: int, tile: int, overlap: int, radius: int, scale: int) -> list[tuple[int, int, Tensor]]:
-    """(start, stop, weights of its output pixels) of each tile along a side; the weights add to 1."""
+    """(start, stop, weights of its output pixels) of each tile along a side; the weights sum to 1."""
     if length <= tile:
         return [(0, length, torch.ones(length * scale))]
     starts = [*range(0, length - tile, tile - overlap), length - tile]
     margin = radius if overlap >= 2 * radius else overlap // 4
     position = (torch.arange(tile * scale, dtype=torch.float64) + 0.5) / scale
-    # 0 within the margin, then a smooth rise over the rest of the overlap (a jump where nothing is left).
+    # 0 within the margin, then a smooth rise over the rest of the overlap (a jump if there is no rest).
     rise = ((position - margin) / (overlap - 2 * margin)).clamp(0, 1)
     rise = rise * rise * (3 - 2 * rise)
     total = torch.zeros(length * scale, dtype=torch.float64)

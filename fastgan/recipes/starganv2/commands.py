@@ -48,15 +48,15 @@ class Sampler:
 
     @classmethod
     def load(cls, path: str | Path, vae: str = "", reading: Reading | None = None) -> Sampler:
-        """From a checkpoint or a run's folder; averaged weights where the run kept them.
+        """Loads a checkpoint or a run's folder; averaged weights if the run kept them.
 
         Args:
-            vae: folder of the VAE that encodes images to latents, and decodes them; empty: the run's own, if
-                it had one.
-            reading: how image files are read; None: as the run did.
+            vae: folder of the VAE that encodes images and decodes latents; empty: that of the run, if it had
+                one.
+            reading: how image files are read; None: as in the run.
 
         Raises:
-            FileNotFoundError, ValueError: no checkpoint, or one of another recipe; or no VAE.
+            FileNotFoundError, ValueError: no checkpoint, one of another recipe, or no VAE.
         """
         checkpoint = load_checkpoint(path, "starganv2")
         config = checkpoint.options(StarGANv2Config)
@@ -73,12 +73,13 @@ class Sampler:
         return cls(Translator(**networks), config, pictures, reading or config.reading)
 
     def read(self, source: str, at_most: int) -> Tensor:
-        """A file, or the first ones of a folder that can be read, N C H W as the networks take them.
+        """Reads a file, or the first readable files of a folder, to N C H W as the networks take them.
 
-        Those of a folder that cannot be are skipped, and each is counted and named in a UserWarning.
+        Unreadable files of a folder are skipped; each is counted and named in a UserWarning.
 
         Raises:
-            FileNotFoundError, ValueError: no such file, one that cannot be read, or none of a folder.
+            FileNotFoundError, ValueError: no such file, an unreadable one, or a folder without a readable
+                one.
         """
         files = self.files(source)
         if Path(source).is_file():
@@ -102,7 +103,7 @@ class Sampler:
         return torch.stack(read)
 
     def files(self, source: str) -> list[Path]:
-        """A file, or those of a folder, see :meth:`read`."""
+        """The file itself, or the files of a folder, see :meth:`read`."""
         path = Path(source)
         if path.is_file():
             return [path]
@@ -142,7 +143,7 @@ def translation_grid(sampler: Sampler, sources: Tensor, styles: Tensor, heads: T
     Args:
         sources: N C H W.
         styles: (M, style_dim), one for each row.
-        heads: M C H W, the references, shown in a first column; None: no such column.
+        heads: M C H W, the references, shown in the first column; None: no such column.
     """
     rows = [sampler.pictures(sources)]
     rows += [
@@ -150,8 +151,8 @@ def translation_grid(sampler: Sampler, sources: Tensor, styles: Tensor, heads: T
         for style in styles
     ]
     if heads is not None:
-        shown = sampler.pictures(heads)
-        first = torch.cat([torch.ones_like(shown[:1]), shown])
+        pictures = sampler.pictures(heads)
+        first = torch.cat([torch.ones_like(pictures[:1]), pictures])
         rows = [torch.cat([head[None], row]) for head, row in zip(first, rows, strict=True)]
     return make_grid(torch.cat(rows), nrow=len(rows[0]), pad_value=1.0)
 
@@ -187,10 +188,10 @@ def sample(arguments: list[str]) -> int:
     config, translator = sampler.config, sampler.translator
     check_one_of("--target_domain", options.target_domain, config.domains)
     target = config.domains.index(options.target_domain)
-    for given in filter(None, (options.source, options.reference)):
-        check_not_read([options.output], sampler.files(given), "translate", "--output")
-        if Path(given).is_dir():
-            check_apart(options.output, Path(given), "--output")
+    for path in filter(None, (options.source, options.reference)):
+        check_not_read([options.output], sampler.files(path), "translate", "--output")
+        if Path(path).is_dir():
+            check_apart(options.output, Path(path), "--output")
     sources = sampler.read(options.source, options.max_images)
     with torch.no_grad():
         if options.reference is not None:

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 from fastgan.recipes.starganv2.networks import check_size
 from fastgan.training.config import TrainingConfig
 
-# Those whose two halves stand alone: wgan needs clipping or a penalty, relativistic pairs reals with fakes.
+# Losses whose halves are independent: wgan needs clipping or a penalty, relativistic pairs reals with fakes.
 Adversarial = Literal["hinge", "nonsaturating", "bce", "lsgan"]
-# What each update of a step is on: styles of references, styles made of noise.
-TURNS = {"joint": (("ref", "lat"),), "in_turn": (("lat",), ("ref",))}
+# The kinds of style in each update of a step: of references ("ref") or from noise ("lat").
+STYLE_KINDS = {"joint": (("ref", "lat"),), "in_turn": (("lat",), ("ref",))}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class StarGANv2Config(TrainingConfig):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C H W of what is translated."""
+        """C H W of the images or latents."""
         channels = 3 if self.data == "images" else self.latent_channels
         return channels, self.image_size, self.image_size
 
@@ -185,7 +185,7 @@ PAPER = StarGANv2Config(
     checkpoint_interval=10000,
 )
 
-# 4x32x32: what Stable Diffusion's VAE makes of 256x256 images.
+# 4x32x32: the latents of Stable Diffusion's VAE for 256x256 images.
 LATENTS = StarGANv2Config(
     exp_name="starganv2-latents",
     data="latents",
@@ -194,8 +194,8 @@ LATENTS = StarGANv2Config(
     downs=2,
 )
 
-# Minutes on two CPU cores: small pictures of two rendered domains, narrow networks, high learning rates, and
-# more weight on finding back than on anything else, since there is little time.
+# Takes minutes on two CPU cores: small pictures of two rendered domains, narrow networks, high learning
+# rates, and the highest weight on cycle consistency, because there is little time.
 DEMO = StarGANv2Config(
     exp_name="starganv2-demo",
     train_path="builtin:domains/train",

@@ -23,10 +23,10 @@ LATENT_KEY = "latent"
 
 
 def find_domains(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Path]:
-    """The folders of the domains: of these names in this order, or all subfolders, sorted.
+    """The domains' folders: those of the given names, in this order, or all subfolders, sorted.
 
     Raises:
-        FileNotFoundError: no such folder, or none of a name.
+        FileNotFoundError: no such folder, or no subfolder of a given name.
         ValueError: fewer than two domains.
     """
     if not str(folder):
@@ -34,12 +34,12 @@ def find_domains(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Pat
     path = data_folder(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"no such folder: {printable(path)}")
-    found = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    missing = [name for name in names if name not in found]
+    subfolders = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    missing = [name for name in names if name not in subfolders]
     if missing:
-        there = printable(", ".join(found)) or "none"
-        raise FileNotFoundError(f"{printable(path)} has no folder {missing[0]!r}; it has: {there}")
-    chosen = list(names) or found
+        listed = printable(", ".join(subfolders)) or "none"
+        raise FileNotFoundError(f"{printable(path)} has no folder {missing[0]!r}; it has: {listed}")
+    chosen = list(names) or subfolders
     if len(set(chosen)) < 2:
         raise ValueError(
             f"{printable(path)} must have at least two domains, one folder each, "
@@ -61,8 +61,8 @@ def split_domains(
     Args:
         domains: their folders.
         val_path: a folder with the same domains; empty: of each domain, every tenth file (64 at most).
-        find: files in a folder.
-        passed_over: counts what `find` leaves out.
+        find: returns the files in a folder.
+        passed_over: counts what `find` skips.
 
     Raises:
         FileNotFoundError, ValueError: no such folder, or too few files in one.
@@ -73,27 +73,28 @@ def split_domains(
 
 
 def read_latent(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """A latent as it was stored, unscaled: C H W, float32.
+    """Reads a latent as it was stored, unscaled: C H W, float32.
 
     Args:
         path: .safetensors or .npz; .pt or .pth with a tensor, a parameter or a dict of them; or .npy. Of
-            several the one named "latent" is taken.
-        shape: what it must have, or 1 and that.
+            several tensors the one named "latent" is taken.
+        shape: the required C H W; a leading dimension of 1 is accepted.
 
     Raises:
-        ValueError: no such file, a damaged one, another shape, NaN or infinite values; names the file.
+        ValueError: no such file, a damaged one, another shape, NaN or infinite values; the message names the
+            file.
     """
     shown = printable(path)
     try:
-        found = _read_any(path)
-    except Exception as error:  # what is no latent may make the readers raise anything
+        content = _read_content(path)
+    except Exception as error:  # the readers may raise anything for other files
         raise ValueError(f"{shown} cannot be read as a latent: {printable(error)}") from error
-    latent = _the_latent(found, shown) if isinstance(found, Mapping) else found
+    latent = _select_latent(content, shown) if isinstance(content, Mapping) else content
     if not isinstance(latent, (Tensor, np.ndarray)):
         raise ValueError(f"{shown} must hold a tensor, got {type(latent).__name__}")
     try:
         if isinstance(latent, np.ndarray):
-            latent = latent.astype(latent.dtype.newbyteorder("="))  # torch reads no other
+            latent = latent.astype(latent.dtype.newbyteorder("="))  # torch supports only native byte order
         latent = torch.as_tensor(latent).detach()
     except (TypeError, ValueError) as error:
         raise ValueError(f"{shown} must hold numbers: {printable(error)}") from error
@@ -104,13 +105,13 @@ def read_latent(path: Path, shape: tuple[int, int, int]) -> Tensor:
     if latent.is_complex():
         raise ValueError(f"{shown} must hold real numbers, got {latent.dtype}")
     latent = latent.float()
-    wrong = int((~latent.isfinite()).sum())
-    if wrong:
-        raise ValueError(f"{shown} has {wrong} values of {latent.numel()} that are NaN or infinite")
+    non_finite = int((~latent.isfinite()).sum())
+    if non_finite:
+        raise ValueError(f"{shown} has {non_finite} values of {latent.numel()} that are NaN or infinite")
     return latent
 
 
-def _read_any(path: Path) -> Any:
+def _read_content(path: Path) -> Any:
     ending = path.suffix.lower()
     if ending in (".pt", ".pth"):
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -122,23 +123,23 @@ def _read_any(path: Path) -> Any:
     return read_weights(path)[1]
 
 
-def _the_latent(found: Mapping[str, Any], shown: str) -> Any:
-    """What is named "latent", or the only one there is."""
-    if LATENT_KEY in found:
-        return found[LATENT_KEY]
-    if len(found) == 1:
-        return next(iter(found.values()))
-    names = printable(", ".join(map(str, list(found)[:8]))) or "nothing"
+def _select_latent(content: Mapping[str, Any], shown: str) -> Any:
+    """The entry named "latent", or the only entry."""
+    if LATENT_KEY in content:
+        return content[LATENT_KEY]
+    if len(content) == 1:
+        return next(iter(content.values()))
+    names = printable(", ".join(map(str, list(content)[:8]))) or "nothing"
     raise ValueError(f"{shown} must name the latent {LATENT_KEY!r}, or hold nothing else; it holds: {names}")
 
 
 def check_latents(
     files: Sequence[Path], shape: tuple[int, int, int], workers: int
 ) -> tuple[int, float, float]:
-    """Reads all files; the number of their values, their sum and that of their squares.
+    """Reads all files; returns the number of their values, the sum, and the sum of squares.
 
     Raises:
-        ValueError: as :func:`read_latent`, for the first wrong file.
+        ValueError: as :func:`read_latent`, for the first invalid file.
     """
 
     def sums(path: Path) -> tuple[float, float]:
@@ -148,17 +149,17 @@ def check_latents(
     with ThreadPoolExecutor(workers, thread_name_prefix="fastgan-latents") as pool:
         pending = [pool.submit(sums, path) for path in files]
         try:
-            found = [future.result() for future in pending]
+            results = [future.result() for future in pending]
         except ValueError:
             pool.shutdown(cancel_futures=True)
             raise
-    return len(files) * math.prod(shape), sum(s for s, _ in found), sum(s for _, s in found)
+    return len(files) * math.prod(shape), sum(s for s, _ in results), sum(s for _, s in results)
 
 
 def note_on_scale(deviation: float, scale: float) -> str:
-    """What is odd about the standard deviation of stored latents; "" for nothing.
+    """A remark if the standard deviation of stored latents is implausible; "" otherwise.
 
-    Networks expect about 1. Those of Stable Diffusion's VAE have about 5.5, which its scale makes 1.
+    Networks expect about 1. Latents of Stable Diffusion's VAE have about 5.5, which its scale brings to 1.
     """
     if not 0 < deviation * scale < 0.4:
         return ""
@@ -189,7 +190,7 @@ class LatentFolder:
         return len(self.files)
 
     def sample(self, k: int) -> np.ndarray:
-        """Latent k: C H W, float32. Raises ValueError for a file that :func:`read_latent` refuses."""
+        """Latent k: C H W, float32. Raises a ValueError for a file that :func:`read_latent` refuses."""
         path = self.files[self._order.index(k)]
         return (read_latent(path, self.shape) * self.scale).numpy()
 
@@ -202,30 +203,30 @@ class Domain(Protocol):
 
 
 class Batch(NamedTuple):
-    """What a step trains on."""
+    """A training batch."""
 
     x_src: Tensor
-    """What is translated: N C H W."""
+    """Sources, which are translated: N C H W."""
     y_src: Tensor
     """Their domains: (N,), int64."""
     x_ref: Tensor
     """References of the target domains: N C H W."""
     x_ref2: Tensor
-    """Other ones."""
+    """Further references of the target domains: N C H W."""
     y_trg: Tensor
     """The target domains: (N,), int64."""
 
 
 Guides = Mapping[str, tuple[Tensor, Tensor]]
-"""Of each kind of style, "ref" or "lat", what it is of, reference images or noise; and others, in whose style
-the translation is to look different."""
+"""By kind of style, "ref" or "lat": the reference images or noise that give the style, and others, in whose
+style the translation should look different."""
 
 
 class Pairings:
     """Samples (x_src, y_src, x_ref, x_ref2, y_trg): sources and references, domains drawn independently.
 
-    Of as many samples as there are domains each domain is the source once and the target once, so that small
-    ones count as much as large ones; every domain's files take their turns, each file once per round.
+    Among D consecutive samples, for D domains, each domain is the source once and the target once, so that
+    small domains count as much as large ones; within a domain, each file is used once per epoch.
     """
 
     def __init__(self, domains: Sequence[Domain], seed: int = 0) -> None:
@@ -243,7 +244,7 @@ class Pairings:
 
 
 class Labelled:
-    """Samples (x, y) with all domains alike, for the classifier."""
+    """Samples (x, y) with equally frequent domains, for the classifier."""
 
     def __init__(self, domains: Sequence[Domain]) -> None:
         self.domains = domains

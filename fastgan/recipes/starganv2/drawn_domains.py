@@ -1,9 +1,9 @@
 """`builtin:domains`: two rendered domains that show the same things in different styles.
 
-Each 32x32 picture shows a disc, a square or a triangle, at a random place, in a random size and turn.
-In the domain `drawn` it is an outline of some colour and thickness on light paper; in `neon` it is filled
-with stripes of a bright colour, level or upright, on dark ground. What and where is what a translation must
-keep; colours, thickness and stripes are the style.
+Each 32x32 picture shows a disc, a square or a triangle at a random position, size and rotation. In the domain
+`drawn` it is an outline of some colour and thickness on light paper; in `neon` it is filled with horizontal
+or vertical stripes of a bright colour on a dark ground. A translation must keep shape and position; colours,
+thickness and stripes are the style.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = (40, 4, 3)  # corners of a disc, a square and a triangle
 
 
 def write_domains(folder: Path) -> None:
-    """train/DOMAIN/ (1000 pictures each) and val/DOMAIN/ (100 each), as PNG. No two show the same shape."""
+    """Writes train/DOMAIN/ (1000 PNGs each) and val/DOMAIN/ (100 each). No two show the same shape."""
     for part_number, (part, count) in enumerate(COUNTS.items()):
         for domain_number, domain in enumerate(DOMAINS):
             target = folder / part / domain
@@ -42,8 +42,8 @@ def render(domain: str, random: np.random.Generator) -> Image.Image:
         thickness = ENLARGED * random.uniform(1.5, 4.0)
         inner = Image.new("L", (size, size))
         ImageDraw.Draw(inner).polygon(shape, fill=255)
-        # The line lies within the shape, so that both domains show it in the same size.
-        line = _within(np.array(inner) > 0, round(thickness))
+        # The line lies inside the shape, so that both domains show it at the same size.
+        line = _outline(np.array(inner) > 0, round(thickness))
         picture.paste(_color(random.random(), 1.0, 0.55), mask=Image.fromarray(line.astype(np.uint8) * 255))
     else:
         ground = _color(random.random(), 0.6, 0.18)
@@ -62,7 +62,7 @@ def render(domain: str, random: np.random.Generator) -> Image.Image:
 
 
 def _shape(random: np.random.Generator) -> list[tuple[float, float]]:
-    """A polygon's corners in the enlarged picture, wholly within it."""
+    """A polygon's corners in the enlarged picture, completely inside it."""
     corners = KINDS[random.integers(len(KINDS))]
     radius = random.uniform(8, 12)
     x, y = random.uniform(radius + 1, SIZE - radius - 1, 2)
@@ -74,8 +74,8 @@ def _shape(random: np.random.Generator) -> list[tuple[float, float]]:
     ]
 
 
-def _within(shape: np.ndarray, thickness: int) -> np.ndarray:
-    """The part of a shape that lies within so many pixels of its border."""
+def _outline(shape: np.ndarray, thickness: int) -> np.ndarray:
+    """The part of a shape that lies within `thickness` pixels of its border."""
     inner = shape
     for _ in range(thickness):
         padded = np.pad(inner, 1)

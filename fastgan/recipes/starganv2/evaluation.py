@@ -1,4 +1,4 @@
-"""Held-out figures: do translations look like the target domain, differ, and find their way back?"""
+"""Held-out figures of translations: accuracy of the target domain, diversity, cycle consistency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastgan.recipes.starganv2.data import Domain, Labelled
 from fastgan.recipes.starganv2.translator import Translator
 from fastgan.training.data import batches
 
-CLASSIFIED_SIZE = 64  # larger images are averaged down to it: a domain shows in small ones, too
+CLASSIFIED_SIZE = 64  # larger images are averaged down to it, which suffices to recognize a domain
 
 
 class DomainClassifier(nn.Sequential):
@@ -38,13 +38,13 @@ def train_classifier(
     steps: int,
     device: torch.device,
 ) -> DomainClassifier:
-    """A classifier of real training images, always the same one; torch's generators stay as they are.
+    """Trains a classifier on real training images, deterministically, without changing torch's generators.
 
     Args:
         domains: the training data.
-        prepare: from what :func:`fastgan.training.data.batches` gives to what networks take.
-        channels: of that.
-        steps: Adam's, with batches of 64.
+        prepare: converts batches of :func:`fastgan.training.data.batches` to input of the networks.
+        channels: of that input.
+        steps: number of Adam's steps, with batches of 64.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.enable_grad():
@@ -72,13 +72,13 @@ def evaluate_translations(
     """Translates every image into every other domain, in styles from noise and from references.
 
     Args:
-        images: held-out ones of each domain, N C H W as the networks take them.
-        draws: translations of each into each domain, by noise and by references.
-        lpips: the mean LPIPS of two batches as the networks make them; None: the diversity is the mean
-            absolute difference.
+        images: held-out images of each domain, N C H W as the networks take them.
+        draws: translations of each image into each domain, by noise and by references.
+        lpips: the mean LPIPS of two batches of the networks' output; None: diversity is the mean absolute
+            difference.
 
     Returns:
-        classifier_acc: of the classifier on the images themselves.
+        classifier_acc: accuracy of the classifier on the images themselves.
         translated_acc_latent, translated_acc_reference: share of translations that it assigns to the target.
         cycle_l1: mean |image - back|, where back is the translation translated with the image's own style.
         lpips_latent, lpips_reference, or pairwise_l1_latent, pairwise_l1_reference: mean distance of the
@@ -87,14 +87,14 @@ def evaluate_translations(
     device = images[0].device
     random = torch.Generator(device).manual_seed(0)
     name, distance = ("lpips", lpips) if lpips else ("pairwise_l1", F.l1_loss)
-    found: dict[str, list[Tensor]] = {"classifier_acc": [], "cycle_l1": []}
+    values_by_figure: dict[str, list[Tensor]] = {"classifier_acc": [], "cycle_l1": []}
     for domain, real in enumerate(images):
-        found["classifier_acc"].append((classifier(real).argmax(1) == domain).float().mean())
+        values_by_figure["classifier_acc"].append((classifier(real).argmax(1) == domain).float().mean())
     for source, target in permutations(range(len(images)), 2):
         real, references = images[source], images[target]
         own_styles = translator.style_of(real, source)
         reference_styles = translator.style_of(references, target)
-        turns = torch.arange(len(real), device=device)
+        positions = torch.arange(len(real), device=device)
         for kind in ("latent", "reference"):
             translated = []
             for draw in range(draws):
@@ -102,12 +102,12 @@ def evaluate_translations(
                     z = torch.randn(len(real), z_dim, generator=random, device=device)
                     styles = translator.random_styles(z, target)
                 else:
-                    styles = reference_styles[(turns + draw) % len(references)]
+                    styles = reference_styles[(positions + draw) % len(references)]
                 translated.append(translator.in_style(real, styles))
-            right = torch.cat([classifier(each).argmax(1) == target for each in translated])
-            found.setdefault(f"translated_acc_{kind}", []).append(right.float().mean())
-            back = translator.in_style(translated[0], own_styles)
-            found["cycle_l1"].append(F.l1_loss(back, real))
-            apart = torch.stack([distance(a, b) for a, b in combinations(translated, 2)])
-            found.setdefault(f"{name}_{kind}", []).append(apart.mean())
-    return {figure: torch.stack(values).mean().item() for figure, values in found.items()}
+            correct = torch.cat([classifier(each).argmax(1) == target for each in translated])
+            values_by_figure.setdefault(f"translated_acc_{kind}", []).append(correct.float().mean())
+            x_rec = translator.in_style(translated[0], own_styles)
+            values_by_figure["cycle_l1"].append(F.l1_loss(x_rec, real))
+            distances = torch.stack([distance(a, b) for a, b in combinations(translated, 2)])
+            values_by_figure.setdefault(f"{name}_{kind}", []).append(distances.mean())
+    return {figure: torch.stack(values).mean().item() for figure, values in values_by_figure.items()}

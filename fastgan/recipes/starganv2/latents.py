@@ -1,6 +1,6 @@
-"""`fastgan data encode-latents`: images to latents of a VAE; and latents to pictures.
+"""`fastgan data encode-latents`: encodes images to latents of a VAE. Also turns latents into pictures.
 
-The VAE is a diffusers AutoencoderKL on the disk (extra `vae`), loaded only where one is asked for.
+The VAE is a diffusers AutoencoderKL on the disk (extra `vae`), loaded only if one is requested.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from fastgan.training.image_files import (
 from fastgan.training.names import printable
 from fastgan.training.values import check_seed
 
-# Red, green and blue of the channels in a preview: four corners of a cube, as far apart as four can be.
+# RGB of the channels in a preview: the four corners of a cube that are farthest apart.
 PREVIEW = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
-PREVIEW_GAIN = 0.15  # so that channels of standard deviation 1 stay within [0, 1] for the most part
+PREVIEW_GAIN = 0.15  # keeps channels of standard deviation 1 mostly within [0, 1]
 
 
 def load_vae(folder: str | Path, device: torch.device | str = "cpu") -> Any:
-    """The AutoencoderKL in a folder, or in its subfolder `vae`, frozen.
+    """Loads the AutoencoderKL in a folder, or in its subfolder `vae`, frozen.
 
     Raises:
         ModuleNotFoundError: diffusers is not installed.
-        FileNotFoundError: no such folder, or none with a config.json.
-        ValueError: it holds no AutoencoderKL.
+        FileNotFoundError: no such folder, or no config.json in it.
+        ValueError: it does not hold an AutoencoderKL.
     """
     from diffusers import AutoencoderKL
 
@@ -76,13 +76,13 @@ def encode(vae: Any, images: Tensor, generator: torch.Generator | None = None) -
 
 
 class Pictures:
-    """What networks take and make, N C H W, as pictures N 3 H W in [0, 1].
+    """Converts input or output of the networks, N C H W, to pictures N 3 H W in [0, 1].
 
     Args:
-        data: "images", in [-1, 1]; or "latents", multiplied by a scale.
-        latent_scale: that scale.
+        data: "images", in [-1, 1], or "latents", multiplied by `latent_scale`.
+        latent_scale: the factor.
         vae: folder of the VAE that decodes latents; empty: a fixed linear projection of their channels to
-            colours, which shows shapes, and whose colours mean nothing.
+            colours, which shows shapes only.
 
     Raises:
         As :func:`load_vae`.
@@ -130,16 +130,16 @@ def main(arguments: list[str]) -> int:
     files = find_images(root)
     device_of(options.device)
     vae = load_vae(options.vae, options.device)
-    # Says how a latent came about, so that a folder never mixes several ways.
-    made = {"image_size": str(options.image_size), "posterior": "mode", "vae": _fingerprint(vae)}
+    # Stored with each latent, so that a folder never mixes latents of different settings.
+    settings = {"image_size": str(options.image_size), "posterior": "mode", "vae": _fingerprint(vae)}
     if options.sample_seed is not None:
-        made["posterior"] = f"sample {options.sample_seed}"
-    encoded, there, unreadable = 0, 0, 0
+        settings["posterior"] = f"sample {options.sample_seed}"
+    encoded, existing, unreadable = 0, 0, 0
     for path in files:
         name = path.relative_to(root)
         target = options.latents / name.with_name(f"{name.name}.safetensors")
-        if _is_there(target, made):
-            there += 1
+        if _exists(target, settings):
+            existing += 1
             continue
         try:
             image = ImageOps.fit(read_image(path, reading), (options.image_size, options.image_size))
@@ -148,41 +148,41 @@ def main(arguments: list[str]) -> int:
             print(f"left out {printable(path)}: {printable(error)}")
             continue
         random = None
-        if options.sample_seed is not None:  # the draw is the image's own, whatever else is encoded
+        if options.sample_seed is not None:  # an image's draw does not depend on other images
             seed = zlib.crc32(os.fsencode(name.as_posix())) + options.sample_seed
             random = torch.Generator(options.device).manual_seed(seed)
         latent = encode(vae, to_tensor(image)[None].to(options.device), random)[0]
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_weights(target, {LATENT_KEY: latent.float()}, made)
+        write_weights(target, {LATENT_KEY: latent.float()}, settings)
         encoded += 1
     print(
-        f"{encoded} images encoded, {there} were there already, {unreadable} could not be read; "
+        f"{encoded} images encoded, {existing} were there already, {unreadable} could not be read; "
         f"train with --latent_scale {vae.config.scaling_factor}"
     )
     return 1 if unreadable else 0
 
 
 def _fingerprint(vae: Any) -> str:
-    """The same for the same weights, wherever they lie."""
+    """A hash of the VAE's weights, independent of their path."""
     digest = hashlib.sha256()
     for tensor in vae.state_dict().values():
         digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _is_there(target: Path, made: dict[str, str]) -> bool:
-    """Whether an image's latent is there. Raises ValueError for one that came about in another way."""
+def _exists(target: Path, settings: dict[str, str]) -> bool:
+    """Whether an image's latent exists. Raises a ValueError for one made with other settings."""
     if not target.exists():
         return False
     try:
         with safe_open(target, framework="pt") as file:
-            found = file.metadata() or {}
+            stored = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{printable(target)} is not a readable safetensors file: {error}") from error
-    for name, value in made.items():
-        if found.get(name) != value:
+    for name, value in settings.items():
+        if stored.get(name) != value:
             raise ValueError(
-                f"{printable(target)} was made with {name} {printable(found.get(name))}, not {value}: "
+                f"{printable(target)} was made with {name} {printable(stored.get(name))}, not {value}: "
                 "take another folder"
             )
     return True

@@ -1,17 +1,17 @@
 """StarGAN v2's generator, mapping network, style encoder and discriminator, for images and for latents.
 
 Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020, appendix. The
-mapping network is made of linear layers and ReLUs, the others of residual blocks with leaky ReLUs of slope
+mapping network consists of linear layers and ReLUs, the others of residual blocks with leaky ReLUs of slope
 0.2, whose two summed branches are divided by sqrt(2) to keep the variance. At 256 pixels and base_width 64
-they are the authors' for AFHQ. Where they differ:
+they are the authors' for AFHQ. Differences:
 
-* Widths and depths are arguments, so that 4x32x32 latents are served, too.
-* The generator's convolutions have no biases but for the last: a constant per channel passes through it by
-  the shortcuts alone, and the next instance normalization subtracts it, at the latest the one at the end.
-  Such a bias has no gradient but rounding errors, which Adam would make as large as any other.
-* The authors' generator for CelebA-HQ is not here: it halves five times, to 8x8; its decoder's blocks have no
-  shortcut, and so no division by sqrt(2); and skip connections pass on the high frequencies of regions that a
-  network for facial landmarks finds.
+* Widths and depths are arguments, so that 4x32x32 latents are supported, too.
+* The generator's convolutions, except for the last, have no biases: a constant per channel is passed on by
+  the shortcuts only, and an instance normalization, at the latest the one at the end, subtracts it. The
+  gradient of such a bias would be mere rounding errors, which Adam would scale to the size of any other.
+* The authors' generator for CelebA-HQ is not included: it halves five times, to 8x8; its decoder's blocks
+  have no shortcut, and therefore no division by sqrt(2); and skip connections pass on the high frequencies of
+  regions found by a network for facial landmarks.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from torch.nn import functional as F
 
 from fastgan.ops import bias_leaky_relu
 
-SMALLEST = 4  # pixels that style encoder and discriminator end with
+SMALLEST = 4  # height and width at the end of style encoder and discriminator
 
 
 def check_size(image_size: int) -> None:
-    """Raises a ValueError for a size that is no power of two, or below 8."""
+    """Raises a ValueError for a size that is not a power of two, or below 8."""
     if image_size < 2 * SMALLEST or image_size & (image_size - 1):
         raise ValueError(f"image_size must be a power of two and at least 8, got {image_size}")
 
 
 def default_downs(image_size: int) -> int:
-    """Halvings within the generator, which leave 16x16 as the paper does for AFHQ; at least one."""
+    """Halvings within the generator that leave 16x16, as in the paper for AFHQ; at least one."""
     return max(1, image_size.bit_length() - 5)
 
 
@@ -52,7 +52,7 @@ def _initialize(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _activated(x: Tensor) -> Tensor:
+def _activate(x: Tensor) -> Tensor:
     return bias_leaky_relu(x, slope=0.2)
 
 
@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
         inputs, outputs: channels.
         normalize: instance normalization before each activation, with a scale and a shift per channel; the
             convolutions then have no biases.
-        halve: average 2x2 pixels between the convolutions, and in the shortcut.
+        halve: average-pool 2x2 pixels between the convolutions, and in the shortcut.
     """
 
     def __init__(self, inputs: int, outputs: int, normalize: bool = False, halve: bool = False) -> None:
@@ -81,16 +81,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """N C H W to N C' H W, or half of H and W."""
-        residual = self.conv1(_activated(self.norm1(x)))
+        residual = self.conv1(_activate(self.norm1(x)))
         direct = self.shortcut(x)
         if self.halve:
             residual, direct = F.avg_pool2d(residual, 2), F.avg_pool2d(direct, 2)
-        residual = self.conv2(_activated(self.norm2(residual)))
+        residual = self.conv2(_activate(self.norm2(residual)))
         return (direct + residual) / math.sqrt(2)
 
 
 class AdaptiveInstanceNorm(nn.Module):
-    """(1 + scale) normalized + shift, both from a style code (Huang and Belongie, ICCV 2017)."""
+    """(1 + scale) normalized + shift, with both from a style code (Huang and Belongie, ICCV 2017)."""
 
     def __init__(self, style_dim: int, channels: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class AdaptiveInstanceNorm(nn.Module):
 
 
 class StyledBlock(nn.Module):
-    """A residual block whose normalizations take the style.
+    """A residual block whose normalizations depend on the style.
 
     Args:
         inputs, outputs: channels.
@@ -122,16 +122,18 @@ class StyledBlock(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """N C H W and (N, style_dim) to N C' H W, or twice H and W."""
-        residual = _activated(self.norm1(x, style))
-        direct = self.shortcut(x)  # a 1x1 convolution and repeated pixels commute: it works on the fewer
+        residual = _activate(self.norm1(x, style))
+        direct = self.shortcut(
+            x
+        )  # before the upsampling, with which a 1x1 convolution commutes: fewer pixels
         if self.enlarge:
             residual, direct = (F.interpolate(y, scale_factor=2, mode="nearest") for y in (residual, direct))
-        residual = self.conv2(_activated(self.norm2(self.conv1(residual), style)))
+        residual = self.conv2(_activate(self.norm2(self.conv1(residual), style)))
         return (direct + residual) / math.sqrt(2)
 
 
 class StarGANv2Generator(nn.Module):
-    """An image and a style code to the image in that style.
+    """Maps an image and a style code to the image in that style.
 
     Args:
         image_size: height and width, a power of two.
@@ -142,7 +144,7 @@ class StarGANv2Generator(nn.Module):
         downs: halvings; 0: as many as leave 16x16.
 
     Raises:
-        ValueError: a size that is no power of two, or so many halvings that less than 4x4 is left.
+        ValueError: a size that is not a power of two, or so many halvings that less than 4x4 remains.
     """
 
     def __init__(
@@ -181,17 +183,17 @@ class StarGANv2Generator(nn.Module):
         x = self.encode(self.first(image))
         for block in self.decode:
             x = block(x, style)
-        return self.last(_activated(self.norm(x)))
+        return self.last(_activate(self.norm(x)))
 
 
 class MappingNetwork(nn.Module):
-    """Noise and a domain to a style code.
+    """Maps noise and a domain to a style code.
 
     Args:
         num_domains: at least 1.
         z_dim: length of a noise vector.
         style_dim: length of a style code.
-        width: of the eight linear layers, four for all domains and then four for each.
+        width: of the eight linear layers: four shared by all domains, then four per domain.
     """
 
     def __init__(self, num_domains: int, z_dim: int = 16, style_dim: int = 64, width: int = 512) -> None:
@@ -206,7 +208,7 @@ class MappingNetwork(nn.Module):
     def forward(self, z: Tensor, domain: Tensor) -> Tensor:
         """(N, z_dim), standard normal, and (N,) int64 to (N, style_dim)."""
         x = self.shared(z)
-        return _of_domain(torch.stack([layers(x) for layers in self.own], dim=1), domain)
+        return _select_domain(torch.stack([layers(x) for layers in self.own], dim=1), domain)
 
 
 def _layers(inputs: int, width: int, count: int) -> nn.Sequential:
@@ -216,9 +218,9 @@ def _layers(inputs: int, width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _of_domain(of_all: Tensor, domain: Tensor) -> Tensor:
-    """What belongs to each sample's domain: (N, D, ...) and (N,) to (N, ...)."""
-    return of_all[torch.arange(len(domain), device=domain.device), domain]
+def _select_domain(outputs: Tensor, domain: Tensor) -> Tensor:
+    """Selects each sample's domain: (N, D, ...) and (N,) to (N, ...)."""
+    return outputs[torch.arange(len(domain), device=domain.device), domain]
 
 
 class _Halvings(nn.Sequential):
@@ -239,7 +241,7 @@ class _Halvings(nn.Sequential):
 
 
 class StyleEncoder(nn.Module):
-    """An image and its domain to its style code.
+    """Maps an image and its domain to its style code.
 
     Args:
         num_domains: at least 1.
@@ -266,11 +268,11 @@ class StyleEncoder(nn.Module):
     def forward(self, image: Tensor, domain: Tensor) -> Tensor:
         """N C H W and (N,) int64 to (N, style_dim)."""
         x = self.shared(image)
-        return _of_domain(torch.stack([layer(x) for layer in self.own], dim=1), domain)
+        return _select_domain(torch.stack([layer(x) for layer in self.own], dim=1), domain)
 
 
 class StarGANv2Discriminator(nn.Module):
-    """An image and a domain to the logit of its being a real one of that domain.
+    """Maps an image and a domain to the logit of being a real image of that domain.
 
     Args:
         num_domains, image_size, channels, base_width, max_width: as the style encoder's.
@@ -294,4 +296,4 @@ class StarGANv2Discriminator(nn.Module):
 
     def forward(self, image: Tensor, domain: Tensor) -> Tensor:
         """N C H W and (N,) int64 to (N,)."""
-        return _of_domain(self.heads(self.shared(image)), domain)
+        return _select_domain(self.heads(self.shared(image)), domain)

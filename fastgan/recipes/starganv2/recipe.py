@@ -1,10 +1,10 @@
-"""StarGAN v2: images of several domains translated into each other, in as many styles as one likes.
+"""StarGAN v2: translates images between several domains, in any number of styles.
 
 Choi, Uh, Yoo and Ha, "StarGAN v2: Diverse Image Synthesis for Multiple Domains", CVPR 2020; on images, or on
-the latents of a VAE. Each step: sources are translated into target domains, once in the style of a reference,
-once in one made of noise. D judges both. The generator, with mapping network and style encoder, is to pass
-for real, to show the style that it was given, to find back to the source, and to differ where styles do.
-D and G learn from both kinds at once, or from one and then from the other, as in the authors' code.
+the latents of a VAE. In each step sources are translated into target domains, once in the style of a
+reference, once in a style made from noise. D discriminates both. The generator, with mapping network and
+style encoder, learns to fool D, to apply the given style, to reconstruct the source, and to differ where
+styles differ. Both kinds of style are trained in one update, or one after the other, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fastgan.losses import (
 )
 from fastgan.metrics import installed_lpips
 from fastgan.optim import Adam
-from fastgan.recipes.starganv2.config import PRESETS, TURNS, StarGANv2Config
+from fastgan.recipes.starganv2.config import PRESETS, STYLE_KINDS, StarGANv2Config
 from fastgan.recipes.starganv2.data import (
     Batch,
     Domain,
@@ -71,7 +71,7 @@ class StarGANv2(Recipe):
 
     def __init__(self, config: StarGANv2Config, runtime: Runtime) -> None:
         folders = find_domains(config.train_path, config.domains)
-        # With the names, a checkpoint alone tells which domain is which.
+        # Store the names, so that a checkpoint identifies its domains.
         config = dataclasses.replace(config, domains=tuple(folders))
         super().__init__(config, runtime)
         device = runtime.device
@@ -82,16 +82,18 @@ class StarGANv2(Recipe):
         self.images_per_epoch = sum(len(files) for files in train_files)
         background = ThreadPoolExecutor(1)
         if config.data == "latents":
-            # Whatever file is refused, it is now, not in the middle of the run.
+            # Check all files now, rather than fail in the middle of the run.
             latents = [path for files in (*train_files, *val_files) for path in files]
-            own = latents[runtime.rank :: runtime.world_size]
-            checked = background.submit(check_latents, own, config.shape, config.workers)
+            assigned = latents[runtime.rank :: runtime.world_size]
+            checked = background.submit(check_latents, assigned, config.shape, config.workers)
         else:
             for domain in (*self.train_domains, *self.val_domains):
                 domain.sample(0)
         counts = zip(config.domains, train_files, val_files, strict=True)
-        said = (f"{name} ({len(train)} to train on, {len(val)} held out)" for name, train, val in counts)
-        self.data = f"{len(folders)} domains of {config.data}: {', '.join(said)}"
+        domain_counts = (
+            f"{name} ({len(train)} to train on, {len(val)} held out)" for name, train, val in counts
+        )
+        self.data = f"{len(folders)} domains of {config.data}: {', '.join(domain_counts)}"
 
         self.generator, self.mapping_network, self.style_encoder = make_networks(config)
         channels, size, _ = config.shape
@@ -111,18 +113,18 @@ class StarGANv2(Recipe):
             {"params": [*self.mapping_network.parameters()], "lr": config.lr_mapping},
         ]
         self.ema = self.moving_average("generator", "mapping_network", "style_encoder")
-        in_launch = self.ema if config.updates == "joint" else None
+        fused_ema = self.ema if config.updates == "joint" else None
         self.optimizers = {
-            "generator": Adam(groups, config.lr, betas, weight_decay=decay, ema=in_launch),
+            "generator": Adam(groups, config.lr, betas, weight_decay=decay, ema=fused_ema),
             "discriminator": Adam(self.discriminator.parameters(), config.lr, betas, weight_decay=decay),
         }
         self.adversarial = AdversarialLoss(config.adversarial)
         self.keep_balance(self.adversarial)
         self.r1 = R1(self.discriminator, config.r1_weight, config.r1_interval)
         self.pictures = Pictures(config.data, config.latent_scale, config.vae, device)
-        # LPIPS compares pictures, which a preview of latents is not.
-        shows = runtime.is_main and (config.data == "images" or config.vae)
-        self.lpips = installed_lpips(device) if shows else None
+        # LPIPS needs pictures, which a preview of latents is not.
+        has_pictures = runtime.is_main and (config.data == "images" or config.vae)
+        self.lpips = installed_lpips(device) if has_pictures else None
         if config.data == "latents":
             count, total, squares = checked.result()
             deviation = math.sqrt(max(0.0, squares / count - (total / count) ** 2))
@@ -137,7 +139,7 @@ class StarGANv2(Recipe):
         return ImageFolder(files, size, crop, seed, config.reading)
 
     def as_trained(self, x: Tensor) -> Tensor:
-        """Images in [0, 1] to [-1, 1]; latents, which are scaled already, as they are."""
+        """Images in [0, 1] to [-1, 1]; latents, already scaled, are unchanged."""
         return x * 2 - 1 if self.config.data == "images" else x
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
@@ -151,7 +153,9 @@ class StarGANv2(Recipe):
     def train_step(self, batch: Batch, step: int, generator: torch.Generator) -> None:
         z_trg, z_trg2 = self.noise(generator), self.noise(generator)
         guides = {"ref": (batch.x_ref, batch.x_ref2), "lat": (z_trg, z_trg2)}
-        first, *later = ({kind: guides[kind] for kind in turn} for turn in TURNS[self.config.updates])
+        first, *later = (
+            {kind: guides[kind] for kind in selected} for selected in STYLE_KINDS[self.config.updates]
+        )
         trains_d, trains_g = self.balance.trains_discriminator(step), self.balance.trains_generator(step)
         # G does not change while D trains, so G's first update reuses the fakes of D's first.
         with record_function("translate"), torch.set_grad_enabled(trains_g):
@@ -159,30 +163,33 @@ class StarGANv2(Recipe):
         if trains_d:
             with record_function("discriminator_step"):
                 self.discriminator_step(batch, first, x_fake.detach(), step)
-                for turn in later:
+                for selected in later:
                     with torch.no_grad():
-                        fresh = self.translate(batch, turn)[1]
-                    self.discriminator_step(batch, turn, fresh, step)
+                        new_fake = self.translate(batch, selected)[1]
+                    self.discriminator_step(batch, selected, new_fake, step)
         if trains_g:
             with record_function("generator_step"):
                 self.generator_step(batch, first, s_trg, x_fake, step)
-                for turn in later:
-                    with frozen(self.mapping_network, self.style_encoder):  # G learns alone
-                        self.generator_step(batch, turn, *self.translate(batch, turn), step)
+                for selected in later:
+                    with frozen(self.mapping_network, self.style_encoder):  # only G learns
+                        self.generator_step(batch, selected, *self.translate(batch, selected), step)
                 if later and self.ema is not None:
-                    self.ema.update()  # once, though G has made several updates
+                    self.ema.update()  # once per step, although G was updated several times
 
     def noise(self, generator: torch.Generator) -> Tensor:
-        """This process's part of standard normal noise, (N, z_dim)."""
+        """This process's part of a batch of standard normal noise, (N, z_dim)."""
         count = self.config.batch_size * self.runtime.world_size
         z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device)
         return self.runtime.part(z)
 
     def translate(self, batch: Batch, guides: Guides, which: int = 0) -> tuple[Tensor, Tensor]:
-        """Styles s_trg (KN, style_dim) by one guide of each of K pairs, and x_fake, KN C H W: the sources in
-        them.
+        """Translates the sources into K styles: returns s_trg (KN, style_dim) and x_fake, KN C H W.
 
-        Both kinds of style pass through G at once, and so through D and the style encoder afterwards.
+        Both kinds of style pass through G in one batch, and later through D and the style encoder.
+
+        Args:
+            guides: K pairs, see :data:`fastgan.recipes.starganv2.data.Guides`.
+            which: the member of each pair that gives the style.
         """
         style_of = {"ref": self.style_encoder, "lat": self.mapping_network}
         with self.runtime.autocast():
@@ -190,11 +197,11 @@ class StarGANv2(Recipe):
             return s_trg, self.generator(batch.x_src.repeat(len(guides), 1, 1, 1), s_trg).float()
 
     def discriminator_step(self, batch: Batch, kinds: Collection[str], x_fake: Tensor, step: int) -> None:
-        """Updates D down (D_ref + D_lat) / 2 + R1, or one of these + R1.
+        """Updates D on (D_ref + D_lat) / 2 + R1, or, for a single kind of style, its loss + R1.
 
         Args:
-            kinds: of styles, "ref" or "lat".
-            x_fake: translations in them, of :meth:`translate`.
+            kinds: of style, "ref" or "lat".
+            x_fake: the translations, from :meth:`translate`.
         """
         x_real, y_org = batch.x_src, batch.y_src
         with self.runtime.autocast():
@@ -204,49 +211,49 @@ class StarGANv2(Recipe):
 
         losses, applies = [], []
         for kind, fake in zip(kinds, fakes, strict=True):
-            judged = self.balance.discriminator_loss(self.adversarial, real, fake)
-            report_all(judged.terms())
-            report(f"D_{kind}_loss", judged.loss)
-            losses.append(judged.loss)
-            applies += [judged.applies] if judged.applies is not None else []
+            decision = self.balance.discriminator_loss(self.adversarial, real, fake)
+            report_all(decision.terms())
+            report(f"D_{kind}_loss", decision.loss)
+            losses.append(decision.loss)
+            applies += [decision.applies] if decision.applies is not None else []
         loss = torch.stack(losses).mean()
 
         if self.config.r1_weight > 0 and self.r1.due(step):
             term, penalty = self.r1(x_real, step, y_org)
             report("r1_penalty", penalty)
             loss = loss + term
-        # Kinds share an update: it counts where one of them does.
+        # All kinds share an update: it applies if it does for one of them.
         self.update("discriminator", loss, torch.stack(applies).any() if applies else None)
 
     def generator_step(self, batch: Batch, guides: Guides, s_trg: Tensor, x_fake: Tensor, step: int) -> None:
-        """Updates generator, mapping network and style encoder, as far as they are not frozen.
+        """Updates generator, mapping network and style encoder, unless they are frozen.
 
         Args:
-            guides, s_trg, x_fake: those of :meth:`translate`.
+            guides, s_trg, x_fake: as for :meth:`translate`.
         """
         config, x_real = self.config, batch.x_src
         y_trg = batch.y_trg.repeat(len(guides))
-        with torch.no_grad():  # only the first translations learn to differ, as in the authors' code
+        with torch.no_grad():  # no gradient to the second translations, as in the authors' code
             x_fake2 = self.translate(batch, guides, which=1)[1]
         with self.runtime.autocast(), frozen(self.discriminator):
             logits = self.discriminator(x_fake, y_trg).float()
             s_pred = self.style_encoder(x_fake, y_trg)
             s_org = self.style_encoder(x_real, batch.y_src)
-            # The identity term counts once a step, in the update that trains the style encoder.
+            # The identity term is used once per step, in the update that trains the style encoder.
             with_identity = config.w_id > 0 and "lat" in guides
-            starts = torch.cat([x_fake, x_real]) if with_identity else x_fake
-            x_rec = self.generator(starts, s_org.repeat(len(starts) // len(s_org), 1)).float()
+            inputs = torch.cat([x_fake, x_real]) if with_identity else x_fake
+            x_rec = self.generator(inputs, s_org.repeat(len(inputs) // len(s_org), 1)).float()
 
         lambda_ds = self.lambda_ds(step)
         weights = {"adv": config.w_adv, "sty": config.w_sty, "cyc": config.w_cyc, "ds": -lambda_ds}
         weighted = []
         per_kind = (logits, s_trg.float(), s_pred.float(), x_fake, x_fake2, x_rec[: len(x_fake)])
-        for kind, logit, s, s_of_fake, fake, fake2, rec in zip(
+        for kind, logit, s, s_fake, fake, fake2, rec in zip(
             guides, *(values.chunk(len(guides)) for values in per_kind), strict=True
         ):
             losses = {
                 "adv": self.adversarial.generator(logit),
-                "sty": style_reconstruction_loss(s, s_of_fake),
+                "sty": style_reconstruction_loss(s, s_fake),
                 "cyc": cycle_consistency_loss(x_real, rec),
                 "ds": diversity_sensitive_loss(fake, fake2, config.ds_margin or None),
             }
@@ -275,12 +282,12 @@ class StarGANv2(Recipe):
         return Translator(*(self.trained(name) for name in names))
 
     def held_out(self, domain: int, count: int) -> Tensor:
-        """The first held-out images of a domain, always cut alike: as many as there are, up to `count`."""
+        """The first held-out images of a domain, at most `count`, with fixed crops."""
         data = self.val_domains[domain]
         return self.as_trained(first_batch(data, min(count, len(data)), self.runtime.device))
 
     def samples(self, step: int) -> dict[str, Tensor]:
-        """Sources of all domains in turn, each translated into the next domain."""
+        """Sources of all domains, cyclically, each translated into the next domain."""
         translator, count = self.translator, len(self.val_domains)
         held_out = [self.held_out(domain, COLUMNS) for domain in range(count)]
         random = torch.Generator(self.runtime.device).manual_seed(0)
@@ -288,14 +295,14 @@ class StarGANv2(Recipe):
         for column in range(COLUMNS):
             source, target = column % count, (column + 1) % count
             row = column // count
-            of_source = held_out[source][row % len(held_out[source])][None]
-            of_target = held_out[target][(row + COLUMNS // 2) % len(held_out[target])][None]
-            by_reference = translator.in_style(of_source, translator.style_of(of_target, target))
+            source_image = held_out[source][row % len(held_out[source])][None]
+            reference = held_out[target][(row + COLUMNS // 2) % len(held_out[target])][None]
+            by_reference = translator.in_style(source_image, translator.style_of(reference, target))
             z = torch.randn(LATENT_ROWS, self.config.z_dim, generator=random, device=random.device)
             styles = translator.random_styles(z, target)
-            by_latent = translator.in_style(of_source.expand(LATENT_ROWS, -1, -1, -1), styles)
-            back = translator.in_style(by_reference, translator.style_of(of_source, source))
-            columns.append(torch.cat([of_source, of_target, by_reference, back, by_latent]))
+            by_latent = translator.in_style(source_image.expand(LATENT_ROWS, -1, -1, -1), styles)
+            x_rec = translator.in_style(by_reference, translator.style_of(source_image, source))
+            columns.append(torch.cat([source_image, reference, by_reference, x_rec, by_latent]))
         latent_rows = (f"by_latent_{index + 1}" for index in range(LATENT_ROWS))
         names = ("source", "reference", "by_reference", "by_reference_and_back", *latent_rows)
         rows = torch.stack(columns, dim=1)
@@ -303,7 +310,7 @@ class StarGANv2(Recipe):
 
     @cached_property
     def classifier(self) -> DomainClassifier:
-        """Trained at the first evaluation."""
+        """The evaluation's domain classifier, trained at first use."""
         config = self.config
         return train_classifier(
             self.train_domains, self.as_trained, config.shape[0], config.classifier_steps, self.runtime.device

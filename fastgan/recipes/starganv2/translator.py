@@ -1,4 +1,4 @@
-"""What a trained StarGAN v2 does: translate."""
+"""Translation by a trained StarGAN v2."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Translator:
     style_encoder: nn.Module | StyleEncoder
 
     def in_style(self, images: Tensor, styles: Tensor) -> Tensor:
-        """N C H W in the styles (N, style_dim)."""
+        """Translates images N C H W into the styles (N, style_dim)."""
         parts = zip(images.split(SPLIT), styles.split(SPLIT), strict=True)
-        return torch.cat([self.generator(part, of_part) for part, of_part in parts])
+        return torch.cat([self.generator(part, part_styles) for part, part_styles in parts])
 
     def style_of(self, images: Tensor, domain: int) -> Tensor:
         """The styles of images of a domain, (N, style_dim)."""
@@ -37,12 +37,12 @@ class Translator:
         return self.mapping_network(z, self._labels(z, domain))
 
     @staticmethod
-    def _labels(of: Tensor, domain: int) -> Tensor:
-        return torch.full((len(of),), domain, device=of.device)
+    def _labels(samples: Tensor, domain: int) -> Tensor:
+        return torch.full((len(samples),), domain, device=samples.device)
 
 
 def make_networks(config: StarGANv2Config) -> tuple[StarGANv2Generator, MappingNetwork, StyleEncoder]:
-    """What translates, as the configuration describes it; `domains` must name them."""
+    """Makes the networks that translate; the configuration's `domains` must be set."""
     channels, size, _ = config.shape
     widths, count = (config.base_width, config.max_width), len(config.domains)
     return (

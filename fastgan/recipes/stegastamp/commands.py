@@ -1,4 +1,4 @@
-"""`fastgan stegastamp encode` and `decode`: a message into a photograph, and out of it again."""
+"""`fastgan stegastamp encode` and `decode`: hide a message in a photograph, and read it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Stamper:
 
     @classmethod
     def load(cls, path: str | Path) -> Stamper:
-        """From a checkpoint or a run's folder; averaged weights where the run kept them.
+        """Loads a checkpoint or a run's folder; averaged weights if the run kept them.
 
         Raises:
             FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
@@ -62,12 +62,12 @@ class Stamper:
 
     @torch.no_grad()
     def stamp(self, image: Image.Image, secret: Tensor, full_size: bool) -> tuple[Tensor, Tensor]:
-        """(stamped, residual), each 3 H W; stamped in [0, 1].
+        """Hides a secret: returns (stamped, residual), each 3 H W; stamped in [0, 1].
 
         Args:
             secret: (secret_size,) of 0. and 1.
-            full_size: keep the photograph's size and scale the residual to it; otherwise the photograph
-                is scaled and cut to the network's size, as the original does.
+            full_size: keep the photograph's size and scale the residual to it; otherwise the photograph is
+                scaled and cropped to the network's size, as in the original.
         """
         size = self.config.image_size
         if full_size:
@@ -143,8 +143,8 @@ def _open(path: Path, reading: Reading) -> Image.Image:
 
 def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int:
     def target(file: Path, name: str) -> Path:
-        place = options.save_dir / file.relative_to(folder)
-        return place.with_name(f"{file.stem}_{name}.png")
+        path = options.save_dir / file.relative_to(folder)
+        return path.with_name(f"{file.stem}_{name}.png")
 
     check_outputs(
         [(file, target(file, name)) for file in files for name in ("hidden", "residual")],
@@ -162,10 +162,10 @@ def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int
     def encode(file: Path) -> None:
         stamped, residual = stamper.stamp(_open(file, reading), secret, options.full_size)
         for name, image in (("hidden", stamped), ("residual", residual + 0.5)):
-            written = target(file, name)
-            written.parent.mkdir(parents=True, exist_ok=True)
-            to_image(image).save(written)
-            print(printable(written))
+            output = target(file, name)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            to_image(image).save(output)
+            print(printable(output))
 
     return 1 if _for_each(files, encode) else 0
 
@@ -173,24 +173,24 @@ def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int
 def _decode(files: list[Path], options: argparse.Namespace) -> int:
     stamper = Stamper.load(options.checkpoint)
     reading = reading_of(options, stamper.config.background)
-    missing = 0
+    without_message = 0
 
     def decode(file: Path) -> None:
-        nonlocal missing
+        nonlocal without_message
         bits = stamper.read(_open(file, reading))
         if options.raw:
             message: str | None = "".join(str(int(bit)) for bit in bits)
         else:
             message = bits_to_message(bits)
-        missing += message is None
+        without_message += message is None
         print(f"{printable(file)}: {'no message found' if message is None else message}")
 
     failed = _for_each(files, decode)
-    return 1 if missing or failed else 0
+    return 1 if without_message or failed else 0
 
 
 def _for_each(files: list[Path], act: Callable[[Path], None]) -> int:
-    """Acts on each file; one of several that cannot be read is named and counted. Returns how many were."""
+    """Calls `act` on each file; names unreadable ones of several, and returns their number."""
     failed = 0
     for file in files:
         try:

@@ -205,7 +205,7 @@ class StegaStampConfig(TrainingConfig):
         image_height_width(self.image_size)
         if self.lr_warmup_steps < 0:
             raise ValueError(f"lr_warmup_steps must be at least 0, got {self.lr_warmup_steps}")
-        if not self.num_epochs:  # whose steps the recipe knows
+        if not self.num_epochs:  # otherwise the recipe checks, which knows the steps
             self.check_lr_decay_steps(self.num_steps)
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in [1, 100], got {self.jpeg_quality}")
@@ -214,7 +214,7 @@ class StegaStampConfig(TrainingConfig):
                 "contrast_low must not be negative nor above contrast_high, "
                 f"got {self.contrast_low} and {self.contrast_high}"
             )
-        if not 0 <= self.rnd_trans < 0.5:  # from there on corners may pass each other
+        if not 0 <= self.rnd_trans < 0.5:  # from 0.5 on, corners could cross
             raise ValueError(f"rnd_trans must lie in [0, 0.5), got {self.rnd_trans}")
         if self.blur_gaussian < 0 or self.blur_line < 0 or self.blur_gaussian + self.blur_line > 1:
             raise ValueError(
@@ -223,7 +223,7 @@ class StegaStampConfig(TrainingConfig):
             )
 
     def check_lr_decay_steps(self, num_steps: int) -> None:
-        """Raises a ValueError where the learning rate would fall for longer than the run's steps."""
+        """Raises a ValueError if the learning rate would decay for more steps than the run has."""
         if not 0 <= self.lr_decay_steps <= num_steps:
             of = f" of {self.num_epochs} epochs" if self.num_epochs else ""
             raise ValueError(
@@ -256,7 +256,8 @@ PAPER = StegaStampConfig(
     l2_edge_delay=80000,
 )
 
-# Minutes on two CPU cores: small images, a short secret, gentle geometry and colour, JPEG as in the paper.
+# Takes minutes on two CPU cores: small images, a short secret, mild geometry and colour, JPEG as in the
+# paper.
 DEMO = StegaStampConfig(
     exp_name="demo",
     train_path="builtin:photographs/train",

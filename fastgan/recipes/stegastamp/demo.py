@@ -29,12 +29,12 @@ MESSAGE = "hi"
 
 
 def main(arguments: list[str]) -> int:
-    """Takes `--num_steps N` for a quicker look; everything else is the demo preset."""
+    """Runs the demo preset; `--num_steps N` shortens it."""
     parser = Parser(prog="fastgan demo", description=__doc__)
     parser.add_argument("--num_steps", type=int, default=DEMO.num_steps, help="training steps")
     steps = parser.parse_args(arguments).num_steps
     folder = DEMO.folder
-    if folder.exists():  # the demo's own folder, and nothing else, is made anew
+    if folder.exists():  # only the demo's own folder is recreated
         shutil.rmtree(folder)
     config = dataclasses.replace(
         DEMO,
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
 
 
 def hide_and_find(folder: Path, photograph: Path) -> str:
-    """Stamps a photograph, saves it as JPEG 50, decodes that; says what was found."""
+    """Stamps a photograph, saves it as JPEG of quality 50, decodes that; returns the result in words."""
     stamper = Stamper.load(folder)
     image = read_image(photograph)
     secret = message_to_bits(MESSAGE, stamper.config.secret_size)
@@ -85,21 +85,21 @@ def hide_and_find(folder: Path, photograph: Path) -> str:
     pictures = [image, to_image(stamped), to_image(residual + 0.5)]
     for name, picture in zip(("original", "hidden", "residual"), pictures, strict=True):
         picture.save(target / f"{photograph.stem}_{name}.png")
-    coded = target / f"{photograph.stem}_hidden.jpg"
-    pictures[1].save(coded, quality=50)
+    jpeg = target / f"{photograph.stem}_hidden.jpg"
+    pictures[1].save(jpeg, quality=50)
     compare = Image.new("RGB", (3 * image.width + 16, image.height), "white")
     for index, picture in enumerate(pictures):
         compare.paste(picture, (index * (image.width + 8), 0))
     compare.save(target / "compare.png")
-    found = stamper.read(read_image(coded))
-    wrong = int((found != secret).sum())
-    message = bits_to_message(found)
-    shown = "no message found" if message is None else f"found {message!r}"
-    return f"{shown} in {coded} ({wrong} of {len(secret)} bits wrong before correction)"
+    decoded = stamper.read(read_image(jpeg))
+    wrong = int((decoded != secret).sum())
+    message = bits_to_message(decoded)
+    result = "no message found" if message is None else f"found {message!r}"
+    return f"{result} in {jpeg} ({wrong} of {len(secret)} bits wrong before correction)"
 
 
 def compare_speed(seconds: float = 1.0) -> str:
-    """yuv_color_l2 against eager PyTorch on this machine, forward and backward, 4x3x400x400."""
+    """Compares yuv_color_l2 with eager PyTorch on this machine, forward and backward, 4x3x400x400."""
     x = torch.rand(4, 3, 400, 400, requires_grad=True)
     y = torch.rand(4, 3, 400, 400)
 

@@ -1,4 +1,4 @@
-"""Held-out figures: can the bits be read, clean and after a real JPEG, and can the stamp be seen?"""
+"""Held-out figures: bit accuracy, clean and after a real JPEG, and visibility of the stamp."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastgan.training.images import to_image
 
 
 def real_jpeg(image: Tensor, quality: int) -> Tensor:
-    """3 H W through the codec that everyone has (libjpeg, 4:2:0), back in [0, 1]."""
+    """Encodes and decodes 3 H W in [0, 1] with libjpeg (4:2:0)."""
     buffer = io.BytesIO()
     to_image(image).save(buffer, "JPEG", quality=quality)
     buffer.seek(0)
@@ -31,11 +31,11 @@ def evaluate_stamps(
     lpips: nn.Module | None = None,
     jpeg_quality: int = 50,
 ) -> dict[str, float]:
-    """Bit accuracy clean and under real JPEG, PSNR, SSIM, and LPIPS where its weights are installed.
+    """Bit accuracy, clean and under real JPEG, PSNR, SSIM, and LPIPS if its weights are installed.
 
     Args:
-        images: N 3 H W in [0, 1]. Each gets a secret of its own, the same at every evaluation. Stamped
-            images are rounded to 8 bits, as saving them does.
+        images: N 3 H W in [0, 1]. Each gets its own secret, the same in every evaluation. Stamped images are
+            rounded to 8 bits, as when they are saved.
     """
     random = np.random.default_rng(0)
     secret = torch.from_numpy(random.integers(0, 2, (len(images), secret_size))).to(images)

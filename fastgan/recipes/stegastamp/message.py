@@ -1,8 +1,8 @@
 """Messages as bits: a few characters of UTF-8, protected by a BCH code.
 
-Secrets of 96 bits and more carry 7 characters as the original's scripts do: 56 bits of text (padded with
+Secrets of 96 or more bits carry 7 characters, as in the original's scripts: 56 bits of text (padded with
 spaces), 40 bits of a BCH code over GF(2^7) that corrects 5 errors, then zeros. Shorter secrets carry fewer
-characters, about half of the bits going to the code (32 bits: 2 characters, 3 errors corrected).
+characters, with about half of the bits for the code (32 bits: 2 characters, 3 errors corrected).
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def layout_for(secret_size: int) -> Layout:
         data = 8 * characters
         for order in (5, 6, 7):
             errors = (secret_size - data) // order
-            whole_bytes = 8 * -(-errors * order // 8)
-            if errors and data + errors * order < 2**order and data + whole_bytes <= secret_size:
+            code_bits = 8 * -(-errors * order // 8)
+            if errors and data + errors * order < 2**order and data + code_bits <= secret_size:
                 return Layout(characters, errors, order)
     raise ValueError(
         f"a secret of {secret_size} bits is too short for a message with error correction; "
@@ -58,7 +58,7 @@ def message_to_bits(message: str, secret_size: int) -> Tensor:
     """The secret (secret_size,) of 0. and 1. that carries the message.
 
     Raises:
-        ValueError: the message does not fit; names its length and what fits.
+        ValueError: the message is too long; names its length and the limit.
     """
     layout = layout_for(secret_size)
     data = message.encode("utf-8")
@@ -76,20 +76,20 @@ def message_to_bits(message: str, secret_size: int) -> Tensor:
 
 
 def bits_to_message(bits: Tensor) -> str | None:
-    """The message in a secret read from an image, or None where none can be made out.
+    """The message in a secret read from an image; None if there is none.
 
-    Of 20000 secrets of random bits, 1 in 76 passed for a message with 32 bits, 1 in 20000 with 64, and
-    none with 100: beside the code, the text must be printable UTF-8.
+    Besides the code, the text must be printable UTF-8. Of 20000 random secrets, 1 in 76 passed for a message
+    with 32 bits, 1 in 20000 with 64, and none with 100.
 
     Args:
-        bits: (secret_size,), above 0.5 counts as one.
+        bits: (secret_size,); values above 0.5 are ones.
     """
     layout = layout_for(len(bits))
     code = layout.code()
     packed = np.packbits(bits.detach().cpu().numpy() > 0.5).tobytes()
     data = bytearray(packed[: layout.characters])
     check = bytearray(packed[layout.characters : layout.characters + code.ecc_bytes])
-    check[-1] &= 0xFF << (8 * code.ecc_bytes - code.ecc_bits) & 0xFF  # the code's padding tells nothing
+    check[-1] &= 0xFF << (8 * code.ecc_bytes - code.ecc_bits) & 0xFF  # clear the code's padding bits
     if code.decode(data, check) < 0:
         return None
     code.correct(data, check)

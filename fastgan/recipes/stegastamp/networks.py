@@ -1,16 +1,15 @@
 """StegaStamp's encoder, decoder and discriminator (Tancik, Mildenhall and Ng, CVPR 2020).
 
-The graphs follow the published `models.py`. Where they differ:
+The graphs follow the published `models.py`. Differences:
 
-* Any image size whose sides are multiples of 16 (the original is fixed to 400x400; the encoder halves four
-  times).
+* Image sides may be any multiples of 16 (the original is fixed to 400x400; the encoder halves four times).
 * The 2x2 convolutions after each upsampling are 3x3, as in the PyTorch ports: a 2x2 kernel with "same"
   padding shifts the image by half a pixel.
 * Strided convolutions pad symmetrically; TensorFlow's "same" pads right and bottom only.
 * The encoder's `conv10`, which the original computes and never uses, is left out.
 * The discriminator returns one score per image; the loss takes the batch mean.
 
-Weights start as Keras starts them: He normal in the encoder, Glorot uniform in the decoder and the
+Weights are initialized as in Keras: He normal in the encoder, Glorot uniform in the decoder and the
 discriminator, all biases zero.
 """
 
@@ -49,7 +48,7 @@ def _initialize(module: nn.Module, weights) -> None:
 
 
 class StegaStampEncoder(nn.Module):
-    """Hides a secret: gives the residual that, added to the image, carries it.
+    """Computes the residual that, added to an image, hides a secret.
 
     Args:
         secret_size: bits of the secret.
@@ -72,7 +71,7 @@ class StegaStampEncoder(nn.Module):
         self.up9, self.conv9 = _conv(32, 32), _conv(70, 32)
         self.residual = _conv(32, 3, kernel=1)
         _initialize(self, lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"))
-        # Keras counts the fan of the last layer like any other; nothing follows it, so its gain is 1.
+        # Gain 1, because no activation follows the last layer.
         nn.init.kaiming_normal_(self.residual.weight, nonlinearity="linear")
 
     def forward(self, secret: Tensor, image: Tensor) -> Tensor:
@@ -91,13 +90,13 @@ class StegaStampEncoder(nn.Module):
         return self.residual(conv9)
 
     @staticmethod
-    def _up(up: nn.Conv2d, conv: nn.Conv2d, below: Tensor, skip: Tensor, *more: Tensor) -> Tensor:
-        raised = F.relu(up(F.interpolate(below, scale_factor=2)))
-        return F.relu(conv(torch.cat([skip, raised, *more], dim=1)))
+    def _up(up: nn.Conv2d, conv: nn.Conv2d, x: Tensor, skip: Tensor, *extra: Tensor) -> Tensor:
+        upsampled = F.relu(up(F.interpolate(x, scale_factor=2)))
+        return F.relu(conv(torch.cat([skip, upsampled, *extra], dim=1)))
 
 
 class StegaStampDecoder(nn.Module):
-    """Finds the secret: a spatial transformer straightens the image, convolutions read the bits.
+    """Reads the secret: a spatial transformer rectifies the image, convolutions read the bits.
 
     Args:
         secret_size: bits of the secret.
@@ -107,12 +106,12 @@ class StegaStampDecoder(nn.Module):
     def __init__(self, secret_size: int = 100, image_size: ImageSize = 400) -> None:
         super().__init__()
         height, width = image_height_width(image_size)
-        after = lambda halvings: -(-height // 2**halvings) * -(-width // 2**halvings)  # noqa: E731
+        pixels_after = lambda halvings: -(-height // 2**halvings) * -(-width // 2**halvings)  # noqa: E731
         self.transformer = nn.Sequential(
             _conv(3, 32, stride=2), nn.ReLU(),
             _conv(32, 64, stride=2), nn.ReLU(),
             _conv(64, 128, stride=2), nn.ReLU(),
-            nn.Flatten(), nn.Linear(128 * after(3), 128), nn.ReLU(),
+            nn.Flatten(), nn.Linear(128 * pixels_after(3), 128), nn.ReLU(),
         )  # fmt: skip
         self.affine = nn.Linear(128, 6)
         self.reader = nn.Sequential(
@@ -123,7 +122,7 @@ class StegaStampDecoder(nn.Module):
             _conv(64, 64, stride=2), nn.ReLU(),
             _conv(64, 128, stride=2), nn.ReLU(),
             _conv(128, 128, stride=2), nn.ReLU(),
-            nn.Flatten(), nn.Linear(128 * after(5), 512), nn.ReLU(),
+            nn.Flatten(), nn.Linear(128 * pixels_after(5), 512), nn.ReLU(),
             nn.Linear(512, secret_size),
         )  # fmt: skip
         _initialize(self, nn.init.xavier_uniform_)
@@ -135,13 +134,13 @@ class StegaStampDecoder(nn.Module):
         """(N, 3, H, W) in [0, 1] to the logits of the bits, (N, secret_size)."""
         image = image - 0.5
         theta = self.affine(self.transformer(image)).unflatten(1, (2, 3))
-        # Corners are pixel centres, as in the transformer that the original uses; outside is mid-grey.
+        # align_corners as in the original's transformer; padding with zeros is mid-grey.
         grid = F.affine_grid(theta.to(image.dtype), list(image.shape), align_corners=True)
         return self.reader(F.grid_sample(image, grid, align_corners=True))
 
 
 class StegaStampDiscriminator(nn.Module):
-    """Scores how much an image looks stamped, and where.
+    """Scores how much, and where, an image looks stamped.
 
     Args:
         channels: width of each stride-2 convolution. The original has (8, 16, 32, 64);

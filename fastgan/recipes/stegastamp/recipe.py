@@ -1,8 +1,8 @@
-"""StegaStamp: an encoder hides bits in a photograph, a decoder finds them after print, camera and codec.
+"""StegaStamp: an encoder hides bits in a photograph, a decoder reads them after print, camera and codec.
 
-Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in Physical Photographs", CVPR 2020. Each step:
-the encoder stamps a warped photograph, the stamped one is warped back and distorted, the decoder reads
-the bits; image losses and a critic keep the stamp invisible.
+Tancik, Mildenhall and Ng, "StegaStamp: Invisible Hyperlinks in Physical Photographs", CVPR 2020. In each
+step the encoder stamps a warped photograph, the result is unwarped and distorted, and the decoder reads the
+bits; image losses and a critic keep the stamp invisible.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class StegaStamp(Recipe):
         self.lpips = self._lpips()
 
     def _lpips(self) -> nn.Module | None:
-        """LPIPS as a loss, or for the evaluation alone; None where that has to do without."""
+        """LPIPS as a loss, or only for the evaluation, which does without if it is not installed."""
         if self.config.lpips_loss_scale == 0:
             return installed_lpips(self.runtime.device) if self.runtime.is_main else None
         scale = f"{self.config.lpips_loss_scale:g}"
@@ -92,20 +92,20 @@ class StegaStamp(Recipe):
 
     def train_step(self, image: Tensor, step: int, generator: torch.Generator) -> None:
         self._set_learning_rate(step)
-        # The phase that the original calls no_im_loss: the decoder learns to read before anything hides.
+        # The original's phase no_im_loss: the decoder learns to read before the stamp must be invisible.
         secret_only = step < self._image_losses_from
-        # The critic does not play in that phase: there is nothing to balance.
+        # Without the critic in that phase, there is nothing to balance.
         adversarial = not (secret_only or self.config.no_gan)
         trains_d = adversarial and self.balance.trains_discriminator(step)
         trains_g = not adversarial or self.balance.trains_generator(step)
-        fresh = self.config.n_critic
+        separate_updates = self.config.n_critic
         if trains_g:
             with record_function("generator_step"):
                 real, fake = self.generator_step(image, step, secret_only, generator)
-            fresh -= 1  # D's last update reuses G's images
+            separate_updates -= 1  # D's last update reuses G's images
         if trains_d:
             with record_function("discriminator_step"):
-                for _ in range(fresh):
+                for _ in range(separate_updates):
                     secret = self.random_secret(image.shape[0], generator)
                     with torch.no_grad():
                         stamped = self.stamp(self.encoder, image, secret, step, generator)
@@ -121,7 +121,7 @@ class StegaStamp(Recipe):
         step: int,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(input_warped, encoded_warped, encoded): warp, hide the secret, warp back."""
+        """Warps, hides the secret, unwarps: returns (input_warped, encoded_warped, encoded)."""
         config = self.config
         height, width = image.shape[2:]
         shift = torch.rand((), generator=generator, device=image.device, dtype=torch.float64)
@@ -136,7 +136,7 @@ class StegaStamp(Recipe):
     def seen_by_discriminator(
         self, image: Tensor, input_warped: Tensor, encoded_warped: Tensor, encoded: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(real, fake) in the same geometry; in different ones D would judge the warp, not the stamp."""
+        """(real, fake) in the same geometry: otherwise D would detect the warp, not the stamp."""
         if self.config.borders == "no_edge":
             return image, encoded
         return input_warped, encoded_warped
@@ -144,7 +144,7 @@ class StegaStamp(Recipe):
     def generator_step(
         self, image: Tensor, step: int, secret_only: bool, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Updates encoder and decoder; returns what D is to compare."""
+        """Updates encoder and decoder; returns (real, fake) for D."""
         config = self.config
         secret = self.random_secret(image.shape[0], generator)
         input_warped, encoded_warped, encoded = self.stamp(self.encoder, image, secret, step, generator)
@@ -157,7 +157,7 @@ class StegaStamp(Recipe):
         edge_gain = config.l2_edge_gain * ramp(step, config.l2_edge_ramp, config.l2_edge_delay)
         yuv_scales = (config.y_scale, config.u_scale, config.v_scale)
         terms: dict[str, Tensor] = {"secret_loss": secret_loss}
-        # Terms that do not take part in this step are still measured, without their gradients.
+        # Terms without weight in this step are still reported, without gradients.
         with torch.set_grad_enabled(not secret_only):
             terms["image_loss"], channels = yuv_color_l2(
                 encoded, image, yuv_scales, edge_gain, return_channels=True
@@ -199,17 +199,17 @@ class StegaStamp(Recipe):
 
     @property
     def _image_losses_from(self) -> float:
-        """The step that ends the first phase: the planned one, or that where the decoder could read."""
+        """The step at which the first phase ends: as configured, or once the decoder can read."""
         return self.state.get("image_losses_from", self.config.no_im_loss_steps)
 
     def discriminator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> None:
-        """Updates D, which never sees the generator's graph."""
+        """Updates D, without gradients to the encoder."""
         config, optimizer = self.config, self.discriminator_optimizer
         real = real.detach().requires_grad_(config.r1_weight > 0)
         fake = fake.detach()
         real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
-        judged = self.balance.discriminator_loss(self.adversarial, real_scores, fake_scores)
-        total = judged.loss
+        decision = self.balance.discriminator_loss(self.adversarial, real_scores, fake_scores)
+        total = decision.loss
         if config.adversarial == "wgan-gp":
             penalty = gradient_penalty(
                 self.discriminator, real, fake, generator=generator, output=lambda scored: scored[0]
@@ -217,19 +217,20 @@ class StegaStamp(Recipe):
             total = total + config.gp_weight * penalty
         if config.r1_weight > 0:
             total = total + config.r1_weight * r1_penalty(real_scores, real)
-        self.update("discriminator", total, judged.applies)
-        statistics = optimizer.statistics
-        assert statistics is not None
-        said = judged.statistics
-        report("D_loss", judged.loss)
-        report_all({"D_real": said.D_real, "D_fake": said.D_fake, "D_difference": said.D_real - said.D_fake})
-        report("D_gradient_norm", statistics.gradient_norm)
-        report("D_weight_norm", statistics.weight_norm)
-        report("D_clipped", statistics.clipped_fraction)
+        self.update("discriminator", total, decision.applies)
+        update = optimizer.statistics
+        assert update is not None
+        scores = decision.statistics
+        report("D_loss", decision.loss)
+        report_all({"D_real": scores.D_real, "D_fake": scores.D_fake})
+        report("D_difference", scores.D_real - scores.D_fake)
+        report("D_gradient_norm", update.gradient_norm)
+        report("D_weight_norm", update.weight_norm)
+        report("D_clipped", update.clipped_fraction)
         report("lr_d", optimizer.param_groups[0]["lr"])
 
     def random_secret(self, count: int, generator: torch.Generator) -> Tensor:
-        """Bits as 0. and 1., (count, secret_size); in pairs, the second half complements the first."""
+        """Bits as 0. and 1., (count, secret_size); if paired, the second half complements the first."""
         shape = (count, self.config.secret_size)
         secret = torch.randint(0, 2, shape, generator=generator, device=generator.device).float()
         pairs = count // 2 if self.config.paired_secrets else 0
@@ -268,11 +269,11 @@ class StegaStamp(Recipe):
         )  # fmt: skip
 
     def held_out(self, count: int) -> Tensor:
-        """The first held-out images, always cut alike."""
+        """The first held-out images, with fixed crops."""
         return first_batch(self.val_images, count, self.runtime.device)
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
-        if "bit_acc" not in metrics:  # G rested
+        if "bit_acc" not in metrics:  # G did not train
             return None
         config, bit_acc = self.config, metrics["bit_acc"]
         if step < self._image_losses_from and bit_acc >= config.no_im_loss_bit_acc:
@@ -293,8 +294,8 @@ def make_discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -
         if config.adversarial == "wgan":
             raise ValueError("adversarial=wgan clips weights in rmsprop: d_optimizer=adam needs another")
         return Adam(network.parameters(), config.lr_d, (config.beta1_d, config.beta2_d), statistics=True)
-    make = RMSprop.tensorflow_style if config.tf_epsilon else RMSprop
-    return make(
+    rmsprop = RMSprop.tensorflow_style if config.tf_epsilon else RMSprop
+    return rmsprop(
         network.parameters(),
         lr=config.lr_d,
         grad_clip_value=config.d_grad_clip or None,

@@ -1,4 +1,4 @@
-"""`fastgan sample zi2zi`: text in a trained run's styles, and in styles between two of them."""
+"""`fastgan sample zi2zi`: text in a trained run's styles, or in interpolated ones."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from fastgan.training.names import printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_picture
 
-COLUMNS = 16  # of a text's picture, at most
+COLUMNS = 16  # at most, of the picture of a text
 
 
 @dataclass
 class Writer:
-    """A trained generator, and what the run knew of its fonts."""
+    """A trained generator, and the run's information on its fonts."""
 
     generator: Zi2ZiGenerator
     config: Zi2ZiConfig
     about: dict
-    """The run's glyphs.json; empty where there is none."""
+    """The run's glyphs.json; empty if there is none."""
 
     @classmethod
     def load(cls, path: str | Path) -> Writer:
-        """From a checkpoint or a run's folder; averaged weights where the run kept them.
+        """Loads a checkpoint or a run's folder; averaged weights if the run kept them.
 
         Raises:
             FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
@@ -51,10 +51,10 @@ class Writer:
         return cls(generator, config, read_about(checkpoint.path.parent.parent) or {})
 
     def category(self, name: str) -> int:
-        """The number of a category given as a number or by its font's name.
+        """The number of a category, given by number or by its font's name.
 
         Raises:
-            ValueError: there is no such category; lists those there are.
+            ValueError: there is no such category; lists the existing ones.
         """
         names = [category["name"] for category in self.about.get("categories", [])]
         if name in names:
@@ -67,35 +67,35 @@ class Writer:
         )
         raise ValueError(f"there is no category {name!r}: they are 0 to {count - 1}{listed}")
 
-    def font(self, given: str | None) -> Font:
-        """The source font: the given one, or that of the run's data where it still is.
+    def font(self, chosen: str | None) -> Font:
+        """The source font: the given one, or that of the run's data if its file still exists.
 
         Raises:
-            FileNotFoundError, ValueError: no such file, or none known.
+            FileNotFoundError, ValueError: no such file, or no known source font.
         """
-        path = given or self.about.get("source", {}).get("path")
+        path = chosen or self.about.get("source", {}).get("path")
         if not path:
             raise ValueError("the run's data does not tell its source font: give --source-font")
-        if given is None and not split_choice(path)[0].is_file():
+        if chosen is None and not split_choice(path)[0].is_file():
             raise FileNotFoundError(
                 f"the run's source font is not at {printable(path)} any more: give --source-font"
             )
         return Font(path)
 
     def render(self, text: str, font: Font) -> Tensor:
-        """The text's characters from a font as the run's data had them: N C H W in [-1, 1], spaces empty.
+        """Renders the text's characters as in the run's data: N C H W in [-1, 1], with empty spaces.
 
         Raises:
-            ValueError: nothing to be seen, or characters that the font does not have; names them.
+            ValueError: no visible character, or characters missing from the font; names them.
         """
-        seen = [c for c in dict.fromkeys(text) if not c.isspace()]
-        if not seen:
+        visible = [c for c in dict.fromkeys(text) if not c.isspace()]
+        if not visible:
             raise ValueError(f"the text has no character to draw, got {text!r}")
-        missing = "".join(c for c in seen if not font.has(c))
+        missing = "".join(c for c in visible if not font.has(c))
         if missing:
             raise ValueError(f"{printable(font.path)} has no glyphs for {missing!r}")
         size = self.config.image_size
-        glyphs = {c: font.draw(c, self._geometry(font, seen)).resize((size, size)) for c in seen}
+        glyphs = {c: font.draw(c, self._geometry(font, visible)).resize((size, size)) for c in visible}
         shape = (self.config.channels, size, size)
         empty = torch.ones(shape)
         drawn = {c: (pil_to_tensor(glyph) / 127.5 - 1).expand(shape) for c, glyph in glyphs.items()}
@@ -109,7 +109,7 @@ class Writer:
 
     @torch.no_grad()
     def write(self, source: Tensor, style: Tensor) -> Tensor:
-        """Glyphs in one style, N C H W in [0, 1]; empty ones stay empty.
+        """Glyphs in one style, N C H W in [0, 1]; empty sources stay empty.
 
         Args:
             source: see :meth:`render`.

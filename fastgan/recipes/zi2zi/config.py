@@ -127,8 +127,8 @@ class Zi2ZiConfig(TrainingConfig):
             raise ValueError(f"lr_floor must lie in (0, lr = {self.lr}], got {self.lr_floor}")
 
 
-# The defaults of the original's train.py, unet.py and dataset.py; it has no perceptual loss, no ramps. Its
-# second batch, of sources with categories drawn at random and therefore without targets, is left out.
+# The defaults of the original's train.py, unet.py and dataset.py, which has neither perceptual loss nor
+# ramps. Its second batch, of sources with random categories and therefore without targets, is left out.
 PAPER = Zi2ZiConfig(
     exp_name="zi2zi-paper",
     channels=3,
@@ -150,7 +150,7 @@ PAPER = Zi2ZiConfig(
     checkpoint_interval=0,
 )
 
-# Minutes on two CPU cores: two fonts of matplotlib's wheel at 64x64, narrow networks.
+# Takes minutes on two CPU cores: two target fonts of matplotlib's wheel at 64x64, narrow networks.
 DEMO = Zi2ZiConfig(
     exp_name="zi2zi-demo",
     train_path="builtin:glyphs",

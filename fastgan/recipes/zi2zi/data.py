@@ -1,4 +1,4 @@
-"""Pairs of glyphs, side by side in one image, with a category (font) and a character each."""
+"""Pairs of glyphs, side by side in one image, each with a category (font) and a character."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from fastgan.training.names import printable
 
 # zi2zi's names: "%d_%05d.png", category and character.
 NUMBERED = re.compile(r"(\d+)_.+")
-MOST_CATEGORIES = 10**5  # there is a list of all up to the largest number
+MOST_CATEGORIES = 10**5  # a list of names is made up to the largest number
 LAST_NUMBER = re.compile(r"(\d+)$")
 
 
 class Pair(NamedTuple):
-    """One image."""
+    """One image with a source and a target glyph."""
 
     path: Path
     category: int
     character: str
-    """What it shows; characters that look alike have one name, so that they are held out together."""
+    """The character; those that look alike share a name, so that they are held out together."""
 
 
 def find_pairs(folder: str | Path, passed_over: Counter[str] | None = None) -> tuple[list[Pair], list[str]]:
     """All pairs of a folder, and the names of their categories.
 
-    A folder that `fastgan data glyphs` wrote says itself what it holds. Of others each sub-folder is a
-    category; without sub-folders the category is the number that a name begins with, as in zi2zi's
-    `3_00042.png`. The number at a name's end, or the whole name where there is none, is the character: it
-    must be the same one in every category, which files are not that were numbered as each font had them.
+    A folder written by `fastgan data glyphs` lists its content itself. In others each sub-folder is a
+    category; without sub-folders, the category is the number at the start of a name, as in zi2zi's
+    `3_00042.png`. The number at the end of a name, or else the whole name, is the character. It must mean the
+    same character in every category, so files must not be numbered separately for each font.
 
     Raises:
-        FileNotFoundError: no such folder, or a file that its glyphs.csv names is not there.
+        FileNotFoundError: no such folder, or a file listed in its glyphs.csv is missing.
         ValueError: no images; names without a category.
     """
     if not str(folder):
@@ -62,13 +62,13 @@ def find_pairs(folder: str | Path, passed_over: Counter[str] | None = None) -> t
                 )
             category = folders.index(file.relative_to(root).parts[0])
         else:
-            found = NUMBERED.match(file.stem)
-            if found is None or int(found[1]) >= MOST_CATEGORIES:
+            match = NUMBERED.match(file.stem)
+            if match is None or int(match[1]) >= MOST_CATEGORIES:
                 raise ValueError(
                     f"{printable(file)} tells no category: name pairs as 3_00042.png (category 3, character "
                     "42), or put those of each category into a folder of its own"
                 )
-            category = int(found[1])
+            category = int(match[1])
         number = LAST_NUMBER.search(file.stem)
         pairs.append(Pair(file, category, str(int(number[1])) if number else file.stem))
     return pairs, folders or [str(category) for category in range(max(p.category for p in pairs) + 1)]
@@ -94,10 +94,10 @@ def _listed_pairs(root: Path) -> tuple[list[Pair], list[str]]:
 
 
 def read_about(folder: str | Path) -> dict | None:
-    """What glyphs.json in a folder holds, see :mod:`fastgan.recipes.zi2zi.glyphs`; None: there is none.
+    """Content of a folder's glyphs.json, see :mod:`fastgan.recipes.zi2zi.glyphs`; None if there is none.
 
     Raises:
-        ValueError: it is not in JSON, or not what `fastgan data glyphs` writes.
+        ValueError: it is not JSON, or not as `fastgan data glyphs` writes it.
     """
     path = data_folder(folder) / JSON
     if not path.is_file():
@@ -106,12 +106,12 @@ def read_about(folder: str | Path) -> dict | None:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{printable(path)} is not in JSON: {error}") from error
-    if not _tells_fonts(about):
+    if not _is_valid_about(about):
         raise ValueError(f"{printable(path)} is not as `fastgan data glyphs` writes it")
     return about
 
 
-def _tells_fonts(about: object) -> bool:
+def _is_valid_about(about: object) -> bool:
     if not isinstance(about, dict):
         return False
     source, categories = about.get("source", {}), about.get("categories", [])
@@ -125,11 +125,11 @@ def _tells_fonts(about: object) -> bool:
 
 
 def split_characters(pairs: Sequence[Pair], share: float, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on and pairs of held-out characters, which the former show in no font.
+    """Splits pairs by character, so that held-out characters appear in training in no font.
 
     Args:
-        share: of the characters, to be held out; at least one is, and at least one is kept.
-        seed: of the choice.
+        share: of the characters to hold out; at least one is held out, and at least one is not.
+        seed: of the random choice.
 
     Raises:
         ValueError: there is only one character.
@@ -152,12 +152,12 @@ class PairImages(ImageFolder):
     Args:
         pairs: see :func:`find_pairs`.
         image_size: height and width of each glyph.
-        source_side: where the files have the source: "left", or "right" as those of zi2zi's own scripts.
-        augment: up to this share larger, both glyphs of a pair alike, and cut at the same random place.
+        source_side: the side of the source in the files: "left", or "right" as in those of zi2zi's scripts.
+        augment: pairs are enlarged by up to this share and cropped, with the same draws for both glyphs.
         seed: of order and augmentation.
         reading: how files are read.
 
-    Files that cannot be read, or are not twice as wide as high, are skipped with a warning.
+    Unreadable files, and images that are not twice as wide as high, are skipped with a warning.
     """
 
     def __init__(
@@ -189,7 +189,8 @@ class PairImages(ImageFolder):
         left, top = random.uniform(0, side - part, 2)
         pair = Image.new("RGB", (2 * size, size))
         for place, start in enumerate((0, side) if self.source_side == "left" else (side, 0)):
-            glyph = image.crop((start, 0, start + side, side))  # alone, or the other one would shine through
+            # Cropped first, so that resampling does not mix the two glyphs.
+            glyph = image.crop((start, 0, start + side, side))
             box = (left, top, left + part, top + part)
             glyph = glyph.resize((size, size), Image.Resampling.BICUBIC, box=box)
             pair.paste(glyph, (place * size, 0))

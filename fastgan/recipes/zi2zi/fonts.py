@@ -1,4 +1,4 @@
-"""Fonts as zi2zi sees them: which characters one has, and pictures of them that lie on one line."""
+"""Fonts for zi2zi: the characters of a font, and pictures of them on a common baseline."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from fastgan.training.names import printable
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont
 
-PROBE = 64  # pixels per em at which glyphs are measured
+PROBE = 64  # pixels per em for measuring glyphs
 MARGIN = 1 / 16  # of the picture, on each side
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where characters are drawn: all of them with one scale, on one line."""
+    """Scale and position of glyphs, common to all characters and fonts."""
 
     size: int
     """Height and width of the picture."""
     pixels: int
     """Per em."""
     baseline: int
-    """Row of the picture on which letters stand."""
+    """Row of the picture that is the baseline."""
 
 
 def split_choice(name: str | Path) -> tuple[Path, str]:
-    """FILE and CHOICE of `FILE#CHOICE`; of the name of a file that is there, all is FILE."""
+    """FILE and CHOICE of `FILE#CHOICE`; the name of an existing file is FILE as a whole."""
     path = Path(name)
     file, mark, choice = str(name).rpartition("#")
     return (path, "") if path.is_file() or not mark else (Path(file), choice)
@@ -43,17 +43,17 @@ class Font:
     """A TrueType or OpenType font.
 
     Args:
-        path: of the file; `FILE#FACE` chooses of a collection a face, by its number, from 0 on, or its name,
-            and of a variable font a named instance. Without it a collection's first face counts, and a
-            variable font's default.
+        path: of the file; `FILE#FACE` selects a face of a collection, by number (from 0) or name, or a named
+            instance of a variable font. By default, it is a collection's first face and a variable font's
+            default instance.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no font, one without a map from Unicode, or without the face; names those that there are.
+        ValueError: not a font, one without a map from Unicode, or without the face; lists the existing faces.
     """
 
     choice: str = ""
-    """What was chosen, and of what, in words; "" where there is nothing to choose."""
+    """The selected face or instance and the alternatives, in words; "" if there are none."""
 
     def __init__(self, path: str | Path) -> None:
         from fontTools.ttLib import TTFont, TTLibError
@@ -79,16 +79,16 @@ class Font:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending, with the face where one was chosen."""
+        """The file's name without its extension, with the face if one was selected."""
         return f"{self.path.stem}#{self._chosen}" if self._chosen else self.path.stem
 
     @property
     def location(self) -> str:
-        """Where it is found again, whatever the current folder."""
+        """Its absolute path, with the face if one was selected."""
         return f"{self.path.resolve()}#{self._chosen}" if self._chosen else str(self.path.resolve())
 
     def _face_of_collection(self) -> int:
-        """The number of the face; 0 of a file with one."""
+        """The number of the face; 0 for a file with a single one."""
         from fontTools.ttLib import TTCollection
 
         with self.path.open("rb") as file:
@@ -108,7 +108,7 @@ class Font:
         return index
 
     def _instance(self, tables: TTFont) -> dict[str, float]:
-        """Where on its axes a variable font's instance is; {} for one that is not variable."""
+        """The coordinates of a variable font's instance on its axes; {} for a font that is not variable."""
         if "fvar" not in tables:
             if self._chosen and not self.choice:
                 raise ValueError(
@@ -116,26 +116,26 @@ class Font:
                 )
             return {}
         axes = {axis.axisTag: axis.defaultValue for axis in tables["fvar"].axes}
-        if self.choice:  # of a collection's face the default
+        if self.choice:  # the default instance of a collection's face
             return axes
         names = tables["name"]
         named = {
-            names.getDebugName(one.subfamilyNameID) or "?": one.coordinates
-            for one in tables["fvar"].instances
+            names.getDebugName(instance.subfamilyNameID) or "?": instance.coordinates
+            for instance in tables["fvar"].instances
         }
         if self._chosen and self._chosen not in named:
-            there = printable(", ".join(named))
-            raise ValueError(f"{printable(self.path)} has no instance {self._chosen!r}; it has: {there}")
+            available = printable(", ".join(named))
+            raise ValueError(f"{printable(self.path)} has no instance {self._chosen!r}; it has: {available}")
         chosen = f"instance {self._chosen}" if self._chosen else "the default instance"
         self.choice = f"{chosen}, of: {', '.join(named) or 'none that has a name'}"
         return axes | (named[self._chosen] if self._chosen else {})
 
     def has(self, character: str) -> bool:
-        """Whether there is a glyph to be seen: neither an empty one nor the box of missing ones."""
+        """Whether there is a visible glyph: neither an empty one nor the box for missing glyphs."""
         glyph = self.characters.get(character)
         if glyph is None or glyph == self._missing or self._ink(character, PROBE) is None:
             return False
-        # Outlines, not pictures: hinting may draw the same box in two ways.
+        # Compare outlines, not pictures: hinting may render the same box differently.
         return not self._box or self._outline(glyph) != self._box
 
     def _outline(self, glyph: str) -> list:
@@ -146,7 +146,7 @@ class Font:
         return pen.value
 
     def bounds(self, character: str) -> tuple[float, float, float]:
-        """(width, top, bottom) of what is to be seen, in em; top and bottom from the line on, downwards."""
+        """(width, top, bottom) of the ink in em; top and bottom are relative to the baseline, downwards."""
         drawn = self._ink(character, PROBE)
         assert drawn is not None, "of characters that the font has"
         mask, top = drawn
@@ -155,7 +155,7 @@ class Font:
     def draw(self, character: str, geometry: Geometry) -> Image.Image:
         """The character, black on white: 8-bit grey, size x size.
 
-        Its ink is centred between left and right. What would not fit is drawn smaller.
+        Its ink is centred horizontally. Glyphs that would not fit are drawn smaller.
 
         Raises:
             ValueError: the font has no such character.
@@ -175,10 +175,11 @@ class Font:
         return picture
 
     def _ink(self, character: str, pixels: int) -> tuple[Image.Image, int] | None:
-        """Exactly what is to be seen, as a mask, and its first row, counted from the line; None: nothing."""
+        """A mask of exactly the ink, and its first row relative to the baseline; None if there is no ink."""
         face = self._face(pixels)
         left, top, right, bottom = face.getbbox(character, anchor="ls")
-        x, y = 2 - math.floor(left), 2 - math.floor(top)  # with room for what is beyond the font's numbers
+        # A margin of 2, because ink may exceed the font's bounding box.
+        x, y = 2 - math.floor(left), 2 - math.floor(top)
         mask = Image.new("L", (math.ceil(right) + x + 2, math.ceil(bottom) + y + 2))
         ImageDraw.Draw(mask).text((x, y), character, fill=255, font=face, anchor="ls")
         box = mask.getbbox()
@@ -198,13 +199,13 @@ def _numbered(names: Sequence[str]) -> str:
 
 
 def common_geometry(fonts: Iterable[Font], characters: Sequence[str], size: int) -> Geometry:
-    """The largest scale at which all of the characters that they have fit, in every font.
+    """The geometry with the largest scale at which all existing characters of all fonts fit.
 
     Args:
         size: height and width of the pictures.
 
     Raises:
-        ValueError: none has any of the characters.
+        ValueError: no font has any of the characters.
     """
     bounds = [font.bounds(c) for font in fonts for c in characters if font.has(c)]
     if not bounds:

@@ -1,8 +1,8 @@
 """`fastgan data glyphs`: training data for zi2zi, rendered from fonts.
 
-A folder gets a PNG per character and target font, `K_NNNNN.png` as zi2zi names them (category K, character
-N): the source font's glyph on the left, the target font's on the right. Beside them lie `glyphs.csv`, which
-says what each file shows, and `glyphs.json`, which says how it was drawn.
+Writes a PNG per character and target font, named `K_NNNNN.png` as in zi2zi (category K, character N), with
+the source font's glyph on the left and the target font's on the right. `glyphs.csv` lists the content of each
+file, `glyphs.json` how it was drawn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CSV, JSON = "glyphs.csv", "glyphs.json"
 COLUMNS = ("file", "character", "category", "font", "looks_like")
 CHARSETS = ("latin", "gb2312-common")
 
-# Of matplotlib's wheel; upright and thin, against bold with serifs and bold and slanted.
+# From matplotlib's wheel: upright and regular, to be drawn bold with serifs, and bold and oblique.
 DEMO_SOURCE, DEMO_TARGETS = "DejaVuSans.ttf", ("DejaVuSerif-Bold.ttf", "DejaVuSans-BoldOblique.ttf")
 DEMO_SIZE = 64
 DEMO_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN", "DIGIT")
@@ -34,16 +34,16 @@ DEMO_SCRIPTS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN", "DIGIT")
 def read_charset(charset: str) -> list[str]:
     """The characters of "latin", of "gb2312-common", or of a file in UTF-8, each once.
 
-    A file in JSON has a list of characters, or lists by name as zi2zi's own charset files have: `FILE#NAME`
-    chooses one of several. Any other is text, of which all that can be seen counts.
+    A JSON file has a list of characters, or named lists as in zi2zi's own charset files, of which `FILE#NAME`
+    selects one. Any other file is text, all visible characters of which are used.
 
-    "latin" is what can be seen of Basic Latin and Latin-1: letters, digits, punctuation and signs.
+    "latin" has the visible characters of Basic Latin and Latin-1: letters, digits, punctuation and signs.
     "gb2312-common" is level 1 of GB 2312: the 3755 most common simplified Chinese characters.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not in UTF-8 (names the place and how to convert it), or holds no character; JSON
-            that is damaged, of no characters, or of several lists of which none is chosen.
+        ValueError: the file is not UTF-8 (the message tells where, and how to convert it), or has no visible
+            character; its JSON is damaged, has no characters, or several lists of which none is selected.
     """
     if charset == "latin":
         return _visible(map(chr, range(0x100)))
@@ -69,17 +69,17 @@ def read_charset(charset: str) -> list[str]:
             f"{shown} is not in UTF-8: byte 0x{data[error.start]:02X} at offset {error.start}. Convert it, "
             f"for example: iconv -f {guess} -t UTF-8 {shown} > utf8.txt"
         ) from error
-    found = _characters_in_json(path, text, chosen)
-    if found is None and chosen:
+    listed = _characters_in_json(path, text, chosen)
+    if listed is None and chosen:
         raise ValueError(f"{printable(path)} is not in JSON and has no list {chosen!r} to choose")
-    characters = _visible(text if found is None else found)
+    characters = _visible(text if listed is None else listed)
     if not characters:
         raise ValueError(f"{printable(path)} holds no character that could be drawn")
     return characters
 
 
 def _characters_in_json(path: Path, text: str, chosen: str) -> str | None:
-    """Those of a list in JSON; None for a text that is none, which a file's name may deny."""
+    """The characters of a list in JSON; None for text that is not JSON, unless the file is named .json."""
     shown, is_json = printable(path), path.suffix.lower() == ".json"
     if not is_json and text.lstrip()[:1] not in ("[", "{"):
         return None
@@ -96,7 +96,7 @@ def _characters_in_json(path: Path, text: str, chosen: str) -> str | None:
         if not chosen and len(content) != 1:
             raise ValueError(f"{shown} has several lists: choose one as {shown}#NAME, of: {names}")
         content = content[chosen] if chosen else next(iter(content.values()))
-    if isinstance(content, list) and all(isinstance(one, str) for one in content):
+    if isinstance(content, list) and all(isinstance(item, str) for item in content):
         content = "".join(content)
     if not isinstance(content, str):
         raise ValueError(f"{shown} must hold a list of characters, or such lists by name")
@@ -105,8 +105,8 @@ def _characters_in_json(path: Path, text: str, chosen: str) -> str | None:
 
 def _visible(text) -> list[str]:
     """Each character once, without spaces, control and format characters."""
-    kept = (c for c in text if unicodedata.category(c)[0] not in "ZC" or unicodedata.category(c) == "Co")
-    return list(dict.fromkeys(kept))
+    visible = (c for c in text if unicodedata.category(c)[0] not in "ZC" or unicodedata.category(c) == "Co")
+    return list(dict.fromkeys(visible))
 
 
 def write_glyphs(
@@ -116,13 +116,13 @@ def write_glyphs(
     characters: Sequence[str],
     size: int,
 ) -> dict:
-    """Renders the pairs into a folder, see above, and returns what glyphs.json holds.
+    """Renders the pairs into a folder, see above, and returns the content of glyphs.json.
 
-    A character that the source font or a target font does not have is left out there, and counted: never is
-    the box drawn that stands for missing glyphs, nor an empty picture.
+    Characters missing from the source font or a target font are left out for it, and counted; neither the box
+    for missing glyphs nor empty pictures are ever drawn.
 
     Args:
-        folder: is made; an existing one must be empty.
+        folder: is created; an existing one must be empty.
         source_font, target_fonts: see :class:`fastgan.recipes.zi2zi.fonts.Font`; the target fonts are the
             categories, in this order.
         characters: each once, see :func:`read_charset`.
@@ -130,7 +130,8 @@ def write_glyphs(
 
     Raises:
         FileNotFoundError: no such font.
-        ValueError: no font, or one without any of the characters; fonts of one name; a folder with files.
+        ValueError: not a font, or one without any of the characters; fonts of the same name; a folder that is
+            not empty.
     """
     if size < 16:
         raise ValueError(f"size must be at least 16, got {size}")
@@ -140,12 +141,12 @@ def write_glyphs(
         raise ValueError(f"target fonts are told apart by their names, got {printable(', '.join(names))}")
     in_source = [c for c in characters if source.has(c)]
     in_targets = [[c for c in in_source if font.has(c)] for font in targets]
-    for font, found in ((source, in_source), *zip(targets, in_targets, strict=True)):
-        if not found:
-            wanted = characters if font is source else in_source
+    for font, available in ((source, in_source), *zip(targets, in_targets, strict=True)):
+        if not available:
+            requested = characters if font is source else in_source
             raise ValueError(
-                f"{printable(font.path)} has none of the {len(wanted)} characters, "
-                f"such as {''.join(wanted[:5])!r}"
+                f"{printable(font.path)} has none of the {len(requested)} characters, "
+                f"such as {''.join(requested[:5])!r}"
             )
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -156,15 +157,15 @@ def write_glyphs(
     glyphs = {c: source.draw(c, geometry) for c in in_source}
     looks: dict[bytes, str] = {}
     rows = []
-    for category, (font, found) in enumerate(zip(targets, in_targets, strict=True)):
-        for character in found:
+    for category, (font, available) in enumerate(zip(targets, in_targets, strict=True)):
+        for character in available:
             glyph = glyphs[character]
             pair = Image.new("L", (2 * size, size), 255)
             pair.paste(glyph, (0, 0))
             pair.paste(font.draw(character, geometry), (size, 0))
             file = f"{category}_{numbers[character]:05d}.png"
             pair.save(folder / file)
-            # A Cyrillic or Greek A is a Latin one to the eye: looks alike, and is held out with it.
+            # Cyrillic, Greek and Latin A look alike, and must be held out together.
             alike = looks.setdefault(glyph.tobytes(), character)
             rows.append((file, character, category, font.name, alike))
     with (folder / CSV).open("w", newline="", encoding="utf-8") as file_out:
@@ -174,22 +175,24 @@ def write_glyphs(
         "layout": "source left, target right",
         "requested": len(characters),
         "source": _about(source, characters, in_source),
-        "categories": [_about(f, in_source, found) for f, found in zip(targets, in_targets, strict=True)],
+        "categories": [
+            _about(f, in_source, available) for f, available in zip(targets, in_targets, strict=True)
+        ],
     }
     (folder / JSON).write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return about
 
 
-def _about(font: Font, wanted: Sequence[str], found: list[str]) -> dict:
-    missing = "".join(c for c in wanted if c not in set(found))
+def _about(font: Font, requested: Sequence[str], available: list[str]) -> dict:
+    missing = "".join(c for c in requested if c not in set(available))
     chosen = {"choice": font.choice} if font.choice else {}
-    return {"name": font.name, "path": font.location, **chosen, "glyphs": len(found), "missing": missing}
+    return {"name": font.name, "path": font.location, **chosen, "glyphs": len(available), "missing": missing}
 
 
 def write_demo_glyphs(folder: Path) -> None:
     """`builtin:glyphs`: letters and digits of five scripts in three fonts of matplotlib's wheel, 64x64.
 
-    Latin, Greek, Cyrillic, Armenian and Georgian, none with accents, which would be seen twice.
+    Latin, Greek, Cyrillic, Armenian and Georgian, without accented letters, which would repeat others.
     """
     import matplotlib
 
@@ -208,7 +211,7 @@ def _for_demo(character: str) -> bool:
 
 
 def _is_compact(width: float, top: float, bottom: float) -> bool:
-    """So that the largest do not make all others small; in em."""
+    """Whether a glyph's bounds, in em, are small enough not to shrink the common scale."""
     return width <= 1.05 and top >= -0.8 and bottom <= 0.25
 
 
@@ -236,14 +239,14 @@ def main(arguments: list[str]) -> int:
         options.output, options.source_font, options.target_fonts, read_charset(options.charset), options.size
     )
     source = about["source"]
-    print(f"{about['requested']} characters; source {printable(source['name'])}: {_counted(source)}")
+    print(f"{about['requested']} characters; source {printable(source['name'])}: {_summary(source)}")
     for category, font in enumerate(about["categories"]):
-        print(f"category {category}, {printable(font['name'])}: {_counted(font)}")
+        print(f"category {category}, {printable(font['name'])}: {_summary(font)}")
     print(f"pairs, {CSV} and {JSON} in {printable(options.output)}")
     return 0
 
 
-def _counted(font: dict) -> str:
+def _summary(font: dict) -> str:
     missing = font["missing"]
     choice = f"; {printable(font['choice'])}" if "choice" in font else ""
     shown = f" ({missing[:20]}{'...' if len(missing) > 20 else ''})" if missing else ""

@@ -1,16 +1,16 @@
 """zi2zi's generator and discriminator: one character, drawn in the style of another font.
 
 Yuchen Tian, "zi2zi: Master Chinese Calligraphy with Conditional Adversarial Networks", 2017, after pix2pix
-(Isola et al. 2017), AC-GAN (Odena et al. 2017) and DTN (Taigman et al. 2017). Where the graphs differ from
-the published `model/unet.py`:
+(Isola et al. 2017), AC-GAN (Odena et al. 2017) and DTN (Taigman et al. 2017). Differences from the
+published `model/unet.py`:
 
 * Kernels are 4x4, as in pix2pix and the PyTorch ports (published: 5x5).
 * Any image size that is divisible by two often enough, see :func:`halvings`.
-* The bottleneck is not normalized: at 1x1, instance normalization would leave nothing of it, nor would batch
+* The bottleneck is not normalized: at 1x1, instance normalization would erase it, as would batch
   normalization of a single image.
 * The embedding of the categories is trained and starts at standard deviation 1 (published: fixed, 0.01).
-* The discriminator gives a logit for each patch, as pix2pix's, and reads the category off the mean of its
-  features over space (published: both from dense layers on all features).
+* The discriminator returns a logit for each patch, as in pix2pix, and the category's logits from the spatial
+  mean of its features (published: both from dense layers on all features).
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ def halvings(image_size: int, downs: int = 0) -> int:
 
     Args:
         image_size: height and width.
-        downs: what is wanted; 0: as often as it can be done. 256 then makes 8, down to 1x1; 384 makes 7, down
-            to 3x3.
+        downs: the requested number; 0: as many as possible, such as 8 for 256 (down to 1x1) and 7 for 384
+            (down to 3x3).
 
     Raises:
-        ValueError: fewer than 3 are wanted or can be done, or the size is not divisible by two so often.
+        ValueError: fewer than 3 are requested or possible, or the size is not divisible by two so often.
     """
-    most = (image_size & -image_size).bit_length() - 1 if image_size > 0 else 0
-    wanted = downs or most
-    if not FEWEST_HALVINGS <= wanted <= most:
+    largest = (image_size & -image_size).bit_length() - 1 if image_size > 0 else 0
+    count = downs or largest
+    if not FEWEST_HALVINGS <= count <= largest:
         raise ValueError(
-            f"image_size {image_size} can be halved {most} times, and {FEWEST_HALVINGS} to {most} are "
+            f"image_size {image_size} can be halved {largest} times, and {FEWEST_HALVINGS} to {largest} are "
             f"possible here, got downs {downs}"
-            if most >= FEWEST_HALVINGS
+            if largest >= FEWEST_HALVINGS
             else f"image_size must be a multiple of {2**FEWEST_HALVINGS}, got {image_size}"
         )
-    return wanted
+    return count
 
 
 class Zi2ZiGenerator(nn.Module):
-    """A U-Net that gets the category, as an embedding, beside the features at its bottleneck.
+    """A U-Net whose bottleneck is concatenated with the category's embedding.
 
     Args:
         image_size: height and width.
@@ -95,7 +95,7 @@ class Zi2ZiGenerator(nn.Module):
             _Down(narrow, wide, norm if 0 < i < last else "none", activate=i > 0)
             for i, (narrow, wide) in enumerate(zip([channels, *widths], widths, strict=False))
         )
-        # Layer i of the decoder undoes layer i of the encoder; all but the innermost get its input beside.
+        # Layer i of the decoder mirrors layer i of the encoder; all but the innermost have a skip connection.
         self.decoder = nn.ModuleList(
             _Up(
                 widths[last] + embedding_dim if i == last else 2 * widths[i],
@@ -136,12 +136,12 @@ class Zi2ZiGenerator(nn.Module):
     def forward(
         self, image: Tensor, category: Tensor, return_feat: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Glyphs of the source font to those of the category's font, N C H W in [-1, 1] both.
+        """Maps glyphs of the source font to those of the category's font, N C H W in [-1, 1].
 
         Args:
             image: N C H W.
-            category: (N,), int64; or embeddings (N, embedding_dim), such as lie between two categories'.
-            return_feat: return also what :meth:`encode` gives for `image`.
+            category: (N,), int64; or embeddings (N, embedding_dim), such as interpolated ones.
+            return_feat: also return :meth:`encode` of `image`.
         """
         style = category if category.is_floating_point() else self.embedding(category)
         skips = self._encode(image)
@@ -156,7 +156,7 @@ class Zi2ZiGenerator(nn.Module):
 
 
 class Zi2ZiDiscriminator(nn.Module):
-    """Judges pairs: is the second image really how the category's font draws the first, and which font is it?
+    """Discriminates pairs: whether the second image is a real drawing of the first in a font, and which font.
 
     Args:
         channels: of each image.
@@ -195,13 +195,13 @@ class Zi2ZiDiscriminator(nn.Module):
                     spectral_norm(layer)
 
     def forward(self, source: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Two N C H W in [-1, 1] to a logit for each patch, N 1 h w, and those of categories, (N, K)."""
+        """Two images N C H W in [-1, 1] to a logit for each patch, N 1 h w, and category logits (N, K)."""
         features = bias_leaky_relu(self.layers(torch.cat([source, image], 1)), None, slope=0.2)
         return self.binary(features), self.category(features.mean((2, 3)))
 
 
 class SelfAttention(nn.Module):
-    """Adds to each place what it finds at others; starts as the identity.
+    """Self-attention over space with a residual connection; starts as the identity.
 
     Args:
         channels: at least 8.
@@ -220,12 +220,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """N C H W to N C H W."""
         query, key, value = self.project(x).flatten(2).transpose(1, 2).split(self.sizes, dim=2)
-        found = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return x + self.gamma * self.out(found.transpose(1, 2).unflatten(2, x.shape[2:]))
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return x + self.gamma * self.out(attended.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 class _Down(nn.Module):
-    """Leaky ReLU, 4x4 convolution, normalization; the image comes out at half its size."""
+    """Leaky ReLU, 4x4 convolution, normalization; halves the size with stride 2."""
 
     def __init__(self, narrow: int, wide: int, norm: str, activate: bool = True, stride: int = 2) -> None:
         super().__init__()
@@ -240,7 +240,7 @@ class _Down(nn.Module):
 
 
 class _Up(nn.Module):
-    """ReLU, 4x4 transposed convolution, normalization, dropout; the image comes out at twice its size."""
+    """ReLU, 4x4 transposed convolution, normalization, dropout; doubles the size."""
 
     def __init__(self, inputs: int, outputs: int, norm: str, dropout: float) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ def _norm(kind: str, channels: int) -> nn.Module:
 
 
 def _initialize(module: nn.Module) -> None:
-    """As pix2pix: normal, 0.02."""
+    """As in pix2pix: normal with standard deviation 0.02."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(layer.weight, 0.0, 0.02)

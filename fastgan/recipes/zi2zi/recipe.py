@@ -1,9 +1,9 @@
 """zi2zi: characters of one font, drawn in the style of others.
 
-Yuchen Tian, "zi2zi: Master Chinese Calligraphy with Conditional Adversarial Networks", 2017. Each step: G
-draws glyphs of the source font in the styles of their categories; D learns to tell pairs of source and
-result from pairs of source and target, and which category they are of; G learns from D, from the target's
-pixels, and to see the same in a character whatever its font.
+Yuchen Tian, "zi2zi: Master Chinese Calligraphy with Conditional Adversarial Networks", 2017. In each step G
+draws glyphs of the source font in the styles of their categories; D learns to tell pairs of source and result
+from pairs of source and target, and to recognize their category; G learns from D, from the target's pixels,
+and to encode a character alike in every font.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SAMPLES = 16
 
 
 class Batch(NamedTuple):
-    """What a step trains on."""
+    """A training batch."""
 
     source: Tensor
     """Glyphs of the source font: N C H W in [-1, 1]."""
@@ -104,7 +104,7 @@ class Zi2Zi(Recipe):
             yield self.as_trained(image, category)
 
     def as_trained(self, image: Tensor, category: Tensor) -> Batch:
-        """Pairs N 3 H 2W in [0, 1], and their categories."""
+        """Converts pairs N 3 H 2W in [0, 1] and their categories to a batch."""
         image = image if self.config.channels == 3 else image.mean(1, keepdim=True)
         source, target = (image * 2 - 1).chunk(2, dim=3)
         return Batch(source.contiguous(), target.contiguous(), category)
@@ -127,29 +127,29 @@ class Zi2Zi(Recipe):
                     self.generator_step(batch, *self.translate(batch), weights)
 
     def translate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What G draws, and what its encoder saw in the source: its features averaged over space."""
+        """G's output, and its encoder's features of the source, averaged over space."""
         with self.runtime.autocast():
             fake, feature = self.generator(batch.source, batch.category, return_feat=True)
         return fake.float(), feature.float()
 
-    def judge_pairs(self, source: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """D's logits: of patches, and of categories."""
+    def discriminate(self, source: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """D's logits of patches and of categories."""
         with self.runtime.autocast():
-            logits, of_category = self.discriminator(source, image)
-        return logits.float(), of_category.float()
+            logits, category_logits = self.discriminator(source, image)
+        return logits.float(), category_logits.float()
 
     def discriminator_step(self, batch: Batch, fake: Tensor) -> None:
-        """Updates D, where the balance lets it."""
+        """Updates D, if the balance policy applies the update."""
         weight = self.config.category_weight
-        real_logits, real_category = self.judge_pairs(batch.source, batch.target)
-        fake_logits, fake_category = self.judge_pairs(batch.source, fake)
-        judged = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
+        real_logits, real_category = self.discriminate(batch.source, batch.target)
+        fake_logits, fake_category = self.discriminate(batch.source, fake)
+        decision = self.balance.discriminator_loss(self.adversarial, real_logits, fake_logits)
         category_loss = (
             self.category_loss(real_category, batch.category)
             + self.category_loss(fake_category, batch.category)
         ) / 2
-        self.update("discriminator", judged.loss + weight * category_loss, judged.applies)
-        report_all(judged.terms())
+        self.update("discriminator", decision.loss + weight * category_loss, decision.applies)
+        report_all(decision.terms())
         report("D_category_loss", category_loss)
         report("D_category_loss_weight", weight)
         report("D_accuracy_category", (real_category.detach().argmax(1) == batch.category).float().mean())
@@ -157,12 +157,12 @@ class Zi2Zi(Recipe):
     def generator_step(self, batch: Batch, fake: Tensor, feature: Tensor, weights: dict[str, float]) -> None:
         """Updates G."""
         with frozen(self.discriminator):
-            logits, of_category = self.judge_pairs(batch.source, fake)
+            logits, category_logits = self.discriminate(batch.source, fake)
         losses = {
             "G_loss": self.adversarial.generator(logits),
-            "category_loss": self.category_loss(of_category, batch.category),
+            "category_loss": self.category_loss(category_logits, batch.category),
             "l1_loss": F.l1_loss(fake, batch.target),
-            "const_loss": F.mse_loss(feature, self.see_again(batch, fake)),
+            "const_loss": F.mse_loss(feature, self.target_features(batch, fake)),
         }
         if self.perceptual is not None:
             losses["perceptual_loss"] = self.perceptual(fake, batch.target)
@@ -170,9 +170,9 @@ class Zi2Zi(Recipe):
         report_all(losses)
         report_all(weights, suffix="_weight")
 
-    def see_again(self, batch: Batch, fake: Tensor) -> Tensor:
-        """What G's encoder sees in the target, or in what G drew."""
-        # Its running statistics are for use on sources alone.
+    def target_features(self, batch: Batch, fake: Tensor) -> Tensor:
+        """The encoder's features of the target, or of G's output, for the constancy loss."""
+        # Running statistics are kept, because in use the encoder sees sources only.
         with self.runtime.autocast(), statistics_kept(self.generator):
             return self.generator.encode(batch.target if self.config.const_of == "real" else fake).float()
 
@@ -200,7 +200,7 @@ class Zi2Zi(Recipe):
     # --- what the loop asks for beside the step -----------------------------------------------------------
 
     def held_out(self, count: int) -> Batch:
-        """Pairs of characters that training never saw, always the same."""
+        """A fixed batch of pairs of held-out characters."""
         count = min(count, len(self.held_out_pairs))
         return self.as_trained(*first_batch(self.held_out_pairs, count, self.runtime.device))
 
@@ -216,26 +216,26 @@ class Zi2Zi(Recipe):
         return {name: row / 2 + 0.5 for name, row in rows.items()}
 
     def evaluate(self) -> dict[str, float]:
-        """How far glyphs of held-out characters are from the targets, and how far the source's own are.
+        """Distances of held-out characters' glyphs from their targets, compared with the source glyphs'.
 
-        Values are in [0, 1]; the ratio is of all together, and of the category where it is largest.
+        Values are in [0, 1]; the ratio is given over all glyphs, and for the category where it is largest.
         """
         batch = self.held_out(self.config.val_images)
         source, drawn, target = (x / 2 + 0.5 for x in (batch.source, self.draw(batch), batch.target))
         errors = torch.stack([(x - target).abs().mean((1, 2, 3)) for x in (drawn, source)])
         l1, l1_of_source = errors.mean(1).tolist()
-        of_each = (errors[:, batch.category == k].sum(1) for k in batch.category.unique())
+        sums_by_category = (errors[:, batch.category == k].sum(1) for k in batch.category.unique())
         return {
             "l1": l1,
             "l1_of_source": l1_of_source,
             "l1_ratio": l1 / max(l1_of_source, 1e-12),
-            "l1_ratio_worst": max((a / b.clamp(min=1e-12)).item() for a, b in of_each),
+            "l1_ratio_worst": max((a / b.clamp(min=1e-12)).item() for a, b in sums_by_category),
             "ssim": ssim(drawn, target).item(),
             "ssim_of_source": ssim(source, target).item(),
         }
 
     def save_for_use(self, folder: Path) -> None:
-        """glyphs.json: how the data was drawn, and the categories' names, for `fastgan sample zi2zi`."""
+        """Writes glyphs.json: how the data was drawn, and category names, for `fastgan sample zi2zi`."""
         about = read_about(self.config.train_path) or {
             "categories": [{"name": name} for name in self.categories]
         }
@@ -244,7 +244,7 @@ class Zi2Zi(Recipe):
 
 
 def make_generator(config: Zi2ZiConfig, category_num: int) -> Zi2ZiGenerator:
-    """G as the configuration describes it."""
+    """Makes G as the configuration describes it."""
     return Zi2ZiGenerator(
         config.image_size, config.channels, category_num, config.width, config.embedding_dim,
         config.downs, config.norm, config.dropout, config.self_attention,
