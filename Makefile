@@ -1,17 +1,17 @@
-# The one-line way to do each thing. Set-up is a dependency of every target: a fresh clone needs no other command.
+# One command for each task. Every target depends on the set-up, so that a fresh clone needs no other command.
 #
 #     make          the virtual environment .venv, with fastgan built and installed editable
-#     make demo     train the StegaStamp demo on photographs, hide a message, find it again through a real JPEG
+#     make demo     train the StegaStamp demo on photographs, hide a message, decode it from a real JPEG
 #     make test     all tests
 #     make test-fast  without the long ones, which tests/slow.txt lists
-#     make lint     ruff, mypy, clang-format, numbers of the docs against benchmarks/results, workflows
-#     make tables   numbers of README and docs, from benchmarks/results
-#     make docs     the documentation as a site, into build/site
-#     make support  what works with what, as the tests find it, into docs/support.md
-#     make budgets  what launches take on a GPU, found out without one, into docs/gpu-budgets.md
+#     make lint     ruff, mypy, clang-format, numbers in the docs against benchmarks/results, workflows
+#     make tables   write the numbers in README and docs from benchmarks/results
+#     make docs     build the documentation's site in build/site
+#     make support  write the table of supported combinations, as tested, to docs/support.md
+#     make budgets  write the costs of GPU launches, computed without a GPU, to docs/gpu-budgets.md
 #     make bench    benchmarks of every op against its peers, into benchmarks/results/
-#     make stress   20 000 valid calls, native against reference, and 20 000 with junk for arguments; training runs
-#                   killed 200 times and damaged 140 times
+#     make stress   20 000 valid calls, native against reference, and 20 000 with invalid arguments; kill training runs
+#                   200 times, and damage them 140 times
 #     make wheel    wheel and sdist, installed and smoke-tested beside three versions of torch
 #     make gpu      on a machine with an NVIDIA GPU: build with nvcc, GPU tests, GPU benchmarks (no network needed;
 #                   docs/gpu.md)
@@ -19,7 +19,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes of the tests. Threads of one that spin while they wait would take the cores from the other.
+# Processes of the tests. They run with OMP_WAIT_POLICY=passive, because waiting threads that spin would take the cores
+# from the other process.
 WORKERS ?= 2
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 
@@ -34,12 +35,12 @@ $(VENV)/tools: pyproject.toml
 	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" cmake ninja pybind11
 	touch $@
 
-# The compiled libraries; again whenever a source changes.
+# The compiled libraries, rebuilt whenever a source changes.
 $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
 	touch $@
 
-# The C++ tests, the bindings that pytest checks csrc/math through, and the CUDA kernels as C++.
+# The C++ tests, the bindings through which pytest checks csrc/math, and the CUDA kernels as C++.
 build/tests/built: $(VENV)/installed
 	$(BIN)/cmake -G Ninja -S . -B build/tests -DFASTGAN_TEST_BINDINGS=ON -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
 	    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
@@ -48,7 +49,7 @@ build/tests/built: $(VENV)/installed
 	$(BIN)/cmake --build build/tests
 	touch $@
 
-# That the sources compile with the oldest torch's headers too; again whenever a source changes.
+# Checks that the sources also compile with the oldest torch's headers, whenever a source changes.
 build/headers-checked: $(VENV)/tools tools/check_headers.py $(SOURCES)
 	$(BIN)/python tools/check_headers.py
 	touch $@
@@ -61,7 +62,7 @@ test: $(VENV)/installed build/tests/built build/headers-checked
 	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 	    --junitxml build/tests.xml
 
-# Without what tests/slow.txt lists, which tools/slow_tests.py writes from what the last `make test` took.
+# Skips the tests in tests/slow.txt, which tools/slow_tests.py writes from the durations of the last `make test`.
 test-fast: $(VENV)/installed build/tests/built
 	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --fast
 
@@ -87,7 +88,7 @@ format: $(VENV)/installed
 tables: $(VENV)/installed
 	$(BIN)/python tools/tables.py
 
-# mkdocs-material and mkdocstrings, of the extra `docs`.
+# Installs mkdocs-material and mkdocstrings, the extra `docs`.
 $(VENV)/docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[docs]"
 	touch $@
@@ -105,7 +106,7 @@ stress: $(VENV)/installed
 wheel: $(VENV)/installed build/headers-checked
 	$(BIN)/python tools/check_wheel.py
 
-# With the Python that has torch, where it is: nothing is downloaded. PHASES="build tests" for some of them alone.
+# Uses the Python in which torch is installed: nothing is downloaded. PHASES="build tests" runs only these phases.
 gpu:
 	$(PYTHON) tools/gpu.py $(PHASES)
 

@@ -1,4 +1,4 @@
-"""Builds the native libraries by driving CMakeLists.txt, which is the one place that names sources and flags.
+"""Builds the native libraries with CMakeLists.txt, which is the only place that lists sources and flags.
 
 Environment:
     FASTGAN_BUILD=none      pure-Python install: Triton and PyTorch implementations only
@@ -26,8 +26,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.editable_wheel import editable_wheel
 
-# The public repository, such as "https://github.com/OWNER/fastgan". While it is empty, metadata names no URL
-# and PyPI's page names files of the sdist in place of links.
+# The public repository, such as "https://github.com/OWNER/fastgan". While it is empty, the metadata has no
+# URLs, and PyPI's page has the names of files in the sdist instead of links.
 REPOSITORY = ""
 ROOT = Path(__file__).parent.resolve()
 BUILD = os.environ.get("FASTGAN_BUILD", "native")
@@ -49,7 +49,8 @@ class CMakeBuild(build_ext):
             )
         import torch
 
-        # Of an editable install setuptools would throw it away, and all be compiled again.
+        # setuptools deletes build_temp after an editable install; everything would be compiled again next
+        # time.
         build_folder = ROOT / "build" / "editable" if self.editable_mode else Path(self.build_temp).resolve()
         build_folder = build_folder / "cmake"
         build_folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ class CMakeBuild(build_ext):
 
     @staticmethod
     def _cmake(arguments: list[str]) -> None:
-        # The compiler's own message is the useful one: it goes to the screen, and the install stops.
+        # Output is not captured, so that the compiler's own message appears on the screen.
         if subprocess.run([_tool("cmake"), *arguments], env=_environment()).returncode != 0:
             raise SystemExit(
                 "Building fastgan's native kernels failed; the compiler's message stands above. "
@@ -88,7 +89,7 @@ class CMakeBuild(build_ext):
 
 
 def _names_vanished_programs(cache: Path) -> bool:
-    """Whether an earlier configuration used compilers or tools that are gone, such as an isolated build's."""
+    """Whether the cache names compilers or tools that no longer exist, such as those of an isolated build."""
     if not cache.exists():
         return False
     entries = [line.partition("=") for line in cache.read_text().splitlines()]
@@ -105,13 +106,13 @@ def _missing_torch() -> list[str]:
 
 
 def _tool(name: str) -> str:
-    found = _find_tool(name)
-    assert found, name
-    return found
+    path = _find_tool(name)
+    assert path, name
+    return path
 
 
 def _find_tool(name: str) -> str | None:
-    """Cmake and ninja of this environment (pip installs them beside its Python), or the system's."""
+    """The path of cmake or ninja: that of this environment, beside its Python, or else the system's."""
     beside_python = Path(sys.executable).parent / name
     return str(beside_python) if beside_python.exists() else shutil.which(name)
 
@@ -122,7 +123,7 @@ def _environment() -> dict[str, str]:
 
 
 class StableWheel(bdist_wheel):
-    """The libraries use neither Python's ABI nor torch's unstable one: one wheel for all of them."""
+    """One wheel for all versions: the libraries use neither Python's ABI nor torch's unstable one."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -132,11 +133,11 @@ class StableWheel(bdist_wheel):
 
 
 class EditableWheel(editable_wheel):
-    """Puts a folder with nothing but a link to `fastgan` on the path, which type checkers follow.
+    """Puts a folder on the path that contains only a link to `fastgan`, so that type checkers find it.
 
-    For folders that `package_dir` maps setuptools installs an import hook, which they do not run. The root
-    itself would make `import kernels` possible from everywhere. In `fastgan` there are links to the mapped
-    folders, of which an sdist has none.
+    For folders mapped by `package_dir`, setuptools would install an import hook, which type checkers do not
+    run; with the root itself on the path, `import kernels` would work from everywhere. Links to the mapped
+    folders are created in `fastgan`; an sdist does not contain them.
     """
 
     def finalize_options(self) -> None:
@@ -150,7 +151,7 @@ class EditableWheel(editable_wheel):
 
 
 def _long_description() -> str:
-    """README.md, whose relative links PyPI's page cannot follow."""
+    """README.md with relative links replaced, which would not work on PyPI's page."""
 
     def absolute(link: re.Match[str]) -> str:
         picture, text, target = link.groups()
@@ -177,7 +178,7 @@ setup(
     }
     if REPOSITORY
     else {},
-    # An editable install has left links to the mapped folders in `fastgan`.
+    # Excluded: an editable install leaves links to the mapped folders in `fastgan`.
     packages=[
         *find_packages(include=["fastgan", "fastgan.*"], exclude=["fastgan.kernels*", "fastgan.bench*"]),
         "fastgan.kernels",

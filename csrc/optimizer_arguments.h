@@ -8,7 +8,7 @@
 #include "math/optimizer.h"
 #include "stable.h"
 
-// What the CPU's and the GPU's optimizer_step_ do alike with their arguments.
+// Checks and conversions of optimizer_step_'s arguments, shared by the CPU and CUDA kernels.
 namespace fastgan {
 
 inline StepNumbers step_numbers(const std::vector<double>& options) {
@@ -21,7 +21,7 @@ inline StepNumbers step_numbers(const std::vector<double>& options) {
   return numbers;
 }
 
-// Lists may be empty, and so may a tensor: it stands for one that does not exist.
+// A list may be empty, and so may each of its tensors: an empty tensor stands for an array that does not exist.
 inline void check_sizes(
     const std::vector<Tensor>& params, std::initializer_list<std::reference_wrapper<const std::vector<Tensor>>> lists) {
   for (const std::vector<Tensor>& list : lists) {
@@ -37,7 +37,7 @@ inline void check_sizes(
   }
 }
 
-// What a step cannot do without: a gradient and an average of its squares, and Adam's average of it.
+// Checks the arrays that every step needs: gradients, averages of their squares and, for Adam, averages of them.
 inline void check_complete(
     Algorithm algorithm, const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
     const std::vector<Tensor>& first, const std::vector<Tensor>& second, bool with_statistics) {
@@ -55,7 +55,7 @@ inline void check_complete(
   if (algorithm == Algorithm::kAdam) check("an average of gradients", second);
 }
 
-// The i-th of a list that may be empty, of tensors that may be; null where there is none.
+// The data of the i-th tensor; null if the list is shorter or the tensor is empty.
 inline void* array_of(const std::vector<Tensor>& tensors, size_t i) {
   return i < tensors.size() && tensors[i].numel() ? tensors[i].data_ptr() : nullptr;
 }

@@ -11,8 +11,8 @@
 
 #include "cpu/pixels.h"
 
-// The little that the kernels need from PyTorch beyond torch/csrc/stable. Only the stable ABI is used, so that one
-// binary serves every torch >= 2.10: never include torch/extension.h or ATen here.
+// Helpers that the kernels need on top of torch/csrc/stable. Only the stable ABI is used, so that one binary serves
+// every torch >= 2.10: never include torch/extension.h or ATen here.
 namespace fastgan {
 
 using torch::headeronly::ScalarType;
@@ -39,7 +39,7 @@ inline ImageView image_view(const Tensor& image) {
   return view;
 }
 
-// The numbers of a small contiguous tensor of any floating-point dtype.
+// The values of a small contiguous tensor of any floating-point dtype, as double.
 inline std::vector<double> numbers_in(const Tensor& tensor) {
   std::vector<double> buffer(tensor.numel());
   const double* values = load(tensor.data_ptr(), dtype_of(tensor.scalar_type()), 1, tensor.numel(), buffer.data());
@@ -47,9 +47,10 @@ inline std::vector<double> numbers_in(const Tensor& tensor) {
   return buffer;
 }
 
-// aten::empty_like with a dtype, which torch::stable::empty_like cannot say; keeps the strides of a dense tensor. The
-// one place that calls the dispatcher by hand, with conversions that torch calls details; they are part of the stable
-// ABI since 2.10, and without them a kernel could not make an output of another dtype with its input's strides.
+// aten::empty_like with a dtype, which torch::stable::empty_like does not take; keeps the strides of a dense tensor.
+// This is the one place that calls the dispatcher by hand, with conversions from torch's `detail` namespace. They are
+// part of the stable ABI since 2.10; without them a kernel could not create an output of another dtype with its input's
+// strides.
 inline Tensor empty_like(const Tensor& like, ScalarType dtype) {
   using torch::stable::detail::from;
   std::array<StableIValue, 6> stack{

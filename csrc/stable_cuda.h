@@ -8,8 +8,8 @@
 
 #include "stable.h"
 
-// What CUDA kernels need around a launch: the caller's stream (never the default one: CUDA graphs and side streams give
-// wrong results with it), the launch's error, and where operators are registered.
+// Helpers around CUDA launches: the caller's stream (launching on the default stream instead gives wrong results under
+// CUDA graphs and side streams), error checks, and the registration of operators.
 #ifndef FASTGAN_CUDA_OPERATORS
 #define FASTGAN_CUDA_OPERATORS(library) STABLE_TORCH_LIBRARY_IMPL(fastgan, CUDA, library)
 #endif
@@ -22,12 +22,12 @@ inline cudaStream_t current_cuda_stream(const Tensor& tensor) {
   return static_cast<cudaStream_t>(stream);
 }
 
-// Not `<<<>>>`, which is no C++: csrc/tests/cuda_emulation compiles the kernels without nvcc.
+// Avoids the syntax `<<<>>>`, so that csrc/tests/cuda_emulation can compile the kernels as C++, without nvcc.
 template <typename... Parameters, typename... Arguments>
 void launch(
     const char* what, void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream,
     Arguments&&... arguments) {
-  if (blocks == 0) return;  // which CUDA takes for an error
+  if (blocks == 0) return;  // CUDA reports an empty grid as an error
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(static_cast<unsigned>(threads));

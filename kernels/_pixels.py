@@ -1,8 +1,8 @@
-"""How kernels walk through RGB images: a program has BLOCK neighbouring pixels of one image of the batch.
+"""How kernels traverse RGB images: a program processes BLOCK consecutive pixels of one image of the batch.
 
-A thread has `RUN` of them, so many that vectors of 16 bytes hold them: of each channel where pixels are
-neighbours in memory, and where the three channels of a pixel are (channels_last) of LINE values each, three
-lines for LINE pixels:
+A thread processes RUN of them, as many as fit in vectors of 16 bytes. Where pixels are adjacent in memory,
+there is one vector per channel. Where the three channels of a pixel are (channels_last), LINE pixels are
+three lines of LINE values:
 
     red green blue red | green blue red green | blue red green blue
 """
@@ -19,34 +19,34 @@ from fastgan.kernels._indexing import cdiv, index_type
 
 
 class Walk(NamedTuple):
-    """What launches are told of the images that they walk through alike."""
+    """How a launch traverses its images, which is the same for all of them."""
 
     run: int
-    """Neighbouring pixels of a thread, 4 or 8."""
+    """Consecutive pixels per thread, 4 or 8."""
     block: int
-    """Pixels of a program."""
+    """Pixels per program."""
     parts: int
-    """Programs for each image."""
+    """Programs per image."""
     flat: bool
-    """Whether rows follow each other without a gap in all of them."""
+    """Whether all images have rows without gaps between them."""
     index: tl.dtype
-    """Of pixels' numbers and of their places in an image."""
+    """The type of pixel indices and of offsets within an image."""
 
     def line(self, image: Tensor) -> int:
-        """LINE of the kernels; 0 where channels are no neighbours, or not in vectors."""
+        """LINE of the kernels; 0 if channels are not adjacent, or vectors cannot be used."""
         return self.run if image.stride(1) == 1 and in_vectors(image, self.flat, self.run) else 0
 
 
 def in_vectors(image: Tensor, flat: bool, run: int) -> bool:
-    """Whether vectors hold `run` neighbours, and the compiler sees it, which knows multiples of 16 alone."""
+    """Whether `run` pixels form vectors in a way visible to Triton, which only tracks divisibility by 16."""
     _, _, height, width = image.shape
-    known = [image.storage_offset() * image.itemsize, image.stride(0)]
+    multiples_of_16 = [image.storage_offset() * image.itemsize, image.stride(0)]
     if not flat:
-        known += [image.stride(2), width]
+        multiples_of_16 += [image.stride(2), width]
     if image.stride(1) != 1:
-        known.append(image.stride(1))
-    neighbours = image.stride(3) == (3 if image.stride(1) == 1 else 1)
-    return neighbours and height * width % run == 0 and all(number % 16 == 0 for number in known)
+        multiples_of_16.append(image.stride(1))
+    adjacent = image.stride(3) == (3 if image.stride(1) == 1 else 1)
+    return adjacent and height * width % run == 0 and all(number % 16 == 0 for number in multiples_of_16)
 
 
 def walk(threads: int, *images: Tensor) -> Walk:
@@ -55,16 +55,16 @@ def walk(threads: int, *images: Tensor) -> Walk:
     flat = all(image.stride(2) == width * image.stride(3) for image in images)
     furthest = max((height - 1) * image.stride(2) + (width - 1) * image.stride(3) for image in images)
     index = index_type(max(batch * pixels, furthest), 8 * threads)
-    # Without vectors, or with 64-bit places, eight pixels need too many registers.
+    # Without vectors, or with 64-bit offsets, eight pixels need too many registers.
     halves = all(image.itemsize == 2 and in_vectors(image, flat, 8) for image in images)
     run = 8 if halves and index is tl.int32 else 4
-    before = 3 if pixels % 4 else 0  # as many pixels `photometric` may begin before the image
+    before = 3 if pixels % 4 else 0  # `photometric` may begin up to so many pixels before the image
     return Walk(run, threads * run, cdiv(pixels + before, threads * run), flat, index)
 
 
 @triton.jit
 def part_of_image(parts, INDEX: tl.constexpr, BLOCK: tl.constexpr):
-    """The number of the program's image, and its first pixel there."""
+    """The index of the program's image, and of its first pixel there."""
     program = tl.program_id(0)
     return (program // parts).to(tl.int64), (program % parts).to(INDEX) * BLOCK
 
@@ -78,7 +78,7 @@ def place(pixel, width, stride_h, stride_w, FLAT: tl.constexpr):
 def places_of_lines(
     first, pixels, width, stride_h, stride_w, FLAT: tl.constexpr, LINE: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Where the first of three lines of each LINE pixels is, and whether they exist."""
+    """Offsets of the first of the three lines for every LINE pixels, and whether the pixels exist."""
     pixel = first + LINE * tl.arange(0, BLOCK // LINE)
     places = place(pixel, width, stride_h, stride_w, FLAT)[:, None] + tl.arange(0, LINE)[None, :]
     return places, pixel[:, None] < pixels
@@ -86,14 +86,14 @@ def places_of_lines(
 
 @triton.jit
 def line(value0, value1, value2, value3):
-    """[count, 4] of four times [count]."""
+    """Interleaves four tensors [count] to [count, 4]."""
     pairs = tl.join(tl.join(value0, value2), tl.join(value1, value3))
     return tl.reshape(pairs, [value0.shape[0], 4])
 
 
 @triton.jit
 def values(line):
-    """Four times [count] of [count, 4]."""
+    """Splits [count, 4] into four tensors [count]."""
     even, odd = tl.split(tl.reshape(line, [line.shape[0], 2, 2]))
     value0, value2 = tl.split(even)
     value1, value3 = tl.split(odd)
@@ -102,13 +102,13 @@ def values(line):
 
 @triton.jit
 def in_turn(before, after):
-    """[2 * count, 4] of twice [count, 4]."""
+    """Interleaves the rows of two tensors [count, 4] to [2 * count, 4]."""
     return tl.reshape(tl.permute(tl.join(before, after), [0, 2, 1]), [2 * before.shape[0], 4])
 
 
 @triton.jit
 def halves(lines):
-    """Twice [count, 4] of as many values in the same order."""
+    """Splits 8 * count values into their even and odd groups of four, two tensors [count, 4]."""
     return tl.split(tl.permute(tl.reshape(lines, [lines.numel // 8, 2, 4]), [0, 2, 1]))
 
 
@@ -128,7 +128,7 @@ def load(
         line0 = tl.load(image + places, exist, 0.0)
         line1 = tl.load(image + LINE + places, exist, 0.0)
         line2 = tl.load(image + 2 * LINE + places, exist, 0.0)
-        if LINE == 8:  # to three lines of 4 for each 4 pixels
+        if LINE == 8:  # rearrange to three lines of 4 for every 4 pixels
             begin0, begin1 = halves(line0)
             begin2, end0 = halves(line1)
             end1, end2 = halves(line2)

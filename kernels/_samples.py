@@ -1,4 +1,4 @@
-"""What kernels that give each sample of a batch a number have in common: adding its parts, scaling by it."""
+"""Shared by kernels that compute one number per sample of a batch: summing its parts, scaling by it."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def scale(
     IN_PLACE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Each sample times the factor and its own gradient."""
+    """Multiplies each sample by the factor and by its own gradient."""
     sample = (tl.program_id(0) // parts).to(tl.int64)
     index = (tl.program_id(0) % parts).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     scale_of_sample = factor * tl.load(grad + sample).to(tl.float32)
     inside = index < elements
-    if IN_PLACE:  # then a factor of 1, known on the device alone, moves no memory
+    if IN_PLACE:  # a factor of 1, which is only known on the device, must not cost a pass over memory
         inside = index < tl.where(scale_of_sample == 1.0, 0, elements)
     values = tl.load(x + sample * elements + index, inside, 0.0).to(tl.float32)
     tl.store(

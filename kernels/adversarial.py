@@ -1,7 +1,7 @@
-"""Triton kernels of `fastgan.ops.adversarial`, which tells what is computed.
+"""Triton kernels of `fastgan.ops.adversarial`, which documents the formulas.
 
-Up to some thousand logits a single program walks over all of them and finishes the sums itself, in one
-launch. Of more (a discriminator of pixels has one for each) every program sums its share, and `finish` or
+For up to some thousand logits one program processes all of them and completes the sums itself, in one launch.
+For more (a discriminator of pixels has one logit for each) every program sums its share, and `finish` or
 `finish_discriminator` adds these in a fixed order: no atomics, the same bits for the same input.
 """
 
@@ -15,15 +15,15 @@ from torch import Tensor
 from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
 from fastgan.kernels._samples import finish
 
-# Chosen by arithmetic, not yet by measurement: 8 warps with 4 logits per thread.
+# Chosen by arithmetic, not yet by measurement: 8 warps, 4 logits per thread.
 BLOCK = 1024
 WARPS = 8
-# Logits of one side that one program sums alone, for D and for G, whose passes take less: in some 3 us more
-# than many programs take, which is what a second launch does. And the share of each program where there are
-# more logits.
+# The most logits of one side that one program sums alone, for D and for G, whose passes are shorter. That
+# takes some 3 us more than many programs would, as long as their second launch. SHARE: logits per program
+# where there are more.
 ALONE = {False: 8 * BLOCK, True: 16 * BLOCK}
 SHARE = 2 * BLOCK
-# Of the partial sums: loss, logits, probabilities, correct ones, violations; of real, then of fake.
+# Partial sums per program: loss, logits, probabilities, correct ones, violations; for real, then for fake.
 COLUMNS = tl.constexpr(10)
 
 CROSS_ENTROPY = tl.constexpr(0)
@@ -34,9 +34,9 @@ WASSERSTEIN = tl.constexpr(3)
 
 @triton.jit
 def softplus(x):
-    """log(1 + exp(x)) as max(x, 0) + rest; its derivative, the logistic function of x, and 1 minus that.
+    """log(1 + exp(x)) as max(x, 0) and the rest; its derivative, the logistic function of x; 1 - derivative.
 
-    In parts, because near a label the sums would cancel.
+    Kept in parts, because their sums would cancel near a label.
     """
     e = tl.exp(-tl.abs(x))
     s = e / (2.0 + e)
@@ -65,7 +65,7 @@ def side(
     HAS_SLOPES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The sums over one side's logits from `begin` to `end`, in the order of the columns."""
+    """The sums over one side's logits from `begin` to `end`, in the order of COLUMNS."""
     loss = tl.zeros([BLOCK], tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     probability = tl.zeros([BLOCK], tl.float32)
@@ -78,7 +78,7 @@ def side(
         signed = sign * logit
         _, rest, chance, complement = softplus(signed)
         if GAME == CROSS_ENTROPY:
-            # Zero times infinity is 0 here, the limit; NaN comes with the rest.
+            # Zero times infinity is 0 here, its limit; `rest` brings NaN in.
             weight = tl.where(signed > 0.0, 1.0 - label, -label)
             term = tl.where(weight != 0.0, weight * signed, 0.0) + rest
             slope = (1.0 - label) * chance - label * complement
@@ -125,7 +125,7 @@ def side_of_pairs(
 
 @triton.jit
 def share_of_program(count, share, PARTIAL: tl.constexpr, INDEX: tl.constexpr):
-    """The program's first logit, and the one after its last."""
+    """The range of the program's logits: the first, and the one after the last."""
     begin = tl.program_id(0).to(INDEX) * share  # 0 where there is one program
     end = count
     if PARTIAL:
@@ -157,14 +157,14 @@ def discriminator(
     fake_label,
     threshold,
     GAME: tl.constexpr,
-    RELATIVISTIC: tl.constexpr,  # then the game is that of the statistics alone, without slopes
+    RELATIVISTIC: tl.constexpr,  # then GAME is only used for the statistics, without slopes
     HAS_SLOPES: tl.constexpr,
     PARTIAL: tl.constexpr,
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     begin, end = share_of_program(real_count, share, PARTIAL, INDEX)
-    of_real, logit, probability, correct, violation = side(
+    real_loss, logit, probability, correct, violation = side(
         real, slopes, begin, end, real_count, sign, real_label, 1.0, threshold, GAME,
         HAS_SLOPES and not RELATIVISTIC, BLOCK,
     )  # fmt: skip
@@ -174,7 +174,7 @@ def discriminator(
     else:
         store_side(statistics, real_count, logit, probability, correct, violation)
     begin, end = share_of_program(fake_count, share, PARTIAL, INDEX)
-    of_fake, logit, probability, correct, violation = side(
+    fake_loss, logit, probability, correct, violation = side(
         fake, slopes + real_count, begin, end, fake_count, sign, fake_label, -1.0, threshold, GAME,
         HAS_SLOPES and not RELATIVISTIC, BLOCK,
     )  # fmt: skip
@@ -183,15 +183,15 @@ def discriminator(
     else:
         store_side(statistics + 4, fake_count, logit, probability, correct, violation)
     if RELATIVISTIC:
-        of_real = side_of_pairs(
+        real_loss = side_of_pairs(
             fake, real, slopes + real_count, slopes, begin, end, fake_count, sign, HAS_SLOPES, BLOCK
         )
-        of_fake = 0.0
+        fake_loss = 0.0
     if PARTIAL:
-        tl.store(partial_sums, of_real)
-        tl.store(partial_sums + 5, of_fake)
+        tl.store(partial_sums, real_loss)
+        tl.store(partial_sums + 5, fake_loss)
     else:
-        tl.store(loss, of_real / real_count + of_fake / fake_count)
+        tl.store(loss, real_loss / real_count + fake_loss / fake_count)
 
 
 @triton.jit
@@ -224,7 +224,7 @@ def generator(
 def pairs(
     raised,
     lowered,
-    slopes,  # [2 count] float32, of the raised ones first; not touched unless HAS_SLOPES
+    slopes,  # [2 count] float32, those of `raised` first; not touched unless HAS_SLOPES
     loss,
     partial_sums,  # [programs] float32, instead of the loss if PARTIAL
     count,
@@ -260,10 +260,10 @@ def finish_discriminator(
     total = column(partial_sums, parts, 0, BLOCK) / real_count
     tl.store(loss, total + column(partial_sums, parts, 5, BLOCK) / fake_count)
     for number in tl.static_range(4):
-        of_real = column(partial_sums, parts, 1 + number, BLOCK)
-        tl.store(statistics + number, of_real / real_count)
-        of_fake = column(partial_sums, parts, 6 + number, BLOCK)
-        tl.store(statistics + 4 + number, of_fake / fake_count)
+        real_sum = column(partial_sums, parts, 1 + number, BLOCK)
+        tl.store(statistics + number, real_sum / real_count)
+        fake_sum = column(partial_sums, parts, 6 + number, BLOCK)
+        tl.store(statistics + 4 + number, fake_sum / fake_count)
 
 
 def adversarial(
@@ -288,10 +288,11 @@ def adversarial(
         if for_generator and relativistic:
             pairs[(parts,)](real, fake, slopes, loss, partial_sums, fake_count, SHARE, sign, **options)
         elif for_generator:
-            of_fake = 3 if game == 2 else game  # G's hinge loss is the Wasserstein one
+            generator_game = 3 if game == 2 else game  # G's hinge loss equals its Wasserstein loss
             generator[(parts,)](
-                fake, slopes, loss, partial_sums, fake_count, SHARE, sign, real_label, GAME=of_fake, **options
-            )
+                fake, slopes, loss, partial_sums, fake_count, SHARE, sign, real_label, GAME=generator_game,
+                **options,
+            )  # fmt: skip
         else:
             threshold = (real_label + fake_label) / 2 if game == 1 else 0.0
             discriminator[(parts,)](

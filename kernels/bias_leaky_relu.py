@@ -1,9 +1,9 @@
-"""Triton kernels of `fastgan.ops.bias_leaky_relu`, which tells what is computed. One launch forward.
+"""Triton kernels of `fastgan.ops.bias_leaky_relu`, which documents the formulas. One launch forward.
 
-Tensors are walked through in memory order; an element's channel follows from its number, the length of a
-channel's row and the number of channels. Backward with a bias gradient has a kernel for rows (contiguous
-tensors) and one for columns (channels last). Where a program has all that a channel has, it writes the bias
-gradient itself; otherwise it leaves partial sums to be added in a fixed order. No atomics: the same input
+Tensors are traversed in memory order; an element's channel follows from its index, the length of a channel's
+row and the number of channels. Backward with a bias gradient has a kernel for rows (contiguous tensors) and
+one for columns (channels last). A program that processes all elements of a channel writes the bias gradient
+itself; otherwise programs write partial sums, which are added in a fixed order. No atomics: the same input
 gives the same bits.
 """
 
@@ -20,10 +20,11 @@ from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
 # float32.
 BLOCK = 1024
 WARPS = 4
-# Of a tile in channels last: 32 neighbouring channels are whole 128-byte lines in float32.
+# The tile in channels last: 32 adjacent channels are whole 128-byte lines in float32.
 TILE_ROWS, TILE_CHANNELS = 32, 32
-# Of a channel, the elements that one program goes through alone, and those at a time; of channels last, whose
-# tiles have many channels, the rows. With more, to add partial sums in a second launch takes less time.
+# The most elements of a channel that one program sums alone, and how many it takes at a time; for channels
+# last, whose tiles have many channels, the most rows. Beyond these, partial sums and a second launch are
+# faster.
 ALONE, ALONE_TILE, ALONE_ROWS, ALONE_WARPS = 16 * BLOCK, 4 * BLOCK, 256, 16
 
 
@@ -35,7 +36,7 @@ def factor_of(codes, slope, gain):
 
 @triton.jit
 def biased(source, bias, index, inside, length, channels, HAS_BIAS: tl.constexpr):
-    """Elements of the source, plus their channels' bias."""
+    """Elements of the source plus the biases of their channels."""
     value = tl.load(source + index, inside, 0.0).to(tl.float32)
     if HAS_BIAS:
         value += tl.load(bias + (index // length) % channels, inside, 0.0).to(tl.float32)
@@ -56,13 +57,13 @@ def activate(
     count,
     HAS_BIAS: tl.constexpr,
     HAS_CODES: tl.constexpr,
-    INDEX: tl.constexpr,  # tl.int32 while the count allows: 64-bit division is slow
+    INDEX: tl.constexpr,  # tl.int32 if the count allows: 64-bit division is slow
     BLOCK: tl.constexpr,
 ):
     index = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
     inside = index < count
     value = biased(x, bias, index, inside, length, channels, HAS_BIAS)
-    # Without a slope, minus infinity is cut like any negative number.
+    # With slope 0, minus infinity gives 0 as any negative number does, not 0 times infinity.
     negative = tl.where((slope == 0.0) & (value == float("-inf")), 0.0, slope * value)
     scaled = gain * tl.where(value > 0.0, value, negative)
     bounded = tl.where(scaled < -clamp, -clamp, tl.where(scaled > clamp, clamp, scaled))
@@ -100,7 +101,7 @@ def multiply_rows(
     source,  # [samples, channels, length]
     codes,
     target,
-    sums,  # [parts, channels]: of `share` samples each
+    sums,  # [parts, channels]; each part covers `share` samples
     slope,
     gain,
     samples,
@@ -154,7 +155,7 @@ def multiply_columns(
 
 
 def row_length(x: Tensor) -> int:
-    """How many elements side by side share a channel: 1 for channels last and N C."""
+    """How many consecutive elements belong to the same channel: 1 for channels last and N C."""
     return x.stride(1) if x.shape[1] > 1 else x.numel()
 
 
@@ -225,7 +226,7 @@ def bias_leaky_relu_backward(
 def bias_leaky_relu_tangent(
     tangent_x: Tensor, tangent_bias: Tensor | None, codes: Tensor, slope: float, gain: float
 ) -> Tensor:
-    """(tangent_x + tangent_bias) times what the codes say, like tangent_x."""
+    """(tangent_x + tangent_bias) times the factors of the codes, like tangent_x."""
     result = torch.empty_like(tangent_x)
     count = tangent_x.numel()
     with torch.cuda.device_of(tangent_x):

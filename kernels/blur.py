@@ -1,13 +1,13 @@
-"""Triton kernel of `fastgan.ops.blur`, which tells what is computed. One launch.
+"""Triton kernel of `fastgan.ops.blur`, which documents the formula. One launch.
 
-A thread computes ROWS rows of four columns. Where most taps count, it reads each row that they reach once, as
-wide as memory goes, and adds it to all rows that it reaches; weights of zero take part, since a number times
-zero is zero. Where few taps count, or that sum is not finite, and it matters what is not read, it goes tap
-by tap.
+A thread computes ROWS rows of four columns. If most taps are non-zero, it reads each row within their reach
+once, in the widest loads, and adds it to all output rows that it contributes to, including taps of weight
+zero. It goes tap by tap, and skips those of weight zero, if few taps are non-zero, or if the sum is not
+finite: then zero times a pixel may be NaN.
 
-The limit of 7 x 7 taps is arithmetic: their 49 multiply-adds a pixel alone take an H100 82 us for
-8x3x1080x1920, which a copy in bfloat16 takes 66 us for. The rest, 23 instructions in float32 and 29 where
-halves are converted, is reading, the border and what a program does once.
+For kernels of 7 x 7 taps the limit is arithmetic: their 49 multiply-adds per pixel alone take an H100 82 us
+for 8x3x1080x1920, while a copy in bfloat16 takes 66 us. The rest, 23 instructions in float32 and 29 where
+halves are converted, is loads, the border, and work done once per program.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from torch import Tensor
 
 from fastgan.kernels._indexing import cdiv, index_type
 
-# Chosen by arithmetic, not yet by measurement. With 6 rows each row is read twice, 72 registers hold all, and
-# 1080 is a multiple; with 8, 4 instructions a pixel fewer, up to 128 do.
+# Chosen by arithmetic, not yet by measurement. With 6 rows each row is read twice, 72 registers suffice, and
+# 1080 is a multiple. 8 rows would take 4 instructions per pixel less, but up to 128 registers.
 ROWS = 6
-LONE_ROWS = 4  # where neighbours are loaded one by one, which takes more registers
-# A program is one warp: what its threads agree on is known to be the same for all of them, which keeps the
-# weights in uniform registers.
+LONE_ROWS = 4  # where adjacent pixels are loaded one by one, which takes more registers
+# A program is one warp, so that the compiler knows its scalars to be uniform and keeps the weights in uniform
+# registers.
 QUADS = 32
 WARPS = 1
-# Up to here tap by tap, 8 instructions a pixel each, takes no longer than all of 7 x 7.
+# Up to this many non-zero taps, tap by tap (8 instructions per pixel each) is no slower than all of 7 x 7.
 FEW_TAPS = 8
-# More weights than there are uniform registers for.
+# Larger kernels have more weights than there are uniform registers.
 LARGEST_DENSE = 7
 
 
 @triton.jit
-def below(index, size):
+def in_range(index, size):
     """0 <= index < size."""
     return index.to(tl.uint32, bitcast=True) < tl.full([], size, tl.uint32)
 
 
 @triton.jit
 def load_columns(pointers, exist):
-    """Of four neighbours that a thread loads at once each column for itself."""
+    """Loads four adjacent pixels per thread at once, and returns each of the four columns."""
     values = tl.load(pointers, exist, 0.0).to(tl.float32)
     even, odd = tl.split(tl.reshape(values, [values.shape[0], 2, 2]))
     first, third = tl.split(even)
@@ -55,7 +55,7 @@ def as_quads(first, second, third, fourth):
 
 
 @triton.jit
-def no_totals(ROWS: tl.constexpr, QUADS: tl.constexpr):
+def zero_totals(ROWS: tl.constexpr, QUADS: tl.constexpr):
     totals: tl.tuple = ()
     for _ in tl.static_range(ROWS):
         totals += (tl.zeros([QUADS, 4], tl.float32),)
@@ -64,8 +64,8 @@ def no_totals(ROWS: tl.constexpr, QUADS: tl.constexpr):
 
 @triton.jit
 def row_by_row(
-    image,  # of this channel
-    offset,  # to the thread's first pixels
+    image,  # this channel's plane
+    offset,  # of the thread's first pixels
     kernel,
     row,
     column,
@@ -78,18 +78,18 @@ def row_by_row(
     ROWS: tl.constexpr,
     QUADS: tl.constexpr,
 ):
-    """The sums of all taps, each as if it were not zero."""
-    FIRST: tl.constexpr = 4 - SIZE // 2  # of the columns that the first tap reads
+    """The sums over all taps, including those of weight zero."""
+    FIRST: tl.constexpr = 4 - SIZE // 2  # index of the column that the first tap reads
     weights: tl.tuple = ()
     for tap in tl.static_range(SIZE * SIZE):
         weights += (tl.load(kernel + STEP * tap),)
-    left, here, right = column >= 4, column < width, column < width - 4
-    totals = no_totals(ROWS, QUADS)
+    left, centre, right = column >= 4, column < width, column < width - 4
+    totals = zero_totals(ROWS, QUADS)
     line = image - (SIZE // 2) * stride_h
     for source in tl.static_range(ROWS + SIZE - 1):
-        in_row = below(row + (source - SIZE // 2), height)
+        in_row = in_range(row + (source - SIZE // 2), height)
         columns = load_columns(line - 4 * stride_w + offset, in_row & left)
-        columns = columns + load_columns(line + offset, in_row & here)
+        columns = columns + load_columns(line + offset, in_row & centre)
         columns = columns + load_columns(line + 4 * stride_w + offset, in_row & right)
         for j in tl.static_range(SIZE):
             values = as_quads(
@@ -123,22 +123,22 @@ def tap_by_tap(
     ROWS: tl.constexpr,
     QUADS: tl.constexpr,
 ):
-    """The sums of the taps that are not zero, where these reach the image."""
-    totals = no_totals(ROWS, QUADS)
+    """The sums over the non-zero taps, of pixels inside the image."""
+    totals = zero_totals(ROWS, QUADS)
     for tap in range(SIZE * SIZE):
         weight = tl.load(kernel + STEP * tap)
-        if weight != 0.0:  # one branch for the whole program; half of the kernels are a single tap
+        if weight != 0.0:  # uniform branch; half of the kernels have a single tap
             down, across = tap // SIZE - SIZE // 2, tap % SIZE - SIZE // 2
             line = image + tl.full([], down, OFFSET) * stride_h + tl.full([], across, OFFSET) * stride_w
-            in_column = below(column + across, width)
+            in_column = in_range(column + across, width)
             sums: tl.tuple = ()
             for target in tl.static_range(ROWS):
-                exist = in_column & below(row + down + target, height)
+                exist = in_column & in_range(row + down + target, height)
                 values = tl.load(line + offset, exist, 0.0).to(tl.float32)
-                # Multiples of the stride, kept from the other way, would under Triton 3.6 drive its weights
-                # out of the uniform registers.
+                # An increment, because Triton 3.6 would share multiples of the stride with `row_by_row`, and
+                # these would displace its weights from the uniform registers.
                 line += stride_h
-                # Of pixels that do not exist not even a tap that is NaN makes something.
+                # A weight that is NaN must not contribute where there is no pixel.
                 sums += (totals[target] + tl.where(exist, weight, 0.0) * values,)
             totals = sums
     return totals
@@ -159,7 +159,7 @@ def convolve(
     channels,
     height,
     width,
-    blocks,  # of one channel: a program's pixels share a kernel
+    blocks,  # programs per channel: all pixels of a program use the same kernel
     image_stride_n,
     image_stride_c,
     image_stride_h,
@@ -169,9 +169,9 @@ def convolve(
     out_stride_h,
     out_stride_w,
     SIZE: tl.constexpr,
-    STEP: tl.constexpr,  # from a tap to the next; -1: the kernel is turned by 180 degrees
+    STEP: tl.constexpr,  # from one tap to the next; -1: the kernel is rotated by 180 degrees
     INDEX: tl.constexpr,
-    OFFSET: tl.constexpr,  # tl.int32 while the strides of a channel allow
+    OFFSET: tl.constexpr,  # tl.int32 if the strides of a channel allow
     DENSE: tl.constexpr,  # up to 7 x 7
     FEW_TAPS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -181,7 +181,7 @@ def convolve(
     plane = program // blocks
     n = (plane // channels).to(tl.int64)
     channel = (plane % channels).to(tl.int64)
-    quads = (width + 3) // 4  # of a row; those beyond the last row exist nowhere
+    quads = (width + 3) // 4  # per row; quads beyond the last row do not exist
     quad = (program % blocks).to(INDEX) * QUADS + tl.arange(0, QUADS)
     row = ((quad // quads).to(tl.int32) * ROWS)[:, None]
     column = ((quad % quads).to(tl.int32) * 4)[:, None] + tl.arange(0, 4)[None, :]
@@ -193,12 +193,12 @@ def convolve(
     kernel = kernels + n * SIZE * SIZE
     first_tap = kernel + (SIZE * SIZE - 1 if STEP < 0 else 0)
 
-    each_tap = True
+    by_taps = True
     if DENSE:
         tap = tl.arange(0, 64)
         counts = tl.load(kernel + tap, tap < SIZE * SIZE, 0.0) != 0.0
-        each_tap = tl.sum(counts.to(tl.int32)) <= FEW_TAPS
-        if not each_tap:
+        by_taps = tl.sum(counts.to(tl.int32)) <= FEW_TAPS
+        if not by_taps:
             totals = row_by_row(
                 image, offset, first_tap, row, column, height, width, stride_h, image_stride_w,
                 SIZE, STEP, ROWS, QUADS,
@@ -206,9 +206,9 @@ def convolve(
             total = totals[0]
             for target in tl.static_range(1, ROWS):
                 total += totals[target]
-            each_tap = tl.sum((total - total != 0.0).to(tl.int32)) != 0
+            by_taps = tl.sum((total - total != 0.0).to(tl.int32)) != 0
             store(blurred, totals, row, column < width, height, out_stride_h, ROWS)
-    if each_tap:
+    if by_taps:
         totals = tap_by_tap(
             image, offset, first_tap, row, column, height, width, stride_h, image_stride_w,
             SIZE, STEP, OFFSET, ROWS, QUADS,
@@ -224,7 +224,7 @@ def blur(image: Tensor, kernels: Tensor, turned: bool) -> Tensor:
     quads = cdiv(height, rows) * cdiv(width, 4)
     blocks = cdiv(quads, QUADS)
     size = kernels.shape[-1]
-    # Of the pixel furthest away that a mask lets nobody read.
+    # The largest offset that is computed, including masked pixels.
     _, _, stride_h, stride_w = image.stride()
     furthest = (height + size + QUADS * ROWS) * stride_h + (width + size + 4) * stride_w
     offset = index_type(furthest, 0)
@@ -243,7 +243,7 @@ def blur(image: Tensor, kernels: Tensor, turned: bool) -> Tensor:
             STEP=-1 if turned else 1,
             INDEX=index_type(quads, QUADS),
             OFFSET=offset,
-            DENSE=1 < size <= LARGEST_DENSE and offset == tl.int32,  # in 64 bits registers run out
+            DENSE=1 < size <= LARGEST_DENSE and offset == tl.int32,  # with 64-bit offsets registers run out
             FEW_TAPS=FEW_TAPS,
             ROWS=rows,
             QUADS=QUADS,

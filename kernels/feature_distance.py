@@ -1,11 +1,11 @@
-"""Triton kernels of `fastgan.ops.feature_distance`, which tells what is computed.
+"""Triton kernels of `fastgan.ops.feature_distance`, which documents the formulas.
 
-`sweep` holds all channels of a few pixels in registers, so that both maps are read once: it writes the
-directions asked for and one partial sum per program. `finish` adds a sample's partial sums in a fixed
-order, so the same input gives the same bits. Two launches, no atomics; `scale` is a third.
+`sweep` holds all channels of a few pixels in registers, so that both maps are read once. It writes the
+directions that are wanted and one partial sum per program. `finish` adds a sample's partial sums in a fixed
+order, so the same input gives the same bits. Two launches, no atomics; backward is a third, `scale`.
 
-A thread has the same few pixels in each of a program's chunks of channels, so most of a sum over channels is
-its own.
+A thread has the same pixels in all of a program's chunks of channels, so that it computes most of a sum over
+channels by itself.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from torch import Tensor
 from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish, scale
 
-# Of an H100, chosen by arithmetic, not yet by measurement: 16 values of each map for a thread, which take 64
+# Chosen by arithmetic for an H100, not yet by measurement: 16 values of each map per thread, which take 64
 # registers with one direction.
 VALUES = 16
-# As many pixels as give a warp to each multiprocessor's four parts, and whole sectors of 32 bytes in half
-# types, while 16 warps can hold their channels.
+# The values per tile that give each of a multiprocessor's four partitions a warp, the pixels of one 32-byte
+# sector in half types, and the values that 16 warps can hold.
 LEAST_TILE = 4 * 32 * VALUES
 LEAST_PIXELS = 16
 LARGEST_TILE = 16 * 32 * VALUES
-# A chunk has fewer channels than its program has threads: Triton would load more weights once for all of
-# these, and then pass maps through shared memory to the threads that have their weights.
+# A chunk must have fewer channels than its program has threads. With more, Triton would distribute the
+# weights over the threads, and move the maps through shared memory to the threads that hold them.
 LARGEST_CHUNK = 256
-TWO_DIRECTIONS_REGISTERS = 96  # on sm_100 the compiler would take one or two more
+TWO_DIRECTIONS_REGISTERS = 96  # on sm_100 the compiler would use one or two more
 BLOCK = 1024  # of `scale` and `finish`
-# Channels that a tile can hold; more than these are no feature map of a perceptual loss.
+# The channels that a tile can hold; feature maps of perceptual losses have fewer.
 MOST_CHANNELS = 4096
 
 
 @triton.jit
 def unit_scale(squares, eps):
-    """1 / (norm + eps), and what a gradient takes off along the vector for each unit of sum_c u_c x_c."""
-    norm = tl.sqrt(squares)  # of one instruction, as rsqrt, and off by one in the last place
-    # Squares that overflow say nothing of the direction: NaN, not the zero that 1 over infinity would be.
+    """1 / (norm + eps), and the multiple of x that a gradient subtracts per unit of sum_c u_c x_c."""
+    norm = tl.sqrt(squares)  # approximate like rsqrt: one instruction, error of one unit in the last place
+    # If the sum of squares overflows, the direction is unknown: NaN, instead of 1 / infinity = 0.
     inverse = 1.0 / (norm + eps) + (norm - norm)
     along = tl.where(norm > 0, inverse * inverse * tl.rsqrt(squares), 0.0)
     return inverse, along
@@ -52,7 +52,7 @@ def add_pairs(a, b, c, d):
 
 @triton.jit
 def load(source, place, stride, exist):
-    """The chunks of a map or of the weights, `stride` elements from one to the next."""
+    """Loads all chunks of a map or of the weights; `stride` is the distance between chunks in elements."""
     chunks: tl.tuple = ()
     for i in tl.static_range(len(exist)):
         chunks += (tl.load(source + i * stride + place, exist[i], 0.0).to(tl.float32),)
@@ -73,7 +73,7 @@ def store_direction(
     NORMALIZE: tl.constexpr,
     RELU: tl.constexpr,
 ):
-    """Of each channel factor (u_c inverse - along x_c sum_k u_k x_k)."""
+    """Stores factor (u_c inverse - along x_c sum_k u_k x_k) for each channel."""
     if NORMALIZE:
         total = slopes[0] * values[0]
         for i in tl.static_range(1, len(exist)):
@@ -94,9 +94,9 @@ def sweep(
     x,  # [samples, channels, pixels]
     y,  # [samples, channels, pixels], strides as x
     weight,  # [channels]; not touched unless HAS_WEIGHT
-    weight_number,  # elsewhere, of every channel
-    direction_x,  # as x; not touched unless WITH_X
-    direction_y,  # as y; not touched unless WITH_Y
+    weight_number,  # otherwise, the weight of every channel
+    direction_x,  # like x; not touched unless WITH_X
+    direction_y,  # like y; not touched unless WITH_Y
     partial_sums,  # [samples, parts] float32
     channels,
     pixels,
@@ -112,7 +112,7 @@ def sweep(
     WITH_X: tl.constexpr,
     WITH_Y: tl.constexpr,
     CHUNKS: tl.constexpr,
-    CHANNELS: tl.constexpr,  # of a chunk
+    CHANNELS: tl.constexpr,  # per chunk
     PIXELS: tl.constexpr,
 ):
     sample = (tl.program_id(0) // parts).to(tl.int64)
@@ -121,19 +121,19 @@ def sweep(
     pixel = part * PIXELS + tl.arange(0, PIXELS)[None, :]
     place = sample * channels * pixels + channel.to(tl.int64) * stride_channel + pixel * stride_pixel
     stride = CHANNELS * tl.full([], stride_channel, tl.int64)
-    weighed: tl.tuple = ()
+    channel_exists: tl.tuple = ()
     inside: tl.tuple = ()
     for i in tl.static_range(CHUNKS):
-        weighed += (channel < channels - i * CHANNELS,)
+        channel_exists += (channel < channels - i * CHANNELS,)
         # Only the last chunk can have fewer channels.
-        inside += ((pixel < pixels) if i < CHUNKS - 1 else (pixel < pixels) & weighed[i],)
+        inside += ((pixel < pixels) if i < CHUNKS - 1 else (pixel < pixels) & channel_exists[i],)
     a = load(x, place, stride, inside)
     b = load(y, place, stride, inside)
     w: tl.tuple = ()
     for _ in tl.static_range(CHUNKS):
         w += (tl.full([CHANNELS, 1], weight_number, tl.float32),)
     if HAS_WEIGHT:
-        w = load(weight, channel, CHANNELS, weighed)
+        w = load(weight, channel, CHANNELS, channel_exists)
     if RELU_X:
         rectified: tl.tuple = ()
         for i in tl.static_range(CHUNKS):
@@ -171,7 +171,7 @@ def sweep(
 
 
 def tiling(channels: int) -> dict[str, int]:
-    """What a program of `sweep` has, as the launch names it."""
+    """The compile-time sizes of a program of `sweep`, and its warps."""
     padded = next_power_of_2(channels)
     chunk = min(max(1, padded // 4), LARGEST_CHUNK)
     pixels = min(max(LEAST_PIXELS, LEAST_TILE // padded), LARGEST_TILE // padded)
@@ -195,7 +195,7 @@ def feature_distance(
     with_x: bool,
     with_y: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances (N,) float32 and directions like x and y, empty where not asked for.
+    """Distances (N,) float32 and directions like x and y, empty where not wanted.
 
     Raises:
         ValueError: more channels than a tile holds.
@@ -223,7 +223,7 @@ def feature_distance(
             HAS_WEIGHT=weight is not None, POWER=power, NORMALIZE=normalize, RELU_X=relu_x, WITH_X=with_x,
             WITH_Y=with_y, **program,
             maxnreg=TWO_DIRECTIONS_REGISTERS if with_x and with_y and not channels_last else None,
-            # Products rounded apart from differences: the distance of equal features is zero.
+            # Products and differences are rounded separately, so that the distance of equal features is zero.
             enable_fp_fusion=False,
         )  # fmt: skip
         finish[(samples,)](partial_sums, distances, parts, pixels, BLOCK=min(BLOCK, next_power_of_2(parts)))
@@ -231,7 +231,7 @@ def feature_distance(
 
 
 def feature_distance_backward(direction: Tensor, grad: Tensor, of_mean: bool) -> Tensor:
-    """Of each sample N grad direction if `of_mean`, else grad direction / P; like the direction."""
+    """For each sample N grad direction if `of_mean`, else grad direction / P; like the direction."""
     result = torch.empty_like(direction)
     scale_samples(result, direction, grad, of_mean)
     return result

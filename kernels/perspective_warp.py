@@ -1,4 +1,4 @@
-"""Triton kernels of `fastgan.ops.perspective_warp`, which tells what is computed. One launch each way."""
+"""Triton kernels of `fastgan.ops.perspective_warp`, which documents the formula. One launch each way."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastgan.kernels._homography import coefficients, shifts
 from fastgan.kernels._indexing import cdiv, index_type
 from fastgan.kernels._perspective_gather import COLUMNS, GATHER_WARPS, MAX_REGISTERS, ROWS, backward
 
-# Chosen by arithmetic, not yet by measurement. One pixel a thread at a time, so that a warp's taps are
-# neighbours in memory, and some one after the other, for which the matrix is read once.
+# Chosen by arithmetic, not yet by measurement. A thread processes one pixel at a time, so that a warp's taps
+# are adjacent in memory, and STEPS of them in turn, which read the matrix once.
 TILE_ROWS, TILE_COLUMNS = 4, 32
 STEPS = 4
 WARPS = 4
-# Of an axis of the grid but the first.
+# The limit for the second and third axis of a grid.
 LARGEST_GRID = 65535
 
 
@@ -42,7 +42,7 @@ def forward(
     fill_stride_h,
     fill_stride_w,
     HAS_FILL: tl.constexpr,
-    OFFSET: tl.constexpr,  # tl.int32 while the strides of a channel allow
+    OFFSET: tl.constexpr,  # tl.int32 if the strides of a channel allow
     GROUP: tl.constexpr,
     TILE_ROWS: tl.constexpr,
     TILE_COLUMNS: tl.constexpr,
@@ -60,13 +60,13 @@ def forward(
         y = top + step * TILE_ROWS + tl.arange(0, TILE_ROWS)[:, None]
         inside = (x < width) & (y < height)
         shift_x, shift_y = shifts(m, x.to(tl.float32), y.to(tl.float32))
-        # NaN and what no integer holds are outside in any case.
+        # NaN and shifts that exceed the range of integers are outside in any case.
         nowhere = ~((tl.abs(shift_x) < 1e9) & (tl.abs(shift_y) < 1e9))
         shift_x, shift_y = tl.where(nowhere, -1e9, shift_x), tl.where(nowhere, 0.0, shift_y)
         left, above = tl.floor(shift_x), tl.floor(shift_y)
         column, row = x + left.to(tl.int32), y + above.to(tl.int32)
         right, below = shift_x - left, shift_y - above
-        # A pixel outside weighs nothing, along either axis.
+        # Along each axis, pixels outside have weight zero.
         end_x, end_y = tl.full([], width, tl.uint32), tl.full([], height, tl.uint32)
         w_left = tl.where(inside & (column.to(tl.uint32, bitcast=True) < end_x), 1.0 - right, 0.0)
         w_right = tl.where(inside & ((column + 1).to(tl.uint32, bitcast=True) < end_x), right, 0.0)
@@ -78,7 +78,7 @@ def forward(
         target = x.to(OFFSET) * tl.full([], out_stride_w, OFFSET) + y.to(OFFSET) * tl.full(
             [], out_stride_h, OFFSET
         )
-        seen = inside & (outside > 1e-6)  # the weights of a place well inside may miss 1 by a rounding
+        seen = inside & (outside > 1e-6)  # well inside, the sum of weights differs from 1 by rounding alone
         source, place, colour = image, warped, fill
         if HAS_FILL:
             filled = x.to(OFFSET) * tl.full([], fill_stride_w, OFFSET)
@@ -93,20 +93,20 @@ def forward(
                 if HAS_FILL:
                     value += outside * tl.load(colour + filled, seen, 0.0).to(tl.float32)
                     colour += fill_stride_c
-                # Of a matrix that is NaN nobody knows where pixels look: all of its image is NaN.
+                # With NaN in the matrix, the sampled positions are undefined: all of its image is NaN.
                 tl.store(place + target, (value + poison).to(warped.dtype.element_ty), inside)
                 source += image_stride_c
                 place += out_stride_c
 
 
 def group_size(channels: int, offset: tl.dtype, largest_of_64_bits: int) -> int:
-    """How many channels are gone through at once; 64-bit places of more take too many registers."""
+    """How many channels a program processes at once; with 64-bit offsets, more take too many registers."""
     largest = 4 if offset is tl.int32 else largest_of_64_bits
     return next(size for size in range(largest, 0, -1) if channels % size == 0)
 
 
 def offset_type(*tensors: Tensor) -> tl.dtype:
-    """Of places in a channel, and some past its end that are never read."""
+    """The type of offsets in a channel, including some past its end, which are computed but never read."""
     height, width = tensors[0].shape[2:]
     return index_type(
         max((height + 64) * abs(x.stride(2)) + (width + 64) * abs(x.stride(3)) for x in tensors), 0

@@ -1,4 +1,4 @@
-"""Triton kernels of `fastgan.ops.photometric`, which tells what is computed. One launch each way."""
+"""Triton kernels of `fastgan.ops.photometric`, which documents the formula. One launch each way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastgan.kernels._pixels import in_turn, line, load, part_of_image, store, walk
 
-# Chosen by arithmetic, not yet by measurement: 16 bytes of each channel to a thread.
+# Chosen by arithmetic, not yet by measurement: 16 bytes of each channel per thread.
 WARPS = 4
 THREADS = 32 * WARPS
 
@@ -18,7 +18,7 @@ THREADS = 32 * WARPS
 def philox(seed, low, high, stream: tl.constexpr):
     """Philox 4x32 with 10 rounds, as `fastgan.reference.philox`.
 
-    tl.philox gives the same, but takes two multiplications for a product where one has all 64 bits.
+    tl.philox gives the same words, but computes the 64-bit products with two multiplications instead of one.
     """
     word0, word1, word2, word3 = low, high, low * 0 + stream, low * 0
     key0, key1 = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
@@ -38,8 +38,8 @@ def radius(word):
     """sqrt(-2 ln u), u in (0, 1] from the word's upper 24 bits.
 
     With u = 2^e m, m in [sqrt(1/2), sqrt(2)): ln m = 2 artanh s, s = (m - 1) / (m + 1), as in
-    csrc/math/photometric.h; near 1, tl.log errs by as much as the result. The series' coefficients are those
-    of least relative error, 1.5e-7.
+    csrc/math/photometric.h; near 1, tl.log has an error as large as the result. The series'
+    coefficients have the least relative error, 1.5e-7.
     """
     last = 5.9604644775390625e-8  # 2^-24
     bits = ((word >> 8).to(tl.float32) * last + last).to(tl.int32, bitcast=True)
@@ -54,10 +54,10 @@ def radius(word):
 
 @triton.jit
 def direction(word):
-    """Cosine and sine of 2 pi t, t in [0, 1) from the word's upper 24 bits, and the sign bit that both lack.
+    """Cosine and sine of 2 pi t, t in [0, 1) from the word's upper 24 bits, up to their sign; the sign's bit.
 
-    t is brought to [-1/4, 1/4] exactly, then series of least error, 5e-8. tl.cos and tl.sin would bring a
-    range reduction along that needs local memory.
+    t is reduced to [-1/4, 1/4] exactly, followed by series of least error, 5e-8. tl.cos and tl.sin include a
+    range reduction that needs local memory.
     """
     rest = ((word << 1) & 0xFFFFFE00).to(tl.int32, bitcast=True)  # 2^33 t, from the nearest half turn
     angle = rest.to(tl.float32) * (2 * 3.14159265359 / 2**33)
@@ -69,7 +69,7 @@ def direction(word):
 
 @triton.jit
 def point(radius_word, angle_word):
-    """Its coordinates, two standard normal numbers, by Box and Muller's transform."""
+    """Two standard normal numbers by the Box-Muller transform."""
     cosine, sine, sign = direction(angle_word)
     signed = (radius(radius_word).to(tl.uint32, bitcast=True) ^ sign).to(tl.float32, bitcast=True)
     return signed * cosine, signed * sine
@@ -77,7 +77,7 @@ def point(radius_word, angle_word):
 
 @triton.jit
 def normals(seed, quad, channel: tl.constexpr):
-    """The noise of a channel for the four neighbours of each quad."""
+    """A channel's noise for the four pixels of each quad."""
     low = quad.to(tl.uint32)
     high = low * 0 if quad.dtype == tl.int32 else (quad >> 32).to(tl.uint32)
     word0, word1, word2, word3 = philox(seed, low, high, channel)
@@ -88,7 +88,7 @@ def normals(seed, quad, channel: tl.constexpr):
 
 @triton.jit
 def noise(seed, first, channel: tl.constexpr, RUN: tl.constexpr, BLOCK: tl.constexpr):
-    """The noise of a channel for the program's pixels, from quad `first` on."""
+    """A channel's noise for the program's pixels, from quad `first` on."""
     quad = first + RUN // 4 * tl.arange(0, BLOCK // RUN)
     normal = normals(seed, quad, channel)
     if RUN == 8:
@@ -98,13 +98,13 @@ def noise(seed, first, channel: tl.constexpr, RUN: tl.constexpr, BLOCK: tl.const
 
 @triton.jit
 def clamp_unit(value):
-    """NaN stays NaN."""
+    """Clamps to [0, 1]; NaN stays NaN."""
     return tl.clamp(value, 0.0, 1.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def distort_channel(value, normal, strength, contrast, offset):
-    """The channel after both clamps, and whether it passed them unchanged."""
+    """The channel after both clamps, and whether they left it unchanged."""
     noisy = value + strength * normal
     clamped = clamp_unit(noisy)
     lit = contrast * clamped + offset
@@ -114,7 +114,7 @@ def distort_channel(value, normal, strength, contrast, offset):
 
 @triton.jit
 def passed(mask, bit: tl.constexpr, grad):
-    """The gradient of a channel that passed both clamps, 0 of one that did not, NaN of one that is NaN."""
+    """The gradient where both clamps left the channel unchanged, NaN where it is NaN, else 0."""
     return tl.where((mask & (8 * bit)) != 0, float("nan"), tl.where((mask & bit) != 0, grad, 0.0))
 
 
@@ -127,7 +127,7 @@ def forward(
     seed,  # 0-d int64
     width,
     pixels,  # H * W
-    parts,  # programs for each image
+    parts,  # programs per image
     image_stride_n,
     image_stride_c,
     image_stride_h,
@@ -141,12 +141,12 @@ def forward(
     FLAT: tl.constexpr,
     IMAGE_LINE: tl.constexpr,
     OUT_LINE: tl.constexpr,
-    INDEX: tl.constexpr,  # tl.int32 while N * H * W and strides allow
-    RUN: tl.constexpr,  # neighbours of a thread, 4 or 8
+    INDEX: tl.constexpr,  # tl.int32 if N * H * W and the strides allow
+    RUN: tl.constexpr,  # consecutive pixels per thread, 4 or 8
     BLOCK: tl.constexpr,
 ):
     n, first = part_of_image(parts, INDEX, BLOCK)
-    if not WHOLE_QUADS:  # the image may begin within one
+    if not WHOLE_QUADS:  # the image may begin in the middle of a quad
         first -= (n * pixels & 3).to(INDEX)
     pixel = first + tl.arange(0, BLOCK)
     inside = pixel < pixels if WHOLE_QUADS else (pixel < pixels) & (pixel >= 0)
@@ -169,7 +169,8 @@ def forward(
     if HAS_MASKS:
         mask = tl.where(red_within, 1, 0) + tl.where(green_within, 2, 0) + tl.where(blue_within, 4, 0)
         mask += tl.where(red != red, 8, 0) + tl.where(green != green, 16, 0) + tl.where(blue != blue, 32, 0)
-        # With 4 * quad the compiler knows that vectors hold whole quads, and leaves those to one thread.
+        # Written as 4 * quad, so that the compiler knows vectors to be whole quads, and one thread stores
+        # each.
         tl.store(masks + 4 * quad.to(tl.int64) + tl.arange(0, BLOCK), mask.to(tl.uint8), inside)
 
     grey = desaturation * (0.3 * red + 0.6 * green + 0.1 * blue)
@@ -232,9 +233,9 @@ def photometric(image: Tensor, parameters: Tensor, seed: Tensor, with_masks: boo
     batch, _, height, width = image.shape
     distorted = torch.empty_like(image)
     masks = image.new_empty((batch, height, width) if with_masks else (0,), dtype=torch.uint8)
-    way = walk(THREADS, image, distorted)
+    plan = walk(THREADS, image, distorted)
     with torch.cuda.device_of(image):
-        forward[(batch * way.parts,)](
+        forward[(batch * plan.parts,)](
             image,
             distorted,
             masks,
@@ -242,17 +243,17 @@ def photometric(image: Tensor, parameters: Tensor, seed: Tensor, with_masks: boo
             seed,
             width,
             height * width,
-            way.parts,
+            plan.parts,
             *image.stride(),
             *distorted.stride(),
             HAS_MASKS=with_masks,
             WHOLE_QUADS=height * width % 4 == 0,
-            FLAT=way.flat,
-            IMAGE_LINE=way.line(image),
-            OUT_LINE=way.line(distorted),
-            INDEX=way.index,
-            RUN=way.run,
-            BLOCK=way.block,
+            FLAT=plan.flat,
+            IMAGE_LINE=plan.line(image),
+            OUT_LINE=plan.line(distorted),
+            INDEX=plan.index,
+            RUN=plan.run,
+            BLOCK=plan.block,
             num_warps=WARPS,
         )
     return distorted, masks
@@ -262,23 +263,23 @@ def photometric_backward(grad: Tensor, parameters: Tensor, masks: Tensor) -> Ten
     """The gradient of the image, like grad."""
     batch, _, height, width = grad.shape
     result = torch.empty_like(grad)
-    way = walk(THREADS, grad, result)
+    plan = walk(THREADS, grad, result)
     with torch.cuda.device_of(grad):
-        backward[(batch * way.parts,)](
+        backward[(batch * plan.parts,)](
             grad,
             result,
             masks,
             parameters,
             width,
             height * width,
-            way.parts,
+            plan.parts,
             *grad.stride(),
             *result.stride(),
-            FLAT=way.flat,
-            GRAD_LINE=way.line(grad),
-            OUT_LINE=way.line(result),
-            INDEX=way.index,
-            BLOCK=way.block,
+            FLAT=plan.flat,
+            GRAD_LINE=plan.line(grad),
+            OUT_LINE=plan.line(result),
+            INDEX=plan.index,
+            BLOCK=plan.block,
             num_warps=WARPS,
         )
     return result

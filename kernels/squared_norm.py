@@ -1,8 +1,8 @@
-"""Triton kernels of `fastgan.ops.squared_norm`, which tells what is computed.
+"""Triton kernels of `fastgan.ops.squared_norm`, which documents the formula.
 
-A program sums a small sample alone, in one launch. Of larger ones each program of `sum_squares` has a part,
-and `finish` adds a sample's parts: in a fixed order, so the same input gives the same bits, and without
-atomics. One launch backward.
+A small sample is summed by one program, in one launch. Larger ones are divided among programs of
+`sum_squares`, and `finish` adds a sample's parts: in a fixed order, so the same input gives the same bits,
+and without atomics. One launch backward.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish, scale
 
 # Chosen by arithmetic, not yet by measurement: 4 warps give each thread 8 elements, two 16-byte accesses in
-# float32, and a program adds PASSES of these before its one reduction.
+# float32, and a program adds PASSES of these blocks before its only reduction.
 BLOCK = 1024
 PASSES = 8
 WARPS = 4
-# Elements of a sample that one program sums alone, with 64 KiB of float32 on their way at a time: that takes
-# some 3 us more than parts, as does a second launch.
+# The most elements of a sample that one program sums alone, with 64 KiB of float32 in flight: that takes some
+# 3 us more than dividing it, which is what a second launch would take.
 ALONE = 1 << 15
 ALONE_BLOCK, ALONE_PASSES, ALONE_WARPS = 4096, 4, 16
 
@@ -32,7 +32,7 @@ def sum_squares(
     sums,  # [samples, parts] float32
     elements,
     parts,
-    share,  # elements of a part
+    share,  # elements per part
     BLOCK: tl.constexpr,
     PASSES: tl.constexpr,
 ):

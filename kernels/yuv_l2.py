@@ -1,6 +1,6 @@
-"""Triton kernels of `fastgan.ops.yuv_l2`, which tells what is computed.
+"""Triton kernels of `fastgan.ops.yuv_l2`, which documents the formulas.
 
-`sweep` reads x and y once and writes D' (if asked) and three partial sums per program; `finish` adds the
+`sweep` reads x and y once and writes D' (if wanted) and three partial sums per program; `finish` adds the
 partial sums in a fixed order, so the same input gives the same bits. Two launches, no atomics.
 """
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from fastgan.kernels._indexing import cdiv, index_type
 from fastgan.kernels._pixels import load, part_of_image, store, walk
 
-# Chosen by arithmetic, not yet by measurement: 16 bytes of each channel to a thread, at 64 registers or less.
+# Chosen by arithmetic, not yet by measurement: 16 bytes of each channel per thread, with at most 64
+# registers.
 WARPS = 8
 THREADS = 32 * WARPS
 # Partial sums that `finish` adds at once.
@@ -26,7 +27,7 @@ def border_ramp(index, size):
     """(1 - cos(4 pi p)) / 2 = sin(2 pi p)^2, with p = distance to the nearer border / size, up to p = 1/4.
 
     The sine's argument stays below pi / 2, where eight terms of its series are exact to float32;
-    tl.sin would bring its range reduction along, ten times the code of the rest.
+    tl.sin includes a range reduction, ten times the code of the rest.
     """
     position = tl.minimum(index, size - 1 - index).to(tl.float32) / size
     angle = 6.283185307179586 * tl.minimum(position, 0.25)
@@ -45,7 +46,7 @@ def sweep(
     direction,  # N 3 H W, any strides; not touched unless HAS_DIRECTION
     partial_sums,  # [programs, 3] float32
     edge_gain,  # 0-d; not touched unless HAS_GAIN
-    edge_gain_number,  # elsewhere
+    edge_gain_number,  # used otherwise
     scale_y,
     scale_u,
     scale_v,
@@ -53,7 +54,7 @@ def sweep(
     height,
     width,
     pixels,  # H * W
-    parts,  # programs for each image
+    parts,  # programs per image
     x_stride_n,
     x_stride_c,
     x_stride_h,
@@ -72,13 +73,13 @@ def sweep(
     X_LINE: tl.constexpr,
     Y_LINE: tl.constexpr,
     D_LINE: tl.constexpr,
-    INDEX: tl.constexpr,  # tl.int32 while N * H * W and strides allow
+    INDEX: tl.constexpr,  # tl.int32 if N * H * W and the strides allow
     BLOCK: tl.constexpr,
 ):
     image, first = part_of_image(parts, INDEX, BLOCK)
     pixel = first + tl.arange(0, BLOCK)
     inside = pixel < pixels
-    # Beyond the last row, ramps could be infinite.
+    # Clamped, because ramps of rows beyond the last one could be infinite.
     row, column = tl.minimum(pixel // width, height - 1), pixel % width
     red, green, blue = load(
         x + image * x_stride_n, first, pixels, width, x_stride_c, x_stride_h, x_stride_w, inside,
@@ -153,7 +154,7 @@ def finish(
 @triton.jit
 def scale(
     source,  # `count` elements in memory order
-    target,  # as source; may be source itself
+    target,  # like source; may be source itself
     grad_loss,  # 0-d
     factor,
     count,
@@ -162,7 +163,7 @@ def scale(
     BLOCK: tl.constexpr,
 ):
     factor *= tl.load(grad_loss).to(tl.float32)
-    if IN_PLACE:  # then a factor of 1, known on the device alone, moves no memory
+    if IN_PLACE:  # a factor of 1, which is only known on the device, must not cost a pass over memory
         count = tl.where(factor == 1.0, 0, count)
     element = tl.program_id(0).to(INDEX) * BLOCK + tl.arange(0, BLOCK)
     inside = element < count
@@ -171,7 +172,7 @@ def scale(
 
 
 def mean_factor(image: Tensor) -> float:
-    """2 / (N H W), which is what the gradient has in front of D."""
+    """2 / (N H W), the factor of D in the gradient."""
     return 6.0 / image.numel()
 
 
@@ -197,8 +198,8 @@ def yuv_l2(
         direction = torch.empty_like(x, dtype=direction_dtype)
         images.append(direction)
         strides = direction.stride()
-    way = walk(THREADS, *images)
-    programs = batch * way.parts
+    plan = walk(THREADS, *images)
+    programs = batch * plan.parts
     loss, channels = x.new_empty((), dtype=torch.float32), x.new_empty(3, dtype=torch.float32)
     partial_sums = x.new_empty((programs, 3), dtype=torch.float32)
     with torch.cuda.device_of(x):
@@ -214,18 +215,18 @@ def yuv_l2(
             height,
             width,
             height * width,
-            way.parts,
+            plan.parts,
             *x.stride(),
             *y.stride(),
             *strides,
             HAS_GAIN=edge_gain is not None,
             HAS_DIRECTION=direction_dtype is not None,
-            FLAT=way.flat,
-            X_LINE=way.line(x),
-            Y_LINE=way.line(y),
-            D_LINE=way.line(direction) if direction_dtype is not None else 0,
-            INDEX=way.index,
-            BLOCK=way.block,
+            FLAT=plan.flat,
+            X_LINE=plan.line(x),
+            Y_LINE=plan.line(y),
+            D_LINE=plan.line(direction) if direction_dtype is not None else 0,
+            INDEX=plan.index,
+            BLOCK=plan.block,
             num_warps=WARPS,
         )
         finish[(1,)](partial_sums, channels, loss, *scales, programs, batch * height * width, BLOCK=BLOCK)
@@ -247,7 +248,7 @@ def yuv_l2_backward_(direction: Tensor, grad_loss: Tensor, sign: int, scaled: bo
 
 
 def scale_into(out: Tensor, direction: Tensor, grad_loss: Tensor, sign: int, scaled: bool) -> None:
-    """For dense tensors of equal strides."""
+    """Writes the scaled direction to `out`; both are dense and have equal strides."""
     count = direction.numel()
     block = THREADS * 16 // direction.itemsize
     with torch.cuda.device_of(direction):

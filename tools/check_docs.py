@@ -1,4 +1,4 @@
-"""A part of `make docs`: every name of every public `__all__` is in the built site's reference.
+"""Checks, for `make docs`, that the built site's reference has every name of every public `__all__`.
 
 Usage: check_docs.py SITE
 """
@@ -14,22 +14,22 @@ from docs_site import REFERENCE, ROOT, path_of, public_names
 
 
 def documented(site: Path) -> set[str]:
-    """The names in the site's inventory, Sphinx's objects.inv of version 2."""
+    """The names in the site's inventory, a Sphinx objects.inv of version 2."""
     *_, packed = (site / "objects.inv").read_bytes().split(b"\n", maxsplit=4)
     lines = zlib.decompress(packed).decode().splitlines()
     return {line.split(" ")[0] for line in lines if " py:" in line}
 
 
 def modules_with_names() -> list[str]:
-    """Public modules of fastgan that list their names, and those of the reference."""
-    found = set()
+    """Public modules of fastgan with an `__all__`, and all modules of the reference."""
+    modules = set()
     for path in (ROOT / "fastgan").rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
         parts = parts[:-1] if parts[-1] == "__init__" else parts
         private = any(part.startswith("_") for part in parts) or parts[1:2] in (("bench",), ("kernels",))
         if not private and re.search(r"^__all__ = ", path.read_text(encoding="utf-8"), re.MULTILINE):
-            found.add(".".join(parts))
-    return sorted(found.union(*REFERENCE.values()))
+            modules.add(".".join(parts))
+    return sorted(modules.union(*REFERENCE.values()))
 
 
 def missing_names(site: Path) -> list[str]:

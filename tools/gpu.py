@@ -1,4 +1,4 @@
-"""`make gpu`: builds, tests and measures on a machine with an NVIDIA GPU, and goes on past what fails.
+"""`make gpu`: builds, tests and measures on a machine with an NVIDIA GPU, and continues after failures.
 
 Usage: gpu.py [PHASE[:SECONDS] ...]    (default: all of them, in this order)
 
@@ -7,19 +7,20 @@ Usage: gpu.py [PHASE[:SECONDS] ...]    (default: all of them, in this order)
     tests        pytest -m gpu, on several processes where pytest-xdist is installed
     ops          every op against its peers, quickly
     recipes      training steps of the recipes' demos, one process each
-    stegastamp   StegaStamp in full size, FASTGAN_MINUTES of it
+    stegastamp   StegaStamp in full size, for FASTGAN_MINUTES
 
-A phase ends after its seconds, whatever it has not done by then; what was measured is written. A build that
-fails is followed by one without CUDA, for the Triton kernels to be tested all the same. All output goes to
-gpu.log; the screen gets the end of what failed, and last a line per phase. The exit status is 1 if any
-failed. docs/gpu.md tells what must be installed, and how to spread the phases over calls of limited length.
+A phase is stopped after SECONDS; results measured until then are kept. A failed build is followed by one
+without CUDA, so that the Triton kernels are tested all the same. All output goes to gpu.log; the screen shows
+the end of the output of failed phases, and finally a line per phase. The exit status is 1 if any phase
+failed. docs/gpu.md documents what must be installed, and how to spread the phases over calls of limited
+length.
 
 Environment:
     FASTGAN_GPU_OUTPUT     folder of gpu.log and of the results (default: benchmarks/results)
     FASTGAN_PHOTOGRAPHS    folder of photographs for stegastamp (default: twelve that are built in)
     FASTGAN_MINUTES        minutes that stegastamp trains (default: 3); without SECONDS it gets 3 more
     FASTGAN_CUDA_ARCHS     architectures to build for (default: that of this GPU, as torch says)
-    FASTGAN_COMMIT         the commit that rows name, where there is no repository
+    FASTGAN_COMMIT         the commit for the rows of results, where there is no repository
     FASTGAN_DEVICE=cpu     to try this script without a GPU, or nvcc
 """
 
@@ -41,7 +42,7 @@ MINUTES = float(os.environ.get("FASTGAN_MINUTES", "3"))
 OUTPUT = Path(os.environ.get("FASTGAN_GPU_OUTPUT", ROOT / "benchmarks" / "results")).resolve()
 RECIPES = sorted(path.parent.name for path in (ROOT / "fastgan" / "recipes").glob("*/recipe.py"))
 FASTGAN = (sys.executable, "-m", "fastgan")
-# Between the polite end of a phase, at which pytest still tells what failed, and the other one.
+# Time between SIGINT, on which pytest still reports failures, and SIGKILL.
 GRACE_SECONDS = 15
 
 Command = tuple[str, ...]
@@ -115,12 +116,12 @@ def main(arguments: list[str]) -> int:
     while chosen:
         name, commands, seconds = chosen.pop(0)
         begin = time.monotonic()
-        wrong, last = run(name, commands(), seconds, environment)
-        lines.append(f"{name:<11} {wrong or 'ok':<28} {time.monotonic() - begin:6.1f} s   {last}")
+        failure, last = run(name, commands(), seconds, environment)
+        lines.append(f"{name:<11} {failure or 'ok':<28} {time.monotonic() - begin:6.1f} s   {last}")
         print(lines[-1], flush=True)
-        if wrong:
+        if failure:
             failed.append(name)
-        if wrong and name == "build":
+        if failure and name == "build":
             environment["FASTGAN_CUDA"] = "OFF"
             chosen.insert(0, ("build CPU", *PHASES["build"]))
     print("\n".join(["", *lines]))
@@ -131,9 +132,9 @@ def main(arguments: list[str]) -> int:
 def run(
     name: str, commands: list[Command], seconds: float, environment: dict[str, str]
 ) -> tuple[str | None, str]:
-    """What went wrong with a phase, if anything, and its output's last line."""
+    """The failure of a phase, or None, and the last line of its output."""
     ends = time.monotonic() + seconds
-    wrong = None
+    failure = None
     with (OUTPUT / "gpu.log").open("a+b") as log:
         log.seek(0, os.SEEK_END)
         begin = log.tell()
@@ -148,22 +149,22 @@ def run(
                 code = process.wait(max(0.0, ends - time.monotonic()))
             except subprocess.TimeoutExpired:
                 end(process)
-                wrong = f"STOPPED after {seconds:g} s"
+                failure = f"STOPPED after {seconds:g} s"
                 break
-            except BaseException:  # this script is to end: what it has started would go on without it
+            except BaseException:  # this script is interrupted: the command would go on without it
                 end(process)
                 raise
             if code:
-                wrong = f"FAILED with status {code}"
+                failure = f"FAILED with status {code}"
         log.seek(begin)
         lines = log.read().decode(errors="replace").strip().splitlines()
-    if wrong:
+    if failure:
         print("\n".join(lines)[-3000:])
-    return wrong, lines[-1].strip() if lines else ""
+    return failure, lines[-1].strip() if lines else ""
 
 
 def end(process: subprocess.Popen) -> None:
-    """Ends a command with all that it has started."""
+    """Ends a command with all processes that it has started."""
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_SECONDS)
@@ -173,12 +174,12 @@ def end(process: subprocess.Popen) -> None:
 
 
 def architecture() -> str:
-    """The present GPU's, as in "90". Asked in another process, which takes its memory on the GPU with it."""
+    """The GPU's architecture, as in "90". Another process asks torch, and frees its GPU memory as it ends."""
     code = "import torch; print('%d%d' % torch.cuda.get_device_capability())"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if found.returncode != 0:
-        raise SystemExit(f"torch finds no GPU; FASTGAN_CUDA_ARCHS can name its architecture:\n{found.stderr}")
-    return found.stdout.strip()
+    query = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if query.returncode != 0:
+        raise SystemExit(f"torch finds no GPU; FASTGAN_CUDA_ARCHS can name its architecture:\n{query.stderr}")
+    return query.stdout.strip()
 
 
 if __name__ == "__main__":

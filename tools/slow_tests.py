@@ -1,7 +1,7 @@
-"""Writes tests/slow.txt, what `make test-fast` leaves out, from the durations of the last `make test`.
+"""Writes tests/slow.txt, the tests that `make test-fast` skips, from the durations of the last `make test`.
 
-`make test` leaves them in build/tests.xml. The shortest tests stay, as many as take BUDGET seconds with
-WORKERS processes; a test of several cases stays or goes as a whole.
+`make test` writes the durations to build/tests.xml. The shortest tests are kept, as many as fit in BUDGET
+seconds with WORKERS processes; a test with several cases is kept or skipped as a whole.
 Usage: slow_tests.py [REPORT]
 """
 
@@ -16,21 +16,21 @@ ROOT = Path(__file__).parent.parent
 LIST = ROOT / "tests" / "slow.txt"
 BUDGET = 180.0
 WORKERS = 2
-# What starting pytest, collecting and the last test of the longer process cost.
+# Seconds for starting pytest, for collection, and for the last test of the longer process.
 OVERHEAD = 40.0
 HEADER = "# Left out by `make test-fast`: tests, or whole files, and the seconds that they took.\n"
 
 
 def durations(report: Path) -> dict[str, float]:
-    """Seconds of each test function, its cases together, by FILE::NAME or FILE::CLASS::NAME."""
-    found: dict[str, float] = defaultdict(float)
+    """Seconds per test function, summed over its cases, by FILE::NAME or FILE::CLASS::NAME."""
+    seconds: dict[str, float] = defaultdict(float)
     for case in ElementTree.parse(report).iter("testcase"):
         parts = case.get("classname", "").split(".")
-        # Of the longest module that is a file; what follows is a class.
+        # The longest prefix that is a module's file; the rest is a class.
         length = max(n for n in range(len(parts) + 1) if n == 0 or _file(parts[:n]).is_file())
         name = "::".join([_file(parts[:length]).relative_to(ROOT).as_posix(), *parts[length:], _name(case)])
-        found[name] += float(case.get("time", 0))
-    return dict(found)
+        seconds[name] += float(case.get("time", 0))
+    return dict(seconds)
 
 
 def _file(parts: list[str]) -> Path:
@@ -42,14 +42,14 @@ def _name(case: ElementTree.Element) -> str:
 
 
 def slow(seconds: dict[str, float], budget: float) -> list[str]:
-    """The longest tests, without which the others fit into the budget."""
-    left_out, total = [], sum(seconds.values())
+    """The longest tests that must be left out for the others to fit in the budget."""
+    skipped, total = [], sum(seconds.values())
     for name in sorted(seconds, key=lambda name: -seconds[name]):
         if total <= budget:
             break
-        left_out.append(name)
+        skipped.append(name)
         total -= seconds[name]
-    return sorted(left_out)
+    return sorted(skipped)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,8 +60,8 @@ def main(arguments: list[str]) -> int:
     seconds = durations(report)
     names = slow(seconds, (BUDGET - OVERHEAD) * WORKERS)
     LIST.write_text(HEADER + "".join(f"{name} {seconds[name]:.1f}\n" for name in names), encoding="utf-8")
-    stay = sum(seconds.values()) - sum(seconds[name] for name in names)
-    print(f"{len(names)} of {len(seconds)} tests are slow; the others took {stay:.0f} s of one process")
+    kept = sum(seconds.values()) - sum(seconds[name] for name in names)
+    print(f"{len(names)} of {len(seconds)} tests are slow; the others took {kept:.0f} s of one process")
     return 0
 
 

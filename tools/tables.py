@@ -1,7 +1,7 @@
-"""`make tables`: every measured number in README.md and the docs, written from benchmarks/results/*.json.
+"""`make tables`: writes every measured number in README.md and the docs from benchmarks/results/*.json.
 
-Two kinds of comments, which no page shows, mark what is written. A number in running text names its row and
-its field:
+Two kinds of comments, which are invisible on the pages, mark the generated text. A number in running text
+names its row and its field:
 
     <!--n:ops/yuv_l2/fastgan/4x3x400x400/full ms-->0.86 ms<!--/-->
 
@@ -10,9 +10,9 @@ and a table its name, a function of `TABLES`, and the function's arguments:
     <!-- table: op jpeg -->
     <!-- /table -->
 
-Rows are named as `row` says, fields as `figure` does. `--check`, a part of `make lint`, writes nothing and
-fails where a text differs from the results, where a number with a unit stands outside of a marker, and where
-a marker would break the page. A number that is no measurement gets a reason:
+See `Results.row` for the names of rows, `Results.figure` for those of fields. `--check`, a part of
+`make lint`, writes nothing; it fails if a text differs from the results, if a number with a unit is outside
+of a marker, or if a marker would break the page. A number that is not a measurement gets a reason:
 
     <!--fixed: kSmallest of csrc/cpu/outputs.cpp-->4 MB<!--/-->
 """
@@ -28,18 +28,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-# The machine whose rows the texts quote; docs/benchmarks.md has the rows of all.
+# The machine whose rows the texts quote; docs/benchmarks.md has the rows of all machines.
 MACHINE = "amd-epyc-2-cores"
-# Pages that other tools write, and the test that holds each to what it says.
+# Pages that other tools write, and the test that checks each.
 WRITTEN_ELSEWHERE = {
     "docs/gpu-budgets.md": "tests/kernels/test_budgets.py",
     "docs/support.md": "tests/test_support.py",
 }
-# After a backtick a text tells of markers.
+# A marker after a backtick is an example in a text about markers.
 NUMBER = re.compile(r"(?<!`)<!--n:(?P<name>[^>]*?)-->(?P<text>.*?)<!--/-->", re.DOTALL)
 TABLE = re.compile(r"<!-- table: (?P<name>[^>]*?) -->\n(?P<text>.*?)<!-- /table -->", re.DOTALL)
 FIXED = re.compile(r"(?<!`)<!--fixed: [^>]+-->.*?<!--/-->", re.DOTALL)
-# A line of a paragraph that begins with a comment is HTML to Markdown, and ends the paragraph.
+# Markdown takes a line that begins with a comment for HTML, which ends the paragraph.
 BROKEN = re.compile(r"^\s*(?:[-*+]\s+|\d+\.\s+)?<!--(?:n:|fixed:)", re.MULTILINE)
 UNIT = r"(?:[mµun]?s|dB|x|times|seconds?|minutes?|hours?|[kKMG]i?B|[GT]B/s|%)"
 BY_HAND = re.compile(rf"(?<![\w.\-])\d+(?:[.,]\d+)*(?: {UNIT}| ?percent|{UNIT})(?![\w(])")
@@ -48,11 +48,11 @@ Row = dict[str, Any]
 
 
 class UnknownResult(LookupError):
-    """A marker that names a row, field or table that there is none of."""
+    """A marker names a row, field or table that does not exist."""
 
 
 class Results:
-    """The rows of a folder of results, by the names of its files without `.json`."""
+    """The rows of the files in a folder of results, by the files' names without `.json`."""
 
     def __init__(self, folder: Path = ROOT / "benchmarks" / "results") -> None:
         self.files: dict[str, list[Row]] = {}
@@ -66,11 +66,11 @@ class Results:
     def row(self, name: str) -> Row:
         """The one row of this name:
 
-        * `ops/OP/PROVIDER/SIZE/MODE`, of `fastgan bench`, where freed memory returns to the system, and with
-          `/kept` after it where the process keeps it
+        * `ops/OP/PROVIDER/SIZE/MODE`, of `fastgan bench`, with freed memory returned to the system, or
+          followed by `/kept` with freed memory kept by the process
         * `recipes/RECIPE/PROVIDER`, a training step of the preset `demo`, of `fastgan bench recipes`
         * `demos/RECIPE/PRESET`, of `fastgan bench demos`
-        * `stegastamp-demo`, what `make demo` reached
+        * `stegastamp-demo`, the result of `make demo`
         * `stress/PART`, of `make stress`
         """
         kind, *parts = name.split("/")
@@ -86,10 +86,10 @@ class Results:
         file = {"ops": MACHINE, "recipes": f"recipes-{MACHINE}", "demos": f"demos-{MACHINE}"}.get(kind, kind)
         if keys is None or len(keys) != len(parts):
             raise UnknownResult(f"no kind of rows is named as {name!r} is")
-        found = self.rows(file, **dict(zip(keys, parts, strict=True)))
-        if len(found) != 1:
-            raise UnknownResult(f"{len(found)} rows of {file}.json are {name!r}")
-        return found[0]
+        matches = self.rows(file, **dict(zip(keys, parts, strict=True)))
+        if len(matches) != 1:
+            raise UnknownResult(f"{len(matches)} rows of {file}.json are {name!r}")
+        return matches[0]
 
     def figure(self, name: str) -> str:
         """The text of "ROW FIELD", where FIELD is
@@ -118,7 +118,7 @@ class Results:
 
 
 def _time(row: Row) -> float:
-    """A whole step's mean, which counts steps with a lazy penalty as often as they come; an op's median."""
+    """A whole step's mean, which weights steps with a lazy penalty by their frequency; an op's median."""
     return row["mean_s"] if "mean_s" in row else row["median_s"]
 
 
@@ -149,7 +149,7 @@ def megabytes(size: int) -> str:
 
 
 def readme(results: Results) -> str:
-    """Seven rows against what people use today."""
+    """Seven rows that compare fastgan with what people use today."""
 
     def line(
         what: str, peers: dict[str, str], ours: str, size: str, mode: str, memory: str = ""
@@ -159,7 +159,7 @@ def readme(results: Results) -> str:
         used.append(results.row(base))
         cells = []
         for column in ("eager", "compiled", "other"):
-            said = []
+            entries = []
             for provider, name in peers.items():
                 if name.partition(":")[0] != column:
                     continue
@@ -167,8 +167,8 @@ def readme(results: Results) -> str:
                 used.append(row)
                 label = name.partition(":")[2]
                 ratio = times(row["median_s"] / results.row(base)["median_s"])
-                said.append(f"{label + ': ' if label else ''}{seconds(row['median_s'])} ({ratio})")
-            cells.append("; ".join(said))
+                entries.append(f"{label + ': ' if label else ''}{seconds(row['median_s'])} ({ratio})")
+            cells.append("; ".join(entries))
         yield f"| {what} | {results.figure(base + ' ms')} | {' | '.join(cells)} |"
 
     used: list[Row] = []
@@ -213,7 +213,7 @@ def readme(results: Results) -> str:
 
 
 def op(results: Results, name: str, *sizes: str) -> str:
-    """All that `fastgan bench NAME` measured on every machine, of these sizes alone where some are given."""
+    """All rows of `fastgan bench NAME` on every machine; only those of the given sizes, if any are given."""
     texts = []
     for rows in results.files.values():
         rows = [row for row in rows if row.get("op") == name and (not sizes or row["size"] in sizes)]
@@ -238,21 +238,22 @@ def _op_table(rows: list[Row]) -> str:
     named = [*(["freed memory"] if states != [None] else []), *providers, "saved for backward"]
     lines = [f"| size | | {' | '.join(named)} |", "|---" * (len(named) + 2) + "|"]
     for case in cases:
-        found = {row["provider"]: row for row in rows if (row["size"], row["mode"], row["memory"]) == case}
-        ours = found.get("fastgan", {}).get("median_s")
+        case_rows = (row for row in rows if (row["size"], row["mode"], row["memory"]) == case)
+        by_provider = {row["provider"]: row for row in case_rows}
+        ours = by_provider.get("fastgan", {}).get("median_s")
         cells = [] if states == [None] else [case[2]]
         for provider in providers:
-            row = found.get(provider)
+            row = by_provider.get(provider)
             ratio = f" ({times(row['median_s'] / ours)})" if row and ours and provider != "fastgan" else ""
             cells.append(seconds(row["median_s"]) + ratio if row else "")
-        cells.append(_saved(found))
+        cells.append(_saved(by_provider))
         lines.append(f"| {case[0]} | {MODES.get(case[1], case[1])} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
 
 
-def _saved(found: dict[str, Row]) -> str:
-    """Ours, and theirs that keep most."""
-    sizes = {name: row["saved_bytes"] for name, row in found.items() if row["saved_bytes"] is not None}
+def _saved(by_provider: dict[str, Row]) -> str:
+    """The bytes saved for backward: fastgan's, and those of the peer that saves most."""
+    sizes = {name: row["saved_bytes"] for name, row in by_provider.items() if row["saved_bytes"] is not None}
     if "fastgan" not in sizes:
         return ""
     peers = {name: size for name, size in sizes.items() if not name.startswith("fastgan")}
@@ -261,7 +262,7 @@ def _saved(found: dict[str, Row]) -> str:
 
 
 def recipes(results: Results) -> str:
-    """A training step of each recipe, fused and as reference."""
+    """Training steps of each recipe, fused and with the reference implementations."""
     lines = [
         "| recipe | batch | step | reference | parts of the step | of it the optimizers (reference) |",
         "|---|---|---|---|---|---|",
@@ -294,7 +295,7 @@ def optimizers(row: Row) -> float:
 
 
 def demos(results: Results) -> str:
-    """What each demo reached."""
+    """The results of each demo."""
     lines = ["| demo | steps | trained in | figures on held-out data |", "|---|---|---|---|"]
     used = results.rows("stegastamp-demo")
     for row in used:
@@ -308,13 +309,13 @@ def demos(results: Results) -> str:
 
 
 def _demo_line(name: str, row: Row, figures: dict[str, float]) -> str:
-    said = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
-    return f"| {name} | {row['steps']} | {row['minutes']:.1f} minutes | {said} |"
+    results = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
+    return f"| {name} | {row['steps']} | {row['minutes']:.1f} minutes | {results} |"
 
 
 def stress(results: Results) -> str:
-    """How often `make stress` did what, and how often it went wrong."""
-    wrong = {
+    """How many calls and runs `make stress` made, and how many went wrong."""
+    fields = {
         "valid": ("disagreements", "calls compared with the reference"),
         "junk": ("faults", "calls with junk"),
         "kills": ("faults", "kills of training runs"),
@@ -323,13 +324,13 @@ def stress(results: Results) -> str:
     lines = ["| | how often | went wrong |", "|---|---|---|"]
     rows = results.rows("stress")
     for row in rows:
-        field, what = wrong[row["part"]]
-        lines.append(f"| {what} | {row['calls']} | {row[field]} |")
+        field, label = fields[row["part"]]
+        lines.append(f"| {label} | {row['calls']} | {row[field]} |")
     return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
 
 
 def machine_of(rows: Iterable[Row]) -> str:
-    """Device, versions of torch and days of these rows, each once."""
+    """The distinct devices, torch versions and days of these rows."""
     rows = list(rows)
     devices, versions, days = (
         sorted({shorten(row[field]) for row in rows})
@@ -356,13 +357,13 @@ def texts(root: Path = ROOT) -> list[Path]:
 
 
 def write(text: str, results: Results) -> str:
-    """The text with every marked number and table as the results have it."""
+    """The text with all marked numbers and tables replaced by those of the results."""
 
     def table(marked: re.Match[str]) -> str:
         name, *arguments = re.split(r",? +(?=\S)", marked["name"], maxsplit=1)
         if name not in TABLES:
             raise UnknownResult(f"no table {name!r}, there are {', '.join(TABLES)}")
-        # Sizes have commas and blanks in them: they follow after a semicolon.
+        # Sizes contain commas and spaces, and are therefore separated by semicolons.
         words = [word.strip() for word in ";".join(arguments).split(";") if word.strip()]
         return f"<!-- table: {marked['name']} -->\n\n{TABLES[name](results, *words)}\n\n<!-- /table -->"
 
@@ -373,22 +374,22 @@ def write(text: str, results: Results) -> str:
 
 
 def written_by_hand(text: str) -> list[tuple[int, str]]:
-    """Lines, and what in them looks like a measurement but is not marked."""
+    """Line numbers and unmarked text that looks like a measurement."""
 
     def blank(marked: re.Match[str]) -> str:
         return re.sub(r"[^\n]", " ", marked[0])
 
     for pattern in (TABLE, NUMBER, FIXED):
         text = pattern.sub(blank, text)
-    found = []
+    numbers = []
     for match in BY_HAND.finditer(text):
         if not SPACED_X.search(match[0]):
-            found.append((text.count("\n", 0, match.start()) + 1, match[0]))
-    return found
+            numbers.append((text.count("\n", 0, match.start()) + 1, match[0]))
+    return numbers
 
 
 def faults_of(path: Path, results: Results, root: Path = ROOT) -> list[str]:
-    """What `--check` says of a page."""
+    """The messages of `--check` for a page."""
     name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
     if name in WRITTEN_ELSEWHERE:
         return []

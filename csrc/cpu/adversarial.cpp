@@ -4,7 +4,7 @@
 namespace fastgan {
 namespace {
 
-// A block takes some microseconds: less than two are not worth a thread.
+// A block takes a few microseconds; waking a thread pays off from two blocks on.
 constexpr int64_t kGrainBlocks = 2;
 
 Logits logits_of(const Tensor& logits, void* slopes) {
@@ -19,15 +19,16 @@ Logits logits_of(const Tensor& logits, void* slopes) {
 std::tuple<Tensor, Tensor, Tensor> adversarial_cpu(
     const std::optional<Tensor>& real, const Tensor& fake, int64_t game, bool generator, double sign, double real_label,
     double fake_label, bool with_slopes) {
-  const bool wide = fake.scalar_type() == ScalarType::Double || (real && real->scalar_type() == ScalarType::Double);
-  const ScalarType dtype = wide ? ScalarType::Double : ScalarType::Float;
+  const bool is_double =
+      fake.scalar_type() == ScalarType::Double || (real && real->scalar_type() == ScalarType::Double);
+  const ScalarType dtype = is_double ? ScalarType::Double : ScalarType::Float;
   const int64_t real_count = real ? real->numel() : 0;
   Tensor slopes = torch::stable::new_empty(fake, {with_slopes ? real_count + fake.numel() : 0}, dtype);
-  char* of_real = with_slopes ? static_cast<char*>(slopes.data_ptr()) : nullptr;
-  char* of_fake = with_slopes ? of_real + real_count * size_of(dtype_of(dtype)) : nullptr;
+  char* real_slopes = with_slopes ? static_cast<char*>(slopes.data_ptr()) : nullptr;
+  char* fake_slopes = with_slopes ? real_slopes + real_count * size_of(dtype_of(dtype)) : nullptr;
   AdversarialSweep sweep(
-      {static_cast<Game>(game), generator, sign, real_label, fake_label}, real ? logits_of(*real, of_real) : Logits(),
-      logits_of(fake, of_fake));
+      {static_cast<Game>(game), generator, sign, real_label, fake_label},
+      real ? logits_of(*real, real_slopes) : Logits(), logits_of(fake, fake_slopes));
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
 
   Tensor loss = torch::stable::new_empty(fake, {}, dtype);

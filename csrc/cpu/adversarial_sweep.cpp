@@ -7,9 +7,9 @@
 namespace fastgan {
 namespace {
 
-// Few enough terms to add in float32.
+// Few enough terms to sum in float32 without losing precision.
 constexpr int64_t kChunk = 1024;
-// Logits per block: some microseconds of work.
+// Logits per block: a few microseconds of work.
 constexpr int64_t kBlock = 4096;
 
 // One chunk of one side's logits.
@@ -65,7 +65,7 @@ struct Pairs {
   T sign, weight;  // slopes are multiplied by weight
 };
 
-// The relativistic terms' sum.
+// Returns the sum of the relativistic terms.
 template <typename T>
 FASTGAN_CLONES double sweep_pairs(const Pairs<T>& pairs) {
   const T *raised = pairs.raised, *lowered = pairs.lowered;
@@ -89,10 +89,10 @@ const void* at(const Logits& logits, int64_t index) {
   return static_cast<const char*>(logits.data) + index * size_of(logits.dtype);
 }
 
-// Where the slopes go: to their place, or nowhere.
+// The destination of the slopes: the output, or `discarded` if the caller wants none.
 template <typename T>
-T* slopes_at(const Logits& logits, int64_t index, T* nowhere) {
-  return logits.slopes ? static_cast<T*>(logits.slopes) + index : nowhere;
+T* slopes_at(const Logits& logits, int64_t index, T* discarded) {
+  return logits.slopes ? static_cast<T*>(logits.slopes) + index : discarded;
 }
 
 }  // namespace
@@ -108,7 +108,7 @@ AdversarialSweep::AdversarialSweep(AdversarialOptions options, Logits real, Logi
       partial_(real_blocks_ + fake_blocks_) {}
 
 void AdversarialSweep::run(int64_t block) {
-  const bool wide = fake_.dtype == Dtype::kFloat64 || (real_.count > 0 && real_.dtype == Dtype::kFloat64);
+  const bool is_double = fake_.dtype == Dtype::kFloat64 || (real_.count > 0 && real_.dtype == Dtype::kFloat64);
   const auto typed = [&](auto zero) {
     using T = decltype(zero);
     const bool real = !pairs_ && block < real_blocks_;
@@ -123,20 +123,20 @@ void AdversarialSweep::run(int64_t block) {
       run_side<T>(fake_, options_.fake_label, -1, begin, std::min(begin + kBlock, fake_.count), partial_[block]);
     }
   };
-  wide ? typed(0.0) : typed(0.0f);
+  is_double ? typed(0.0) : typed(0.0f);
 }
 
 template <typename T>
 void AdversarialSweep::run_side(
     const Logits& logits, double label, double target, int64_t begin, int64_t end, Sums& sums) const {
-  alignas(64) T values[kChunk], nowhere[kChunk];
-  // G's hinge loss is the Wasserstein one.
+  alignas(64) T values[kChunk], discarded[kChunk];
+  // G's hinge loss equals its Wasserstein loss.
   const Game game = options_.generator && options_.game == Game::kHinge ? Game::kWasserstein : options_.game;
   for (int64_t i = begin; i < end; i += kChunk) {
     Side<T> side;
     side.count = std::min(kChunk, end - i);
     side.logits = load(at(logits, i), logits.dtype, 1, side.count, values);
-    side.slopes = slopes_at(logits, i, nowhere);
+    side.slopes = slopes_at(logits, i, discarded);
     side.sign = static_cast<T>(options_.sign);
     side.label = static_cast<T>(label);
     side.target = static_cast<T>(target);
@@ -153,7 +153,7 @@ void AdversarialSweep::run_side(
 
 template <typename T>
 void AdversarialSweep::run_pairs(int64_t begin, int64_t end, Sums& real_sums, Sums& fake_sums) const {
-  alignas(64) T first[kChunk], second[kChunk], nowhere[2][kChunk];
+  alignas(64) T first[kChunk], second[kChunk], discarded[2][kChunk];
   const Logits &raised = options_.generator ? real_ : fake_, &lowered = options_.generator ? fake_ : real_;
   const T weight = static_cast<T>(options_.sign / static_cast<double>(fake_.count));
   for (int64_t i = begin; i < end; i += kChunk) {
@@ -161,21 +161,21 @@ void AdversarialSweep::run_pairs(int64_t begin, int64_t end, Sums& real_sums, Su
     Pairs<T> pairs;
     pairs.raised = load(at(raised, i), raised.dtype, 1, count, first);
     pairs.lowered = load(at(lowered, i), lowered.dtype, 1, count, second);
-    pairs.raised_slopes = slopes_at(raised, i, nowhere[0]);
-    pairs.lowered_slopes = slopes_at(lowered, i, nowhere[1]);
+    pairs.raised_slopes = slopes_at(raised, i, discarded[0]);
+    pairs.lowered_slopes = slopes_at(lowered, i, discarded[1]);
     pairs.count = count;
     pairs.sign = static_cast<T>(options_.sign);
     pairs.weight = weight;
     fake_sums.loss += sweep_pairs(pairs);
   }
   if (options_.generator) return;
-  // The statistics of each side; the Wasserstein term and its slopes are of no interest.
+  // Only the statistics are kept: the Wasserstein loss computed alongside is replaced, its slopes are discarded.
   const auto count_side = [&](Logits side, double target, Sums& sums) {
     side.slopes = nullptr;
-    Sums found;
-    run_side<T>(side, 0, target, begin, end, found);
-    found.loss = sums.loss;
-    sums = found;
+    Sums side_sums;
+    run_side<T>(side, 0, target, begin, end, side_sums);
+    side_sums.loss = sums.loss;
+    sums = side_sums;
   };
   count_side(real_, 1, real_sums);
   count_side(fake_, -1, fake_sums);
@@ -196,8 +196,8 @@ AdversarialSweep::Sums AdversarialSweep::total(int64_t first, int64_t count) con
 
 double AdversarialSweep::loss() const {
   const Sums real = total(0, real_blocks_), fake = total(real_blocks_, fake_blocks_);
-  const double of_real = real_.count && !pairs_ ? real.loss / static_cast<double>(real_.count) : 0;
-  return of_real + fake.loss / static_cast<double>(fake_.count);
+  const double real_loss = real_.count && !pairs_ ? real.loss / static_cast<double>(real_.count) : 0;
+  return real_loss + fake.loss / static_cast<double>(fake_.count);
 }
 
 void AdversarialSweep::statistics(double (&values)[8]) const {

@@ -5,13 +5,13 @@
 #include "../math/adversarial.h"
 #include "pixels.h"
 
-// The CPU kernel of the adversarial losses without torch: contiguous logits in, slopes and partial sums out. Blocks are
-// the same for any number of threads, and so are the sums' bits.
+// The CPU kernel of the adversarial losses without torch: contiguous logits in, slopes and partial sums out. Block
+// bounds do not depend on the number of threads, so the sums are bit-identical for any number.
 namespace fastgan {
 
 struct AdversarialOptions {
   Game game;
-  bool generator;  // G's loss, else D's
+  bool generator;  // G's loss if true, else D's
   double sign, real_label, fake_label;
 };
 
@@ -19,7 +19,7 @@ struct Logits {
   const void* data = nullptr;
   Dtype dtype = Dtype::kFloat32;
   int64_t count = 0;
-  void* slopes = nullptr;  // double where either side is, else float; or null
+  void* slopes = nullptr;  // float64 if either side is, else float32; null: not wanted
 };
 
 class AdversarialSweep {
@@ -29,7 +29,7 @@ class AdversarialSweep {
   int64_t blocks() const { return pairs_ ? fake_blocks_ : real_blocks_ + fake_blocks_; }
   void run(int64_t block);
 
-  // After all blocks.
+  // Valid once all blocks have run.
   double loss() const;
   // For real and then for fake: mean logit, mean probability of being real, accuracy, margin violations.
   void statistics(double (&values)[8]) const;
@@ -49,7 +49,7 @@ class AdversarialSweep {
   bool pairs_;
   double threshold_;
   int64_t real_blocks_, fake_blocks_;
-  std::vector<Sums> partial_;  // of the real blocks, then of the fake ones
+  std::vector<Sums> partial_;  // one entry per block: real blocks first, then fake ones
 };
 
 }  // namespace fastgan

@@ -5,16 +5,16 @@
 namespace fastgan {
 namespace {
 
-// Enough blocks for a thread to be worth waking: each is a few microseconds.
+// A block takes a few microseconds; waking a thread pays off from two blocks on.
 constexpr int64_t kGrainBlocks = 2;
 
-// Channels of contiguous or channels-last tensors, see fastgan/ops/bias_leaky_relu.py.
+// How the channels of a contiguous or channels-last tensor lie in memory; see fastgan/ops/bias_leaky_relu.py.
 ChannelLayout layout_of(const Tensor& x) {
   const int64_t channels = x.size(1), length = channels > 1 ? x.stride(1) : x.numel();
   return {x.numel() / (channels * length), channels, length};
 }
 
-// One number per channel in the kernels' arithmetic: double for double tensors, else float.
+// The bias in the kernels' arithmetic, one value per channel: double for double tensors, else float.
 class Bias {
  public:
   Bias(const std::optional<Tensor>& bias, ScalarType type) {
@@ -41,11 +41,11 @@ std::tuple<Tensor, Tensor> bias_leaky_relu_cpu(
     const Tensor& x, const std::optional<Tensor>& bias, double slope, double gain, double clamp, bool with_codes) {
   Tensor y = new_output(x, x.scalar_type());
   Tensor codes = with_codes ? empty_like(x, ScalarType::Byte) : torch::stable::new_empty(x, {0}, ScalarType::Byte);
-  const Bias numbers(bias, x.scalar_type());
+  const Bias bias_values(bias, x.scalar_type());
   const BiasLeakyReluSweep sweep(layout_of(x), dtype_of(x.scalar_type()), {slope, gain, clamp});
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) {
     sweep.activate(
-        block, x.data_ptr(), numbers.values(), y.data_ptr(),
+        block, x.data_ptr(), bias_values.values(), y.data_ptr(),
         with_codes ? static_cast<uint8_t*>(codes.data_ptr()) : nullptr);
   });
   return {y, codes};
@@ -73,12 +73,12 @@ Tensor bias_leaky_relu_tangent_cpu(
     const Tensor& tangent_x, const std::optional<Tensor>& tangent_bias, const Tensor& codes, double slope,
     double gain) {
   Tensor result = new_output(tangent_x, tangent_x.scalar_type());
-  const Bias numbers(tangent_bias, tangent_x.scalar_type());
+  const Bias bias_values(tangent_bias, tangent_x.scalar_type());
   const BiasLeakyReluSweep sweep(layout_of(tangent_x), dtype_of(tangent_x.scalar_type()), {slope, gain, 0});
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) {
     sweep.multiply(
-        block, tangent_x.data_ptr(), numbers.values(), static_cast<const uint8_t*>(codes.data_ptr()), result.data_ptr(),
-        nullptr);
+        block, tangent_x.data_ptr(), bias_values.values(), static_cast<const uint8_t*>(codes.data_ptr()),
+        result.data_ptr(), nullptr);
   });
   return result;
 }

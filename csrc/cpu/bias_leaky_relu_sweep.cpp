@@ -8,9 +8,9 @@
 namespace fastgan {
 namespace {
 
-// A run stays in the first-level cache, and its rows are short enough to add in float32.
+// A run fits in the first-level cache, and its rows are short enough to sum in float32.
 constexpr int64_t kRun = 1024;
-// Elements per block: some microseconds of work, so that threads balance.
+// Elements per block: a few microseconds of work, so that threads share the load evenly.
 constexpr int64_t kBlock = 16384;
 
 template <typename T>
@@ -18,17 +18,19 @@ struct Constants {
   T slope, gain, limit;
 };
 
-// Rows of a run, one after the other: of one channel each, or with `each` of a channel per element.
+// The consecutive rows of a run: each row is of one channel, or has one channel per element (`channel_per_element`).
 template <typename T>
 struct RunRows {
   int64_t rows, length;
-  const T* bias;  // of all channels; null: zero
+  const T* bias;  // one value per channel; null: no bias
   int64_t channel, channels;
-  bool each;
+  bool channel_per_element;
 
-  FASTGAN_HOST_DEVICE const T* biases() const { return bias && each ? bias + channel : nullptr; }
-  FASTGAN_HOST_DEVICE T bias_of(int64_t row_channel) const { return bias && !each ? bias[row_channel] : T(0); }
-  FASTGAN_HOST_DEVICE int64_t after(int64_t row_channel) const {
+  FASTGAN_HOST_DEVICE const T* biases() const { return bias && channel_per_element ? bias + channel : nullptr; }
+  FASTGAN_HOST_DEVICE T bias_of(int64_t row_channel) const {
+    return bias && !channel_per_element ? bias[row_channel] : T(0);
+  }
+  FASTGAN_HOST_DEVICE int64_t next_channel(int64_t row_channel) const {
     return row_channel + 1 < channels ? row_channel + 1 : 0;
   }
 };
@@ -38,7 +40,7 @@ FASTGAN_HOST_DEVICE void activate_elements(
     const T* source, const RunRows<T>& run, Constants<T> constants, T* target, uint8_t* codes) {
   const T* const biases = run.biases();
   int64_t channel = run.channel;
-  for (int64_t row = 0; row < run.rows; ++row, channel = run.after(channel)) {
+  for (int64_t row = 0; row < run.rows; ++row, channel = run.next_channel(channel)) {
     const T bias = run.bias_of(channel);
 #pragma omp simd
     for (int64_t i = 0; i < run.length; ++i) {
@@ -70,13 +72,13 @@ FASTGAN_HOST_DEVICE T sum_of(const T* values, int64_t count) {
   return sum;
 }
 
-// `sums`, if wanted, gets the sum of each row: in a loop of its own, since with both in one gcc 12 is half as fast.
+// `sums`, if not null, receives the sum of each row. Summing is a separate loop: fused, gcc 12's code is half as fast.
 template <typename T>
 FASTGAN_HOST_DEVICE void multiply_elements(
     const T* source, const RunRows<T>& run, Constants<T> constants, const uint8_t* codes, T* target, double* sums) {
   const T* const biases = run.biases();
   int64_t channel = run.channel;
-  for (int64_t row = 0; row < run.rows; ++row, channel = run.after(channel)) {
+  for (int64_t row = 0; row < run.rows; ++row, channel = run.next_channel(channel)) {
     const T bias = run.bias_of(channel);
 #pragma omp simd
     for (int64_t i = 0; i < run.length; ++i) {
@@ -121,7 +123,7 @@ Constants<T> constants_of(const LeakyReluOptions& options) {
   return {static_cast<T>(options.slope), static_cast<T>(options.gain), static_cast<T>(options.limit)};
 }
 
-// Elements side by side, whole rows or a part of one, and the place of their first row's sum.
+// Consecutive elements, whole rows or a part of one; `first_sum` is the index of their first row's sum.
 template <typename T>
 struct Run {
   RunRows<T> rows;
@@ -135,14 +137,14 @@ BiasLeakyReluSweep::BiasLeakyReluSweep(ChannelLayout layout, Dtype dtype, LeakyR
   row_length_ = channels_last_ ? layout.channels : layout.length;
   rows_ = layout.outer * (channels_last_ ? 1 : layout.channels);
   runs_per_row_ = (row_length_ + kRun - 1) / kRun;
-  // A call for each of many short rows would cost more than their elements.
+  // Short rows share a run: one call per row would cost more than the work on its elements.
   rows_per_run_ = std::max<int64_t>(1, kRun / row_length_);
   runs_ = (rows_ + rows_per_run_ - 1) / rows_per_run_ * runs_per_row_;
   runs_per_block_ = std::max<int64_t>(1, kBlock / (std::min(row_length_, kRun) * rows_per_run_));
   blocks_ = (runs_ + runs_per_block_ - 1) / runs_per_block_;
 }
 
-// body(run, values, results) for the block's runs, where values and results are in the kernel's arithmetic.
+// Calls body(run, values, results) for each run of the block; values and results are in the kernel's arithmetic.
 template <typename T, typename Body>
 void BiasLeakyReluSweep::for_each_run(
     int64_t block, const void* source, const T* bias, void* target, const Body& body) const {
@@ -156,7 +158,7 @@ void BiasLeakyReluSweep::for_each_run(
     run.rows.bias = bias;
     run.rows.channel = channels_last_ ? begin : row % layout_.channels;
     run.rows.channels = layout_.channels;
-    run.rows.each = channels_last_;
+    run.rows.channel_per_element = channels_last_;
     run.offset = row * row_length_ + begin;
     run.count = run.rows.rows * run.rows.length;
     run.first_sum = row * runs_per_row_ + number % runs_per_row_;
@@ -179,10 +181,10 @@ void BiasLeakyReluSweep::activate(
 template <typename T>
 void BiasLeakyReluSweep::activate_typed(
     int64_t block, const void* source, const T* bias, void* target, uint8_t* codes) const {
-  alignas(64) uint8_t nowhere[kRun];
+  alignas(64) uint8_t discarded[kRun];
   const Constants<T> constants = constants_of<T>(options_);
   for_each_run(block, source, bias, target, [&](const Run<T>& run, const T* values, T* results) {
-    activate_run(values, run.rows, constants, results, codes ? codes + run.offset : nowhere);
+    activate_run(values, run.rows, constants, results, codes ? codes + run.offset : discarded);
   });
 }
 
@@ -200,8 +202,8 @@ void BiasLeakyReluSweep::multiply_typed(
     int64_t block, const void* source, const T* bias, const uint8_t* codes, void* target, double* sums) const {
   const Constants<T> constants = constants_of<T>(options_);
   for_each_run(block, source, bias, target, [&](const Run<T>& run, const T* values, T* results) {
-    double* const of_rows = sums && !channels_last_ ? sums + run.first_sum : nullptr;
-    multiply_run(values, run.rows, constants, codes + run.offset, results, of_rows);
+    double* const row_sums = sums && !channels_last_ ? sums + run.first_sum : nullptr;
+    multiply_run(values, run.rows, constants, codes + run.offset, results, row_sums);
     if (sums && channels_last_)
       add_rows(results, run.rows.rows, run.rows.length, sums + block * layout_.channels + run.rows.channel);
   });
@@ -213,8 +215,8 @@ std::vector<double> BiasLeakyReluSweep::new_sums() const {
 
 std::vector<double> BiasLeakyReluSweep::channel_sums(const std::vector<double>& sums) const {
   std::vector<double> totals(layout_.channels, 0.0);
-  const int64_t places = channels_last_ ? 1 : runs_per_row_;
-  for (size_t i = 0; i < sums.size(); ++i) totals[static_cast<int64_t>(i) / places % layout_.channels] += sums[i];
+  const int64_t sums_per_row = channels_last_ ? 1 : runs_per_row_;
+  for (size_t i = 0; i < sums.size(); ++i) totals[static_cast<int64_t>(i) / sums_per_row % layout_.channels] += sums[i];
   return totals;
 }
 

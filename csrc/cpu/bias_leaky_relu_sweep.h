@@ -4,9 +4,9 @@
 
 #include "pixels.h"
 
-// The CPU kernels of bias + leaky ReLU without torch. A tensor is `outer` times C channels of `length` elements side by
-// side: (N, C, H W) where it is contiguous, (N H W, C, 1) in channels last. Blocks are the same for any number of
-// threads, and so are the bias gradient's bits.
+// The CPU kernels of bias + leaky ReLU without torch. A tensor has the shape (outer, channels, length) in memory:
+// (N, C, H W) if it is contiguous, (N H W, C, 1) in channels last. Block bounds do not depend on the number of threads,
+// so the bias gradient is bit-identical for any number.
 namespace fastgan {
 
 struct ChannelLayout {
@@ -23,16 +23,17 @@ class BiasLeakyReluSweep {
 
   int64_t blocks() const { return blocks_; }
 
-  // target = clamp(gain leaky_relu(source + bias)), and the codes of csrc/math/bias_leaky_relu.h; `codes` may be null.
-  // `bias`, null or one value per channel, is double for kFloat64 and float otherwise.
+  // target = clamp(gain leaky_relu(source + bias)); `codes`, if not null, receives the codes of
+  // csrc/math/bias_leaky_relu.h. `bias`, null or one value per channel, is double for kFloat64 and float otherwise.
   void activate(int64_t block, const void* source, const void* bias, void* target, uint8_t* codes) const;
 
-  // target = (source + bias) times what the codes say. `sums`, null or `new_sums()`, gathers the channels' totals.
+  // target = (source + bias) times the factors that the codes stand for. `sums`, null or `new_sums()`, collects partial
+  // sums per channel.
   void multiply(
       int64_t block, const void* source, const void* bias, const uint8_t* codes, void* target, double* sums) const;
 
   std::vector<double> new_sums() const;
-  // After all blocks: one total per channel.
+  // Returns one total per channel, once all blocks have run.
   std::vector<double> channel_sums(const std::vector<double>& sums) const;
 
  private:

@@ -9,9 +9,9 @@
 namespace fastgan {
 namespace {
 
-// Rows of one channel that a block computes; the rows above and below that it needs are read twice.
+// Rows of one channel that a block computes. The rows around a strip are read by the neighbouring blocks too.
 constexpr int64_t kStripRows = 32;
-// Taps added in one pass over a row: as many addresses as there are registers for.
+// Taps added in one pass over a row: as many source pointers as fit in registers.
 constexpr int kTapsPerPass = 8;
 
 template <typename T>
@@ -56,7 +56,7 @@ void BlurSweep::run(int64_t block) const {
   source_.dtype == Dtype::kFloat64 ? run_typed<double>(block) : run_typed<float>(block);
 }
 
-// A ring holds the `size` source rows around the current one, each with zeros on both sides.
+// A ring buffer holds the `size` source rows around the current one, each padded with zeros on both sides.
 template <typename T>
 void BlurSweep::run_typed(int64_t block) const {
   const int64_t height = source_.sizes[2], width = source_.sizes[3], reach = size_ / 2, padded = width + 2 * reach;

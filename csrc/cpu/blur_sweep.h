@@ -5,12 +5,12 @@
 
 #include "pixels.h"
 
-// The CPU kernel of blur without torch: convolves every channel of image n with kernel n, zeros beyond the border.
+// The CPU kernel of blur without torch: convolves every channel of image n with kernel n, zero-padded at the border.
 namespace fastgan {
 
 class BlurSweep {
  public:
-  // `kernels` is [N, size, size], size odd. A tap of weight zero is not read, so none costs anything.
+  // `kernels` is [N, size, size], size odd. Taps of weight zero are skipped and cost nothing.
   BlurSweep(ImageView source, ImageView target, const std::vector<double>& kernels, int64_t size);
 
   int64_t blocks() const { return blocks_; }
@@ -29,8 +29,7 @@ class BlurSweep {
 
   ImageView source_, target_;
   int64_t size_, strips_, blocks_;
-  // Of each image; those that are not finite apart, since zeros beyond the border may be multiplied with the others
-  // alone.
+  // Per image. Taps that are not finite are kept apart: times the zeros of the padding they would give NaN.
   std::vector<std::vector<Tap>> taps_, unbounded_;
 };
 

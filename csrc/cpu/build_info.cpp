@@ -1,4 +1,4 @@
-// What `fastgan info` says about the CPU library.
+// The facts about the CPU library that `fastgan info` prints.
 #include <string>
 
 #include "../stable.h"

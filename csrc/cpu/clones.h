@@ -1,10 +1,10 @@
 #pragma once
 
-// The compiler emits the function once per instruction set and the loader picks the best one for this processor, so one
-// binary serves every x86-64. Elsewhere the plain function is all there is.
+// FASTGAN_CLONES compiles a function once per instruction set, and the loader picks the best version for the processor,
+// so that one binary serves every x86-64. On other platforms only the plain function exists.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && (defined(__GNUC__) || defined(__clang__))
 #define FASTGAN_HAS_CLONES 1
-// x86-64-v4 adds the AVX-512 instructions on bytes, without which loops that write masks stay at half the width.
+// x86-64-v4 includes the AVX-512 byte instructions; without them loops that write masks use half-width vectors.
 #if !defined(__clang__) && __GNUC__ >= 12
 #define FASTGAN_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #define FASTGAN_AVX512 "x86-64-v4"
@@ -27,7 +27,7 @@
 
 namespace fastgan {
 
-// Which of the clones this processor runs: "avx512", "avx2" or "default".
+// The name of the version that this processor runs: "avx512", "avx2" or "default".
 inline const char* cpu_capability() {
 #if FASTGAN_HAS_CLONES
   __builtin_cpu_init();

@@ -9,7 +9,7 @@
 namespace fastgan {
 namespace {
 
-// A tile is ten microseconds and more.
+// A tile takes ten microseconds or more.
 constexpr int64_t kGrainBlocks = 2;
 constexpr int64_t kGrainElements = 1 << 15;
 
@@ -22,7 +22,7 @@ FeatureLayout layout_of(const Tensor& x) {
   return layout;
 }
 
-// The samples of a direction, each times its own factor.
+// Multiplies each sample of a direction by its own factor.
 void scale_samples(const Tensor& direction, const std::vector<double>& factors, void* target) {
   const Dtype dtype = dtype_of(direction.scalar_type());
   const int64_t length = direction.numel() / direction.size(0);
@@ -36,10 +36,10 @@ void scale_samples(const Tensor& direction, const std::vector<double>& factors, 
   });
 }
 
-// What the gradient of the mean over the batch has in front of P times the gradient of one distance: 1 / (N P).
+// 1 / (N P), by which the gradient of the mean over the batch differs from P times the gradient of one distance.
 double mean_factor(const Tensor& map) { return static_cast<double>(map.size(1)) / static_cast<double>(map.numel()); }
 
-// Of each sample, to make the gradient from the direction.
+// The factor of each sample that turns its direction into the gradient.
 std::vector<double> factors_of(const Tensor& direction, const Tensor& grad, bool of_mean) {
   const double factor = static_cast<double>(direction.size(0)) * (of_mean ? 1 : mean_factor(direction));
   std::vector<double> factors = numbers_in(grad);
@@ -47,7 +47,7 @@ std::vector<double> factors_of(const Tensor& direction, const Tensor& grad, bool
   return factors;
 }
 
-// Of the mean over channels.
+// The weights of a mean over channels.
 std::vector<double> equal_weights(const Tensor& map) {
   return std::vector<double>(map.size(1), 1 / static_cast<double>(map.size(1)));
 }
@@ -72,8 +72,8 @@ std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
   std::vector<double> distances(x.size(0));
   for (int64_t n = 0; n < x.size(0); ++n) distances[n] = sweep.distance(n);
-  const bool wide = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
-  const ScalarType dtype = wide ? ScalarType::Double : ScalarType::Float;
+  const bool is_double = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
+  const ScalarType dtype = is_double ? ScalarType::Double : ScalarType::Float;
   Tensor result = torch::stable::new_empty(x, {x.size(0)}, dtype);
   store(distances.data(), result.data_ptr(), dtype_of(dtype), 1, x.size(0));
   return {result, direction_x, direction_y};
@@ -87,7 +87,7 @@ Tensor feature_distance_backward_cpu(const Tensor& direction, const Tensor& grad
 
 void feature_distance_backward_cpu_(const Tensor& direction, const Tensor& grad, bool of_mean) {
   const std::vector<double> factors = factors_of(direction, grad, of_mean);
-  // Rounded as the incoming gradient is, 1 / N times N may miss one by a little.
+  // The incoming gradient is rounded, so that 1 / N times N may differ slightly from one.
   const auto is_one = [](double value) { return std::fabs(value - 1) < 1e-7; };
   if (!std::all_of(factors.begin(), factors.end(), is_one)) scale_samples(direction, factors, direction.data_ptr());
 }

@@ -3,14 +3,14 @@
 #include "clones.h"
 #include "feature_distance_tile.h"
 
-// A pixel's channels lie together: sums over channels are those of a row.
+// Channels last: a pixel's channels are contiguous, so that a sum over channels is the sum of a row.
 namespace fastgan {
 namespace {
 
-// Elements of a tile of each map: both stay in the second-level cache.
+// Elements of each map in a tile: both maps' tiles fit in the second-level cache.
 constexpr int64_t kTile = 32768, kLeastPixels = 16, kMostPixels = 1024;
 
-// Rows of the kernel's arithmetic; directions null where not wanted.
+// Rows in the kernel's arithmetic; a direction that is not wanted is null.
 template <typename T>
 struct PixelRows {
   const T *x, *y;

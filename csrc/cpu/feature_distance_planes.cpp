@@ -3,38 +3,39 @@
 #include "clones.h"
 #include "feature_distance_tile.h"
 
-// A tile's rows, one of each channel, are read from memory once, into the second-level cache: as they lie, or packed.
-// What follows works on a few pixels at a time, whose sums over channels stay in registers.
+// Contiguous maps: a tile has one row of pixels per channel. A first pass brings the rows into the second-level cache,
+// either where they are or packed; the passes after it take a few pixels at a time and keep their sums over channels in
+// registers.
 namespace fastgan {
 namespace {
 
-// Pixels whose sums stay in registers: four vectors of AVX-512, enough for its latencies.
+// Pixels whose sums stay in registers: four AVX-512 vectors, enough to hide the latency of its instructions.
 constexpr int kLanes = 64;
-// Rows that are read side by side, so that the pixels' sums of squares are loaded and stored once for all of them.
-constexpr int kTogether = 4;
-// Channels that the processor fetches ahead. Rows are too short, and lie too far apart, for it to do so by itself: 8
-// are slower on AlexNet's layers, 32 as fast.
-constexpr int64_t kAhead = 16;
-// Elements of a tile of each map. Packed, both maps stay in a second-level cache of 1 MB beside the next tile's rows;
-// as they lie, with longer rows instead: 49152 and 98304 are as fast on AlexNet's layers.
+// Rows read in one pass, so that the pixels' sums of squares are loaded and stored once for all of them.
+constexpr int kRowsAtOnce = 4;
+// How many channels ahead to prefetch. Rows are too short and too far apart for the hardware prefetcher. Measured on
+// AlexNet's layers: 8 is slower, 32 is as fast.
+constexpr int64_t kPrefetchChannels = 16;
+// Elements of each map in a tile. Packed, both maps fit in a second-level cache of 1 MB together with the next tile's
+// rows. Unpacked tiles have longer rows instead; 49152 and 98304 are as fast on AlexNet's layers.
 constexpr int64_t kPackedTile = 32768, kDirectTile = 65536;
 constexpr int64_t kMostPixels = 1024;
-// Packed rows lie this much further apart than they are long, so that they do not push each other out of the cache.
+// Padding between packed rows, in elements, so that they do not evict each other from the cache.
 constexpr int64_t kSkew = 16;
 
 int64_t whole_lanes(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
-// Rows this far apart, as channels of images with sides of a power of two are, share few places in the cache.
-bool crowded(int64_t plane, int64_t size) { return plane * size % 4096 == 0; }
+// Whether a channel stride maps all rows to few cache sets, as it does where the image's sides are powers of two.
+bool shares_cache_sets(int64_t plane, int64_t size) { return plane * size % 4096 == 0; }
 
 template <typename T>
-constexpr Dtype own_dtype() {
+constexpr Dtype arithmetic_dtype() {
   return sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
 }
 
 template <typename T>
 struct Rows {
-  const T* of[kTogether];
+  const T* pointers[kRowsAtOnce];
 };
 
 template <int kRows, bool kPack, typename T>
@@ -44,7 +45,7 @@ FASTGAN_CLONES void read_rows(
   for (int64_t i = 0; i < count; ++i) {
     T sum = squares[i];
     for (int r = 0; r < kRows; ++r) {
-      const T value = rectifier.value(rows.of[r][i]);
+      const T value = rectifier.value(rows.pointers[r][i]);
       if (kPack) packed[r * stride + i] = value;
       sum += value * value;
     }
@@ -52,13 +53,13 @@ FASTGAN_CLONES void read_rows(
   }
 }
 
-// Hints for reading, or with kWrite for writing.
+// Prefetches a row for reading or, with kWrite, for writing.
 template <bool kWrite>
 void fetch_row(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) kWrite ? FASTGAN_PREFETCH_WRITE(row + i) : FASTGAN_PREFETCH(row + i);
 }
 
-// Reads a map's rows, adds up the squares of each pixel and, if there is a place for them, packs them.
+// Reads a map's rows, adds up the squares of each pixel and, if `packed` is not null, packs the rows.
 template <typename T>
 void read_map(
     const char* map, Dtype dtype, const char* direction, bool relu, const FeatureTile<T>& tile, T* squares, T* packed,
@@ -70,9 +71,9 @@ void read_map(
     Rows<T> rows;
     for (int r = 0; r < kRows; ++r) {
       const int64_t c = channel + r;
-      if (c + kAhead < tile.channels) fetch_row<false>(map + (c + kAhead) * plane, bytes);
+      if (c + kPrefetchChannels < tile.channels) fetch_row<false>(map + (c + kPrefetchChannels) * plane, bytes);
       if (direction && !packed) fetch_row<true>(direction + c * plane, bytes);
-      rows.of[r] = load(map + c * plane, dtype, 1, tile.count, packed ? packed + c * stride : nullptr);
+      rows.pointers[r] = load(map + c * plane, dtype, 1, tile.count, packed ? packed + c * stride : nullptr);
     }
     if (packed) {
       read_rows<kRows, true>(rows, rectifier, tile.count, squares, packed + channel * stride, stride);
@@ -81,7 +82,7 @@ void read_map(
     }
   };
   int64_t c = 0;
-  for (; c + kTogether <= tile.channels; c += kTogether) read(c, std::integral_constant<int, kTogether>());
+  for (; c + kRowsAtOnce <= tile.channels; c += kRowsAtOnce) read(c, std::integral_constant<int, kRowsAtOnce>());
   for (; c < tile.channels; ++c) read(c, std::integral_constant<int, 1>());
 }
 
@@ -95,13 +96,14 @@ FASTGAN_CLONES void to_unit_scales(T* squares, T* rates, T eps, int64_t count) {
   }
 }
 
-// Numbers of kLanes pixels: 1 / norm of each map, and what its gradient takes off along its vector.
+// Values of kLanes pixels: 1 / norm of each map, the factor of the feature vector that its gradient subtracts, and the
+// distance.
 template <typename T>
 struct Lanes {
   T inverse_x[kLanes], inverse_y[kLanes], along_x[kLanes], along_y[kLanes], distance[kLanes];
 };
 
-// The rows of kLanes pixels and where their directions go.
+// The rows of kLanes pixels, and the destinations of their directions.
 template <typename T>
 struct LaneRows {
   const T *x, *y;
@@ -109,7 +111,7 @@ struct LaneRows {
   int64_t stride;
 };
 
-template <typename F, bool kOfY, typename T>
+template <typename F, bool kWithY, typename T>
 FASTGAN_CLONES void add_distances(
     LaneRows<T> rows, const T* weights, int64_t channels, Rectifier<T> rectifier, Lanes<T>& lanes) {
   T inverse_x[kLanes], inverse_y[kLanes], distance[kLanes], along_x[kLanes], along_y[kLanes];
@@ -129,7 +131,7 @@ FASTGAN_CLONES void add_distances(
       if (F::kNormalize) {
         const T slope = F::slope(weight, difference);
         along_x[i] += slope * a;
-        if (kOfY) along_y[i] += slope * b;
+        if (kWithY) along_y[i] += slope * b;
       }
     }
   }
@@ -140,7 +142,7 @@ FASTGAN_CLONES void add_distances(
   }
 }
 
-template <typename F, bool kOfX, bool kOfY, typename T>
+template <typename F, bool kWithX, bool kWithY, typename T>
 FASTGAN_CLONES void write_directions(
     LaneRows<T> rows, const T* weights, int64_t channels, T factor, Rectifier<T> rectifier, const Lanes<T>& lanes) {
   T inverse_x[kLanes], inverse_y[kLanes], along_x[kLanes], along_y[kLanes];
@@ -159,8 +161,8 @@ FASTGAN_CLONES void write_directions(
     for (int i = 0; i < kLanes; ++i) {
       const T a = rectifier.value(x[i]), b = y[i];
       const T slope = F::slope(weight, F::difference(a, inverse_x[i], b, inverse_y[i]));
-      if (kOfX) to_x[i] = rectifier.slope(a, factor * F::gradient(slope, a, inverse_x[i], along_x[i]));
-      if (kOfY) to_y[i] = -factor * F::gradient(slope, b, inverse_y[i], along_y[i]);
+      if (kWithX) to_x[i] = rectifier.slope(a, factor * F::gradient(slope, a, inverse_x[i], along_x[i]));
+      if (kWithY) to_y[i] = -factor * F::gradient(slope, b, inverse_y[i], along_y[i]);
     }
   }
 }
@@ -177,7 +179,7 @@ void write_directions(const LaneRows<T>& rows, const FeatureTile<T>& tile, const
   }
 }
 
-// Brings packed directions to their place and meanwhile fetches the next tile.
+// Copies packed directions to their destination, and prefetches the next tile meanwhile.
 template <typename T>
 void unpack(const FeatureTile<T>& tile, const T* x, const T* y, int64_t stride) {
   const auto next_row = [&](const char* map, Dtype dtype, int64_t c) {
@@ -203,8 +205,8 @@ double sweep(const FeatureTile<T>& tile, T* buffer) {
   T* const packed_x = rate_y + padded;
   T* const packed_y = packed_x + tile.channels * packed_stride;
   std::fill(inverse_x, packed_x, T(0));
-  const bool as_they_are = tile.x_dtype == own_dtype<T>() && tile.y_dtype == own_dtype<T>();
-  const bool pack = !as_they_are || tile.count < kLanes || crowded(tile.plane, sizeof(T));
+  const bool no_conversion = tile.x_dtype == arithmetic_dtype<T>() && tile.y_dtype == arithmetic_dtype<T>();
+  const bool pack = !no_conversion || tile.count < kLanes || shares_cache_sets(tile.plane, sizeof(T));
   read_map(
       tile.x, tile.x_dtype, tile.direction_x, tile.relu_x, tile, inverse_x, pack ? packed_x : nullptr, packed_stride);
   read_map(tile.y, tile.y_dtype, tile.direction_y, false, tile, inverse_y, pack ? packed_y : nullptr, packed_stride);
@@ -216,7 +218,7 @@ double sweep(const FeatureTile<T>& tile, T* buffer) {
   const Rectifier<T> rectifier(tile.relu_x);
   double sum = 0;
   for (int64_t begin = 0; begin < tile.count; begin += kLanes) {
-    // The last lanes of rows as they are begin earlier, and write some directions a second time.
+    // Unpacked rows have no padding: their last lanes begin earlier, and write some directions a second time.
     const int64_t from = pack ? begin : std::min(begin, tile.count - kLanes);
     LaneRows<T> rows;
     rows.stride = pack ? packed_stride : tile.plane;
@@ -259,11 +261,11 @@ int64_t planes_scratch(int64_t channels, int64_t count) {
   return 4 * padded + 2 * channels * (padded + kSkew);
 }
 
-int64_t planes_tile(int64_t channels, int64_t pixels, int64_t own_size) {
-  const bool direct = own_size > 0 && !crowded(pixels, own_size);
+int64_t planes_tile(int64_t channels, int64_t pixels, int64_t element_size) {
+  const bool direct = element_size > 0 && !shares_cache_sets(pixels, element_size);
   const int64_t elements = direct ? kDirectTile : kPackedTile;
   const int64_t tile = std::clamp<int64_t>(elements / channels / kLanes * kLanes, kLanes, kMostPixels);
-  // Few pixels more are no tile of their own.
+  // A remainder of fewer than kLanes pixels is not worth a tile of its own.
   return direct && pixels < tile + kLanes ? pixels : tile;
 }
 

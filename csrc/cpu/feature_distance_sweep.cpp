@@ -28,16 +28,16 @@ FeatureDistanceSweep::FeatureDistanceSweep(
       y_dtype_(y_dtype),
       direction_x_(direction_x),
       direction_y_(direction_y) {
-  const bool as_they_are = x_dtype == y_dtype && (x_dtype == Dtype::kFloat32 || x_dtype == Dtype::kFloat64);
+  const bool no_conversion = x_dtype == y_dtype && (x_dtype == Dtype::kFloat32 || x_dtype == Dtype::kFloat64);
   tile_ = layout_.channels_last ? pixels_tile(layout_.channels)
-                                : planes_tile(layout_.channels, layout_.pixels, as_they_are ? size_of(x_dtype) : 0);
+                                : planes_tile(layout_.channels, layout_.pixels, no_conversion ? size_of(x_dtype) : 0);
   blocks_per_sample_ = (layout_.pixels + tile_ - 1) / tile_;
   sums_.assign(blocks(), 0.0);
 }
 
 void FeatureDistanceSweep::run(int64_t block) {
-  const bool wide = x_dtype_ == Dtype::kFloat64 || y_dtype_ == Dtype::kFloat64;
-  sums_[block] = wide ? run_typed<double>(block) : run_typed<float>(block);
+  const bool is_double = x_dtype_ == Dtype::kFloat64 || y_dtype_ == Dtype::kFloat64;
+  sums_[block] = is_double ? run_typed<double>(block) : run_typed<float>(block);
 }
 
 template <typename T>

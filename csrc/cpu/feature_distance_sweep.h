@@ -10,7 +10,7 @@ namespace fastgan {
 
 struct FeatureLayout {
   int64_t samples, channels, pixels;
-  bool channels_last;  // a pixel's channels lie one after the other; else a channel's pixels do
+  bool channels_last;  // a pixel's channels are contiguous; else a channel's pixels
 };
 
 struct FeatureOptions {
@@ -22,14 +22,15 @@ struct FeatureOptions {
 
 class FeatureDistanceSweep {
  public:
-  // Both maps dense and laid out alike; directions of their own map's dtype, or null. One weight per channel.
+  // Both maps are dense and have the same layout. A direction has its map's dtype; null if not wanted. `weights` has
+  // one value per channel.
   FeatureDistanceSweep(
       FeatureLayout layout, FeatureOptions options, std::vector<double> weights, const void* x, Dtype x_dtype,
       const void* y, Dtype y_dtype, void* direction_x, void* direction_y);
 
   int64_t blocks() const { return layout_.samples * blocks_per_sample_; }
   void run(int64_t block);
-  double distance(int64_t sample) const;  // after all blocks
+  double distance(int64_t sample) const;  // once all blocks have run
 
  private:
   template <typename T>
@@ -43,7 +44,7 @@ class FeatureDistanceSweep {
   Dtype x_dtype_, y_dtype_;
   void *direction_x_, *direction_y_;
   int64_t tile_, blocks_per_sample_;
-  std::vector<double> sums_;  // of each block
+  std::vector<double> sums_;  // one per block
 };
 
 }  // namespace fastgan

@@ -3,7 +3,7 @@
 namespace fastgan {
 namespace {
 
-// The gradient of one row of RGB in grey levels, where the clamps let it pass, as that of luma and upsampled chroma.
+// The gradient of one row of RGB in grey levels, where the clamps pass it, back to that of luma and upsampled chroma.
 template <typename In>
 FASTGAN_CLONES void unmerge_row(const In* const* grad, const uint8_t* mask, int64_t count, In* y, In* cb, In* cr) {
   const In *red = grad[0], *green = grad[1], *blue = grad[2];
@@ -14,7 +14,7 @@ FASTGAN_CLONES void unmerge_row(const In* const* grad, const uint8_t* mask, int6
 #pragma omp simd
     for (int64_t i = first; i < end; ++i) {
       const int32_t bits = passed[i - first];
-      // Choices straight into a struct would not vectorize.
+      // Selecting directly into the struct's fields would not vectorize.
       const In r = bits & 8 ? red[i] : In(0), g = bits & 16 ? green[i] : In(0), b = bits & 32 ? blue[i] : In(0);
       const YCbCr<In> sample = to_rgb_transposed(RGB<In>{r, g, b});
       const In nan = bits & kMaskNan ? In(NAN) : In(0);
@@ -25,7 +25,7 @@ FASTGAN_CLONES void unmerge_row(const In* const* grad, const uint8_t* mask, int6
   }
 }
 
-// `row` has one value more on either side, which repeat the edges: their samples count twice.
+// `row` is padded by one value on either side that repeats the edge, whose sample therefore counts twice.
 template <typename In>
 FASTGAN_CLONES void downsample_triangle(const In* row, int64_t count, In* chroma) {
 #pragma omp simd
@@ -40,7 +40,7 @@ FASTGAN_CLONES void add_pairs(const In* row, int64_t count, In* chroma) {
   for (int64_t i = 0; i < count; ++i) chroma[i] = row[2 * i] + row[2 * i + 1];
 }
 
-// chroma = the sum of weight_r row_r where the mask has the bit, else 0.
+// chroma = the sum of weight_r row_r where `bit` is set in the mask, else 0.
 template <int kRows, typename In>
 FASTGAN_CLONES void combine_rows(
     const In* const* rows, const In* weights, int64_t count, const uint8_t* mask, uint8_t bit, In* chroma) {
@@ -70,7 +70,7 @@ FASTGAN_CLONES void add_row(const In* row, int64_t count, In* sum) {
   for (int64_t i = 0; i < count; ++i) sum[i] += row[i];
 }
 
-// What fell on columns repeated from the last real one belongs to it.
+// Padding repeats the last column: adds the gradients of the padded columns to it.
 template <typename In>
 void fold_columns(In* row, int64_t count, int64_t padded) {
   for (int64_t x = count; x < padded; ++x) row[count - 1] += row[x];
@@ -95,7 +95,8 @@ FASTGAN_CLONES void unconvert_row(
   }
 }
 
-// The gradient of 16 blocks through quantization, in place, and of the table (64 sums, or null).
+// Takes the gradient of 16 blocks back through quantization, in place, and adds that of the table to `grad_table` (64
+// sums, or null).
 template <Rounding kRounding, typename S, typename In>
 FASTGAN_CLONES void backward_blocks(
     const S* samples, In* grads, int64_t stride, const BlockTable<S>& table, const S (*noise)[kLanes],
@@ -105,7 +106,7 @@ FASTGAN_CLONES void backward_blocks(
   forward_rows(samples, stride, lanes);
   forward_rows(grads, stride, grad_lanes);
   for (int64_t column = 0; column < 8; ++column) {
-    alignas(64) In of_steps[8][kLanes];
+    alignas(64) In step_grads[8][kLanes];
 #pragma omp simd
     for (int64_t i = 0; i < kLanes; ++i) {
       S v[8];
@@ -126,7 +127,7 @@ FASTGAN_CLONES void backward_blocks(
         }
         const In grad = g[k] * In(0.125);
         // Images are in [0, 1], steps in grey levels.
-        of_steps[k][i] = grad * (level - slope * quotient) * In(1.0 / 255);
+        step_grads[k][i] = grad * (level - slope * quotient) * In(1.0 / 255);
         g[k] = grad * slope;
       }
       inverse_dct<0>(g);
@@ -134,7 +135,7 @@ FASTGAN_CLONES void backward_blocks(
     }
     for (int k = 0; grad_table && k < 8; ++k) {
       double sum = 0;
-      for (int64_t i = 0; i < kLanes; ++i) sum += of_steps[k][i];
+      for (int64_t i = 0; i < kLanes; ++i) sum += step_grads[k][i];
       grad_table[8 * k + column] += sum;
     }
   }
@@ -144,7 +145,7 @@ FASTGAN_CLONES void backward_blocks(
 }  // namespace
 
 bool JpegBackward::needs_image(const JpegOptions& options, bool grad_tables) {
-  if (options.rounding == Rounding::kNone) return false;  // what no table changes has no gradient for one
+  if (options.rounding == Rounding::kNone) return false;  // the tables have no influence, and so no gradient
   return grad_tables || slope_varies(options.rounding);
 }
 
@@ -176,20 +177,20 @@ void JpegBackward::run_typed(int64_t block) {
   const bool smooth_columns = sizes_.fancy && options_.vertical == 2;
   Strips<In> strips(sizes_, work.rows);
 
-  // 1. Back through the colour matrix and along the rows of upsampled chroma; where chroma is smoothed down the
-  // columns, one row more on either side.
+  // 1. Back through the colour matrix and the horizontal upsampling of chroma. Where upsampling smooths vertically as
+  // well, one more row on either side is needed.
   const int64_t halo = smooth_columns ? 1 : 0, stride = sizes_.chroma_stride, padded = sizes_.luma_stride;
   const Scratch<In> narrow = scratch<In>((rows + 2 * halo) * 2 * stride);
   const auto narrow_row = [&](int64_t y, int c) { return &narrow[((y - top + halo) * 2 + c - 1) * stride]; };
   const int64_t first = std::max<int64_t>(top - halo, 0), end = std::min(top + rows + halo, height);
   {
-    // A few rows together: what is read one off its place must have reached the cache.
-    constexpr int64_t kTogether = 4;
+    // A few rows at a time: reads at an offset of one stall on values that are still in the store buffer.
+    constexpr int64_t kRowsAtOnce = 4;
     const int64_t pitch = padded + 2;
-    const Scratch<In> buffer = scratch<In>(3 * width), wide = scratch<In>(2 * kTogether * pitch),
+    const Scratch<In> buffer = scratch<In>(3 * width), wide = scratch<In>(2 * kRowsAtOnce * pitch),
                       outside = scratch<In>(width);
-    for (int64_t begin = first; begin < end; begin += kTogether) {
-      const int64_t stop = std::min(begin + kTogether, end);
+    for (int64_t begin = first; begin < end; begin += kRowsAtOnce) {
+      const int64_t stop = std::min(begin + kRowsAtOnce, end);
       In* wide_row = &wide[1];
       for (int64_t y = begin; y < stop; ++y, wide_row += 2 * pitch) {
         const In* grad[3];
@@ -223,13 +224,13 @@ void JpegBackward::run_typed(int64_t block) {
       }
     }
   }
-  // Rows that repeat the last one have no pixels of their own.
+  // Padding rows below the image have no pixels, and so no gradient.
   for (int64_t y = end; y < top + rows; ++y) {
     std::fill_n(strips.luma_row(y - top), padded, In(0));
     for (int c = 1; c <= 2; ++c) std::fill_n(narrow_row(y, c), stride, In(0));
   }
 
-  // 2. Down the columns of upsampled chroma.
+  // 2. Back through the vertical upsampling of chroma.
   for (int64_t row = 0; row < 8 * work.rows; ++row) {
     const int64_t y = 8 * work.first + row, count = sizes_.chroma_width;
     const uint8_t* mask = masks_.chroma + (n * sizes_.chroma_height + y) * count;
@@ -259,7 +260,7 @@ void JpegBackward::run_typed(int64_t block) {
     }
   }
 
-  // 3. Through the quantization.
+  // 3. Back through quantization.
   if (needs_image(options_, !partial_.empty())) {
     Strips<S> samples(sizes_, work.rows);
     read_samples<S, In>(image_, sizes_, options_, work, samples, [](int64_t, const In* const*, bool) {});
@@ -276,7 +277,8 @@ void JpegBackward::run_typed(int64_t block) {
   }
   if (!grad_image_.data) return;
 
-  // 4. Chroma subsampling and the colour matrix. What fell on repeated rows and columns belongs to the last real one.
+  // 4. Back through chroma subsampling and the colour matrix. Padding repeats the last row and column: gradients of the
+  // padding are added to these.
   const int64_t bottom = std::min(top + rows, height), last_chroma = sizes_.chroma_height - 1 - 8 * work.first;
   for (int64_t y = bottom; y < top + rows; ++y) {
     add_row(strips.luma_row(y - top), padded, strips.luma_row(bottom - 1 - top));
@@ -289,7 +291,7 @@ void JpegBackward::run_typed(int64_t block) {
   for (int64_t y = top; y < bottom; ++y) {
     In* luma = strips.luma_row(y - top);
     fold_columns(luma, width, padded);
-    // Of an odd height, the last row fills its row of chroma alone.
+    // With an odd height, the last row is repeated to fill its row of chroma, and counts twice.
     const bool alone = options_.vertical == 2 && y == height - 1 && y % 2 == 0;
     if ((y - top) % options_.vertical == 0) {
       const In weight = In(alone ? 2 : 1) / In(options_.horizontal * options_.vertical);

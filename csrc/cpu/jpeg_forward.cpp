@@ -20,7 +20,7 @@ JpegForward::JpegForward(
   if (exact) nan_.assign(rows * sizes_.mcu_columns, 0);
   for (int64_t n = 0; exact && n < sizes_.images; ++n) {
     if (tables_.are_whole(n)) continue;
-    // A table that integers cannot take makes its image NaN.
+    // A table with values that integers cannot represent makes its image NaN.
     const int64_t mcus = sizes_.mcu_rows * sizes_.mcu_columns;
     std::fill_n(nan_.begin() + n * mcus, mcus, uint8_t(1));
     any_nan_ = true;
@@ -96,7 +96,7 @@ void JpegForward::encode_typed(int64_t block) {
   }
 }
 
-// Cb and Cr for the rows of pixels of one row of chroma: first Cb of each, then Cr of each.
+// Upsamples one row of chroma to its rows of pixels: Cb for each of them, then Cr.
 template <typename S>
 void JpegForward::upsample(int64_t image, int64_t row, S* sums, S* upsampled) {
   const int64_t count = sizes_.chroma_width, pitch = sizes_.chroma_stride + 2, rows = options_.vertical;
@@ -111,13 +111,13 @@ void JpegForward::upsample(int64_t image, int64_t row, S* sums, S* upsampled) {
     } else if (rows == 1) {
       pad_samples(samples, count, padded);
     } else {
-      // Beyond the image's edge its last row of samples is repeated.
+      // At the image's edge the outermost row of samples is repeated.
       const Plane<S>* above = plane_row<Plane<S>>(image, 1 + c, std::max<int64_t>(row - 1, 0));
       const Plane<S>* below = plane_row<Plane<S>>(image, 1 + c, std::min(row + 1, sizes_.chroma_height - 1));
       triangle_columns(above, samples, below, count, padded, padded + pitch);
     }
   }
-  // All sums before their first use: read one off, they must have reached the cache.
+  // A second loop: reads at an offset of one stall on sums that are still in the store buffer.
   for (int64_t i = 0; smooth && i < 2 * rows; ++i) {
     const S* padded = sums + i * pitch + 1;
     S* target = upsampled + i * sizes_.luma_stride;
@@ -150,7 +150,7 @@ void JpegForward::merge_typed(int64_t block) {
   }
 }
 
-// Lets gradients pass the clamps of the samples that would be NaN, if integers could.
+// Sets the mask bits of samples that would be NaN in floating point: gradients pass their clamps.
 void JpegForward::pass_nan(
     int64_t image, int64_t mcu_row, int64_t per_mcu, int64_t count, uint8_t* mask, uint8_t bits) const {
   for (int64_t i = 0; i < count; ++i) {

@@ -4,20 +4,21 @@
 #include "../math/philox.h"
 #include "clones.h"
 
-// The inner loops of the JPEG kernels: each takes a row of samples, or 16 blocks side by side, and is compiled once per
-// instruction set. S is int32_t (exact) or the real type In in which the image is read.
+// The inner loops of the JPEG kernels, each compiled once per instruction set. They process a row of samples, or 16
+// adjacent blocks. S is int32_t (exact) or the real type In in which the image is read.
 namespace fastgan {
 namespace {
 
-constexpr int64_t kLanes = 16;  // blocks at a time: one vector of AVX-512, and no remainder anywhere
+constexpr int64_t kLanes = 16;  // blocks at a time: one AVX-512 vector, so that no loop has a remainder
 
-// Loops that mix bytes and numbers go over so many at a time and widen or narrow the bytes apart: together, compilers
-// take as many numbers at once as bytes fill a vector, spill most of them, and do what is left of a row one by one.
+// Loops over bytes (masks) and numbers take this many elements at a time and convert the bytes in a loop of their own.
+// In one loop, compilers would take as many numbers per iteration as a vector has bytes, spill most of them, and
+// process the remainder of a row one by one.
 constexpr int64_t kSpan = 512;
 
 // --- Rows of pixels -------------------------------------------------------------------------------------------------
 
-// One row of RGB in [0, 1] to centred YCbCr; returns whether it holds NaN.
+// Converts one row of RGB in [0, 1] to centred YCbCr; returns whether it contains NaN.
 template <bool kTruncate, typename S, typename In>
 FASTGAN_CLONES bool convert_row(const In* const* rgb, int64_t count, S* y, S* cb, S* cr) {
   const In *red = rgb[0], *green = rgb[1], *blue = rgb[2];
@@ -34,7 +35,7 @@ FASTGAN_CLONES bool convert_row(const In* const* rgb, int64_t count, S* y, S* cb
   return nan;
 }
 
-// Which of a row's values the clamp to [0, 1] leaves alone.
+// Sets the bits of the values in a row that the clamp to [0, 1] leaves unchanged.
 template <typename In>
 FASTGAN_CLONES void mask_input_row(const In* const* rgb, int64_t count, uint8_t* mask) {
   const In *red = rgb[0], *green = rgb[1], *blue = rgb[2];
@@ -63,7 +64,7 @@ FASTGAN_CLONES void subsample_row(const S* above, const S* below, int64_t count,
   }
 }
 
-// Decoded samples, clamped, into their plane; `mask` (or null) gains `bit` where the clamp did nothing.
+// Stores decoded samples, clamped, in their plane. Sets `bit` in `mask`, if not null, where the clamp changed nothing.
 template <typename S>
 FASTGAN_CLONES void store_samples(
     const S* samples, int64_t count, Plane<S>* plane, int64_t masked, uint8_t* mask, uint8_t bit) {
@@ -76,8 +77,8 @@ FASTGAN_CLONES void store_samples(
   }
 }
 
-// The column sums of the two rows of pixels of one row of chroma; each has room for a sample on either side, which
-// repeat the edges.
+// The vertically weighted sums for the two rows of pixels of one row of chroma. Each is padded by one sample on either
+// side that repeats the edge.
 template <typename S>
 FASTGAN_CLONES void triangle_columns(
     const Plane<S>* above, const Plane<S>* row, const Plane<S>* below, int64_t count, S* upper, S* lower) {
@@ -92,7 +93,7 @@ FASTGAN_CLONES void triangle_columns(
   }
 }
 
-// The same for one direction only: the samples themselves.
+// The same for horizontal upsampling alone: the samples themselves, padded.
 template <typename S>
 FASTGAN_CLONES void pad_samples(const Plane<S>* samples, int64_t count, S* padded) {
 #pragma omp simd
@@ -101,7 +102,7 @@ FASTGAN_CLONES void pad_samples(const Plane<S>* samples, int64_t count, S* padde
   padded[count] = padded[count - 1];
 }
 
-// 2 count samples from `count` and one on either side.
+// Upsamples a padded row of `count` samples to 2 count.
 template <int kDirections, typename S>
 FASTGAN_CLONES void triangle_row(const S* padded, int64_t count, S* row) {
 #pragma omp simd
@@ -159,7 +160,7 @@ FASTGAN_CLONES void merge_row(
 
 // --- Sixteen blocks -------------------------------------------------------------------------------------------------
 
-// One component's quantization table in the kernel's arithmetic; NaN where the arithmetic cannot take it.
+// One component's quantization table in the kernel's arithmetic.
 template <typename S>
 struct BlockTable {
   S steps[64];
@@ -175,7 +176,7 @@ FASTGAN_HOST_DEVICE S code_coefficient(S coefficient, S step, float reciprocal, 
   }
 }
 
-// The noise of 16 blocks of which each has its number, (64, 16).
+// The noise (64, 16) of the 16 blocks with the given numbers.
 template <typename S>
 FASTGAN_CLONES void block_noise(uint64_t seed, const uint64_t* numbers, S (*noise)[kLanes]) {
   for (uint64_t coefficient = 0; coefficient < 64; ++coefficient) {
@@ -186,8 +187,8 @@ FASTGAN_CLONES void block_noise(uint64_t seed, const uint64_t* numbers, S (*nois
   }
 }
 
-// A row of 16 blocks, block by block, to lanes: column k of all blocks. Taken apart by pairs, thrice, because compilers
-// turn steps of two into shuffles, and steps of eight into one move per sample.
+// Transposes a row of 16 blocks into lanes: lanes[k] is column k of every block. Done in three passes of stride two,
+// which compilers turn into shuffles; a stride of eight would become one move per sample.
 template <typename S>
 FASTGAN_HOST_DEVICE void split_columns(const S* row, S (*lanes)[kLanes]) {
   alignas(64) S halves[2][4 * kLanes], quarters[4][2 * kLanes];
@@ -212,7 +213,7 @@ FASTGAN_HOST_DEVICE void split_columns(const S* row, S (*lanes)[kLanes]) {
   }
 }
 
-// The way back.
+// The inverse of split_columns.
 template <typename S>
 FASTGAN_HOST_DEVICE void join_columns(const S (*lanes)[kLanes], S* row) {
   alignas(64) S halves[2][4 * kLanes], quarters[4][2 * kLanes];
@@ -267,11 +268,11 @@ FASTGAN_HOST_DEVICE void inverse_rows(S (*lanes)[kLanes], S* samples, int64_t st
   }
 }
 
-// DCT, quantization and back, in place: block i at samples + 8 i.
+// DCT, quantization, dequantization and inverse DCT, in place. Block i begins at samples + 8 i.
 template <Rounding kRounding, typename S>
 FASTGAN_CLONES void code_blocks(S* samples, int64_t stride, const BlockTable<S>& table, const S (*noise)[kLanes]) {
   if constexpr (kRounding == Rounding::kNone) {
-    // Nothing is rounded, so transform and inverse cancel; a table with NaN makes all NaN.
+    // Nothing is rounded, so that transform and inverse cancel; but a table with NaN makes all samples NaN.
     S nothing = 0;
     for (S step : table.steps) nothing += step - step;
     for (int64_t row = 0; nothing != nothing && row < 8; ++row)

@@ -7,8 +7,8 @@
 #include "jpeg_rows.h"
 #include "jpeg_sweep.h"
 
-// What forward and backward share: the samples of one block of work as two strips, eight rows high, in which all blocks
-// of luma and all of chroma lie side by side, so that they fill vectors whatever the image's width.
+// Shared by forward and backward: the samples of one block of work as two strips of eight rows, one with all 8x8 blocks
+// of luma side by side and one with those of chroma, so that they fill vectors whatever the image's width.
 namespace fastgan {
 namespace {
 
@@ -58,9 +58,9 @@ struct Work {
   int64_t image, first, rows;
 };
 
-// Asks for a row of pixels `ahead` of (image, row), counted through all images. A block reads its pixels in a burst and
-// computes for long without touching memory, so it calls for the next block's pixels meanwhile. Always inlined: GCC
-// takes a function of prefetches alone for one without effect, and drops its calls.
+// Prefetches the row of pixels that lies `ahead` rows after (image, row), counted through all images. A block reads its
+// pixels in a burst and then computes for long without touching memory; meanwhile it prefetches the next block's
+// pixels. Always inlined, because GCC considers a function that only prefetches free of effects, and drops calls to it.
 FASTGAN_HOST_DEVICE void fetch_row(const ImageView& view, int64_t image, int64_t row, int64_t ahead) {
   const int64_t line = image * view.sizes[2] + row + ahead, n = line / view.sizes[2];
   if (n >= view.sizes[0]) return;
@@ -77,7 +77,8 @@ void replicate_last(S* row, int64_t count, int64_t padded) {
 }
 
 // Reads the work's pixels into centred samples, padded to whole MCUs as libjpeg does: the last column is repeated
-// before chroma is subsampled, the last row after. `on_row(row, rgb, nan)` sees every row of the image once.
+// before chroma is subsampled, the last row after it. Calls `on_row(row, rgb, has_nan)` once for every row of the
+// image.
 template <typename S, typename In, typename OnRow>
 void read_samples(
     const ImageView& image, const JpegSizes& sizes, const JpegOptions& options, const Work& work, Strips<S>& strips,
@@ -130,7 +131,7 @@ BlockTable<S> block_table(const JpegTables& tables, int64_t image, int component
   return table;
 }
 
-// Calls visit(samples of 16 blocks, table, their noise or null) for all blocks of both strips.
+// Calls visit(chroma, group, strip, table, noise or null) for every group of 16 blocks in both strips.
 template <typename S, typename Visit>
 void for_all_blocks(
     Strips<S>& strips, const JpegSizes& sizes, const JpegOptions& options, const JpegTables& tables, uint64_t seed,
@@ -157,7 +158,7 @@ void for_all_blocks(
   }
 }
 
-// Calls body(S(), In()) with the arithmetic of the rounding and the real type of the image.
+// Calls body(S(), In()) with the arithmetic S that the rounding needs and the real type In in which the image is read.
 template <typename Body>
 void with_arithmetic(const JpegOptions& options, Dtype image, Body body) {
   const bool exact = options.rounding == Rounding::kStraightThrough;
@@ -168,7 +169,7 @@ void with_arithmetic(const JpegOptions& options, Dtype image, Body body) {
   }
 }
 
-// Calls body(std::integral_constant<Rounding, ...>) for the rounding that S can do.
+// Calls body(std::integral_constant<Rounding, ...>), instantiated only for the roundings of the arithmetic S.
 template <typename S, typename Body>
 void with_rounding(Rounding rounding, Body body) {
   if constexpr (IsExact<S>::value) {

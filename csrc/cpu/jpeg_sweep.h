@@ -11,19 +11,21 @@
 
 // The CPU kernels of the JPEG round trip without torch, as blocks of work that any thread may run.
 //
-//     encode    some rows of MCUs: colour, chroma subsampling, DCT, quantization and back, into planes of samples
-//     merge     the same rows of pixels: chroma upsampling, colour
-//     backward  some rows of MCUs: the transposes of all that, in reverse
+//     encode    some rows of MCUs: colour, chroma subsampling, DCT, quantization and their inverses, into planes of
+//               decoded samples
+//     merge     the same rows as pixels: chroma upsampling, colour
+//     backward  some rows of MCUs: the transposes of all these steps, in reverse order
 //
 // An MCU is what one chroma block covers: 8x8, 16x8 or 16x16 pixels. The planes hold one byte per sample in exact
-// arithmetic, so they stay in the cache between the first two steps; backward reads its neighbours' gradients again
-// instead of passing anything on. Bounds depend on the shape alone: the same bits for any number of threads.
+// arithmetic, so they stay in the cache between the first two steps. A backward block reads the gradients of
+// neighbouring rows itself, so that blocks do not exchange anything. Block bounds depend on the shape alone: results
+// are bit-identical for any number of threads.
 namespace fastgan {
 
-// The rows of MCUs that one block of work takes.
+// How rows of MCUs are divided into blocks of work.
 struct JpegBlocks {
   explicit JpegBlocks(const JpegSizes& sizes)
-      // Enough coefficients side by side to fill vectors; more would only leave the first-level cache.
+      // Enough adjacent 8x8 blocks to fill vectors; more would not fit in the first-level cache.
       : rows(is_empty(sizes) ? 1 : std::min(sizes.mcu_rows, (63 + sizes.mcu_columns) / sizes.mcu_columns)),
         per_image(is_empty(sizes) ? 0 : (sizes.mcu_rows + rows - 1) / rows),
         count(sizes.images * per_image) {}
@@ -51,13 +53,13 @@ struct JpegTables {
   }
 
   int64_t at(int64_t image, int component) const { return image * stride + (component ? 64 : 0); }
-  // Whether integers can take the image's tables.
+  // Whether all of the image's steps are ones that integer arithmetic can divide by.
   bool are_whole(int64_t image) const { return !not_whole[image * stride / 128]; }
 
   std::vector<double> values;
   int64_t stride = 0;
-  std::vector<int32_t> whole_steps;  // what integers divide by
-  std::vector<uint8_t> not_whole;    // of each pair of tables
+  std::vector<int32_t> whole_steps;  // the divisors of integer arithmetic
+  std::vector<uint8_t> not_whole;    // one per pair of tables
 };
 
 class JpegForward {
@@ -87,18 +89,18 @@ class JpegForward {
   ImageView image_;
   JpegTables tables_;
   JpegOptions options_;
-  uint64_t seed_;  // of Rounding::kNoise
+  uint64_t seed_;  // for Rounding::kNoise
   ImageView decoded_;
   JpegMasks masks_;
   JpegSizes sizes_;
   JpegBlocks blocks_;
   Scratch<char> luma_, chroma_;  // planes of decoded samples: (N, H, W) and (N, 2, ...) up to whole MCUs
-  // Integers cannot carry NaN: which MCUs hold one.
+  // Which MCUs contain NaN, since integers cannot represent it: 1 or 0, (N, mcu_rows, mcu_columns).
   std::vector<uint8_t> nan_;
   std::atomic<bool> any_nan_{false};
 };
 
-// `image` and `tables` are needed where `needs_image(options, grad_tables)`.
+// `image` and `tables` are only read if `needs_image(options, grad_tables)`.
 class JpegBackward {
  public:
   static bool needs_image(const JpegOptions& options, bool grad_tables);
@@ -110,7 +112,7 @@ class JpegBackward {
   int64_t blocks() const { return blocks_.count; }
   void run(int64_t block);
 
-  // After all blocks: the gradient of one image's tables, 128 values.
+  // Once all blocks have run: the gradient of one image's tables, 128 values.
   void table_gradient(int64_t image, double* grad) const;
 
  private:
@@ -120,7 +122,7 @@ class JpegBackward {
   ImageView grad_, image_;
   JpegTables tables_;
   JpegOptions options_;
-  uint64_t seed_;  // of Rounding::kNoise
+  uint64_t seed_;  // for Rounding::kNoise
   ImageView grad_image_;
   JpegMasks masks_;
   JpegSizes sizes_;

@@ -8,13 +8,13 @@
 namespace fastgan {
 namespace {
 
-// Fewer elements than this are done before another thread has woken.
-constexpr int64_t kAlone = 32768;
+// A step over fewer elements finishes before another thread would have woken.
+constexpr int64_t kSerialElements = 32768;
 
 double number_in(const Tensor& tensor) { return numbers_in(tensor).at(0); }
 
-double number_in(const std::optional<Tensor>& tensor, double otherwise) {
-  return tensor ? number_in(*tensor) : otherwise;
+double number_in(const std::optional<Tensor>& tensor, double fallback) {
+  return tensor ? number_in(*tensor) : fallback;
 }
 
 Tensor optimizer_step_cpu_(
@@ -58,7 +58,7 @@ Tensor optimizer_step_cpu_(
     OptimizerSweep sweep(
         std::move(tensors), static_cast<Algorithm>(algorithm), numbers, readings, applies, with_statistics);
     const int64_t blocks = sweep.blocks();
-    for_all(blocks, sweep.elements() < kAlone ? blocks : 1, [&](int64_t block) { sweep.run(block); });
+    for_all(blocks, sweep.elements() < kSerialElements ? blocks : 1, [&](int64_t block) { sweep.run(block); });
     statistics = sweep.statistics();
     statistics.grad_square *= readings.unscale * readings.unscale;
     if (applies && update && numbers.counts_update != 0) ++*update;
@@ -77,11 +77,11 @@ Tensor gradient_norm_cpu(const std::vector<Tensor>& grads) {
     int64_t count;
   };
   std::vector<Part> parts;
-  bool wide = false;
+  bool is_double = false;
   int64_t elements = 0;
   for (const Tensor& grad : grads) {
     const Dtype dtype = dtype_of(grad.scalar_type());
-    wide |= dtype == Dtype::kFloat64;
+    is_double |= dtype == Dtype::kFloat64;
     elements += grad.numel();
     for (int64_t begin = 0; begin < grad.numel(); begin += kOptimizerBlock) {
       const char* data = static_cast<const char*>(grad.data_ptr()) + begin * size_of(dtype);
@@ -90,14 +90,14 @@ Tensor gradient_norm_cpu(const std::vector<Tensor>& grads) {
   }
   std::vector<double> squares(parts.size());
   const int64_t blocks = static_cast<int64_t>(parts.size());
-  for_all(blocks, elements < kAlone ? blocks : 1, [&](int64_t block) {
+  for_all(blocks, elements < kSerialElements ? blocks : 1, [&](int64_t block) {
     squares[block] = sum_of_squares(parts[block].data, parts[block].dtype, parts[block].count);
   });
   double sum = 0;
   for (const double square : squares) sum += square;
   const double norm = std::sqrt(sum);
-  Tensor result = torch::stable::new_empty(grads.at(0), {}, wide ? ScalarType::Double : ScalarType::Float);
-  store(&norm, result.data_ptr(), wide ? Dtype::kFloat64 : Dtype::kFloat32, 1, 1);
+  Tensor result = torch::stable::new_empty(grads.at(0), {}, is_double ? ScalarType::Double : ScalarType::Float);
+  store(&norm, result.data_ptr(), is_double ? Dtype::kFloat64 : Dtype::kFloat32, 1, 1);
   return result;
 }
 

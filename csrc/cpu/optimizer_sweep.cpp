@@ -11,10 +11,10 @@
 namespace fastgan {
 namespace {
 
-// Short enough to add in float32, and for copies of half types to stay in the first-level cache.
+// Short enough to sum in float32, and for converted copies of half types to stay in the first-level cache.
 constexpr int64_t kRun = 1024;
 
-// The arrays of a run as numbers of the kernel's arithmetic. What is read may be what is written.
+// The arrays of a run in the kernel's arithmetic. An array that is read and its new version may be the same memory.
 template <typename T>
 struct RunArrays {
   const T *grad, *parameter, *first, *second, *third, *average;
@@ -57,7 +57,7 @@ void with_kind(const RunArrays<T>& a, const StepConstants<T>& c, int64_t count) 
   step_run<FixedKind<kFixed...>>(a, c, count);
 }
 
-// Turns what is known when running into template arguments, one after the other.
+// Turns run-time flags into template arguments, one after the other.
 template <bool... kFixed, typename T, typename... Rest>
 void with_kind(const RunArrays<T>& a, const StepConstants<T>& c, int64_t count, bool next, Rest... rest) {
   if (next) {
@@ -80,13 +80,13 @@ void run_formula(Algorithm algorithm, bool inside, const RunArrays<T>& a, const 
 
 template <typename T>
 FASTGAN_CLONES int64_t at_bound_in_run(const T* values, StepConstants<T> c, int64_t count) {
-  int64_t found = 0;
-#pragma omp simd reduction(+ : found)
-  for (int64_t i = 0; i < count; ++i) found += values[i] <= c.low || values[i] >= c.high;
-  return found;
+  int64_t clipped = 0;
+#pragma omp simd reduction(+ : clipped)
+  for (int64_t i = 0; i < count; ++i) clipped += values[i] <= c.low || values[i] >= c.high;
+  return clipped;
 }
 
-// Words from element `begin`, a multiple of four, of the tensor's sequence.
+// Rounds stochastically with the tensor's sequence of random words from element `begin` on, a multiple of four.
 template <typename T, typename Round>
 void store_stochastically(
     const T* values, uint16_t* target, uint64_t seed, uint32_t tensor, int64_t begin, int64_t count, Round round) {
@@ -98,7 +98,7 @@ void store_stochastically(
   }
 }
 
-// An array that a run reads and writes.
+// An array that a run reads and writes; null data if there is none.
 template <typename T>
 class Array {
  public:

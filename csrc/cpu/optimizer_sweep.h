@@ -5,11 +5,11 @@
 #include "../math/optimizer.h"
 #include "pixels.h"
 
-// The CPU kernels of the optimizers' step without torch: all tensors of a group as one list of blocks, so that many
-// small tensors and few large ones both fill the threads.
+// The CPU kernels of the optimizers' step without torch. All tensors of a parameter group form one list of blocks, so
+// that many small tensors keep all threads busy as well as a few large ones do.
 namespace fastgan {
 
-// One tensor, dense; all its arrays in the same order. Null where there is none.
+// One parameter with its arrays, all dense and in the same memory order. An array that does not exist is null.
 struct OptimizedTensor {
   int64_t count = 0;
   double step = 0;  // the number of this step, from 1
@@ -28,7 +28,7 @@ struct StepStatistics {
 
 class OptimizerSweep {
  public:
-  // `readings` without its step, which each tensor has of its own. A step that does not apply has only statistics.
+  // `readings.step` is ignored: each tensor has its own. If not `applies`, only the statistics are computed.
   OptimizerSweep(
       std::vector<OptimizedTensor> tensors, Algorithm algorithm, const StepNumbers& numbers,
       const StepReadings& readings, bool applies, bool with_statistics);
@@ -36,7 +36,7 @@ class OptimizerSweep {
   int64_t blocks() const { return first_blocks_.back(); }
   int64_t elements() const { return elements_; }
   void run(int64_t block);
-  StepStatistics statistics() const;  // after all blocks
+  StepStatistics statistics() const;  // once all blocks have run
 
  private:
   template <typename T>
@@ -47,12 +47,12 @@ class OptimizerSweep {
   StepNumbers numbers_;
   StepReadings readings_;
   bool applies_;
-  std::vector<int64_t> first_blocks_;  // of each tensor, and the end
+  std::vector<int64_t> first_blocks_;  // the first block of each tensor, then the number of blocks
   int64_t elements_ = 0;
-  std::vector<StepStatistics> statistics_;  // of each block, or empty
+  std::vector<StepStatistics> statistics_;  // one per block, or empty
 };
 
-// How many elements a block takes.
+// Elements per block.
 constexpr int64_t kOptimizerBlock = 16384;
 
 }  // namespace fastgan

@@ -21,12 +21,12 @@ namespace fastgan {
 
 namespace {
 
-bool wanted() {
-  static const bool answer = [] {
+bool is_enabled() {
+  static const bool enabled = [] {
     const char* setting = std::getenv("FASTGAN_HUGE_PAGES");
     return !setting || std::strcmp(setting, "0") != 0;
   }();
-  return answer;
+  return enabled;
 }
 
 }  // namespace
@@ -34,10 +34,10 @@ bool wanted() {
 void advise_huge_pages(void* data, int64_t bytes) {
   constexpr uintptr_t kHugePage = uintptr_t(2) << 20;
   constexpr int64_t kSmallest = int64_t(4) << 20;
-  if (!wanted() || bytes < kSmallest) return;
+  if (!is_enabled() || bytes < kSmallest) return;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(data), end = begin + static_cast<uintptr_t>(bytes);
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage, last = end / kHugePage * kHugePage;
-  // A refusal leaves the pages as they are, which is no error.
+  // If the system refuses, the pages stay as they are; that is no error.
   if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 }
 
@@ -51,9 +51,9 @@ void advise_huge_pages(void*, int64_t) {}
 
 namespace {
 
-// The largest block that malloc is known to keep when it is freed.
-std::atomic<int64_t> kept{0};
-std::mutex keeping;
+// The largest size of block that malloc is known to retain when it is freed.
+std::atomic<int64_t> retained_bytes{0};
+std::mutex retention_mutex;
 
 bool set_by_user() {
   for (const char* name : {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_"})
@@ -62,9 +62,10 @@ bool set_by_user() {
   return tunables && std::strstr(tunables, "glibc.malloc.");
 }
 
-// As glibc does when a mapped block is freed: the threshold becomes its size, twice that may lie at the heap's top.
+// When a mapped block is freed, glibc raises its mmap threshold to the block's size and its trim threshold to twice
+// that. Frees such a block on purpose; returns its size.
 int64_t learn_from_free() {
-  // The largest from which glibc learns, less its own header and a page.
+  // The largest size to which glibc adapts (DEFAULT_MMAP_THRESHOLD_MAX), less its header and a page.
   constexpr int64_t kLargest = (int64_t(32) << 20) - 8192;
   void* volatile block = std::malloc(kLargest);  // volatile: not to be optimized away
   std::free(block);
@@ -74,19 +75,19 @@ int64_t learn_from_free() {
 }  // namespace
 
 void keep_freed_images(int64_t bytes) {
-  if (bytes <= kept.load(std::memory_order_relaxed) || !wanted()) return;
-  const std::lock_guard<std::mutex> lock(keeping);
-  if (kept == 0) kept = set_by_user() ? std::numeric_limits<int64_t>::max() : learn_from_free();
-  if (bytes <= kept) return;
+  if (bytes <= retained_bytes.load(std::memory_order_relaxed) || !is_enabled()) return;
+  const std::lock_guard<std::mutex> lock(retention_mutex);
+  if (retained_bytes == 0) retained_bytes = set_by_user() ? std::numeric_limits<int64_t>::max() : learn_from_free();
+  if (bytes <= retained_bytes) return;
   constexpr int64_t kLimit = std::numeric_limits<int>::max();
   mallopt(M_MMAP_THRESHOLD, static_cast<int>(std::min(bytes + 8192, kLimit)));
   mallopt(M_TRIM_THRESHOLD, static_cast<int>(std::min(4 * bytes, kLimit)));
-  kept = bytes;
+  retained_bytes = bytes;
 }
 
 bool keep_freed_memory() {
-  const std::lock_guard<std::mutex> lock(keeping);
-  kept = std::numeric_limits<int64_t>::max();
+  const std::lock_guard<std::mutex> lock(retention_mutex);
+  retained_bytes = std::numeric_limits<int64_t>::max();
   return mallopt(M_MMAP_MAX, 0) && mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
 

@@ -11,33 +11,34 @@ namespace fastgan {
 namespace {
 
 constexpr int64_t kChunk = 256;
-// Output rows of a forward block.
+// Output rows per forward block.
 constexpr int64_t kRows = 16;
-// Elements of a backward block's band: its two sums stay in the second-level cache.
+// Elements of a backward block's band: its two buffers of sums fit in the second-level cache.
 constexpr int64_t kBandElements = 1 << 15;
 
-// The pixels that a chunk of one output row is made of: offsets from a plane's first element, and weights.
+// The four source pixels of each output pixel in a chunk of one row: offsets from a plane's first element, and weights.
 template <typename T>
 struct Taps {
   alignas(64) int32_t offsets[4][kChunk];
   alignas(64) T weights[4][kChunk];
 };
 
-// The part of a plane that is looked at, and its strides in elements; what lies outside weighs nothing.
+// The part of a plane that is sampled, and its strides in elements. Taps outside of it have weight zero.
 struct Window {
   int32_t width, row_begin, row_end;
   int32_t row_stride, column_stride;
 };
 
-// Of a matrix that is NaN: nobody knows where its pixels look, so each gets and gives NaN in its own place.
+// The taps of a matrix that contains NaN: where its pixels sample is undefined, so that each reads, and scatters, NaN
+// at its own position.
 template <typename T>
-void unknown_taps(int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<T>& taps) {
+void nan_taps(int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<T>& taps) {
   const bool inside = y >= window.row_begin && y < window.row_end;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = inside ? y - window.row_begin : 0;
-    const int64_t own = row * window.row_stride + (x_begin + i) * window.column_stride;
+    const int64_t offset = row * window.row_stride + (x_begin + i) * window.column_stride;
     for (int tap = 0; tap < 4; ++tap) {
-      taps.offsets[tap][i] = static_cast<int32_t>(own);
+      taps.offsets[tap][i] = static_cast<int32_t>(offset);
       taps.weights[tap][i] = inside && tap == 0 ? T(NAN) : T(0);
     }
   }
@@ -71,26 +72,26 @@ FASTGAN_HOST_DEVICE void find_taps(
   }
 }
 
-FASTGAN_CLONES void defined_taps(
+FASTGAN_CLONES void bilinear_taps(
     const Homography& h, int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<float>& taps) {
   find_taps(h, x_begin, y, count, window, taps);
 }
-FASTGAN_CLONES void defined_taps(
+FASTGAN_CLONES void bilinear_taps(
     const Homography& h, int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<double>& taps) {
   find_taps(h, x_begin, y, count, window, taps);
 }
 
 template <typename T>
 void taps_of(const Homography& h, int64_t x_begin, int64_t y, int64_t count, const Window& window, Taps<T>& taps) {
-  h.is_nan() ? unknown_taps(x_begin, y, count, window, taps) : defined_taps(h, x_begin, y, count, window, taps);
+  h.is_nan() ? nan_taps(x_begin, y, count, window, taps) : bilinear_taps(h, x_begin, y, count, window, taps);
 }
 
-FASTGAN_HOST_DEVICE float number(float value) { return value; }
-FASTGAN_HOST_DEVICE double number(double value) { return value; }
-FASTGAN_HOST_DEVICE float number(Float16 value) { return to_float(value); }
-FASTGAN_HOST_DEVICE float number(BFloat16 value) { return to_float(value); }
+FASTGAN_HOST_DEVICE float to_number(float value) { return value; }
+FASTGAN_HOST_DEVICE double to_number(double value) { return value; }
+FASTGAN_HOST_DEVICE float to_number(Float16 value) { return to_float(value); }
+FASTGAN_HOST_DEVICE float to_number(BFloat16 value) { return to_float(value); }
 
-// Zero times NaN would be NaN.
+// Without the test, a pixel of weight zero that is NaN would make the sum NaN.
 template <typename T>
 FASTGAN_HOST_DEVICE T weighted(T weight, T value) {
   return weight != 0 ? weight * value : T(0);
@@ -104,8 +105,8 @@ FASTGAN_HOST_DEVICE void gather_row(const S* source, const Taps<T>& taps, int64_
   const T* weight3 = taps.weights[3];
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
-    const T value0 = number(source[offset0[i]]), value1 = number(source[offset1[i]]);
-    const T value2 = number(source[offset2[i]]), value3 = number(source[offset3[i]]);
+    const T value0 = to_number(source[offset0[i]]), value1 = to_number(source[offset1[i]]);
+    const T value2 = to_number(source[offset2[i]]), value3 = to_number(source[offset3[i]]);
     const T above = weighted(weight0[i], value0) + weighted(weight1[i], value1);
     result[i] = above + (weighted(weight2[i], value2) + weighted(weight3[i], value3));
   }
@@ -124,7 +125,7 @@ void gather(const BFloat16* source, const Taps<float>& taps, int64_t count, floa
   gather_row(source, taps, count, result);
 }
 
-// result += (1 - the weights' sum) fill. Places well inside miss a sum of 1 by a rounding.
+// result += (1 - the sum of weights) fill. Well inside the image the sum differs from 1 by rounding alone.
 template <typename T>
 void add_fill(const Taps<T>& taps, const T* fill, int64_t count, T* result) {
   for (int64_t i = 0; i < count; ++i) {
@@ -133,8 +134,8 @@ void add_fill(const Taps<T>& taps, const T* fill, int64_t count, T* result) {
   }
 }
 
-// Adds left and right taps to sums of their own: one pixel's right neighbour is mostly the next one's left, and adding
-// to an element just written waits for it.
+// Left and right taps have separate sums: one pixel's right tap is mostly the next one's left tap, and adding to an
+// element that has just been written would stall.
 template <typename T>
 void scatter_row(const Taps<T>& taps, const T* grad, int64_t count, T* left, T* right) {
   for (int64_t i = 0; i < count; ++i) {
@@ -145,13 +146,13 @@ void scatter_row(const Taps<T>& taps, const T* grad, int64_t count, T* left, T* 
   }
 }
 
-struct Range {
+struct ColumnRange {
   int64_t begin, end;
 };
 
-// Columns of output row y that may touch the input rows [row_begin, row_end): where the scale keeps its sign, the input
-// row rises or falls all along the output row, so two searches find them.
-Range columns_that_touch(const Homography& h, int64_t y, int64_t width, int64_t row_begin, int64_t row_end) {
+// The columns of output row y that may sample the input rows [row_begin, row_end). Where the scale does not change its
+// sign, the input row is monotonic along the output row, so that two binary searches find them.
+ColumnRange columns_that_touch(const Homography& h, int64_t y, int64_t width, int64_t row_begin, int64_t row_end) {
   if (h.is_nan()) return {0, width};
   const double left = h.scale(0, double(y)), right = h.scale(double(width - 1), double(y));
   if (!(left * right > 0)) return {0, width};
@@ -167,7 +168,7 @@ Range columns_that_touch(const Homography& h, int64_t y, int64_t width, int64_t 
     }
     return begin;
   };
-  Range range;
+  ColumnRange range;
   if (rising) {
     range = {
         first_column([&](double row) { return row >= low; }), first_column([&](double row) { return row > high; })};
@@ -175,7 +176,7 @@ Range columns_that_touch(const Homography& h, int64_t y, int64_t width, int64_t 
     range = {
         first_column([&](double row) { return row <= high; }), first_column([&](double row) { return row < low; })};
   }
-  // One more on either side, for rounding.
+  // One more on either side, because of rounding.
   return {std::max<int64_t>(range.begin - 1, 0), std::min(range.end + 1, width)};
 }
 
@@ -244,7 +245,7 @@ void WarpBackward::run_typed(int64_t block) const {
   Taps<T> taps;
   alignas(64) T buffer[kChunk];
   for (int64_t row = 0; row < height; ++row) {
-    const Range columns = columns_that_touch(homographies_[image], row, width, row_begin, row_end);
+    const ColumnRange columns = columns_that_touch(homographies_[image], row, width, row_begin, row_end);
     for (int64_t column = columns.begin; column < columns.end; column += kChunk) {
       const int64_t count = std::min(kChunk, columns.end - column);
       taps_of(homographies_[image], column, row, count, window, taps);
@@ -257,10 +258,10 @@ void WarpBackward::run_typed(int64_t block) const {
   std::vector<T> sum(width);
   for (int64_t c = 0; c < channels; ++c) {
     for (int64_t row = row_begin; row < row_end; ++row) {
-      const T *values = &left[c * plane + (row - row_begin) * width], *others = &right[values - left.data()];
+      const T *values = &left[c * plane + (row - row_begin) * width], *right_values = &right[values - left.data()];
       void* target = target_.at(image, c, row, 0);
       T* place = target_of(target, target_.dtype, target_.strides[3], sum.data());
-      for (int64_t i = 0; i < width; ++i) place[i] = values[i] + others[i];
+      for (int64_t i = 0; i < width; ++i) place[i] = values[i] + right_values[i];
       store(place, target, target_.dtype, target_.strides[3], width);
     }
   }

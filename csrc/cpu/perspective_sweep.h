@@ -6,11 +6,11 @@
 #include "../math/perspective.h"
 #include "pixels.h"
 
-// The CPU kernels of perspective_warp without torch: sampling images through homographies, and the transpose. A pixel
-// of weight zero is not read.
+// The CPU kernels of perspective_warp without torch: sampling images through homographies, and the transpose. The
+// values of pixels with weight zero have no influence, even if NaN.
 namespace fastgan {
 
-// target = warped source + (1 - warped ones) * fill; without `fill.data`, zeros.
+// target = warped source + (1 - warped ones) * fill; where `fill.data` is null, fill is zero.
 class WarpForward {
  public:
   WarpForward(ImageView source, ImageView target, ImageView fill, std::vector<Homography> homographies);
@@ -29,8 +29,8 @@ class WarpForward {
   int64_t blocks_per_image_, blocks_;
 };
 
-// target = the gradient of the source, from that of the warped image. A block is a band of rows of one image, for which
-// it looks up the output pixels that touched it: each pixel's sum has one order, whatever the number of threads.
+// target = the gradient of the source, given that of the warped image. A block is a band of rows of one source image
+// and visits the output pixels that sampled it, so that each sum has the same order for any number of threads.
 class WarpBackward {
  public:
   WarpBackward(ImageView grad, ImageView target, std::vector<Homography> homographies);

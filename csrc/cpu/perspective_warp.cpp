@@ -15,7 +15,7 @@ std::vector<Homography> homographies(const Tensor& matrix) {
   return result;
 }
 
-// The sweeps count a plane's elements in 32 bits.
+// The sweeps index the elements of a plane with 32 bits.
 void check_plane(const Tensor& image) {
   const int64_t rows = (image.size(2) - 1) * image.stride(2), columns = (image.size(3) - 1) * image.stride(3);
   STD_TORCH_CHECK(

@@ -7,9 +7,10 @@
 #include <immintrin.h>
 #endif
 
-// Compilers make a 64-bit product of two 32-bit lanes from three multiplications; the processors have one instruction
-// for it (vpmuludq), which also ignores the upper halves. So a 64-bit lane holds a word, nothing is masked, and a round
-// is six instructions. The streams' independent vectors hide their latency.
+// Written with intrinsics because compilers build the 64-bit product of two 32-bit lanes from three multiplications,
+// while the processors have one instruction for it (vpmuludq). It ignores the upper halves of its operands: each 64-bit
+// lane holds one word, nothing has to be masked, and a round takes six instructions. The vectors of the three streams
+// are independent, which hides the latency.
 namespace fastgan {
 
 #if FASTGAN_HAS_CLONES
@@ -29,7 +30,7 @@ void philox_batch(uint64_t seed, uint64_t counter, const StreamWords& words, int
 
 __attribute__((target("avx2"))) void philox_batch(
     uint64_t seed, uint64_t counter, const StreamWords& words, int64_t at) {
-  constexpr int kVectors = 2 * kStreams;  // two halves of each stream
+  constexpr int kVectors = 2 * kStreams;  // two for the batch of each stream
   const __m256i multiplier0 = _mm256_set1_epi64x(0xD2511F53), multiplier1 = _mm256_set1_epi64x(0xCD9E8D57);
   const __m256i low_words = _mm256_setr_epi32(0, 2, 4, 6, 0, 0, 0, 0);
   __m256i c[4][kVectors];
@@ -73,7 +74,7 @@ __attribute__((target("avx512f"))) void philox_batch(
     c[2][v] = _mm512_set1_epi64(v);
     c[3][v] = _mm512_setzero_si512();
   }
-  constexpr int kXor = 0x96;  // of three
+  constexpr int kXor = 0x96;  // truth table of a ^ b ^ c
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
     const __m512i key0 = _mm512_set1_epi64(k0), key1 = _mm512_set1_epi64(k1);

@@ -4,8 +4,9 @@
 
 namespace fastgan {
 
-// Words of three streams: those of philox(seed, counter + i, stream) in words[stream][0][i] .. words[stream][3][i].
-// Writes whole batches: each row has room for `count` rounded up to a multiple of kPhiloxBatch.
+// Random words of three streams: the four of philox(seed, counter + i, stream) go to words[stream][0][i] ..
+// words[stream][3][i], i < count. Whole batches are written: rows need room for `count` rounded up to a multiple of
+// kPhiloxBatch.
 constexpr int kStreams = 3;
 constexpr int64_t kPhiloxBatch = 8;
 using StreamWords = uint32_t* const[kStreams][4];

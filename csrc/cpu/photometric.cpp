@@ -5,7 +5,7 @@
 namespace fastgan {
 namespace {
 
-// (N, 6), contiguous: noise's strength, contrast, three offsets, desaturation.
+// `parameters` is (N, 6), contiguous: strength of the noise, contrast, three offsets, desaturation.
 std::vector<Photometric<double>> photometric_parameters(const Tensor& parameters) {
   const std::vector<double> numbers = numbers_in(parameters);
   std::vector<Photometric<double>> result;
@@ -16,7 +16,7 @@ std::vector<Photometric<double>> photometric_parameters(const Tensor& parameters
   return result;
 }
 
-// Enough blocks for a thread to be worth waking: each is some microseconds.
+// A block takes a few microseconds; waking a thread pays off from two blocks on.
 constexpr int64_t kGrainBlocks = 2;
 
 std::tuple<Tensor, Tensor> photometric_cpu(
@@ -27,8 +27,8 @@ std::tuple<Tensor, Tensor> photometric_cpu(
   const PhotometricSweep sweep(
       image_view(image), image_view(distorted), photometric_parameters(parameters),
       with_masks ? static_cast<uint8_t*>(masks.data_ptr()) : nullptr);
-  const uint64_t number = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.data_ptr()));
-  for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.forward(block, number); });
+  const uint64_t seed_value = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.data_ptr()));
+  for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.forward(block, seed_value); });
   return {distorted, masks};
 }
 

@@ -9,9 +9,9 @@
 namespace fastgan {
 namespace {
 
-// A chunk's rows of image, noise and result stay in the first-level cache.
+// A chunk's rows of image, noise and result fit in the first-level cache.
 constexpr int64_t kChunk = 512;
-// Pixels per block: some microseconds of work, so that threads balance.
+// Pixels per block: a few microseconds of work, so that threads share the load evenly.
 constexpr int64_t kBlockPixels = 4096;
 
 template <typename T>
@@ -22,15 +22,15 @@ struct Rows {
   int64_t count;
 };
 
-// The noise of a chunk, which may begin and end within a quad.
+// The noise of a chunk. A chunk may begin and end within a quad.
 template <typename T>
 struct Noise {
-  // Quads that a chunk touches, in whole vectors: a loop's rest would take half as long as the loop.
+  // The quads that a chunk touches, rounded up to whole vectors: a scalar remainder would add half of the loop's time.
   static constexpr int64_t kVector = 16;
   static constexpr int64_t kQuads = (kChunk / kQuad + 1 + kVector) / kVector * kVector;
   alignas(64) uint32_t words[3][4][kQuads] = {};
   alignas(64) T normals[3][kQuad * kQuads] = {};
-  int64_t lead = 0;  // of the chunk's first pixel in its quad
+  int64_t lead = 0;  // index of the chunk's first pixel within its quad
 };
 
 template <typename T>
@@ -54,8 +54,8 @@ FASTGAN_HOST_DEVICE void make_normals(Noise<T>& noise, int64_t quads) {
 FASTGAN_CLONES void normals(Noise<float>& noise, int64_t quads) { make_normals(noise, quads); }
 FASTGAN_CLONES void normals(Noise<double>& noise, int64_t quads) { make_normals(noise, quads); }
 
-// The loops below take their pointers out of the structs first: otherwise each store might change them, and nothing
-// vectorizes.
+// The loops below copy pointers out of the structs first: the compiler would otherwise have to assume that each store
+// may change them, and not vectorize.
 template <typename T>
 FASTGAN_HOST_DEVICE void distort_rows(const Rows<T>& rows, const Noise<T>& noise, const Photometric<T>& p) {
   const T *red = rows.source[0], *green = rows.source[1], *blue = rows.source[2];
@@ -107,7 +107,7 @@ FASTGAN_CLONES void differentiate(const Rows<double>& rows, const Photometric<do
 
 bool rows_adjoin(const ImageView& view) { return view.strides[2] == view.sizes[3] * view.strides[3]; }
 
-// Makes one row of all, which leaves no short chunks at rows' ends.
+// Treats all rows as one, so that there are no short chunks at the ends of rows.
 void join_rows(ImageView& view) {
   view.sizes[3] *= view.sizes[2];
   view.sizes[2] = 1;
@@ -167,7 +167,7 @@ void PhotometricSweep::forward(int64_t block, uint64_t seed) const {
         {w[1][0], w[1][1], w[1][2], w[1][3]},
         {w[2][0], w[2][1], w[2][2], w[2][3]}};
     for_each_chunk<T>(block, [&](const Rows<T>& rows, const Photometric<T>& parameters, int64_t pixel) {
-      // Without noise any finite numbers will do: they are multiplied by zero.
+      // At strength zero the previous chunk's noise may stay: it is finite, and multiplied by zero.
       if (parameters.strength != 0) {
         noise.lead = pixel % kQuad;
         const int64_t quads = (noise.lead + rows.count + kQuad - 1) / kQuad;

@@ -7,13 +7,13 @@
 #include "pixels.h"
 
 // The CPU kernels of the photometric distortions without torch (csrc/math/photometric.h): one sweep forward, one
-// backward. Pixel (n, y, x) has the random numbers of counter (n H + y) W + x, whoever computes it.
+// backward. The noise of pixel (n, y, x) depends on its number (n H + y) W + x and the seed alone.
 namespace fastgan {
 
 class PhotometricSweep {
  public:
-  // From x to z, or from the gradient of z to that of x. One set of parameters per image. `masks` is N H W, contiguous:
-  // written forward (if not null), read backward.
+  // `source` and `target` are x and z forward, the gradients of z and x backward. One set of parameters per image.
+  // `masks` is N H W, contiguous: written forward (if not null), read backward.
   PhotometricSweep(ImageView source, ImageView target, std::vector<Photometric<double>> parameters, uint8_t* masks);
 
   int64_t blocks() const { return blocks_; }

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-// Rows of an N C H W image of any dtype and strides, as plain float or double.
+// Reads and writes rows of N C H W images of any dtype and strides as plain float or double.
 namespace fastgan {
 
 enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64 };
@@ -22,12 +22,13 @@ struct ImageView {
   }
 };
 
-// Returns `count` elements starting at `source`, `stride` apart: `source` itself where they already lie as needed,
-// otherwise `buffer`, filled.
+// Returns `count` elements from `source` on, `stride` apart: `source` itself if they already are contiguous and of the
+// right type, otherwise `buffer`, to which they are converted.
 const float* load(const void* source, Dtype dtype, int64_t stride, int64_t count, float* buffer);
 const double* load(const void* source, Dtype dtype, int64_t stride, int64_t count, double* buffer);
 
-// Where `count` results may be written: the target itself, or `buffer`, which `store` then brings to the target.
+// Returns where to write results: the target itself if no conversion is needed, otherwise `buffer`. Afterwards `store`
+// converts the buffer to the target; for the target itself it does nothing.
 float* target_of(void* target, Dtype dtype, int64_t stride, float* buffer);
 double* target_of(void* target, Dtype dtype, int64_t stride, double* buffer);
 void store(const float* values, void* target, Dtype dtype, int64_t stride, int64_t count);

@@ -5,7 +5,7 @@
 
 namespace fastgan {
 
-// Memory that is written before it is read: zeros would cost as much as the arithmetic.
+// Uninitialized memory, to be written before it is read: clearing it would take as long as the arithmetic.
 template <typename S>
 using Scratch = std::unique_ptr<S[]>;
 

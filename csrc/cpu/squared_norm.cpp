@@ -5,7 +5,7 @@
 namespace fastgan {
 namespace {
 
-// Enough blocks for a thread to be worth waking: each is one or two microseconds.
+// A block takes one or two microseconds; waking a thread pays off from four blocks on.
 constexpr int64_t kGrainBlocks = 4;
 
 SquaredNormSweep sweep_of(const Tensor& x) {

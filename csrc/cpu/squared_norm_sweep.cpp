@@ -10,7 +10,7 @@
 namespace fastgan {
 namespace {
 
-// Few enough terms to add in float32.
+// Few enough terms to sum in float32 without losing precision.
 constexpr int64_t kChunk = 1024;
 // Elements per block: a few microseconds of work.
 constexpr int64_t kBlock = 16384;
@@ -26,7 +26,7 @@ FASTGAN_HOST_DEVICE T sum_of_products(const T* values, int64_t count) {
 FASTGAN_CLONES float chunk_squares(const float* values, int64_t count) { return sum_of_products(values, count); }
 FASTGAN_CLONES double chunk_squares(const double* values, int64_t count) { return sum_of_products(values, count); }
 
-// Of numbers whose squares float32 cannot hold.
+// For values whose squares overflow float32.
 template <typename T>
 double wide_squares(const T* values, int64_t count) {
   double sum = 0;
@@ -67,9 +67,9 @@ SquaredNormSweep::Part SquaredNormSweep::part(int64_t block) const {
 }
 
 void SquaredNormSweep::run(int64_t block) {
-  const Part here = part(block);
-  const char* values = data_ + (here.sample * elements_ + here.begin) * size_of(dtype_);
-  partial_sums_[block] = sum_of_squares(values, dtype_, here.count);
+  const Part range = part(block);
+  const char* values = data_ + (range.sample * elements_ + range.begin) * size_of(dtype_);
+  partial_sums_[block] = sum_of_squares(values, dtype_, range.count);
 }
 
 double SquaredNormSweep::norm(int64_t sample) const {
@@ -79,9 +79,9 @@ double SquaredNormSweep::norm(int64_t sample) const {
 }
 
 void SquaredNormSweep::scale_block(int64_t block, const std::vector<double>& factors, void* target) const {
-  const Part here = part(block);
-  const int64_t offset = (here.sample * elements_ + here.begin) * size_of(dtype_);
-  scale(data_ + offset, dtype_, factors[here.sample], static_cast<char*>(target) + offset, dtype_, here.count);
+  const Part range = part(block);
+  const int64_t offset = (range.sample * elements_ + range.begin) * size_of(dtype_);
+  scale(data_ + offset, dtype_, factors[range.sample], static_cast<char*>(target) + offset, dtype_, range.count);
 }
 
 }  // namespace fastgan

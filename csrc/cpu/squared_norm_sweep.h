@@ -4,25 +4,26 @@
 
 #include "pixels.h"
 
-// Sums of squares of samples that lie one after the other, and their gradient; without torch. Blocks are the same for
-// any number of threads, and so are the sums' bits.
+// Sums of squares of the samples of a batch, which lie one after the other, and their gradient; without torch. Block
+// bounds do not depend on the number of threads, so the sums are bit-identical for any number.
 namespace fastgan {
 
-// The sum of squares of `count` elements from `data` on, added in float32 (float64 for float64) by the thousand.
+// The sum of squares of `count` elements from `data` on: chunks of 1024 are summed in float32 (float64 for float64),
+// and their sums in float64.
 double sum_of_squares(const void* data, Dtype dtype, int64_t count);
 
 class SquaredNormSweep {
  public:
-  // `elements` of each sample, in any order inside it.
+  // Each sample has `elements` elements, which may be in any order.
   SquaredNormSweep(const void* data, Dtype dtype, int64_t samples, int64_t elements);
 
   int64_t blocks() const { return blocks_; }
   void run(int64_t block);
 
-  // After all blocks.
+  // Valid once all blocks have run.
   double norm(int64_t sample) const;
 
-  // target = factors[sample] * data, of the same dtype and order.
+  // target = factors[sample] * data, in the same dtype and order.
   void scale_block(int64_t block, const std::vector<double>& factors, void* target) const;
 
  private:

@@ -6,7 +6,7 @@
 namespace fastgan {
 namespace {
 
-// Enough blocks for a thread to be worth waking: each is a few microseconds.
+// A block takes a few microseconds; waking a thread pays off from four blocks on.
 constexpr int64_t kGrainBlocks = 4;
 constexpr int64_t kGrainElements = 1 << 15;
 
@@ -14,10 +14,10 @@ Tensor new_empty(const Tensor& like, const std::vector<int64_t>& sizes, ScalarTy
   return torch::stable::new_empty(like, sizes, dtype);
 }
 
-// 2 / (N H W), which is what the gradient has in front of D.
+// 2 / (N H W), the factor of D in the gradient.
 double mean_factor(const Tensor& image) { return 6.0 / static_cast<double>(image.numel()); }
 
-// Dense tensors of equal strides, element by element in memory order.
+// target = factor * source, for dense tensors of equal strides.
 void scale_into(const Tensor& target, const Tensor& source, double factor) {
   const Dtype from = dtype_of(source.scalar_type()), to = dtype_of(target.scalar_type());
   const char* input = static_cast<const char*>(source.data_ptr());
@@ -34,8 +34,8 @@ double backward_factor(const Tensor& direction, const Tensor& grad_loss, int64_t
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& edge_gain, double edge_gain_number, double scale_y,
     double scale_u, double scale_v, int64_t direction_sign, std::optional<ScalarType> direction_dtype) {
-  const bool wide = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
-  const ScalarType result_dtype = wide ? ScalarType::Double : ScalarType::Float;
+  const bool is_double = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
+  const ScalarType result_dtype = is_double ? ScalarType::Double : ScalarType::Float;
   Tensor direction = direction_dtype ? new_output(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
   const double direction_factor = direction_sign == 0 ? 1 : static_cast<double>(direction_sign) * mean_factor(x);
   const double direction_scales[3] = {

@@ -8,9 +8,10 @@
 namespace fastgan {
 namespace {
 
-// A chunk's nine channel rows stay in the first-level cache, and 256 terms are few enough to add in float32.
+// A chunk's nine channel rows fit in the first-level cache, and a vector lane sums at most 256 terms, few enough for
+// float32.
 constexpr int64_t kChunk = 1024;
-// Pixels per block: a few microseconds of work, so that threads balance and the partial sums stay few.
+// Pixels per block: a few microseconds of work, so that threads share the load evenly and partial sums are few.
 constexpr int64_t kBlockPixels = 8192;
 
 template <typename T>
@@ -77,8 +78,8 @@ YuvL2Sweep::YuvL2Sweep(ImageView x, ImageView y, ImageView direction, double edg
 }
 
 void YuvL2Sweep::run(int64_t block) {
-  const bool wide = x_.dtype == Dtype::kFloat64 || y_.dtype == Dtype::kFloat64;
-  wide ? run_typed<double>(block) : run_typed<float>(block);
+  const bool is_double = x_.dtype == Dtype::kFloat64 || y_.dtype == Dtype::kFloat64;
+  is_double ? run_typed<double>(block) : run_typed<float>(block);
 }
 
 template <typename T>

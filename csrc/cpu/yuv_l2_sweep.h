@@ -5,9 +5,9 @@
 
 #include "pixels.h"
 
-// The CPU kernel of yuv_l2 without torch: one sweep over two images gives the three channel sums and, if asked, the
-// direction (csrc/math/yuv_l2.h). The work is cut into blocks whose bounds depend on the shape alone; each block writes
-// its own partial sums, so the result has the same bits whatever number of threads ran the blocks.
+// The CPU kernel of yuv_l2 without torch: one sweep over two images gives the three channel sums and, if wanted, the
+// direction (csrc/math/yuv_l2.h). The work is divided into blocks whose bounds depend on the shape alone, and each
+// block writes its own partial sums, so the result is bit-identical for any number of threads.
 namespace fastgan {
 
 class YuvL2Sweep {
@@ -20,7 +20,7 @@ class YuvL2Sweep {
   // Any thread may run any block, each exactly once.
   void run(int64_t block);
 
-  // After all blocks: the means of d_Y^2, d_U^2 and d_V^2.
+  // Once all blocks have run: the means of d_Y^2, d_U^2 and d_V^2.
   void channel_means(double (&means)[3]) const;
 
  private:

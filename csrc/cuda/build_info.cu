@@ -1,5 +1,6 @@
-// What `fastgan info` says about the CUDA library: which architectures it was built for, and which of them the present
-// device really runs ("no kernel image is available" is found here, not in the middle of a training run).
+// The facts about the CUDA library that `fastgan info` prints: the architectures it was built for, and the one that the
+// current device actually runs (so that "no kernel image is available" shows here, not in the middle of a training
+// run).
 #include <cuda_runtime.h>
 
 #include <string>

@@ -1,4 +1,4 @@
-// The CUDA kernels of the JPEG round trip: which thread does what. The work itself is in jpeg_tile_*.h and
+// The CUDA kernels of the JPEG round trip and their launches. What each thread computes is in jpeg_tile_*.h and
 // jpeg_gradient.h.
 #include <optional>
 #include <tuple>
@@ -97,17 +97,17 @@ __global__ void image_gradient_kernel(tile::Job<float, In> job, Divisor width, D
   tile::image_gradient(job.form, job, image, static_cast<int>(row), static_cast<int>(column));
 }
 
-// The tables' gradients in two launches, in a fixed order: the same bits on every run. First of up to kTilesOfPart
-// tiles each, then of all parts. One thread per step of a table.
+// The tables' gradients are summed by two launches in a fixed order, so that every run gives the same bits: first over
+// parts of up to kTilesPerPart tiles, then over the parts. One thread per step of a table.
 #ifdef FASTGAN_SMALL_LAUNCHES  // tests: small images have several parts
-constexpr int64_t kTilesOfPart = 3;
+constexpr int64_t kTilesPerPart = 3;
 #else
-constexpr int64_t kTilesOfPart = 128;
+constexpr int64_t kTilesPerPart = 128;
 #endif
 
 __global__ void sum_tiles_kernel(const float* tiles, int64_t tiles_per_table, int64_t parts_per_table, double* parts) {
-  const int64_t table = blockIdx.x / parts_per_table, begin = blockIdx.x % parts_per_table * kTilesOfPart;
-  const int64_t end = begin + kTilesOfPart < tiles_per_table ? begin + kTilesOfPart : tiles_per_table;
+  const int64_t table = blockIdx.x / parts_per_table, begin = blockIdx.x % parts_per_table * kTilesPerPart;
+  const int64_t end = begin + kTilesPerPart < tiles_per_table ? begin + kTilesPerPart : tiles_per_table;
   double sum = 0;
   for (int64_t t = begin; t < end; ++t) sum += tiles[128 * (table * tiles_per_table + t) + threadIdx.x];
   parts[128 * int64_t(blockIdx.x) + threadIdx.x] = sum;
@@ -200,7 +200,7 @@ JpegOptions options_of(int64_t horizontal, int64_t vertical, bool fancy) {
   return options;
 }
 
-// Kernels count with 31 bits.
+// The kernels' indices have 31 bits.
 void check_size(const JpegSizes& sizes) {
   STD_TORCH_CHECK(
       sizes.images * (sizes.mcu_rows * sizes.mcu_height) * sizes.luma_stride < int64_t(1) << 31,
@@ -224,7 +224,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
   const bool exact = rounding_of(rounding) == Rounding::kStraightThrough;
   const ScalarType sample = exact ? ScalarType::Char : ScalarType::Float;
   const int64_t rows = sizes.images * sizes.mcu_rows, mcus = rows * sizes.mcu_columns;
-  const bool merges = sizes.horizontal > 1;  // without subsampling, one launch does all
+  const bool merges = sizes.horizontal > 1;  // without subsampling, `encode` writes the image itself
   Tensor luma = scratch(image, merges ? rows * sizes.mcu_height * sizes.luma_stride : 0, sample);
   Tensor chroma = scratch(image, merges ? rows * 16 * sizes.chroma_stride : 0, sample);
   Tensor nan = scratch(image, exact ? mcus + 1 : 0, ScalarType::Byte);
@@ -243,7 +243,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
       const int64_t tiles = tile::Place::count(sizes);
       const Divisor across(tile::Place::across(sizes)), mcu_rows(sizes.mcu_rows);
       tile::with_form(sizes, [&](auto form) {
-        // The codec itself has a version for each form; of the surrogates, of which there are many, each has one.
+        // The exact codec is compiled for each form; the surrogates are many, and each is compiled once for all forms.
         constexpr Rounding kRounding = decltype(kind)::value;
         if constexpr (IsExact<S>::value) {
           using F = tile::Form<form.horizontal(), form.vertical(), false>;  // nothing is upsampled yet
@@ -279,10 +279,10 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
                                         : torch::stable::new_empty(grad, none, grad.scalar_type());
   Tensor grad_tables = grad_tables_wanted ? empty_like(tables, ScalarType::Float)
                                           : torch::stable::new_empty(tables, none, ScalarType::Float);
-  const Rounding kind_of_rounding = rounding_of(rounding);
-  // What no table changes has no gradient for one.
-  const bool sums_steps = grad_tables_wanted && kind_of_rounding != Rounding::kNone;
-  const bool changes_gradient = slope_varies(kind_of_rounding), through_coefficients = sums_steps || changes_gradient;
+  const Rounding rounding_kind = rounding_of(rounding);
+  // Without rounding the tables have no influence, and so no gradient.
+  const bool sums_steps = grad_tables_wanted && rounding_kind != Rounding::kNone;
+  const bool changes_gradient = slope_varies(rounding_kind), through_coefficients = sums_steps || changes_gradient;
   const int64_t rows = sizes.images * sizes.mcu_rows, tiles = tile::Place::count(sizes);
   Tensor chroma = scratch(grad, through_coefficients ? rows * 16 * sizes.chroma_stride : 0, ScalarType::Float);
   Tensor luma = scratch(grad, changes_gradient ? rows * sizes.mcu_height * sizes.luma_stride : 0, ScalarType::Float);
@@ -329,15 +329,16 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
     set_zero("jpeg table gradient", grad_tables.data_ptr(), sizeof(float) * tables.numel(), stream);
   }
   if (sums_steps) {
-    const int64_t count = tables.size(0), of_table = count > 0 ? tiles / count : 0;
-    const int64_t parts_of_table = (of_table + kTilesOfPart - 1) / kTilesOfPart;
-    Tensor sums = scratch(grad, 128 * count * parts_of_table, ScalarType::Double);
+    const int64_t count = tables.size(0), tiles_per_table = count > 0 ? tiles / count : 0;
+    const int64_t parts_per_table = (tiles_per_table + kTilesPerPart - 1) / kTilesPerPart;
+    Tensor sums = scratch(grad, 128 * count * parts_per_table, ScalarType::Double);
     launch(
-        "jpeg sums of tiles", sum_tiles_kernel, count * parts_of_table, 128, stream,
-        static_cast<const float*>(parts.data_ptr()), of_table, parts_of_table, static_cast<double*>(sums.data_ptr()));
+        "jpeg sums of tiles", sum_tiles_kernel, count * parts_per_table, 128, stream,
+        static_cast<const float*>(parts.data_ptr()), tiles_per_table, parts_per_table,
+        static_cast<double*>(sums.data_ptr()));
     launch(
         "jpeg table gradient", sum_parts_kernel, count, 128, stream, static_cast<const double*>(sums.data_ptr()),
-        parts_of_table, static_cast<float*>(grad_tables.data_ptr()));
+        parts_per_table, static_cast<float*>(grad_tables.data_ptr()));
   }
   return {grad_image, grad_tables};
 }

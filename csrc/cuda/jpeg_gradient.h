@@ -2,8 +2,8 @@
 
 #include "jpeg_pixels.h"
 
-// Back through colour and upsampling, and where quantization passes gradients as they are, on to the image: a tile of
-// 64 by 32 pixels with those around it, in shared memory. Each pixel's gradient is read once.
+// Back through colour and upsampling and, if quantization passes gradients unchanged, on to the image. A block of
+// threads processes a tile of 64 by 32 pixels, with a border, in shared memory; each pixel's gradient is read once.
 //
 //     spread      each pixel: back through colour
 //     gather      each chroma sample: back through upsampling
@@ -22,7 +22,7 @@ struct GradientPlace {
     image = static_cast<int>(down.divide(line));
     top = static_cast<int>(line) * kGradientHeight;
   }
-  // Up to whole MCUs, since planes of gradients have these.
+  // Tiles cover whole MCUs, since the planes of gradients do.
   static int64_t across(const JpegSizes& sizes) { return (sizes.luma_stride + kGradientWidth - 1) / kGradientWidth; }
   static int64_t down(const JpegSizes& sizes) {
     return (sizes.mcu_rows * sizes.mcu_height + kGradientHeight - 1) / kGradientHeight;
@@ -30,7 +30,7 @@ struct GradientPlace {
   static int64_t count(const JpegSizes& sizes) { return sizes.images * down(sizes) * across(sizes); }
 };
 
-// Pixels beyond the tile that its chroma samples are seen by.
+// How many pixels beyond the tile its chroma samples contribute to.
 template <typename F>
 FASTGAN_HOST_DEVICE constexpr int reach_across(F form) {
   return form.fancy() && form.horizontal() == 2 ? 1 : 0;
@@ -42,14 +42,14 @@ FASTGAN_HOST_DEVICE constexpr int reach_down(F form) {
 
 struct GradientShared {
   static constexpr int kPitch = kGradientWidth + 2;
-  float cb[(kGradientHeight + 2) * kPitch], cr[(kGradientHeight + 2) * kPitch];  // one pixel further on every side
+  float cb[(kGradientHeight + 2) * kPitch], cr[(kGradientHeight + 2) * kPitch];  // with a border of one pixel
   float luma[kGradientHeight * kGradientWidth];
   float chroma[2][kGradientHeight * kGradientWidth];
 
   FASTGAN_HOST_DEVICE static int at(int row, int column) { return (row + 1) * kPitch + column + 1; }
 };
 
-// The gradient at a pixel of the output, as that of luma and upsampled chroma.
+// Takes the gradient of an output pixel back to that of luma and upsampled chroma.
 FASTGAN_HOST_DEVICE YCbCr<float> unmerged(float red, float green, float blue, int bits) {
   YCbCr<float> sample = to_rgb_transposed(
       RGB<float>{
@@ -86,7 +86,7 @@ FASTGAN_HOST_DEVICE void spread(
       if (row >= 0 && row < kGradientHeight) shared.luma[row * kGradientWidth + column + i] = sample.y;
     }
   }
-  // The columns beside the tile.
+  // The border columns beside the tile.
   for (int index = thread; index < (kGradientHeight + 2 * down) * 2 * across; index += kGradientThreads) {
     const int row = index / 2 - down, column = index % 2 ? kGradientWidth : -1;
     const int y = place.top + row, x = place.left + column;
@@ -102,8 +102,8 @@ FASTGAN_HOST_DEVICE void spread(
   }
 }
 
-// The share that a pixel `offset` from a sample's first one takes from the sample, of `last` + 1 samples. The pixels at
-// an edge take their farther share from the edge itself.
+// The weight of chroma sample `sample` (0 .. last) in the pixel that is `offset` from the sample's first pixel. Pixels
+// at the image's edge have no farther sample, and take its weight from the edge sample too.
 FASTGAN_HOST_DEVICE float share_of(int reach, int offset, int size, int sample, int last) {
   if (reach == 0) return 1;
   if (offset < 0 || offset >= size) return 0.25f;
@@ -143,8 +143,8 @@ FASTGAN_HOST_DEVICE void gather(
   }
 }
 
-// What samples beyond the image were made of, its last column and row, has no gradient here: no pixel shows them. But
-// the last sample of an odd width or height is the mean of one column or row twice.
+// Samples of the padding, which repeat the last column and row, have no gradient here, since no pixel depends on them.
+// But with an odd width or height, the last chroma sample is the mean of one column or row counted twice.
 template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void to_image(
     F form, const Job<S, In>& job, const GradientPlace& place, int thread, const GradientShared& shared) {
@@ -161,12 +161,12 @@ FASTGAN_HOST_DEVICE void to_image(
     float values[3][4];
     for (int i = 0; i < 4; ++i) {
       const bool last_column = form.horizontal() == 2 && x + i == extent.width - 1 && (x + i) % 2 == 0;
-      const float of_chroma = last_column ? 2 * share : share;
+      const float chroma_share = last_column ? 2 * share : share;
       const int at = row / form.vertical() * width + (column + i) / form.horizontal();
       const RGB<float> pixel = to_ycbcr_transposed(
           YCbCr<float>{
-              shared.luma[row * kGradientWidth + column + i], of_chroma * shared.chroma[0][at],
-              of_chroma * shared.chroma[1][at]});
+              shared.luma[row * kGradientWidth + column + i], chroma_share * shared.chroma[0][at],
+              chroma_share * shared.chroma[1][at]});
       values[0][i] = bits.values[i] & kMaskInput ? pixel.red : 0.0f;
       values[1][i] = bits.values[i] & (kMaskInput << 1) ? pixel.green : 0.0f;
       values[2][i] = bits.values[i] & (kMaskInput << 2) ? pixel.blue : 0.0f;

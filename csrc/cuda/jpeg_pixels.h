@@ -4,9 +4,9 @@
 #include "../math/half.h"
 #include "../math/jpeg_layout.h"
 
-// What the CUDA kernels of the JPEG round trip share: the arguments of a launch, and how four neighbouring pixels are
-// read and written together. Indices have 32 bits, but for the start of an image or a row: 64 bits cost a GPU several
-// instructions each.
+// Shared by the CUDA kernels of the JPEG round trip: the arguments of a launch, and reading and writing four
+// neighbouring pixels at once. Indices have 32 bits, except for the start of an image or a row: each operation on 64
+// bits takes a GPU several instructions.
 namespace fastgan {
 namespace tile {
 
@@ -15,7 +15,7 @@ FASTGAN_HOST_DEVICE void from_float(float value, float& target) { target = value
 FASTGAN_HOST_DEVICE void from_float(float value, BFloat16& target) { target = to_bfloat16(value); }
 FASTGAN_HOST_DEVICE void from_float(float value, Float16& target) { target = to_float16(value); }
 
-// Read and written with one instruction.
+// Loaded and stored with one instruction.
 template <typename T, int kCount>
 struct alignas(kCount * sizeof(T)) Vector {
   T values[kCount];
@@ -26,7 +26,7 @@ FASTGAN_HOST_DEVICE Vector<T, kCount> read(const T* from) {
   return *reinterpret_cast<const Vector<T, kCount>*>(from);
 }
 
-// Byte kByte of each of four words, in one.
+// Packs byte kByte of each of four words into one word.
 template <int kByte>
 FASTGAN_HOST_DEVICE uint32_t gather_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
 #ifdef __CUDA_ARCH__
@@ -44,8 +44,8 @@ FASTGAN_HOST_DEVICE Vector<uint8_t, 4> bytes_of(uint32_t word) {
   return bytes;
 }
 
-// Pixels per chroma sample and how chroma is upsampled, known when a kernel is compiled: loops have no counters and
-// divisions become shifts.
+// Pixels per chroma sample and the kind of upsampling as compile-time constants: loops are unrolled, and divisions
+// become shifts.
 template <int kHorizontal, int kVertical, bool kFancy>
 struct Form {
   FASTGAN_HOST_DEVICE static constexpr int horizontal() { return kHorizontal; }
@@ -53,17 +53,17 @@ struct Form {
   FASTGAN_HOST_DEVICE static constexpr bool fancy() { return kFancy; }
 };
 
-// The same known at the launch, for kernels that are not worth a version for each.
+// The same as run-time values, for kernels that are not worth compiling for each form.
 struct AnyForm {
-  int of_horizontal, of_vertical;
+  int horizontal_pixels, vertical_pixels;
   bool is_fancy;
 
-  FASTGAN_HOST_DEVICE int horizontal() const { return of_horizontal; }
-  FASTGAN_HOST_DEVICE int vertical() const { return of_vertical; }
+  FASTGAN_HOST_DEVICE int horizontal() const { return horizontal_pixels; }
+  FASTGAN_HOST_DEVICE int vertical() const { return vertical_pixels; }
   FASTGAN_HOST_DEVICE bool fancy() const { return is_fancy; }
 };
 
-// Calls body(form) with the image's form, which kernels have versions for.
+// Calls body(form) with the compile-time form that matches the sizes.
 template <typename Body>
 void with_form(const JpegSizes& sizes, Body body) {
   if (sizes.horizontal == 1) return body(Form<1, 1, false>());
@@ -71,8 +71,8 @@ void with_form(const JpegSizes& sizes, Body body) {
   return sizes.fancy ? body(Form<2, 2, true>()) : body(Form<2, 2, false>());
 }
 
-// How four neighbouring pixels of a row lie in memory, for all rows: each channel's together, all channels' together,
-// or anyhow.
+// Whether four neighbouring pixels of any row can be accessed as vectors: per channel (planar), with the channels of
+// each pixel together (interleaved), or not at all.
 enum class Fours : int { kNone, kPlanar, kInterleaved };
 
 // A strided N 3 H W image; strides in elements.
@@ -98,8 +98,8 @@ struct Pixels {
     }
   }
 
-  // Pixels first .. first + 3 of a row, of which those from `width` on are left as they are. `first` is a multiple of
-  // four.
+  // Reads pixels first .. first + 3 of a row. Values of pixels from `width` on are left as they are. `first` is a
+  // multiple of four.
   FASTGAN_HOST_DEVICE void get_four(int image, int row, int first, int width, float (&values)[3][4]) const {
     using fastgan::to_float;
     using tile::to_float;
@@ -120,7 +120,7 @@ struct Pixels {
     }
   }
 
-  // The same, but pixels from `width` on repeat the last one.
+  // The same, but pixels from `width` on get the last pixel's values.
   FASTGAN_HOST_DEVICE void get_four_repeated(int image, int row, int first, int width, float (&values)[3][4]) const {
     if (fours != Fours::kNone && first < width) {
       get_four(image, row, first, width, values);
@@ -172,7 +172,7 @@ struct Extent {
   int height, width, chroma_height, chroma_width, mcu_rows, mcu_columns, luma_rows, luma_stride, chroma_stride;
 };
 
-// Planes of samples, one value each: luma (N, H, W) and chroma (N, 2, ...), up to whole MCUs.
+// Planes of samples, padded to whole MCUs: luma (N, H, W) and chroma (N, 2, H / vertical, W / horizontal).
 template <typename P>
 struct Planes {
   P *luma, *chroma;
@@ -185,29 +185,30 @@ struct Planes {
   }
 };
 
-// The arguments of a launch. S: int32_t or float, the arithmetic.
+// The arguments of a launch. S is the arithmetic, int32_t or float.
 template <typename S, typename In>
 struct Job {
   explicit Job(const JpegSizes& sizes)
       : sizes(sizes), extent(sizes), form{sizes.horizontal, sizes.vertical, sizes.fancy} {}
 
-  JpegSizes sizes;  // for the numbers of blocks, which have 64 bits
+  JpegSizes sizes;  // for block numbers, which need 64 bits
   Extent extent;
   AnyForm form;
   Pixels<In> image = {};
   const float* tables = nullptr;  // (N or 1, 2, 8, 8)
   int table_stride = 0;           // 128 or 0
-  const int64_t* seed = nullptr;  // of the noise, or null
-  bool truncate = false;          // whole grey levels are rounded down
+  const int64_t* seed = nullptr;  // of the noise; may be null
+  bool truncate = false;          // integer grey levels are rounded down
   Planes<Plane<S>> planes = {};   // decoded samples
   Pixels<In> decoded = {};
-  uint8_t *masks = nullptr, *chroma_masks = nullptr;  // or null
-  // For integers, or null: which MCUs hold NaN, (N, mcu_rows, mcu_columns), and one more that says whether any does.
+  uint8_t *masks = nullptr, *chroma_masks = nullptr;  // may be null
+  // Integer arithmetic only, may be null: flags of the MCUs that contain NaN, (N, mcu_rows, mcu_columns), followed by
+  // one that is set if any of them does.
   uint8_t* nan = nullptr;
 
   Pixels<In> grad = {}, grad_image = {};
-  Planes<float> grad_planes = {};  // luma only where its slope varies
-  float* grad_tables = nullptr;    // (tiles, 2, 8, 8), or null
+  Planes<float> grad_planes = {};  // luma only if the rounding's slope varies
+  float* grad_tables = nullptr;    // (tiles, 2, 8, 8); may be null
 
   FASTGAN_HOST_DEVICE uint8_t* mask_row(int image, int row) const {
     return masks + (int64_t(image) * extent.height + row) * extent.width;
@@ -221,7 +222,7 @@ struct Job {
   FASTGAN_HOST_DEVICE uint8_t& any_nan() const { return nan[sizes.images * sizes.mcu_rows * sizes.mcu_columns]; }
 };
 
-// Four bytes of a row of masks, whose rows have `width` of them.
+// Bytes first .. first + 3 of a row of masks, which has `width` bytes.
 FASTGAN_HOST_DEVICE Vector<uint8_t, 4> get_bytes(const uint8_t* row, int first, int width) {
   if (width % 4 == 0) return read<4>(row + first);
   Vector<uint8_t, 4> four = {};

@@ -3,24 +3,26 @@
 #include "../math/philox.h"
 #include "jpeg_pixels.h"
 
-// What each thread of the CUDA kernels does, without a word of CUDA: a kernel calls these functions one after the other
-// with a barrier between them, and csrc/tests/test_jpeg.cpp calls them thread by thread on the CPU.
+// What each thread of the CUDA kernels does, in plain C++: a kernel calls these functions one after the other with a
+// barrier between them, and csrc/tests/test_jpeg.cpp calls them thread by thread on the CPU.
 //
-// Here is what the kernels share that go through the DCT: a tile of 64 pixels by one row of MCUs in shared memory.
-// jpeg_tile_forward.h and jpeg_tile_backward.h have the kernels' own steps.
+// This file has what is common to the kernels with a DCT, which process a tile of 64 pixels by one row of MCUs in
+// shared memory. Their other steps are in jpeg_tile_forward.h and jpeg_tile_backward.h.
 namespace fastgan {
 namespace tile {
 
-constexpr int kWidth = 64, kColumns = kWidth / 8;  // pixels and luma blocks across
-// Of a tile: each has eight pixels of a row of samples, a row of chroma, and columns of up to three blocks.
+constexpr int kWidth = 64, kColumns = kWidth / 8;  // width of a tile in pixels and in luma blocks
+// Threads per tile. Each processes eight pixels of a row (of two rows in 4:2:0), a row of a chroma block, and columns
+// of up to three blocks.
 constexpr int kThreads = 64;
-// A row of a block in shared memory, and a block. Eight threads at a time read or write rows in pieces of 16 bytes, and
-// 32 of them columns in words, each on banks of their own: pieces of eight rows begin 12 words apart, at different
-// multiples of 4 modulo 32, and columns of four blocks 104 words apart, at different multiples of 8. (Luma's rows of
-// 4:2:0, each thread's two apart, are written by two threads at once on the same banks.)
+// Strides of a block's rows, and of blocks, in shared memory, padded against bank conflicts. Rows are accessed by eight
+// threads at a time in vectors of 16 bytes: those of eight rows begin 12 words apart, at different multiples of 4
+// modulo 32. Columns are accessed by 32 threads at a time in words: those of four blocks begin 104 words apart, at
+// different multiples of 8. (One conflict of two threads remains: writing luma of 4:2:0, where a thread's rows are two
+// apart.)
 constexpr int kRow = 12, kBlock = 8 * kRow + 8;
 
-// Where a tile lies.
+// The position of a tile.
 struct Place {
   int image, mcu_row, left;  // left: the first pixel
 
@@ -39,14 +41,14 @@ struct Shared {
   alignas(16) S samples[24 * kBlock];
 };
 
-// A step of a table, and for integers what `quantize` takes.
+// A step of a quantization table and, for integers, the reciprocal that `quantize` takes.
 template <typename S>
 struct alignas(2 * sizeof(S)) Step {
   S step;
   float reciprocal;
 };
 
-// Those of the tile's two tables, made once and not by each thread that divides by one.
+// The steps of the tile's two tables, computed once per tile instead of once per thread.
 template <typename S>
 struct Steps {
   Step<S> steps[128];
@@ -61,7 +63,7 @@ FASTGAN_HOST_DEVICE constexpr int blocks(F form) {
   return luma_blocks(form) + 2 * kColumns / form.horizontal();
 }
 
-// Where a sample of the tile lies in shared memory.
+// The index of a sample of the tile in shared memory.
 FASTGAN_HOST_DEVICE int luma_at(int row, int column) {
   return (row / 8 * kColumns + column / 8) * kBlock + row % 8 * kRow + column % 8;
 }
@@ -71,7 +73,7 @@ FASTGAN_HOST_DEVICE int chroma_at(F form, int component, int row, int column) {
   return block * kBlock + row * kRow + column % 8;
 }
 
-// A row of a block, or a half of it.
+// Read and write a row of a block, or half of one.
 template <int kCount, typename S>
 FASTGAN_HOST_DEVICE void get_row(const S* from, S (&v)[kCount]) {
   for (int i = 0; i < kCount; i += 4) {
@@ -89,22 +91,21 @@ FASTGAN_HOST_DEVICE void put_row(S* to, const S (&v)[kCount]) {
 }
 
 template <typename S, typename In>
-FASTGAN_HOST_DEVICE void note_nan(const Job<S, In>& job, const Place& place, int mcu_column) {
+FASTGAN_HOST_DEVICE void flag_nan(const Job<S, In>& job, const Place& place, int mcu_column) {
   if (!IsExact<S>::value || !job.nan) return;
   job.nan_row(place.image, place.mcu_row)[mcu_column] = 1;
   job.any_nan() = 1;
 }
 
-// Which values of a thread's pixels the clamp to [0, 1] lets through: of up to two rows of eight pixels, a byte of
-// masks for each.
+// The mask bits of a thread's pixels for the clamp to [0, 1] of the input: one byte per pixel, for up to two rows of
+// eight.
 struct InputBits {
   uint32_t words[2][2];
 };
 
-// Those of four pixels. Without comparisons, of which GPUs would put one result after the other into its bit: for x
-// clamped to s, s - x^2 is not negative where s = x, and negative, if only by its sign, where s = 0 or 1 is another
-// number. What NaN has for a sign is left open; with it, `suspects` has one of the bits kSuspects, as it has with
-// numbers far from [0, 1].
+// The mask bits of four pixels. Avoids comparisons, whose results a GPU would insert into the mask one by one. With s
+// the clamped x, the sign bit of s - x^2 is clear where s = x, and set where s is 0 or 1 instead of x. The sign of NaN
+// is arbitrary: therefore a bit of kSuspects is set in `suspects` if a value is NaN (or far from [0, 1]).
 constexpr uint32_t kSuspects = 0x40404040;
 
 FASTGAN_HOST_DEVICE uint32_t input_bits(const float (&values)[3][4], const float (&clamped)[3][4], uint32_t& suspects) {
@@ -129,7 +130,7 @@ FASTGAN_HOST_DEVICE float clamped_to_one(float x) {
 #endif
 }
 
-// Looks for NaN in a thread's pixels, and lets it through the masks.
+// Finds NaN in a thread's pixels: sets its mask bits, and flags the MCU.
 template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void find_nan(F form, const Job<S, In>& job, const Place& place, int thread, InputBits& bits) {
   const Extent& extent = job.extent;
@@ -139,7 +140,7 @@ FASTGAN_HOST_DEVICE void find_nan(F form, const Job<S, In>& job, const Place& pl
   for (int word = 0; word < 4; ++word) {
     if (word >= 2 * form.vertical()) continue;
     const int y = form.vertical() * (8 * place.mcu_row + thread % 8) + word / 2;
-    uint32_t found = 0;
+    uint32_t nan_bits = 0;
     FASTGAN_NO_UNROLL
     for (int i = 0; i < 4; ++i) {
       FASTGAN_NO_UNROLL
@@ -148,17 +149,17 @@ FASTGAN_HOST_DEVICE void find_nan(F form, const Job<S, In>& job, const Place& pl
         const float value = job.image.get(
             place.image, c, y < extent.height ? y : extent.height - 1,
             column < extent.width ? column : extent.width - 1);
-        if (value != value) found |= kMaskInput << c << 8 * i;
+        if (value != value) nan_bits |= kMaskInput << c << 8 * i;
       }
     }
-    bits.words[word / 2][word % 2] |= found;
-    all |= found;
+    bits.words[word / 2][word % 2] |= nan_bits;
+    all |= nan_bits;
   }
   const int mcu_column = x / (8 * form.horizontal());
-  if (all) note_nan(job, place, mcu_column < extent.mcu_columns ? mcu_column : extent.mcu_columns - 1);
+  if (all) flag_nan(job, place, mcu_column < extent.mcu_columns ? mcu_column : extent.mcu_columns - 1);
 }
 
-// Four pixels' samples; `clamped` are their values clamped to [0, 1].
+// Converts four pixels to samples; `clamped` has their values clamped to [0, 1].
 template <typename S, typename In>
 FASTGAN_HOST_DEVICE void samples_of(
     const Job<S, In>& job, const float (&values)[3][4], float (&clamped)[3][4], YCbCr<S> (&samples)[4]) {
@@ -169,7 +170,7 @@ FASTGAN_HOST_DEVICE void samples_of(
       }
     }
     for (int i = 0; i < 4; ++i) {
-      uint32_t levels[3];  // and what all three have in common
+      uint32_t levels[3];  // plus the same multiple of 2^16 in all three
       for (int c = 0; c < 3; ++c) levels[c] = bits_of_float(times_255(clamped[c][i]) + kWholeNumbers);
       samples[i] = to_ycbcr(levels[0], levels[1], levels[2]);
     }
@@ -181,8 +182,8 @@ FASTGAN_HOST_DEVICE void samples_of(
   }
 }
 
-// Pixels to samples, padded as libjpeg does; luma, and chroma where it has as many samples, go through the DCT of rows
-// at once. kPlanar: the thread's pixels are inside the image, and four of a channel lie together. Returns whether there
+// Converts pixels to samples, padded as in libjpeg. Applies the DCT of rows to luma and, without subsampling, to
+// chroma. kPlanar: the thread's pixels are inside the image, and can be read as planar vectors. Returns whether there
 // may be NaN.
 template <Rounding kRounding, bool kPlanar, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE bool load_pixels(
@@ -250,7 +251,7 @@ FASTGAN_HOST_DEVICE void load(
     F form, const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, InputBits& bits) {
   bool may_have_nan;
   if (IsExact<S>::value && job.image.fours == Fours::kPlanar && place.left + kWidth <= job.extent.width) {
-    // What is most often asked for, in a version of its own.
+    // The most common case has its own instantiation.
     may_have_nan = load_pixels<kRounding, IsExact<S>::value>(form, job, place, thread, shared, bits);
   } else {
     may_have_nan = load_pixels<kRounding, false>(form, job, place, thread, shared, bits);
@@ -258,7 +259,8 @@ FASTGAN_HOST_DEVICE void load(
   if (may_have_nan) find_nan(form, job, place, thread, bits);
 }
 
-// The steps; integers take whole steps of one byte, and a table that they cannot take makes its image NaN.
+// Loads the tables' steps. Integer arithmetic needs integers of one byte: a table with other values makes its image
+// NaN.
 template <Rounding kRounding, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void load_steps(F form, const Job<S, In>& job, const Place& place, int thread, Steps<S>& steps) {
   const float* table = job.tables + int64_t(place.image) * job.table_stride;
@@ -267,26 +269,26 @@ FASTGAN_HOST_DEVICE void load_steps(F form, const Job<S, In>& job, const Place& 
   for (int part = 0; part < 128 / kThreads; ++part) {
     const int index = part * kThreads + thread;
     const float step = table[index];
-    Step<S> made = {};
+    Step<S> entry = {};
     if constexpr (kRounding == Rounding::kNone) {
-      made.step = step - step;  // 0 or NaN
+      entry.step = step - step;  // 0 or NaN
     } else if constexpr (IsExact<S>::value) {
       bool valid;
-      made.step = whole_step(step, valid);
-      made.reciprocal = reciprocal_above(made.step);
+      entry.step = whole_step(step, valid);
+      entry.reciprocal = reciprocal_above(entry.step);
       all_valid = all_valid && valid;
     } else {
-      made.step = step;
+      entry.step = step;
     }
-    steps.steps[index] = made;
+    steps.steps[index] = entry;
   }
   if (all_valid) return;
   const int per_tile = kColumns / form.horizontal(), first = place.left / (8 * form.horizontal());
-  for (int mcu = first; mcu < first + per_tile && mcu < job.extent.mcu_columns; ++mcu) note_nan(job, place, mcu);
+  for (int mcu = first; mcu < first + per_tile && mcu < job.extent.mcu_columns; ++mcu) flag_nan(job, place, mcu);
 }
 
-// The rows of chroma that `load` has left, one a thread: read, and once the warp has read all of the block, written.
-// Below the image, luma repeats its last row of pixels, but chroma its last row of samples.
+// Reads the thread's row of subsampled chroma, which `load` has not transformed; put_chroma_row writes it once the warp
+// has read all of the block. Below the image, luma repeats the last row of pixels, but chroma the last row of samples.
 template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void get_chroma_row(
     F form, const Job<S, In>& job, const Place& place, int thread, const Shared<S>& shared, S (&v)[8]) {
@@ -294,27 +296,27 @@ FASTGAN_HOST_DEVICE void get_chroma_row(
   get_row(&shared.samples[(luma_blocks(form) + thread / 8) * kBlock + (row < last ? row : last) * kRow], v);
 }
 
-// Where nothing is rounded, transform and inverse cancel: neither is made.
+// Where nothing is rounded, transform and inverse cancel, and both are left out.
 template <Rounding kRounding, typename F, typename S>
 FASTGAN_HOST_DEVICE void put_chroma_row(F form, int thread, Shared<S>& shared, S (&v)[8]) {
   if (kRounding != Rounding::kNone) forward_dct<0>(v);
   put_row(&shared.samples[(luma_blocks(form) + thread / 8) * kBlock + thread % 8 * kRow], v);
 }
 
-// The noise of one coefficient, where the rounding has it.
+// The noise of one coefficient; 0 unless the rounding adds noise.
 template <Rounding kRounding, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE S noise_of(F form, const Job<S, In>& job, const Place& place, int block, int coefficient) {
   if constexpr (kRounding != Rounding::kNoise) {
     return 0;
   } else {
-    const int of_chroma = block - luma_blocks(form), chroma_columns = kColumns / form.horizontal();
+    const int chroma_block = block - luma_blocks(form), chroma_columns = kColumns / form.horizontal();
     int component = 0;
     int64_t row = int64_t(place.mcu_row) * form.vertical() + block / kColumns,
             column = place.left / 8 + block % kColumns;
-    if (of_chroma >= 0) {
-      component = 1 + of_chroma / chroma_columns;
+    if (chroma_block >= 0) {
+      component = 1 + chroma_block / chroma_columns;
       row = place.mcu_row;
-      column = place.left / (8 * form.horizontal()) + of_chroma % chroma_columns;
+      column = place.left / (8 * form.horizontal()) + chroma_block % chroma_columns;
     }
     const uint64_t number = job.sizes.block_number(place.image, component, row, column);
     const uint64_t seed = static_cast<uint64_t>(*job.seed);

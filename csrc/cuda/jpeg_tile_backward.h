@@ -3,12 +3,12 @@
 #include "jpeg_gradient.h"
 #include "jpeg_tile.h"
 
-//     code_gradient   one tile: back through the quantization, where its slope varies and for the tables' gradient
-//     image_gradient  one pixel, after it: back through subsampling and colour
+//     code_gradient   one tile: back through quantization, if its slope varies or the tables' gradient is wanted
+//     image_gradient  one pixel, afterwards: back through subsampling and colour
 namespace fastgan {
 namespace tile {
 
-// The tile's gradients of decoded samples, for `code_gradient`.
+// Loads the tile's gradients of decoded samples, for `code_gradient`.
 template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void load_gradient(
     F form, const Job<S, In>& job, const Place& place, int thread, Shared<float>& grads) {
@@ -56,8 +56,8 @@ FASTGAN_HOST_DEVICE void inverse_gradient_rows(F form, int thread, Shared<float>
   transform_rows(form, thread, grads, [](float (&v)[8]) { inverse_dct<1>(v); });
 }
 
-// Columns of samples and of their gradient, both already through the DCT of their rows. Where the samples were, what
-// each coefficient adds to the gradient of its step is left behind.
+// Processes columns of samples and of their gradients after the DCT of their rows. Overwrites the samples with each
+// coefficient's contribution to the gradient of its step.
 template <Rounding kRounding, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void code_gradient_columns(
     F form, const Job<S, In>& job, const Place& place, int thread, const Steps<S>& steps, Shared<S>& shared,
@@ -73,7 +73,7 @@ FASTGAN_HOST_DEVICE void code_gradient_columns(
     for (int k = 0; k < 8; ++k) g[k] = grad[k * kRow];
     forward_dct<1>(v);
     forward_dct<1>(g);
-    float of_steps[8];
+    float step_grads[8];
     for (int k = 0; k < 8; ++k) {
       const int coefficient = 8 * k + column;
       const Step<S> step = table[coefficient];
@@ -85,17 +85,17 @@ FASTGAN_HOST_DEVICE void code_gradient_columns(
         level = surrogate<kRounding>(quotient, noise_of<kRounding>(form, job, place, block, coefficient));
         slope = surrogate_slope<kRounding>(quotient);
       }
-      const float of_coefficient = g[k] * 0.125f;
-      of_steps[k] = of_coefficient * (level - slope * quotient) * (1.0f / 255);
-      g[k] = of_coefficient * slope;
+      const float coefficient_grad = g[k] * 0.125f;
+      step_grads[k] = coefficient_grad * (level - slope * quotient) * (1.0f / 255);
+      g[k] = coefficient_grad * slope;
     }
     inverse_dct<0>(g);
     for (int k = 0; k < 8; ++k) grad[k * kRow] = g[k];
     for (int k = 0; k < 8; ++k) {
       if constexpr (IsExact<S>::value) {
-        samples[k * kRow] = static_cast<S>(bits_of_float(of_steps[k]));
+        samples[k * kRow] = static_cast<S>(bits_of_float(step_grads[k]));
       } else {
-        samples[k * kRow] = of_steps[k];
+        samples[k * kRow] = step_grads[k];
       }
     }
   }
@@ -142,8 +142,8 @@ FASTGAN_HOST_DEVICE void store_gradient(
   }
 }
 
-// One pixel's gradient. What fell on repeated columns and rows belongs to the last real one: luma's rows are repeated
-// in pixels, chroma's in samples.
+// One pixel's gradient. Padding repeats the last column and row (of pixels for luma, of samples for chroma), so that
+// the gradients of the padding are added to these.
 template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void image_gradient(F form, const Job<S, In>& job, int n, int row, int column) {
   const Extent& extent = job.extent;
@@ -156,7 +156,7 @@ FASTGAN_HOST_DEVICE void image_gradient(F form, const Job<S, In>& job, int n, in
   }
   const int first = row / form.vertical();
   const int last = first == extent.chroma_height - 1 ? 8 * extent.mcu_rows : first + 1;
-  // An odd image's last row stands in for both rows of its samples.
+  // With an odd height the last row counts twice in its chroma samples.
   const bool twice = form.vertical() == 2 && row == extent.height - 1 && row % 2 == 0;
   const float share = (twice ? 2.0f : 1.0f) / static_cast<float>(form.horizontal() * form.vertical());
   for (int y = first; y < last; ++y) {

@@ -2,10 +2,9 @@
 
 #include "jpeg_tile.h"
 
-//     encode  one tile: what jpeg_tile.h has, then the columns and the way into planes of decoded samples or, where
-//     chroma
-//             has as many samples as there are pixels, into the image
-//     merge   four pixels, where it has fewer: chroma upsampling, colour
+//     encode  one tile: the steps of jpeg_tile.h, columns, and output to planes of decoded samples or, without
+//             subsampling, to the image
+//     merge   four pixels, with subsampling: chroma upsampling, colour
 namespace fastgan {
 namespace tile {
 
@@ -21,7 +20,7 @@ FASTGAN_HOST_DEVICE void code_columns(
     S* first = &shared.samples[block * kBlock + column];
     const Step<S>* table = &steps.steps[block >= luma_blocks(form) ? 64 : 0];
     if constexpr (kRounding == Rounding::kNone) {
-      S nothing = 0;  // but a table with NaN makes all NaN
+      S nothing = 0;  // NaN if the table contains NaN, which makes all samples NaN
       for (int i = 0; i < 64; ++i) nothing += table[i].step;
       for (int k = 0; k < 8; ++k) first[k * kRow] += nothing;
     } else {
@@ -44,13 +43,14 @@ FASTGAN_HOST_DEVICE void code_columns(
   }
 }
 
-// A byte for each of four decoded samples: 1 where the clamp to [-128, 127] leaves it alone.
-FASTGAN_HOST_DEVICE uint32_t passed_of(const int32_t* v) {
-  // Others have, 128 higher, another second byte than 0: decoded samples have less than 16 bits.
+// One byte for each of four decoded samples: 1 where the clamp to [-128, 127] leaves it unchanged.
+FASTGAN_HOST_DEVICE uint32_t pass_bits(const int32_t* v) {
+  // After adding 128, the second byte is zero exactly for samples in range, since decoded samples have less than 16
+  // bits.
   const uint32_t seconds = gather_bytes<1>(v[0] + 128, v[1] + 128, v[2] + 128, v[3] + 128);
   return ~((((seconds & 0x7f7f7f7fu) + 0x7f7f7f7fu) | seconds) >> 7) & 0x01010101u;
 }
-FASTGAN_HOST_DEVICE uint32_t passed_of(const float* v) {
+FASTGAN_HOST_DEVICE uint32_t pass_bits(const float* v) {
   uint32_t passed = 0;
   for (int i = 0; i < 4; ++i) passed |= (passes(v[i], -128.0f, 127.0f) ? 1u : 0u) << 8 * i;
   return passed;
@@ -74,56 +74,56 @@ FASTGAN_HOST_DEVICE Vector<float, 4> clamped_four(const float* v) {
   return samples;
 }
 
-// A row of a block, back from the DCT of rows.
+// Reads a row of a block and applies the inverse DCT of rows.
 template <Rounding kRounding, typename S>
 FASTGAN_HOST_DEVICE void decoded_row(const S* row, S (&v)[8]) {
   get_row(row, v);
   if (kRounding != Rounding::kNone) inverse_dct<1>(v);
 }
 
-// The same into its plane; what the clamp leaves alone in `passed`.
+// The same, clamped and stored in its plane; `passed` receives one byte per sample that the clamp left unchanged.
 template <Rounding kRounding, typename S>
 FASTGAN_HOST_DEVICE void store_row(const S* row, Plane<S>* to, uint32_t (&passed)[2]) {
   S v[8];
   decoded_row<kRounding>(row, v);
   for (int half = 0; half < 2; ++half) {
     *reinterpret_cast<Vector<Plane<S>, 4>*>(to + 4 * half) = clamped_four(&v[4 * half]);
-    passed[half] = passed_of(&v[4 * half]);
+    passed[half] = pass_bits(&v[4 * half]);
   }
 }
 
-// Whether integers do not tell that NaN is in the MCU of a column of luma's blocks, inside the image.
+// Whether the MCU of a column of luma blocks contains NaN that integer samples do not show.
 template <typename F, typename S, typename In>
-FASTGAN_HOST_DEVICE bool hides_nan(F form, const Job<S, In>& job, const Place& place, int column) {
+FASTGAN_HOST_DEVICE bool has_hidden_nan(F form, const Job<S, In>& job, const Place& place, int column) {
   if (!IsExact<S>::value) return false;
   return job.nan_row(place.image, place.mcu_row)[(place.left / 8 + column) / form.horizontal()];
 }
 
-// x / 255, correctly rounded, in three multiplications and no branch: the quotient by the rounded reciprocal, and what
-// it leaves over.
+// x / 255, correctly rounded, in three multiplications without a branch: the product with the rounded reciprocal,
+// corrected by its remainder.
 FASTGAN_HOST_DEVICE float over_255(float x) {
   constexpr float kReciprocal = 1.0f / 255;
   const float quotient = x * kReciprocal;
   return fmaf(fmaf(-quotient, 255.0f, x), kReciprocal, quotient);
 }
 
-// A pixel of the output: its values, and its mask's bits of the clamp to [0, 1] and of NaN.
+// Computes an output pixel; returns its mask bits for the clamp to [0, 1] and for NaN.
 template <typename S>
 FASTGAN_HOST_DEVICE uint32_t merge_pixel(YCbCr<S> sample, bool nan, float& red, float& green, float& blue) {
   const RGB<S> pixel = to_rgb(sample);
   const S values[3] = {pixel.red, pixel.green, pixel.blue};
   float* levels[3] = {&red, &green, &blue};
-  uint32_t found = nan ? kMaskNan : 0;
+  uint32_t mask = nan ? kMaskNan : 0;
   for (int c = 0; c < 3; ++c) {
     const S clamped = clamp(values[c], S(0), S(255));
-    if (clamped == values[c]) found |= kMaskOutput << c;
-    if (values[c] != values[c]) found |= kMaskNan;
+    if (clamped == values[c]) mask |= kMaskOutput << c;
+    if (values[c] != values[c]) mask |= kMaskNan;
     *levels[c] = nan ? float_from_bits(0x7fc00000u) : over_255(static_cast<float>(clamped));
   }
-  return found;
+  return mask;
 }
 
-// A thread's pixels where they have chroma of their own: to the image, and all masks.
+// Without subsampling: writes a thread's pixels to the image, and all masks.
 template <Rounding kRounding, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void store_pixels(
     F form, const Job<S, In>& job, const Place& place, int thread, const Shared<S>& shared, const InputBits& bits) {
@@ -134,14 +134,14 @@ FASTGAN_HOST_DEVICE void store_pixels(
   decoded_row<kRounding>(&shared.samples[chroma_at(form, 1, row, column)], cb);
   decoded_row<kRounding>(&shared.samples[chroma_at(form, 2, row, column)], cr);
   if (y >= extent.height || place.left + column >= extent.width) return;
-  const bool nan = hides_nan(form, job, place, thread / 8);
-  const uint32_t all = nan ? 0x01010101u : 0;
+  const bool nan = has_hidden_nan(form, job, place, thread / 8);
+  const uint32_t nan_bits = nan ? 0x01010101u : 0;
   FASTGAN_UNROLL
   for (int half = 0; half < 2; ++half) {
     const int x = place.left + column + 4 * half, k = 4 * half;
     if (x >= extent.width) continue;
     float levels[3][4];
-    uint32_t word = (passed_of(&luma[k]) | all) * kMaskLuma + bits.words[0][half];
+    uint32_t word = (pass_bits(&luma[k]) | nan_bits) * kMaskLuma + bits.words[0][half];
     for (int i = 0; i < 4; ++i) {
       const YCbCr<S> sample = {
           clamp(luma[k + i], S(-128), S(127)), clamp(cb[k + i], S(-128), S(127)), clamp(cr[k + i], S(-128), S(127))};
@@ -150,19 +150,19 @@ FASTGAN_HOST_DEVICE void store_pixels(
     job.decoded.put_four(place.image, y, x, extent.width, levels);
     if (!job.masks) continue;
     put_bytes(job.mask_row(place.image, y), x, extent.width, bytes_of(word));
-    const uint32_t of_chroma = (passed_of(&cb[k]) | all) * kMaskCb + (passed_of(&cr[k]) | all) * kMaskCr;
-    put_bytes(job.chroma_mask_row(place.image, y), x, extent.width, bytes_of(of_chroma));
+    const uint32_t chroma_word = (pass_bits(&cb[k]) | nan_bits) * kMaskCb + (pass_bits(&cr[k]) | nan_bits) * kMaskCr;
+    put_bytes(job.chroma_mask_row(place.image, y), x, extent.width, bytes_of(chroma_word));
   }
 }
 
-// A thread's samples where there are more pixels than chroma: to their planes, and the masks of its pixels.
+// With subsampling: writes a thread's samples to their planes, and the masks of its pixels.
 template <Rounding kRounding, typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void store_samples(
     F form, const Job<S, In>& job, const Place& place, int thread, Shared<S>& shared, const InputBits& bits) {
   const Extent& extent = job.extent;
   const int row = thread % 8, column = thread / 8 * 8, x = place.left + column;
   if (x < extent.luma_stride) {
-    const uint32_t nan = job.masks && hides_nan(form, job, place, thread / 8) ? 0x01010101u : 0;
+    const uint32_t nan = job.masks && has_hidden_nan(form, job, place, thread / 8) ? 0x01010101u : 0;
     FASTGAN_UNROLL
     for (int dy = 0; dy < 2; ++dy) {
       if (dy >= form.vertical()) continue;
@@ -180,16 +180,16 @@ FASTGAN_HOST_DEVICE void store_samples(
     }
   }
   // A row of either Cb or Cr.
-  const int component = 1 + thread / 32, of_chroma = thread / 8 % 4 * 8, chroma_x = place.left / 2 + of_chroma;
+  const int component = 1 + thread / 32, chroma_column = thread / 8 % 4 * 8, chroma_x = place.left / 2 + chroma_column;
   if (chroma_x >= extent.chroma_stride) return;
-  S* samples = &shared.samples[chroma_at(form, component, row, of_chroma)];
+  S* samples = &shared.samples[chroma_at(form, component, row, chroma_column)];
   uint32_t passed[2];
   store_row<kRounding>(
       samples, job.planes.c_row(extent, place.image, component, 8 * place.mcu_row + row) + chroma_x, passed);
-  std::memcpy(samples, passed, sizeof passed);  // for `store_chroma_masks`, where the row was
+  std::memcpy(samples, passed, sizeof passed);  // `store_chroma_masks` reads it in place of the row
 }
 
-// Masks of four samples of chroma, after `store_samples`.
+// Writes the masks of four chroma samples, after `store_samples`.
 template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE void store_chroma_masks(
     F form, const Job<S, In>& job, const Place& place, int thread, const Shared<S>& shared) {
@@ -197,7 +197,7 @@ FASTGAN_HOST_DEVICE void store_chroma_masks(
   const int row = thread % 8, column = thread / 8 * 4, block = column / 8 * 8;
   const int y = 8 * place.mcu_row + row, x = place.left / 2 + column;
   if (!job.masks || y >= extent.chroma_height || x >= extent.chroma_width) return;
-  const uint32_t nan = hides_nan(form, job, place, thread / 8) ? 0x01010101u : 0;
+  const uint32_t nan = has_hidden_nan(form, job, place, thread / 8) ? 0x01010101u : 0;
   uint32_t cb, cr;
   std::memcpy(&cb, &shared.samples[chroma_at(form, 1, row, block) + column / 4 % 2], sizeof cb);
   std::memcpy(&cr, &shared.samples[chroma_at(form, 2, row, block) + column / 4 % 2], sizeof cr);
@@ -207,7 +207,7 @@ FASTGAN_HOST_DEVICE void store_chroma_masks(
 
 // --- merge ----------------------------------------------------------------------------------------------------------
 
-// Which four pixels are a thread's, of those of all rows.
+// The position of a thread's four pixels.
 struct FourPixels {
   int image, row, first;
   bool exist;
@@ -235,7 +235,7 @@ FASTGAN_HOST_DEVICE void upsample(F form, const Job<S, In>& job, const FourPixel
     for (int i = 0; i < 4; ++i) values[i] = two.values[i / 2];
     return;
   }
-  // The two samples of the pixels and those beside them, as far as the image has them.
+  // The two samples that belong to the pixels, and their neighbours, clamped to the image.
   const int last = extent.chroma_width - 1;
   const int places[4] = {x > 0 ? x - 1 : 0, x, x + 1 < last ? x + 1 : last, x + 2 < last ? x + 2 : last};
   S samples[4];
@@ -261,14 +261,14 @@ template <typename F, typename S, typename In>
 FASTGAN_HOST_DEVICE bool touches_nan(F form, const Job<S, In>& job, int image, int row, int column) {
   const Extent& extent = job.extent;
   const int across = form.fancy() && form.horizontal() == 2, down = form.fancy() && form.vertical() == 2;
-  bool found = false;
+  bool depends = false;
   for (int dy = -down; dy <= down; ++dy) {
     for (int dx = -across; dx <= across; ++dx) {
       const int y = clamp(row + dy, 0, extent.height - 1), x = clamp(column + dx, 0, extent.width - 1);
-      found = found || job.nan_row(image, y / (8 * form.vertical()))[x / (8 * form.horizontal())];
+      depends = depends || job.nan_row(image, y / (8 * form.vertical()))[x / (8 * form.horizontal())];
     }
   }
-  return found;
+  return depends;
 }
 
 template <typename F, typename S, typename In>

@@ -1,4 +1,4 @@
-// The CUDA kernels of the optimizers' step: which thread does what, and the launch. The work is in optimizer_blocks.h.
+// The CUDA kernels of the optimizers' step and their launches. What each thread computes is in optimizer_blocks.h.
 #include <algorithm>
 #include <optional>
 #include <string>
@@ -11,12 +11,12 @@
 namespace fastgan {
 namespace {
 
-// How many tensors a launch takes: as many as fit into a kernel's parameters; few have the short form, which is sooner
-// at the device.
-#ifdef FASTGAN_SMALL_LAUNCHES  // tests: small inputs take several launches, and several rounds of a block
-constexpr int kFew = 2, kMany = 5, kBlocks = 8;
+// Tensors per launch: as many as fit in a kernel's parameters. Few tensors use the short form, which reaches the device
+// sooner.
+#ifdef FASTGAN_SMALL_LAUNCHES  // tests: small inputs need several launches, and several rounds per block
+constexpr int kShortCapacity = 2, kLongCapacity = 5, kBlocks = 8;
 #else
-constexpr int kFew = 32, kMany = 400, kBlocks = 1024;
+constexpr int kShortCapacity = 32, kLongCapacity = 400, kBlocks = 1024;
 #endif
 constexpr int kSums = 3;
 
@@ -25,18 +25,18 @@ __device__ double sum_of_warp(double value) {
   return value;
 }
 
-// Of all threads, in the same order each time; in thread 0.
+// The sum over the block's threads, always in the same order; valid in thread 0.
 __device__ double sum_of_block(double value) {
-  __shared__ double of_warps[blocks::kThreads / 32];
+  __shared__ double warp_sums[blocks::kThreads / 32];
   __syncthreads();
   value = sum_of_warp(value);
-  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
+  if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = value;
   __syncthreads();
-  if (threadIdx.x < 32) value = sum_of_warp(threadIdx.x < blocks::kThreads / 32 ? of_warps[threadIdx.x] : 0.0);
+  if (threadIdx.x < 32) value = sum_of_warp(threadIdx.x < blocks::kThreads / 32 ? warp_sums[threadIdx.x] : 0.0);
   return value;
 }
 
-// Whether all other blocks have come here before; what they wrote before is then seen.
+// Whether all other blocks have called this before; if so, what they wrote before is visible.
 __device__ bool is_last_to_arrive(unsigned* arrivals) {
   __shared__ bool is_last;
   __threadfence();
@@ -51,12 +51,12 @@ __device__ bool is_last_to_arrive(unsigned* arrivals) {
 }
 
 template <typename J>
-__device__ void write_partial_sum(const J& job, int which, double of_thread) {
-  const double sum = sum_of_block(of_thread);
+__device__ void write_partial_sum(const J& job, int which, double thread_sum) {
+  const double sum = sum_of_block(thread_sum);
   if (threadIdx.x == 0) job.partial_sums[kSums * int64_t(blockIdx.x) + which] = sum;
 }
 
-// Of all blocks and of the launches before, in thread 0.
+// The sum over all blocks and previous launches; valid in thread 0.
 template <typename J>
 __device__ double total(const J& job, int which) {
   double sum = 0;
@@ -67,15 +67,15 @@ __device__ double total(const J& job, int which) {
   return job.adds_to_sums ? job.sums[which] + sum : sum;
 }
 
-// Blocks that a multiprocessor holds at once: as many as there can be without a register in memory.
+// Blocks that a multiprocessor holds at once: as many as possible without spilling registers.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-#define FASTGAN_STEPS_AT_ONCE(some_are_halves) 3
+#define FASTGAN_STEPS_AT_ONCE(has_halves) 3
 #else
-#define FASTGAN_STEPS_AT_ONCE(some_are_halves) (some_are_halves ? 3 : 4)
+#define FASTGAN_STEPS_AT_ONCE(has_halves) (has_halves ? 3 : 4)
 #endif
 
 template <typename J>
-__global__ void __launch_bounds__(blocks::kThreads, FASTGAN_STEPS_AT_ONCE(J::kSomeAreHalves))
+__global__ void __launch_bounds__(blocks::kThreads, FASTGAN_STEPS_AT_ONCE(J::kHasHalves))
     step_kernel(const __grid_constant__ J job) {
   __shared__ blocks::Shared shared;
   const blocks::Place place = blocks::place_of(job, blockIdx.x);
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(blocks::kThreads, FASTGAN_STEPS_AT_ONCE(J::kSo
     if (threadIdx.x == 0) blocks::prepare(job, shared);
     __syncthreads();
     blocks::finish(job, place, shared, threadIdx.x, job.sums != nullptr, vector, sums);
-    // Where nobody else uses it.
+    // No other block reads the step: count it up here.
     if (!job.arrivals && place.is_first && threadIdx.x == 0) blocks::count_step(job, place.tensor);
   }
   if (!job.arrivals) return;
@@ -131,7 +131,7 @@ std::string device_name(const Tensor& tensor) {
   return tensor.is_cpu() ? "the CPU" : "another device";
 }
 
-// Kernels read addresses of another GPU as well, or crash.
+// Kernels would read another GPU's memory, or crash.
 void check_device(const char* name, const Tensor& tensor, const Tensor& first) {
   STD_TORCH_CHECK(
       tensor.device() == first.device(), "optimizer_step: ", name, " is on ", device_name(tensor),
@@ -141,7 +141,7 @@ void check_device(const char* name, const Tensor& tensor, const Tensor& first) {
 void check_devices(const Request& r) {
   const auto check = [&](const char* name, const std::vector<Tensor>& tensors) {
     for (const Tensor& tensor : tensors) {
-      if (tensor.numel()) check_device(name, tensor, r.params[0]);  // an empty one stands for none
+      if (tensor.numel()) check_device(name, tensor, r.params[0]);  // an empty tensor stands for none
     }
   };
   check("a parameter", r.params);
@@ -184,7 +184,7 @@ blocks::Types types_of(const Request& r, size_t i, const blocks::Entry& entry) {
   return types;
 }
 
-bool some_are_halves(const Request& r) {
+bool has_halves(const Request& r) {
   for (const auto* tensors : {&r.params, &r.grads, &r.first, &r.averages}) {
     for (const Tensor& tensor : *tensors) {
       if (size_of(dtype_of(tensor.scalar_type())) == 2) return true;
@@ -193,7 +193,7 @@ bool some_are_halves(const Request& r) {
   return false;
 }
 
-// Tensors from number `from` on, as many as the job takes; returns the number after them.
+// Fills the job with tensors from index `from` on, as many as fit; returns the index after the last one.
 template <typename J>
 size_t fill(J& job, const Request& request, size_t from, int64_t elements_per_block) {
   const size_t end = std::min(request.params.size(), from + J::kCapacity);
@@ -204,7 +204,7 @@ size_t fill(J& job, const Request& request, size_t from, int64_t elements_per_bl
   for (size_t i = from; i < end; ++i) {
     job.entries[i - from] = entry_of(request, i);
     job.types[i - from] = types_of(request, i, job.entries[i - from]);
-    // An empty tensor has a block, too: its steps count.
+    // An empty tensor gets a block too, so that its step is counted.
     const int64_t parts =
         std::max<int64_t>(1, (request.params[i].numel() + elements_per_block - 1) / elements_per_block);
     job.first_blocks[i - from + 1] = job.first_blocks[i - from] + static_cast<uint32_t>(parts);
@@ -214,8 +214,8 @@ size_t fill(J& job, const Request& request, size_t from, int64_t elements_per_bl
   return end;
 }
 
-// Some eight blocks for each multiprocessor where there is that much to do, and as few as that: each block computes
-// its constants first.
+// Large enough to leave some eight blocks per multiprocessor: more would cost time, since each block first computes its
+// constants.
 int64_t elements_per_block(const Request& request) {
   int64_t elements = 0;
   for (const Tensor& parameter : request.params) elements += parameter.numel();
@@ -229,7 +229,7 @@ int64_t blocks_at_most(const Request& request, int64_t elements_per_block) {
   return blocks;
 }
 
-// Memory for what blocks leave to the last one: its parts lie one after the other.
+// Memory through which blocks pass their sums to the last one: the counter of arrivals, sums, and partial sums.
 class Scratch {
  public:
   Scratch(const Tensor& like, int64_t blocks, bool with_sums, cudaStream_t stream) {
@@ -245,7 +245,7 @@ class Scratch {
   std::optional<Tensor> memory_;
 };
 
-// Fills the job with as many tensors at a time as fit, and calls body(blocks).
+// Repeatedly fills the job with as many tensors as fit, and calls body(blocks).
 template <typename J, typename Body>
 void for_jobs(J& job, const Request& request, Body body) {
   const int64_t part = elements_per_block(request);
@@ -255,23 +255,23 @@ void for_jobs(J& job, const Request& request, Body body) {
   }
 }
 
-// A kernel's parameters may take this many bytes from CUDA 12.1 on.
+// The limit on the size of a kernel's parameters, from CUDA 12.1 on.
 constexpr size_t kParameterBytes = 32764;
 
-template <bool kSomeAreHalves, typename Body>
+template <bool kHasHalves, typename Body>
 void with_capacity(size_t tensors, Body body) {
-  static_assert(sizeof(blocks::Job<kMany, kSomeAreHalves>) + sizeof(float*) <= kParameterBytes);
-  if (tensors <= kFew) {
-    body(blocks::Job<kFew, kSomeAreHalves>());
+  static_assert(sizeof(blocks::Job<kLongCapacity, kHasHalves>) + sizeof(float*) <= kParameterBytes);
+  if (tensors <= kShortCapacity) {
+    body(blocks::Job<kShortCapacity, kHasHalves>());
   } else {
-    body(blocks::Job<kMany, kSomeAreHalves>());
+    body(blocks::Job<kLongCapacity, kHasHalves>());
   }
 }
 
-// Calls body(job) with a job that has room for the tensors, or for many at a time.
+// Calls body(job) with a short job if the tensors fit, else with a long one.
 template <typename Body>
 void with_job(const Request& request, Body body) {
-  if (some_are_halves(request)) {
+  if (has_halves(request)) {
     with_capacity<true>(request.params.size(), body);
   } else {
     with_capacity<false>(request.params.size(), body);
@@ -295,9 +295,9 @@ Tensor optimizer_step_cuda_(
   if (updates) check_device("updates", *updates, params[0]);
   const StepNumbers numbers = step_numbers(options);
   const bool counts = updates && numbers.counts_update != 0;
-  // Blocks read the step that is counted up for Adam's correction and for the seed of random rounding, and the updates
-  // to warm an average up.
-  const bool rounds = numbers.rounding_seed >= 0 && some_are_halves(request);
+  // Where blocks read a counter (the step for Adam's correction and the seed of stochastic rounding, the updates for
+  // the average's warm-up), only the last block to finish may increase it.
+  const bool rounds = numbers.rounding_seed >= 0 && has_halves(request);
   const bool has_last = with_statistics || counts || rounds || static_cast<Algorithm>(algorithm) == Algorithm::kAdam;
   std::optional<Scratch> scratch;
   if (has_last) {

@@ -12,18 +12,18 @@
 namespace fastgan {
 namespace blocks {
 
-// What a step finds in memory. Each is read by another warp: one after the other they would take as many times as long.
+// The values that a step reads from tensors. Each is read by a different warp, so that their latencies overlap.
 enum Reading : int { kStep, kLr, kGradScale, kFoundInf, kGradNorm, kUpdates, kReadings };
 
-// What all threads of a block share.
+// Shared memory of a block.
 struct Shared {
   double readings[kReadings];
   StepConstants<float> constants;
   uint64_t rounding_seed;
-  bool applies;  // what `applies` says, for each element; if not, there are only sums
+  bool applies;  // the result of applies(); if false, only sums are computed
 };
 
-// By one thread for each reading; then all wait.
+// Called by one thread per reading; then all threads wait.
 template <typename J>
 FASTGAN_HOST_DEVICE void read(const J& job, const Place& place, int reading, Shared& shared) {
   if (reading >= kReadings) return;
@@ -32,17 +32,17 @@ FASTGAN_HOST_DEVICE void read(const J& job, const Place& place, int reading, Sha
     return;
   }
   Scalar scalar = {job.entries[place.tensor].step, dtype(job.types[place.tensor].step)};
-  double otherwise = 0;
-  if (reading == kLr) scalar = job.lr, otherwise = job.numbers.lr;
-  if (reading == kGradScale) scalar = job.grad_scale, otherwise = 1;
+  double fallback = 0;
+  if (reading == kLr) scalar = job.lr, fallback = job.numbers.lr;
+  if (reading == kGradScale) scalar = job.grad_scale, fallback = 1;
   if (reading == kFoundInf) scalar = job.found_inf;
   if (reading == kGradNorm) scalar = job.grad_norm;
-  shared.readings[reading] = value_of(scalar, otherwise);
+  shared.readings[reading] = value_of(scalar, fallback);
 }
 
 FASTGAN_HOST_DEVICE bool applies(const Shared& shared) { return shared.readings[kFoundInf] == 0; }
 
-// In one thread; then all wait.
+// Called by one thread; then all threads wait.
 template <typename J>
 FASTGAN_HOST_DEVICE void prepare(const J& job, Shared& shared) {
   StepReadings readings;
@@ -58,7 +58,7 @@ FASTGAN_HOST_DEVICE void prepare(const J& job, Shared& shared) {
   shared.rounding_seed = static_cast<uint64_t>(job.numbers.rounding_seed) + static_cast<uint64_t>(readings.step);
 }
 
-// What is the same for all of a tensor's elements.
+// What all elements of a tensor have in common.
 struct Tensor {
   Entry entry;
   Types types;
@@ -84,7 +84,7 @@ FASTGAN_HOST_DEVICE Tensor tensor_of(const J& job, int tensor) {
   return t;
 }
 
-// What a thread takes at once.
+// The elements that a thread processes at once.
 struct Vector {
   Words parameter, grad, states[3], average;
 };
@@ -111,34 +111,34 @@ FASTGAN_HOST_DEVICE void store(const Tensor& t, int64_t i, int count, const Vect
   if (t.kind.third) store<kForm>(v.states[2], t.entry.states[2], dtype(t.types.state), i, count);
 }
 
-// A thread's sums: few enough to add in float32.
+// A thread's sums, over few enough elements for float32.
 struct Sums {
   float grad_square = 0, weight_square = 0, at_bound = 0;
 };
 
-// The same number, of which the compiler does not know it: what follows from it is read or computed again instead of
-// keeping registers until then.
-FASTGAN_HOST_DEVICE int again(int number) {
+// Returns the number, but hides from the compiler that it is the same: values that depend on it are loaded or computed
+// again instead of occupying registers in the meantime.
+FASTGAN_HOST_DEVICE int opaque(int number) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+r"(number)::"memory");
 #endif
   return number;
 }
-FASTGAN_HOST_DEVICE uint64_t again(uint64_t number) {
+FASTGAN_HOST_DEVICE uint64_t opaque(uint64_t number) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+l"(number)::"memory");
 #endif
   return number;
 }
 
-// The step of the vector's first four elements, which are those from i on.
+// The step of the vector's first four elements: elements i .. i + 3 of the tensor.
 template <Form kForm, typename J>
 FASTGAN_HOST_DEVICE void step_four(
     const J& job, int tensor, const Shared& shared, int64_t i, int count, bool with_sums, Sums& sums, Vector& v) {
   float parameters[4];
   for (int j = 0; j < 4; ++j) {
-    const Tensor t = tensor_of(job, again(tensor));
-    const StepConstants<float>& c = (&shared.constants)[again(0)];
+    const Tensor t = tensor_of(job, opaque(tensor));
+    const StepConstants<float>& c = (&shared.constants)[opaque(0)];
     const Dtype state = dtype(t.types.state), average = dtype(t.types.average);
     const float grad = element<kForm>(v.grad, dtype(t.types.grad), j);
     StepElement<float> e;
@@ -159,31 +159,32 @@ FASTGAN_HOST_DEVICE void step_four(
       sums.at_bound += e.parameter <= c.low || e.parameter >= c.high ? 1.0f : 0.0f;
     }
   }
-  const Tensor t = tensor_of(job, again(tensor));
+  const Tensor t = tensor_of(job, opaque(tensor));
   const Dtype parameter = dtype(t.types.parameter);
   if (kForm != Form::kFloats && t.rounds_stochastically) {
     // Element i takes word i % 4 of counter i / 4.
-    const Philox random = philox(again(shared.rounding_seed), i / 4, t.stream);
+    const Philox random = philox(opaque(shared.rounding_seed), i / 4, t.stream);
     for (int j = 0; j < 4; ++j) set_half_stochastically(v.parameter, parameter, j, parameters[j], random.words[j]);
   } else {
     for (int j = 0; j < 4; ++j) set_element<kForm>(v.parameter, parameter, j, parameters[j]);
   }
 }
 
-// The step of the elements from i on.
+// The step of a vector, which begins at element i.
 template <Form kForm, typename J>
 FASTGAN_HOST_DEVICE void step(
     const J& job, int tensor, const Shared& shared, int64_t i, int count, bool with_sums, Sums& sums, Vector& v) {
   if constexpr (kForm != Form::kHalves) {
     step_four<kForm>(job, tensor, shared, i, count, with_sums, sums, v);
   } else {
-    // Of eight elements at once the numbers would not fit into the registers.
+    // Eight elements at once would not fit in registers.
 #ifdef __CUDACC__
 #pragma unroll 1
 #endif
     for (int part = 0; part < 2; ++part) {
       step_four<kForm>(job, tensor, shared, i + 4 * part, count - 4 * part, with_sums, sums, v);
-      for (Words* w : {&v.parameter, &v.grad, &v.states[0], &v.states[1], &v.states[2], &v.average}) *w = exchanged(*w);
+      for (Words* w : {&v.parameter, &v.grad, &v.states[0], &v.states[1], &v.states[2], &v.average})
+        *w = with_halves_swapped(*w);
     }
   }
 }
@@ -191,7 +192,7 @@ FASTGAN_HOST_DEVICE void step(
 // Calls body with the form of the tensor's arrays.
 template <typename J, typename Body>
 FASTGAN_HOST_DEVICE void with_form(const Types& types, Body body) {
-  if constexpr (!J::kSomeAreHalves) {
+  if constexpr (!J::kHasHalves) {
     body(std::integral_constant<Form, Form::kFloats>());
   } else if (types.all_are_halves) {
     body(std::integral_constant<Form, Form::kHalves>());
@@ -200,24 +201,24 @@ FASTGAN_HOST_DEVICE void with_form(const Types& types, Body body) {
   }
 }
 
-// How many of so many elements a vector takes.
+// How many of the remaining elements the next vector takes.
 template <Form kForm>
-FASTGAN_HOST_DEVICE int taken_of(int elements) {
+FASTGAN_HOST_DEVICE int vector_count(int elements) {
   return elements < kWidth<kForm> ? elements : kWidth<kForm>;
 }
 
-// Asks for the thread's first elements: they come while the block's constants are computed.
+// Loads the thread's first elements, so that they arrive while the block's constants are computed.
 template <typename J>
 FASTGAN_HOST_DEVICE void start(const J& job, const Place& place, int thread, Vector& v) {
   const Tensor t = tensor_of(job, place.tensor);
   with_form<J>(t.types, [&](auto form) {
     constexpr Form kForm = decltype(form)::value;
     const int left = place.count - thread * kWidth<kForm>;
-    if (left > 0) load<kForm>(t, place.begin + thread * kWidth<kForm>, taken_of<kForm>(left), v);
+    if (left > 0) load<kForm>(t, place.begin + thread * kWidth<kForm>, vector_count<kForm>(left), v);
   });
 }
 
-// The step of all that is the thread's part.
+// The step of all of the thread's elements.
 template <typename J>
 FASTGAN_HOST_DEVICE void finish(
     const J& job, const Place& place, const Shared& shared, int thread, bool with_sums, Vector& v, Sums& sums) {
@@ -226,16 +227,16 @@ FASTGAN_HOST_DEVICE void finish(
     int64_t i = place.begin + thread * kWidth<kForm>;
     int left = place.count - thread * kWidth<kForm>;
     while (left > 0) {
-      step<kForm>(job, place.tensor, shared, i, taken_of<kForm>(left), with_sums, sums, v);
-      if (shared.applies) store<kForm>(tensor_of(job, again(place.tensor)), i, taken_of<kForm>(left), v);
+      step<kForm>(job, place.tensor, shared, i, vector_count<kForm>(left), with_sums, sums, v);
+      if (shared.applies) store<kForm>(tensor_of(job, opaque(place.tensor)), i, vector_count<kForm>(left), v);
       i += kThreads * kWidth<kForm>;
       left -= kThreads * kWidth<kForm>;
-      if (left > 0) load<kForm>(tensor_of(job, again(place.tensor)), i, taken_of<kForm>(left), v);
+      if (left > 0) load<kForm>(tensor_of(job, opaque(place.tensor)), i, vector_count<kForm>(left), v);
     }
   });
 }
 
-// The sum of a thread's squares, in float32 unless that cannot hold them.
+// The sum of squares of a thread's elements, in float32 unless it overflows.
 template <typename J>
 FASTGAN_HOST_DEVICE double square_part(const J& job, const Place& place, int thread) {
   const void* const grad = job.entries[place.tensor].grad;
@@ -253,11 +254,11 @@ FASTGAN_HOST_DEVICE double square_part(const J& job, const Place& place, int thr
       };
       const auto add_all = [&](const Words& w) {
         add(w);
-        if (kForm == Form::kHalves) add(exchanged(w));
+        if (kForm == Form::kHalves) add(with_halves_swapped(w));
       };
       int i = thread * kWidth<kForm>;
-      // Blocks begin at such, too. Four loads on their way are enough.
-      const bool is_aligned = begins_at_a_multiple_of(16, grad);
+      // Blocks begin at multiples of 16 bytes as well. Four loads in flight are enough.
+      const bool is_aligned = is_aligned_to(16, grad);
 #ifdef __CUDACC__
 #pragma unroll 1
 #endif
@@ -267,7 +268,7 @@ FASTGAN_HOST_DEVICE double square_part(const J& job, const Place& place, int thr
         for (int k = 0; k < kAtOnce; ++k) add_all(w[k]);
       }
       for (; i < place.count; i += kStride) {
-        add_all(load<kForm>(grad, type, place.begin + i, taken_of<kForm>(place.count - i)));
+        add_all(load<kForm>(grad, type, place.begin + i, vector_count<kForm>(place.count - i)));
       }
     });
     return static_cast<double>(sum);

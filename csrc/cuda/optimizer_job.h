@@ -6,15 +6,15 @@
 #include "../math/half.h"
 #include "../math/optimizer.h"
 
-// What the optimizer's CUDA kernels are told, and how their blocks divide it among themselves.
+// The arguments of the optimizer's CUDA kernels, and how work is divided among their blocks.
 namespace fastgan {
 namespace blocks {
 
 constexpr int kThreads = 256;
-// A block's part of a tensor is a multiple of this, so that whole vectors of 16 bytes lie in it.
+// A block's part of a tensor is a multiple of this, so that it consists of whole vectors of 16 bytes.
 constexpr int64_t kRound = 8 * kThreads;
 
-// A tensor and what belongs to it, all in one memory order; null where there is none.
+// A parameter and its arrays, all in the same memory order. Arrays that do not exist are null.
 struct Entry {
   void* parameter;
   const void* grad;
@@ -24,49 +24,49 @@ struct Entry {
   int64_t count;
 };
 
-// Dtypes, and whether all arrays that there are have two bytes an element.
+// The dtypes, and whether all existing arrays have two bytes per element.
 struct Types {
   uint8_t parameter, grad, state, average, step;
   bool all_are_halves;
 };
 
 struct Scalar {
-  const void* data;  // null: there is none
+  const void* data;  // may be null
   Dtype type;
 };
 
-// The arguments of a launch. They travel as the kernel's parameters, of which there may be 32764 bytes: nothing is
-// copied to the device beforehand, and a CUDA graph keeps its own.
+// The arguments of a launch, passed as the kernel's parameters (at most 32764 bytes): nothing has to be copied to the
+// device beforehand, and a CUDA graph keeps its own copy.
 template <int kTensors, bool kHalves>
 struct Job {
   static constexpr int kCapacity = kTensors;
-  static constexpr bool kSomeAreHalves = kHalves;
+  static constexpr bool kHasHalves = kHalves;
   Entry entries[kTensors];
   Types types[kTensors];
-  uint32_t first_blocks[kTensors + 1];  // of each tensor, and the end
+  uint32_t first_blocks[kTensors + 1];  // the first block of each tensor, then the number of blocks
   int tensors;
-  int first_tensor;  // its number among all of the step's
+  int first_tensor;  // its index among all tensors of the step
   int64_t elements_per_block;
   Algorithm algorithm;
   StepNumbers numbers;
   Scalar lr, grad_scale, found_inf, grad_norm;
   int64_t* updates;
-  // For what is known only when all blocks are done: how many are, sums of each block, and sums of all.
+  // For results that need all blocks: the number of blocks that have finished, the sums of each, and the total sums.
   unsigned* arrivals;
   double *partial_sums, *sums;
-  bool adds_to_sums, is_last;  // of several launches
+  bool adds_to_sums, is_last;  // where a step takes several launches
 };
 
 struct Place {
   int tensor;
   int64_t begin;
   int count;
-  bool is_first;  // of the tensor
+  bool is_first;  // the tensor's first block
 };
 
 template <typename J>
 FASTGAN_HOST_DEVICE Place place_of(const J& job, uint32_t block) {
-  int low = 0, high = job.tensors;  // the last tensor whose first block is not after this one
+  int low = 0, high = job.tensors;  // finds the last tensor whose first block is not after this one
   while (high - low > 1) {
     const int middle = (low + high) / 2;
     if (job.first_blocks[middle] <= block) {
@@ -95,8 +95,8 @@ FASTGAN_HOST_DEVICE float number_at(const void* data, Dtype type, int64_t i) {
 
 FASTGAN_HOST_DEVICE Dtype dtype(uint8_t type) { return static_cast<Dtype>(type); }
 
-FASTGAN_HOST_DEVICE double value_of(const Scalar& scalar, double otherwise) {
-  if (!scalar.data) return otherwise;
+FASTGAN_HOST_DEVICE double value_of(const Scalar& scalar, double fallback) {
+  if (!scalar.data) return fallback;
   return scalar.type == Dtype::kFloat64 ? *static_cast<const double*>(scalar.data)
                                         : number_at(scalar.data, scalar.type, 0);
 }

@@ -7,8 +7,9 @@
 
 namespace fastgan {
 
-// Clamps to [0, high]; NaN becomes one of the two. Compilers make chains of masks from comparisons of floats; the bits
-// of floats from 0 on are ordered as integers are, and those of negative floats are negative.
+// Clamps to [0, high]; NaN becomes one of the bounds. Compares bits as integers, because compilers turn comparisons of
+// floats into chains of masks: the bits of non-negative floats have the same order as the floats, and those of negative
+// floats are negative integers.
 FASTGAN_HOST_DEVICE float bounded(float value, float high) {
   int32_t bits, high_bits;
   std::memcpy(&bits, &value, sizeof bits);

@@ -4,10 +4,10 @@
 
 #include "host_device.h"
 
-// One channel of one pixel of fastgan/ops/feature_distance.py, which tells the formula.
+// The formula of fastgan/ops/feature_distance.py for one channel of one pixel.
 namespace fastgan {
 
-// |d|^p and its slope, p = 1 or 2.
+// |d|^p and its derivative, p = 1 or 2.
 template <int kPower, typename T>
 FASTGAN_HOST_DEVICE T power(T difference) {
   return kPower == 1 ? std::fabs(difference) : difference * difference;
@@ -20,16 +20,17 @@ FASTGAN_HOST_DEVICE T power_slope(T difference) {
   return difference == 0 || difference != difference ? difference : sign;
 }
 
-// Of a pixel's vector: 1 / (|x| + eps), and what its gradient takes off along x for each unit of sum_c u_c x_c.
+// For a pixel's feature vector x: `inverse` is 1 / (|x| + eps), and `along` the multiple of x that the gradient
+// subtracts per unit of sum_c u_c x_c.
 template <typename T>
 struct UnitScale {
   T inverse, along;
 
   FASTGAN_HOST_DEVICE UnitScale(T squares, T eps) {
     const T norm = std::sqrt(squares);
-    // Squares that overflow say nothing of the direction: NaN, not the zero that 1 over infinity would be.
+    // If the sum of squares overflows, the direction is unknown: NaN, instead of 1 / infinity = 0.
     inverse = 1 / (norm + eps) + (norm - norm);
-    // At the zero vector, where the norm has no gradient, none.
+    // The norm has no gradient at the zero vector; take 0.
     along = norm > 0 ? inverse * inverse / norm : T(0);
   }
 };

@@ -5,8 +5,8 @@
 
 #include "host_device.h"
 
-// bfloat16 and float16 as bit patterns. Written without branches so that loops over them vectorize on every target;
-// conversions round to nearest even and keep infinities and NaN.
+// bfloat16 and float16 as bit patterns. Conversions have no branches, so that loops over them vectorize on every
+// target; they round to nearest even and keep infinities and NaN.
 namespace fastgan {
 
 struct BFloat16 {
@@ -41,7 +41,7 @@ FASTGAN_HOST_DEVICE BFloat16 to_bfloat16(float value) {
 FASTGAN_HOST_DEVICE float to_float(Float16 value) {
   const uint32_t magnitude = uint32_t(value.bits & 0x7fffu) << 13;
   const uint32_t sign = uint32_t(value.bits & 0x8000u) << 16;
-  // The exponent bias differs by 112; multiplying by 2^112 also normalizes the subnormals.
+  // The exponent biases differ by 112; multiplying by 2^112 also normalizes subnormals.
   const float finite = float_from_bits(magnitude) * 5.192296858534828e33f;
   const uint32_t special = magnitude | 0x7f800000u;
   return float_from_bits(sign | (magnitude >= 0x0f800000u ? special : bits_of_float(finite)));
@@ -56,11 +56,12 @@ FASTGAN_HOST_DEVICE Float16 to_float16(float value) {
   const uint32_t subnormal = bits_of_float(float_from_bits(magnitude) + 0.5f) - 0x3f000000u;
   const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
   uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
-  half = magnitude >= 0x47800000u ? special : half;  // 65536 and above; 65520 to 65536 carries into infinity by itself
+  half = magnitude >= 0x47800000u ? special : half;  // 65536 and above; 65520 to 65536 become infinity by the carry
   return {static_cast<uint16_t>(half | ((bits >> 16) & 0x8000u))};
 }
 
-// Up or down to a neighbour, up as often as the value is nearer to it: a mean of many is the value. `word` is random.
+// Stochastic rounding: up with the probability that makes the expected result equal the value, else down. `word` is
+// random.
 FASTGAN_HOST_DEVICE BFloat16 stochastic_bfloat16(float value, uint32_t word) {
   const uint32_t bits = bits_of_float(value);
   const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;

@@ -1,7 +1,7 @@
 #pragma once
 
-// Arithmetic in csrc/math/ knows nothing of torch and is compiled three times: into the CPU kernels, into the CUDA
-// kernels, and into the module that pytest checks. This macro is all that differs.
+// The arithmetic in csrc/math/ does not depend on torch and is compiled three times: into the CPU kernels, into the
+// CUDA kernels, and into the module that pytest checks. Only this macro differs between them.
 #if defined(__CUDACC__)
 #define FASTGAN_HOST_DEVICE __host__ __device__ __forceinline__
 #elif defined(_MSC_VER)
@@ -10,7 +10,8 @@
 #define FASTGAN_HOST_DEVICE __attribute__((always_inline)) inline
 #endif
 
-// Before a loop whose counter picks elements of arrays that are to be registers of a GPU, and before one that is rare.
+// FASTGAN_UNROLL goes before a loop whose counter indexes arrays that should live in GPU registers, FASTGAN_NO_UNROLL
+// before one that rarely runs.
 #if defined(__CUDACC__)
 #define FASTGAN_UNROLL _Pragma("unroll")
 #define FASTGAN_NO_UNROLL _Pragma("unroll 1")

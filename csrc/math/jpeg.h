@@ -8,7 +8,7 @@
 
 // A JPEG round trip, sample by sample and eight values at a time, in two arithmetics:
 //
-//     int32_t         what libjpeg-turbo's default encoder and decoder ("islow") compute, to the bit
+//     int32_t         bit-identical to libjpeg-turbo's default encoder and decoder ("islow")
 //     float, double   the same without any rounding, for surrogates of the quantization and for gradients
 //
 // Samples are centred: grey level - 128. Coefficients are scaled up by 8 from those of the orthonormal DCT, as in
@@ -26,7 +26,7 @@ struct IsExact<int32_t> {
 
 // --- Rounding shifts: integers lose bits, real numbers are scaled ---------------------------------------------------
 
-// (x + bias) / 2^bits, where integers round down and real numbers ignore the bias.
+// (x + bias) / 2^bits: integers round down, real numbers ignore the bias.
 template <int kBits, int kBias, typename T>
 FASTGAN_HOST_DEVICE T shift_down(T x) {
   if constexpr (IsExact<T>::value) {
@@ -40,7 +40,7 @@ FASTGAN_HOST_DEVICE T shift_down(T x) {
 FASTGAN_HOST_DEVICE float round_to_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
 FASTGAN_HOST_DEVICE double round_to_even(double x) { return (x + 6755399441055744.0) - 6755399441055744.0; }
 
-// The same as an integer: the last bits of the sum. GPUs convert at a fraction of the speed at which they add.
+// The same as an integer, read from the lowest bits of the sum: GPUs convert at a fraction of the rate of additions.
 constexpr float kWholeNumbers = 12582912.0f;
 FASTGAN_HOST_DEVICE int32_t whole(float x) {
   return static_cast<int32_t>(bits_of_float(x + kWholeNumbers) - bits_of_float(kWholeNumbers));
@@ -54,7 +54,7 @@ FASTGAN_HOST_DEVICE T clamp(T x, T low, T high) {
   return x > high ? high : x;
 }
 
-// 255 times a value, rounded to a float before it is rounded to a grey level: nvcc would make one step of both.
+// 255 times a value, rounded to float before anything is added: nvcc would otherwise contract both into one fma.
 template <typename In>
 FASTGAN_HOST_DEVICE In times_255(In value) {
 #ifdef __CUDA_ARCH__
@@ -64,12 +64,12 @@ FASTGAN_HOST_DEVICE In times_255(In value) {
 #endif
 }
 
-// Any value as a grey level, clamped; NaN becomes a bound where S cannot carry it. Whole ones are rounded to the
-// nearest or, with kTruncate, down.
+// An image's value, nominally in [0, 1], as a grey level, clamped. Integers round to nearest or, with kTruncate, down;
+// NaN becomes one of the bounds where S cannot represent it.
 template <typename S, bool kTruncate, typename In>
 FASTGAN_HOST_DEVICE S grey_level(In value) {
   if constexpr (IsExact<S>::value) {
-    // The bound comes in between: a product that a sum follows at once is one step with it where processors have such.
+    // The clamp separates product and sum, which compilers would otherwise contract into one fma.
     const In level = bounded(times_255(value), In(255));
     return kTruncate ? static_cast<S>(level) : whole(level);
   } else {
@@ -79,7 +79,7 @@ FASTGAN_HOST_DEVICE S grey_level(In value) {
 
 // --- Colour: full-range BT.601 (JFIF) -------------------------------------------------------------------------------
 
-// The 16-bit fixed-point numbers of libjpeg, from coefficients rounded to five digits.
+// libjpeg's 16-bit fixed-point constants, which come from coefficients rounded to five digits.
 FASTGAN_HOST_DEVICE constexpr int32_t colour_fixed(double x) { return static_cast<int32_t>(x * 65536 + 0.5); }
 
 template <typename T>
@@ -87,7 +87,8 @@ struct YCbCr {
   T y, cb, cr;  // each -128..127
 };
 
-// Modulo 2^32: a multiple of 2^16 that is added to all three changes nothing, since rows sum to 2^16, 0 and 0.
+// Works modulo 2^32. Adding the same multiple of 2^16 to all three arguments changes nothing, since the rows of the
+// matrix sum to 2^16, 0 and 0.
 FASTGAN_HOST_DEVICE YCbCr<int32_t> to_ycbcr(uint32_t red, uint32_t green, uint32_t blue) {
   constexpr uint32_t kHalf = 1 << 15, k128 = uint32_t(128) << 16;
   const uint32_t y =
@@ -113,8 +114,8 @@ struct ColourMatrix {
 template <typename T>
 FASTGAN_HOST_DEVICE YCbCr<T> to_ycbcr(T red, T green, T blue) {
   using M = ColourMatrix<T>;
-  // Rows of the matrix sum to 1, 0 and 0. Counted from green, grey is exact: half of all greys lie, at quality 50,
-  // where a surrogate jumps, and which way is not for a rounding to decide.
+  // The rows of the matrix sum to 1, 0 and 0. Relative to green, grey pixels are exact: at quality 50 half of all greys
+  // lie where a surrogate jumps, and rounding errors must not decide to which side.
   const T red_rest = red - green, blue_rest = blue - green;
   return {
       M::y_r * red_rest + M::y_b * blue_rest + (green - 128),
@@ -145,7 +146,7 @@ FASTGAN_HOST_DEVICE RGB<T> to_rgb(YCbCr<T> sample) {
   return {y + M::r_cr * sample.cr, y + M::g_cb * sample.cb + M::g_cr * sample.cr, y + M::b_cb * sample.cb};
 }
 
-// The transposes, for gradients.
+// The transposes of both, for gradients.
 template <typename T>
 FASTGAN_HOST_DEVICE RGB<T> to_ycbcr_transposed(YCbCr<T> grad) {
   using M = ColourMatrix<T>;
@@ -168,8 +169,8 @@ FASTGAN_HOST_DEVICE YCbCr<T> to_rgb_transposed(RGB<T> grad) {
 
 // --- Chroma subsampling ---------------------------------------------------------------------------------------------
 
-// The mean of 2 samples (of a row) or 4 (of a square), given as their sum. Integers are biased up and down by turns, so
-// that the plane's mean stays.
+// The mean of 2 samples of a row, or of 4 of a square, given their sum. Integers are rounded up and down alternately,
+// so that the mean of the plane is preserved, as in libjpeg.
 template <typename T>
 FASTGAN_HOST_DEVICE T mean_of_two(T sum, int64_t column) {
   if constexpr (IsExact<T>::value) return (sum + 256 + static_cast<T>(column & 1)) / 2 - 128;
@@ -182,14 +183,14 @@ FASTGAN_HOST_DEVICE T mean_of_four(T sum, int64_t column) {
   return sum * T(0.25);
 }
 
-// Triangle ("fancy") upsampling: 3/4 of the nearer and 1/4 of the farther sample. One direction at a time in 4:2:2, and
-// in 4:2:0 first down the columns without rounding, then along the row.
+// Triangle ("fancy") upsampling: 3/4 of the nearer and 1/4 of the farther sample. 4:2:2 upsamples rows; 4:2:0 first
+// columns, without rounding, and then rows.
 template <typename T>
 FASTGAN_HOST_DEVICE T triangle_column(T nearer, T farther) {
   return 3 * nearer + farther;
 }
 
-// kDirections: 1 on samples, 2 on the column sums of `triangle_column`.
+// Upsampling along the row: kDirections is 1 for samples, 2 for the column sums of `triangle_column`.
 template <int kDirections, typename T>
 FASTGAN_HOST_DEVICE T triangle_left(T nearer, T left) {
   return kDirections == 1 ? shift_down<2, 1>(3 * nearer + left) : shift_down<4, 8>(3 * nearer + left);
@@ -201,8 +202,8 @@ FASTGAN_HOST_DEVICE T triangle_right(T nearer, T right) {
 
 // --- DCT ------------------------------------------------------------------------------------------------------------
 
-// Loeffler, Ligtenberg and Moschytz, "Practical fast 1-D DCT algorithms with 11 multiplications", ICASSP 1989. Integers
-// carry constants of 13 bits, and keep 2 bits more between the two passes, where libjpeg does.
+// Loeffler, Ligtenberg and Moschytz, "Practical fast 1-D DCT algorithms with 11 multiplications", ICASSP 1989. As in
+// libjpeg, integers use constants of 13 bits, and 2 extra bits between the two passes.
 namespace dct {
 
 template <typename T>
@@ -211,7 +212,7 @@ FASTGAN_HOST_DEVICE constexpr T constant(double x) {
   return static_cast<T>(x);
 }
 
-// Integers lose (or, where kBits is negative, gain) that many bits, rounded; real numbers carry no extra ones.
+// Drops kBits fractional bits of an integer, rounding, or adds them if kBits is negative. Real numbers have none.
 template <int kBits, typename T>
 FASTGAN_HOST_DEVICE T descale(T x) {
   if constexpr (!IsExact<T>::value) {
@@ -223,7 +224,7 @@ FASTGAN_HOST_DEVICE T descale(T x) {
   }
 }
 
-// The rotations by odd multiples of pi / 16, which the transform and its inverse share.
+// The rotations by odd multiples of pi / 16, shared by the transform and its inverse.
 template <typename T>
 FASTGAN_HOST_DEVICE void rotate_odd(T& a, T& b, T& c, T& d) {
   const T z5 = (a + b + c + d) * constant<T>(1.1758756024193588);
@@ -258,8 +259,8 @@ FASTGAN_HOST_DEVICE void forward_dct(T (&v)[8]) {
   v[1] = descale<kMultiplied>(odd0);
 }
 
-// Eight frequencies to eight samples. Pass 0 runs down the columns, pass 1 along the rows; both together undo the
-// forward transform but for its scale of 8, twice over: what the orthonormal coefficients mean is what comes out.
+// Eight frequencies to eight samples. Pass 0 runs down the columns, pass 1 along the rows. Takes orthonormal
+// coefficients, without the factor 8 of the forward transform.
 template <int kPass, typename T>
 FASTGAN_HOST_DEVICE void inverse_dct(T (&v)[8]) {
   using dct::constant;
@@ -286,15 +287,15 @@ FASTGAN_HOST_DEVICE void inverse_dct(T (&v)[8]) {
 
 // The numbers are part of the operator's schema (fastgan/ops/jpeg.py).
 enum class Rounding : int { kStraightThrough = 0, kCubic = 1, kAtZero = 2, kNoise = 3, kNone = 4 };
-constexpr int64_t kStraightThroughTruncated = 5;  // straight through, from grey levels that are rounded down
+constexpr int64_t kStraightThroughTruncated = 5;  // straight through, on grey levels that are rounded down
 
-// Whether the derivative of what stands for rounding differs from 1. Where it does not, transform and inverse cancel in
-// the image's gradient, which is then left as it is: NaN in one sample stays in its place.
+// Whether the derivative of the rounding's surrogate can differ from 1. If it cannot, transform and inverse cancel in
+// the image's gradient, which is passed on unchanged, so that NaN in one sample does not spread.
 FASTGAN_HOST_DEVICE constexpr bool slope_varies(Rounding rounding) {
   return rounding == Rounding::kCubic || rounding == Rounding::kAtZero;
 }
 
-// The whole step, 1..255, that integers divide by; `valid` is false where there is none, as for NaN.
+// The integer step, 1..255, that integer arithmetic divides by; `valid` is false if there is none, as for NaN.
 template <typename Real>
 FASTGAN_HOST_DEVICE int32_t whole_step(Real step, bool& valid) {
   valid = step >= Real(0.5) && step < Real(255.5);
@@ -302,8 +303,7 @@ FASTGAN_HOST_DEVICE int32_t whole_step(Real step, bool& valid) {
   return whole < 1 ? 1 : whole;
 }
 
-// What `quantize` multiplies by, for a step of 1..255: a little more than 1 / (8 step), by between 2^-19 and 2^-17 of
-// it.
+// The factor that `quantize` takes for a step of 1..255: 1 / (8 step), increased by between 2^-19 and 2^-17 of it.
 FASTGAN_HOST_DEVICE float reciprocal_above(int32_t step) {
 #ifdef __CUDA_ARCH__
   return __fdividef(1 + 0x1p-18f, static_cast<float>(8 * step));  // its error is below 2^-21
@@ -312,19 +312,19 @@ FASTGAN_HOST_DEVICE float reciprocal_above(int32_t step) {
 #endif
 }
 
-// c / (8 q) rounded, halves away from zero, for |c| < 2^16: the product is above a half where the quotient is one, and
-// below it where the quotient is less, by 2^-16 of it or more.
+// c / (8 q) rounded to nearest, halves away from zero, for |c| < 2^16. The increased reciprocal moves halves above the
+// tie, and cannot lift a smaller quotient to it, since that is lower by at least 2^-16 of it.
 FASTGAN_HOST_DEVICE int32_t quantize(int32_t coefficient, float reciprocal) {
   return whole(static_cast<float>(coefficient) * reciprocal);
 }
 
-// To the nearest integer, of any number: those whose last place is 1/2 or more are left alone.
+// To the nearest integer, for any x: numbers too large for `round_to_even` are returned unchanged.
 FASTGAN_HOST_DEVICE float nearest_whole(float x) { return (x < 0 ? -x : x) < 4194304.0f ? round_to_even(x) : x; }
 FASTGAN_HOST_DEVICE double nearest_whole(double x) {
   return (x < 0 ? -x : x) < 2251799813685248.0 ? round_to_even(x) : x;
 }
 
-// What stands for rounding, and its derivative. `noise` is uniform in [-1/2, 1/2).
+// The differentiable surrogate of rounding, and its derivative. `noise` is uniform in [-1/2, 1/2).
 template <Rounding kRounding, typename T>
 FASTGAN_HOST_DEVICE T surrogate(T x, T noise) {
   if constexpr (kRounding == Rounding::kCubic) {

@@ -5,49 +5,49 @@
 
 #include "host_device.h"
 
-// What one element of a parameter goes through in an optimizer's step, in the order and with the roundings of
-// torch.optim's formulas. Told in fastgan/ops/optimizer_step.py.
+// An optimizer's step for one element of a parameter, with the operations in the order of torch.optim's formulas and
+// rounded as they are. fastgan/ops/optimizer_step.py documents them.
 namespace fastgan {
 
 // The numbers are part of the operator's schema.
-enum class Algorithm : int { kRMSprop = 0, kAdam = 1, kAverage = 2 };  // kAverage: the moving average alone
+enum class Algorithm : int { kRMSprop = 0, kAdam = 1, kAverage = 2 };  // kAverage: only the moving average
 
-// StepOptions of fastgan/reference/optimizer_step.py, in their order.
+// The fields of StepOptions in fastgan/reference/optimizer_step.py, in the same order.
 struct StepNumbers {
   double lr, weight_decay, momentum, decay, eps, decoupled, maximize, eps_inside_sqrt;
   double grad_clip_value, grad_clip_norm, low, high, average_weight, average_warmup, counts_update;
-  double rounding_seed;  // of stochastic rounding; negative: to nearest
+  double rounding_seed;  // of stochastic rounding; negative: round to nearest
 
   static constexpr int kCount = 16;
 };
 
-// What a step finds in memory.
+// The values that a step reads from tensors.
 struct StepReadings {
   double step = 1;  // the number of this step, from 1
   double lr = 0;
   double unscale = 1;    // of the gradients
-  double grad_norm = 0;  // of the gradients as they are
-  double updates = 0;    // of the moving average so far
+  double grad_norm = 0;  // of the gradients before unscaling
+  double updates = 0;    // number of updates of the moving average so far
 };
 
 template <typename T>
 struct StepConstants {
-  T grad_factor;              // unscales, clips the norm, and turns the sign to maximize
-  T grad_bound;               // of the gradient's values; infinite: none
-  T weight_decay, shrinkage;  // added to the gradient; factor of the parameter before the step
-  T step_size;                // of the gradient: lr, for Adam over 1 - beta1^t; 1 where there is momentum
-  T momentum_step_size;       // of the momentum: lr
-  T momentum;                 // of RMSprop; beta1 of Adam
-  T decay;                    // of squared gradients: alpha of RMSprop, beta2 of Adam
-  T renewal;                  // 1 - decay, subtracted before it is rounded to T: 1 - 0.999f is off by 1e-5
-  T mean_renewal;             // of the gradient's average: 1 - alpha of RMSprop, 1 - beta1 of Adam
+  T grad_factor;              // unscales, clips the norm, and flips the sign to maximize
+  T grad_bound;               // bound of the gradient's values; infinite: no clipping
+  T weight_decay, shrinkage;  // L2 term of the gradient; factor of the parameter before the step
+  T step_size;                // factor of the gradient: lr, for Adam lr / (1 - beta1^t); 1 with momentum
+  T momentum_step_size;       // factor of the momentum buffer: lr
+  T momentum;                 // RMSprop's; beta1 for Adam
+  T decay;                    // of squared gradients: RMSprop's alpha, Adam's beta2
+  T renewal;                  // 1 - decay, computed in double and then rounded to T: 1 - 0.999f is off by 1e-5
+  T mean_renewal;             // of the gradient's average: RMSprop's 1 - alpha, Adam's 1 - beta1
   T correction;               // of Adam's denominator: sqrt(1 - beta2^t)
   T eps;
   T low, high;       // bounds of the parameter after the step
   T average_weight;  // 1 - decay of the parameter's moving average
 };
 
-// Of Adam's decays, to the number of the step.
+// Adam's decays to the power of the step's number.
 struct StepPowers {
   double momentum = 0, decay = 0;
 };
@@ -56,8 +56,8 @@ inline StepPowers step_powers(const StepNumbers& n, double step) {
   return {std::pow(n.momentum, step), std::pow(n.decay, step)};
 }
 
-// By squaring: on a GPU a tenth of the time of pow, which each block of threads would wait for. A number of steps is
-// whole; the error of some `step` roundings of float64 is lost when a constant becomes float32.
+// The same by squaring, in a tenth of pow's time on a GPU, for which each block of threads would wait. `step` is an
+// integer; the rounding errors of float64, about `step` of them, vanish when a constant is rounded to float32.
 FASTGAN_HOST_DEVICE StepPowers powers_by_squaring(const StepNumbers& n, double step) {
   StepPowers powers = {1, 1};
   double momentum = n.momentum, decay = n.decay;
@@ -72,12 +72,12 @@ FASTGAN_HOST_DEVICE StepPowers powers_by_squaring(const StepNumbers& n, double s
   return powers;
 }
 
-// The factor that brings a norm down to its bound, as torch.nn.utils.clip_grad_norm_ has it; NaN stays NaN.
+// The factor that reduces a norm to its bound, as in torch.nn.utils.clip_grad_norm_; NaN stays NaN.
 FASTGAN_HOST_DEVICE double shrinking(double bound, double norm) {
   return bound > norm + 1e-6 ? 1 : bound / (norm + 1e-6);
 }
 
-// With warm-up an update decays by at most (1 + updates) / (10 + updates), the counter as it was before.
+// 1 - decay. With warm-up the decay is at most (1 + updates) / (10 + updates), where `updates` does not count this one.
 FASTGAN_HOST_DEVICE double average_weight(const StepNumbers& n, double updates) {
   if (n.average_warmup == 0) return n.average_weight;
   const double early = 9 / (10 + updates);
@@ -115,18 +115,18 @@ FASTGAN_HOST_DEVICE T bounded_between(T value, T low, T high) {
   return raised > high ? high : raised;
 }
 
-// a + weight (b - a), as aten::lerp for weights below one half; above, from the other side.
+// a + weight (b - a), computed like aten::lerp: from b for weights of one half and above.
 template <typename T>
 FASTGAN_HOST_DEVICE T interpolated(T a, T b, T weight) {
   return weight < T(0.5) ? a + weight * (b - a) : b - (b - a) * (1 - weight);
 }
 
-// Which formula, and which arrays there are: Adam must have the second state, and no eps inside the root.
+// Which formula to use, and which arrays exist. Adam requires the second state, and eps outside of the root.
 struct StepKind {
   bool adam, steps, inside, second, third, average;
 };
 
-// The same where the compiler knows it.
+// The same, known at compile time.
 template <bool kAdam, bool kInside, bool kSecond, bool kThird, bool kAverage>
 struct FixedKind {
   static constexpr bool adam = kAdam, steps = true, inside = kInside, second = kSecond, third = kThird;
@@ -147,14 +147,14 @@ FASTGAN_HOST_DEVICE void take_step(const Kind& kind, const StepConstants<T>& c, 
     T square = e.first;
     if (kind.adam) {
       if (kind.third) {
-        // NaN on either side is the larger.
+        // NaN on either side counts as the larger.
         square = e.third > square || e.third != e.third ? e.third : square;
         e.third = square;
       }
     } else if (kind.second) {
       square -= e.second * e.second;
     }
-    // One root and one quotient for all formulas: where the kind is known only when running, each is code of its own.
+    // All formulas share one root and one quotient: where the kind is known only at run time, each would add code.
     const T root = std::sqrt(kind.inside ? square + c.eps : square);
     const T corrected = kind.adam ? root / c.correction : root;
     T step = c.step_size * (kind.adam ? e.second : grad) / (kind.inside ? root : corrected + c.eps);

@@ -5,35 +5,35 @@
 
 #include "host_device.h"
 
-// Where a homography takes a pixel, and the four pixels around that place with their bilinear weights. Coordinates
-// count pixels from the centre of the first one.
+// The position to which a homography maps a pixel, and the four pixels around it with their bilinear weights.
+// Coordinates are in pixels; the centre of the first pixel is 0.
 namespace fastgan {
 
 struct Homography {
-  double m[9];  // row by row; takes (x, y, 1) of the output to (x', y', 1) times a scale
+  double m[9];  // row by row; maps (x, y, 1) of the output to (x', y', 1) times a scale
 
   FASTGAN_HOST_DEVICE bool is_nan() const {
-    bool found = false;
-    for (double value : m) found |= value != value;
-    return found;
+    bool any = false;
+    for (double value : m) any |= value != value;
+    return any;
   }
   FASTGAN_HOST_DEVICE double scale(double x, double y) const { return m[6] * x + m[7] * y + m[8]; }
   FASTGAN_HOST_DEVICE double column(double x, double y) const { return (m[0] * x + m[1] * y + m[2]) / scale(x, y); }
   FASTGAN_HOST_DEVICE double row(double x, double y) const { return (m[3] * x + m[4] * y + m[5]) / scale(x, y); }
 };
 
-// Along one axis: the first of two neighbouring pixels, and how much of each. A pixel outside [begin, end) weighs
-// nothing and is named as one inside.
+// Two neighbouring pixels along one axis and their weights. A pixel outside [begin, end) gets weight zero and an index
+// inside, so that it can be read.
 template <typename T, typename Index>
 struct AxisTaps {
   Index first, second;
   T first_weight, second_weight;
 };
 
-// Of a coordinate that is undefined or infinite, both lie outside.
+// If the coordinate is NaN or infinite, both pixels count as outside.
 template <typename T, typename Index>
 FASTGAN_HOST_DEVICE AxisTaps<T, Index> axis_taps(double coordinate, Index begin, Index end) {
-  // Kept where an integer can hold it; two pixels beyond either end, nothing is left inside.
+  // Clamped so that it fits in an integer: at two pixels beyond either end, both pixels are outside.
   const double low = static_cast<double>(begin) - 2, high = static_cast<double>(end) + 1;
   coordinate = coordinate > low ? coordinate : low;
   coordinate = coordinate < high ? coordinate : high;

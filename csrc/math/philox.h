@@ -4,16 +4,16 @@
 
 #include "host_device.h"
 
-// Random numbers as a function of (seed, counter), so that a backward pass makes them again instead of keeping them and
-// every device makes the same: Philox 4x32 with 10 rounds (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
-// easy as 1, 2, 3", SC 2011).
+// Random numbers as a function of (seed, counter), so that a backward pass can recompute them instead of storing them,
+// and all devices compute the same: Philox 4x32 with 10 rounds (Salmon, Moraes, Dror and Shaw, "Parallel random
+// numbers: as easy as 1, 2, 3", SC 2011).
 namespace fastgan {
 
 struct Philox {
   uint32_t words[4];
 };
 
-// `stream`: independent sequences of one seed.
+// `stream` selects one of several independent sequences per seed.
 FASTGAN_HOST_DEVICE Philox philox(uint64_t seed, uint64_t counter, uint32_t stream = 0) {
   uint32_t c0 = static_cast<uint32_t>(counter), c1 = static_cast<uint32_t>(counter >> 32), c2 = stream, c3 = 0;
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);

@@ -14,8 +14,8 @@
 //     v_c = clamp(contrast u_c + offset_c)
 //     z_c = (1 - desaturation) v_c + desaturation (0.3 v_r + 0.6 v_g + 0.1 v_b)
 //
-// It is linear between the clamps' bounds, so one bit per channel, "within both bounds", is all that a backward pass
-// needs to know of the image and of the noise; and one more, "NaN": on which side of a bound that lies, nobody knows.
+// It is linear between the clamps' bounds, so that a backward pass needs only two bits per channel and neither image
+// nor noise: "within both bounds" and, since NaN is on no side of a bound, "NaN".
 namespace fastgan {
 
 template <typename T>
@@ -35,12 +35,12 @@ struct Pixel {
 
 // --- normal numbers ------------------------------------------------------------------------------------
 
-// ln x for normal x > 0. With x = 2^e m and m in [sqrt(1/2), sqrt(2)): ln m = 2 artanh s, s = (m - 1) / (m + 1), whose
-// series' first term left out is below 1e-9. A loop of these vectorizes; a library's logarithm does not.
+// ln x for normal x > 0. With x = 2^e m and m in [sqrt(1/2), sqrt(2)): ln m = 2 artanh s, s = (m - 1) / (m + 1), a
+// series whose first omitted term is below 1e-9. Loops over it vectorize, unlike loops over the library's logarithm.
 FASTGAN_HOST_DEVICE float natural_logarithm(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
-  constexpr uint32_t kSqrtHalf = 0x3f3504f3;  // bits of sqrt(1/2): the exponent counts from there
+  constexpr uint32_t kSqrtHalf = 0x3f3504f3;  // bits of sqrt(1/2), where m's range begins
   const int32_t exponent = static_cast<int32_t>(bits - kSqrtHalf) >> 23;
   bits -= static_cast<uint32_t>(exponent) << 23;
   float m;
@@ -55,7 +55,7 @@ struct Direction {
   T cosine, sine;
 };
 
-// Cosine and sine of 2 pi t, t in [0, 1), which is brought to [-1/8, 1/8] exactly; then Taylor's series.
+// Cosine and sine of 2 pi t, t in [0, 1): an exact reduction to [-1/8, 1/8], followed by Taylor series.
 FASTGAN_HOST_DEVICE Direction<float> direction(float t) {
   const float quarters = 4 * t;
   const int32_t quadrant = static_cast<int32_t>(quarters + 0.5f);
@@ -85,8 +85,8 @@ struct Quad {
   T normal[kQuad];
 };
 
-// Box and Muller's transform, twice. The radius takes a word's upper 24 bits as a number in (0, 1], so that it is
-// finite (at most 5.77); the angle takes them in [0, 1).
+// Two Box-Muller transforms. The radius uses a word's upper 24 bits as a number in (0, 1], so that it is finite (at
+// most 5.77); the angle uses them as one in [0, 1).
 template <typename T>
 FASTGAN_HOST_DEVICE Quad<T> normal_quad(uint32_t word0, uint32_t word1, uint32_t word2, uint32_t word3) {
   constexpr float kLast = 5.9604644775390625e-8f;  // 2^-24
@@ -111,7 +111,7 @@ FASTGAN_HOST_DEVICE T bound_unit(T value) {
   return value == value ? result : value;
 }
 
-// The same, and clears the bit where the value lay outside, or was NaN.
+// The same, and clears `within` if the value was outside, or NaN.
 template <typename T>
 FASTGAN_HOST_DEVICE T clamp_unit(T value, int32_t& within) {
   const T bounded = bound_unit(value);
@@ -119,9 +119,9 @@ FASTGAN_HOST_DEVICE T clamp_unit(T value, int32_t& within) {
   return bounded;
 }
 
-constexpr int32_t kPhotometricNan = 8;  // of red; shifted by the channel
+constexpr int32_t kPhotometricNan = 8;  // for red; shifted by the channel
 
-// `mask`: bit c tells that channel c passed both clamps unchanged, bit 3 + c that it is NaN.
+// `mask`: bit c is set if channel c passed both clamps unchanged, bit 3 + c if it is NaN.
 template <typename T>
 FASTGAN_HOST_DEVICE Pixel<T> photometric_pixel(
     const Pixel<T>& pixel, const Pixel<T>& normal, const Photometric<T>& p, int32_t& mask) {

@@ -5,7 +5,7 @@
 
 #include "host_device.h"
 
-// Squared distance of two RGB images in YUV, with a gain towards the border:
+// Squared distance between two RGB images in YUV, with a gain that rises towards the border:
 //
 //     d = M (x - y) (1 + edge_gain f),    loss = sum_c scale_c mean(d_c^2)
 //
@@ -14,7 +14,7 @@
 //     direction = M^T diag(scale) M (x - y) (1 + edge_gain f)^2,    d loss / d x = 2 / (N H W) direction
 namespace fastgan {
 
-// RGB to YUV, BT.601 (analogue PAL): the constants of tf.image.rgb_to_yuv, to the digits that StegaStamp trained with.
+// RGB to YUV, BT.601 (analogue PAL): the constants of tf.image.rgb_to_yuv, with the digits that StegaStamp used.
 template <typename T>
 struct YuvMatrix {
   static constexpr T y_r = T(0.299), y_g = T(0.587), y_b = T(0.114);

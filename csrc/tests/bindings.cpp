@@ -1,5 +1,5 @@
-// The arithmetic of csrc/math as a Python module, so that pytest checks the very functions that the CPU and CUDA
-// kernels call. Built by `make test`; no part of the wheel.
+// The arithmetic of csrc/math as a Python module, so that pytest checks the same functions that the CPU and CUDA
+// kernels call. Built by `make test`; not part of the wheel.
 #include <pybind11/pybind11.h>
 
 #include <tuple>

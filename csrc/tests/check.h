@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-// Enough of a test framework for a dozen comparisons: says what failed, and fails the program.
+// A minimal test framework: prints the check that failed, and exits with status 1.
 #define CHECK(condition)                                                           \
   do {                                                                             \
     if (!(condition)) {                                                            \

@@ -36,8 +36,8 @@ void squared_norms_are_sums_of_squares() {
   for (int64_t i = 0; i < kElements; ++i) CHECK(scaled[2 * kElements + i] == -3 * x[2 * kElements + i]);
 }
 
-// In both memory orders: the values one by one, and backward as their slopes, with the bias' sums.
-void leaky_relu_is_the_element_by_element() {
+// In both memory orders, compares values, gradients and the sums for the bias with a computation element by element.
+void leaky_relu_matches_element_by_element() {
   constexpr int64_t kOuter = 2, kChannels = 5, kLength = 1030;
   const std::vector<float> x = noise(2, kOuter * kChannels * kLength), bias = {0.5f, -0.25f, 0, 1, -1};
   for (const ChannelLayout layout : {ChannelLayout{kOuter, kChannels, kLength}, {kOuter * kLength, kChannels, 1}}) {
@@ -63,7 +63,7 @@ void leaky_relu_is_the_element_by_element() {
   }
 }
 
-// To four units in the last place, also where the result is tiny.
+// Within four units in the last place, even where the result is tiny.
 void softplus_is_exact_to_float() {
   const auto check = [](float x) {
     const Softplus<float> soft = softplus(x);
@@ -114,7 +114,7 @@ void the_hinge_loss_has_its_slopes_and_statistics() {
   CHECK(statistics[2] == 0.75 && statistics[3] == 0.5 && statistics[6] == 0.5 && statistics[7] == 0.5);
 }
 
-// Blocks, chunks and vectors that are not full, too.
+// Includes counts that leave blocks, chunks and vectors partly filled.
 void pairs_have_their_loss_and_slopes() {
   for (const int64_t count : {1, 7, 17, 1023, 4097, 10001}) {
     const std::vector<float> real = noise(3, count), fake = noise(4, count);
@@ -141,7 +141,7 @@ void pairs_have_their_loss_and_slopes() {
 
 int main() {
   squared_norms_are_sums_of_squares();
-  leaky_relu_is_the_element_by_element();
+  leaky_relu_matches_element_by_element();
   softplus_is_exact_to_float();
   softplus_of_large_and_infinite_numbers_is_the_limit();
   the_hinge_loss_has_its_slopes_and_statistics();

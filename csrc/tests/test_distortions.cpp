@@ -1,5 +1,5 @@
-// Tests of the static library's distortions: what the vectorized sweeps make of the arithmetic of one pixel, and its
-// transposes.
+// Tests of the static library's distortions: the vectorized sweeps against the arithmetic of single pixels, and
+// gradients against the transposes of the forward passes.
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -39,8 +39,8 @@ double inner(const std::vector<float>& a, const std::vector<float>& b) {
   return sum;
 }
 
-void words_are_those_of_philox() {
-  // Across the counter's upper word, too.
+void words_match_philox() {
+  // The last counter crosses into the upper word.
   for (const uint64_t counter : {uint64_t(0), uint64_t(123456789), (uint64_t(1) << 32) - 40}) {
     constexpr int64_t kCount = 3 * kPhiloxBatch;
     std::vector<uint32_t> r[12];
@@ -76,7 +76,7 @@ void logarithm_and_direction_are_exact_to_float() {
   CHECK(worst_direction <= 3e-7);
 }
 
-void photometric_sweep_is_the_pixel_by_pixel() {
+void photometric_sweep_matches_pixel_by_pixel() {
   std::vector<float> x = noise(1), z(kSize), gradient = noise(2), result(kSize);
   std::vector<uint8_t> masks(kImages * kPlane);
   const std::vector<Photometric<double>> parameters = {
@@ -122,7 +122,7 @@ void blurring_with_the_turned_kernel_is_the_transpose() {
   for (int64_t block = 0; block < forward.blocks(); ++block) forward.run(block);
   for (int64_t block = 0; block < backward.blocks(); ++block) backward.run(block);
   CHECK_CLOSE(inner(blurred, y) / inner(x, transposed), 1.0, 1e-6);
-  double corner = 0;  // taps (3, 3) .. (6, 6) look at the image's first pixels
+  double corner = 0;  // taps (3, 3) .. (6, 6) read the image's first pixels
   for (int i = 3; i < 7; ++i) {
     for (int j = 3; j < 7; ++j) corner += kernels[i * 7 + j] * x[(i - 3) * kWidth + j - 3];
   }
@@ -157,9 +157,9 @@ void the_identity_copies_and_the_fill_is_seen_outside() {
 }  // namespace
 
 int main() {
-  words_are_those_of_philox();
+  words_match_philox();
   logarithm_and_direction_are_exact_to_float();
-  photometric_sweep_is_the_pixel_by_pixel();
+  photometric_sweep_matches_pixel_by_pixel();
   blurring_with_the_turned_kernel_is_the_transpose();
   warping_back_is_the_transpose();
   the_identity_copies_and_the_fill_is_seen_outside();

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kSamples = 2, kChannels = 37, kPixels = 1201;
 
-// In [-1, 1], of element (sample, channel, pixel) the same in both memory orders.
+// Values in [-1, 1]. Element (sample, channel, pixel) has the same value in both memory orders.
 std::vector<float> features(uint64_t seed, bool channels_last) {
   std::vector<float> values(kSamples * kChannels * kPixels);
   for (size_t i = 0; i < values.size(); ++i) {

@@ -12,8 +12,8 @@ using namespace fastgan;
 
 namespace {
 
-// Every coefficient against every step: the product with the reciprocal is integer division, also with the reciprocals
-// that a GPU may come to.
+// Every coefficient with every step: multiplying by the reciprocal equals integer division, even with the errors that a
+// GPU's reciprocal may have.
 void quantization_is_integer_division() {
   for (int32_t step = 1; step <= 255; ++step) {
     for (const float error : {-0x1p-19f, 0.0f, 0x1p-19f}) {
@@ -29,19 +29,20 @@ void quantization_is_integer_division() {
   }
 }
 
-// Levels are as well the bits of floats that `whole` makes them of: what these have in common changes nothing.
-void colour_needs_levels_modulo_65536_alone() {
-  const uint32_t more = bits_of_float(kWholeNumbers);
-  CHECK(more % 65536 == 0);
+// Instead of grey levels, kernels pass the bits of floats from which `whole` would extract them: the multiple of 2^16
+// that these bits have in common changes nothing.
+void colour_conversion_works_modulo_65536() {
+  const uint32_t common = bits_of_float(kWholeNumbers);
+  CHECK(common % 65536 == 0);
   std::mt19937 random(3);
   for (int i = 0; i < 1 << 20; ++i) {
     const uint32_t rgb = random(), red = rgb & 255, green = rgb >> 8 & 255, blue = rgb >> 16 & 255;
-    const YCbCr<int32_t> a = to_ycbcr(red, green, blue), b = to_ycbcr(red + more, green + more, blue + more);
+    const YCbCr<int32_t> a = to_ycbcr(red, green, blue), b = to_ycbcr(red + common, green + common, blue + common);
     if (a.y != b.y || a.cb != b.cb || a.cr != b.cr) std::exit(1);
   }
 }
 
-void masks_of_input_are_those_of_comparisons() {
+void input_masks_match_comparisons() {
   const float least = std::numeric_limits<float>::denorm_min(), inf = INFINITY;
   const float special[] = {
       0,    -0.0f, least, -least, 1e-30f, -1e-30f, 0.5f, std::nextafter(1.0f, 0.0f), 1, std::nextafter(1.0f, 2.0f),
@@ -63,7 +64,7 @@ void masks_of_input_are_those_of_comparisons() {
   }
 }
 
-// What numpy.random.Philox and Random123's known-answer test have for key and counter zero.
+// The words that numpy.random.Philox and Random123's known-answer tests give for key and counter zero.
 void philox_gives_the_published_words() {
   const Philox words = philox(0, 0);
   CHECK(words.words[0] == 0x6627e8d5u && words.words[1] == 0xe169c58du);
@@ -73,12 +74,12 @@ void philox_gives_the_published_words() {
 void transform_and_inverse_cancel() {
   std::mt19937 random(1);
   std::uniform_real_distribution<double> uniform(-128, 127);
-  double v[8], kept[8];
+  double v[8], original[8];
   for (double& x : v) x = uniform(random);
-  std::copy(v, v + 8, kept);
+  std::copy(v, v + 8, original);
   forward_dct<0>(v);
   inverse_dct<1>(v);
-  for (int i = 0; i < 8; ++i) CHECK_CLOSE(v[i], kept[i], 1e-6);  // 8 from the transforms, 1/8 from pass 1
+  for (int i = 0; i < 8; ++i) CHECK_CLOSE(v[i], original[i], 1e-6);  // 8 from the transforms, 1/8 from pass 1
 }
 
 struct Case {
@@ -98,7 +99,7 @@ ImageView view(std::vector<float>& data, const Case& c) {
   return view;
 }
 
-// Four pixels together where rows have whole fours.
+// Accessed as vectors of four pixels if the width is a multiple of four.
 tile::Pixels<float> pixels(std::vector<float>& data, const Case& c) {
   const int64_t plane = c.height * c.width;
   return {data.data(), {3 * plane, plane, c.width, 1}, c.width % 4 == 0 ? tile::Fours::kPlanar : tile::Fours::kNone};
@@ -118,15 +119,15 @@ void all_chroma_rows(const tile::Job<S, float>& job, const tile::Place& place, t
 }
 
 double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double most = 0;
+  double largest = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     CHECK(std::isnan(a[i]) == std::isnan(b[i]));
-    if (!std::isnan(a[i])) most = std::max<double>(most, std::fabs(a[i] - b[i]));
+    if (!std::isnan(a[i])) largest = std::max<double>(largest, std::fabs(a[i] - b[i]));
   }
-  return most;
+  return largest;
 }
 
-// The CUDA kernels' threads, one after the other, against the CPU kernels.
+// Runs the CUDA kernels' threads one after the other, and compares with the CPU kernels.
 template <Rounding kRounding, typename S>
 void tiles_equal_sweeps(Case c) {
   c.options.rounding = kRounding;
@@ -160,7 +161,7 @@ void tiles_equal_sweeps(Case c) {
   job.seed = &seed;
   job.masks = mask_tiles.data();
   job.chroma_masks = chroma_tiles.data();
-  // From malloc, whose memory is aligned for whatever is read at once.
+  // Vectors allocate with malloc's alignment, which suffices for vector loads.
   std::vector<Plane<S>> luma(mcu_rows * sizes.mcu_height * sizes.luma_stride);
   std::vector<Plane<S>> chroma(mcu_rows * 16 * sizes.chroma_stride);
   std::vector<uint8_t> nan(mcu_rows * sizes.mcu_columns + 1);
@@ -196,21 +197,21 @@ void tiles_equal_sweeps(Case c) {
   if (exact) CHECK(mask == mask_tiles);
   if (exact) CHECK(chroma_mask == chroma_tiles);
 
-  for (const bool of_tables : {false, true}) {
+  for (const bool with_table_grads : {false, true}) {
     std::vector<float> grad_image(image.size()), grad_image_tiles(image.size());
     JpegBackward backward(
-        view(grad, c), view(image, c), cpu_tables, c.options, seed, view(grad_image, c), of_tables,
+        view(grad, c), view(image, c), cpu_tables, c.options, seed, view(grad_image, c), with_table_grads,
         {mask.data(), chroma_mask.data()});
     for (int64_t block = 0; block < backward.blocks(); ++block) backward.run(block);
 
     std::vector<float> luma_grad(luma.size()), chroma_grad(chroma.size(), NAN), parts(128 * tile::Place::count(sizes));
-    const bool needs_image = JpegBackward::needs_image(c.options, of_tables), varies = slope_varies(kRounding);
+    const bool needs_image = JpegBackward::needs_image(c.options, with_table_grads), varies = slope_varies(kRounding);
     job.masks = mask.data();
     job.chroma_masks = chroma_mask.data();
     job.nan = nullptr;
     job.grad = pixels(grad, c);
     job.grad_planes = {varies ? luma_grad.data() : nullptr, needs_image ? chroma_grad.data() : nullptr};
-    job.grad_tables = of_tables ? parts.data() : nullptr;
+    job.grad_tables = with_table_grads ? parts.data() : nullptr;
     tile::Job<S, float> direct = job;
     job.grad_image = pixels(grad_image_tiles, c);
     if (!varies) direct.grad_image = job.grad_image;
@@ -250,17 +251,17 @@ void tiles_equal_sweeps(Case c) {
         for (int x = 0; x < c.width; ++x) tile::image_gradient(job.form, job, n, y, x);
       }
     }
-    // Cubic slopes next to a half differ where the arithmetic's order does.
+    // Cubic slopes near a half are sensitive to the order of operations.
     CHECK(largest_difference(grad_image, grad_image_tiles) <= (kRounding == Rounding::kCubic ? 1e-3 : 1e-5));
-    if (!of_tables) continue;
-    const int64_t tiles_of_one = tile::Place::count(sizes) / c.images;
+    if (!with_table_grads) continue;
+    const int64_t tiles_per_image = tile::Place::count(sizes) / c.images;
     for (int64_t n = 0; n < c.images; ++n) {
       double expected[128], scale = 1e-3;
       backward.table_gradient(n, expected);
       for (double value : expected) scale = std::max(scale, std::isnan(value) ? 0 : std::fabs(value));
       for (int i = 0; i < 128; ++i) {
         double sum = 0;
-        for (int64_t t = n * tiles_of_one; t < (n + 1) * tiles_of_one; ++t) sum += parts[128 * t + i];
+        for (int64_t t = n * tiles_per_image; t < (n + 1) * tiles_per_image; ++t) sum += parts[128 * t + i];
         if (!std::isnan(expected[i])) CHECK_CLOSE(sum, expected[i], 1e-3 * scale);
       }
     }
@@ -269,8 +270,8 @@ void tiles_equal_sweeps(Case c) {
 
 }  // namespace
 
-// Every grey level, and numbers between them.
-void products_are_quotients_by_255() {
+// Checks every grey level, and random values between them.
+void over_255_matches_division() {
   std::mt19937 random(1);
   std::uniform_real_distribution<float> uniform(0, 255);
   for (int i = 0; i < 1 << 20; ++i) {
@@ -294,8 +295,8 @@ void divisors_divide() {
   for (int i = 0; i < 1 << 20; ++i) check(random() >> 1, (random() >> (1 + random() % 31)) + 1);
 }
 
-// Sizes that only operators are called with: the public function refuses them.
-void images_without_pixels_are_no_work() {
+// Sizes that can only come from calling the operators directly: the public function rejects them.
+void images_without_pixels_have_no_blocks() {
   for (const auto& [height, width] : {std::pair<int64_t, int64_t>(0, 8), {8, 0}, {0, 0}}) {
     const JpegSizes sizes(2, height, width, {});
     CHECK(JpegBlocks(sizes).count == 0 && tile::Place::count(sizes) == 0 && tile::FourPixels::count(sizes) == 0);
@@ -306,11 +307,11 @@ void images_without_pixels_are_no_work() {
 
 int main() {
   quantization_is_integer_division();
-  colour_needs_levels_modulo_65536_alone();
-  masks_of_input_are_those_of_comparisons();
-  products_are_quotients_by_255();
+  colour_conversion_works_modulo_65536();
+  input_masks_match_comparisons();
+  over_255_matches_division();
   divisors_divide();
-  images_without_pixels_are_no_work();
+  images_without_pixels_have_no_blocks();
   philox_gives_the_published_words();
   transform_and_inverse_cancel();
   int cases = 0;

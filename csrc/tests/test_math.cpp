@@ -4,7 +4,7 @@
 
 using namespace fastgan;
 
-// Every finite half survives the way to float and back, and lies where its fields say.
+// Every finite half survives the conversion to float and back, and has the value that its fields define.
 void every_half_round_trips() {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const Float16 half{static_cast<uint16_t>(bits)};

@@ -1,4 +1,4 @@
-// Tests of the optimizers' sweep, and of what the CUDA kernel's threads do, called thread by thread.
+// Tests of the optimizers' sweep, and of the CUDA kernel's functions, called thread by thread.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -28,7 +28,7 @@ StepNumbers plain_numbers() {
   return n;
 }
 
-// Everything that can be switched on.
+// With every option switched on.
 StepNumbers all_numbers() {
   StepNumbers n = plain_numbers();
   n.weight_decay = 0.1;
@@ -45,7 +45,7 @@ StepNumbers all_numbers() {
   return n;
 }
 
-// One tensor with all its arrays, float32, but for a parameter and a gradient that may be of two bytes.
+// One tensor with all its arrays in float32, except that parameter and gradient may be bfloat16.
 struct Arrays {
   std::vector<float> first, second, third, average;
   std::vector<float> parameter, grad;
@@ -58,7 +58,7 @@ struct Arrays {
       for (int64_t i = 0; i < count; ++i) array->push_back(2 * uniform(philox(seed, i).words[0]) - 1);
       ++seed;
     }
-    // Averages of squares that a mean's square does not exceed.
+    // Averages of squares must not be below the square of the average.
     for (float& value : first) value = 3 + value;
     for (float& value : third) value = 3 + value;
     for (const float value : parameter) half_parameter.push_back(to_bfloat16(value).bits);
@@ -105,11 +105,11 @@ void run_blocks(Arrays& a, Algorithm algorithm, const StepNumbers& numbers, Step
   if (all) job.entries[1].states[2] = a.third.data();
   if (all) job.entries[1].average = a.average.data();
   job.entries[1].step = &step;
-  const uint8_t type = static_cast<uint8_t>(a.type), wide = static_cast<uint8_t>(Dtype::kFloat32);
-  job.types[1] = {type, type, wide, wide, wide, false};
-  // Between two empty tensors.
+  const uint8_t type = static_cast<uint8_t>(a.type), float32 = static_cast<uint8_t>(Dtype::kFloat32);
+  job.types[1] = {type, type, float32, float32, float32, false};
+  // The tensor lies between two empty ones.
   job.tensors = 3;
-  job.first_tensor = -1;  // so that it is number 0, as in the sweep
+  job.first_tensor = -1;  // so that its index is 0, as in the sweep
   job.elements_per_block = blocks::kRound;
   const uint32_t parts = static_cast<uint32_t>((count + blocks::kRound - 1) / blocks::kRound);
   const uint32_t first_blocks[4] = {0, 1, 1 + parts, 2 + parts};
@@ -141,7 +141,7 @@ void run_blocks(Arrays& a, Algorithm algorithm, const StepNumbers& numbers, Step
   CHECK(step == readings.step);
 }
 
-void threads_do_what_the_sweep_does(Algorithm algorithm, const StepNumbers& numbers, bool all, Dtype type) {
+void threads_match_the_sweep(Algorithm algorithm, const StepNumbers& numbers, bool all, Dtype type) {
   StepReadings readings;
   readings.step = 5;
   readings.lr = 0.015625;
@@ -178,20 +178,21 @@ void rmsprop_follows_its_formula() {
   }
 }
 
-// In float32 the constants are those of pow: but for one in a million, which lies where a rounding turns.
+// The constants in float32 are the same as with pow, except for about one in a million, which lies at a rounding
+// boundary.
 void powers_by_squaring_are_powers() {
   StepNumbers n = plain_numbers();
   int differ = 0, all = 0;
   for (const double decay : {0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.999999, 1.0}) {
     n.momentum = n.decay = decay;
     for (int64_t step = 1; step < 20'000'000; step += 1 + step / 50) {
-      const StepPowers known = step_powers(n, step), ours = powers_by_squaring(n, step);
-      CHECK_CLOSE(ours.momentum, known.momentum, 1e-15 * (1 + step) * known.momentum);
+      const StepPowers expected = step_powers(n, step), squared = powers_by_squaring(n, step);
+      CHECK_CLOSE(squared.momentum, expected.momentum, 1e-15 * (1 + step) * expected.momentum);
       StepReadings readings;
       readings.step = step;
       readings.lr = n.lr;
-      const StepConstants<float> a = step_constants<float>(Algorithm::kAdam, n, readings, known);
-      const StepConstants<float> b = step_constants<float>(Algorithm::kAdam, n, readings, ours);
+      const StepConstants<float> a = step_constants<float>(Algorithm::kAdam, n, readings, expected);
+      const StepConstants<float> b = step_constants<float>(Algorithm::kAdam, n, readings, squared);
       differ += a.step_size != b.step_size || a.correction != b.correction;
       ++all;
     }
@@ -199,7 +200,7 @@ void powers_by_squaring_are_powers() {
   CHECK(all > 4000 && differ == 0);
 }
 
-// A mean of many is the value, and none is further away than a neighbour; numbers too small to be normal, too.
+// The mean of many results is the value, and each is one of its neighbours; holds for subnormal numbers, too.
 void random_rounding_has_no_bias() {
   for (const float value : {0.7003f, -1.0001f, 3.3e-6f, 5.1e-8f, 65503.0f, 0.0f}) {
     constexpr int kDraws = 40000;
@@ -213,7 +214,7 @@ void random_rounding_has_no_bias() {
       bfloat_sum += bfloat;
       half_sum += half;
     }
-    // Four standard deviations of a mean of kDraws at most half a unit from the value.
+    // Four standard deviations of the mean of kDraws results, each with a deviation of at most half a unit.
     CHECK_CLOSE(bfloat_sum / kDraws, value, std::fabs(value) / 128 * 0.5 * 4 / 200);
     CHECK_CLOSE(half_sum / kDraws, value, std::fmax(std::fabs(value) / 1024, std::ldexp(1.0, -24)) * 0.5 * 4 / 200);
   }
@@ -230,12 +231,12 @@ int main() {
   decoupled.decoupled = 1;
   random.rounding_seed = 77;
   for (const Dtype type : {Dtype::kFloat32, Dtype::kBFloat16}) {
-    threads_do_what_the_sweep_does(Algorithm::kRMSprop, plain_numbers(), false, type);
-    threads_do_what_the_sweep_does(Algorithm::kRMSprop, inside, true, type);
-    threads_do_what_the_sweep_does(Algorithm::kAdam, plain_numbers(), false, type);
-    threads_do_what_the_sweep_does(Algorithm::kAdam, decoupled, true, type);
-    threads_do_what_the_sweep_does(Algorithm::kAdam, random, true, type);
-    threads_do_what_the_sweep_does(Algorithm::kAverage, all_numbers(), true, type);
+    threads_match_the_sweep(Algorithm::kRMSprop, plain_numbers(), false, type);
+    threads_match_the_sweep(Algorithm::kRMSprop, inside, true, type);
+    threads_match_the_sweep(Algorithm::kAdam, plain_numbers(), false, type);
+    threads_match_the_sweep(Algorithm::kAdam, decoupled, true, type);
+    threads_match_the_sweep(Algorithm::kAdam, random, true, type);
+    threads_match_the_sweep(Algorithm::kAverage, all_numbers(), true, type);
   }
   rmsprop_follows_its_formula();
   powers_by_squaring_are_powers();

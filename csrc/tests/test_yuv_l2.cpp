@@ -18,7 +18,7 @@ ImageView view(std::vector<float>& data, int64_t images, int64_t height, int64_t
   return view;
 }
 
-// The sweep against one pixel after the other in double, on a size that fills no vector evenly.
+// The sweep against a computation pixel by pixel in double, at a size that is no multiple of a vector's.
 int main() {
   constexpr int64_t kImages = 2, kHeight = 19, kWidth = 301, kPlane = kHeight * kWidth;
   std::mt19937 random(0);

@@ -7,8 +7,8 @@
 
 #include "device.h"
 
-// As much of CUDA as the kernels in csrc/cuda use, for a C++ compiler and without a GPU. What a program may not count
-// on differs from run to run: see device.h, which runs the threads.
+// The part of CUDA that the kernels in csrc/cuda use, for a C++ compiler and without a GPU. Whatever CUDA leaves
+// undefined is randomized: see device.h, which runs the threads.
 
 #define __global__
 #define __device__
@@ -17,9 +17,9 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #if defined(__SANITIZE_ADDRESS__)
-#define __shared__ static  // between red zones
+#define __shared__ static  // so that the address sanitizer surrounds it with red zones
 #else
-#define __shared__ static thread_local  // in one piece of memory, which `poison_shared_memory` fills
+#define __shared__ static thread_local  // so that `poison_shared_memory` can fill it as one segment
 #endif
 
 struct uint3 {
@@ -37,9 +37,9 @@ inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
-// --- threads of a block wait for each other --------------------------------------------------------------------------
+// --- synchronization of a block's threads ----------------------------------------------------------------------------
 
-// Each takes the place it is called from: tests leave out one after the other.
+// Each receives the location of its call, by which tests can disable the calls one by one.
 inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   emulation::device().wait_for_block({file, line});
 }
@@ -52,7 +52,7 @@ inline void __threadfence(const char* file = __builtin_FILE(), int line = __buil
 
 namespace emulation {
 
-// What lane source(lane) of this part of a warp gave; its own value where there is no such lane.
+// The value of lane source(lane) within this part of the warp; the lane's own value if there is no such lane.
 template <typename T, typename Source>
 T shuffled(Site site, unsigned mask, T value, int width, Source source) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
@@ -99,7 +99,7 @@ inline int __all_sync(unsigned mask, int vote, const char* file = __builtin_FILE
 
 // --- memory ----------------------------------------------------------------------------------------------------------
 
-// Counts blocks that are done, unless the memory is the block's own.
+// On global memory kernels count finished blocks with it; `arrive` ignores shared memory.
 inline unsigned atomicAdd(unsigned* target, unsigned value) {
   emulation::device().arrive(target);
   const unsigned before = *target;
@@ -150,7 +150,7 @@ enum cudaError_t {
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorLaunchFailure = 719
 };
-using cudaStream_t = struct CUstream_st*;  // what is issued is done at once
+using cudaStream_t = struct CUstream_st*;  // work runs synchronously
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;

@@ -13,29 +13,29 @@ namespace {
 
 constexpr size_t kStackBytes = 1 << 17;
 
-// The memory of this library, of the calling thread where it is thread_local.
+// This library's data segments; the thread_local one is that of the calling thread.
 struct Segments {
   char *thread_local_data = nullptr, *data = nullptr;
   size_t thread_local_bytes = 0, data_bytes = 0;
 };
 
 int find_segments(dl_phdr_info* info, size_t, void* result) {
-  const uintptr_t own = reinterpret_cast<uintptr_t>(&find_segments);
-  Segments found;
+  const uintptr_t own_address = reinterpret_cast<uintptr_t>(&find_segments);
+  Segments candidate;
   bool is_this = false;
   for (int i = 0; i < info->dlpi_phnum; ++i) {
     const ElfW(Phdr) & header = info->dlpi_phdr[i];
     const uintptr_t begin = info->dlpi_addr + header.p_vaddr;
-    is_this |= header.p_type == PT_LOAD && own - begin < header.p_memsz;
+    is_this |= header.p_type == PT_LOAD && own_address - begin < header.p_memsz;
     if (header.p_type == PT_TLS) {
-      found.thread_local_data = static_cast<char*>(info->dlpi_tls_data);
-      found.thread_local_bytes = header.p_memsz;
+      candidate.thread_local_data = static_cast<char*>(info->dlpi_tls_data);
+      candidate.thread_local_bytes = header.p_memsz;
     } else if (header.p_type == PT_LOAD && (header.p_flags & PF_W)) {
-      found.data = reinterpret_cast<char*>(begin);
-      found.data_bytes = header.p_memsz;
+      candidate.data = reinterpret_cast<char*>(begin);
+      candidate.data_bytes = header.p_memsz;
     }
   }
-  if (is_this) *static_cast<Segments*>(result) = found;
+  if (is_this) *static_cast<Segments*>(result) = candidate;
   return is_this;
 }
 
@@ -68,7 +68,7 @@ std::string text_of(Site site) { return std::string(name_of(site.file)) + ":" + 
 
 bool same(Site a, Site b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
 
-// Neither enters the kernel, as swapcontext does for its signal mask.
+// longjmp instead of swapcontext, which makes a system call for the signal mask.
 [[noreturn]] __attribute__((noinline)) void jump(void** place) { __builtin_longjmp(place, 1); }
 
 }  // namespace
@@ -122,7 +122,7 @@ bool Device::run(
     poison_shared_memory();
     run_block();
     if (failure_.empty()) continue;
-    idle_.clear();  // those in the middle of a thread do not come back
+    idle_.clear();  // fibers in the middle of a thread cannot be reused
     fibers_.clear();
     return false;
   }
@@ -188,7 +188,7 @@ __attribute__((noinline)) void Device::suspend() {
   (*enter_)(block_, current_);
 }
 
-// What a fiber does for ever: one thread after the other.
+// The endless loop of a fiber: runs one thread after the other.
 void Device::run_threads(Fiber& fiber) {
   while (true) {
     (*enter_)(block_, current_);
@@ -234,7 +234,7 @@ void Device::wait_for_block(Site site) {
 const std::array<uint64_t, 32>& Device::wait_for_warp(Site site, unsigned mask, uint64_t value, bool can_be_skipped) {
   Thread& thread = threads_[current_];
   if (can_be_skipped && is_skipped(site)) return thread.received;
-  if (!(mask >> lane() & 1)) fail("a thread is not in its own mask: " + text_of(site));
+  if (!(mask >> lane() & 1)) fail("a thread is not in its own_address mask: " + text_of(site));
   thread.site = site;
   thread.mask = mask;
   thread.given = value;
@@ -245,7 +245,7 @@ const std::array<uint64_t, 32>& Device::wait_for_warp(Site site, unsigned mask, 
     const Thread& other = threads_[first + lane];
     if (!(mask >> lane & 1)) continue;
     if (other.mask != mask || !same(other.site, site)) {
-      suspend();  // the last one to come goes on below
+      suspend();  // the last lane to arrive continues below
       return thread.received;
     }
     given[lane] = other.given;
@@ -276,7 +276,7 @@ void Device::arrive(const void* counter) {
 
 }  // namespace emulation
 
-// What tests call.
+// The interface for tests.
 #define FASTGAN_EXPORT extern "C" __attribute__((visibility("default")))
 FASTGAN_EXPORT void fastgan_emulation_seed(uint64_t value) { emulation::device().seed(value); }
 FASTGAN_EXPORT void fastgan_emulation_skip(const char* file, int line) { emulation::device().skip(file, line); }

@@ -8,17 +8,17 @@
 #include <string>
 #include <vector>
 
-// Runs a grid of threads on the CPU, each on a stack of its own, as CUDA would be free to: blocks one after the other
-// in random order, and the threads of a block in random order, each up to where it waits for others; in half of the
-// blocks some warps run as far ahead as they can. So a missing barrier or a block that counts on another one changes
-// results, and a seed brings that run back.
+// Runs a grid of threads on the CPU, each on a stack of its own, in an order that CUDA permits: blocks one after the
+// other in random order, and the threads of a block in random order, each until it waits for others. In half of the
+// blocks some warps run ahead as far as they can. A missing barrier, or a block that relies on another one, therefore
+// changes results, and a seed reproduces the run.
 //
-// Shared memory is filled with NaN before each block. Threads that wait for what cannot come, or at different barriers,
-// make the launch fail. On one core, every thread sees at once what another one wrote: that a fence is missing is found
-// by rule (see `arrive`).
+// Shared memory is filled with NaN before each block. A launch fails if threads deadlock or wait at different barriers.
+// On one core every write is visible to all threads at once, so that missing fences are detected by a rule (see
+// `arrive`).
 namespace emulation {
 
-// A line that calls __syncthreads or the like.
+// The location of a call of __syncthreads or similar.
 struct Site {
   const char* file;
   int line;
@@ -29,56 +29,56 @@ class Device {
   Device();
   ~Device();
 
-  // Runs body() for every thread of every block; calls enter(block, thread) whenever a thread goes on. Returns false
-  // where they fail.
+  // Runs body() for every thread of every block; calls enter(block, thread) whenever a thread starts or continues.
+  // Returns false on failure.
   bool run(
       unsigned blocks, unsigned threads, const std::function<void(unsigned, unsigned)>& enter,
       const std::function<void()>& body);
   const char* failure() const { return failure_.c_str(); }  // of the last run
 
-  // --- called by the host's code ---
-  // The caller's stream, which is not the default one; and how many guards make the tensors' GPU the present one. What
-  // is issued elsewhere, or without a guard, is an error.
+  // --- called by host code ---
+  // The caller's stream, which is not the default one, and the number of active device guards. Work on another stream,
+  // or without a guard, is an error.
   void* stream() { return this; }
   int guards = 0;
 
   // --- called by threads ---
   void wait_for_block(Site site);
-  // Waits for the lanes in the mask, and returns what each of them gave.
+  // Waits for the lanes in the mask, and returns the value that each of them passed.
   const std::array<uint64_t, 32>& wait_for_warp(Site site, unsigned mask, uint64_t value, bool can_be_skipped = false);
   int lane() const { return static_cast<int>(current_ % 32); }
   void fence(Site site);
-  // "This block is done": all its threads must have come past a fence and a barrier since they wrote, and need another
-  // fence between the barrier after this one and what they read of other blocks (CUDA C++ Programming Guide, "Memory
-  // fence functions").
+  // Called when a block counts itself finished: since their last write, all its threads must have passed a fence and a
+  // barrier, and they need another fence between the next barrier and their reads of other blocks' results (CUDA C++
+  // Programming Guide, "Memory fence functions").
   void arrive(const void* counter);
 
   // --- called by tests ---
   void seed(uint64_t value) { random_.seed(value); }
-  // Leaves out the calls in this line from now on; line 0: none.
+  // Disables the calls at this line from now on; line 0: none.
   void skip(const char* file, int line);
-  int64_t skips() const { return skips_; }  // calls left out since
+  int64_t skips() const { return skips_; }  // calls skipped since then
 
  private:
   struct Fiber;
   struct Thread {
-    Fiber* fiber = nullptr;  // none: it has not begun
+    Fiber* fiber = nullptr;  // null: not started
     Site site = {nullptr, 0};
-    unsigned mask = 0;  // of the lanes that it waits for, and what it gives them
-    uint64_t given = 0;
+    unsigned mask = 0;   // lanes that it waits for
+    uint64_t given = 0;  // its value for these lanes
     std::array<uint64_t, 32> received;
-    int fence = -1;  // how many barriers the block had passed at its last one
+    int fence = -1;  // barriers that the block had passed at the thread's last fence
     bool has_ended = false;
   };
 
   bool is_skipped(Site site);
   void run_block();
   void run_threads(Fiber& fiber);
-  bool take_next();  // any of the threads that are ready, or one of the warp that hurries most
+  bool take_next();  // a random ready thread, or one of the most urgent warp
   uint64_t urgency(unsigned thread) const { return (thread / 32 + 1) * hurry_; }
-  void resume();  // goes on with the present thread, from the host's stack
+  void resume();  // continues the current thread, called from the host's stack
   [[noreturn]] __attribute__((noinline)) void enter(Fiber& fiber);
-  void suspend();  // the present thread
+  void suspend();  // the current thread
   [[noreturn]] void fail(const std::string& message);
 
   std::mt19937_64 random_;
@@ -89,11 +89,11 @@ class Device {
   const std::function<void(unsigned, unsigned)>* enter_ = nullptr;
   const std::function<void()>* body_ = nullptr;
   unsigned block_ = 0, current_ = 0;
-  bool hurries_ = false;  // whether warps overtake others as far as they can
+  bool hurries_ = false;  // whether some warps run ahead as far as they can
   uint64_t hurry_ = 0;
-  bool is_taken_ = false;           // whether the present thread has yet to be resumed
-  unsigned waiting_ = 0;            // threads at a barrier
-  int barriers_ = 0, arrived_ = 0;  // barriers that the block has passed, now and when it said that it is done
+  bool is_taken_ = false;           // whether the current thread has yet to be resumed
+  unsigned waiting_ = 0;            // threads that wait at a barrier
+  int barriers_ = 0, arrived_ = 0;  // barriers that the block has passed, now and when it last called `arrive`
   std::vector<Thread> threads_;
   std::vector<unsigned> ready_;
   std::vector<std::unique_ptr<Fiber>> fibers_;

@@ -6,8 +6,8 @@
 
 #include "device.h"
 
-// In place of torch's: tensors are the CPU's, whose device has no index. The kernels become operators of any device, so
-// that arguments on another one (meta) reach the host code, too.
+// Replaces torch's header: tensors are on the CPU, whose device has no index. The kernels are registered for any
+// device, so that arguments on another one (meta) reach the host code, too.
 #define FASTGAN_CUDA_OPERATORS(library) STABLE_TORCH_LIBRARY_IMPL(fastgan_emulated, CompositeExplicitAutograd, library)
 
 namespace torch::stable::accelerator {
