@@ -9,7 +9,9 @@ namespace {
 constexpr int64_t kGrainBlocks = 4;
 
 SquaredNormSweep sweep_of(const Tensor& x) {
-  return SquaredNormSweep(x.data_ptr(), dtype_of(x.scalar_type()), x.size(0), x.numel() / x.size(0));
+  // The operator itself may be called without samples; the public function refuses that.
+  const int64_t samples = x.size(0);
+  return SquaredNormSweep(x.data_ptr(), dtype_of(x.scalar_type()), samples, samples ? x.numel() / samples : 0);
 }
 
 Tensor squared_norm_cpu(const Tensor& x) {

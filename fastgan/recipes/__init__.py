@@ -13,6 +13,7 @@ import contextlib
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -75,7 +76,9 @@ def other_recipes() -> dict[str, Registration]:
             continue
         for entry_point in entry_points:
             name = entry_point.name
-            if name in RECIPES or name in recipes:
+            if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name):  # "--help" would replace an option
+                recipes[repr(name)] = Unusable(repr(name), f"left out: {owner} gives a recipe no usable name")
+            elif name in RECIPES or name in recipes:
                 name = f"{name} of {owner}"
                 recipes[name] = Unusable(repr(name), "left out, since another recipe has its name")
             else:

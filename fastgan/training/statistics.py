@@ -22,12 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOST_KEPT = 1000  # values of a name, until they are summed: log lines may be whole epochs apart
+
 
 class Statistics:
     """Means of reported values, in which all reports have the same weight."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor | float]] = {}
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
 
     def add(self, name: str, value: Tensor | float) -> None:
         """Adds one value to the mean of this name, see :func:`report`."""
@@ -37,7 +40,13 @@ class Statistics:
                     f"{name} must be reported as one number, got a tensor of shape {tuple(value.shape)}"
                 )
             value = value.detach().reshape(())
-        self._values.setdefault(name, []).append(value)
+        values = self._values.setdefault(name, [])
+        values.append(value)
+        if len(values) == MOST_KEPT:
+            device = next((each.device for each in values if isinstance(each, Tensor)), torch.device("cpu"))
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = _total(values, device) + total, count + MOST_KEPT
+            values.clear()
 
     def take(
         self, device: torch.device, gather: Callable[[Any], list[Any]] = lambda value: [value]
@@ -52,12 +61,15 @@ class Statistics:
                 process gets the means over all reports.
         """
         values, self._values = self._values, {}
-        if not values:
-            totals = torch.zeros(0)
-        else:
-            totals = torch.stack([_total(reports, device) / len(reports) for reports in values.values()])
-        means = dict(zip(values, totals.tolist(), strict=True))
-        means_by_process = gather({name: (mean, len(values[name])) for name, mean in means.items()})
+        sums, self._sums = self._sums, {}
+        counts, means_on_device = {}, []
+        for name, reports in values.items():
+            total, count = sums.get(name, (0.0, 0))
+            counts[name] = count + len(reports)
+            means_on_device.append((_total(reports, device) + total) / counts[name])
+        stacked = torch.stack(means_on_device) if means_on_device else torch.zeros(0)
+        means = dict(zip(values, stacked.tolist(), strict=True))
+        means_by_process = gather({name: (mean, counts[name]) for name, mean in means.items()})
         if len(means_by_process) == 1:
             return means
         names = dict.fromkeys(name for process_means in means_by_process for name in process_means)

@@ -197,3 +197,10 @@ def test_damaged_metadata_is_told_if_it_is_of_a_recipe(installed, capsys):
     listed = listing(capsys, "train")
     assert "damaged-gan cannot be loaded from its entry_points.txt: TypeError: " in listed
     assert "toy 100% toys" in listed and "someone" not in listed
+
+
+def test_a_name_that_looks_like_an_option_is_left_out(installed, capsys):
+    distribution(installed, "option-gan", recipe("--help = toy_gan:RECIPE"))
+    listed = listing(capsys, "train")
+    assert "usage: fastgan train" in listed
+    assert "left out: option-gan gives a recipe no usable name" in listed

@@ -16,11 +16,17 @@ from fastgan.training.runtime import Runtime
 from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one, table
 
 
-def test_r1_is_logged_of_the_steps_that_compute_it(domains_config):
-    folder = train(StarGANv2, dataclasses.replace(domains_config, log_interval=1, r1_interval=2))
-    with (folder / "metrics.csv").open(newline="") as file:
-        penalties = [row["r1_penalty"] for row in csv.DictReader(file)]
-    assert penalties[1::2] == [""] * 2 and all(float(penalty) > 0 for penalty in penalties[::2])
+def test_r1_is_averaged_over_the_steps_that_compute_it(domains_config):
+    penalties = {}
+    for interval in (1, 4):
+        config = dataclasses.replace(
+            domains_config, log_interval=interval, r1_interval=2, exp_name=f"every-{interval}"
+        )
+        with (train(StarGANv2, config) / "metrics.csv").open(newline="") as file:
+            penalties[interval] = [row["r1_penalty"] for row in csv.DictReader(file)]
+    assert penalties[1][1::2] == [""] * 2 and all(float(penalty) > 0 for penalty in penalties[1][::2])
+    mean = sum(map(float, penalties[1][::2])) / 2
+    assert [float(penalty) for penalty in penalties[4]] == pytest.approx([mean], rel=1e-5)
 
 
 @pytest.mark.parametrize(

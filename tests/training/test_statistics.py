@@ -27,6 +27,19 @@ def test_means_are_over_the_reports_of_each_name():
     assert statistics.take(CPU) == {}, "a log line starts anew"
 
 
+def test_many_reports_are_summed_on_the_way(monkeypatch):
+    monkeypatch.setattr("fastgan.training.statistics.MOST_KEPT", 4)
+    with gathering(Statistics()) as statistics:
+        for value in range(10):
+            report("tensor", torch.tensor(float(value)))
+            report("number", value)
+            if value < 4:
+                report("early", torch.tensor(float(value)))
+            assert max(map(len, statistics._values.values())) < 4
+    assert statistics.take(CPU) == {"tensor": 4.5, "number": 4.5, "early": 1.5}
+    assert statistics.take(CPU) == {}
+
+
 def test_what_nobody_gathers_is_dropped():
     report("G_loss", torch.ones(3))  # not checked outside of `gathering`
     with gathering(Statistics()) as outer:
@@ -76,6 +89,7 @@ def test_cells_of_terms_that_were_not_reported_are_empty(tmp_path):
 def test_curves_connect_what_was_reported(tmp_path, monkeypatch):
     from fastgan.training import report as html
 
+    (tmp_path / "config.yaml").write_text("batch_size: 4\n")
     table = CsvTable(tmp_path / "metrics.csv")
     for step in range(1, 9):
         table.write(step, {"D_loss": 1.0 / step} if step % 2 else {"G_loss": 2.0})
