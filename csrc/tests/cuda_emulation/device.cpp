@@ -234,7 +234,7 @@ void Device::wait_for_block(Site site) {
 const std::array<uint64_t, 32>& Device::wait_for_warp(Site site, unsigned mask, uint64_t value, bool can_be_skipped) {
   Thread& thread = threads_[current_];
   if (can_be_skipped && is_skipped(site)) return thread.received;
-  if (!(mask >> lane() & 1)) fail("a thread is not in its own_address mask: " + text_of(site));
+  if (!(mask >> lane() & 1)) fail("a thread is not in its own mask: " + text_of(site));
   thread.site = site;
   thread.mask = mask;
   thread.given = value;
