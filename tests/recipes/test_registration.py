@@ -91,11 +91,12 @@ def test_all_that_a_recipe_names_is_there(name):
         exec(f"from fastgan.recipes.{name} import nothing")
 
 
-def test_the_five_and_their_commands_are_found():
-    assert RECIPES.keys() == {"dcgan", "enhancenet", "starganv2", "stegastamp", "zi2zi"}
+def test_the_packages_and_their_commands_are_found():
+    packages = {path.parent.name for path in Path(recipes.__file__).parent.glob("*/__init__.py")}
+    assert RECIPES.keys() == packages >= {"dcgan", "enhancenet", "starganv2", "stegastamp", "zi2zi"}
     assert {"stegastamp", "upscale", "demo"} < COMMANDS.keys()
-    assert COMMANDS["sample"][1].keys() == {"dcgan", "starganv2", "zi2zi"}
-    assert COMMANDS["data"][1].keys() == {"encode-latents", "glyphs"}
+    assert COMMANDS["sample"][1].keys() >= {"dcgan", "starganv2", "zi2zi"}
+    assert COMMANDS["data"][1].keys() >= {"encode-latents", "glyphs"}
 
 
 def test_a_command_of_another_form_is_refused():
