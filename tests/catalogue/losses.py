@@ -67,6 +67,7 @@ entry("losses.approximate_r1", lambda: {**_discriminator(), "x": images(), "sigm
 constructor(
     "losses.R1", lambda: {**_discriminator(), "weight": 5.0, "interval": 2}, lambda r1: r1(images(), 0)
 )
+method("losses.R1.due", lambda: {"step": 0}, lambda: losses.R1(Critic(), 5.0, 2))
 method("losses.R1.__call__", lambda: {"x": images(), "step": 0}, lambda: losses.R1(Critic(), 5.0, 2))
 
 # --- images ----------------------------------------------------------------------------------------------

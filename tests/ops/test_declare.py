@@ -63,3 +63,24 @@ def test_what_a_gradient_needs_must_have_been_asked_for():
         RuntimeError, match="yuv_l2 needs a direction_dtype where a gradient may be asked for"
     ):
         torch.ops.fastgan.yuv_l2(x, x.detach(), None, 0.0, 1.0, 1.0, 1.0, 0, None)
+
+
+def test_the_tests_that_walk_through_all_ops_have_a_case_of_each():
+    from tests import support_cases
+    from tests.kernels import budget_cases
+    from tests.stress import cases
+
+    other_names = {
+        "jpeg": "jpeg_round_trip", "yuv_l2": "yuv_color_l2", "adversarial": "AdversarialLoss",
+        "optimizer_step": "optimizer",
+    }  # fmt: skip
+    walked = {
+        "stress": " ".join(cases.CASES),
+        "support": " ".join(case.name for case in support_cases.CASES) + " optimizer",
+        "budgets": " ".join(case.op for case in budget_cases.CASES),
+    }
+    for op, kernels in _dispatch.OPS.items():
+        for walk, names in walked.items():
+            if walk == "budgets" and kernels.gpu != "triton":
+                continue  # those of CUDA C++ are in the page's other tables
+            assert op in names or other_names.get(op, op) in names, f"{op} has no case in {walk}"
