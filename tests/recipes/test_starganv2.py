@@ -114,7 +114,7 @@ def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
     recipe, twin = make(domains_config, ds_margin=ds_margin, **weights), make(domains_config)
     batch = one_batch(recipe)
     guides = guides_of(recipe, batch)
-    styles, fakes = recipe.translate(batch, guides)
+    s_trg, fakes = recipe.translate(batch, guides)
 
     x, y, target = batch.x_src, batch.y_src, batch.y_trg
     g, f, e, d = (twin.networks[name] for name in (*TRANSLATING, "discriminator"))
@@ -137,7 +137,7 @@ def test_generator_s_loss_is_its_formula(domains_config, w_id, ds_margin):
     weights_by_term = {"adv": 0.9, "sty": 1.1, "cyc": 1.2, "ds": -0.5, "id": w_id}
     sum(weights_by_term[name.split("_")[0]] * term for name, term in expected.items()).backward()
 
-    terms = terms_of(recipe.generator_step, batch, guides, styles, fakes, 0)
+    terms = terms_of(recipe.generator_step, batch, guides, s_trg, fakes, 0)
     for name, term in expected.items():
         torch.testing.assert_close(terms[name], term.detach(), rtol=1e-4, atol=1e-5)
         assert terms[f"{name}_weight"].item() == pytest.approx(weights_by_term[name.split("_")[0]])
