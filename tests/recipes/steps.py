@@ -46,3 +46,16 @@ def reports_of(step, *args):
 def terms_of(step, *args):
     """The means of what a step reports, by name: 0-d tensors."""
     return {name: torch.stack(values).float().mean() for name, values in reports_of(step, *args).items()}
+
+
+def count_updates(recipe, steps, draws):
+    """How often some steps updated D and G. Each moves exactly on the steps that report its update."""
+    updates = {"D_updated": 0, "G_loss": 0}
+    for step in range(steps):
+        before_g, before_d = weights_of(recipe.generator), weights_of(recipe.discriminator)
+        reports = reports_of(recipe.train_step, one_batch(recipe), step, draws())
+        assert bool(moved(before_g, recipe.generator)) == ("G_loss" in reports)
+        assert bool(moved(before_d, recipe.discriminator)) == (reports.get("D_updated") == [1])
+        for name in updates:
+            updates[name] += len(reports.get(name, []))
+    return updates

@@ -17,7 +17,7 @@ from fastgan.recipes.dcgan.recipe import DCGAN, make_generator
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one
-from tests.recipes.steps import generator, moved, one_batch, reports_of, terms_of, weights_of
+from tests.recipes.steps import count_updates, generator, moved, one_batch, reports_of, terms_of, weights_of
 from tests.training.test_loop import HostReads
 
 LOSSES = ["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
@@ -102,14 +102,7 @@ def test_losses_are_reported_by_each_update(small):
 @pytest.mark.parametrize("ratio, d_updates, g_updates", [((2, 1), 4, 2), ((1, 2), 2, 4)])
 def test_balance_by_ratio(small, ratio, d_updates, g_updates):
     recipe = make(small, balance="ratio", balance_ratio=ratio)
-    updates = {"D_updated": 0, "G_loss": 0}
-    for step in range(4):
-        before_g, before_d = weights_of(recipe.generator), weights_of(recipe.discriminator)
-        reports = reports_of(recipe.train_step, one_batch(recipe), step, generator())
-        assert bool(moved(before_g, recipe.generator)) == ("G_loss" in reports)
-        assert bool(moved(before_d, recipe.discriminator)) == (reports.get("D_updated") == [1])
-        for name in updates:
-            updates[name] += len(reports.get(name, []))
+    updates = count_updates(recipe, 4, generator)
     assert updates == {"D_updated": d_updates, "G_loss": g_updates}
 
 
