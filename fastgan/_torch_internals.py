@@ -95,6 +95,14 @@ def version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else getattr(tensor, "_version", 0)
 
 
+def has_gradient_hooks(tensor: Tensor) -> bool:
+    """Whether functions are registered on the tensor (`register_hook`) that see or change its gradient.
+
+    Without it, hooks of a loss head's trained parameters would run twice where a LossBudget is used.
+    """
+    return bool(getattr(tensor, "_backward_hooks", None))
+
+
 # --- Dynamo -------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
 """Layers: which package may import which.
 
-reference -> ops -> losses, optim, augment -> training -> recipes -> benchmarks and the command line.
+reference -> ops -> losses, optim, augment, monitor -> training -> recipes -> benchmarks and the command line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LAYERS = (
     ("_arguments", "_extras", "_torch_internals", "_warnings"),
     ("reference", "kernels"),
     ("ops",),
-    ("losses", "optim", "augment", "compat", "metrics"),
+    ("losses", "optim", "augment", "compat", "metrics", "monitor"),
     ("training",),
     ("recipes",),
     ("bench", "cli", "info", "_completion", "__main__"),
