@@ -550,7 +550,7 @@ def _gradients(
 def _sweep(
     at_cuts: list[list[Tensor | None]], cuts: list[_Cut], count: int, factors: Tensor | None
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The gram matrix at all measured cuts together, and the weighted sum at each, None without a gradient."""
+    """The gram matrix at all measured cuts together, and the weighted sum at each; None without gradients."""
     gram: Tensor | None = None
     sums: list[Tensor | None] = []
     for cut, gradients in zip(cuts, at_cuts, strict=True):
