@@ -95,6 +95,18 @@ def version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else getattr(tensor, "_version", 0)
 
 
+# --- operators ----------------------------------------------------------------------------------------------
+
+has_kernel: Callable[[str, str], bool] = getattr(
+    torch._C, "_dispatch_has_kernel_for_dispatch_key", _constant(True)
+)
+"""Whether an operator, "namespace::name", has a kernel of its own for a dispatch key such as "CPU".
+
+A library built from other sources may lack one. Without this function every declared kernel counts as there,
+and a call of one that is not raises NotImplementedError.
+"""
+
+
 # --- Dynamo -------------------------------------------------------------------------------------------------
 
 
