@@ -401,6 +401,25 @@ def test_lists_of_tensors_are_changed_in_place():
         ] * 2
 
 
+# --- operators ----------------------------------------------------------------------------------------------
+
+
+def test_kernels_of_an_operator_are_known():
+    library = torch.library.Library("fastgan_test_kernels", "DEF")
+    library.define("on_cpu(Tensor x) -> Tensor")
+    library.define("nowhere(Tensor x) -> Tensor")
+    library.define("anywhere(Tensor x) -> Tensor")
+    library.impl("on_cpu", torch.sin, "CPU")
+    library.impl("anywhere", torch.sin, "CompositeExplicitAutograd")
+    known = {
+        (name, key)
+        for name in ("on_cpu", "nowhere", "anywhere")
+        for key in ("CPU", "CUDA")
+        if internals.has_kernel(f"fastgan_test_kernels::{name}", key)
+    }
+    assert known == {("on_cpu", "CPU")}
+
+
 # --- C++ ----------------------------------------------------------------------------------------------------
 
 
