@@ -12,7 +12,45 @@ from fastgan.ops._checks import as_flag, as_whole_number, check_floating
 MOST_LAYERS = 10  # whose receptive field is larger than any image
 
 
-class NLayerDiscriminator(nn.Module):
+class PatchGAN(nn.Module):
+    """Layers at the index that they have in checkpoints, with the published initial weights."""
+
+    def __init__(self, main: nn.Sequential) -> None:
+        super().__init__()
+        self.main = main
+        self.apply(weights_init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Logits of patches, N 1 H' W'.
+
+        Args:
+            input: N C H W, in any range.
+
+        Raises:
+            TypeError, ValueError: images of another kind, or too small for the layers.
+        """
+        self._check("input", input)
+        logits: Tensor = self.main(input)
+        return logits
+
+    def _check(self, name: str, images: Tensor) -> None:
+        """Checks that images have the layers' channels, and are large enough for one logit.
+
+        Raises:
+            TypeError, ValueError: by the name.
+        """
+        check_floating(name, images)
+        convolutions = [layer for layer in self.main if isinstance(layer, nn.Conv2d)]
+        channels = convolutions[0].in_channels
+        smallest = 3 * 2 ** sum(layer.stride == (2, 2) for layer in convolutions)
+        if images.dim() != 4 or images.shape[1] != channels or min(images.shape[2:]) < smallest:
+            raise ValueError(
+                f"{name} must have shape (N, {channels}, H, W) with at least {smallest} pixels a side for "
+                f"the discriminator, got {tuple(images.shape)}"
+            )
+
+
+class NLayerDiscriminator(PatchGAN):
     """PatchGAN with taming-transformers' arguments, `state_dict` and random numbers.
 
     Args:
@@ -28,21 +66,9 @@ class NLayerDiscriminator(nn.Module):
     def __init__(
         self, input_nc: int = 3, ndf: int = 64, n_layers: int = 3, use_actnorm: bool = False
     ) -> None:
-        super().__init__()
         use_actnorm = as_flag("use_actnorm", use_actnorm)
         norm: Callable[[int], nn.Module] = ActNorm if use_actnorm else nn.BatchNorm2d
-        self.main = patch_layers(input_nc, ndf, n_layers, norm, bias=use_actnorm)
-        self.apply(weights_init)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Logits of patches, N 1 H' W', for images N C H W in any range.
-
-        Raises:
-            TypeError, ValueError: images of another kind, or too small for the layers.
-        """
-        check_patches("input", input, self.main)
-        logits: Tensor = self.main(input)
-        return logits
+        super().__init__(patch_layers(input_nc, ndf, n_layers, norm, bias=use_actnorm))
 
 
 def patch_layers(
@@ -70,23 +96,6 @@ def patch_layers(
         ]
         width = wider
     return nn.Sequential(*layers, nn.Conv2d(width, 1, 4, stride=1, padding=1))
-
-
-def check_patches(name: str, images: Tensor, layers: nn.Sequential) -> None:
-    """Checks that the images have the layers' channels, and are large enough for one logit.
-
-    Raises:
-        TypeError, ValueError: by the name.
-    """
-    check_floating(name, images)
-    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    channels = convolutions[0].in_channels
-    smallest = 3 * 2 ** sum(layer.stride == (2, 2) for layer in convolutions)
-    if images.dim() != 4 or images.shape[1] != channels or min(images.shape[2:]) < smallest:
-        raise ValueError(
-            f"{name} must have shape (N, {channels}, H, W) with at least {smallest} pixels a side for "
-            f"the discriminator, got {tuple(images.shape)}"
-        )
 
 
 def weights_init(m: nn.Module) -> None:

@@ -7,12 +7,13 @@ each once, when the loss is called; `loss.backward()` continues from the reconst
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from fastgan.compat._patchgan import NLayerDiscriminator, check_patches
+from fastgan.compat._patchgan import PatchGAN
 from fastgan.compat._shared import check_logits
 from fastgan.losses import LPIPS, d_hinge_loss, d_nonsaturating_loss, g_adversarial_loss
 from fastgan.losses._backbones import frozen
@@ -67,29 +68,22 @@ D_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class TokenizerLoss(nn.Module):
-    """Holds what the losses have in common, under the published names of attributes."""
+    """Holds networks and schedule under the published names of attributes."""
 
     def __init__(
         self,
         perceptual_loss: nn.Module,
         discriminator: nn.Module,
-        *,
-        perceptual_weight: float,
         disc_start: float,
-        disc_factor: float,
-        disc_weight: float,
         disc_loss: str,
         scaler: torch.amp.GradScaler | None,
     ) -> None:
         super().__init__()
         self.perceptual_loss = perceptual_loss
-        self.perceptual_weight = as_finite("perceptual_weight", perceptual_weight)
         self.discriminator = discriminator
         self.discriminator_iter_start = as_number("disc_start", disc_start)
         check_one_of("disc_loss", disc_loss, D_LOSSES)
         self.disc_loss = D_LOSSES[disc_loss]
-        self.disc_factor = as_finite("disc_factor", disc_factor)
-        self.discriminator_weight = as_finite("disc_weight", disc_weight)
         check_scaler("scaler", scaler)
         self.scaler = scaler
         self.shares: Shares | None = None
@@ -105,22 +99,8 @@ class TokenizerLoss(nn.Module):
                 f"{tuple(reconstructions.shape)}"
             )
 
-    def _disc_factor(self, global_step: float) -> float:
-        return adopt_weight(self.disc_factor, global_step, self.discriminator_iter_start)
-
-    def _logits(self, name: str, images: Tensor, cond: Tensor | None) -> Tensor:
-        """The discriminator's, of images whose name is for errors."""
-        if cond is not None:
-            images = torch.cat((images, cond), dim=1)
-        if isinstance(self.discriminator, NLayerDiscriminator):
-            check_patches(name if cond is None else f"{name} with cond", images, self.discriminator.main)
-        logits: Tensor = self.discriminator(images.contiguous())
-        return logits
-
-    # --- the generator's step -------------------------------------------------------------------------------
-
-    def _cut(self, reconstructions: Tensor, last_layer: object) -> tuple[Tensor, LossBudget | None]:
-        """What stands for the reconstructions in every term, and the terms' budget; None without a graph."""
+    def _has_graph(self, reconstructions: Tensor) -> bool:
+        """Whether there is a gradient; in training mode there must be one."""
         self.shares = None
         if not torch.is_grad_enabled() or not reconstructions.requires_grad:
             if self.training:
@@ -128,16 +108,13 @@ class TokenizerLoss(nn.Module):
                     "reconstructions must have a graph in training mode, got "
                     f"{described(reconstructions)} without: call eval() of the loss for validation"
                 )
-            return reconstructions, None
+            return False
         if reconstructions.grad_fn is None:
             raise ValueError(
                 "reconstructions must be computed from trained weights, got a leaf, "
                 f"{described(reconstructions)}"
             )
-        check_instance("last_layer", last_layer, nn.Parameter, "the weight of the decoder's last layer")
-        with reconstructions.device:  # where its buffers are made, without copies
-            budget = LossBudget(layer=last_layer)  # type: ignore[arg-type]
-        return budget.cut(reconstructions), budget
+        return True
 
     def _perceptual(self, inputs: Tensor, reconstructions: Tensor) -> Tensor:
         if isinstance(self.perceptual_loss, LPIPS):
@@ -145,10 +122,57 @@ class TokenizerLoss(nn.Module):
         distance: Tensor = self.perceptual_loss(inputs.contiguous(), reconstructions.contiguous())
         return distance
 
-    def _g_loss(self, reconstructions: Tensor, cond: Tensor | None) -> Tensor:
+    def _logits(self, name: str, images: Tensor, cond: Tensor | None) -> Tensor:
+        """The discriminator's, of images whose name is for errors."""
+        if cond is not None:
+            images = torch.cat((images, cond), dim=1)
+        if isinstance(self.discriminator, PatchGAN):
+            self.discriminator._check(name if cond is None else f"{name} with cond", images)
+        logits: Tensor = self.discriminator(images.contiguous())
+        return logits
+
+    def _g_loss(self, reconstructions: Tensor, cond: Tensor | None = None) -> Tensor:
         """-mean D, from which D's weights get no gradient."""
         with frozen(self.discriminator):
             return g_adversarial_loss(self._logits("reconstructions", reconstructions, cond))
+
+    def _discriminator_logits(
+        self, inputs: Tensor, reconstructions: Tensor, cond: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(logits_real, logits_fake), from two passes, each with batch statistics of its own."""
+        real = self._logits("inputs", inputs.detach(), cond)
+        return real, self._logits("reconstructions", reconstructions.detach(), cond)
+
+
+class AdaptiveTokenizerLoss(TokenizerLoss):
+    """Brings the adversarial term's gradient at the last layer to the size of the others'."""
+
+    def __init__(
+        self,
+        perceptual_loss: nn.Module,
+        discriminator: nn.Module,
+        *,
+        perceptual_weight: float,
+        disc_start: float,
+        disc_factor: float,
+        disc_weight: float,
+        disc_loss: str,
+        scaler: torch.amp.GradScaler | None,
+    ) -> None:
+        super().__init__(perceptual_loss, discriminator, disc_start, disc_loss, scaler)
+        self.perceptual_weight = as_finite("perceptual_weight", perceptual_weight)
+        self.disc_factor = as_finite("disc_factor", disc_factor)
+        self.discriminator_weight = as_finite("disc_weight", disc_weight)
+
+    def _disc_factor(self, global_step: float) -> float:
+        return adopt_weight(self.disc_factor, global_step, self.discriminator_iter_start)
+
+    def _cut(self, reconstructions: Tensor, last_layer: object) -> tuple[Tensor, LossBudget | None]:
+        """What stands for the reconstructions in every term, and the terms' budget; None without a graph."""
+        if not self._has_graph(reconstructions):
+            return reconstructions, None
+        budget = budget_at(reconstructions, last_layer)
+        return budget.cut(reconstructions), budget
 
     def _weighed(
         self,
@@ -168,7 +192,7 @@ class TokenizerLoss(nn.Module):
             beside: what does not depend on the reconstructions.
             relative_to: the terms whose gradient the adversarial one's is brought to; None for all.
         """
-        none = next(iter(terms.values())).new_zeros(())
+        none = beside.detach().new_zeros(())
         if budget is None:
             return weighted_sum(terms, weights) + beside, none
         all_weights: dict[str, float | Tensor | AdaptiveWeight] = {**weights}
@@ -176,24 +200,30 @@ class TokenizerLoss(nn.Module):
             terms = {**terms, "gan": g_loss}
             scale = self.discriminator_weight * factor
             all_weights["gan"] = AdaptiveWeight(tuple(relative_to or weights), scale)
-        try:
+        with refused_layer("last_layer", "reconstructions"):
             loss, self.shares = budget.loss(terms, all_weights, beside=beside, scaler=self.scaler)
-        except ValueError as error:
-            raise ValueError(
-                f"last_layer must be a weight that reconstructions depend on, got another: {error}"
-            ) from error
         if g_loss is None:
             return loss, none
         return loss, self.discriminator_weight * self.shares.ratio["gan"]
 
-    # --- the discriminator's step ---------------------------------------------------------------------------
 
-    def _discriminator_logits(
-        self, inputs: Tensor, reconstructions: Tensor, cond: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """(logits_real, logits_fake), from two passes, each with batch statistics of its own."""
-        real = self._logits("inputs", inputs.detach(), cond)
-        return real, self._logits("reconstructions", reconstructions.detach(), cond)
+def budget_at(images: Tensor, layer: object, name: str = "last_layer") -> LossBudget:
+    """A budget that compares gradients of the layer, which has this name in errors."""
+    check_instance(name, layer, nn.Parameter, "the weight of the decoder's last layer, a parameter")
+    assert isinstance(layer, nn.Parameter)
+    if not layer.requires_grad:
+        raise ValueError(f"{name} must be trained, got {described(layer)} that does not require grad")
+    with images.device:  # where its buffers are made, without copies
+        return LossBudget(layer)
+
+
+@contextlib.contextmanager
+def refused_layer(layer: str, images: str) -> Iterator[None]:
+    """Turns the budget's refusal of a layer, the one thing left to refuse, into one by our names."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{layer} must be a weight that {images} depend on, got another: {error}") from error
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

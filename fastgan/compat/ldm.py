@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan.compat._patchgan import NLayerDiscriminator, weights_init
-from fastgan.compat._tokenizer import Log, Terms, TokenizerLoss, Weights, check_cond, weighted_sum
+from fastgan.compat._tokenizer import AdaptiveTokenizerLoss, Log, Terms, Weights, check_cond, weighted_sum
 from fastgan.losses import LPIPS
 from fastgan.losses._backbones import Weights as BackboneWeights
 from fastgan.ops._checks import (
@@ -58,7 +58,7 @@ class _Likelihood(NamedTuple):
     rec: Tensor
 
 
-class _LikelihoodLoss(TokenizerLoss):
+class _LikelihoodLoss(AdaptiveTokenizerLoss):
     """With a Laplace distribution's scale, whose logarithm may be trained."""
 
     logvar: nn.Parameter

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fastgan.compat._patchgan import NLayerDiscriminator
 from fastgan.compat._tokenizer import (
+    AdaptiveTokenizerLoss,
     Log,
     Terms,
-    TokenizerLoss,
     Weights,
     adopt_weight,
     check_cond,
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class VQLPIPSWithDiscriminator(TokenizerLoss):
+class VQLPIPSWithDiscriminator(AdaptiveTokenizerLoss):
     r"""VQGAN's losses of generator and discriminator.
 
     .. math::

@@ -95,7 +95,13 @@ Step = Callable[[nn.Module, Autoencoder, torch.Tensor, int, int], tuple[torch.Te
 
 
 def train_both(
-    loss: nn.Module, ours: Step, theirs: Step, steps: int = 20, size: int = SIZE, **options
+    loss: nn.Module,
+    ours: Step,
+    theirs: Step,
+    steps: int = 20,
+    size: int = SIZE,
+    network: Callable[[], nn.Module] = Autoencoder,
+    **options,
 ) -> Iterator[dict]:
     """Trains an autoencoder and a discriminator with each, and compares everything after every backward.
 
@@ -105,7 +111,7 @@ def train_both(
     with one_thread():
         torch.manual_seed(0)
         loss.double()
-        autoencoder = Autoencoder().double()
+        autoencoder = network().double()
         pairs = [(autoencoder, loss), copy.deepcopy((autoencoder, loss))]
         optimizers = [
             [
