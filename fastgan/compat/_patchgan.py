@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fastgan.ops._checks import as_flag, as_whole_number, check_floating
+from fastgan.ops._checks import as_flag, as_whole_number, check_floating, described
+from fastgan.reference.precision import has_autocast
 
 MOST_LAYERS = 10  # whose receptive field is larger than any image
 
@@ -30,20 +31,36 @@ class PatchGAN(nn.Module):
             TypeError, ValueError: images of another kind, or too small for the layers.
         """
         self._check("input", input)
-        logits: Tensor = self.main(input)
+        logits: Tensor = self.main(self._seen(input))
         return logits
 
+    def _seen(self, images: Tensor) -> Tensor:
+        """What the layers see of images."""
+        return images
+
     def _check(self, name: str, images: Tensor) -> None:
-        """Checks that images have the layers' channels, and are large enough for one logit.
+        """Checks that images go with the layers, and are large enough for one logit.
 
         Raises:
             TypeError, ValueError: by the name.
         """
         check_floating(name, images)
         convolutions = [layer for layer in self.main if isinstance(layer, nn.Conv2d)]
-        channels = convolutions[0].in_channels
+        weight, channels = convolutions[0].weight, convolutions[0].in_channels
+        if images.device != weight.device:
+            raise ValueError(
+                f"{name} must be on the discriminator's device, {weight.device}, got {described(images)} on "
+                f"{images.device}"
+            )
+        device = images.device.type
+        is_cast = has_autocast(device) and torch.is_autocast_enabled(device) and images.dtype != torch.float64
+        if images.dtype != weight.dtype and not is_cast:
+            raise TypeError(
+                f"{name} must be of the discriminator's type, {weight.dtype}, got {described(images)}"
+            )
         smallest = 3 * 2 ** sum(layer.stride == (2, 2) for layer in convolutions)
-        if images.dim() != 4 or images.shape[1] != channels or min(images.shape[2:]) < smallest:
+        seen = self._seen(images).shape
+        if len(seen) != 4 or seen[1] != channels or min(seen[2:]) < smallest:
             raise ValueError(
                 f"{name} must have shape (N, {channels}, H, W) with at least {smallest} pixels a side for "
                 f"the discriminator, got {tuple(images.shape)}"
@@ -80,10 +97,7 @@ def patch_layers(
         norm: makes the normalization of that many channels.
         bias: of the convolutions before one.
     """
-    input_nc, ndf = as_whole_number("input_nc", input_nc), as_whole_number("ndf", ndf)
-    n_layers = as_whole_number("n_layers", n_layers)
-    if n_layers > MOST_LAYERS:
-        raise ValueError(f"n_layers must be at most {MOST_LAYERS}, got {n_layers}")
+    input_nc, ndf, n_layers = as_sizes(input_nc=input_nc, ndf=ndf, n_layers=n_layers)
     layers: list[nn.Module] = [nn.Conv2d(input_nc, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True)]
     width = ndf
     for number in range(1, n_layers + 1):
@@ -96,6 +110,14 @@ def patch_layers(
         ]
         width = wider
     return nn.Sequential(*layers, nn.Conv2d(width, 1, 4, stride=1, padding=1))
+
+
+def as_sizes(**sizes: int) -> tuple[int, ...]:
+    """The sizes of a PatchGAN, of which the number of layers comes last, checked by their names."""
+    checked = tuple(as_whole_number(name, size) for name, size in sizes.items())
+    if checked[-1] > MOST_LAYERS:
+        raise ValueError(f"{list(sizes)[-1]} must be at most {MOST_LAYERS}, got {checked[-1]}")
+    return checked
 
 
 def weights_init(m: nn.Module) -> None:

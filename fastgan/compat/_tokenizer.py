@@ -177,6 +177,7 @@ class AdaptiveTokenizerLoss(TokenizerLoss):
     def _weighed(
         self,
         budget: LossBudget | None,
+        last_layer: object,
         terms: Terms,
         weights: Weights,
         g_loss: Tensor | None,
@@ -200,7 +201,7 @@ class AdaptiveTokenizerLoss(TokenizerLoss):
             terms = {**terms, "gan": g_loss}
             scale = self.discriminator_weight * factor
             all_weights["gan"] = AdaptiveWeight(tuple(relative_to or weights), scale)
-        with refused_layer("last_layer", "reconstructions"):
+        with refused("last_layer", last_layer, "reconstructions"):
             loss, self.shares = budget.loss(terms, all_weights, beside=beside, scaler=self.scaler)
         if g_loss is None:
             return loss, none
@@ -218,12 +219,14 @@ def budget_at(images: Tensor, layer: object, name: str = "last_layer") -> LossBu
 
 
 @contextlib.contextmanager
-def refused_layer(layer: str, images: str) -> Iterator[None]:
+def refused(name: str, layer: object, images: str) -> Iterator[None]:
     """Turns the budget's refusal of a layer, the one thing left to refuse, into one by our names."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{layer} must be a weight that {images} depend on, got another: {error}") from error
+        raise ValueError(
+            f"{name} must be a weight behind {images}, got {described(layer)}: {error}"
+        ) from error
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

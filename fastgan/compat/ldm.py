@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastgan.compat._patchgan import NLayerDiscriminator, weights_init
+from fastgan.compat._patchgan import NLayerDiscriminator, as_sizes, weights_init
 from fastgan.compat._tokenizer import AdaptiveTokenizerLoss, Log, Terms, Weights, check_cond, weighted_sum
 from fastgan.losses import LPIPS
 from fastgan.losses._backbones import Weights as BackboneWeights
@@ -149,6 +149,7 @@ class LPIPSWithDiscriminator(_LikelihoodLoss):
         seed: int = 0,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        as_sizes(disc_in_channels=disc_in_channels, disc_num_layers=disc_num_layers)
         super().__init__(
             LPIPS(net="vgg", weights=weights, download=download, seed=seed),
             NLayerDiscriminator(disc_in_channels, n_layers=disc_num_layers, use_actnorm=use_actnorm),
@@ -216,6 +217,7 @@ class LPIPSWithDiscriminator(_LikelihoodLoss):
             g_loss = self._g_loss(images, cond)
         loss, d_weight = self._weighed(
             budget,
+            last_layer,
             likelihood.terms,
             likelihood.weights,
             g_loss if counts else None,
@@ -297,6 +299,7 @@ class GeneralLPIPSWithDiscriminator(_LikelihoodLoss):
         seed: int = 0,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        as_sizes(disc_in_channels=disc_in_channels, disc_num_layers=disc_num_layers)
         if discriminator_config is None:
             params = {"input_nc": disc_in_channels, "n_layers": disc_num_layers}
             discriminator_config = {"target": OWN_DISCRIMINATOR, "params": params}
@@ -395,6 +398,7 @@ class GeneralLPIPSWithDiscriminator(_LikelihoodLoss):
             )
         loss, d_weight = self._weighed(
             budget,
+            last_layer,
             terms,
             own_weights,
             g_loss,

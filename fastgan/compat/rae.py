@@ -12,7 +12,7 @@ discriminator in place of two:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ from fastgan.ops._checks import (
 from fastgan.reference.precision import wide
 
 __all__ = [
-    "GeneratorLoss",
     "calculate_adaptive_weight",
     "generator_loss",
     "hinge_d_loss",
@@ -111,17 +110,6 @@ def calculate_adaptive_weight(
     return (norms[0] / (norms[1] + 1e-6)).clamp(0.0, max_d_weight)
 
 
-class GeneratorLoss(NamedTuple):
-    """The result of :func:`generator_loss`."""
-
-    total_loss: Tensor
-    """0-d; its `backward()` continues from the reconstructions, and can be called once."""
-    adaptive_weight: Tensor
-    """0-d, without disc_weight."""
-    shares: Shares
-    """Of "reconstruction" and "gan" in the gradient of the reconstructions."""
-
-
 def generator_loss(
     recon: Tensor,
     recon_loss: Tensor,
@@ -131,16 +119,21 @@ def generator_loss(
     max_d_weight: float = 1e4,
     *,
     scaler: torch.amp.GradScaler | None = None,
-) -> GeneratorLoss:
-    r"""recon_loss + disc_weight * adaptive_weight * gan_loss, of one backward pass through each.
+) -> tuple[Tensor, Tensor, Shares]:
+    r"""(total_loss, adaptive_weight, shares), of one backward pass through each loss.
+
+    total_loss is recon_loss + disc_weight * adaptive_weight * gan_loss, with
 
     .. math::
         \text{adaptive\_weight} = \min \Big( \frac{\lVert \nabla_L \, \text{recon\_loss} \rVert}{\lVert
         \nabla_L \, \text{gan\_loss} \rVert + 10^{-6}}, \text{max\_d\_weight} \Big)
 
-    Both losses are run backward down to `recon` at once, and what they saved for it is freed. The
-    discriminator's weights get no gradient from gan_loss, which the published trainer discards. In several
-    processes the weight is that of the joined batch.
+    and shares tells what "reconstruction" and "gan" contribute to the gradient of recon.
+
+    `total_loss.backward()` continues from recon, and can be called once: both losses are run backward down to
+    `recon` at once, and what they saved for it is freed. The discriminator's weights get no gradient from
+    gan_loss, which the published trainer discards. In several processes the weight is that of the joined
+    batch.
 
     Args:
         recon: the decoder's output, from which both losses were computed.
@@ -176,9 +169,9 @@ def generator_loss(
     moved = cut.move({"reconstruction": recon_loss, "gan": gan_loss}, without_parameters=("gan",))
     terms = {name: each.loss for name, each in moved.items()}
     weight = AdaptiveWeight(("reconstruction",), disc_weight, (0.0, max_d_weight), epsilon=1e-6)
-    with _tokenizer.refused_layer("layer", "the values of recon"):
+    with _tokenizer.refused("layer", layer, "recon"):
         total_loss, shares = budget.loss(terms, {"reconstruction": 1.0, "gan": weight}, scaler=scaler)
-    return GeneratorLoss(total_loss, shares.ratio["gan"], shares)
+    return total_loss, shares.ratio["gan"], shares
 
 
 def _check(recon_loss: Tensor, gan_loss: Tensor, layer: object, max_d_weight: float) -> float:

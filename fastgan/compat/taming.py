@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastgan.compat._patchgan import NLayerDiscriminator
+from fastgan.compat._patchgan import NLayerDiscriminator, as_sizes
 from fastgan.compat._tokenizer import (
     AdaptiveTokenizerLoss,
     Log,
@@ -103,6 +103,7 @@ class VQLPIPSWithDiscriminator(AdaptiveTokenizerLoss):
         seed: int = 0,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        as_sizes(disc_in_channels=disc_in_channels, disc_ndf=disc_ndf, disc_num_layers=disc_num_layers)
         super().__init__(
             LPIPS(net="vgg", weights=weights, download=download, seed=seed),
             NLayerDiscriminator(disc_in_channels, disc_ndf, disc_num_layers, use_actnorm),
@@ -167,7 +168,7 @@ class VQLPIPSWithDiscriminator(AdaptiveTokenizerLoss):
         nll_loss = weighted_sum(terms, weights).detach()
         g_loss = self._g_loss(images, cond)
         beside = self.codebook_weight * codebook_loss.mean()
-        loss, d_weight = self._weighed(budget, terms, weights, g_loss, factor, beside)
+        loss, d_weight = self._weighed(budget, last_layer, terms, weights, g_loss, factor, beside)
         return loss, {
             f"{split}/total_loss": loss.detach().clone(),
             f"{split}/quant_loss": codebook_loss.detach().mean(),

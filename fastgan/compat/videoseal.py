@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastgan.compat._late_cut import LateCut
-from fastgan.compat._patchgan import ActNorm, PatchGAN, patch_layers
+from fastgan.compat._patchgan import ActNorm, PatchGAN, as_sizes, patch_layers
 from fastgan.compat._tokenizer import (
     TokenizerLoss,
     adopt_weight,
@@ -67,25 +67,8 @@ class NLayerDiscriminator(PatchGAN):
         self.input_nc = int(input_nc)
         self.rgb2yuv = _RGB2YUV()
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Logits of patches, N 1 H' W'.
-
-        Args:
-            input: N C H W, or N 3 H W with ``input_nc=1``.
-
-        Raises:
-            TypeError, ValueError: images of another kind, or too small for the layers.
-        """
-        self._check("input", input)
-        logits: Tensor = self.main(self._seen(input))
-        return logits
-
-    def _check(self, name: str, images: Tensor) -> None:
-        """As :class:`PatchGAN`, of what is seen of the images."""
-        check_floating(name, images)
-        super()._check(name, self._seen(images))
-
     def _seen(self, images: Tensor) -> Tensor:
+        """Also takes N 3 H W with ``input_nc=1``."""
         is_colour = images.dim() == 4 and images.shape[1] == 3
         return self.rgb2yuv(images) if self.input_nc == 1 and is_colour else images
 
@@ -177,6 +160,7 @@ class VideosealLoss(TokenizerLoss):
         seed: int = 0,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
+        as_sizes(disc_in_channels=disc_in_channels, disc_num_layers=disc_num_layers)
         super().__init__(
             _PerceptualLoss(percep_loss, weights, download, seed),
             NLayerDiscriminator(disc_in_channels, n_layers=disc_num_layers, use_actnorm=use_actnorm),
