@@ -99,23 +99,6 @@ class TokenizerLoss(nn.Module):
                 f"{tuple(reconstructions.shape)}"
             )
 
-    def _has_graph(self, reconstructions: Tensor) -> bool:
-        """Whether there is a gradient; in training mode there must be one."""
-        self.shares = None
-        if not torch.is_grad_enabled() or not reconstructions.requires_grad:
-            if self.training:
-                raise ValueError(
-                    "reconstructions must have a graph in training mode, got "
-                    f"{described(reconstructions)} without: call eval() of the loss for validation"
-                )
-            return False
-        if reconstructions.grad_fn is None:
-            raise ValueError(
-                "reconstructions must be computed from trained weights, got a leaf, "
-                f"{described(reconstructions)}"
-            )
-        return True
-
     def _perceptual(self, inputs: Tensor, reconstructions: Tensor) -> Tensor:
         if isinstance(self.perceptual_loss, LPIPS):
             self.perceptual_loss._checked("reconstructions", reconstructions)
@@ -169,8 +152,19 @@ class AdaptiveTokenizerLoss(TokenizerLoss):
 
     def _cut(self, reconstructions: Tensor, last_layer: object) -> tuple[Tensor, LossBudget | None]:
         """What stands for the reconstructions in every term, and the terms' budget; None without a graph."""
-        if not self._has_graph(reconstructions):
+        self.shares = None
+        if not torch.is_grad_enabled() or not reconstructions.requires_grad:
+            if self.training:
+                raise ValueError(
+                    "reconstructions must have a graph in training mode, got "
+                    f"{described(reconstructions)} without: call eval() of the loss for validation"
+                )
             return reconstructions, None
+        if reconstructions.grad_fn is None:
+            raise ValueError(
+                "reconstructions must be computed from trained weights, got a leaf, "
+                f"{described(reconstructions)}"
+            )
         budget = budget_at(reconstructions, last_layer)
         return budget.cut(reconstructions), budget
 
