@@ -322,8 +322,8 @@ class GeneralLPIPSWithDiscriminator(_LikelihoodLoss):
         self.regularization_weights = _checked_weights(regularization_weights)
         keys = () if additional_log_keys is None else additional_log_keys
         check_instance("additional_log_keys", keys, (Sequence, set, frozenset), "names of terms")
-        for key in keys:
-            check_instance("additional_log_keys", key, str, "names of terms")
+        if not all(isinstance(key, str) for key in keys):
+            raise TypeError(f"additional_log_keys must be names of terms, got {described(keys)}")
         self.additional_log_keys = {*keys, *self.regularization_weights}
         self.forward_keys = ["optimizer_idx", "global_step", "last_layer", "split", "regularization_log"]
 
