@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -98,6 +99,26 @@ def called(*shapes, low=0.0, extra=()):
         return [*results, *gradients]
 
     return use
+
+
+def reconstructed(loss, *first, last):
+    """A loss of images made by a last layer, and that layer's gradient."""
+    layer = nn.Conv2d(3, 3, 1)
+    value, log = loss(*first, layer(images(low=-1)), *last, layer.weight)
+    value.backward()
+    return [value, *log.values(), layer.weight.grad]
+
+
+def general(loss, inputs, reconstructions, index, step, layer):
+    """A call of generative-models' loss, whose further arguments are keywords."""
+    return loss(
+        inputs,
+        reconstructions,
+        regularization_log={},
+        optimizer_idx=index,
+        global_step=step,
+        last_layer=layer,
+    )
 
 
 def stepped(optimizer, network):
@@ -214,6 +235,32 @@ EXAMPLES: dict[str, Example | Tied] = {
     ),
     "compat.pix2pix.GANLoss": Example(
         made("compat.pix2pix.GANLoss", "lsgan"), called((4, 1), low=-1, extra=[True])
+    ),
+    "compat.taming.NLayerDiscriminator": Example(
+        made("compat.taming.NLayerDiscriminator", 3, 8, 1, use_actnorm=True), called(IMAGE)
+    ),
+    "compat.taming.VQLPIPSWithDiscriminator": Example(
+        made("compat.taming.VQLPIPSWithDiscriminator", 0, disc_ndf=8, weights=None),
+        lambda loss: reconstructed(loss, torch.ones(2), images(low=-1), last=(0, 1)),
+    ),
+    "compat.ldm.LPIPSWithDiscriminator": Example(
+        made("compat.ldm.LPIPSWithDiscriminator", 0, disc_num_layers=1, weights=None),
+        lambda loss: reconstructed(
+            loss, images(low=-1), last=(SimpleNamespace(kl=lambda: torch.ones(2)), 0, 1)
+        ),
+    ),
+    "compat.ldm.GeneralLPIPSWithDiscriminator": Example(
+        made("compat.ldm.GeneralLPIPSWithDiscriminator", 0, disc_num_layers=1, weights=None),
+        lambda loss: reconstructed(functools.partial(general, loss), images(low=-1), last=(0, 1)),
+    ),
+    "compat.videoseal.NLayerDiscriminator": Example(
+        made("compat.videoseal.NLayerDiscriminator", 1, 8, 1), called(IMAGE)
+    ),
+    "compat.videoseal.VideosealLoss": Example(
+        made("compat.videoseal.VideosealLoss", weights=None, disc_num_layers=1),
+        lambda loss: reconstructed(
+            loss, images(), last=(torch.ones(2, 1, 32, 32), None, torch.ones(2, 1, 32, 32), 0, 1)
+        ),
     ),
     # Optimizers
     "optim.adam.Adam": Tied(

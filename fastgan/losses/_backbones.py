@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -243,6 +244,22 @@ def check_comparable(**shapes: torch.Size) -> None:
 
 
 # --- frozen layers ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Lets gradients pass through the networks without computing any for their weights.
+
+    Weights that were frozen before stay frozen afterwards.
+    """
+    trained = [p for network in networks for p in network.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def run_frozen(layers: nn.Module, inputs: list[Tensor]) -> Tensor:

@@ -299,17 +299,19 @@ class LossBudget(nn.Module):
 
         upstream = reach([*(cut.tensor for cut in cuts), *([] if beside is None else [beside])], {}).nodes
         at_cuts, at_parameters = _gradients(terms, given, reaches, cuts, upstream, scale)
-        factors = None
+        factors: Tensor | None = None
+        ratios: dict[str, Tensor] = {}
         if adaptive and self._layer:
             norms = self._norms_at_layer(adaptive, names, at_cuts, at_parameters, cuts, scale)
-            factors = self._adaptive_factors(adaptive, names, norms)
+            factors, ratios = self._adaptive_factors(adaptive, names, norms)
         gram, sums = _sweep(at_cuts, cuts, len(names), factors)
         gram = _averaged(gram if scale is None else gram / scale.to(gram.dtype) ** 2, power=2)
         if factors is None and len(given) < len(names):
             if shares is not None:
                 factors = self._factors_of_shares(gram, names)
             else:
-                factors = self._adaptive_factors(adaptive, names, _norms_at_cut(adaptive, names, gram))
+                norms = _norms_at_cut(adaptive, names, gram)
+                factors, ratios = self._adaptive_factors(adaptive, names, norms)
             sums = _sweep(at_cuts, cuts, len(names), factors)[1]
 
         if factors is not None:
@@ -320,7 +322,7 @@ class LossBudget(nn.Module):
             for position, name in enumerate(names)
         }
         values = [(used[name] * term.detach()).to(gram.dtype) for name, term in terms.items()]
-        measured = Shares(gram, used, torch.stack(values).sum())
+        measured = Shares(gram, used, torch.stack(values).sum(), ratios)
 
         present = [(cut.tensor, total) for cut, total in zip(cuts, sums, strict=True) if total is not None]
         present += _summed(at_parameters, factors).items()
@@ -437,16 +439,17 @@ class LossBudget(nn.Module):
         adaptive: Mapping[str, AdaptiveWeight],
         names: tuple[str, ...],
         norms: Mapping[str, tuple[Tensor, Tensor]],
-    ) -> Tensor:
-        """(T,): the adaptive weights, and 1 for terms whose gradient has its weight already."""
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(T,): the adaptive weights, and 1 for terms whose gradient has its weight already; their ratios."""
+        ratios: dict[str, Tensor] = {}
         factors = dict.fromkeys(names, torch.ones((), device=self.undefined.device))
         for name, (others, own) in norms.items():
             low, high = adaptive[name].clamp
             ratio = others / (own + adaptive[name].epsilon)
-            clamped = torch.where(ratio.isfinite(), ratio.clamp(low, high), 0.0)
-            factors[name] = (adaptive[name].scale * clamped).to(torch.float32)
+            ratios[name] = torch.where(ratio.isfinite(), ratio.clamp(low, high), 0.0)
+            factors[name] = (adaptive[name].scale * ratios[name]).to(torch.float32)
             self.undefined += ~((own > 0) & (others > 0) & (own + others).isfinite())
-        return torch.stack(list(factors.values()))
+        return torch.stack(list(factors.values())), ratios
 
     def _factors_of_shares(self, gram: Tensor, names: tuple[str, ...]) -> Tensor:
         """(T,): the weights that give each term its share, where its norm is at the average."""

@@ -29,13 +29,21 @@ class Shares:
         norm: of each term's weighted gradient, by name.
         share: in [0, 1] by name; their sum is 1.
         weight: by name: as given, as computed by an :class:`AdaptiveWeight`, or that gives the wanted share.
+        ratio: of each :class:`AdaptiveWeight`, by name: its clamped ratio before the scale, which may be 0.
         gram: (T, T), the inner products of the weighted gradients.
         total: the weighted sum of the terms' values in this process.
     """
 
-    def __init__(self, gram: Tensor, weights: Mapping[str, Tensor], total: Tensor) -> None:
+    def __init__(
+        self,
+        gram: Tensor,
+        weights: Mapping[str, Tensor],
+        total: Tensor,
+        ratios: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.names = names = tuple(weights)
         self.weight = weights
+        self.ratio = {} if ratios is None else ratios
         self.gram = gram
         self.total = total
         self._position = {name: index for index, name in enumerate(names)}

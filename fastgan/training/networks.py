@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastgan._torch_internals import BatchNorm
 from fastgan.losses._backbones import MissingWeights
+from fastgan.losses._backbones import frozen as frozen
 from fastgan.training.names import LAYOUT, printable
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -28,22 +29,6 @@ def weights_wanted_by(option: str, value: object, otherwise: str) -> Iterator[No
         yield
     except MissingWeights as error:
         raise FileNotFoundError(f"--{option} {value}: {error.needed}; or {otherwise}") from error
-
-
-@contextlib.contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Lets gradients pass through the networks without computing any for their weights.
-
-    Weights that were frozen before stay frozen afterwards.
-    """
-    trained = [p for network in networks for p in network.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager

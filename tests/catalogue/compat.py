@@ -6,9 +6,9 @@ import functools
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastgan.compat import basicsr, pix2pix
+from fastgan.compat import basicsr, ldm, pix2pix, taming, videoseal
 from tests.catalogue.entry import constructor, entry, method
 from tests.catalogue.inputs import Critic, images, judged, logits
 
@@ -64,6 +64,154 @@ entry(
     "compat.pix2pix.cal_gradient_penalty",
     lambda: {"netD": Critic(), **_samples(), "device": "cpu"},
     raises=UNKNOWN,
+)
+
+# --- RAE ---------------------------------------------------------------------------------------------------
+
+
+def _reconstruction(size: int = 32) -> tuple[Tensor, nn.Parameter]:
+    """What a decoder's last layer makes, and its weight."""
+    layer = nn.Conv2d(3, 3, 1)
+    return layer(images(size=size)), layer.weight  # type: ignore[return-value]
+
+
+def _stage_one() -> dict[str, Any]:
+    recon, layer = _reconstruction()
+    return {"recon": recon, "recon_loss": recon.abs().mean(), "gan_loss": -recon.mean(), "layer": layer}
+
+
+def _two_losses() -> dict[str, Any]:
+    return {name: value for name, value in _stage_one().items() if name != "recon"}
+
+
+entry("compat.rae.generator_loss", _stage_one)
+entry("compat.rae.calculate_adaptive_weight", _two_losses)
+for _name in ("hinge_d_loss", "vanilla_d_loss"):
+    entry(f"compat.rae.{_name}", lambda: {"logits_real": logits(), "logits_fake": logits()})
+entry("compat.rae.vanilla_g_loss", lambda: {"logits_fake": logits()})
+entry("compat.rae.select_gan_losses", lambda: {"disc_kind": "hinge", "gen_kind": "vanilla"})
+
+# --- taming-transformers, latent-diffusion, generative-models -----------------------------------------------
+
+
+class _Posterior:
+    def kl(self) -> Tensor:
+        return torch.ones(2)
+
+
+@functools.cache
+def _distance() -> nn.Module:
+    """In place of LPIPS, whose VGG takes long to make."""
+    return nn.MSELoss()
+
+
+def _used(loss: Any, call: dict[str, Any]) -> None:
+    if not getattr(loss, "disc_conditional", False):  # whose call and channels are others
+        _small(loss)(**call)
+
+
+def _small(loss: Any) -> Any:
+    loss.perceptual_loss = _distance()
+    return loss
+
+
+def _vqgan_call() -> dict[str, Any]:
+    reconstructions, last_layer = _reconstruction()
+    return {
+        "codebook_loss": torch.ones(()), "inputs": images(size=32), "reconstructions": reconstructions,
+        "optimizer_idx": 0, "global_step": 0, "last_layer": last_layer,
+    }  # fmt: skip
+
+
+def _kl_call() -> dict[str, Any]:
+    call = {name: value for name, value in _vqgan_call().items() if name != "codebook_loss"}
+    return call | {"posteriors": _Posterior()}
+
+
+def _general_call() -> dict[str, Any]:
+    call = {name: value for name, value in _kl_call().items() if name != "posteriors"}
+    return call | {"regularization_log": {"kl_loss": torch.ones(())}}
+
+
+_NARROW = {"disc_start": 0, "disc_num_layers": 1, "weights": None}
+
+constructor(
+    "compat.taming.VQLPIPSWithDiscriminator",
+    lambda: _NARROW | {"disc_ndf": 4},
+    lambda loss: _used(loss, _vqgan_call()),
+    MISSING,
+)
+method(
+    "compat.taming.VQLPIPSWithDiscriminator.forward",
+    _vqgan_call,
+    lambda: _small(taming.VQLPIPSWithDiscriminator(**_NARROW)),
+)
+constructor(
+    "compat.ldm.LPIPSWithDiscriminator",
+    lambda: dict(_NARROW),
+    lambda loss: _used(loss, _kl_call()),
+    MISSING,
+)
+method(
+    "compat.ldm.LPIPSWithDiscriminator.forward",
+    _kl_call,
+    lambda: _small(ldm.LPIPSWithDiscriminator(**_NARROW)),
+)
+constructor(
+    "compat.ldm.GeneralLPIPSWithDiscriminator",
+    lambda: _NARROW | {"regularization_weights": {"kl_loss": 1.0}},
+    lambda loss: _used(loss, _general_call()),
+    MISSING,
+)
+method(
+    "compat.ldm.GeneralLPIPSWithDiscriminator.forward",
+    _general_call,
+    lambda: _small(ldm.GeneralLPIPSWithDiscriminator(**_NARROW)),
+    UNKNOWN,
+)
+entry("compat.taming.adopt_weight", lambda: {"weight": 1.0, "global_step": 3})
+for _name in ("hinge_d_loss", "vanilla_d_loss"):
+    entry(f"compat.taming.{_name}", lambda: {"logits_real": logits(), "logits_fake": logits()})
+for _module in ("taming", "videoseal"):
+    constructor(
+        f"compat.{_module}.NLayerDiscriminator",
+        lambda: {"ndf": 4, "n_layers": 1},
+        lambda network: network(images(size=32)),
+    )
+method(
+    "compat.taming.NLayerDiscriminator.forward",
+    lambda: {"input": images(size=32)},
+    lambda: taming.NLayerDiscriminator(n_layers=1),
+)
+method(
+    "compat.videoseal.NLayerDiscriminator.forward",
+    lambda: {"input": images(size=32)},
+    lambda: videoseal.NLayerDiscriminator(1, n_layers=1),
+)
+
+# --- Videoseal ---------------------------------------------------------------------------------------------
+
+
+def _videoseal_call() -> dict[str, Any]:
+    reconstructions, last_layer = _reconstruction()
+    return {
+        "inputs": images(size=32), "reconstructions": reconstructions, "masks": torch.ones(2, 1, 32, 32),
+        "msgs": torch.tensor([[0, 1], [1, 1]]), "preds": reconstructions, "optimizer_idx": 0,
+        "global_step": 0, "last_layer": last_layer,
+    }  # fmt: skip
+
+
+_WATERMARK = {"disc_num_layers": 1, "percep_loss": "mse", "decode_weight": 1.0}
+constructor(
+    "compat.videoseal.VideosealLoss",
+    lambda: _WATERMARK | {"weights": None},
+    lambda loss: loss(**_videoseal_call()),
+    MISSING,
+)
+method(
+    "compat.videoseal.VideosealLoss.forward",
+    _videoseal_call,
+    lambda: videoseal.VideosealLoss(**_WATERMARK),
 )
 
 # --- R3GAN, StarGAN v2, StudioGAN ------------------------------------------------------------------------
