@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 Node = Any  # torch.autograd.graph.Node; also instances of autograd.Function, which are not its subclass
 
@@ -29,23 +30,22 @@ def reach(roots: Iterable[Tensor], leaves: Mapping[Node, int]) -> Reach:
     Args:
         leaves: index by the node that accumulates its gradient.
     """
-    seen: set[Node] = set()
+    stack: list[Node] = [get_gradient_edge(root).node for root in roots if root.requires_grad]
+    seen: set[Node] = set(stack)
+    accumulating: set[Node] = set()
     hit: set[int] = set()
     parameters: list[Tensor] = []
-    stack: list[Node] = [root.grad_fn for root in roots if root.grad_fn is not None]
-    accumulating: set[Node] = set()
-    seen.update(stack)
     while stack:
-        for node, _ in stack.pop().next_functions:
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if type(node).__name__ != "AccumulateGrad":
-                stack.append(node)
-                continue
+        node = stack.pop()
+        if type(node).__name__ == "AccumulateGrad":
             accumulating.add(node)
             if node in leaves:
                 hit.add(leaves[node])
             else:
                 parameters.append(node.variable)
+            continue
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)
     return Reach(frozenset(seen - accumulating), frozenset(hit), tuple(parameters))

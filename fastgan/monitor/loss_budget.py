@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from fastgan._torch_internals import has_gradient_hooks
 from fastgan.monitor._graph import Reach, reach
@@ -79,7 +78,11 @@ class AdaptiveWeight:
             raise TypeError(f"relative_to must be names of terms, at least one, got {described(names)}")
         for name in names:
             check_instance("relative_to", name, str, "names of terms")
+        if len(set(names)) < len(names):
+            raise ValueError(f"relative_to must name each term once, got {shown(tuple(names))}")
         as_factor("scale", self.scale)
+        if isinstance(self.scale, Tensor) and self.scale.requires_grad:
+            raise ValueError("scale requires grad, which it would not get: pass it detached")
         low, high = as_numbers("clamp", self.clamp, 2)
         if low > high:
             raise ValueError(f"clamp must be in order, got {shown(self.clamp)}")
@@ -185,6 +188,7 @@ class LossBudget(nn.Module):
         if not tensors:
             raise TypeError("cut takes at least one tensor, got none")
         measured = as_flag("measured", measured)
+        earlier = {cut.node: index for index, cut in enumerate(self._cuts)}
         cuts: list[_Cut] = []
         for index, tensor in enumerate(tensors):
             name = "tensor" if len(tensors) == 1 else f"tensors[{index}]"
@@ -196,6 +200,11 @@ class LossBudget(nn.Module):
                 )
             if any(tensor is cut.tensor for cut in (*self._cuts, *cuts)):
                 raise ValueError(f"{name} has been cut already")
+            if earlier and reach([tensor], earlier).leaves:
+                raise ValueError(
+                    f"{name} is computed from what an earlier cut returned: only losses may use that, the "
+                    "generator must use the tensor itself"
+                )
             leaf = tensor.detach().requires_grad_()
             cuts.append(_Cut(tensor, leaf, torch.autograd.graph.get_gradient_edge(leaf).node, measured))
         self._cuts += cuts
@@ -283,21 +292,19 @@ class LossBudget(nn.Module):
         """Runs the heads backward, and computes what the rest of the pass starts from."""
         names = self._check(terms, weights, shares, beside, scaler)
         given, adaptive = _sorted_weights(names, weights, shares)
-        reaches = self._reaches(terms)
+        reaches, upstream = self._reaches(terms, beside)
         cuts, self._cuts = self._cuts, []
         device = cuts[0].leaf.device
-        if self.undefined.device != device:
-            self.to(device)
+        if self.undefined.device != device or self.averages.dtype != torch.float32:
+            self.to(device, torch.float32)
         scale = None if scaler is None else cast(Tensor, scaler.scale(torch.ones((), device=device)))
-
-        upstream = reach([*(cut.tensor for cut in cuts), *([] if beside is None else [beside])], {}).nodes
         at_cuts, at_parameters = _gradients(terms, given, reaches, cuts, upstream, scale)
         factors = None
         if adaptive and self._layer:
             norms = self._norms_at_layer(adaptive, names, at_cuts, at_parameters, cuts, scale)
             factors = self._adaptive_factors(adaptive, names, norms)
         gram, sums = _sweep(at_cuts, cuts, len(names), factors)
-        gram = _averaged(gram if scale is None else gram / scale.to(gram.dtype) ** 2, power=2)
+        gram = _averaged(gram if scale is None else gram / scale / scale, power=2)
         if factors is None and len(given) < len(names):
             if shares is not None:
                 factors = self._factors_of_shares(gram, names)
@@ -341,6 +348,9 @@ class LossBudget(nn.Module):
             self._check_shares(terms, shares)
         elif weights is not None:
             _check_weights(terms, weights)
+            adaptive = any(isinstance(weight, AdaptiveWeight) for weight in weights.values())
+            if adaptive and self._layer and not _weight_of(self._layer[0]).requires_grad:
+                raise ValueError("layer must be trained where weights are adaptive: its weight is frozen")
         return tuple(terms)
 
     def _check_shares(self, terms: Mapping[str, Tensor], shares: object) -> None:
@@ -356,13 +366,15 @@ class LossBudget(nn.Module):
             raise ValueError(f"shares of the terms must not all be 0, got {shown(dict(wanted))}")
         if self._wanted and list(self._wanted) != list(wanted):
             raise ValueError(
-                f"shares must name the same terms in every call, got {', '.join(wanted)} after "
-                f"{', '.join(self._wanted)}"
+                f"shares must name the same terms in every call, in the same order, got {', '.join(wanted)} "
+                f"after {', '.join(self._wanted)}"
             )
         self._wanted = wanted
 
-    def _reaches(self, terms: Mapping[str, Tensor]) -> list[Reach]:
-        """What each term's backward pass visits.
+    def _reaches(
+        self, terms: Mapping[str, Tensor], beside: Tensor | None
+    ) -> tuple[list[Reach], frozenset[Any]]:
+        """What each term's backward pass visits, and the nodes that are run backward after all of them.
 
         Raises:
             ValueError, RuntimeError: as :meth:`backward`.
@@ -380,7 +392,13 @@ class LossBudget(nn.Module):
                     f"terms[{name!r}] has trained parameters with tensor hooks (register_hook), which would "
                     "run twice"
                 )
-        return reaches
+        upstream = reach([cut.tensor for cut in self._cuts], {}).nodes
+        if beside is not None:
+            reached = reach([beside], leaves)
+            if reached.leaves:
+                raise ValueError("beside must not depend on a cut: pass it as one of the terms")
+            upstream |= reached.nodes
+        return reaches, upstream
 
     # --- weights that follow from the gradients -------------------------------------------------------------
 
@@ -404,13 +422,18 @@ class LossBudget(nn.Module):
                 ]
                 if parts:
                     present.append((cut.tensor, sum(parts[1:], start=parts[0])))
-            (gradient,) = torch.autograd.grad(
-                [tensor for tensor, _ in present], [weight], [gradient for _, gradient in present],
-                retain_graph=True, allow_unused=True,
-            )  # fmt: skip
+            gradient = None
+            if present:
+                (gradient,) = torch.autograd.grad(
+                    [tensor for tensor, _ in present], [weight], [gradient for _, gradient in present],
+                    retain_graph=True, allow_unused=True,
+                )  # fmt: skip
             if gradient is None:
-                raise ValueError("layer has no part in what was cut: no gradient reaches its weight")
-            gradient = gradient.float()
+                raise ValueError(
+                    f"layer has no part in what was cut: no gradient of {', '.join(selected)} reaches its "
+                    "weight"
+                )
+            gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
             # Terms that pass the generator a second time reach the weight there, too.
             for name, of_term in zip(names, at_parameters, strict=True):
                 if name in selected and weight in of_term:
@@ -461,7 +484,8 @@ class LossBudget(nn.Module):
         if self.total_norm is not None:
             return self.total_norm * directions
         wanted = gram.sum().clamp(min=0).sqrt().float()
-        length = (directions @ gram.float() @ directions).clamp(min=0).sqrt()
+        # Not by matrix products, which autocast would run in half precision.
+        length = (directions[:, None] * gram.float() * directions).sum().clamp(min=0).sqrt()
         factor = wanted / length
         return torch.where(factor.isfinite(), factor, 0.0) * directions
 
@@ -501,14 +525,21 @@ class _RestOfBackward(torch.autograd.Function):
         return rest.shares.total.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the loss of a LossBudget has no second gradient: create_graph must be False")
         rest = ctx.rest
         if rest is None:
             raise RuntimeError("the loss of a LossBudget can be run backward once")
         ctx.rest = None
         factor = grad if rest.scale is None else grad / rest.scale
-        return (None, *(gradient * factor.to(gradient.dtype) for gradient in rest.gradients))
+        return (None, *(_times(gradient, factor) for gradient in rest.gradients))
+
+
+def _times(gradient: Tensor, factor: Tensor) -> Tensor:
+    """In float32 at least: the 65536 that a GradScaler begins with is more than float16 holds."""
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    return (gradient.to(wide) * factor.to(wide)).to(gradient.dtype)
 
 
 def _gradients(
@@ -550,7 +581,7 @@ def _gradients(
 def _sweep(
     at_cuts: list[list[Tensor | None]], cuts: list[_Cut], count: int, factors: Tensor | None
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The gram matrix at all measured cuts together, and the weighted sum at each, None without a gradient."""
+    """The gram matrix at all measured cuts together, and the weighted sum at each (None: no gradient)."""
     gram: Tensor | None = None
     sums: list[Tensor | None] = []
     for cut, gradients in zip(cuts, at_cuts, strict=True):
@@ -577,7 +608,7 @@ def _summed(by_term: list[dict[Tensor, Tensor]], factors: Tensor | None) -> dict
     for position, gradients in enumerate(by_term):
         for parameter, gradient in gradients.items():
             if factors is not None:
-                gradient = gradient * factors[position].to(gradient.dtype)
+                gradient = _times(gradient, factors[position])
             sums[parameter] = sums[parameter] + gradient if parameter in sums else gradient
     return sums
 
@@ -607,7 +638,7 @@ def _norms_at_cut(
 
 def _as_tensor(weight: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(weight, Tensor):
-        return weight.detach()
+        return weight.detach().clone()  # which may be a schedule's, and change
     return torch.full((), weight, dtype=like.dtype, device=like.device)
 
 
