@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
+import statistics
 import subprocess
 import sys
 import time
@@ -58,7 +60,7 @@ def _run(recipe: str, preset: str, options: argparse.Namespace) -> dict[str, Any
         return None
     minutes = (time.perf_counter() - begin) / 60
     folder = Path(options.runs_path) / name
-    evaluation = read_table(folder / "evaluation.csv")
+    evaluation, metrics = read_table(folder / "evaluation.csv"), read_table(folder / "metrics.csv")
     path = folder / "warnings.csv"
     warnings = []
     if path.exists():
@@ -68,5 +70,18 @@ def _run(recipe: str, preset: str, options: argparse.Namespace) -> dict[str, Any
         "recipe": recipe, "preset": preset, "minutes": minutes, "steps": int(evaluation["step"][-1]),
         "figures": {key: values[-1] for key, values in evaluation.items() if key != "step"},
         "first_figures": {key: values[0] for key, values in evaluation.items()},
+        "shares": _at_both_ends(metrics, "share_"), "cosines": _at_both_ends(metrics, "cosine_"),
         "warnings": warnings,
     }  # fmt: skip
+
+
+def _at_both_ends(metrics: dict[str, list[float]], prefix: str) -> dict[str, dict[str, float]]:
+    """Means of these columns over the first and the last tenth of the log lines that have a value."""
+    means: dict[str, dict[str, float]] = {}
+    for name, values in metrics.items():
+        measured = [value for value in values if not math.isnan(value)] if name.startswith(prefix) else []
+        if measured:
+            count = max(1, len(measured) // 10)
+            first, last = statistics.fmean(measured[:count]), statistics.fmean(measured[-count:])
+            means[name.removeprefix(prefix)] = {"first": first, "last": last}
+    return means

@@ -179,7 +179,7 @@ class LossBudget(nn.Module):
                 that the generator gets and a term compares.
 
         Returns:
-            A leaf with the tensor's memory; a tuple of them for several tensors.
+            A tensor with the same memory and no graph; a tuple of them for several tensors.
 
         Raises:
             TypeError: no tensor, or one that is not floating-point.
@@ -208,8 +208,15 @@ class LossBudget(nn.Module):
             leaf = tensor.detach().requires_grad_()
             cuts.append(_Cut(tensor, leaf, torch.autograd.graph.get_gradient_edge(leaf).node, measured))
         self._cuts += cuts
-        leaves = tuple(cut.leaf for cut in cuts)
-        return leaves if len(leaves) > 1 else leaves[0]
+        # Views: hooks on a module's inputs, such as FlopCounterMode's, fail in autograd.grad on leaves.
+        with torch.enable_grad():
+            ends = tuple(cut.leaf.view_as(cut.leaf) for cut in cuts)
+        return ends if len(ends) > 1 else ends[0]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is a cut that waits for :meth:`backward`."""
+        return bool(self._cuts)
 
     def discard(self) -> None:
         """Forgets cuts for which there will be no :meth:`backward`, and frees their graphs."""
@@ -581,7 +588,7 @@ def _gradients(
 def _sweep(
     at_cuts: list[list[Tensor | None]], cuts: list[_Cut], count: int, factors: Tensor | None
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The gram matrix at all measured cuts together, and the weighted sum at each (None: no gradient)."""
+    """The gram matrix at all measured cuts together, and the weighted sum at each; None without gradients."""
     gram: Tensor | None = None
     sums: list[Tensor | None] = []
     for cut, gradients in zip(cuts, at_cuts, strict=True):

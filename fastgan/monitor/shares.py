@@ -60,7 +60,7 @@ class Shares:
         check_one_of("second", second, self.names)
         return self._cosines[self._position[first], self._position[second]]
 
-    def pairs(self) -> dict[tuple[str, str], Tensor]:
+    def cosines(self) -> dict[tuple[str, str], Tensor]:
         """The cosines of all pairs of different terms, by their names."""
         return {
             (first, second): self._cosines[i, j]

@@ -1,4 +1,6 @@
 import torch
+
+
 def gradient_budget(gradients, weights=None, *, backend=None):
     wide = torch.float64 if gradients[0].dtype == torch.float64 else torch.float32
     flat = torch.stack([g.reshape(-1).to(wide) for g in gradients])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,12 @@ class TrainingConfig:
     """Below it, a half of D's loss does not count, for balance=threshold."""
     balance_target: float = 0.6
     """Mean sign of D's logits on reals at which D stops, for balance=adaptive."""
+    budget_interval: int = 1
+    """Steps between measurements of what each of G's loss terms contributes to its gradient (share_NAME,
+    cosine_A_B in metrics.csv); 0: none."""
+    shares: tuple[str, ...] = ()
+    """In place of the terms' weights and their ramps: each term's share of G's gradient, such as
+    [l1_loss=0.7,G_loss=0.3], which then sets its weight; all terms that the run has."""
 
     # The sections of --help, in order, with the options of every recipe.
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -95,7 +102,7 @@ class TrainingConfig:
         ),
         "data": ("workers", "max_pixels", "background", "max_unusable"),
         "networks": (),
-        "losses": (),
+        "losses": ("shares", "budget_interval"),
         "optimizers": ("ema_decay", "ema_warmup"),
         "schedule": ("balance", "balance_ratio", "balance_threshold", "balance_target"),
         "distortions": (),
@@ -112,6 +119,7 @@ class TrainingConfig:
             "devices", "accelerator", "precision", "workers", "max_pixels", "background",
             "max_unusable", *INTERVALS, "keep_checkpoints",
             "ema_decay", "ema_warmup", "balance", "balance_ratio", "balance_threshold", "balance_target",
+            "budget_interval", "shares",
         }
     )  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = frozenset()
@@ -121,7 +129,9 @@ class TrainingConfig:
         {"num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints", "devices"}
     )
     positive: ClassVar[frozenset[str]] = frozenset()
-    not_negative: ClassVar[frozenset[str]] = frozenset({"num_epochs", "max_minutes", *INTERVALS})
+    not_negative: ClassVar[frozenset[str]] = frozenset(
+        {"num_epochs", "max_minutes", "budget_interval", *INTERVALS}
+    )
 
     def __post_init__(self) -> None:
         if self.precision in ("16-mixed", "fp16-mixed"):
@@ -139,6 +149,34 @@ class TrainingConfig:
             raise ValueError(f"max_unusable must lie in [0, 1], got {self.max_unusable}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        wanted, terms = self.wanted_shares, self.generator_terms
+        if wanted and set(wanted) != set(terms):
+            raise ValueError(f"shares must name the terms {', '.join(terms)}, got {', '.join(wanted)}")
+
+    @property
+    def generator_terms(self) -> tuple[str, ...]:
+        """Names of the terms of G's loss with these options."""
+        return ("G_loss",)
+
+    @property
+    def wanted_shares(self) -> dict[str, float]:
+        """`shares` as numbers by term; empty if the weights count.
+
+        Raises:
+            ValueError: a text that is not NAME=SHARE, a share that is not a number above 0, a name twice.
+        """
+        wanted: dict[str, float] = {}
+        for text in self.shares:
+            name, _, share = text.partition("=")
+            try:
+                wanted[name] = float(share)
+            except ValueError:
+                raise ValueError(f"shares must be NAME=SHARE each, got {text!r}") from None
+            if not 0 < wanted[name] < math.inf:
+                raise ValueError(f"shares must be numbers above 0, got {text!r}")
+        if len(wanted) < len(self.shares):
+            raise ValueError(f"shares must name each term once, got {', '.join(self.shares)}")
+        return wanted
 
     def _check_bounds(self) -> None:
         """Raises a ValueError for the first option, in field order, that violates its bound."""

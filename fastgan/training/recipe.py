@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.losses import AdversarialLoss
+from fastgan.monitor import LossBudget, Shares
 from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
 from fastgan.training.data import Dataset, batches, split_held_out
 from fastgan.training.runtime import Runtime
-from fastgan.training.statistics import report
+from fastgan.training.statistics import report, report_all
 
 
 class Recipe(abc.ABC):
@@ -40,6 +41,8 @@ class Recipe(abc.ABC):
     """Made by :meth:`moving_average`."""
     balance: EveryStep
     """Decides who trains; a policy with a state belongs into `networks`, so that checkpoints hold it."""
+    budget: LossBudget
+    """Measures the shares of G's loss terms; with wanted shares it belongs into `networks`, too."""
     state: dict[str, float]
     """Further numbers that a resumed run needs, such as the step at which a phase ended."""
     data: str = ""
@@ -63,6 +66,7 @@ class Recipe(abc.ABC):
             target=config.balance_target,
         ).to(runtime.device)  # fmt: skip
         self.balance.average = runtime.average
+        self.budget = LossBudget().to(runtime.device)
 
     @abc.abstractmethod
     def batches(self, start_step: int) -> Generator[Any, None, None]:
@@ -90,10 +94,15 @@ class Recipe(abc.ABC):
         return train_files, val_files
 
     def keep_balance(self, adversarial: AdversarialLoss) -> None:
-        """Checks that the policy supports the adversarial loss; adds a policy with a state to `networks`."""
+        """Checks that the policy supports the adversarial loss.
+
+        Adds a policy with a state to `networks`, and the averages behind wanted shares of the gradient.
+        """
         self.balance.check(adversarial)
         if self.balance.state_dict():
             self.networks["balance"] = self.balance
+        if self.config.shares:
+            self.networks["budget"] = self.budget
 
     def stream(self, dataset: Dataset, start_step: int, updates: int = 1) -> Generator[Any, None, None]:
         """This process's batches of a dataset from a step on, see :func:`fastgan.training.data.batches`.
@@ -136,6 +145,45 @@ class Recipe(abc.ABC):
         step_where(optimizer, applies)
         if name == "discriminator":
             report("D_updated", 1.0 if applies is None else applies.float())
+
+    def cut(self, step: int, output: Tensor, measured: bool = True) -> Tensor:
+        """An output of G for the loss terms, cut where this step measures their shares of its gradient.
+
+        See :meth:`LossBudget.cut`; returns the output itself in other steps, and if it has no graph.
+        """
+        config = self.config
+        measures = bool(config.shares) or (config.budget_interval and step % config.budget_interval == 0)
+        return self.budget.cut(output, measured=measured) if measures and output.requires_grad else output
+
+    def update_generator(
+        self, terms: Mapping[str, Tensor], weights: Mapping[str, float], *, reported: bool = True
+    ) -> None:
+        """Minimizes the weighted sum of the terms by one step of the optimizer "generator".
+
+        Reports the terms and their weights, and, where :meth:`cut` has cut G's output, `share_NAME` of each
+        term and `cosine_A_B` of those with weight. With wanted shares, the option `shares`, the weights follow
+        from them.
+
+        Args:
+            terms: by name, 0-d; those without a graph are only reported.
+            weights: of the terms, and of others, which are only reported.
+            reported: False to report only shares and cosines.
+        """
+        trained = {name: term for name, term in terms.items() if term.requires_grad}
+        used: dict[str, Tensor | float] = dict(weights)
+        if self.budget.is_cut:
+            wanted = self.config.wanted_shares
+            given = None if wanted else {name: weights[name] for name in trained}
+            loss, shares = self.budget.loss(trained, given, shares=wanted or None)
+            if wanted:
+                used |= shares.weight
+            _report_shares(shares, [name for name in trained if wanted or weights[name] != 0])
+        else:
+            loss = torch.stack([weights[name] * term for name, term in trained.items()]).sum()
+        self.update("generator", loss)
+        if reported:
+            report_all(terms)
+            report_all(used, suffix="_weight")
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         """Called in every process at each log line, with the means of what was reported since the last one.
@@ -187,3 +235,10 @@ class Recipe(abc.ABC):
     def trained(self, name: str) -> nn.Module:
         """The network for use: its moving average if one is kept."""
         return self.averages.get(name, self.networks[name])
+
+
+def _report_shares(shares: Shares, weighted: list[str]) -> None:
+    report_all({f"share_{name}": share for name, share in shares.share.items()})
+    for (first, second), cosine in shares.cosines().items():
+        if first in weighted and second in weighted:
+            report(f"cosine_{first}_{second}", cosine)

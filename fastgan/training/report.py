@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastgan._warnings import warn
 from fastgan.training.files import replacing
@@ -42,9 +43,13 @@ HEAD = Html(
     "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
 )
 
+SHARES = "Shares of G's gradient"
+
 # Curves that share a plot, by a pattern of their whole names; the first match counts. A curve without a match
 # gets its own plot at the end.
 GROUPS = {
+    SHARES: r"share_.*",
+    "Cosines between the gradients of G's terms": r"cosine_.*",
     "Discriminator's losses": r"D_(.*_)?loss|D_.*penalty.*",
     "R1 penalty": r"r1_penalty.*",
     "Colour channels of the image loss": r"[YUV]_loss",
@@ -207,13 +212,16 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Htm
         name: [math.copysign(math.inf, value) if abs(value) > 1e39 else value for value in values]
         for name, values in curves.items()
     }
-    for name, values in curves.items():
-        x, y = reported(steps, values)
-        axes.plot(x, y, label=printable(name), linewidth=1.4, marker="." if len(x) < 4 else None)
+    if title == SHARES:
+        _stack(axes, steps, curves)
+    else:
+        for name, values in curves.items():
+            x, y = reported(steps, values)
+            axes.plot(x, y, label=printable(name), linewidth=1.4, marker="." if len(x) < 4 else None)
     # Losses start high: on a linear axis an early peak would flatten everything after it.
     finite = (abs(value) for values in curves.values() for value in values if math.isfinite(value))
     sizes = sorted(size for size in finite if size)
-    if sizes and sizes[-1] > 50 * sizes[len(sizes) // 2]:
+    if title != SHARES and sizes and sizes[-1] > 50 * sizes[len(sizes) // 2]:
         axes.set_yscale("symlog", linthresh=sizes[len(sizes) // 2])
     axes.set_title(printable(title), fontsize=10, loc="left", parse_math=False)
     axes.set_xlabel("step", fontsize=8)
@@ -226,6 +234,15 @@ def _plot(title: str, steps: list[float], curves: dict[str, list[float]]) -> Htm
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return image(_data_uri(buffer.getvalue()), title)
+
+
+def _stack(axes: Any, steps: list[float], curves: dict[str, list[float]]) -> None:
+    """Draws the curves on top of each other; a term that a log line lacks has no part in it."""
+    rows = [row for row in zip(steps, *curves.values(), strict=True) if not all(map(math.isnan, row[1:]))]
+    finite = [[value if math.isfinite(value) else 0.0 for value in row] for row in rows]
+    x, *y = zip(*finite, strict=True) if finite else ((), *((),) * len(curves))
+    axes.stackplot(x, *y, labels=[printable(name) for name in curves])
+    axes.set_ylim(0, 1)
 
 
 def reported(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:

@@ -33,9 +33,12 @@ def resume_from(recipe: Recipe, checkpoint: Checkpoint) -> list[str]:
             f"{printable(checkpoint.path)} cannot be continued with other networks or optimizers: "
             f"{', '.join(refused)}"
         )
-    if "balance" in recipe.networks and "balance" not in checkpoint.networks:
-        # The policy is new, and starts with its initial state.
-        checkpoint.networks["balance"] = recipe.networks["balance"].state_dict()
+    if "shares" in changed:
+        checkpoint.networks.pop("budget", None)  # the averages of other terms' norms
+    for name in ("balance", "budget"):
+        if name in recipe.networks and name not in checkpoint.networks:
+            # The policy, or the wanted shares, are new and start with their initial state.
+            checkpoint.networks[name] = recipe.networks[name].state_dict()
     options = [{name: group[name] for name in group.keys() - STATE} for group in _groups(recipe)]
     try:
         restore(recipe, checkpoint)

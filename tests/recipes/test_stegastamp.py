@@ -199,6 +199,8 @@ def test_every_term_is_logged_with_its_weight(small):
         "image_loss_weight", "lpips_loss_weight", "G_loss_weight", "D_loss", "D_real", "D_fake",
         "D_difference", "D_gradient_norm", "D_weight_norm", "bit_acc", "str_acc", "l2_edge_gain", "lr",
         "D_updated", "D_clipped", "lr_d", "images_per_second", "seconds_per_step",
+        "share_secret_loss", "share_image_loss", "share_G_loss", "cosine_secret_loss_image_loss",
+        "cosine_secret_loss_G_loss", "cosine_image_loss_G_loss",
     }  # fmt: skip
     assert set(rows[0]) == expected
     assert float(rows[0]["image_loss_weight"]) == small.l2_loss_scale

@@ -54,7 +54,7 @@ def test_each_step_moves_its_own_network_and_no_other(small, norm, spectral, con
     assert not moved(before_g, recipe.generator)
     before_d = weights_of(recipe.discriminator)
     gradients = [p.grad.clone() for p in recipe.discriminator.parameters()]
-    recipe.generator_step(batch, fake, feature, recipe.weights(0))
+    recipe.generator_step(batch, fake, feature, recipe.weights(0), 0)
     # Attention's gamma starts at 0, so nothing behind it has a gradient.
     expected = {name for name in before_g if name not in ("attention.project.weight", "attention.out.weight")}
     assert moved(before_g, recipe.generator) == expected
@@ -114,7 +114,7 @@ def test_perceptual_loss_is_vgg_s_first_two_stages(small, tmp_path, monkeypatch)
     assert _backbones.FILES["vgg16"].startswith("vgg16-")
     batch = one_batch(recipe)
     fake, feature = recipe.translate(batch)
-    terms = terms_of(recipe.generator_step, batch, fake, feature, recipe.weights(0))
+    terms = terms_of(recipe.generator_step, batch, fake, feature, recipe.weights(0), 0)
     expected = PerceptualLoss(("relu1_2", "relu2_2"))(fake, batch.target)
     torch.testing.assert_close(terms["perceptual_loss"], expected.detach())
     assert recipe.weights(0)["perceptual_loss"] == 0.02

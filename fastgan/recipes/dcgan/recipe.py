@@ -126,9 +126,9 @@ class DCGAN(Recipe):
                     self.discriminator_step(real, new_fake, step, generator)
         if trains_g:
             with record_function("generator_step"):
-                self.generator_step(reals[0], fake, generator)
+                self.generator_step(reals[0], self.cut(step, fake), generator)
                 for _ in range(config.n_g_steps - 1):
-                    self.generator_step(reals[0], self.generate(generator), generator)
+                    self.generator_step(reals[0], self.cut(step, self.generate(generator)), generator)
         report_all({"lr_d": config.lr_d, "lr_g": config.lr_g})
 
     def generate(self, generator: torch.Generator) -> Tensor:
@@ -160,8 +160,7 @@ class DCGAN(Recipe):
             paired = self.config.loss == "relativistic"
             real_logits = self.logits(self.augmented(real, generator)) if paired else None
             loss = self.adversarial.generator(self.logits(self.augmented(fake, generator)), real_logits)
-            report("G_loss", loss)
-            self.update("generator", loss)
+            self.update_generator({"G_loss": loss}, {"G_loss": 1.0})
 
     def logits(self, image: Tensor) -> Tensor:
         with self.runtime.autocast():

@@ -90,6 +90,10 @@ class EnhanceNetConfig(TrainingConfig):
     """Who trains. threshold: the half of D's loss on reals or on fakes counts while above balance_threshold
     (the paper trains D while its performance is below a threshold that it does not name); every_step; ratio:
     balance_ratio updates of D and G; adaptive: D trains while it knows fewer reals than balance_target."""
+    budget_interval: int = 10
+    """Steps between measurements of what each of G's loss terms contributes to its gradient (share_NAME,
+    cosine_A_B in metrics.csv); 0: none. By default not in every step: perceptual and texture loss share VGG,
+    which is run backward for each."""
     d_loss_weight: float = 1.0
     """Factor on D's loss, the sum of its halves (paper; so does tensorpack's port, as twice their mean).
     Adam's steps hardly feel it."""
@@ -148,6 +152,13 @@ class EnhanceNetConfig(TrainingConfig):
         if self.adversarial_weight is not None:
             return self.adversarial_weight
         return PAPER_ADVERSARIAL_WEIGHTS.get(self.variant, 0.0)
+
+    @property
+    def generator_terms(self) -> tuple[str, ...]:
+        pixels = () if self.is_perceptual else ("mse_loss",)
+        perceptual = ("perceptual_loss",) if self.is_perceptual else ()
+        texture = ("texture_loss",) if self.has_texture else ()
+        return (*pixels, *perceptual, *texture, *(("G_loss",) if self.is_adversarial else ()))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -127,7 +127,7 @@ class EnhanceNet(Recipe):
                 self.discriminator_step(original, upscaled.detach())
         if trains_g:
             with record_function("generator_step"):
-                self.generator_step(original, upscaled)
+                self.generator_step(original, self.cut(step, upscaled))
 
     def turned(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Flips and transposes images at random; with the data's mirroring: all eight orientations."""
@@ -175,9 +175,7 @@ class EnhanceNet(Recipe):
             if config.log_d_after:
                 self._report_after(original, logits.detach())
         weights = {name: config.G_loss_weight if name == "G_loss" else 1.0 for name in losses}
-        self.update("generator", torch.stack([weights[n] * loss for n, loss in losses.items()]).sum())
-        report_all(losses)
-        report_all(weights, suffix="_weight")
+        self.update_generator(losses, weights)
         report("psnr", -10 * F.mse_loss(upscaled.detach(), original).clamp(min=1e-10).log10())
 
     @torch.no_grad()

@@ -151,6 +151,10 @@ class StarGANv2Config(TrainingConfig):
         "weight_decay", "downs",
     }  # fmt: skip
 
+    @property
+    def generator_terms(self) -> tuple[str, ...]:
+        return ("adv", "sty", "cyc", "ds")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size(self.image_size)

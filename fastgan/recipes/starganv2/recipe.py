@@ -233,6 +233,8 @@ class StarGANv2(Recipe):
         """
         config, x_real = self.config, batch.x_src
         y_trg = batch.y_trg.repeat(len(guides))
+        # The styles are compared, too, but G's gradient is measured at its images.
+        x_fake, s_trg = self.cut(step, x_fake), self.cut(step, s_trg, measured=False)
         with torch.no_grad():  # no gradient to the second translations, as in the authors' code
             x_fake2 = self.translate(batch, guides, which=1)[1]
         with self.runtime.autocast(), frozen(self.discriminator):
@@ -246,7 +248,7 @@ class StarGANv2(Recipe):
 
         lambda_ds = self.lambda_ds(step)
         weights = {"adv": config.w_adv, "sty": config.w_sty, "cyc": config.w_cyc, "ds": -lambda_ds}
-        weighted = []
+        terms = dict.fromkeys(weights, torch.zeros((), device=x_real.device))
         per_kind = (logits, s_trg.float(), s_pred.float(), x_fake, x_fake2, x_rec[: len(x_fake)])
         for kind, logit, s, s_fake, fake, fake2, rec in zip(
             guides, *(values.chunk(len(guides)) for values in per_kind), strict=True
@@ -260,13 +262,15 @@ class StarGANv2(Recipe):
             for name, loss in losses.items():
                 report(f"{name}_{kind}_loss", loss)
                 report(f"{name}_{kind}_loss_weight", weights[name])
-                weighted.append(weights[name] * loss)
+                terms[name] = terms[name] + loss
         if with_identity:
             loss = identity_loss(x_real, x_rec[len(x_fake) :])
             report_all({"id_loss": loss, "id_loss_weight": config.w_id})
-            weighted.append(config.w_id * loss)
+            # It passes x_fake by, and G has reconstructed both in one batch: one term runs back through it.
+            terms["cyc"] = weights["cyc"] * terms["cyc"] + config.w_id * loss
+            weights["cyc"] = 1.0
         report("lambda_ds", lambda_ds)
-        self.update("generator", torch.stack(weighted).sum())
+        self.update_generator(terms, weights, reported=False)
 
     def lambda_ds(self, step: int) -> float:
         """w_ds (1 - clamp((epoch - 1) / ds_decay_epochs, 0, 1)), with epochs counted from 1."""

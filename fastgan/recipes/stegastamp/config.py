@@ -200,6 +200,11 @@ class StegaStampConfig(TrainingConfig):
         "secret_size", "n_critic", "val_images",
     }  # fmt: skip
 
+    @property
+    def generator_terms(self) -> tuple[str, ...]:
+        lpips = ("lpips_loss",) if self.lpips_loss_scale > 0 else ()
+        return ("secret_loss", "image_loss", *lpips, *(() if self.no_gan else ("G_loss",)))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         image_height_width(self.image_size)

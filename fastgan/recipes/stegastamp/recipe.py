@@ -129,7 +129,7 @@ class StegaStamp(Recipe):
         warp, unwarp = random_perspective(image.shape[0], height, width, (shift * largest).floor(), generator)
         input_warped = warp_for_encoder(image, warp)
         with self.runtime.autocast():
-            residual_warped = encoder(secret, input_warped).float()
+            residual_warped = self.cut(step, encoder(secret, input_warped).float())
         encoded = place_encoded(image, input_warped, residual_warped, unwarp, config.borders, generator)
         return input_warped, input_warped + residual_warped, encoded
 
@@ -170,14 +170,9 @@ class StegaStamp(Recipe):
                     paired = config.adversarial == "relativistic"
                     real_logits = self.discriminator(real)[0] if paired else None
                     terms["G_loss"] = self.adversarial.generator(self.discriminator(fake)[0], real_logits)
-        weights = self.weights(step, secret_only)
-        trained = [weights[name] * term for name, term in terms.items() if term.requires_grad]
-
-        self.update("generator", torch.stack(trained).sum())
+        self.update_generator(terms, self.weights(step, secret_only))
 
         correct = (logits.detach() > 0) == (secret > 0.5)
-        report_all(terms)
-        report_all(weights, suffix="_weight")
         report_all({"Y_loss": channels[0], "U_loss": channels[1], "V_loss": channels[2]})
         report("bit_acc", correct.float().mean())
         report("str_acc", correct.all(dim=1).float().mean())

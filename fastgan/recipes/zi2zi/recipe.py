@@ -122,9 +122,9 @@ class Zi2Zi(Recipe):
         if trains_g:
             weights = self.weights(step)
             with record_function("generator_step"):
-                self.generator_step(batch, fake, feature, weights)
+                self.generator_step(batch, fake, feature, weights, step)
                 for _ in range(self.config.g_updates - 1):
-                    self.generator_step(batch, *self.translate(batch), weights)
+                    self.generator_step(batch, *self.translate(batch), weights, step)
 
     def translate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """G's output, and its encoder's features of the source, averaged over space."""
@@ -154,8 +154,13 @@ class Zi2Zi(Recipe):
         report("D_category_loss_weight", weight)
         report("D_accuracy_category", (real_category.detach().argmax(1) == batch.category).float().mean())
 
-    def generator_step(self, batch: Batch, fake: Tensor, feature: Tensor, weights: dict[str, float]) -> None:
+    def generator_step(
+        self, batch: Batch, fake: Tensor, feature: Tensor, weights: dict[str, float], step: int
+    ) -> None:
         """Updates G."""
+        fake = self.cut(step, fake)
+        # With const_of=real, the constancy loss reaches G here only, and not through its glyphs.
+        feature = self.cut(step, feature, measured=self.config.const_of == "real")
         with frozen(self.discriminator):
             logits, category_logits = self.discriminate(batch.source, fake)
         losses = {
@@ -166,9 +171,7 @@ class Zi2Zi(Recipe):
         }
         if self.perceptual is not None:
             losses["perceptual_loss"] = self.perceptual(fake, batch.target)
-        self.update("generator", torch.stack([weights[name] * loss for name, loss in losses.items()]).sum())
-        report_all(losses)
-        report_all(weights, suffix="_weight")
+        self.update_generator(losses, weights)
 
     def target_features(self, batch: Batch, fake: Tensor) -> Tensor:
         """The encoder's features of the target, or of G's output, for the constancy loss."""
