@@ -17,9 +17,9 @@ class Reach:
     """What a backward pass visits."""
 
     nodes: frozenset[Node]
-    """Without those that only accumulate a gradient, which any number of passes may visit."""
+    """Without those that save nothing, which any number of passes may visit: leaves and cuts."""
     leaves: frozenset[int]
-    """The given leaves, by their index."""
+    """The indices of the given leaves."""
     parameters: tuple[Tensor, ...]
     """All other leaves that require a gradient."""
 
@@ -28,24 +28,25 @@ def reach(roots: Iterable[Tensor], leaves: Mapping[Node, int]) -> Reach:
     """Walks the graph of these tensors, up to its leaves.
 
     Args:
-        leaves: index by the node that accumulates its gradient.
+        leaves: indices by node; the walk ends there.
     """
     stack: list[Node] = [get_gradient_edge(root).node for root in roots if root.requires_grad]
     seen: set[Node] = set(stack)
-    accumulating: set[Node] = set()
+    ends: set[Node] = set()
     hit: set[int] = set()
     parameters: list[Tensor] = []
     while stack:
         node = stack.pop()
+        if node in leaves:
+            ends.add(node)
+            hit.add(leaves[node])
+            continue
         if type(node).__name__ == "AccumulateGrad":
-            accumulating.add(node)
-            if node in leaves:
-                hit.add(leaves[node])
-            else:
-                parameters.append(node.variable)
+            ends.add(node)
+            parameters.append(node.variable)
             continue
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 stack.append(following)
-    return Reach(frozenset(seen - accumulating), frozenset(hit), tuple(parameters))
+    return Reach(frozenset(seen - ends), frozenset(hit), tuple(parameters))

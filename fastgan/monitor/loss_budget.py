@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from fastgan._torch_internals import has_gradient_hooks
 from fastgan.monitor._graph import Reach, reach
@@ -188,7 +189,7 @@ class LossBudget(nn.Module):
         if not tensors:
             raise TypeError("cut takes at least one tensor, got none")
         measured = as_flag("measured", measured)
-        earlier = {cut.node: index for index, cut in enumerate(self._cuts)}
+        earlier = _index_by_node(self._cuts)
         cuts: list[_Cut] = []
         for index, tensor in enumerate(tensors):
             name = "tensor" if len(tensors) == 1 else f"tensors[{index}]"
@@ -205,12 +206,9 @@ class LossBudget(nn.Module):
                     f"{name} is computed from what an earlier cut returned: only losses may use that, the "
                     "generator must use the tensor itself"
                 )
-            leaf = tensor.detach().requires_grad_()
-            cuts.append(_Cut(tensor, leaf, torch.autograd.graph.get_gradient_edge(leaf).node, measured))
+            cuts.append(_Cut.of(tensor, measured))
         self._cuts += cuts
-        # Views: hooks on a module's inputs, such as FlopCounterMode's, fail in autograd.grad on leaves.
-        with torch.enable_grad():
-            ends = tuple(cut.leaf.view_as(cut.leaf) for cut in cuts)
+        ends = tuple(cut.end for cut in cuts)
         return ends if len(ends) > 1 else ends[0]
 
     @property
@@ -386,7 +384,7 @@ class LossBudget(nn.Module):
         Raises:
             ValueError, RuntimeError: as :meth:`backward`.
         """
-        leaves = {cut.node: index for index, cut in enumerate(self._cuts)}
+        leaves = _index_by_node(self._cuts)
         reaches = [reach([term], leaves) for term in terms.values()]
         for name, reached in zip(terms, reaches, strict=True):
             if not reached.leaves:
@@ -506,9 +504,19 @@ class _Cut:
 
     tensor: Tensor
     leaf: Tensor
-    node: Any
-    """Of the graph: accumulates the leaf's gradient."""
+    end: Tensor
+    """A view of the leaf, which the heads get."""
+    nodes: tuple[Any, ...]
+    """Of the graph: the view's, and the one that accumulates the leaf's gradient."""
     measured: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor, measured: bool) -> _Cut:
+        leaf = tensor.detach().requires_grad_()
+        # A view: hooks on a module's inputs, such as FlopCounterMode's, fail in autograd.grad on leaves.
+        with torch.enable_grad():
+            end = leaf.view_as(leaf)
+        return cls(tensor, leaf, end, (end.grad_fn, get_gradient_edge(leaf).node), measured)
 
 
 @dataclass(frozen=True)
@@ -541,6 +549,10 @@ class _RestOfBackward(torch.autograd.Function):
         ctx.rest = None
         factor = grad if rest.scale is None else grad / rest.scale
         return (None, *(_times(gradient, factor) for gradient in rest.gradients))
+
+
+def _index_by_node(cuts: list[_Cut]) -> dict[Any, int]:
+    return {node: index for index, cut in enumerate(cuts) for node in cut.nodes}
 
 
 def _times(gradient: Tensor, factor: Tensor) -> Tensor:
