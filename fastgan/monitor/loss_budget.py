@@ -184,7 +184,8 @@ class LossBudget(nn.Module):
 
         Raises:
             TypeError: no tensor, or one that is not floating-point.
-            ValueError: a tensor without a graph, or one that was cut before.
+            ValueError: a tensor without a graph or without elements, one that was cut before, or one that is
+                computed from what an earlier call returned.
         """
         if not tensors:
             raise TypeError("cut takes at least one tensor, got none")
@@ -194,6 +195,8 @@ class LossBudget(nn.Module):
         for index, tensor in enumerate(tensors):
             name = "tensor" if len(tensors) == 1 else f"tensors[{index}]"
             check_floating(name, tensor)
+            if tensor.numel() == 0:
+                raise ValueError(f"{name} must not be empty, got shape {tuple(tensor.shape)}")
             if tensor.grad_fn is None:
                 raise ValueError(
                     f"{name} has no graph to cut: it must be computed from parameters with requires_grad, "
@@ -361,6 +364,8 @@ class LossBudget(nn.Module):
     def _check_shares(self, terms: Mapping[str, Tensor], shares: object) -> None:
         if not isinstance(shares, Mapping):
             raise TypeError(f"shares must map the terms' names to numbers, got {described(shares)}")
+        for name in shares:
+            check_instance("the name in shares", name, str, "a string")
         wanted = {name: as_not_negative(f"shares[{name!r}]", share) for name, share in shares.items()}
         if not 1 <= len(wanted) <= MOST_TERMS:
             raise ValueError(f"shares must name 1 to {MOST_TERMS} terms, got {len(wanted)}")
