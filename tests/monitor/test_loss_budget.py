@@ -231,6 +231,23 @@ def test_hooks_of_the_output_see_the_sum_once():
     assert_close(scene.critic[0].weight.grad, next(s for s in seen if s.shape != fake.shape))
 
 
+@pytest.mark.parametrize("how", ["backward", "loss"])
+def test_each_parameter_gets_its_gradient_once(how):
+    """Also those of a generator that a term passes again: DDP begins to communicate when that happens."""
+    scene, inputs = make(Cycle)
+    budget, seen = LossBudget(), []
+    for name, p in scene.named_parameters():
+        p.register_post_accumulate_grad_hook(lambda _, name=name: seen.append(name))
+    terms = scene.terms(budget.cut, *inputs)
+    if how == "backward":
+        budget.backward(terms)
+    else:
+        loss, _ = budget.loss(terms)
+        assert not seen
+        loss.backward()
+    assert sorted(seen) == sorted(name for name, _ in scene.named_parameters())
+
+
 def test_sparse_gradients_of_a_heads_embedding():
     def gradient_of(wrap):
         torch.manual_seed(0)

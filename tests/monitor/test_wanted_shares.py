@@ -79,10 +79,7 @@ def test_the_norm_of_the_sum_is_kept(kind):
 
 @pytest.mark.parametrize("total_norm", [1.0, 0.01])
 def test_averages_are_those_of_encodecs_balancer(total_norm):
-    decay, phases = (
-        0.9,
-        [("l1", "gan", "perceptual")] * 3 + [("gan", "l1")] * 2 + [("perceptual",), tuple(WANTED)],
-    )
+    decay, phases = 0.9, [tuple(WANTED)] * 3 + [("gan", "l1")] * 2 + [("perceptual",), tuple(WANTED)]
     budget, balancer = LossBudget(decay=decay, total_norm=total_norm), Balancer(WANTED, decay, total_norm)
     for seed, names in enumerate(phases):
         scene, inputs = make(Plain, seed=seed)
