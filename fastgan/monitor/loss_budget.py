@@ -75,19 +75,23 @@ class AdaptiveWeight:
 
     def __post_init__(self) -> None:
         names = self.relative_to
-        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        is_list = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
+        if not is_list or not names or not all(isinstance(name, str) for name in names):
             raise TypeError(f"relative_to must be names of terms, at least one, got {described(names)}")
-        for name in names:
-            check_instance("relative_to", name, str, "names of terms")
         if len(set(names)) < len(names):
             raise ValueError(f"relative_to must name each term once, got {shown(tuple(names))}")
-        as_factor("scale", self.scale)
-        if isinstance(self.scale, Tensor) and self.scale.requires_grad:
-            raise ValueError("scale requires grad, which it would not get: pass it detached")
-        low, high = as_numbers("clamp", self.clamp, 2)
-        if low > high:
+        scale = as_factor("scale", self.scale)
+        if isinstance(scale, Tensor) and scale.requires_grad:
+            raise ValueError(f"scale must be detached, got {described(scale)} that requires grad")
+        clamp = as_numbers("clamp", self.clamp, 2)
+        if clamp[0] > clamp[1]:
             raise ValueError(f"clamp must be in order, got {shown(self.clamp)}")
-        as_not_negative("epsilon", self.epsilon)
+        epsilon = as_not_negative("epsilon", self.epsilon)
+        # As Python's floats: numpy's numbers and large integers do not go together with tensors.
+        for name, value in (
+            ("relative_to", tuple(names)), ("scale", scale), ("clamp", clamp), ("epsilon", epsilon),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
 
 
 class BudgetedLoss(NamedTuple):
@@ -111,12 +115,13 @@ class LossBudget(nn.Module):
 
     :meth:`backward` leaves in every parameter the gradient of `sum(w * t).backward()`: also in the heads' own
     parameters, and in those of a generator that a term passes a second time (cycles). What terms share, such
-    as one pass through D for two of them, is run backward once per term.
+    as one pass through D for two of them, is run backward once per term; what else such terms have saved is
+    freed when the caller drops them. Activation checkpointing in heads needs `use_reentrant=False`.
 
     In several processes (`torch.distributed`) the measures are those of the joined batch, for terms that are
-    means over the batch: one all-reduce of T x T numbers, in which every process takes part. Each process's
-    `total` and gradients are its own; averaging the latter is for DDP or the trainer. With DDP around a
-    generator whose terms pass it twice, call :meth:`loss`.
+    means over the batch: one all-reduce of T x T numbers, and of the layer's gradients, in which every process
+    takes part. Each process's `total` and gradients are its own; averaging the latter is for DDP or the
+    trainer.
 
     The module's state, for checkpoints, is the averages of `shares` and the count `undefined`.
 
@@ -152,9 +157,9 @@ class LossBudget(nn.Module):
         self.decay = as_finite("decay", decay)
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {shown(decay)}")
-        if total_norm is not None and as_finite("total_norm", total_norm) <= 0:
+        self.total_norm = None if total_norm is None else as_finite("total_norm", total_norm)
+        if self.total_norm is not None and self.total_norm <= 0:
             raise ValueError(f"total_norm must be positive, got {shown(total_norm)}")
-        self.total_norm = total_norm
         self._cuts: list[_Cut] = []
         self._wanted: dict[str, float] = {}
         # The exponential averages of the norms: sums and weights, by the position of a name in `shares`.
@@ -171,13 +176,13 @@ class LossBudget(nn.Module):
         """Ends the graph at these tensors, until :meth:`backward` joins it again.
 
         Every loss must use what is returned in place of the tensors: a term that uses a tensor itself beside
-        it gets the right gradients, but only what passes the cut is measured. Several calls before one
-        :meth:`backward` add up; gradients at all measured cuts count together.
+        it gets the right gradients, but only what passes the cut is measured. The generator must not use it.
+        Several calls before one :meth:`backward` add up; gradients at all measured cuts count together.
 
         Args:
             tensors: the generator's outputs, floating point, with a graph.
             measured: False for a tensor whose gradient is to pass on but not to count, such as a style code
-                that the generator gets and a term compares.
+                from which the generator has made its output, and which a term compares with that output's.
 
         Returns:
             A tensor with the same memory and no graph; a tuple of them for several tensors.
@@ -199,8 +204,8 @@ class LossBudget(nn.Module):
                 raise ValueError(f"{name} must not be empty, got shape {tuple(tensor.shape)}")
             if tensor.grad_fn is None:
                 raise ValueError(
-                    f"{name} has no graph to cut: it must be computed from parameters with requires_grad, "
-                    "outside of torch.no_grad()"
+                    f"{name} must have a graph to cut: computed from parameters with requires_grad, outside of "
+                    f"torch.no_grad(), got {described(tensor)}"
                 )
             if any(tensor is cut.tensor for cut in (*self._cuts, *cuts)):
                 raise ValueError(f"{name} has been cut already")
@@ -244,7 +249,8 @@ class LossBudget(nn.Module):
                 that a term may be left out of a step.
             beside: a further 0-d loss of weight 1 that does not depend on a cut, such as a codebook loss.
             scaler: multiplies everything by its scale, as `scaler.scale(loss).backward()` does. Norms are
-                those without it. (Terms that are scaled beforehand are right as well, but for norms.)
+                those without it. (Terms that are scaled beforehand have the right shares as well, but larger
+                norms: not with `total_norm`.)
 
         Raises:
             TypeError, ValueError: no cut since the last call; a term that is not 0-d or does not depend on a
@@ -343,7 +349,7 @@ class LossBudget(nn.Module):
         if not isinstance(terms, Mapping):
             raise TypeError(f"terms must map names to losses, got {described(terms)}")
         if not 1 <= len(terms) <= MOST_TERMS:
-            raise ValueError(f"terms must be 1 to {MOST_TERMS} losses, got {len(terms)}")
+            raise ValueError(f"terms must be 1 to {MOST_TERMS} losses, got a dict of {len(terms)}")
         for name, term in terms.items():
             check_instance("the name of a term", name, str, "a string")
             _check_loss(f"terms[{name!r}]", term)
@@ -351,7 +357,9 @@ class LossBudget(nn.Module):
             _check_loss("beside", beside)
         check_scaler("scaler", scaler)
         if weights is not None and shares is not None:
-            raise ValueError("weights and shares exclude each other, got both")
+            raise ValueError(
+                f"weights and shares exclude each other, got {described(weights)} and {described(shares)}"
+            )
         if shares is not None:
             self._check_shares(terms, shares)
         elif weights is not None:
@@ -368,10 +376,12 @@ class LossBudget(nn.Module):
             check_instance("the name in shares", name, str, "a string")
         wanted = {name: as_not_negative(f"shares[{name!r}]", share) for name, share in shares.items()}
         if not 1 <= len(wanted) <= MOST_TERMS:
-            raise ValueError(f"shares must name 1 to {MOST_TERMS} terms, got {len(wanted)}")
+            raise ValueError(f"shares must name 1 to {MOST_TERMS} terms, got a dict of {len(wanted)}")
         missing = [name for name in terms if name not in wanted]
         if missing:
-            raise ValueError(f"shares must name every term, got none for {', '.join(missing)}")
+            raise ValueError(
+                f"shares must name every term, got none for {', '.join(missing)} in {described(dict(shares))}"
+            )
         if sum(wanted[name] for name in terms) == 0:
             raise ValueError(f"shares of the terms must not all be 0, got {shown(dict(wanted))}")
         if self._wanted and list(self._wanted) != list(wanted):
@@ -682,17 +692,21 @@ def _check_weights(terms: Mapping[str, Tensor], weights: object) -> None:
         missing, unknown = set(terms) - set(weights), set(weights) - set(terms)
         wrong = [f"none for {', '.join(sorted(missing))}"] if missing else []
         wrong += [f"some for {', '.join(map(str, unknown))}"] if unknown else []
-        raise ValueError(f"weights must name the same terms as terms, got {' and '.join(wrong)}")
+        raise ValueError(
+            f"weights must name the same terms as terms, got {' and '.join(wrong)} in {described(dict(weights))}"
+        )
     for name, weight in weights.items():
         if not isinstance(weight, AdaptiveWeight):
             as_factor(f"weights[{name!r}]", weight)
             if isinstance(weight, Tensor) and weight.requires_grad:
-                raise ValueError(f"weights[{name!r}] requires grad, which it would not get: pass it detached")
+                raise ValueError(
+                    f"weights[{name!r}] must be detached, got {described(weight)} that requires grad"
+                )
             continue
         for other in weight.relative_to:
             if other not in terms or other == name or isinstance(weights[other], AdaptiveWeight):
                 raise ValueError(
-                    f"weights[{name!r}] must be relative to other terms whose weights are numbers, got "
+                    f"relative_to of weights[{name!r}] must name other terms whose weights are numbers, got "
                     f"{other!r}"
                 )
 
