@@ -119,9 +119,9 @@ class LossBudget(nn.Module):
     freed when the caller drops them. Activation checkpointing in heads needs `use_reentrant=False`.
 
     In several processes (`torch.distributed`) the measures are those of the joined batch, for terms that are
-    means over the batch: one all-reduce of T x T numbers, and of the layer's gradients, in which every process
-    takes part. Each process's `total` and gradients are its own; averaging the latter is for DDP or the
-    trainer.
+    means over the batch: one all-reduce of T x T numbers, and those of the layer's gradients, in which every
+    process takes part. Each process's `total` and gradients are its own; averaging the latter is for DDP or
+    the trainer.
 
     The module's state, for checkpoints, is the averages of `shares` and the count `undefined`.
 
@@ -204,8 +204,8 @@ class LossBudget(nn.Module):
                 raise ValueError(f"{name} must not be empty, got shape {tuple(tensor.shape)}")
             if tensor.grad_fn is None:
                 raise ValueError(
-                    f"{name} must have a graph to cut: computed from parameters with requires_grad, outside of "
-                    f"torch.no_grad(), got {described(tensor)}"
+                    f"{name} must have a graph to cut: computed from parameters with requires_grad, outside "
+                    f"of torch.no_grad(), got {described(tensor)}"
                 )
             if any(tensor is cut.tensor for cut in (*self._cuts, *cuts)):
                 raise ValueError(f"{name} has been cut already")
@@ -692,9 +692,8 @@ def _check_weights(terms: Mapping[str, Tensor], weights: object) -> None:
         missing, unknown = set(terms) - set(weights), set(weights) - set(terms)
         wrong = [f"none for {', '.join(sorted(missing))}"] if missing else []
         wrong += [f"some for {', '.join(map(str, unknown))}"] if unknown else []
-        raise ValueError(
-            f"weights must name the same terms as terms, got {' and '.join(wrong)} in {described(dict(weights))}"
-        )
+        given = described(dict(weights))
+        raise ValueError(f"weights must name the same terms as terms, got {' and '.join(wrong)} in {given}")
     for name, weight in weights.items():
         if not isinstance(weight, AdaptiveWeight):
             as_factor(f"weights[{name!r}]", weight)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 
@@ -228,3 +229,21 @@ def gradients_at_cut(kind, seed=0) -> dict[str, Tensor]:
 def weights_of(kind, values=(1.0, 0.1, 3.0, 0.5)) -> dict[str, float]:
     scene, inputs = make(kind)
     return dict(zip(scene.terms(uncut, *inputs), values, strict=False))
+
+
+def assert_measures_equal(shares, at_cut, weights, relative=1e-5):
+    weighted = {name: weights[name] * gradient for name, gradient in at_cut.items()}
+    norms = {name: gradient.norm() for name, gradient in weighted.items()}
+    assert shares.names == tuple(weights)
+    for name in weights:
+        assert_close(shares.norm[name].double().cpu(), norms[name], rtol=relative, atol=0)
+        total = sum(norms.values())
+        expected = norms[name] / total if total > 0 else total
+        assert_close(shares.share[name].double().cpu(), expected, rtol=relative, atol=0)
+        assert_close(float(shares.weight[name]), float(weights[name]))
+    for pair in itertools.product(weights, repeat=2):
+        a, b = (weighted[name] for name in pair)
+        cosine = torch.zeros(()) if 0 in (a.norm(), b.norm()) else F.cosine_similarity(a, b, dim=0, eps=0)
+        assert_close(shares.cosine(*pair).double().cpu(), cosine.double(), rtol=0, atol=relative)
+        if pair in shares.cosines():
+            assert shares.cosines()[pair] == shares.cosine(*pair)
