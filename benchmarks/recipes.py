@@ -1,6 +1,6 @@
 """`fastgan bench recipes`: the training step of each recipe, fused against the reference, and its parts.
 
-Both run the same steps on the same batches with the same random numbers, alternately, as in the trainers:
+All run the same steps on the same batches with the same random numbers, alternately, as in the trainers:
 freed memory is kept, and steps with a lazy penalty are included at their frequency.
 """
 
@@ -32,7 +32,8 @@ from fastgan.training.memory import keep_freed_memory
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
 
-PROVIDERS = ("fastgan", "reference")
+# Without shares: the step that does not measure what each loss term contributes (budget_interval=0).
+PROVIDERS = ("fastgan", "fastgan, without shares", "reference")
 WARM_UP = 3
 PROFILED = 4
 
@@ -86,7 +87,9 @@ def measure_steps(
     """One row per provider, for steps from the middle of a run on."""
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(config, runs_path=folder)
-        recipes = {provider: _make(recipe_class, config) for provider in PROVIDERS}
+        unmeasured = dataclasses.replace(config, budget_interval=0)
+        configs = {provider: unmeasured if "without" in provider else config for provider in PROVIDERS}
+        recipes = {provider: _make(recipe_class, configs[provider]) for provider in PROVIDERS}
         times, parts = _steps(recipes, config, device, steps)
     rows = []
     for provider, seconds in times.items():
@@ -127,8 +130,9 @@ def _steps(
 
         for index in range(WARM_UP + steps):
             batch = next(batches)
-            # Alternate the order, since the second provider finds the batch in the cache.
-            for provider in PROVIDERS if index % 2 else PROVIDERS[::-1]:
+            # In turn, since the first provider loads the batch into the cache.
+            first_provider = index % len(PROVIDERS)
+            for provider in (*PROVIDERS[first_provider:], *PROVIDERS[:first_provider]):
                 synchronize(device)
                 begin = time.perf_counter()
                 run_step(provider, batch, first + index)
@@ -182,7 +186,7 @@ def header(row: dict[str, Any]) -> list[str]:
     """The lines above the rows of one run: machine, versions and columns."""
     return [
         f"{row['device']}, torch {row['torch']}, fastgan {row['fastgan']} ({row['commit']})",
-        f"{'recipe':<12} {'preset':<7} {'precision':<10} {'provider':<10} {'mean ms':>9} {'20%':>8} "
+        f"{'recipe':<12} {'preset':<7} {'precision':<10} {'provider':<23} {'mean ms':>9} {'20%':>8} "
         f"{'80%':>8} {'fastgan is':>11}  parts",
     ]
 
@@ -195,7 +199,7 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
         faster = "" if row is fused else f"{row['mean_s'] / fused['mean_s']:.2f}x"
         parts = ", ".join(f"{name} {share:.0%}" for name, share in row["parts"].items() if share >= 0.005)
         text.append(
-            f"{row['recipe']:<12} {row['preset']:<7} {row['precision']:<10} {row['provider']:<10} "
+            f"{row['recipe']:<12} {row['preset']:<7} {row['precision']:<10} {row['provider']:<23} "
             f"{row['mean_s'] * 1e3:>9.1f} {row['p20_s'] * 1e3:>8.1f} {row['p80_s'] * 1e3:>8.1f} "
             f"{faster:>11}  {parts}"
         )

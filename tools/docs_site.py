@@ -34,6 +34,7 @@ REFERENCE = {
     "optim": ["fastgan.optim"],
     "augment": ["fastgan.augment"],
     "metrics": ["fastgan.metrics"],
+    "monitor": ["fastgan.monitor"],
     "compat": [f"fastgan.compat.{path.stem}" for path in sorted(ROOT.glob("fastgan/compat/[a-z]*.py"))],
     "training": [
         "fastgan.training.recipe",

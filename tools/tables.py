@@ -264,8 +264,9 @@ def _saved(by_provider: dict[str, Row]) -> str:
 def recipes(results: Results) -> str:
     """Training steps of each recipe, fused and with the reference implementations."""
     lines = [
-        "| recipe | batch | step | reference | parts of the step | of it the optimizers (reference) |",
-        "|---|---|---|---|---|---|",
+        "| recipe | batch | step | without [shares](loss-terms.md) | reference | parts of the step | "
+        "of it the optimizers (reference) |",
+        "|---|---|---|---|---|---|---|",
     ]
     used = []
     for file, rows in results.files.items():
@@ -278,11 +279,17 @@ def recipes(results: Results) -> str:
                 if row["provider"] == "reference"
                 and all(row[key] == ours[key] for key in ("recipe", "preset", "precision"))
             )
-            used += [ours, theirs]
+            without = [
+                row
+                for row in rows
+                if "without shares" in row["provider"]
+                and all(row[key] == ours[key] for key in ("recipe", "preset", "precision"))
+            ]
+            used += [ours, theirs, *without]
             parts = {name: share for name, share in ours["parts"].items() if not name.startswith("Optimizer")}
             lines.append(
                 f"| `{ours['recipe']}`, preset `{ours['preset']}` | {ours['batch_size']} | "
-                f"{seconds(ours['mean_s'])} | "
+                f"{seconds(ours['mean_s'])} | {', '.join(seconds(row['mean_s']) for row in without)} | "
                 f"{seconds(theirs['mean_s'])} ({times(theirs['mean_s'] / ours['mean_s'])}) | "
                 f"{', '.join(f'{name} {share:.0%}' for name, share in parts.items())} | "
                 f"{optimizers(ours):.0%} ({optimizers(theirs):.0%}) |"
@@ -311,6 +318,20 @@ def demos(results: Results) -> str:
 def _demo_line(name: str, row: Row, figures: dict[str, float]) -> str:
     results = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
     return f"| {name} | {row['steps']} | {row['minutes']:.1f} minutes | {results} |"
+
+
+def shares(results: Results, demo: str) -> str:
+    """Shares of G's gradient in a demo (RECIPE/PRESET), and the cosines between its terms."""
+    row = results.row(f"demos/{demo}")
+
+    def lines(kind: str, title: str, style: str) -> Iterator[str]:
+        yield f"| {title} | first tenth | last tenth |"
+        yield "|---|---|---|"
+        for name, means in row[kind].items():
+            yield f"| `{name}` | {means['first']:{style}} | {means['last']:{style}} |"
+
+    parts = [*lines("shares", "share of", ".1%"), "", *lines("cosines", "cosine between", ".2f")]
+    return "\n".join([*parts, "", f"*{machine_of([row])}.*"])
 
 
 def stress(results: Results) -> str:
@@ -343,7 +364,7 @@ def machine_of(rows: Iterable[Row]) -> str:
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (readme, op, recipes, demos, stress)
+    function.__name__: function for function in (readme, op, recipes, demos, shares, stress)
 }
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "conv2d",
     "convert_convolutions",
     "feature_distance",
+    "gradient_budget",
     "jpeg_round_trip",
     "lpips_head",
     "perspective_warp",

@@ -21,7 +21,7 @@ from fastgan._torch_internals import (
     transform,
     watched_by_modes,
 )
-from fastgan.ops import _library
+from fastgan.ops import _library, _lists
 from fastgan.ops._batching import Rule, as_staticmethod
 
 _PLAIN_TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
@@ -40,6 +40,9 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     eager mode uses another one, which takes half the time of the registration's Python layers. All three
     share the same two formulas.
 
+    Of an op that takes lists of tensors, both formulas and the rule see arguments with lists. So does the
+    backward formula `ctx.needs_input_grad`, which the other must not read, and it returns a list for a list.
+
     There is no forward-mode derivative; asking for one raises NotImplementedError.
     """
     public_name = re.sub("_(backward|tangent|(input|weight)_gradient)$", "", name)
@@ -48,6 +51,20 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
         ctx.set_materialize_grads(False)
         setup_context(ctx, inputs, output)
 
+    def gradients(ctx, *grads):
+        for grad in grads:
+            if grad is not None:
+                return backward(ctx, *grads)
+        return tuple([[None] * len(of) if isinstance(of, list) else None for of in ctx.needs_input_grad])
+
+    op = getattr(torch.ops.fastgan, name).default
+    torch.library.register_autograd(f"fastgan::{name}", gradients, setup_context=setup, lib=_library.LIBRARY)
+    kernel = below_autograd(name)
+    takes_lists = _lists.takes_lists(op)
+    if takes_lists:
+        op, kernel, batched = _lists.on_flat(op), _lists.on_flat(kernel), _lists.rule_on_flat(batched)
+        setup, gradients = _lists.setup_on_flat(setup), _lists.gradients_on_flat(gradients)
+
     def setup_if_needed(ctx, inputs, output):
         # Transforms call this even if the op has none of their inputs.
         if any(ctx.needs_input_grad):
@@ -55,16 +72,6 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
 
     def refuse_tangents(ctx, *tangents):
         raise _no_forward_mode(public_name)
-
-    def gradients(ctx, *grads):
-        for grad in grads:
-            if grad is not None:
-                return backward(ctx, *grads)
-        return (None,) * len(ctx.needs_input_grad)
-
-    op = getattr(torch.ops.fastgan, name).default
-    torch.library.register_autograd(f"fastgan::{name}", gradients, setup_context=setup, lib=_library.LIBRARY)
-    kernel = below_autograd(name)
 
     def kernel_and_setup(ctx, *arguments):
         output = kernel(*arguments)
@@ -86,6 +93,8 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     def call(*arguments):
         if is_dynamo_compiling() and register():
             return opaque(*arguments)
+        if takes_lists:
+            arguments = _lists.flattened(arguments)
         if transform() is not None:
             return transformed.apply(*arguments)
         if forward_mode_active() and _have_tangents(arguments):

@@ -1,8 +1,8 @@
 """Parts of batching rules, which run an op for a whole batch of calls, as `torch.vmap` requires.
 
 A rule is called as ``rule(size, batched, *arguments)``: `batched` says for each argument whether it is a
-tensor whose first dimension is the batch of `size` calls; the others are the same in every call. The rule
-returns the op's outputs with that dimension first.
+tensor whose first dimension is the batch of `size` calls; the others are the same in every call. Of a list of
+tensors it says so in a list. The rule returns the op's outputs with that dimension first.
 
 Most ops merge the batch of calls into their batch of samples (`fold`, `unfold`). Results that depend on all
 samples of a call, and noise, which depends on a sample's index, are computed call by call (`one_by_one`).
@@ -39,7 +39,7 @@ def one_by_one(op: Callable) -> Rule:
 
     def rule(size: int, batched: Sequence[bool], *arguments: Any) -> Any:
         results = [
-            op(*(value[i] if in_batch else value for value, in_batch in zip(arguments, batched, strict=True)))
+            op(*(_of_call(i, value, in_batch) for value, in_batch in zip(arguments, batched, strict=True)))
             for i in range(size)
         ]
         if isinstance(results[0], Tensor):
@@ -47,6 +47,12 @@ def one_by_one(op: Callable) -> Rule:
         return tuple(torch.stack(outputs) for outputs in zip(*results, strict=True))
 
     return rule
+
+
+def _of_call(i: int, value: Any, in_batch: bool | list[bool]) -> Any:
+    if isinstance(in_batch, list):
+        return [_of_call(i, *item) for item in zip(value, in_batch, strict=True)]
+    return value[i] if in_batch else value
 
 
 def as_staticmethod(rule: Rule) -> Callable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,9 @@ def test_snippets(page, snippet):
         contrast=torch.full((n,), 1.1), offset=torch.zeros(n, 3), desaturation=torch.zeros(n),
         discriminator=Discriminator(), real=image * 2 - 1, fake=(1 - image * 2).requires_grad_(), step=16,
     )  # fmt: skip
+    decoder = nn.Sequential(OrderedDict(conv_in=nn.Conv2d(4, 3, 3, 1, 1), conv_out=nn.Conv2d(3, 3, 3, 1, 1)))
+    latent = torch.rand(n, 4, h, w, generator=random)
+    names |= {"decoder": decoder, "latent": latent, "generated": decoder(latent)}
     if "optim" in snippet:
         names["generator"] = nn.Linear(3, 3)
     snippet = snippet.replace(
