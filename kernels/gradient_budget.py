@@ -58,7 +58,7 @@ def sweep(
         inside = index < elements
         rows = ()
         for i in tl.static_range(COUNT):
-            rows += (tl.load(gradients[i] + index, inside, 0.0).to(tl.float32),)
+            rows += (tl.load(gradients[i] + index, inside, 0.0).to(tl.float32),)  # type: ignore[assignment]
         if WITHIN:
             weighted = tl.zeros([BLOCK // RUN, RUN], tl.float32)
             for i in tl.static_range(COUNT):
@@ -73,7 +73,7 @@ def sweep(
                 sum_so_far = sums[i * COUNT - i * (i - 1) // 2 + j - i]
                 if WITHIN if (2 * i < COUNT) == (2 * j < COUNT) else BETWEEN:
                     sum_so_far += tl.sum(rows[i] * rows[j], axis=1)
-                added += (sum_so_far,)
+                added += (sum_so_far,)  # type: ignore[assignment]
         sums = added
     partial_sums += tl.program_id(0)
     for i in tl.static_range(COUNT):

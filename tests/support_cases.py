@@ -61,9 +61,9 @@ def two_images(size: Size) -> tuple[Tensor, ...]:
     return image(size), image(size, 1)
 
 
-def two_gradients(size: Size) -> tuple[Tensor, ...]:
-    """With weights."""
-    return image(size) - 0.5, image(size, 1) - 0.5, column(2, 0.5, 2)
+def gradients_and_weights(size: Size) -> tuple[Tensor, ...]:
+    """Three gradients: the first graph would take a number equal to the batch size for the same."""
+    return *(image(size, seed) - 0.5 for seed in range(3)), column(3, 0.5, 2)
 
 
 def two_larger_images(size: Size) -> tuple[Tensor, ...]:
@@ -123,15 +123,16 @@ def both_losses(loss: losses.AdversarialLoss, real: Tensor, fake: Tensor) -> Ten
     return torch.stack([loss.discriminator(real, fake), loss.generator(fake, real)])
 
 
-def budget(op: Callable[..., tuple[Tensor, Tensor]], x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+def budget(op: Callable[..., tuple[Tensor, Tensor]], *tensors: Tensor) -> Tensor:
     """The inner products and the sum in one tensor."""
-    gram, total = op([x, y], weights.to(torch.promote_types(x.dtype, torch.float32)))
+    *gradients, weights = tensors
+    gram, total = op(gradients, weights.to(torch.promote_types(weights.dtype, torch.float32)))
     return torch.cat([gram.flatten(), total.flatten()])
 
 
 CASES = (
     Case("squared_norm", lambda size: (image(size) - 0.5,), lambda: ops.squared_norm),
-    Case("gradient_budget", two_gradients, lambda: ops.gradient_budget, (0, 1, 2), budget),
+    Case("gradient_budget", gradients_and_weights, lambda: ops.gradient_budget, (0, 1, 2, 3), budget),
     Case(
         "blur", lambda size: (image(size), image((size[0], 3, 3), 4, 1)[:, 0] / 5), lambda: ops.blur, (0, 1)
     ),
