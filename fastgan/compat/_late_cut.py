@@ -50,7 +50,8 @@ class LateCut:
     def __init__(self, tensor: Tensor, budget: LossBudget, scaler: torch.amp.GradScaler | None) -> None:
         self.tensor = tensor
         self._end = budget.cut(tensor)
-        self._behind = reach([tensor], {})
+        behind = reach([tensor], {})
+        self._nodes_behind, self._parameters_behind = frozenset(behind.nodes), behind.parameters
         one = torch.ones((), device=tensor.device)
         self._scale = one if scaler is None else scaler.scale(one)
 
@@ -107,7 +108,7 @@ class LateCut:
         return Moved(moved, at_cut, at_parameters)
 
     def _way(self, loss: Tensor) -> _Way:
-        owned = {id(parameter) for parameter in self._behind.parameters}
+        owned = {id(parameter) for parameter in self._parameters_behind}
         nodes: set[Node] = set()
         accumulating: dict[Node, None] = {}
         hits = passes_by = False
@@ -116,7 +117,7 @@ class LateCut:
             node, output = stack.pop()
             if node is self.tensor.grad_fn and output == self.tensor.output_nr:
                 hits = True
-            elif node in self._behind.nodes:
+            elif node in self._nodes_behind:
                 passes_by = True
             elif type(node).__name__ == "AccumulateGrad":
                 accumulating[node] = None

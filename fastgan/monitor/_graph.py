@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+_AccumulateGrad = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
 Node = Any  # torch.autograd.graph.Node; also instances of autograd.Function, which are not its subclass
 
 
@@ -16,7 +18,7 @@ Node = Any  # torch.autograd.graph.Node; also instances of autograd.Function, wh
 class Reach:
     """What a backward pass visits."""
 
-    nodes: frozenset[Node]
+    nodes: list[Node]
     """Without those that save nothing, which any number of passes may visit: leaves and cuts."""
     leaves: frozenset[int]
     """The indices of the given leaves."""
@@ -32,21 +34,32 @@ def reach(roots: Iterable[Tensor], leaves: Mapping[Node, int]) -> Reach:
     """
     stack: list[Node] = [get_gradient_edge(root).node for root in roots if root.requires_grad]
     seen: set[Node] = set(stack)
-    ends: set[Node] = set()
+    nodes: list[Node] = []
     hit: set[int] = set()
     parameters: list[Tensor] = []
     while stack:
         node = stack.pop()
         if node in leaves:
-            ends.add(node)
             hit.add(leaves[node])
-            continue
-        if type(node).__name__ == "AccumulateGrad":
-            ends.add(node)
-            parameters.append(node.variable)
-            continue
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                stack.append(following)
-    return Reach(frozenset(seen - ends), frozenset(hit), tuple(parameters))
+        elif type(node) is _AccumulateGrad:
+            parameters.append(cast(Any, node).variable)
+        else:
+            nodes.append(node)
+            for following, _ in node.next_functions:
+                if following is not None and following not in seen:
+                    seen.add(following)
+                    stack.append(following)
+    return Reach(nodes, frozenset(hit), tuple(parameters))
+
+
+def needed_again(visits: Iterable[Iterable[Node]]) -> list[bool]:
+    """Of several visits in turn: whether a later one comes to some of the same nodes."""
+    last: dict[Node, int] = {}
+    needed = []
+    for index, nodes in enumerate(visits):
+        needed.append(False)
+        for node in nodes:
+            if node in last:
+                needed[last[node]] = True
+            last[node] = index
+    return needed

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from fastgan._torch_internals import has_gradient_hooks
-from fastgan.monitor._graph import Reach, reach
+from fastgan.monitor._graph import Reach, needed_again, reach
 from fastgan.monitor.shares import Shares
 from fastgan.ops import gradient_budget
 from fastgan.ops._checks import (
@@ -393,9 +393,7 @@ class LossBudget(nn.Module):
             )
         self._wanted = wanted
 
-    def _reaches(
-        self, terms: Mapping[str, Tensor], beside: Tensor | None
-    ) -> tuple[list[Reach], frozenset[Any]]:
+    def _reaches(self, terms: Mapping[str, Tensor], beside: Tensor | None) -> tuple[list[Reach], list[Any]]:
         """What each term's backward pass visits, and the nodes that are run backward after all of them.
 
         Raises:
@@ -419,7 +417,7 @@ class LossBudget(nn.Module):
             reached = reach([beside], leaves)
             if reached.leaves:
                 raise ValueError("beside must not depend on a cut: pass it as one of the terms")
-            upstream |= reached.nodes
+            upstream += reached.nodes
         return reaches, upstream
 
     # --- weights that follow from the gradients -------------------------------------------------------------
@@ -566,6 +564,8 @@ class _RestOfBackward(torch.autograd.Function):
             raise RuntimeError("the loss of a LossBudget can be run backward once")
         ctx.rest = None
         factor = grad if rest.scale is None else grad / rest.scale
+        if factor.device.type == "cpu" and factor.item() == 1:  # free there, where it spares a sweep
+            return (None, *rest.gradients)
         return (None, *(_times(gradient, factor) for gradient in rest.gradients))
 
 
@@ -584,7 +584,7 @@ def _gradients(
     weights: Mapping[str, float | Tensor],
     reaches: list[Reach],
     cuts: list[_Cut],
-    upstream: frozenset[Any],
+    upstream: list[Any],
     scale: Tensor | None,
 ) -> tuple[list[list[Tensor | None]], list[dict[Tensor, Tensor]]]:
     """Each term's gradients, times its weight if that is given: at each cut by term, and those of parameters.
@@ -593,25 +593,31 @@ def _gradients(
         upstream: the nodes that are run backward after the heads.
     """
     at_cuts: list[list[Tensor | None]] = [[None] * len(terms) for _ in cuts]
-    at_parameters: list[dict[Tensor, Tensor]] = []
-    needed_later = [upstream]
-    for reached in reversed(reaches[1:]):
-        needed_later.append(needed_later[-1] | reached.nodes)
-    for position, (name, term) in enumerate(terms.items()):
-        reached = reaches[position]
+    at_parameters: list[dict[Tensor, Tensor]] = [{} for _ in terms]
+    # What a term shares with a later one is kept, and with it all that the term itself has saved: the terms
+    # with the largest graphs come last.
+    order = sorted(range(len(terms)), key=lambda position: len(reaches[position].nodes))
+    kept = needed_again([*(reaches[position].nodes for position in order), upstream])
+    names = list(terms)
+    for position, keeps_graph in zip(order, kept, strict=False):
+        name, reached = names[position], reaches[position]
+        term = terms[name]
         leaves = [cuts[index].leaf for index in reached.leaves]
         seed = torch.ones_like(term) if scale is None else scale.to(term.dtype)
         found = torch.autograd.grad(
             term,
             [*leaves, *reached.parameters],
             weights.get(name, 1.0) * seed,
-            retain_graph=not reached.nodes.isdisjoint(needed_later[-1 - position]),
+            retain_graph=keeps_graph,
             allow_unused=True,
         )
         for index, gradient in zip(reached.leaves, found, strict=False):
             at_cuts[index][position] = gradient
-        of_parameters = zip(reached.parameters, found[len(leaves) :], strict=True)
-        at_parameters.append({p: gradient for p, gradient in of_parameters if gradient is not None})
+        # Where all weights are known, nobody asks which term a parameter's gradient is of.
+        sums = at_parameters[position if len(weights) < len(terms) else 0]
+        for parameter, gradient in zip(reached.parameters, found[len(leaves) :], strict=True):
+            if gradient is not None:
+                sums[parameter] = sums[parameter] + gradient if parameter in sums else gradient
     return at_cuts, at_parameters
 
 

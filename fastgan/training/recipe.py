@@ -149,11 +149,14 @@ class Recipe(abc.ABC):
     def cut(self, step: int, output: Tensor, measured: bool = True) -> Tensor:
         """An output of G for the loss terms, cut where this step measures their shares of its gradient.
 
-        See :meth:`LossBudget.cut`; returns the output itself in other steps, and if it has no graph.
+        See :meth:`LossBudget.cut`; returns the output itself in other steps, without a graph, and for a
+        single term.
         """
         config = self.config
-        measures = bool(config.shares) or (config.budget_interval and step % config.budget_interval == 0)
-        return self.budget.cut(output, measured=measured) if measures and output.requires_grad else output
+        due = bool(config.shares) or (config.budget_interval > 0 and step % config.budget_interval == 0)
+        if not due or not output.requires_grad or len(config.generator_terms) == 1:
+            return output
+        return self.budget.cut(output, measured=measured)
 
     def update_generator(
         self, terms: Mapping[str, Tensor], weights: Mapping[str, float], *, reported: bool = True
@@ -179,6 +182,8 @@ class Recipe(abc.ABC):
             _report_shares(shares, [name for name in trained if wanted or weights[name] != 0])
         else:
             loss = torch.stack([weights[name] * term for name, term in trained.items()]).sum()
+            if self.config.budget_interval and len(terms) == 1:
+                report_all(dict.fromkeys(trained, 1.0), prefix="share_")
         self.update("generator", loss)
         if reported:
             report_all(terms)
@@ -237,7 +242,7 @@ class Recipe(abc.ABC):
 
 
 def _report_shares(shares: Shares, weighted: list[str]) -> None:
-    report_all({f"share_{name}": share for name, share in shares.share.items()})
+    report_all(shares.share, prefix="share_")
     for (first, second), cosine in shares.cosines().items():
         if first in weighted and second in weighted:
             report(f"cosine_{first}_{second}", cosine)

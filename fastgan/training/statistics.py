@@ -108,14 +108,14 @@ def report(name: str, value: Tensor | float) -> None:
         _active[-1].add(name, value)
 
 
-def report_all(values: Mapping[str, Tensor | float], suffix: str = "") -> None:
+def report_all(values: Mapping[str, Tensor | float], *, prefix: str = "", suffix: str = "") -> None:
     """Reports each of several values, see :func:`report`.
 
     Args:
-        suffix: appended to each name.
+        prefix, suffix: put before and after each name.
     """
     for name, value in values.items():
-        report(name + suffix, value)
+        report(prefix + name + suffix, value)
 
 
 def _total(values: list[Tensor | float], device: torch.device) -> Tensor:

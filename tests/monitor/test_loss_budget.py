@@ -360,11 +360,11 @@ def test_only_what_terms_share_is_run_twice_and_then_freed():
     feature.register_hook(visits.append)
     with Saved() as own:
         own_term = F.mse_loss(leaf, real)
-    with Saved() as last:
-        last_term = feature.square().mean()
-    terms = {"gan": scene.critic[1:](feature).mean(), "l2": own_term, "feature": last_term}
+    with Saved() as largest:
+        gan = scene.critic[1:](feature).mean()
+    terms = {"gan": gan, "l2": own_term, "feature": feature.square().mean()}
     budget.backward(terms)
-    assert len(visits) == 2 and not shared.alive and not own.alive and not last.alive
+    assert len(visits) == 2 and not shared.alive and not own.alive and not largest.alive
 
 
 @pytest.mark.parametrize("how", ["backward", "loss"])

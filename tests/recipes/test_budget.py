@@ -101,10 +101,8 @@ def test_nothing_is_computed_twice(config_of, name, options):
             recipe.train_step(batch, 1, generator())  # without R1, which runs D backward on a leaf
         operations.append(counter.get_total_flops())
     if options in SHARED_WORK:
-        assert config.budget_interval == 10
         assert operations[1] <= 1.1 * operations[0]
     else:
-        assert config.budget_interval in (1, 10)
         assert operations[1] <= 1.001 * operations[0]
 
 

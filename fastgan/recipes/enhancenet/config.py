@@ -90,10 +90,6 @@ class EnhanceNetConfig(TrainingConfig):
     """Who trains. threshold: the half of D's loss on reals or on fakes counts while above balance_threshold
     (the paper trains D while its performance is below a threshold that it does not name); every_step; ratio:
     balance_ratio updates of D and G; adaptive: D trains while it knows fewer reals than balance_target."""
-    budget_interval: int = 10
-    """Steps between measurements of what each of G's loss terms contributes to its gradient (share_NAME,
-    cosine_A_B in metrics.csv); 0: none. By default not in every step: perceptual and texture loss share VGG,
-    which is run backward for each."""
     d_loss_weight: float = 1.0
     """Factor on D's loss, the sum of its halves (paper; so does tensorpack's port, as twice their mean).
     Adam's steps hardly feel it."""

@@ -68,10 +68,6 @@ class Zi2ZiConfig(TrainingConfig):
     """Whose features are to be those of the source: real, the target's; or fake, the result's (original)."""
     const_ramp_epochs: float = 1.0
     """Epochs over which that weight rises from 0 (original: none)."""
-    budget_interval: int = 10
-    """Steps between measurements of what each of G's loss terms contributes to its gradient (share_NAME,
-    cosine_A_B in metrics.csv); 0: none. By default not in every step: two losses share D, which is run
-    backward for each."""
     perceptual_weight: float = 0.02
     """Weight of the distance in VGG16's relu1_2 and relu2_2 (original: none). It needs ImageNet's weights."""
     category_weight: float = 1.0
