@@ -49,7 +49,7 @@ def measure(request, benchmark, device, memory, bandwidth):
 
     def run_one(
         *, op, provider, size, mode, run, floor_bytes, forward=None, inputs=(), rounds=None,
-        per_element=None, compiles=False,
+        per_element=None, compiles=False, counts_flops=False,
     ):  # fmt: skip
         if quick and (compiles or "compiled" in provider):
             pytest.skip("compiles for long")
@@ -71,6 +71,8 @@ def measure(request, benchmark, device, memory, bandwidth):
             saved_bytes=harness.saved_bytes(forward, inputs) if forward else None,
             peak_bytes=harness.peak_bytes(run, device),
         )
+        if counts_flops:
+            benchmark.extra_info["flops"] = harness.flops(run)
         if device == "cuda":
             timer = request.getfixturevalue("device_timer")
             least, most = (10, 50) if quick else (30, 500)

@@ -116,6 +116,15 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
     return _peak_of_allocations(_allocations(run))
 
 
+def flops(run: Callable[[], object]) -> int:
+    """Floating-point operations of convolutions and matrix products, forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
 def ratio_in_turn(run: Callable[[], object], other: Callable[[], object], turns: int = 40) -> float:
     """The ratio of the times of `run` and `other`: the median over alternating turns of 50 ms each.
 
