@@ -322,7 +322,17 @@ def _demo_line(name: str, row: Row, figures: dict[str, float]) -> str:
 
 def shares(results: Results, demo: str) -> str:
     """Shares of G's gradient in a demo (RECIPE/PRESET), and the cosines between its terms."""
-    row = results.row(f"demos/{demo}")
+    recipe, _, preset = demo.partition("/")
+    rows = [
+        row
+        for file in results.files
+        if file.startswith("demos-")
+        for row in results.rows(file, recipe=recipe, preset=preset)
+        if row.get("shares")
+    ]
+    if not rows:
+        raise UnknownResult(f"no row of the demo {demo!r} has shares")
+    row = max(rows, key=lambda row: row["date"])
 
     def lines(kind: str, title: str, style: str) -> Iterator[str]:
         yield f"| {title} | first tenth | last tenth |"
