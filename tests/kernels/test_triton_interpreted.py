@@ -17,9 +17,9 @@ from tests.kernels.interpreted import INTERPRETING
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 def test_in_the_interpreter():
     folder = Path(__file__).parent / "interpreted"
-    finished = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
         env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
     )  # fmt: skip
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "passed" in finished.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "passed" in process.stdout
