@@ -7,8 +7,9 @@
 #     make lint     ruff, mypy, clang-format, numbers in the docs against benchmarks/results, workflows
 #     make tables   write the numbers in README and docs from benchmarks/results
 #     make docs     build the documentation's site in build/site
-#     make support  write the table of supported combinations, as tested, to docs/support.md
-#     make budgets  write the costs of GPU launches, computed without a GPU, to docs/gpu-budgets.md
+#     make support  write the table of supported combinations, as tested, to docs/support.md; OPS="blur conv2d": only
+#                   the rows of these ops anew
+#     make budgets  write the costs of GPU launches, computed without a GPU, to docs/gpu-budgets.md; OPS likewise
 #     make bench    benchmarks of every op against its peers, into benchmarks/results/
 #     make stress   20 000 valid calls, native against reference, and 20 000 with invalid arguments; kill training runs
 #                   200 times, and damage them 140 times
@@ -67,10 +68,10 @@ test-fast: $(VENV)/installed build/tests/built
 	PYTHONPATH=build/tests OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --fast
 
 support: $(VENV)/installed
-	$(BIN)/python -m tests.support_table > build/support.md && mv build/support.md docs/support.md
+	$(BIN)/python -m tests.support_table $(OPS) > build/support.md && mv build/support.md docs/support.md
 
 budgets: $(VENV)/installed
-	$(BIN)/python -m tests.kernels.budgets
+	$(BIN)/python -m tests.kernels.budgets $(OPS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Command-line parsers whose errors are one line and suggest what was probably suggestion."""
+"""Command-line parsers whose errors are one line and suggest what was probably meant."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 `CHECKS` lists the uses. Each check applies one use to a case, compares the results with plain eager calls or
 with the reference in float64, and returns "works", "refused by name" (an error that names the op or says what
 to do instead) or "not applicable"; anything else raises.
-`tests/test_support.py` runs them all; `python -m tests.support_table` prints docs/support.md.
+`tests/test_support.py` runs them all; `python -m tests.support_table` prints docs/support.md, with names of
+ops as arguments only their rows anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copy
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from fastgan import ops
+from tests.op_names import chosen_names
 from tests.support_cases import CASES, Case, Size
 
 WORKS, REFUSED, NOT_APPLICABLE = "works", "refused by name", "not applicable"
@@ -443,6 +446,7 @@ apply, as copies to functions, transforms to `R1`, whose term is for `backward()
 float32 within a training step.
 
 """
+PAGE = Path(__file__).parents[1] / "docs" / "support.md"
 SIGNS = {WORKS: "yes", REFUSED: "refused", NOT_APPLICABLE: "n/a"}
 
 
@@ -454,5 +458,36 @@ def rendered(status: Callable[[Case, str], str]) -> str:
     return HEAD + "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(uses) + "\n"
 
 
+def committed() -> dict[tuple[str, str], str]:
+    """The page's results, by case and use."""
+    status = {sign: status for status, sign in SIGNS.items()}
+    rows = [row.strip("|\n").split("|") for row in PAGE.read_text().splitlines() if row.startswith("|")]
+    head, _, *body = ([cell.strip() for cell in row] for row in rows)
+    return {
+        (name, use): status[cell] for name, *cells in body for use, cell in zip(head[1:], cells, strict=True)
+    }
+
+
+def _names_of(case: Case) -> set[str]:
+    return {name.strip() for name in case.name.split(",")}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    names = chosen_names("docs/support.md", (n for case in CASES for n in sorted(_names_of(case))), arguments)
+    if not names:
+        print(rendered(find_out), end="")
+        return
+    kept = committed()
+
+    def status(case: Case, use: str) -> str:
+        if not names.isdisjoint(_names_of(case)):
+            return find_out(case, use)
+        if (case.name, use) not in kept:
+            raise SystemExit(f"docs/support.md does not have {use!r} of {case.name!r}: write all rows anew")
+        return kept[case.name, use]
+
+    print(rendered(status), end="")
+
+
 if __name__ == "__main__":
-    print(rendered(find_out), end="")
+    main()

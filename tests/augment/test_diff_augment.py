@@ -1,4 +1,4 @@
-"""DiffAugment: what it does to images, and gradients through it."""
+"""DiffAugment: its effects on images, and gradients through it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def augment(policy, image, seed=0):
 
 @pytest.fixture
 def image():
-    return torch.rand(64, 3, 24, 16) + 0.1  # nowhere 0
+    return torch.rand(64, 3, 24, 16) + 0.1  # without zeros, which mark pixels that were cut or shifted in
 
 
 def test_no_policy_changes_nothing(image):
@@ -40,7 +40,7 @@ def test_translation_moves_by_whole_pixels_within_an_eighth(image):
     assert len(shifts) > 20
 
 
-def test_cutout_takes_a_square_of_half_the_side(image):
+def test_cutout_removes_a_square_of_half_the_side(image):
     is_cut = (augment(("cutout",), image) == 0).all(1)
     rows, columns = is_cut.any(2).sum(1), is_cut.any(1).sum(1)
     assert torch.equal(is_cut.flatten(1).sum(1), rows * columns), "not one rectangle"
@@ -49,7 +49,7 @@ def test_cutout_takes_a_square_of_half_the_side(image):
     assert is_cut.any(0).all(), "some pixels are never cut"
 
 
-def test_colour_keeps_what_it_should(image):
+def test_colour_keeps_grey_images_grey(image):
     coloured = augment(("color",), image)
     shift = coloured.mean((1, 2, 3)) - image.mean((1, 2, 3))
     assert shift.abs().max() <= 0.5 and shift.std() > 0.2
@@ -60,7 +60,7 @@ def test_colour_keeps_what_it_should(image):
     assert spread.min() >= 0.5 and spread.max() <= 1.5 and spread.std() > 0.2
 
 
-def test_each_image_has_draws_of_its_own(image):
+def test_each_image_has_its_own_random_numbers(image):
     same = image[:1].expand(8, -1, -1, -1)
     for policy in ("color", "translation", "cutout"):
         assert len({tuple(one.flatten().tolist()) for one in augment((policy,), same)}) > 5, policy
@@ -69,13 +69,13 @@ def test_each_image_has_draws_of_its_own(image):
 def test_gradients_of_both_orders():
     x = torch.rand(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     augmentation = DiffAugment()
-    drawn = augmentation.draw(2, torch.Generator().manual_seed(3))
+    random_numbers = augmentation.draw(2, torch.Generator().manual_seed(3))
 
-    def applied(image):
-        return augmentation(image, drawn)
+    def augmented(image):
+        return augmentation(image, random_numbers)
 
-    assert torch.autograd.gradcheck(applied, (x,))
-    assert torch.autograd.gradgradcheck(applied, (x,))
+    assert torch.autograd.gradcheck(augmented, (x,))
+    assert torch.autograd.gradgradcheck(augmented, (x,))
 
 
 def test_r1_through_it():
@@ -96,21 +96,21 @@ def test_bad_input(image):
 
 
 @pytest.mark.parametrize(("side", "positions"), [(8, 9), (7, 8), (6, 6), (5, 5), (1, 1)])
-def test_cutouts_middle_lies_in_the_image(side, positions):
+def test_the_centre_of_the_cutout_lies_in_the_image(side, positions):
     """The authors' code draws side + (1 - length % 2) positions of a square of length int(side / 2 + 0.5)."""
     image, length = torch.ones(400, 1, side, side), int(side / 2 + 0.5)
-    drawn = torch.linspace(0, 1, 401)[:-1, None].expand(-1, 2)
-    is_cut = DiffAugment(("cutout",))(image, drawn)[:, 0] == 0
+    random_numbers = torch.linspace(0, 1, 401)[:-1, None].expand(-1, 2)
+    is_cut = DiffAugment(("cutout",))(image, random_numbers)[:, 0] == 0
     actual = {tuple(rows.tolist()) for rows in is_cut.any(2)}
     expected = set()
-    for middle in range(positions):
-        begin = middle - length // 2
+    for centre in range(positions):
+        begin = centre - length // 2
         expected.add(tuple(begin <= row < begin + length for row in range(side)))
     assert actual == expected
     assert is_cut.flatten(1).any(1).all()
 
 
-def test_cutout_takes_nan_away():
+def test_cutout_removes_nan():
     image = torch.full((1, 3, 8, 8), torch.nan)
     cut = DiffAugment(("cutout",))(image, torch.tensor([[0.5, 0.5]]))
     assert (cut[:, :, 2:6, 2:6] == 0).all() and cut.isnan().sum() == 3 * 48

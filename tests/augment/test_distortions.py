@@ -20,7 +20,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_at_strength_zero_nothing_happens(photographs):
+def test_strength_zero_changes_nothing(photographs):
     assert torch.allclose(Distortions(**NONE)(photographs, 10_000, generator()), photographs, atol=1e-6)
 
 
@@ -43,18 +43,18 @@ def test_each_part_acts_alone_differentiably_and_within_range(photographs, part)
     assert not torch.equal(distorted, distortions(image, 10_000, generator(1)))
 
 
-def test_every_image_has_its_own_draw():
+def test_each_image_is_distorted_differently():
     image = torch.rand(1, 3, 32, 32).expand(4, -1, -1, -1)
     distorted = Distortions(no_jpeg=True)(image, 10_000, generator())
     differences = [(distorted[0] - distorted[i]).abs().mean() for i in (1, 2, 3)]
     assert min(differences) > 1e-3
 
 
-def test_blur_kernels_are_normalized_and_come_as_often_as_asked():
+def test_blur_kernels_are_normalized_and_have_the_given_probabilities():
     kernels = random_blur_kernels(4000, generator())
     assert kernels.shape == (4000, 7, 7) and kernels.min() >= 0
     assert torch.allclose(kernels.sum(dim=(1, 2)), torch.ones(4000), atol=1e-5)
-    none = kernels[:, 3, 3] == 1
-    assert none.float().mean().item() == pytest.approx(0.5, abs=0.03)
-    gaussian = kernels[~none][:, 0, 0] > 0  # lines do not reach the corners
-    assert gaussian.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    is_identity = kernels[:, 3, 3] == 1
+    assert is_identity.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    is_gaussian = kernels[~is_identity][:, 0, 0] > 0  # kernels of lines are zero in the corners
+    assert is_gaussian.float().mean().item() == pytest.approx(0.5, abs=0.05)

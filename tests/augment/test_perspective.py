@@ -1,4 +1,4 @@
-"""Perspective jitter: exact for the identity, invertible, borders where the warp opens."""
+"""Perspective jitter: exact for the identity, invertible, and filled where there is no source pixel."""
 
 import pytest
 import torch
@@ -33,7 +33,9 @@ def test_corners_move_by_at_most_the_displacement():
 
 def test_a_translation_moves_by_whole_pixels():
     image = torch.rand(1, 3, 8, 9)
-    matrix = torch.tensor([[[1.0, 0, 2], [0, 1, 3], [0, 0, 1]]])  # output (x, y) takes input (x + 2, y + 3)
+    matrix = torch.tensor(
+        [[[1.0, 0, 2], [0, 1, 3], [0, 0, 1]]]
+    )  # output pixel (x, y) samples input pixel (x + 2, y + 3)
     warped = perspective_warp(image, matrix)
     assert torch.allclose(warped[:, :, :5, :7], image[:, :, 3:, 2:], atol=1e-5)
     assert warped[:, :, 5:].abs().max() < 1e-5
@@ -42,18 +44,18 @@ def test_a_translation_moves_by_whole_pixels():
 def test_unwarping_undoes_the_warp():
     image = torch.linspace(0, 1, 64).expand(2, 3, 48, 64).contiguous()
     warp, unwarp = random_perspective(2, 48, 64, 5.0, generator())
-    back = perspective_warp(perspective_warp(image, warp), unwarp)
-    assert (back - image)[:, :, 12:-12, 12:-12].abs().max() < 0.01
+    restored = perspective_warp(perspective_warp(image, warp), unwarp)
+    assert (restored - image)[:, :, 12:-12, 12:-12].abs().max() < 0.01
 
 
-def test_warp_for_encoder_keeps_the_image_where_the_warp_looks_outside():
+def test_warp_for_encoder_keeps_the_image_where_the_warp_samples_outside():
     image = torch.full((2, 3, 32, 32), 0.7)
     warp, _ = random_perspective(2, 32, 32, 8.0, generator())
     assert torch.allclose(warp_for_encoder(image, warp), image, atol=1e-5)
 
 
 @pytest.mark.parametrize("borders", BORDERS)
-def test_inside_all_borders_agree_and_outside_each_has_its_own(borders):
+def test_borders_agree_inside_and_differ_outside(borders):
     image = torch.rand(2, 3, 48, 48, generator=generator(5))
     warp, unwarp = random_perspective(2, 48, 48, 10.0, generator(1))
     warped = warp_for_encoder(image, warp)

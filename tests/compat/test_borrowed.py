@@ -1,4 +1,4 @@
-"""Names of other code live in `fastgan.compat`, and are importable from `fastgan.losses`, too."""
+"""Names of other libraries are defined in `fastgan.compat` and importable from `fastgan.losses`, too."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def test_borrowed_names_are_those_of_compat(name):
     value = getattr(losses, name)
     assert value is getattr(importlib.import_module(BORROWED[name]), name)
     assert value.__module__ == BORROWED[name] and name not in losses.__all__
-    for module in ("labels", "jpeg"):  # in which they were defined, and pickles look for them
+    for module in ("labels", "jpeg"):  # where they once were defined, as old pickles say
         assert getattr(importlib.import_module(f"fastgan.losses.{module}"), name) is value
 
 
-def test_other_names_are_not_there():
+def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match="module 'fastgan.losses' has no attribute 'nothing'"):
         losses.nothing  # noqa: B018
     with pytest.raises(ImportError, match="nothing"):
@@ -36,18 +36,18 @@ def test_other_names_are_not_there():
     [
         "from fastgan.losses import adv_loss, diff_jpeg_coding, BinaryLoss, CategoryLoss",
         *(f"import {module}; from fastgan.losses import {name}" for name, module in BORROWED.items()),
-        # The first to ask for the name is Dynamo.
+        # Dynamo is the first to look the name up.
         "import torch\nfrom fastgan import losses\n"
         "f = torch.compile(lambda x: losses.adv_loss(x, 1), fullgraph=True, backend='eager')\n"
         "assert f(torch.zeros(2)).item() > 0.69",
     ],
 )
-def test_no_order_of_imports_runs_in_a_circle(script):
+def test_no_order_of_imports_is_circular(script):
     folder = Path(fastgan.__file__).parent.parent
     subprocess.run([sys.executable, "-c", script], check=True, cwd=folder)
 
 
-def test_categories_draw_no_random_numbers():
+def test_category_loss_draws_no_random_numbers():
     before = torch.get_rng_state()
     losses.CategoryLoss(4)
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""With one seed the shims draw what the published code draws, and leave the generator where it does."""
+"""With the same seed, shims draw the same random numbers as the published code, and as many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastgan.compat import basicsr, pix2pix, studiogan, zi2zi
 
 
 def critic():
-    """With dropout, whose numbers come after those of the points."""
+    """A critic with dropout, which draws its numbers after those of the interpolated points."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Dropout(), nn.Conv2d(4, 1, 3, 2, 1))
 
@@ -26,8 +26,8 @@ def gradient_at(network, x):
     return torch.autograd.grad(network(x).sum(), x, create_graph=True)[0]
 
 
-# Each as the repository writes its formula, with the same draws: BasicSR's weights are drawn on the CPU and
-# cast, pix2pix's on the device that it is told, StudioGAN's on the CPU.
+# The formulas and draws of each repository: BasicSR draws its weights on the CPU and casts them; pix2pix
+# draws them on the given device, StudioGAN on the CPU.
 
 
 def basicsr_penalty(network, real, fake):
@@ -78,7 +78,7 @@ PENALTIES = {
 @pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", PENALTIES)
-def test_penalties_draw_what_the_published_code_draws(name, dtype, autocast):
+def test_penalties_draw_the_same_numbers_as_the_published_code(name, dtype, autocast):
     theirs, ours = PENALTIES[name]
     if dtype == torch.bfloat16 and not autocast:
         pytest.skip("the published code mixes float32 points with bfloat16 weights")
@@ -92,16 +92,16 @@ def test_penalties_draw_what_the_published_code_draws(name, dtype, autocast):
         gradients = torch.autograd.grad(value, list(network.parameters())[:3], allow_unused=True)
         actual.append((value, gradients, torch.random.get_rng_state()))
     (theirs, their_gradients, their_state), (ours, our_gradients, our_state) = actual
-    # The published code is in half precision where samples are: BasicSR's points, then its gradient.
-    rounds = dtype == torch.bfloat16 and name in ("basicsr", "studiogan, dragan")
-    assert_close(ours, theirs.to(ours.dtype), **({"rtol": 0.02, "atol": 0.02} if rounds else {}))
+    # Of half-precision samples the published code computes in half precision: BasicSR's points and gradient.
+    published_rounds = dtype == torch.bfloat16 and name in ("basicsr", "studiogan, dragan")
+    assert_close(ours, theirs.to(ours.dtype), **({"rtol": 0.02, "atol": 0.02} if published_rounds else {}))
     for one, other in zip(our_gradients, their_gradients, strict=True):
-        assert_close(one, other, **({"rtol": 0.1, "atol": 0.02} if rounds else {}))
+        assert_close(one, other, **({"rtol": 0.1, "atol": 0.02} if published_rounds else {}))
     assert torch.equal(our_state, their_state)
 
 
 class PublishedCategoryLoss(nn.Module):
-    """Zi2zi's one-hot table is an embedding."""
+    """zi2zi's loss, whose one-hot table is an embedding."""
 
     def __init__(self, category_num):
         super().__init__()
@@ -113,19 +113,19 @@ class PublishedCategoryLoss(nn.Module):
 
 
 @pytest.mark.parametrize("categories", [1, 6, 40])
-def test_zi2zi_category_loss_leaves_the_generator_where_an_embedding_does(categories):
+def test_zi2zi_category_loss_draws_as_many_numbers_as_an_embedding(categories):
     logits, labels = torch.randn(5, categories), torch.arange(5) % categories
     actual = []
     for make in (PublishedCategoryLoss, zi2zi.CategoryLoss):
         torch.manual_seed(7)
         loss = make(categories)
-        built = torch.random.get_rng_state()
-        actual.append((loss(logits, labels), built, torch.random.get_rng_state()))
+        state_after_init = torch.random.get_rng_state()
+        actual.append((loss(logits, labels), state_after_init, torch.random.get_rng_state()))
     assert_close(actual[1][0], actual[0][0])
     assert torch.equal(actual[1][1], actual[0][1]) and torch.equal(actual[1][2], actual[0][2])
 
 
-def test_the_other_shims_draw_nothing():
+def test_the_other_shims_draw_no_random_numbers():
     state = torch.random.get_rng_state()
     for make in (
         lambda: [basicsr.GANLoss(kind) for kind in ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")],

@@ -1,4 +1,4 @@
-"""Each shim against the formula of the trainer it stands for, written in plain torch."""
+"""Each shim against the formula of the code that it replaces, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_zi2zi_losses():
     x, labels = torch.randn(4, 6), torch.tensor([0, 5, 2, 2])
     loss = zi2zi.CategoryLoss(6)
     assert_close(loss(x, labels), BCE(x, F.one_hot(labels, 6).float()))
-    assert not list(loss.parameters()), "the one-hot table could be trained"
+    assert not list(loss.parameters()), "the one-hot table must not be trainable"
     for real in (True, False):
         assert_close(zi2zi.BinaryLoss(real)(x), BCE(x, torch.full_like(x, float(real))))
 

@@ -1,13 +1,14 @@
 """Writes docs/gpu-budgets.md: the cost of each op's launches on a GPU, determined without one.
 
-`make budgets` (`python -m tests.kernels.budgets`) writes the page, `tests/kernels/test_budgets.py` checks the
-kernels against it.
+`make budgets` (`python -m tests.kernels.budgets`) writes the page; with names of ops as arguments, only their
+rows anew. `tests/kernels/test_budgets.py` checks the kernels against it.
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from tests.kernels.cuda_cases import CASES as CUDA_CASES
 from tests.kernels.cuda_cases import CudaCase
 from tests.kernels.fake_cuda import Log, backward, fake_cuda
 from tests.kernels.machine_code import bytes_moved, instructions, machine_code
+from tests.op_names import chosen_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "gpu-budgets.md"
 ARCHITECTURES = (80, 90, 100)
@@ -268,19 +270,41 @@ def rendered(tables: dict[str, list[Row]], version: str = triton.__version__) ->
     return TEXT.format(triton=version, limits=limits, **texts)
 
 
-def main(progress: Callable[[str], object]) -> None:
+def compiled_by() -> str:
+    """The version of Triton of the page's rows."""
+    match = re.search(r"Compiled by Triton (\S+);", PAGE.read_text())
+    assert match is not None
+    return match[1]
+
+
+def main(progress: Callable[[str], object], arguments: Sequence[str] | None = None) -> None:
+    cuda_ops = {case.op for case in CUDA_CASES}
+    names = chosen_names("docs/gpu-budgets.md", [*(case.op for case in CASES), *sorted(cuda_ops)], arguments)
+    if names and compiled_by() != triton.__version__:
+        raise SystemExit(
+            f"the page's rows are of Triton {compiled_by()}, and this is {triton.__version__}: write all anew"
+        )
+    if names & cuda_ops and not cuda_code.is_built():
+        raise SystemExit(f"{', '.join(sorted(names & cuda_ops))} need _C_cuda, which nvcc builds, for sm_90")
+    kept = committed() if PAGE.exists() else {}
     tables: dict[str, list[Row]] = {"ops": [], "small": [], "kernels": []}
     for case in CASES:
+        if names and case.op not in names:
+            for name in (case.table, "kernels"):
+                rows = [row for row in kept[name] if row[:2] == (case.op, case.variant)]
+                if not rows:
+                    raise SystemExit(f"the page has no rows of {case}: write all anew")
+                tables[name] += rows
+            continue
         progress(f"{case}\n")
         for name, rows in measured(case).items():
             tables[name] += rows
-    if cuda_code.is_built():
+    if cuda_code.is_built() and (not names or names & cuda_ops):
         tables["ops"] += map(measured_cuda, CUDA_CASES)
         tables["CUDA"] = cuda_code.rows(widths)
-    elif PAGE.exists():
-        names = {case.op for case in CUDA_CASES}
-        tables["ops"] += [row for row in committed()["ops"] if row[0] in names]
-        tables["CUDA"] = committed()["CUDA"]
+    elif kept:
+        tables["ops"] += [row for row in kept["ops"] if row[0] in cuda_ops]
+        tables["CUDA"] = kept["CUDA"]
     PAGE.write_text(rendered(tables))
 
 

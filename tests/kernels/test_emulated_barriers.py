@@ -1,4 +1,4 @@
-"""That tests on emulated kernels would notice: without any one barrier or fence of csrc/cuda they fail."""
+"""Tests on emulated kernels fail without any single barrier or fence of csrc/cuda."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.kernels import test_emulated_jpeg, test_emulated_optimizer
 from tests.kernels.emulation import ROOT, without
 from tests.ops.optimizer_cases import tensors
 
-WAITS = re.compile(r"__sync\w+\(|__threadfence\(")
+BARRIER = re.compile(r"__sync\w+\(|__threadfence\(")
 PLACES = [
     (path.name, number)
     for path in sorted((ROOT / "csrc" / "cuda").iterdir())
     for number, line in enumerate(path.read_text().splitlines(), 1)
-    if WAITS.search(line.partition("//")[0])
+    if BARRIER.search(line.partition("//")[0])
 ]
 
 
@@ -49,5 +49,5 @@ def test_no_barrier_can_be_left_out(file, line):
         run()
 
 
-def test_they_are_found_in_the_sources():
+def test_barriers_are_found_in_the_sources():
     assert len(PLACES) >= 13

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the JPEG round trip, thread by thread on the CPU, against the CPU's kernels."""
+"""The CUDA kernels of the JPEG round trip, emulated on the CPU, against the CPU kernels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fastgan.ops.jpeg import (
 from tests.kernels.emulation import ORDERS, emulated, same_bits
 from tests.ops.jpeg_cases import out_of_range, undecided
 
-# A tile is 64 pixels wide and one MCU high: narrower, wider, and a chroma row of two.
+# A tile is 64 pixels wide and one MCU high: smaller and larger images, and one with two chroma samples a row.
 SIZES = [(1, 1), (3, 4), (17, 33), (20, 85), (33, 130)]
 SEED = torch.tensor(9)
 
 
 def strided(batch, channel, row, column, offset=0):
-    """2 x 3 x 20 x 72: rows of whole fours, which kernels read and write at once if on boundaries."""
+    """2 x 3 x 20 x 72, whose rows kernels read and write in groups of four if these are aligned."""
     length = offset + batch + 2 * channel + 19 * row + 71 * column + 1
     return torch.rand(length).as_strided((2, 3, 20, 72), (batch, channel, row, column), offset)
 
@@ -36,7 +36,7 @@ LAYOUTS = {
     "fours, channels_last": lambda: strided(4320, 1, 216, 3),
     "fours, other columns": lambda: strided(12960, 4320, 216, 3),
     **{
-        f"fours, {name}off their boundary": lambda strides=strides: strided(*strides)
+        f"fours, {name}misaligned": lambda strides=strides: strided(*strides)
         for name, strides in {
             "": (4320, 1440, 72, 1, 1),
             "images ": (4321, 1440, 72, 1),
@@ -59,7 +59,7 @@ def backward(grad, image, tables, masks, form, order, wanted=(True, True)):
 
 
 def check(image, tables, form, weight=None):
-    """Values, masks and both gradients, from `weight`, are the CPU's, and the same bits in any order."""
+    """Compares values, masks and both gradients, of `weight`, with the CPU's, and the bits of all orders."""
     exact = form[-1] in (0, STRAIGHT_THROUGH_TRUNCATED)
     decoded, *masks = torch.ops.fastgan.jpeg(image, tables, SEED, *form, True)
     if weight is None:
@@ -67,24 +67,24 @@ def check(image, tables, form, weight=None):
     gradients = torch.ops.fastgan.jpeg_backward(weight, image, tables, SEED, *masks, *form, True, True)
     first = None
     for order in range(ORDERS):
-        ours = forward(image, tables, form, order)
-        # The CPU's masks: a value on a clamp may fall on either side of it.
-        our_gradients = backward(weight, image, tables, masks, form, order)
-        everything = (*ours, *our_gradients)
-        assert first is None or all(map(same_bits, everything, first)), "another order, other bits"
-        first = everything
-    assert ours[0].stride() == decoded.stride()
+        results = forward(image, tables, form, order)
+        # With the CPU's masks, since a value on a clamp may lie on either side of it.
+        gradients_emulated = backward(weight, image, tables, masks, form, order)
+        all_results = (*results, *gradients_emulated)
+        assert first is None or all(map(same_bits, all_results, first)), "the bits depend on the order"
+        first = all_results
+    assert results[0].stride() == decoded.stride()
     if exact:
-        for actual, expected in zip(ours, (decoded, *masks), strict=True):
+        for actual, expected in zip(results, (decoded, *masks), strict=True):
             assert same_bits(actual, expected)
     else:
         decided = ~undecided(image, tables, SEED, form)
-        assert not (255 * (ours[0] - decoded).abs().float()[decided] > 0.01 + 255 * eps(image)).any()
-        # Where nothing is rounded, what was clamped on the way in lies on the clamp on the way out.
+        assert not (255 * (results[0] - decoded).abs().float()[decided] > 0.01 + 255 * eps(image)).any()
+        # Without rounding, values that were clamped before coding lie on the clamp after decoding.
         on_clamps = form[-1] == KERNEL_ROUNDINGS["none"]
-        for actual, expected in zip(ours[1:], masks, strict=True):
+        for actual, expected in zip(results[1:], masks, strict=True):
             assert on_clamps or (actual != expected).float().mean() <= 0.02
-    for actual, expected in zip(our_gradients, gradients, strict=True):
+    for actual, expected in zip(gradients_emulated, gradients, strict=True):
         assert actual.dtype == expected.dtype and actual.stride() == expected.stride()
         error = (actual.double() - expected.double()).norm()
         assert error <= (1e-3 + eps(image)) * expected.double().norm() + 1e-6
@@ -102,7 +102,7 @@ def form_of(subsampling, upsampling, rounding):
 @pytest.mark.parametrize("upsampling", ["fancy", "nearest"])
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 @pytest.mark.parametrize("rounding", [name for name in ROUNDINGS if name != "polynomial"])
-def test_kernels_are_the_cpus(rounding, subsampling, upsampling, size):
+def test_kernels_equal_those_of_the_cpu(rounding, subsampling, upsampling, size):
     image, tables = out_of_range(size), 1 + 60 * torch.rand(2, 2, 8, 8)
     check(image, tables, form_of(subsampling, upsampling, rounding))
 
@@ -130,7 +130,7 @@ def test_layouts(rounding, layout):
     check(LAYOUTS[layout](), quality_tables(torch.tensor([30.0, 90.0])), form, LAYOUTS[layout]())
 
 
-def test_levels_that_are_cut_off():
+def test_truncated_levels():
     form = (2, 2, True, STRAIGHT_THROUGH_TRUNCATED)
     check(out_of_range((17, 70)), quality_tables(torch.tensor(80.0)), form)
 
@@ -138,18 +138,20 @@ def test_levels_that_are_cut_off():
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 @pytest.mark.parametrize("upsampling", ["fancy", "nearest"])
 @pytest.mark.parametrize("rounding", ["straight_through", "cubic", "none"])
-def test_nan_reaches_what_it_reaches_on_the_cpu(rounding, upsampling, subsampling):
+def test_nan_spreads_as_on_the_cpu(rounding, upsampling, subsampling):
     image = torch.rand(2, 3, 40, 150)
-    for place in ((0, 0, 5, 7), (0, 2, 39, 149), (1, 1, 16, 63), (1, 1, 20, 64)):
-        image[place] = torch.nan
+    for index in ((0, 0, 5, 7), (0, 2, 39, 149), (1, 1, 16, 63), (1, 1, 20, 64)):
+        image[index] = torch.nan
     form = form_of(subsampling, upsampling, rounding)
     tables, weight = quality_tables(torch.tensor(50.0)), torch.ones_like(image)
     decoded, *masks = torch.ops.fastgan.jpeg(image, tables, SEED, *form, True)
     gradients = torch.ops.fastgan.jpeg_backward(weight, image, tables, SEED, *masks, *form, True, True)
     for order in range(ORDERS):
-        ours, *our_masks = forward(image, tables, form, order)
-        our_gradients = backward(weight, image, tables, our_masks, form, order)
-        for actual, expected in zip((ours, *our_gradients), (decoded, *gradients), strict=True):
+        emulated_image, *emulated_masks = forward(image, tables, form, order)
+        emulated_gradients = backward(weight, image, tables, emulated_masks, form, order)
+        for actual, expected in zip(
+            (emulated_image, *emulated_gradients), (decoded, *gradients), strict=True
+        ):
             assert torch.equal(actual.isnan(), expected.isnan())
 
 
@@ -158,12 +160,12 @@ def test_infinities_are_clamped(rounding):
     image = torch.rand(1, 3, 24, 40)
     image[0, 0, 3, 3], image[0, 1, 20, 30] = torch.inf, -torch.inf
     form, tables = form_of("4:2:0", "fancy", rounding), quality_tables(torch.tensor(50.0))
-    ours, expected = (forward(x, tables, form, 0)[0] for x in (image, image.clamp(0, 1)))
-    assert ours.isfinite().all() and same_bits(ours, expected)
+    actual, expected = (forward(x, tables, form, 0)[0] for x in (image, image.clamp(0, 1)))
+    assert actual.isfinite().all() and same_bits(actual, expected)
 
 
 @pytest.mark.parametrize("rounding", ["straight_through", "cubic"])
-def test_a_wrong_table_makes_its_image_nan_alone(rounding):
+def test_a_wrong_table_makes_only_its_image_nan(rounding):
     tables = quality_tables(torch.tensor([50.0, 500.0]))
     for order in range(ORDERS):
         decoded = forward(torch.rand(2, 3, 20, 70), tables, form_of("4:2:0", "fancy", rounding), order)[0]
@@ -177,8 +179,8 @@ def test_one_gradient_is_the_same_without_the_other(rounding, wanted):
     form, weight = form_of("4:2:0", "fancy", rounding), torch.randn(2, 3, 20, 70)
     masks = forward(image, tables, form, 0)[1:]
     both = backward(weight, image, tables, masks, form, 0)
-    some = backward(weight, image, tables, masks, form, 1, wanted)
-    for one, other, is_wanted in zip(some, both, wanted, strict=True):
+    requested = backward(weight, image, tables, masks, form, 1, wanted)
+    for one, other, is_wanted in zip(requested, both, wanted, strict=True):
         assert same_bits(one, other) if is_wanted else one.numel() == 0
 
 
@@ -192,17 +194,17 @@ def test_without_masks_the_value_is_the_same():
 @pytest.mark.parametrize("rounding", ["straight_through", "cubic"])
 @pytest.mark.parametrize("size", [(0, 3, 8, 8), (2, 3, 0, 8), (2, 3, 8, 0)])
 @pytest.mark.parametrize("tables", [1, None])
-def test_no_pixels(tables, size, rounding):
+def test_images_without_pixels(tables, size, rounding):
     image, tables = torch.rand(size), torch.ones(tables or size[0], 2, 8, 8)
     form = form_of("4:2:0", "fancy", rounding)
     decoded, *masks = forward(image, tables, form, 0)
-    of_image, of_tables = backward(image, image, tables, masks, form, 0)
-    assert decoded.shape == of_image.shape == image.shape
-    assert_close(of_tables, torch.zeros_like(tables))
+    grad_image, grad_tables = backward(image, image, tables, masks, form, 0)
+    assert decoded.shape == grad_image.shape == image.shape
+    assert_close(grad_tables, torch.zeros_like(tables))
 
 
 @pytest.mark.parametrize("size", [(1, 3, 2**16, 2**15), (2**11, 3, 1017, 1024)])
-def test_more_pixels_than_kernels_count_are_refused(size):
+def test_more_pixels_than_31_bits_can_index_are_refused(size):
     image, tables, form = torch.rand(1).expand(size), torch.ones(1, 2, 8, 8), (2, 2, True, 0)
     with pytest.raises(RuntimeError, match=r"fewer than 2\^31 pixels"):
         forward(image, tables, form, 0)

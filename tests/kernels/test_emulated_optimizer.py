@@ -1,4 +1,4 @@
-"""The CUDA kernels of the optimizers' step, thread by thread on the CPU, against the float64 reference."""
+"""The CUDA kernels of the optimizers' step, emulated on the CPU, against the float64 reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastgan.reference.optimizer_step import StepOptions
 from tests.kernels.emulation import ORDERS, emulated, emulated_step, same_bits
 from tests.ops.optimizer_cases import OPTIONS, as_float64, assert_close_to_exact, tensors
 
-# In this build a launch takes two tensors or five, and eight blocks' worth of elements make blocks larger.
+# In this build a launch has at most two or five tensors, and blocks grow from eight times their size on.
 FEW, MANY, LARGE = (
     [(7, 3), (4099,)],
     [(), (5,), (3000,), (2, 5, 3, 4), (0, 3), (2049,), (1,)] * 2,
@@ -28,38 +28,40 @@ def copies(arrays):
 
 
 def check(case, arrays, *, with_statistics=True, tolerance=1e-6, **scalars):
-    """A step in any order gives the same bits, and what the reference gives in float64."""
+    """Compares a step with the float64 reference, and its bits with those of other orders of threads."""
     algorithm, options = case.split(",")[0], OPTIONS[case]
     if options.grad_clip_norm < math.inf:
         scalars["grad_norm"] = gradient_norm(arrays[1])
     exact, first = as_float64(arrays), None
-    known = optimizer_step(algorithm, *exact, options, **scalars, with_statistics=True, backend="reference")
+    expected = optimizer_step(
+        algorithm, *exact, options, **scalars, with_statistics=True, backend="reference"
+    )
     for order in range(ORDERS):
-        stepped = copies(arrays)
-        said = emulated_step(
-            algorithm, stepped, options, with_statistics=with_statistics, order=order, **scalars
+        updated = copies(arrays)
+        statistics = emulated_step(
+            algorithm, updated, options, with_statistics=with_statistics, order=order, **scalars
         )
-        everything = [said, *(tensor for array in stepped for tensor in array)]
-        assert first is None or all(map(same_bits, everything, first)), "another order, other bits"
-        first = everything
-    assert_close_to_exact(stepped, exact, tolerance)
+        all_results = [statistics, *(tensor for array in updated for tensor in array)]
+        assert first is None or all(map(same_bits, all_results, first)), "the bits depend on the order"
+        first = all_results
+    assert_close_to_exact(updated, exact, tolerance)
     if with_statistics:
-        assert_close(said[:2], known[:2], rtol=1e-5, atol=0)
-        assert abs(said[2].item() - known[2].item()) <= 2
+        assert_close(statistics[:2], expected[:2], rtol=1e-5, atol=0)
+        assert abs(statistics[2].item() - expected[2].item()) <= 2
 
 
 @pytest.mark.parametrize("with_statistics", [False, True])
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", OPTIONS)
-def test_steps_are_the_references(case, dtype, shapes, with_statistics):
+def test_steps_equal_the_references(case, dtype, shapes, with_statistics):
     tolerance = 1e-6 if dtype == torch.float32 else torch.finfo(dtype).eps
     arrays = tensors(case, dtype, shapes=SHAPES[shapes])
     check(case, arrays, with_statistics=with_statistics, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_views_that_begin_anywhere(dtype):
+def test_views_at_any_address(dtype):
     arrays = tensors("adam, all", dtype, shapes=[(5,), (3000,)] * 3)
     arrays = [[t[1:] if t.numel() == 3000 else t for t in array] for array in arrays]
     check("adam, all", arrays, tolerance=1e-6 if dtype == torch.float32 else torch.finfo(dtype).eps)
@@ -80,35 +82,35 @@ def test_gradients_are_unscaled(case):
 
 @pytest.mark.parametrize("with_statistics", [False, True])
 @pytest.mark.parametrize("case", OPTIONS)
-def test_what_is_infinite_changes_nothing(case, with_statistics):
+def test_infinite_gradients_change_nothing(case, with_statistics):
     arrays, updates = tensors(case, torch.float32, shapes=MANY), torch.tensor(3)
     options = OPTIONS[case]._replace(average_warmup=True, counts_update=True)
     for order in range(ORDERS):
-        stepped = copies(arrays)
-        said = emulated_step(
-            case.split(",")[0], stepped, options, found_inf=torch.ones(1), updates=updates,
+        updated = copies(arrays)
+        statistics = emulated_step(
+            case.split(",")[0], updated, options, found_inf=torch.ones(1), updates=updates,
             grad_norm=torch.tensor(1.0), with_statistics=with_statistics, order=order,
         )  # fmt: skip
-        for ours, kept in zip(stepped, arrays, strict=True):
-            assert all(map(same_bits, ours, kept))
+        for array, original in zip(updated, arrays, strict=True):
+            assert all(map(same_bits, array, original))
         assert updates.item() == 3
         if with_statistics:
-            for which, of in ((0, arrays[1]), (1, arrays[0])):
-                expected = sum(tensor.double().square().sum() for tensor in of)
-                assert_close(said[which], expected, rtol=1e-6, atol=0)
+            for index, measured in ((0, arrays[1]), (1, arrays[0])):
+                expected = sum(tensor.double().square().sum() for tensor in measured)
+                assert_close(statistics[index], expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize("with_statistics", [False, True])
 @pytest.mark.parametrize("algorithm", ["rmsprop", "adam", "average"])
 def test_warm_up_and_learning_rate_are_read_from_memory(algorithm, with_statistics, shapes):
-    """By all blocks as they were, though the last one counts the update."""
+    """All blocks read the count from before the step, although the last one increases it."""
     options = StepOptions(
         7.0, 0.1, 0.9 if algorithm == "adam" else 0.0, 0.99, average_weight=0.1, average_warmup=True,
         counts_update=True,
     )  # fmt: skip
-    drawn = tensors("adam, all", torch.float32, shapes=SHAPES[shapes])
-    params, grads, first, second, _, averages, steps = drawn
+    all_arrays = tensors("adam, all", torch.float32, shapes=SHAPES[shapes])
+    params, grads, first, second, _, averages, steps = all_arrays
     arrays = [params, grads, first, second if algorithm == "adam" else [], [], averages, steps]
     if algorithm == "average":
         arrays, with_statistics = [params, [], [], [], [], averages, []], False
@@ -116,23 +118,29 @@ def test_warm_up_and_learning_rate_are_read_from_memory(algorithm, with_statisti
     lr, updates = torch.tensor(0.5), torch.tensor(2)
     optimizer_step(algorithm, *exact, options, lr=lr, updates=updates.clone(), backend="reference")
     for order in range(ORDERS):
-        stepped, counted = copies(arrays), updates.clone()
+        updated, updates_after = copies(arrays), updates.clone()
         emulated_step(
-            algorithm, stepped, options, lr=lr, updates=counted, with_statistics=with_statistics, order=order
+            algorithm,
+            updated,
+            options,
+            lr=lr,
+            updates=updates_after,
+            with_statistics=with_statistics,
+            order=order,
         )
-        assert_close_to_exact(stepped, exact, 1e-6)
-        assert counted.item() == 3
+        assert_close_to_exact(updated, exact, 1e-6)
+        assert updates_after.item() == 3
 
 
 @pytest.mark.parametrize("with_statistics", [False, True])
 @pytest.mark.parametrize("shapes", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", OPTIONS)
-def test_rounding_at_random_is_that_of_the_reference(case, dtype, shapes, with_statistics):
-    """Each block makes its seed of the step's number, which one of them counts up."""
+def test_stochastic_rounding_equals_the_references(case, dtype, shapes, with_statistics):
+    """Each block derives its seed from the step's number, which one of the blocks increases."""
     arrays = tensors(case, dtype, torch.float32, shapes=SHAPES[shapes])
     for parameter in arrays[0]:
-        parameter.mul_(2.0**-12)  # half types' subnormal numbers, too
+        parameter.mul_(2.0**-12)  # so that some are subnormal in half types
     seeded = OPTIONS[case]._replace(rounding_seed=1234, grad_clip_norm=math.inf, lr=1e-6)
     theirs, first = copies(arrays), None
     optimizer_step(case.split(",")[0], *theirs, seeded, backend="reference")
@@ -140,10 +148,10 @@ def test_rounding_at_random_is_that_of_the_reference(case, dtype, shapes, with_s
         ours = copies(arrays)
         emulated_step(case.split(",")[0], ours, seeded, with_statistics=with_statistics, order=order)
         for a, b in zip(ours[0], theirs[0], strict=True):
-            # float32 sums of another order may lie on the other side of the number drawn.
+            # Sums in another order may lie on the other side of the random threshold.
             assert (a != b).sum() <= 2e-3 * a.numel()
         assert all(step.item() == 5 for step in ours[6])
-        assert first is None or all(map(same_bits, ours[0], first)), "another order, other bits"
+        assert first is None or all(map(same_bits, ours[0], first)), "the bits depend on the order"
         first = ours[0]
 
 
@@ -157,11 +165,11 @@ def test_gradient_norm_is_that_of_torch(shapes, dtype):
     assert all(same_bits(norm, norms[0]) for norm in norms)
 
 
-def test_gradient_norm_of_what_overflows_and_of_nan():
+def test_gradient_norm_of_large_infinite_and_nan_gradients():
     large = [torch.full((3000,), 1e30), torch.full((5,), 1.0)]
     assert_close(emulated("gradient_norm", large), torch.tensor(1e30 * math.sqrt(3000)))
-    for wrong in (math.nan, math.inf):
-        large[1][3] = wrong
+    for value in (math.nan, math.inf):
+        large[1][3] = value
         assert not emulated("gradient_norm", large).isfinite()
 
 
@@ -193,19 +201,19 @@ def test_norms_of_gradients_on_two_devices_are_refused():
 
 
 @pytest.mark.parametrize("algorithm", ["rmsprop", "average"])
-def test_a_parameter_without_an_average_stands_beside_one_that_has_it(algorithm):
+def test_parameters_with_and_without_an_average_in_one_step(algorithm):
     params, grads, first, _, _, averages, steps = tensors("adam, all", torch.float32, shapes=MANY)
     averages[2] = torch.empty(0)
     arrays = [params, grads, first, [], [], averages, steps]
     if algorithm == "average":
         arrays = [params, [], [], [], [], averages, []]
-    kept = averages[3].clone()
+    before = averages[3].clone()
     emulated_step(algorithm, arrays, StepOptions(0.01, average_weight=0.25))
-    assert_close(averages[3], kept.lerp(params[3], 0.25))
+    assert_close(averages[3], before.lerp(params[3], 0.25))
 
 
 @pytest.mark.parametrize("place", [1, 2, 3])
-def test_what_a_step_cannot_do_without_is_named(place):
+def test_missing_arrays_are_named(place):
     arrays = tensors("adam", torch.float32)
     arrays[place] = []
     with pytest.raises(RuntimeError, match="parameter 0 of 1 elements has an? .* of 0"):

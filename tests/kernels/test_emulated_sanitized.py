@@ -1,4 +1,4 @@
-"""The emulated CUDA kernels' tests once more, with gcc's address and undefined-behaviour sanitizers."""
+"""The tests of emulated CUDA kernels, run with gcc's address and undefined-behaviour sanitizers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from tests.kernels.emulation import IS_SANITIZED, ROOT, SANITIZED
 
 pytestmark = [
-    pytest.mark.skipif(IS_SANITIZED, reason="is what these tests start"),
+    pytest.mark.skipif(IS_SANITIZED, reason="these tests start this run"),
     pytest.mark.skipif(not SANITIZED.exists(), reason=f"{SANITIZED.name} is built by `make test`"),
-    pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc says where the sanitizers' libraries are"),
+    pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc locates the libraries of the sanitizers"),
 ]
 
 
 def run(*arguments):
-    """Python with the sanitizers in it from the start, as they want it."""
+    """Runs Python with the sanitizers' libraries preloaded, as they require."""
     libraries = [
         subprocess.run(
             ["gcc", f"-print-file-name=lib{name}.so"], capture_output=True, text=True, check=True
@@ -35,13 +35,15 @@ def run(*arguments):
     )
 
 
-def test_kernels_keep_to_their_memory():
+def test_kernels_access_only_their_memory():
     files = [f"tests/kernels/test_emulated_{name}.py" for name in ("jpeg", "optimizer")]
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files)
-    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    process = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files)
+    assert process.returncode == 0 and " passed" in process.stdout, (
+        process.stdout[-3000:] + process.stderr[-3000:]
+    )
 
 
-def test_an_array_that_ends_before_its_tensor_is_found():
+def test_the_sanitizer_reports_a_tensor_longer_than_its_memory():
     code = """
 import torch
 from fastgan.reference.optimizer_step import StepOptions
@@ -51,5 +53,5 @@ short = [torch.ones(41)]
 short[0].untyped_storage().resize_(40 * 4)
 emulated_step("rmsprop", [short, short, short, [], [], [], [torch.zeros(())]], StepOptions(0.1))
 """
-    done = run("-c", code)
-    assert done.returncode != 0 and "AddressSanitizer: heap-buffer-overflow" in done.stderr
+    process = run("-c", code)
+    assert process.returncode != 0 and "AddressSanitizer: heap-buffer-overflow" in process.stderr

@@ -17,24 +17,24 @@ from tests.kernels.machine_code import machine_code  # noqa: E402
 from tests.support_cases import CASES, Case  # noqa: E402
 
 SIZE = (2, 33, 36)
-KEPT = "_jpeg_tables.py make"  # brings JPEG's tables to the device once
+CACHED_COPY = "_jpeg_tables.py make"  # copies JPEG's tables to the device, once
 HALVES = [case for case in CASES if "half" not in case.leaves_out]
 
 
 def on_fake_cuda(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor], dict, Log]:
-    """Output, inputs, gradients, and what was launched."""
+    """The output, the inputs, their gradients, and the log of launches."""
     tensors = case.tensors(SIZE, dtype)
     with fake_cuda() as log:
         with torch.device("cuda"):
-            made = case.make()
-        if isinstance(made, nn.Module):
-            made = made.to("cuda", dtype)
+            function = case.make()
+        if isinstance(function, nn.Module):
+            function = function.to("cuda", dtype)
         inputs = [
             torch.empty_like(tensor, device="cuda", requires_grad=number in case.differentiated)
             for number, tensor in enumerate(tensors)
         ]
         log.take()
-        output = case.call(made, *inputs)
+        output = case.call(function, *inputs)
         grads = backward(output, torch.empty_like(output)) if case.differentiated else {}
         return output, inputs, grads, log
 
@@ -56,22 +56,26 @@ def test_half(case: Case):
 
 
 def check(case, dtype, output, inputs, grads, log):
-    wanted = expected(case, dtype)
-    assert (output.shape, output.dtype, output.stride()) == (wanted.shape, wanted.dtype, wanted.stride())
+    reference = expected(case, dtype)
+    assert (output.shape, output.dtype, output.stride()) == (
+        reference.shape,
+        reference.dtype,
+        reference.stride(),
+    )
     assert output.is_cuda
     for number in case.differentiated:
         grad = grads[inputs[number]]
         assert (grad.shape, grad.dtype) == (inputs[number].shape, inputs[number].dtype)
         assert grad.is_cuda
     assert not [other.name for other in log.others if other.name in ("_local_scalar_dense", "item")]
-    assert set(log.waits) <= {KEPT}
+    assert set(log.waits) <= {CACHED_COPY}
     for launch in log.triton:
         code = machine_code(launch, 90)
         assert code.spills == 0 and code.registers <= 128
 
 
 def test_numbers_do_not_wait_for_the_device():
-    """Nor does what takes one for a tensor; in a CUDA graph all of it would be captured."""
+    """Nor do the operations that make tensors of them, so that CUDA graphs can capture all of it."""
     with fake_cuda() as log:
         x, matrix = torch.empty(2, 3, 8, 8, device="cuda"), torch.empty(2, 3, 3, device="cuda")
         ops.photometric(x, noise=0.1, contrast=0.9, offset=0.1, desaturation=0.2, seed=3)
@@ -88,7 +92,7 @@ def test_numbers_do_not_wait_for_the_device():
 
 @pytest.mark.parametrize("count, index", [(2**20, tl.int32), (2**31 - 1000, tl.int64), (2**31 + 9, tl.int64)])
 def test_shares_of_logits_beyond_32_bits(count, index):
-    """The end of the last share is counted, too."""
+    """The type of the indices must hold the end of the last share."""
     with fake_cuda() as log:
         logits, few = torch.empty(count, device="cuda"), torch.empty(5, device="cuda")
         discriminator_loss(logits, few, "hinge")

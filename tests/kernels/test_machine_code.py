@@ -1,4 +1,4 @@
-"""What is read out of machine code is what is in it."""
+"""Reading machine code: paths, loops, accesses, registers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.kernels.cuda_ways import executed, longest
 from tests.kernels.fake_cuda import Memory, backward, fake_cuda
 from tests.kernels.machine_code import MachineCode, _touched, machine_code, specialized
 
-# A loop of four instructions after two, a slow path that is passed over, and one behind the end.
+# Two instructions, a loop of four, a slow path within it that is skipped, and one behind the end.
 CODE = """
   REG:40 STACK:0
         /*0000*/                   LDG.E.128 R4, desc[UR6][R2.64] ;
@@ -43,7 +43,7 @@ def test_paths_loops_and_accesses():
     assert code.accesses("LDG") == [128, 32] and code.accesses("STG") == [8]
 
 
-def test_the_longest_way():
+def test_the_longest_path():
     code = MachineCode(CODE)
     (loop,) = code.branches_back
     end = code.instructions[-1].address
@@ -53,8 +53,8 @@ def test_the_longest_way():
     assert longest(code, 0, end, lambda i: i.name.startswith("STG"), {}) == 7
 
 
-# Two ways of arithmetic, one longer, behind a branch over a store; then a loop with one or two stores.
-WAYS = """
+# A branch over a store, two branches of arithmetic of which one is longer, a loop with one or two stores.
+BRANCHES = """
         /*0000*/               @P0 BRA 0x20 ;
         /*0010*/                   STG.E.U8 desc[UR6][R2.64], R4 ;
         /*0020*/              @!P1 BRA 0x50 ;
@@ -71,8 +71,8 @@ WAYS = """
 """
 
 
-def test_ways_named_by_their_accesses():
-    code = MachineCode(WAYS)
+def test_branches_named_by_their_accesses():
+    code = MachineCode(BRANCHES)
     loop = {"loop STG 1x128 1x32": 3}
     assert executed(code, loop) == 2 + 1 + 2 + 3 * 5 + 1
     assert executed(code, loop | {"over STG 1x8": 0}) == 1 + 1 + 2 + 3 * 5 + 1
@@ -84,7 +84,7 @@ def test_ways_named_by_their_accesses():
         executed(code, {})
 
 
-def launched(image: torch.Tensor, matrix: torch.Tensor):
+def launches_of(image: torch.Tensor, matrix: torch.Tensor):
     with fake_cuda() as log:
         image = torch.empty(image.shape, device="cuda", requires_grad=True)
         output = ops.perspective_warp(image, torch.empty(matrix.shape, dtype=torch.float64, device="cuda"))
@@ -94,8 +94,8 @@ def launched(image: torch.Tensor, matrix: torch.Tensor):
         return forward, log.take()
 
 
-def test_what_a_launch_touches_and_is_specialized_to():
-    (forward,) = launched(torch.empty(2, 3, 16, 33), torch.empty(2, 3, 3))[0].triton
+def test_accessed_arguments_and_specializations_of_a_launch():
+    (forward,) = launches_of(torch.empty(2, 3, 16, 33), torch.empty(2, 3, 3))[0].triton
     source, target, options = specialized(forward, 90)
     assert target.arch == 90 and options["num_warps"] == forward.arguments["num_warps"]
     by_name = dict(zip(forward.kernel.arg_names, range(99), strict=False))
@@ -108,7 +108,7 @@ def test_what_a_launch_touches_and_is_specialized_to():
     assert _touched(machine_code(forward, 90).source) == ["image", "matrix", "warped"]
 
 
-def test_memory_is_what_has_an_address_of_its_own():
+def test_memory_counts_elements_with_an_address_of_their_own():
     tensor = torch.empty(8, 1, 5, 7, device="meta")[2:].expand(-1, 3, -1, -1)
     memory = Memory.of(tensor)
     assert memory.elements == 6 * 35 and memory.data_ptr() == 2 * 35 * 4

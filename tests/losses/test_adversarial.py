@@ -13,7 +13,7 @@ def cross_entropy(logits, target):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-# Discriminator's and generator's loss from logits that are high for real images.
+# The losses of discriminator and generator, for logits that are high for real images.
 FORMULAS = {
     "bce": (
         lambda r, f: cross_entropy(r, 1.0) + cross_entropy(f, 0.0),
@@ -61,7 +61,7 @@ def test_functions_are_the_kinds():
     assert torch.equal(losses.g_adversarial_loss(fake), losses.g_hinge_loss(fake))
 
 
-def test_labels_smooth_the_discriminator_alone():
+def test_labels_apply_only_to_the_discriminator():
     real, fake = torch.randn(2, 7)
     bce = AdversarialLoss("bce", real_label=0.9, fake_label=0.1)
     expected = cross_entropy(real, 0.9) + cross_entropy(fake, 0.1)
@@ -89,7 +89,7 @@ def test_statistics(critic_sign):
         assert not getattr(actual, name).requires_grad
 
 
-def test_lsgan_tells_real_from_fake_between_its_labels():
+def test_lsgans_threshold_of_accuracy_lies_between_its_labels():
     real, fake = torch.tensor([0.4, 0.6, 1.2]), torch.tensor([0.4, 0.6, -1.0])
     _, actual = AdversarialLoss("lsgan").discriminator(real, fake, return_statistics=True)
     assert actual.accuracy_real.item() == pytest.approx(2 / 3)

@@ -48,7 +48,7 @@ def test_kornias_signature(photographs):
     assert not torch.equal(decoded, expected)
 
 
-def test_diff_jpegs_signature_counts_to_255(photographs):
+def test_diff_jpegs_signature_takes_values_up_to_255(photographs):
     quality = torch.tensor([40.0, 90.0])
     assert_close(
         diff_jpeg_coding(255 * photographs, quality, ste=True),
@@ -63,13 +63,13 @@ def test_diff_jpegs_signature_counts_to_255(photographs):
 
 
 @pytest.mark.parametrize("quality", [40.0, torch.tensor([40.0, 90.0])])
-def test_basicsrs_signature_leaves_the_quality_alone(photographs, quality):
+def test_basicsrs_signature_does_not_modify_the_quality(photographs, quality):
     image = photographs.clone().requires_grad_()
-    kept = quality.clone() if isinstance(quality, torch.Tensor) else quality
+    original = quality.clone() if isinstance(quality, torch.Tensor) else quality
     assert_close(basicsr.DiffJPEG()(image, quality), jpeg_round_trip(image, quality, rounding="cubic"))
     exact = basicsr.DiffJPEG(differentiable=False)(image, quality)
     assert torch.equal(exact, jpeg_round_trip(photographs, quality))
-    assert torch.equal(torch.as_tensor(quality), torch.as_tensor(kept))
+    assert torch.equal(torch.as_tensor(quality), torch.as_tensor(original))
 
 
 LAYERS = {
@@ -83,7 +83,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_images_alone_and_numpys_numbers_are_taken(name):
+def test_single_images_and_numpys_numbers_are_accepted(name):
     image = torch.rand(2, 3, 16, 24)
     decoded = LAYERS[name](image, 60)
     assert_close(LAYERS[name](image[0], 60), decoded[0], rtol=0, atol=1e-6)
@@ -92,7 +92,7 @@ def test_images_alone_and_numpys_numbers_are_taken(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_what_is_no_image_is_named(name):
+def test_values_that_are_no_images_are_named(name):
     with pytest.raises(TypeError, match="must be a floating-point tensor, got float"):
         if name == "diff_jpeg_coding":
             diff_jpeg_coding(1904.0, 60)
@@ -120,8 +120,8 @@ def test_levels_of_the_layers():
     image = torch.rand(2, 3, 16, 24)
     expected = jpeg_round_trip(image, 60, levels="truncate")
     assert torch.equal(DiffJPEG(16, 24, False, 60, levels="truncate")(image), expected)
-    through = DiffJPEG(16, 24, True, 60, rounding="straight_through", levels="truncate")
-    assert torch.equal(through(image), expected)
+    straight_through = DiffJPEG(16, 24, True, 60, rounding="straight_through", levels="truncate")
+    assert torch.equal(straight_through(image), expected)
     assert torch.equal(RandomJPEG(60, 60, levels="truncate")(image), expected)
     with pytest.raises(ValueError, match="'cubic' makes no whole levels"):
         DiffJPEG(16, 24, levels="truncate")
@@ -143,7 +143,7 @@ def test_levels_of_the_layers():
         ({"quantization_tables": torch.zeros(1, 2, 8, 8)}, ValueError, "must be positive, got 0.0 at index"),
     ],
 )
-def test_random_jpeg_refuses_wrong_options_when_it_is_made(options, error, message):
+def test_random_jpeg_refuses_wrong_options_in_its_constructor(options, error, message):
     with pytest.raises(error, match=message):
         RandomJPEG(50, **options)
 

@@ -20,7 +20,7 @@ def first(returned):
 
 
 class Double(nn.Module):
-    """Two outputs, of which `first` picks the logits."""
+    """A discriminator with two outputs, of which `first` returns the logits."""
 
     def __init__(self):
         super().__init__()

@@ -18,7 +18,7 @@ NETS = {"alex": 31, "vgg": 16, "squeeze": 17}
 
 
 def pair(net, **options):
-    """Ours and the package's, with one backbone and the calibration of the package."""
+    """LPIPS of fastgan and of the package, with the same backbone and the package's calibration."""
     ours = LPIPS(net=net, weights=None, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -29,7 +29,7 @@ def pair(net, **options):
 
 @pytest.fixture(scope="module")
 def images():
-    """Cuts of photographs and noisy versions of them, in [-1, 1]."""
+    """Noisy crops of photographs, and the crops themselves, in [-1, 1]."""
     data = pytest.importorskip("skimage.data")
     cat = torch.from_numpy(data.chelsea()[40:137, 60:171]).permute(2, 0, 1).float() / 255
     cup = torch.from_numpy(data.coffee()[100:197, 80:191]).permute(2, 0, 1).float() / 255
@@ -45,20 +45,20 @@ def images():
 def test_values_and_gradients_are_those_of_the_package(net, normalize, spatial, lpips, images):
     ours, theirs = pair(net, spatial=spatial, lpips=lpips)
     x, y = ((image + 1) / 2 if normalize else image for image in images)
-    actual, known = [], []
-    for loss, results in ((ours, actual), (theirs, known)):
+    actual, expected = [], []
+    for loss, results in ((ours, actual), (theirs, expected)):
         a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
         value, layers = loss(a, b, retPerLayer=True, normalize=normalize)
         results += [value, *layers, *torch.autograd.grad((value * value.detach()).sum(), (a, b))]
     count = len(actual) - 2
-    for a, b in zip(actual[:count], known[:count], strict=True):
+    for a, b in zip(actual[:count], expected[:count], strict=True):
         assert_close(a, b, rtol=1e-5, atol=1e-7)
-    for a, b in zip(actual[count:], known[count:], strict=True):
+    for a, b in zip(actual[count:], expected[count:], strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm()
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_states_go_both_ways(net, images):
+def test_states_can_be_exchanged_with_the_package(net, images):
     ours, theirs = pair(net)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     other = LPIPS(net=net, weights=None, seed=7)
@@ -118,7 +118,7 @@ def test_weights_of_a_seed_do_not_touch_torchs_generator():
 
 
 def test_memory_kept_for_backward(images):
-    """A byte and less per activation, and each layer's gradient."""
+    """At most a byte per activation, and the gradient of each layer."""
     x = torch.rand(1, 3, 64, 64, requires_grad=True)
     sizes = {}
     for name, loss in zip(("ours", "theirs"), pair("vgg"), strict=True):
@@ -138,16 +138,16 @@ def test_memory_kept_for_backward(images):
     assert sizes["ours"] < 0.4 * sizes["theirs"]
 
 
-def test_second_order_by_the_reference_alone(images):
+def test_only_the_reference_has_second_order_gradients(images):
     loss = LPIPS(weights=None)
     x = images[0][:1].clone().requires_grad_()
     (first,) = torch.autograd.grad(loss(x, images[1][:1]).sum(), x, create_graph=True)
     with pytest.raises((NotImplementedError, RuntimeError), match=r"twice"):
         first.square().sum().backward()
     with use("reference"):
-        (again,) = torch.autograd.grad(loss(x, images[1][:1]).sum(), x, create_graph=True)
-        again.square().sum().backward()
-    assert_close(again, first, rtol=1e-3, atol=1e-7)
+        (reference,) = torch.autograd.grad(loss(x, images[1][:1]).sum(), x, create_graph=True)
+        reference.square().sum().backward()
+    assert_close(reference, first, rtol=1e-3, atol=1e-7)
     assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
 
 
@@ -183,7 +183,7 @@ def test_autocast(device, images):
     ("make", "options"),
     [(LPIPS, {}), (LPIPSLoss, {}), (PerceptualLoss, {}), (PerceptualLoss, {"style_weights": 1.0})],
 )
-def test_shapes_without_values(make, options):
+def test_meta_tensors_have_a_shape(make, options):
     loss = make(weights=None, **options)
     expected = loss(*torch.zeros(2, 2, 3, 40, 40)).shape
     x = torch.empty(2, 3, 40, 40, device="meta", requires_grad=True)
@@ -193,12 +193,12 @@ def test_shapes_without_values(make, options):
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_least_size(net):
-    loss, least = LPIPS(net=net, weights=None), NETS[net]
-    image = torch.rand(1, 3, least, least + 3)
+def test_smallest_image_size(net):
+    loss, smallest = LPIPS(net=net, weights=None), NETS[net]
+    image = torch.rand(1, 3, smallest, smallest + 3)
     assert loss(image, image, normalize=True).item() == 0
-    small = torch.rand(1, 3, least + 3, least - 1)
-    with pytest.raises(ValueError, match=f"at least {least} x {least} pixels for net='{net}', got"):
+    small = torch.rand(1, 3, smallest + 3, smallest - 1)
+    with pytest.raises(ValueError, match=f"at least {smallest} x {smallest} pixels for net='{net}', got"):
         loss(small, small)
     with pytest.raises(RuntimeError):
         loss.net(small)

@@ -1,4 +1,4 @@
-"""LPIPS's checkpoints, of the lpips package and of its relatives, and what it needs to be made."""
+"""LPIPS's checkpoints, of the lpips package and of code derived from it, and the packages it needs."""
 
 import builtins
 import importlib.util
@@ -16,7 +16,7 @@ NETS = ("alex", "vgg", "squeeze")
 
 
 class Loss(nn.Module):
-    """LPIPS where LDM has it, inside of a loss that is inside of a model."""
+    """A model with a loss that has LPIPS as an attribute, as in LDM."""
 
     def __init__(self, **options):
         super().__init__()
@@ -25,9 +25,9 @@ class Loss(nn.Module):
         self.loss.logvar = nn.Parameter(torch.zeros(()))
 
 
-def theirs(net="vgg", **options):
-    """The package's, with random weights everywhere."""
-    with warnings.catch_warnings(), torch.device("meta"):  # where a VGG's classifier takes no time
+def package_lpips(net="vgg", **options):
+    """The package's LPIPS, with random weights everywhere."""
+    with warnings.catch_warnings(), torch.device("meta"):  # on which VGG's large classifier costs no time
         warnings.simplefilter("ignore")
         model = package.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False, **options)
     for module in (model.net, model.lins):
@@ -38,30 +38,30 @@ def theirs(net="vgg", **options):
     return model
 
 
-def of_taming(state):
-    """taming-transformers' and LDM's classes have no list of the layers."""
+def as_in_taming(state):
+    """The classes of taming-transformers and LDM have no list of the layers."""
     return {name: tensor for name, tensor in state.items() if not name.startswith("lins.")}
 
 
-def of_torchmetrics(state):
+def as_in_torchmetrics(state):
     return {name: tensor for name, tensor in state.items() if not name.startswith("scaling_layer.")}
 
 
-def as_list_alone(state):
+def only_the_list(state):
     return {name: tensor for name, tensor in state.items() if not name.startswith("lin") or "lins." in name}
 
 
-@pytest.mark.parametrize("of_relative", [dict, of_taming, of_torchmetrics, as_list_alone])
+@pytest.mark.parametrize("rename", [dict, as_in_taming, as_in_torchmetrics, only_the_list])
 @pytest.mark.parametrize("their_dropout", [True, False])
 @pytest.mark.parametrize("our_dropout", [True, False])
 @pytest.mark.parametrize("net", NETS)
-def test_checkpoints_of_relatives_load_strictly(net, our_dropout, their_dropout, of_relative):
-    source = theirs(net, use_dropout=their_dropout)
-    state = of_relative(source.state_dict())
+def test_checkpoints_of_derived_code_load_strictly(net, our_dropout, their_dropout, rename):
+    source = package_lpips(net, use_dropout=their_dropout)
+    state = rename(source.state_dict())
     names = list(state)
     loss = LPIPS(net=net, use_dropout=our_dropout, weights=None)
     loss.load_state_dict(state)
-    assert list(state) == names  # the caller's checkpoint is left alone
+    assert list(state) == names  # the caller's checkpoint is not modified
     x, y = 2 * torch.rand(2, 2, 3, 40, 44) - 1
     assert_close(loss(x, y), source.eval()(x, y), rtol=1e-5, atol=1e-7)
     assert all(layer is getattr(loss, f"lin{number}") for number, layer in enumerate(loss.lins))
@@ -70,42 +70,44 @@ def test_checkpoints_of_relatives_load_strictly(net, our_dropout, their_dropout,
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_checkpoints_of_models_around_it_load_strictly(assign):
-    source = theirs()
-    state = {f"loss.perceptual_loss.{name}": x for name, x in of_taming(source.state_dict()).items()}
+def test_checkpoints_of_models_that_contain_it_load_strictly(assign):
+    source = package_lpips()
+    state = {f"loss.perceptual_loss.{name}": x for name, x in as_in_taming(source.state_dict()).items()}
     model = Loss(net="vgg")
     model.load_state_dict(state | {"loss.logvar": torch.ones(())}, assign=assign)
     assert model.loss.logvar == 1
     for name, tensor in source.state_dict().items():
         assert torch.equal(model.loss.perceptual_loss.state_dict()[name], tensor)
-    back = {name.removeprefix("loss.perceptual_loss."): x for name, x in model.state_dict().items()}
-    theirs().load_state_dict({name: x for name, x in back.items() if name != "loss.logvar"})
-    again = Loss(net="vgg")
-    again.load_state_dict(model.state_dict())
+    restored = {name.removeprefix("loss.perceptual_loss."): x for name, x in model.state_dict().items()}
+    package_lpips().load_state_dict({name: x for name, x in restored.items() if name != "loss.logvar"})
+    model_copy = Loss(net="vgg")
+    model_copy.load_state_dict(model.state_dict())
 
 
-def test_a_layer_that_is_missing_or_in_excess_is_named():
-    state = of_taming(theirs().state_dict())
+def test_a_missing_or_unexpected_layer_is_named():
+    state = as_in_taming(package_lpips().state_dict())
     del state["lin3.model.1.weight"]
     with pytest.raises(RuntimeError, match=r'Missing key.*"lin3.model.1.weight", "lins.3.model.1.weight"'):
         LPIPS(net="vgg", weights=None).load_state_dict(state)
     with pytest.raises(RuntimeError, match=r'Unexpected key.*"lin5.model.1.weight"'):
         LPIPS(net="vgg", weights=None).load_state_dict(
-            theirs().state_dict() | {"lin5.model.1.weight": torch.zeros(1, 512, 1, 1)}
+            package_lpips().state_dict() | {"lin5.model.1.weight": torch.zeros(1, 512, 1, 1)}
         )
     with pytest.raises(RuntimeError, match=r'Unexpected key.*"lin0.model.1.weight"'):
-        LPIPS(net="vgg", weights=None, lpips=False).load_state_dict(theirs().state_dict())
+        LPIPS(net="vgg", weights=None, lpips=False).load_state_dict(package_lpips().state_dict())
 
 
-def test_a_calibration_alone_loads_as_taming_does_it(tmp_path):
-    calibration = {name: x for name, x in of_taming(theirs().state_dict()).items() if name.startswith("lin")}
+def test_a_calibration_alone_is_loaded_as_in_taming(tmp_path):
+    calibration = {
+        name: x for name, x in as_in_taming(package_lpips().state_dict()).items() if name.startswith("lin")
+    }
     loss = LPIPS(net="vgg", weights=None)
     loss.load_state_dict(calibration, strict=False)
     assert torch.equal(loss.lins[2].model[1].weight, calibration["lin2.model.1.weight"])
     torch.save(calibration, tmp_path / "vgg.pth")
     for dropout in (True, False):
-        made = LPIPS(net="vgg", weights=None, model_path=tmp_path / "vgg.pth", use_dropout=dropout)
-        assert torch.equal(made.lins[2].model[-1].weight, calibration["lin2.model.1.weight"])
+        calibrated = LPIPS(net="vgg", weights=None, model_path=tmp_path / "vgg.pth", use_dropout=dropout)
+        assert torch.equal(calibrated.lins[2].model[-1].weight, calibration["lin2.model.1.weight"])
     with pytest.raises(
         ValueError, match="vgg.pth is no calibration of net='squeeze': it lacks lin5.model.1.w"
     ):
@@ -118,9 +120,9 @@ def test_the_calibration_is_the_packages(net, version):
     loss = LPIPS(net=net, version=version, weights=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        known = package.LPIPS(net=net, version=version, pnet_rand=True, verbose=False)
-    for ours, of_package in zip(loss.lins, known.lins, strict=True):
-        assert torch.equal(ours.model[1].weight, of_package.model[1].weight)
+        package_loss = package.LPIPS(net=net, version=version, pnet_rand=True, verbose=False)
+    for ours, expected in zip(loss.lins, package_loss.lins, strict=True):
+        assert torch.equal(ours.model[1].weight, expected.model[1].weight)
 
 
 # --- packages that it needs -------------------------------------------------------------------------------
@@ -173,8 +175,8 @@ def test_the_package_is_not_imported(tmp_path):
     program = (
         "import sys; from fastgan.losses import LPIPS; LPIPS(weights=None); print('lpips' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "False"
 
 
 # --- shapes -----------------------------------------------------------------------------------------------
@@ -184,26 +186,26 @@ def test_the_package_is_not_imported(tmp_path):
 @pytest.mark.parametrize(
     ("a", "b"), [((1,), (3,)), ((3,), (1,)), ((1,), (1,)), ((), (1,)), ((), (3,)), ((3,), ()), ((), ())]
 )
-def test_one_image_goes_with_many_as_in_the_package(a, b, spatial):
-    source = theirs("alex", spatial=spatial).eval()
+def test_one_image_is_compared_with_many_as_in_the_package(a, b, spatial):
+    source = package_lpips("alex", spatial=spatial).eval()
     loss = LPIPS(net="alex", spatial=spatial, weights=None)
     loss.load_state_dict(source.state_dict())
     x, y = (2 * torch.rand(*batch, 3, 40, 44) - 1 for batch in (a, b))
-    found, known = [], []
-    for model, results in ((loss, found), (source, known)):
+    actual, expected = [], []
+    for model, results in ((loss, actual), (source, expected)):
         p, q = x.clone().requires_grad_(), y.clone().requires_grad_()
-        # With a side of three, the package's map has the height and width of the first image alone.
+        # The package takes the map's height and width from the first image's shape, which needs a batch.
         first = p[None] if spatial and model is source and p.dim() == 3 else p
         value, layers = model(first, q, retPerLayer=True)
         results += [value, *layers, *torch.autograd.grad(value.square().sum(), (p, q))]
-    for ours, of_package in zip(found[:-2], known[:-2], strict=True):
-        assert_close(ours, of_package, rtol=1e-5, atol=1e-7)
-    for ours, of_package in zip(found[-2:], known[-2:], strict=True):
-        assert ours.shape == of_package.shape
-        assert (ours - of_package).norm() <= 1e-4 * of_package.norm()
+    for ours, theirs in zip(actual[:-2], expected[:-2], strict=True):
+        assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    for ours, theirs in zip(actual[-2:], expected[-2:], strict=True):
+        assert ours.shape == theirs.shape
+        assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
 
 
-def test_one_image_goes_with_many_precomputed():
+def test_one_image_is_compared_with_many_precomputed():
     loss = LPIPS(weights=None)
     one, many = 2 * torch.rand(3, 40, 44) - 1, 2 * torch.rand(3, 3, 40, 44) - 1
     expected = loss(one, many)
@@ -233,5 +235,5 @@ def test_grey_images_are_compared_as_the_package_does(shape):
     ours.load_state_dict(theirs.state_dict())
     grey, colour = torch.rand(shape), torch.rand(2, 3, 40, 40)
     batch = grey if grey.dim() == 4 else grey[None]
-    for pair, same in (((grey, colour), (batch, colour)), ((grey, grey), (batch, batch))):
-        assert_close(ours(*pair, normalize=True), theirs(*same, normalize=True), rtol=1e-5, atol=1e-7)
+    for pair, with_batch in (((grey, colour), (batch, colour)), ((grey, grey), (batch, batch))):
+        assert_close(ours(*pair, normalize=True), theirs(*with_batch, normalize=True), rtol=1e-5, atol=1e-7)

@@ -1,4 +1,4 @@
-"""A generator under DistributedDataParallel with LPIPS: two processes are one with the whole batch."""
+"""A generator under DistributedDataParallel with LPIPS: two processes equal one with the whole batch."""
 
 import pytest
 import torch
@@ -15,16 +15,16 @@ from tests.losses.test_lpips_ddp import LOSSES, batch, generator
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
-found = {}
+gradients = {}
 for name, make in LOSSES.items():
     network, loss = generator(), make()
     wrapped = DDP(network)
     z, real = batch()
-    mine = slice(2 * rank, 2 * rank + 2)
-    loss(wrapped(z[mine]), real[mine]).backward()
-    found[name] = [p.grad.clone() for p in network.parameters()]
+    own = slice(2 * rank, 2 * rank + 2)
+    loss(wrapped(z[own]), real[own]).backward()
+    gradients[name] = [p.grad.clone() for p in network.parameters()]
 if rank == 0:
-    torch.save(found, sys.argv[1])
+    torch.save(gradients, sys.argv[1])
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 """
@@ -44,11 +44,11 @@ def batch():
     return 2 * torch.rand(2, 4, 3, 40, 40, generator=generator) - 1
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path):
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     run_script(SCRIPT, tmp_path, tmp_path / "gradients.pt", processes=2)
     for name, actual in torch.load(tmp_path / "gradients.pt").items():
         network, (z, real) = generator(), batch()
         LOSSES[name]()(network(z), real).backward()
         for ours, parameter in zip(actual, network.parameters(), strict=True):
-            # Convolutions of other batches round otherwise, and some ReLU turns.
+            # Convolutions of another batch size round differently, which changes the side of some ReLUs.
             assert (ours - parameter.grad).norm() <= 1e-3 * parameter.grad.norm()

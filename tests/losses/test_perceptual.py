@@ -1,4 +1,4 @@
-"""PerceptualLoss against the usual hand-written one, and its errors."""
+"""PerceptualLoss against the usual hand-written code, and its errors."""
 
 import warnings
 from pathlib import Path
@@ -25,7 +25,7 @@ def images():
 
 
 def by_hand(loss, x, y, layers, criterion):
-    """As trainers write it: [-1, 1] to ImageNet's statistics, layer after layer."""
+    """The usual code of trainers: images in [-1, 1] normalized for ImageNet, then layer after layer."""
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     x, y = (((image + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1) for image in (x, y))
     comparisons = []
@@ -49,7 +49,7 @@ def close(ours, theirs, tolerance=1e-4):
         (("conv2_1", "relu2_1", "pool2", "conv3_3"), (5, 6, 9, 14)),
     ],
 )
-def test_it_is_the_one_written_by_hand(layers, indices, criterion, images):
+def test_it_equals_the_usual_code(layers, indices, criterion, images):
     weights = [1.0 + i for i in range(len(layers))]
     loss = PerceptualLoss(layers, weights, criterion=criterion, backbone=None)
     function = nn.functional.l1_loss if criterion == "l1" else nn.functional.mse_loss
@@ -103,7 +103,7 @@ def test_precomputed_targets_and_grey_images(device, images):
     assert_close(loss(grey, y), loss(grey.expand(-1, 3, -1, -1), features))
 
 
-def test_the_network_ends_where_it_is_needed_and_is_frozen(images):
+def test_the_network_has_only_the_needed_layers_and_is_frozen(images):
     loss = PerceptualLoss((3,), backbone=None)
     assert len(loss.features) == 4 and not any(p.requires_grad for p in loss.parameters())
     nn.ModuleList([loss]).train()
@@ -149,8 +149,8 @@ def test_weights_of_torchvision_are_loaded(tmp_path, monkeypatch):
 @pytest.mark.parametrize("network", sorted(_backbones.FILES))
 def test_files_are_those_of_torchvision(network):
     torchvision = pytest.importorskip("torchvision")
-    known = torchvision.models.get_model_weights(network).IMAGENET1K_V1.url
-    assert known == _backbones.ADDRESS + _backbones.FILES[network]
+    expected = torchvision.models.get_model_weights(network).IMAGENET1K_V1.url
+    assert expected == _backbones.ADDRESS + _backbones.FILES[network]
 
 
 def test_weights_none_is_backbone_none():
@@ -196,9 +196,9 @@ def test_a_file_of_weights_is_named(kind, tmp_path, monkeypatch):
 def test_weights_in_basicsrs_folder_are_found(tmp_path, monkeypatch):
     weights = install_backbone(monkeypatch, tmp_path, "vgg19")
     monkeypatch.chdir(tmp_path)
-    there = tmp_path / "experiments" / "pretrained_models"
-    there.mkdir(parents=True)
-    _backbones.weights_path("vgg19").rename(there / _backbones.FILES["vgg19"])
+    folder = tmp_path / "experiments" / "pretrained_models"
+    folder.mkdir(parents=True)
+    _backbones.weights_path("vgg19").rename(folder / _backbones.FILES["vgg19"])
     loss = basicsr.PerceptualLoss({"conv5_4": 1.0})
     assert torch.equal(loss.loss.features[34].weight, weights["features.34.weight"])
     with pytest.raises(
@@ -207,24 +207,24 @@ def test_weights_in_basicsrs_folder_are_found(tmp_path, monkeypatch):
         basicsr.PerceptualLoss({"conv5_1": 1.0}, "vgg16")
 
 
-def test_weights_are_downloaded_where_it_is_asked_for(tmp_path, monkeypatch):
+def test_weights_are_downloaded_on_request(tmp_path, monkeypatch):
     weights = install_backbone(monkeypatch, tmp_path, "vgg19")
-    asked = []
+    requests = []
 
     def load_state_dict_from_url(url, **options):
-        asked.append((url, options))
+        requests.append((url, options))
         return weights
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", load_state_dict_from_url)
     PerceptualLoss(network="vgg19", download=True)
-    assert not asked  # it is there
+    assert not requests  # the file exists
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
     for loss in (
         PerceptualLoss(network="vgg19", download=True),
         basicsr.PerceptualLoss({"conv5_4": 1.0}, download=True).loss,
     ):
         assert torch.equal(loss.features[0].weight, weights["features.0.weight"])
-    ((url, options), _) = asked
+    ((url, options), _) = requests
     assert url == _backbones.ADDRESS + _backbones.FILES["vgg19"] and options["check_hash"]
 
 
@@ -241,7 +241,7 @@ def test_layers_have_torchvisions_order(network):
     assert pools == ["pool1", "pool2", "pool3", "pool4", "pool5"]
 
 
-def test_names_are_those_of_basicsr():
+def test_layer_names_are_those_of_basicsr():
     assert layer_names("vgg11_bn")[:9] == [
         "conv1_1", "bn1_1", "relu1_1", "pool1", "conv2_1", "bn2_1", "relu2_1", "pool2", "conv3_1",
     ]  # fmt: skip
@@ -253,7 +253,7 @@ def test_names_are_those_of_basicsr():
 
 
 def batch_normalized(layers, network="vgg11_bn", **options):
-    """With statistics and weights that do something."""
+    """PerceptualLoss of a network with batch normalization that is not the identity."""
     loss = PerceptualLoss(layers, network=network, backbone=None, **options)
     for layer in loss.features:
         if isinstance(layer, nn.BatchNorm2d):
@@ -273,14 +273,14 @@ def batch_normalized(layers, network="vgg11_bn", **options):
         (("bn2_1", "conv3_2"), (5, 11)),
     ],
 )
-def test_batch_normalization_is_the_one_written_by_hand(layers, indices, images):
+def test_batch_normalization_equals_the_usual_code(layers, indices, images):
     loss = batch_normalized(layers, criterion="l2")
     x, y = images[0].clone().requires_grad_(), images[1]
     expected = sum(part for _, _, part in by_hand(loss, x, y, indices, nn.functional.mse_loss))
     value = loss(x, y)
     assert_close(value, expected, rtol=1e-5, atol=0)
     close(*(torch.autograd.grad(v, x)[0] for v in (value, expected)))
-    assert loss(images[0].clone().requires_grad_(), images[0]) == 0  # features with and without a graph
+    assert loss(images[0].clone().requires_grad_(), images[0]) == 0  # one with a graph, the other without
 
 
 def test_batch_normalization_is_frozen(images):
@@ -293,7 +293,7 @@ def test_batch_normalization_is_frozen(images):
         assert torch.equal(tensor, before[name])
 
 
-def test_batch_normalization_keeps_nothing_for_backward(images):
+def test_batch_normalization_saves_nothing_for_backward(images):
     kept = {}
     for network, layers in (("vgg11", 5), ("vgg11_bn", 7)):
         loss = PerceptualLoss((layers,), 0, network=network, backbone=None)
@@ -424,21 +424,21 @@ def test_one_image_is_compared_with_many_and_needs_no_batch(channels):
     many = 2 * torch.rand(3, channels, 24, 20) - 1
     one = (2 * torch.rand(channels, 24, 20) - 1).requires_grad_()
     expected = loss(one.expand(3, -1, -1, -1), many)
-    (wanted,) = torch.autograd.grad(expected, one)
+    (expected_gradient,) = torch.autograd.grad(expected, one)
     for x in (one, one[None]):
         for target in (many, loss.precompute(many)):
             actual = loss(x, target)
             assert_close(actual, expected)
-            assert_close(torch.autograd.grad(actual, one)[0], wanted)
-    of_many = loss(many, one.detach().expand(3, -1, -1, -1))
+            assert_close(torch.autograd.grad(actual, one)[0], expected_gradient)
+    expected_loss = loss(many, one.detach().expand(3, -1, -1, -1))
     for target in (one, one[None], loss.precompute(one), loss.precompute(one[None])):
-        assert_close(loss(many, target), of_many)
+        assert_close(loss(many, target), expected_loss)
     assert_close(loss(one, one), torch.zeros(()))
     with pytest.raises(ValueError, match=r"x and target must have one shape, .* a batch of 1 goes with any"):
         loss(many, many[:2])
 
 
-def test_one_image_is_compared_by_basicsr_s_name_too():
+def test_basicsrs_class_compares_one_image_with_many_too():
     loss = basicsr.PerceptualLoss({"relu1_2": 1.0}, weights=None, criterion="fro")
     image, many = torch.rand(3, 24, 20), torch.rand(2, 3, 24, 20)
     assert_close(loss(image, many)[0], loss(image.expand(2, -1, -1, -1), many)[0])

@@ -1,4 +1,4 @@
-"""Every loss is computed in float32 (float64 for float64), of half-precision inputs and in autocast, too."""
+"""Every loss is computed in float32 (float64 for float64), also with half-precision inputs and autocast."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ def critic():
     return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Conv2d(4, 4, 3, 2, 1), nn.Softplus())
 
 
-def of_logits(loss):
-    """A loss of one tensor, at logits that overflow where half precision squares or sums them."""
+def with_logits(loss):
+    """A loss, and logits whose squares or sums overflow in half precision."""
     return loss, lambda: 100 * torch.linspace(-3, 3, 16).reshape(4, 4)
 
 
-def of_images(loss):
+def with_images(loss):
     return loss, lambda: torch.rand(4, 3, 9, 8, generator=torch.Generator().manual_seed(1))
 
 
 def penalty(function):
-    """Of logits and samples: the gradient of x squared times a number is large in half precision."""
+    """A penalty of logits and samples, with a gradient that is large for half precision."""
     return (lambda x: function((30 * x * x).sum(dim=1), x)), lambda: torch.linspace(0.1, 1, 16).reshape(4, 4)
 
 
 def gradient_penalty(function):
-    """Of a discriminator and samples; one with a square, for the gradient of the penalty to depend on x."""
+    """A penalty of a discriminator and samples; a square makes the penalty's gradient depend on x."""
 
     def call(x):
         torch.manual_seed(3)
         return function(lambda x: (x * x).flatten(1).sum(dim=1), x)
 
-    return of_images(call)
+    return with_images(call)
 
 
-def last(x):
-    """Other logits of the same dtype."""
+def flipped(x):
+    """Other logits of the same dtype, without a graph."""
     return x.detach().flip(0)
 
 
 LOSSES = {
-    "adv_loss": of_logits(lambda x: losses.adv_loss(x, 1)),
-    "bce_secret_loss": of_logits(lambda x: losses.bce_secret_loss(x, BITS)),
-    "BinaryLoss": of_logits(losses.BinaryLoss(False)),
-    "CategoryLoss": of_logits(lambda x: losses.CategoryLoss(4)(x, LABELS)),
-    "style_reconstruction_loss": of_logits(lambda x: losses.style_reconstruction_loss(x, last(x))),
-    "cycle_consistency_loss": of_logits(lambda x: losses.cycle_consistency_loss(x, last(x))),
-    "identity_loss": of_logits(lambda x: losses.identity_loss(last(x), x)),
-    "diversity_sensitive_loss": of_logits(lambda x: losses.diversity_sensitive_loss(x, last(x))),
-    "yuv_color_l2": of_images(lambda x: losses.yuv_color_l2(x, last(x))),
-    "YUVColorL2": of_images(lambda x: losses.YUVColorL2()(x, last(x))),
+    "adv_loss": with_logits(lambda x: losses.adv_loss(x, 1)),
+    "bce_secret_loss": with_logits(lambda x: losses.bce_secret_loss(x, BITS)),
+    "BinaryLoss": with_logits(losses.BinaryLoss(False)),
+    "CategoryLoss": with_logits(lambda x: losses.CategoryLoss(4)(x, LABELS)),
+    "style_reconstruction_loss": with_logits(lambda x: losses.style_reconstruction_loss(x, flipped(x))),
+    "cycle_consistency_loss": with_logits(lambda x: losses.cycle_consistency_loss(x, flipped(x))),
+    "identity_loss": with_logits(lambda x: losses.identity_loss(flipped(x), x)),
+    "diversity_sensitive_loss": with_logits(lambda x: losses.diversity_sensitive_loss(x, flipped(x))),
+    "yuv_color_l2": with_images(lambda x: losses.yuv_color_l2(x, flipped(x))),
+    "YUVColorL2": with_images(lambda x: losses.YUVColorL2()(x, flipped(x))),
     "r1_penalty": penalty(losses.r1_penalty),
     "r2_penalty": penalty(losses.r2_penalty),
     "basicsr.r1_penalty": penalty(basicsr.r1_penalty),
@@ -86,35 +86,34 @@ LOSSES = {
             x, None, lambda x, label, eval: {"adv_output": d(x)}, "cpu"
         )
     ),
-    "starganv2.adv_loss": of_logits(lambda x: starganv2.adv_loss(x, 0)),
-    "zi2zi.BinaryLoss": of_logits(zi2zi.BinaryLoss(True)),
-    "zi2zi.CategoryLoss": of_logits(lambda x: zi2zi.CategoryLoss(4)(x, LABELS)),
+    "starganv2.adv_loss": with_logits(lambda x: starganv2.adv_loss(x, 0)),
+    "zi2zi.BinaryLoss": with_logits(zi2zi.BinaryLoss(True)),
+    "zi2zi.CategoryLoss": with_logits(lambda x: zi2zi.CategoryLoss(4)(x, LABELS)),
 }  # fmt: skip
 for game in ("bce", "nonsaturating", "lsgan", "hinge", "wgan", "relativistic"):
     d_loss, g_loss = (getattr(losses, f"{side}_{game}_loss") for side in "dg")
-    LOSSES[d_loss.__name__] = of_logits(lambda x, loss=d_loss: loss(x, last(x)))
+    LOSSES[d_loss.__name__] = with_logits(lambda x, loss=d_loss: loss(x, flipped(x)))
     if game == "relativistic":
-        LOSSES["g_relativistic_loss"] = of_logits(lambda x: losses.g_relativistic_loss(x, last(x)))
+        LOSSES["g_relativistic_loss"] = with_logits(lambda x: losses.g_relativistic_loss(x, flipped(x)))
         continue
-    LOSSES[f"g_{game}_loss"] = of_logits(g_loss)
-    LOSSES[f"AdversarialLoss.halves, {game}"] = of_logits(
-        lambda x, game=game: sum(losses.AdversarialLoss(game).halves(x, last(x)))
+    LOSSES[f"g_{game}_loss"] = with_logits(g_loss)
+    LOSSES[f"AdversarialLoss.halves, {game}"] = with_logits(
+        lambda x, game=game: sum(losses.AdversarialLoss(game).halves(x, flipped(x)))
     )
 for game in ("vanilla", "ls", "hinge", "wasserstein"):
     d_loss, g_loss = (getattr(studiogan, f"{side}_{game}") for side in "dg")
-    LOSSES[f"studiogan.d_{game}"] = of_logits(lambda x, loss=d_loss: loss(x, last(x), False))
-    LOSSES[f"studiogan.g_{game}"] = of_logits(lambda x, loss=g_loss: loss(x, False))
+    LOSSES[f"studiogan.d_{game}"] = with_logits(lambda x, loss=d_loss: loss(x, flipped(x), False))
+    LOSSES[f"studiogan.g_{game}"] = with_logits(lambda x, loss=g_loss: loss(x, False))
 for game in ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"):
     for disc in (True, False):
-        LOSSES[f"basicsr.GANLoss, {game}, {disc}"] = of_logits(
+        LOSSES[f"basicsr.GANLoss, {game}, {disc}"] = with_logits(
             lambda x, game=game, disc=disc: basicsr.GANLoss(game, loss_weight=0.3)(x, True, is_disc=disc)
         )
 for game in ("vanilla", "lsgan", "wgangp"):
-    LOSSES[f"pix2pix.GANLoss, {game}"] = of_logits(lambda x, game=game: pix2pix.GANLoss(game)(x, True))
+    LOSSES[f"pix2pix.GANLoss, {game}"] = with_logits(lambda x, game=game: pix2pix.GANLoss(game)(x, True))
 
-# Not losses of one number, or tested elsewhere: networks' features, images, what takes a discriminator to
-# float32 itself.
-OTHERS = {
+# Tested elsewhere: what returns no single number, or converts a discriminator's input to float32 itself.
+TESTED_ELSEWHERE = {
     "LPIPS", "LPIPSLoss", "ImageFeatures", "lpips_weights_path", "PerceptualLoss", "VGGFeatures",
     "gram_matrix", "layer_index", "DiffJPEG", "RandomJPEG", "diff_jpeg_coding", "jpeg_codec_differentiable",
     "AdversarialStatistics", "PenaltyTerm", "check_supports_penalty", "g_adversarial_loss", "AdversarialLoss",
@@ -131,7 +130,7 @@ def test_every_public_loss_is_tested_here():
             if inspect.isroutine(value) or inspect.isclass(value)
             if value.__module__ == module.__name__ and not name.startswith("_")
         }  # fmt: skip
-    assert names - OTHERS == {name.split(",")[0] for name in LOSSES} - {
+    assert names - TESTED_ELSEWHERE == {name.split(",")[0] for name in LOSSES} - {
         "AdversarialLoss.halves", "zi2zi.BinaryLoss"
     }  # fmt: skip
 
@@ -152,19 +151,26 @@ def test_losses_are_computed_in_float32(name, dtype, autocast):
     with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
         actual = loss(x)
     assert actual.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    # Inside a penalty torch rounds gradients and interpolated points to the samples' precision.
-    rounds = {torch.float16: 2e-2, torch.bfloat16: 0.2} if "penalty" in name.lower() or "r1" in name else {}
-    tolerance = rounds.get(dtype, 1e-5)
+    # In penalties torch rounds gradients and interpolated points to the dtype of the samples.
+    penalty_tolerances = (
+        {torch.float16: 2e-2, torch.bfloat16: 0.2} if "penalty" in name.lower() or "r1" in name else {}
+    )
+    tolerance = penalty_tolerances.get(dtype, 1e-5)
     assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
-    (wanted,) = torch.autograd.grad(expected, exact, allow_unused=True)
-    if wanted is not None:  # points are drawn between samples without their gradient
-        found = gradient(actual, x)
-        assert found.dtype == dtype
-        assert_close(found.double(), wanted, rtol=max(tolerance, torch.finfo(dtype).eps), atol=1e-3)
+    (expected_gradient,) = torch.autograd.grad(expected, exact, allow_unused=True)
+    if expected_gradient is not None:  # interpolated points have none
+        actual_gradient = gradient(actual, x)
+        assert actual_gradient.dtype == dtype
+        assert_close(
+            actual_gradient.double(),
+            expected_gradient,
+            rtol=max(tolerance, torch.finfo(dtype).eps),
+            atol=1e-3,
+        )
 
 
-def test_values_that_half_precision_cannot_hold():
-    """Under autocast torch's MSELoss and BCEWithLogitsLoss are float32, so BasicSR and pix2pix get these."""
+def test_values_beyond_the_range_of_half_precision():
+    """Expected are those of BasicSR and pix2pix: under autocast torch computes their losses in float32."""
     logits = torch.full((8, 1, 30, 30), 300.0, dtype=torch.float16, requires_grad=True)
     assert losses.d_lsgan_loss(logits, logits).item() == pytest.approx((299**2 + 300**2) / 2)
     for loss in (basicsr.GANLoss("lsgan"), pix2pix.GANLoss("lsgan")):

@@ -1,4 +1,4 @@
-"""Label losses and translation terms against their formulas, and what they refuse."""
+"""Label losses and translation terms against their formulas, and their errors."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ SHAPES = [((1,), (1,)), ((64,), (64,)), ((5, 1), (7, 1)), ((16, 1, 30, 30), (3, 
 
 
 def logits(shape, dtype=torch.float32, device="cpu"):
-    """From near zero to where exp would overflow; none so near to a kink that rounding decides its side."""
+    """Logits from near zero to where exp would overflow; rounding moves none of them across a kink."""
     x = torch.randn(shape, dtype=torch.float64) * torch.tensor([0.1, 2.0, 30.0])[torch.randint(3, shape)]
     x = torch.where(((x.abs() - 1).abs() < 1e-3) | (x.abs() < 1e-3), 0.3, x)
     return x.to(device, dtype).requires_grad_()
 
 
 def assert_near(slopes, expected):
-    """To 1e-6; a slope of e^-60 carries the rounding of its logit.
+    """Compares with a tolerance of 1e-6; a slope of e^-60 has the rounding error of its logit.
 
     On a GPU to 2e-6: exp and the two divisions behind a slope are right to 2 units in the last place each,
     and exp's argument is rounded once more in base 2.

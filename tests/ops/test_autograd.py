@@ -1,4 +1,4 @@
-"""The ways into an op: plain eager calls, modes that watch operations, and transforms."""
+"""Every path into an op: plain eager calls, dispatch modes, subclasses, and transforms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def x():
     return torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
 
 
-def test_all_ways_give_the_same_gradient(x):
+def test_all_paths_give_the_same_gradient(x):
     (plain,) = torch.autograd.grad(squared_norm(x).sum(), x)
     (registered,) = torch.autograd.grad(torch.ops.fastgan.squared_norm(x).sum(), x)
     transformed = torch.func.grad(lambda y: squared_norm(y).sum())(x.detach())
@@ -34,25 +34,25 @@ def test_all_ways_give_the_same_gradient(x):
     torch.testing.assert_close(plain, transformed, rtol=0, atol=0)
 
 
-def test_no_graph_where_no_gradient_is_wanted(x):
+def test_no_graph_without_a_gradient(x):
     assert squared_norm(x).grad_fn is not None
     assert squared_norm(x.detach()).grad_fn is None
     with torch.no_grad():
         assert not squared_norm(x).requires_grad
 
 
-def test_modes_see_the_op(x):
-    """A mode that watches operations, as tracers and counters do, is not passed by."""
-    seen = []
+def test_modes_intercept_the_op(x):
+    """Dispatch modes, such as tracers and flop counters, intercept the op."""
+    intercepted = []
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            seen.append(str(function))
+            intercepted.append(str(function))
             return function(*args, **(kwargs or {}))
 
-    with Watch():
+    with Recorder():
         squared_norm(x).sum().backward()
-    assert "fastgan.squared_norm.default" in seen
+    assert "fastgan.squared_norm.default" in intercepted
     with FlopCounterMode(display=False):
         torch.testing.assert_close(squared_norm(x), x.detach().square().sum((1, 2)))
 
@@ -81,8 +81,8 @@ def test_forward_mode_is_refused_instead_of_dropped(x):
         squared_norm(x)
 
 
-# Whose backward passes write into what was saved, where they may.
-writes_into_saved = pytest.mark.parametrize(
+# Functions whose backward pass overwrites a saved tensor where that is allowed.
+overwriting = pytest.mark.parametrize(
     "function",
     [
         lambda x, y: feature_distance(x, y).sum(),
@@ -92,7 +92,7 @@ writes_into_saved = pytest.mark.parametrize(
 )
 
 
-@writes_into_saved
+@overwriting
 @pytest.mark.parametrize("retain", [False, True])
 def test_a_first_order_gradient_has_no_graph(function, retain):
     image, other = torch.rand(2, 2, 3, 8, 8)
@@ -104,28 +104,28 @@ def test_a_first_order_gradient_has_no_graph(function, retain):
     assert penalized.grad is not None
 
 
-@writes_into_saved
-def test_a_traced_backward_writes_into_nothing_that_was_saved(function):
+@overwriting
+def test_a_traced_backward_overwrites_no_saved_tensor(function):
     image, other = torch.rand(2, 2, 3, 8, 8)
 
     def gradient(x):
         x = x.detach().requires_grad_()
         return torch.autograd.grad(function(x, other), x)[0]
 
-    called = [str(node.target) for node in make_fx(gradient)(image).graph.nodes]
-    ours = [name for name in called if name.startswith("fastgan")]
-    assert any("backward" in name for name in ours)
-    assert not any(name.split(".")[1].endswith("_") for name in ours), ours
+    operators = [str(node.target) for node in make_fx(gradient)(image).graph.nodes]
+    own_operators = [name for name in operators if name.startswith("fastgan")]
+    assert any("backward" in name for name in own_operators)
+    assert not any(name.split(".")[1].endswith("_") for name in own_operators), own_operators
 
 
-# --- batches of calls: what tests/support_table.py does not put every op through ---------------------------
+# --- batches of calls that tests/support_table.py does not cover --------------------------------------------
 
 
 def test_vmap_of_the_op_itself(x):
     torch.testing.assert_close(torch.vmap(torch.ops.fastgan.squared_norm)(x), torch.vmap(squared_norm)(x))
 
 
-def test_noise_under_vmap_heeds_the_randomness_that_is_asked_for():
+def test_noise_under_vmap_follows_the_argument_randomness():
     images, noisy = torch.full((3, 2, 3, 8, 9), 0.5), lambda x: photometric(x, noise=0.1)
     with pytest.raises(RuntimeError, match="randomness"):
         torch.vmap(noisy)(images)
@@ -162,20 +162,20 @@ def test_surrogates_of_rounding_under_vmap(rounding):
         assert decoded.shape == images.shape
         return
     loss = lambda x, quality: code(x, quality).square().sum()  # noqa: E731
-    of_images, of_qualities = torch.vmap(torch.func.grad(loss, (0, 1)))(images, qualities)
+    image_gradients, quality_gradients = torch.vmap(torch.func.grad(loss, (0, 1)))(images, qualities)
     for number in range(3):
         leaves = images[number].clone().requires_grad_(), qualities[number].clone().requires_grad_()
         expected = torch.autograd.grad(loss(*leaves), leaves)
-        torch.testing.assert_close((of_images[number], of_qualities[number]), expected)
+        torch.testing.assert_close((image_gradients[number], quality_gradients[number]), expected)
 
 
 def test_one_table_for_all_images_gets_the_gradient_of_each_call():
     images, tables = torch.rand(3, 2, 3, 17, 19), 20 + 30 * torch.rand(1, 2, 8, 8)
     loss = lambda x, t: jpeg_round_trip(x, None, quantization_tables=t).square().sum()  # noqa: E731
     actual = torch.vmap(torch.func.grad(loss, 1), (0, None))(images, tables)
-    for of_call, x in zip(actual, images, strict=True):
+    for gradient, x in zip(actual, images, strict=True):
         leaf = tables.clone().requires_grad_()
-        torch.testing.assert_close(of_call, torch.autograd.grad(loss(x, leaf), leaf)[0])
+        torch.testing.assert_close(gradient, torch.autograd.grad(loss(x, leaf), leaf)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -195,13 +195,14 @@ def test_one_table_for_all_images_gets_the_gradient_of_each_call():
 def test_gradients_of_each_call_in_every_type_and_memory_order(function, layout, dtype):
     x, y = (torch.rand(3, 2, 3, 8, 9).sub(0.3).to(dtype).flatten(0, 1).to(memory_format=layout) for _ in "xy")
     x, y = x.unflatten(0, (3, 2)), y.unflatten(0, (3, 2))
-    per_call = torch.vmap(torch.func.grad(function, (0, 1)))(x, y)
+    # torch.func.grad inside of vmap, and torch.autograd.grad outside of it.
+    inside = torch.vmap(torch.func.grad(function, (0, 1)))(x, y)
     leaves = x.clone().requires_grad_(), y.clone().requires_grad_()
-    around = torch.autograd.grad(torch.vmap(function)(*leaves).sum(), leaves)
+    outside = torch.autograd.grad(torch.vmap(function)(*leaves).sum(), leaves)
     for number in range(3):
-        alone = x[number].clone().requires_grad_(), y[number].clone().requires_grad_()
-        expected = torch.autograd.grad(function(*alone), alone)
-        for actual in (per_call, around):
+        single_call = x[number].clone().requires_grad_(), y[number].clone().requires_grad_()
+        expected = torch.autograd.grad(function(*single_call), single_call)
+        for actual in (inside, outside):
             assert actual[0].dtype == dtype
             torch.testing.assert_close([gradient[number] for gradient in actual], list(expected))
 
@@ -218,10 +219,10 @@ def test_per_sample_gradients_of_a_network():
     parameters = {name: parameter.detach() for name, parameter in critic.named_parameters()}
     images, loss = torch.rand(5, 3, 8, 9), AdversarialLoss("lsgan")
 
-    def of_sample(parameters, image):
+    def sample_loss(parameters, image):
         return loss.generator(torch.func.functional_call(critic, parameters, (image[None],)))
 
-    actual = torch.vmap(torch.func.grad(of_sample), (None, 0))(parameters, images)
+    actual = torch.vmap(torch.func.grad(sample_loss), (None, 0))(parameters, images)
     for number, image in enumerate(images):
         expected = torch.autograd.grad(loss.generator(critic(image[None])), list(critic.parameters()))
         torch.testing.assert_close([gradient[number] for gradient in actual.values()], list(expected))
@@ -240,7 +241,7 @@ def test_forward_mode_is_refused_inside_transforms_too(x):
             function()
 
 
-def test_a_batch_of_gradients_writes_into_nothing_that_was_saved():
+def test_a_batch_of_gradients_overwrites_no_saved_tensor():
     image, other = torch.rand(2, 2, 3, 8, 8)
     image.requires_grad_()
     loss = yuv_color_l2(image, other)

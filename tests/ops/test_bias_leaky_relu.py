@@ -17,7 +17,7 @@ OPTIONS = [{}, {"gain": 2**0.5, "clamp": 0.4}, {"slope": 0.01, "gain": 0.5}]
 
 
 def features(size, dtype=torch.float32, device="cpu", layout="contiguous", channels=5):
-    """Values around zero, but not so close to it that rounding decides their sign."""
+    """Values around zero, but not so close to it that rounding changes their sign."""
     x = image(size, torch.float64, "cpu", layout, channels).detach() - 0.5
     return (x + 0.01 * x.sign()).to(device, dtype).requires_grad_()
 
@@ -115,7 +115,7 @@ def test_r1_through_a_discriminator_equals_plain_torch(device):
         (grad,) = torch.autograd.grad(hidden.sum(), x, create_graph=True)
         r1 = ops.squared_norm(grad).mean()
         gradients = torch.autograd.grad(r1, parameters, allow_unused=True)
-        zeros = [torch.zeros_like(p) for p in parameters]  # no gradient is a gradient of zero
+        zeros = [torch.zeros_like(p) for p in parameters]  # for parameters without a gradient
         return r1, *[z if g is None else g for g, z in zip(gradients, zeros, strict=True)]
 
     plain = lambda x, b: nn.functional.leaky_relu(x + b[:, None, None], 0.2)  # noqa: E731

@@ -16,8 +16,8 @@ SIZES = [(1, 1, 1), (2, 3, 5), (3, 17, 33), (1, 64, 64), (2, 70, 9), (2, 5, 1100
 
 
 def kernels(batch, size=7, device="cpu"):
-    drawn = torch.rand(batch, size, size)
-    return (drawn / drawn.sum(dim=(1, 2), keepdim=True)).to(device)
+    weights = torch.rand(batch, size, size)
+    return (weights / weights.sum(dim=(1, 2), keepdim=True)).to(device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -59,7 +59,7 @@ def test_gradients_of_image_and_kernels_of_every_order():
     assert torch.autograd.gradgradcheck(ops.blur, (x, weights))
 
 
-def test_it_is_a_convolution_per_image():
+def test_equals_one_convolution_per_image():
     x, weights = image((3, 20, 17)).detach(), kernels(3)
     blurred = ops.blur(x, weights)
     for index in range(3):
@@ -76,13 +76,13 @@ def test_any_number_of_channels(channels):
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_kernel_of_one_tap_copies(device):
     x = image((2, 40, 33), device=device)
-    one = torch.zeros(2, 7, 7, device=device)
-    one[:, 3, 3] = 1
-    assert torch.equal(ops.blur(x, one), x)
+    identity = torch.zeros(2, 7, 7, device=device)
+    identity[:, 3, 3] = 1
+    assert torch.equal(ops.blur(x, identity), x)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_nan_spreads_through_taps_alone(device):
+def test_nan_spreads_only_through_taps_that_are_not_zero(device):
     x = image((1, 20, 20), device=device).detach()
     x[0, 0, 10, 10] = torch.nan
     line = torch.zeros(1, 7, 7, device=device)
@@ -91,7 +91,7 @@ def test_nan_spreads_through_taps_alone(device):
     assert nan.sum() == 7 and nan[10, 7:14].all()
 
 
-def test_saves_kernels_alone():
+def test_saves_only_the_kernels_for_backward():
     saved = []
     x, weights = image((2, 64, 64)), kernels(2)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
@@ -147,13 +147,13 @@ def test_wrong_inputs_are_named(x, weights, error, message):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_tap_that_is_not_finite_counts_where_it_reaches_the_image(backend, value):
     x, weights = image((2, 6, 8)), kernels(2, 3)
-    weights[1, 0, 1] = value  # the pixel above
+    weights[1, 0, 1] = value  # the tap on the pixel above
     blurred = ops.blur(x, weights, backend=backend)
     (gradient,) = torch.autograd.grad(blurred.sum(), x)
     for result, rows in ((blurred, slice(1, None)), (gradient, slice(0, -1))):
-        wrong = torch.zeros_like(result, dtype=torch.bool)
-        wrong[1, :, rows] = True
-        assert torch.equal(~result.isfinite(), wrong)
+        affected = torch.zeros_like(result, dtype=torch.bool)
+        affected[1, :, rows] = True
+        assert torch.equal(~result.isfinite(), affected)
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -165,9 +165,9 @@ def test_nan_in_a_pixel_reaches_what_reads_it(backend):
     weights[0, 1] = torch.tensor([0.2, 0.0, 0.8])
     weights.requires_grad_()
     blurred = ops.blur(x, weights, backend=backend)
-    of_image, of_kernels = torch.autograd.grad(blurred.sum(), (x, weights))
+    image_gradient, kernel_gradient = torch.autograd.grad(blurred.sum(), (x, weights))
     nan = blurred.isnan()
     assert nan.sum() == 2 and nan[0, 0, 4, 3] and nan[0, 0, 4, 5]
-    assert of_image.isfinite().all()  # blur is linear
-    # A tap of weight zero sees the pixels that are numbers alone, another tap all of them.
-    assert of_kernels.isnan().nonzero().tolist() == [[0, 1, 0], [0, 1, 2]]
+    assert image_gradient.isfinite().all()  # blur is linear
+    # A tap of weight zero reads no NaN; the gradients of the others do.
+    assert kernel_gradient.isnan().nonzero().tolist() == [[0, 1, 0], [0, 1, 2]]

@@ -1,4 +1,4 @@
-"""What is declared once is found under its name everywhere."""
+"""Declared ops: their kernels, schemas, and cases in the tests of all ops."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_triton_kernels_take_what_the_schema_says(file):
 
 @pytest.mark.skipif(bool(_library.cpu_missing), reason="the CPU library is missing")
 @pytest.mark.parametrize("file", _dispatch.OPS)
-def test_cpu_kernels_attach_themselves(file):
+def test_cpu_kernels_are_registered(file):
     assert all(has_kernel(name, "CPU") for name in OF_FILE[file])
 
 
@@ -96,7 +96,7 @@ def test_a_kernel_of_another_library_counts_only_if_that_is_there(declare_test_o
     assert _dispatch.why_not("declared_in_a_test", "native", "cuda") == reason
 
 
-def test_what_a_gradient_needs_must_have_been_asked_for():
+def test_outputs_that_a_gradient_needs_must_be_requested():
     x = torch.rand(1, 3, 4, 4, requires_grad=True)
     with pytest.raises(
         RuntimeError, match="bias_leaky_relu needs with_codes where a gradient may be asked for"
@@ -125,5 +125,5 @@ def test_the_tests_that_walk_through_all_ops_have_a_case_of_each():
     for op, kernels in _dispatch.OPS.items():
         for walk, names in walked.items():
             if walk == "budgets" and kernels.gpu != "triton":
-                continue  # those of CUDA C++ are in the page's other tables
+                continue  # kernels of CUDA C++ are in other tables of the page
             assert op in names or other_names.get(op, op) in names, f"{op} has no case in {walk}"

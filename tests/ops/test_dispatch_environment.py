@@ -1,4 +1,4 @@
-"""What the installation promises before any op runs: cheap imports, no GPU probing, a truthful report."""
+"""The installation before any op runs: cheap imports, no GPU probing, a correct report."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_conversion_to_half_types_matches_torch(kind, dtype):
     assert actual == [bits & 0xFFFF for bits in expected.tolist()]
 
 
-def test_what_is_compiled_follows_use():
+def test_compiled_functions_follow_use():
     import torch
 
     from fastgan.ops import _dispatch, use

@@ -18,14 +18,14 @@ FORMULAS = [(1, False, False), (2, False, True), (1, True, True), (2, True, Fals
 
 
 def maps(size, dtype=torch.float32, device="cpu", layout="contiguous", channels=24):
-    """Features of a ReLU, and others that are like them."""
+    """Features before a ReLU, and similar ones after it."""
     x = (image(size, torch.float32, device, layout, channels) - 0.5).detach()
     y = (x + 0.3 * (image(size, torch.float32, device, layout, channels) - 0.5)).detach().relu()
     return [m.to(dtype).detach().requires_grad_() for m in (x, y)]
 
 
 def gradients(distance, x, y):
-    """Of a thousandfold loss, as scaled losses of float16 are."""
+    """The gradients of 1000 times the loss, a scale as GradScaler uses for float16."""
     scale = 1000 * torch.arange(1.0, len(distance) + 1, dtype=distance.dtype, device=distance.device)
     return torch.autograd.grad((distance * scale).sum(), (x, y))
 
@@ -46,18 +46,18 @@ def test_kernel_matches_float64_reference(size, p, normalize, relu_x, dtype, lay
     assert distance.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     tolerance = 1e-12 if dtype == torch.float64 else 2e-6
     assert relative_error(distance, expected) <= tolerance
-    # Gradients of half types are computed in float32 and rounded once, and once more when they are scaled.
+    # Gradients of half types are computed in float32, rounded once, and once more when they are scaled.
     if dtype in (torch.bfloat16, torch.float16):
         tolerance = torch.finfo(dtype).eps
     for ours, theirs in zip(gradients(distance, x, y), gradients(expected, *wide), strict=True):
         assert ours.dtype == dtype
-        # Of p = 1, differences that are rounding alone have either sign.
+        # With p = 1, the sign of a difference that is only a rounding error is arbitrary.
         assert relative_error(ours, theirs) <= max(tolerance, 1e-3 if p == 1 and normalize else 0)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 64, 100, 512, 1100])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-# Rows that are shorter than the kernel's lanes, that it reads as they are, and that it packs.
+# Rows that are shorter than the kernel's lanes, rows that it reads in place, and rows that it packs.
 @pytest.mark.parametrize("size", [(2, 5, 7), (2, 11, 13), (2, 32, 32)])
 def test_any_number_of_channels(size, channels, layout):
     x, y = maps(size, layout=layout, channels=channels)
@@ -95,8 +95,8 @@ def test_zero_vectors_have_no_gradient_and_no_nan(backend):
         x[:, :, 1] = 0
         y[:, :, 1:] = 0
     distance = lpips_head(x, y, torch.ones(24), backend=backend)
-    grad_x, of_y = gradients(distance, x, y)
-    assert distance.isfinite().all() and grad_x.isfinite().all() and of_y.isfinite().all()
+    grad_x, grad_y = gradients(distance, x, y)
+    assert distance.isfinite().all() and grad_x.isfinite().all() and grad_y.isfinite().all()
     assert (grad_x[:, :, 1] == 0).all()
 
 
@@ -172,7 +172,7 @@ def test_saves_one_gradient():
 def test_opcheck_and_compile(p):
     x, y = maps((2, 5, 7))
     arguments = (x, y, torch.rand(24), p, True, 1e-10, False, True, True, True)
-    # Not the one that asks for second derivatives, which are refused.
+    # All but test_aot_dispatch_dynamic, which takes second derivatives; these are refused.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.fastgan.feature_distance.default, arguments, test_utils=checks)
     direction = torch.rand_like(x)

@@ -1,4 +1,4 @@
-"""8-bit values, images in [-1, 1] and what networks make, where [0, 1] belongs: what is said, and once."""
+"""Warnings for 8-bit values and images in [-1, 1] where [0, 1] is expected: their text, and once only."""
 
 import copy
 import pickle
@@ -35,8 +35,8 @@ def frechet(x, **options):
     metrics().FrechetDistance(None, **options).update(x, real=True)
 
 
-# What takes images in [0, 1]: a call with images and options, and the first argument's name.
-TAKERS = {
+# Everything that takes images in [0, 1]: a call with images and options, and the first argument's name.
+CALLS = {
     "yuv_color_l2": (lambda x, **o: yuv_color_l2(x, x, **o), "x"),
     "YUVColorL2": (lambda x, **o: losses.YUVColorL2(**o)(x, x), "x"),
     "jpeg_round_trip": (lambda x, **o: ops.jpeg_round_trip(x, 50, **o), "image"),
@@ -67,9 +67,9 @@ MODULES = (
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch):
-    """None of whose functions has been called."""
+    """Replaces the checks of all modules by new ones, as in a process that has called nothing yet."""
     for path in MODULES:
-        # Not as an attribute: functions are called as their modules.
+        # `fastgan.ops.jpeg` as an attribute might be a function of that name.
         module = pytest.importorskip(f"fastgan.{path}")
         for name, check in list(vars(module).items()):
             if isinstance(check, GrossRangeCheck):
@@ -83,42 +83,42 @@ def messages_of(call, *arguments, **options):
     return [str(warning.message) for warning in caught if "takes images in" in str(warning.message)]
 
 
-@pytest.mark.parametrize("name", TAKERS)
-def test_8_bit_values_are_said_to_be_such(name):
-    call, argument = TAKERS[name]
+@pytest.mark.parametrize("name", CALLS)
+def test_8_bit_values_are_warned_of(name):
+    call, argument = CALLS[name]
     (message,) = messages_of(call, 255 * image())
     start = f"{name.split('.')[-1]} takes images in [0, 1], but the values of {argument} lie in [0"
     assert message.startswith(start)
     assert ADVICE.get(name, (EIGHT_BITS,))[0] in message and "check_range=False" in message
 
 
-@pytest.mark.parametrize("name", TAKERS)
-def test_images_from_minus_1_are_said_to_be_such(name):
-    call, _ = TAKERS[name]
+@pytest.mark.parametrize("name", CALLS)
+def test_images_from_minus_1_are_warned_of(name):
+    call, _ = CALLS[name]
     with pytest.warns(RuntimeWarning, match=ADVICE.get(name, (None, SIGNED))[1]) as caught:
         call(2 * image() - 1)
     assert any("takes images in [0, 1]" in str(warning.message) for warning in caught)
 
 
-@pytest.mark.parametrize("name", TAKERS)
-def test_nothing_is_said_of_other_images(name):
-    call, _ = TAKERS[name]
+@pytest.mark.parametrize("name", CALLS)
+def test_no_warning_for_other_images(name):
+    call, _ = CALLS[name]
     for _ in range(4):
         assert not messages_of(call, image())
         assert not messages_of(call, 1.3 * image() - 0.15)
 
 
-@pytest.mark.parametrize("name", TAKERS)
-def test_the_look_can_be_left_out(name):
-    call, _ = TAKERS[name]
+@pytest.mark.parametrize("name", CALLS)
+def test_the_check_can_be_switched_off(name):
+    call, _ = CALLS[name]
     assert not messages_of(call, 255 * image(), check_range=False)
     with pytest.raises(TypeError, match="check_range must be True or False, got str 'no'"):
         call(image(), check_range="no")
 
 
-@pytest.mark.parametrize("name", TAKERS)
-def test_values_stay(name):
-    call, _ = TAKERS[name]
+@pytest.mark.parametrize("name", CALLS)
+def test_the_check_does_not_change_results(name):
+    call, _ = CALLS[name]
     if name in ("RandomJPEG", "FrechetDistance"):
         return  # random; returns nothing
     for x in (image(), 255 * image()):
@@ -127,7 +127,7 @@ def test_values_stay(name):
             assert torch.equal(call(x), call(x, check_range=False))
 
 
-def test_it_is_said_once_by_a_function_and_by_each_module():
+def test_a_function_and_each_module_warn_once():
     assert len(messages_of(yuv_color_l2, 255 * image(), 255 * image())) == 1
     assert not messages_of(yuv_color_l2, 255 * image(), 255 * image())
     one, other = losses.YUVColorL2(), losses.YUVColorL2()
@@ -136,8 +136,8 @@ def test_it_is_said_once_by_a_function_and_by_each_module():
         assert not messages_of(module, 255 * image(), 255 * image())
 
 
-def test_one_function_says_it_for_itself_alone():
-    """What it calls, and what calls it, has a name of its own."""
+def test_each_function_warns_for_itself():
+    """A function, the functions that it calls and its callers have a warning each."""
     assert len(messages_of(losses.RandomJPEG(50), 255 * image())) == 1
     assert len(messages_of(ops.jpeg_round_trip, 255 * image(), 50)) == 1
 
@@ -156,12 +156,12 @@ def test_stamped_images_from_minus_1_beside_their_originals():
     assert "the values of y lie in [-" in message
 
 
-def test_a_new_network_may_make_what_looks_like_minus_1_to_1():
+def test_outputs_of_an_untrained_network_from_minus_1_to_1_are_not_warned_of():
     assert not messages_of(yuv_color_l2, 2 * image() - 1, image())
 
 
-def test_what_is_optimized_is_looked_at():
-    """An image that is to survive JPEG, as in attacks."""
+def test_an_image_that_is_optimized_is_checked():
+    """As in adversarial attacks that are to survive JPEG."""
     assert messages_of(ops.jpeg_round_trip, (255 * image()).requires_grad_(), 50)
 
 
@@ -204,7 +204,7 @@ def test_psnr_of_8_bit_tensors():
     assert "8-bit values need data_range=255" in messages_of(psnr, x, x.flip(0))[0]
 
 
-def test_a_new_network_for_8_bit_values_makes_small_ones():
+def test_small_outputs_of_an_untrained_network_for_8_bit_values_are_not_warned_of():
     assert not messages_of(metrics().psnr, image(), 255 * image(), 255)
 
 
@@ -246,7 +246,7 @@ def test_outputs_of_networks_are_not_warned_of(offset, spread, requires_grad):
     assert check._calls == 3
 
 
-def test_nan_and_black_are_nothing_wrong():
+def test_nan_black_and_white_are_not_warned_of():
     check = GrossRangeCheck("loss", ("x",))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -258,13 +258,13 @@ def test_nan_and_black_are_nothing_wrong():
 # --- several callers, threads, compilers, copies ------------------------------------------------------------
 
 
-def test_a_second_caller_of_a_function_is_heard():
+def test_a_later_caller_of_a_function_is_warned():
     for _ in range(16):
         assert not messages_of(yuv_color_l2, image(), image())
     assert len(messages_of(yuv_color_l2, 255 * image(), 255 * image())) == 1
 
 
-def test_after_some_hundred_calls_nothing_is_looked_at(monkeypatch):
+def test_nothing_is_checked_after_some_hundred_calls(monkeypatch):
     check = GrossRangeCheck("loss", ("x",))
     x, looks = image(1, 3, 4, 4), []
     monkeypatch.setattr(
@@ -275,7 +275,7 @@ def test_after_some_hundred_calls_nothing_is_looked_at(monkeypatch):
     assert check._decided and tuple(looks) == LOOKS_AT
 
 
-def test_one_of_many_threads_says_it():
+def test_one_of_many_threads_warns():
     x, start = 255 * image(), threading.Barrier(8)
 
     def call():
@@ -283,17 +283,17 @@ def test_one_of_many_threads_says_it():
         for _ in range(20):
             yuv_color_l2(x, x)
 
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         threads = [threading.Thread(target=call) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len([warning for warning in found if "yuv_color_l2 takes" in str(warning.message)]) == 1
+    assert len([warning for warning in caught if "yuv_color_l2 takes" in str(warning.message)]) == 1
 
 
-def test_who_looks_keeps_nobody_waiting():
+def test_a_check_in_one_thread_does_not_block_others():
     check = GrossRangeCheck("loss", ("x",))
     with check._lock, warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -311,8 +311,8 @@ def test_a_warning_that_is_an_error_is_raised_once():
 
 
 @pytest.mark.parametrize("name", ["yuv_color_l2", "jpeg_round_trip", "photometric"])
-def test_nothing_is_looked_at_where_there_is_nothing_to_see(name):
-    call, _ = TAKERS[name]
+def test_nothing_is_checked_where_values_cannot_be_read(name):
+    call, _ = CALLS[name]
     x = 255 * image()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -325,23 +325,23 @@ def test_nothing_is_looked_at_where_there_is_nothing_to_see(name):
         call(x)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 @pytest.mark.parametrize(
     "make",
     [losses.YUVColorL2, lambda: losses.DiffJPEG(24, 24), lambda: losses.RandomJPEG(50), basicsr.DiffJPEG],
 )
-def test_a_copy_looks_for_itself(copied, make):
+def test_a_copy_checks_for_itself(copy_of, make):
     x = 255 * image()
     arguments = {"YUVColorL2": (x, x), "RandomJPEG": (x,)}
-    made = make()
-    twin = copied(made)
-    for module in (made, twin):
-        more = (50,) if isinstance(made, basicsr.DiffJPEG) else ()
-        assert len(messages_of(module, *arguments.get(type(made).__name__, (x,)), *more)) == 1
-    assert not messages_of(copied(made), *arguments.get(type(made).__name__, (x,)), *more)
+    original = make()
+    duplicate = copy_of(original)
+    for module in (original, duplicate):
+        more = (50,) if isinstance(original, basicsr.DiffJPEG) else ()
+        assert len(messages_of(module, *arguments.get(type(original).__name__, (x,)), *more)) == 1
+    assert not messages_of(copy_of(original), *arguments.get(type(original).__name__, (x,)), *more)
 
 
-def test_on_a_gpu_the_next_call_says_it(monkeypatch):
+def test_on_a_gpu_the_next_call_warns(monkeypatch):
     class Event:
         def query(self):
             return True

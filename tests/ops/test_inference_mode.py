@@ -1,8 +1,7 @@
-"""Constants that were made under torch.inference_mode, as targets, kernels and schedules may be.
+"""Constants created under torch.inference_mode, as targets, kernels and schedules may be.
 
-Autograd cannot save such tensors, and PyTorch's own losses and convolutions refuse them where they would.
-What fastgan's kernels keep of constants is kept all the same; references, and what is plain PyTorch, do as
-PyTorch does.
+Autograd cannot save such tensors, so that PyTorch's own losses and convolutions refuse them. Kernels of
+fastgan accept them; references, and functions of PyTorch's operations, refuse them as PyTorch does.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def rand(*shape, dtype=torch.float32):
 
 
 IMAGE = (2, 3, 16, 16)
-# What is done with an image, and what makes the constants that it takes beside it.
+# A function of an image, and one that makes the constants that it takes as well.
 CALLS = {
     "blur": (ops.blur, lambda: (rand(2, 3, 3),)),
     "blur, float64 kernels": (ops.blur, lambda: (rand(2, 3, 3, dtype=torch.float64),)),
@@ -60,7 +59,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_constants_of_inference_mode_are_kept_for_backward(name):
+def test_constants_of_inference_mode_can_be_saved_for_backward(name):
     function, make = CALLS[name]
     gradients = []
     for inference in (False, True):
@@ -73,20 +72,20 @@ def test_constants_of_inference_mode_are_kept_for_backward(name):
 
 
 @pytest.mark.parametrize("make", [LPIPS, PerceptualLoss])
-def test_targets_of_inference_mode_are_compared_with(make):
+def test_targets_of_inference_mode_are_accepted(make):
     loss, target = make(weights=None, value_range=(0, 1)), rand(1, 3, 40, 40)
     with torch.inference_mode():
-        known, copied = loss.precompute(target), target.clone()
+        features, copied = loss.precompute(target), target.clone()
     gradients = []
-    for given in (target, copied, known):
+    for reference in (target, copied, features):
         image = (1 - target).requires_grad_()
-        gradients.append(torch.autograd.grad(loss(image, given).sum(), image)[0])
+        gradients.append(torch.autograd.grad(loss(image, reference).sum(), image)[0])
     assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-8)
     assert_close(gradients[2], gradients[0], rtol=1e-4, atol=1e-8)
 
 
-def test_plain_pytorch_refuses_what_it_would_have_to_save():
-    """The yardstick: what is made of PyTorch's own operations cannot do better."""
+def test_plain_pytorch_refuses_to_save_them():
+    """For comparison: functions made of PyTorch's own operations cannot do better."""
     with torch.inference_mode():
         target, weight, weights = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3), torch.ones(3)
     x = torch.rand(2, 3, 8, 8, requires_grad=True)

@@ -48,8 +48,8 @@ def test_straight_through_is_libjpeg_to_the_bit(photographs, backend, subsamplin
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_values_between_two_levels_become_that_of_a_saved_picture(backend, dtype):
-    """255 times the number next to (k + 1/2) / 255 is a half, but only once it has been rounded."""
+def test_values_halfway_between_two_levels_are_rounded_as_in_a_saved_picture(backend, dtype):
+    """255 times a neighbour of (k + 1/2) / 255 is exactly k + 1/2 only after rounding to the dtype."""
     middles = ((torch.arange(255, dtype=torch.float64) + 0.5) / 255).to(dtype)
     neighbours = [middles.nextafter(torch.tensor(bound, dtype=dtype)) for bound in (0, 1)]
     image = torch.cat([middles, *neighbours]).view(15, 51).expand(3, 15, 51)
@@ -80,7 +80,7 @@ def test_custom_tables_are_those_of_the_codec(photographs):
     assert_close(decoded, expected, rtol=0, atol=1e-4)
 
 
-def test_each_image_has_its_own_quality_which_stays_untouched(photographs):
+def test_each_image_has_its_own_quality_which_is_not_modified(photographs):
     quality = torch.tensor([20.0, 90.0])
     kept = quality.clone()
     together = jpeg_round_trip(photographs, quality)
@@ -124,7 +124,7 @@ def test_kernel_equals_reference(rounding, subsampling, upsampling, size):
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 @pytest.mark.parametrize("rounding", ["straight_through", "cubic", "noise", "none"])
 def test_float32_kernel_equals_float64_reference_on_photographs(photographs, rounding, subsampling):
-    # Saturated pixels lie on a clamp, and on either side of it in either type.
+    # Without saturated pixels: these lie on a clamp, where the two dtypes may differ.
     image = (0.05 + 0.9 * photographs).requires_grad_()
     wide = image.detach().double().requires_grad_()
     weight = torch.randn(image.shape)
@@ -132,7 +132,7 @@ def test_float32_kernel_equals_float64_reference_on_photographs(photographs, rou
     ours = value_and_gradients(image, 60, None, weight, "native", **options)
     reference = value_and_gradients(wide, 60, None, weight.double(), "reference", **options)
     for actual, expected in zip(ours, reference, strict=True):
-        # the cubic's slope is steep next to a half: there float32 places a coefficient elsewhere
+        # next to a half the cubic's slope is steep, and amplifies float32's rounding of a coefficient
         assert (actual.double() - expected).norm() <= 1e-5 * expected.norm()
 
 
@@ -187,21 +187,29 @@ def test_cuda_kernel_equals_cpu_kernel(rounding, subsampling, upsampling, size):
     for device in ("cpu", "cuda"):
         x, t, seed = image.to(device), tables.to(device), torch.tensor(9, device=device)
         decoded, masks, chroma_masks = torch.ops.fastgan.jpeg(x, t, seed, *options, True)
-        # the CPU's masks for both: a value on a clamp may fall on either side of it
-        kept = results[0][1:3] if results else (masks, chroma_masks)
+        # both get the CPU's masks: a value on a clamp may lie on either side of it
+        cpu_masks = results[0][1:3] if results else (masks, chroma_masks)
         gradients = torch.ops.fastgan.jpeg_backward(
-            weight.to(device), x, t, seed, kept[0].to(device), kept[1].to(device), *options, True, True
+            weight.to(device),
+            x,
+            t,
+            seed,
+            cpu_masks[0].to(device),
+            cpu_masks[1].to(device),
+            *options,
+            True,
+            True,
         )
         results.append((decoded, masks, chroma_masks, *gradients))
-    (decoded, *_, grad_image, grad_tables), (decoded_gpu, *_, of_image_gpu, of_tables_gpu) = results
+    (decoded, *_, grad_image, grad_tables), (decoded_gpu, *_, grad_image_gpu, grad_tables_gpu) = results
     difference = 255 * (decoded_gpu.cpu() - decoded).abs()
-    if rounding == "straight_through":  # whole numbers throughout
+    if rounding == "straight_through":  # which computes with integers
         assert difference.max() == 0
     else:
         decided = ~undecided(image, tables, torch.tensor(9), options)
         assert not (difference[decided] > 0.01).any()
         assert size != (400, 400) or decided.float().mean() >= 0.8
-    for ours, expected in ((of_image_gpu, grad_image), (of_tables_gpu, grad_tables)):
+    for ours, expected in ((grad_image_gpu, grad_image), (grad_tables_gpu, grad_tables)):
         assert (ours.cpu() - expected).norm() <= 1e-3 * expected.norm() + 1e-6
 
 
@@ -215,7 +223,7 @@ def test_cuda_half_types_are_rounded_once(dtype):
     ]
     (decoded, gradient), (decoded_gpu, gradient_gpu) = results
     assert torch.equal(decoded_gpu.cpu(), decoded)
-    # Sums in float32, whose last place decides now and then where a half type's number is rounded to.
+    # Gradients are sums in float32; an error in their last place sometimes changes how they are rounded.
     largest = gradient.abs().max().item()
     assert_close(gradient_gpu.cpu(), gradient, rtol=torch.finfo(dtype).eps, atol=1e-6 * largest)
 
@@ -240,7 +248,7 @@ def test_cuda_step_never_waits_and_wrong_qualities_become_nan():
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 @pytest.mark.parametrize("rounding", ["cubic", "at_zero", "noise", "none"])
 def test_gradcheck_of_the_smooth_surrogates(rounding, subsampling):
-    # Away from the clamps, and from where "cubic" and "at_zero" jump.
+    # Away from the clamps and from the jumps of "cubic" and "at_zero".
     image = (0.35 + 0.3 * torch.rand(1, 3, 9, 17, dtype=torch.float64)).requires_grad_()
     tables = torch.full((1, 2, 8, 8), 40.0, dtype=torch.float64, requires_grad=True)
 
@@ -254,7 +262,7 @@ def test_gradcheck_of_the_smooth_surrogates(rounding, subsampling):
     assert torch.autograd.gradcheck(decode, (image, tables), eps=1e-7, atol=1e-5, fast_mode=True)
 
 
-def test_straight_through_gradient_is_that_without_rounding(photographs):
+def test_straight_through_gradient_equals_the_one_without_rounding(photographs):
     # Far from the clamps, where both are linear.
     image = (0.3 + 0.4 * photographs[:1, :, 100:148, 100:164]).requires_grad_()
     weight = torch.rand(1, 3, 48, 64)
@@ -265,7 +273,7 @@ def test_straight_through_gradient_is_that_without_rounding(photographs):
     assert_close(*gradients, rtol=0, atol=1e-5)
 
 
-def test_black_and_white_pixels_get_gradients_and_pixels_beyond_do_not():
+def test_black_and_white_pixels_have_gradients_and_pixels_beyond_do_not():
     image = torch.tensor([0.0, 1.0, -0.01, 1.01]).expand(1, 3, 8, 4).repeat(1, 1, 1, 2).requires_grad_()
     jpeg_round_trip(image, 100, subsampling="4:4:4", rounding="none").sum().backward()
     assert (image.grad[..., 2:4] == 0).all() and (image.grad[..., 6:] == 0).all()
@@ -275,8 +283,8 @@ def test_black_and_white_pixels_get_gradients_and_pixels_beyond_do_not():
 @pytest.mark.parametrize("quality", [30.0, 70.0])
 def test_gradient_of_quality_is_that_of_its_tables(photographs, quality):
     weight = torch.randn(photographs.shape)
-    level = torch.tensor(quality, requires_grad=True)
-    (actual,) = value_and_gradients(photographs, level, None, weight, "native")[1:]
+    quality_tensor = torch.tensor(quality, requires_grad=True)
+    (actual,) = value_and_gradients(photographs, quality_tensor, None, weight, "native")[1:]
     tables = quality_tables(quality).clone().requires_grad_()
     (grad_tables,) = value_and_gradients(photographs, None, tables, weight, "native")[1:]
     slope = -5000 / quality**2 if quality < 50 else -2
@@ -289,10 +297,10 @@ def test_gradient_of_quality_is_that_of_its_tables(photographs, quality):
 @pytest.mark.parametrize("quality", [1, 100])
 def test_extreme_qualities_give_finite_values_and_gradients(photographs, rounding, quality):
     image = photographs[:, :, :40, :40].clone().requires_grad_()
-    level = torch.tensor(float(quality), requires_grad=True)
-    decoded = jpeg_round_trip(image, level, rounding=rounding)
+    quality_tensor = torch.tensor(float(quality), requires_grad=True)
+    decoded = jpeg_round_trip(image, quality_tensor, rounding=rounding)
     decoded.square().sum().backward()
-    assert decoded.isfinite().all() and image.grad.isfinite().all() and level.grad.isfinite()
+    assert decoded.isfinite().all() and image.grad.isfinite().all() and quality_tensor.grad.isfinite()
     assert decoded.min() >= 0 and decoded.max() <= 1
 
 
@@ -367,7 +375,7 @@ def test_compiles_without_a_graph_break(rounding):
 
     torch.manual_seed(1)
     (gradient,) = torch.autograd.grad(step(image, quality), image)
-    if rounding != "noise":  # whose seed the compiled function draws from another sequence
+    if rounding != "noise":  # the compiled function draws another seed
         expected = jpeg_round_trip(image, quality, rounding=rounding).square().sum()
         assert_close(gradient, torch.autograd.grad(expected, image)[0])
 
@@ -392,11 +400,11 @@ def test_noise_is_uniform_and_its_seed_comes_from_the_generator():
     draws = uniform(philox(torch.tensor(7), torch.arange(200_000))[0], torch.float64) - 0.5
     assert abs(draws.mean()) < 0.004 and abs(draws.var() - 1 / 12) < 0.001
     image = torch.rand(1, 3, 64, 64)
-    first, again, other = (
+    first, repeated, other = (
         jpeg_round_trip(image, 50, rounding="noise", generator=torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     )
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, repeated) and not torch.equal(first, other)
 
 
 # --- wrong input ----------------------------------------------------------------------------------------
@@ -468,7 +476,7 @@ def test_wrong_images_are_named(image, error, message):
         jpeg_round_trip(image, 50)
 
 
-def test_a_wrong_table_that_nobody_could_look_at_makes_its_image_nan():
+def test_a_wrong_table_that_cannot_be_checked_makes_its_image_nan():
     image, tables = torch.rand(2, 3, 16, 16), torch.ones(2, 2, 8, 8)
     tables[1, 0, 3, 3] = torch.nan
     decoded = torch.ops.fastgan.jpeg(image, tables, None, 2, 2, True, 0, False)[0]
@@ -476,7 +484,7 @@ def test_a_wrong_table_that_nobody_could_look_at_makes_its_image_nan():
 
 
 @pytest.mark.parametrize("step", [0.5, 0.6, 1.5, 2.5, 254.6, 255.4])
-def test_steps_are_rounded_to_whole_ones(step):
+def test_steps_are_rounded_to_integers(step):
     image, tables = torch.rand(1, 3, 16, 16), torch.full((1, 2, 8, 8), step)
     expected = jpeg_round_trip(image, None, quantization_tables=torch.full((1, 2, 8, 8), max(1, round(step))))
     for backend in ("native", "reference"):
@@ -491,22 +499,22 @@ def test_use_chooses_the_reference():
     assert_close(jpeg_round_trip(image, 50), expected)
 
 
-def test_tables_kept_from_inference_serve_training():
-    """A number's tables are made once; tensors made in inference mode cannot be saved for a backward pass."""
-    x, quality = torch.rand(1, 3, 16, 16), 37.25  # a quality that no other test has
+def test_tables_cached_in_inference_mode_can_be_used_in_training():
+    """Tables of a number are cached, but tensors made in inference mode cannot be saved for backward."""
+    x, quality = torch.rand(1, 3, 16, 16), 37.25  # not used by any other test
     with torch.inference_mode():
         decoded = jpeg_round_trip(x, quality)
     for backend in (None, "reference"):
-        again = x.clone().requires_grad_()
-        result = jpeg_round_trip(again, quality, backend=backend, rounding="straight_through")
+        trained = x.clone().requires_grad_()
+        result = jpeg_round_trip(trained, quality, backend=backend, rounding="straight_through")
         result.sum().backward()
         assert_close(result.detach(), decoded.clone(), rtol=0, atol=1e-6)
-        assert again.grad.any()
+        assert trained.grad.any()
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU as far as kept tables ask for it: its `stream`, and whether that is `capturing` a graph."""
+    """A fake GPU for cached tables: its `stream`, and whether that is `capturing` a graph."""
     state = SimpleNamespace(stream=mock.Mock(name="first"), capturing=False, recorded=[])
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state.capturing)
@@ -515,46 +523,46 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: state.recorded.append(stream))
     for name in ("_cache", "_read_by_graphs"):
         monkeypatch.setattr(_jpeg_tables, name, {})
-    state.kept = lambda key, made: _jpeg_tables._cached((key,), torch.device("cuda", 0), lambda: made)
+    state.cached = lambda key, tables: _jpeg_tables._cached((key,), torch.device("cuda", 0), lambda: tables)
     return state
 
 
-def test_kept_tables_are_waited_for_on_another_stream(gpu):
+def test_another_stream_waits_for_cached_tables(gpu):
     tables, first, second = torch.ones(1), gpu.stream, mock.Mock(name="second")
-    assert gpu.kept(1, tables) is gpu.kept(1, None) is tables
+    assert gpu.cached(1, tables) is gpu.cached(1, None) is tables
     assert not first.wait_event.called and not gpu.recorded
     gpu.stream = second
-    assert gpu.kept(1, None) is tables
+    assert gpu.cached(1, None) is tables
     second.wait_event.assert_called_once_with(first.record_event())
     assert gpu.recorded == [second]
 
 
-def test_a_graph_makes_no_tables_and_what_it_reads_is_not_given_up(gpu):
+def test_a_graph_makes_no_tables_and_those_that_it_reads_stay_cached(gpu):
     before = torch.ones(1)
-    gpu.kept(1, before)
+    gpu.cached(1, before)
     gpu.capturing = True
-    assert gpu.kept(1, None) is before
+    assert gpu.cached(1, None) is before
     with pytest.raises(RuntimeError, match="make one call with the same quality on cuda:0 before"):
-        gpu.kept(2, torch.ones(1))
-    assert not gpu.stream.wait_event.called  # an event from outside a graph would end its capture
+        gpu.cached(2, torch.ones(1))
+    assert not gpu.stream.wait_event.called  # waiting for an event from outside would invalidate the capture
     gpu.capturing = False
     for key in range(3, 600):
-        gpu.kept(key, torch.ones(1))
+        gpu.cached(key, torch.ones(1))
     after = torch.ones(1)
-    assert gpu.kept(2, after) is after
+    assert gpu.cached(2, after) is after
     assert any(tensor is before for tensor in _jpeg_tables._read_by_graphs.values())
 
 
-def test_tables_of_cuda_are_those_of_the_gpu_that_is_current(gpu, monkeypatch):
-    made = []
-    monkeypatch.setattr(_jpeg_tables, "_cached", lambda key, device, make: made.append((key, device)))
+def test_tables_for_cuda_are_those_of_the_current_gpu(gpu, monkeypatch):
+    requested = []
+    monkeypatch.setattr(_jpeg_tables, "_cached", lambda key, device, make: requested.append((key, device)))
     for current in (0, 1):
         monkeypatch.setattr(torch.cuda, "current_device", lambda current=current: current)
         _jpeg_tables._standard_tables(torch.float32, torch.device("cuda"))
-    assert [device.index for _, device in made] == [0, 1]
+    assert [device.index for _, device in requested] == [0, 1]
 
 
-def test_many_qualities_do_not_pile_up():
+def test_the_cache_of_tables_is_bounded():
     from fastgan.ops._jpeg_tables import _cache
 
     for quality in torch.linspace(1, 100, 600, dtype=torch.float64).tolist():
@@ -562,30 +570,30 @@ def test_many_qualities_do_not_pile_up():
     assert len(_cache) <= 256
 
 
-# --- what is decided by hand ------------------------------------------------------------------------------
+# --- values that are known exactly --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rounding", ["cubic", "at_zero"])
-def test_greys_fall_on_the_formulas_side_of_a_jump(rounding, dtype, backend):
-    """At quality 50 luma's first step is 16, and every other grey lies in the middle between two levels."""
+def test_greys_on_a_jump_follow_the_formula(rounding, dtype, backend):
+    """At quality 50 luma's first step is 16, so that every second grey lies halfway between two levels."""
     grey = torch.arange(256, dtype=dtype)
     image = (grey / 255).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
     decoded = jpeg_round_trip(image, 50, rounding=rounding, backend=backend)
     level = 8 * (grey - 128) / 16
-    rest = level - level.round()  # halves to even
+    remainder = level - level.round()  # halves to even
     if rounding == "cubic":
-        coded = level.round() + rest**3
+        rounded = level.round() + remainder**3
     else:
-        coded = torch.where(level.abs() < 0.5, level**3, level)
-    expected = ((coded * 16 / 8).clamp(-128, 127) + 128) / 255
+        rounded = torch.where(level.abs() < 0.5, level**3, level)
+    expected = ((rounded * 16 / 8).clamp(-128, 127) + 128) / 255
     assert_close(decoded, expected.view(-1, 1, 1, 1).expand_as(decoded), rtol=0, atol=2e-7)
     assert decoded[255].min() == 1  # white stays white
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
-def test_white_and_black_get_gradients_where_nothing_is_rounded(backend):
+def test_white_and_black_have_gradients_without_rounding(backend):
     image = torch.rand(1, 1, 24, 24).round().repeat(1, 3, 1, 1).requires_grad_()
     jpeg_round_trip(image, 50, rounding="none", subsampling="4:4:4", backend=backend)[:, 1].sum().backward()
     assert_close(image.grad[:, 1], torch.ones(1, 24, 24), rtol=0, atol=1e-6)
@@ -612,7 +620,7 @@ def test_nan_reaches_the_gradients_that_depend_on_it(rounding, subsampling, upsa
     grad_image = ours[1]
     assert grad_image[0, 1, 17, 20].isnan() and grad_image[1, 0, 39, 71].isnan()
     assert 0 < grad_image.isnan().sum() < grad_image.numel() / 2
-    assert (grad_image[:, :, 30:34, 30:34] == 0).all()  # clamped: nothing depends on them
+    assert (grad_image[:, :, 30:34, 30:34] == 0).all()  # clamped
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -620,8 +628,8 @@ def test_nan_reaches_the_gradients_that_depend_on_it(rounding, subsampling, upsa
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 def test_truncated_levels_are_those_of_torchvision(photographs, backend, dtype, subsampling):
     to_pil_image = pytest.importorskip("torchvision.transforms.functional").to_pil_image
-    between = (photographs + torch.rand_like(photographs) / 255).clamp(max=1).to(dtype)
-    for image in (*between[:, :, :33, :50], torch.arange(768, dtype=dtype).view(3, 16, 16) / 767):
+    images = (photographs + torch.rand_like(photographs) / 255).clamp(max=1).to(dtype)
+    for image in (*images[:, :, :33, :50], torch.arange(768, dtype=dtype).view(3, 16, 16) / 767):
         buffer = io.BytesIO()
         to_pil_image(image).save(buffer, "JPEG", quality=60, subsampling=subsampling)
         expected = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
@@ -632,7 +640,7 @@ def test_truncated_levels_are_those_of_torchvision(photographs, backend, dtype, 
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
-def test_the_gradient_of_truncated_levels_is_that_of_rounded_ones(backend):
+def test_truncated_and_rounded_levels_have_the_same_gradient(backend):
     image = (0.3 + 0.4 * torch.rand(1, 3, 24, 40)).requires_grad_()
     weight = torch.randn(image.shape)
     gradients = [
@@ -672,7 +680,7 @@ def test_numpys_numbers_are_qualities(quality):
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("quality", [50, torch.tensor(50.0), torch.tensor([50.0])])
-def test_an_image_alone_is_returned_alone(quality, backend):
+def test_an_image_without_a_batch_is_returned_without_one(quality, backend):
     image = torch.rand(3, 17, 20, requires_grad=True)
     decoded = jpeg_round_trip(image, quality, backend=backend)
     assert_close(decoded, jpeg_round_trip(image[None], quality, backend=backend)[0], rtol=0, atol=0)

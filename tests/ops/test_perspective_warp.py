@@ -12,7 +12,7 @@ from tests.conftest import DEVICES
 from tests.ops.layouts import LAYOUTS, exact, image, relative_error
 
 SIZES = [(1, 1, 1), (2, 3, 5), (3, 17, 33), (1, 64, 64), (2, 70, 9), (2, 5, 700), (1, 90, 120)]
-# Row by row: half a turn, shrinking, a right angle, a vanishing line in view.
+# Half a turn, shrinking, a quarter turn, a vanishing line within the image.
 SPECIAL = {
     "turned": [[-1.0, 0.0, 30.0], [0.0, -1.0, 20.0], [0.0, 0.0, 1.0]],
     "shrunk": [[3.0, 0.5, -9.0], [-0.3, 2.0, 4.0], [0.0, 0.0, 1.0]],
@@ -50,7 +50,7 @@ def test_kernel_matches_float64_reference(layout, size, fill):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("fill", [None, 0.7])
 def test_gpu_kernel_matches_float64_reference(layout, size, fill):
-    """Its coordinates are float32, as displacements."""
+    """The GPU kernel computes displacements in float32."""
     compare(image(size, device="cuda", layout=layout), jitter(size, "cuda"), fill, tolerance=1e-5)
 
 
@@ -123,7 +123,7 @@ def test_identity_copies_and_translations_move_by_whole_pixels(device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("value", [0.0, torch.inf])
-def test_pixels_sent_nowhere_are_outside(device, value):
+def test_pixels_without_a_source_are_filled(device, value):
     x = image((1, 6, 6), device=device)
     matrix = torch.full((1, 3, 3), value, device=device)
     warped = ops.perspective_warp(x, matrix, fill=0.5)
@@ -133,7 +133,7 @@ def test_pixels_sent_nowhere_are_outside(device, value):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_nan_is_seen_by_pixels_that_look_at_it(device):
+def test_nan_reaches_only_the_pixels_that_sample_it(device):
     x = image((1, 12, 12), device=device).detach()
     x[0, 1, 6, 6] = torch.nan
     matrix = torch.eye(3, device=device)[None].clone()
@@ -142,7 +142,7 @@ def test_nan_is_seen_by_pixels_that_look_at_it(device):
     assert nan.sum() == 2 and nan[0, 1, 6, 5:7].all()
 
 
-def test_saves_the_matrix_alone():
+def test_saves_only_the_matrix_for_backward():
     saved = []
     x = image((2, 64, 64))
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
@@ -190,8 +190,8 @@ def test_the_backward_pass_is_the_transpose(device, name):
     warped = ops.perspective_warp(x, matrix.to(device))
     upstream = torch.rand(x.shape, device=device)
     (grad,) = torch.autograd.grad(warped, x, upstream)
-    given, got = (warped.double() * upstream).sum(), (x.double() * grad).sum()
-    assert_close(got, given, rtol=1e-6, atol=0)
+    forward_product, backward_product = (warped.double() * upstream).sum(), (x.double() * grad).sum()
+    assert_close(backward_product, forward_product, rtol=1e-6, atol=0)
 
 
 @pytest.mark.gpu
@@ -246,7 +246,7 @@ def test_wrong_inputs_are_named(arguments, error, message):
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("place", range(9))
-def test_a_matrix_that_is_nan_makes_its_image_nan_and_no_other(backend, place):
+def test_nan_in_a_matrix_makes_only_its_image_nan(backend, place):
     x, fill = image((2, 6, 7)), image((2, 6, 7))
     matrix = jitter((2, 6, 7))
     matrix[1, place // 3, place % 3] = torch.nan
@@ -257,14 +257,14 @@ def test_a_matrix_that_is_nan_makes_its_image_nan_and_no_other(backend, place):
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
-def test_what_has_no_weight_is_not_read(backend):
+def test_pixels_of_weight_zero_are_not_read(backend):
     x = image((1, 9, 11)).detach()
     x[0, 0, 4, 5], x[0, 1, 2, 2] = torch.nan, torch.inf
     x.requires_grad_()
     fill = torch.full((1, 3, 9, 11), torch.nan)
     fill[..., -2:] = 0.5
     matrix = torch.eye(3)[None].clone()
-    matrix[0, 0, 2] = 2  # whole pixels to the right
+    matrix[0, 0, 2] = 2  # by whole pixels, so that the other taps weigh nothing
     warped = ops.perspective_warp(x, matrix, fill=fill, backend=backend)
     assert torch.equal(warped[..., :-2].isnan(), x[..., 2:].isnan())
     assert (warped[..., -2:] == 0.5).all() and warped[0, 1, 2, 0] == torch.inf
@@ -275,7 +275,7 @@ def test_what_has_no_weight_is_not_read(backend):
 
 
 def test_the_reference_has_a_gradient_for_the_matrix_of_whole_pixels():
-    """There half of the taps weigh nothing, but the slope of their weights does not."""
+    """There half of the taps have weight zero, but the derivatives of these weights are not zero."""
     x = image((1, 6, 7), torch.float64).detach()
     matrix = torch.eye(3, dtype=torch.float64)[None].clone().requires_grad_()
     warped = ops.perspective_warp(x, matrix, backend="reference")

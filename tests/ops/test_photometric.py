@@ -19,7 +19,7 @@ HALF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
 def draws(batch, device="cpu", strength=0.2):
-    """One set of parameters per image, some of which clamp."""
+    """One set of parameters per image, with which some values are clamped."""
     return {
         "noise": (strength * torch.rand(batch)).to(device),
         "contrast": (torch.rand(batch) + 0.5).to(device),
@@ -44,7 +44,7 @@ def test_kernel_matches_float64_reference(device, layout, size):
     upstream = torch.rand(x.shape, dtype=torch.float64)
     (grad,) = torch.autograd.grad(distorted, x, upstream.to(device, x.dtype))
     (expected_grad,) = torch.autograd.grad(expected, reference, upstream)
-    # A value within a rounding of a clamp's bound may fall on either side of it.
+    # A value whose distance to a clamp's bound is a rounding error may lie on either side.
     differs = (grad.cpu() - expected_grad).abs() > 1e-5
     assert differs.double().mean() <= 1e-4
     assert relative_error(grad.cpu().double()[~differs], expected_grad[~differs]) <= 1e-6
@@ -103,7 +103,7 @@ def test_the_reference_has_gradients_for_all_parameters():
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_noise_is_the_reference_noise_of_the_seed(device):
-    """Made visible: far from the clamps the result is 0.5 + 0.01 n."""
+    """Far from the clamps the result is 0.5 + 0.01 noise."""
     grey = torch.full((3, 3, 61, 47), 0.5, device=device)
     for seed in (0, 1, 2**40 + 7, -1):
         noise = (ops.photometric(grey, noise=0.01, seed=seed) - 0.5) / 0.01
@@ -152,10 +152,10 @@ def test_same_bits_for_any_number_of_threads():
 
 def test_seed_is_drawn_from_the_generator():
     x = image((1, 8, 8))
-    first, again, other = (
+    first, repeated, other = (
         ops.photometric(x, noise=0.1, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, repeated) and not torch.equal(first, other)
     assert not torch.equal(ops.photometric(x, noise=0.1), ops.photometric(x, noise=0.1))
 
 

@@ -114,8 +114,8 @@ def test_samples_of_one_number(backend):
     assert torch.allclose(gradient, 4 * x**3) and torch.allclose(second, 12 * x**2)
 
 
-def test_the_operators_themselves_take_no_samples():
-    # The public function refuses them; an exported graph calls the operator.
+def test_the_operators_themselves_accept_empty_batches():
+    # The public function refuses them, but an exported graph calls the operator.
     x = torch.empty(0, 3)
     assert torch.ops.fastgan.squared_norm(x).shape == (0,)
     assert torch.ops.fastgan.squared_norm_backward(x, torch.empty(0)).shape == (0, 3)

@@ -1,4 +1,4 @@
-"""Arguments of a wrong kind: the error names argument and value. Every public function: tests/stress."""
+"""Errors for arguments of a wrong kind name argument and value. All public functions: tests/stress."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_numpy_numbers_are_numbers(number, backend):
         assert torch.equal(ours, theirs)
 
 
-def test_numpy_integers_choose_and_count():
+def test_numpy_integers_are_integers():
     two = np.int64(2)
     assert torch.equal(feature_distance(IMAGE, 1 - IMAGE, two), feature_distance(IMAGE, 1 - IMAGE, 2))
     assert torch.equal(photometric(IMAGE, noise=0.1, seed=two), photometric(IMAGE, noise=0.1, seed=2))

@@ -20,7 +20,7 @@ SIZES = [(1, 1, 1), (2, 3, 5), (3, 17, 33), (1, 64, 64), (2, 31, 257), (1, 5, 70
 
 
 def images(size, dtype=torch.float32, device="cpu", layout="contiguous"):
-    """Two new random images in an unusual memory layout."""
+    """Two random images in this memory layout."""
     n, h, w = size
     if layout == "channels_last":
         pair = torch.rand(2, n, h, w, 3).permute(0, 1, 4, 2, 3)
@@ -45,8 +45,8 @@ def in_float64(x, y, scales, gain):
     return loss_and_gradients(x, y, scales, gain, backend="reference")
 
 
-# On a GPU the distance to the border comes from a division that is right to 2 units in the last place; the
-# weight of a pixel has four times its relative error.
+# On a GPU the distance to the border is a quotient with an error of up to 2 units in the last place, and the
+# relative error of a pixel's weight is four times as large.
 TOLERANCE = {"cpu": 1e-6, "cuda": 2e-6}
 
 
@@ -119,7 +119,7 @@ def test_falloff_is_one_on_the_border_and_zero_from_a_quarter_in():
     assert_close(falloff, falloff.flip(0, 1))
 
 
-def test_falloff_differs_from_the_published_one_only_by_its_repaired_quirks():
+def test_falloff_is_the_published_one_without_its_asymmetry():
     size = 400
     published = torch.ones(size, size, dtype=torch.float64)
     for i in range(size // 4):
@@ -135,14 +135,14 @@ def test_falloff_differs_from_the_published_one_only_by_its_repaired_quirks():
 
 
 def test_gain_weights_the_border_by_its_square():
-    flat = torch.zeros(1, 3, 8, 8)
-    on_border, in_centre = flat.clone(), flat.clone()
+    black = torch.zeros(1, 3, 8, 8)
+    on_border, in_centre = black.clone(), black.clone()
     on_border[..., 0, 0] = 0.5
     in_centre[..., 4, 4] = 0.5
-    border = yuv_color_l2(on_border, flat, edge_gain=10.0)
-    centre = yuv_color_l2(in_centre, flat, edge_gain=10.0)
+    border = yuv_color_l2(on_border, black, edge_gain=10.0)
+    centre = yuv_color_l2(in_centre, black, edge_gain=10.0)
     assert (border / centre).item() == pytest.approx(121.0, rel=1e-6)
-    assert centre.item() == pytest.approx(0.25 / 64, rel=1e-6)  # grey: Y alone
+    assert centre.item() == pytest.approx(0.25 / 64, rel=1e-6)  # grey: only Y differs
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -165,7 +165,7 @@ def test_gradients_of_first_and_second_order(gain, backend):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_r1_style_penalty_through_the_loss(device):
-    """The squared gradient norm, differentiated for a network's weights, as in double backward of D."""
+    """The squared gradient norm, differentiated with respect to a network's weights, as for D."""
 
     def penalty(device, dtype, backend):
         torch.manual_seed(1)
@@ -183,7 +183,7 @@ def test_r1_style_penalty_through_the_loss(device):
 
 
 def test_backward_twice_with_retained_graph_gives_the_same_gradient():
-    """The buffer is reused only if the graph is freed."""
+    """The saved buffer is overwritten only if the graph is freed."""
     x, y = images((1, 8, 8))
     y.requires_grad_(False)
     loss = yuv_color_l2(x, y, SCALES, 1.0)
@@ -238,8 +238,8 @@ def test_same_bits_on_every_run_on_a_gpu():
     x, y = images((8, 203, 311), device="cuda")
     first = loss_and_gradients(x, y, SCALES, 10.0)
     for _ in range(3):
-        again = loss_and_gradients(x, y, SCALES, 10.0)
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        repeated = loss_and_gradients(x, y, SCALES, 10.0)
+        assert all(torch.equal(a, b) for a, b in zip(first, repeated, strict=True))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -257,26 +257,26 @@ def test_edge_gain_tensor_equals_number_and_follows_a_schedule(device):
     [((1, 100, 100), 10.0, 1.0), ((1e4,) * 3, 10.0, 1.0), ((1, 100, 100), 100.0, 1.0), ((1, 1, 1), 0.0, 1e6)],
 )
 def test_float16_gradients_that_fit_are_finite_and_exact(device, scales, gain, loss_scale):
-    """Of both orders, also where 2 / (N H W) brings them back into range, or an outer factor does."""
+    """In both orders, also where only 2 / (N H W) or an outer factor brings them into float16's range."""
     x, y = images((3, 100, 110), device=device)
     x, y = x.detach().half(), y.detach().half()
-    along = torch.randn(x.shape, device=device).half()
-    found = []
+    direction = torch.randn(x.shape, device=device).half()
+    results = []
     for dtype, backend in ((torch.float16, None), (torch.float64, "reference")):
         image = x.to(dtype).requires_grad_()
         loss, _ = ops.yuv_l2(image, y.to(dtype), scales, gain, backend=backend)
-        (kept,) = torch.autograd.grad(loss_scale * loss, image, retain_graph=True)
+        (retained,) = torch.autograd.grad(loss_scale * loss, image, retain_graph=True)
         (gradient,) = torch.autograd.grad(loss_scale * loss, image, create_graph=True)
-        (second,) = torch.autograd.grad((gradient.to(torch.float64) * along).sum(), image)
+        (second,) = torch.autograd.grad((gradient.to(torch.float64) * direction).sum(), image)
         loss, _ = ops.yuv_l2(image, y.to(dtype), scales, gain, backend=backend)
         (last,) = torch.autograd.grad(loss_scale * loss, image)
-        found.append([tensor.double() for tensor in (kept, gradient, second, last)])
-    for ours, exact in zip(*found, strict=True):
+        results.append([tensor.double() for tensor in (retained, gradient, second, last)])
+    for ours, exact in zip(*results, strict=True):
         assert exact.abs().max() < 65504
         assert_close(ours, exact, rtol=1e-3, atol=1e-3 * exact.abs().max().item())
 
 
-def test_the_module_refuses_an_unknown_backend_when_it_is_made():
+def test_the_module_refuses_an_unknown_backend_in_its_constructor():
     with pytest.raises(ValueError, match="backend must be one of native, triton, reference, got 'cuda'"):
         YUVColorL2(backend="cuda")
 

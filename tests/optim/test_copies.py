@@ -1,4 +1,4 @@
-"""Copies of networks, averages and optimizers belong to each other as the originals do, and are used."""
+"""Copies of networks, averages and optimizers refer to each other, as the originals do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fastgan.optim import EMA, Adam, AdamW, RMSprop, update_ema
 from tests.copies import COPIES
 from tests.optim.steps import assert_same
 
-every_way = pytest.mark.parametrize("way", COPIES.values(), ids=COPIES)
-every_kind = pytest.mark.parametrize("kind", [RMSprop, Adam, AdamW])
+all_copies = pytest.mark.parametrize("copy_of", COPIES.values(), ids=COPIES)
+all_optimizers = pytest.mark.parametrize("kind", [RMSprop, Adam, AdamW])
 
 
 def network():
@@ -34,22 +34,22 @@ def weights(model):
     return [tensor.detach().clone() for tensor in model.state_dict().values() if tensor.is_floating_point()]
 
 
-def tensors_of(*things):
-    """All that copies must not share with their originals."""
-    for thing in things:
-        if isinstance(thing, nn.Module):
-            yield from thing.state_dict().values()
-        elif isinstance(thing, EMA):
-            yield thing.updates
-            yield from tensors_of(thing.model, thing.average)
+def tensors_of(*objects):
+    """All tensors, none of which copies may share with their originals."""
+    for part in objects:
+        if isinstance(part, nn.Module):
+            yield from part.state_dict().values()
+        elif isinstance(part, EMA):
+            yield part.updates
+            yield from tensors_of(part.model, part.average)
         else:
-            for parameter in itertools.chain.from_iterable(group["params"] for group in thing.param_groups):
+            for parameter in itertools.chain.from_iterable(group["params"] for group in part.param_groups):
                 yield parameter
-                yield from thing.state[parameter].values()
+                yield from part.state[parameter].values()
 
 
 def same_objects(ours, theirs):
-    return [id(thing) for thing in ours] == [id(thing) for thing in theirs]
+    return [id(each) for each in ours] == [id(each) for each in theirs]
 
 
 def assert_apart(originals, copies):
@@ -57,71 +57,71 @@ def assert_apart(originals, copies):
     assert not shared
 
 
-@every_way
-@every_kind
-def test_network_average_and_optimizer_in_one(kind, way):
-    """Trained before, so that plans and pairs by id exist; both sides then do the same, each to its own."""
+@all_copies
+@all_optimizers
+def test_network_average_and_optimizer_copied_together(kind, copy_of):
+    """Copied after training, when plans and pairs by id exist; then both train alike and independently."""
     model = network()
     ema = EMA(model, 0.9)
     optimizer = kind(model.parameters(), 0.01, ema=ema, grad_clip_norm=1.0, statistics=True)
     for seed in range(3):
         step(model, optimizer, seed)
-    its_model, its_ema, its_optimizer = way((model, ema, optimizer))
-    assert its_optimizer.ema is its_ema and its_ema.model is its_model
-    assert_apart((model, ema, optimizer), (its_model, its_ema, its_optimizer))
+    model_copy, ema_copy, optimizer_copy = copy_of((model, ema, optimizer))
+    assert optimizer_copy.ema is ema_copy and ema_copy.model is model_copy
+    assert_apart((model, ema, optimizer), (model_copy, ema_copy, optimizer_copy))
     before, average_before = weights(model), weights(ema.average)
     for seed in range(3, 6):
-        step(its_model, its_optimizer, seed)
+        step(model_copy, optimizer_copy, seed)
     assert_same(weights(model), before, 0)
     assert_same(weights(ema.average), average_before, 0)
-    assert (ema.num_updates, its_ema.num_updates) == (3, 6)
+    assert (ema.num_updates, ema_copy.num_updates) == (3, 6)
     for seed in range(3, 6):
         step(model, optimizer, seed)
-    assert_same(weights(its_model), weights(model), 0)
-    assert_same(weights(its_ema.average), weights(ema.average), 0)
-    assert its_optimizer.statistics.weight_norm == optimizer.statistics.weight_norm
+    assert_same(weights(model_copy), weights(model), 0)
+    assert_same(weights(ema_copy.average), weights(ema.average), 0)
+    assert optimizer_copy.statistics.weight_norm == optimizer.statistics.weight_norm
 
 
-@every_way
-def test_network_and_average(way):
+@all_copies
+def test_network_and_average(copy_of):
     model = network()
     ema = EMA(model, 0.5, warmup=False)
     ema.update()
-    its_model, its_ema = way((model, ema))
-    assert its_ema.model is its_model
-    assert_apart((model, ema), (its_model, its_ema))
-    start, average_before = weights(its_ema.average), weights(ema.average)
+    model_copy, ema_copy = copy_of((model, ema))
+    assert ema_copy.model is model_copy
+    assert_apart((model, ema), (model_copy, ema_copy))
+    start, average_before = weights(ema_copy.average), weights(ema.average)
     with torch.no_grad():
-        for parameter in its_model.parameters():
+        for parameter in model_copy.parameters():
             parameter.add_(1)
-    its_model[1].running_mean.fill_(7.0)
-    its_ema.update()
-    torch.testing.assert_close(its_ema.average[0].weight, start[0] + 0.5)
-    assert its_ema.average[1].running_mean.tolist() == [7.0] * 4
+    model_copy[1].running_mean.fill_(7.0)
+    ema_copy.update()
+    torch.testing.assert_close(ema_copy.average[0].weight, start[0] + 0.5)
+    assert ema_copy.average[1].running_mean.tolist() == [7.0] * 4
     assert_same(weights(ema.average), average_before, 0)
 
 
-@every_way
-@every_kind
-def test_network_and_optimizer(kind, way):
+@all_copies
+@all_optimizers
+def test_network_and_optimizer(kind, copy_of):
     model = network()
     optimizer = kind(model.parameters(), 0.01)
     step(model, optimizer, 0)
-    its_model, its_optimizer = way((model, optimizer))
-    assert same_objects(its_optimizer.param_groups[0]["params"], its_model.parameters())
+    model_copy, optimizer_copy = copy_of((model, optimizer))
+    assert same_objects(optimizer_copy.param_groups[0]["params"], model_copy.parameters())
     before = weights(model)
-    step(its_model, its_optimizer, 1)
+    step(model_copy, optimizer_copy, 1)
     assert_same(weights(model), before, 0)
     step(model, optimizer, 1)
-    assert_same(weights(its_model), weights(model), 0)
+    assert_same(weights(model_copy), weights(model), 0)
 
 
-@every_way
-def test_an_average_copied_alone_takes_its_model_along(way):
+@all_copies
+def test_the_copy_of_an_average_has_a_copy_of_the_model(copy_of):
     model = network()
     ema = EMA(model, 0.0, warmup=False)
     ema.update()
-    other = way(ema)
+    other = copy_of(ema)
     assert_apart((ema,), (other,))
     with torch.no_grad():
         other.model[0].weight.fill_(3.0)
@@ -133,26 +133,26 @@ def test_an_average_copied_alone_takes_its_model_along(way):
     assert (other.average[0].weight == 3).all()
 
 
-@every_way
-@every_kind
-def test_an_optimizer_copied_alone_takes_parameters_and_average_along(kind, way):
+@all_copies
+@all_optimizers
+def test_the_copy_of_an_optimizer_has_copies_of_parameters_and_average(kind, copy_of):
     model = network()
     optimizer = kind(model.parameters(), 0.01, ema=EMA(model, 0.9))
     step(model, optimizer, 0)
-    other = way(optimizer)
-    its_model = other.ema.model
+    other = copy_of(optimizer)
+    model_copy = other.ema.model
     assert_apart((optimizer, optimizer.ema), (other, other.ema))
-    assert same_objects(other.param_groups[0]["params"], its_model.parameters())
+    assert same_objects(other.param_groups[0]["params"], model_copy.parameters())
     before = weights(model)
-    step(its_model, other, 1)
+    step(model_copy, other, 1)
     assert_same(weights(model), before, 0)
     step(model, optimizer, 1)
-    assert_same(weights(its_model), weights(model), 0)
+    assert_same(weights(model_copy), weights(model), 0)
     assert_same(weights(other.ema.average), weights(optimizer.ema.average), 0)
 
 
-class Holder(nn.Module):
-    """As modules of trainers are: it holds its average and its optimizer."""
+class Trainer(nn.Module):
+    """A module that has its own average and optimizer as attributes, as those of some trainers."""
 
     def __init__(self):
         super().__init__()
@@ -164,11 +164,11 @@ class Holder(nn.Module):
         return self.net(x)
 
 
-@every_way
-def test_a_module_that_holds_its_own_average_and_optimizer(way):
-    model = Holder()
+@all_copies
+def test_a_module_that_has_its_own_average_and_optimizer(copy_of):
+    model = Trainer()
     step(model, model.optimizer, 0)
-    other = way(model)
+    other = copy_of(model)
     assert other.ema.model is other and other.optimizer.ema is other.ema
     before = weights(model)
     step(other, other.optimizer, 1)
@@ -178,17 +178,17 @@ def test_a_module_that_holds_its_own_average_and_optimizer(way):
     assert_same(weights(other.ema.average), weights(model.ema.average), 0)
 
 
-@every_way
-def test_networks_of_several_kinds_in_one_average(way):
+@all_copies
+def test_networks_of_several_kinds_in_one_average(copy_of):
     networks = nn.ModuleDict({"a": network(), "b": nn.DataParallel(network())})
     ema = EMA(networks, 0.5, warmup=False)
     ema.update()
-    its_networks, its_ema = way((networks, ema))
+    networks_copy, ema_copy = copy_of((networks, ema))
     with torch.no_grad():
-        its_networks["b"].module[0].weight.fill_(2.0)
-    start = its_ema.average["b"][0].weight.clone()
-    its_ema.update()
-    torch.testing.assert_close(its_ema.average["b"][0].weight, start.lerp(torch.full_like(start, 2.0), 0.5))
+        networks_copy["b"].module[0].weight.fill_(2.0)
+    start = ema_copy.average["b"][0].weight.clone()
+    ema_copy.update()
+    torch.testing.assert_close(ema_copy.average["b"][0].weight, start.lerp(torch.full_like(start, 2.0), 0.5))
 
 
 def test_a_shallow_copy_of_an_average_follows_the_same_model():
@@ -200,16 +200,16 @@ def test_a_shallow_copy_of_an_average_follows_the_same_model():
     assert other.model is model and (other.average[0].weight == 4).all()
 
 
-@every_way
-def test_copies_of_networks_are_averaged_by_update_ema(way):
-    model, average = way((network(), network().requires_grad_(False)))
+@all_copies
+def test_copies_of_networks_are_averaged_by_update_ema(copy_of):
+    model, average = copy_of((network(), network().requires_grad_(False)))
     update_ema(model, average, 0.0)
     assert_same(weights(average), weights(model), 0)
 
 
-@every_kind
-def test_states_of_copies_are_restored_from_files_of_tensors_alone(kind):
-    """weights_only=True, as torch.load has it by default."""
+@all_optimizers
+def test_states_are_restored_from_files_that_hold_only_tensors(kind):
+    """With weights_only=True, the default of torch.load."""
     model = network()
     ema = EMA(model, 0.9)
     optimizer = kind(model.parameters(), 0.01, ema=ema)
@@ -219,11 +219,11 @@ def test_states_of_copies_are_restored_from_files_of_tensors_alone(kind):
     file.seek(0)
     states = torch.load(file, weights_only=True)
     other = network()
-    its_ema = EMA(other, 0.9)
-    its_optimizer = kind(other.parameters(), 0.5, ema=its_ema)
-    for thing, state in zip((other, its_ema, its_optimizer), states, strict=True):
-        thing.load_state_dict(state)
-    for side, stepper in ((model, optimizer), (other, its_optimizer)):
-        step(side, stepper, 1)
+    ema_copy = EMA(other, 0.9)
+    optimizer_copy = kind(other.parameters(), 0.5, ema=ema_copy)
+    for part, state in zip((other, ema_copy, optimizer_copy), states, strict=True):
+        part.load_state_dict(state)
+    for trained_model, trained_optimizer in ((model, optimizer), (other, optimizer_copy)):
+        step(trained_model, trained_optimizer, 1)
     assert_same(weights(other), weights(model), 0)
-    assert_same(weights(its_ema.average), weights(ema.average), 0)
+    assert_same(weights(ema_copy.average), weights(ema.average), 0)

@@ -1,4 +1,4 @@
-"""Moving averages: which arguments, whose parameters, how often, from which count."""
+"""Moving averages: their arguments, decay and warm-up, replaced layers, wrapped models."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_parameters_outside_the_optimizer_are_averaged_too():
     torch.testing.assert_close(ema.average[1], model[1] - 1)
 
 
-# --- how fast ---------------------------------------------------------------------------------------------
+# --- decay and warm-up ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -78,7 +78,7 @@ def test_parameters_outside_the_optimizer_are_averaged_too():
     [(None, [2 / 11, 3 / 12, 4 / 13, 0.35, 0.35]), (0, [1 / 10, 2 / 11, 3 / 12, 4 / 13, 0.35])],
 )
 def test_warmup_counts_from_its_start(start, decays, backend):
-    """By default as pytorch_ema and LitEma, whose first decay is (1 + 1) / (10 + 1)."""
+    """The default is that of pytorch_ema and LitEma, whose first decay is (1 + 1) / (10 + 1)."""
     model = nn.ParameterList([nn.Parameter(torch.ones(3, dtype=torch.float64))])
     ema = EMA(model, 0.35, **({} if start is None else {"warmup_start": start}))
     optimizer = Adam(model, lr=0.0, ema=ema)
@@ -98,21 +98,21 @@ def test_warmup_counts_from_its_start(start, decays, backend):
 
 
 @pytest.mark.parametrize("start", [0, 1, 5])
-def test_a_restored_average_goes_on_with_its_own_count(start):
+def test_a_restored_average_continues_its_count(start):
     model = nn.Linear(3, 3).double()
     ema = EMA(model, warmup_start=start)
     ema.update()
     restored = EMA(copy.deepcopy(model))
     restored.load_state_dict(copy.deepcopy(ema.state_dict()))
     assert (restored.num_updates, restored.updates) == (1, 1 + start)
-    for side in (ema, restored):
+    for each in (ema, restored):
         with torch.no_grad():
-            side.model.weight.fill_(7.0)
-        side.update()
+            each.model.weight.fill_(7.0)
+        each.update()
     assert torch.equal(restored.average.weight, ema.average.weight)
 
 
-def test_states_of_averages_that_counted_from_0_go_on_as_they_were():
+def test_old_states_whose_count_began_at_0_continue_it():
     model = nn.Linear(1, 1, bias=False).double()
     ema = EMA(model)
     ema.load_state_dict({"average": {"weight": torch.zeros(1, 1).double()}, "num_updates": 2})
@@ -123,7 +123,7 @@ def test_states_of_averages_that_counted_from_0_go_on_as_they_were():
     assert ema.num_updates == 3
 
 
-def test_decay_is_called_beta_too():
+def test_decay_may_be_given_as_beta():
     model = nn.Linear(2, 2)
     assert EMA(model).decay == 0.999 and EMA(model, beta=0.9).decay == 0.9 == EMA(model, 0.9).decay
     average = copy.deepcopy(model).requires_grad_(False)
@@ -166,7 +166,7 @@ def test_wrong_arguments_are_named():
         update_ema(model, nn.Linear(2, 2, bias=False), 0.9)
 
 
-# --- which is which ---------------------------------------------------------------------------------------
+# --- swapped arguments ------------------------------------------------------------------------------------
 
 
 def generator():
@@ -178,7 +178,7 @@ def backward(network):
 
 
 def stylegan():
-    """training_loop.py: between steps nothing requires gradients, those of the last step are there."""
+    """training_loop.py: between steps no parameter requires gradients, and those of the last step exist."""
     model = generator().train().requires_grad_(False)
     average = copy.deepcopy(model).eval()
     model.requires_grad_(True)
@@ -187,7 +187,7 @@ def stylegan():
 
 
 def stargan():
-    """solver.py: the average is a deep copy that trains and requires gradients, but has none."""
+    """solver.py: the average is a deep copy in train mode that requires gradients, but has none."""
     model = generator()
     average = copy.deepcopy(model)
     backward(model)
@@ -195,7 +195,7 @@ def stargan():
 
 
 def frozen_and_cleared():
-    """The usual average, updated after zero_grad."""
+    """The usual frozen average, updated after zero_grad."""
     model = generator()
     return model, copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -222,7 +222,7 @@ def test_swapped_arguments_are_refused(trainer):
 
 
 def waiting_for_d():
-    """BasicSR with net_d_iters: gradients are cleared, G has not stepped."""
+    """BasicSR with net_d_iters: gradients are cleared, but G has not been updated."""
     model = generator()
     backward(model)
     average = generator().eval()
@@ -231,7 +231,7 @@ def waiting_for_d():
 
 
 def copied_in_training():
-    """Copied with its gradients, then frozen; the model's are cleared."""
+    """The average is copied with gradients and then frozen; the gradients of the model are cleared."""
     model = generator()
     backward(model)
     average = copy.deepcopy(model).requires_grad_(False)
@@ -240,17 +240,17 @@ def copied_in_training():
 
 
 def toggled_off():
-    """The model is frozen while D learns; its average never was."""
+    """The model is frozen while D is trained; its average never was."""
     model = generator().requires_grad_(False)
     return model, generator().eval()
 
 
-def nothing_tells():
+def indistinguishable():
     return generator().requires_grad_(False), generator().requires_grad_(False)
 
 
 @pytest.mark.parametrize(
-    "trainer", [*TRAINERS, waiting_for_d, copied_in_training, toggled_off, nothing_tells]
+    "trainer", [*TRAINERS, waiting_for_d, copied_in_training, toggled_off, indistinguishable]
 )
 def test_arguments_in_order_are_accepted(trainer):
     model, average = trainer()
@@ -259,8 +259,8 @@ def test_arguments_in_order_are_accepted(trainer):
         assert torch.equal(value, model.state_dict()[key]), key
 
 
-def stepping_without_a_sign(step):
-    """A trainer that clears gradients before it averages, into a copy that was never frozen."""
+def cleared_before_averaging(step):
+    """A trainer that clears gradients before it updates the average, a copy that was never frozen."""
     model = generator()
     average = copy.deepcopy(model)
     optimizer = step(model.parameters())
@@ -278,7 +278,7 @@ STEPS = [lambda p: torch.optim.SGD(p, 0.1), torch.optim.Adam, lambda p: torch.op
 
 @pytest.mark.parametrize("step", STEPS, ids=["SGD", "Adam", "Adam, one by one"])
 def test_swapped_arguments_are_refused_from_the_second_call(step):
-    model, average, train = stepping_without_a_sign(step)
+    model, average, train = cleared_before_averaging(step)
     train()
     update_ema(average, model, 0.9)
     train()
@@ -290,13 +290,13 @@ def test_swapped_arguments_are_refused_from_the_second_call(step):
 
 
 @pytest.mark.parametrize("step", [*STEPS, Adam], ids=["SGD", "Adam", "Adam, one by one", "fastgan's Adam"])
-def test_arguments_in_order_are_accepted_again_and_again(step):
-    model, average, train = stepping_without_a_sign(step)
+def test_arguments_in_order_are_accepted_at_every_call(step):
+    model, average, train = cleared_before_averaging(step)
     for number in range(6):
-        if number % 3 < 2:  # as where G waits for D
+        if number % 3 < 2:  # every third time without a step of G
             train()
         update_ema(model, average, 0.9)
-    # A checkpoint is loaded into both, and the average begins anew.
+    # After a checkpoint is loaded into both, and for another model, the average starts again.
     state = copy.deepcopy(model.state_dict())
     model.load_state_dict(state)
     average.load_state_dict(state)
@@ -304,13 +304,13 @@ def test_arguments_in_order_are_accepted_again_and_again(step):
     update_ema(generator(), average, 0.9)
 
 
-def test_networks_are_not_kept_by_what_is_remembered_of_them():
+def test_records_of_networks_do_not_keep_them_alive():
     model, average = generator(), generator()
     update_ema(model, average, 0.9)
-    kept = weakref.ref(model), weakref.ref(average)
+    references = weakref.ref(model), weakref.ref(average)
     del model, average
     gc.collect()
-    assert kept[0]() is None and kept[1]() is None
+    assert references[0]() is None and references[1]() is None
 
 
 # --- replaced layers --------------------------------------------------------------------------------------
@@ -325,20 +325,20 @@ def test_a_layer_replaced_before_the_first_update_is_named(layer):
         ValueError, match=r"other parameters .* average: 1.bias, 1.weight. Replace layers first"
     ):
         ema.update()
-    _, twin = copy.deepcopy((model, ema))
+    _, ema_copy = copy.deepcopy((model, ema))
     if not isinstance(model[1], nn.Linear) or model[1].out_features != 2:
         with pytest.raises(ValueError, match=r"1.bias, 1.weight"):
-            twin.update()
+            ema_copy.update()
 
 
 def test_new_parameters_of_the_same_layers_are_averaged():
-    """As load_state_dict(assign=True), conversions and FSDP2 make them, and copies of both have them."""
+    """Such as load_state_dict(assign=True), conversions, FSDP2 and copies create."""
     model = generator()
     ema = EMA(model, 0.0, warmup=False)
     model.load_state_dict(generator().state_dict(), assign=True)
-    for owner, kept in ((model, ema), copy.deepcopy((model, ema)), pickle.loads(pickle.dumps((model, ema)))):
-        kept.update()
-        for average, parameter in zip(kept.average.parameters(), owner.parameters(), strict=True):
+    for owner, each in ((model, ema), copy.deepcopy((model, ema)), pickle.loads(pickle.dumps((model, ema)))):
+        each.update()
+        for average, parameter in zip(each.average.parameters(), owner.parameters(), strict=True):
             assert torch.equal(average, parameter)
 
 
@@ -350,7 +350,7 @@ def replace_a_parameter(model):
     model[0].weight = nn.Parameter(torch.full_like(model[0].weight, 3.0))
 
 
-def convert(setting):
+def converter(setting):
     def convert(model):
         before = getattr(torch.__future__, f"get_{setting}")()
         change = getattr(torch.__future__, f"set_{setting}")
@@ -370,8 +370,8 @@ def compile_a_layer(model):
 CHANGES = {
     "assigned": load_assigned,
     "replaced": replace_a_parameter,
-    "overwritten": convert("overwrite_module_params_on_conversion"),
-    "swapped": convert("swap_module_params_on_conversion"),
+    "overwritten": converter("overwrite_module_params_on_conversion"),
+    "swapped": converter("swap_module_params_on_conversion"),
     "wrapped": compile_a_layer,
 }
 
@@ -393,10 +393,10 @@ def test_parameters_that_are_new_after_an_update_are_averaged(change):
     assert ema.average_of(model[0].bias) is ema.average[0].bias
 
 
-@pytest.mark.parametrize("copied", [lambda both: both, copy.deepcopy])
+@pytest.mark.parametrize("copy_of", [lambda both: both, copy.deepcopy])
 @pytest.mark.parametrize("layer", [lambda: nn.Linear(2, 2), lambda: nn.Linear(2, 3), lambda: nn.Identity()])
-def test_a_layer_replaced_after_an_update_is_named(layer, copied):
-    model, ema = copied((lambda model: (model, EMA(model)))(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))))
+def test_a_layer_replaced_after_an_update_is_named(layer, copy_of):
+    model, ema = copy_of((lambda model: (model, EMA(model)))(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))))
     ema.update()
     model[1] = layer()
     for _ in range(2):
@@ -416,7 +416,7 @@ def test_a_layer_added_after_an_update_is_named():
 
 
 def test_parameters_that_are_no_longer_shared_are_named():
-    """load_state_dict(assign=True) makes one for each name."""
+    """load_state_dict(assign=True) creates a parameter for each name."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[1].weight = model[0].weight
     ema = EMA(model)
@@ -448,7 +448,7 @@ def test_an_optimizer_of_parameters_that_have_been_replaced_is_refused():
         assert torch.equal(average, parameter)
 
 
-def test_looking_for_new_parameters_walks_through_no_modules(monkeypatch):
+def test_the_search_for_new_parameters_does_not_walk_through_modules(monkeypatch):
     model = generator()
     ema = EMA(model)
     ema.update()
@@ -457,7 +457,7 @@ def test_looking_for_new_parameters_walks_through_no_modules(monkeypatch):
     ema.update()
 
 
-def test_an_average_pickled_before_it_had_a_start_counts_from_0():
+def test_an_average_pickled_before_warmup_start_existed_counts_from_0():
     model = nn.Linear(1, 1, bias=False).double()
     ema = EMA(model, warmup_start=0)
     state = ema.__getstate__()
@@ -501,7 +501,7 @@ WRAPPERS = {
 
 
 def bare(wrapper, network):
-    """As a trainer builds it without the wrapper."""
+    """The same network without the wrapper."""
     return nn.ModuleDict({"g": network, "m": nn.Linear(2, 2)}) if wrapper == "inside" else network
 
 
@@ -533,18 +533,18 @@ def test_the_average_of_a_wrapped_model_is_the_bare_network(one_process, wrapper
     assert [type(part) for part in ema.average.modules()] == [type(part) for part in expected.modules()]
     start = [p.clone() for p in ema.average.parameters()]
     optimizer = Adam(model.parameters(), 0.1, ema=ema)
-    called = model["g"] if wrapper == "inside" else model
-    called(torch.randn(4, 2)).sum().backward()
+    callable_model = model["g"] if wrapper == "inside" else model
+    callable_model(torch.randn(4, 2)).sum().backward()
     optimizer.step()
-    for kept, before, now in zip(ema.average.parameters(), start, model.parameters(), strict=True):
-        torch.testing.assert_close(kept, before.lerp(now.detach(), 0.5))
-    running = ema.average["g"][1] if wrapper == "inside" else ema.average[1]
-    assert torch.equal(running.running_mean, network[1].running_mean)
-    running_all = list(ema.average.buffers())
-    assert all(torch.equal(a, b) for a, b in zip(running_all, model.buffers(), strict=True))
+    for average, before, parameter in zip(ema.average.parameters(), start, model.parameters(), strict=True):
+        torch.testing.assert_close(average, before.lerp(parameter.detach(), 0.5))
+    average_norm = ema.average["g"][1] if wrapper == "inside" else ema.average[1]
+    assert torch.equal(average_norm.running_mean, network[1].running_mean)
+    buffers = list(ema.average.buffers())
+    assert all(torch.equal(a, b) for a, b in zip(buffers, model.buffers(), strict=True))
 
 
-def test_modules_of_one_s_own_that_are_called_module_are_no_wrappers():
+def test_a_user_s_module_named_module_is_no_wrapper():
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()
@@ -576,7 +576,7 @@ def test_a_state_saved_of_a_wrapped_model_is_loaded():
     assert torch.equal(ema.average.weight, saved["average"]["module.weight"])
 
 
-def test_an_average_begun_in_training_keeps_no_gradients():
+def test_an_average_created_in_training_has_no_gradients():
     model = generator()
     backward(model)
     assert all(parameter.grad is None for parameter in EMA(model).average.parameters())
@@ -602,8 +602,8 @@ def test_networks_of_several_optimizers_share_an_average_by_update():
             train(list(network.parameters()), optimizer, 1, first=update)
         ema.update()
         with torch.no_grad():
-            for kept, parameter in zip(expected.parameters(), networks.parameters(), strict=True):
-                kept.lerp_(parameter, 1 - (1 + update) / (10 + update))
+            for average, parameter in zip(expected.parameters(), networks.parameters(), strict=True):
+                average.lerp_(parameter, 1 - (1 + update) / (10 + update))
     assert ema.num_updates == 3
     assert_same(list(ema.average.parameters()), list(expected.parameters()), 1e-12)
 
@@ -617,7 +617,7 @@ def test_an_optimizer_of_replaced_parameters_is_named_at_its_first_step():
         optimizer.step()
 
 
-def test_an_average_whose_parameters_are_replaced_goes_on():
+def test_an_average_whose_own_parameters_are_replaced_continues():
     model = nn.Linear(2, 1)
     ema = EMA(model, 0.5, warmup=False)
     ema.update()

@@ -23,20 +23,20 @@ def test_two_hundred_steps_are_those_of_torch(name):
     assert_same(ours, theirs, 2e-6)
 
 
-def test_states_go_between_devices_and_to_torch_and_back():
-    here = parameters()
-    there, theirs = ([torch.nn.Parameter(p.detach().cuda()) for p in here] for _ in range(2))
-    optimizer = Adam(here, 0.01)
-    train(here, optimizer, 5)
-    for params, kind in ((there, Adam), (theirs, torch.optim.Adam)):
-        for a, b in zip(params, here, strict=True):
+def test_states_are_loaded_on_other_devices_and_by_torch():
+    on_cpu = parameters()
+    on_cuda, of_torch = ([torch.nn.Parameter(p.detach().cuda()) for p in on_cpu] for _ in range(2))
+    optimizer = Adam(on_cpu, 0.01)
+    train(on_cpu, optimizer, 5)
+    for params, kind in ((on_cuda, Adam), (of_torch, torch.optim.Adam)):
+        for a, b in zip(params, on_cpu, strict=True):
             a.data.copy_(b.data)
         other = kind(params)
         other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         train(params, other, 5, first=5)
-    train(here, optimizer, 5, first=5)
-    for params in (there, theirs):
-        assert_same([p.cpu() for p in params], here, 2e-6)
+    train(on_cpu, optimizer, 5, first=5)
+    for params in (on_cuda, of_torch):
+        assert_same([p.cpu() for p in params], on_cpu, 2e-6)
 
 
 def kernels_of(step):
@@ -46,7 +46,7 @@ def kernels_of(step):
         step()
         torch.cuda.synchronize()
     cuda = torch.autograd.DeviceType.CUDA
-    # Labelled ranges of the host are events of the device, too, under the same name.
+    # Labelled ranges of the host also appear as events of the device, under the same name.
     ranges = {event.name for event in profile.events() if event.device_type != cuda}
     on_device = [event.name for event in profile.events() if event.device_type == cuda]
     return [name for name in on_device if name not in ranges and not name.startswith("Mem")]
@@ -63,8 +63,8 @@ def test_a_step_is_one_launch(tensors):
         assert len(kernels) == 1 and "step_kernel" in kernels[0], kernels
 
 
-def test_a_graph_repeats_steps():
-    """With a learning rate that changes, a step counter and a warm-up that go on."""
+def test_a_cuda_graph_replays_steps():
+    """The learning rate changes, and the step counter and the warm-up advance."""
     ours, theirs = on_gpu(), on_gpu()
     model, other = torch.nn.ParameterList(ours), torch.nn.ParameterList(theirs)
     lr = torch.tensor(0.01, device="cuda")
@@ -90,8 +90,8 @@ def test_a_graph_repeats_steps():
     assert_same(ours, theirs, 1e-6)
     assert_same(list(captured.ema.average), list(plain.ema.average), 1e-6)
     assert captured.ema.num_updates == plain.ema.num_updates == 4
-    for said, known in zip(captured.statistics, plain.statistics, strict=True):
-        torch.testing.assert_close(said, known)
+    for actual, expected in zip(captured.statistics, plain.statistics, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_the_first_step_is_not_captured():
@@ -103,7 +103,7 @@ def test_the_first_step_is_not_captured():
         optimizer.step()
 
 
-def test_a_scaler_leaves_out_what_is_infinite_without_waiting():
+def test_a_scaler_skips_infinite_gradients_without_waiting():
     model = torch.nn.ParameterList(on_gpu())
     optimizer = Adam(model, ema=EMA(model))
     scaler = torch.amp.GradScaler("cuda", init_scale=8.0)

@@ -1,4 +1,4 @@
-"""The optimizers against torch's, with clips and averages against the sequence of torch's calls."""
+"""The optimizers against torch's; with clips and averages, against the sequence of torch's calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.optim.steps import PAIRS, assert_same, parameters, train
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("name", sorted(PAIRS))
-def test_clips_and_average_are_the_sequence_of_torch(name, backend):
+def test_clips_and_average_equal_the_sequence_of_torchs_calls(name, backend):
     models = [torch.nn.ParameterList(parameters(torch.float64)) for _ in range(2)]
     (our_model, their_model), (ours, theirs) = models, [list(model) for model in models]
     ema = EMA(our_model, decay=0.9)
@@ -40,9 +40,9 @@ def test_clips_and_average_are_the_sequence_of_torch(name, backend):
     @torch.no_grad()
     def clip_weights_and_average():
         update = next(count)
-        for kept, parameter in zip(average, theirs, strict=True):
+        for average_parameter, parameter in zip(average, theirs, strict=True):
             parameter.clamp_(-0.7, 1.2)
-            kept.lerp_(parameter, 1 - min(0.9, (1 + update) / (10 + update)))
+            average_parameter.lerp_(parameter, 1 - min(0.9, (1 + update) / (10 + update)))
 
     with ops.use(backend):
         train(ours, optimizer, 30)
@@ -54,9 +54,9 @@ def test_clips_and_average_are_the_sequence_of_torch(name, backend):
     weights = torch.cat([p.detach().flatten() for p in theirs])
     at_bound = ((weights == -0.7) | (weights == 1.2)).double().mean()
     assert at_bound > 0
-    expected = (norms[-1], weights.norm(), at_bound)
-    for said, known in zip(optimizer.statistics, expected, strict=True):
-        torch.testing.assert_close(said, known)
+    expected_statistics = (norms[-1], weights.norm(), at_bound)
+    for actual, value in zip(optimizer.statistics, expected_statistics, strict=True):
+        torch.testing.assert_close(actual, value)
 
 
 def test_groups_have_their_own_clips():
@@ -70,40 +70,43 @@ def test_groups_have_their_own_clips():
     optimizer = Adam(groups, lr=0.1)
     train([a, b, c], optimizer, 1)
     assert a.abs().max() <= 0.01
-    # The first step of Adam is lr in the gradient's direction, whatever its length.
+    # Adam's first step changes each element by lr, whatever the size of the gradient.
     torch.testing.assert_close((b - before[0]).abs(), torch.ones(4).double(), rtol=1e-4, atol=0)
     torch.testing.assert_close((c - before[1]).abs(), torch.full((4,), 0.1).double(), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", sorted(PAIRS))
-def test_state_dicts_go_both_ways(name):
+def test_state_dicts_can_be_exchanged_with_torch(name):
     ours_class, theirs_class = PAIRS[name]
     ours, theirs = parameters(), parameters()
     optimizer, torch_optimizer = ours_class(ours, weight_clip=5.0), theirs_class(theirs)
     train(ours, optimizer, 5)
     train(theirs, torch_optimizer, 5)
-    crossed, torch_crossed = parameters(), parameters()
-    for source, target in ((theirs, crossed), (ours, torch_crossed)):
+    continued, torch_continued = parameters(), parameters()
+    for source, target in ((theirs, continued), (ours, torch_continued)):
         for a, b in zip(source, target, strict=True):
             b.data.copy_(a.data)
-    from_torch, to_torch = ours_class(crossed, lr=9.0, weight_clip=5.0), theirs_class(torch_crossed, lr=9.0)
+    from_torch, to_torch = (
+        ours_class(continued, lr=9.0, weight_clip=5.0),
+        theirs_class(torch_continued, lr=9.0),
+    )
     from_torch.load_state_dict(copy.deepcopy(torch_optimizer.state_dict()))
     to_torch.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert from_torch.param_groups[0]["weight_clip"] == 5.0
-    for params, stepper in ((ours, optimizer), (crossed, from_torch), (torch_crossed, to_torch)):
-        train(params, stepper, 5, first=5)
+    for params, each in ((ours, optimizer), (continued, from_torch), (torch_continued, to_torch)):
+        train(params, each, 5, first=5)
         assert_same(params, ours, 1e-6)
 
 
-@pytest.mark.parametrize("way", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
-def test_optimizer_and_average_survive_pickling(way):
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_optimizer_and_average_survive_pickling(copy_of):
     model = torch.nn.ParameterList(parameters())
     optimizer = RMSprop(model, 0.01, weight_clip=1.0, ema=EMA(model), statistics=True)
     train(list(model), optimizer, 3)
-    other_model, other = way((model, optimizer))
+    other_model, other = copy_of((model, optimizer))
     assert other.ema.model is other_model
-    for made, stepper in ((model, optimizer), (other_model, other)):
-        train(list(made), stepper, 3, first=3)
+    for trained_model, trained_optimizer in ((model, optimizer), (other_model, other)):
+        train(list(trained_model), trained_optimizer, 3, first=3)
     assert_same(list(other_model), list(model), 0)
     assert_same(list(other.ema.average), list(optimizer.ema.average), 0)
     assert other.statistics.weight_norm == optimizer.statistics.weight_norm
@@ -111,8 +114,8 @@ def test_optimizer_and_average_survive_pickling(way):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", sorted(PAIRS))
-def test_half_parameters_are_to_one_place_torchs_steps_in_float32(name, dtype):
-    """200 steps: torch's optimizer in float32, whose parameters are rounded after each."""
+def test_half_parameters_differ_by_one_place_from_torchs_steps_in_float32(name, dtype):
+    """Compares with torch's optimizer in float32, rounding the parameters after each of 200 steps."""
     ours, wide = parameters(dtype), [torch.nn.Parameter(p.detach().float()) for p in parameters(dtype)]
     optimizer, torch_optimizer = PAIRS[name][0](ours, lr=0.01), PAIRS[name][1](wide, lr=0.01)
 
@@ -125,22 +128,22 @@ def test_half_parameters_are_to_one_place_torchs_steps_in_float32(name, dtype):
     largest = [parameter.detach().abs() for parameter in wide]
 
     @torch.no_grad()
-    def rounded():
-        for parameter, most in zip(wide, largest, strict=True):
+    def round_parameters():
+        for parameter, maximum in zip(wide, largest, strict=True):
             parameter.copy_(parameter.to(dtype))
-            torch.maximum(most, parameter.abs(), out=most)
+            torch.maximum(maximum, parameter.abs(), out=maximum)
 
-    train(wide, torch_optimizer, 200, before=same_gradients, after=rounded)
-    # Where float32 sums lie on two sides of a half, the places stay apart while the number shrinks.
-    for a, b, most in zip(ours, wide, largest, strict=True):
-        place = torch.finfo(dtype).eps * most
+    train(wide, torch_optimizer, 200, before=same_gradients, after=round_parameters)
+    # Sums that round differently stay a place apart, also while the number becomes smaller.
+    for a, b, maximum in zip(ours, wide, largest, strict=True):
+        place = torch.finfo(dtype).eps * maximum
         assert ((a.detach().float() - b.detach()).abs() <= place).all()
         states = optimizer.state[a]
         assert all(states[key].dtype == torch.float32 for key in states)
 
 
 @pytest.mark.parametrize("rounding", [False, True])
-def test_states_of_half_parameters_are_saved_as_they_are(rounding):
+def test_states_of_half_parameters_are_saved_exactly(rounding):
     ours, restored = parameters(torch.bfloat16), parameters(torch.bfloat16)
     optimizer = Adam(ours, 0.01, stochastic_rounding=rounding)
     train(ours, optimizer, 5)
@@ -148,12 +151,12 @@ def test_states_of_half_parameters_are_saved_as_they_are(rounding):
     for a, b in zip(ours, restored, strict=True):
         b.data.copy_(a.data)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for params, stepper in ((ours, optimizer), (restored, other)):
-        train(params, stepper, 5, first=5)
+    for params, each in ((ours, optimizer), (restored, other)):
+        train(params, each, 5, first=5)
     assert_same(restored, ours, 0)
 
 
-def test_random_rounding_is_seeded_by_torchs_generator():
+def test_stochastic_rounding_is_seeded_by_torchs_generator():
     def trained(seed):
         torch.manual_seed(seed)
         params = parameters(torch.bfloat16)
@@ -164,7 +167,7 @@ def test_random_rounding_is_seeded_by_torchs_generator():
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
-def test_a_scaler_leaves_out_what_is_infinite():
+def test_a_scaler_skips_infinite_gradients():
     model = torch.nn.ParameterList(parameters())
     optimizer = Adam(model, ema=EMA(model), statistics=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
@@ -188,7 +191,7 @@ def test_a_scaler_leaves_out_what_is_infinite():
     assert_same(list(model), plain, 1e-6)
     elements = sum(p.numel() for p in model)
     torch.testing.assert_close(optimizer.statistics.gradient_norm.item(), 2 * elements**0.5)
-    # The step that was left out was no update of the average either.
+    # The skipped step did not update the average either.
     assert optimizer.ema.num_updates == 1
 
 
@@ -202,8 +205,8 @@ def test_nan_is_not_hidden():
 
 
 @pytest.mark.parametrize("name", sorted(PAIRS))
-def test_what_is_replaced_between_steps_is_seen(name):
-    """States are found once; new ones, other layouts and parameters that come and go are found again."""
+def test_replacements_between_steps_are_noticed(name):
+    """The plan of a step is cached, and made again for new states, layouts, parameters and gradients."""
     sides = []
     for kind in PAIRS[name]:
         params = parameters(torch.float64)
@@ -234,8 +237,8 @@ def test_groups_share_an_average_that_counts_once_a_step():
     for update in range(1, 5):
         train(list(model), optimizer, 1, first=update)
         with torch.no_grad():
-            for kept, parameter in zip(expected, model, strict=True):
-                kept.lerp_(parameter, 1 - min(0.9, (1 + update) / (10 + update)))
+            for average, parameter in zip(expected, model, strict=True):
+                average.lerp_(parameter, 1 - min(0.9, (1 + update) / (10 + update)))
     assert ema.num_updates == 4
     assert_same(list(ema.average), list(expected), 1e-12)
 
@@ -248,8 +251,8 @@ def test_a_learning_rate_may_be_a_tensor():
     lr.fill_(0.1)
     train(theirs, torch_optimizer, 3)
     torch_optimizer.param_groups[0]["lr"] = 0.1
-    for params, stepper in ((ours, optimizer), (theirs, torch_optimizer)):
-        train(params, stepper, 3, first=3)
+    for params, each in ((ours, optimizer), (theirs, torch_optimizer)):
+        train(params, each, 3, first=3)
     assert_same(ours, theirs, 1e-6)
 
 
@@ -259,10 +262,10 @@ def test_views_with_gaps_are_updated_too_with_a_warning(monkeypatch):
     gapped, dense = torch.nn.Parameter(whole[:, ::2]), torch.nn.Parameter(whole[:, ::2].clone())
     for parameter in (gapped, dense):
         parameter.grad = torch.ones(4, 6).double().t()
-        expected = (
+        warning = (
             pytest.warns(RuntimeWarning, match="a view with gaps") if parameter is gapped else nullcontext()
         )
-        with expected:
+        with warning:
             RMSprop([parameter], 0.1, weight_clip=0.5).step()
     torch.testing.assert_close(gapped, dense)
 
@@ -335,24 +338,24 @@ def test_options_of_a_wrong_kind_are_named(optimizer, options, error, message):
         optimizer([torch.nn.Parameter(torch.ones(2))], **options)
 
 
-def test_options_of_a_group_are_checked_as_those_of_all():
-    made = Adam([torch.nn.Parameter(torch.ones(2))], betas=(0, 0.99), lr=torch.tensor(0.1))
-    assert made.param_groups[0]["betas"] == (0.0, 0.99), "whole numbers, too"
+def test_options_of_a_group_are_checked_like_defaults():
+    optimizer = Adam([torch.nn.Parameter(torch.ones(2))], betas=(0, 0.99), lr=torch.tensor(0.1))
+    assert optimizer.param_groups[0]["betas"] == (0.0, 0.99), "integers are accepted, too"
     group = {"params": [torch.nn.Parameter(torch.ones(2))], "betas": (0.9, 1.5)}
     with pytest.raises(ValueError, match=r"betas must lie in \[0, 1\), got \(0.9, 1.5\)"):
-        made.add_param_group(group)
+        optimizer.add_param_group(group)
     with pytest.raises(TypeError, match=r"params must be tensors, got str 'a' in list of params"):
         Adam(["a"])
     with pytest.raises(ValueError, match=r"empty parameter list: params must not be empty, got list \[\]"):
         Adam([])
     with pytest.raises(ValueError, match=r"state_dict must have 'state' and 'param_groups', got dict"):
-        made.load_state_dict({"state": {}})
+        optimizer.load_state_dict({"state": {}})
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("optimizer", [RMSprop, Adam, AdamW])
-def test_graphs_of_weights_that_a_step_has_changed_are_refused(optimizer, backend):
-    """As torch does: D's weights would otherwise be those after its step, and G's gradient silently wrong."""
+def test_backward_after_a_step_changed_the_weights_is_refused(optimizer, backend):
+    """As by torch: with D's weights after its step, G's gradient would silently be wrong."""
     network = torch.nn.Linear(3, 1)
     ema = EMA(network)
     step = optimizer(network.parameters(), lr=0.1, ema=ema)

@@ -1,4 +1,4 @@
-"""Every combination of torch's options, drawn."""
+"""Random combinations of torch's options."""
 
 import pytest
 import torch

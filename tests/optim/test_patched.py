@@ -1,4 +1,4 @@
-"""Trainers whose `torch.optim` is this package's: `torch.optim.Adam = fastgan.optim.Adam`, no more."""
+"""Trainers in which only the line `torch.optim.Adam = fastgan.optim.Adam`, or the like, was added."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def patched(monkeypatch):
             monkeypatch.setattr(sys.modules[place], name, getattr(fastgan.optim, name))
 
 
-def made(name, params, **options):
-    """(this package's, torch's) optimizer by the name that trainers use."""
+def patched_optimizer(name, params, **options):
+    """The optimizer that a patched name makes, and torch's own class."""
     return getattr(torch.optim, name)(params, **options), TORCHS[name]
 
 
 @pytest.mark.parametrize("name", sorted(PAIRS))
 def test_a_patched_name_makes_optimizers_that_step_like_torchs(patched, name):
     ours, theirs = parameters(), parameters()
-    optimizer, kind = made(name, ours, lr=0.01)
+    optimizer, kind = patched_optimizer(name, ours, lr=0.01)
     assert type(optimizer) is getattr(fastgan.optim, name) and isinstance(optimizer, kind)
     train(ours, optimizer, 5)
     train(theirs, kind(theirs, lr=0.01), 5)
@@ -42,7 +42,7 @@ def test_a_patched_name_makes_optimizers_that_step_like_torchs(patched, name):
 
 
 @pytest.mark.parametrize("name", sorted(PAIRS))
-def test_each_is_a_kind_of_torchs(name):
+def test_each_is_an_instance_of_torchs_class(name):
     ours, theirs = PAIRS[name]
     optimizer = ours(parameters())
     assert issubclass(ours, theirs) and isinstance(optimizer, theirs)
@@ -52,7 +52,7 @@ def test_each_is_a_kind_of_torchs(name):
 
 @pytest.mark.parametrize("name", sorted(PAIRS))
 def test_signatures_begin_with_torchs(name):
-    """Positional arguments in torch's order, and a name for every one of its keywords."""
+    """Positional arguments are in torch's order, and all of torch's keywords exist."""
     ours, theirs = (inspect.signature(kind).parameters for kind in PAIRS[name])
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     in_order = [[p.name for p in side.values() if p.kind is positional] for side in (ours, theirs)]
@@ -63,16 +63,16 @@ def test_signatures_begin_with_torchs(name):
             assert ours[parameter.name].default == parameter.default, parameter.name
 
 
-def test_adamw_decays_decoupled_whatever_state_it_loads():
-    """As torch's; Adam's own state says decoupled_weight_decay=False."""
+def test_adamw_has_decoupled_decay_after_loading_a_state_of_adam():
+    """Like torch's, although the state says decoupled_weight_decay=False."""
     source, target, expected = parameters(), parameters(), parameters()
     adam = torch.optim.Adam(source, weight_decay=0.5)
     train(source, adam, 2)
     optimizer, torch_optimizer = fastgan.optim.AdamW(target), TORCHS["AdamW"](expected)
-    for params, stepper in ((target, optimizer), (expected, torch_optimizer)):
-        stepper.load_state_dict(copy.deepcopy(adam.state_dict()))
-        assert all(group["decoupled_weight_decay"] for group in stepper.param_groups)
-        train(params, stepper, 3, first=2)
+    for params, each in ((target, optimizer), (expected, torch_optimizer)):
+        each.load_state_dict(copy.deepcopy(adam.state_dict()))
+        assert all(group["decoupled_weight_decay"] for group in each.param_groups)
+        train(params, each, 3, first=2)
     assert_same(target, expected, 1e-6)
     with pytest.raises(TypeError, match="decoupled_weight_decay"):
         fastgan.optim.AdamW(parameters(), decoupled_weight_decay=False)
@@ -101,14 +101,14 @@ SCHEDULERS = {
 }
 
 
-def test_all_of_torchs_schedulers_are_tried():
+def test_all_of_torchs_schedulers_are_tested():
     bases = {"LRScheduler", "SWALR"}
     assert set(lr_scheduler.__all__) - bases == set(SCHEDULERS)
 
 
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
 @pytest.mark.parametrize("name", sorted(PAIRS))
-def test_schedulers_move_a_patched_optimizer_as_they_move_torchs(patched, name, scheduler):
+def test_schedulers_change_a_patched_optimizer_like_torchs(patched, name, scheduler):
     sides = []
     for kind in (getattr(torch.optim, name), TORCHS[name]):
         params = parameters(torch.float64)
@@ -124,27 +124,27 @@ def test_schedulers_move_a_patched_optimizer_as_they_move_torchs(patched, name, 
     assert_same(sides[0][0], sides[1][0], 1e-12)
 
 
-@pytest.mark.parametrize("way", sorted(COPIES))
+@pytest.mark.parametrize("method", sorted(COPIES))
 @pytest.mark.parametrize("name", sorted(PAIRS))
-def test_copies_of_a_patched_trainer_go_on_alike_and_apart(patched, name, way):
-    """Network, optimizer and scheduler in one: the copy trains the copied network."""
+def test_copies_of_a_patched_trainer_train_alike_and_independently(patched, name, method):
+    """Network, optimizer and scheduler are copied together: the copy trains the copied network."""
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
-    optimizer, _ = made(name, network.parameters(), lr=0.01)
+    optimizer, _ = patched_optimizer(name, network.parameters(), lr=0.01)
     schedule = lr_scheduler.ExponentialLR(optimizer, 0.5)
     train(list(network.parameters()), optimizer, 2)
     schedule.step()
-    other, its_optimizer, its_schedule = COPIES[way]((network, optimizer, schedule))
-    assert its_schedule.optimizer is its_optimizer and type(its_optimizer) is type(optimizer)
+    network_copy, optimizer_copy, schedule_copy = COPIES[method]((network, optimizer, schedule))
+    assert schedule_copy.optimizer is optimizer_copy and type(optimizer_copy) is type(optimizer)
     before = [p.detach().clone() for p in network.parameters()]
-    train(list(other.parameters()), its_optimizer, 3, first=2)
+    train(list(network_copy.parameters()), optimizer_copy, 3, first=2)
     with warnings.catch_warnings():
-        # torch's own copies warn so: it marks the step that a scheduler has seen on the instance alone.
+        # Copies of torch's optimizers warn, too: the mark of a scheduler's wrapper is on the original's step.
         warnings.filterwarnings("ignore", message="Seems like `optimizer.step\\(\\)` has been overridden")
-        its_schedule.step()
-    assert its_optimizer.param_groups[0]["lr"] == pytest.approx(0.0025)
+        schedule_copy.step()
+    assert optimizer_copy.param_groups[0]["lr"] == pytest.approx(0.0025)
     assert_same(list(network.parameters()), before, 0)
     train(list(network.parameters()), optimizer, 3, first=2)
-    assert_same(list(other.parameters()), list(network.parameters()), 0)
+    assert_same(list(network_copy.parameters()), list(network.parameters()), 0)
 
 
 @pytest.mark.parametrize("name", sorted(PAIRS))
@@ -180,7 +180,7 @@ def test_hooks_groups_and_compiled_steps_of_a_patched_optimizer(patched, name):
         sides.append(params)
     assert_same(*sides, 1e-12)
     params = parameters(torch.float64)
-    optimizer, kind = made(name, params, lr=0.01)
+    optimizer, kind = patched_optimizer(name, params, lr=0.01)
     step = torch.compile(optimizer.step, backend="eager")
     train(params, type("Compiled", (), {"step": staticmethod(step)}), 3)
     theirs = parameters(torch.float64)

@@ -24,14 +24,14 @@ def train(network, optimizer, steps=50, before=lambda p: None, after=lambda p: N
     return [p.detach().clone() for p in network.parameters()]
 
 
-def test_without_clips_it_is_that_of_torch():
+def test_without_clips_equals_torch():
     ours, theirs = network(), network()
     expected = train(theirs, torch.optim.RMSprop(theirs.parameters(), 0.003, 0.95, 1e-7))
     for a, b in zip(train(ours, RMSprop(ours.parameters(), 0.003, 0.95, 1e-7)), expected, strict=True):
         assert torch.allclose(a, b, rtol=1e-12)
 
 
-def test_clips_come_before_and_after_the_step():
+def test_gradients_are_clipped_before_and_weights_after_the_step():
     ours, theirs = network(), network()
 
     def clip_weights(parameters):
@@ -63,7 +63,7 @@ def test_tensorflow_style_follows_tf1():
         assert torch.allclose(parameter, value, rtol=1e-12)
 
 
-def test_parameters_without_gradient_are_left_alone():
+def test_parameters_without_gradient_are_not_changed():
     a, b = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
     optimizer = RMSprop([a, b], 0.1, weight_clip=0.01)
     a.grad = torch.ones(3)

@@ -1,4 +1,4 @@
-"""Parameters sharded over two processes: each steps its part, with the same result as in one process."""
+"""Parameters sharded over two processes: each updates its part, with the same result as one process."""
 
 import torch
 
@@ -70,7 +70,7 @@ def step(model, optimizer, number):
         optimizer.step()
 
 
-def test_sharded_parameters_are_stepped_where_they_lie(tmp_path):
+def test_sharded_parameters_equal_those_of_one_process(tmp_path):
     run_script(SCRIPT, tmp_path, tmp_path / "out.pt", processes=2)
     out = torch.load(tmp_path / "out.pt")
     model = network()

@@ -16,8 +16,8 @@ SIZES = [(1, 1, 1), (2, 17, 33), (1, 25, 61)]
 
 
 def parameters(batch):
-    columns = [0.1 * torch.rand(batch), torch.rand(batch) + 0.5, *(0.4 * torch.rand(3, batch) - 0.2)]
-    return torch.stack([*columns, torch.rand(batch)], dim=1)
+    first = [0.1 * torch.rand(batch), torch.rand(batch) + 0.5, *(0.4 * torch.rand(3, batch) - 0.2)]
+    return torch.stack([*first, torch.rand(batch)], dim=1)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -25,57 +25,59 @@ def parameters(batch):
 def test_photometric_equals_the_reference(size, layout):
     from fastgan.kernels import photometric as kernel
 
-    x, drawn, seed = image(size, layout=layout), parameters(size[0]), torch.tensor(2**45 + 3)
-    distorted, masks = kernel.photometric(x, drawn, seed, True)
+    x, columns, seed = image(size, layout=layout), parameters(size[0]), torch.tensor(2**45 + 3)
+    distorted, masks = kernel.photometric(x, columns, seed, True)
     reference = exact(x)
-    strength, contrast, *offset, desaturation = drawn.double().T
+    strength, contrast, *offset, desaturation = columns.double().T
     expected = ops.photometric(
         reference, noise=strength, contrast=contrast, offset=torch.stack(offset, 1),
         desaturation=desaturation, seed=seed, backend="reference",
     )  # fmt: skip
     assert relative_error(distorted, expected) <= 1e-6
     upstream = torch.rand(x.shape)
-    grad = kernel.photometric_backward(upstream, drawn, masks)
+    grad = kernel.photometric_backward(upstream, columns, masks)
     (expected_grad,) = torch.autograd.grad(expected, reference, upstream.double())
     differs = (grad - expected_grad).abs() > 1e-5
     assert differs.double().mean() <= 1e-3
     assert relative_error(grad.double()[~differs], expected_grad[~differs]) <= 1e-6
-    assert kernel.photometric(x, drawn, seed, False)[1].numel() == 0
+    assert kernel.photometric(x, columns, seed, False)[1].numel() == 0
 
 
 @pytest.mark.parametrize("layout", VECTORS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_photometric_in_vectors_equals_that_of_single_values(dtype, layout):
+def test_photometric_with_vectors_equals_that_with_single_values(dtype, layout):
     from fastgan.kernels import _pixels
     from fastgan.kernels import photometric as kernel
 
-    x, drawn, seed = rows((2, 22, 32), dtype, layout), parameters(2), torch.tensor(7)
-    way = _pixels.walk(kernel.THREADS, x)
-    assert way.run == 16 // x.itemsize
-    assert way.line(x) == (way.run if layout.startswith("channels_last") else 0)
-    distorted, masks = kernel.photometric(x, drawn, seed, True)
+    x, columns, seed = rows((2, 22, 32), dtype, layout), parameters(2), torch.tensor(7)
+    walk = _pixels.walk(kernel.THREADS, x)
+    assert walk.run == 16 // x.itemsize
+    assert walk.line(x) == (walk.run if layout.startswith("channels_last") else 0)
+    distorted, masks = kernel.photometric(x, columns, seed, True)
     single = torch.empty(2, 3, 22, 64)[..., ::2].copy_(x)
     assert _pixels.walk(kernel.THREADS, single).line(single) == 0
-    expected, expected_masks = kernel.photometric(single, drawn, seed, True)
+    expected, expected_masks = kernel.photometric(single, columns, seed, True)
     assert torch.equal(distorted, expected.to(dtype)) and torch.equal(masks, expected_masks)
-    grad = kernel.photometric_backward(x, drawn, masks)
-    assert torch.equal(grad, kernel.photometric_backward(single, drawn, masks).to(dtype))
+    grad = kernel.photometric_backward(x, columns, masks)
+    assert torch.equal(grad, kernel.photometric_backward(single, columns, masks).to(dtype))
 
 
 @pytest.mark.parametrize("pixels", [509, 510, 511, 512, 513])
-def test_photometric_of_images_that_begin_within_quads(pixels):
+def test_photometric_of_images_that_begin_within_a_quad_of_noise(pixels):
     from fastgan.kernels import photometric as kernel
 
-    x, drawn, seed = torch.rand(5, 3, 1, pixels), parameters(5), torch.tensor(2)
-    distorted, masks = kernel.photometric(x, drawn, seed, True)
+    x, columns, seed = torch.rand(5, 3, 1, pixels), parameters(5), torch.tensor(2)
+    distorted, masks = kernel.photometric(x, columns, seed, True)
     noise = normal_noise(seed, 5, 1, pixels, torch.float64)
-    strength, contrast, *offset, desaturation = drawn.double().T
+    strength, contrast, *offset, desaturation = columns.double().T
     expected = photometric(
         x.double(), strength[:, None, None, None] * noise, contrast, torch.stack(offset, 1), desaturation
     )
     assert (distorted - expected).abs().max() <= 1e-5
     ones = torch.ones_like(x)
-    assert masks.shape == (5, 1, pixels) and kernel.photometric_backward(ones, drawn, masks).isfinite().all()
+    assert (
+        masks.shape == (5, 1, pixels) and kernel.photometric_backward(ones, columns, masks).isfinite().all()
+    )
 
 
 def test_photometric_noise_in_64_bit_indices(monkeypatch):
@@ -84,8 +86,8 @@ def test_photometric_noise_in_64_bit_indices(monkeypatch):
 
     monkeypatch.setattr(_pixels, "index_type", lambda count, block: kernel.tl.int64)
     grey = torch.full((2, 3, 21, 17), 0.5)
-    drawn = torch.tensor([[0.01, 1, 0, 0, 0, 0]]).repeat(2, 1)
-    noise = (kernel.photometric(grey, drawn, torch.tensor(-5), False)[0] - 0.5) / 0.01
+    columns = torch.tensor([[0.01, 1, 0, 0, 0, 0]]).repeat(2, 1)
+    noise = (kernel.photometric(grey, columns, torch.tensor(-5), False)[0] - 0.5) / 0.01
     expected = normal_noise(torch.tensor(-5), 2, 21, 17, torch.float64)
     assert (noise - expected).abs().max() <= 2e-5
 
@@ -104,7 +106,7 @@ def test_blur_equals_the_reference(size, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("taps", [1, 3, 5, 7, 17])
-def test_blur_with_other_kernels_and_in_64_bit_offsets(taps, layout, monkeypatch):
+def test_blur_with_other_sizes_of_kernels_and_64_bit_offsets(taps, layout, monkeypatch):
     from fastgan.kernels import blur as kernel
 
     if taps == 5:
@@ -133,13 +135,13 @@ def test_blur_with_a_tap_that_is_not_finite(value):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("few", [True, False])
-def test_blur_does_not_read_through_taps_of_zero(few, value):
+@pytest.mark.parametrize("few_taps", [True, False])
+def test_blur_does_not_read_pixels_of_taps_that_are_zero(few_taps, value):
     from fastgan.kernels import blur as kernel
 
     x, weights = torch.rand(1, 2, 19, 23), torch.rand(1, 7, 7) + 0.1
     weights[0, 2] = weights[0, :, 6] = 0
-    if few:
+    if few_taps:
         weights[0, 3:] = 0
     x[0, 0, 9, 12] = value
     expected = ops.blur(x, weights, backend="reference")
@@ -150,9 +152,9 @@ def test_blur_does_not_read_through_taps_of_zero(few, value):
 def test_photometric_of_nan():
     from fastgan.kernels import photometric as kernel
 
-    x, drawn, seed = torch.full((1, 3, 4, 5), 0.5), parameters(1), torch.tensor(3)
+    x, columns, seed = torch.full((1, 3, 4, 5), 0.5), parameters(1), torch.tensor(3)
     x[0, 1, 2, 3] = torch.nan
-    distorted, masks = kernel.photometric(x, drawn, seed, True)
+    distorted, masks = kernel.photometric(x, columns, seed, True)
     assert distorted.isnan().nonzero().tolist() == [[0, c, 2, 3] for c in range(3)]
-    grad = kernel.photometric_backward(torch.ones_like(x), drawn, masks)
+    grad = kernel.photometric_backward(torch.ones_like(x), columns, masks)
     assert grad.isnan().nonzero().tolist() == [[0, 1, 2, 3]]

@@ -27,34 +27,39 @@ def test_feature_distance(size, channels, p, normalize, relu_x, layout):
     expected = reference(*wide, weight.double(), p, normalize, relu_x=relu_x)
     assert relative_error(actual[0], expected) <= 2e-6
     pixels = size[1] * size[2]
-    for direction, wanted in zip(actual[1:], torch.autograd.grad(expected.sum(), wide), strict=True):
+    for direction, gradient in zip(actual[1:], torch.autograd.grad(expected.sum(), wide), strict=True):
         assert direction.stride() == torch.empty_like(x).stride()
         tolerance = 1e-3 if p == 1 and normalize else 5e-6
-        assert relative_error(direction, pixels * wanted) <= tolerance
+        assert relative_error(direction, pixels * gradient) <= tolerance
     grad = torch.rand(size[0])
-    for of_mean, factor in ((True, size[0]), (False, 1 / pixels)):
-        scaled = kernel.feature_distance_backward(actual[1], grad, of_mean)
+    for with_mean, factor in ((True, size[0]), (False, 1 / pixels)):
+        scaled = kernel.feature_distance_backward(actual[1], grad, with_mean)
         torch.testing.assert_close(scaled, factor * grad[:, None, None, None] * actual[1])
-    # In place: of the samples whose factor is 1 nothing moves.
-    grad[0], found_x = 1 / size[0], actual[1].clone()
-    kernel.feature_distance_backward_(found_x, grad, True)
-    assert torch.equal(found_x[0], actual[1][0])
-    torch.testing.assert_close(found_x, size[0] * grad[:, None, None, None] * actual[1])
-    of_mean = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, True, True)
-    for direction, plain in zip(of_mean[1:], actual[1:], strict=True):
-        torch.testing.assert_close(direction, plain / (size[0] * pixels))
-    nothing = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, False, False)
-    assert torch.equal(nothing[0], actual[0]) and nothing[1].numel() == nothing[2].numel() == 0
+    # In place, samples whose factor is 1 are not changed.
+    grad[0], in_place = 1 / size[0], actual[1].clone()
+    kernel.feature_distance_backward_(in_place, grad, True)
+    assert torch.equal(in_place[0], actual[1][0])
+    torch.testing.assert_close(in_place, size[0] * grad[:, None, None, None] * actual[1])
+    with_mean = kernel.feature_distance(*images, weight, p, normalize, 1e-10, relu_x, True, True, True)
+    for direction, of_sum in zip(with_mean[1:], actual[1:], strict=True):
+        torch.testing.assert_close(direction, of_sum / (size[0] * pixels))
+    without_directions = kernel.feature_distance(
+        *images, weight, p, normalize, 1e-10, relu_x, True, False, False
+    )
+    assert (
+        torch.equal(without_directions[0], actual[0])
+        and without_directions[1].numel() == without_directions[2].numel() == 0
+    )
     options = p, normalize, 1e-10, relu_x, False, True, True
     equal = torch.full((channels,), 1 / channels)
-    for mean, weighed in zip(
+    for mean, weighted in zip(
         *(kernel.feature_distance(*images, w, *options) for w in (None, equal)), strict=True
     ):
-        assert torch.equal(mean, weighed)
+        assert torch.equal(mean, weighted)
 
 
 @pytest.mark.parametrize(("p", "normalize", "relu_x"), FORMULAS)
-def test_special_values_are_the_cpus(p, normalize, relu_x):
+def test_special_values_are_treated_as_on_the_cpu(p, normalize, relu_x):
     from fastgan.kernels import feature_distance as kernel
 
     x, y = torch.randn(8, 5, 2, 3), torch.randn(8, 5, 2, 3)
@@ -64,8 +69,8 @@ def test_special_values_are_the_cpus(p, normalize, relu_x):
     y[3, 4, 1, 0] = torch.nan
     x[4, 0, 1, 2] = torch.inf
     y[5, :, 0, 2] *= 1e20  # squares that overflow
-    x[6, :, 1, 0] = y[6, :, 1, 0] = torch.rand(5)  # equal ones
-    x[7, 2] = 0  # where relu has a kink
+    x[6, :, 1, 0] = y[6, :, 1, 0] = torch.rand(5)  # equal vectors
+    x[7, 2] = 0  # the kink of relu
     for weight in (torch.rand(5), None):
         arguments = x, y, weight, p, normalize, 1e-10, relu_x, False, True, True
         for ours, expected in zip(

@@ -53,16 +53,19 @@ def test_bias_leaky_relu(layout, size, clamp):
     assert relative_error(y, expected) <= 1e-6
     assert y.stride() == codes.stride() == x.stride()
     grad = torch.rand_like(x)
-    of_x, of_bias = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, torch.float32)
-    wanted = torch.autograd.grad(expected, (wide, wide_bias), grad.double())
-    assert relative_error(of_x, wanted[0]) <= 1e-6 and relative_error(of_bias, wanted[1]) <= 1e-6
-    alone, nothing = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, None)
-    assert torch.equal(alone, of_x) and nothing.numel() == 0
+    grad_x, grad_bias = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, torch.float32)
+    expected_gradients = torch.autograd.grad(expected, (wide, wide_bias), grad.double())
+    assert (
+        relative_error(grad_x, expected_gradients[0]) <= 1e-6
+        and relative_error(grad_bias, expected_gradients[1]) <= 1e-6
+    )
+    only_grad_x, no_grad_bias = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, None)
+    assert torch.equal(only_grad_x, grad_x) and no_grad_bias.numel() == 0
     half = kernel.bias_leaky_relu_backward(grad, codes, 0.2, 1.4, torch.float16)[1]
-    assert torch.equal(half, of_bias.half())
-    along = kernel.bias_leaky_relu_tangent(grad, bias, codes, 0.2, 1.4)
+    assert torch.equal(half, grad_bias.half())
+    tangent = kernel.bias_leaky_relu_tangent(grad, bias, codes, 0.2, 1.4)
     factors = torch.tensor([0.28, 1.4, 0.0, 0.0])[codes.long()]
-    assert_close(along, factors * (grad + bias[:, None, None]))
+    assert_close(tangent, factors * (grad + bias[:, None, None]))
     assert torch.equal(kernel.bias_leaky_relu(x, bias, 0.2, 1.4, clamp, False)[0], y)
 
 
@@ -73,7 +76,7 @@ def test_adversarial(game, sign, counts):
     from fastgan.kernels import adversarial as kernel
 
     if GAMES[game] == "relativistic" and counts[0] != counts[1]:
-        pytest.skip("a game of pairs")
+        pytest.skip("the relativistic loss compares pairs")
     real, fake = (5 * torch.randn(count) for count in counts)
     wide = exact(real), exact(fake)
     options = {"sign": sign, "real_label": 0.9, "backend": "reference"}
@@ -90,9 +93,9 @@ def test_adversarial(game, sign, counts):
     loss, actual, slopes = kernel.adversarial(*arguments, True)
     assert actual.numel() == 0
     assert_close(loss.double(), expected, rtol=2e-6, atol=1e-6)
-    wanted = torch.autograd.grad(expected, wide, allow_unused=True)
-    wanted = [gradient for gradient in wanted if gradient is not None]
-    assert relative_error(slopes, torch.cat(wanted)) <= 2e-6
+    expected_gradients = torch.autograd.grad(expected, wide, allow_unused=True)
+    expected_gradients = [gradient for gradient in expected_gradients if gradient is not None]
+    assert relative_error(slopes, torch.cat(expected_gradients)) <= 2e-6
     assert kernel.adversarial(*arguments, False)[2].numel() == 0
 
 
@@ -127,7 +130,7 @@ def test_adversarial_of_nan_and_infinity(game):
 
 @pytest.mark.parametrize("game", GAMES)
 def test_adversarial_on_thresholds(game):
-    """Logits at the margin, at the threshold and at the kink count as on the CPU."""
+    """Logits exactly at the margin, the threshold and the kink are treated as on the CPU."""
     from fastgan.kernels import adversarial as kernel
 
     real = torch.tensor([-1.0, -0.0, 0.0, 0.25, 0.5, 1.0, 2.0])

@@ -39,7 +39,7 @@ def small_warps(size, share=0.15):
 
 
 def compare(x, matrix, fill=None, tolerance=2e-6, rounding=0.0):
-    """Both kernels with the float64 reference, and with each other: one is the other's transpose."""
+    """Compares both kernels with the float64 reference, and with each other as transposes."""
     from fastgan.kernels import perspective_warp as kernel
 
     matrix = matrix.double().contiguous()
@@ -56,11 +56,11 @@ def compare(x, matrix, fill=None, tolerance=2e-6, rounding=0.0):
     assert relative_error(warped, expected) <= tolerance + rounding
     assert relative_error(grad, expected_grad) <= tolerance + rounding
     if fill is None:
-        given, got = (warped.double() * upstream).sum(), (x.double() * grad).sum()
-        assert abs(given - got) <= (1e-6 + rounding) * given.abs()
+        forward_product, backward_product = (warped.double() * upstream).sum(), (x.double() * grad).sum()
+        assert abs(forward_product - backward_product) <= (1e-6 + rounding) * forward_product.abs()
 
 
-def test_a_matrix_of_float32_is_read_as_it_is():
+def test_a_matrix_may_be_float32():
     from fastgan.kernels import perspective_warp as kernel
 
     x, single = torch.rand(2, 1, 9, 20), small_warps((2, 9, 20), share=0.02).float()
@@ -110,8 +110,8 @@ def test_more_channels_or_rows_than_a_launch_takes_are_named(monkeypatch, shape)
     from fastgan.kernels import perspective_warp as kernel
 
     monkeypatch.setattr(kernel, "LARGEST_GRID", 2)
-    said = re.escape(f"at most 2 channels and 32 rows, got shape {shape}")
-    with pytest.raises(ValueError, match=said):
+    message = re.escape(f"at most 2 channels and 32 rows, got shape {shape}")
+    with pytest.raises(ValueError, match=message):
         kernel.perspective_warp(torch.rand(shape), torch.eye(3, dtype=torch.float64)[None], None)
 
 
@@ -129,7 +129,7 @@ def test_output_pixels_without_weight_are_not_read():
 
 @triton.jit
 def windows(matrix, sizes, height, width, STEP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Of every STEP-th program along either axis."""
+    """Stores the sizes of the windows of every STEP-th program along either axis."""
     m, _ = coefficients(matrix)
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m
     inverse = adjugate(m00 + m22, m01, m02, m10, m11 + m22, m12, m20, m21, m22)
@@ -141,7 +141,7 @@ def windows(matrix, sizes, height, width, STEP: tl.constexpr, ROWS: tl.constexpr
     tl.store(sizes + 2, actual[4].to(tl.int32))
 
 
-def test_windows_of_stegastamp_are_as_large_as_the_budgets_say():
+def test_windows_of_stegastamp_have_the_sizes_of_the_budgets():
     height, width, step = 1080, 1920, 8
     columns, rows = width // (2 * COLUMNS * step), height // (2 * ROWS * step)
     for matrix in small_warps((4, height, width), share=0.02).contiguous():
@@ -149,12 +149,12 @@ def test_windows_of_stegastamp_are_as_large_as_the_budgets_say():
         windows[(columns, rows)](matrix, sizes, height, width, step, ROWS, COLUMNS)
         exist, inner_rows = sizes[..., 2], sizes[..., 0]
         assert (exist == 1).all() and (sizes[..., 1] == NEAR_IDENTITY[1]).all()
-        # None where no output pixel looks, which is at the border, and three where the image shrinks.
+        # No rows where no output pixel samples, which is at the border; three where the image shrinks.
         assert inner_rows.max() == NEAR_IDENTITY[0] and (inner_rows[1:-1, 1:-1] > 0).all()
 
 
 @pytest.mark.parametrize("value", [0.0, torch.inf])
-def test_sends_pixels_nowhere(value):
+def test_pixels_without_a_source_are_filled(value):
     from fastgan.kernels import perspective_warp as kernel
 
     matrix = torch.full((1, 3, 3), value, dtype=torch.float64)
@@ -165,7 +165,7 @@ def test_sends_pixels_nowhere(value):
 
 
 @pytest.mark.parametrize("place", [0, 4, 8])
-def test_of_a_matrix_that_is_nan(place):
+def test_nan_in_a_matrix_makes_only_its_image_nan(place):
     from fastgan.kernels import perspective_warp as kernel
 
     matrix = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)

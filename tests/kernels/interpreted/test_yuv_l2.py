@@ -32,25 +32,25 @@ def test_sweep_matches_float64_reference(size, gain, dtype):
         expected, expected_channels = reference.yuv_l2(x64, y.double(), SCALES, gain.double())
         (gradient,) = torch.autograd.grad(expected, x64)
         expected_direction = gradient * (x.numel() // 3) / 2
-        for actual, wanted in (
+        for actual, reference_value in (
             (loss, expected.detach()), (channels, expected_channels.detach()), (direction, expected_direction)
         ):  # fmt: skip
-            assert (actual - wanted).norm() <= 1e-6 * wanted.norm()
+            assert (actual - reference_value).norm() <= 1e-6 * reference_value.norm()
         assert direction.stride() == torch.empty_like(x).stride()
 
 
 @interpreted
 @pytest.mark.parametrize("layout", VECTORS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_vectors_give_what_single_values_do(dtype, layout):
+def test_vectors_give_the_same_as_single_values(dtype, layout):
     from fastgan.kernels import _pixels
     from fastgan.kernels import yuv_l2 as kernel
 
     size, gain = (2, 22, 32), torch.tensor(3.0)
-    for other in (layout, "contiguous"):
-        x, y = rows(size, dtype, layout), rows(size, dtype, other)
-        way = _pixels.walk(kernel.THREADS, x, y)
-        assert way.line(x) == (16 // x.itemsize if layout.startswith("channels_last") else 0)
+    for other_layout in (layout, "contiguous"):
+        x, y = rows(size, dtype, layout), rows(size, dtype, other_layout)
+        walk = _pixels.walk(kernel.THREADS, x, y)
+        assert walk.line(x) == (16 // x.itemsize if layout.startswith("channels_last") else 0)
         loss, channels, direction = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, 0, dtype)
         single = [torch.empty(2, 3, 22, 64)[..., ::2].copy_(image) for image in (x, y)]
         expected = kernel.yuv_l2(*single, gain, 0.0, *SCALES, 0, torch.float32)
@@ -61,7 +61,7 @@ def test_vectors_give_what_single_values_do(dtype, layout):
 
 
 @interpreted
-def test_loss_alone_and_in_64_bit_indices(monkeypatch):
+def test_loss_without_direction_and_with_64_bit_indices(monkeypatch):
     from fastgan.kernels import _pixels
     from fastgan.kernels import yuv_l2 as kernel
 
@@ -71,8 +71,8 @@ def test_loss_alone_and_in_64_bit_indices(monkeypatch):
     assert direction.numel() == 0
     assert torch.equal(kernel.yuv_l2(x, y, None, 2.0, *SCALES, 0, None)[0], loss)
     monkeypatch.setattr(_pixels, "index_type", lambda count, block: kernel.tl.int64)
-    again = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, 1, torch.float32)
-    assert torch.equal(loss, again[0]) and torch.equal(channels, again[1])
+    with_direction = kernel.yuv_l2(x, y, gain, 0.0, *SCALES, 1, torch.float32)
+    assert torch.equal(loss, with_direction[0]) and torch.equal(channels, with_direction[1])
 
 
 @interpreted
