@@ -133,8 +133,9 @@ class MachineCode:
         times |= dict.fromkeys((i.address for loop in loops[len(passes) :] for i in loop), 0.0)
         times |= dict.fromkeys((i.address for loop in counted for i in loop), 1.0)
         for loop, count in zip(counted, passes, strict=False):
+            factor = count / self._unrolled(loop)
             for i in loop:
-                times[i.address] *= count / self._unrolled(loop)
+                times[i.address] *= factor
         return sum(times[i.address] for i in self.path)
 
     def _unrolled(self, loop: list[Instruction]) -> int:
