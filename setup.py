@@ -133,7 +133,7 @@ class StableWheel(bdist_wheel):
 
 
 class EditableWheel(editable_wheel):
-    """Puts a folder on the path that contains only a link to `fastgan`, so that type checkers find it.
+    """Puts a folder on the path that contains only links to fastgan's modules, so that type checkers find it.
 
     For folders mapped by `package_dir`, setuptools would install an import hook, which type checkers do not
     run; with the root itself on the path, `import kernels` would work from everywhere. Links to the mapped
@@ -141,7 +141,12 @@ class EditableWheel(editable_wheel):
     """
 
     def finalize_options(self) -> None:
-        links = {".editable/fastgan": "fastgan", "fastgan/kernels": "kernels", "fastgan/bench": "benchmarks"}
+        links = {
+            ".editable/fastgan": "fastgan",
+            ".editable/fastgan_command.py": "fastgan_command.py",
+            "fastgan/kernels": "kernels",
+            "fastgan/bench": "benchmarks",
+        }
         for link, target in links.items():
             (ROOT / link).parent.mkdir(exist_ok=True)
             if not (ROOT / link).is_symlink():
@@ -178,6 +183,7 @@ setup(
     }
     if REPOSITORY
     else {},
+    py_modules=["fastgan_command"],
     # Excluded: an editable install leaves links to the mapped folders in `fastgan`.
     packages=[
         *find_packages(include=["fastgan", "fastgan.*"], exclude=["fastgan.kernels*", "fastgan.bench*"]),

@@ -21,9 +21,16 @@ inline StepNumbers step_numbers(const std::vector<double>& options) {
   return numbers;
 }
 
-// A list may be empty, and so may each of its tensors: an empty tensor stands for an array that does not exist.
+// `steps` has one number per parameter, or is empty. A list of arrays may be empty, and so may each of its tensors: an
+// empty tensor stands for an array that does not exist.
 inline void check_sizes(
-    const std::vector<Tensor>& params, std::initializer_list<std::reference_wrapper<const std::vector<Tensor>>> lists) {
+    const std::vector<Tensor>& params, const std::vector<Tensor>& steps,
+    std::initializer_list<std::reference_wrapper<const std::vector<Tensor>>> lists) {
+  STD_TORCH_CHECK(!params.empty(), "optimizer_step: there are no parameters");
+  STD_TORCH_CHECK(
+      steps.empty() || steps.size() == params.size(), "optimizer_step: ", params.size(), " parameters, but ",
+      steps.size(), " steps");
+  for (const Tensor& step : steps) check_count("optimizer_step: a step", step, 1);
   for (const std::vector<Tensor>& list : lists) {
     STD_TORCH_CHECK(
         list.empty() || list.size() == params.size(), "optimizer_step: ", params.size(), " parameters, but ",

@@ -39,12 +39,45 @@ inline ImageView image_view(const Tensor& image) {
   return view;
 }
 
-// The values of a small contiguous tensor of any floating-point dtype, as double.
-inline std::vector<double> numbers_in(const Tensor& tensor) {
-  std::vector<double> buffer(tensor.numel());
-  const double* values = load(tensor.data_ptr(), dtype_of(tensor.scalar_type()), 1, tensor.numel(), buffer.data());
-  if (values != buffer.data()) buffer.assign(values, values + tensor.numel());
+// The checks below keep kernels from reading beyond the end of a tensor when an operator is called directly; the public
+// functions refuse such arguments before. `name` is the operator's and the argument's, as in "blur: kernels".
+
+inline void check_count(const char* name, const Tensor& tensor, int64_t count) {
+  STD_TORCH_CHECK(tensor.numel() == count, name, " must have ", count, " elements, got ", tensor.numel());
+}
+
+// Checks that both are images N C H W of the same size.
+inline void check_alike(const char* name, const Tensor& image, const Tensor& other) {
+  for (int i = 0; i < 4; ++i) {
+    STD_TORCH_CHECK(
+        image.size(i) == other.size(i), name, " must have size ", other.size(i), " in dimension ", i, ", got ",
+        image.size(i));
+  }
+}
+
+inline void check_colour(const char* name, const Tensor& image) {
+  STD_TORCH_CHECK(image.size(1) == 3, name, " must have 3 channels, got ", image.size(1));
+}
+
+// The `count` values of a small tensor on the CPU, of any floating-point dtype, as double.
+inline std::vector<double> numbers_in(const char* name, const Tensor& tensor, int64_t count) {
+  check_count(name, tensor, count);
+  STD_TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
+  std::vector<double> buffer(count);
+  const double* values = load(tensor.data_ptr(), dtype_of(tensor.scalar_type()), 1, count, buffer.data());
+  if (values != buffer.data()) buffer.assign(values, values + count);
   return buffer;
+}
+
+inline void check_integer(const char* name, const Tensor& tensor) {
+  check_count(name, tensor, 1);
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Long, name, " must be int64");
+}
+
+// For tensors on the CPU.
+inline int64_t integer_in(const char* name, const Tensor& tensor) {
+  check_integer(name, tensor);
+  return *static_cast<const int64_t*>(tensor.data_ptr());
 }
 
 // aten::empty_like with a dtype, which torch::stable::empty_like does not take; keeps the strides of a dense tensor.

@@ -103,6 +103,18 @@ def has_gradient_hooks(tensor: Tensor) -> bool:
     return bool(getattr(tensor, "_backward_hooks", None))
 
 
+# --- operators ----------------------------------------------------------------------------------------------
+
+has_kernel: Callable[[str, str], bool] = getattr(
+    torch._C, "_dispatch_has_kernel_for_dispatch_key", _constant(True)
+)
+"""Whether an operator, "namespace::name", has a kernel of its own for a dispatch key such as "CPU".
+
+A library built from other sources may lack one. Without this function every declared kernel counts as there,
+and a call of one that is not raises NotImplementedError.
+"""
+
+
 # --- Dynamo -------------------------------------------------------------------------------------------------
 
 

@@ -158,7 +158,6 @@ def _train(name: str, options: list[str]) -> int:
 
 def _train_recipe(name: str, options: list[str]) -> int:
     from fastgan.training.command_line import parse_config
-    from fastgan.training.loop import train
     from fastgan.training.runtime import ProcessFailed
 
     try:
@@ -167,6 +166,9 @@ def _train_recipe(name: str, options: list[str]) -> int:
             recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}", recipe.name,
             say=print if is_main_process() else lambda text: None,
         )  # fmt: skip
+        # Only now, since torchvision takes longer to import than help or an error should take.
+        from fastgan.training.loop import train
+
         folder = train(recipe, config)
     except (ValueError, OSError, FloatingPointError, ProcessFailed) as error:
         print(f"fastgan: error: {_printable_error(error)}", file=sys.stderr)

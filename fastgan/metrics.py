@@ -1,20 +1,17 @@
 """Evaluation metrics: distortion, perception, distributions, bits; by torchmetrics where it has them.
 
-Imports torchmetrics, which the extra `train` installs.
+Needs torchmetrics, which the extra `train` installs, and imports it at first use, which takes a second.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
 
 from fastgan.losses import LPIPS, LPIPSLoss
 from fastgan.losses._backbones import MissingWeights, random_network
@@ -31,6 +28,10 @@ from fastgan.ops._checks import (
     check_same_device,
 )
 from fastgan.ops._value_range import GrossRangeCheck, Range
+
+# At once, rather than when a run evaluates for the first time.
+if importlib.util.find_spec("torchmetrics") is None:
+    raise ModuleNotFoundError("No module named 'torchmetrics'", name="torchmetrics")
 
 __all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "luma", "nearness", "psnr", "psnr_y", "ssim", "ssim_y"]
 
@@ -67,6 +68,8 @@ def psnr(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_r
     data_range = _positive("data_range", data_range)
     if as_flag("check_range", check_range):
         _psnr_range.look((0, data_range), images, references)
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     per_image = peak_signal_noise_ratio(
         images, references, data_range=data_range, reduction="none", dim=(1, 2, 3)
     )
@@ -87,6 +90,8 @@ def ssim(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_r
     data_range = _positive("data_range", data_range)
     if as_flag("check_range", check_range):
         _ssim_range.look((0, data_range), images, references)
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     return structural_similarity_index_measure(images, references, data_range=data_range)  # type: ignore[return-value]
 
 
@@ -172,6 +177,8 @@ def ssim_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: 
         )
     if as_flag("check_range", check_range):
         _ssim_y_range.look((0, 1), images, references)
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _, similarity_map = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
     return similarity_map[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
 

@@ -61,6 +61,11 @@ def two_images(size: Size) -> tuple[Tensor, ...]:
     return image(size), image(size, 1)
 
 
+def gradients_and_weights(size: Size) -> tuple[Tensor, ...]:
+    """Three gradients: the first graph would take a number equal to the batch size for the same."""
+    return *(image(size, seed) - 0.5 for seed in range(3)), column(3, 0.5, 2)
+
+
 def two_larger_images(size: Size) -> tuple[Tensor, ...]:
     """Image sizes with features larger than one pixel in all layers: shapes of 1 are compiled separately."""
     return two_images((size[0], 2 * size[1], 2 * size[2]))
@@ -118,8 +123,16 @@ def both_losses(loss: losses.AdversarialLoss, real: Tensor, fake: Tensor) -> Ten
     return torch.stack([loss.discriminator(real, fake), loss.generator(fake, real)])
 
 
+def budget(op: Callable[..., tuple[Tensor, Tensor]], *tensors: Tensor) -> Tensor:
+    """The inner products and the sum in one tensor."""
+    *gradients, weights = tensors
+    gram, total = op(gradients, weights.to(torch.promote_types(weights.dtype, torch.float32)))
+    return torch.cat([gram.flatten(), total.flatten()])
+
+
 CASES = (
     Case("squared_norm", lambda size: (image(size) - 0.5,), lambda: ops.squared_norm),
+    Case("gradient_budget", gradients_and_weights, lambda: ops.gradient_budget, (0, 1, 2, 3), budget),
     Case(
         "blur", lambda size: (image(size), image((size[0], 3, 3), 4, 1)[:, 0] / 5), lambda: ops.blur, (0, 1)
     ),

@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
+import fastgan_command
 from fastgan.cli import COMMANDS, main
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.signals import Interrupted
@@ -195,6 +198,53 @@ def test_ctrl_c_ends_the_start_of_a_run_in_one_line(tmp_path):
     assert command.communicate()[1] == b"fastgan: ended by SIGINT\n"
     assert command.returncode == 128 + signal.SIGINT
     os.close(writing)
+
+
+def test_ctrl_c_during_the_import_of_torch_is_one_line(tmp_path):
+    imported = tmp_path / "imported"
+    (tmp_path / "torch.py").write_text(
+        f"import time\nopen({str(imported)!r}, 'w').close()\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    raise ImportError('swallowed') from None\n"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(fastgan_command.__file__).parent}"
+    }
+    command = subprocess.Popen(
+        [sys.executable, "-c", "import fastgan_command; fastgan_command.main()"],
+        stderr=subprocess.PIPE, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    while not imported.exists() and command.poll() is None:
+        time.sleep(0.01)
+    command.send_signal(signal.SIGINT)
+    assert command.communicate()[1] == b"fastgan: interrupted\n"
+    assert command.returncode == 128 + signal.SIGINT
+
+
+# Each takes a tenth of a second or more to import; together, several times as long as torch.
+HEAVY = {
+    "diffusers", "lightning_fabric", "lpips", "matplotlib", "pandas", "scipy", "skimage", "sklearn", "sympy",
+    "tensorboard", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torchmetrics",
+    "torchvision", "triton",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [(), ("train",), *(("train", recipe) for recipe in RECIPES)], ids=" ".join)
+def test_help_imports_nothing_heavy_beyond_torch(words):
+    program = f"""
+import sys, torch
+before = set(sys.modules)
+from fastgan.cli import main
+try:
+    main([*{words!r}, "--help"])
+finally:
+    print("imported:", *set(sys.modules) - before)
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.startswith(f"usage: {' '.join(('fastgan', *words))}")
+    imported = set(output.splitlines()[-1].split()[1:])
+    assert "fastgan.cli" in imported and not HEAVY & imported
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):

@@ -134,7 +134,7 @@ def test_every_file_is_in_the_sdist_and_in_the_wheel_once(clone, sdist, wheel):
         for name in files_of(sdist / folder)
         if name.endswith(".py")
     ]
-    assert sorted(names) == sorted([*modules, "fastgan/py.typed"])
+    assert sorted(names) == sorted([*modules, "fastgan/py.typed", "fastgan_command.py"])
 
 
 def test_the_description_stands_by_itself(sdist, wheel):
@@ -193,6 +193,7 @@ package = sys.modules["fastgan"] = types.ModuleType("fastgan")
 package.__path__ = spec.submodule_search_locations
 for name in ("fastgan.kernels", "fastgan.bench", "fastgan.later", "fastgan.kernels.later"):
     print(importlib.util.find_spec(name) is not None, end=" ")
+assert importlib.util.find_spec("fastgan_command")
 print([importlib.util.find_spec(n) for n in ("kernels", "benchmarks", "tests", "tools", "setup")])
 """
     nothing = "[None, None, None, None, None]"

@@ -184,6 +184,21 @@ def test_versions_count_what_is_written():
         assert internals.version(torch.rand(3)) == 0
 
 
+def test_hooks_of_gradients_are_known():
+    x = torch.nn.Parameter(torch.rand(3))
+    assert not internals.has_gradient_hooks(x)
+    # Which sees the sum of all gradients, and no single one.
+    x.register_post_accumulate_grad_hook(lambda p: None)
+    assert not internals.has_gradient_hooks(x)
+    handles = [x.register_hook(lambda grad: 2 * grad) for _ in range(2)]
+    for handle in handles:
+        assert internals.has_gradient_hooks(x)
+        (gradient,) = torch.autograd.grad(x.sum(), x)
+        assert (gradient > 1).all()  # the hook runs in this pass, too
+        handle.remove()
+    assert not internals.has_gradient_hooks(x)
+
+
 def test_dynamo_calls_what_is_marked_while_it_traces():
     calls = []
 
@@ -399,6 +414,25 @@ def test_lists_of_tensors_are_changed_in_place():
         assert [(tensor == value).all().item() for tensor, value in zip(a, expected, strict=True)] == [
             True
         ] * 2
+
+
+# --- operators ----------------------------------------------------------------------------------------------
+
+
+def test_kernels_of_an_operator_are_known():
+    library = torch.library.Library("fastgan_test_kernels", "DEF")
+    library.define("on_cpu(Tensor x) -> Tensor")
+    library.define("nowhere(Tensor x) -> Tensor")
+    library.define("anywhere(Tensor x) -> Tensor")
+    library.impl("on_cpu", torch.sin, "CPU")
+    library.impl("anywhere", torch.sin, "CompositeExplicitAutograd")
+    known = {
+        (name, key)
+        for name in ("on_cpu", "nowhere", "anywhere")
+        for key in ("CPU", "CUDA")
+        if internals.has_kernel(f"fastgan_test_kernels::{name}", key)
+    }
+    assert known == {("on_cpu", "CPU")}
 
 
 # --- C++ ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,9 @@ std::tuple<Tensor, Tensor, Tensor> adversarial_cpu(
       fake.scalar_type() == ScalarType::Double || (real && real->scalar_type() == ScalarType::Double);
   const ScalarType dtype = is_double ? ScalarType::Double : ScalarType::Float;
   const int64_t real_count = real ? real->numel() : 0;
+  STD_TORCH_CHECK(
+      static_cast<Game>(game) != Game::kRelativistic || real_count == fake.numel(),
+      "adversarial: real must have as many elements as fake, ", fake.numel(), ", got ", real_count);
   Tensor slopes = torch::stable::new_empty(fake, {with_slopes ? real_count + fake.numel() : 0}, dtype);
   char* real_slopes = with_slopes ? static_cast<char*>(slopes.data_ptr()) : nullptr;
   char* fake_slopes = with_slopes ? real_slopes + real_count * size_of(dtype_of(dtype)) : nullptr;

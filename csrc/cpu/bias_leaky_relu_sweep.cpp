@@ -134,7 +134,7 @@ struct Run {
 
 BiasLeakyReluSweep::BiasLeakyReluSweep(ChannelLayout layout, Dtype dtype, LeakyReluOptions options)
     : layout_(layout), dtype_(dtype), options_(options), channels_last_(layout.length == 1) {
-  row_length_ = channels_last_ ? layout.channels : layout.length;
+  row_length_ = std::max<int64_t>(1, channels_last_ ? layout.channels : layout.length);
   rows_ = layout.outer * (channels_last_ ? 1 : layout.channels);
   runs_per_row_ = (row_length_ + kRun - 1) / kRun;
   // Short rows share a run: one call per row would cost more than the work on its elements.

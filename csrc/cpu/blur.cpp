@@ -8,8 +8,9 @@ namespace fastgan {
 namespace {
 
 Tensor blur_cpu(const Tensor& image, const Tensor& kernels, bool turned) {
-  std::vector<double> taps = numbers_in(kernels);
   const int64_t size = kernels.size(1);
+  STD_TORCH_CHECK(size % 2 == 1, "blur: kernels must have an odd size, got ", size);
+  std::vector<double> taps = numbers_in("blur: kernels", kernels, image.size(0) * size * size);
   if (turned) {
     for (auto kernel = taps.begin(); kernel != taps.end(); kernel += size * size)
       std::reverse(kernel, kernel + size * size);

@@ -17,13 +17,15 @@ FeatureLayout layout_of(const Tensor& x) {
   FeatureLayout layout;
   layout.samples = x.size(0);
   layout.channels = x.size(1);
-  layout.pixels = x.numel() / (x.size(0) * x.size(1));
+  layout.pixels = 1;
+  for (int64_t i = 2; i < x.dim(); ++i) layout.pixels *= x.size(i);
   layout.channels_last = layout.channels > 1 && x.stride(1) == 1;
   return layout;
 }
 
 // Multiplies each sample of a direction by its own factor.
 void scale_samples(const Tensor& direction, const std::vector<double>& factors, void* target) {
+  if (direction.numel() == 0) return;
   const Dtype dtype = dtype_of(direction.scalar_type());
   const int64_t length = direction.numel() / direction.size(0);
   const int64_t parts = (length + kGrainElements - 1) / kGrainElements;
@@ -42,7 +44,7 @@ double mean_factor(const Tensor& map) { return static_cast<double>(map.size(1)) 
 // The factor of each sample that turns its direction into the gradient.
 std::vector<double> factors_of(const Tensor& direction, const Tensor& grad, bool of_mean) {
   const double factor = static_cast<double>(direction.size(0)) * (of_mean ? 1 : mean_factor(direction));
-  std::vector<double> factors = numbers_in(grad);
+  std::vector<double> factors = numbers_in("feature_distance: grad", grad, direction.size(0));
   for (double& value : factors) value *= factor;
   return factors;
 }
@@ -55,6 +57,7 @@ std::vector<double> equal_weights(const Tensor& map) {
 std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& weight, int64_t power, bool normalize, double eps,
     bool relu_x, bool of_mean, bool with_x, bool with_y) {
+  check_count("feature_distance: y", y, x.numel());
   const auto direction_of = [](const Tensor& map, bool wanted) {
     return wanted ? new_image(map, map.scalar_type()) : torch::stable::new_empty(map, {0}, map.scalar_type());
   };
@@ -66,9 +69,9 @@ std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
   options.relu_x = relu_x;
   options.direction_factor = of_mean ? mean_factor(x) : 1;
   FeatureDistanceSweep sweep(
-      layout_of(x), options, weight ? numbers_in(*weight) : equal_weights(x), x.data_ptr(), dtype_of(x.scalar_type()),
-      y.data_ptr(), dtype_of(y.scalar_type()), with_x ? direction_x.data_ptr() : nullptr,
-      with_y ? direction_y.data_ptr() : nullptr);
+      layout_of(x), options, weight ? numbers_in("feature_distance: weight", *weight, x.size(1)) : equal_weights(x),
+      x.data_ptr(), dtype_of(x.scalar_type()), y.data_ptr(), dtype_of(y.scalar_type()),
+      with_x ? direction_x.data_ptr() : nullptr, with_y ? direction_y.data_ptr() : nullptr);
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
   std::vector<double> distances(x.size(0));
   for (int64_t n = 0; n < x.size(0); ++n) distances[n] = sweep.distance(n);

@@ -29,6 +29,10 @@ FeatureDistanceSweep::FeatureDistanceSweep(
       direction_x_(direction_x),
       direction_y_(direction_y) {
   const bool no_conversion = x_dtype == y_dtype && (x_dtype == Dtype::kFloat32 || x_dtype == Dtype::kFloat64);
+  if (layout_.channels == 0) {
+    tile_ = blocks_per_sample_ = 0;
+    return;
+  }
   tile_ = layout_.channels_last ? pixels_tile(layout_.channels)
                                 : planes_tile(layout_.channels, layout_.pixels, no_conversion ? size_of(x_dtype) : 0);
   blocks_per_sample_ = (layout_.pixels + tile_ - 1) / tile_;

@@ -10,15 +10,15 @@
 namespace fastgan {
 namespace {
 
-// Few enough terms to sum in float32 without losing precision; 16 rows of a chunk fit in the second-level cache, and
-// where there are no more than four, each is read only once anyway.
+// Few enough terms to sum in float32 without losing precision; 16 rows of a chunk stay in the second-level cache while
+// groups of them are combined.
 constexpr int64_t kChunk = 1024;
 // Elements per block: some microseconds of work.
 constexpr int64_t kBlock = 16384;
 // Rows whose products with each other are summed in one loop: 10 sums and 4 rows fit in the 16 registers of AVX2.
 constexpr int64_t kGroup = 4;
 
-// The same row of N gradients, from its first element on, and where their sums of products go: sums[i * stride + j].
+// Where the sums of products go: a part of a matrix with rows `stride` apart.
 template <typename S>
 struct Sums {
   S* sums;

@@ -1,3 +1,4 @@
+#include "../jpeg_arguments.h"
 #include "jpeg_sweep.h"
 #include "outputs.h"
 #include "parallel.h"
@@ -16,11 +17,13 @@ JpegOptions jpeg_options(int64_t horizontal, int64_t vertical, bool fancy, int64
 }
 
 uint64_t jpeg_seed(const std::optional<Tensor>& seed) {
-  return seed ? static_cast<uint64_t>(*static_cast<const int64_t*>(seed->data_ptr())) : 0;
+  return seed ? static_cast<uint64_t>(integer_in("jpeg: seed", *seed)) : 0;
 }
 
 // (N or 1, 2, 8, 8), contiguous.
-JpegTables jpeg_tables(const Tensor& tables) { return {numbers_in(tables), tables.size(0) > 1 ? 128 : 0}; }
+JpegTables jpeg_tables(const Tensor& tables) {
+  return {numbers_in("jpeg: tables", tables, tables.numel()), tables.size(0) == 1 ? 0 : 128};
+}
 
 JpegMasks jpeg_masks(const Tensor& masks, const Tensor& chroma_masks) {
   JpegMasks result;
@@ -33,17 +36,18 @@ JpegMasks jpeg_masks(const Tensor& masks, const Tensor& chroma_masks) {
 std::tuple<Tensor, Tensor, Tensor> jpeg_cpu(
     const Tensor& image, const Tensor& tables, const std::optional<Tensor>& seed, int64_t horizontal, int64_t vertical,
     bool fancy, int64_t rounding, bool with_masks) {
+  check_jpeg(image, tables, seed, horizontal, vertical);
   const int64_t images = image.size(0), height = image.size(2), width = image.size(3);
-  const int64_t chroma_height = (height + vertical - 1) / vertical,
-                chroma_width = (width + horizontal - 1) / horizontal;
+  const JpegOptions options = jpeg_options(horizontal, vertical, fancy, rounding);
+  const JpegSizes sizes(images, height, width, options);
   const std::vector<int64_t> none = {0}, pixels = {images, height, width},
-                             chroma = {images, chroma_height, chroma_width};
+                             chroma = {images, sizes.chroma_height, sizes.chroma_width};
   Tensor decoded = new_image(image, image.scalar_type());
   Tensor masks = torch::stable::new_empty(image, with_masks ? pixels : none, ScalarType::Byte);
   Tensor chroma_masks = torch::stable::new_empty(image, with_masks ? chroma : none, ScalarType::Byte);
   JpegForward forward(
-      image_view(image), jpeg_tables(tables), jpeg_options(horizontal, vertical, fancy, rounding), jpeg_seed(seed),
-      image_view(decoded), jpeg_masks(masks, chroma_masks));
+      image_view(image), jpeg_tables(tables), options, jpeg_seed(seed), image_view(decoded),
+      jpeg_masks(masks, chroma_masks));
   for_all(forward.blocks(), 1, [&](int64_t block) { forward.encode(block); });
   for_all(forward.blocks(), 1, [&](int64_t block) { forward.merge(block); });
   return {decoded, masks, chroma_masks};
@@ -53,6 +57,10 @@ std::tuple<Tensor, Tensor> jpeg_backward_cpu(
     const Tensor& grad, const std::optional<Tensor>& image, const Tensor& tables, const std::optional<Tensor>& seed,
     const Tensor& masks, const Tensor& chroma_masks, int64_t horizontal, int64_t vertical, bool fancy, int64_t rounding,
     bool grad_image_wanted, bool grad_tables_wanted) {
+  check_jpeg(grad, tables, seed, horizontal, vertical);
+  const JpegOptions options = jpeg_options(horizontal, vertical, fancy, rounding);
+  check_jpeg_masks(JpegSizes(grad.size(0), grad.size(2), grad.size(3), options), masks, chroma_masks);
+  check_jpeg_image(image, grad, JpegBackward::needs_image(options, grad_tables_wanted));
   const std::vector<int64_t> none = {0};
   Tensor grad_image = grad_image_wanted ? new_image(grad, grad.scalar_type())
                                         : torch::stable::new_empty(grad, none, grad.scalar_type());
@@ -65,9 +73,8 @@ std::tuple<Tensor, Tensor> jpeg_backward_cpu(
     grad_image_view.data = nullptr;
   }
   JpegBackward backward(
-      image_view(grad), image ? image_view(*image) : ImageView(), jpeg_tables(tables),
-      jpeg_options(horizontal, vertical, fancy, rounding), jpeg_seed(seed), grad_image_view, grad_tables_wanted,
-      jpeg_masks(masks, chroma_masks));
+      image_view(grad), image ? image_view(*image) : ImageView(), jpeg_tables(tables), options, jpeg_seed(seed),
+      grad_image_view, grad_tables_wanted, jpeg_masks(masks, chroma_masks));
   for_all(backward.blocks(), 1, [&](int64_t block) { backward.run(block); });
   if (!grad_tables_wanted) return {grad_image, grad_tables};
 
@@ -75,7 +82,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cpu(
   for (int64_t n = 0; n < grad.size(0); ++n) {
     double one[128];
     backward.table_gradient(n, one);
-    double* target = &sums[tables.size(0) > 1 ? 128 * n : 0];
+    double* target = &sums[tables.size(0) == 1 ? 0 : 128 * n];
     for (int i = 0; i < 128; ++i) target[i] += one[i];
   }
   store(sums.data(), grad_tables.data_ptr(), dtype_of(tables.scalar_type()), 1, tables.numel());

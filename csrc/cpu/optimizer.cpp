@@ -11,10 +11,8 @@ namespace {
 // A step over fewer elements finishes before another thread would have woken.
 constexpr int64_t kSerialElements = 32768;
 
-double number_in(const Tensor& tensor) { return numbers_in(tensor).at(0); }
-
-double number_in(const std::optional<Tensor>& tensor, double fallback) {
-  return tensor ? number_in(*tensor) : fallback;
+double number_in(const char* name, const std::optional<Tensor>& tensor, double fallback) {
+  return tensor ? numbers_in(name, *tensor, 1)[0] : fallback;
 }
 
 Tensor optimizer_step_cpu_(
@@ -23,25 +21,24 @@ Tensor optimizer_step_cpu_(
     const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& options,
     const std::optional<Tensor>& lr, const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
     const std::optional<Tensor>& grad_norm, const std::optional<Tensor>& updates, bool with_statistics) {
-  check_sizes(params, {grads, first, second, third, averages});
+  check_sizes(params, steps, {grads, first, second, third, averages});
   check_complete(static_cast<Algorithm>(algorithm), params, grads, first, second, with_statistics);
-  Tensor result = torch::stable::new_empty(params.at(0), {with_statistics ? 3 : 0}, ScalarType::Double);
+  Tensor result = torch::stable::new_empty(params[0], {with_statistics ? 3 : 0}, ScalarType::Double);
   StepStatistics statistics;
-  const bool applies = number_in(found_inf, 0) == 0;
+  const bool applies = number_in("optimizer_step: found_inf", found_inf, 0) == 0;
   if (applies || with_statistics) {
     const StepNumbers numbers = step_numbers(options);
     StepReadings readings;
-    readings.lr = number_in(lr, numbers.lr);
-    readings.unscale = 1 / number_in(grad_scale, 1);
-    readings.grad_norm = number_in(grad_norm, 0);
-    int64_t* const update = updates ? static_cast<int64_t*>(updates->data_ptr()) : nullptr;
-    if (update) readings.updates = static_cast<double>(*update);
+    readings.lr = number_in("optimizer_step: lr", lr, numbers.lr);
+    readings.unscale = 1 / number_in("optimizer_step: grad_scale", grad_scale, 1);
+    readings.grad_norm = number_in("optimizer_step: grad_norm", grad_norm, 0);
+    if (updates) readings.updates = static_cast<double>(integer_in("optimizer_step: updates", *updates));
     std::vector<OptimizedTensor> tensors(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
       OptimizedTensor& tensor = tensors[i];
       tensor.count = params[i].numel();
       if (!steps.empty()) {
-        tensor.step = number_in(steps[i]) + 1;
+        tensor.step = numbers_in("optimizer_step: a step", steps[i], 1)[0] + 1;
         if (applies) store(&tensor.step, steps[i].data_ptr(), dtype_of(steps[i].scalar_type()), 1, 1);
       }
       tensor.parameter = params[i].data_ptr();
@@ -61,7 +58,7 @@ Tensor optimizer_step_cpu_(
     for_all(blocks, sweep.elements() < kSerialElements ? blocks : 1, [&](int64_t block) { sweep.run(block); });
     statistics = sweep.statistics();
     statistics.grad_square *= readings.unscale * readings.unscale;
-    if (applies && update && numbers.counts_update != 0) ++*update;
+    if (applies && updates && numbers.counts_update != 0) ++*static_cast<int64_t*>(updates->data_ptr());
   }
   if (with_statistics) {
     const double values[3] = {statistics.grad_square, statistics.weight_square, statistics.at_bound};
@@ -71,6 +68,7 @@ Tensor optimizer_step_cpu_(
 }
 
 Tensor gradient_norm_cpu(const std::vector<Tensor>& grads) {
+  STD_TORCH_CHECK(!grads.empty(), "gradient_norm: there are no gradients");
   struct Part {
     const char* data;
     Dtype dtype;
@@ -96,7 +94,7 @@ Tensor gradient_norm_cpu(const std::vector<Tensor>& grads) {
   double sum = 0;
   for (const double square : squares) sum += square;
   const double norm = std::sqrt(sum);
-  Tensor result = torch::stable::new_empty(grads.at(0), {}, is_double ? ScalarType::Double : ScalarType::Float);
+  Tensor result = torch::stable::new_empty(grads[0], {}, is_double ? ScalarType::Double : ScalarType::Float);
   store(&norm, result.data_ptr(), is_double ? Dtype::kFloat64 : Dtype::kFloat32, 1, 1);
   return result;
 }

@@ -225,7 +225,7 @@ void WarpForward::run_typed(int64_t block) const {
 
 WarpBackward::WarpBackward(ImageView grad, ImageView target, std::vector<Homography> homographies)
     : grad_(grad), target_(target), homographies_(std::move(homographies)) {
-  const int64_t row_elements = grad.sizes[1] * grad.sizes[3];
+  const int64_t row_elements = std::max<int64_t>(1, grad.sizes[1] * grad.sizes[3]);
   rows_ = std::max<int64_t>(1, std::min(grad.sizes[2], kBandElements / row_elements));
   bands_ = (grad.sizes[2] + rows_ - 1) / rows_;
   blocks_ = grad.sizes[0] * bands_;

@@ -6,9 +6,9 @@ namespace fastgan {
 namespace {
 
 // (N, 3, 3), contiguous.
-std::vector<Homography> homographies(const Tensor& matrix) {
-  const std::vector<double> values = numbers_in(matrix);
-  std::vector<Homography> result(matrix.size(0));
+std::vector<Homography> homographies(const Tensor& matrix, int64_t images) {
+  const std::vector<double> values = numbers_in("perspective_warp: matrix", matrix, 9 * images);
+  std::vector<Homography> result(images);
   for (size_t n = 0; n < result.size(); ++n) {
     for (int i = 0; i < 9; ++i) result[n].m[i] = values[9 * n + i];
   }
@@ -25,9 +25,11 @@ void check_plane(const Tensor& image) {
 
 Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std::optional<Tensor>& fill) {
   check_plane(image);
+  if (fill) check_alike("perspective_warp: fill", *fill, image);
   Tensor warped = new_image(image, image.scalar_type());
   const WarpForward sweep(
-      image_view(image), image_view(warped), fill ? image_view(*fill) : ImageView(), homographies(matrix));
+      image_view(image), image_view(warped), fill ? image_view(*fill) : ImageView(),
+      homographies(matrix, image.size(0)));
   for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
   return warped;
 }
@@ -35,7 +37,7 @@ Tensor perspective_warp_cpu(const Tensor& image, const Tensor& matrix, const std
 Tensor perspective_warp_backward_cpu(const Tensor& grad, const Tensor& matrix) {
   check_plane(grad);
   Tensor result = new_image(grad, grad.scalar_type());
-  const WarpBackward sweep(image_view(grad), image_view(result), homographies(matrix));
+  const WarpBackward sweep(image_view(grad), image_view(result), homographies(matrix, grad.size(0)));
   for_all(sweep.blocks(), 1, [&](int64_t block) { sweep.run(block); });
   return result;
 }

@@ -6,8 +6,8 @@ namespace fastgan {
 namespace {
 
 // `parameters` is (N, 6), contiguous: strength of the noise, contrast, three offsets, desaturation.
-std::vector<Photometric<double>> photometric_parameters(const Tensor& parameters) {
-  const std::vector<double> numbers = numbers_in(parameters);
+std::vector<Photometric<double>> photometric_parameters(const Tensor& parameters, int64_t images) {
+  const std::vector<double> numbers = numbers_in("photometric: parameters", parameters, 6 * images);
   std::vector<Photometric<double>> result;
   for (size_t i = 0; i < numbers.size(); i += 6) {
     const double* p = &numbers[i];
@@ -21,21 +21,24 @@ constexpr int64_t kGrainBlocks = 2;
 
 std::tuple<Tensor, Tensor> photometric_cpu(
     const Tensor& image, const Tensor& parameters, const Tensor& seed, bool with_masks) {
+  check_colour("photometric: image", image);
   const std::vector<int64_t> none = {0}, pixels = {image.size(0), image.size(2), image.size(3)};
   Tensor distorted = new_image(image, image.scalar_type());
   Tensor masks = torch::stable::new_empty(image, with_masks ? pixels : none, ScalarType::Byte);
   const PhotometricSweep sweep(
-      image_view(image), image_view(distorted), photometric_parameters(parameters),
+      image_view(image), image_view(distorted), photometric_parameters(parameters, image.size(0)),
       with_masks ? static_cast<uint8_t*>(masks.data_ptr()) : nullptr);
-  const uint64_t seed_value = static_cast<uint64_t>(*static_cast<const int64_t*>(seed.data_ptr()));
+  const uint64_t seed_value = static_cast<uint64_t>(integer_in("photometric: seed", seed));
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.forward(block, seed_value); });
   return {distorted, masks};
 }
 
 Tensor photometric_backward_cpu(const Tensor& grad, const Tensor& parameters, const Tensor& masks) {
+  check_colour("photometric: grad", grad);
+  check_count("photometric: masks", masks, grad.size(0) * grad.size(2) * grad.size(3));
   Tensor result = new_image(grad, grad.scalar_type());
   const PhotometricSweep sweep(
-      image_view(grad), image_view(result), photometric_parameters(parameters),
+      image_view(grad), image_view(result), photometric_parameters(parameters, grad.size(0)),
       static_cast<uint8_t*>(masks.data_ptr()));
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.backward(block); });
   return result;

@@ -129,7 +129,7 @@ PhotometricSweep::PhotometricSweep(
   }
   const int64_t height = source_.sizes[2], width = source_.sizes[3];
   chunks_per_row_ = (width + kChunk - 1) / kChunk;
-  chunks_per_block_ = std::max<int64_t>(1, kBlockPixels / std::min(width, kChunk));
+  chunks_per_block_ = std::max<int64_t>(1, kBlockPixels / std::clamp<int64_t>(width, 1, kChunk));
   blocks_ = (source_.sizes[0] * height * chunks_per_row_ + chunks_per_block_ - 1) / chunks_per_block_;
 }
 

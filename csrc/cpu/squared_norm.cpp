@@ -27,7 +27,7 @@ Tensor squared_norm_cpu(const Tensor& x) {
 
 Tensor squared_norm_backward_cpu(const Tensor& x, const Tensor& grad) {
   Tensor result = new_output(x, x.scalar_type());
-  std::vector<double> factors = numbers_in(grad);
+  std::vector<double> factors = numbers_in("squared_norm: grad", grad, x.size(0));
   for (double& factor : factors) factor *= 2;
   const SquaredNormSweep sweep = sweep_of(x);
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.scale_block(block, factors, result.data_ptr()); });

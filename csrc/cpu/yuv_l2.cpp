@@ -28,12 +28,15 @@ void scale_into(const Tensor& target, const Tensor& source, double factor) {
 }
 
 double backward_factor(const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled) {
-  return static_cast<double>(sign) * (scaled ? 1 : mean_factor(direction)) * numbers_in(grad_loss)[0];
+  return static_cast<double>(sign) * (scaled ? 1 : mean_factor(direction)) *
+         numbers_in("yuv_l2: grad_loss", grad_loss, 1)[0];
 }
 
 std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& edge_gain, double edge_gain_number, double scale_y,
     double scale_u, double scale_v, int64_t direction_sign, std::optional<ScalarType> direction_dtype) {
+  check_colour("yuv_l2: x", x);
+  check_alike("yuv_l2: y", y, x);
   const bool is_double = x.scalar_type() == ScalarType::Double || y.scalar_type() == ScalarType::Double;
   const ScalarType result_dtype = is_double ? ScalarType::Double : ScalarType::Float;
   Tensor direction = direction_dtype ? new_output(x, *direction_dtype) : new_empty(x, {0}, result_dtype);
@@ -42,7 +45,7 @@ std::tuple<Tensor, Tensor, Tensor> yuv_l2_cpu(
       direction_factor * scale_y, direction_factor * scale_u, direction_factor * scale_v};
   YuvL2Sweep sweep(
       image_view(x), image_view(y), direction_dtype ? image_view(direction) : ImageView(),
-      edge_gain ? numbers_in(*edge_gain)[0] : edge_gain_number, direction_scales);
+      edge_gain ? numbers_in("yuv_l2: edge_gain", *edge_gain, 1)[0] : edge_gain_number, direction_scales);
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
   double means[3];
   sweep.channel_means(means);

@@ -71,7 +71,7 @@ YuvL2Sweep::YuvL2Sweep(ImageView x, ImageView y, ImageView direction, double edg
   column_ramp_ = border_ramps(width, edge_gain != 0);
   column_ramp_float_.assign(column_ramp_.begin(), column_ramp_.end());
   chunks_per_row_ = (width + kChunk - 1) / kChunk;
-  chunks_per_block_ = std::max<int64_t>(1, kBlockPixels / std::min(width, kChunk));
+  chunks_per_block_ = std::max<int64_t>(1, kBlockPixels / std::clamp<int64_t>(width, 1, kChunk));
   const int64_t chunks = x.sizes[0] * height * chunks_per_row_;
   blocks_ = (chunks + chunks_per_block_ - 1) / chunks_per_block_;
   partial_sums_.assign(3 * blocks_, 0.0);

@@ -4,6 +4,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../jpeg_arguments.h"
 #include "../stable_cuda.h"
 #include "jpeg_tile_backward.h"
 #include "jpeg_tile_forward.h"
@@ -213,6 +214,7 @@ std::tuple<Tensor, Tensor, Tensor> jpeg_cuda(
     bool fancy, int64_t rounding, bool with_masks) {
   const torch::stable::accelerator::DeviceGuard guard(image.get_device_index());
   const cudaStream_t stream = current_cuda_stream(image);
+  check_jpeg(image, tables, seed, horizontal, vertical);
   const JpegSizes sizes = sizes_of(image, options_of(horizontal, vertical, fancy));
   check_size(sizes);
   const std::vector<int64_t> none = {0}, size = {sizes.images, sizes.height, sizes.width},
@@ -272,8 +274,10 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
     bool grad_image_wanted, bool grad_tables_wanted) {
   const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
   const cudaStream_t stream = current_cuda_stream(grad);
+  check_jpeg(grad, tables, seed, horizontal, vertical);
   const JpegSizes sizes = sizes_of(grad, options_of(horizontal, vertical, fancy));
   check_size(sizes);
+  check_jpeg_masks(sizes, masks, chroma_masks);
   const std::vector<int64_t> none = {0};
   Tensor grad_image = grad_image_wanted ? empty_like(grad, grad.scalar_type())
                                         : torch::stable::new_empty(grad, none, grad.scalar_type());
@@ -283,6 +287,7 @@ std::tuple<Tensor, Tensor> jpeg_backward_cuda(
   // Without rounding the tables have no influence, and so no gradient.
   const bool sums_steps = grad_tables_wanted && rounding_kind != Rounding::kNone;
   const bool changes_gradient = slope_varies(rounding_kind), through_coefficients = sums_steps || changes_gradient;
+  check_jpeg_image(image, grad, through_coefficients);
   const int64_t rows = sizes.images * sizes.mcu_rows, tiles = tile::Place::count(sizes);
   Tensor chroma = scratch(grad, through_coefficients ? rows * 16 * sizes.chroma_stride : 0, ScalarType::Float);
   Tensor luma = scratch(grad, changes_gradient ? rows * sizes.mcu_height * sizes.luma_stride : 0, ScalarType::Float);

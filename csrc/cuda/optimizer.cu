@@ -154,6 +154,7 @@ void check_devices(const Request& r) {
 blocks::Scalar scalar_of(const char* name, const std::optional<Tensor>& tensor, const Tensor& first) {
   if (!tensor) return {nullptr, Dtype::kFloat32};
   check_device(name, *tensor, first);
+  check_count(name, *tensor, 1);
   return {tensor->data_ptr(), dtype_of(tensor->scalar_type())};
 }
 
@@ -284,15 +285,18 @@ Tensor optimizer_step_cuda_(
     const std::vector<Tensor>& averages, const std::vector<Tensor>& steps, const std::vector<double>& options,
     const std::optional<Tensor>& lr, const std::optional<Tensor>& grad_scale, const std::optional<Tensor>& found_inf,
     const std::optional<Tensor>& grad_norm, const std::optional<Tensor>& updates, bool with_statistics) {
-  const torch::stable::accelerator::DeviceGuard guard(params.at(0).get_device_index());
+  check_sizes(params, steps, {grads, first, second, third, averages});
+  const torch::stable::accelerator::DeviceGuard guard(params[0].get_device_index());
   const cudaStream_t stream = current_cuda_stream(params[0]);
-  check_sizes(params, {grads, first, second, third, averages});
   check_complete(static_cast<Algorithm>(algorithm), params, grads, first, second, with_statistics);
   const std::vector<int64_t> size = {with_statistics ? kSums : 0};
   Tensor result = torch::stable::new_empty(params[0], size, ScalarType::Double);
   const Request request = {params, grads, first, second, third, averages, steps};
   check_devices(request);
-  if (updates) check_device("updates", *updates, params[0]);
+  if (updates) {
+    check_device("updates", *updates, params[0]);
+    check_integer("updates", *updates);
+  }
   const StepNumbers numbers = step_numbers(options);
   const bool counts = updates && numbers.counts_update != 0;
   // Where blocks read a counter (the step for Adam's correction and the seed of stochastic rounding, the updates for
@@ -322,7 +326,8 @@ Tensor optimizer_step_cuda_(
 }
 
 Tensor gradient_norm_cuda(const std::vector<Tensor>& grads) {
-  const torch::stable::accelerator::DeviceGuard guard(grads.at(0).get_device_index());
+  STD_TORCH_CHECK(!grads.empty(), "gradient_norm: there are no gradients");
+  const torch::stable::accelerator::DeviceGuard guard(grads[0].get_device_index());
   const cudaStream_t stream = current_cuda_stream(grads[0]);
   const std::vector<int64_t> scalar;
   const std::vector<Tensor> none;

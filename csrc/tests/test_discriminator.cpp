@@ -1,4 +1,5 @@
-// Tests of the static library's sweeps around a discriminator: squared norms, bias + leaky ReLU, adversarial losses.
+// Tests of the static library's sweeps around a discriminator: squared norms, inner products of gradients, bias + leaky
+// ReLU, adversarial losses.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include "check.h"
 #include "cpu/adversarial_sweep.h"
 #include "cpu/bias_leaky_relu_sweep.h"
+#include "cpu/gradient_budget_sweep.h"
 #include "cpu/squared_norm_sweep.h"
 #include "math/philox.h"
 
@@ -34,6 +36,39 @@ void squared_norms_are_sums_of_squares() {
   std::vector<float> scaled(x.size());
   for (int64_t block = 0; block < sweep.blocks(); ++block) sweep.scale_block(block, {1, 2, -3}, scaled.data());
   for (int64_t i = 0; i < kElements; ++i) CHECK(scaled[2 * kElements + i] == -3 * x[2 * kElements + i]);
+}
+
+// Numbers of gradients that fill groups of rows partly, and of elements that fill blocks and chunks partly.
+void gradients_have_their_inner_products_and_weighted_sum() {
+  for (const int64_t count : {1, 2, 3, 4, 5, 7, 10, 17}) {
+    for (const int64_t elements : {1, 1023, 1025, 40001}) {
+      std::vector<std::vector<float>> gradients(count);
+      std::vector<const void*> data(count);
+      std::vector<double> weights(count);
+      for (int64_t t = 0; t < count; ++t) {
+        gradients[t] = noise(5 + t, elements);
+        data[t] = gradients[t].data();
+        weights[t] = 0.5 * double(t) - 1;
+      }
+      std::vector<float> total(elements);
+      GradientBudgetSweep sweep(data, weights, Dtype::kFloat32, elements, total.data());
+      for (int64_t block = sweep.blocks() - 1; block >= 0; --block) sweep.run(block);
+      const std::vector<double> gram = sweep.gram();
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t j = 0; j < count; ++j) {
+          double expected = 0;
+          for (int64_t e = 0; e < elements; ++e) expected += double(gradients[i][e]) * gradients[j][e];
+          CHECK_CLOSE(gram[i * count + j], expected, 2e-6 * double(elements));
+          CHECK(gram[i * count + j] == gram[j * count + i]);
+        }
+      }
+      for (int64_t e = 0; e < elements; ++e) {
+        double expected = 0;
+        for (int64_t t = 0; t < count; ++t) expected += weights[t] * gradients[t][e];
+        CHECK_CLOSE(total[e], expected, 2e-5);
+      }
+    }
+  }
 }
 
 // In both memory orders, compares values, gradients and the sums for the bias with a computation element by element.
@@ -141,10 +176,11 @@ void pairs_have_their_loss_and_slopes() {
 
 int main() {
   squared_norms_are_sums_of_squares();
+  gradients_have_their_inner_products_and_weighted_sum();
   leaky_relu_matches_element_by_element();
   softplus_is_exact_to_float();
   softplus_of_large_and_infinite_numbers_is_the_limit();
   the_hinge_loss_has_its_slopes_and_statistics();
   pairs_have_their_loss_and_slopes();
-  std::puts("6 passed, 0 failed");
+  std::puts("7 passed, 0 failed");
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 Node = Any  # torch.autograd.graph.Node; also instances of autograd.Function, which are not its subclass
 
@@ -16,9 +17,9 @@ class Reach:
     """What a backward pass visits."""
 
     nodes: frozenset[Node]
-    """Without those that only accumulate a gradient, which any number of passes may visit."""
+    """Without those that save nothing, which any number of passes may visit: leaves and cuts."""
     leaves: frozenset[int]
-    """The given leaves, by their index."""
+    """The indices of the given leaves."""
     parameters: tuple[Tensor, ...]
     """All other leaves that require a gradient."""
 
@@ -27,25 +28,25 @@ def reach(roots: Iterable[Tensor], leaves: Mapping[Node, int]) -> Reach:
     """Walks the graph of these tensors, up to its leaves.
 
     Args:
-        leaves: index by the node that accumulates its gradient.
+        leaves: indices by node; the walk ends there.
     """
-    seen: set[Node] = set()
+    stack: list[Node] = [get_gradient_edge(root).node for root in roots if root.requires_grad]
+    seen: set[Node] = set(stack)
+    ends: set[Node] = set()
     hit: set[int] = set()
     parameters: list[Tensor] = []
-    stack: list[Node] = [root.grad_fn for root in roots if root.grad_fn is not None]
-    accumulating: set[Node] = set()
-    seen.update(stack)
     while stack:
-        for node, _ in stack.pop().next_functions:
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if type(node).__name__ != "AccumulateGrad":
-                stack.append(node)
-                continue
-            accumulating.add(node)
-            if node in leaves:
-                hit.add(leaves[node])
-            else:
-                parameters.append(node.variable)
-    return Reach(frozenset(seen - accumulating), frozenset(hit), tuple(parameters))
+        node = stack.pop()
+        if node in leaves:
+            ends.add(node)
+            hit.add(leaves[node])
+            continue
+        if type(node).__name__ == "AccumulateGrad":
+            ends.add(node)
+            parameters.append(node.variable)
+            continue
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return Reach(frozenset(seen - ends), frozenset(hit), tuple(parameters))

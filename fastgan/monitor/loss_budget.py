@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
 
 from fastgan._torch_internals import has_gradient_hooks
 from fastgan.monitor._graph import Reach, reach
@@ -75,15 +75,23 @@ class AdaptiveWeight:
 
     def __post_init__(self) -> None:
         names = self.relative_to
-        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        is_list = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
+        if not is_list or not names or not all(isinstance(name, str) for name in names):
             raise TypeError(f"relative_to must be names of terms, at least one, got {described(names)}")
-        for name in names:
-            check_instance("relative_to", name, str, "names of terms")
-        as_factor("scale", self.scale)
-        low, high = as_numbers("clamp", self.clamp, 2)
-        if low > high:
+        if len(set(names)) < len(names):
+            raise ValueError(f"relative_to must name each term once, got {shown(tuple(names))}")
+        scale = as_factor("scale", self.scale)
+        if isinstance(scale, Tensor) and scale.requires_grad:
+            raise ValueError(f"scale must be detached, got {described(scale)} that requires grad")
+        clamp = as_numbers("clamp", self.clamp, 2)
+        if clamp[0] > clamp[1]:
             raise ValueError(f"clamp must be in order, got {shown(self.clamp)}")
-        as_not_negative("epsilon", self.epsilon)
+        epsilon = as_not_negative("epsilon", self.epsilon)
+        # As Python's floats: numpy's numbers and large integers do not go together with tensors.
+        for name, value in (
+            ("relative_to", tuple(names)), ("scale", scale), ("clamp", clamp), ("epsilon", epsilon),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
 
 
 class BudgetedLoss(NamedTuple):
@@ -107,12 +115,13 @@ class LossBudget(nn.Module):
 
     :meth:`backward` leaves in every parameter the gradient of `sum(w * t).backward()`: also in the heads' own
     parameters, and in those of a generator that a term passes a second time (cycles). What terms share, such
-    as one pass through D for two of them, is run backward once per term.
+    as one pass through D for two of them, is run backward once per term; what else such terms have saved is
+    freed when the caller drops them. Activation checkpointing in heads needs `use_reentrant=False`.
 
     In several processes (`torch.distributed`) the measures are those of the joined batch, for terms that are
-    means over the batch: one all-reduce of T x T numbers, in which every process takes part. Each process's
-    `total` and gradients are its own; averaging the latter is for DDP or the trainer. With DDP around a
-    generator whose terms pass it twice, call :meth:`loss`.
+    means over the batch: one all-reduce of T x T numbers, and those of the layer's gradients, in which every
+    process takes part. Each process's `total` and gradients are its own; averaging the latter is for DDP or
+    the trainer.
 
     The module's state, for checkpoints, is the averages of `shares` and the count `undefined`.
 
@@ -148,9 +157,9 @@ class LossBudget(nn.Module):
         self.decay = as_finite("decay", decay)
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {shown(decay)}")
-        if total_norm is not None and as_finite("total_norm", total_norm) <= 0:
+        self.total_norm = None if total_norm is None else as_finite("total_norm", total_norm)
+        if self.total_norm is not None and self.total_norm <= 0:
             raise ValueError(f"total_norm must be positive, got {shown(total_norm)}")
-        self.total_norm = total_norm
         self._cuts: list[_Cut] = []
         self._wanted: dict[str, float] = {}
         # The exponential averages of the norms: sums and weights, by the position of a name in `shares`.
@@ -167,41 +176,47 @@ class LossBudget(nn.Module):
         """Ends the graph at these tensors, until :meth:`backward` joins it again.
 
         Every loss must use what is returned in place of the tensors: a term that uses a tensor itself beside
-        it gets the right gradients, but only what passes the cut is measured. Several calls before one
-        :meth:`backward` add up; gradients at all measured cuts count together.
+        it gets the right gradients, but only what passes the cut is measured. The generator must not use it.
+        Several calls before one :meth:`backward` add up; gradients at all measured cuts count together.
 
         Args:
             tensors: the generator's outputs, floating point, with a graph.
             measured: False for a tensor whose gradient is to pass on but not to count, such as a style code
-                that the generator gets and a term compares.
+                from which the generator has made its output, and which a term compares with that output's.
 
         Returns:
             A tensor with the same memory and no graph; a tuple of them for several tensors.
 
         Raises:
             TypeError: no tensor, or one that is not floating-point.
-            ValueError: a tensor without a graph, or one that was cut before.
+            ValueError: a tensor without a graph or without elements, one that was cut before, or one that is
+                computed from what an earlier call returned.
         """
         if not tensors:
             raise TypeError("cut takes at least one tensor, got none")
         measured = as_flag("measured", measured)
+        earlier = _index_by_node(self._cuts)
         cuts: list[_Cut] = []
         for index, tensor in enumerate(tensors):
             name = "tensor" if len(tensors) == 1 else f"tensors[{index}]"
             check_floating(name, tensor)
+            if tensor.numel() == 0:
+                raise ValueError(f"{name} must not be empty, got shape {tuple(tensor.shape)}")
             if tensor.grad_fn is None:
                 raise ValueError(
-                    f"{name} has no graph to cut: it must be computed from parameters with requires_grad, "
-                    "outside of torch.no_grad()"
+                    f"{name} must have a graph to cut: computed from parameters with requires_grad, outside "
+                    f"of torch.no_grad(), got {described(tensor)}"
                 )
             if any(tensor is cut.tensor for cut in (*self._cuts, *cuts)):
                 raise ValueError(f"{name} has been cut already")
-            leaf = tensor.detach().requires_grad_()
-            cuts.append(_Cut(tensor, leaf, torch.autograd.graph.get_gradient_edge(leaf).node, measured))
+            if earlier and reach([tensor], earlier).leaves:
+                raise ValueError(
+                    f"{name} is computed from what an earlier cut returned: only losses may use that, the "
+                    "generator must use the tensor itself"
+                )
+            cuts.append(_Cut.of(tensor, measured))
         self._cuts += cuts
-        # Views: hooks on a module's inputs, such as FlopCounterMode's, fail in autograd.grad on leaves.
-        with torch.enable_grad():
-            ends = tuple(cut.leaf.view_as(cut.leaf) for cut in cuts)
+        ends = tuple(cut.end for cut in cuts)
         return ends if len(ends) > 1 else ends[0]
 
     @property
@@ -234,7 +249,8 @@ class LossBudget(nn.Module):
                 that a term may be left out of a step.
             beside: a further 0-d loss of weight 1 that does not depend on a cut, such as a codebook loss.
             scaler: multiplies everything by its scale, as `scaler.scale(loss).backward()` does. Norms are
-                those without it. (Terms that are scaled beforehand are right as well, but for norms.)
+                those without it. (Terms that are scaled beforehand have the right shares as well, but larger
+                norms: not with `total_norm`.)
 
         Raises:
             TypeError, ValueError: no cut since the last call; a term that is not 0-d or does not depend on a
@@ -290,14 +306,12 @@ class LossBudget(nn.Module):
         """Runs the heads backward, and computes what the rest of the pass starts from."""
         names = self._check(terms, weights, shares, beside, scaler)
         given, adaptive = _sorted_weights(names, weights, shares)
-        reaches = self._reaches(terms)
+        reaches, upstream = self._reaches(terms, beside)
         cuts, self._cuts = self._cuts, []
         device = cuts[0].leaf.device
-        if self.undefined.device != device:
-            self.to(device)
+        if self.undefined.device != device or self.averages.dtype != torch.float32:
+            self.to(device, torch.float32)
         scale = None if scaler is None else cast(Tensor, scaler.scale(torch.ones((), device=device)))
-
-        upstream = reach([*(cut.tensor for cut in cuts), *([] if beside is None else [beside])], {}).nodes
         at_cuts, at_parameters = _gradients(terms, given, reaches, cuts, upstream, scale)
         factors: Tensor | None = None
         ratios: dict[str, Tensor] = {}
@@ -305,7 +319,7 @@ class LossBudget(nn.Module):
             norms = self._norms_at_layer(adaptive, names, at_cuts, at_parameters, cuts, scale)
             factors, ratios = self._adaptive_factors(adaptive, names, norms)
         gram, sums = _sweep(at_cuts, cuts, len(names), factors)
-        gram = _averaged(gram if scale is None else gram / scale.to(gram.dtype) ** 2, power=2)
+        gram = _averaged(gram if scale is None else gram / scale / scale, power=2)
         if factors is None and len(given) < len(names):
             if shares is not None:
                 factors = self._factors_of_shares(gram, names)
@@ -337,7 +351,7 @@ class LossBudget(nn.Module):
         if not isinstance(terms, Mapping):
             raise TypeError(f"terms must map names to losses, got {described(terms)}")
         if not 1 <= len(terms) <= MOST_TERMS:
-            raise ValueError(f"terms must be 1 to {MOST_TERMS} losses, got {len(terms)}")
+            raise ValueError(f"terms must be 1 to {MOST_TERMS} losses, got a dict of {len(terms)}")
         for name, term in terms.items():
             check_instance("the name of a term", name, str, "a string")
             _check_loss(f"terms[{name!r}]", term)
@@ -345,38 +359,49 @@ class LossBudget(nn.Module):
             _check_loss("beside", beside)
         check_scaler("scaler", scaler)
         if weights is not None and shares is not None:
-            raise ValueError("weights and shares exclude each other, got both")
+            raise ValueError(
+                f"weights and shares exclude each other, got {described(weights)} and {described(shares)}"
+            )
         if shares is not None:
             self._check_shares(terms, shares)
         elif weights is not None:
             _check_weights(terms, weights)
+            adaptive = any(isinstance(weight, AdaptiveWeight) for weight in weights.values())
+            if adaptive and self._layer and not _weight_of(self._layer[0]).requires_grad:
+                raise ValueError("layer must be trained where weights are adaptive: its weight is frozen")
         return tuple(terms)
 
     def _check_shares(self, terms: Mapping[str, Tensor], shares: object) -> None:
         if not isinstance(shares, Mapping):
             raise TypeError(f"shares must map the terms' names to numbers, got {described(shares)}")
+        for name in shares:
+            check_instance("the name in shares", name, str, "a string")
         wanted = {name: as_not_negative(f"shares[{name!r}]", share) for name, share in shares.items()}
         if not 1 <= len(wanted) <= MOST_TERMS:
-            raise ValueError(f"shares must name 1 to {MOST_TERMS} terms, got {len(wanted)}")
+            raise ValueError(f"shares must name 1 to {MOST_TERMS} terms, got a dict of {len(wanted)}")
         missing = [name for name in terms if name not in wanted]
         if missing:
-            raise ValueError(f"shares must name every term, got none for {', '.join(missing)}")
+            raise ValueError(
+                f"shares must name every term, got none for {', '.join(missing)} in {described(dict(shares))}"
+            )
         if sum(wanted[name] for name in terms) == 0:
             raise ValueError(f"shares of the terms must not all be 0, got {shown(dict(wanted))}")
         if self._wanted and list(self._wanted) != list(wanted):
             raise ValueError(
-                f"shares must name the same terms in every call, got {', '.join(wanted)} after "
-                f"{', '.join(self._wanted)}"
+                f"shares must name the same terms in every call, in the same order, got {', '.join(wanted)} "
+                f"after {', '.join(self._wanted)}"
             )
         self._wanted = wanted
 
-    def _reaches(self, terms: Mapping[str, Tensor]) -> list[Reach]:
-        """What each term's backward pass visits.
+    def _reaches(
+        self, terms: Mapping[str, Tensor], beside: Tensor | None
+    ) -> tuple[list[Reach], frozenset[Any]]:
+        """What each term's backward pass visits, and the nodes that are run backward after all of them.
 
         Raises:
             ValueError, RuntimeError: as :meth:`backward`.
         """
-        leaves = {cut.node: index for index, cut in enumerate(self._cuts)}
+        leaves = _index_by_node(self._cuts)
         reaches = [reach([term], leaves) for term in terms.values()]
         for name, reached in zip(terms, reaches, strict=True):
             if not reached.leaves:
@@ -389,7 +414,13 @@ class LossBudget(nn.Module):
                     f"terms[{name!r}] has trained parameters with tensor hooks (register_hook), which would "
                     "run twice"
                 )
-        return reaches
+        upstream = reach([cut.tensor for cut in self._cuts], {}).nodes
+        if beside is not None:
+            reached = reach([beside], leaves)
+            if reached.leaves:
+                raise ValueError("beside must not depend on a cut: pass it as one of the terms")
+            upstream |= reached.nodes
+        return reaches, upstream
 
     # --- weights that follow from the gradients -------------------------------------------------------------
 
@@ -413,13 +444,18 @@ class LossBudget(nn.Module):
                 ]
                 if parts:
                     present.append((cut.tensor, sum(parts[1:], start=parts[0])))
-            (gradient,) = torch.autograd.grad(
-                [tensor for tensor, _ in present], [weight], [gradient for _, gradient in present],
-                retain_graph=True, allow_unused=True,
-            )  # fmt: skip
+            gradient = None
+            if present:
+                (gradient,) = torch.autograd.grad(
+                    [tensor for tensor, _ in present], [weight], [gradient for _, gradient in present],
+                    retain_graph=True, allow_unused=True,
+                )  # fmt: skip
             if gradient is None:
-                raise ValueError("layer has no part in what was cut: no gradient reaches its weight")
-            gradient = gradient.float()
+                raise ValueError(
+                    f"layer has no part in what was cut: no gradient of {', '.join(selected)} reaches its "
+                    "weight"
+                )
+            gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
             # Terms that pass the generator a second time reach the weight there, too.
             for name, of_term in zip(names, at_parameters, strict=True):
                 if name in selected and weight in of_term:
@@ -471,7 +507,8 @@ class LossBudget(nn.Module):
         if self.total_norm is not None:
             return self.total_norm * directions
         wanted = gram.sum().clamp(min=0).sqrt().float()
-        length = (directions @ gram.float() @ directions).clamp(min=0).sqrt()
+        # Not by matrix products, which autocast would run in half precision.
+        length = (directions[:, None] * gram.float() * directions).sum().clamp(min=0).sqrt()
         factor = wanted / length
         return torch.where(factor.isfinite(), factor, 0.0) * directions
 
@@ -485,9 +522,19 @@ class _Cut:
 
     tensor: Tensor
     leaf: Tensor
-    node: Any
-    """Of the graph: accumulates the leaf's gradient."""
+    end: Tensor
+    """A view of the leaf, which the heads get."""
+    nodes: tuple[Any, ...]
+    """Of the graph: the view's, and the one that accumulates the leaf's gradient."""
     measured: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor, measured: bool) -> _Cut:
+        leaf = tensor.detach().requires_grad_()
+        # A view: hooks on a module's inputs, such as FlopCounterMode's, fail in autograd.grad on leaves.
+        with torch.enable_grad():
+            end = leaf.view_as(leaf)
+        return cls(tensor, leaf, end, (end.grad_fn, get_gradient_edge(leaf).node), measured)
 
 
 @dataclass(frozen=True)
@@ -511,14 +558,25 @@ class _RestOfBackward(torch.autograd.Function):
         return rest.shares.total.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the loss of a LossBudget has no second gradient: create_graph must be False")
         rest = ctx.rest
         if rest is None:
             raise RuntimeError("the loss of a LossBudget can be run backward once")
         ctx.rest = None
         factor = grad if rest.scale is None else grad / rest.scale
-        return (None, *(gradient * factor.to(gradient.dtype) for gradient in rest.gradients))
+        return (None, *(_times(gradient, factor) for gradient in rest.gradients))
+
+
+def _index_by_node(cuts: list[_Cut]) -> dict[Any, int]:
+    return {node: index for index, cut in enumerate(cuts) for node in cut.nodes}
+
+
+def _times(gradient: Tensor, factor: Tensor) -> Tensor:
+    """In float32 at least: the 65536 that a GradScaler begins with is more than float16 holds."""
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    return (gradient.to(wide) * factor.to(wide)).to(gradient.dtype)
 
 
 def _gradients(
@@ -587,7 +645,7 @@ def _summed(by_term: list[dict[Tensor, Tensor]], factors: Tensor | None) -> dict
     for position, gradients in enumerate(by_term):
         for parameter, gradient in gradients.items():
             if factors is not None:
-                gradient = gradient * factors[position].to(gradient.dtype)
+                gradient = _times(gradient, factors[position])
             sums[parameter] = sums[parameter] + gradient if parameter in sums else gradient
     return sums
 
@@ -617,7 +675,7 @@ def _norms_at_cut(
 
 def _as_tensor(weight: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(weight, Tensor):
-        return weight.detach()
+        return weight.detach().clone()  # which may be a schedule's, and change
     return torch.full((), weight, dtype=like.dtype, device=like.device)
 
 
@@ -637,17 +695,20 @@ def _check_weights(terms: Mapping[str, Tensor], weights: object) -> None:
         missing, unknown = set(terms) - set(weights), set(weights) - set(terms)
         wrong = [f"none for {', '.join(sorted(missing))}"] if missing else []
         wrong += [f"some for {', '.join(map(str, unknown))}"] if unknown else []
-        raise ValueError(f"weights must name the same terms as terms, got {' and '.join(wrong)}")
+        given = described(dict(weights))
+        raise ValueError(f"weights must name the same terms as terms, got {' and '.join(wrong)} in {given}")
     for name, weight in weights.items():
         if not isinstance(weight, AdaptiveWeight):
             as_factor(f"weights[{name!r}]", weight)
             if isinstance(weight, Tensor) and weight.requires_grad:
-                raise ValueError(f"weights[{name!r}] requires grad, which it would not get: pass it detached")
+                raise ValueError(
+                    f"weights[{name!r}] must be detached, got {described(weight)} that requires grad"
+                )
             continue
         for other in weight.relative_to:
             if other not in terms or other == name or isinstance(weights[other], AdaptiveWeight):
                 raise ValueError(
-                    f"weights[{name!r}] must be relative to other terms whose weights are numbers, got "
+                    f"relative_to of weights[{name!r}] must name other terms whose weights are numbers, got "
                     f"{other!r}"
                 )
 

@@ -22,7 +22,7 @@ class Shares:
 
     Everything is a detached 0-d tensor on the device, float32 or better: reading it does not wait for the
     device, `.item()` does. Where norms are 0, shares and cosines are 0. A gradient that is not finite makes
-    its norm and cosines, and all shares, not finite.
+    its norm, share and cosines not finite; other shares are then 0 or NaN.
 
     Attributes:
         names: the terms, in their order.

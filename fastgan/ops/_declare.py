@@ -8,7 +8,8 @@ takes the schema; everything else is found by the op's name:
   arguments in their order, or is registered by ``csrc/cuda/<file>.cu`` (``gpu="native"``).
 
 `<file>` is the name of the file in which the op is declared; :func:`fastgan.ops._dispatch.choose` and
-`fastgan info` use it as the name of the op together with its backward ops.
+`fastgan info` use it as the name of the op together with its backward ops. Whether the kernels of all of them
+are there is asked once, when they are declared.
 """
 
 from __future__ import annotations
@@ -36,8 +37,13 @@ def declare(schema: str, *, gpu: str = "triton") -> Callable[[Fake], Fake]:
 
     def decorated(fake: Fake) -> Fake:
         name, file = schema.partition("(")[0], fake.__module__.rpartition(".")[2]
-        _dispatch.OPS[file] = _dispatch.Kernels(gpu=gpu)
+        kernels = _dispatch.OPS.setdefault(file, _dispatch.Kernels(gpu=gpu))
         _define(schema)
+        kernels.cpu_missing = kernels.cpu_missing or _library.missing_kernel(name, "CPU")
+        if gpu == "triton":
+            kernels.gpu_missing = _library.missing_triton_file(file)
+        else:
+            kernels.gpu_missing = kernels.gpu_missing or _library.missing_kernel(name, "CUDA")
         torch.library.register_fake(f"fastgan::{name}", fake, lib=_library.LIBRARY)
         if gpu == "triton":
             torch.library.impl(_library.LIBRARY, name, "CUDA")(_triton_kernel(file, name))

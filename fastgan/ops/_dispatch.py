@@ -41,12 +41,15 @@ _requested = _Requested()
 _warned: set[tuple[str, str]] = set()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Kernels:
     """The backends of an op's kernels on the CPU and on the GPU; None where it has no kernel."""
 
     cpu: str | None = "native"
     gpu: str | None = "triton"
+    cpu_missing: str | None = None
+    """Why the kernel is missing although its library is loaded; None: it is there, or the library is not."""
+    gpu_missing: str | None = None
 
 
 OPS: dict[str, Kernels] = {}
@@ -84,7 +87,7 @@ def choose(op: str, tensors: tuple[torch.Tensor, ...], backend: str | None = Non
     kernel = kernel_of(op, device)
     reason = f"there is no kernel for device {device!r}"
     if kernel is not None:
-        reason = why_not(op, kernel, device, tensors)
+        reason = _why_not_kernel(op, kernel, device, tensors)
         if reason is None:
             return kernel
     warn_once(op, _with_remedy(reason))
@@ -108,13 +111,19 @@ def why_not(op: str, backend: str, device: str, tensors: tuple[torch.Tensor, ...
         return None
     if kernel_of(op, device) != backend:
         return f"the op has no {backend} kernel for device {device!r}"
+    return _why_not_kernel(op, backend, device, tensors)
+
+
+def _why_not_kernel(op: str, kernel: str, device: str, tensors: tuple[torch.Tensor, ...]) -> str | None:
     dtypes = KERNEL_DTYPES[device]
     for tensor in tensors:
         if tensor.dtype not in dtypes:
             return f"the kernel does not take {tensor.dtype}"
-    if backend == "triton":
-        return None if importlib.util.find_spec("triton") else "triton is not installed"
-    return _library.cpu_missing if device == "cpu" else _library.cuda_missing
+    if device == "cpu":
+        return _library.cpu_missing or OPS[op].cpu_missing
+    if kernel == "triton":
+        return OPS[op].gpu_missing if importlib.util.find_spec("triton") else "triton is not installed"
+    return _library.cuda_missing or OPS[op].gpu_missing
 
 
 def requested(backend: str | None = None) -> str | None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from fastgan._torch_internals import has_kernel
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 # Keep this reference: dropping it unregisters the operators that Python defines.
@@ -22,6 +24,20 @@ def _load(name: str) -> str | None:
         return f"{name} was not built with this installation"
     torch.ops.load_library(str(path))
     return None
+
+
+def missing_kernel(operator: str, device: str) -> str | None:
+    """Why the library for "CPU" or "CUDA" does not serve an operator; None: it does, or is not loaded."""
+    library, unavailable = ("_C", cpu_missing) if device == "CPU" else ("_C_cuda", cuda_missing)
+    if unavailable or has_kernel(f"fastgan::{operator}", device):
+        return None
+    return f"{library} was built without a kernel for {operator}"
+
+
+def missing_triton_file(file: str) -> str | None:
+    """Why there are no Triton kernels of the op with this file name; None if there are."""
+    path = _PACKAGE / "kernels" / f"{file}.py"
+    return None if path.exists() else f"there is no {path}"
 
 
 def _remedy() -> str:

@@ -191,15 +191,17 @@ _bias_leaky_relu = differentiable(
 
 
 def _save_for_backward(ctx, inputs, output):
-    grad, codes, slope, gain, _ = inputs
+    grad, codes, slope, gain, bias_dtype = inputs
     ctx.save_for_backward(codes)
-    ctx.slope, ctx.gain, ctx.dtype = slope, gain, grad.dtype
+    ctx.slope, ctx.gain, ctx.dtype, ctx.has_bias = slope, gain, grad.dtype, bias_dtype is not None
 
 
 def _backward_gradients(ctx, tangent_x, tangent_bias):
     (codes,) = ctx.saved_tensors
     if tangent_x is None:
         tangent_x = torch.zeros_like(codes, dtype=ctx.dtype)
+    if not ctx.has_bias:  # AOTAutograd passes a tangent of the empty grad_bias
+        tangent_bias = None
     tangent = _bias_leaky_relu_tangent(_like(tangent_x, codes), tangent_bias, codes, ctx.slope, ctx.gain)
     return tangent, None, None, None, None
 

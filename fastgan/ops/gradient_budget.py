@@ -17,7 +17,6 @@ are again weighted sums and inner products, computed by the op itself: gradients
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from fastgan._torch_internals import batched_by_autograd
 from fastgan.ops import _dispatch
 from fastgan.ops._autograd import differentiable, savable
 from fastgan.ops._batching import one_by_one
-from fastgan.ops._checks import as_list, check_floating, check_same_device
+from fastgan.ops._checks import check_floating, check_instance, check_same_device
 from fastgan.ops._declare import declare
 from fastgan.reference import gradient_budget as reference
 
@@ -58,7 +57,7 @@ def gradient_budget(
         elements. Gradients with respect to `gradients` and `weights` are exact to every order.
 
     Raises:
-        TypeError: gradients are not a list of floating-point tensors of one dtype, or weights are of
+        TypeError: gradients are no list or tuple of floating-point tensors of one dtype, or weights have
             another dtype than above.
         ValueError: none or more than 16 gradients, one without elements, different shapes or devices, or
             another shape of weights.
@@ -73,17 +72,17 @@ def gradient_budget(
 
 
 def _checked(gradients: Sequence[Tensor]) -> list[Tensor]:
-    values = as_list("gradients", gradients)
-    if not 1 <= len(values) <= MOST:
-        raise ValueError(f"gradients must be 1 to {MOST} tensors, got {len(values)}")
-    tensors: list[Tensor] = []
-    for i, value in enumerate(values):
-        check_floating(f"gradients[{i}]", value)
-        tensors.append(cast(Tensor, value))
-        _check_alike(tensors[0], tensors[i], i)
-    if tensors[0].numel() == 0:
-        raise ValueError(f"gradients must not be empty, got shape {tuple(tensors[0].shape)} of gradients[0]")
-    return tensors
+    check_instance("gradients", gradients, (list, tuple), "a list or tuple of tensors")
+    if not 1 <= len(gradients) <= MOST:
+        kind = type(gradients).__name__
+        raise ValueError(f"gradients must be 1 to {MOST} tensors, got a {kind} of {len(gradients)}")
+    for i, gradient in enumerate(gradients):
+        check_floating(f"gradients[{i}]", gradient)
+        _check_alike(gradients[0], gradient, i)
+    if gradients[0].numel() == 0:
+        shape = tuple(gradients[0].shape)
+        raise ValueError(f"gradients must not be empty, got shape {shape} of gradients[0]")
+    return list(gradients)
 
 
 def _check_alike(first: Tensor, other: Tensor, i: int) -> None:

@@ -34,9 +34,15 @@ RECIPES: dict[str, Registration] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unusable(Registration):
-    """Stands for a recipe of another distribution that cannot be loaded; `help` says why."""
+    """Stands for a recipe of another distribution that cannot be loaded; `help` says why.
+
+    `recipe` is the name by which it was to be found.
+    """
+
+    def __post_init__(self) -> None:
+        pass
 
     def load(self) -> NoReturn:
         raise ValueError(f"the recipe {self.recipe}: {self.help}")

@@ -110,18 +110,8 @@ class TrainingConfig:
     }  # fmt: skip
     # The options that a recipe adds to each.
     own_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    # What happens when an option differs from the checkpoint's in a resumed run. Every option is in one of
-    # the two sets. Applied: the new value counts from then on; refused: the checkpoint does not fit it.
-    applied_on_resume: ClassVar[frozenset[str]] = frozenset(
-        {
-            "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes",
-            "batch_size", "seed",
-            "devices", "accelerator", "precision", "workers", "max_pixels", "background",
-            "max_unusable", *INTERVALS, "keep_checkpoints",
-            "ema_decay", "ema_warmup", "balance", "balance_ratio", "balance_threshold", "balance_target",
-            "budget_interval", "shares",
-        }
-    )  # fmt: skip
+    # The options that a resumed run must have as its checkpoint does, because they determine the shapes of
+    # networks or the kind of optimizer; of all others, a new value counts from then on.
     refused_on_resume: ClassVar[frozenset[str]] = frozenset()
 
     # Bounds of numbers, which --help shows as well; null always passes.

@@ -1,4 +1,4 @@
-"""Image files: supported formats, and what their pixels mean. docs/files.md has a table of all kinds."""
+"""Image files: formats, what their pixels mean, and tensors. docs/files.md has a table of all kinds."""
 
 from __future__ import annotations
 
@@ -220,6 +220,12 @@ def reading_of(options: argparse.Namespace, background: str = READING.background
 def to_tensor(image: Image.Image) -> Tensor:
     """3 H W float32 in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def to_image(image: Tensor) -> Image.Image:
+    """3 H W in [0, 1] as an 8-bit image; values outside are clamped."""
+    values = (image.detach().float().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
 
 
 def _bits(image: ImageFile.ImageFile) -> int:

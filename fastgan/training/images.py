@@ -1,22 +1,15 @@
-"""Images as files: single ones and sample grids."""
+"""Sample grids as files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
 from fastgan.training.files import replacing, replacing_binary
-
-
-def to_image(image: Tensor) -> Image.Image:
-    """3 H W in [0, 1] as an 8-bit image; values outside are clamped."""
-    values = (image.detach().float().clamp(0, 1) * 255).round().byte()
-    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
 
 
 def save_grid(rows: dict[str, Tensor], path: Path, padding: int = 2) -> None:

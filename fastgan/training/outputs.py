@@ -43,18 +43,25 @@ def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str, ove
 
     Raises:
         FileExistsError: a target exists, and must not be overwritten.
-        ValueError: two sources with the same target (the message names both), or a target that is a source.
+        ValueError: two sources with the same target, or two targets that links make one file (the message
+            names both), or a target that is a source.
     """
     jobs = list(jobs)
     check_not_read([target for _, target in jobs], [source for source, _ in jobs], verb, option)
-    source_of: dict[str, Path] = {}
+    job_of: dict[str | tuple[int, int], tuple[Path, Path]] = {}
     for source, target in jobs:
-        first = source_of.setdefault(os.path.realpath(target), source)
-        if first != source:
-            raise ValueError(
-                f"{printable(first)} and {printable(source)} would both become {printable(target)}: "
-                "rename one of them"
-            )
+        for identity in _identities(target):
+            first_source, first_target = job_of.setdefault(identity, (source, target))
+            if first_source != source and os.path.realpath(first_target) == os.path.realpath(target):
+                raise ValueError(
+                    f"{printable(first_source)} and {printable(source)} would both become "
+                    f"{printable(target)}: rename one of them"
+                )
+            if first_target != target:
+                raise ValueError(
+                    f"{printable(first_target)} and {printable(target)} are links to one file, which cannot "
+                    f"have both results: remove one of them, or name another {option}"
+                )
     _check_free([target for _, target in jobs], option, overwrite)
 
 
@@ -68,11 +75,12 @@ def check_not_read(targets: Iterable[Path], sources: Iterable[Path], verb: str, 
 
 def _identities(path: Path) -> set[str | tuple[int, int]]:
     """Its path without symbolic links and, if it exists, its device and inode, which hard links share."""
-    found: set[str | tuple[int, int]] = {os.path.realpath(path)}  # unlike Path.resolve, not stopped by a loop
+    resolved = os.path.realpath(path)  # unlike Path.resolve, not stopped by a loop
+    identities: set[str | tuple[int, int]] = {resolved}
     with contextlib.suppress(OSError):
         status = path.stat()
-        found.add((status.st_dev, status.st_ino))
-    return found
+        identities.add((status.st_dev, status.st_ino))
+    return identities
 
 
 def check_apart(target: Path, folder: Path, option: str) -> None:

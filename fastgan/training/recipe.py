@@ -161,8 +161,7 @@ class Recipe(abc.ABC):
         """Minimizes the weighted sum of the terms by one step of the optimizer "generator".
 
         Reports the terms and their weights, and, where :meth:`cut` has cut G's output, `share_NAME` of each
-        term and `cosine_A_B` of those with weight. With wanted shares, the option `shares`, the weights follow
-        from them.
+        term and `cosine_A_B` of those with weight. The option `shares` sets the weights in place of these.
 
         Args:
             terms: by name, 0-d; those without a graph are only reported.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,17 +15,21 @@ if TYPE_CHECKING:
 GROUPS = {"sample": "pictures from a trained recipe", "data": "data for training"}
 """Command groups to which recipes may add a command."""
 WORD = re.compile(r"[a-z0-9][a-z0-9_-]*")
+CODE = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, since dicts have no hash
 class Registration:
     """Describes a recipe. Code is named as in entry points, "MODULE:NAME", and imported when it is used.
 
     The recipe's name is that of its package in `fastgan.recipes`, or of its entry point.
 
     Raises:
-        TypeError: a field is not a str.
-        ValueError: a command's name is not one word, or one of GROUPS and one word.
+        TypeError: a field, or part of one, is of the wrong type; the message names recipe, field and value.
+        ValueError: a command's name is not one word, or one of GROUPS and one word; the name of data is not
+            one word; code is not named "MODULE:NAME". The message is of the same form.
     """
 
     recipe: str
@@ -40,17 +45,42 @@ class Registration:
     """Presets that `fastgan bench demos` trains."""
 
     def __post_init__(self) -> None:
-        texts = {"recipe": self.recipe, "help": self.help, **self.built_in_data}
-        for words, (line, function) in self.commands.items():
-            *group, name = words.split(" ")
-            if group not in ([], *([each] for each in GROUPS)) or not WORD.fullmatch(name):
-                raise ValueError(
-                    f"a command must be one word, or one after {' or '.join(GROUPS)}, got {words!r}"
-                )
-            texts |= {f"the help of {words!r}": line, f"the function of {words!r}": function}
-        for name, text in texts.items():
-            if not isinstance(text, str):
-                raise TypeError(f"{name} must be a str, got {text!r}")
+        self._check_code("recipe", self.recipe)
+        self._check_str("help", self.help)
+        for field_name in ("commands", "built_in_data"):
+            value = getattr(self, field_name)
+            if not isinstance(value, Mapping):
+                raise TypeError(self._text(f"{field_name} must be a dict", value))
+        for words, command in self.commands.items():
+            self._check_command(words, command)
+        for name, function in self.built_in_data.items():
+            if not isinstance(name, str) or not WORD.fullmatch(name):
+                raise ValueError(self._text("a name in built_in_data must be one word in lower case", name))
+            self._check_code(f"built_in_data[{name!r}]", function)
+        if not isinstance(self.demos, tuple) or not all(isinstance(preset, str) for preset in self.demos):
+            raise TypeError(self._text("demos must be a tuple of str", self.demos))
+
+    def _check_command(self, words: object, command: object) -> None:
+        *group, name = words.split(" ") if isinstance(words, str) else [""]
+        if group not in ([], *([each] for each in GROUPS)) or not WORD.fullmatch(name):
+            form = f"one word, or one after {' or '.join(GROUPS)}"
+            raise ValueError(self._text(f"a name in commands must be {form}", words))
+        if not isinstance(command, tuple) or len(command) != 2:
+            raise TypeError(self._text(f"commands[{words!r}] must be a tuple of help and function", command))
+        self._check_str(f"the help in commands[{words!r}]", command[0])
+        self._check_code(f"the function in commands[{words!r}]", command[1])
+
+    def _check_str(self, name: str, value: object) -> None:
+        if not isinstance(value, str):
+            raise TypeError(self._text(f"{name} must be a str", value))
+
+    def _check_code(self, name: str, value: object) -> None:
+        self._check_str(name, value)
+        if not CODE.fullmatch(str(value)):
+            raise ValueError(self._text(f"{name} must be 'MODULE:NAME'", value))
+
+    def _text(self, requirement: str, value: object) -> str:
+        return f"recipe {self.recipe}: {requirement}, got {_repr.repr(value)}"
 
     def load(self) -> type[Recipe]:
         """Imports and returns the recipe's class."""

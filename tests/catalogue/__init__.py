@@ -6,7 +6,7 @@
 The modules here declare them, by namespace; each new public name needs an entry there, or a line in EXEMPT.
 """
 
-from tests.catalogue import augment, balance, compat, losses, metrics, ops, optim  # noqa: F401
+from tests.catalogue import augment, balance, compat, losses, metrics, monitor, ops, optim  # noqa: F401
 from tests.catalogue.entry import ENTRIES, Entry, resolve
 from tests.catalogue.public import EXEMPT, public_callables
 

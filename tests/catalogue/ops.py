@@ -30,6 +30,11 @@ method("ops.Conv2d.forward", lambda: {"input": images()}, lambda: ops.Conv2d(3, 
 entry("ops.convert_convolutions", lambda: {"network": nn.Sequential(nn.Conv2d(3, 4, 3))})
 entry("ops.feature_distance", _features, raises=BACKEND)
 entry("ops.lpips_head", _features, raises=BACKEND)
+entry(
+    "ops.gradient_budget",
+    lambda: {"gradients": [images(), images(), images()], "weights": torch.rand(3)},
+    raises=BACKEND,
+)
 entry("ops.jpeg_round_trip", lambda: {"image": images(), "quality": 50.0}, raises=BACKEND)
 entry("ops.perspective_warp", lambda: {"image": images(), "matrix": matrices()}, raises=BACKEND)
 entry("ops.photometric", lambda: {"image": images(), "noise": 0.1, "seed": 3}, raises=BACKEND)

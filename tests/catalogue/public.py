@@ -12,7 +12,7 @@ from fastgan import compat
 from fastgan.losses._borrowed import BORROWED
 
 NAMESPACES = (
-    "ops", "losses", "augment", "optim", "metrics", "training.balance",
+    "ops", "losses", "augment", "optim", "metrics", "monitor", "training.balance",
     *(f"compat.{module.name}" for module in pkgutil.iter_modules(compat.__path__) if module.name[0] != "_"),
 )  # fmt: skip
 
@@ -21,6 +21,9 @@ EXEMPT = {
     "losses.ImageFeatures": "a named tuple of results",
     "losses.PenaltyTerm": "a named tuple of results",
     "losses.VGGFeatures": "a named tuple of results",
+    "monitor.BudgetedLoss": "a named tuple of results",
+    "monitor.LossBudget.forward": "it says that there is none",
+    "monitor.Shares": "results",
     "ops.Conv2d": "the constructor is that of torch.nn.Conv2d",
     "optim.StepStatistics": "a named tuple of results",
     "training.balance.Judged": "a named tuple of results",

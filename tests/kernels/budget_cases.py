@@ -84,6 +84,11 @@ def lpips(x: Tensor) -> Tensor:
     return ops.lpips_head(x, like(x), drawn(x.shape[1]))
 
 
+def budget_of(count: int) -> Callable[[Tensor], Tensor]:
+    """The inner products of the tensor and others like it."""
+    return lambda x: ops.gradient_budget([x, *(like(x) for _ in range(count - 1))], drawn(count))[0]
+
+
 def activated(x: Tensor) -> Tensor:
     return ops.bias_leaky_relu(x, drawn(x.shape[1]).requires_grad_())
 
@@ -112,6 +117,9 @@ CASES = (
         lambda x: warped(x, torch.float64), (2, 2), False, NEAR_IDENTITY,
     ),
     *image_op("squared_norm", ops.squared_norm, (1, 2), False),
+    *image_op("gradient_budget", budget_of(4), (5, 5), False),
+    Case("gradient_budget", "8 gradients, bfloat16", LARGE, budget_of(8), (9, 9), HALF),
+    Case("gradient_budget", "16 gradients", LARGE, budget_of(16), (17, 17)),
     *(
         Case("bias_leaky_relu", variant, (8, 256, 256, 256), activated, floor,
              dtype, last, variant == "float32")
@@ -150,6 +158,7 @@ CASES = (
             ("perspective_warp", "images, float32 matrices", IMAGES, lambda x: warped(x, torch.float32)),
             ("squared_norm", "images", IMAGES, ops.squared_norm),
             ("squared_norm", "features", FEATURES, ops.squared_norm),
+            ("gradient_budget", "images", IMAGES, budget_of(4)),
             ("bias_leaky_relu", "features", FEATURES, activated),
             ("bias_leaky_relu", "features, bfloat16", FEATURES, activated),
             ("feature_distance", "L1 of features", FEATURES, lambda x: ops.feature_distance(x, like(x))),

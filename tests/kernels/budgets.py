@@ -124,6 +124,8 @@ overflow float32.
 LIMITS = {
     "blur": """\
 in bfloat16, bound by arithmetic: the 49 products of 7 x 7 taps alone would take it to 81%.""",
+    "gradient_budget": """\
+of more than 12 gradients: they are read twice, since a thread has no registers for sums of all pairs.""",
     "perspective_warp": """\
 backward in bfloat16, bound by the arithmetic of 4 x 4 places, which is that of float32.""",
 }

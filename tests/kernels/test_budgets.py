@@ -145,7 +145,8 @@ def test_double_precision_is_left_to_sums_of_sums_and_to_matrices():
 
 
 @pytest.mark.parametrize(
-    "op", ["yuv_l2", "photometric", "squared_norm", "bias_leaky_relu", "feature_distance"]
+    "op",
+    ["yuv_l2", "photometric", "squared_norm", "gradient_budget", "bias_leaky_relu", "feature_distance"],
 )
 def test_aligned_float32_moves_in_128_bits(op):
     sweeps = [

@@ -19,6 +19,7 @@ from fastgan.kernels import (  # noqa: E402
     bias_leaky_relu,
     blur,
     feature_distance,
+    gradient_budget,
     perspective_warp,
     photometric,
     squared_norm,
@@ -48,6 +49,7 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
+    "weights", "gram",
 }  # fmt: skip
 NUMBERS = {
     "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
@@ -219,6 +221,20 @@ KERNELS = {
         )
         for dtype, channels, power, normalize, last, directions in FEATURES
     },
+    **{
+        f"gradient_budget {dtype} {count} run={run} within={within} between={between}": described(
+            gradient_budget.sweep, dtype, (*(f"g{i}" for i in range(gradient_budget.MOST)), "total"),
+            COUNT=count, HAS_WEIGHTS=True, WITHIN=within, BETWEEN=between, INDEX=tl.int32, RUN=run,
+            PASSES=gradient_budget.PASSES, BLOCK=gradient_budget.THREADS * run,
+        )
+        for dtype, count, run, within, between in (
+            ("fp32", 4, 4, True, True), ("fp32", 4, 1, True, True), ("fp32", 12, 2, True, True),
+            ("bf16", 8, 8, True, True), ("bf16", 17, 2, True, False), ("fp16", 17, 2, False, True),
+        )
+    },
+    "gradient_budget finish": described(
+        gradient_budget.finish, "fp32", (), COUNT=3, BLOCK=gradient_budget.BLOCK
+    ),
 }  # fmt: skip
 WARPS = {
     "photometric": photometric.WARPS,
@@ -227,6 +243,7 @@ WARPS = {
     "squared_norm": squared_norm.WARPS,
     "leaky": bias_leaky_relu.WARPS,
     "adversarial": adversarial.WARPS,
+    "gradient_budget": gradient_budget.WARPS,
 }
 REGISTERS = {  # which launches ask for, too
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
@@ -235,7 +252,8 @@ REGISTERS = {  # which launches ask for, too
 # compiler does not know that they are the same for all of them, as Triton 3.6 where neighbours are loaded one
 # by one.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
-MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160}
+# gradient_budget's threads keep a sum of each pair of up to 12 gradients.
+MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160, "gradient_budget": 255}
 
 
 def options_of(name: str) -> dict[str, int | None]:
@@ -253,11 +271,13 @@ def options_of(name: str) -> dict[str, int | None]:
 def compiled_for(capability, name, signature, constants):
     signature = signature | dict.fromkeys(constants, "constexpr")
     multiples = {}
-    if constants.get("FLAT"):  # in vectors
+    of_runs = KERNELS[name][0] is gradient_budget.sweep and constants["RUN"] > 1
+    if constants.get("FLAT") or of_runs:  # in vectors
+        strides = ("stride_n", "stride_c")
         multiples = {
             (number,): [["tt.divisibility", 16]]
             for number, (argument, kind) in enumerate(signature.items())
-            if kind.startswith("*") or (kind != "constexpr" and argument.endswith(("stride_n", "stride_c")))
+            if kind.startswith("*") or (kind != "constexpr" and argument.endswith(strides))
         }
     return triton.compile(
         ASTSource(KERNELS[name][0], signature, constexprs=constants, attrs=multiples),

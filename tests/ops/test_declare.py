@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
 
 import fastgan.augment
 import fastgan.losses
-import fastgan.optim  # noqa: F401  (with these all ops are declared)
-from fastgan.ops import _dispatch, _library
+import fastgan.optim
+from fastgan import _torch_internals
+from fastgan.info import describe
+from fastgan.ops import _declare, _dispatch, _library
 
 SCHEMAS = {
     name.removeprefix("fastgan::"): getattr(torch.ops.fastgan, name.removeprefix("fastgan::")).default._schema
@@ -22,7 +25,7 @@ OF_FILE = {file: [name for name in SCHEMAS if name.startswith(file)] for file in
 
 
 def has_kernel(name: str, device: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"fastgan::{name}", device)
+    return _torch_internals.has_kernel(f"fastgan::{name}", device)
 
 
 def test_every_op_of_a_file_with_kernels_is_known():
@@ -51,6 +54,46 @@ def test_triton_kernels_take_what_the_schema_says(file):
 @pytest.mark.parametrize("file", _dispatch.OPS)
 def test_cpu_kernels_attach_themselves(file):
     assert all(has_kernel(name, "CPU") for name in OF_FILE[file])
+
+
+@pytest.fixture
+def declare_test_op(monkeypatch):
+    """Declares an op with a fake, in a file named `declared_in_a_test`, which no library has kernels of."""
+    monkeypatch.setattr(_dispatch, "OPS", dict(_dispatch.OPS))
+    monkeypatch.setattr(_dispatch, "_warned", set())
+    library = torch.library.Library("fastgan", "FRAGMENT")
+    monkeypatch.setattr(_library, "LIBRARY", library)
+
+    def declare(gpu="triton"):
+        fake = lambda x: torch.empty_like(x)  # noqa: E731
+        fake.__module__ = "tests.declared_in_a_test"
+        _declare.declare("declared_in_a_test(Tensor x) -> Tensor", gpu=gpu)(fake)
+
+    yield declare
+    library._destroy()
+
+
+def test_an_op_whose_own_kernel_is_not_built_runs_its_reference_and_says_so(declare_test_op, monkeypatch):
+    monkeypatch.setattr(_library, "cpu_missing", None)
+    declare_test_op()
+    x, reason = torch.rand(2), "_C was built without a kernel for declared_in_a_test"
+    with pytest.warns(RuntimeWarning, match=f"declared_in_a_test runs its PyTorch reference: {reason}$"):
+        assert _dispatch.choose("declared_in_a_test", (x,)) == "reference"
+    with pytest.raises(RuntimeError, match=reason):
+        _dispatch.choose("declared_in_a_test", (x,), "native")
+    (line,) = (line for line in describe().splitlines() if line.startswith("declared_in_a_test"))
+    assert f"reference (no native: {reason})" in line
+    path = Path(fastgan.__file__).parent / "kernels" / "declared_in_a_test.py"
+    assert _dispatch.OPS["declared_in_a_test"].gpu_missing == f"there is no {path}"
+
+
+def test_a_kernel_of_another_library_counts_only_if_that_is_there(declare_test_op, monkeypatch):
+    monkeypatch.setattr(_library, "cpu_missing", "_C was not built")
+    monkeypatch.setattr(_library, "cuda_missing", None)
+    declare_test_op(gpu="native")
+    assert _dispatch.why_not("declared_in_a_test", "native", "cpu") == "_C was not built"
+    reason = "_C_cuda was built without a kernel for declared_in_a_test"
+    assert _dispatch.why_not("declared_in_a_test", "native", "cuda") == reason
 
 
 def test_what_a_gradient_needs_must_have_been_asked_for():

@@ -305,10 +305,10 @@ ONE, TWO = torch.rand(2, 3), torch.rand(2, 3)
 @pytest.mark.parametrize(
     ("gradients", "weights", "error", "message"),
     [
-        ([], None, ValueError, "gradients must be 1 to 16 tensors, got 0"),
-        ([ONE] * 17, None, ValueError, "gradients must be 1 to 16 tensors, got 17"),
-        (ONE, None, TypeError, r"gradients must be a list of tensors, got torch.float32 of shape \(2, 3\)"),
-        (None, None, TypeError, "gradients must be a list of tensors, got None"),
+        ([], None, ValueError, "gradients must be 1 to 16 tensors, got a list of 0"),
+        ([ONE] * 17, None, ValueError, "gradients must be 1 to 16 tensors, got a list of 17"),
+        (ONE, None, TypeError, "must be a list or tuple of tensors, got torch.float32 of shape"),
+        (None, None, TypeError, "gradients must be a list or tuple of tensors, got None"),
         ([ONE, None], None, TypeError, r"gradients\[1\] must be a floating-point tensor, got None"),
         ([ONE, ONE.long()], None, TypeError, r"gradients\[1\] must be a floating-point .*torch.int64 of"),
         ([ONE, ONE.to_sparse()], None, TypeError, r"gradients\[1\] must be a dense tensor"),

@@ -51,6 +51,10 @@ CALLS = {
     "feature_distance": (ops.feature_distance, lambda: (rand(*IMAGE),)),
     "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
     "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),
+    "gradient_budget": (
+        lambda x, y, weights: torch.cat([t.flatten() for t in ops.gradient_budget([x, y], weights)]),
+        lambda: (rand(*IMAGE), rand(2)),
+    ),
     "cycle_consistency_loss": (losses.cycle_consistency_loss, lambda: (rand(*IMAGE),)),
 }  # fmt: skip
 

@@ -209,10 +209,10 @@ def test_any_homography_on_a_gpu(name):
 def test_opcheck_and_compile(device):
     size = (2, 7, 9)
     x, matrix = image(size, device=device), jitter(size, device)
-    fill = image(size, device=device)
-    torch.library.opcheck(torch.ops.fastgan.perspective_warp.default, (x, matrix.double(), fill))
-    torch.library.opcheck(torch.ops.fastgan.perspective_warp.default, (x, matrix.double(), None))
-    torch.library.opcheck(torch.ops.fastgan.perspective_warp_backward.default, (fill, matrix.double()))
+    fill, dense_matrix = image(size, device=device), matrix.double().contiguous()
+    torch.library.opcheck(torch.ops.fastgan.perspective_warp.default, (x, dense_matrix, fill))
+    torch.library.opcheck(torch.ops.fastgan.perspective_warp.default, (x, dense_matrix, None))
+    torch.library.opcheck(torch.ops.fastgan.perspective_warp_backward.default, (fill, dense_matrix))
     warp = lambda x: ops.perspective_warp(x * 1.0, matrix, fill=0.5)  # noqa: E731
     warped, expected = torch.compile(warp, fullgraph=True)(x), warp(x)
     assert_close(warped, expected)

@@ -252,6 +252,29 @@ def test_encode_refuses_two_images_of_one_output_before_it_writes(tmp_path, nest
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_encode_refuses_to_overwrite_one_file_with_two_results(tmp_path, nested, capsys, link):
+    (tmp_path / "out").mkdir()
+    hidden, residual = (tmp_path / "out" / f"a_{name}.png" for name in ("hidden", "residual"))
+    hidden.write_bytes(b"before")
+    link(hidden, residual)
+    assert encode(tmp_path, nested, tmp_path / "out", "--overwrite") == 1
+    assert f"{hidden} and {residual} are links to one file" in capsys.readouterr().err
+    assert hidden.read_bytes() == b"before" and not (tmp_path / "out" / "x").exists()
+
+
+def test_upscale_refuses_to_overwrite_one_file_with_two_images(tmp_path, nested, capsys):
+    (tmp_path / "out" / "x").mkdir(parents=True)
+    first, second = tmp_path / "out" / "a.png", tmp_path / "out" / "x" / "a.png"
+    first.write_bytes(b"before")
+    os.link(first, second)
+    path = checkpoint("enhancenet", tmp_path / "x.safetensors")
+    arguments = ["upscale", nested, tmp_path / "out", "--checkpoint", path, "--overwrite"]
+    assert main([*map(str, arguments)]) == 1
+    assert f"{first} and {second} are links to one file" in capsys.readouterr().err
+    assert first.read_bytes() == b"before" and not (tmp_path / "out" / "y").exists()
+
+
 def test_encode_never_writes_over_an_image_it_reads(tmp_path, nested, capsys):
     before = (nested / "a.png").read_bytes()
     (nested / "x" / "a.png").rename(nested / "a_hidden.png")

@@ -99,12 +99,83 @@ def test_the_packages_and_their_commands_are_found():
     assert COMMANDS["data"][1].keys() >= {"encode-latents", "glyphs"}
 
 
-def test_a_command_of_another_form_is_refused():
-    for words in ("", "Sample", "make toys", "sample toy again", "data --toys"):
-        with pytest.raises(ValueError, match=r"a command must be one word, or one after sample or data, got"):
-            Registration("a:B", "toys", commands={words: ("toys", "a:b")})
-    with pytest.raises(TypeError, match="help must be a str, got None"):
-        Registration("a:B", None)
+COMMAND = ("a toy", "toy_gan:sample")
+
+
+@pytest.mark.parametrize(
+    "fields, error, message",
+    [
+        *(
+            (
+                {"commands": {words: COMMAND}},
+                ValueError,
+                f"a name in commands must be one word, or one after sample or data, got {words!r}",
+            )
+            for words in ("", "Sample", "make toys", "sample toy again", "data --toys", 3)
+        ),
+        ({"commands": [COMMAND]}, TypeError, f"commands must be a dict, got {[COMMAND]}"),
+        ({"commands": None}, TypeError, "commands must be a dict, got None"),
+        (
+            {"commands": {"play": "ab"}},
+            TypeError,
+            "commands['play'] must be a tuple of help and function, got 'ab'",
+        ),
+        (
+            {"commands": {"play": ("with", "toy_gan:play", "toys")}},
+            TypeError,
+            "commands['play'] must be a tuple of help and function, got ('with', 'toy_gan:play', 'toys')",
+        ),
+        (
+            {"commands": {"play": (None, "toy_gan.play_with_toys_of_a_kind")}},
+            TypeError,
+            "the help in commands['play'] must be a str, got None",
+        ),
+        (
+            {"commands": {"play": ("with toys", len)}},
+            TypeError,
+            "the function in commands['play'] must be a str, got <built-in function len>",
+        ),
+        (
+            {"commands": {"play": ("with toys", "toy_gan.play_with_toys_of_a_kind")}},
+            ValueError,
+            "the function in commands['play'] must be 'MODULE:NAME', got 'toy_gan.play_with_toys_of_a_kind'",
+        ),
+        ({"built_in_data": "toys"}, TypeError, "built_in_data must be a dict, got 'toys'"),
+        (
+            {"built_in_data": {"../toys": "toy_gan:write"}},
+            ValueError,
+            "a name in built_in_data must be one word in lower case, got '../toys'",
+        ),
+        ({"built_in_data": {"toys": 3}}, TypeError, "built_in_data['toys'] must be a str, got 3"),
+        (
+            {"built_in_data": {"toys": "toy_gan:"}},
+            ValueError,
+            "built_in_data['toys'] must be 'MODULE:NAME', got 'toy_gan:'",
+        ),
+        ({"demos": "demo"}, TypeError, "demos must be a tuple of str, got 'demo'"),
+        ({"demos": ["demo"]}, TypeError, "demos must be a tuple of str, got ['demo']"),
+        ({"demos": ("demo", 3)}, TypeError, "demos must be a tuple of str, got ('demo', 3)"),
+        ({"help": None}, TypeError, "help must be a str, got None"),
+        ({"recipe": "toy_gan"}, ValueError, "recipe must be 'MODULE:NAME', got 'toy_gan'"),
+        ({"recipe": None}, TypeError, "recipe must be a str, got None"),
+    ],
+)
+def test_a_malformed_field_is_refused_with_recipe_field_and_value(fields, error, message):
+    with pytest.raises(error) as raised:
+        Registration(**{"recipe": "toy_gan.recipe:Toy", "help": "toys"} | fields)
+    assert str(raised.value) == f"recipe {fields.get('recipe', 'toy_gan.recipe:Toy')}: {message}"
+
+
+def test_a_malformed_registration_of_another_distribution_is_listed_with_its_error(installed, capsys):
+    distribution(installed, "malformed-gan", recipe("malformed = toy_gan.malformed:RECIPE"))
+    malformed = PACKAGE.replace('built_in_data={"toys": "toy_gan:write"}', 'demos="demo"')
+    (installed / "toy_gan" / "malformed.py").write_text(malformed)
+    message = "TypeError: recipe toy_gan.recipe:Toy: demos must be a tuple of str, got 'demo'"
+    assert message in listing(capsys, "train")
+
+
+def test_registrations_can_be_members_of_sets():
+    assert len({*RECIPES.values(), *RECIPES.values()}) == len(RECIPES)
 
 
 def test_a_recipe_from_outside_is_listed_and_trained(site, tmp_path):

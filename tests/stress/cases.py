@@ -161,6 +161,28 @@ def squared_norm(draws: Draws) -> Call:
     return Call(inputs, run, orders=2)
 
 
+def gradient_budget(draws: Draws) -> Call:
+    is_half = draws.dtype in (torch.bfloat16, torch.float16)
+    if draws.dtype == torch.bfloat16:
+        draws.left_out = ("huge",)  # the reference's float32 gradients of weights overflow, and have no error
+    shape = [draws.size() for _ in range(draws.one_of(0, 1, 2, 3, 4))]
+    count = draws.one_of(1, 2, 3, 4, draws.random.randint(1, 16))
+    inputs = {f"gradient {i}": draws.tensor(draws.normal(*shape)) for i in range(count)}
+    names = list(inputs)
+    for name in names[1:]:
+        inputs[name].requires_grad_(draws.random.random() < 0.9)
+    if draws.random.random() < 0.5:
+        wide = torch.promote_types(draws.dtype, torch.float32)
+        inputs["weights"] = draws.tensor(draws.normal(count), dtype=wide, special=False)
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        gradients = [inputs[name] for name in names]
+        return ops.gradient_budget(gradients, inputs.get("weights"), backend=backend)
+
+    # Second derivatives of float32 weights are made of gradients that were rounded to half types.
+    return Call(inputs, run, orders=1 if is_half and "weights" in inputs else 2)
+
+
 def feature_distance(draws: Draws) -> Call:
     return _features(draws, draws.one_of(1, 2), draws.one_of(False, True), draws.one_of(False, True))
 
@@ -320,7 +342,7 @@ def optimizer(draws: Draws) -> Call:
 CASES: dict[str, Callable[[Draws], Call]] = {
     case.__name__: case
     for case in (
-        jpeg, photometric, blur, perspective_warp, bias_leaky_relu, squared_norm, feature_distance,
-        lpips_head, yuv_l2, adversarial, conv2d, optimizer,
+        jpeg, photometric, blur, perspective_warp, bias_leaky_relu, squared_norm, gradient_budget,
+        feature_distance, lpips_head, yuv_l2, adversarial, conv2d, optimizer,
     )
 }  # fmt: skip

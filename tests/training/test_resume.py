@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import re
 import shutil
+import types
+import typing
 
 import pytest
 import torch
@@ -12,12 +16,13 @@ from torch import nn
 
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.checkpoint import load_checkpoint, save_checkpoint
-from fastgan.training.config import TrainingConfig, to_plain, write_config
+from fastgan.training.config import to_plain, write_config
 from fastgan.training.loop import train
 from fastgan.training.resume import resume_from
 from fastgan.training.run_lock import NAME
 from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report
+from tests.recipes.starganv2_folders import write_images, write_latents
 
 from .toy import Toy, rows, toy_config
 
@@ -408,18 +413,8 @@ def test_a_balance_that_keeps_something_may_set_in_later(config, monkeypatch):
         train(Toy, dataclasses.replace(config, resume=True, balance=balance))
 
 
-CONFIGS = [TrainingConfig, *(load_recipe(name).config_class for name in RECIPES)]
-
-
-@pytest.mark.parametrize("config_class", CONFIGS)
-def test_every_option_is_either_applied_or_refused(config_class):
-    applied, refused = config_class.applied_on_resume, config_class.refused_on_resume
-    assert not applied & refused
-    assert applied | refused == {field.name for field in dataclasses.fields(config_class)}
-
-
 SMALL = {
-    "stegastamp": {},
+    "stegastamp": {"image_size": 32, "secret_size": 8},
     "dcgan": {"g_width": 4, "d_width": 4, "frechet": "off"},
     "enhancenet": {"width": 4, "blocks": 1, "variant": "E"},
     "zi2zi": {"width": 4, "d_width": 4},
@@ -453,3 +448,125 @@ def _options(optimizer):
     return [
         {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
     ]
+
+
+# --- which options are refused ------------------------------------------------------------------------------
+
+# Other values of options, where the type alone does not give one, with what they need.
+OTHER_VALUES = {
+    ("enhancenet", "d_channels"): {"d_channels": (4, 8)},
+    ("starganv2", "domains"): {"domains": ("day", "night", "dawn")},
+    ("starganv2", "data"): {
+        "data": "latents",
+        "train_path": "latents",
+        "domains": ("a", "b"),
+        "image_size": 16,
+    },
+    ("starganv2", "downs"): {"downs": 2},
+    ("stegastamp", "d_channels"): {"d_channels": (4, 8)},
+    ("stegastamp", "d_optimizer"): {"d_optimizer": "adam", "adversarial": "hinge"},
+    ("zi2zi", "category_num"): {"category_num": 50},
+    ("zi2zi", "downs"): {"downs": 4},
+}
+NOT_VARIED = {
+    ("enhancenet", "variant"),  # E has no discriminator, which a resumed run of another variant then misses
+    ("starganv2", "latent_channels"),  # which must be that of the files
+}
+# Raised where a value is not allowed, or needs downloaded weights.
+UNABLE = (ValueError, FileNotFoundError)
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """Returns a function that makes small recipes, of the demo's options but for those given."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", ("day", "night", "dawn"), count=4)
+    write_latents(tmp_path / "latents", count=4)
+    changes_by_recipe = {
+        "enhancenet": {"variant": "PA"},
+        "starganv2": {"train_path": "images", "val_path": "", "domains": ("day", "night")},
+    }
+    # VGG's weights, which have no influence here, are not there.
+    monkeypatch.setattr("fastgan.recipes.enhancenet.recipe.EnhanceNet._perceptual_loss", lambda self: None)
+
+    def build(name, **changes):
+        recipe_class = load_recipe(name)
+        preset = dataclasses.replace(recipe_class.presets["demo"], accelerator="cpu")
+        options = SMALL[name] | changes_by_recipe.get(name, {}) | changes
+        config = dataclasses.replace(preset, **options)
+        return recipe_class(config, Runtime(config))
+
+    return build
+
+
+def structure(recipe):
+    """The shapes of all weights and the kinds of optimizers: what a checkpoint must fit."""
+    weights = {name: network.state_dict() for name, network in recipe.networks.items() if name != "balance"}
+    shapes = {(name, key): value.shape for name in weights for key, value in weights[name].items()}
+    return shapes, {name: type(optimizer) for name, optimizer in recipe.optimizers.items()}
+
+
+def other_values(kind, value):
+    """Values of this type that differ from the given one; it may be that not all are allowed."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        candidates = arguments
+    elif origin in (typing.Union, types.UnionType):
+        candidates = [None] + [other for each in arguments for other in other_values(each, value)]
+    elif kind is bool:
+        candidates = (False, True)
+    elif kind is int:
+        candidates = (2 * (value or 0), (value or 0) + 1, (value or 0) // 2)
+    elif kind is float:
+        candidates = (2 * (value or 0) + 0.125, (value or 0) / 2)
+    else:
+        candidates = ()
+    return [candidate for candidate in candidates if candidate != value]
+
+
+def changes_of(name, option, config):
+    """Each change of one option that can be tried."""
+    if (name, option) in OTHER_VALUES:
+        return [OTHER_VALUES[name, option]]
+    kind = typing.get_type_hints(type(config))[option]
+    return [{option: value} for value in other_values(kind, getattr(config, option))]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_refused_options_are_those_that_change_shapes_or_the_kind_of_optimizer(name, build):
+    original = build(name)
+    refused = original.config.refused_on_resume
+    assert refused <= {field.name for field in dataclasses.fields(original.config)}
+    varied = {option for option in refused if (name, option) not in NOT_VARIED}
+    unchanged = set(varied)
+    for option in varied:
+        for changes in changes_of(name, option, original.config):
+            with contextlib.suppress(*UNABLE):
+                if structure(build(name, **changes)) != structure(original):
+                    unchanged.discard(option)
+                    break
+    assert not unchanged
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_options_that_are_not_refused_change_neither(name, build):
+    original = build(name)
+    sections = original.config.in_sections()
+    options = {o for title, names in sections.items() if title not in ("run", "data") for o in names}
+    options -= original.config.refused_on_resume | {o for recipe, o in NOT_VARIED if recipe == name}
+
+    def check(changes):
+        """Tries changes together, and in halves where not all are allowed."""
+        try:
+            changed = build(name, **changes)
+        except UNABLE:
+            items = list(changes.items())
+            if len(items) > 1:
+                check(dict(items[: len(items) // 2]))
+                check(dict(items[len(items) // 2 :]))
+        else:
+            assert structure(changed) == structure(original), f"one of these is to be refused: {changes}"
+
+    alternatives = [changes_of(name, option, original.config) for option in sorted(options)]
+    for changes in itertools.zip_longest(*alternatives):
+        check({option: value for each in changes if each for option, value in each.items()})

@@ -123,12 +123,6 @@ class DCGANConfig(TrainingConfig):
             "collapse_images", "collapse_ratio", "collapse_after", "frechet", "frechet_images",
         ),
     }  # fmt: skip
-    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
-        "train_path", "val_path", "crop", "latent", "diff_augment", "loss", "real_label", "fake_label",
-        "lr_d", "lr_g", "beta1", "beta2", "weight_decay", "n_critic", "n_g_steps", "d_weight_clip",
-        "gp_weight", "r1_weight", "r1_interval", "collapse_images", "collapse_ratio", "collapse_after",
-        "frechet", "frechet_images",
-    }  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
         "image_size", "channels", "z_dim", "g_width", "d_width", "d_norm", "d_spectral_norm",
         "d_minibatch_std", "optimizer",

@@ -20,8 +20,14 @@ from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.data import find_images
 from fastgan.training.devices import device_of
-from fastgan.training.image_files import MAX_PIXELS, add_pixel_limit, decode, naming_image, to_tensor
-from fastgan.training.images import to_image
+from fastgan.training.image_files import (
+    MAX_PIXELS,
+    add_pixel_limit,
+    decode,
+    naming_image,
+    to_image,
+    to_tensor,
+)
 from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs

@@ -115,12 +115,6 @@ class EnhanceNetConfig(TrainingConfig):
         "schedule": ("lr_decay_steps",),
         "evaluation": ("val_images", "val_size", "log_d_after"),
     }  # fmt: skip
-    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
-        "variant", "train_path", "val_path", "val_images", "val_size", "crop", "turn", "lr", "lr_d",
-        "lr_decay_steps", "beta1", "perceptual_layers", "perceptual_weights", "texture_layers",
-        "texture_weights", "texture_patch", "normalize_features", "adversarial_weight", "adversarial",
-        "d_loss_weight", "log_d_after",
-    }  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
         "scale", "width", "blocks", "d_channels", "d_dense",
     }  # fmt: skip

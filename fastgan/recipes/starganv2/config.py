@@ -129,12 +129,6 @@ class StarGANv2Config(TrainingConfig):
         "schedule": ("updates", "ds_decay_epochs"),
         "evaluation": ("eval_images", "eval_draws", "classifier_steps"),
     }  # fmt: skip
-    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
-        "train_path", "val_path", "latent_scale", "crop", "vae", "updates", "adversarial", "w_adv",
-        "w_sty", "w_cyc", "w_id", "w_ds", "ds_margin", "ds_decay_epochs", "r1_weight", "r1_interval",
-        "lr", "lr_mapping", "beta1", "beta2", "weight_decay", "eval_images", "eval_draws",
-        "classifier_steps",
-    }  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
         "domains", "data", "image_size", "latent_channels", "z_dim", "style_dim", "base_width",
         "max_width", "downs", "mapping_width",

@@ -26,9 +26,9 @@ from fastgan.training.image_files import (
     naming_image,
     read_image,
     reading_of,
+    to_image,
     to_tensor,
 )  # fmt: skip
-from fastgan.training.images import to_image
 from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs

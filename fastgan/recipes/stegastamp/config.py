@@ -181,18 +181,6 @@ class StegaStampConfig(TrainingConfig):
         ),
         "evaluation": ("val_images",),
     }  # fmt: skip
-    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
-        "train_path", "val_path", "val_images", "crop", "paired_secrets", "lr", "lr_warmup_steps",
-        "lr_decay_steps", "no_im_loss_steps", "no_im_loss_bit_acc", "ramps_after_no_im_loss",
-        "l2_loss_scale", "l2_loss_ramp", "l2_edge_gain", "l2_edge_ramp", "l2_edge_delay",
-        "lpips_loss_scale", "lpips_loss_ramp", "secret_loss_scale", "secret_loss_ramp", "G_loss_scale",
-        "G_loss_ramp", "y_scale", "u_scale", "v_scale", "no_gan", "adversarial", "critic_sign",
-        "n_critic", "lr_d", "beta1_d", "beta2_d", "tf_epsilon", "d_grad_clip", "d_weight_clip",
-        "gp_weight", "r1_weight", "d_activation", "borders", "rnd_trans", "rnd_trans_ramp", "rnd_bri",
-        "rnd_bri_ramp", "rnd_sat", "rnd_sat_ramp", "rnd_hue", "rnd_hue_ramp", "rnd_noise",
-        "rnd_noise_ramp", "contrast_low", "contrast_high", "contrast_ramp", "jpeg_quality",
-        "jpeg_quality_ramp", "no_jpeg", "jpeg_rounding", "blur_gaussian", "blur_line",
-    }  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
         "image_size", "secret_size", "d_optimizer", "d_channels", "d_spectral_norm",
     }  # fmt: skip

@@ -19,8 +19,7 @@ from fastgan.recipes.stegastamp.config import DEMO
 from fastgan.recipes.stegastamp.message import bits_to_message, message_to_bits
 from fastgan.recipes.stegastamp.recipe import StegaStamp
 from fastgan.training.built_in import HELD_OUT_PHOTOGRAPHS, data_folder
-from fastgan.training.image_files import read_image
-from fastgan.training.images import to_image
+from fastgan.training.image_files import read_image, to_image
 from fastgan.training.loop import train
 from fastgan.training.measurement import describe_machine, rounds_in
 from fastgan.training.report import Section, read_table, write_report

@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fastgan.metrics import psnr, ssim
-from fastgan.training.image_files import to_tensor
-from fastgan.training.images import to_image
+from fastgan.training.image_files import to_image, to_tensor
 
 
 def real_jpeg(image: Tensor, quality: int) -> Tensor:

@@ -99,11 +99,6 @@ class Zi2ZiConfig(TrainingConfig):
         "schedule": ("l1_ramp_epochs", "const_ramp_epochs", "schedule", "g_updates"),
         "evaluation": ("val_images",),
     }  # fmt: skip
-    applied_on_resume: ClassVar[frozenset[str]] = TrainingConfig.applied_on_resume | {
-        "train_path", "source_side", "held_out", "held_out_seed", "val_images", "augment", "dropout",
-        "l1_weight", "l1_ramp_epochs", "const_weight", "const_of", "const_ramp_epochs",
-        "perceptual_weight", "category_weight", "lr", "schedule", "lr_floor", "beta1", "g_updates",
-    }  # fmt: skip
     refused_on_resume: ClassVar[frozenset[str]] = TrainingConfig.refused_on_resume | {
         "image_size", "channels", "category_num", "downs", "width", "d_width", "embedding_dim", "norm",
         "self_attention", "d_spectral_norm",

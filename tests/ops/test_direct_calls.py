@@ -1,0 +1,185 @@
+"""Operators called directly, as `torch.ops.fastgan.X`: without the public functions' checks, none crashes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree
+
+import fastgan.optim  # noqa: F401  (with it and fastgan.ops all ops are declared)
+from fastgan._torch_internals import has_kernel
+from fastgan.ops import _library
+from fastgan.ops.jpeg import SUBSAMPLINGS
+from fastgan.reference.adversarial import GAMES
+from fastgan.reference.optimizer_step import ALGORITHMS, StepOptions
+
+
+def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ...]]]:
+    """Arguments of every operator, for images of this size."""
+    x, y = torch.rand(n, c, h, w), torch.rand(n, c, h, w)
+    per_sample, per_channel = torch.rand(n), torch.rand(c)
+    codes = torch.zeros(x.shape, dtype=torch.uint8)
+    masks = torch.zeros(n, h, w, dtype=torch.uint8)
+    chroma_masks = torch.zeros(n, (h + 1) // 2, (w + 1) // 2, dtype=torch.uint8)
+    seed, number, tables = torch.tensor(3), torch.tensor(0.5), torch.full((n, 2, 8, 8), 9.0)
+    matrix = torch.eye(3).expand(n, 3, 3).contiguous()
+    lists = [[torch.rand(h, w), torch.rand(c)] for _ in range(6)]
+    steps, options = [torch.tensor(2.0), torch.tensor(2.0)], [float(o) for o in StepOptions(0.1)]
+    return {
+        "adversarial": [
+            (x, y, game, generator, 1.0, 1.0, 0.0, True)
+            for game in range(len(GAMES))
+            for generator in (False, True)
+        ],
+        "bias_leaky_relu": [(x, per_channel, 0.2, 1.5, 10.0, True), (x, None, 0.2, 1.5, 10.0, False)],
+        "bias_leaky_relu_backward": [(x, codes, 0.2, 1.5, torch.float32), (x, codes, 0.2, 1.5, None)],
+        "bias_leaky_relu_tangent": [(x, per_channel, codes, 0.2, 1.5), (x, None, codes, 0.2, 1.5)],
+        "blur": [(x, torch.rand(n, 3, 3), turned) for turned in (False, True)],
+        "feature_distance": [
+            (x, y, weight, power, normalize, 1e-10, False, of_mean, True, True)
+            for weight in (per_channel, None)
+            for power in (1, 2)
+            for normalize in (False, True)
+            for of_mean in (False, True)
+        ],
+        "feature_distance_backward": [(x, per_sample, of_mean) for of_mean in (False, True)],
+        "feature_distance_backward_": [(x, per_sample, of_mean) for of_mean in (False, True)],
+        "gradient_norm": [(lists[0],)],
+        "jpeg": [
+            (x, table, seed, horizontal, vertical, True, rounding, with_masks)
+            for table in (tables, torch.full((1, 2, 8, 8), 9.0))
+            for horizontal, vertical in SUBSAMPLINGS.values()
+            for rounding, with_masks in ((0, True), (3, False))  # straight-through, noise
+        ],
+        "jpeg_backward": [
+            (x, y, table, seed, masks, chroma_masks, 2, 2, True, rounding, wants_image, wants_tables)
+            for table in (tables, torch.full((1, 2, 8, 8), 9.0))
+            for rounding in (0, 3)
+            for wants_image, wants_tables in ((True, True), (True, False), (False, True))
+        ],
+        "optimizer_step_": [
+            (algorithm, *lists, steps, options, *[number] * 4, torch.tensor(4), statistics)
+            for algorithm in range(len(ALGORITHMS))
+            for statistics in (False, True)
+        ],
+        "perspective_warp": [(x, matrix, y), (x, matrix, None)],
+        "perspective_warp_backward": [(x, matrix)],
+        "photometric": [(x, torch.rand(n, 6), seed, with_masks) for with_masks in (False, True)],
+        "photometric_backward": [(x, torch.rand(n, 6), masks)],
+        "squared_norm": [(x,)],
+        "squared_norm_backward": [(x, per_sample)],
+        "yuv_l2": [
+            (x, y, gain, 0.5, 1.0, 1.0, 1.0, 1, dtype)
+            for gain in (number, None)
+            for dtype in (torch.float32, None)
+        ],
+        "yuv_l2_backward": [(x, number, 1, scaled, torch.float32) for scaled in (False, True)],
+        "yuv_l2_backward_": [(x, number, 1, scaled) for scaled in (False, True)],
+    }
+
+
+SIZES = [(2, 3, 5, 6), (0, 3, 5, 6), (2, 0, 5, 6), (2, 3, 0, 6), (2, 3, 5, 0), (0, 0, 0, 0)]
+
+
+def with_one_empty(arguments: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The arguments with one tensor or list replaced by an empty one, for each in turn."""
+    for at, argument in enumerate(arguments):
+        replacements: list[Any] = []
+        if isinstance(argument, Tensor):
+            replacements = [argument[:0] if argument.dim() else argument.new_empty(0)]
+        elif isinstance(argument, list):
+            replacements = [[]]
+            if argument and isinstance(argument[0], Tensor):
+                replacements.append([argument[0], argument[1].new_empty(0)])
+                replacements.append(argument[:1])
+        for replacement in replacements:
+            yield (*arguments[:at], replacement, *arguments[at + 1 :])
+
+
+def shapes(values: Any) -> list[torch.Size]:
+    return [tensor.shape for tensor in _pytree.tree_leaves(values) if isinstance(tensor, Tensor)]
+
+
+def call(name: str, arguments: tuple[Any, ...]) -> str | None:
+    """Calls an operator, whose results must have the shapes of its fake's; returns its refusal or None."""
+    print(name, *_pytree.tree_map_only(Tensor, lambda tensor: tuple(tensor.shape), arguments), flush=True)
+    operator = getattr(torch.ops.fastgan, name).default
+    arguments = _pytree.tree_map_only(Tensor, torch.clone, arguments)
+    try:
+        results = operator(*arguments)
+    except RuntimeError as error:
+        return str(error)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake_results = operator(*_pytree.tree_map_only(Tensor, mode.from_tensor, arguments))
+    assert shapes(results) == shapes(fake_results)
+    return None
+
+
+def main() -> None:
+    for size in SIZES:
+        for name, calls in direct_calls(*size).items():
+            for arguments in calls:
+                refusal = call(name, arguments)
+                assert refusal is None or (size[1] == 0 and "must have 3 channels, got 0" in refusal), refusal
+    for name, calls in direct_calls(*SIZES[0]).items():
+        for arguments in calls:
+            for changed in with_one_empty(arguments):
+                call(name, changed)
+    print("done")
+
+
+pytestmark = pytest.mark.skipif(bool(_library.cpu_missing), reason="the CPU library is missing")
+
+
+def test_there_are_calls_of_every_operator_with_a_kernel():
+    names = {name.removeprefix("fastgan::") for name in torch._C._dispatch_get_all_op_names()}
+    with_kernels = {
+        name for name in names if hasattr(torch.ops.fastgan, name) and has_kernel(f"fastgan::{name}", "CPU")
+    }
+    assert direct_calls(*SIZES[0]).keys() == with_kernels
+
+
+def test_empty_tensors_give_results_or_errors_but_no_crash():
+    # In a process of its own, which prints each call before it is made.
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.ops.test_direct_calls"], cwd=Path(__file__).parents[2],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    calls = process.stdout.splitlines()
+    assert process.returncode == 0, f"{process.returncode} in {calls[-1:]}: {process.stderr[-3000:]}"
+    assert calls[-1] == "done" and len(calls) > 500
+
+
+@pytest.mark.parametrize(
+    "operator, position, name",
+    [
+        ("blur", 1, "blur: kernels"),
+        ("feature_distance", 2, "feature_distance: weight"),
+        ("feature_distance_backward", 1, "feature_distance: grad"),
+        ("feature_distance_backward_", 1, "feature_distance: grad"),
+        ("jpeg", 1, "jpeg: tables"),
+        ("jpeg_backward", 2, "jpeg: tables"),
+        ("perspective_warp", 1, "perspective_warp: matrix"),
+        ("perspective_warp_backward", 1, "perspective_warp: matrix"),
+        ("photometric", 1, "photometric: parameters"),
+        ("photometric_backward", 1, "photometric: parameters"),
+        ("squared_norm_backward", 1, "squared_norm: grad"),
+    ],
+)
+def test_small_tensors_that_are_not_contiguous_are_refused_by_name(operator, position, name):
+    arguments = list(direct_calls(*SIZES[0])[operator][0])
+    arguments[position] = torch.stack([arguments[position]] * 2, dim=-1)[..., 0]
+    with pytest.raises(RuntimeError, match=f"{name} must be contiguous"):
+        getattr(torch.ops.fastgan, operator)(*arguments)
+
+
+if __name__ == "__main__":
+    main()
