@@ -5,6 +5,6 @@ importable from `fastgan.losses`: `adv_loss` (StarGAN v2), `BinaryLoss` and `Cat
 `jpeg_codec_differentiable` (kornia) and `diff_jpeg_coding` (Diff-JPEG). That `CategoryLoss` draws no random
 numbers, whereas zi2zi's and :class:`fastgan.compat.zi2zi.CategoryLoss` do.
 
-`taming`, `ldm`, `rae` and `videoseal` are whole losses of generator and discriminator. Their terms are weighed
-by their gradients, with :class:`fastgan.monitor.LossBudget` inside.
+`taming`, `ldm`, `rae` and `videoseal` have whole losses of generator and discriminator, whose terms are
+weighed by their gradients, with :class:`fastgan.monitor.LossBudget` inside.
 """

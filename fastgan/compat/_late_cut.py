@@ -79,6 +79,10 @@ class LateCut:
             moved[name] = self._moved(loss, way, is_shared, name not in without_parameters)
         return moved
 
+    def depends_on(self, layer: nn.Parameter) -> bool:
+        """Whether the tensor is computed from this parameter."""
+        return any(parameter is layer for parameter in self._parameters_behind)
+
     def norm(self, moved: Moved, layer: nn.Parameter) -> Tensor:
         """The norm of a loss's gradient of a layer's weight, 0-d, in float32 or better."""
         (gradient,) = torch.autograd.grad(

@@ -32,6 +32,7 @@ from fastgan.ops._checks import (
     check_one_of,
     check_real,
     check_same_device,
+    described,
     shown,
 )
 from fastgan.ops._value_range import RangeCheck
@@ -274,6 +275,10 @@ class VideosealLoss(TokenizerLoss):
         """(loss, scales)"""
         budget = budget_at(reconstructions, last_layer)
         cut = LateCut(reconstructions, budget, self.scaler)
+        if not cut.depends_on(last_layer):
+            raise ValueError(
+                f"last_layer must be a weight behind reconstructions, got {described(last_layer)} that is not"
+            )
         moved = cut.move(losses)
         norms = {name: cut.norm(each, last_layer) for name, each in moved.items()}
         total_norm = self.total_norm if self.total_norm > 0 else norms[list(norms)[-1]]

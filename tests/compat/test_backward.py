@@ -177,6 +177,13 @@ def test_last_layers_that_cannot_be_are_refused(distance):
             loss(autoencoder.codebook_loss, images(), fake, 0, 0, layer)
 
 
+def test_videoseals_last_layer_is_one_behind_the_images():
+    loss, x = videoseal.VideosealLoss(disc_num_layers=1, percep_loss="mse"), images()
+    marked = nn.Conv2d(3, 3, 1)(x)
+    with pytest.raises(ValueError, match="last_layer must be a weight behind reconstructions, got torch"):
+        loss(x, marked, x[:, :1], None, marked, 0, 0, nn.Parameter(torch.ones(3)))
+
+
 def test_conditions_and_sizes_that_do_not_fit_are_refused(distance):
     loss, autoencoder = vqgan()
     x = images()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fastgan.compat import basicsr, pix2pix, studiogan, zi2zi
+from fastgan.compat import basicsr, ldm, pix2pix, studiogan, taming, videoseal, zi2zi
 
 
 def critic():
@@ -123,6 +125,50 @@ def test_zi2zi_category_loss_draws_as_many_numbers_as_an_embedding(categories):
         actual.append((loss(logits, labels), state_after_init, torch.random.get_rng_state()))
     assert_close(actual[1][0], actual[0][0])
     assert torch.equal(actual[1][1], actual[0][1]) and torch.equal(actual[1][2], actual[0][2])
+
+
+def published_patches(channels, width, layers, norm, bias):
+    """PatchGAN's layers, whose weights are drawn by the constructors, and then anew."""
+    widths = [width * min(2**number, 8) for number in range(layers + 1)]
+    made = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+    for number, (narrow, wide) in enumerate(itertools.pairwise(widths), 1):
+        stride = 1 if number == layers else 2
+        made += [nn.Conv2d(narrow, wide, 4, stride, 1, bias=bias), norm(wide), nn.LeakyReLU(0.2)]
+    network = nn.Sequential(*made, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+    for layer in network:
+        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)):
+            nn.init.normal_(layer.weight, float(isinstance(layer, nn.BatchNorm2d)), 0.02)
+    return network
+
+
+@pytest.mark.parametrize("layers", [1, 3, 5])
+@pytest.mark.parametrize("module", [taming, videoseal])
+def test_patch_discriminators_draw_what_the_published_ones_draw(module, layers):
+    theirs = (nn.BatchNorm2d, False) if module is taming else (lambda width: nn.GroupNorm(4, width), True)
+    torch.manual_seed(7)
+    published = published_patches(3, 4, layers, *theirs)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(7)
+    ours = module.NLayerDiscriminator(3, 4, layers)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, value in published.state_dict().items():
+        assert torch.equal(ours.main.state_dict()[name], value), name
+
+
+def test_losses_with_a_discriminator_draw_its_numbers_alone():
+    options = {"disc_num_layers": 1, "weights": None}
+    for make, discriminator in (
+        (lambda: taming.VQLPIPSWithDiscriminator(0, **options), taming.NLayerDiscriminator),
+        (lambda: ldm.LPIPSWithDiscriminator(0, **options), taming.NLayerDiscriminator),
+        (lambda: ldm.GeneralLPIPSWithDiscriminator(0, **options), taming.NLayerDiscriminator),
+        (lambda: videoseal.VideosealLoss(**options), videoseal.NLayerDiscriminator),
+    ):
+        states = []
+        for build in (make, lambda discriminator=discriminator: discriminator(n_layers=1)):
+            torch.manual_seed(7)
+            build()
+            states.append(torch.random.get_rng_state())
+        assert torch.equal(*states)
 
 
 def test_the_other_shims_draw_no_random_numbers():

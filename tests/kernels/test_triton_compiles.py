@@ -29,11 +29,11 @@ from fastgan.kernels import (  # noqa: E402
 FLOATS = ["fp32", "bf16", "fp16"]
 
 
-RUN = {"fp32": 4, "bf16": 8, "fp16": 8}  # pixels per thread, for vectors
+RUN = {"fp32": 4, "bf16": 8, "fp16": 8}  # pixels of a thread, in vectors
 
 
 def access(lines: tuple[str, ...], images: tuple[str, ...], kind: str, run: int) -> dict[str, int]:
-    """Constants for images of any strides, or for vectors: contiguous ("rows"), channels_last ("lines")."""
+    """Constants for images of any strides, or in vectors, contiguous ("rows") or channels_last ("lines")."""
     constants: dict[str, int] = {"FLAT": kind != ""} | dict.fromkeys(lines, run if kind == " lines" else 0)
     return constants | {f"{image}stride_w": 1 for image in images if kind == " rows"}
 
@@ -57,7 +57,7 @@ NUMBERS = {
 }  # fmt: skip
 FEATURES = [
     *((dtype, channels, 2, True, "stride_pixel", directions)
-      for dtype, channels, directions in (  # those of AlexNet and VGG
+      for dtype, channels, directions in (  # of AlexNet and VGG
           ("fp32", 64, 1), ("fp32", 128, 2), ("fp32", 192, 2), ("fp32", 256, 2), ("fp32", 384, 2),
           ("fp32", 512, 1), ("fp32", 512, 2), ("bf16", 64, 2), ("bf16", 256, 1), ("bf16", 256, 2),
           ("bf16", 512, 2), ("fp16", 512, 2),
@@ -68,8 +68,8 @@ FEATURES = [
 ]  # fmt: skip
 
 
-def description(kernel, dtype: str, data: tuple[str, ...], **constants):
-    """The kernel, its signature with arguments `data` of the dtype, and the constants that it takes."""
+def described(kernel, dtype: str, data: tuple[str, ...], **constants):
+    """The kernel, its signature with `data` of the dtype, and those of the constants that it takes."""
     signature = dict.fromkeys(kernel.arg_names, "i32")
     kinds = dict.fromkeys(FLOAT32, "*fp32") | dict.fromkeys(NUMBERS, "fp32") | {"codes": "*u8"}
     kinds |= dict.fromkeys(data, f"*{dtype}")
@@ -179,7 +179,7 @@ KERNELS = {
         for group, index in ((1, tl.int32), (3, tl.int32), (4, tl.int64))
     },
     **{
-        f"squared_norm {kernel.__name__} {dtype}": description(
+        f"squared_norm {kernel.__name__} {dtype}": described(
             kernel, dtype, ("x", "result"), BLOCK=squared_norm.BLOCK, PASSES=squared_norm.PASSES,
             IN_PLACE=True,
         )
@@ -187,7 +187,7 @@ KERNELS = {
         for dtype in FLOATS
     },
     **{
-        f"leaky {kernel.__name__} {dtype}": description(
+        f"leaky {kernel.__name__} {dtype}": described(
             kernel, dtype, ("x", "y", "source", "target"), HAS_BIAS=True, HAS_CODES=True, INDEX=tl.int32,
             BLOCK=bias_leaky_relu.BLOCK, ROWS=bias_leaky_relu.TILE_ROWS,
             CHANNELS=bias_leaky_relu.TILE_CHANNELS, SAMPLES=1, LENGTH=bias_leaky_relu.BLOCK,
@@ -199,7 +199,7 @@ KERNELS = {
         for dtype in FLOATS
     },
     **{
-        f"adversarial {kernel.__name__} {game} {dtype} {index}": description(
+        f"adversarial {kernel.__name__} {game} {dtype} {index}": described(
             kernel, dtype, ("real", "fake", "raised", "lowered"), HAS_SLOPES=True,
             GAME=3 if game == 4 else game, RELATIVISTIC=game == 4, PARTIAL=True, INDEX=index,
             BLOCK=adversarial.BLOCK,
@@ -214,7 +214,7 @@ KERNELS = {
         )
     },
     **{
-        f"features {dtype} {channels} p={power} normalize={normalize} {last} {directions}": description(
+        f"features {dtype} {channels} p={power} normalize={normalize} {last} {directions}": described(
             feature_distance.sweep, dtype, ("x", "y", "direction_x", "direction_y"), POWER=power,
             HAS_WEIGHT=normalize, NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=directions == 2,
             **{last: 1}, **feature_distance.tiling(channels),
@@ -245,18 +245,19 @@ WARPS = {
     "adversarial": adversarial.WARPS,
     "gradient_budget": gradient_budget.WARPS,
 }
-REGISTERS = {  # limits that launches set, too
+REGISTERS = {  # which launches ask for, too
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
 }
-# Limits of registers per thread that launches do not set. Triton 3.6 keeps blur's weights in each thread's
-# registers where neighbours are loaded one by one: it does not know that they are the same for all threads.
+# What a thread may have without launches asking for it. Blur's weights lie in registers of threads where the
+# compiler does not know that they are the same for all of them, as Triton 3.6 where neighbours are loaded one
+# by one.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 # gradient_budget's threads keep a sum of each pair of up to 12 gradients.
 MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160, "gradient_budget": 255}
 
 
 def options_of(name: str) -> dict[str, int | None]:
-    """The options of the kernel's launches."""
+    """As its launches have them."""
     kernel, _, constants = KERNELS[name]
     if kernel is feature_distance.sweep:
         limited = constants["WITH_Y"] and "stride_pixel" in constants
@@ -304,12 +305,10 @@ def test_kernel_compiles_without_spills(name, capability, tmp_path):
 
 @pytest.mark.parametrize("kind", ["all 1", "last strides 1", "64 bits"])
 @pytest.mark.parametrize("name", [name for name in KERNELS if "bf16" not in name and "fp16" not in name])
-def test_kernel_compiles_with_the_specializations_of_launches(name, kind):
-    """Launches make an integer of 1 a constant, which has no `.to`, and one beyond 32 bits an i64."""
+def test_kernel_compiles_as_launches_specialize_it(name, kind):
+    """An integer that is 1 becomes a constant, which has no `.to`; one beyond 32 bits is an i64."""
     _, signature, constants = KERNELS[name]
-    integers = [
-        name for name, argument_kind in signature.items() if argument_kind == "i32" and name not in constants
-    ]
+    integers = [name for name, of in signature.items() if of == "i32" and name not in constants]
     if kind == "last strides 1":
         integers = [name for name in integers if name.endswith("stride_w")]
     if not integers:

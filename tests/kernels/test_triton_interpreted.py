@@ -23,5 +23,5 @@ def test_in_the_interpreter(file):
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
         env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
     )  # fmt: skip
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert "passed" in process.stdout
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "passed" in finished.stdout

@@ -38,12 +38,12 @@ def images():
 def gradients_of(penalty, network):
     """The gradients of all parameters, zero where there is none."""
     parameters = list(network.parameters())
-    gradients = torch.autograd.grad(penalty, parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+    found = torch.autograd.grad(penalty, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 
 def assert_same(actual, expected, tolerance=1e-5):
-    """Compares relative to the largest gradient: that of some parameters is only a rounding error."""
+    """Equal to a part of the largest gradient: some parameters have none but rounding."""
     largest = max(gradient.norm() for gradient in expected)
     for one, other in zip(actual, expected, strict=True):
         assert (one.cpu().double() - other).norm() <= tolerance * largest
@@ -54,7 +54,7 @@ def at(real, fake, generator_seed):
     return torch.lerp(real, fake, part)
 
 
-# Each penalty: fastgan's function, and its definition as the point and the function of the gradient there.
+# Each penalty as fastgan computes it, and at which point and as what function of the gradient it is meant.
 PENALTIES = {
     "r1_penalty": (
         lambda d, real, fake, args: r1_penalty(d(x := real.clone().requires_grad_(), *args), x),
@@ -102,15 +102,15 @@ PENALTIES = {
 @pytest.mark.parametrize("kind", CRITICS)
 @pytest.mark.parametrize("name", PENALTIES)
 def test_parameter_gradients_equal_float64_double_backward(name, kind, device):
-    function, point, definition = PENALTIES[name]
+    function, point, meaning = PENALTIES[name]
     network, real, fake, args = make(kind)
-    network.eval()  # so that spectral norm does not update its estimate
+    network.eval()  # spectral norm keeps its estimate
     if name == "interpolate" and device == "cuda":
         pytest.skip("draws its points on the device")
     exact = copy.deepcopy(network).double()
     x = point(real, fake).double().requires_grad_()
     (gradient,) = torch.autograd.grad(exact(x, *args).sum(), x, create_graph=True)
-    expected = definition(gradient)
+    expected = meaning(gradient)
 
     network.to(device)
     penalty = function(network, real.to(device), fake.to(device), tuple(a.to(device) for a in args))
@@ -131,7 +131,7 @@ def test_compiled_with_the_loss_into_one_graph(name, kind, device):
     network, real, fake, args = make(kind)
     network.to(device)
     real, fake, args = real.to(device), fake.to(device), tuple(a.to(device) for a in args)
-    network_copy = copy.deepcopy(network)
+    again = copy.deepcopy(network)
 
     def loss(network):
         adversarial = nn.functional.softplus(network(fake, *args)).mean()
@@ -142,11 +142,9 @@ def test_compiled_with_the_loss_into_one_graph(name, kind, device):
     compiled = torch.compile(lambda: loss(network), fullgraph=True, backend=backend)()
     expected = loss(again)
     assert_close(compiled, expected, rtol=1e-5, atol=1e-6)
-    assert_same(
-        gradients_of(compiled, network), [g.cpu().double() for g in gradients_of(expected, network_copy)]
-    )
-    for ours, theirs in zip(network.buffers(), network_copy.buffers(), strict=True):
-        assert_close(ours, theirs)  # the estimates of spectral norm
+    assert_same(gradients_of(compiled, network), [g.cpu().double() for g in gradients_of(expected, again)])
+    for ours, theirs in zip(network.buffers(), again.buffers(), strict=True):
+        assert_close(ours, theirs)  # what spectral norm remembers
 
 
 def test_interpolation_and_dragan_compile():
@@ -160,18 +158,18 @@ def test_interpolation_and_dragan_compile():
         assert penalty.isfinite() and any(g.any() for g in gradients_of(penalty, network))
 
 
-def test_dragans_points_lie_near_the_real_samples():
-    points = []
+def test_dragan_looks_near_the_real_samples():
+    seen = []
     scale = torch.tensor(2.0, requires_grad=True)
 
     def network(x):
-        points.append(x.detach())
+        seen.append(x.detach())
         return scale * x.flatten(1).sum(dim=1)
 
     real = torch.rand(4, 3, 8, 8)
     gradient_penalty(network, real, None, mode="dragan")
-    displacement = points[0] - real
-    assert (displacement >= 0).all() and (displacement <= 0.5 * real.std()).all() and displacement.std() > 0
+    moved = seen[0] - real
+    assert (moved >= 0).all() and (moved <= 0.5 * real.std()).all() and moved.std() > 0
 
 
 def test_r1_is_the_mean_squared_norm_of_the_gradient():
@@ -206,7 +204,7 @@ def test_lazy_r1(without_inductor):
             R1(network, *arguments)
 
 
-def test_output_selects_the_logits_of_several_outputs():
+def test_the_part_of_the_output_that_scores():
     network, real, fake, _ = make("patch")
     double = lambda x: (network(x).mean(dim=(1, 2, 3)), network(x))  # noqa: E731
     first = lambda returned: returned[0]  # noqa: E731
@@ -231,12 +229,12 @@ def test_approximate_r1_approaches_r1_for_small_steps_of_a_smooth_critic():
     x = torch.rand(3000, 3, 4, 4).double()
     exact = r1_penalty_of(network, x).item()
     errors = [abs(approximate_r1(network, x, s).item() / s**2 / exact - 1) for s in (3.0, 0.01)]
-    assert errors[1] < 0.08 < errors[0], "the standard error of a mean of 3000 squared normals is 2.6%"
+    assert errors[1] < 0.08 < errors[0], "the mean of 3000 squared normals errs by 2.6%"
     with pytest.raises(ValueError, match="sigma must be positive, got 0"):
         approximate_r1(network, x, 0)
 
 
-def test_approximate_r1_has_gradients_without_double_backward():
+def test_approximate_r1_trains_without_double_backward():
     network, real, _, args = make("residual")
     penalty = approximate_r1(network, real, 0.1, *args, generator=torch.Generator().manual_seed(0))
     assert any(g.any() for g in gradients_of(penalty, network))
@@ -284,7 +282,7 @@ def test_logits_from_autocast_are_warned_of_once(monkeypatch):
 @pytest.mark.parametrize("scale", [None, 1.0, 2.0**10, 2.0**15, 2.0**16])
 @pytest.mark.parametrize("kind", ["mlp", "dcgan", "residual", "spectral"])
 def test_float16_logits_come_close_to_float64(kind, scale):
-    """Without a scaler, and with one at any scale, even at 65536, which exceeds float16's range."""
+    """Without a scaler, and with one at any scale, 65536 among them, which float16 itself cannot hold."""
     network, real, _, args = make(kind)
     network.eval()
     exact, x = copy.deepcopy(network).double(), real.double().requires_grad_()
@@ -297,16 +295,16 @@ def test_float16_logits_come_close_to_float64(kind, scale):
     penalty = r1_penalty(logits, x, scaler=scaler)
     assert abs(penalty.item() / expected.item() - 1) < 1e-3
     scaled = penalty if scaler is None else scaler.scale(penalty)
-    actual = [gradient / (scale or 1.0) for gradient in gradients_of(scaled, network)]
-    expected_gradients = gradients_of(expected, exact)
-    distance = sum((a - b).square().sum() for a, b in zip(actual, expected_gradients, strict=True)).sqrt()
-    norm = sum(b.square().sum() for b in expected_gradients).sqrt()
+    found = [gradient / (scale or 1.0) for gradient in gradients_of(scaled, network)]
+    wanted = gradients_of(expected, exact)
+    distance = sum((a - b).square().sum() for a, b in zip(found, wanted, strict=True)).sqrt()
+    norm = sum(b.square().sum() for b in wanted).sqrt()
     assert distance <= (0.02 if scale in (None, 1.0) else 0.002) * norm
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_grad_scaler(device):
-    """r1_penalty unscales the scaled inner gradient; the scaler unscales the outer loss."""
+    """Scaled inner gradient, unscaled by r1_penalty; scaled outer loss, unscaled by the scaler."""
     network, real, _, _ = make("dcgan")
     network.to(device)
     x = real.to(device).requires_grad_()
@@ -315,16 +313,16 @@ def test_grad_scaler(device):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     scaler.scale(r1_penalty(network(x), x, scaler=scaler)).backward()
     scaler.unscale_(optimizer)
-    actual = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
-    assert_same(actual, expected)
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
+    assert_same(found, expected)
 
     if device == "cuda":
         with torch.autocast("cuda", torch.float16):
             logits = network(x)
         penalty = r1_penalty(logits, x, scaler=scaler)
         assert_same(gradients_of(penalty, network), expected, tolerance=0.05)
-    disabled = torch.amp.GradScaler(device, enabled=False)
-    assert torch.equal(r1_penalty(network(x), x, scaler=disabled), r1_penalty(network(x), x))
+    off = torch.amp.GradScaler(device, enabled=False)
+    assert torch.equal(r1_penalty(network(x), x, scaler=off), r1_penalty(network(x), x))
 
 
 @pytest.mark.gpu
@@ -364,20 +362,20 @@ from tests.losses.critics import make
 torch.compile = functools.partial(torch.compile, backend="aot_eager")  # as the fixture without_inductor
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
-gradients = {}
+out = {}
 for kind in ("dcgan", "residual"):
-    for case in ("with_loss", "alone", "compiled"):
+    for how in ("with_loss", "alone", "compiled"):
         network, real, fake, args = make(kind)
-        own = slice(2 * rank, 2 * rank + 2)
+        mine = slice(2 * rank, 2 * rank + 2)
         wrapped = DDP(network)
-        args = tuple(a[own] for a in args)
-        lazy = R1(wrapped, 10.0, interval=1, compile=case == "compiled")
-        penalty = lazy(real[own], 0, *args).loss
-        loss = nn.functional.softplus(wrapped(fake[own], *args)).mean()
-        (penalty if case == "alone" else penalty + loss).backward()
-        gradients[kind, case] = [p.grad.clone() for p in network.parameters()]
+        args = tuple(a[mine] for a in args)
+        lazy = R1(wrapped, 10.0, interval=1, compile=how == "compiled")
+        penalty = lazy(real[mine], 0, *args).loss
+        loss = nn.functional.softplus(wrapped(fake[mine], *args)).mean()
+        (penalty if how == "alone" else penalty + loss).backward()
+        out[kind, how] = [p.grad.clone() for p in network.parameters()]
 if rank == 0:
-    torch.save(gradients, sys.argv[1])
+    torch.save(out, sys.argv[1])
 torch.distributed.destroy_process_group()
 """
 
@@ -385,16 +383,16 @@ torch.distributed.destroy_process_group()
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     results = tmp_path / "gradients.pt"
     run_script(PROCESSES, tmp_path, results, processes=2)
-    for (kind, case), actual in torch.load(results).items():
+    for (kind, how), found in torch.load(results).items():
         network, real, fake, args = make(kind)
         loss = 10 * r1_penalty_of(network, real, *args)
-        if case != "alone":
+        if how != "alone":
             loss = loss + nn.functional.softplus(network(fake, *args)).mean()
         expected = [g.double() for g in gradients_of(loss, network)]
-        assert_same(actual, expected, tolerance=1e-6)
+        assert_same(found, expected, tolerance=1e-6)
 
 
-# --- refusals and special cases -----------------------------------------------------------------------------
+# --- what cannot be done ------------------------------------------------------------------------------------
 
 
 def test_a_zero_gradient_gives_no_nan():
@@ -407,7 +405,7 @@ def test_a_zero_gradient_gives_no_nan():
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_real_and_fake_are_not_modified():
+def test_real_and_fake_stay_as_they_were():
     real, fake = images(), images()
     copies = real.clone(), fake.clone()
     gradient_penalty(critic(), real, fake).backward()
@@ -475,7 +473,7 @@ def test_logits_of_another_batch_are_refused():
         gradient_penalty(lambda x: x, x, None)
 
 
-def test_inputs_that_cannot_be_differentiated_are_named():
+def test_what_cannot_be_differentiated_is_named():
     x = torch.rand(2, 3)
     with pytest.raises(ValueError, match="x must require grad before the discriminator sees it"):
         r1_penalty(x.sum(dim=1), x)
@@ -510,23 +508,19 @@ def test_wrappers_that_lose_second_order_gradients_are_refused(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_a_compiled_penalty_updates_buffers():
-    """In training mode batch normalization updates its statistics inside the transform."""
+def test_buffers_follow_a_compiled_penalty():
+    """Batch normalization in training changes its statistics inside the transform."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Conv2d(4, 1, 6)).double()
     again, x = copy.deepcopy(network), images()
     compiled = torch.compile(lambda x: r1_penalty_of(network, x), fullgraph=True, backend="aot_eager")
     for _ in range(2):
-        assert_same(
-            gradients_of(compiled(x), network),
-            gradients_of(r1_penalty_of(network_copy, x), network_copy),
-            1e-9,
-        )
-    assert_close(network.state_dict(), network_copy.state_dict())
+        assert_same(gradients_of(compiled(x), network), gradients_of(r1_penalty_of(again, x), again), 1e-9)
+    assert_close(network.state_dict(), again.state_dict())
 
 
 def test_fused_activations_in_a_compiled_penalty():
-    """Under a transform, a fused op's registered gradient would silently lack a second order."""
+    """What a fused op registers as its gradient has no second order under a transform, without an error."""
 
     class Activation(nn.Module):
         def __init__(self):
@@ -547,7 +541,7 @@ def test_fused_activations_in_a_compiled_penalty():
     assert_same(gradients_of(compiled, network), expected, 1e-9)
 
 
-def test_fakes_may_have_another_dtype_than_reals():
-    """As those of a generator under autocast have."""
+def test_fakes_of_another_type_than_the_reals():
+    """As a generator under autocast makes them."""
     real, fake = torch.rand(2, 3), torch.rand(2, 3).bfloat16()
     assert gradient_penalty(lambda x: x.square().sum(1), real, fake).dtype == torch.float32

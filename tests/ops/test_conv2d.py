@@ -27,12 +27,12 @@ CASES = {
 
 def tensors(case, device="cpu", dtype=torch.float64):
     size, weight_size, options = CASES[case]
-    generator = torch.Generator().manual_seed(len(case))
-    values = [
-        torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype).requires_grad_()
+    draws = torch.Generator().manual_seed(len(case))
+    made = [
+        torch.randn(shape, generator=draws, dtype=torch.float64).to(device, dtype).requires_grad_()
         for shape in (size, weight_size, weight_size[:1])
     ]
-    return (*values, options)
+    return (*made, options)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -64,9 +64,9 @@ def test_gradients_of_both_orders(case):
 @pytest.mark.parametrize("case", CASES)
 def test_ops_are_well_formed(case):
     x, weight, bias, options = tensors(case)
-    arguments = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
-    groups = arguments.pop("groups")
-    pairs = [[v, v] if isinstance(v, int) else list(v) for v in arguments.values()]
+    given = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
+    groups = given.pop("groups")
+    pairs = [[v, v] if isinstance(v, int) else list(v) for v in given.values()]
     y = conv2d(x, weight, bias, **options)
     ops = torch.ops.fastgan
     torch.library.opcheck(ops.conv2d.default, (x, weight, bias, *pairs, groups))
@@ -83,7 +83,7 @@ def gradients(penalty, network):
 @pytest.mark.parametrize("kind", CRITICS)
 def test_penalties_of_converted_critics(kind, compile):
     network, real, _, extra = make(kind)
-    network.eval()  # in training mode every forward pass updates the estimate of spectral norm
+    network.eval()  # in training, spectral norm moves on with each pass
     converted = convert_convolutions(copy.deepcopy(network))
     assert converted.state_dict().keys() == network.state_dict().keys()
     assert kind == "mlp" or any(isinstance(module, Conv2d) for module in converted.modules())
@@ -124,7 +124,7 @@ def test_module_pads_as_torch(options):
     assert_close(pickle.loads(pickle.dumps(converted))(x), module(x))
 
 
-def test_layers_with_their_own_convolution_are_not_converted():
+def test_layers_with_their_own_convolution_stay():
     class Own(nn.Conv2d):
         def _conv_forward(self, input, weight, bias):
             return 2 * super()._conv_forward(input, weight, bias)
