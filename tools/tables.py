@@ -271,7 +271,7 @@ def _saved(by_provider: dict[str, Row]) -> str:
 def recipes(results: Results) -> str:
     """Training steps of each recipe, fused and with the reference implementations."""
     lines = [
-        "| recipe | batch | step | without [shares](loss-terms.md) | reference | parts of the step | "
+        "| recipe | batch | step | without shares | reference | parts of the step | "
         "of it the optimizers (reference) |",
         "|---|---|---|---|---|---|---|",
     ]
