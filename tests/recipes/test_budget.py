@@ -16,6 +16,7 @@ from fastgan.training.report import write_report
 from fastgan.training.runtime import Runtime
 from tests.recipes.fonts import small_glyphs
 from tests.recipes.photographs import write_photographs
+from tests.recipes.runs import assert_resume_is_bit_exact
 from tests.recipes.starganv2_folders import write_images
 from tests.recipes.steps import generator, one_batch, terms_of
 from tests.stress.tiny_runs import OWN
@@ -135,15 +136,27 @@ def test_wanted_shares_set_the_weights(config_of, name):
     assert "budget" in recipe.networks
 
 
-def test_a_run_with_wanted_shares_resumes_to_the_bit(config_of, tmp_path):
-    shares = (
-        "--shares [G_loss=1,category_loss=1,l1_loss=5,const_loss=2] --checkpoint_interval 2 --num_steps 4"
-    )
-    whole = train(load_recipe("zi2zi"), config_of("zi2zi", f"{shares} --exp_name whole"))
-    part = train(load_recipe("zi2zi"), config_of("zi2zi", f"{shares} --exp_name part --num_steps 2"))
-    train(load_recipe("zi2zi"), config_of("zi2zi", f"{shares} --exp_name part --resume true"))
-    states = [(folder / "checkpoints" / "step-00000004.safetensors").read_bytes() for folder in (whole, part)]
-    assert len(states[0]) == len(states[1])
+@pytest.mark.parametrize("options", ["", "--shares [adv=1,sty=1,cyc=1,ds=1]"])
+def test_diversity_is_maximized_in_any_case(config_of, options):
+    recipe = make("starganv2", config_of("starganv2", f"{options} --updates joint"))
+    given = []
+    measure = recipe.budget.loss
+
+    def recorded(terms, weights=None, **others):
+        given.append((terms["ds"].item(), None if weights is None else weights["ds"]))
+        return measure(terms, weights, **others)
+
+    recipe.budget.loss = recorded
+    terms = terms_of(recipe.train_step, one_batch(recipe), 0, generator())
+    ((ds, weight),) = given
+    assert ds == pytest.approx(-(terms["ds_ref_loss"] + terms["ds_lat_loss"]).item(), rel=1e-5) and ds < 0
+    assert weight is None or weight == recipe.lambda_ds(0) > 0
+
+
+def test_a_run_with_wanted_shares_resumes_to_the_bit(config_of):
+    shares = "--shares [G_loss=1,category_loss=1,l1_loss=5,const_loss=2]"
+    config = config_of("zi2zi", f"{shares} --ema_decay 0.9")
+    assert_resume_is_bit_exact(load_recipe("zi2zi"), config, at=2, steps=4)
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,8 @@ class StarGANv2(Recipe):
             # It passes x_fake by, and G has reconstructed both in one batch: one term runs back through it.
             terms["cyc"] = weights["cyc"] * terms["cyc"] + config.w_id * loss
             weights["cyc"] = 1.0
+        # Diversity is maximized, also with a wanted share of the gradient, which has no sign.
+        terms["ds"], weights["ds"] = -terms["ds"], lambda_ds
         report("lambda_ds", lambda_ds)
         self.update_generator(terms, weights, reported=False)
 
