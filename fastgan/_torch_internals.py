@@ -8,7 +8,8 @@ three versions of torch. (C++ has one such place, `empty_like` in csrc/stable.h.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -101,6 +102,24 @@ def has_gradient_hooks(tensor: Tensor) -> bool:
     Without it, hooks of a loss head's trained parameters would run twice where a LossBudget is used.
     """
     return bool(getattr(tensor, "_backward_hooks", None))
+
+
+@contextlib.contextmanager
+def clear_error_about_donated_buffers() -> Iterator[None]:
+    """Says what to do where a compiled network is run backward twice.
+
+    A graph of `torch.compile` whose first backward pass did not retain it gives its buffers away, and raises
+    when a later pass retains it. The only switch is in a private module.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "donated" not in str(error):
+            raise
+        raise RuntimeError(
+            "loss terms that share a compiled network's forward pass run it backward once for each: set "
+            "torch._functorch.config.donated_buffer = False before it is compiled"
+        ) from error
 
 
 # --- operators ----------------------------------------------------------------------------------------------

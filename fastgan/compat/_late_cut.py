@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fastgan._torch_internals import has_gradient_hooks
 from fastgan.monitor import LossBudget
 from fastgan.monitor._graph import Node, reach
+from fastgan.monitor.loss_budget import times
 from fastgan.reference.precision import wide
 
 
@@ -49,6 +51,8 @@ class LateCut:
 
     def __init__(self, tensor: Tensor, budget: LossBudget, scaler: torch.amp.GradScaler | None) -> None:
         self.tensor = tensor
+        if has_gradient_hooks(tensor):
+            raise RuntimeError("the images have tensor hooks (register_hook), which would run several times")
         self._end = budget.cut(tensor)
         behind = reach([tensor], {})
         self._nodes_behind, self._parameters_behind = frozenset(behind.nodes), behind.parameters
@@ -146,4 +150,4 @@ class _Moved(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         # First without the scale, which the gradients have, too: their product might overflow.
         factor = grad / ctx.scale
-        return (None, None, None, *(gradient * factor.to(gradient.dtype) for gradient in ctx.gradients))
+        return (None, None, None, *(times(gradient, factor) for gradient in ctx.gradients))

@@ -272,7 +272,8 @@ class GeneralLPIPSWithDiscriminator(_LikelihoodLoss):
         weights, download, seed, scaler: as in :class:`fastgan.compat.taming.VQLPIPSWithDiscriminator`.
 
     Attributes:
-        shares: as in :class:`fastgan.compat.taming.VQLPIPSWithDiscriminator`.
+        shares: as in :class:`fastgan.compat.taming.VQLPIPSWithDiscriminator`; with `weights`, of the terms
+            "nll" and "weighting" in place of the pixels' and the perceptual term.
 
     Source: Podell et al., "SDXL", ICLR 2024, whose code this is.
     """

@@ -283,6 +283,8 @@ class VideosealLoss(TokenizerLoss):
         norms = {name: cut.norm(each, last_layer) for name, each in moved.items()}
         total_norm = self.total_norm if self.total_norm > 0 else norms[list(norms)[-1]]
         sum_of_weights = sum(weights.values())
+        if sum_of_weights == 0:
+            raise ValueError(f"balanced losses need a weight above 0 in every step, got {weights}")
         scales = {
             name: weights[name] / sum_of_weights * total_norm / (EPSILON + norm)
             for name, norm in norms.items()

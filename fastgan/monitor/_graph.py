@@ -19,7 +19,7 @@ class Reach:
     """What a backward pass visits."""
 
     nodes: list[Node]
-    """Without those that save nothing, which any number of passes may visit: leaves and cuts."""
+    """Excludes leaves and cuts: they save nothing, and any number of passes may visit them."""
     leaves: frozenset[int]
     """The indices of the given leaves."""
     parameters: tuple[Tensor, ...]

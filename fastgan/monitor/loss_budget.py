@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from fastgan._torch_internals import has_gradient_hooks
+from fastgan._torch_internals import clear_error_about_donated_buffers, has_gradient_hooks
 from fastgan.monitor._graph import Reach, needed_again, reach
 from fastgan.monitor.shares import Shares
 from fastgan.ops import gradient_budget
@@ -126,15 +126,17 @@ class LossBudget(nn.Module):
     The module's state, for checkpoints, is the averages of `shares` and the count `undefined`.
 
     Args:
-        layer: the generator's last layer, a module with a `weight` or this parameter: whose gradients
-            :class:`AdaptiveWeight` compares, for one weight gradient each. None: those at the cut. Compiled
-            together with the whole generator, a layer costs a whole backward pass each: leave it uncompiled.
+        layer: the generator's last layer, a module with a `weight` or this parameter, whose gradients
+            :class:`AdaptiveWeight` compares: one weight gradient for the term, and one for the others. None:
+            those at the cut. Compiled together with the whole generator, a layer costs a whole backward pass
+            each: leave it uncompiled.
         decay: of the exponential averages of the norms, for `shares`, in [0, 1).
         total_norm: for `shares`: the sum of the terms' norms where each norm is at its average (EnCodec: 1).
             None keeps the norm that the gradient of the unweighted sum has in each step.
 
     Attributes:
-        undefined: 0-d int64 buffer: how many computed weights had a norm of 0 or one that was not finite.
+        undefined: 0-d int64 buffer: how many computed weights had nothing to be computed from: an
+            :class:`AdaptiveWeight` a norm of 0 or one that was not finite, a wanted share an average of 0.
 
     Raises:
         TypeError, ValueError: a layer without weight, or invalid numbers.
@@ -564,15 +566,15 @@ class _RestOfBackward(torch.autograd.Function):
             raise RuntimeError("the loss of a LossBudget can be run backward once")
         ctx.rest = None
         factor = grad if rest.scale is None else grad / rest.scale
-        return (None, *(_times(gradient, factor) for gradient in rest.gradients))
+        return (None, *(times(gradient, factor) for gradient in rest.gradients))
 
 
 def _index_by_node(cuts: list[_Cut]) -> dict[Any, int]:
     return {node: index for index, cut in enumerate(cuts) for node in cut.nodes}
 
 
-def _times(gradient: Tensor, factor: Tensor) -> Tensor:
-    """In float32 at least: the 65536 that a GradScaler begins with is more than float16 holds."""
+def times(gradient: Tensor, factor: Tensor) -> Tensor:
+    """The product, computed in float32 at least: a GradScaler's first scale, 65536, overflows float16."""
     wide = torch.promote_types(gradient.dtype, torch.float32)
     return (gradient.to(wide) * factor.to(wide)).to(gradient.dtype)
 
@@ -601,17 +603,20 @@ def _gradients(
         name, reached = names[position], reaches[position]
         term = terms[name]
         leaves = [cuts[index].leaf for index in reached.leaves]
-        seed = torch.ones_like(term) if scale is None else scale.to(term.dtype)
-        found = torch.autograd.grad(
-            term,
-            [*leaves, *reached.parameters],
-            weights.get(name, 1.0) * seed,
-            retain_graph=keeps_graph,
-            allow_unused=True,
-        )
+        with torch.enable_grad():  # the weighted scale may be a float16, the scale itself may not
+            root = term.to(torch.promote_types(term.dtype, torch.float32))
+        seed = torch.ones_like(root) if scale is None else scale.to(root.dtype)
+        with clear_error_about_donated_buffers():
+            found = torch.autograd.grad(
+                root,
+                [*leaves, *reached.parameters],
+                weights.get(name, 1.0) * seed,
+                retain_graph=keeps_graph,
+                allow_unused=True,
+            )
         for index, gradient in zip(reached.leaves, found, strict=False):
             at_cuts[index][position] = gradient
-        # Where all weights are known, nobody asks which term a parameter's gradient is of.
+        # Where all weights are known, gradients of parameters need not be kept per term.
         sums = at_parameters[position if len(weights) < len(terms) else 0]
         for parameter, gradient in zip(reached.parameters, found[len(leaves) :], strict=True):
             if gradient is not None:
@@ -649,7 +654,7 @@ def _summed(by_term: list[dict[Tensor, Tensor]], factors: Tensor | None) -> dict
     for position, gradients in enumerate(by_term):
         for parameter, gradient in gradients.items():
             if factors is not None:
-                gradient = _times(gradient, factors[position])
+                gradient = times(gradient, factors[position])
             sums[parameter] = sums[parameter] + gradient if parameter in sums else gradient
     return sums
 
@@ -658,7 +663,7 @@ def _averaged(values: Tensor, power: int = 1) -> Tensor:
     """What the joined batch of all processes has, from what this one has; divided by the count to a power."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        values = values.contiguous()
+        values = values.clone(memory_format=torch.contiguous_format)  # autograd may hold this very tensor
         distributed.all_reduce(values)
         values = values / distributed.get_world_size() ** power
     return values

@@ -89,8 +89,8 @@ class TrainingConfig:
     """Mean sign of D's logits on reals at which D stops, for balance=adaptive."""
     budget_interval: int = 10
     """Steps between measurements of what each of G's loss terms contributes to its gradient (share_NAME,
-    cosine_A_B in metrics.csv). Such a step takes some percent longer where terms share a forward pass, which
-    is run backward for each. 0: none."""
+    cosine_A_B in metrics.csv), if G trains in them. Such a step takes some percent longer, most where terms
+    share a forward pass, which is run backward for each. 0: none."""
     shares: tuple[str, ...] = ()
     """In place of the terms' weights and their ramps: each term's share of G's gradient, such as
     [l1_loss=0.7,G_loss=0.3], which then sets its weight; all terms that the run has."""

@@ -325,6 +325,27 @@ def test_terms_of_one_compiled_pass(compiled):
     assert_close(step(True), step(False), rtol=1e-5, atol=1e-7)
 
 
+def test_a_compiled_pass_whose_buffers_are_donated_says_what_to_do(compiled):
+    """Compiled for a first backward pass that was not to be repeated, as that of a step without a budget."""
+    scene, (z, _) = make(Plain)
+    critic = compiled(scene.critic)
+    critic(scene.generator(z).detach().requires_grad_()).mean().backward()
+    budget = LossBudget()
+    logits = critic(budget.cut(scene.generator(z)))
+    with pytest.raises(RuntimeError, match=r"donated_buffer = False before it is compiled"):
+        budget.backward({"gan": -logits.mean(), "square": logits.square().mean()})
+
+
+def test_a_half_precision_term_is_scaled_with_its_weight():
+    """65536, the scale that a GradScaler begins with, is infinite in float16; a tenth of it is not."""
+    weight = torch.ones(4, requires_grad=True)
+    budget = LossBudget()
+    leaf = budget.cut((weight * 2).half())
+    shares = budget.backward({"a": leaf.mean(), "b": leaf.float().mean()}, {"a": 0.1, "b": 1e-3},
+                             scaler=scaler(65536.0))  # fmt: skip
+    assert shares.norm["a"].isfinite() and weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_budget_follows_its_cuts_to_their_device(device):
     scene, inputs = make(Plain, device=device)

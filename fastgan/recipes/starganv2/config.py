@@ -147,6 +147,7 @@ class StarGANv2Config(TrainingConfig):
 
     @property
     def generator_terms(self) -> tuple[str, ...]:
+        # The identity loss does not go through G's images: it keeps its ratio to the cycle's.
         return ("adv", "sty", "cyc", "ds")
 
     def __post_init__(self) -> None:

@@ -266,7 +266,7 @@ class StarGANv2(Recipe):
         if with_identity:
             loss = identity_loss(x_real, x_rec[len(x_fake) :])
             report_all({"id_loss": loss, "id_loss_weight": config.w_id})
-            # It passes x_fake by, and G has reconstructed both in one batch: one term runs back through it.
+            # It does not go through x_fake; G reconstructed both in one batch, so they form one term.
             terms["cyc"] = weights["cyc"] * terms["cyc"] + config.w_id * loss
             weights["cyc"] = 1.0
         # Diversity is maximized, also with a wanted share of the gradient, which has no sign.
