@@ -124,6 +124,15 @@ def clear_error_about_donated_buffers() -> Iterator[None]:
 
 # --- operators ----------------------------------------------------------------------------------------------
 
+
+def schema(op: Any) -> Any:
+    """The schema of an overload of an operator, whose arguments have names and types.
+
+    The public way is the text by which the operator was declared, which would have to be parsed.
+    """
+    return op._schema
+
+
 has_kernel: Callable[[str, str], bool] = getattr(
     torch._C, "_dispatch_has_kernel_for_dispatch_key", _constant(True)
 )

@@ -212,6 +212,8 @@ def test_ctrl_c_during_the_import_of_torch_is_one_line(tmp_path):
     command = subprocess.Popen(
         [sys.executable, "-c", "import fastgan_command; fastgan_command.main()"],
         stderr=subprocess.PIPE, env=environment, cwd=tmp_path,
+        # A shell's background jobs ignore SIGINT, and with them what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not imported.exists() and command.poll() is None:
         time.sleep(0.01)

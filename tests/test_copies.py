@@ -187,8 +187,18 @@ def result_of(path: str, *fields: str):
     return Example(lambda: made(path, *(torch.rand(2) for _ in fields))(), lambda result: list(result))
 
 
+def measured(budget):
+    """Gradient, measures and averages of a step with wanted shares."""
+    parameter = torch.rand(3).requires_grad_()
+    leaf = budget.cut(2 * parameter)
+    terms = {"mean": leaf.mean(), "square": leaf.square().mean()}
+    shares = budget.backward(terms, shares={"mean": 1.0, "square": 2.0})
+    return [parameter.grad, shares.gram, budget.averages]
+
+
 IMAGE, ODD = (2, 3, 32, 32), (2, 3, 40, 44)
 EXAMPLES: dict[str, Example | Tied] = {
+    "monitor.loss_budget.LossBudget": Example(made("monitor.LossBudget", decay=0.5), measured),
     # Losses
     "losses.adversarial.AdversarialLoss": Example(
         made("losses.AdversarialLoss", "hinge"),

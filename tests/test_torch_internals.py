@@ -435,6 +435,28 @@ def test_kernels_of_an_operator_are_known():
     assert known == {("on_cpu", "CPU")}
 
 
+def test_a_schema_has_arguments_with_types():
+    library = torch.library.Library("fastgan_test_schema", "DEF")
+    library.define("op(Tensor[] gradients, Tensor? weights, float scale) -> Tensor")
+    arguments = internals.schema(torch.ops.fastgan_test_schema.op.default).arguments
+    assert [argument.name for argument in arguments] == ["gradients", "weights", "scale"]
+    assert isinstance(arguments[0].type, torch.ListType)
+    assert arguments[0].type.getElementType() == torch.TensorType.get()
+    assert not isinstance(arguments[1].type, torch.ListType)
+
+
+def test_an_error_about_donated_buffers_says_what_to_do():
+    """That torch still raises it is tested in tests/monitor/test_loss_budget_precision.py."""
+    assert torch._functorch.config.donated_buffer in (True, False)
+    with (
+        pytest.raises(RuntimeError, match="donated_buffer = False"),
+        internals.clear_error_about_donated_buffers(),
+    ):
+        raise RuntimeError("This backward function was compiled with non-empty donated buffers")
+    with pytest.raises(RuntimeError, match="^another$"), internals.clear_error_about_donated_buffers():
+        raise RuntimeError("another")
+
+
 # --- C++ ----------------------------------------------------------------------------------------------------
 
 

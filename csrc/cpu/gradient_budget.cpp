@@ -14,10 +14,21 @@ bool same_order(const Tensor& a, const Tensor& b) {
   return true;
 }
 
+// The operator itself may be called with other tensors than the public function lets through.
+void check_alike(const Tensor& first, const Tensor& gradient) {
+  bool alike = gradient.dim() == first.dim() && gradient.scalar_type() == first.scalar_type();
+  for (int64_t i = 0; alike && i < first.dim(); ++i) alike = gradient.size(i) == first.size(i);
+  STD_TORCH_CHECK(alike, "gradient_budget: gradients must have one shape and dtype");
+}
+
 std::tuple<Tensor, Tensor> gradient_budget_cpu(
     const std::vector<Tensor>& gradients, const std::optional<Tensor>& weights) {
   const Tensor& first = gradients.at(0);
   const int64_t count = static_cast<int64_t>(gradients.size());
+  for (const Tensor& gradient : gradients) check_alike(first, gradient);
+  STD_TORCH_CHECK(
+      !weights || (weights->dim() == 1 && weights->size(0) == count), "gradient_budget: weights must have shape (",
+      count, ",)");
   Tensor total = new_image(first, first.scalar_type());
   std::vector<Tensor> copies;  // of gradients in another memory order than the total, until the sweep is over
   std::vector<const void*> data;

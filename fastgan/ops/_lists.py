@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from fastgan._torch_internals import schema
+
 
 class Form:
     """Which of an op's arguments are lists, and their lengths."""
@@ -31,7 +33,7 @@ def takes_lists(op: Any) -> bool:
     """Whether the schema has an argument ``Tensor[]``."""
     return any(
         isinstance(argument.type, torch.ListType) and argument.type.getElementType() == torch.TensorType.get()
-        for argument in op._schema.arguments
+        for argument in schema(op).arguments
     )
 
 

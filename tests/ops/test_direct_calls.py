@@ -52,6 +52,7 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
         ],
         "feature_distance_backward": [(x, per_sample, of_mean) for of_mean in (False, True)],
         "feature_distance_backward_": [(x, per_sample, of_mean) for of_mean in (False, True)],
+        "gradient_budget": [([x, y], weights) for weights in (None, torch.rand(2))],
         "gradient_norm": [(lists[0],)],
         "jpeg": [
             (x, table, seed, horizontal, vertical, True, rounding, with_masks)

@@ -27,7 +27,8 @@ from tests.recipes.steps import generator, one_batch
 def test_a_run_logs_evaluates_and_shows(tiny, scale):
     folder = train(EnhanceNet, dataclasses.replace(tiny, scale=scale))
     assert set(rows(folder / "metrics.csv")[0]) == {
-        "step", "mse_loss", "mse_loss_weight", "psnr", "lr", "images_per_second", "seconds_per_step",
+        "step", "mse_loss", "mse_loss_weight", "share_mse_loss", "psnr", "lr", "images_per_second",
+        "seconds_per_step",
     }  # fmt: skip
     (figures,) = rows(folder / "evaluation.csv")
     assert list(figures) == ["step", "psnr_y", "psnr_y_bicubic", "ssim_y", "ssim_y_bicubic"]

@@ -247,7 +247,7 @@ def test_terms_are_the_same_in_both_orders_of_updates_and_only_of_what_trains(do
     names = set()
     for updates in ("joint", "in_turn"):
         for changes in ({}, {"balance": "threshold"}, {"balance": "ratio", "balance_ratio": (1, 3)}):
-            recipe = make(domains_config, updates=updates, r1_interval=1, **changes)
+            recipe = make(domains_config, updates=updates, r1_interval=1, budget_interval=1, **changes)
             terms = terms_of(recipe.train_step, one_batch(recipe), 0, generator())
             names.add(frozenset(terms))
             later = terms_of(recipe.train_step, one_batch(recipe), 2, generator())
