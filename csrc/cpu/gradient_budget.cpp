@@ -23,7 +23,8 @@ void check_alike(const Tensor& first, const Tensor& gradient) {
 
 std::tuple<Tensor, Tensor> gradient_budget_cpu(
     const std::vector<Tensor>& gradients, const std::optional<Tensor>& weights) {
-  const Tensor& first = gradients.at(0);
+  STD_TORCH_CHECK(!gradients.empty(), "gradient_budget: there are no gradients");
+  const Tensor& first = gradients[0];
   const int64_t count = static_cast<int64_t>(gradients.size());
   for (const Tensor& gradient : gradients) check_alike(first, gradient);
   STD_TORCH_CHECK(
