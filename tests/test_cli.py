@@ -225,8 +225,8 @@ def test_ctrl_c_during_the_import_of_torch_is_one_line(tmp_path):
 # Each takes a tenth of a second or more to import; together, several times as long as torch.
 HEAVY = {
     "diffusers", "lightning_fabric", "lpips", "matplotlib", "pandas", "scipy", "skimage", "sklearn", "sympy",
-    "tensorboard", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torchmetrics",
-    "torchvision", "triton",
+    "tensorboard", "torch._dynamo", "torch._inductor", "torch.distributed.rpc", "torch.distributed.tensor",
+    "torchmetrics", "torchvision", "triton",
 }  # fmt: skip
 
 

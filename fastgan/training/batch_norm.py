@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -21,6 +20,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         world_size = torch.distributed.get_world_size() if distributed else 1
         if world_size == 1 or not self.training:
             return super().forward(x)
+        # Only now, since it imports all of torch.distributed.rpc.
+        from torch.distributed.nn.functional import all_reduce
+
         values = x.float() if x.element_size() < 4 else x
         # Two reductions, because E[x²] - E[x]² would suffer from cancellation.
         mean = all_reduce(values.mean((0, 2, 3), keepdim=True)) / world_size
