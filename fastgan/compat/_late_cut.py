@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fastgan._torch_internals import has_gradient_hooks
 from fastgan.monitor import LossBudget
 from fastgan.monitor._graph import Node, reach
 from fastgan.monitor.loss_budget import times
@@ -47,12 +46,12 @@ class LateCut:
 
     Args:
         scaler: the GradScaler in use, if any, which is also given to the budget.
+
+    Hooks of the tensor itself (`register_hook`) run once for each loss, and again in the final pass.
     """
 
     def __init__(self, tensor: Tensor, budget: LossBudget, scaler: torch.amp.GradScaler | None) -> None:
         self.tensor = tensor
-        if has_gradient_hooks(tensor):
-            raise RuntimeError("the images have tensor hooks (register_hook), which would run several times")
         self._end = budget.cut(tensor)
         behind = reach([tensor], {})
         self._nodes_behind, self._parameters_behind = frozenset(behind.nodes), behind.parameters
