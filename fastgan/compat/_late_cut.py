@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from fastgan.monitor import LossBudget
 from fastgan.monitor._graph import Node, reach
-from fastgan.monitor.loss_budget import times
+from fastgan.monitor._heads import times
 from fastgan.reference.precision import wide
 
 

@@ -4,7 +4,8 @@
 pass that a step runs anyway, and sets the terms' weights by it if asked to.
 """
 
-from fastgan.monitor.loss_budget import AdaptiveWeight, BudgetedLoss, LossBudget
+from fastgan.monitor.adaptive_weight import AdaptiveWeight
+from fastgan.monitor.loss_budget import BudgetedLoss, LossBudget
 from fastgan.monitor.shares import Shares
 
 __all__ = ["AdaptiveWeight", "BudgetedLoss", "LossBudget", "Shares"]
