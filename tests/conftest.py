@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from pathlib import Path
 
@@ -40,15 +39,6 @@ def _exact_on_gpus(request, monkeypatch):
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
         monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
         monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
-
-@pytest.fixture
-def without_inductor(monkeypatch):
-    """Has `torch.compile` run what it captured as PyTorch's own operations, gradients included.
-
-    For tests of what is captured, where inductor's code, written by torch, would take most of the time.
-    """
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
 
 
 @pytest.fixture(scope="session")

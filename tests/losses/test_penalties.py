@@ -122,12 +122,8 @@ def test_parameter_gradients_equal_float64_double_backward(name, kind, device):
 @pytest.mark.parametrize("kind", CRITICS)
 @pytest.mark.parametrize("name", ["r1_penalty_of", "fake, centred at 0"])
 def test_compiled_with_the_loss_into_one_graph(name, kind, device):
-    """A discriminator step under torch.compile(fullgraph=True): loss and penalty, one backward outside.
-
-    On the CPU, one of them by inductor: its C++ takes a minute to compile for all critics.
-    """
+    """A discriminator step under torch.compile(fullgraph=True): loss and penalty, one backward outside."""
     function = PENALTIES[name][0]
-    inductor = device == "cuda" or (name, kind) == ("r1_penalty_of", "dcgan")
     network, real, fake, args = make(kind)
     network.to(device)
     real, fake, args = real.to(device), fake.to(device), tuple(a.to(device) for a in args)
@@ -138,8 +134,7 @@ def test_compiled_with_the_loss_into_one_graph(name, kind, device):
         return adversarial + 10 * function(network, real, fake, args)
 
     torch._dynamo.reset()
-    backend = "inductor" if inductor else "aot_eager"
-    compiled = torch.compile(lambda: loss(network), fullgraph=True, backend=backend)()
+    compiled = torch.compile(lambda: loss(network), fullgraph=True)()
     expected = loss(again)
     assert_close(compiled, expected, rtol=1e-5, atol=1e-6)
     assert_same(gradients_of(compiled, network), [g.cpu().double() for g in gradients_of(expected, again)])
@@ -151,9 +146,8 @@ def test_interpolation_and_dragan_compile():
     network, real, fake, _ = make("dcgan")
     for mode in ("interpolate", "dragan"):
         step = torch.compile(
-            lambda real, fake, mode=mode: gradient_penalty(network, real, fake, mode=mode), fullgraph=True,
-            backend="aot_eager",
-        )  # fmt: skip
+            lambda real, fake, mode=mode: gradient_penalty(network, real, fake, mode=mode), fullgraph=True
+        )
         penalty = step(real, fake)
         assert penalty.isfinite() and any(g.any() for g in gradients_of(penalty, network))
 
@@ -182,7 +176,7 @@ def test_r1_is_the_mean_squared_norm_of_the_gradient():
     assert_close(r1_penalty_of(lambda x: x * scale, x, reduction="none"), torch.full((4,), 14.0))
 
 
-def test_lazy_r1(without_inductor):
+def test_lazy_r1():
     network, real, _, args = make("residual")
     r1 = R1(network, weight=5.0, interval=4)
     expected = r1_penalty_of(network, real, *args)
@@ -353,13 +347,12 @@ def test_a_penalty_step_can_be_captured_in_a_cuda_graph():
 
 
 PROCESSES = """
-import functools, sys, torch
+import sys, torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 from fastgan.losses import R1, gradient_penalty, r1_penalty_of
 from tests.losses.critics import make
 
-torch.compile = functools.partial(torch.compile, backend="aot_eager")  # as the fixture without_inductor
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 out = {}
@@ -440,7 +433,7 @@ def test_logits_of_any_shape_have_the_gradient_of_their_sum(shape):
     ):  # fmt: skip
         assert_close(penalty(reshaped), penalty(network))
     if shape == "flattened":
-        compiled = torch.compile(lambda x: r1_penalty_of(reshaped, x), fullgraph=True, backend="aot_eager")
+        compiled = torch.compile(lambda x: r1_penalty_of(reshaped, x), fullgraph=True)
         assert_close(compiled(real), r1_penalty_of(network, real))
     if shape == "a sum":
         with pytest.raises(ValueError, match="one logit or more per sample, got their sum"):
@@ -513,7 +506,7 @@ def test_buffers_follow_a_compiled_penalty():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Conv2d(4, 1, 6)).double()
     again, x = copy.deepcopy(network), images()
-    compiled = torch.compile(lambda x: r1_penalty_of(network, x), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda x: r1_penalty_of(network, x), fullgraph=True)
     for _ in range(2):
         assert_same(gradients_of(compiled(x), network), gradients_of(r1_penalty_of(again, x), again), 1e-9)
     assert_close(network.state_dict(), again.state_dict())
@@ -535,7 +528,7 @@ def test_fused_activations_in_a_compiled_penalty():
         nn.Conv2d(3, 4, 3, bias=False), Activation(), nn.Conv2d(4, 4, 3), nn.Softplus(), nn.Conv2d(4, 1, 4)
     ).double()  # fmt: skip
     x = images()
-    compiled = torch.compile(lambda x: r1_penalty_of(network, x), fullgraph=True, backend="aot_eager")(x)
+    compiled = torch.compile(lambda x: r1_penalty_of(network, x), fullgraph=True)(x)
     expected = gradients_of(r1_penalty_of(network, x), network)
     assert all(gradient.any() for gradient in expected[:3])
     assert_same(gradients_of(compiled, network), expected, 1e-9)

@@ -91,10 +91,7 @@ def test_penalties_of_converted_critics(kind, compile):
     def penalty(x):
         return r1_penalty_of(converted, x, *extra)
 
-    # One critic by inductor: its C++ takes a minute to compile for all of them.
-    backend = "inductor" if kind == "dcgan" else "aot_eager"
-    function = torch.compile(penalty, fullgraph=True, backend=backend) if compile else penalty
-    found = gradients(function(real), converted)
+    found = gradients(torch.compile(penalty, fullgraph=True)(real) if compile else penalty(real), converted)
     assert_close(found, gradients(r1_penalty_of(network, real, *extra), network), rtol=1e-4, atol=2e-6)
 
 
