@@ -21,7 +21,8 @@ from fastgan.training.command_line import parse_config
 from fastgan.training.loop import train
 
 recipe = load_recipe(sys.argv[1])
-train(recipe, parse_config(recipe.config_class, recipe.presets, sys.argv[2:], "train"))
+for path in sys.argv[2:]:
+    train(recipe, parse_config(recipe.config_class, recipe.presets, ["--config", path], "train"))
 """
 
 
@@ -55,24 +56,44 @@ def assert_resume_is_bit_exact(recipe: type[Recipe], config: TrainingConfig, at:
     assert table(parts / "metrics.csv") == table(uninterrupted / "metrics.csv")
 
 
-def assert_two_processes_equal_one(recipe: type[Recipe], config: TrainingConfig, folder: Path) -> None:
-    """Parameters and moving averages to 1e-5 after 5 steps; then the two processes' run goes on in one."""
-    config = dataclasses.replace(
-        config, num_steps=5, log_interval=5, sample_interval=5, eval_interval=5, checkpoint_interval=5,
-        accelerator="cpu", runs_path=str(folder),
-    )  # fmt: skip
-    half = dataclasses.replace(config, exp_name="two", batch_size=config.batch_size // 2, devices=2)
-    for each, processes in ((dataclasses.replace(config, exp_name="one"), 1), (half, 2)):
-        write_config(each, folder / f"{each.exp_name}.yaml")
-        run_script(
-            SCRIPT, folder, recipe.name, "--config", folder / f"{each.exp_name}.yaml", processes=processes
-        )
-    one, two = newest(folder / "one"), newest(folder / "two")
-    assert one.keys() == two.keys()
-    for key in one:
-        if key.startswith(("networks", "averages")):
-            torch.testing.assert_close(
-                two[key], one[key], rtol=1e-5, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
+@dataclasses.dataclass(frozen=True)
+class OneAndTwo:
+    """Runs of 5 steps by one process, and by two with half its batch, which are started once for all runs."""
+
+    recipe: type[Recipe]
+    configs: dict[str, TrainingConfig]
+    folder: Path
+
+    def __post_init__(self) -> None:
+        files = []
+        for name, config in self._short().items():
+            half = dataclasses.replace(
+                config, exp_name=f"{name}-two", batch_size=config.batch_size // 2, devices=2
             )
-    resumed = train(recipe, dataclasses.replace(config, exp_name="two", num_steps=6, resume=True))
-    assert (resumed / "checkpoints" / "step-00000006.safetensors").exists()
+            files.append(self.folder / f"{half.exp_name}.yaml")
+            write_config(half, files[-1])
+        run_script(SCRIPT, self.folder, self.recipe.name, *files, processes=2)
+
+    def _short(self) -> dict[str, TrainingConfig]:
+        changes = dict.fromkeys(
+            ("num_steps", "log_interval", "sample_interval", "eval_interval", "checkpoint_interval"), 5
+        ) | {"accelerator": "cpu", "runs_path": str(self.folder)}
+        return {name: dataclasses.replace(config, **changes) for name, config in self.configs.items()}
+
+    def assert_equal(self, name: str) -> None:
+        """Parameters and moving averages to 1e-5; then the two processes' run goes on in one."""
+        config, threads = self._short()[name], torch.get_num_threads()
+        torch.set_num_threads(1)  # as the two processes have
+        try:
+            train(self.recipe, dataclasses.replace(config, exp_name=f"{name}-one"))
+        finally:
+            torch.set_num_threads(threads)
+        one, two = newest(self.folder / f"{name}-one"), newest(self.folder / f"{name}-two")
+        assert one.keys() == two.keys()
+        for key in one:
+            if key.startswith(("networks", "averages")):
+                torch.testing.assert_close(
+                    two[key], one[key], rtol=1e-5, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}"
+                )
+        goes_on = dataclasses.replace(config, exp_name=f"{name}-two", num_steps=6, resume=True)
+        assert (train(self.recipe, goes_on) / "checkpoints" / "step-00000006.safetensors").exists()

@@ -16,21 +16,25 @@ from fastgan.recipes.dcgan.config import DEMO, PAPER, PRESETS, DCGANConfig
 from fastgan.recipes.dcgan.recipe import DCGAN, make_generator
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
-from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one
+from tests.recipes.runs import OneAndTwo, assert_resume_is_bit_exact
 from tests.recipes.steps import count_updates, generator, moved, one_batch, reports_of, terms_of, weights_of
 from tests.training.test_loop import HostReads
 
 LOSSES = ["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
 
 
-@pytest.fixture
-def small(photo_folder, tmp_path):
+def small_config(photo_folder, runs):
     """32x32 and narrow; everything but labels is on or at its default."""
     return DCGANConfig(
-        train_path=str(photo_folder), runs_path=str(tmp_path / "runs"), image_size=32, g_width=2, d_width=2,
+        train_path=str(photo_folder), runs_path=str(runs), image_size=32, g_width=2, d_width=2,
         z_dim=6, batch_size=4, num_epochs=0, num_steps=4, log_interval=2, sample_interval=4, eval_interval=4,
         checkpoint_interval=4, accelerator="cpu", ema_decay=0.9, collapse_images=8, frechet_images=8,
     )  # fmt: skip
+
+
+@pytest.fixture
+def small(photo_folder, tmp_path):
+    return small_config(photo_folder, tmp_path / "runs")
 
 
 def make(config, **changes):
@@ -169,15 +173,22 @@ def test_whole_runs_resume_to_the_bit(small):
     )
 
 
-def test_two_processes_equal_one(small, tmp_path):
-    config = dataclasses.replace(
+@pytest.fixture(scope="module")
+def one_and_two(photo_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    small = small_config(photo_folder, folder)
+    instance = dataclasses.replace(
         small, diff_augment=("color", "cutout"), r1_weight=1.0, r1_interval=2, d_norm="instance"
     )
-    assert_two_processes_equal_one(DCGAN, config, tmp_path)
+    return OneAndTwo(DCGAN, {"instance": instance, "batch": small}, folder)
 
 
-def test_two_processes_equal_one_with_batch_normalization(small, tmp_path):
-    assert_two_processes_equal_one(DCGAN, small, tmp_path)
+def test_two_processes_equal_one(one_and_two):
+    one_and_two.assert_equal("instance")
+
+
+def test_two_processes_equal_one_with_batch_normalization(one_and_two):
+    one_and_two.assert_equal("batch")
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])

@@ -17,7 +17,7 @@ from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from tests.losses.backbones import install_backbone
 from tests.recipes.enhancenet_steps import make, rows
-from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one
+from tests.recipes.runs import OneAndTwo, assert_resume_is_bit_exact
 from tests.recipes.steps import generator, one_batch
 
 # --- whole runs -------------------------------------------------------------------------------------------
@@ -61,7 +61,8 @@ def test_resume_is_bit_exact(tiny, vgg, variant):
 
 
 def test_two_processes_equal_one(tiny, tmp_path):
-    assert_two_processes_equal_one(EnhanceNet, dataclasses.replace(tiny, batch_size=4, turn=True), tmp_path)
+    config = dataclasses.replace(tiny, batch_size=4, turn=True)
+    OneAndTwo(EnhanceNet, {"E": config}, tmp_path).assert_equal("E")
 
 
 def test_bf16_trains(tiny, vgg):

@@ -16,7 +16,7 @@ from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.losses.backbones import install_backbone
 from tests.recipes.fonts import CHARACTERS, small_config, small_glyphs
-from tests.recipes.runs import assert_resume_is_bit_exact, assert_two_processes_equal_one
+from tests.recipes.runs import OneAndTwo, assert_resume_is_bit_exact
 from tests.recipes.steps import count_updates, moved, one_batch, reports_of, terms_of, weights_of
 from tests.training.test_loop import HostReads
 
@@ -222,13 +222,20 @@ def test_whole_runs_resume_to_the_bit(small):
     assert_resume_is_bit_exact(Zi2Zi, config, at=3, steps=6)
 
 
-def test_two_processes_equal_one(small, tmp_path):
-    assert_two_processes_equal_one(Zi2Zi, dataclasses.replace(small, norm="instance"), tmp_path)
+@pytest.fixture(scope="module")
+def one_and_two(glyphs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    small = small_config(glyphs, folder)
+    batch = dataclasses.replace(small, batch_size=8, d_spectral_norm=True, const_of="fake")
+    return OneAndTwo(Zi2Zi, {"instance": dataclasses.replace(small, norm="instance"), "batch": batch}, folder)
 
 
-def test_two_processes_equal_one_with_batch_normalization(small, tmp_path):
-    config = dataclasses.replace(small, batch_size=8, d_spectral_norm=True, const_of="fake")
-    assert_two_processes_equal_one(Zi2Zi, config, tmp_path)
+def test_two_processes_equal_one(one_and_two):
+    one_and_two.assert_equal("instance")
+
+
+def test_two_processes_equal_one_with_batch_normalization(one_and_two):
+    one_and_two.assert_equal("batch")
 
 
 def test_bad_input(small):
