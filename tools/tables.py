@@ -272,34 +272,27 @@ def recipes(results: Results) -> str:
     """Training steps of each recipe, fused and with the reference implementations."""
     lines = [
         "| recipe | batch | step | without shares | reference | parts of the step | "
-        "of it the optimizers (reference) |",
-        "|---|---|---|---|---|---|---|",
+        "of it the optimizers (reference) | measured on |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     used = []
     for file, rows in results.files.items():
         if not file.startswith("recipes-"):
             continue
         for ours in (row for row in rows if row["provider"] == "fastgan"):
-            (theirs,) = (
-                row
-                for row in rows
-                if row["provider"] == "reference"
-                and all(row[key] == ours[key] for key in ("recipe", "preset", "precision"))
-            )
-            without = [
-                row
-                for row in rows
-                if "without shares" in row["provider"]
-                and all(row[key] == ours[key] for key in ("recipe", "preset", "precision"))
+            same = [
+                row for row in rows if all(row[key] == ours[key] for key in ("recipe", "preset", "precision"))
             ]
-            used += [ours, theirs, *without]
+            by_provider = {row["provider"]: row for row in same}
+            theirs, without = by_provider["reference"], by_provider.get("fastgan, without shares")
+            used += same
             parts = {name: share for name, share in ours["parts"].items() if not name.startswith("Optimizer")}
             lines.append(
                 f"| `{ours['recipe']}`, preset `{ours['preset']}` | {ours['batch_size']} | "
-                f"{seconds(ours['mean_s'])} | {', '.join(seconds(row['mean_s']) for row in without)} | "
+                f"{seconds(ours['mean_s'])} | {seconds(without['mean_s']) if without else ''} | "
                 f"{seconds(theirs['mean_s'])} ({times(theirs['mean_s'] / ours['mean_s'])}) | "
                 f"{', '.join(f'{name} {share:.0%}' for name, share in parts.items())} | "
-                f"{optimizers(ours):.0%} ({optimizers(theirs):.0%}) |"
+                f"{optimizers(ours):.0%} ({optimizers(theirs):.0%}) | {machine_of([ours])} |"
             )
     return "\n".join([*lines, "", f"*Means on {machine_of(used)}.*"])
 
@@ -310,7 +303,10 @@ def optimizers(row: Row) -> float:
 
 def demos(results: Results) -> str:
     """The results of each demo."""
-    lines = ["| demo | steps | trained in | figures on held-out data |", "|---|---|---|---|"]
+    lines = [
+        "| demo | steps | trained in | figures on held-out data | measured on |",
+        "|---|---|---|---|---|",
+    ]
     used = results.rows("stegastamp-demo")
     for row in used:
         figures = {name: row[name] for name in ("bit_acc_clean", "bit_acc_jpeg_50", "psnr", "ssim")}
@@ -324,7 +320,7 @@ def demos(results: Results) -> str:
 
 def _demo_line(name: str, row: Row, figures: dict[str, float]) -> str:
     results = ", ".join(f"{figure} {value:.4g}" for figure, value in figures.items())
-    return f"| {name} | {row['steps']} | {row['minutes']:.1f} minutes | {results} |"
+    return f"| {name} | {row['steps']} | {row['minutes']:.1f} minutes | {results} | {machine_of([row])} |"
 
 
 def shares(results: Results, demo: str) -> str:

@@ -75,7 +75,7 @@ class NLayerDiscriminator(PatchGAN):
         ndf: channels of the first layer; they double with each layer, up to 8 times.
         n_layers: halvings, of 1 to 10: one logit sees 70 pixels with 3.
         use_actnorm: activation normalization, whose first batch in training mode sets its scale and shift, in
-            place of batch normalization.
+            place of batch normalization. In several processes each takes its own first batch, as published.
 
     Its initial weights are the published code's after `.apply(weights_init)`.
     """
