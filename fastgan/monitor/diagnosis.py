@@ -1,0 +1,93 @@
+"""From the rows of a run to verdicts: a function of the rows alone, whenever and wherever they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from fastgan.monitor.facts import Facts
+from fastgan.monitor.history import History
+from fastgan.monitor.rules import RULES, Rule, Sign
+from fastgan.monitor.verdict import Verdict
+
+
+@dataclass
+class _State:
+    """A rule's condition for one subject, over consecutive looks."""
+
+    holding_since: int = 0
+    holding: int = 0
+    passed: int = 0
+    verdict: Verdict | None = None
+
+
+class Diagnosis:
+    """Verdicts on a run, kept up to date row by row.
+
+    The same rows in the same order give the same verdicts: while a run goes on, when it is resumed, from its
+    finished folder, and from one process or several.
+
+    Args:
+        facts: what is known of the run beside its figures.
+        rules: those to follow.
+
+    Attributes:
+        history: all rows so far.
+        past: verdicts that were taken back, in the order in which they were.
+    """
+
+    def __init__(self, facts: Facts | None = None, rules: Iterable[Rule] = RULES) -> None:
+        self.facts = facts or Facts()
+        self.rules = tuple(rules)
+        self.history = History()
+        self.past: list[Verdict] = []
+        self._states: dict[tuple[str, str], _State] = {}
+
+    def add(self, step: int, row: Mapping[str, float]) -> list[Verdict]:
+        """Adds the figures of a log line or an evaluation; returns the verdicts that are new with them.
+
+        Raises:
+            ValueError: a step before the newest one.
+        """
+        self.history.add(step, row)
+        new = []
+        for rule in self.rules:
+            for sign in rule.check(self.history, self.facts):
+                verdict = self._look(rule, sign, step)
+                if verdict:
+                    new.append(verdict)
+        return new
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts that hold, gravest first."""
+        order = {rule.name: place for place, rule in enumerate(self.rules)}
+        found = [state.verdict for state in self._states.values() if state.verdict]
+        return sorted(found, key=lambda verdict: (order[verdict.name], verdict.step, verdict.subject))
+
+    def _look(self, rule: Rule, sign: Sign, step: int) -> Verdict | None:
+        """Follows a rule's condition for one subject; returns the verdict if it is new."""
+        state = self._states.setdefault((rule.name, sign.subject), _State())
+        if sign.holds is None:
+            return None
+        if not sign.holds:
+            state.holding = 0
+            state.passed += 1
+            if state.verdict and state.passed >= rule.looks:
+                self.past.append(replace(state.verdict, ended=step))
+                state.verdict = None
+            return None
+        state.passed = 0
+        state.holding += 1
+        if state.holding == 1:
+            state.holding_since = step
+        if state.verdict:
+            state.verdict = replace(state.verdict, says=sign.says, evidence=sign.evidence)
+            return None
+        if state.holding < rule.looks or step - state.holding_since < rule.run_share * step:
+            return None
+        advice = self.facts.advice
+        state.verdict = Verdict(
+            rule.name, rule.severity, sign.subject, state.holding_since, sign.says, sign.evidence,
+            advice.get(f"{rule.name} {sign.subject}", advice.get(rule.name, rule.advice)), rule.source,
+        )  # fmt: skip
+        return state.verdict

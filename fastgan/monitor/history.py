@@ -1,0 +1,75 @@
+"""The figures of a run over its steps, read through windows of log lines."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+
+ROWS = 3
+"""Log lines that a window averages."""
+
+
+class History:
+    """All figures of a run so far by column, in the order of steps.
+
+    Columns may be sparse: a row gives values for some of them.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0
+        """That of the newest row."""
+        self.row: Mapping[str, float] = {}
+        """The newest row."""
+        self.columns: dict[str, list[tuple[int, float]]] = {}
+        """Pairs of step and value by column; NaN stands for a value that was NaN or infinite."""
+
+    def add(self, step: int, row: Mapping[str, float]) -> None:
+        """Adds a row; its steps must not fall.
+
+        Raises:
+            ValueError: a step before the newest one.
+        """
+        if step < self.step:
+            raise ValueError(f"step must not fall, got {step} after {self.step}")
+        self.step, self.row = step, row
+        for name, value in row.items():
+            self.columns.setdefault(name, []).append((step, value if math.isfinite(value) else math.nan))
+
+    def is_new(self, *names: str) -> bool:
+        """Whether the newest row has one of these columns."""
+        return any(name in self.row for name in names)
+
+    def values(self, name: str) -> list[float]:
+        """All finite values of a column."""
+        return [value for _, value in self.columns.get(name, []) if not math.isnan(value)]
+
+    def mean(self, name: str, rows: int = ROWS) -> float | None:
+        """The mean of a column's last values; None where it has fewer than `rows`."""
+        values = self.columns.get(name, [])[-rows:]
+        if len(values) < rows or any(math.isnan(value) for _, value in values):
+            return None
+        return statistics.fmean(value for _, value in values)
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a column, or None."""
+        values = self.columns.get(name)
+        return values[-1][1] if values and not math.isnan(values[-1][1]) else None
+
+    def first(self, name: str, rows: int = ROWS) -> float | None:
+        """The mean of a column's first values, or None."""
+        values = self.values(name)[:rows]
+        return statistics.fmean(values) if len(values) == rows else None
+
+    def is_steady(self, name: str, rows: int = ROWS) -> bool:
+        """Whether the last values of a column, such as a weight, are within 1% of each other."""
+        values = [value for _, value in self.columns.get(name, [])[-rows:]]
+        return bool(values) and max(values) - min(values) <= 0.01 * max(map(abs, values))
+
+    def names(self, prefix: str, suffix: str = "") -> list[str]:
+        """What stands between prefix and suffix in the newest row's columns."""
+        return [
+            name[len(prefix) : len(name) - len(suffix)]
+            for name in self.row
+            if name.startswith(prefix) and name.endswith(suffix) and len(name) > len(prefix) + len(suffix)
+        ]

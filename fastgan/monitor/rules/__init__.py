@@ -1,0 +1,16 @@
+"""All rules, in the order in which their verdicts are shown: by severity, then by question."""
+
+from fastgan.monitor.rules import game, images, steps, terms
+from fastgan.monitor.rules._rule import Rule, Sign
+from fastgan.monitor.verdict import SEVERITIES
+
+RULES: tuple[Rule, ...] = tuple(
+    sorted(
+        (*steps.RULES, *images.RULES, *game.RULES, *terms.RULES),
+        key=lambda rule: SEVERITIES.index(rule.severity),
+    )
+)
+VERDICTS: tuple[str, ...] = tuple(rule.name for rule in RULES)
+"""The names of all verdicts."""
+
+__all__ = ["RULES", "VERDICTS", "Rule", "Sign"]

@@ -1,0 +1,104 @@
+"""Rules on the networks' steps: whether weights move, by how much, and whether something grows on and on."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from fastgan.monitor.facts import Facts
+from fastgan.monitor.history import History
+from fastgan.monitor.rules._rule import Rule, Sign, above, below, crossed
+
+STANDS_STILL = 1e-9
+UNTRAINED = 0.02
+TOO_LARGE = 0.1
+TOO_SMALL = 2e-5
+
+
+def check_not_learning(history: History, facts: Facts) -> Iterator[Sign]:
+    """A network, or a part of it, does not move."""
+    for network in history.names("", "_untrained"):
+        untrained, ratio = history.mean(f"{network}_untrained"), history.mean(f"{network}_update_ratio")
+        if untrained is None:
+            continue
+        if ratio is not None and ratio < STANDS_STILL:
+            evidence = below(f"{network}_update_ratio", ratio, STANDS_STILL)
+            says = f"the weights of {network} do not move: its optimizer's learning rate or gradients are 0"
+        else:
+            evidence = above(f"{network}_untrained", untrained, UNTRAINED)
+            says = (
+                f"a part of {network} is not trained: those weights get no gradient, or are in no optimizer"
+                if untrained < 1
+                else f"{network} is not trained: its weights get no gradient, or are in no optimizer"
+            )
+        yield Sign(crossed(evidence), says, (evidence,), network)
+
+
+def check_steps_too_large(history: History, facts: Facts) -> Iterator[Sign]:
+    """A step changes a network by a considerable part of its weights."""
+    for network in history.names("", "_update_ratio"):
+        ratio = history.mean(f"{network}_update_ratio")
+        if ratio is not None:
+            evidence = above(f"{network}_update_ratio", ratio, TOO_LARGE)
+            says = f"each step changes the weights of {network} by a considerable part of their size"
+            yield Sign(crossed(evidence), says, (evidence,), network)
+
+
+def check_steps_too_small(history: History, facts: Facts) -> Iterator[Sign]:
+    """A network's steps are too small for it to get anywhere."""
+    for network in history.names("", "_update_ratio"):
+        ratio = history.mean(f"{network}_update_ratio")
+        if ratio is not None and ratio >= STANDS_STILL:
+            evidence = below(f"{network}_update_ratio", ratio, TOO_SMALL)
+            says = (
+                f"the weights of {network} hardly move: a step changes them by less than a fifty-thousandth"
+            )
+            yield Sign(crossed(evidence), says, (evidence,), network)
+
+
+GROWN = 50.0
+FEWEST_ROWS = 6
+LOSS_FLOOR = 1.0
+
+
+def check_diverging(history: History, facts: Facts) -> Iterator[Sign]:
+    """A loss, a score or a norm keeps growing, far beyond all that it was."""
+    columns = {
+        *(f"{name}_loss" for name in history.names("", "_loss")),
+        *(f"{name}_norm" for name in history.names("", "_norm")),
+        *({"D_real", "D_fake"} & history.row.keys()),
+    }
+    for column in sorted(columns):
+        sizes = [abs(value) for value in history.values(column)]
+        if len(sizes) < FEWEST_ROWS:
+            continue
+        usual = max(statistics.median(sizes[:-3]), LOSS_FLOOR)
+        newest = sizes[-3:]
+        evidence = above(f"{column} / its median", newest[-1] / usual, GROWN)
+        grows = newest[0] < newest[1] < newest[2] or min(newest) > GROWN * usual
+        says = f"{column} grows without end; NaN is next"
+        yield Sign(crossed(evidence) if grows else False, says, (evidence,), column)
+
+
+RULES = (
+    Rule(
+        "not_learning", "fault", check_not_learning,
+        "look at requires_grad, at the parameters given to the optimizer, and at its learning rate",
+        "no update at all; the part by calibration", columns=("*_untrained", "*_update_ratio"),
+    ),
+    Rule(
+        "steps_too_large", "warning", check_steps_too_large,
+        "lower this network's learning rate by powers of ten",
+        "the ratio of about 1e-3 of common practice; bound by calibration", columns=("*_update_ratio",),
+    ),
+    Rule(
+        "steps_too_small", "warning", check_steps_too_small,
+        "raise this network's learning rate by powers of ten",
+        "the ratio of about 1e-3 of common practice; bound by calibration", columns=("*_update_ratio",),
+    ),
+    Rule(
+        "diverging", "fault", check_diverging,
+        "lower the learning rate of the network that grew first, or clip its gradients",
+        "calibration", looks=1, columns=("*_loss", "*_norm", "D_real", "D_fake"),
+    ),
+)  # fmt: skip
