@@ -136,7 +136,7 @@ def check_generator_wins(history: History, facts: Facts) -> Iterator[Sign]:
     if not history.is_new("D_auc", "D_accuracy_real", "D_loss"):
         return
     says = (
-        "D is worse than chance: the same answer to every sample would cost it less, and what G learns from it "
+        "D is worse than chance: the same answer to every sample would cost it less, and what G learns of it "
         "is noise"
     )
     chance, loss = facts.loss_of_chance, history.mean("D_loss", rows=5)
