@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastgan._files import replacing
+from fastgan._names import LAYOUT, printable
+from fastgan._tables import read_table, read_texts
 from fastgan._warnings import warn
-from fastgan.training.files import replacing
 from fastgan.training.markup import Html, element, image, joined
-from fastgan.training.names import LAYOUT, printable
-from fastgan.training.run_files import read_table, read_texts
 from fastgan.training.yaml_files import read_options
 
 STYLE = """
