@@ -83,7 +83,8 @@ class Diagnosis:
         if state.verdict:
             state.verdict = replace(state.verdict, says=sign.says, evidence=sign.evidence)
             return None
-        if state.holding < rule.looks or step - state.holding_since < rule.run_share * step:
+        held = step - state.holding_since
+        if state.holding < rule.looks or held < max(rule.held, rule.run_share * step):
             return None
         advice = self.facts.advice
         state.verdict = Verdict(

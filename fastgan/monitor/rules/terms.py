@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fastgan.monitor.facts import Facts
 from fastgan.monitor.history import History
-from fastgan.monitor.rules._rule import RUN_SHARE, Rule, Sign, above, below, crossed
+from fastgan.monitor.rules._rule import HELD_STEPS, RUN_SHARE, Rule, Sign, above, below, crossed
 
 IGNORED = 0.01
 DOMINATES = 0.98
@@ -66,6 +66,26 @@ def check_terms_conflict(history: History, facts: Facts) -> Iterator[Sign]:
             )
 
 
+DECAYED_FROM = 0.5
+DECAYED = 0.99
+
+
+def check_not_decayed(history: History, facts: Facts) -> Iterator[Sign]:
+    """A weight that is meant to fall to 0 over the run stays where it was."""
+    for name in facts.decaying:
+        first, value = history.first(name, 1), history.last(name)
+        if not facts.num_steps or not history.is_new(name) or not first or value is None:
+            continue
+        if history.step >= DECAYED_FROM * facts.num_steps:
+            evidence = above(f"{name} / its first value", value / first, DECAYED)
+            yield Sign(
+                value / first > DECAYED,
+                f"{name} is meant to fall to 0 over the run, of which a half is over, and has not fallen",
+                (evidence,),
+                name,
+            )
+
+
 STUCK = 0.05
 STUCK_FROM, STUCK_FROM_STEP = 0.25, 3000
 
@@ -92,18 +112,24 @@ RULES = (
         "gan_ignored", "warning", check_gan_ignored,
         "raise the adversarial term's weight until its share is a few hundredths, or give the terms shares "
         "in place of weights",
-        "calibration", run_share=RUN_SHARE, columns=("share_*",),
+        "calibration", run_share=RUN_SHARE, held=HELD_STEPS, columns=("share_*",),
     ),
     Rule(
         "term_dominates", "warning", check_term_dominates,
         "lower this term's weight, or give the terms shares in place of weights",
-        "calibration", run_share=RUN_SHARE, columns=("share_*",),
+        "calibration", run_share=RUN_SHARE, held=HELD_STEPS, columns=("share_*",),
     ),
     Rule(
         "terms_conflict", "warning", check_terms_conflict,
         "lower the weight of the term that matters less, or choose one that measures something else",
         "Yu et al. 2020 on conflicting gradients; bound by calibration",
-        run_share=RUN_SHARE, columns=("cosine_*",),
+        run_share=RUN_SHARE, held=HELD_STEPS, columns=("cosine_*",),
+    ),
+    Rule(
+        "not_decayed", "warning", check_not_decayed,
+        "let the weight fall to 0 within the run",
+        "Choi et al. 2020, whose weight of the diversity term falls linearly to 0",
+        columns=("lambda_ds",),
     ),
     Rule(
         "stuck", "fault", check_stuck,
