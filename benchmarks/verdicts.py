@@ -241,7 +241,7 @@ HEALTHY: dict[str, Healthy] = {
     "starganv2": Healthy("starganv2", STARGAN, data=_few_of_each_domain),
     "starganv2 of latents": Healthy(
         "starganv2",
-        STARGAN | {"data": "latents", "val_path": ""},
+        STARGAN | {"data": "latents", "val_path": "", "num_steps": 60},
         data=_latents,
     ),
     "zi2zi": Healthy("zi2zi", ZI2ZI),
@@ -257,22 +257,22 @@ UNSCALED: Options = BRIEF | {"latent_scale": 1.0}
 
 FAULTS: dict[str, Fault] = {
     "D gets unwarped reals": Fault(
-        "stegastamp", ("shortcut",), plant=with_method("seen_by_discriminator", _unwarped_reals)
+        "stegastamp", ("shortcut",), {"num_steps": 120}, with_method("seen_by_discriminator", _unwarped_reals)
     ),
     "critic's sign flipped for G": Fault(
-        "stegastamp", ("not_adversarial",), plant=_adversarial(_OneSignFlipped)
+        "stegastamp", ("not_adversarial",), {"num_steps": 90}, plant=_adversarial(_OneSignFlipped)
     ),
     "critic's sign flipped for G, dcgan": Fault(
-        "dcgan", ("not_adversarial",), plant=_adversarial(_OneSignFlipped)
+        "dcgan", ("not_adversarial",), {"num_steps": 100}, plant=_adversarial(_OneSignFlipped)
     ),
     "real and fake labels swapped for D": Fault(
-        "dcgan", ("not_adversarial",), plant=once_made(_swap_labels)
+        "dcgan", ("not_adversarial",), {"num_steps": 100}, plant=once_made(_swap_labels)
     ),
     "weight clip 1e-4": Fault(
         "stegastamp",
         ("critic_dead",),
         {
-            "adversarial": "wgan", "r1_weight": 0.0, "d_optimizer": "rmsprop", "lr_d": 0.00001,
+            "num_steps": 130, "adversarial": "wgan", "r1_weight": 0.0, "d_optimizer": "rmsprop", "lr_d": 0.00001,
             "d_weight_clip": 1e-4, "d_grad_clip": 0.25, "d_activation": "relu", "d_channels": (8, 16, 32, 64),
         },
     ),
@@ -281,16 +281,16 @@ FAULTS: dict[str, Fault] = {
         ("critic_dead",),
         {
             "loss": "wgan", "real_label": 1.0, "d_weight_clip": 1e-4, "optimizer": "rmsprop", "lr_d": 5e-5,
-            "lr_g": 5e-5, "d_norm": "none",
+            "lr_g": 5e-5, "d_norm": "none", "num_steps": 100,
         },
     ),
-    "lr_d 1e-7": Fault("dcgan", ("steps_too_small D",), {"lr_d": 1e-7, "num_steps": 80}),
-    "lr_d 1e-7, stegastamp": Fault("stegastamp", ("steps_too_small D",), {"lr_d": 1e-7, "num_steps": 110}),
-    "lr_d 1e-1": Fault("dcgan", ("steps_too_large D", "diverging"), {"lr_d": 1e-1}),
+    "lr_d 1e-7": Fault("dcgan", ("steps_too_small D",), BRIEF | {"lr_d": 1e-7}),
+    "lr_d 1e-7, stegastamp": Fault("stegastamp", ("steps_too_small D",), {"lr_d": 1e-7, "num_steps": 80}),
+    "lr_d 1e-1": Fault("dcgan", ("steps_too_large D", "diverging"), BRIEF | {"lr_d": 1e-1}),
     "G's adversarial weight x 1e-4": Fault("stegastamp", ("gan_ignored",), {"G_loss_scale": 0.05e-4}),
-    "G's adversarial weight x 1e-4, starganv2": Fault("starganv2", ("gan_ignored",), {"w_adv": 1e-4}),
+    "G's adversarial weight x 1e-4, starganv2": Fault("starganv2", ("gan_ignored",), {"w_adv": 1e-4, "num_steps": 80}),
     "G's adversarial weight x 1e3": Fault("stegastamp", ("term_dominates G_loss",), {"G_loss_scale": 50.0}),
-    "G's adversarial weight x 1e3, starganv2": Fault("starganv2", ("term_dominates adv",), {"w_adv": 1e3}),
+    "G's adversarial weight x 1e3, starganv2": Fault("starganv2", ("term_dominates adv",), {"w_adv": 1e3, "num_steps": 80}),
     "D not in its optimizer": Fault("dcgan", ("not_learning D",), BRIEF, plant=once_made(_optimize_a_copy)),
     "half of G frozen": Fault("zi2zi", ("not_learning G",), BRIEF, plant=once_made(_freeze_half)),
     "images in [-1, 1] for [0, 1]": Fault(
@@ -305,8 +305,8 @@ FAULTS: dict[str, Fault] = {
         BRIEF | {"perceptual_weight": 0.02, "batch_size": 8},
         _random_features((0, 1), "relu1_2"),
     ),
-    "R1 x 1e4": Fault("stegastamp", ("penalty_dominates",), {"r1_weight": 1e4}),
-    "R1 x 1e4, starganv2": Fault("starganv2", ("penalty_dominates",), {"r1_weight": 0.5e4}),
+    "R1 x 1e4": Fault("stegastamp", ("penalty_dominates",), {"r1_weight": 1e4, "num_steps": 130}),
+    "R1 x 1e4, starganv2": Fault("starganv2", ("penalty_dominates",), {"r1_weight": 0.5e4, "num_steps": 100}),
     "preset unstable": Fault(
         "dcgan",
         ("generator_wins", "mode_collapse"),
@@ -317,12 +317,12 @@ FAULTS: dict[str, Fault] = {
     ),
     "8 training images": Fault("dcgan", ("discriminator_overfits",), data=_eight_images),
     "latents not scaled": Fault("starganv2 of latents", ("value_range latents",), UNSCALED),
-    "weight of ds not decayed": Fault("starganv2", ("not_decayed",), {"ds_decay_epochs": 1e6}),
+    "weight of ds not decayed": Fault("starganv2", ("not_decayed",), {"ds_decay_epochs": 1e6, "num_steps": 80}),
     "category weight x 100": Fault(
         "zi2zi", ("term_dominates category_loss",), {"category_weight": 100.0}
     ),
     "saturating loss, strong D": Fault(
-        "dcgan", ("discriminator_wins",), {"d_width": 48, "lr_d": 0.001}, _adversarial(_Saturating)
+        "dcgan", ("discriminator_wins",), {"d_width": 48, "lr_d": 0.001, "num_steps": 100}, _adversarial(_Saturating)
     ),
     "n_critic 20": Fault(
         "dcgan", ("discriminator_wins",), {"n_critic": 20, "num_steps": 80, "batch_size": 16}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from fastgan.monitor.facts import Facts
-from fastgan.monitor.history import History
+from fastgan.monitor.history import ROWS, History
 from fastgan.monitor.rules import RULES, Rule, Sign
 from fastgan.monitor.verdict import Verdict
 
@@ -72,7 +72,8 @@ class Diagnosis:
         if not sign.holds:
             state.holding = 0
             state.passed += 1
-            if state.verdict and state.passed >= rule.looks:
+            # One odd row is in the means of ROWS looks, and takes nothing back.
+            if state.verdict and state.passed >= rule.looks + ROWS - 1:
                 self.past.append(replace(state.verdict, ended=step))
                 state.verdict = None
             return None
