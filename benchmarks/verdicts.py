@@ -253,11 +253,17 @@ HEALTHY: dict[str, Healthy] = {
 
 # Enough for what is seen in the weights or in the data.
 BRIEF: Options = {"num_steps": 60}
+# In D's loss or in G's: the same weight counts in both.
+CATEGORY = ("term_dominates D_category_loss", "term_dominates category_loss")
 UNSCALED: Options = BRIEF | {"latent_scale": 1.0}
 
 FAULTS: dict[str, Fault] = {
+    # The warp of 32 pixels is whole pixels, and shows only if it is wide.
     "D gets unwarped reals": Fault(
-        "stegastamp", ("shortcut",), {"num_steps": 120}, with_method("seen_by_discriminator", _unwarped_reals)
+        "stegastamp",
+        ("shortcut",),
+        {"num_steps": 140, "rnd_trans": 0.25, "lr_d": 0.0005},
+        with_method("seen_by_discriminator", _unwarped_reals),
     ),
     "critic's sign flipped for G": Fault(
         "stegastamp", ("not_adversarial",), {"num_steps": 90}, plant=_adversarial(_OneSignFlipped)
@@ -272,25 +278,46 @@ FAULTS: dict[str, Fault] = {
         "stegastamp",
         ("critic_dead",),
         {
-            "num_steps": 130, "adversarial": "wgan", "r1_weight": 0.0, "d_optimizer": "rmsprop", "lr_d": 0.00001,
-            "d_weight_clip": 1e-4, "d_grad_clip": 0.25, "d_activation": "relu", "d_channels": (8, 16, 32, 64),
+            "num_steps": 130,
+            "adversarial": "wgan",
+            "r1_weight": 0.0,
+            "d_optimizer": "rmsprop",
+            "lr_d": 0.00001,
+            "d_weight_clip": 1e-4,
+            "d_grad_clip": 0.25,
+            "d_activation": "relu",
+            "d_channels": (8, 16, 32, 64),
         },
     ),
     "weight clip 1e-4, dcgan": Fault(
         "dcgan",
         ("critic_dead",),
         {
-            "loss": "wgan", "real_label": 1.0, "d_weight_clip": 1e-4, "optimizer": "rmsprop", "lr_d": 5e-5,
-            "lr_g": 5e-5, "d_norm": "none", "num_steps": 100,
+            "loss": "wgan",
+            "real_label": 1.0,
+            "d_weight_clip": 1e-4,
+            "optimizer": "rmsprop",
+            "lr_d": 5e-5,
+            "lr_g": 5e-5,
+            "d_norm": "none",
+            "num_steps": 100,
         },
     ),
     "lr_d 1e-7": Fault("dcgan", ("steps_too_small D",), BRIEF | {"lr_d": 1e-7}),
-    "lr_d 1e-7, stegastamp": Fault("stegastamp", ("steps_too_small D",), {"lr_d": 1e-7, "num_steps": 80}),
+    "lr_d 1e-7, stegastamp": Fault("stegastamp", ("steps_too_small D",), {"lr_d": 1e-7, "num_steps": 110}),
     "lr_d 1e-1": Fault("dcgan", ("steps_too_large D", "diverging"), BRIEF | {"lr_d": 1e-1}),
-    "G's adversarial weight x 1e-4": Fault("stegastamp", ("gan_ignored",), {"G_loss_scale": 0.05e-4}),
-    "G's adversarial weight x 1e-4, starganv2": Fault("starganv2", ("gan_ignored",), {"w_adv": 1e-4, "num_steps": 80}),
-    "G's adversarial weight x 1e3": Fault("stegastamp", ("term_dominates G_loss",), {"G_loss_scale": 50.0}),
-    "G's adversarial weight x 1e3, starganv2": Fault("starganv2", ("term_dominates adv",), {"w_adv": 1e3, "num_steps": 80}),
+    "G's adversarial weight x 1e-4": Fault(
+        "stegastamp", ("gan_ignored",), {"G_loss_scale": 0.05e-4, "G_loss_ramp": 20, "l2_loss_ramp": 20}
+    ),
+    "G's adversarial weight x 1e-4, starganv2": Fault(
+        "starganv2", ("gan_ignored",), {"w_adv": 1e-4, "num_steps": 100}
+    ),
+    "G's adversarial weight x 1e3": Fault(
+        "starganv2", ("term_dominates adv",), {"w_adv": 1e3, "num_steps": 100}
+    ),
+    "G's adversarial weight x 1e3, enhancenet": Fault(
+        "enhancenet PA", ("term_dominates G_loss",), {"adversarial_weight": 10.0, "num_steps": 100}
+    ),
     "D not in its optimizer": Fault("dcgan", ("not_learning D",), BRIEF, plant=once_made(_optimize_a_copy)),
     "half of G frozen": Fault("zi2zi", ("not_learning G",), BRIEF, plant=once_made(_freeze_half)),
     "images in [-1, 1] for [0, 1]": Fault(
@@ -305,29 +332,37 @@ FAULTS: dict[str, Fault] = {
         BRIEF | {"perceptual_weight": 0.02, "batch_size": 8},
         _random_features((0, 1), "relu1_2"),
     ),
-    "R1 x 1e4": Fault("stegastamp", ("penalty_dominates",), {"r1_weight": 1e4, "num_steps": 130}),
+    "R1 x 1e4": Fault("stegastamp", ("penalty_dominates",), {"r1_weight": 1e4, "num_steps": 140}),
     "R1 x 1e4, starganv2": Fault("starganv2", ("penalty_dominates",), {"r1_weight": 0.5e4, "num_steps": 100}),
     "preset unstable": Fault(
         "dcgan",
         ("generator_wins", "mode_collapse"),
         {
-            "lr_d": 0.002, "lr_g": 0.004, "n_g_steps": 2, "real_label": 0.9, "fake_label": 0.1,
+            "lr_d": 0.002,
+            "lr_g": 0.004,
+            "n_g_steps": 2,
+            "real_label": 0.9,
+            "fake_label": 0.1,
             "ema_decay": 0.0,
         },
     ),
     "8 training images": Fault("dcgan", ("discriminator_overfits",), data=_eight_images),
     "latents not scaled": Fault("starganv2 of latents", ("value_range latents",), UNSCALED),
-    "weight of ds not decayed": Fault("starganv2", ("not_decayed",), {"ds_decay_epochs": 1e6, "num_steps": 80}),
-    "category weight x 100": Fault(
-        "zi2zi", ("term_dominates category_loss",), {"category_weight": 100.0}
+    "weight of ds not decayed": Fault(
+        "starganv2", ("not_decayed",), {"ds_decay_epochs": 1e6, "num_steps": 80}
     ),
+    "category weight x 100": Fault("zi2zi", CATEGORY, {"category_weight": 100.0}),
+    # At the demo's learning rate of G: at a higher one, Adam makes large steps of vanishing gradients.
     "saturating loss, strong D": Fault(
-        "dcgan", ("discriminator_wins",), {"d_width": 48, "lr_d": 0.001, "num_steps": 100}, _adversarial(_Saturating)
+        "dcgan",
+        ("discriminator_wins",),
+        {"d_width": 32, "lr_g": 0.0002, "num_steps": 100},
+        _adversarial(_Saturating),
     ),
     "n_critic 20": Fault(
         "dcgan", ("discriminator_wins",), {"n_critic": 20, "num_steps": 80, "batch_size": 16}
     ),
-}  # fmt: skip
+}
 
 
 # --- training and judging -----------------------------------------------------------------------------------

@@ -97,8 +97,10 @@ def check_balanced(history: History, facts: Facts) -> Iterator[Sign]:
         return
     near = below(f"|D_loss / {chance:.3g} - 1|", abs(loss / chance - 1), BALANCE)
     moving = above("|D_real - D_fake|", abs(real - fake), SEPARATION_OF_THE_DEAD)
+    measured = separation(history)
+    ranks = [above(*measured, 0.5)] if measured is not None else []
     yield Sign(
-        crossed(near, moving),
+        crossed(near, moving, *ranks),
         f"D's loss stands near {chance:.3g}, its value by chance, because G's samples are hard to tell: this "
         "is the equilibrium that both play for, not a D that has stopped",
         (near, moving),
@@ -152,7 +154,9 @@ def check_generator_wins(history: History, facts: Facts) -> Iterator[Sign]:
         evidence.append(below(*measured, AUC_LOST))
     if chance and loss is not None:
         evidence.append(above(f"D_loss / {chance:.3g}", loss / chance, LOSS_LOST))
-    if evidence:
+    if chance and loss is not None and loss < D_CONTENT * chance:
+        yield Sign(False, "")  # D is content with its ranking: labels or signs are exchanged
+    elif evidence:
         found = [item for item in evidence if crossed(item)]
         near = [item for item in evidence if crossed(item) is None]
         yield Sign(True if found else None if near else False, says, tuple(found or evidence))
@@ -226,12 +230,16 @@ def check_not_adversarial(history: History, facts: Facts) -> Iterator[Sign]:
 # --- what D judges, and what holds it -----------------------------------------------------------------------
 
 FLAT = 0.02
-RANKS = 0.65
+"""Calibration: R1 x 1e4 leaves differences of 0.0003 to 0.007; healthy hinge games with R1, 0.03 or more."""
+BINDING = 0.2
+"""Where a penalty alone holds D, it costs half of what the difference gains (the optimum of e d - w e^2 p in
+e); in healthy starts, where nothing holds a D that is flat yet, 0.02 to 0.05."""
 PENALTY_SHARE = 5.0
+"""Calibration: R1 x 1e4 costs 11 times D's loss and more, at its usual weight less than a third of it."""
 
 
 def check_penalty_dominates(history: History, facts: Facts) -> Iterator[Sign]:
-    """D's penalty is so strong that D may not answer: it ranks samples, but flatly."""
+    """D's penalty is so strong that D may not answer."""
     for column, weight in facts.penalties.items():
         if weight <= 0 or not history.is_new("D_loss"):
             continue
@@ -239,21 +247,18 @@ def check_penalty_dominates(history: History, facts: Facts) -> Iterator[Sign]:
         real, fake = history.mean("D_real"), history.mean("D_fake")
         if penalty is None or loss is None or real is None or fake is None:
             continue
-        chance, measured = facts.loss_of_chance, separation(history)
-        cost = above(
-            f"{weight:g} * {column} / |D_loss|", weight * penalty / max(abs(loss), 1e-12), PENALTY_SHARE
+        paid, apart = weight * penalty, abs(real - fake)
+        cost = (above(f"{weight:g} * {column} / |D_loss|", paid / max(abs(loss), 1e-12), PENALTY_SHARE),)
+        flat = (
+            below("|D_real - D_fake|", apart, FLAT),
+            above(f"{weight:g} * {column} / |D_real - D_fake|", paid / max(apart, 1e-12), BINDING),
         )
-        flat = below("|D_real - D_fake|", abs(real - fake), FLAT)
-        holds, evidence = crossed(cost), (cost,)
-        if not holds and chance and measured is not None:
-            ranks = above(*measured, RANKS)
-            if crossed(flat, ranks):
-                holds, evidence = True, (flat, ranks)  # type: ignore[assignment]
+        holds = [crossed(*cost), crossed(*flat)]
         yield Sign(
-            holds,
+            True if True in holds else None if None in holds else False,
             f"{column} holds D flat: it costs more than D gains by telling real from fake, so that D's "
             "answers hardly differ",
-            evidence,
+            flat if holds[1] and not holds[0] else cost,
             column,
         )
 

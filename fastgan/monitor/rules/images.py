@@ -68,7 +68,9 @@ def check_latents(history: History, facts: Facts) -> Iterator[Sign]:
         )
 
 
-SPREAD = 0.3
+SPREAD = 0.18
+"""Calibration: healthy games of starganv2, of which each batch has one style, go down to 0.32; dcgan's fakes
+are at 0.08 to 0.13 where D has won and all look alike."""
 
 
 def check_mode_collapse(history: History, facts: Facts) -> Iterator[Sign]:

@@ -9,8 +9,14 @@ from fastgan.monitor.facts import Facts
 from fastgan.monitor.history import History
 from fastgan.monitor.rules._rule import HELD_STEPS, RUN_SHARE, Rule, Sign, above, below, crossed
 
-IGNORED = 0.01
+IGNORED = 0.004
+"""Calibration: shares of at most 0.0006 with weights x 1e-4, of at least 0.03 in healthy runs; the middle of
+both as a power of ten."""
 DOMINATES = 0.98
+"""Calibration: shares of at least 0.998 with weights x 1e3, of up to 0.95 (stegastamp's secret) in healthy
+runs."""
+D_DOMINATES = 3.0
+"""Calibration: zi2zi's category costs D 11 to 50 times its loss with a weight of 100; 0.2 to 0.9 with 1."""
 CONFLICT = -0.5
 
 
@@ -50,6 +56,25 @@ def check_term_dominates(history: History, facts: Facts) -> Iterator[Sign]:
                 (evidence,),
                 term,
             )
+
+
+def check_term_of_d(history: History, facts: Facts) -> Iterator[Sign]:
+    """D's loss consists of another term than the game's."""
+    loss = history.mean("D_loss")
+    for name in history.names("D_", "_loss_weight"):
+        term = f"D_{name}_loss"
+        value, weight = history.mean(term), history.last(f"{term}_weight")
+        if loss is None or value is None or weight is None:
+            continue
+        evidence = above(
+            f"{weight:g} * {term} / |D_loss|", weight * value / max(abs(loss), 1e-12), D_DOMINATES
+        )
+        yield Sign(
+            crossed(evidence),
+            f"D learns {term} rather than to tell real from fake: it is by far the largest part of its loss",
+            (evidence,),
+            term,
+        )
 
 
 def check_terms_conflict(history: History, facts: Facts) -> Iterator[Sign]:
@@ -118,6 +143,11 @@ RULES = (
         "term_dominates", "warning", check_term_dominates,
         "lower this term's weight, or give the terms shares in place of weights",
         "calibration", run_share=RUN_SHARE, held=HELD_STEPS, columns=("share_*",),
+    ),
+    Rule(
+        "term_dominates", "warning", check_term_of_d,
+        "lower this term's weight in D's loss",
+        "calibration", run_share=RUN_SHARE, held=HELD_STEPS, columns=("D_*_loss", "D_*_loss_weight"),
     ),
     Rule(
         "terms_conflict", "warning", check_terms_conflict,
