@@ -16,7 +16,8 @@ DOMINATES = 0.98
 """Calibration: shares of at least 0.998 with weights x 1e3, of up to 0.95 (stegastamp's secret) in healthy
 runs."""
 D_DOMINATES = 3.0
-"""Calibration: zi2zi's category costs D 11 to 50 times its loss with a weight of 100; 0.2 to 0.9 with 1."""
+"""Calibration: zi2zi's category costs D 11 to 50 times the game's loss by chance with a weight of 100, half
+of it with 1."""
 CONFLICT = -0.5
 
 
@@ -66,9 +67,8 @@ def check_term_of_d(history: History, facts: Facts) -> Iterator[Sign]:
         value, weight = history.mean(term), history.last(f"{term}_weight")
         if loss is None or value is None or weight is None:
             continue
-        evidence = above(
-            f"{weight:g} * {term} / |D_loss|", weight * value / max(abs(loss), 1e-12), D_DOMINATES
-        )
+        game = max(abs(loss), facts.loss_of_chance or 1e-12)
+        evidence = above(f"{weight:g} * {term} / {game:.3g}, D_loss", weight * value / game, D_DOMINATES)
         yield Sign(
             crossed(evidence),
             f"D learns {term} rather than to tell real from fake: it is by far the largest part of its loss",
