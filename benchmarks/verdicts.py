@@ -96,8 +96,9 @@ def with_method(name: str, method: Callable[..., Any]) -> Plant:
     return plant
 
 
-def _unwarped_reals(seen: Callable[..., Any], image: Tensor, *stamped: Tensor) -> tuple[Tensor, Tensor]:
-    return image, seen(image, *stamped)[1]
+def _unwarped_reals(_: Any, image: Tensor, *stamped: Tensor) -> tuple[Tensor, Tensor]:
+    """Reals as they are, beside stamped images that went through warp and borders."""
+    return image, stamped[-1]
 
 
 class _OneSignFlipped(AdversarialLoss):
@@ -258,11 +259,12 @@ CATEGORY = ("term_dominates D_category_loss", "term_dominates category_loss")
 UNSCALED: Options = BRIEF | {"latent_scale": 1.0}
 
 FAULTS: dict[str, Fault] = {
-    # The warp of 32 pixels is whole pixels, and shows only if it is wide.
+    # Beside fakes in the encoder's geometry, whose borders are filled with the image, a D of so few steps and
+    # pixels does not see the warp (probe_auc_null 0.5), and no harm is done.
     "D gets unwarped reals": Fault(
         "stegastamp",
         ("shortcut",),
-        {"num_steps": 140, "rnd_trans": 0.25, "lr_d": 0.0005},
+        {"num_steps": 180, "rnd_trans": 0.25},
         with_method("seen_by_discriminator", _unwarped_reals),
     ),
     "critic's sign flipped for G": Fault(
