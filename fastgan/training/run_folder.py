@@ -30,8 +30,8 @@ OVERWRITTEN = ("config.yaml", "facts.json", "report.html", "generator.safetensor
 # Remains of files that were being written when a process was killed.
 TORN = (
     "config.yaml.incomplete", "facts.json.incomplete", *(f"{table}.incomplete" for table in TABLES),
-    "report.html.incomplete", "generator.safetensors.incomplete", "checkpoints/step-*.incomplete", "samples/step-*.incomplete*",
-    "samples/rows.txt.incomplete",
+    "report.html.incomplete", "generator.safetensors.incomplete", "checkpoints/step-*.incomplete",
+    "samples/step-*.incomplete*", "samples/rows.txt.incomplete",
 )  # fmt: skip
 
 
