@@ -1,4 +1,4 @@
-"""The griffe extension of `make docs`: formulas in docstrings become MathML, which browsers draw."""
+"""The griffe extension of `make docs`: docstrings' directives and roles as Markdown, formulas as MathML."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ import griffe
 from latex2mathml.converter import convert
 
 BLOCK = re.compile(r"^(?P<indent> *)\.\. math::\n(?P<tex>(?:(?P=indent) +\S[^\n]*\n?)+)", re.MULTILINE)
+CODE = re.compile(
+    r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n\n"
+    r"(?P<code>(?:(?P=indent) +\S[^\n]*(?:\n|\Z)|\n(?!\Z))+)",
+    re.MULTILINE,
+)
 INLINE = re.compile(r":math:`([^`]+)`")
 
 
-class Math(griffe.Extension):
-    """Replaces the directive `.. math::` and the role `:math:`, which Markdown does not know."""
+class Markup(griffe.Extension):
+    """Replaces the directives and the role of Sphinx that docstrings use, which Markdown does not know."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring:
-            obj.docstring.value = with_formulas(obj.docstring.value)
+            obj.docstring.value = as_markdown(obj.docstring.value)
 
 
-def with_formulas(text: str) -> str:
-    """A docstring with its formulas as MathML."""
+def as_markdown(text: str) -> str:
+    """A docstring with fenced code and formulas in MathML."""
+    text = CODE.sub(_fenced, text)
     text = BLOCK.sub(lambda m: f"{m['indent']}{_mathml(m['tex'], 'block')}\n", text)
     return INLINE.sub(lambda m: _mathml(m[1], "inline"), text)
+
+
+def _fenced(block: re.Match[str]) -> str:
+    lines = [f"```{block['language']}", *textwrap.dedent(block["code"]).strip("\n").split("\n"), "```"]
+    return "".join(f"{block['indent']}{line}".rstrip() + "\n" for line in lines) + "\n"
 
 
 def _mathml(tex: str, display: str) -> str:
