@@ -104,3 +104,28 @@ def _types_are_made_once():
         changes.setattr(TritonSemantic, "broadcast_impl_value", broadcast_unless_alike)
         changes.setattr(interpreter, "_get_np_dtype", numpy_type)
         yield
+
+
+@pytest.fixture(scope="session", autouse=INTERPRETING)
+def _reductions_go_by_slices():
+    """Has the interpreter reduce along an axis slice by slice, in the order in which it goes by elements."""
+    from triton.runtime import interpreter
+
+    by_elements = interpreter.ReduceOps.generic_reduce
+
+    def by_slices(self, input):
+        if self.axis is None or self.keep_dims:
+            return by_elements(self, input)
+
+        def along(number):
+            return [self.to_tensor(t.handle.data.take(number, self.axis), t.dtype) for t in input]
+
+        totals = along(0)
+        for number in range(1, input[0].handle.data.shape[self.axis]):
+            totals = self.combine_fn.fn(*totals, *along(number))
+            totals = totals if isinstance(totals, tuple) else (totals,)
+        return totals
+
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setattr(interpreter.ReduceOps, "generic_reduce", by_slices)
+        yield
