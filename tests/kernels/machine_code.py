@@ -78,7 +78,7 @@ class MachineCode:
 
     @property
     def spills(self) -> int:
-        """How many accesses there are to local memory, to which registers are spilled; none without such memory."""
+        """How many accesses there are to local memory, to which registers are spilled."""
         if re.search(r"STACK:0 SHARED:\d+ LOCAL:0", self.usage):
             return 0
         return sum(i.name.startswith(("LDL", "STL")) for i in self.instructions)
