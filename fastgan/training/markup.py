@@ -33,3 +33,10 @@ def joined(*parts: Part) -> Html:
 def escaped(part: Part) -> Html:
     """HTML that shows the text literally: without markup, control or misleading characters."""
     return part if isinstance(part, Html) else Html(html.escape(printable(part, keep=LAYOUT)))
+
+
+def embedded_json(name: str, text: str) -> Html:
+    """JSON as an element that a script reads: no text in it can end the element or begin another."""
+    # Within JSON, these characters stand in strings alone, where an escape means the same.
+    harmless = text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+    return Html(f'<script type="application/json" id="{escaped(name)}">{harmless}</script>')
