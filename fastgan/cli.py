@@ -15,9 +15,9 @@ from typing import Any
 from fastgan._arguments import Parser
 from fastgan._completion import SHELLS, completion
 from fastgan._extras import how_to_install
+from fastgan._names import LAYOUT, printable
 from fastgan.recipes import RECIPES, all_recipes, load_recipe
 from fastgan.training.console import lasting_console
-from fastgan.training.names import LAYOUT, printable
 from fastgan.training.registration import GROUPS, Registration
 from fastgan.training.signals import Interrupted, leaving_at_once
 from fastgan.training.world import is_main_process

@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastgan.losses.adversarial import Kind
+from fastgan.losses.adversarial import KINDS, Kind
+from fastgan.ops._checks import (
+    as_finite,
+    as_whole_number,
+    check_instance,
+    check_one_of,
+    is_among,
+    shown,
+)
 
 
 @dataclass(frozen=True)
@@ -25,18 +33,49 @@ class Facts:
     critic_sign: int = 1
     """-1: D's scores are high for fakes."""
     adversarial_term: str = "G_loss"
-    """Which of G's terms is the adversarial one."""
+    """Which of G's terms is the adversarial one, in `share_NAME` and `NAME_weight`."""
+    generator_loss: str = "G_loss"
+    """The column of G's adversarial loss."""
     value_range: tuple[float, float] | None = None
     """Of the images that D and the losses see."""
+    is_standardized: bool = False
+    """Whether they are latents that are meant to have a standard deviation of about 1."""
     penalties: Mapping[str, float] = field(default_factory=dict)
     """Weights in D's loss by the column of the penalty, such as {"r1_penalty": 5.0}."""
     chance: Mapping[str, float] = field(default_factory=dict)
     """What a task's figure is without any skill, such as {"bit_acc": 0.5}; higher is better."""
     num_steps: int | None = None
     """Steps that the run is planned to take."""
+    collapse_ratio: float = 0.5
+    """For evaluations that measure `collapse_ratio`: the part of the distance between real images below which
+    the distance between generated ones means collapse."""
+    collapse_after: int = 1000
+    """Steps in which G may get above it first; later, and once it has been there, below is collapse."""
     advice: Mapping[str, str] = field(default_factory=dict)
     """What to change first in this trainer, by the name of the verdict or "NAME SUBJECT"; rules have general
     advice for the others."""
+
+    def __post_init__(self) -> None:
+        """Raises a TypeError or ValueError that names the field and its value."""
+        if self.adversarial is not None:
+            check_one_of("adversarial", self.adversarial, KINDS)
+        for name in ("real_label", "fake_label"):
+            as_finite(name, getattr(self, name))
+        if not is_among(self.critic_sign, (1, -1)):
+            raise ValueError(f"critic_sign must be +1 or -1, got {shown(self.critic_sign)}")
+        for name in ("adversarial_term", "generator_loss"):
+            check_instance(name, getattr(self, name), str, "a string")
+        if self.value_range is not None:
+            check_instance("value_range", self.value_range, tuple, "a pair of numbers")
+            if len(self.value_range) != 2 or not self.value_range[0] < self.value_range[1]:
+                raise ValueError(f"value_range must be (low, high), got {shown(self.value_range)}")
+        for name in ("penalties", "chance", "advice"):
+            check_instance(name, getattr(self, name), Mapping, "a dict")
+        for name in ("penalties", "chance"):
+            for key, value in getattr(self, name).items():
+                as_finite(f"{name}[{key!r}]", value)
+        if self.num_steps is not None:
+            as_whole_number("num_steps", self.num_steps)
 
     @property
     def has_probabilities(self) -> bool:

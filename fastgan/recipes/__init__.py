@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, NoReturn
 
-from fastgan.training.names import printable
+from fastgan._names import printable
 from fastgan.training.registration import SOURCES, Registration
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fastgan._torch_internals import supports_amp_scaling
 from fastgan.losses.adversarial import AdversarialLoss, AdversarialStatistics
+from fastgan.monitor.look import auc
 from fastgan.ops._checks import (
     as_number,
     as_whole_number,
@@ -43,6 +44,8 @@ class Judged(NamedTuple):
     statistics: AdversarialStatistics
     applies: Tensor | None
     """Whether D's update applies: 0-d bool on the logits' device; None: always."""
+    auc: Tensor
+    """How often D scores a real sample as more real than a fake one: 0-d, 0.5 by chance."""
 
     def terms(self) -> dict[str, Tensor]:
         """The loss and statistics to log, by their column in metrics.csv."""
@@ -53,6 +56,7 @@ class Judged(NamedTuple):
             "D_probability_real": statistics.probability_real,
             "D_probability_fake": statistics.probability_fake,
             "D_accuracy_real": statistics.accuracy_real, "D_accuracy_fake": statistics.accuracy_fake,
+            "D_auc": self.auc,
         }  # fmt: skip
 
 
@@ -90,7 +94,7 @@ class EveryStep(nn.Module):
         """
         _check_adversarial(adversarial)
         loss, statistics = adversarial.discriminator(real_logits, fake_logits, return_statistics=True)
-        return Judged(loss, statistics, None)
+        return Judged(loss, statistics, None, auc(real_logits, fake_logits, adversarial.critic_sign))
 
 
 class Ratio(EveryStep):
@@ -151,7 +155,8 @@ class Threshold(EveryStep):
             statistics = adversarial.discriminator(real_logits, fake_logits, return_statistics=True)[1]
         halves = torch.stack(adversarial.halves(real_logits, fake_logits))
         above = self.average(halves.detach().clone()) > self.threshold
-        return Judged((halves * above).sum(), statistics, above.any())
+        ranking = auc(real_logits, fake_logits, adversarial.critic_sign)
+        return Judged((halves * above).sum(), statistics, above.any(), ranking)
 
 
 class Adaptive(EveryStep):

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgan._names import printable
 from fastgan.optim._step import FusedStep, weight_bounds
 from fastgan.training.config import Config, from_plain
-from fastgan.training.names import printable
 
 LONGEST = 500  # characters of a file's content that an error shows
 KINDS = ("networks", "averages", "emas", "optimizers")

@@ -16,8 +16,8 @@ import docstring_parser
 import jsonargparse
 
 from fastgan._arguments import Parser, error_text, near_name
+from fastgan._names import printable
 from fastgan.training.config import Config, TrainingConfig, from_plain
-from fastgan.training.names import printable
 from fastgan.training.run_options import options_of_run
 from fastgan.training.world import launched_world
 from fastgan.training.yaml_files import LARGEST, parse_options

@@ -7,15 +7,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import yaml
 
+from fastgan._files import replacing
+from fastgan._names import check_plain_name
 from fastgan.training.balance import Balance
-from fastgan.training.files import replacing
 from fastgan.training.image_files import MAX_PIXELS, READING, Reading, check_background
-from fastgan.training.names import check_plain_name
 from fastgan.training.values import check_seed, check_values
+
+if TYPE_CHECKING:
+    from fastgan.monitor.facts import Facts
 
 Resume = bool | Literal["auto"]
 INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_interval")
@@ -143,6 +146,16 @@ class TrainingConfig:
         wanted, terms = self.wanted_shares, self.generator_terms
         if wanted and set(wanted) != set(terms):
             raise ValueError(f"shares must name the terms {', '.join(terms)}, got {', '.join(wanted)}")
+
+    def measures(self, step: int) -> bool:
+        """Whether this step measures what the monitor asks for beside the step's own figures."""
+        return self.budget_interval > 0 and step % self.budget_interval == 0
+
+    def facts(self) -> Facts:
+        """What the monitor's rules know of a run with these options."""
+        from fastgan.monitor.facts import Facts  # imports torch, which `--help` does not need
+
+        return Facts()
 
     @property
     def generator_terms(self) -> tuple[str, ...]:

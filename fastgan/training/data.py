@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastgan._names import printable
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
 from fastgan.training.built_in import data_folder
 from fastgan.training.crops import CROPS, cut
 from fastgan.training.image_files import EXTENSIONS, READING, Reading, UnusableImage, read_image
-from fastgan.training.names import printable
 
 # Decoded images are kept up to this many bytes per dataset.
 CACHE_BYTES = 1 << 30

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageColor, ImageFile
 from torch import Tensor
 
-from fastgan.training.names import printable
+from fastgan._names import printable
 
 # By Pillow's names of the formats. A format that the installed Pillow lacks is reported for each file.
 FORMATS = {

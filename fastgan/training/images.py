@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
-from fastgan.training.files import replacing, replacing_binary
+from fastgan._files import replacing, replacing_binary
 
 
 def save_grid(rows: dict[str, Tensor], path: Path, padding: int = 2) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
-import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,41 +15,9 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from fastgan.training.files import TEXT, appending, naming, replacing
-
-
-class CsvTable:
-    """A CSV file of rows with a step, each flushed to the disk at once.
-
-    A column is added when a row first has it. Rows without a value for a column have an empty cell.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.columns: list[str] | None = None
-        if path.exists():
-            with path.open(**TEXT) as file:
-                self.columns = next(csv.reader(file), None)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        row = {"step": step, **values}
-        self._add_columns([name for name in row if name not in (self.columns or [])])
-        with appending(self.path) as file:
-            writer = csv.DictWriter(file, self.columns or [])
-            writer.writerow({key: _short(value) for key, value in row.items()})
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _add_columns(self, names: list[str]) -> None:
-        if not names:
-            return
-        rows = []
-        if self.columns is not None:
-            with self.path.open(**TEXT) as file:
-                rows = list(csv.reader(file))[1:]
-        self.columns = [*(self.columns or []), *names]
-        with replacing(self.path) as file:
-            csv.writer(file).writerows([self.columns, *(row + [""] * len(names) for row in rows)])
+from fastgan._files import appending, naming
+from fastgan._tables import CsvTable
+from fastgan.monitor.verdict import Verdict
 
 
 class Logger:
@@ -93,7 +60,13 @@ class Logger:
     def write_evaluation(self, step: int, figures: dict[str, float]) -> None:
         self.evaluation.write(step, figures)
         self._to_tensorboard({f"evaluation/{name}": value for name, value in figures.items()}, step)
-        self.say(f"{step:>7}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in figures.items()))
+        shown = (f"{n} {v:.4g}" for n, v in figures.items() if not n.startswith("probe_"))
+        self.say(f"{step:>7}  held out:  " + "  ".join(shown))
+
+    def write_verdicts(self, step: int, verdicts: Iterable[Verdict]) -> None:
+        """Prints verdicts that are new; report.html and `fastgan diagnose` work all of them out anew."""
+        for verdict in verdicts:
+            self.say(f"{step:>7}  {verdict}")
 
     def write_images(self, step: int, images: dict[str, Tensor]) -> None:
         with naming(self.events):
@@ -150,7 +123,3 @@ def check_finite(metrics: dict[str, float], step: int) -> None:
                 f"{name} became {value} within the steps before {step}: lower the learning rates, or "
                 "look at the other terms in metrics.csv to see which grew first"
             )
-
-
-def _short(value: float | int) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.7g}"

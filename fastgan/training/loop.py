@@ -15,6 +15,13 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
+from fastgan._names import printable
+from fastgan._tables import rounded
+from fastgan.monitor.diagnosis import Diagnosis
+from fastgan.monitor.facts import Facts
+from fastgan.monitor.monitor import rows_of, write_facts
+from fastgan.monitor.probes import probe
+from fastgan.monitor.watched import Watched
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
@@ -22,7 +29,6 @@ from fastgan.training.data import describe_passed_over
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
-from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe
 from fastgan.training.resume import resume_from
 from fastgan.training.run_folder import prepare_run_folder, take_over
@@ -30,7 +36,7 @@ from fastgan.training.run_lock import RunLock, run_lock
 from fastgan.training.runtime import Runtime
 from fastgan.training.signals import Interrupted as Interrupted
 from fastgan.training.signals import stop_after_the_step
-from fastgan.training.statistics import Statistics, gathering
+from fastgan.training.statistics import Statistics, gathering, report
 
 
 def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
@@ -88,8 +94,12 @@ def _train(
     num_steps = recipe.num_steps
     intervals = {name: getattr(config, name) or recipe.steps_per_epoch for name in INTERVALS}
 
+    watched = Watched(report)
+    if config.budget_interval:
+        watched.add(_by_measured_name(recipe), recipe.optimizers.values())
     logger = None
     if runtime.is_main:
+        diagnosis = _diagnosis(recipe, folder)
         logger = Logger(folder, start, num_steps, recipe.console, config.max_minutes)
         for line in introduction(recipe):
             logger.say(line)
@@ -112,6 +122,7 @@ def _train(
             with record_function("data"):
                 batch = next(batches)
             with record_function("train_step"), gathering(statistics):
+                watched.measures = config.measures(step)
                 recipe.train_step(batch, step, generator)
             steps += 1
 
@@ -125,6 +136,8 @@ def _train(
                 last = last or time.perf_counter() >= deadline
             if done % intervals["log_interval"] == 0 or last:
                 with record_function("log"):
+                    with gathering(statistics):
+                        watched.finish()
                     # The only place where the host waits for the device.
                     metrics = statistics.take(runtime.device, runtime.gather_objects)
                 finite = all(map(math.isfinite, metrics.values()))
@@ -134,6 +147,7 @@ def _train(
                 metrics["seconds_per_step"] = seconds / steps
                 if logger:
                     logger.write(done, metrics)
+                    logger.write_verdicts(done, diagnosis.add(done, rounded(metrics)))
                 if not finite:
                     # Name a non-finite weight first: it is the cause, the term only a symptom.
                     checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
@@ -159,7 +173,10 @@ def _train(
             if logger and (done % intervals["eval_interval"] == 0 or last):
                 with _evaluating(recipe):
                     figures = recipe.evaluate()
+                    if config.budget_interval and (inputs := recipe.probe_inputs()):
+                        figures |= probe(inputs)
                 logger.write_evaluation(done, figures)
+                logger.write_verdicts(done, diagnosis.add(done, rounded(figures)))
                 if warning := recipe.judge(done, figures):
                     logger.warn(done, warning)
             if logger and (done % intervals["checkpoint_interval"] == 0 or last or stop):
@@ -179,9 +196,34 @@ def _train(
                 if logger and done < num_steps:
                     logger.say(f"ended after step {done}: {config.max_minutes:g} minutes are over")
                 break
+    watched.remove()
     if logger:
         logger.close()
     return folder
+
+
+def _by_measured_name(recipe: Recipe) -> dict[str, nn.Module]:
+    """A recipe's networks by the names in their measures: G, D, and others by their own."""
+    short = {"generator": "G", "discriminator": "D"}
+    return {short.get(name, name): network for name, network in recipe.networks.items()}
+
+
+def _diagnosis(recipe: Recipe, folder: Path) -> Diagnosis:
+    """The verdicts so far, of a resumed run from its tables, and the facts of the run for its folder."""
+    facts = dataclasses.replace(recipe.config.facts(), num_steps=recipe.num_steps)
+    write_facts(folder, facts)
+    return replayed(folder, facts)
+
+
+def replayed(folder: Path, facts: Facts) -> Diagnosis:
+    """The diagnosis of what a folder's tables hold, row by row as the run has logged them."""
+    diagnosis = Diagnosis(facts)
+    tables = (folder / name for name in ("metrics.csv", "evaluation.csv"))
+    # A stable sort: of one step, log lines come before the evaluation.
+    rows = [row for table in tables if table.exists() for row in rows_of(table)]
+    for step, row in sorted(rows, key=lambda pair: pair[0]):
+        diagnosis.add(step, row)
+    return diagnosis
 
 
 def introduction(recipe: Recipe) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from fastgan.training.names import LAYOUT, printable
+from fastgan._names import LAYOUT, printable
 
 Part = object
 """Content of an element: Html stays as it is; anything else becomes escaped text."""

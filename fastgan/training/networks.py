@@ -10,10 +10,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from fastgan._names import LAYOUT, printable
 from fastgan._torch_internals import BatchNorm
 from fastgan.losses._backbones import MissingWeights
 from fastgan.losses._backbones import frozen as frozen
-from fastgan.training.names import LAYOUT, printable
 
 Network = TypeVar("Network", bound=nn.Module)
 

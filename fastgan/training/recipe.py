@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from fastgan.losses import AdversarialLoss
 from fastgan.monitor import LossBudget, Shares
+from fastgan.monitor.look import measures_of_images
+from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
@@ -153,8 +155,11 @@ class Recipe(abc.ABC):
         single term.
         """
         config = self.config
-        due = bool(config.shares) or (config.budget_interval > 0 and step % config.budget_interval == 0)
-        if not due or not output.requires_grad or len(config.generator_terms) == 1:
+        if (
+            not (config.shares or config.measures(step))
+            or not output.requires_grad
+            or len(config.generator_terms) == 1
+        ):
             return output
         return self.budget.cut(output, measured=measured)
 
@@ -188,6 +193,19 @@ class Recipe(abc.ABC):
         if reported:
             report_all(terms)
             report_all(used, suffix="_weight")
+
+    def look(self, step: int, real: Tensor, fake: Tensor) -> None:
+        """Reports ranges and spread of real and fake images, as D sees them, if this step measures them."""
+        if self.config.measures(step):
+            report_all(measures_of_images(real, fake))
+            for name, loss in vars(self).items():
+                assumed = getattr(loss, "value_range", None) if isinstance(loss, nn.Module) else None
+                if assumed is not None:
+                    report_all({f"{name}_range_low": assumed[0], f"{name}_range_high": assumed[1]})
+
+    def probe_inputs(self) -> ProbeInputs | None:
+        """Called in the main process at an evaluation: what the monitor's probes compare; None: no probes."""
+        return None
 
     def watch(self, step: int, metrics: dict[str, float]) -> str | None:
         """Called in every process at each log line, with the means of what was reported since the last one.

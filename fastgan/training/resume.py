@@ -6,9 +6,9 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+from fastgan._names import printable
 from fastgan.training.checkpoint import Checkpoint, restore
 from fastgan.training.config import TrainingConfig, to_plain
-from fastgan.training.names import printable
 from fastgan.training.recipe import Recipe
 
 # Entries of a param_group that are the optimizer's state, not set by options.

@@ -8,11 +8,11 @@ import os
 import shutil
 from pathlib import Path
 
+from fastgan._files import replacing
+from fastgan._names import printable
+from fastgan._tables import read_rows
 from fastgan.training.checkpoint_files import DAMAGED, checkpoint_files
 from fastgan.training.config import Resume, TrainingConfig, to_plain, write_config
-from fastgan.training.files import replacing
-from fastgan.training.names import printable
-from fastgan.training.run_files import read_rows
 from fastgan.training.run_options import START_OPTIONS
 from fastgan.training.yaml_files import read_options
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from fastgan.training.names import printable
+from fastgan._names import printable
 from fastgan.training.run_folder import LOCK as NAME
 from fastgan.training.run_folder import remove_unused
 from fastgan.training.world import AT_LEAVING, restarts, torchrun_job

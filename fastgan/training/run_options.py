@@ -8,9 +8,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from fastgan._names import printable
 from fastgan._warnings import warn
 from fastgan.training.checkpoint_files import checkpoint_files
-from fastgan.training.names import printable
 from fastgan.training.yaml_files import parse_options, read_options
 
 # Options of a start, not of the run.

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fastgan.training.names import printable
+from fastgan._names import printable
 
 INCOMPLETE = ".incomplete"
 # Keys of the metadata: JSON with a CRC-32 per tensor, and one of the metadata. CRC-32 reads 3 GB a second on

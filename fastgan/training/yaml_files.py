@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from fastgan.training.names import LAYOUT, printable
+from fastgan._names import LAYOUT, printable
 
 LARGEST = 2**20
 

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastgan._files import naming
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training import run_folder
 from fastgan.training import weights as weights_files
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.files import naming
 from fastgan.training.loop import Interrupted, step_seed, train
 from fastgan.training.statistics import Statistics, report
 

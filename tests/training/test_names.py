@@ -7,10 +7,10 @@ import os
 import pytest
 from PIL import Image
 
+from fastgan._names import printable
 from fastgan.cli import main
 from fastgan.training.config import TrainingConfig
 from fastgan.training.data import ImageFolder, find_images
-from fastgan.training.names import printable
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from fastgan._tables import read_table
 from fastgan.cli import main
 from fastgan.training.loop import train
 from fastgan.training.report import Section, write_report
-from fastgan.training.run_files import read_table
 from fastgan.training.yaml_files import LARGEST, read_options
 from tests.training.toy import Toy, ToyConfig
 

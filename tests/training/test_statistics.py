@@ -8,9 +8,9 @@ import weakref
 import pytest
 import torch
 
+from fastgan._tables import read_table
 from fastgan.training.logging import CsvTable
 from fastgan.training.report import write_report
-from fastgan.training.run_files import read_table
 from fastgan.training.statistics import Statistics, gathering, report, report_all
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ RULES: tuple[Rule, ...] = tuple(
         key=lambda rule: SEVERITIES.index(rule.severity),
     )
 )
-VERDICTS: tuple[str, ...] = tuple(rule.name for rule in RULES)
+VERDICTS: tuple[str, ...] = tuple(dict.fromkeys(rule.name for rule in RULES))
 """The names of all verdicts."""
 
 __all__ = ["RULES", "VERDICTS", "Rule", "Sign"]

@@ -162,7 +162,7 @@ def check_not_adversarial(history: History, facts: Facts) -> Iterator[Sign]:
     """D and G pull the same way: a sign or a label is exchanged in one of the two."""
     if not history.is_new("D_loss"):
         return
-    d_loss, g_loss = history.mean("D_loss"), history.mean(facts.adversarial_term)
+    d_loss, g_loss = history.mean("D_loss"), history.mean(facts.generator_loss)
     real, fake = history.mean("D_real"), history.mean("D_fake")
     if None in (d_loss, g_loss, real, fake):
         return
@@ -180,12 +180,12 @@ def check_not_adversarial(history: History, facts: Facts) -> Iterator[Sign]:
         g_chance = chance / 2  # of least squares as well: D's loss halves both terms, G's its only one
         evidence = (
             below(f"D_loss / {chance:.3g}", d_loss / chance, BOTH_WIN_D),
-            below(f"{facts.adversarial_term} / {g_chance:.3g}", g_loss / g_chance, BOTH_WIN_G),
+            below(f"{facts.generator_loss} / {g_chance:.3g}", g_loss / g_chance, BOTH_WIN_G),
         )
         yield Sign(crossed(*evidence), says, evidence)
     elif kind == "hinge":
         # G's loss is -D_fake for a D that is high for reals: below 0 only where D takes fakes for real.
-        evidence = below("D_loss / 2", d_loss / 2, BOTH_WIN_D), below(facts.adversarial_term, g_loss, -0.3)
+        evidence = below("D_loss / 2", d_loss / 2, BOTH_WIN_D), below(facts.generator_loss, g_loss, -0.3)
         yield Sign(crossed(*evidence), says, evidence)
 
 

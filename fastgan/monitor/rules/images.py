@@ -10,63 +10,74 @@ from fastgan.monitor.rules._rule import RUN_SHARE, Rule, Sign, above, below, cro
 
 BEYOND = 0.1
 """Part of the range by which images may lie outside of it."""
+HALF = 0.02
+NARROW = 0.02
 
 
 def check_value_range(history: History, facts: Facts) -> Iterator[Sign]:
-    """Real images, or those that a loss gets, are outside the range that is assumed, or in half of it."""
-    for subject in history.names("", "_lowest"):
-        low, high = history.mean(f"{subject}_lowest"), history.mean(f"{subject}_highest")
-        if low is None or high is None:
-            continue
-        lowest, highest = facts.value_range or (None, None)
-        lowest = history.last(f"{subject}_range_low") if lowest is None else lowest
-        highest = history.last(f"{subject}_range_high") if highest is None else highest
-        if lowest is None or highest is None:
-            continue
-        size = highest - lowest
-        slack = BEYOND * size if subject != "fake" else size
-        outside = [
+    """Real images are outside the range that D's or a loss's side assumes, or in half of it."""
+    if not history.is_new("real_lowest"):
+        return
+    low, high = history.mean("real_lowest"), history.mean("real_highest")
+    if low is None or high is None:
+        return
+    assumed = {"images": facts.value_range} if facts.value_range else {}
+    for name in history.names("", "_range_low"):
+        bottom, top = history.last(f"{name}_range_low"), history.last(f"{name}_range_high")
+        if bottom is not None and top is not None:
+            assumed[name] = bottom, top
+    for subject, (lowest, highest) in assumed.items():
+        size, interval = highest - lowest, f"[{lowest:g}, {highest:g}]"
+        outside = tuple(
             evidence
             for evidence in (
-                below(f"{subject}_lowest", low, lowest - slack),
-                above(f"{subject}_highest", high, highest + slack),
+                below("real_lowest", low, lowest - BEYOND * size),
+                above("real_highest", high, highest + BEYOND * size),
             )
             if crossed(evidence)
-        ]
-        half = below(f"{subject}_lowest", lowest, low)
-        assumed = f"[{lowest:g}, {highest:g}]"
+        )
+        half = above("real_lowest", low, (lowest + highest) / 2 - HALF * size)
+        whose = "the losses assume" if subject == "images" else f"{subject} assumes"
         if outside:
-            says = f"{subject} images lie outside {assumed}, which the losses assume"
-            yield Sign(True, says, tuple(outside), subject)
-        elif subject != "fake" and lowest < 0 and low > -0.02 * size:
-            half = above(f"{subject}_lowest", low, -0.02 * size)
-            says = (
-                f"{subject} images use the upper half of {assumed} alone, as if they were in [0, {highest:g}]"
-            )
+            yield Sign(True, f"real images lie outside {interval}, which {whose}", outside, subject)
+        elif lowest < 0 and crossed(half):
+            says = f"real images use the upper half alone of {interval}, which {whose}"
             yield Sign(True, says, (half,), subject)
-        elif subject != "fake" and lowest == 0 and 0 <= high <= 1.2 / 255 * size:
-            yield Sign(
-                True,
-                f"{subject} images are nearly black in {assumed}",
-                (below(f"{subject}_highest", high, 0.01),),
-                subject,
-            )
+        elif high - low < NARROW * size:
+            narrow = below("real_highest - real_lowest", high - low, NARROW * size)
+            says = f"real images use next to nothing of {interval}, which {whose}"
+            yield Sign(True, says, (narrow,), subject)
         else:
             yield Sign(False, "", (), subject)
 
 
+UNSCALED = 2.0
+
+
+def check_latents(history: History, facts: Facts) -> Iterator[Sign]:
+    """Latents do not have the standard deviation that they are meant to have."""
+    deviation = history.mean("real_deviation") if history.is_new("real_deviation") else None
+    if facts.is_standardized and deviation is not None:
+        evidence = (
+            above("real_deviation", deviation, UNSCALED)
+            if deviation > 1
+            else below("real_deviation", deviation, 1 / UNSCALED)
+        )
+        yield Sign(
+            crossed(evidence), "latents are not scaled to a deviation of about 1", (evidence,), "latents"
+        )
+
+
 SPREAD = 0.3
-COLLAPSE = 0.5
 
 
 def check_mode_collapse(history: History, facts: Facts) -> Iterator[Sign]:
     """G's samples resemble each other far more than real ones do."""
     if history.is_new("collapse_ratio"):
         value = history.last("collapse_ratio")
-        diverse = any(earlier >= COLLAPSE for earlier in history.values("collapse_ratio"))
-        late = facts.num_steps is None or history.step >= 0.25 * facts.num_steps
-        if value is not None and (diverse or late):
-            evidence = below("collapse_ratio", value, COLLAPSE)
+        diverse = any(earlier >= facts.collapse_ratio for earlier in history.values("collapse_ratio"))
+        if value is not None and (diverse or history.step >= facts.collapse_after):
+            evidence = below("collapse_ratio", value, facts.collapse_ratio)
             yield Sign(
                 crossed(evidence),
                 "G's images lie much closer to each other than real ones: it makes few kinds of image",
@@ -89,7 +100,12 @@ RULES = (
     Rule(
         "value_range", "fault", check_value_range,
         "scale the images to the range that the losses assume, or tell the losses the range that they have",
-        "the definition of the losses", columns=("*_lowest", "*_highest"),
+        "the definition of the losses", columns=("real_lowest", "real_highest", "*_range_low"),
+    ),
+    Rule(
+        "value_range", "fault", check_latents,
+        "multiply latents by one over their standard deviation (Stable Diffusion: 0.18215)",
+        "Rombach et al. 2022, whose latents are scaled to unit deviation", columns=("real_deviation",),
     ),
     Rule(
         "mode_collapse", "fault", check_mode_collapse,

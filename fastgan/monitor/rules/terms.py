@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from fastgan.monitor.facts import Facts
@@ -66,7 +67,7 @@ def check_terms_conflict(history: History, facts: Facts) -> Iterator[Sign]:
 
 
 STUCK = 0.05
-STUCK_FROM = 0.2
+STUCK_FROM, STUCK_FROM_STEP = 0.25, 3000
 
 
 def check_stuck(history: History, facts: Facts) -> Iterator[Sign]:
@@ -75,7 +76,7 @@ def check_stuck(history: History, facts: Facts) -> Iterator[Sign]:
         value = history.mean(name) if history.is_new(name) else None
         if value is None:
             continue
-        if facts.num_steps and history.step < STUCK_FROM * facts.num_steps:
+        if history.step < min(STUCK_FROM * (facts.num_steps or math.inf), STUCK_FROM_STEP):
             continue
         evidence = below(name, value, chance + STUCK)
         yield Sign(

@@ -10,13 +10,13 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from fastgan._arguments import Parser
+from fastgan._names import printable
 from fastgan.recipes.dcgan.config import DCGANConfig
 from fastgan.recipes.dcgan.networks import DCGANGenerator
 from fastgan.recipes.dcgan.recipe import draw_latents, make_generator
 from fastgan.training.checkpoint import load_checkpoint, read_weights
 from fastgan.training.checkpoint_content import options_of, read_json
 from fastgan.training.finite import first_non_finite
-from fastgan.training.names import printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_picture
 from fastgan.training.values import check_seed

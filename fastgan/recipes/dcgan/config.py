@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastgan.losses.adversarial import Kind
 from fastgan.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from fastgan.monitor.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,27 @@ class DCGANConfig(TrainingConfig):
     not_negative: ClassVar[frozenset[str]] = TrainingConfig.not_negative | {
         "weight_decay", "r1_weight", "gp_weight", "collapse_ratio",
     }  # fmt: skip
+
+    def facts(self) -> Facts:
+        from fastgan.monitor.facts import Facts
+
+        return Facts(
+            adversarial=self.loss,
+            real_label=self.real_label,
+            fake_label=self.fake_label,
+            value_range=(-1.0, 1.0),
+            penalties={"r1_penalty": self.r1_weight, "D_penalty": self.gp_weight},
+            collapse_ratio=self.collapse_ratio,
+            collapse_after=self.collapse_after,
+            advice={
+                "mode_collapse": "lower --lr_d and --lr_g, --d_minibatch_std true, --diff_augment [color,"
+                "translation,cutout], or another --loss",
+                "generator_wins": "lower --lr_d and --lr_g, then fewer --n_g_steps",
+                "discriminator_wins": "--diff_augment [color,translation,cutout], --r1_weight 1, or a lower "
+                "--lr_d",
+                "discriminator_overfits": "--diff_augment [color,translation,cutout], or more images",
+            },
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()

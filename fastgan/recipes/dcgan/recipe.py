@@ -8,7 +8,6 @@ to make D take its images for real.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Generator
 from pathlib import Path
 
@@ -19,19 +18,19 @@ from torch.profiler import record_function
 from fastgan.augment import DiffAugment
 from fastgan.losses import R1, AdversarialLoss, gradient_penalty
 from fastgan.metrics import FrechetDistance, nearness
+from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import EMA, Adam, RMSprop
 from fastgan.recipes.dcgan.config import PRESETS, DCGANConfig
 from fastgan.recipes.dcgan.networks import DCGANDiscriminator, DCGANGenerator
 from fastgan.training.checkpoint import write_weights
 from fastgan.training.config import to_plain
 from fastgan.training.data import ImageFolder, first_batch
-from fastgan.training.networks import frozen, weights_wanted_by
+from fastgan.training.networks import frozen, statistics_kept, weights_wanted_by
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 GRID = 8  # columns and rows of the sample grid
-CHANCE_STEPS = 200  # over which D's loss is averaged, and which D gets to learn something
 
 
 class DCGAN(Recipe):
@@ -117,6 +116,7 @@ class DCGAN(Recipe):
         # G's first update reuses the fakes of D's first.
         with record_function("generate"), torch.set_grad_enabled(trains_g):
             fake = self.generate(generator)
+        self.look(step, reals[0], fake)
         if trains_d:
             with record_function("discriminator_step"):
                 self.discriminator_step(reals[0], fake.detach(), step, generator)
@@ -207,44 +207,24 @@ class DCGAN(Recipe):
             figures[self.frechet.name] = self.frechet.compute().item()
         return figures
 
-    def watch(self, step: int, metrics: dict[str, float]) -> str | None:
-        """Warns once if D is worse than chance: a constant output would have a lower loss."""
-        if "D_loss" not in metrics:
-            return None
-        chance, loss = self._loss_of_chance(), metrics["D_loss"]
-        before = self.state.get("D_loss", loss)
-        weight = 1 - math.exp(-(step - self.state.get("D_loss_step", 0.0)) / CHANCE_STEPS)
-        self.state["D_loss"] = average = before + weight * (loss - before)
-        self.state["D_loss_step"] = float(step)
-        if chance is None or average <= chance or step < CHANCE_STEPS or "worse_than_chance" in self.state:
-            return None
-        self.state["worse_than_chance"] = float(step)
-        return (
-            f"D is worse than chance: its loss is {average:.3f} on average, and the same answer to every "
-            f"image would cost {chance:.3f}. What it teaches G is noise. Try lower learning rates or fewer "
-            "--n_g_steps"
+    def probe_inputs(self) -> ProbeInputs:
+        count = min(self.config.collapse_images, len(self.val_images))
+        device = self.runtime.device
+        return ProbeInputs(
+            self._scores,
+            self.as_trained(first_batch(self.train_images, count, device)),
+            self.as_trained(first_batch(self.val_images, count, device)),
+            self.sample(count) * 2 - 1,
         )
 
-    def _loss_of_chance(self) -> float | None:
-        """D's loss for undecided logits; None for critics, whose scores have no scale."""
-        if self.adversarial.kind in ("wgan", "wgan-gp"):
-            return None
-        lsgan = self.adversarial.kind == "lsgan"
-        undecided = torch.full((1,), (self.config.real_label + self.config.fake_label) / 2 if lsgan else 0.0)
-        return self.adversarial.discriminator(undecided, undecided).item()
-
-    def judge(self, step: int, figures: dict[str, float]) -> str | None:
-        ratio, threshold = figures["collapse_ratio"], self.config.collapse_ratio
-        if ratio >= threshold:
-            self.state["has_been_diverse"] = 1.0
-            return None
-        if not self.state.get("has_been_diverse") and step < self.config.collapse_after:
-            return None
-        return (
-            f"collapse: generated images lie {ratio:.2f} times as far apart as real ones "
-            f"(wanted: {threshold}). "
-            "Try lower learning rates, --d_minibatch_std true, --diff_augment, or another --loss"
-        )
+    def _scores(self, image: Tensor) -> Tensor:
+        """D's logits of a batch of one kind, normalized by its own statistics as in training."""
+        was_training = self.discriminator.training
+        try:
+            with statistics_kept(self.discriminator.train()):
+                return self.logits(image)
+        finally:
+            self.discriminator.train(was_training)
 
     def save_for_use(self, folder: Path) -> None:
         """Writes generator.safetensors, G's plain state_dict, for `fastgan sample dcgan`."""

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastgan._arguments import Parser
+from fastgan._names import LAYOUT, printable
 from fastgan.recipes.enhancenet.config import EnhanceNetConfig
 from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale
 from fastgan.recipes.enhancenet.tiles import check_tiles
@@ -28,7 +29,6 @@ from fastgan.training.image_files import (
     to_image,
     to_tensor,
 )
-from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
 

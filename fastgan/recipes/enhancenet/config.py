@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastgan.losses.perceptual import layer_index, layer_names
 from fastgan.recipes.enhancenet.networks import check_scale
 from fastgan.training.balance import Balance
 from fastgan.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from fastgan.monitor.facts import Facts
 
 NETWORK = "vgg19"
 MOST_BLOCKS = 1000  # a hundred times the paper's
@@ -142,6 +145,19 @@ class EnhanceNetConfig(TrainingConfig):
         if self.adversarial_weight is not None:
             return self.adversarial_weight
         return PAPER_ADVERSARIAL_WEIGHTS.get(self.variant, 0.0)
+
+    def facts(self) -> Facts:
+        from fastgan.monitor.facts import Facts
+
+        return Facts(
+            adversarial=self.adversarial if self.is_adversarial else None,
+            value_range=(0.0, 1.0),
+            advice={
+                "discriminator_wins": "--balance threshold with a higher --balance_threshold, or a lower "
+                "--lr_d",
+                "gan_ignored": "raise --adversarial_weight until share_G_loss is a few hundredths",
+            },
+        )
 
     @property
     def generator_terms(self) -> tuple[str, ...]:

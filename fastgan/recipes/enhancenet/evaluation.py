@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgan._names import printable
 from fastgan._warnings import warn
 from fastgan.metrics import psnr_y, ssim_y
 from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale, low_resolution
 from fastgan.recipes.enhancenet.tiles import upscale
 from fastgan.training.image_files import READING, Reading, UnusableImage, read_image, to_tensor
-from fastgan.training.names import printable
 
 
 def read_held_out(

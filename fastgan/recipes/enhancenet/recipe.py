@@ -17,6 +17,7 @@ from torch.profiler import record_function
 
 from fastgan.losses import AdversarialLoss, PerceptualLoss, layer_index
 from fastgan.metrics import installed_lpips
+from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import Adam
 from fastgan.recipes.enhancenet.config import NETWORK, PRESETS, EnhanceNetConfig
 from fastgan.recipes.enhancenet.evaluation import (
@@ -41,6 +42,7 @@ from fastgan.training.statistics import report, report_all
 # Training samples for measuring the features' means.
 MEASURED = 16
 SAMPLES, SAMPLE_SIZE = 6, 192
+PROBED = 64
 
 
 class EnhanceNet(Recipe):
@@ -122,6 +124,7 @@ class EnhanceNet(Recipe):
         trains_g = not adversarial or self.balance.trains_generator(step)
         with record_function("upscale"), torch.set_grad_enabled(trains_g):
             upscaled = self.upscale(original)
+        self.look(step, original, upscaled)
         if trains_d:
             with record_function("discriminator_step"):
                 self.discriminator_step(original, upscaled.detach())
@@ -209,6 +212,18 @@ class EnhanceNet(Recipe):
             "upscaled": to_8_bits(upscaled),
             "original": original,
         }
+
+    def probe_inputs(self) -> ProbeInputs | None:
+        config = self.config
+        if self.discriminator is None:
+            return None
+        held_out = fixed_cuts(self.held_out, PROBED, config.crop, config.scale)
+        return ProbeInputs(
+            self.discriminate,
+            first_batch(self.train_images, len(held_out), self.runtime.device),
+            held_out,
+            self.trained("generator")(low_resolution(held_out, config.scale)),
+        )
 
     def evaluate(self) -> dict[str, float]:
         generator = self.trained("generator")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from fastgan._arguments import Parser
+from fastgan._names import printable
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
 from fastgan.recipes.starganv2.config import StarGANv2Config
@@ -28,7 +29,6 @@ from fastgan.training.image_files import (
     reading_of,
     to_tensor,
 )  # fmt: skip
-from fastgan.training.names import printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_apart, check_not_read, check_picture
 from fastgan.training.values import check_seed

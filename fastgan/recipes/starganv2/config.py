@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastgan.recipes.starganv2.networks import check_size
 from fastgan.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from fastgan.monitor.facts import Facts
 
 # Losses whose halves are independent: wgan needs clipping or a penalty, relativistic pairs reals with fakes.
 Adversarial = Literal["hinge", "nonsaturating", "bce", "lsgan"]
@@ -144,6 +147,23 @@ class StarGANv2Config(TrainingConfig):
         "w_adv", "w_sty", "w_cyc", "w_id", "w_ds", "ds_margin", "ds_decay_epochs", "r1_weight",
         "weight_decay", "downs",
     }  # fmt: skip
+
+    def facts(self) -> Facts:
+        from fastgan.monitor.facts import Facts
+
+        return Facts(
+            adversarial=self.adversarial,
+            adversarial_term="adv",
+            generator_loss="adv_lat_loss",
+            value_range=(-1.0, 1.0) if self.data == "images" else None,
+            is_standardized=self.data == "latents",
+            penalties={"r1_penalty": self.r1_weight},
+            advice={
+                "value_range latents": "--latent_scale: one over the latents' standard deviation",
+                "gan_ignored": "raise --w_adv",
+                "discriminator_wins": "raise --r1_weight, or lower --r1_interval to 1",
+            },
+        )
 
     @property
     def generator_terms(self) -> tuple[str, ...]:

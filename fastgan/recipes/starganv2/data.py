@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastgan._names import printable
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import read_weights
 from fastgan.training.data import EpochOrder, Find, find_files, split_held_out
-from fastgan.training.names import printable
 
 LATENT_EXTENSIONS = (".safetensors", ".pt", ".pth", ".npy", ".npz")
 LATENT_KEY = "latent"

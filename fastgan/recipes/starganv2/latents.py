@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastgan._arguments import Parser
+from fastgan._names import printable
 from fastgan.recipes.starganv2.data import LATENT_KEY
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import write_weights
@@ -31,7 +32,6 @@ from fastgan.training.image_files import (
     reading_of,
     to_tensor,
 )  # fmt: skip
-from fastgan.training.names import printable
 from fastgan.training.values import check_seed
 
 # RGB of the channels in a preview: the four corners of a cube that are farthest apart.

@@ -29,6 +29,7 @@ from fastgan.losses import (
     style_reconstruction_loss,
 )
 from fastgan.metrics import installed_lpips
+from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import Adam
 from fastgan.recipes.starganv2.config import PRESETS, STYLE_KINDS, StarGANv2Config
 from fastgan.recipes.starganv2.data import (
@@ -59,6 +60,7 @@ from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 COLUMNS, LATENT_ROWS = 8, 3  # of the sample grid
+PROBED = 64
 
 
 class StarGANv2(Recipe):
@@ -160,6 +162,7 @@ class StarGANv2(Recipe):
         # G does not change while D trains, so G's first update reuses the fakes of D's first.
         with record_function("translate"), torch.set_grad_enabled(trains_g):
             s_trg, x_fake = self.translate(batch, first)
+        self.look(step, batch.x_src, x_fake)
         if trains_d:
             with record_function("discriminator_step"):
                 self.discriminator_step(batch, first, x_fake.detach(), step)
@@ -328,6 +331,21 @@ class StarGANv2(Recipe):
             self.translator, images, self.classifier, self.config.z_dim, self.config.eval_draws,
             self._lpips_of if self.lpips is not None else None,
         )  # fmt: skip
+
+    def probe_inputs(self) -> ProbeInputs:
+        """Of the first domain, and of translations from the second one into it."""
+        held_out, sources = self.held_out(0, PROBED), self.held_out(1, PROBED)
+        device = self.runtime.device
+        z = torch.randn(
+            len(sources), self.config.z_dim, generator=torch.Generator(device).manual_seed(0), device=device
+        )
+        first_domain = torch.zeros(PROBED, dtype=torch.int64, device=device)
+        return ProbeInputs(
+            lambda image: self.discriminator(image, first_domain[: len(image)]).float(),
+            self.as_trained(first_batch(self.train_domains[0], len(held_out), device)),
+            held_out,
+            self.translator.in_style(sources, self.translator.random_styles(z, 0)),
+        )
 
     def _lpips_of(self, a: Tensor, b: Tensor) -> Tensor:
         assert self.lpips is not None

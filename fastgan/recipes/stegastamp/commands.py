@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan._arguments import Parser
+from fastgan._names import LAYOUT, printable
 from fastgan.recipes.stegastamp.config import StegaStampConfig
 from fastgan.recipes.stegastamp.message import bits_to_message, message_to_bits, raw_bits
 from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampEncoder
@@ -29,7 +30,6 @@ from fastgan.training.image_files import (
     to_image,
     to_tensor,
 )  # fmt: skip
-from fastgan.training.names import LAYOUT, printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastgan.losses.adversarial import Kind
 from fastgan.recipes.stegastamp.networks import image_height_width
 from fastgan.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from fastgan.monitor.facts import Facts
 
 Rounding = Literal["straight_through", "cubic", "at_zero", "polynomial", "noise", "none"]
 
@@ -187,6 +190,27 @@ class StegaStampConfig(TrainingConfig):
     at_least_one: ClassVar[frozenset[str]] = TrainingConfig.at_least_one | {
         "secret_size", "n_critic", "val_images",
     }  # fmt: skip
+
+    def facts(self) -> Facts:
+        from fastgan.monitor.facts import Facts
+
+        return Facts(
+            adversarial=None if self.no_gan else self.adversarial,
+            critic_sign=self.critic_sign,
+            value_range=(0.0, 1.0),
+            penalties={"r1_penalty": self.r1_weight},
+            chance={"bit_acc": 0.5},
+            advice={
+                "critic_dead": "--adversarial hinge --r1_weight 1 --d_optimizer adam --lr_d 0.0002 "
+                "--beta1_d 0 --d_activation leaky_relu, and more --d_channels",
+                "stuck": "another --seed, another --lr (0.0001 to 0.001), fewer bits (--secret_size), or a "
+                "longer --no_im_loss_steps",
+                "shortcut": "--borders other than no_edge: D then sees real and stamped images in the same "
+                "geometry",
+                "gan_ignored": "raise --G_loss_scale until share_G_loss is a few hundredths",
+                "discriminator_wins": "--r1_weight 1 or more, or a lower --lr_d",
+            },
+        )
 
     @property
     def generator_terms(self) -> tuple[str, ...]:

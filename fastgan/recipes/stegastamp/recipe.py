@@ -24,6 +24,7 @@ from fastgan.losses import (
     yuv_color_l2,
 )
 from fastgan.metrics import installed_lpips
+from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import Adam, RMSprop
 from fastgan.recipes.stegastamp.config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp.evaluation import evaluate_stamps
@@ -34,8 +35,6 @@ from fastgan.training.ramps import cosine_decay, ramp
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
-
-STUCK_STEP, STUCK_BIT_ACC = 3000, 0.55
 
 
 class StegaStamp(Recipe):
@@ -103,6 +102,7 @@ class StegaStamp(Recipe):
             with record_function("generator_step"):
                 real, fake = self.generator_step(image, step, secret_only, generator)
             separate_updates -= 1  # D's last update reuses G's images
+            self.look(step, real, fake)
         if trains_d:
             with record_function("discriminator_step"):
                 for _ in range(separate_updates):
@@ -211,7 +211,9 @@ class StegaStamp(Recipe):
             )
             total = total + config.gp_weight * penalty
         if config.r1_weight > 0:
-            total = total + config.r1_weight * r1_penalty(real_scores, real)
+            penalty = r1_penalty(real_scores, real)
+            report("r1_penalty", penalty)
+            total = total + config.r1_weight * penalty
         self.update("discriminator", total, decision.applies)
         update = optimizer.statistics
         assert update is not None
@@ -219,6 +221,7 @@ class StegaStamp(Recipe):
         report("D_loss", decision.loss)
         report_all({"D_real": scores.D_real, "D_fake": scores.D_fake})
         report("D_difference", scores.D_real - scores.D_fake)
+        report("D_auc", decision.auc)
         report("D_gradient_norm", update.gradient_norm)
         report("D_weight_norm", update.weight_norm)
         report("D_clipped", update.clipped_fraction)
@@ -263,6 +266,27 @@ class StegaStamp(Recipe):
             self.held_out(self.config.val_images), self.config.secret_size, self.lpips,
         )  # fmt: skip
 
+    def probe_inputs(self) -> ProbeInputs:
+        config, count = self.config, self.config.val_images
+        generator = torch.Generator(self.runtime.device).manual_seed(0)
+
+        def seen(image: Tensor, encoder: nn.Module) -> tuple[Tensor, Tensor]:
+            secret = self.random_secret(len(image), generator)
+            return self.seen_by_discriminator(
+                image, *self.stamp(encoder, image, secret, self.num_steps, generator)
+            )
+
+        held_out = self.held_out(count)
+        real, fake = seen(held_out, self.encoder)
+        return ProbeInputs(
+            None if config.no_gan else lambda image: self.discriminator(image)[0],
+            first_batch(self.train_images, count, self.runtime.device),
+            real,
+            fake,
+            seen(held_out, _NoStamp()),
+            config.critic_sign,
+        )
+
     def held_out(self, count: int) -> Tensor:
         """The first held-out images, with fixed crops."""
         return first_batch(self.val_images, count, self.runtime.device)
@@ -274,13 +298,14 @@ class StegaStamp(Recipe):
         if step < self._image_losses_from and bit_acc >= config.no_im_loss_bit_acc:
             self.state["image_losses_from"] = step
             return f"bit accuracy reached {bit_acc:.3f}: image losses start now, at step {step}"
-        if step >= STUCK_STEP and bit_acc < STUCK_BIT_ACC and not self.state.get("stuck"):
-            self.state["stuck"] = 1.0
-            return (
-                f"bit accuracy is still {bit_acc:.3f} after {step} steps. Try another --seed, another --lr "
-                "(0.0001 to 0.001), fewer bits (--secret_size), or a longer --no_im_loss_steps"
-            )
         return None
+
+
+class _NoStamp(nn.Module):
+    """An encoder that leaves the image as it is."""
+
+    def forward(self, secret: Tensor, image: Tensor) -> Tensor:
+        return torch.zeros_like(image)
 
 
 def make_discriminator_optimizer(config: StegaStampConfig, network: nn.Module) -> Adam | RMSprop:

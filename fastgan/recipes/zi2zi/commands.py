@@ -11,13 +11,13 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import make_grid, save_image
 
 from fastgan._arguments import Parser
+from fastgan._names import printable
 from fastgan.recipes.zi2zi.config import Zi2ZiConfig
 from fastgan.recipes.zi2zi.data import read_about
 from fastgan.recipes.zi2zi.fonts import Font, Geometry, common_geometry, split_choice
 from fastgan.recipes.zi2zi.networks import Zi2ZiGenerator
 from fastgan.recipes.zi2zi.recipe import make_generator
 from fastgan.training.checkpoint import load_checkpoint
-from fastgan.training.names import printable
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_picture
 

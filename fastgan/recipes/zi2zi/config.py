@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastgan.recipes.zi2zi.networks import halvings
 from fastgan.training.config import TrainingConfig
 from fastgan.training.values import check_seed
+
+if TYPE_CHECKING:
+    from fastgan.monitor.facts import Facts
 
 SMALLEST_SIZE = 32
 
@@ -106,6 +109,20 @@ class Zi2ZiConfig(TrainingConfig):
         "augment", "category_num", "downs", "l1_weight", "l1_ramp_epochs", "const_weight",
         "const_ramp_epochs", "perceptual_weight", "category_weight", "schedule",
     }  # fmt: skip
+
+    def facts(self) -> Facts:
+        from fastgan.monitor.facts import Facts
+
+        return Facts(
+            adversarial="bce",
+            value_range=(-1.0, 1.0),
+            advice={
+                "gan_ignored": "lower --l1_weight",
+                "term_dominates category_loss": "lower --category_weight",
+                "term_dominates l1_loss": "lower --l1_weight",
+                "discriminator_wins": "--d_spectral_norm true, or a smaller --d_width",
+            },
+        )
 
     @property
     def generator_terms(self) -> tuple[str, ...]:

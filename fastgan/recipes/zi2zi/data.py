@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from fastgan._names import printable
 from fastgan.recipes.zi2zi.glyphs import COLUMNS, CSV, JSON
 from fastgan.training.built_in import data_folder
 from fastgan.training.data import ImageFolder, find_images
 from fastgan.training.image_files import READING, Reading, UnusableImage
-from fastgan.training.names import printable
 
 # zi2zi's names: "%d_%05d.png", category and character.
 NUMBERED = re.compile(r"(\d+)_.+")

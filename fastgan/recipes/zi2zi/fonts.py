@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from fastgan.training.names import printable
+from fastgan._names import printable
 
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont

@@ -18,8 +18,8 @@ from pathlib import Path
 from PIL import Image
 
 from fastgan._arguments import Parser
+from fastgan._names import printable
 from fastgan.recipes.zi2zi.fonts import Font, common_geometry, split_choice
-from fastgan.training.names import printable
 
 CSV, JSON = "glyphs.csv", "glyphs.json"
 COLUMNS = ("file", "character", "category", "font", "looks_like")

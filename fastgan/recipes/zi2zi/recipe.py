@@ -18,16 +18,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import record_function
 
+from fastgan._files import replacing
+from fastgan._names import printable
 from fastgan.losses import AdversarialLoss, CategoryLoss, PerceptualLoss
 from fastgan.metrics import ssim
+from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import Adam
 from fastgan.recipes.zi2zi.config import PRESETS, Zi2ZiConfig
 from fastgan.recipes.zi2zi.data import PairImages, find_pairs, read_about, split_characters
 from fastgan.recipes.zi2zi.glyphs import JSON
 from fastgan.recipes.zi2zi.networks import Zi2ZiDiscriminator, Zi2ZiGenerator
 from fastgan.training.data import first_batch
-from fastgan.training.files import replacing
-from fastgan.training.names import printable
 from fastgan.training.networks import frozen, statistics_kept, weights_wanted_by
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe
@@ -36,6 +37,7 @@ from fastgan.training.statistics import report, report_all
 
 PERCEPTUAL_LAYERS = ("relu1_2", "relu2_2")
 SAMPLES = 16
+PROBED = 64
 
 
 class Batch(NamedTuple):
@@ -116,6 +118,7 @@ class Zi2Zi(Recipe):
         trains_d, trains_g = self.balance.trains_discriminator(step), self.balance.trains_generator(step)
         with record_function("translate"), torch.set_grad_enabled(trains_g):
             fake, feature = self.translate(batch)
+        self.look(step, batch.target, fake)
         if trains_d:
             with record_function("discriminator_step"):
                 self.discriminator_step(batch, fake.detach())
@@ -236,6 +239,21 @@ class Zi2Zi(Recipe):
             "ssim": ssim(drawn, target).item(),
             "ssim_of_source": ssim(source, target).item(),
         }
+
+    def probe_inputs(self) -> ProbeInputs:
+        held_out = self.held_out(PROBED)
+        count = len(held_out.source)
+        train = self.as_trained(*first_batch(self.train_pairs, count, self.runtime.device))
+
+        def paired(batch: Batch, image: Tensor) -> Tensor:
+            return torch.cat([batch.source, image], dim=1)
+
+        return ProbeInputs(
+            lambda pair: self.discriminate(*pair.chunk(2, dim=1))[0],
+            paired(train, train.target),
+            paired(held_out, held_out.target),
+            paired(held_out, self.draw(held_out)),
+        )
 
     def save_for_use(self, folder: Path) -> None:
         """Writes glyphs.json: how the data was drawn, and category names, for `fastgan sample zi2zi`."""

@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from fastgan._names import printable
 from fastgan.monitor.columns import OTHER, QUESTIONS, explain
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.training.names import printable
 
 WINNING, DRIVES, TASK, COLLAPSE, SANE = QUESTIONS
 MOST_VALUES = 100_000
@@ -183,7 +183,9 @@ def thinned(plot: Plot, most_rows: int) -> Plot:
         keep[highest[is_value.any(1)]] = True
         keep[(starts + is_gap.argmax(1))[is_gap.any(1)]] = True
         sums, counts = np.where(is_value, buckets, 0).sum(1), is_value.sum(1)
-        means[name] = [total / n if n else "" for total, n in zip(sums.tolist(), counts.tolist(), strict=True)]
+        means[name] = [
+            total / n if n else "" for total, n in zip(sums.tolist(), counts.tolist(), strict=True)
+        ]
     rows = np.flatnonzero(keep)
     plot.bucket_ends = np.searchsorted(rows, ends).tolist()
     plot.means = means

@@ -7,8 +7,8 @@ import io
 import math
 from typing import Any
 
+from fastgan._names import printable
 from fastgan.training.markup import Html, image
-from fastgan.training.names import printable
 from fastgan.training.report.curves import Plot
 
 

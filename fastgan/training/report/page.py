@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
+from fastgan._files import replacing
+from fastgan._names import LAYOUT, printable
+from fastgan._tables import read_table, read_texts
 from fastgan._warnings import warn
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.training.files import replacing
 from fastgan.training.markup import Html, element, embedded_json, joined
-from fastgan.training.names import LAYOUT, printable
 from fastgan.training.report.curves import OTHER, QUESTIONS, Plot, as_json, plots_of
 from fastgan.training.report.fallback import picture_of
 from fastgan.training.report.pictures import Section, figures_of, sample_figures
 from fastgan.training.report.verdicts import diagnosis_of, marks, verdict_parts
-from fastgan.training.run_files import read_table, read_texts
 from fastgan.training.yaml_files import read_options
 
 # In this order; uPlot is https://github.com/leeoniya/uPlot 1.6.32, its licence beside it.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from fastgan._names import printable
 from fastgan.training.image_files import UnusableImage, read_image
 from fastgan.training.markup import Html, element, image
-from fastgan.training.names import printable
 
 MOST_GRIDS = 6
 GRID_BYTES = 120_000

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from fastgan._names import printable
 from fastgan.monitor.diagnosis import Diagnosis
+from fastgan.monitor.monitor import read_facts, rows_of
 from fastgan.monitor.verdict import SEVERITIES, Evidence, Verdict
 from fastgan.training.markup import Html, element
-from fastgan.training.names import printable
 from fastgan.training.report.curves import Plot
-from fastgan.training.run_files import read_table
 
 
 def diagnosis_of(folder: Path, problems: list[str]) -> Diagnosis:
-    """The verdicts on a run's tables; a table whose values no rule can compute with has none."""
-    rows: list[tuple[float, int, dict[str, float]]] = []
-    for place, name in enumerate(("metrics.csv", "evaluation.csv")):
-        try:
-            table = read_table(folder / name, lambda problem: None)
-        except (OSError, ValueError):
-            continue  # whoever reads it for the curves says so
-        columns = {column: values for column, values in table.items() if column != "step"}
-        for row, step in enumerate(table.get("step", [])):
-            figures = {column: values[row] for column, values in columns.items()}
-            rows.append((step, place, {k: v for k, v in figures.items() if not math.isnan(v)}))
-    diagnosis = Diagnosis()
+    """The verdicts on a run's tables, row by row as it has logged them; none where they cannot be read."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    for name in ("metrics.csv", "evaluation.csv"):
+        # Whoever reads the tables for the curves says what is wrong with one.
+        with contextlib.suppress(OSError, ValueError):
+            rows += rows_of(folder / name)
     try:
-        for step, _, figures in sorted(rows, key=lambda row: row[:2]):
-            diagnosis.add(int(step), figures)
-    except (ValueError, ArithmeticError) as error:
+        diagnosis = Diagnosis(read_facts(folder))
+        # A stable sort: of one step, log lines come before the evaluation.
+        for step, row in sorted(rows, key=lambda pair: pair[0]):
+            diagnosis.add(step, row)
+    except (OSError, ValueError, ArithmeticError) as error:
         problems.append(f"there are no verdicts: {printable(error)}")
         return Diagnosis()
     return diagnosis
@@ -75,7 +71,9 @@ def marks(diagnosis: Diagnosis) -> list[dict[str, Any]]:
 
 
 def _card(verdict: Verdict, number: int, anchors: dict[str, str]) -> Html:
-    advice = [element("p", element("b", "First: "), verdict.advice, class_="advice")] if verdict.advice else []
+    advice = (
+        [element("p", element("b", "First: "), verdict.advice, class_="advice")] if verdict.advice else []
+    )
     return element(
         "article",
         element(

@@ -1,17 +1,62 @@
-"""Tolerant reading of a run's tables: a run may have been killed while it was writing."""
+"""A run's tables: written row by row, and read with tolerance, as the run may have been killed meanwhile."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from fastgan._files import TEXT, appending, replacing
+from fastgan._names import printable
 from fastgan._warnings import warn
-from fastgan.training.names import printable
 
 TORN = "\N{REPLACEMENT CHARACTER}"
+
+
+class CsvTable:
+    """A CSV file of rows with a step, each flushed to the disk at once.
+
+    A column is added when a row first has it. Rows without a value for a column have an empty cell.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] | None = None
+        if path.exists():
+            with path.open(**TEXT) as file:
+                self.columns = next(csv.reader(file), None)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        row = {"step": step, **values}
+        self._add_columns([name for name in row if name not in (self.columns or [])])
+        with appending(self.path) as file:
+            writer = csv.DictWriter(file, self.columns or [])
+            writer.writerow({key: _short(value) for key, value in row.items()})
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _add_columns(self, names: list[str]) -> None:
+        if not names:
+            return
+        rows = []
+        if self.columns is not None:
+            with self.path.open(**TEXT) as file:
+                rows = list(csv.reader(file))[1:]
+        self.columns = [*(self.columns or []), *names]
+        with replacing(self.path) as file:
+            csv.writer(file).writerows([self.columns, *(row + [""] * len(names) for row in rows)])
+
+
+def rounded(row: dict[str, float]) -> dict[str, float]:
+    """The figures as they will be read from a table."""
+    return {name: float(_short(value)) for name, value in row.items()}
+
+
+def _short(value: float | int) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.7g}"
 
 
 def read_table(path: Path, complain: Callable[[str], None] = warn) -> dict[str, list[float]]:

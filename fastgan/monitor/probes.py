@@ -1,0 +1,114 @@
+"""Probes: a few forward passes at an evaluation that tell what no curve shows.
+
+What D has learned: whether it knows its training images by heart, and whether it judges the pipeline rather
+than the generator. What G makes: how many different images, and whether they are those of the training set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastgan.metrics import nearness
+from fastgan.monitor.look import auc
+
+
+@dataclass(frozen=True)
+class ProbeInputs:
+    """What the probes compare. Images are N C H W as D sees them; None leaves the probes that need it out."""
+
+    score: Callable[[Tensor], Tensor] | None
+    """D's scores of images, (N, ...)."""
+    train: Tensor
+    """Real images that D is trained on."""
+    held_out: Tensor | None
+    """Real images that it is not."""
+    fake: Tensor
+    """The generator's images."""
+    null: tuple[Tensor, Tensor] | None = None
+    """(real, null): real images as D sees them, and what the generator's pipeline makes of them without the
+    generator's contribution."""
+    sign: int = 1
+    """-1: D's scores are high for fakes."""
+
+
+@torch.no_grad()
+def probe(inputs: ProbeInputs) -> dict[str, float]:
+    """All probes for which there are inputs; see the functions for what each figure is."""
+    figures: dict[str, Tensor] = {}
+    if inputs.score is not None:
+        train, fake = inputs.score(inputs.train), inputs.score(inputs.fake)
+        figures["probe_auc_fake"] = auc(train, fake, inputs.sign)
+        if inputs.held_out is not None:
+            figures["probe_overfitting"] = overfitting(train, inputs.score(inputs.held_out), fake)
+        if inputs.null is not None:
+            real, null = inputs.null
+            figures["probe_auc_null"] = auc(inputs.score(real), inputs.score(null), inputs.sign)
+    if inputs.held_out is not None and min(map(len, (inputs.fake, inputs.held_out, inputs.train))) > 1:
+        figures["probe_distance_ratio"] = nearness(inputs.fake)[0] / nearness(inputs.held_out)[0].clamp(
+            min=1e-6
+        )
+        figures["probe_memorized"] = memorized(inputs.fake, inputs.held_out, inputs.train)
+        figures["probe_duplicates"] = duplicates(inputs.fake, inputs.held_out)
+    return {name: float(value) for name, value in figures.items()}
+
+
+def overfitting(train: Tensor, held_out: Tensor, fake: Tensor) -> Tensor:
+    """r_v: 0 where D scores held-out reals like those it is trained on, 1 where it scores them like fakes.
+
+    Source: Karras et al., "Training generative adversarial networks with limited data", 2020.
+    """
+    seen, unseen, generated = (scores.float().mean() for scores in (train, held_out, fake))
+    difference = seen - generated
+    ratio = (seen - unseen) / torch.where(difference == 0, 1.0, difference)
+    return torch.where(difference.abs() < 1e-6, 0.0, ratio)
+
+
+def memorized(fake: Tensor, held_out: Tensor, train: Tensor) -> Tensor:
+    """The part of the fakes that lie closer to a training image than half of the held-out images do.
+
+    0.5 where fakes are as new as held-out images are; near 1 where they repeat the training set. It compares
+    root mean square differences of pixels, which small shifts hide.
+    """
+    return (_nearest(fake, train) < _nearest(held_out, train).median()).float().mean()
+
+
+def duplicates(fake: Tensor, real: Tensor) -> Tensor:
+    """The part of the fakes with a near duplicate among the fakes: closer than nearly all real pairs are.
+
+    The birthday test: if half of the batches of s images hold a duplicate, G makes about s squared images.
+
+    Source: Arora, Risteski and Zhang, "Do GANs learn the distribution?", 2018; there, people look for
+    duplicates, here the bound is the hundredth part of real images' distances to their nearest other one.
+    """
+    bound = _nearest(real).quantile(0.01) / 2
+    return (_nearest(fake) < bound).float().mean()
+
+
+def smallest_stable_rank(network: nn.Module) -> Tensor | None:
+    """The smallest stable rank of a network's layers: squared Frobenius norm over squared spectral norm.
+
+    It falls to 1 where a layer passes one direction only: spectral collapse.
+
+    Source: Liu et al., "Spectral regularization for combating mode collapse in GANs", 2019.
+    """
+    ranks = []
+    for parameter in network.parameters():
+        if parameter.dim() > 1 and min(parameter.shape[0], parameter[0].numel()) > 1:
+            matrix = parameter.detach().float().flatten(1)
+            largest = torch.linalg.matrix_norm(matrix, 2).clamp(min=1e-12)
+            ranks.append((torch.linalg.matrix_norm(matrix) / largest) ** 2)
+    return torch.stack(ranks).amin() if ranks else None
+
+
+def _nearest(images: Tensor, others: Tensor | None = None) -> Tensor:
+    """Each image's distance to the nearest of the others, or of the same images: (N,)."""
+    flat = images.flatten(1).float()
+    rest = flat if others is None else others.flatten(1).float()
+    distances = torch.cdist(flat, rest, compute_mode="donot_use_mm_for_euclid_dist")
+    if others is None:
+        distances = distances + torch.diag(torch.full((len(flat),), torch.inf, device=flat.device))
+    return distances.amin(1) / flat.shape[1] ** 0.5

@@ -1,0 +1,177 @@
+"""Measures networks' updates by hooks on their optimizers: how far a step moves them, and what it leaves out.
+
+Every tenth update of a network is measured, without waiting for the device:
+
+* ``NAME_update_ratio``: the norm of the update over that of the weights before it;
+* ``NAME_gradient_norm``: of the gradient that the optimizer gets;
+* ``NAME_at_bound``: the part of the weights whose size is the network's largest, as clipped weights are;
+* ``NAME_untrained``: the part of the weights that got no gradient since the last log line, or that no
+  optimizer holds. Weights that are frozen (`requires_grad`) and in no optimizer are meant to stay, and do not
+  count, unless that is the whole network.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from fastgan.ops._checks import as_whole_number, check_instance
+
+INTERVAL = 10
+"""Updates of a network per measured one."""
+AT_BOUND = 0.999
+
+Report = Callable[[str, "Tensor | float"], None]
+
+
+class Watched:
+    """Networks whose updates are measured.
+
+    Args:
+        report: called with a name and a number, or a 0-d tensor on the network's device, per measure.
+        interval: updates of a network per measured one, at least 1.
+
+    Attributes:
+        measures: whether the updates from now on are measured. None: each `interval`-th one is.
+    """
+
+    measures: bool | None = None
+
+    def __init__(self, report: Report, interval: int = INTERVAL) -> None:
+        self.report = report
+        self.interval = as_whole_number("interval", interval)
+        self._networks: dict[str, nn.Module] = {}
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._handles: list[RemovableHandle] = []
+        self._updates: dict[tuple[int, str], int] = {}
+        self._before: dict[tuple[int, str], tuple[list[Tensor], list[Tensor]]] = {}
+        # Of each network: sizes, by identity, of the weights that have had no gradient since the last look.
+        self._waiting: dict[str, dict[int, int]] = {}
+        self._stepped: set[str] = set()
+
+    def add(self, networks: Mapping[str, nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Watches these networks, by the names in their measures, through these optimizers.
+
+        Raises:
+            TypeError: a network that is no module, or an optimizer that is none.
+            ValueError: a name that is in use.
+        """
+        for name, network in networks.items():
+            check_instance(f"the network {name}", network, nn.Module, "a torch.nn.Module")
+            if name in self._networks:
+                raise ValueError(f"a network is watched as {name} already")
+        optimizers = list(optimizers)
+        for optimizer in optimizers:
+            check_instance("each of optimizers", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
+        for name, network in networks.items():
+            if any(True for _ in network.parameters()):
+                self._networks[name] = network
+                self._await(name)
+        watched = weakref.proxy(self)  # the hooks must not keep this, and with it all networks, alive
+        for optimizer in optimizers:
+            if not any(optimizer is known for known in self._optimizers):
+                self._optimizers.append(optimizer)
+                self._handles += [
+                    optimizer.register_step_pre_hook(lambda opt, _args, _kwargs: watched._before_step(opt)),
+                    optimizer.register_step_post_hook(lambda opt, _args, _kwargs: watched._after_step(opt)),
+                ]
+
+    def remove(self) -> None:
+        """Takes the hooks off the optimizers."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __del__(self) -> None:
+        self.remove()
+
+    def finish(self) -> None:
+        """Called at a log line: reports what was not trained since the last one."""
+        if not self._stepped:
+            return
+        held = {id(p) for optimizer in self._optimizers for p in _parameters(optimizer)}
+        for name, network in self._networks.items():
+            parameters = list(network.parameters())
+            in_optimizers = [p for p in parameters if id(p) in held]
+            if in_optimizers and name not in self._stepped:
+                continue  # this network's turn has not come
+            counted = [p for p in parameters if p.requires_grad or id(p) in held] or parameters
+            waiting = self._waiting[name]
+            untrained = sum(p.numel() for p in counted if id(p) in waiting or id(p) not in held)
+            self.report(f"{name}_untrained", untrained / sum(p.numel() for p in counted))
+            self._await(name)
+        self._stepped.clear()
+
+    def _await(self, name: str) -> None:
+        self._waiting[name] = {id(p): p.numel() for p in self._networks[name].parameters()}
+
+    def _of(self, optimizer: torch.optim.Optimizer, name: str) -> list[Tensor]:
+        """The parameters of a network that an optimizer has a gradient for."""
+        own = {id(p) for p in self._networks[name].parameters()}
+        return [p for p in _parameters(optimizer) if id(p) in own and p.grad is not None]
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        parameters = _parameters(optimizer)
+        for waiting in self._waiting.values():
+            if waiting:
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        waiting.pop(id(parameter), None)
+        for name in self._networks:
+            key = id(optimizer), name
+            count = self._updates.get(key, 0)
+            if count == 0 and not self._of(optimizer, name):
+                continue
+            self._updates[key] = count + 1
+            self._stepped.add(name)
+            if self.measures or (self.measures is None and count % self.interval == 0):
+                trained = [p for p in self._of(optimizer, name) if p.numel() and not _is_sharded(p)]
+                if trained:
+                    self._measure_before(optimizer, name, trained)
+
+    def _measure_before(self, optimizer: torch.optim.Optimizer, name: str, trained: list[Tensor]) -> None:
+        values = [p.detach() for p in trained]
+        self._before[id(optimizer), name] = (trained, list(torch._foreach_add(values, 0.0)))
+        if getattr(optimizer, "statistics", None) is None:  # otherwise its own are exact, and of every step
+            norm = _norm([p.grad for p in trained if p.grad is not None and not p.grad.is_sparse])
+            scale = getattr(
+                optimizer, "grad_scale", None
+            )  # of a GradScaler, for optimizers that divide by it
+            self.report(f"{name}_gradient_norm", norm if scale is None else norm / scale)
+        largest = torch.stack([value.abs().amax().float() for value in values]).amax()
+        at_bound = torch.stack([(value.abs() >= AT_BOUND * largest).sum() for value in values]).sum()
+        self.report(f"{name}_at_bound", at_bound / sum(value.numel() for value in values))
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for name in self._networks:
+            measured = self._before.pop((id(optimizer), name), None)
+            if measured is not None:
+                trained, before = measured
+                size = _norm(before)
+                torch._foreach_sub_(before, [p.detach() for p in trained])
+                self.report(f"{name}_update_ratio", _norm(before) / size.clamp(min=1e-12))
+                if getattr(optimizer, "statistics", None) is None:
+                    self.report(f"{name}_weight_norm", size)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _is_sharded(parameter: Any) -> bool:
+    return hasattr(parameter, "device_mesh")  # a DTensor, whose norms need every process
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """The norm of all elements together, 0-d, float32."""
+    if not tensors:
+        return torch.zeros(())
+    norms = torch._foreach_norm(tensors, 2, dtype=torch.float32)
+    return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
