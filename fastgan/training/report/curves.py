@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -148,10 +149,10 @@ def interrupted(steps: list[int], values: list[float]) -> list[Value]:
         "" if math.isnan(value) else value if abs(value) <= LARGEST else None for value in values
     ]
     rows = [row for row, value in enumerate(curve) if value != ""]
-    distances = [steps[after] - steps[before] for before, after in zip(rows, rows[1:], strict=False)]
+    distances = [steps[after] - steps[before] for before, after in itertools.pairwise(rows)]
     if distances:
         usual = statistics.median(distances)
-        for before, after, distance in zip(rows, rows[1:], distances, strict=False):
+        for (before, after), distance in zip(itertools.pairwise(rows), distances, strict=True):
             if after > before + 1 and distance > BROKEN * usual:
                 curve[before + 1] = None
     return curve

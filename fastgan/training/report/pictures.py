@@ -43,7 +43,7 @@ def sample_figures(folder: Path, problems: list[str]) -> list[Html]:
     """Sample grids, oldest first: the first and the newest that can be read, and a few between them."""
     grids = sorted((folder / "samples").glob("step-*.png"))
     rows = _rows_of(folder, problems) if grids else []
-    caption = f"; from the top: {', '.join(rows)}" if rows else ""
+    caption = f"; from the top: {', '.join(rows)}"
 
     def first_readable(paths: Iterable[Path]) -> tuple[Path, Html] | None:
         figures = ((path, _figure(path, path.stem + caption, GRID_BYTES, problems)) for path in paths)

@@ -56,10 +56,11 @@ class Plot {
     const numbers = this.curves.flatMap((curve) => curve.values.filter((value) => typeof value === "number"));
     const sizes = numbers.map(Math.abs).filter((size) => size > 0).sort((a, b) => a - b);
     const median = sizes[Math.floor(sizes.length / 2)] ?? 1;
-    this.spansDecades = !data.stacked && sizes.length > 0 && sizes[sizes.length - 1] > 10 * sizes[0];
-    this.isLog = !data.stacked && sizes.length > 0 && sizes[sizes.length - 1] > SPREAD * median;
+    const largest = data.stacked ? 0 : sizes[sizes.length - 1] ?? 0;
     // Logarithms need positive values; otherwise the axis is linear around 0.
     this.isPositive = numbers.every((value) => value > 0);
+    this.isLog = largest > SPREAD * median;
+    this.spansDecades = largest > 10 * (this.isPositive ? sizes[0] : median);
     this.linearBelow = 10 ** Math.floor(Math.log10(median));
     this.uplot = null;
     this.makeControls();
@@ -89,7 +90,7 @@ class Plot {
     this.canvas.setAttribute("role", "group");
     this.canvas.setAttribute(
       "aria-label",
-      `Plot of ${this.data.title}. Left and right move the cursor, plus and minus zoom, escape shows all steps.`,
+      `${this.data.title}: left and right move the cursor, plus and minus zoom, escape shows all steps.`,
     );
     this.canvas.addEventListener("keydown", (event) => this.onKey(event));
 
