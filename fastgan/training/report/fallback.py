@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from typing import Any
@@ -32,7 +31,7 @@ def picture_of(plot: Plot) -> Html:
             text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return image(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", plot.title)
+    return image("png", buffer.getvalue(), plot.title)
 
 
 def _draw(axes: Any, plot: Plot) -> None:

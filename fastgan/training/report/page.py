@@ -91,7 +91,7 @@ def write_report(
         grids = element("div", *samples, class_="grid")
         parts.append(element("section", element("h2", "Samples"), grids, id="samples"))
     parts += [_curves(plots, pictures_of_curves), _options(run.config)]
-    data = embedded_json("curves", as_json(plots, marks(diagnosis)))
+    data = embedded_json("curves", as_json(plots, marks(diagnosis, plots)))
     path = folder / "report.html"
     with replacing(path) as file:
         file.write(_document(title, joined(element("main", *parts), data)))
@@ -151,7 +151,7 @@ def _curves(plots: list[Plot], with_pictures: bool) -> Html:
                 for names, says in plot.explanations
                 for part in (element("dt", ", ".join(names)), element("dd", says))
             ]
-            notes = [element("dl", *explained, tabindex="0")] if explained else []
+            notes = [element("dl", *explained)] if explained else []
             caption = element("figcaption", element("h4", plot.title))
             class_ = "plot explained" if notes else "plot"
             figures.append(element("figure", caption, canvas, *notes, id=plot.id, class_=class_))

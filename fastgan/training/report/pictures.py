@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ GRID_BYTES = 120_000
 """Of one sample grid. Six, with their base64, take at most a megabyte of the report's 3."""
 SECTION_BYTES = 1_000_000
 """Of one picture of a recipe's own section."""
-# Tried in turn on pictures of too many bytes; at 1500 pixels and quality 60 few grids take more.
-WIDEST, QUALITIES = 1500, (88, 75, 60, 40, 20)
+# Of pictures of too many bytes; what is still too large at the last quality loses pixels.
+WIDEST, QUALITIES = 1500, (88, 75, 60)
 
 
 @dataclass
@@ -89,7 +88,7 @@ def _figure(path: Path, caption: str, most_bytes: int, problems: list[str]) -> H
         shown = printable(error)
         problems.append(shown if isinstance(error, OSError) else f"{printable(path)} is left out: {shown}")
         return None
-    picture = image(f"data:image/{kind};base64,{base64.b64encode(content).decode()}", caption)
+    picture = image(kind, content, caption)
     return element("figure", picture, element("figcaption", caption))
 
 
@@ -97,13 +96,19 @@ def _smaller(path: Path, most_bytes: int) -> bytes:
     """The picture as JPEG of at most so many bytes.
 
     Raises:
-        UnusableImage: it is none that can be read, or does not become small enough.
+        UnusableImage: it is none that can be read.
     """
     picture = read_image(path)
     picture.thumbnail((WIDEST, 4 * WIDEST), Image.Resampling.BOX)
-    for quality in QUALITIES:
+    qualities = list(QUALITIES)
+    while True:
         buffer = io.BytesIO()
-        picture.save(buffer, "jpeg", quality=quality)
-        if buffer.tell() <= most_bytes:
+        picture.save(buffer, "jpeg", quality=qualities[0])
+        if buffer.tell() <= most_bytes or max(picture.size) == 1:
             return buffer.getvalue()
-    raise UnusableImage(f"it takes more than {most_bytes} bytes, however small its quality")
+        if len(qualities) > 1:
+            qualities.pop(0)
+        else:
+            shrink = 0.95 * (most_bytes / buffer.tell()) ** 0.5
+            width, height = (max(1, int(side * shrink)) for side in picture.size)
+            picture = picture.resize((width, height), Image.Resampling.BOX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from fastgan._names import printable
 from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.monitor.monitor import read_facts, rows_of
-from fastgan.monitor.verdict import SEVERITIES, Evidence, Verdict
+from fastgan.monitor.verdict import SEVERITIES, Verdict
 from fastgan.training.markup import Html, element
 from fastgan.training.report.curves import Plot
 
@@ -42,10 +43,12 @@ def verdict_parts(diagnosis: Diagnosis, plots: list[Plot]) -> list[Html]:
         for severity in SEVERITIES
         if severity in counts
     )
-    anchors = {column: plot.id for plot in plots for column in plot.curves}
     parts = [element("h2", "Verdicts", *([" ", element("small", summary)] if summary else []))]
     if verdicts:
-        cards = [_card(verdict, number, anchors) for number, verdict in enumerate(verdicts, 1)]
+        cards = [
+            _card(verdict, number, _about(verdict, diagnosis, plots))
+            for number, verdict in enumerate(verdicts, 1)
+        ]
         parts.append(element("div", *cards, class_="verdicts"))
     else:
         parts.append(element("p", "None: no rule finds anything in the figures so far.", class_="none"))
@@ -56,24 +59,39 @@ def verdict_parts(diagnosis: Diagnosis, plots: list[Plot]) -> list[Html]:
     return parts
 
 
-def marks(diagnosis: Diagnosis) -> list[dict[str, Any]]:
+def marks(diagnosis: Diagnosis, plots: list[Plot]) -> list[dict[str, Any]]:
     """Where the verdicts that hold begin, with the numbers of their cards."""
     return [
         {
             "number": number,
             "step": verdict.step,
             "severity": verdict.severity,
-            "name": printable(_name(verdict)),
-            "columns": [printable(evidence.what) for evidence in verdict.evidence],
+            "plots": [plot.id for plot in _about(verdict, diagnosis, plots)],
         }
         for number, verdict in enumerate(diagnosis.verdicts(), 1)
     ]
 
 
-def _card(verdict: Verdict, number: int, anchors: dict[str, str]) -> Html:
+def _about(verdict: Verdict, diagnosis: Diagnosis, plots: list[Plot]) -> list[Plot]:
+    """The plots of the columns that its rule reads."""
+    patterns = [column for rule in diagnosis.rules if rule.name == verdict.name for column in rule.columns]
+    measured = {evidence.what for evidence in verdict.evidence}
+    return [
+        plot
+        for plot in plots
+        if any(
+            column in measured or any(fnmatch.fnmatchcase(column, pattern) for pattern in patterns)
+            for column in plot.curves
+        )
+    ]
+
+
+def _card(verdict: Verdict, number: int, plots: list[Plot]) -> Html:
     advice = (
         [element("p", element("b", "First: "), verdict.advice, class_="advice")] if verdict.advice else []
     )
+    links = [element("a", plot.title, href=f"#{plot.id}") for plot in plots]
+    curves = [element("p", "Curves: ", *links, class_="links")] if links else []
     return element(
         "article",
         element(
@@ -84,18 +102,13 @@ def _card(verdict: Verdict, number: int, anchors: dict[str, str]) -> Html:
             element("span", f"since step {verdict.step}", class_="since"),
         ),
         element("p", verdict.says),
-        element("ul", *(element("li", _measured(item, anchors)) for item in verdict.evidence)),
+        element("ul", *(element("li", evidence) for evidence in verdict.evidence)),
         *advice,
+        *curves,
         element("p", verdict.source, class_="source"),
         class_=f"verdict {verdict.severity}",
         id=f"verdict-{number}",
     )
-
-
-def _measured(evidence: Evidence, anchors: dict[str, str]) -> Html:
-    """The measurement, linked to the plot of its column."""
-    anchor = anchors.get(evidence.what)
-    return element("a", evidence, href=f"#{anchor}") if anchor else element("span", evidence)
 
 
 def _past(verdict: Verdict) -> str:

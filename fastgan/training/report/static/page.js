@@ -10,7 +10,7 @@ class View {
     this.last = known.length ? known.reduce((a, b) => Math.max(a, b)) : 1;
     if (this.first === this.last) this.last += 1; // of a single row
     this.zoomed = null;
-    this.smoothing = 0;
+    this.smoothing = 0; // share of the values over which curves are averaged
     this.plots = [];
     this.onZoom = () => {};
   }
@@ -32,8 +32,8 @@ class View {
     this.onZoom();
   }
 
-  smooth(decay) {
-    this.smoothing = decay;
+  smooth(share) {
+    this.smoothing = share;
     this.redraw();
   }
 
@@ -89,14 +89,14 @@ function makeControls(view) {
   const label = document.createElement("label");
   const slider = document.createElement("input");
   const amount = document.createElement("output");
-  Object.assign(slider, { type: "range", min: "0", max: "0.99", step: "0.01", value: "0" });
+  Object.assign(slider, { type: "range", min: "0", max: "20", step: "0.5", value: "0" });
   amount.textContent = "off";
   label.append("Smoothing ", slider, amount);
   slider.addEventListener("input", () => {
-    const decay = Number(slider.value);
-    amount.textContent = decay ? decay.toFixed(2) : "off";
+    const percent = Number(slider.value);
+    amount.textContent = percent ? `over ${percent}% of the run` : "off";
     slider.setAttribute("aria-valuetext", amount.textContent);
-    view.smooth(decay);
+    view.smooth(percent / 100);
   });
   const all = document.createElement("button");
   all.type = "button";

@@ -22,10 +22,12 @@ function withoutBlanks(values) {
   return values.map((value) => (value === "" ? undefined : value));
 }
 
-// The moving average of a curve, debiased as Adam's are, so that it does not start at 0. Where rows were left
-// out, it is taken over the means of the buckets, because their lowest and highest values say little of what
-// lies between.
-function smoothed(values, means, ends, decay) {
+// The moving average of a curve over about this share of its values, debiased as Adam's are, so that it does not
+// start at 0. Where rows were left out, it is taken over the means of the buckets, because their lowest and
+// highest values say little of what lies between.
+function smoothed(values, means, ends, share) {
+  const count = (means ?? values).filter((value) => typeof value === "number").length;
+  const decay = Math.max(0, 1 - 1 / (share * count));
   const smooth = new Array(values.length);
   let sum = 0;
   let weight = 0;
@@ -53,7 +55,7 @@ class Plot {
     this.view = view;
     this.steps = data.steps;
     this.curves = data.curves.map((curve) => ({ ...curve, values: withoutBlanks(curve.values), shown: true }));
-    const numbers = this.curves.flatMap((curve) => curve.values.filter((value) => typeof value === "number"));
+    const numbers = this.curves.flatMap((curve) => curve.values).filter((value) => typeof value === "number");
     const sizes = numbers.map(Math.abs).filter((size) => size > 0).sort((a, b) => a - b);
     const median = sizes[Math.floor(sizes.length / 2)] ?? 1;
     const largest = data.stacked ? 0 : sizes[sizes.length - 1] ?? 0;
@@ -187,30 +189,32 @@ class Plot {
   }
 
   lines() {
-    const decay = this.view.smoothing;
+    const share = this.view.smoothing;
     const raw = this.curves.map((curve) => ({
       label: curve.name, show: curve.shown, stroke: curve.colour, dash: curve.dash,
-      width: decay ? 1 : 1.75, alpha: decay ? 0.3 : 1,
+      width: share ? 1 : 1.75, alpha: share ? 0.3 : 1,
       points: { show: this.steps.length < 4, size: 6 },
     }));
     const values = this.curves.map((curve) => curve.values);
-    if (!decay) return { series: raw, values };
+    if (!share) return { series: raw, values };
     const smooth = this.curves.map((curve) => ({
-      label: curve.name, show: curve.shown, stroke: curve.colour, dash: curve.dash, width: 2, points: { show: false },
+      label: curve.name, show: curve.shown, stroke: curve.colour, dash: curve.dash, width: 2,
+      points: { show: false },
     }));
-    this.smooth = this.curves.map((curve) => smoothed(curve.values, curve.means, this.data.bucketEnds, decay));
+    const ends = this.data.bucketEnds;
+    this.smooth = this.curves.map((curve) => smoothed(curve.values, curve.means, ends, share));
     return { series: [...raw, ...smooth], values: [...values, ...this.smooth] };
   }
 
   // Sums from the first curve on; the largest is drawn first, and each later one over it.
   stack() {
-    const decay = this.view.smoothing;
+    const share = this.view.smoothing;
     let total = this.steps.map(() => 0);
     const series = [];
     const values = [];
     for (const curve of this.curves) {
       if (curve.shown) {
-        const parts = decay ? smoothed(curve.values, null, null, decay) : curve.values;
+        const parts = share ? smoothed(curve.values, null, null, share) : curve.values;
         total = total.map((sum, row) => sum + parts[row]);
       }
       series.unshift({
@@ -226,7 +230,6 @@ class Plot {
   drawMarks(plot) {
     const { ctx, bbox } = plot;
     const ratio = devicePixelRatio || 1;
-    const names = new Set(this.curves.map((curve) => curve.name));
     let free = -Infinity;
     ctx.save();
     ctx.font = `bold ${11 * ratio}px system-ui, sans-serif`;
@@ -236,7 +239,7 @@ class Plot {
     for (const mark of [...this.marks].sort((a, b) => a.step - b.step || a.number - b.number)) {
       const x = plot.valToPos(mark.step, "x", true);
       if (!(x >= bbox.left && x <= bbox.left + bbox.width)) continue;
-      ctx.globalAlpha = mark.columns.some((column) => names.has(column)) ? 1 : 0.4;
+      ctx.globalAlpha = mark.plots.includes(this.data.id) ? 1 : 0.35;
       ctx.strokeStyle = ctx.fillStyle = cssVariable(`--${mark.severity}`);
       ctx.beginPath();
       ctx.moveTo(x, bbox.top);
@@ -288,14 +291,14 @@ class Plot {
     const plot = this.uplot;
     if (!plot || event.ctrlKey || event.metaKey || event.altKey) return;
     const [from, to] = this.view.range();
-    const rows = this.steps.map((_, row) => row).filter((row) => this.steps[row] >= from && this.steps[row] <= to);
+    const rows = [...this.steps.keys()].filter((row) => this.steps[row] >= from && this.steps[row] <= to);
     const row = plot.cursor.idx;
     const middle = row == null ? (from + to) / 2 : this.steps[row];
     const place = rows.indexOf(row);
     const stride = event.shiftKey ? 10 : 1;
     const go = {
-      ArrowLeft: () => this.moveTo(rows[Math.max(0, (place < 0 ? rows.length : place) - stride)]),
-      ArrowRight: () => this.moveTo(rows[Math.min(rows.length - 1, (place < 0 ? rows.length - 2 : place) + stride)]),
+      ArrowLeft: () => this.moveTo(rows[place < 0 ? rows.length - 1 : Math.max(0, place - stride)]),
+      ArrowRight: () => this.moveTo(rows[place < 0 ? 0 : Math.min(rows.length - 1, place + stride)]),
       Home: () => this.moveTo(rows[0]),
       End: () => this.moveTo(rows[rows.length - 1]),
       "+": () => this.view.zoom([middle - (middle - from) / 2, middle + (to - middle) / 2]),
@@ -330,8 +333,8 @@ class Plot {
       if (start === null) return;
       const now = position(event);
       this.uplot.setCursor({ left: now, top: HEIGHT / 3 }, true, true);
-      const select = { left: Math.min(start, now), top: 0, width: Math.abs(now - start), height: over.clientHeight };
-      this.uplot.setSelect(select, false);
+      const [left, width] = [Math.min(start, now), Math.abs(now - start)];
+      this.uplot.setSelect({ left, top: 0, width, height: over.clientHeight }, false);
     });
     over.addEventListener("pointerup", () => {
       if (start !== null && this.uplot.select.width >= 12) this.onSelect(this.uplot);
