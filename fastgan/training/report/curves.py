@@ -153,8 +153,8 @@ def interrupted(steps: list[int], values: list[float]) -> list[Value]:
     if distances:
         usual = statistics.median(distances)
         for (before, after), distance in zip(itertools.pairwise(rows), distances, strict=True):
-            if after > before + 1 and distance > BROKEN * usual:
-                curve[before + 1] = None
+            if distance > BROKEN * usual:
+                curve[before + 1 : after] = [None] * (after - before - 1)
     return curve
 
 

@@ -22,8 +22,8 @@ function withoutBlanks(values) {
   return values.map((value) => (value === "" ? undefined : value));
 }
 
-// The moving average of a curve over about this share of its values, debiased as Adam's are, so that it does not
-// start at 0. Where rows were left out, it is taken over the means of the buckets, because their lowest and
+// The moving average of a curve over about this share of its values, debiased as Adam's are, so that it does
+// not start at 0. Where rows were left out, it is taken over the means of the buckets, because their lowest and
 // highest values say little of what lies between.
 function smoothed(values, means, ends, share) {
   const count = (means ?? values).filter((value) => typeof value === "number").length;
@@ -54,7 +54,9 @@ class Plot {
     this.marks = marks;
     this.view = view;
     this.steps = data.steps;
-    this.curves = data.curves.map((curve) => ({ ...curve, values: withoutBlanks(curve.values), shown: true }));
+    this.curves = data.curves.map((curve) => {
+      return { ...curve, values: withoutBlanks(curve.values), shown: true };
+    });
     const numbers = this.curves.flatMap((curve) => curve.values).filter((value) => typeof value === "number");
     const sizes = numbers.map(Math.abs).filter((size) => size > 0).sort((a, b) => a - b);
     const median = sizes[Math.floor(sizes.length / 2)] ?? 1;
@@ -193,7 +195,7 @@ class Plot {
     const raw = this.curves.map((curve) => ({
       label: curve.name, show: curve.shown, stroke: curve.colour, dash: curve.dash,
       width: share ? 1 : 1.75, alpha: share ? 0.3 : 1,
-      points: { show: this.steps.length < 4, size: 6 },
+      points: { size: 5, width: 1, fill: curve.colour },
     }));
     const values = this.curves.map((curve) => curve.values);
     if (!share) return { series: raw, values };
