@@ -345,7 +345,7 @@ def test_a_browser_draws_the_curves(run, tmp_path):
     path = write_report(run, "toy", diagnosis=Known(VERDICT), pictures_of_curves=False)
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-         "--enable-logging=stderr", "--window-size=1200,4000", "--virtual-time-budget=20000", "--run-all-compositor-stages-before-draw", "--dump-dom",
+         "--enable-logging=stderr", "--window-size=1200,4000", "--virtual-time-budget=20000", "--dump-dom",
          path.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip

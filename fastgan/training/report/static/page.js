@@ -1,6 +1,8 @@
 // The page: all plots with the zoom and smoothing that they share, and the slider over sample grids.
 "use strict";
 
+const FEW = 6; // plots that are drawn at once
+
 // What all plots share.
 class View {
   constructor(plots) {
@@ -49,20 +51,23 @@ class View {
 function makePlots() {
   const data = JSON.parse(document.getElementById("curves").textContent);
   const view = new View(data.plots);
-  const drawn = new ResizeObserver((entries) => {
+  const resized = new ResizeObserver((entries) => {
     for (const { target } of entries) {
       const { uplot, canvas } = plotOf.get(target);
       if (uplot && canvas.clientWidth) uplot.setSize({ width: canvas.clientWidth, height: HEIGHT });
     }
   });
-  // Plots are drawn once they are near the screen.
+  const draw = (canvas) => {
+    plotOf.get(canvas).draw();
+    resized.observe(canvas);
+  };
+  // Plots are drawn once they are near the screen, unless there are few.
   const near = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
         if (!isIntersecting) continue;
         near.unobserve(target);
-        plotOf.get(target).draw();
-        drawn.observe(target);
+        draw(target);
       }
     },
     { rootMargin: "600px" },
@@ -74,11 +79,12 @@ function makePlots() {
     const plot = new Plot(figure, part, data.marks, view);
     plotOf.set(plot.canvas, plot);
     view.plots.push(plot);
-    near.observe(plot.canvas);
+    if (data.plots.length <= FEW) draw(plot.canvas);
+    else near.observe(plot.canvas);
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.redraw());
   addEventListener("beforeprint", () => {
-    for (const plot of view.plots) if (!plot.uplot) plot.draw();
+    for (const plot of view.plots) if (!plot.uplot) draw(plot.canvas);
   });
   return view;
 }
