@@ -29,7 +29,7 @@ def test_means_are_over_the_reports_of_each_name():
 
 
 def test_many_reports_are_summed_on_the_way(monkeypatch):
-    monkeypatch.setattr("fastgan.training.statistics.MOST_KEPT", 4)
+    monkeypatch.setattr("fastgan.monitor.statistics.MOST_KEPT", 4)
     with gathering(Statistics()) as statistics:
         for value in range(10):
             report("tensor", torch.tensor(float(value)))

@@ -15,20 +15,19 @@ PROBABILITIES = ("D_probability_real", "D_probability_fake")
 def probabilities(history: History, facts: Facts) -> tuple[float, float] | None:
     """Mean D(x) and D(G(z)), as probabilities of being real, over the last log lines; None if unknown.
 
-    Logs that only have D's outputs give probabilities if the loss is not known to be another and all lie in
-    [0, 1].
+    Figures that only have D's outputs give probabilities if all of them lie in [0, 1], unless the loss is
+    known to be one that does not take probabilities.
     """
-    if facts.has_probabilities or facts.adversarial is None:
-        pair = history.mean(PROBABILITIES[0]), history.mean(PROBABILITIES[1])
-        if pair[0] is not None and pair[1] is not None:
-            return pair[0], pair[1]
-    if facts.adversarial is None:
+    if not (facts.has_probabilities or facts.adversarial is None):
+        return None
+    names = PROBABILITIES
+    if not all(name in history.columns for name in PROBABILITIES):
         outputs = [value for name in SCORES for value in history.values(name)]
-        if outputs and min(outputs) >= 0 and max(outputs) <= 1:
-            pair = history.mean(SCORES[0]), history.mean(SCORES[1])
-            if pair[0] is not None and pair[1] is not None:
-                return pair[0], pair[1]
-    return None
+        if not outputs or min(outputs) < 0 or max(outputs) > 1:
+            return None
+        names = SCORES
+    real, fake = history.mean(names[0]), history.mean(names[1])
+    return None if real is None or fake is None else (real, fake)
 
 
 def separation(history: History) -> tuple[str, float] | None:
