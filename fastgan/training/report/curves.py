@@ -170,7 +170,7 @@ def thinned(plot: Plot, most_rows: int) -> Plot:
     ends = np.minimum(starts + size, count) - 1
     keep = np.zeros(len(starts) * size, bool)
     keep[ends] = True
-    means = {}
+    means: dict[str, list[Value]] = {}
     for name, values in plot.curves.items():
         numbers = np.full(len(keep), math.nan)
         numbers[:count] = [value if isinstance(value, float) else math.nan for value in values]

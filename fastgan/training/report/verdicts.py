@@ -37,7 +37,7 @@ def diagnosis_of(folder: Path, problems: list[str]) -> Diagnosis:
 def verdict_parts(diagnosis: Diagnosis, plots: list[Plot]) -> list[Html]:
     """The section: a card for each verdict that holds, gravest first, and the others in a folded list."""
     verdicts = diagnosis.verdicts()
-    counts = Counter(verdict.severity for verdict in verdicts)
+    counts: Counter[str] = Counter(verdict.severity for verdict in verdicts)
     summary = ", ".join(
         f"{counts[severity]} {severity}{'s' * (counts[severity] > 1)}"
         for severity in SEVERITIES
