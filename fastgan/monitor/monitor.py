@@ -171,7 +171,8 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
         except (ValueError, IndexError, OverflowError):
             continue
         values.pop("step", None)
-        yield step, values
+        if 0 <= step < 2**63:
+            yield step, values
 
 
 def write_facts(folder: Path, facts: Facts) -> None:

@@ -30,6 +30,7 @@ from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
 from fastgan.training.recipe import Recipe
+from fastgan.training.report.running import RunningReport
 from fastgan.training.resume import resume_from
 from fastgan.training.run_folder import prepare_run_folder, take_over
 from fastgan.training.run_lock import RunLock, run_lock
@@ -101,6 +102,7 @@ def _train(
     if runtime.is_main:
         diagnosis = _diagnosis(recipe, folder)
         logger = Logger(folder, start, num_steps, recipe.console, config.max_minutes)
+        running_report = RunningReport(folder, recipe.name, logger.say)
         for line in introduction(recipe):
             logger.say(line)
         if notice:
@@ -179,6 +181,7 @@ def _train(
                 logger.write_verdicts(done, diagnosis.add(done, rounded(figures)))
                 if warning := recipe.judge(done, figures):
                     logger.warn(done, warning)
+                running_report.write(diagnosis, is_last=last)
             if logger and (done % intervals["checkpoint_interval"] == 0 or last or stop):
                 path = checkpoints.save_checkpoint(
                     recipe, done, folder / "checkpoints", config.keep_checkpoints
