@@ -22,7 +22,7 @@ def probabilities(history: History, facts: Facts) -> tuple[float, float] | None:
         pair = history.mean(PROBABILITIES[0]), history.mean(PROBABILITIES[1])
         if pair[0] is not None and pair[1] is not None:
             return pair[0], pair[1]
-    if facts.adversarial is None:
+    if facts.adversarial is None or facts.scores_are_probabilities:
         outputs = [value for name in SCORES for value in history.values(name)]
         if outputs and min(outputs) >= 0 and max(outputs) <= 1:
             pair = history.mean(SCORES[0]), history.mean(SCORES[1])
