@@ -140,8 +140,8 @@ def _d_loss(match: re.Match[str], curve: Curve) -> str:
     facts, loss = curve.facts, curve.now
     if facts.adversarial in ("wgan", "wgan-gp"):
         return (
-            "D's loss, mean score of fakes minus that of reals: its size means nothing by itself; nearer to 0, "
-            "D finds less of a difference."
+            "D's loss, mean score of fakes minus that of reals: its size means nothing by itself; nearer to "
+            "0, D finds less of a difference."
         )
     chance = facts.loss_of_chance
     if chance is None:
@@ -207,12 +207,13 @@ def _probability(match: re.Match[str], curve: Curve) -> str:
         )
     text = f"D's mean probability that {samples} is real; 0.5 is undecided."
     value = 0.5 if curve.now is None else curve.now
+    other = curve.name.replace("real", "fake")
     if real:
         return _reads(
             text,
             (
                 value > 1 - P_FAKE_WON,
-                "D is certain, which is a fault only if D_probability_fake is below 0.1.",
+                f"D is certain, which is bad only if {other} is below {P_FAKE_WON:g}.",
             ),
             (value >= 0.5, "Between 0.5 and 0.9 both have something to learn."),
             (True, "Below 0.5 D takes real samples for fake."),
@@ -442,6 +443,8 @@ def _duplicates(match: re.Match[str], curve: Curve) -> str:
     )
 
 
+NETWORKS = {"d": "D", "g": "G"}
+
 # --- steps --------------------------------------------------------------------------------------------------
 
 
@@ -509,7 +512,8 @@ COLUMNS: tuple[tuple[str, str, str | Says], ...] = (
     (r"(?P<term>(?!D_).+)_loss", TASK, _term),
     (r"(?P<measure>psnr|ssim|lpips|l1)(_y|_rgb)?(_(of_)?(?P<base>source|bicubic))?", TASK, _of_baseline),
     (r"l1_ratio(_worst)?", TASK,
-     "Error of the drawn glyphs over that of the source glyphs as they are: 1 takes no skill, lower is better."),
+     "Error of the drawn glyphs over that of the source glyphs as they are: 1 takes no skill, lower is "
+     "better."),
     (r"(fid|frechet_distance_of_random_features)", TASK,
      "Distance between the features of generated and of held-out images, 0 if they are alike. Values compare "
      "only with the same count of images and the same features."),
@@ -551,7 +555,7 @@ COLUMNS: tuple[tuple[str, str, str | Says], ...] = (
      "The standard deviation of the real images' values; about 1 for scaled latents."),
     (r"(.+)_range_(low|high)", STEPS, r"The \2 end of the range of values that \1 assumes."),
     (r"lr", STEPS, "The learning rate."),
-    (r"lr_(.+)", STEPS, r"The learning rate of \1."),
+    (r"lr_(.+)", STEPS, lambda match, curve: f"The learning rate of {NETWORKS.get(match[1], match[1])}."),
     (r"images_per_second|seconds_per_step", OTHER, "The speed of training alone, without evaluations."),
 )  # fmt: skip
 """Pattern of whole names, question, and what the column is: the first match counts."""

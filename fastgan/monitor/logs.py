@@ -24,8 +24,8 @@ from fastgan.monitor.history import ROWS
 
 MOST_ROWS = 200
 """Longer logs are averaged: rules were made for log lines that are means over many steps."""
-STEPS = ("step", "global_step", "steps", "iteration", "iterations", "iter", "iters", "it", "niter", "batch",
-         "batches_done", "kimg", "epoch", "epochs")  # fmt: skip
+STEPS = ("step", "global_step", "steps", "iteration", "iterations", "iter", "iters", "it", "i", "niter",
+         "batch", "batches_done", "kimg", "epoch", "epochs")  # fmt: skip
 """Names of columns of steps; the first that is there and that counts rows is taken."""
 
 Row = dict[str, float]
@@ -279,8 +279,8 @@ def _steps(
         notes.append(f"steps are numbers of rows{': ' if problems else ''}{'; '.join(problems)}")
         steps = list(range(1, len(rows) + 1))
     for row in rows:
-        for name in (*counters, chosen):
-            row.pop(name or "", None)
+        for counter in (*counters, *([chosen] if chosen else [])):
+            row.pop(counter, None)
     return steps
 
 
@@ -330,8 +330,8 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     # G's adversarial loss before the sum of all its terms.
     "G_loss": (
         rf"{_G}_{_KIND}(_{_LOSS})?", rf"{_G}_{_LOSS}_{_KIND}", rf"{_LOSS}_{_G}_{_KIND}",
-        rf"{_KIND}_{_LOSS}_{_G}", rf"{_G}_?{_LOSS}(_(total|all))?", rf"{_LOSS}_?{_G}(_(total|all|{_LOSS}))?", rf"total_{_G}_{_LOSS}",
-        rf"{_G}_total_{_LOSS}",
+        rf"{_KIND}_{_LOSS}_{_G}", rf"{_G}_?{_LOSS}(_(total|all))?", rf"{_LOSS}_?{_G}(_(total|all|{_LOSS}))?",
+        rf"total_{_G}_{_LOSS}", rf"{_G}_total_{_LOSS}",
     ),
     "D_real": (
         "d_x", "dx", rf"{_D}_real", rf"{_D}_real_{_SCORE}", rf"{_D}_{_SCORE}_real", rf"{_SCORE}_real",
