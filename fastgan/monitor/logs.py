@@ -27,6 +27,8 @@ MOST_ROWS = 200
 STEPS = ("step", "global_step", "steps", "iteration", "iterations", "iter", "iters", "it", "i", "niter",
          "batch", "batches_done", "kimg", "epoch", "epochs")  # fmt: skip
 """Names of columns of steps; the first that is there and that counts rows is taken."""
+LONGEST_LIST = 400
+"""Characters of names in an error, which may come from a file that is no table at all."""
 
 Row = dict[str, float]
 
@@ -71,6 +73,8 @@ def read_log(path: Path, columns: Mapping[str, str] | None = None) -> Log:
         _check_columns(path, columns, header)
         steps = _steps(path, header, rows, columns.get("step"), notes)
     log = Log(_by_step(steps, rows, notes), _names(header, columns), notes)
+    if rows and not any(rows):
+        raise ValueError(f"{printable(path)} has no figures beside its steps; it has {_listed(header)}")
     if len(log.rows) < ROWS:
         raise ValueError(
             f"{printable(path)} has {len(log.rows)} row{'s' if len(log.rows) != 1 else ''}: verdicts follow "
@@ -90,8 +94,13 @@ def _check_columns(path: Path, columns: Mapping[str, str], header: Sequence[str]
                 f"--columns {printable(f'{ours}={theirs}')}: {printable(path)} has no column "
                 f"{printable(theirs)!r}"
                 + (f"; did you mean {printable(near)!r}?" if near else "")
-                + f" It has {printable(', '.join(header)) or 'none'}"
+                + f"; it has {_listed(header)}"
             )
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return printable(text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]}...")
 
 
 # --- CSV and TSV --------------------------------------------------------------------------------------------
@@ -110,15 +119,15 @@ def read_csv(path: Path, notes: list[str]) -> tuple[list[str], list[Row]]:
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{shown} is empty")
-    delimiter = max(",;\t", key=lambda mark: len(next(csv.reader([lines[0]], delimiter=mark))))
     try:
+        delimiter = max(",;\t", key=lambda mark: len(next(csv.reader([lines[0]], delimiter=mark))))
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as error:
         raise ValueError(f"{shown} cannot be read as a table: {error}") from error
     header, *cells = [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
     header[0] = header[0].lstrip("# ")
     if all(_number(cell) is not None for cell in header if cell):
-        raise ValueError(f"{shown} has no names of columns: its first row is {printable(', '.join(header))}")
+        raise ValueError(f"{shown} has no names of columns: its first row is {_listed(header)}")
     again = [row for row in cells if row == header]
     if again:
         notes.append(f"the header stands in {len(again)} further rows, which are left out")
@@ -151,7 +160,7 @@ def read_csv(path: Path, notes: list[str]) -> tuple[list[str], list[Row]]:
             notes.append(f"{name}: {texts[name]} of {len(whole)} cells are no numbers and count as empty")
     named = [name for name in names if name and counted[name]]
     if whole and not named:
-        raise ValueError(f"{shown} has no column of numbers; it has {printable(', '.join(names))}")
+        raise ValueError(f"{shown} has no column of numbers; it has {_listed(names)}")
     rows = [
         {name: value for name, value in zip(names, values, strict=True) if value is not None and name}
         for values in numbers
@@ -414,7 +423,7 @@ def _rename(log: Log) -> None:
     if taken := [f"{name} is {theirs}" for name, theirs in log.names.items() if name != theirs]:
         log.notes.append(f"taken for what rules know: {', '.join(taken)}")
     if not log.names.keys() - {"lr", "lr_d", "lr_g"}:
-        known = ", ".join(dict.fromkeys(name for _, row in log.rows for name in row))
+        known = _listed(list(dict.fromkeys(name for _, row in log.rows for name in row)))
         log.notes.append(
             f"no figure was recognized; say which is what by --columns, as D_loss=NAME, among: {known}"
         )
