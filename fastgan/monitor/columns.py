@@ -253,7 +253,11 @@ def _penalty(match: re.Match[str], curve: Curve) -> str:
     values = curve.history.values(curve.name)
     computed = [value for value in values if value != 0]
     lines = len(curve.history.columns.get("D_loss", values))
-    kind = "R1: the squared gradient of D's score of real samples" if match[1] else "D's gradient penalty"
+    kinds = {
+        "r1_penalty": "R1: the squared gradient of D's score of real samples",
+        "D_penalty": "D's gradient penalty",
+    }
+    kind = kinds.get(curve.name, "A penalty in D's loss")
     text = f"{kind}, unweighted, as the mean over the steps that compute it."
     if match[1] and computed and len(computed) < len(values):
         text = (
@@ -484,7 +488,7 @@ COLUMNS: tuple[tuple[str, str, str | Says], ...] = (
     (r"D_(real|fake)_loss", GAME, r"D's loss of \1 samples alone."),
     (r"D_ref_loss", GAME, "D's loss with styles from reference images; D_loss is the mean of both kinds."),
     (r"D_lat_loss", GAME, "D's loss with styles from noise; D_loss is the mean of both kinds."),
-    (r"(r1)_penalty|D_penalty", GAME, _penalty),
+    (r"(?:(r1)|.+)_penalty", GAME, _penalty),
     (r"adv_(?P<kind>ref|lat)_loss", GAME, _adversarial),
     (r"G_loss", GAME, _adversarial),
     (r"probe_auc_fake", GAME,
@@ -543,6 +547,7 @@ COLUMNS: tuple[tuple[str, str, str | Says], ...] = (
      "and on, or is nearly 0, does not train."),
     (r"(.+)_weight_norm", STEPS,
      r"The norm of \1's weights, which should neither jump nor grow without end."),
+    (r"(.+)_norm", STEPS, r"The norm of \1, which should not grow without end."),
     (r"D_clipped", STEPS,
      "The part of D's weights that the clip holds at its bound; above "
      f"{number(CLIPPED_OF_THE_DEAD)} D can express little."),
