@@ -134,7 +134,8 @@ def test_all_columns_are_explained_whatever_their_values(kind, value):
         "D_loss", "D_real", "D_fake", "D_real_after", "D_difference", "D_probability_real", "D_accuracy_fake",
         "D_auc", "D_penalty", "r1_penalty", "G_loss", "adv_lat_loss", "share_G_loss", "cosine_a_b", "lr",
         "a_weight", "ds_ref_loss", "secret_loss", "bit_acc", "str_acc_clean", "psnr", "ssim_y_bicubic", "x",
-        "l1_ratio_worst", "collapse_ratio_nearest", "probe_memorized", "G_update_ratio", "real_lowest", "lpips_range_low",
+        "l1_ratio_worst", "collapse_ratio_nearest", "probe_memorized", "G_update_ratio", "real_lowest",
+        "lpips_range_low",
     ]  # fmt: skip
     facts = Facts(adversarial=kind, penalties={"D_penalty": 10.0, "r1_penalty": 0.0})
     diagnosis = diagnosed(facts, count=2, **dict.fromkeys(names, 0.1 if value is None else value))
