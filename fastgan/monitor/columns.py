@@ -145,7 +145,7 @@ def _d_loss(match: re.Match[str], curve: Curve) -> str:
         )
     chance = facts.loss_of_chance
     if chance is None:
-        return "D's loss. What it is without skill depends on the adversarial loss, which is not known here."
+        return "D's loss. Its value without skill depends on the adversarial loss, which was not given."
     text = (
         f"D's {facts.adversarial} loss; {number(chance)} is what the same answer to every sample costs, "
         "0 is certainty."

@@ -64,7 +64,7 @@ def test_columns_answer_their_questions(column, question):
         (BCE, 1.8, 0.5, "Above it, D does worse than by not looking at all."),
         (Facts(adversarial="wgan"), -3.0, 0.5, "its size means nothing by itself"),
         (Facts(adversarial="lsgan"), 0.25, 0.5, "0.25 is what the same answer"),
-        (None, 2.0, 0.5, "depends on the adversarial loss, which is not known here"),
+        (None, 2.0, 0.5, "depends on the adversarial loss, which was not given"),
     ],
 )
 def test_d_s_loss_is_read_beside_its_value_without_skill(facts, loss, apart, said):

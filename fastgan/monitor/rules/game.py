@@ -277,20 +277,20 @@ RULES = (
         "generator_wins", "fault", check_generator_wins,
         "lower both learning rates, then take fewer updates of G per step",
         "D's loss for a constant answer, Goodfellow et al. 2014, with a margin by calibration",
-        looks=4, run_share=RUN_SHARE, columns=("D_auc", "D_accuracy_real", "D_loss"),
+        looks=4, run_share=RUN_SHARE, columns=("D_auc", "D_accuracy_real", "D_accuracy_fake", "D_loss"),
     ),
     Rule(
         "not_adversarial", "fault", check_not_adversarial,
         "compare the signs and labels of D's and G's losses: G must want for its fakes what D gives to reals",
         "the definition of the game; margins by calibration",
-        columns=("D_loss", *SCORES),
+        columns=("D_loss", "G_loss", *SCORES),
     ),
     Rule(
         "penalty_dominates", "warning", check_penalty_dominates,
         "lower the penalty's weight by powers of ten (R1: 1 to 10 for images of 256x256, less for smaller "
         "ones)",
         "Mescheder et al. 2018; bounds by calibration",
-        run_share=RUN_SHARE, columns=("D_loss", *SCORES),
+        run_share=RUN_SHARE, columns=("*_penalty", "D_loss", *SCORES),
     ),
     Rule(
         "discriminator_overfits", "warning", check_discriminator_overfits,
