@@ -53,7 +53,8 @@ def explain(column: str, diagnosis: Diagnosis) -> Explanation:
             text = says(match, curve) if callable(says) else match.expand(says)
             if question == TASK and column == curve.facts.generator_loss:
                 question = GAME
-            return Explanation(question, " ".join(filter(None, (text, curve.course()))))
+            chance = "" if says is _accuracy else curve.chance()  # which says it itself
+            return Explanation(question, " ".join(filter(None, (text, chance, curve.course()))))
     return Explanation(OTHER, " ".join(filter(None, (curve.chance(), curve.course()))))
 
 
@@ -68,15 +69,12 @@ class Curve:
     def __init__(self, name: str, history: History, facts: Facts) -> None:
         self.name, self.history, self.facts = name, history, facts
         self.values = history.values(name)
-        self.now = self._now(name)
+        self.now = self.latest(name)
 
-    def _now(self, name: str) -> float | None:
+    def latest(self, name: str) -> float | None:
+        """The mean of the last tenth of a column's values; None if it has none."""
         values = self.history.values(name)
         return statistics.fmean(values[-math.ceil(len(values) / 10) :]) if values else None
-
-    def other(self, name: str) -> float | None:
-        """The newest value of another column, as :attr:`now`."""
-        return self._now(name)
 
     def course(self) -> str:
         """The newest value, the first one, and where it is going."""
@@ -109,9 +107,9 @@ class Curve:
 
     def weighted(self) -> str:
         """The weight of a term, and its share of G's gradient."""
-        weight = self.other(f"{self.name}_weight")
+        weight = self.latest(f"{self.name}_weight")
         terms = (self.name, self.name.removesuffix("_loss"), re.sub(r"_(ref|lat)_loss$", "", self.name))
-        share = next((value for term in terms if (value := self.other(f"share_{term}")) is not None), None)
+        share = next((value for term in terms if (value := self.latest(f"share_{term}")) is not None), None)
         if weight == 0:
             return "Its weight is 0 now."
         parts = [
@@ -150,7 +148,7 @@ def _d_loss(match: re.Match[str], curve: Curve) -> str:
         f"D's {facts.adversarial} loss; {number(chance)} is what the same answer to every sample costs, "
         "0 is certainty."
     )
-    real, fake = curve.other("D_real"), curve.other("D_fake")
+    real, fake = curve.latest("D_real"), curve.latest("D_fake")
     apart = abs(real - fake) if real is not None and fake is not None else None
     if loss is None:
         return text
@@ -191,7 +189,7 @@ def _score(match: re.Match[str], curve: Curve) -> str:
         scale = f"D is trained to give {number(facts.real_label if real else facts.fake_label)}"
     high = "high means fake" if facts.critic_sign < 0 else "high means real"
     text = f"D's mean score of {samples}{after}; {', '.join(filter(None, (high, scale)))}."
-    pair = curve.other("D_real"), curve.other("D_fake")
+    pair = curve.latest("D_real"), curve.latest("D_fake")
     if match[2] or pair[0] is None or pair[1] is None:
         return text
     return f"{text} D_real minus D_fake is {number(pair[0] - pair[1])} now."
@@ -267,7 +265,7 @@ def _penalty(match: re.Match[str], curve: Curve) -> str:
     elif match[1] and values and len(values) < lines:
         text += f" {len(values)} of {lines} log lines have such a step; over all lines it would be "
         text += f"{number(statistics.fmean(values) * len(values) / lines)}."
-    weight, loss = curve.facts.penalties.get(curve.name), curve.other("D_loss")
+    weight, loss = curve.facts.penalties.get(curve.name), curve.latest("D_loss")
     if weight is None or curve.now is None:
         return text
     if weight == 0:
@@ -376,7 +374,7 @@ def _term(match: re.Match[str], curve: Curve) -> str:
 def _style_term(match: re.Match[str], curve: Curve) -> str:
     how = "reference images" if match["kind"] == "ref" else "noise"
     if match["term"] == "ds":
-        weight = curve.other("lambda_ds")
+        weight = curve.latest("lambda_ds")
         text = f"How far apart two styles from {how} make the same image; higher is more diverse."
         if weight is None:
             return text
@@ -419,7 +417,7 @@ def _of_baseline(match: re.Match[str], curve: Curve) -> str:
         return f"{kinds[measure]} of the {BASES[match['base']]}: to be beaten."
     text = f"{kinds[measure]}; {better} is better."
     for suffix in ("_bicubic", "_of_source"):
-        base = curve.other(name + suffix)
+        base = curve.latest(name + suffix)
         if base is not None and curve.now is not None:
             ahead = (curve.now > base) == (better == "higher")
             side = "better" if ahead else "worse"

@@ -333,22 +333,24 @@ PART_REAL, PART_FAKE = "D_real_loss", "D_fake_loss"
 FOREIGN: dict[str, tuple[str, ...]] = {
     "D_loss": (
         rf"{_D}_?{_LOSS}(_(total|all))?", rf"{_LOSS}_?{_D}(_(total|all|{_LOSS}))?", rf"total_{_D}_{_LOSS}",
+        rf"{_D}_total",
         rf"{_D}_total_{_LOSS}", rf"{_D}_{_KIND}(_{_LOSS})?", rf"{_LOSS}_{_D}_{_KIND}",
         rf"{_KIND}_{_LOSS}_{_D}",
     ),
     # G's adversarial loss before the sum of all its terms.
     "G_loss": (
         rf"{_G}_{_KIND}(_{_LOSS})?", rf"{_G}_{_LOSS}_{_KIND}", rf"{_LOSS}_{_G}_{_KIND}",
+        rf"(adv|adversarial)_{_LOSS}", rf"{_LOSS}_(adv|adversarial)",
         rf"{_KIND}_{_LOSS}_{_G}", rf"{_G}_?{_LOSS}(_(total|all))?", rf"{_LOSS}_?{_G}(_(total|all|{_LOSS}))?",
-        rf"total_{_G}_{_LOSS}", rf"{_G}_total_{_LOSS}",
+        rf"total_{_G}_{_LOSS}", rf"{_G}_total_{_LOSS}", rf"{_G}_total",
     ),
     "D_real": (
         "d_x", "dx", rf"{_D}_real", rf"{_D}_real_{_SCORE}", rf"{_D}_{_SCORE}_real", rf"{_SCORE}_real",
-        rf"real_{_SCORE}", rf"{_LOSS}_scores_real",
+        rf"real_{_SCORE}", rf"{_LOSS}_scores_real", "score_d", "d_score",
     ),
     "D_fake": (
         "d_g_z(_?1)?", "d_?gz(_?1)?", rf"{_D}_fake", rf"{_D}_fake_{_SCORE}", rf"{_D}_{_SCORE}_fake",
-        rf"{_SCORE}_fake", rf"fake_{_SCORE}", rf"{_LOSS}_scores_fake",
+        rf"{_SCORE}_fake", rf"fake_{_SCORE}", rf"{_LOSS}_scores_fake", "score_g", "g_score",
     ),
     "D_probability_real": (r"(d_)?prob(ability)?_real", r"(d_)?real_prob(ability)?"),
     "D_probability_fake": (r"(d_)?prob(ability)?_fake", r"(d_)?fake_prob(ability)?"),
@@ -368,7 +370,9 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "lr_g": (rf"lr_{_G}", rf"{_G}_lr"),
     "lr_d": (rf"lr_{_D}", rf"{_D}_lr"),
     "lr": (r"lr", r"learning_rate"),
+    **{name: (name,) for name in ("psnr", "ssim", "lpips", "fid")},
 }  # fmt: skip
+NOT_OF_THE_GAME = {"lr", "lr_d", "lr_g", "psnr", "ssim", "lpips", "fid"}
 # Names of figures on other data than the training's.
 _HELD_OUT = re.compile(r"(val|valid|validation|test|eval|evaluation)(_.*)?")
 _AROUND = (
@@ -422,7 +426,7 @@ def _rename(log: Log) -> None:
     ]
     if taken := [f"{name} is {theirs}" for name, theirs in log.names.items() if name != theirs]:
         log.notes.append(f"taken for what rules know: {', '.join(taken)}")
-    if not log.names.keys() - {"lr", "lr_d", "lr_g"}:
+    if not log.names.keys() - NOT_OF_THE_GAME:
         known = _listed(list(dict.fromkeys(name for _, row in log.rows for name in row)))
         log.notes.append(
             f"no figure was recognized; say which is what by --columns, as D_loss=NAME, among: {known}"

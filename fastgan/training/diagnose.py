@@ -18,7 +18,7 @@ from fastgan.losses.adversarial import KINDS
 from fastgan.monitor.columns import OTHER, QUESTIONS, explain, is_known
 from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.monitor.facts import Facts
-from fastgan.monitor.logs import FOREIGN, parse_columns, read_log
+from fastgan.monitor.logs import FOREIGN, Log, parse_columns, read_log
 from fastgan.monitor.monitor import FACTS, read_facts, rows_of
 from fastgan.monitor.verdict import SEVERITIES, Verdict
 from fastgan.training.config import TrainingConfig, from_plain
@@ -126,6 +126,13 @@ def diagnose(
             f"D_loss counts {what}: without skill it is {facts.loss_of_chance:.3g} for {facts.adversarial} "
             "(--d_loss sum or mean says how the trainer adds D's losses of real and of fake samples)"
         )
+    if facts.adversarial is not None and "G_loss" in log.names:
+        log.notes.append(f"G_loss counts as G's {facts.adversarial} loss alone, without a weight")
+    if facts.has_probabilities and not facts.scores_are_probabilities and _lie_in_0_1(log):
+        log.notes.append(
+            "D_real and D_fake count as D's raw outputs, although all lie in [0, 1]: give probabilities by "
+            "--columns D_probability_real=...,D_probability_fake=..."
+        )
     if table.name == "metrics.csv" and (table.parent / FACTS).exists():
         log.notes.append(f"{printable(table.parent)} is a run's folder: its diagnosis knows more")
     diagnosis = Diagnosis(facts)
@@ -134,6 +141,11 @@ def diagnose(
             row["D_loss"] *= factor
         diagnosis.add(step, row)
     return Diagnosed(path, diagnosis, [printable(note) for note in log.notes])
+
+
+def _lie_in_0_1(log: Log) -> bool:
+    values = [row[name] for _, row in log.rows for name in ("D_real", "D_fake") if name in row]
+    return bool(values) and all(0 <= value <= 1 for value in values)
 
 
 def _is_run(path: Path) -> bool:

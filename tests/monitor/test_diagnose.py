@@ -179,6 +179,18 @@ def test_json_holds_all_that_is_printed(tmp_path, capsys):
     assert any("steps are those of the column step" in note for note in found["notes"])
 
 
+def test_outputs_between_0_and_1_are_told_to_count_as_raw_ones(tmp_path):
+    path = write(
+        tmp_path / "log.csv", [{"step": n, "real_score": 0.95, "fake_score": 0.05} for n in range(20)]
+    )
+    found = diagnose(path, given={"adversarial": "bce"})
+    assert not found.diagnosis.verdicts() and "although all lie in [0, 1]" in found.notes[-1]
+    columns = "D_probability_real=real_score,D_probability_fake=fake_score"
+    found = diagnose(path, columns, {"adversarial": "bce"})
+    assert names(found.diagnosis.verdicts()) == ["discriminator_wins"]
+    assert names(diagnose(path).diagnosis.verdicts()) == ["discriminator_wins"]
+
+
 @pytest.mark.parametrize(
     "adversarial, d_loss, value",
     [("bce", "sum", 1.0), ("bce", "mean", 0.5), ("bce", "", 1.0), ("lsgan", "sum", 2.0), ("lsgan", "", 1.0)],
