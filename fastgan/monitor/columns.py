@@ -91,7 +91,7 @@ class Curve:
         return f"{begins}, {number(first)} at first, and {self.trend()} of late. {gone}".rstrip()
 
     def trend(self) -> str:
-        """Whether the last quarter lies above or below the one before, by more than both scatter."""
+        """Whether the last quarter of the values lies above or below the one before, beyond their scatter."""
         quarter = max(len(self.values) // 4, 2)
         before, late = self.values[-2 * quarter : -quarter], self.values[-quarter:]
         change = statistics.fmean(late) - statistics.fmean(before)

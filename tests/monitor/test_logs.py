@@ -8,7 +8,8 @@ import math
 import pytest
 
 from fastgan.monitor.columns import is_known
-from fastgan.monitor.logs import FOREIGN, MOST_ROWS, parse_columns, read_log
+from fastgan.monitor.log_names import FOREIGN, parse_columns
+from fastgan.monitor.logs import MOST_ROWS, read_log
 
 pytest.importorskip("tensorboard")
 
