@@ -18,8 +18,7 @@ PART_REAL, PART_FAKE = "D_real_loss", "D_fake_loss"
 FOREIGN: dict[str, tuple[str, ...]] = {
     "D_loss": (
         rf"{_D}_?{_LOSS}(_(total|all))?", rf"{_LOSS}_?{_D}(_(total|all|{_LOSS}))?", rf"total_{_D}_{_LOSS}",
-        rf"{_D}_total",
-        rf"{_D}_total_{_LOSS}", rf"{_D}_{_KIND}(_{_LOSS})?", rf"{_LOSS}_{_D}_{_KIND}",
+        rf"{_D}_total(_{_LOSS})?", rf"{_D}_{_KIND}(_{_LOSS})?", rf"{_LOSS}_{_D}_{_KIND}",
         rf"{_KIND}_{_LOSS}_{_D}",
     ),
     # G's adversarial loss before the sum of all its terms.
@@ -27,7 +26,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
         rf"{_G}_{_KIND}(_{_LOSS})?", rf"{_G}_{_LOSS}_{_KIND}", rf"{_LOSS}_{_G}_{_KIND}",
         rf"(adv|adversarial)_{_LOSS}", rf"{_LOSS}_(adv|adversarial)",
         rf"{_KIND}_{_LOSS}_{_G}", rf"{_G}_?{_LOSS}(_(total|all))?", rf"{_LOSS}_?{_G}(_(total|all|{_LOSS}))?",
-        rf"total_{_G}_{_LOSS}", rf"{_G}_total_{_LOSS}", rf"{_G}_total",
+        rf"total_{_G}_{_LOSS}", rf"{_G}_total(_{_LOSS})?",
     ),
     "D_real": (
         "d_x", "dx", rf"{_D}_real", rf"{_D}_real_{_SCORE}", rf"{_D}_{_SCORE}_real", rf"{_SCORE}_real",
