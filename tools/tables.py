@@ -363,6 +363,38 @@ def stress(results: Results) -> str:
     return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
 
 
+def verdicts(results: Results) -> str:
+    """All verdicts of the monitor, from its rules."""
+    from fastgan.monitor.rules import RULES  # imports torch, which the other tables do not need
+
+    lines = [
+        "| verdict | severity | it is said when | it reads | first | source |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rule in RULES:
+        when = (rule.check.__doc__ or "").strip().splitlines()[0]
+        read = ", ".join(f"`{name}`" for name in rule.columns)
+        lines.append(
+            f"| `{rule.name}` | {rule.severity} | {when} | {read} | {rule.advice or '-'} | {rule.source} |"
+        )
+    return "\n".join(lines)
+
+
+def figures(results: Results) -> str:
+    """The figures that the monitor's rules read, and what each is."""
+    from fastgan.monitor.columns import explain
+    from fastgan.monitor.diagnosis import Diagnosis
+    from fastgan.monitor.rules import RULES
+
+    names = dict.fromkeys(name for rule in RULES for name in rule.columns)
+    lines = ["| figure | what it is | verdicts that read it |", "|---|---|---|"]
+    for name in names:
+        says = explain(name.replace("*", "NAME"), Diagnosis()).says.removesuffix("It has no value yet.")
+        readers = dict.fromkeys(f"`{rule.name}`" for rule in RULES if name in rule.columns)
+        lines.append(f"| `{name.replace('*', 'NAME')}` | {says.strip()} | {', '.join(readers)} |")
+    return "\n".join(lines)
+
+
 def machine_of(rows: Iterable[Row]) -> str:
     """The distinct devices, torch versions and days of these rows."""
     rows = list(rows)
@@ -377,7 +409,8 @@ def machine_of(rows: Iterable[Row]) -> str:
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (readme, op, recipes, demos, shares, stress)
+    function.__name__: function
+    for function in (readme, op, recipes, demos, shares, stress, verdicts, figures)
 }
 
 

@@ -32,6 +32,8 @@ class Facts:
     """D's label of fakes, for bce and lsgan."""
     critic_sign: int = 1
     """-1: D's scores are high for fakes."""
+    scores_are_probabilities: bool = False
+    """Whether D_real and D_fake are means of probabilities of being real, and not of D's raw outputs."""
     adversarial_term: str = "G_loss"
     """Which of G's terms is the adversarial one, in `share_NAME` and `NAME_weight`."""
     generator_loss: str = "G_loss"

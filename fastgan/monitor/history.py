@@ -61,6 +61,15 @@ class History:
         values = self.values(name)[:rows]
         return statistics.fmean(values) if len(values) == rows else None
 
+    def not_finite(self, name: str) -> list[int]:
+        """The steps, up to the newest, at which a column has only been NaN or infinite."""
+        steps = []
+        for step, value in reversed(self.columns.get(name, [])):
+            if not math.isnan(value):
+                break
+            steps.append(step)
+        return steps[::-1]
+
     def is_steady(self, name: str, rows: int = ROWS) -> bool:
         """Whether the last values of a column, such as a weight, are within 1% of each other."""
         values = [value for _, value in self.columns.get(name, [])[-rows:]]

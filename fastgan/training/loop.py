@@ -18,14 +18,14 @@ from torch.profiler import record_function
 from fastgan._names import printable
 from fastgan._tables import rounded
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.facts import Facts
-from fastgan.monitor.monitor import rows_of, write_facts
+from fastgan.monitor.monitor import write_facts
 from fastgan.monitor.probes import probe
 from fastgan.monitor.watched import Watched
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
 from fastgan.training.data import describe_passed_over
+from fastgan.training.diagnose import replayed
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
@@ -216,17 +216,6 @@ def _diagnosis(recipe: Recipe, folder: Path) -> Diagnosis:
     facts = dataclasses.replace(recipe.config.facts(), num_steps=recipe.num_steps)
     write_facts(folder, facts)
     return replayed(folder, facts)
-
-
-def replayed(folder: Path, facts: Facts) -> Diagnosis:
-    """The diagnosis of what a folder's tables hold, row by row as the run has logged them."""
-    diagnosis = Diagnosis(facts)
-    tables = (folder / name for name in ("metrics.csv", "evaluation.csv"))
-    # A stable sort: of one step, log lines come before the evaluation.
-    rows = [row for table in tables if table.exists() for row in rows_of(table)]
-    for step, row in sorted(rows, key=lambda pair: pair[0]):
-        diagnosis.add(step, row)
-    return diagnosis
 
 
 def introduction(recipe: Recipe) -> list[str]:

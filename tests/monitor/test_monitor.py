@@ -78,7 +78,9 @@ def test_wrong_figures_are_named():
 
 
 def test_a_folder_keeps_the_figures_and_a_restarted_monitor_goes_on(tmp_path):
-    facts = Facts(adversarial="bce", advice={"discriminator_wins": "--lr_d 0.0001"})
+    facts = Facts(
+        adversarial="bce", scores_are_probabilities=True, advice={"discriminator_wins": "--lr_d 0.0001"}
+    )
     whole, first = Monitor(facts=facts), Monitor(tmp_path / "run", facts)
     for number in range(12):
         verdicts = report(whole, **CERTAIN)

@@ -15,13 +15,15 @@ PROBABILITIES = ("D_probability_real", "D_probability_fake")
 def probabilities(history: History, facts: Facts) -> tuple[float, float] | None:
     """Mean D(x) and D(G(z)), as probabilities of being real, over the last log lines; None if unknown.
 
-    Figures that only have D's outputs give probabilities if all of them lie in [0, 1], unless the loss is
-    known to be one that does not take probabilities.
+    Figures that only have D's outputs give probabilities if they are known to be some, or if nothing is known
+    of the loss and all of them lie in [0, 1].
     """
-    if not (facts.has_probabilities or facts.adversarial is None):
-        return None
     names = PROBABILITIES
-    if not all(name in history.columns for name in PROBABILITIES):
+    if not (facts.has_probabilities or facts.adversarial is None) or any(
+        n not in history.columns for n in names
+    ):
+        if not (facts.adversarial is None or facts.scores_are_probabilities):
+            return None
         outputs = [value for name in SCORES for value in history.values(name)]
         if not outputs or min(outputs) < 0 or max(outputs) > 1:
             return None
@@ -276,20 +278,20 @@ RULES = (
         "generator_wins", "fault", check_generator_wins,
         "lower both learning rates, then take fewer updates of G per step",
         "D's loss for a constant answer, Goodfellow et al. 2014, with a margin by calibration",
-        looks=4, run_share=RUN_SHARE, columns=("D_auc", "D_accuracy_real", "D_loss"),
+        looks=4, run_share=RUN_SHARE, columns=("D_auc", "D_accuracy_real", "D_accuracy_fake", "D_loss"),
     ),
     Rule(
         "not_adversarial", "fault", check_not_adversarial,
         "compare the signs and labels of D's and G's losses: G must want for its fakes what D gives to reals",
         "the definition of the game; margins by calibration",
-        columns=("D_loss", *SCORES),
+        columns=("D_loss", "G_loss", *SCORES),
     ),
     Rule(
         "penalty_dominates", "warning", check_penalty_dominates,
         "lower the penalty's weight by powers of ten (R1: 1 to 10 for images of 256x256, less for smaller "
         "ones)",
         "Mescheder et al. 2018; bounds by calibration",
-        run_share=RUN_SHARE, columns=("D_loss", *SCORES),
+        run_share=RUN_SHARE, columns=("*_penalty", "D_loss", *SCORES),
     ),
     Rule(
         "discriminator_overfits", "warning", check_discriminator_overfits,
