@@ -132,7 +132,7 @@ def test_the_critic_learns_to_tell_and_the_generator_works_against_it(small, cri
 def test_the_demos_critic_separates_where_the_papers_scores_everything_alike(small):
     options = (
         "adversarial", "r1_weight", "d_optimizer", "lr_d", "beta1_d", "beta2_d", "d_grad_clip",
-        "d_weight_clip", "d_channels", "d_activation", "diff_augment",
+        "d_weight_clip", "d_channels", "d_activation",
     )  # fmt: skip
     random = generator()
     stamp = 0.1 * torch.randn(1, 3, 4, 4, generator=random).repeat_interleave(8, 2).repeat_interleave(8, 3)
@@ -145,27 +145,6 @@ def test_the_demos_critic_separates_where_the_papers_scores_everything_alike(sma
         apart[name] = -terms["D_difference"].item()
     assert apart["demo"] > 0.05
     assert abs(apart["paper"]) < 1e-4
-
-
-@pytest.mark.parametrize("policy", [("color",), ("translation", "cutout")])
-def test_an_image_and_its_stamped_one_are_augmented_alike(small, policy):
-    recipe = make(small, diff_augment=policy, d_channels=(4, 8))
-    image = torch.rand(2, 3, 32, 32)
-    real, fake = recipe.augmented(image, image.clone(), generator())
-    assert torch.equal(real, fake) and not torch.equal(real, image)
-    _, stamped = recipe.augmented(image, image + 0.1, generator())
-    assert (stamped - real).abs().max() > 0.01
-    encoder = weights_of(recipe.encoder)
-    recipe.generator_step(one_batch(recipe), 5, False, generator())
-    assert moved(encoder, recipe.encoder)
-
-
-def test_without_a_policy_nothing_is_augmented_or_drawn(small):
-    random, image = generator(), torch.rand(2, 3, 32, 32)
-    before = random.get_state()
-    real, fake = make(small).augmented(image, image, random)
-    assert real is image and fake is image
-    assert torch.equal(random.get_state(), before)
 
 
 def test_weights_are_clipped_after_the_step(small):

@@ -118,9 +118,6 @@ class StegaStampConfig(TrainingConfig):
     """relu (original) or leaky_relu."""
     d_spectral_norm: bool = False
     """Spectral norm on D's layers."""
-    diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = ()
-    """Augment what D sees, an image and its stamped one alike: any of color, translation, cutout (not in the
-    original; helps with few photographs)."""
 
     borders: Literal["no_edge", "black", "white", "random", "randomrgb", "image"] = "black"
     """What fills the border that un-warping opens: no_edge, black, white, random, randomrgb, image."""
@@ -169,7 +166,7 @@ class StegaStampConfig(TrainingConfig):
         "losses": (
             "paired_secrets", "secret_loss_scale", "l2_loss_scale", "l2_edge_gain", "y_scale", "u_scale",
             "v_scale", "lpips_loss_scale", "G_loss_scale", "no_gan", "adversarial", "critic_sign",
-            "gp_weight", "r1_weight", "diff_augment",
+            "gp_weight", "r1_weight",
         ),
         "optimizers": (
             "lr", "d_optimizer", "lr_d", "beta1_d", "beta2_d", "tf_epsilon", "d_grad_clip", "d_weight_clip",
@@ -212,7 +209,6 @@ class StegaStampConfig(TrainingConfig):
                 "geometry",
                 "gan_ignored": "raise --G_loss_scale until share_G_loss is a few hundredths",
                 "discriminator_wins": "--r1_weight 1 or more, or a lower --lr_d",
-                "discriminator_overfits": "--diff_augment [color], or more photographs",
             },
         )
 
@@ -317,9 +313,6 @@ DEMO = StegaStampConfig(
     d_weight_clip=0.0,
     d_channels=(16, 32, 64, 128),
     d_activation="leaky_relu",
-    # Of twelve photographs, seven of them grey, D would learn that colour means a stamp, which is wrong for
-    # others (warning discriminator_overfits).
-    diff_augment=("color",),
     # About a twentieth of the encoder's gradient (share_G_loss).
     G_loss_scale=0.05,
     G_loss_ramp=800,

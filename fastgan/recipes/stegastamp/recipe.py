@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from fastgan.augment import DiffAugment, Distortions, place_encoded, random_perspective, warp_for_encoder
+from fastgan.augment import Distortions, place_encoded, random_perspective, warp_for_encoder
 from fastgan.losses import (
     AdversarialLoss,
     LPIPSLoss,
@@ -69,7 +69,6 @@ class StegaStamp(Recipe):
         }
         self.adversarial = AdversarialLoss(config.adversarial, config.critic_sign)
         self.keep_balance(self.adversarial)
-        self.augment = DiffAugment(config.diff_augment)
         names = {field.name for field in dataclasses.fields(Distortions)} & set(vars(config))
         self.distortions = Distortions(
             **{name: getattr(config, name) for name in names},
@@ -168,12 +167,9 @@ class StegaStamp(Recipe):
                 terms["lpips_loss"] = self.lpips(encoded, image)
             if not config.no_gan:
                 with frozen(self.discriminator):
-                    seen_real, seen_fake = self.augmented(real, fake, generator)
                     paired = config.adversarial == "relativistic"
-                    real_logits = self.discriminator(seen_real)[0] if paired else None
-                    terms["G_loss"] = self.adversarial.generator(
-                        self.discriminator(seen_fake)[0], real_logits
-                    )
+                    real_logits = self.discriminator(real)[0] if paired else None
+                    terms["G_loss"] = self.adversarial.generator(self.discriminator(fake)[0], real_logits)
         self.update_generator(terms, self.weights(step, secret_only))
 
         correct = (logits.detach() > 0) == (secret > 0.5)
@@ -204,8 +200,8 @@ class StegaStamp(Recipe):
     def discriminator_step(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> None:
         """Updates D, without gradients to the encoder."""
         config, optimizer = self.config, self.discriminator_optimizer
-        real, fake = self.augmented(real.detach(), fake.detach(), generator)
         real = real.detach().requires_grad_(config.r1_weight > 0)
+        fake = fake.detach()
         real_scores, fake_scores = self.discriminator(real)[0], self.discriminator(fake)[0]
         decision = self.balance.discriminator_loss(self.adversarial, real_scores, fake_scores)
         total = decision.loss
@@ -230,15 +226,6 @@ class StegaStamp(Recipe):
         report("D_weight_norm", update.weight_norm)
         report("D_clipped", update.clipped_fraction)
         report("lr_d", optimizer.param_groups[0]["lr"])
-
-    def augmented(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Both as D sees them: augmented alike, so that the stamp remains their only difference."""
-        if not self.augment.policy:
-            return real, fake
-        drawn = self.augment.draw(real.shape[0] * self.runtime.world_size, generator)
-        drawn = self.runtime.part(drawn)
-        # DiffAugment's images lie in [-1, 1].
-        return self.augment(2 * real - 1, drawn) / 2 + 0.5, self.augment(2 * fake - 1, drawn) / 2 + 0.5
 
     def random_secret(self, count: int, generator: torch.Generator) -> Tensor:
         """Bits as 0. and 1., (count, secret_size); if paired, the second half complements the first."""
