@@ -131,6 +131,24 @@ def test_the_critic_learns_to_tell_and_the_generator_works_against_it(small, cri
     assert loss.item() == pytest.approx(-critic_sign * scores.mean().item(), rel=1e-6)
 
 
+def test_the_demos_critic_separates_where_the_papers_scores_everything_alike(small):
+    options = (
+        "adversarial", "r1_weight", "d_optimizer", "lr_d", "beta1_d", "beta2_d", "d_grad_clip",
+        "d_weight_clip", "d_channels", "d_activation",
+    )  # fmt: skip
+    random = generator()
+    stamp = 0.1 * torch.randn(1, 3, 4, 4, generator=random).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    apart = {}
+    for name, preset in {"demo": DEMO, "paper": PAPER}.items():
+        recipe = make(small, **{option: getattr(preset, option) for option in options})
+        for _ in range(100):
+            real = torch.rand(4, 3, 32, 32, generator=random)
+            terms = terms_of(recipe.discriminator_step, real, real + stamp, random)
+        apart[name] = -terms["D_difference"].item()
+    assert apart["demo"] > 0.05
+    assert abs(apart["paper"]) < 1e-4
+
+
 def test_weights_are_clipped_after_the_step(small):
     recipe = make(small, lr_d=1.0)
     recipe.discriminator_step(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), generator())

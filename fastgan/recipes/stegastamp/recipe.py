@@ -280,7 +280,7 @@ class StegaStamp(Recipe):
         real, fake = seen(held_out, self.encoder)
         return ProbeInputs(
             None if config.no_gan else lambda image: self.discriminator(image)[0],
-            first_batch(self.train_images, count, self.runtime.device),
+            seen(first_batch(self.train_images, count, self.runtime.device), _NoStamp())[0],
             real,
             fake,
             seen(held_out, _NoStamp()),
