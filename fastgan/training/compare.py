@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import os
 import statistics
@@ -17,9 +15,18 @@ from fastgan._names import LAYOUT, printable
 from fastgan.monitor.columns import OTHER, QUESTIONS, explain
 from fastgan.monitor.verdict import Verdict
 from fastgan.training.diagnose import Diagnosed, add_options_of_files, counted, diagnose, facts_from
-from fastgan.training.markup import Html, element, image, joined
+from fastgan.training.markup import Html, element
 from fastgan.training.outputs import check_page
-from fastgan.training.report import HEAD, STYLE
+from fastgan.training.report.curves import (
+    MOST_ROWS,
+    MOST_VALUES,
+    Plot,
+    Value,
+    as_json,
+    interrupted,
+    thinned,
+)
+from fastgan.training.report.page import curves_by_question, document
 from fastgan.training.yaml_files import read_options
 
 # Options that name a run, and do not change its training.
@@ -140,13 +147,10 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         element("p", "Means of the last tenth of the rows."),
         _table(names, figures),
     ]
-    for question, columns in comparison.questions.items():
-        if columns:
-            plots = (plot(column, comparison.curves[column], names) for column in columns)
-            body += [element("h2", question), element("div", *plots, class_="curves")]
-    head = joined(HEAD, element("title", title), element("style", Html(STYLE)))
+    plots = _plots(comparison)
+    body.append(curves_by_question(plots, with_pictures=True))
     with replacing(path) as file:
-        file.write(f"<!doctype html><html lang='en'>{head}{element('body', *body)}</html>")
+        file.write(document(title, body, as_json(plots, [])))
     return path
 
 
@@ -163,33 +167,23 @@ def _shown(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def plot(title: str, curves: dict[str, Points], names: Sequence[str]) -> Html:
-    """A column's curves over each other, in the same colours in every plot.
+def _plots(comparison: Comparison) -> list[Plot]:
+    """A plot for each column, with a curve for every run: a run has the same colour in all of them."""
+    plots: list[Plot] = []
+    for question, columns in comparison.questions.items():
+        for column in columns:
+            curves = comparison.curves[column]
+            steps = sorted({step for run_steps, _ in curves.values() for step in run_steps})
+            values = {name: _on(steps, curves.get(name, ([], []))) for name in comparison.names}
+            plots.append(Plot(f"plot-{len(plots) + 1}", column, question, steps, values))
+    most_rows = min(MOST_ROWS, MOST_VALUES // max(1, len(plots) * len(comparison.names)))
+    return [thinned(plot, most_rows) for plot in plots]
 
-    Args:
-        names: of all runs, in the order of colours.
-    """
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 3.0), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    for name, (steps, values) in curves.items():
-        # Gaps at values that are too large for matplotlib's ticks.
-        drawn = [value if abs(value) < 1e39 else math.nan for value in values]
-        axes.plot(
-            steps, drawn, label=printable(name), color=f"C{names.index(name) % 10}", linewidth=1.4,
-            marker="." if len(steps) < 4 else None,
-        )  # fmt: skip
-    axes.set_title(printable(title), fontsize=10, loc="left", parse_math=False)
-    axes.set_xlabel("step", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    for text in axes.legend(fontsize=7.5, frameon=False).get_texts():
-        text.set_parse_math(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return image(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", title)
+def _on(steps: list[int], points: Points) -> list[Value]:
+    """A run's curve over the steps of all runs."""
+    value_at = dict(zip(*points, strict=True))
+    return interrupted(steps, [value_at.get(step, math.nan) for step in steps])
 
 
 def main(arguments: list[str]) -> int:

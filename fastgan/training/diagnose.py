@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -30,10 +31,16 @@ TABLES = ("metrics.csv", "evaluation.csv")
 WIDTH = 110
 
 
-def replayed(folder: Path, facts: Facts) -> Diagnosis:
-    """The diagnosis of what a run's tables hold, row by row as the run has logged them."""
-    tables = (folder / name for name in TABLES)
-    rows = [row for table in tables if table.exists() for row in rows_of(table)]
+def replayed(folder: Path, facts: Facts, *, skip_unreadable: bool = False) -> Diagnosis:
+    """The diagnosis of what a run's tables hold, row by row as the run has logged them.
+
+    Args:
+        skip_unreadable: whether a table that cannot be read counts as one without rows.
+    """
+    rows: list[tuple[int, dict[str, float]]] = []
+    for table in (folder / name for name in TABLES):
+        with contextlib.suppress(*((OSError, ValueError) if skip_unreadable else ())):
+            rows += rows_of(table) if table.exists() else ()
     diagnosis = Diagnosis(facts)
     # A stable sort: of one step, log lines come before the evaluation.
     for step, row in sorted(rows, key=lambda pair: pair[0]):
@@ -41,8 +48,11 @@ def replayed(folder: Path, facts: Facts) -> Diagnosis:
     return diagnosis
 
 
-def diagnose_run(folder: Path) -> Diagnosis:
+def diagnose_run(folder: Path, *, skip_unreadable: bool = False) -> Diagnosis:
     """The diagnosis of a run's folder: the same verdicts as the run has printed.
+
+    Args:
+        skip_unreadable: as for :func:`replayed`.
 
     Raises:
         FileNotFoundError: the folder holds no metrics.csv.
@@ -50,7 +60,7 @@ def diagnose_run(folder: Path) -> Diagnosis:
     """
     if not (folder / "metrics.csv").exists():
         raise FileNotFoundError(f"{printable(folder)} holds no metrics.csv: is this a run's folder?")
-    return replayed(folder, facts_of_run(folder))
+    return replayed(folder, facts_of_run(folder), skip_unreadable=skip_unreadable)
 
 
 def facts_of_run(folder: Path) -> Facts:

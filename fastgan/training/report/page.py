@@ -90,11 +90,10 @@ def write_report(
     if samples:
         grids = element("div", *samples, class_="grid")
         parts.append(element("section", element("h2", "Samples"), grids, id="samples"))
-    parts += [_curves(plots, pictures_of_curves), _options(run.config)]
-    data = embedded_json("curves", as_json(plots, marks(diagnosis, plots)))
+    parts += [curves_by_question(plots, pictures_of_curves), _options(run.config)]
     path = folder / "report.html"
     with replacing(path) as file:
-        file.write(_document(title, joined(element("main", *parts), data)))
+        file.write(document(title, parts, as_json(plots, marks(diagnosis, plots))))
     return path
 
 
@@ -133,7 +132,7 @@ def _held_out(evaluation: dict[str, list[float]]) -> list[Html]:
     return [element("section", element("h2", "On held-out images"), element("div", *cards, class_="cards"))]
 
 
-def _curves(plots: list[Plot], with_pictures: bool) -> Html:
+def curves_by_question(plots: list[Plot], with_pictures: bool) -> Html:
     """Figures that the script fills, by question, each with what its columns mean."""
     parts = [element("h2", "Curves"), element("div", id="controls")]
     if not with_pictures:
@@ -166,7 +165,13 @@ def _options(config: dict[str, object]) -> Html:
     return element("section", element("h2", "Configuration"), options)
 
 
-def _document(title: str, body: Html) -> str:
+def document(title: str, parts: list[Html], curves: str) -> str:
+    """The whole page.
+
+    Args:
+        curves: of :func:`as_json`, which the scripts draw into the figures of :func:`curves_by_question`.
+    """
+    body = joined(element("main", *parts), embedded_json("curves", curves))
     scripts, styles = ([_static(name) for name in names] for names in (SCRIPTS, STYLES))
     # A second line of defence behind the escaping: no script or style but these counts, and nothing is loaded
     # from elsewhere.

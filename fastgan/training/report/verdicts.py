@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 from collections import Counter
 from pathlib import Path
@@ -10,28 +9,20 @@ from typing import Any
 
 from fastgan._names import printable
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.monitor import read_facts, rows_of
 from fastgan.monitor.verdict import SEVERITIES, Verdict
+from fastgan.training.diagnose import diagnose_run
 from fastgan.training.markup import Html, element
 from fastgan.training.report.curves import Plot
 
 
 def diagnosis_of(folder: Path, problems: list[str]) -> Diagnosis:
-    """The verdicts on a run's tables, row by row as it has logged them; none where they cannot be read."""
-    rows: list[tuple[int, dict[str, float]]] = []
-    for name in ("metrics.csv", "evaluation.csv"):
-        # Whoever reads the tables for the curves says what is wrong with one.
-        with contextlib.suppress(OSError, ValueError):
-            rows += rows_of(folder / name)
+    """The diagnosis of a run's folder; one without verdicts, and a problem, where it cannot be made."""
     try:
-        diagnosis = Diagnosis(read_facts(folder))
-        # A stable sort: of one step, log lines come before the evaluation.
-        for step, row in sorted(rows, key=lambda pair: pair[0]):
-            diagnosis.add(step, row)
+        # Whoever reads the tables for the curves says what is wrong with one.
+        return diagnose_run(folder, skip_unreadable=True)
     except (OSError, ValueError, ArithmeticError) as error:
         problems.append(f"there are no verdicts: {printable(error)}")
         return Diagnosis()
-    return diagnosis
 
 
 def verdict_parts(diagnosis: Diagnosis, plots: list[Plot]) -> list[Html]:
