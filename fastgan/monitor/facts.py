@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from fastgan.losses.adversarial import KINDS, Kind
 from fastgan.ops._checks import (
     as_finite,
+    as_flag,
+    as_not_negative,
+    as_numbers,
     as_whole_number,
     check_instance,
     check_one_of,
@@ -61,21 +65,26 @@ class Facts:
         """Raises a TypeError or ValueError that names the field and its value."""
         if self.adversarial is not None:
             check_one_of("adversarial", self.adversarial, KINDS)
-        for name in ("real_label", "fake_label"):
-            as_finite(name, getattr(self, name))
+        as_finite("real_label", self.real_label)
+        as_finite("fake_label", self.fake_label)
+        as_not_negative("collapse_ratio", self.collapse_ratio)
+        as_whole_number("collapse_after", self.collapse_after, least=0)
+        as_flag("is_standardized", self.is_standardized)
+        as_flag("scores_are_probabilities", self.scores_are_probabilities)
         if not is_among(self.critic_sign, (1, -1)):
             raise ValueError(f"critic_sign must be +1 or -1, got {shown(self.critic_sign)}")
-        for name in ("adversarial_term", "generator_loss"):
-            check_instance(name, getattr(self, name), str, "a string")
+        check_instance("adversarial_term", self.adversarial_term, str, "a string")
+        check_instance("generator_loss", self.generator_loss, str, "a string")
         if self.value_range is not None:
-            check_instance("value_range", self.value_range, tuple, "a pair of numbers")
-            if len(self.value_range) != 2 or not self.value_range[0] < self.value_range[1]:
+            low, high = as_numbers("value_range", self.value_range, 2)
+            if not low < high:
                 raise ValueError(f"value_range must be (low, high), got {shown(self.value_range)}")
-        for name in ("penalties", "chance", "advice"):
-            check_instance(name, getattr(self, name), Mapping, "a dict")
-        for name in ("penalties", "chance"):
-            for key, value in getattr(self, name).items():
-                as_finite(f"{name}[{key!r}]", value)
+        _check_numbers("penalties", self.penalties)
+        _check_numbers("chance", self.chance)
+        check_instance("advice", self.advice, Mapping, "a dict of texts by name")
+        for key, text in self.advice.items():
+            check_instance("a name in advice", key, str, "a string")
+            check_instance(f"advice[{key!r}]", text, str, "a string")
         if self.num_steps is not None:
             as_whole_number("num_steps", self.num_steps)
 
@@ -97,3 +106,10 @@ class Facts:
         if kind == "lsgan":
             return ((self.real_label - self.fake_label) / 2) ** 2
         return None
+
+
+def _check_numbers(field: str, value: object) -> None:
+    check_instance(field, value, Mapping, "a dict of numbers by name")
+    for key, number in cast(Mapping[object, object], value).items():
+        check_instance(f"a name in {field}", key, str, "a string")
+        as_finite(f"{field}[{key!r}]", number)

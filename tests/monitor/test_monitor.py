@@ -61,9 +61,7 @@ def test_steps_are_counted_or_given():
 
 def test_wrong_figures_are_named():
     monitor = Monitor()
-    with pytest.raises(
-        ValueError, match=r"D_real must be reported as one number, got a tensor of shape \(2,\)"
-    ):
+    with pytest.raises(ValueError, match=r"D_real must be one number, got torch.float32 of shape \(2,\)"):
         monitor.report(D_real=torch.zeros(2))
     with pytest.raises(TypeError, match="D_real must be a number, got str 'high'"):
         monitor.report(D_real="high")
@@ -71,10 +69,11 @@ def test_wrong_figures_are_named():
         monitor.report(step=3)
     with pytest.raises(TypeError, match="facts must be a fastgan.monitor.Facts"):
         Monitor(facts={"adversarial": "hinge"})
-    with pytest.raises(
-        ValueError, match="watch needs at least one network and one optimizer, got no network"
-    ):
+    with pytest.raises(TypeError, match=r"optimizers must be at least one .*, got list \[\]"):
         monitor.watch(optimizers=[])
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), 0.1)
+    with pytest.raises(ValueError, match="another network must be given, got None for all"):
+        monitor.watch(optimizers=[optimizer])
 
 
 def test_a_folder_keeps_the_figures_and_a_restarted_monitor_goes_on(tmp_path):
