@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fastgan.monitor.facts import Facts
-from fastgan.monitor.history import History
+from fastgan.monitor.history import ROWS, History
 from fastgan.monitor.rules import RULES, Rule, Sign
 from fastgan.monitor.verdict import Verdict
 from fastgan.ops._checks import as_number, as_whole_number, check_instance, described
@@ -88,7 +88,8 @@ class Diagnosis:
         if not sign.holds:
             state.holding = 0
             state.passed += 1
-            if state.verdict and state.passed >= rule.looks:
+            # One odd row is in the means of ROWS looks, and takes nothing back.
+            if state.verdict and state.passed >= rule.looks + ROWS - 1:
                 self.past.append(replace(state.verdict, ended=step))
                 state.verdict = None
             return None
@@ -99,7 +100,8 @@ class Diagnosis:
         if state.verdict:
             state.verdict = replace(state.verdict, says=sign.says, evidence=sign.evidence)
             return None
-        if state.holding < rule.looks or step - state.holding_since < rule.run_share * step:
+        held = step - state.holding_since
+        if state.holding < rule.looks or held < max(rule.held, rule.run_share * step):
             return None
         advice = self.facts.advice
         state.verdict = Verdict(

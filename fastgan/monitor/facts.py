@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -50,6 +50,8 @@ class Facts:
     """Weights in D's loss by the column of the penalty, such as {"r1_penalty": 5.0}."""
     chance: Mapping[str, float] = field(default_factory=dict)
     """What a task's figure is without any skill, such as {"bit_acc": 0.5}; higher is better."""
+    decaying: Collection[str] = ()
+    """Columns of weights that fall to 0 over the run."""
     num_steps: int | None = None
     """Steps that the run is planned to take."""
     collapse_ratio: float = 0.5

@@ -43,7 +43,9 @@ def probe(inputs: ProbeInputs) -> dict[str, float]:
         train, fake = inputs.score(inputs.train), inputs.score(inputs.fake)
         figures["probe_auc_fake"] = auc(train, fake, inputs.sign)
         if inputs.held_out is not None:
-            figures["probe_overfitting"] = overfitting(train, inputs.score(inputs.held_out), fake)
+            held_out = inputs.score(inputs.held_out)
+            figures["probe_overfitting"] = overfitting(train, held_out, fake)
+            figures["probe_auc_held_out"] = auc(held_out, fake, inputs.sign)
         if inputs.null is not None:
             real, null = inputs.null
             figures["probe_auc_null"] = auc(inputs.score(real), inputs.score(null), inputs.sign)

@@ -53,6 +53,8 @@ class Watched:
         # Of each network: sizes, by identity, of the weights that have had no gradient since the last look.
         self._waiting: dict[str, dict[int, int]] = {}
         self._stepped: set[str] = set()
+        # Of each optimizer: its parameters by network. Looked up once per log line, not at every step.
+        self._owned: dict[int, dict[str, list[Tensor]]] = {}
 
     def add(self, networks: Mapping[str, nn.Module], optimizers: Iterable[torch.optim.Optimizer]) -> None:
         """Watches these networks, by the names in their measures, through these optimizers.
@@ -72,6 +74,7 @@ class Watched:
             if any(True for _ in network.parameters()):
                 self._networks[name] = network
                 self._await(name)
+        self._owned.clear()
         watched = weakref.proxy(self)  # the hooks must not keep this, and with it all networks, alive
         for optimizer in optimizers:
             if not any(optimizer is known for known in self._optimizers):
@@ -92,6 +95,7 @@ class Watched:
 
     def finish(self) -> None:
         """Called at a log line: reports what was not trained since the last one."""
+        self._owned.clear()  # groups may have been added to optimizers, or parameters to networks
         if not self._stepped:
             return
         held = {id(p) for optimizer in self._optimizers for p in _parameters(optimizer)}
@@ -110,28 +114,31 @@ class Watched:
     def _await(self, name: str) -> None:
         self._waiting[name] = {id(p): p.numel() for p in self._networks[name].parameters()}
 
-    def _of(self, optimizer: torch.optim.Optimizer, name: str) -> list[Tensor]:
-        """The parameters of a network that an optimizer has a gradient for."""
-        own = {id(p) for p in self._networks[name].parameters()}
-        return [p for p in _parameters(optimizer) if id(p) in own and p.grad is not None]
+    def _owned_by(self, optimizer: torch.optim.Optimizer) -> dict[str, list[Tensor]]:
+        """An optimizer's parameters by the network that they belong to, without networks that have none."""
+        owned = self._owned.get(id(optimizer))
+        if owned is None:
+            ids = {name: {id(p) for p in network.parameters()} for name, network in self._networks.items()}
+            parts = {name: [p for p in _parameters(optimizer) if id(p) in own] for name, own in ids.items()}
+            owned = self._owned[id(optimizer)] = {name: part for name, part in parts.items() if part}
+        return owned
 
     @torch.no_grad()
     def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        parameters = _parameters(optimizer)
-        for waiting in self._waiting.values():
-            if waiting:
-                for parameter in parameters:
-                    if parameter.grad is not None:
-                        waiting.pop(id(parameter), None)
-        for name in self._networks:
+        for name, parameters in self._owned_by(optimizer).items():
+            for waiting in self._waiting.values():  # networks may share weights
+                if waiting:
+                    for parameter in parameters:
+                        if parameter.grad is not None:
+                            waiting.pop(id(parameter), None)
             key = id(optimizer), name
             count = self._updates.get(key, 0)
-            if count == 0 and not self._of(optimizer, name):
+            if count == 0 and all(parameter.grad is None for parameter in parameters):
                 continue
             self._updates[key] = count + 1
             self._stepped.add(name)
             if self.measures or (self.measures is None and count % self.interval == 0):
-                trained = [p for p in self._of(optimizer, name) if p.numel() and not _is_sharded(p)]
+                trained = [p for p in parameters if p.grad is not None and p.numel() and not _is_sharded(p)]
                 if trained:
                     self._measure_before(optimizer, name, trained)
 

@@ -15,6 +15,9 @@ RUN_SHARE = 0.2
 """Part of the steps so far through which a verdict on the game or on the terms must hold. GANs pass through
 states in their first steps that would be faults later."""
 
+HELD_STEPS = 60
+"""Steps through which it must hold at least, so that an untrained pair is given time to begin to play."""
+
 
 @dataclass(frozen=True)
 class Sign:
@@ -41,6 +44,8 @@ class Rule:
     looks: int = LOOKS
     run_share: float = 0.0
     """Part of the steps so far, in [0, 1], through which it must have held without a break."""
+    held: int = 0
+    """Steps through which it must have held without a break."""
     columns: tuple[str, ...] = field(default=())
     """The measures that it reads, for documentation."""
 

@@ -158,7 +158,9 @@ class StarGANv2Config(TrainingConfig):
             value_range=(-1.0, 1.0) if self.data == "images" else None,
             is_standardized=self.data == "latents",
             penalties={"r1_penalty": self.r1_weight},
+            decaying=("lambda_ds",) if self.w_ds > 0 else (),
             advice={
+                "not_decayed": "lower --ds_decay_epochs, or leave it at 0: as many as the run has",
                 "value_range latents": "--latent_scale: one over the latents' standard deviation",
                 "gan_ignored": "raise --w_adv",
                 "discriminator_wins": "raise --r1_weight, or lower --r1_interval to 1",

@@ -1,0 +1,331 @@
+"""Each rule on rows made up for it: said after its window, kept near its bound, taken back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import pytest
+
+from fastgan.monitor import Diagnosis, Facts
+from fastgan.monitor.rules import RULES, VERDICTS
+from fastgan.monitor.verdict import Verdict
+
+INTERVAL = 10
+Row = dict[str, float]
+
+
+class Case(NamedTuple):
+    """What makes a rule say its verdict, what does not, and what is too near its bound for either."""
+
+    name: str
+    bad: Row
+    good: Row
+    near: Row | None = None
+    facts: Facts = Facts()
+    subject: str = ""
+    begins: Row | None = None
+    """A first row, for rules that compare with the beginning."""
+
+
+BCE = Facts(adversarial="bce")
+HINGE = Facts(adversarial="hinge")
+PLAYING = {"D_real": 0.4, "D_fake": -0.4, "D_loss": 1.1, "G_loss": 1.0, "D_auc": 0.7}
+
+CASES = {
+    "critic_dead": Case(
+        "critic_dead",
+        {"D_real": 0.1, "D_fake": 0.1001, "D_loss": -1e-4, "D_gradient_norm": 1e-5},
+        {"D_real": 0.3, "D_fake": 0.1, "D_loss": -0.2, "D_gradient_norm": 0.1},
+        facts=Facts(adversarial="wgan"),
+    ),
+    "balanced": Case(
+        "balanced",
+        {"D_real": 0.1, "D_fake": -0.1, "D_loss": 1.35},
+        {"D_real": 2.0, "D_fake": -2.0, "D_loss": 0.3},
+        facts=BCE,
+    ),
+    "discriminator_wins": Case(
+        "discriminator_wins",
+        {"D_probability_real": 0.99, "D_probability_fake": 0.01, "D_real": 5, "D_fake": -5, "D_loss": 0.02},
+        {"D_probability_real": 0.6, "D_probability_fake": 0.4, "D_real": 0.4, "D_fake": -0.4, "D_loss": 1.1},
+        facts=BCE,
+    ),
+    "discriminator_wins, of its loss alone": Case(
+        "discriminator_wins", {"D_loss": 0.001}, {"D_loss": 0.9}, begins={"D_loss": 1.0}
+    ),
+    "generator_wins": Case(
+        "generator_wins", PLAYING | {"D_auc": 0.2, "D_loss": 1.9}, PLAYING, facts=BCE
+    ),
+    "not_adversarial, D's labels": Case(
+        "not_adversarial",
+        {"D_real": -2.0, "D_fake": 2.0, "D_loss": 0.4, "G_loss": 0.1, "D_auc": 0.02},
+        PLAYING,
+        facts=BCE,
+    ),
+    "not_adversarial, G's sign": Case(
+        "not_adversarial",
+        {"D_real": 3.0, "D_fake": -3.0, "D_loss": 0.1, "G_loss": 0.05, "D_auc": 1.0},
+        PLAYING,
+        facts=BCE,
+    ),
+    "not_adversarial, G's sign of a hinge": Case(
+        "not_adversarial",
+        {"D_real": 1.0, "D_fake": -1.0, "D_loss": 0.1, "G_loss": -1.0, "D_auc": 1.0},
+        {"D_real": 1.0, "D_fake": -1.0, "D_loss": 0.1, "G_loss": 1.0, "D_auc": 1.0},
+        facts=HINGE,
+    ),
+    "not_adversarial, a critic's sign": Case(
+        "not_adversarial",
+        {"D_real": 0.02, "D_fake": -0.03, "D_loss": 0.05, "G_loss": 0.03},
+        {"D_real": 0.02, "D_fake": -0.03, "D_loss": -0.05, "G_loss": 0.03},
+        facts=Facts(adversarial="wgan"),
+    ),
+    "penalty_dominates": Case(
+        "penalty_dominates",
+        {"D_real": 0.01, "D_fake": 0.009, "D_loss": 1.386, "r1_penalty": 0.1, "D_auc": 0.6},
+        PLAYING | {"r1_penalty": 0.0001},
+        facts=dataclasses.replace(BCE, penalties={"r1_penalty": 1e4}),
+        subject="r1_penalty",
+    ),
+    "discriminator_overfits": Case(
+        "discriminator_overfits",
+        {"probe_overfitting": 1.2, "probe_auc_fake": 1.0, "probe_auc_held_out": 0.3},
+        {"probe_overfitting": 0.1, "probe_auc_fake": 0.9, "probe_auc_held_out": 0.9},
+    ),
+    "shortcut": Case("shortcut", {"probe_auc_null": 0.99}, {"probe_auc_null": 0.5}, {"probe_auc_null": 0.79}),
+    "value_range": Case(
+        "value_range",
+        {"real_lowest": -1.0, "real_highest": 1.0},
+        {"real_lowest": 0.0, "real_highest": 1.0},
+        facts=Facts(value_range=(0.0, 1.0)),
+        subject="images",
+    ),
+    "value_range, half": Case(
+        "value_range",
+        {"real_lowest": 0.01, "real_highest": 1.0},
+        {"real_lowest": -1.0, "real_highest": 1.0},
+        facts=Facts(value_range=(-1.0, 1.0)),
+        subject="images",
+    ),
+    "value_range of a loss": Case(
+        "value_range",
+        {"real_lowest": -1.0, "real_highest": 1.0, "lpips_range_low": 0.0, "lpips_range_high": 1.0},
+        {"real_lowest": 0.0, "real_highest": 1.0, "lpips_range_low": 0.0, "lpips_range_high": 1.0},
+        subject="lpips",
+    ),
+    "value_range of latents": Case(
+        "value_range", {"real_deviation": 5.5}, {"real_deviation": 1.1}, {"real_deviation": 1.95},
+        Facts(is_standardized=True), "latents",
+    ),
+    "mode_collapse of a batch": Case(
+        "mode_collapse", {"spread_ratio": 0.05}, {"spread_ratio": 0.9}, subject="batches",
+        begins={"spread_ratio": 0.9},
+    ),
+    "mode_collapse of samples": Case(
+        "mode_collapse", {"collapse_ratio": 0.2}, {"collapse_ratio": 0.9}, {"collapse_ratio": 0.52},
+        subject="images", begins={"collapse_ratio": 0.9},
+    ),
+    "not_learning": Case(
+        "not_learning",
+        {"G_untrained": 0.4, "G_update_ratio": 1e-3},
+        {"G_untrained": 0.0, "G_update_ratio": 1e-3},
+        subject="G",
+    ),
+    "not_learning, no update": Case(
+        "not_learning",
+        {"D_untrained": 0.0, "D_update_ratio": 0.0},
+        {"D_untrained": 0.0, "D_update_ratio": 1e-3},
+        subject="D",
+    ),
+    "steps_too_large": Case(
+        "steps_too_large", {"D_update_ratio": 0.5}, {"D_update_ratio": 1e-3}, subject="D"
+    ),
+    "steps_too_small": Case(
+        "steps_too_small", {"D_update_ratio": 1e-6}, {"D_update_ratio": 1e-3}, subject="D"
+    ),
+    "gan_ignored": Case(
+        "gan_ignored",
+        {"share_G_loss": 1e-5, "share_l1": 1.0, "G_loss_weight": 1e-4},
+        {"share_G_loss": 0.1, "share_l1": 0.9, "G_loss_weight": 1e-4},
+    ),
+    "term_dominates": Case(
+        "term_dominates",
+        {"share_G_loss": 0.001, "share_l1": 0.999},
+        {"share_G_loss": 0.3, "share_l1": 0.7},
+        subject="l1",
+    ),
+    "terms_conflict": Case("terms_conflict", {"cosine_a_b": -0.9}, {"cosine_a_b": 0.1}, {"cosine_a_b": -0.47},
+                           subject="a_b"),
+    "not_decayed": Case(
+        "not_decayed",
+        {"lambda_ds": 1.0},
+        {"lambda_ds": 0.4},
+        facts=Facts(decaying=("lambda_ds",), num_steps=200),
+        subject="lambda_ds",
+        begins={"lambda_ds": 1.0},
+    ),
+    "stuck": Case(
+        "stuck", {"bit_acc": 0.51}, {"bit_acc": 0.9}, {"bit_acc": 0.555},
+        Facts(chance={"bit_acc": 0.5}, num_steps=400), "bit_acc",
+    ),
+}  # fmt: skip
+
+
+def feed(diagnosis: Diagnosis, row: Row, times: int = 30) -> list[tuple[int, Verdict]]:
+    """What is said while a row repeats, by step."""
+    said = []
+    for _ in range(times):
+        step = diagnosis.history.step + INTERVAL
+        said += [(step, verdict) for verdict in diagnosis.add(step, row)]
+    return said
+
+
+def begun(case: Case) -> Diagnosis:
+    diagnosis = Diagnosis(case.facts)
+    if case.begins:
+        feed(diagnosis, case.begins, 3)
+    return diagnosis
+
+
+def held(diagnosis: Diagnosis, case: Case) -> list[Verdict]:
+    return [v for v in diagnosis.verdicts() if (v.name, v.subject) == (case.name, case.subject)]
+
+
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def test_every_verdict_has_a_case():
+    assert {case.name for case in CASES.values()} | {"diverging"} == {*VERDICTS}
+
+
+@cases
+def test_a_verdict_is_said_after_its_window_and_not_before(case):
+    diagnosis = begun(case)
+    start = diagnosis.history.step
+    said = [step for step, v in feed(diagnosis, case.bad) if (v.name, v.subject) == (case.name, case.subject)]
+    rule = next(rule for rule in RULES if rule.name == case.name)
+    assert len(said) == 1
+    assert said[0] - start >= max(rule.looks * INTERVAL, rule.held)
+    (verdict,) = held(diagnosis, case)
+    assert start < verdict.step <= said[0]
+    assert verdict.evidence
+    assert str(verdict)
+
+
+@cases
+def test_a_verdict_is_taken_back_once_its_cause_is_gone(case):
+    diagnosis = begun(case)
+    feed(diagnosis, case.bad)
+    feed(diagnosis, case.good)
+    assert not held(diagnosis, case)
+    (past,) = [v for v in diagnosis.past if (v.name, v.subject) == (case.name, case.subject)]
+    assert past.ended is not None
+
+
+@cases
+def test_what_is_good_is_left_alone(case):
+    diagnosis = begun(case)
+    feed(diagnosis, case.good)
+    assert not held(diagnosis, case)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.near], ids=lambda case: case.name)
+def test_near_its_bound_a_verdict_stays_as_it_was(case):
+    diagnosis = begun(case)
+    feed(diagnosis, case.near)
+    assert not held(diagnosis, case) or case.near is None
+    said = begun(case)
+    feed(said, case.bad)
+    feed(said, case.near)
+    assert held(said, case)
+
+
+@cases
+def test_one_good_look_among_bad_ones_takes_nothing_back(case):
+    diagnosis = begun(case)
+    feed(diagnosis, case.bad)
+    feed(diagnosis, case.good, 1)
+    feed(diagnosis, case.bad, 5)
+    assert held(diagnosis, case)
+
+
+@cases
+def test_rules_say_nothing_without_their_columns(case):
+    for left_out in case.bad:
+        diagnosis = begun(case)
+        feed(diagnosis, {name: value for name, value in case.bad.items() if name != left_out})
+    alone = Diagnosis(case.facts)
+    feed(alone, {"images_per_second": 3.0})
+    assert alone.verdicts() == []
+
+
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.facts != Facts()], ids=str)
+def test_rules_that_need_facts_say_nothing_without(case):
+    diagnosis = Diagnosis()
+    feed(diagnosis, case.bad)
+    if case.name not in ("critic_dead", "discriminator_wins", "generator_wins"):  # seen in scores alone, too
+        assert not held(diagnosis, case)
+
+
+@cases
+def test_figures_that_are_not_finite_are_no_evidence(case):
+    diagnosis = begun(case)
+    feed(diagnosis, dict.fromkeys(case.bad, math.nan))
+    feed(diagnosis, dict.fromkeys(case.bad, math.inf))
+    assert [v for v in diagnosis.verdicts() if v.severity != "note"] == []
+
+
+@cases
+def test_other_columns_and_their_order_change_nothing(case):
+    plain, mixed = begun(case), begun(case)
+    row = {"other": 1.0, **dict(reversed(case.bad.items())), "another_figure": math.nan}
+    assert feed(plain, case.bad) == feed(mixed, row)
+    assert plain.verdicts() == mixed.verdicts()
+
+
+def test_a_loss_that_grows_without_end_is_named_at_once():
+    diagnosis = Diagnosis()
+    feed(diagnosis, {"G_loss": 1.0}, 6)
+    said = [v for exponent in range(2, 6) for _, v in feed(diagnosis, {"G_loss": 10.0**exponent}, 1)]
+    assert [(v.name, v.subject) for v in said] == [("diverging", "G_loss")]
+
+
+def test_a_loss_of_chance_is_balance_or_death_by_whether_scores_move():
+    """D's loss stands at 2 log 2 in both."""
+    alive, dead = Diagnosis(BCE), Diagnosis(BCE)
+    feed(alive, {"D_loss": 1.386, "D_real": 0.05, "D_fake": -0.05, "D_gradient_norm": 0.5})
+    feed(dead, {"D_loss": 1.386, "D_real": 0.05, "D_fake": 0.05, "D_gradient_norm": 1e-6})
+    assert [v.name for v in alive.verdicts()] == ["balanced"]
+    assert [v.name for v in dead.verdicts()] == ["critic_dead"]
+
+
+def test_the_saturating_loss_is_no_exchanged_sign():
+    """log(1 - D(G(z))) is below 0, and near 0 where D wins."""
+    diagnosis = Diagnosis(BCE)
+    feed(diagnosis, {"D_real": 3.0, "D_fake": -3.0, "D_loss": 0.1, "G_loss": -0.05, "D_auc": 1.0})
+    assert "not_adversarial" not in {v.name for v in diagnosis.verdicts()}
+
+
+@pytest.mark.parametrize("kind", ["bce", "lsgan", "hinge", "wgan", "relativistic"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_no_kind_of_game_is_taken_for_none(kind, sign):
+    """The losses of a D that separates a little, as AdversarialLoss computes them."""
+    import torch
+
+    from fastgan.losses import AdversarialLoss
+
+    loss = AdversarialLoss(kind, sign)
+    real, fake = sign * torch.tensor([0.9, 0.1]), sign * torch.tensor([-0.6, 0.2])
+    diagnosis = Diagnosis(Facts(adversarial=kind, critic_sign=sign))
+    row = {
+        "D_real": real.mean().item(), "D_fake": fake.mean().item(),
+        "D_loss": loss.discriminator(real, fake).item(), "G_loss": loss.generator(fake, real).item(),
+    }  # fmt: skip
+    feed(diagnosis, row)
+    assert "not_adversarial" not in {v.name for v in diagnosis.verdicts()}
+    exchanged = row | {"G_loss": loss.generator(-fake, -real).item()}
+    if kind in ("hinge", "wgan"):
+        feed(diagnosis, exchanged)
+        assert "not_adversarial" in {v.name for v in diagnosis.verdicts()}
