@@ -380,6 +380,33 @@ def verdicts(results: Results) -> str:
     return "\n".join(lines)
 
 
+def planted(results: Results) -> str:
+    """Which planted faults the monitor has named, and its false alarms, on seeds that set no bounds."""
+    rows = [row for file in results.files if file.startswith("verdicts-") for row in results.rows(file)]
+    counted = [row for row in rows if row["half"] == "report"]
+    lines = ["| in short runs | right names | named | at step | beside it |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(row["run"] for row in counted):
+        of_name = [row for row in counted if row["run"] == name]
+        right = f"{sum(row['right'] for row in of_name)} of {len(of_name)}"
+        if of_name[0]["is_fault"]:
+            names = ", ".join(f"`{each}`" for each in of_name[0]["names"])
+            steps = ", ".join(str(row["named_at"] or "-") for row in of_name)
+            beside = ", ".join(f"`{each}`" for each in sorted({b for row in of_name for b in row["beside"]}))
+            lines.append(f"| {name} ({of_name[0]['recipe']}) | {names} | {right} | {steps} | {beside} |")
+        else:
+            lines.append(f"| healthy: {name} | | {right} without alarm | | |")
+    faults = [row["right"] for row in counted if row["is_fault"]]
+    healthy = [row["right"] for row in counted if not row["is_fault"]]
+    lines += [
+        "",
+        f"Named: {sum(faults)} of {len(faults)} faults. Alarms: {len(healthy) - sum(healthy)} in {len(healthy)} "
+        "healthy runs.",
+        "",
+        f"*{machine_of(counted)}.*",
+    ]
+    return "\n".join(lines)
+
+
 def figures(results: Results) -> str:
     """The figures that the monitor's rules read, and what each is."""
     from fastgan.monitor.columns import explain
@@ -410,7 +437,7 @@ def machine_of(rows: Iterable[Row]) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
-    for function in (readme, op, recipes, demos, shares, stress, verdicts, figures)
+    for function in (readme, op, recipes, demos, shares, stress, verdicts, planted, figures)
 }
 
 

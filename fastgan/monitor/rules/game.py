@@ -26,8 +26,8 @@ def probabilities(history: History, facts: Facts) -> tuple[float, float] | None:
     ):
         if not (facts.adversarial is None or facts.scores_are_probabilities):
             return None
-        outputs = [value for name in SCORES for value in history.values(name)]
-        if not outputs or min(outputs) < 0 or max(outputs) > 1:
+        ranges = [(history.lowest(name), history.highest(name)) for name in SCORES]
+        if any(low is None or high is None or low < 0 or high > 1 for low, high in ranges):
             return None
         names = SCORES
     real, fake = history.mean(names[0]), history.mean(names[1])
@@ -111,8 +111,9 @@ def check_balanced(history: History, facts: Facts) -> Iterator[Sign]:
 # --- who is winning -----------------------------------------------------------------------------------------
 
 P_REAL_WON, P_FAKE_WON = 0.9, 0.1
-"""Of reals as a part of their label, which no D is meant to exceed. Calibration: from 0.91 and 0.08 on with 20
-updates of D per step; 0.9 and 0.13 at the best of D in healthy runs of zi2zi. Both bounds must be crossed."""
+"""Of reals as a part of their label, which no D is meant to exceed. Calibration: from 0.91 and 0.08 on with
+20 updates of D per step; 0.9 and 0.13 at the best of D in healthy runs of zi2zi. Both bounds must be
+crossed."""
 LOSS_WON = 0.02
 AUC_LOST, LOSS_LOST = 0.4, 1.1
 
@@ -133,9 +134,9 @@ def check_discriminator_wins(history: History, facts: Facts) -> Iterator[Sign]:
     if facts.adversarial not in (None, "lsgan"):
         return
     # Nothing is known of D's outputs: a loss that is bounded by 0 and has lost nearly all of its first value.
-    losses = history.values("D_loss")
+    lowest = history.lowest("D_loss")
     loss, first = history.mean("D_loss"), facts.loss_of_chance or history.first("D_loss", 1)
-    if loss is None or not first or min(losses) < 0:
+    if loss is None or not first or lowest is None or lowest < 0:
         return
     evidence_of_loss = below(f"D_loss / {first:.3g}", loss / first, LOSS_WON)
     yield Sign(crossed(evidence_of_loss), says, (evidence_of_loss,))

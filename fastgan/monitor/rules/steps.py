@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterator
 
 from fastgan.monitor.facts import Facts
@@ -82,11 +81,11 @@ def check_diverging(history: History, facts: Facts) -> Iterator[Sign]:
         *({"D_real", "D_fake"} & history.row.keys()),
     }
     for column in sorted(columns):
-        sizes = [abs(value) for value in history.values(column)]
-        if len(sizes) < FEWEST_ROWS:
+        values = history.values(column)
+        if len(values) < FEWEST_ROWS:
             continue
-        usual = max(statistics.median(sizes[:-3]), LOSS_FLOOR)
-        newest = sizes[-3:]
+        usual = max(history.usual_size(column, but_last=3) or 0.0, LOSS_FLOOR)
+        newest = [abs(value) for value in values[-3:]]
         evidence = above(f"{column} / its median", newest[-1] / usual, GROWN)
         # Two rows far above: one alone may be a step with a lazy penalty.
         grows = newest[0] < newest[1] < newest[2] and newest[1] > GROWN / 5 * usual
