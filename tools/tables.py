@@ -399,8 +399,8 @@ def planted(results: Results) -> str:
     healthy = [row["right"] for row in counted if not row["is_fault"]]
     lines += [
         "",
-        f"Named: {sum(faults)} of {len(faults)} faults. Alarms: {len(healthy) - sum(healthy)} in {len(healthy)} "
-        "healthy runs.",
+        f"Named: {sum(faults)} of {len(faults)} faults. "
+        f"Alarms: {len(healthy) - sum(healthy)} in {len(healthy)} healthy runs.",
         "",
         f"*{machine_of(counted)}.*",
     ]
