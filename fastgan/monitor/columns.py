@@ -489,6 +489,9 @@ COLUMNS: tuple[tuple[str, str, str | Says], ...] = (
     (r"(?:(r1)|.+)_penalty", GAME, _penalty),
     (r"adv_(?P<kind>ref|lat)_loss", GAME, _adversarial),
     (r"G_loss", GAME, _adversarial),
+    (r"probe_auc_held_out", GAME,
+     "How often D scores a held-out real image above a generated one; 0.5 by chance, and less where D knows "
+     "its training images by heart."),
     (r"probe_auc_fake", GAME,
      "How often D scores a training image above a generated one, with networks as at this evaluation; 0.5 by "
      "chance."),
@@ -507,6 +510,7 @@ COLUMNS: tuple[tuple[str, str, str | Says], ...] = (
      "How much more errors at the image's edges count in image_loss; it rises by schedule."),
     # Does it learn the task?
     (r"(?P<what>bit|str)_acc(_(?P<where>.+))?", TASK, _accuracy),
+    (r"D_(NAME|X)_loss", TASK, "A further term of D's loss, beside the game's."),
     (r"D_category_loss", TASK, "D's cross entropy for the category of real and of generated glyphs, added."),
     (r"D_accuracy_category", TASK, "The part of the real glyphs whose category D reads right."),
     (r"(?P<term>sty|cyc)_(?P<kind>ref|lat)_loss", TASK, _style_term),

@@ -101,7 +101,8 @@ class Diagnosis:
             state.verdict = replace(state.verdict, says=sign.says, evidence=sign.evidence)
             return None
         held = step - state.holding_since
-        if state.holding < rule.looks or held < max(rule.held, rule.run_share * step):
+        fewest = rule.held if self.facts.counts_updates else 0
+        if state.holding < rule.looks or held < max(fewest, rule.run_share * step):
             return None
         advice = self.facts.advice
         state.verdict = Verdict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -16,6 +16,7 @@ from fastgan.ops._checks import (
     as_whole_number,
     check_instance,
     check_one_of,
+    described,
     is_among,
     shown,
 )
@@ -50,8 +51,11 @@ class Facts:
     """Weights in D's loss by the column of the penalty, such as {"r1_penalty": 5.0}."""
     chance: Mapping[str, float] = field(default_factory=dict)
     """What a task's figure is without any skill, such as {"bit_acc": 0.5}; higher is better."""
-    decaying: Collection[str] = ()
+    decaying: tuple[str, ...] = ()
     """Columns of weights that fall to 0 over the run."""
+    counts_updates: bool = True
+    """Whether steps count updates. False: they may count epochs or rows, whose number does not say for how
+    long the networks have been trained."""
     num_steps: int | None = None
     """Steps that the run is planned to take."""
     collapse_ratio: float = 0.5
@@ -72,6 +76,9 @@ class Facts:
         as_not_negative("collapse_ratio", self.collapse_ratio)
         as_whole_number("collapse_after", self.collapse_after, least=0)
         as_flag("is_standardized", self.is_standardized)
+        as_flag("counts_updates", self.counts_updates)
+        if not isinstance(self.decaying, tuple) or any(not isinstance(name, str) for name in self.decaying):
+            raise TypeError(f"decaying must be a tuple of strings, got {described(self.decaying)}")
         as_flag("scores_are_probabilities", self.scores_are_probabilities)
         if not is_among(self.critic_sign, (1, -1)):
             raise ValueError(f"critic_sign must be +1 or -1, got {shown(self.critic_sign)}")

@@ -209,6 +209,8 @@ def read_facts(folder: Path) -> Facts | None:
         if given.get("value_range") is not None:
             low, high = map(float, given["value_range"])
             given["value_range"] = (low, high)
+        if isinstance(given.get("decaying"), list):
+            given["decaying"] = tuple(given["decaying"])
         facts = Facts(**given)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold facts of a run: {error}") from error

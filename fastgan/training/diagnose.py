@@ -125,7 +125,9 @@ def diagnose(
     names = [*FOREIGN, "collapse_ratio", "spread_ratio", "D_gradient_norm", "G_gradient_norm", "bit_acc"]
     table = path / "metrics.csv" if (path / "metrics.csv").is_file() else path
     log = read_log(table, parse_columns(columns, is_known, ["step", *names]) if columns else None)
-    facts = dataclasses.replace(Facts(scores_are_probabilities=log.has_probabilities), **given)
+    facts = dataclasses.replace(
+        Facts(scores_are_probabilities=log.has_probabilities, counts_updates=False), **given
+    )
     if facts.adversarial is None:
         log.notes.append(
             "the adversarial loss is not known, and rules that need it say nothing: --adversarial"

@@ -59,21 +59,21 @@ class Scripted(Toy):
 
     def train_step(self, batch, step, generator):
         super().train_step(batch, step, generator)
-        real = 0.99 if step < 20 else 0.2
+        real = 0.99 if step < 120 else 0.2
         report_all({"D_probability_real": real, "D_probability_fake": 1 - real, "D_auc": real})
 
 
 def test_the_folder_of_a_run_has_the_verdicts_that_the_run_printed_and_those_of_one_that_was_resumed(
     tmp_path, capsys
 ):
-    config = dataclasses.replace(toy_config(tmp_path, 60, 2), exp_name="whole")
+    config = dataclasses.replace(toy_config(tmp_path, 300, 10), exp_name="whole")
     whole = diagnose_run(train(Scripted, config))
     printed = capsys.readouterr().out
     assert names(whole.verdicts()) and names(whole.past)
     for verdict in (*whole.verdicts(), *whole.past):
         assert f"{verdict.severity} {verdict.name}, from step {verdict.step}: " in printed
     parts = dataclasses.replace(config, exp_name="parts")
-    train(Scripted, dataclasses.replace(parts, num_steps=28))
+    train(Scripted, dataclasses.replace(parts, num_steps=140))
     folder = train(Scripted, dataclasses.replace(parts, resume=True))
     assert alike(diagnose_run(folder)) == alike(whole)
 
@@ -95,7 +95,8 @@ def test_a_monitor_its_folder_its_continuation_and_a_copy_of_its_table_agree(kin
     facts = Facts(adversarial="bce")
     monitor = Monitor(tmp_path / "run", facts)
     for _ in range(12):
-        monitor.report(**FIGURES[kind])
+        for _ in range(10):
+            monitor.report(**FIGURES[kind])
         verdicts = monitor.verdicts()
     assert verdicts
     assert diagnose_run(tmp_path / "run").verdicts() == verdicts
@@ -238,7 +239,7 @@ def test_bad_input_is_one_line_that_names_it(arguments, said, tmp_path, monkeypa
 
 
 def test_facts_that_are_given_count_for_a_run_as_well(tmp_path):
-    write(tmp_path / "metrics.csv", [{"step": n, **FIGURES["wins"]} for n in range(20)])
+    write(tmp_path / "metrics.csv", [{"step": 10 * n, **FIGURES["wins"]} for n in range(20)])
     (tmp_path / FACTS).write_text('{"adversarial": "hinge"}')
     assert not names(diagnose(tmp_path).diagnosis.verdicts())
     given = diagnose(tmp_path, given={"adversarial": "bce", "real_label": None})
