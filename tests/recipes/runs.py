@@ -29,7 +29,8 @@ MEASURES_OF_IMAGES = {
     "real_lowest", "real_highest", "fake_lowest", "fake_highest", "real_deviation", "spread_ratio"
 }  # fmt: skip
 PROBES = {
-    "probe_auc_fake", "probe_overfitting", "probe_auc_held_out", "probe_distance_ratio", "probe_memorized", "probe_duplicates"
+    "probe_auc_fake", "probe_overfitting", "probe_auc_held_out", "probe_distance_ratio",
+    "probe_memorized", "probe_duplicates",
 }  # fmt: skip
 
 
