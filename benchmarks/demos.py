@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fastgan._arguments import Parser
+from fastgan._tables import read_table
 from fastgan.bench.rows import conclude, merge_rows
 from fastgan.recipes import RECIPES
 from fastgan.training.measurement import describe_machine
-from fastgan.training.report import read_table
 
 DEMOS = [(name, preset) for name, recipe in RECIPES.items() for preset in recipe.demos]
 

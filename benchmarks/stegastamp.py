@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from fastgan._arguments import Parser
+from fastgan._tables import read_table
 from fastgan.bench.recipes import measure_steps
 from fastgan.bench.rows import file_name
 from fastgan.recipes.stegastamp.config import DEMO, StegaStampConfig
@@ -26,7 +27,7 @@ from fastgan.training.command_line import parse_config
 from fastgan.training.config import to_plain
 from fastgan.training.loop import Interrupted, train
 from fastgan.training.measurement import describe_machine
-from fastgan.training.report import read_table, write_report
+from fastgan.training.report import write_report
 
 # The demo's settings at full size, with more time for the longer secret; time ends the run, not num_steps.
 SHORT = dataclasses.replace(

@@ -439,7 +439,7 @@ def judge_run(run: Run, runs: Path) -> dict[str, Any]:
     rows = [row for table in tables if table.exists() for row in rows_of(table)]
     for step, row in sorted(rows, key=lambda row: row[0]):
         said += [(step, verdict) for verdict in diagnosis.add(step, row)]
-    verdicts = [
+    verdicts: list[dict[str, Any]] = [
         {"name": v.name, "subject": v.subject, "severity": v.severity, "since": v.step, "said": step}
         for step, v in said
     ]

@@ -229,6 +229,11 @@ def command_tree(recipes: Mapping[str, Registration]) -> dict[str, tuple[str, An
         ),
         "resume": ("go on with the run in a folder; options that are given count from then on", _resume),
         "report": ("write RUN/report.html anew", _report),
+        "diagnose": (
+            "what is wrong with a run, or any trainer's CSV or TensorBoard file, and what each curve says",
+            "fastgan.training.diagnose:main",
+        ),
+        "compare": ("one page for several runs: curves, options, figures", "fastgan.training.compare:main"),
         **{name: (text, {}) for name, text in GROUPS.items()},
         "bench": ("time ops against their peers; or recipes, demos, stegastamp", "fastgan.bench.run:main"),
     }

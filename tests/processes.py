@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -22,3 +23,37 @@ def run_script(source: str, folder: Path, *arguments: object, processes: int = 1
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+FORKING = """
+import os, sys, traceback, torch
+
+for program in sys.argv[1:]:
+    if os.fork() == 0:
+        with open(f"{program}.out", "w") as file:
+            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        try:
+            exec(compile(open(program).read(), program, "exec"), {"__name__": "__main__"})
+        except BaseException as error:
+            if not isinstance(error, SystemExit) or error.code:
+                traceback.print_exc()
+                sys.stderr.flush(), os._exit(1)
+        sys.stdout.flush(), os._exit(0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+def in_forks(programs: Sequence[str], folder: Path) -> list[tuple[int, str]]:
+    """Exit code and output of each program, run by a fork of a process that has imported torch and no more.
+
+    Importing torch takes most of the time of a short program.
+    """
+    files = [folder / f"program-{number}.py" for number in range(len(programs))]
+    for file, program in zip(files, programs, strict=True):
+        file.write_text(program)
+    finished = subprocess.run(
+        [sys.executable, "-c", FORKING, *map(str, files)], cwd=ROOT, capture_output=True, text=True,
+        timeout=300, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    codes = map(int, finished.stdout.split())
+    return [(code, Path(f"{file}.out").read_text()) for code, file in zip(codes, files, strict=True)]

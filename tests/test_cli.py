@@ -18,6 +18,7 @@ import fastgan_command
 from fastgan.cli import COMMANDS, main
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.signals import Interrupted
+from tests.processes import in_forks
 
 
 def leaves(*words):
@@ -230,9 +231,10 @@ HEAVY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [(), ("train",), *(("train", recipe) for recipe in RECIPES)], ids=" ".join)
-def test_help_imports_nothing_heavy_beyond_torch(words):
-    program = f"""
+def test_help_imports_nothing_heavy_beyond_torch(tmp_path):
+    commands = [(), ("train",), *(("train", recipe) for recipe in RECIPES)]
+    programs = [
+        f"""
 import sys, torch
 before = set(sys.modules)
 from fastgan.cli import main
@@ -241,12 +243,12 @@ try:
 finally:
     print("imported:", *set(sys.modules) - before)
 """
-    output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout
-    assert output.startswith(f"usage: {' '.join(('fastgan', *words))}")
-    imported = set(output.splitlines()[-1].split()[1:])
-    assert "fastgan.cli" in imported and not HEAVY & imported
+        for words in commands
+    ]
+    for words, (code, output) in zip(commands, in_forks(programs, tmp_path), strict=True):
+        assert code == 0 and output.startswith(f"usage: {' '.join(('fastgan', *words))}"), output
+        imported = set(output.splitlines()[-1].split()[1:])
+        assert "fastgan.cli" in imported and not HEAVY & imported, words
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):

@@ -82,7 +82,11 @@ def test_a_script_that_is_ended_ends_what_it_started(tmp_path):
     )
     changes = {"FASTGAN_GPU_OUTPUT": str(tmp_path), "PYTHONPATH": str(tmp_path)}
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | changes
-    process = subprocess.Popen([sys.executable, SCRIPT, "info"], env=environment)
+    # A shell's background jobs ignore SIGINT, and with them what they start: that would wait for SIGKILL.
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, "info"], env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while not pid.exists() or not pid.read_text():
         assert process.poll() is None
         time.sleep(0.05)

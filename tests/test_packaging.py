@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 setuptools = pytest.importorskip("setuptools", minversion="77")
 # The package as which each folder with modules is installed.
 FOLDERS = {"fastgan": "fastgan", "kernels": "fastgan/kernels", "benchmarks": "fastgan/bench"}
+STATIC = "training/report/static"  # what report.html is made of
 UNTRACKED = (".*", "build", "dist", "runs", "__pycache__", "*.egg-info", "*.so")
 
 
@@ -134,7 +135,9 @@ def test_every_file_is_in_the_sdist_and_in_the_wheel_once(clone, sdist, wheel):
         for name in files_of(sdist / folder)
         if name.endswith(".py")
     ]
-    assert sorted(names) == sorted([*modules, "fastgan/py.typed", "fastgan_command.py"])
+    static = {f"fastgan/{STATIC}/{name}" for name in files_of(sdist / "fastgan" / STATIC)}
+    assert {f"fastgan/{STATIC}/{name}" for name in ("uPlot.js", "uPlot-LICENSE.txt", "page.css")} < static
+    assert sorted(names) == sorted([*modules, *static, "fastgan/py.typed", "fastgan_command.py"])
 
 
 def test_the_description_stands_by_itself(sdist, wheel):

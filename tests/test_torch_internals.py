@@ -27,7 +27,7 @@ LISTED = {
     "_current_level", "_C", "_foreach_copy_", "_per_optimizer_states", "_found_inf_per_device",
 }  # fmt: skip
 # Private names that are not torch's: those of Python, of named tuples, and of argparse.
-OF_OTHERS = {"_getframe", "_exit", "_replace", "_actions"}
+OF_OTHERS = {"_getframe", "_exit", "_replace", "_actions", "_asdict"}
 
 
 def is_private(name: str) -> bool:

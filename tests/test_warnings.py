@@ -129,7 +129,7 @@ CASES = {
     "fastgan/recipes/starganv2/commands.py::Sampler.read": unusable_reference,
     "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,
-    "fastgan/training/report.py::write_report": torn_table,
+    "fastgan/training/report/page.py::write_report": torn_table,
     "fastgan/training/run_options.py::options_of_run": options_of_another_version,
 }
 

@@ -1,4 +1,4 @@
-"""Checks, for `make docs`, that the built site's reference has every name of every public `__all__`.
+"""Checks, for `make docs`, the built site's reference: every name of every public `__all__`, no raw markup.
 
 Usage: check_docs.py SITE
 """
@@ -38,12 +38,21 @@ def missing_names(site: Path) -> list[str]:
     return [name for name in wanted if name not in names]
 
 
+def pages_with_raw_markup(site: Path) -> list[str]:
+    """Pages of the reference that show a directive or role of Sphinx, such as `:math:`, as it is written."""
+    markup = re.compile(r"(<p>|^)\.\. \w+::|:[a-z]+:<code>", re.MULTILINE)
+    pages = sorted((site / "api").rglob("index.html"))
+    return [str(page) for page in pages if markup.search(page.read_text(encoding="utf-8"))]
+
+
 def main(arguments: list[str]) -> int:
     (site,) = arguments
-    missing = missing_names(Path(site))
+    missing, raw = missing_names(Path(site)), pages_with_raw_markup(Path(site))
     if missing:
         print(f"not in the reference of {site}: {', '.join(missing)}")
-    return 1 if missing else 0
+    if raw:
+        print(f"markup that is shown as it is written, in {', '.join(raw)}")
+    return 1 if missing or raw else 0
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Replaces Sphinx roles in docstrings by the name that they refer to, as code."""
     return re.sub(
-        r":(?:func|class|meth|mod|attr):<code>~?(?:[\w.]*\.)?(\w+)</code>", r"<code>\1</code>", html
+        r":(?:func|class|meth|mod|attr|data):<code>~?(?:[\w.]*\.)?(\w+)</code>", r"<code>\1</code>", html
     )
 
 

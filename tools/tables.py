@@ -363,6 +363,65 @@ def stress(results: Results) -> str:
     return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
 
 
+def verdicts(results: Results) -> str:
+    """All verdicts of the monitor, from its rules."""
+    from fastgan.monitor.rules import RULES  # imports torch, which the other tables do not need
+
+    lines = [
+        "| verdict | severity | it is said when | it reads | first | source |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rule in RULES:
+        when = (rule.check.__doc__ or "").strip().splitlines()[0]
+        read = ", ".join(f"`{name}`" for name in rule.columns)
+        lines.append(
+            f"| `{rule.name}` | {rule.severity} | {when} | {read} | {rule.advice or '-'} | {rule.source} |"
+        )
+    return "\n".join(lines)
+
+
+def planted(results: Results) -> str:
+    """Which planted faults the monitor has named, and its false alarms, on seeds that set no bounds."""
+    rows = [row for file in results.files if file.startswith("verdicts-") for row in results.rows(file)]
+    counted = [row for row in rows if row["half"] == "report"]
+    lines = ["| in short runs | right names | named | at step | beside it |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(row["run"] for row in counted):
+        of_name = [row for row in counted if row["run"] == name]
+        right = f"{sum(row['right'] for row in of_name)} of {len(of_name)}"
+        if of_name[0]["is_fault"]:
+            names = ", ".join(f"`{each}`" for each in of_name[0]["names"])
+            steps = ", ".join(str(row["named_at"] or "-") for row in of_name)
+            beside = ", ".join(f"`{each}`" for each in sorted({b for row in of_name for b in row["beside"]}))
+            lines.append(f"| {name} ({of_name[0]['recipe']}) | {names} | {right} | {steps} | {beside} |")
+        else:
+            lines.append(f"| healthy: {name} | | {right} without alarm | | |")
+    faults = [row["right"] for row in counted if row["is_fault"]]
+    healthy = [row["right"] for row in counted if not row["is_fault"]]
+    lines += [
+        "",
+        f"Named: {sum(faults)} of {len(faults)} faults. "
+        f"Alarms: {len(healthy) - sum(healthy)} in {len(healthy)} healthy runs.",
+        "",
+        f"*{machine_of(counted)}.*",
+    ]
+    return "\n".join(lines)
+
+
+def figures(results: Results) -> str:
+    """The figures that the monitor's rules read, and what each is."""
+    from fastgan.monitor.columns import explain
+    from fastgan.monitor.diagnosis import Diagnosis
+    from fastgan.monitor.rules import RULES
+
+    names = dict.fromkeys(name for rule in RULES for name in rule.columns)
+    lines = ["| figure | what it is | verdicts that read it |", "|---|---|---|"]
+    for name in names:
+        says = explain(name.replace("*", "NAME"), Diagnosis()).says.removesuffix("It has no value yet.")
+        readers = dict.fromkeys(f"`{rule.name}`" for rule in RULES if name in rule.columns)
+        lines.append(f"| `{name.replace('*', 'NAME')}` | {says.strip()} | {', '.join(readers)} |")
+    return "\n".join(lines)
+
+
 def machine_of(rows: Iterable[Row]) -> str:
     """The distinct devices, torch versions and days of these rows."""
     rows = list(rows)
@@ -377,7 +436,8 @@ def machine_of(rows: Iterable[Row]) -> str:
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (readme, op, recipes, demos, shares, stress)
+    function.__name__: function
+    for function in (readme, op, recipes, demos, shares, stress, verdicts, planted, figures)
 }
 
 

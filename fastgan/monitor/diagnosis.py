@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fastgan.monitor.facts import Facts
 from fastgan.monitor.history import ROWS, History
 from fastgan.monitor.rules import RULES, Rule, Sign
 from fastgan.monitor.verdict import Verdict
+from fastgan.ops._checks import as_number, as_whole_number, check_instance, described
 
 
 @dataclass
@@ -36,8 +37,12 @@ class Diagnosis:
         past: verdicts that were taken back, in the order in which they were.
     """
 
-    def __init__(self, facts: Facts | None = None, rules: Iterable[Rule] = RULES) -> None:
+    def __init__(self, facts: Facts | None = None, rules: Sequence[Rule] = RULES) -> None:
+        if facts is not None:
+            check_instance("facts", facts, Facts, "a fastgan.monitor.Facts")
         self.facts = facts or Facts()
+        if not isinstance(rules, (list, tuple)) or any(not isinstance(rule, Rule) for rule in rules):
+            raise TypeError(f"rules must be a list of rules, got {described(rules)}")
         self.rules = tuple(rules)
         self.history = History()
         self.past: list[Verdict] = []
@@ -46,9 +51,20 @@ class Diagnosis:
     def add(self, step: int, row: Mapping[str, float]) -> list[Verdict]:
         """Adds the figures of a log line or an evaluation; returns the verdicts that are new with them.
 
+        Args:
+            step: training steps done so far.
+            row: numbers by name; NaN and infinity are figures, too.
+
         Raises:
-            ValueError: a step before the newest one.
+            TypeError, ValueError: a step that is no whole number, or before the newest one; a row that does
+                not map names to numbers.
         """
+        step = as_whole_number("step", step, least=0)
+        check_instance("row", row, Mapping, "a dict of numbers by name")
+        for name, value in row.items():
+            check_instance("a name in row", name, str, "a string")
+            if type(value) is not float:
+                row = {**row, name: as_number(f"row[{name!r}]", value)}
         self.history.add(step, row)
         new = []
         for rule in self.rules:
@@ -85,7 +101,8 @@ class Diagnosis:
             state.verdict = replace(state.verdict, says=sign.says, evidence=sign.evidence)
             return None
         held = step - state.holding_since
-        if state.holding < rule.looks or held < max(rule.held, rule.run_share * step):
+        fewest = rule.held if self.facts.counts_updates else 0
+        if state.holding < rule.looks or held < max(fewest, rule.run_share * step):
             return None
         advice = self.facts.advice
         state.verdict = Verdict(

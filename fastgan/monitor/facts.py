@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from fastgan.losses.adversarial import KINDS, Kind
 from fastgan.ops._checks import (
     as_finite,
+    as_flag,
+    as_not_negative,
+    as_numbers,
     as_whole_number,
     check_instance,
     check_one_of,
+    described,
     is_among,
     shown,
 )
@@ -32,6 +37,8 @@ class Facts:
     """D's label of fakes, for bce and lsgan."""
     critic_sign: int = 1
     """-1: D's scores are high for fakes."""
+    scores_are_probabilities: bool = False
+    """Whether D_real and D_fake are means of probabilities of being real, and not of D's raw outputs."""
     adversarial_term: str = "G_loss"
     """Which of G's terms is the adversarial one, in `share_NAME` and `NAME_weight`."""
     generator_loss: str = "G_loss"
@@ -44,8 +51,11 @@ class Facts:
     """Weights in D's loss by the column of the penalty, such as {"r1_penalty": 5.0}."""
     chance: Mapping[str, float] = field(default_factory=dict)
     """What a task's figure is without any skill, such as {"bit_acc": 0.5}; higher is better."""
-    decaying: Collection[str] = ()
+    decaying: tuple[str, ...] = ()
     """Columns of weights that fall to 0 over the run."""
+    counts_updates: bool = True
+    """Whether steps count updates. False: they may count epochs or rows, whose number does not say for how
+    long the networks have been trained."""
     num_steps: int | None = None
     """Steps that the run is planned to take."""
     collapse_ratio: float = 0.5
@@ -61,21 +71,29 @@ class Facts:
         """Raises a TypeError or ValueError that names the field and its value."""
         if self.adversarial is not None:
             check_one_of("adversarial", self.adversarial, KINDS)
-        for name in ("real_label", "fake_label"):
-            as_finite(name, getattr(self, name))
+        as_finite("real_label", self.real_label)
+        as_finite("fake_label", self.fake_label)
+        as_not_negative("collapse_ratio", self.collapse_ratio)
+        as_whole_number("collapse_after", self.collapse_after, least=0)
+        as_flag("is_standardized", self.is_standardized)
+        as_flag("counts_updates", self.counts_updates)
+        if not isinstance(self.decaying, tuple) or any(not isinstance(name, str) for name in self.decaying):
+            raise TypeError(f"decaying must be a tuple of strings, got {described(self.decaying)}")
+        as_flag("scores_are_probabilities", self.scores_are_probabilities)
         if not is_among(self.critic_sign, (1, -1)):
             raise ValueError(f"critic_sign must be +1 or -1, got {shown(self.critic_sign)}")
-        for name in ("adversarial_term", "generator_loss"):
-            check_instance(name, getattr(self, name), str, "a string")
+        check_instance("adversarial_term", self.adversarial_term, str, "a string")
+        check_instance("generator_loss", self.generator_loss, str, "a string")
         if self.value_range is not None:
-            check_instance("value_range", self.value_range, tuple, "a pair of numbers")
-            if len(self.value_range) != 2 or not self.value_range[0] < self.value_range[1]:
+            low, high = as_numbers("value_range", self.value_range, 2)
+            if not low < high:
                 raise ValueError(f"value_range must be (low, high), got {shown(self.value_range)}")
-        for name in ("penalties", "chance", "advice"):
-            check_instance(name, getattr(self, name), Mapping, "a dict")
-        for name in ("penalties", "chance"):
-            for key, value in getattr(self, name).items():
-                as_finite(f"{name}[{key!r}]", value)
+        _check_numbers("penalties", self.penalties)
+        _check_numbers("chance", self.chance)
+        check_instance("advice", self.advice, Mapping, "a dict of texts by name")
+        for key, text in self.advice.items():
+            check_instance("a name in advice", key, str, "a string")
+            check_instance(f"advice[{key!r}]", text, str, "a string")
         if self.num_steps is not None:
             as_whole_number("num_steps", self.num_steps)
 
@@ -97,3 +115,10 @@ class Facts:
         if kind == "lsgan":
             return ((self.real_label - self.fake_label) / 2) ** 2
         return None
+
+
+def _check_numbers(field: str, value: object) -> None:
+    check_instance(field, value, Mapping, "a dict of numbers by name")
+    for key, number in cast(Mapping[object, object], value).items():
+        check_instance(f"a name in {field}", key, str, "a string")
+        as_finite(f"{field}[{key!r}]", number)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 ROWS = 3
 """Log lines that a window averages."""
@@ -23,6 +24,10 @@ class History:
         """The newest row."""
         self.columns: dict[str, list[tuple[int, float]]] = {}
         """Pairs of step and value by column; NaN stands for a value that was NaN or infinite."""
+        self._finite: dict[str, list[float]] = {}
+        # For `lowest`, `highest` and `usual_size`, which rules ask for at every row.
+        self._bounds: dict[str, tuple[float, float]] = {}
+        self._sorted_sizes: dict[str, list[float]] = {}
 
     def add(self, step: int, row: Mapping[str, float]) -> None:
         """Adds a row; its steps must not fall.
@@ -34,15 +39,36 @@ class History:
             raise ValueError(f"step must not fall, got {step} after {self.step}")
         self.step, self.row = step, row
         for name, value in row.items():
-            self.columns.setdefault(name, []).append((step, value if math.isfinite(value) else math.nan))
+            is_finite = math.isfinite(value)
+            self.columns.setdefault(name, []).append((step, value if is_finite else math.nan))
+            if is_finite:
+                self._finite.setdefault(name, []).append(value)
+                low, high = self._bounds.get(name, (value, value))
+                self._bounds[name] = min(low, value), max(high, value)
 
     def is_new(self, *names: str) -> bool:
         """Whether the newest row has one of these columns."""
         return any(name in self.row for name in names)
 
-    def values(self, name: str) -> list[float]:
+    def values(self, name: str) -> Sequence[float]:
         """All finite values of a column."""
-        return [value for _, value in self.columns.get(name, []) if not math.isnan(value)]
+        return self._finite.get(name, [])
+
+    def lowest(self, name: str) -> float | None:
+        """The lowest finite value of a column, or None."""
+        return self._bounds[name][0] if name in self._bounds else None
+
+    def highest(self, name: str) -> float | None:
+        """The highest finite value of a column, or None."""
+        return self._bounds[name][1] if name in self._bounds else None
+
+    def usual_size(self, name: str, but_last: int) -> float | None:
+        """The median absolute value of a column without its last values, or None."""
+        values, sizes = self.values(name), self._sorted_sizes.setdefault(name, [])
+        for value in values[len(sizes) : max(0, len(values) - but_last)]:
+            bisect.insort(sizes, abs(value))
+        middle = len(sizes) // 2
+        return (sizes[middle] + sizes[~middle]) / 2 if sizes else None
 
     def mean(self, name: str, rows: int = ROWS) -> float | None:
         """The mean of a column's last values; None where it has fewer than `rows`."""
@@ -60,6 +86,15 @@ class History:
         """The mean of a column's first values, or None."""
         values = self.values(name)[:rows]
         return statistics.fmean(values) if len(values) == rows else None
+
+    def not_finite(self, name: str) -> list[int]:
+        """The steps, up to the newest, at which a column has only been NaN or infinite."""
+        steps = []
+        for step, value in reversed(self.columns.get(name, [])):
+            if not math.isnan(value):
+                break
+            steps.append(step)
+        return steps[::-1]
 
     def is_steady(self, name: str, rows: int = ROWS) -> bool:
         """Whether the last values of a column, such as a weight, are within 1% of each other."""

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from fastgan.monitor.look import measures_of_images
 from fastgan.monitor.statistics import Statistics
 from fastgan.monitor.verdict import Verdict
 from fastgan.monitor.watched import Watched
-from fastgan.ops._checks import as_number, as_whole_number, check_instance, described
+from fastgan.ops._checks import as_list, as_number, as_whole_number, check_instance, check_real, described
 
 FACTS = "facts.json"
 
@@ -59,6 +59,8 @@ class Monitor:
     def __init__(self, folder: str | os.PathLike[str] | None = None, facts: Facts | None = None) -> None:
         if facts is not None:
             check_instance("facts", facts, Facts, "a fastgan.monitor.Facts")
+        if folder is not None:
+            check_instance("folder", folder, (str, os.PathLike), "a path")
         self.folder = None if folder is None else Path(folder)
         self._table: CsvTable | None = None
         self._statistics = Statistics()
@@ -89,7 +91,13 @@ class Monitor:
         for name, value in values.items():
             if name == "step":
                 raise ValueError("a figure must not be called step, which is given to verdicts")
-            self._statistics.add(name, value if isinstance(value, Tensor) else as_number(name, value))
+            if isinstance(value, Tensor):
+                check_real(name, value)
+                if value.numel() != 1:
+                    raise ValueError(f"{name} must be one number, got {described(value)}")
+            else:
+                value = as_number(name, value)
+            self._statistics.add(name, value)
         self._reports.update(values.keys())
 
     def look(self, real: Tensor, fake: Tensor) -> None:
@@ -118,15 +126,19 @@ class Monitor:
         Raises:
             TypeError, ValueError: no network at all, or of a wrong type, or watched already; no optimizer.
         """
+        for name, network in {"generator": generator, "discriminator": discriminator, **networks}.items():
+            if network is not None:
+                check_instance(name, network, nn.Module, "a torch.nn.Module")
         named = {"G": generator, "D": discriminator, **networks}
         given = {name: network for name, network in named.items() if network is not None}
-        optimizers = list(optimizers)
-        if not given or not optimizers:
-            raise ValueError(
-                "watch needs at least one network and one optimizer, got "
-                f"{', '.join(given) or 'no network'} and {described(optimizers)}"
+        listed = as_list("optimizers", optimizers)
+        if not listed or any(not isinstance(each, torch.optim.Optimizer) for each in listed):
+            raise TypeError(
+                f"optimizers must be at least one torch.optim.Optimizer, got {described(optimizers)}"
             )
-        self.watched.add(given, optimizers)
+        if not given:
+            raise ValueError("generator, discriminator or another network must be given, got None for all")
+        self.watched.add(given, cast(list[torch.optim.Optimizer], listed))
 
     def verdicts(self, step: int | None = None) -> list[Verdict]:
         """What holds now, gravest first. Called at log lines: here the host waits for the device.
@@ -171,7 +183,8 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
         except (ValueError, IndexError, OverflowError):
             continue
         values.pop("step", None)
-        yield step, values
+        if 0 <= step < 2**63:
+            yield step, values
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
@@ -196,6 +209,8 @@ def read_facts(folder: Path) -> Facts | None:
         if given.get("value_range") is not None:
             low, high = map(float, given["value_range"])
             given["value_range"] = (low, high)
+        if isinstance(given.get("decaying"), list):
+            given["decaying"] = tuple(given["decaying"])
         facts = Facts(**given)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not hold facts of a run: {error}") from error

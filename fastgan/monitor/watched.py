@@ -43,11 +43,11 @@ class Watched:
     measures: bool | None = None
 
     def __init__(self, report: Report, interval: int = INTERVAL) -> None:
+        self._handles: list[RemovableHandle] = []
         self.report = report
         self.interval = as_whole_number("interval", interval)
         self._networks: dict[str, nn.Module] = {}
         self._optimizers: list[torch.optim.Optimizer] = []
-        self._handles: list[RemovableHandle] = []
         self._updates: dict[tuple[int, str], int] = {}
         self._before: dict[tuple[int, str], tuple[list[Tensor], list[Tensor]]] = {}
         # Of each network: sizes, by identity, of the weights that have had no gradient since the last look.
@@ -145,7 +145,7 @@ class Watched:
     def _measure_before(self, optimizer: torch.optim.Optimizer, name: str, trained: list[Tensor]) -> None:
         values = [p.detach() for p in trained]
         self._before[id(optimizer), name] = (trained, list(torch._foreach_add(values, 0.0)))
-        if getattr(optimizer, "statistics", None) is None:  # otherwise its own are exact, and of every step
+        if not getattr(optimizer, "with_statistics", False):  # otherwise its own are exact, and of every step
             norm = _norm([p.grad for p in trained if p.grad is not None and not p.grad.is_sparse])
             scale = getattr(
                 optimizer, "grad_scale", None
@@ -164,7 +164,7 @@ class Watched:
                 size = _norm(before)
                 torch._foreach_sub_(before, [p.detach() for p in trained])
                 self.report(f"{name}_update_ratio", _norm(before) / size.clamp(min=1e-12))
-                if getattr(optimizer, "statistics", None) is None:
+                if not getattr(optimizer, "with_statistics", False):
                     self.report(f"{name}_weight_norm", size)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from importlib import metadata
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fastgan.training.world import World, checked_world
@@ -24,6 +27,7 @@ def cluster_world(devices: int | None) -> World | None:
     Raises:
         ValueError: the environment is incomplete or contradictory.
     """
+    _import_fabric()
     from lightning_fabric.plugins.environments import LSFEnvironment, MPIEnvironment, SLURMEnvironment
 
     for name, kind, local_size in (
@@ -101,6 +105,7 @@ def make_fabric(accelerator: str, world: World, strategy: str) -> Fabric:
     Raises:
         ValueError: the accelerator is not available, or has fewer devices than processes.
     """
+    _import_fabric()
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import TorchElasticEnvironment
     from lightning_fabric.strategies import DDPStrategy
@@ -133,3 +138,22 @@ def make_fabric(accelerator: str, world: World, strategy: str) -> Fabric:
         )
     except (RuntimeError, MisconfigurationException) as error:
         raise ValueError(f"accelerator {accelerator!r} cannot be used: {error}") from error
+
+
+def _import_fabric() -> None:
+    """Imports lightning_fabric without torchmetrics, which it would import to look at its version.
+
+    With scipy and matplotlib that takes a third of the time in which a run imports all that it needs.
+    """
+    if "torchmetrics" in sys.modules or "lightning_fabric" in sys.modules:
+        return
+    stand_in = ModuleType("torchmetrics")
+    try:
+        stand_in.__version__ = metadata.version("torchmetrics")  # type: ignore[attr-defined]
+    except metadata.PackageNotFoundError:
+        return
+    sys.modules["torchmetrics"] = stand_in
+    try:
+        import lightning_fabric  # noqa: F401
+    finally:
+        del sys.modules["torchmetrics"]

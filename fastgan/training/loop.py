@@ -18,18 +18,19 @@ from torch.profiler import record_function
 from fastgan._names import printable
 from fastgan._tables import rounded
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.facts import Facts
-from fastgan.monitor.monitor import rows_of, write_facts
+from fastgan.monitor.monitor import write_facts
 from fastgan.monitor.probes import probe
 from fastgan.monitor.watched import Watched
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
 from fastgan.training.data import describe_passed_over
+from fastgan.training.diagnose import replayed
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
 from fastgan.training.recipe import Recipe
+from fastgan.training.report.running import RunningReport
 from fastgan.training.resume import resume_from
 from fastgan.training.run_folder import prepare_run_folder, take_over
 from fastgan.training.run_lock import RunLock, run_lock
@@ -101,6 +102,7 @@ def _train(
     if runtime.is_main:
         diagnosis = _diagnosis(recipe, folder)
         logger = Logger(folder, start, num_steps, recipe.console, config.max_minutes)
+        running_report = RunningReport(folder, recipe.name, logger.say)
         for line in introduction(recipe):
             logger.say(line)
         if notice:
@@ -179,6 +181,7 @@ def _train(
                 logger.write_verdicts(done, diagnosis.add(done, rounded(figures)))
                 if warning := recipe.judge(done, figures):
                     logger.warn(done, warning)
+                running_report.write(diagnosis, is_last=last)
             if logger and (done % intervals["checkpoint_interval"] == 0 or last or stop):
                 path = checkpoints.save_checkpoint(
                     recipe, done, folder / "checkpoints", config.keep_checkpoints
@@ -213,17 +216,6 @@ def _diagnosis(recipe: Recipe, folder: Path) -> Diagnosis:
     facts = dataclasses.replace(recipe.config.facts(), num_steps=recipe.num_steps)
     write_facts(folder, facts)
     return replayed(folder, facts)
-
-
-def replayed(folder: Path, facts: Facts) -> Diagnosis:
-    """The diagnosis of what a folder's tables hold, row by row as the run has logged them."""
-    diagnosis = Diagnosis(facts)
-    tables = (folder / name for name in ("metrics.csv", "evaluation.csv"))
-    # A stable sort: of one step, log lines come before the evaluation.
-    rows = [row for table in tables if table.exists() for row in rows_of(table)]
-    for step, row in sorted(rows, key=lambda pair: pair[0]):
-        diagnosis.add(step, row)
-    return diagnosis
 
 
 def introduction(recipe: Recipe) -> list[str]:

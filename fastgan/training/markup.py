@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 
 from fastgan._names import LAYOUT, printable
@@ -20,9 +21,10 @@ def element(name: str, *parts: Part, **attributes: str) -> Html:
     return Html(f"<{name}{attribute_text}>{joined(*parts)}</{name}>")
 
 
-def image(source: str, text: str) -> Html:
-    """A picture with its alternative text."""
-    return Html(f'<img alt="{escaped(text)}" src="{escaped(source)}">')
+def image(kind: str, content: bytes, text: str) -> Html:
+    """A picture, such as of kind "png", with its alternative text."""
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return Html(f'<img alt="{escaped(text)}" src="{source}">')
 
 
 def joined(*parts: Part) -> Html:
@@ -33,3 +35,10 @@ def joined(*parts: Part) -> Html:
 def escaped(part: Part) -> Html:
     """HTML that shows the text literally: without markup, control or misleading characters."""
     return part if isinstance(part, Html) else Html(html.escape(printable(part, keep=LAYOUT)))
+
+
+def embedded_json(name: str, text: str) -> Html:
+    """JSON as an element that a script reads: no text in it can end the element or begin another."""
+    # Within JSON, these characters stand in strings alone, where an escape means the same.
+    harmless = text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+    return Html(f'<script type="application/json" id="{escaped(name)}">{harmless}</script>')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -43,6 +44,19 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
+
+
+def normalizing_by_batch(network: Network) -> Network:
+    """A copy in eval mode whose batch normalization uses the statistics of the batch that it gets.
+
+    A discriminator has only seen batches of one kind, and its running statistics are those of a mixture. One
+    process of several needs none of the others for this.
+    """
+    copied = copy.deepcopy(network).eval()
+    for layer in copied.modules():
+        if isinstance(layer, BatchNorm):
+            layer.running_mean = layer.running_var = None
+    return copied
 
 
 def load_network(build: Callable[[], Network], weights: Mapping[str, Tensor], path: Path) -> Network:

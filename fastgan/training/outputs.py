@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastgan._names import printable
 
+PAGES = (".html", ".htm")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -31,6 +32,18 @@ def check_picture(path: Path, overwrite: bool, option: str = "--output") -> None
     """
     if path.is_dir() or path.suffix.lower() not in PICTURES:
         raise ValueError(f"{option} must name a picture, such as grid.png or grid.jpg, got {printable(path)}")
+    _check_free([path], option, overwrite)
+
+
+def check_page(path: Path, overwrite: bool, option: str = "--output") -> None:
+    """Checks the one page that a command writes.
+
+    Raises:
+        FileExistsError: it exists, and must not be overwritten.
+        ValueError: its extension is not that of a page; the message names the option.
+    """
+    if path.is_dir() or path.suffix.lower() not in PAGES:
+        raise ValueError(f"{option} must name a page, such as comparison.html, got {printable(path)}")
     _check_free([path], option, overwrite)
 
 

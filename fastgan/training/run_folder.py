@@ -22,14 +22,16 @@ PARTS = ("checkpoints", "samples")
 NEEDED_BYTES = 256 * 2**20
 TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
 # What else a run writes to its folder: TensorBoard's files, the report, weights for use.
-OUTPUTS = ("config.yaml", "report.html", "events.out.tfevents*", "generator.safetensors", "samples")
+OUTPUTS = (
+    "config.yaml", "facts.json", "report.html", "events.out.tfevents*", "generator.safetensors", "samples"
+)  # fmt: skip
 # Those of them that a user may have put there before the run, and that a run overwrites.
-OVERWRITTEN = ("config.yaml", "report.html", "generator.safetensors")
+OVERWRITTEN = ("config.yaml", "facts.json", "report.html", "generator.safetensors")
 # Remains of files that were being written when a process was killed.
 TORN = (
-    "config.yaml.incomplete", *(f"{table}.incomplete" for table in TABLES), "report.html.incomplete",
-    "generator.safetensors.incomplete", "checkpoints/step-*.incomplete", "samples/step-*.incomplete*",
-    "samples/rows.txt.incomplete",
+    "config.yaml.incomplete", "facts.json.incomplete", *(f"{table}.incomplete" for table in TABLES),
+    "report.html.incomplete", "generator.safetensors.incomplete", "checkpoints/step-*.incomplete",
+    "samples/step-*.incomplete*", "samples/rows.txt.incomplete",
 )  # fmt: skip
 
 
@@ -91,8 +93,8 @@ def prepare_run_folder(config: TrainingConfig, resume: Resume) -> None:
 def _foreign_files(config: TrainingConfig) -> list[str]:
     """The existing files of OVERWRITTEN that do not come from a run.
 
-    A config.yaml with this run's options comes from a start that was killed. If there are samples, all of the
-    files come from a run whose tables and checkpoints are gone.
+    A config.yaml with this run's options comes from a start that was killed, as does facts.json beside it. If
+    there are samples, all of the files come from a run whose tables and checkpoints are gone.
     """
     if any((config.folder / "samples").glob("step-*.png")):
         return []
@@ -104,7 +106,7 @@ def _foreign_files(config: TrainingConfig) -> list[str]:
             return existing
         expected = to_plain(config)
         if all(options.get(name) == expected[name] for name in expected if name not in START_OPTIONS):
-            existing.remove("config.yaml")
+            existing = [name for name in existing if name not in ("config.yaml", "facts.json")]
     return existing
 
 

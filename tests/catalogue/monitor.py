@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -48,6 +49,18 @@ def _shares() -> monitor.Shares:
     return budget.backward(_terms(budget))
 
 
+def _watch_arguments() -> dict[str, Any]:
+    network = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    return {"generator": network, "optimizers": [optimizer]}
+
+
+def _monitor(folder: Any, facts: Any) -> None:
+    if isinstance(folder, (str, os.PathLike)):  # would be made here
+        folder = None
+    monitor.Monitor(folder, facts).report(D_loss=2.0)
+
+
 constructor("monitor.AdaptiveWeight", lambda: {"relative_to": ("l1",), "scale": 0.5}, _weigh)
 constructor("monitor.LossBudget", lambda: {"layer": nn.Linear(3, 2), "total_norm": 1.0}, _use)
 entry(
@@ -58,3 +71,30 @@ entry(
 method("monitor.LossBudget.backward", _backward_arguments, lambda: _CUT[0])
 method("monitor.LossBudget.loss", _loss_arguments, lambda: _CUT[0])
 method("monitor.Shares.cosine", lambda: {"first": "l1", "second": "gan"}, _shares)
+constructor(
+    "monitor.Facts",
+    lambda: {
+        "adversarial": "hinge", "value_range": (-1.0, 1.0), "penalties": {"r1_penalty": 5.0},
+        "chance": {"bit_acc": 0.5}, "num_steps": 100, "advice": {"critic_dead": "another critic"},
+    },
+    lambda facts: monitor.Diagnosis(facts).add(1, {"D_loss": 2.0}),
+)  # fmt: skip
+constructor(
+    "monitor.Diagnosis",
+    lambda: {"facts": monitor.Facts(adversarial="bce")},
+    lambda diagnosis: diagnosis.add(1, {"D_loss": 2.0}),
+)
+method("monitor.Diagnosis.add", lambda: {"step": 1, "row": {"D_loss": 2.0}}, monitor.Diagnosis)
+entry("monitor.Monitor", lambda: {"facts": monitor.Facts()}, _monitor)
+entry(
+    "monitor.Monitor.report",
+    lambda: {"D_loss": torch.ones(())},
+    lambda D_loss: monitor.Monitor().report(D_loss=D_loss),
+)
+method(
+    "monitor.Monitor.look",
+    lambda: {"real": torch.rand(2, 3, 4, 4), "fake": torch.rand(2, 3, 4, 4)},
+    monitor.Monitor,
+)
+entry("monitor.Monitor.watch", _watch_arguments, lambda **given: monitor.Monitor().watch(**given))
+method("monitor.Monitor.verdicts", lambda: {"step": 3}, monitor.Monitor)

@@ -44,22 +44,28 @@ class Instruction:
         return int(match[1], 16) if self.name.startswith("BRA") and match else None
 
 
-def disassembled(binary: bytes) -> str:
+def dumped(binary: bytes, option: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)
         file.flush()
         return subprocess.run(
-            [CUOBJDUMP, "-sass", "-res-usage", file.name], capture_output=True, text=True, check=True
+            [CUOBJDUMP, option, file.name], capture_output=True, text=True, check=True
         ).stdout
 
 
 @dataclass(frozen=True)
 class MachineCode:
-    text: str
-    """cuobjdump's output for one kernel."""
+    usage: str
+    """cuobjdump's output for one kernel; of its resources alone, if the binary is given."""
     ptx: str = ""
     source: str = ""
     """Triton's intermediate code (TTIR), which still has the kernel's arguments and loops."""
+    binary: bytes = b""
+    """Disassembled where instructions are asked for: that takes a hundred times as long as the resources."""
+
+    @cached_property
+    def text(self) -> str:
+        return dumped(self.binary, "-sass") if self.binary else self.usage
 
     @cached_property
     def instructions(self) -> list[Instruction]:
@@ -68,11 +74,13 @@ class MachineCode:
 
     @property
     def registers(self) -> int:
-        return int(re.search(r"REG:(\d+)", self.text)[1])
+        return int(re.search(r"REG:(\d+)", self.usage)[1])
 
     @property
     def spills(self) -> int:
-        """The number of accesses to local memory, to which registers are spilled."""
+        """How many accesses there are to local memory, to which registers are spilled."""
+        if re.search(r"STACK:0 SHARED:\d+ LOCAL:0", self.usage):
+            return 0
         return sum(i.name.startswith(("LDL", "STL")) for i in self.instructions)
 
     def accesses(self, kind: str) -> list[int]:
@@ -181,8 +189,9 @@ def machine_code(launch: Launch, capability: int) -> MachineCode:
     key = f"{source.hash()} {capability} {sorted(options.items(), key=str)}"
     if key not in _compiled:
         compiled = triton.compile(source, target=target, options=options)
+        binary = compiled.asm["cubin"]
         _compiled[key] = MachineCode(
-            disassembled(compiled.asm["cubin"]), compiled.asm["ptx"], compiled.asm["ttir"]
+            dumped(binary, "-res-usage"), compiled.asm["ptx"], compiled.asm["ttir"], binary
         )
     return _compiled[key]
 

@@ -274,7 +274,8 @@ def test_figures_that_are_not_finite_are_no_evidence(case):
     diagnosis = begun(case)
     feed(diagnosis, dict.fromkeys(case.bad, math.nan))
     feed(diagnosis, dict.fromkeys(case.bad, math.inf))
-    assert [v for v in diagnosis.verdicts() if v.severity != "note"] == []
+    said = [v for v in diagnosis.verdicts() if v.severity != "note" and v.name != "diverging"]
+    assert said == [], "of nothing but that they are not finite"
 
 
 @cases

@@ -25,6 +25,20 @@ for path in sys.argv[2:]:
     train(recipe, parse_config(recipe.config_class, recipe.presets, ["--config", path], "train"))
 """
 
+MEASURES_OF_IMAGES = {
+    "real_lowest", "real_highest", "fake_lowest", "fake_highest", "real_deviation", "spread_ratio"
+}  # fmt: skip
+PROBES = {
+    "probe_auc_fake", "probe_overfitting", "probe_auc_held_out", "probe_distance_ratio",
+    "probe_memorized", "probe_duplicates",
+}  # fmt: skip
+
+
+def measures_of(network: str) -> set[str]:
+    """The columns that the monitor adds to metrics.csv for a network."""
+    names = ("gradient_norm", "weight_norm", "update_ratio", "at_bound", "untrained")
+    return {f"{network}_{name}" for name in names}
+
 
 def table(path: Path) -> list[dict[str, str]]:
     """The rows of a run's CSV file without what depends on the clock."""

@@ -12,11 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fastgan.cli import main
+from fastgan.monitor import Diagnosis
 from fastgan.recipes.dcgan.config import DEMO, PAPER, PRESETS, DCGANConfig
 from fastgan.recipes.dcgan.recipe import DCGAN, make_generator
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
-from tests.recipes.runs import OneAndTwo, assert_resume_is_bit_exact
+from tests.recipes.runs import PROBES, OneAndTwo, assert_resume_is_bit_exact
 from tests.recipes.steps import count_updates, generator, moved, one_batch, reports_of, terms_of, weights_of
 from tests.training.test_loop import HostReads
 
@@ -139,13 +140,24 @@ def test_latents(small, latent):
     assert (z.abs().max() <= 1) == (latent == "uniform")
 
 
+def verdicts_on(config, column, *values, steps=200):
+    """Verdicts on a run in which a column had these values, every `steps` steps."""
+    diagnosis = Diagnosis(config.facts())
+    for number, value in enumerate(values, start=1):
+        diagnosis.add(steps * number, {column: value})
+    return {verdict.name: verdict for verdict in diagnosis.verdicts()}
+
+
 def test_a_run_that_collapsed_says_so(small):
+    assert "mode_collapse" not in verdicts_on(small, "collapse_ratio", 0.1, 0.1, 0.1), "it has only begun"
+    verdict = verdicts_on(small, "collapse_ratio", *[0.1] * 10)["mode_collapse"]
+    assert str(verdict.evidence[0]) == "collapse_ratio 0.1 < 0.5"
+    assert "--d_minibatch_std" in verdict.advice
+    assert "mode_collapse" in verdicts_on(small, "collapse_ratio", 0.6, 0.4, 0.4, 0.4), "it had been there"
+    looser = dataclasses.replace(small, collapse_ratio=0.05)
+    assert "mode_collapse" not in verdicts_on(looser, "collapse_ratio", *[0.1] * 10)
+
     recipe = make(small)
-    assert recipe.judge(100, {"collapse_ratio": 0.1}) is None, "it has only begun"
-    assert "collapse: generated images lie 0.10 times" in recipe.judge(1001, {"collapse_ratio": 0.1})
-    recipe = make(small)
-    assert recipe.judge(100, {"collapse_ratio": 0.6}) is None
-    assert "collapse" in recipe.judge(120, {"collapse_ratio": 0.4}), "it had been there"
     recipe.generator.layers[-2].weight.data.zero_()
     recipe.averages["generator"].load_state_dict(recipe.generator.state_dict())
     recipe.generator.eval()
@@ -154,17 +166,15 @@ def test_a_run_that_collapsed_says_so(small):
 
 
 @pytest.mark.parametrize("loss, chance", [("bce", 1.386), ("lsgan", 0.16), ("hinge", 2.0), ("wgan", None)])
-def test_a_discriminator_below_chance_is_told_of_once(small, loss, chance):
+def test_a_discriminator_below_chance_is_told_of(small, loss, chance):
     labels = {"real_label": 0.9, "fake_label": 0.1} if loss in ("bce", "lsgan") else {}
-    recipe = make(small, loss=loss, **labels)
+    config = dataclasses.replace(small, loss=loss, **labels)
     if chance is None:
-        assert recipe.watch(200, {"D_loss": 1e9}) is None
+        assert not verdicts_on(config, "D_loss", *[1e9] * 12), "its scores have no scale"
         return
-    assert recipe.watch(100, {"D_loss": chance + 0.01}) is None, "it has only begun"
-    assert recipe.watch(200, {"D_loss": chance - 0.03}) is None
-    assert recipe.watch(210, {"D_loss": chance + 0.05}) is None, "one bad moment"
-    assert f"would cost {chance:.3f}" in recipe.watch(400, {"D_loss": chance + 0.05})
-    assert recipe.watch(600, {"D_loss": chance + 0.05}) is None
+    assert not verdicts_on(config, "D_loss", *[0.97 * chance] * 12)
+    assert "generator_wins" not in verdicts_on(config, "D_loss", *[0.97 * chance] * 12, 1.3 * chance)
+    assert "--lr_d" in verdicts_on(config, "D_loss", *[1.3 * chance] * 12)["generator_wins"].advice
 
 
 def test_whole_runs_resume_to_the_bit(small):
@@ -241,7 +251,7 @@ def test_pictures_of_a_trained_generator(small, tmp_path, precision, capsys):
     with (folder / "evaluation.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
     assert row.keys() == {
-        "step", "collapse_ratio", "collapse_ratio_nearest", "frechet_distance_of_random_features"
+        "step", "collapse_ratio", "collapse_ratio_nearest", "frechet_distance_of_random_features", *PROBES
     }  # fmt: skip
 
 

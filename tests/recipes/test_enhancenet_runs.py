@@ -17,7 +17,7 @@ from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from tests.losses.backbones import install_backbone
 from tests.recipes.enhancenet_steps import make, rows
-from tests.recipes.runs import OneAndTwo, assert_resume_is_bit_exact
+from tests.recipes.runs import MEASURES_OF_IMAGES, OneAndTwo, assert_resume_is_bit_exact, measures_of
 from tests.recipes.steps import generator, one_batch
 
 # --- whole runs -------------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ def test_a_run_logs_evaluates_and_shows(tiny, scale):
     folder = train(EnhanceNet, dataclasses.replace(tiny, scale=scale))
     assert set(rows(folder / "metrics.csv")[0]) == {
         "step", "mse_loss", "mse_loss_weight", "share_mse_loss", "psnr", "lr", "images_per_second",
-        "seconds_per_step",
+        "seconds_per_step", *MEASURES_OF_IMAGES, *measures_of("G"),
     }  # fmt: skip
     (figures,) = rows(folder / "evaluation.csv")
     assert list(figures) == ["step", "psnr_y", "psnr_y_bicubic", "ssim_y", "ssim_y_bicubic"]

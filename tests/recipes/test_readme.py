@@ -59,6 +59,8 @@ def place(photo_folder, tmp_path_factory):
     Image.open(photograph).convert("RGB").resize((64, 48)).save(folder / "photo.png")
     for name, font in (("A", "DejaVuSans"), ("B", "DejaVuSerif-Bold"), ("C", "cmr10")):
         shutil.copy(font_file(font), folder / f"{name}.ttf")
+    lines = [f"{step},{1 - 0.5**step:.4f},{0.05 + 0.5**step:.4f}" for step in range(40)]
+    (folder / "log.csv").write_text("\n".join(["iter,D(x),D(G(z))", *lines]) + "\n")
     return folder
 
 
@@ -76,7 +78,7 @@ def small(command: str) -> list[str]:
 def test_the_pages_show_every_recipe_and_command():
     shown = {tuple(command.split()[1:3]) for commands in COMMANDS.values() for command in commands}
     assert {("train", name) for name in RECIPES} <= shown
-    expected = {"resume", "upscale", "sample", "stegastamp", "data", "info", "bench"}
+    expected = {"resume", "upscale", "sample", "stegastamp", "data", "info", "bench", "diagnose", "compare"}
     assert expected <= {words[0] for words in shown}
     assert len(SNIPPETS) >= 8
     for page, text in TEXTS.items():

@@ -13,7 +13,7 @@ from fastgan.recipes.starganv2.recipe import StarGANv2
 from fastgan.recipes.starganv2.translator import Translator
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
-from tests.recipes.runs import OneAndTwo, assert_resume_is_bit_exact, table
+from tests.recipes.runs import PROBES, OneAndTwo, assert_resume_is_bit_exact, table
 from tests.recipes.starganv2_folders import image_config
 
 
@@ -66,7 +66,7 @@ def test_runs_on_images_and_on_latents(data, precision, request):
     (row,) = table(folder / "evaluation.csv")
     assert row.keys() == {
         "step", "classifier_acc", "translated_acc_latent", "translated_acc_reference", "cycle_l1",
-        "pairwise_l1_latent", "pairwise_l1_reference",
+        "pairwise_l1_latent", "pairwise_l1_reference", *PROBES,
     }  # fmt: skip
     assert (folder / "samples" / "rows.txt").read_text().split() == [
         "source", "reference", "by_reference", "by_reference_and_back", "by_latent_1", "by_latent_2",

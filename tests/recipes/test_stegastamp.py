@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastgan.monitor import Diagnosis
 from fastgan.recipes.stegastamp.config import DEMO, PAPER
 from fastgan.recipes.stegastamp.recipe import StegaStamp
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
 from fastgan.training.runtime import Runtime
 from tests.losses.backbones import install_backbone
+from tests.recipes.runs import MEASURES_OF_IMAGES, measures_of
 from tests.recipes.steps import generator, moved, one_batch, terms_of, weights_of
 
 
@@ -129,6 +131,24 @@ def test_the_critic_learns_to_tell_and_the_generator_works_against_it(small, cri
     assert loss.item() == pytest.approx(-critic_sign * scores.mean().item(), rel=1e-6)
 
 
+def test_the_demos_critic_separates_where_the_papers_scores_everything_alike(small):
+    options = (
+        "adversarial", "r1_weight", "d_optimizer", "lr_d", "beta1_d", "beta2_d", "d_grad_clip",
+        "d_weight_clip", "d_channels", "d_activation",
+    )  # fmt: skip
+    random = generator()
+    stamp = 0.1 * torch.randn(1, 3, 4, 4, generator=random).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    apart = {}
+    for name, preset in {"demo": DEMO, "paper": PAPER}.items():
+        recipe = make(small, **{option: getattr(preset, option) for option in options})
+        for _ in range(100):
+            real = torch.rand(4, 3, 32, 32, generator=random)
+            terms = terms_of(recipe.discriminator_step, real, real + stamp, random)
+        apart[name] = -terms["D_difference"].item()
+    assert apart["demo"] > 0.05
+    assert abs(apart["paper"]) < 1e-4
+
+
 def test_weights_are_clipped_after_the_step(small):
     recipe = make(small, lr_d=1.0)
     recipe.discriminator_step(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), generator())
@@ -171,14 +191,20 @@ def test_ramps_count_from_the_end_of_the_secret_only_phase_where_asked(small):
         assert recipe.weights(600, secret_only=False)["image_loss"] == 8
 
 
-def test_stuck_bit_accuracy_gets_one_warning_with_advice(small):
-    recipe = make(small, no_im_loss_steps=10_000)
-    assert recipe.watch(2900, {"bit_acc": 0.5}) is None
-    warning = recipe.watch(3000, {"bit_acc": 0.51})
-    for advice in ("0.510 after 3000 steps", "--seed", "--lr", "--secret_size", "--no_im_loss_steps"):
-        assert advice in warning
-    assert recipe.watch(3100, {"bit_acc": 0.5}) is None
-    assert make(small).watch(3000, {"bit_acc": 0.56}) is None
+def test_stuck_bit_accuracy_gets_a_verdict_with_advice(small):
+    diagnosis = Diagnosis(dataclasses.replace(small.facts(), num_steps=140_000))
+    for step in range(100, 3000, 100):
+        diagnosis.add(step, {"bit_acc": 0.5})
+    assert not diagnosis.verdicts(), "the decoder may still find it"
+    for step in range(3000, 3800, 100):
+        diagnosis.add(step, {"bit_acc": 0.51})
+    (verdict,) = diagnosis.verdicts()
+    assert (verdict.name, verdict.subject) == ("stuck", "bit_acc")
+    for advice in ("--seed", "--lr", "--secret_size", "--no_im_loss_steps"):
+        assert advice in verdict.advice
+    for step in range(3800, 4800, 100):
+        diagnosis.add(step, {"bit_acc": 0.9})
+    assert not diagnosis.verdicts() and diagnosis.past[0].name == "stuck"
 
 
 def test_n_critic_updates_the_discriminator_that_often(small):
@@ -202,6 +228,9 @@ def test_every_term_is_logged_with_its_weight(small):
         "share_secret_loss", "share_image_loss", "share_G_loss", "cosine_secret_loss_image_loss",
         "cosine_secret_loss_G_loss", "cosine_image_loss_G_loss",
     }  # fmt: skip
+    expected |= {"D_auc", "D_at_bound", "D_update_ratio", "D_untrained"} | MEASURES_OF_IMAGES
+    for network in ("encoder", "decoder"):
+        expected |= measures_of(network)
     assert set(rows[0]) == expected
     assert float(rows[0]["image_loss_weight"]) == small.l2_loss_scale
     assert float(rows[0]["D_real"]) != float(rows[0]["D_fake"])

@@ -15,6 +15,7 @@ from fastgan.recipes.zi2zi.commands import Writer
 from fastgan.recipes.zi2zi.recipe import Zi2Zi
 from fastgan.training.loop import train
 from tests.recipes.fonts import CHARACTERS, SOURCE, TARGETS, font_file, small_config, small_glyphs
+from tests.recipes.runs import PROBES
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def test_text_in_a_style_and_between_two(small, tmp_path, precision, capsys):
         "l1_ratio_worst",
         "ssim",
         "ssim_of_source",
+        *PROBES,
     }
     first, last = (sampled(run, tmp_path, "--category", name) for name in ("0", "cmr10"))
     assert first.size == last.size == (5 * 32, 32) and first.tobytes() != last.tobytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 import os
 import random
 import select
@@ -30,6 +31,8 @@ from tqdm import tqdm
 from fastgan import cli
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training import checkpoint, logging, loop, report
+from fastgan.training.report import fallback, page, running
+from fastgan.training.report.curves import Plot
 from fastgan.training.run_lock import NAME as LOCK
 from tests.recipes.fonts import small_glyphs
 from tests.recipes.photographs import write_photographs
@@ -146,7 +149,7 @@ class Stage:
             importlib.import_module(name)
         for name in RECIPES:
             load_recipe(name)
-        report._plot("loads fonts", [1.0, 2.0], {"curve": [1.0, 2.0]})
+        fallback.picture_of(Plot("", "loads fonts", "", [1, 2], {"curve": [1.0, 2.0]}))
         torch.set_num_threads(1)
         self._whole: dict[str, list[tuple[str, float]]] = {}
         self._count = 0
@@ -339,6 +342,10 @@ def _tell_of_phases(recipe: type, events: int) -> None:
     within("checkpoint", checkpoint, "save_checkpoint")
     within("checkpoint", recipe, "save_for_use")
     within("report", report, "write_report")
+    # At every evaluation, so that runs have the same phases however long one takes.
+    running.LARGEST_SHARE = math.inf
     # Plotting all curves would take longer than the rest of the run.
-    curves = report._curves
-    report._curves = lambda metrics, evaluation: curves(dict(list(metrics.items())[:3]), {})
+    plots_of = page.plots_of
+    page.plots_of = lambda metrics, evaluation, diagnosis: plots_of(
+        dict(list(metrics.items())[:3]), {}, diagnosis
+    )

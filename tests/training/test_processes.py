@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fastgan.training.world import World, check_devices, launched_world, restarts, torchrun_job
-from tests.processes import ROOT
+from tests.processes import ROOT, in_forks
 
 COMMON = """
 import dataclasses, json, os, signal, sys, threading, time
@@ -209,3 +209,20 @@ def test_an_accelerator_that_is_not_there_is_named():
         pytest.skip("there is one")
     with pytest.raises(ValueError, match="accelerator 'cuda' cannot be used"):
         Runtime(TrainingConfig(accelerator="cuda"))
+
+
+def test_a_run_starts_without_torchmetrics(tmp_path):
+    """Lightning Fabric would import it to look at its version, and with it scipy and matplotlib."""
+    program = """
+import sys
+from fastgan.training.config import TrainingConfig
+from fastgan.training.runtime import Runtime
+
+Runtime(TrainingConfig(accelerator="cpu"))
+assert "lightning_fabric" in sys.modules
+assert not {"torchmetrics", "scipy.signal", "matplotlib"} & sys.modules.keys()
+from lightning_fabric.utilities.imports import _TORCHMETRICS_GREATER_EQUAL_1_0_0
+assert _TORCHMETRICS_GREATER_EQUAL_1_0_0
+from torchmetrics.functional.image import peak_signal_noise_ratio
+"""
+    assert in_forks([program], tmp_path) == [(0, "")]

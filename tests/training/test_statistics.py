@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from fastgan._tables import read_table
+from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.training.logging import CsvTable
-from fastgan.training.report import write_report
+from fastgan.training.report.curves import plots_of
 from fastgan.training.statistics import Statistics, gathering, report, report_all
 
 CPU = torch.device("cpu")
@@ -28,7 +29,7 @@ def test_means_are_over_the_reports_of_each_name():
 
 
 def test_many_reports_are_summed_on_the_way(monkeypatch):
-    monkeypatch.setattr("fastgan.training.statistics.MOST_KEPT", 4)
+    monkeypatch.setattr("fastgan.monitor.statistics.MOST_KEPT", 4)
     with gathering(Statistics()) as statistics:
         for value in range(10):
             report("tensor", torch.tensor(float(value)))
@@ -86,27 +87,15 @@ def test_cells_of_terms_that_were_not_reported_are_empty(tmp_path):
     assert str(columns["D_loss"]) == "[nan, 0.25, 1.0]"
 
 
-def test_curves_connect_what_was_reported(tmp_path, monkeypatch):
-    from fastgan.training import report as html
-
-    (tmp_path / "config.yaml").write_text("batch_size: 4\n")
+def test_curves_connect_what_was_reported(tmp_path):
     table = CsvTable(tmp_path / "metrics.csv")
     for step in range(1, 9):
         table.write(step, {"D_loss": 1.0 / step} if step % 2 else {"G_loss": 2.0})
-    plotted = {}
-    plot = html._plot
-
-    def recording(title, steps, curves):
-        plotted.update(curves)
-        return plot(title, steps, curves)
-
-    monkeypatch.setattr(html, "_plot", recording)
-    write_report(tmp_path, "sparse")
-    assert set(plotted) == {"D_loss", "G_loss"}
-    assert html.reported([1.0, 2.0, 3.0], [float("nan"), 5.0, float("inf")]) == (
-        [2.0, 3.0],
-        [5.0, float("inf")],
-    )
+    plots = plots_of(read_table(tmp_path / "metrics.csv"), {}, Diagnosis())
+    curves = {name: values for plot in plots for name, values in plot.curves.items()}
+    assert curves["D_loss"][::2] == pytest.approx([1, 1 / 3, 0.2, 1 / 7])
+    assert curves["D_loss"][1::2] == [""] * 4
+    assert curves["G_loss"] == ["", 2.0] * 4
 
 
 def test_tables_of_older_runs_have_nan_for_what_was_not_there(tmp_path):

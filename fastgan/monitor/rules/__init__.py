@@ -1,7 +1,8 @@
 """All rules, in the order in which their verdicts are shown: by severity, then by question."""
 
 from fastgan.monitor.rules import game, images, steps, terms
-from fastgan.monitor.rules._rule import Rule, Sign
+from fastgan.monitor.rules._rule import Rule
+from fastgan.monitor.rules._rule import Sign as Sign
 from fastgan.monitor.verdict import SEVERITIES
 
 RULES: tuple[Rule, ...] = tuple(
@@ -12,5 +13,3 @@ RULES: tuple[Rule, ...] = tuple(
 )
 VERDICTS: tuple[str, ...] = tuple(dict.fromkeys(rule.name for rule in RULES))
 """The names of all verdicts."""
-
-__all__ = ["RULES", "VERDICTS", "Rule", "Sign"]

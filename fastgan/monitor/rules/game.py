@@ -17,20 +17,21 @@ PROBABILITIES = ("D_probability_real", "D_probability_fake")
 def probabilities(history: History, facts: Facts) -> tuple[float, float] | None:
     """Mean D(x) and D(G(z)), as probabilities of being real, over the last log lines; None if unknown.
 
-    Logs that only have D's outputs give probabilities if the loss is not known to be another and all lie in
-    [0, 1].
+    Figures that only have D's outputs give probabilities if they are known to be some, or if nothing is known
+    of the loss and all of them lie in [0, 1].
     """
-    if facts.has_probabilities or facts.adversarial is None:
-        pair = history.mean(PROBABILITIES[0]), history.mean(PROBABILITIES[1])
-        if pair[0] is not None and pair[1] is not None:
-            return pair[0], pair[1]
-    if facts.adversarial is None:
-        outputs = [value for name in SCORES for value in history.values(name)]
-        if outputs and min(outputs) >= 0 and max(outputs) <= 1:
-            pair = history.mean(SCORES[0]), history.mean(SCORES[1])
-            if pair[0] is not None and pair[1] is not None:
-                return pair[0], pair[1]
-    return None
+    names = PROBABILITIES
+    if not (facts.has_probabilities or facts.adversarial is None) or any(
+        n not in history.columns for n in names
+    ):
+        if not (facts.adversarial is None or facts.scores_are_probabilities):
+            return None
+        ranges = [(history.lowest(name), history.highest(name)) for name in SCORES]
+        if any(low is None or high is None or low < 0 or high > 1 for low, high in ranges):
+            return None
+        names = SCORES
+    real, fake = history.mean(names[0]), history.mean(names[1])
+    return None if real is None or fake is None else (real, fake)
 
 
 def separation(history: History) -> tuple[str, float] | None:
@@ -110,8 +111,9 @@ def check_balanced(history: History, facts: Facts) -> Iterator[Sign]:
 # --- who is winning -----------------------------------------------------------------------------------------
 
 P_REAL_WON, P_FAKE_WON = 0.9, 0.1
-"""Of reals as a part of their label, which no D is meant to exceed. Calibration: from 0.91 and 0.08 on with 20
-updates of D per step; 0.9 and 0.13 at the best of D in healthy runs of zi2zi. Both bounds must be crossed."""
+"""Of reals as a part of their label, which no D is meant to exceed. Calibration: from 0.91 and 0.08 on with
+20 updates of D per step; 0.9 and 0.13 at the best of D in healthy runs of zi2zi. Both bounds must be
+crossed."""
 LOSS_WON = 0.02
 AUC_LOST, LOSS_LOST = 0.4, 1.1
 
@@ -132,9 +134,9 @@ def check_discriminator_wins(history: History, facts: Facts) -> Iterator[Sign]:
     if facts.adversarial not in (None, "lsgan"):
         return
     # Nothing is known of D's outputs: a loss that is bounded by 0 and has lost nearly all of its first value.
-    losses = history.values("D_loss")
+    lowest = history.lowest("D_loss")
     loss, first = history.mean("D_loss"), facts.loss_of_chance or history.first("D_loss", 1)
-    if loss is None or not first or min(losses) < 0:
+    if loss is None or not first or lowest is None or lowest < 0:
         return
     evidence_of_loss = below(f"D_loss / {first:.3g}", loss / first, LOSS_WON)
     yield Sign(crossed(evidence_of_loss), says, (evidence_of_loss,))
@@ -327,20 +329,21 @@ RULES = (
         "generator_wins", "fault", check_generator_wins,
         "lower both learning rates, then take fewer updates of G per step",
         "D's loss for a constant answer, Goodfellow et al. 2014, with a margin by calibration",
-        looks=4, run_share=RUN_SHARE, held=HELD_STEPS, columns=("D_auc", "D_accuracy_real", "D_loss"),
+        looks=4, run_share=RUN_SHARE, held=HELD_STEPS,
+        columns=("D_auc", "D_accuracy_real", "D_accuracy_fake", "D_loss"),
     ),
     Rule(
         "not_adversarial", "fault", check_not_adversarial,
         "compare the signs and labels of D's and G's losses: G must want for its fakes what D gives to reals",
         "the definition of the game; margins by calibration",
-        columns=("D_loss", *SCORES),
+        columns=("D_loss", "G_loss", *SCORES),
     ),
     Rule(
         "penalty_dominates", "warning", check_penalty_dominates,
         "lower the penalty's weight by powers of ten (R1: 1 to 10 for images of 256x256, less for smaller "
         "ones)",
         "Mescheder et al. 2018; bounds by calibration",
-        run_share=RUN_SHARE, held=HELD_STEPS, columns=("D_loss", *SCORES),
+        run_share=RUN_SHARE, held=HELD_STEPS, columns=("*_penalty", "D_loss", *SCORES),
     ),
     Rule(
         "discriminator_overfits", "warning", check_discriminator_overfits,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import re
 from collections.abc import Iterator
 
 from fastgan.monitor.facts import Facts
@@ -81,17 +81,39 @@ def check_diverging(history: History, facts: Facts) -> Iterator[Sign]:
         *({"D_real", "D_fake"} & history.row.keys()),
     }
     for column in sorted(columns):
-        sizes = [abs(value) for value in history.values(column)]
-        if len(sizes) < FEWEST_ROWS:
+        values = history.values(column)
+        if len(values) < FEWEST_ROWS:
             continue
-        usual = max(statistics.median(sizes[:-3]), LOSS_FLOOR)
-        newest = sizes[-3:]
+        usual = max(history.usual_size(column, but_last=3) or 0.0, LOSS_FLOOR)
+        newest = [abs(value) for value in values[-3:]]
         evidence = above(f"{column} / its median", newest[-1] / usual, GROWN)
         # Two rows far above: one alone may be a step with a lazy penalty.
         grows = newest[0] < newest[1] < newest[2] and newest[1] > GROWN / 5 * usual
         grows = grows or min(newest) > GROWN * usual
         says = f"{column} grows without end; NaN is next"
         yield Sign(crossed(evidence) if grows else False, says, (evidence,), column)
+
+
+# Not norms of gradients, which are infinite now and then where losses are scaled for half precision.
+LOSSES_AND_SCORES = re.compile(r"(?!share_|cosine_).*(loss|err|penalty)(?!.*_weight$).*|D_(real|fake)", re.I)
+
+
+def check_not_finite(history: History, facts: Facts) -> Iterator[Sign]:
+    """A loss or a score is no number any more."""
+    names = [name for name in history.row if LOSSES_AND_SCORES.fullmatch(name)]
+    broken = {name: steps for name in names if (steps := history.not_finite(name))}
+    if not broken:
+        if names:
+            yield Sign(False, "")
+        return
+    first = min(steps[0] for steps in broken.values())
+    earliest = [name for name, steps in broken.items() if steps[0] == first]
+    listed = " and ".join(filter(None, [", ".join(earliest[:-1]), earliest[-1]]))
+    yield Sign(
+        True,
+        f"{listed} became NaN or infinite at step {first}: what was trained from there on is lost",
+        (above(f"rows without a number for {earliest[0]}", len(broken[earliest[0]]), 0),),
+    )
 
 
 RULES = (
@@ -114,5 +136,10 @@ RULES = (
         "diverging", "fault", check_diverging,
         "lower the learning rate of the network that grew first, or clip its gradients",
         "calibration", looks=1, columns=("*_loss", "*_norm", "D_real", "D_fake"),
+    ),
+    Rule(
+        "diverging", "fault", check_not_finite,
+        "go back to a state before that step; then lower the learning rates, or clip gradients",
+        "the definition of NaN", looks=1, columns=("*_loss", "*_penalty", "D_real", "D_fake"),
     ),
 )  # fmt: skip

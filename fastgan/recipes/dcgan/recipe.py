@@ -25,7 +25,7 @@ from fastgan.recipes.dcgan.networks import DCGANDiscriminator, DCGANGenerator
 from fastgan.training.checkpoint import write_weights
 from fastgan.training.config import to_plain
 from fastgan.training.data import ImageFolder, first_batch
-from fastgan.training.networks import frozen, statistics_kept, weights_wanted_by
+from fastgan.training.networks import frozen, normalizing_by_batch, weights_wanted_by
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
@@ -211,20 +211,11 @@ class DCGAN(Recipe):
         count = min(self.config.collapse_images, len(self.val_images))
         device = self.runtime.device
         return ProbeInputs(
-            self._scores,
+            normalizing_by_batch(self.discriminator),
             self.as_trained(first_batch(self.train_images, count, device)),
             self.as_trained(first_batch(self.val_images, count, device)),
             self.sample(count) * 2 - 1,
         )
-
-    def _scores(self, image: Tensor) -> Tensor:
-        """D's logits of a batch of one kind, normalized by its own statistics as in training."""
-        was_training = self.discriminator.training
-        try:
-            with statistics_kept(self.discriminator.train()):
-                return self.logits(image)
-        finally:
-            self.discriminator.train(was_training)
 
     def save_for_use(self, folder: Path) -> None:
         """Writes generator.safetensors, G's plain state_dict, for `fastgan sample dcgan`."""

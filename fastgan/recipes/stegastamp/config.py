@@ -291,15 +291,31 @@ DEMO = StegaStampConfig(
     no_im_loss_steps=400,
     no_im_loss_bit_acc=0.9,
     ramps_after_no_im_loss=True,
-    l2_loss_scale=165.0,
+    l2_loss_scale=110.0,
     l2_loss_ramp=800,
     l2_edge_gain=0.0,
     lpips_loss_scale=0.0,
     secret_loss_scale=1.0,
-    G_loss_scale=0.1,
+    # Weighed like luma, chroma takes the whole stamp, as large coloured blotches; from 8 on luma takes it, as
+    # lines that cost more SSIM.
+    u_scale=4.0,
+    v_scale=4.0,
+    # A critic that lives: with weights clipped to 0.01, the original's scores every image about 0 (fault
+    # critic_dead). Here hinge loss and R1 bound D, not clipping; Adam with StyleGAN's betas, LeakyReLU and
+    # twice the original's widths let it learn within a thousand steps.
+    adversarial="hinge",
+    r1_weight=1.0,
+    d_optimizer="adam",
+    lr_d=0.0002,
+    beta1_d=0.0,
+    beta2_d=0.99,
+    d_grad_clip=0.0,
+    d_weight_clip=0.0,
+    d_channels=(16, 32, 64, 128),
+    d_activation="leaky_relu",
+    # About a twentieth of the encoder's gradient (share_G_loss).
+    G_loss_scale=0.05,
     G_loss_ramp=800,
-    u_scale=1.0,
-    v_scale=1.0,
     borders="white",
     rnd_trans=0.02,
     rnd_trans_ramp=1000,

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from fastgan._arguments import Parser
+from fastgan._tables import read_table
 from fastgan.losses import yuv_color_l2
 from fastgan.recipes.stegastamp.commands import Stamper
 from fastgan.recipes.stegastamp.config import DEMO
@@ -22,7 +23,7 @@ from fastgan.training.built_in import HELD_OUT_PHOTOGRAPHS, data_folder
 from fastgan.training.image_files import read_image, to_image
 from fastgan.training.loop import train
 from fastgan.training.measurement import describe_machine, rounds_in
-from fastgan.training.report import Section, read_table, write_report
+from fastgan.training.report import Section, write_report
 
 MESSAGE = "hi"
 

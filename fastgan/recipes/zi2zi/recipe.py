@@ -29,7 +29,12 @@ from fastgan.recipes.zi2zi.data import PairImages, find_pairs, read_about, split
 from fastgan.recipes.zi2zi.glyphs import JSON
 from fastgan.recipes.zi2zi.networks import Zi2ZiDiscriminator, Zi2ZiGenerator
 from fastgan.training.data import first_batch
-from fastgan.training.networks import frozen, statistics_kept, weights_wanted_by
+from fastgan.training.networks import (
+    frozen,
+    normalizing_by_batch,
+    statistics_kept,
+    weights_wanted_by,
+)
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
@@ -244,12 +249,13 @@ class Zi2Zi(Recipe):
         held_out = self.held_out(PROBED)
         count = len(held_out.source)
         train = self.as_trained(*first_batch(self.train_pairs, count, self.runtime.device))
+        discriminator = normalizing_by_batch(self.discriminator)
 
         def paired(batch: Batch, image: Tensor) -> Tensor:
             return torch.cat([batch.source, image], dim=1)
 
         return ProbeInputs(
-            lambda pair: self.discriminate(*pair.chunk(2, dim=1))[0],
+            lambda pair: discriminator(*pair.chunk(2, dim=1))[0],
             paired(train, train.target),
             paired(held_out, held_out.target),
             paired(held_out, self.draw(held_out)),

@@ -1,0 +1,312 @@
+"""`fastgan diagnose`: verdicts on a run and its curves explained, from a folder, a table or an event file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastgan._arguments import Parser
+from fastgan._names import LAYOUT, printable
+from fastgan.losses.adversarial import KINDS
+from fastgan.monitor.columns import OTHER, QUESTIONS, explain, is_known
+from fastgan.monitor.diagnosis import Diagnosis
+from fastgan.monitor.facts import Facts
+from fastgan.monitor.log_names import FOREIGN, parse_columns
+from fastgan.monitor.logs import Log, read_log
+from fastgan.monitor.monitor import FACTS, read_facts, rows_of
+from fastgan.monitor.verdict import SEVERITIES, Verdict
+from fastgan.training.config import TrainingConfig, from_plain
+from fastgan.training.registration import registered
+from fastgan.training.run_options import options_of_run, recipe_of_run
+
+TABLES = ("metrics.csv", "evaluation.csv")
+WIDTH = 110
+
+
+def replayed(folder: Path, facts: Facts, *, skip_unreadable: bool = False) -> Diagnosis:
+    """The diagnosis of what a run's tables hold, row by row as the run has logged them.
+
+    Args:
+        skip_unreadable: whether a table that cannot be read counts as one without rows.
+    """
+    rows: list[tuple[int, dict[str, float]]] = []
+    for table in (folder / name for name in TABLES):
+        with contextlib.suppress(*((OSError, ValueError) if skip_unreadable else ())):
+            rows += rows_of(table) if table.exists() else ()
+    diagnosis = Diagnosis(facts)
+    # A stable sort: of one step, log lines come before the evaluation.
+    for step, row in sorted(rows, key=lambda pair: pair[0]):
+        diagnosis.add(step, row)
+    return diagnosis
+
+
+def diagnose_run(folder: Path, *, skip_unreadable: bool = False) -> Diagnosis:
+    """The diagnosis of a run's folder: the same verdicts as the run has printed.
+
+    Args:
+        skip_unreadable: as for :func:`replayed`.
+
+    Raises:
+        FileNotFoundError: the folder holds no metrics.csv.
+        ValueError: metrics.csv or the facts of the run cannot be read.
+    """
+    if not (folder / "metrics.csv").exists():
+        raise FileNotFoundError(f"{printable(folder)} holds no metrics.csv: is this a run's folder?")
+    return replayed(folder, facts_of_run(folder), skip_unreadable=skip_unreadable)
+
+
+def facts_of_run(folder: Path) -> Facts:
+    """What is known of a run: from its facts.json, or, in runs older than that, from its options."""
+    facts = read_facts(folder)
+    if facts is not None:
+        return facts
+    config = _config_of_run(folder)
+    if config is None:
+        return Facts()
+    return dataclasses.replace(config.facts(), num_steps=None if config.num_epochs else config.num_steps)
+
+
+def _config_of_run(folder: Path) -> TrainingConfig | None:
+    """The options of a run whose recipe is installed; None otherwise."""
+    try:
+        name = recipe_of_run(folder)
+        recipe = next(recipe for known in registered() if (recipe := known.load()).name == name)
+        found = options_of_run(folder, recipe.config_class, name)
+        return from_plain(recipe.config_class, found[1]) if found else None
+    except (OSError, ValueError, TypeError, StopIteration):
+        return None
+
+
+@dataclass
+class Diagnosed:
+    """A run or a log, and how it was read."""
+
+    path: Path
+    diagnosis: Diagnosis
+    notes: list[str] = field(default_factory=list)
+    """What was decided about the file, a sentence each."""
+
+
+def diagnose(
+    path: Path, columns: str = "", given: Mapping[str, Any] | None = None, d_loss: str = ""
+) -> Diagnosed:
+    """The diagnosis of a run's folder, of any trainer's CSV or TSV file, or of TensorBoard's event files.
+
+    Args:
+        columns: for files: "NAME=COLUMN,...", the columns that hold the figures of these names.
+        given: fields of :class:`Facts` that the user knows; they take precedence over those of the folder.
+        d_loss: for files: whether D_loss is the "sum" of D's losses of real and of fake samples, or their
+            "mean"; "": as most trainers do, the mean for lsgan, and the sum for others.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: it cannot be read, a column is not there, or a fact is none.
+    """
+    given = {name: value for name, value in (given or {}).items() if value is not None}
+    if not path.exists():
+        raise FileNotFoundError(f"{printable(path)} does not exist")
+    if _is_run(path):
+        if columns or d_loss:
+            option, value = ("--columns", columns) if columns else ("--d_loss", d_loss)
+            raise ValueError(
+                f"{option} is for tables and event files, got {printable(value)} for the run's folder "
+                f"{printable(path)}"
+            )
+        facts = dataclasses.replace(facts_of_run(path), **given)
+        return Diagnosed(path, replayed(path, facts))
+    names = [*FOREIGN, "collapse_ratio", "spread_ratio", "D_gradient_norm", "G_gradient_norm", "bit_acc"]
+    table = path / "metrics.csv" if (path / "metrics.csv").is_file() else path
+    log = read_log(table, parse_columns(columns, is_known, ["step", *names]) if columns else None)
+    facts = dataclasses.replace(
+        Facts(scores_are_probabilities=log.has_probabilities, counts_updates=False), **given
+    )
+    if facts.adversarial is None:
+        log.notes.append(
+            "the adversarial loss is not known, and rules that need it say nothing: --adversarial"
+        )
+    factor = _factor(facts, "sum" if log.has_parts else d_loss)
+    if facts.loss_of_chance and any("D_loss" in row for _, row in log.rows):
+        what = {1.0: "as it is", 2.0: "doubled", 0.5: "halved"}[factor]
+        log.notes.append(
+            f"D_loss counts {what}: without skill it is {facts.loss_of_chance:.3g} for {facts.adversarial} "
+            "(--d_loss sum or mean says how the trainer adds D's losses of real and of fake samples)"
+        )
+    if facts.adversarial is not None and "G_loss" in log.names:
+        log.notes.append(f"G_loss counts as G's {facts.adversarial} loss alone, without a weight")
+    if facts.has_probabilities and not facts.scores_are_probabilities and _lie_in_0_1(log):
+        log.notes.append(
+            "D_real and D_fake count as D's raw outputs, although all lie in [0, 1]: give probabilities by "
+            "--columns D_probability_real=...,D_probability_fake=..."
+        )
+    if table.name == "metrics.csv" and (table.parent / FACTS).exists():
+        log.notes.append(f"{printable(table.parent)} is a run's folder: its diagnosis knows more")
+    diagnosis = Diagnosis(facts)
+    for step, row in log.rows:
+        if "D_loss" in row:
+            row["D_loss"] *= factor
+        diagnosis.add(step, row)
+    return Diagnosed(path, diagnosis, [printable(note) for note in log.notes])
+
+
+def _lie_in_0_1(log: Log) -> bool:
+    values = [row[name] for _, row in log.rows for name in ("D_real", "D_fake") if name in row]
+    return bool(values) and all(0 <= value <= 1 for value in values)
+
+
+def _is_run(path: Path) -> bool:
+    known = (FACTS, "config.yaml", "checkpoints")
+    return (path / "metrics.csv").is_file() and any((path / name).exists() for name in known)
+
+
+def _factor(facts: Facts, d_loss: str) -> float:
+    """What D's loss must be multiplied by to have the scale of :attr:`Facts.loss_of_chance`."""
+    if facts.loss_of_chance is None or not d_loss:
+        return 1.0
+    if facts.adversarial == "lsgan":
+        return 0.5 if d_loss == "sum" else 1.0
+    return 2.0 if d_loss == "mean" and facts.adversarial != "relativistic" else 1.0
+
+
+# --- what is printed ----------------------------------------------------------------------------------------
+
+
+def describe(found: Diagnosed) -> str:
+    """Verdicts, then every curve, by question."""
+    diagnosis = found.diagnosis
+    history, verdicts = diagnosis.history, diagnosis.verdicts()
+    planned = f" of {diagnosis.facts.num_steps}" if diagnosis.facts.num_steps else ""
+    kind = diagnosis.facts.adversarial
+    lines = [
+        f"{printable(found.path)}: step {history.step}{planned}, {len(history.columns)} figures"
+        + (f", adversarial loss {kind}" if kind else ""),
+        *(_wrapped(f"note: {note}", "  ") for note in found.notes),
+        "",
+        counted(verdicts),
+        *(_paragraph(verdict) for verdict in verdicts),
+    ]
+    if diagnosis.past:
+        lines += [
+            "",
+            "no longer so:",
+            *(_wrapped(printable(str(verdict).splitlines()[0]), "  ") for verdict in diagnosis.past),
+        ]
+    explained = {column: explain(column, diagnosis) for column in history.columns}
+    for question in (*QUESTIONS, OTHER):
+        columns = [column for column, each in explained.items() if each.question == question]
+        if columns:
+            lines += ["", question]
+            lines += [
+                _wrapped(f"{printable(column)}: {printable(explained[column].says)}", "  ")
+                for column in columns
+            ]
+    return "\n".join(lines)
+
+
+def counted(verdicts: Iterable[Verdict]) -> str:
+    """How many verdicts there are of each severity."""
+    severities: list[str] = [verdict.severity for verdict in verdicts]
+    if not severities:
+        return "nothing is wrong, as far as rules can tell from these figures"
+    counts = ((severity, severities.count(severity)) for severity in SEVERITIES)
+    return ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts if count)
+
+
+def _paragraph(verdict: Verdict) -> str:
+    lines = printable(verdict, keep=LAYOUT).splitlines()
+    return "\n" + "\n".join(_wrapped(line.strip(), "  " if place else "") for place, line in enumerate(lines))
+
+
+def _wrapped(text: str, indent: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False
+    )
+
+
+def as_json(found: Diagnosed) -> str:
+    """The same as JSON: path, step, facts, notes, verdicts, past (verdicts taken back) and curves."""
+    diagnosis = found.diagnosis
+    curves = {}
+    for column, points in diagnosis.history.columns.items():
+        question, says = explain(column, diagnosis)
+        curves[column] = {"question": question, "says": says, "step": points[-1][0], "value": points[-1][1]}
+    content = {
+        "path": str(found.path),
+        "step": diagnosis.history.step,
+        "facts": dataclasses.asdict(diagnosis.facts),
+        "notes": found.notes,
+        "verdicts": [verdict.as_dict() for verdict in diagnosis.verdicts()],
+        "past": [verdict.as_dict() for verdict in diagnosis.past],
+        "curves": curves,
+    }
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="fastgan diagnose",
+        description="Says what is wrong with a training, by rules on its figures, and explains each curve in "
+        "its own numbers. Reads a run's folder, or a CSV or TSV file or an event file of TensorBoard of any "
+        "trainer.",
+    )
+    parser.add_argument("path", metavar="RUN", type=Path, help="a run's folder, or a file")
+    add_options_of_files(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--fail-on", choices=SEVERITIES,
+        help="leave with exit code 1 if a verdict of this severity or a graver one holds",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    found = diagnose(options.path, options.columns, facts_from(options), options.d_loss or "")
+    print(as_json(found) if options.json else printable(describe(found), keep=LAYOUT))
+    if options.fail_on:
+        gravest = SEVERITIES[: SEVERITIES.index(options.fail_on) + 1]
+        return int(any(verdict.severity in gravest for verdict in found.diagnosis.verdicts()))
+    return 0
+
+
+def add_options_of_files(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say what a file of another trainer does not."""
+    group = parser.add_argument_group("what a file of another trainer does not say")
+    group.add_argument(
+        "--columns", metavar="NAME=COLUMN,...", default="",
+        help="figures by the names that rules know, such as D_real=D(x),D_fake=D(G(z)),step=iter; common "
+        "names are recognized without it",
+    )  # fmt: skip
+    group.add_argument("--adversarial", choices=KINDS, help="the adversarial loss")
+    group.add_argument(
+        "--d_loss", choices=("sum", "mean"),
+        help="whether D_loss is the sum of D's losses of real and of fake samples, or their mean; default: "
+        "mean for lsgan, sum for others",
+    )  # fmt: skip
+    group.add_argument("--real_label", type=float, help="D's label of real samples, for bce and lsgan")
+    group.add_argument("--fake_label", type=float, help="D's label of fakes, for bce and lsgan")
+    group.add_argument("--critic_sign", type=int, help="-1: D's scores are high for fakes")
+    group.add_argument("--num_steps", type=int, help="steps that the run is planned to take")
+
+
+def facts_from(options: argparse.Namespace) -> dict[str, Any]:
+    """The facts among the options of :func:`add_options_of_files`; None for those that are not given."""
+    names = ("adversarial", "real_label", "fake_label", "critic_sign", "num_steps")
+    return {name: getattr(options, name) for name in names}

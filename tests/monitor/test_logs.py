@@ -1,0 +1,283 @@
+"""Logs of any trainer: what is read of messy files, what is recognized, and what is said about it."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+
+from fastgan.monitor.columns import is_known
+from fastgan.monitor.log_names import FOREIGN, parse_columns
+from fastgan.monitor.logs import MOST_ROWS, read_log
+
+pytest.importorskip("tensorboard")
+
+NAMES = ["step", *FOREIGN]
+
+
+def file(folder, text, name="log.csv"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def log(folder, text, columns=None):
+    return read_log(file(folder, text), columns)
+
+
+def rows(count=4, header="step,D_loss", row="{0},{0}.5", end="\n"):
+    return end.join([header, *(row.format(step) for step in range(1, count + 1)), ""])
+
+
+EXPECTED = [(step, {"D_loss": step + 0.5}) for step in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        rows(),
+        rows(end="\r\n"),
+        rows().rstrip("\n"),
+        "\ufeff" + rows(),
+        rows().encode("utf-16"),
+        rows(header="step;D_loss", row="{0};{0},5"),
+        rows(header="step\tD_loss", row="{0}\t{0}.5"),
+        rows(header='"step","D_loss"', row='"{0}","{0}.5"'),
+        rows(header="step, D_loss ", row=" {0} , {0}.5 "),
+        rows(header="# step,D_loss"),
+        rows(header="step,D_loss,", row="{0},{0}.5,"),
+        rows(header="step,D_loss", row="{0},{0}.5\n\n"),
+        rows(header="global_step,Loss_D", row="{0},{0}.5"),
+        rows(header="Iteration,train/d_loss", row="{0}.0,{0}.5"),
+    ],
+)
+def test_tables_of_many_writers_are_read_alike(text, tmp_path):
+    assert log(tmp_path, text).rows == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "text, noted",
+    [
+        (rows(header="step,D_loss,kind", row="{0},{0}.5,cat"), "left out, since they hold no numbers: kind"),
+        (rows() + "step,D_loss\n", "the header stands in 1 further rows"),
+        (rows() + "5,1,2,3\n6\n", "2 of 6 rows do not have 2 cells"),
+        (rows() + "5,none\n", "D_loss: 1 of 5 cells are no numbers and count as empty"),
+        (rows() + ",7\n", "1 of 5 rows have no step"),
+        ("step,D_loss\n2,2.5\n1,1.5\n4,4.5\n3,3.5\n", "rows were not in the order of steps"),
+        ("step,D_loss\n1,0\n2,2.5\n1,1.5\n3,3.5\n4,4.5\n", "1 steps are there more than once: the last row"),
+        (rows(header="step,D_loss,D_loss", row="{0},{0}.5,9"), "2 columns are named D_loss"),
+        (rows(header="epoch,D_loss", row="1,{0}.5"), "steps are numbers of rows: epoch does not tell rows"),
+        (rows(header="epoch,D_loss", row="0.{0},{0}.5"), "steps are numbers of rows: epoch has fractions"),
+        (rows(header="D_loss", row="{0}.5"), "steps are numbers of rows"),
+        (rows(header="step,errD", row="{0},{0}.5"), "taken for what rules know: D_loss is errD"),
+    ],
+)
+def test_what_is_decided_about_a_file_is_told(text, noted, tmp_path):
+    found = log(tmp_path, text)
+    assert noted in "\n".join(found.notes)
+    known = [(step, {"D_loss": row["D_loss"]}) for step, row in found.rows if "D_loss" in row]
+    assert known == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "log.csv is empty"),
+        (b"\xef\xbb\xbf\n\n", "log.csv is empty"),
+        ("step,D_loss\n", "has names of columns, but no rows"),
+        (rows(1), "has 1 row: verdicts follow figures over steps, and need 3 rows at least"),
+        (rows(2), "has 2 rows: "),
+        ("1,2\n3,4\n5,6\n7,8\n", "has no names of columns: its first row is 1, 2"),
+        ("step,kind\n1,a\n2,b\n3,c\n", "has no figures beside its steps; it has step"),
+        ("a,b\nx,y\nx,y\nx,y\n", "has no column of numbers; it has a, b"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "is neither text nor one of TensorBoard's event files"),
+        ("x" * 200_000 + "\n" + "y" * 200_000, "cannot be read as a table"),
+    ],
+)
+def test_files_that_are_no_logs_are_refused_by_name(text, said, tmp_path):
+    with pytest.raises(ValueError, match=r"log\.csv") as error:
+        log(tmp_path, text)
+    assert said in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none"):
+        read_log(tmp_path / "none")
+    with pytest.raises(ValueError, match="folder with neither metrics.csv nor TensorBoard's event files"):
+        read_log(tmp_path)
+
+
+DCGAN = "Loss_D,Loss_G,D(x),D(G(z))"
+STYLEGAN = ("Loss/D/loss", "Loss/G/loss", "Loss/scores/real", "Loss/scores/fake", "Loss/r1_penalty")
+
+
+@pytest.mark.parametrize(
+    "header, ours",
+    [
+        (DCGAN, "D_loss,G_loss,D_real,D_fake"),
+        ("errD,errG,D_x,D_G_z1,D_G_z2", "D_loss,G_loss,D_real,D_fake,D_G_z2"),
+        (",".join(STYLEGAN), "D_loss,G_loss,D_real,D_fake,r1_penalty"),
+        ("loss_D,loss_G", "D_loss,G_loss"),
+        ("lossD,lossG", "D_loss,G_loss"),
+        ("[D loss],[G loss],acc", "D_loss,G_loss,acc"),
+        ("train/d_loss,train/g_loss,val/d_loss", "D_loss,G_loss,val/d_loss"),
+        ("d_loss_step,g_loss_epoch", "D_loss,G_loss"),
+        ("discriminator_loss,generator_loss", "D_loss,G_loss"),
+        ("critic_loss,gen_loss,gradient_penalty", "D_loss,G_loss,D_penalty"),
+        ("loss_G,loss_G_GAN,loss_G_L1,loss_D", "loss_G,G_loss,loss_G_L1,D_loss"),
+        ("real_score,fake_score", "D_real,D_fake"),
+        ("Loss_D,Loss_G,Score_D,Score_G,PSNR", "D_loss,G_loss,D_real,D_fake,psnr"),
+        ("loss_dis,loss_gen,elapsed_time", "D_loss,G_loss,elapsed_time"),
+        ("loss_D,loss_G,loss_pixel,loss_adversarial", "D_loss,loss_G,loss_pixel,G_loss"),
+        ("G_Total,L1,G_Adv,D_Total", "G_Total,L1,G_loss,D_loss"),
+        ("acc_real,acc_fake", "D_accuracy_real,D_accuracy_fake"),
+        ("G_GAN,G_L1,D_real,D_fake", "G_loss,G_L1,D_real_loss,D_fake_loss,D_loss"),
+        ("d_loss_real,d_loss_fake,g_loss", "D_real_loss,D_fake_loss,G_loss,D_loss"),
+        ("D_loss,d_loss", "D_loss,d_loss"),
+        ("grad,lr_d,loss", "grad,lr_d,loss"),
+    ],
+)
+def test_names_of_common_trainers_are_recognized(header, ours, tmp_path):
+    names = header.split(",")
+    found = log(tmp_path, rows(header=header, row=",".join("{0}" for _ in names)))
+    assert {name for _, row in found.rows for name in row} == set(ours.split(","))
+
+
+def test_the_sum_of_both_parts_is_d_s_loss(tmp_path):
+    found = log(tmp_path, rows(header="errD_real,errD_fake", row="{0},0.25"))
+    assert found.has_parts and found.rows[1][1]["D_loss"] == 2.25
+    assert "D_loss is the sum of errD_real and errD_fake" in "\n".join(found.notes)
+
+
+@pytest.mark.parametrize("value, expected", [("0.9", True), ("1.5", False)])
+def test_d_of_x_is_a_probability_where_it_lies_between_0_and_1(value, expected, tmp_path):
+    assert log(tmp_path, rows(header=DCGAN, row=f"1,1,{value},0.1")).has_probabilities is expected
+
+
+def test_columns_that_are_asked_for_come_before_recognized_ones(tmp_path):
+    text = rows(header='n,loss_D,D(x),"other(a,b)"', row="{0}0,1,0.5,{0}")
+    found = log(tmp_path, text, {"D_loss": "other(a,b)", "step": "n"})
+    assert found.names == {"D_loss": "other(a,b)", "D_real": "D(x)"}
+    assert found.rows[1] == (20, {"loss_D": 1, "D_real": 0.5, "D_loss": 2})
+
+
+@pytest.mark.parametrize(
+    "columns, said",
+    [
+        ({"D_loss": "loss_d"}, r"D_loss=loss_d: .* has no column 'loss_d'; did you mean 'Loss_D'\?"),
+        ({"step": "Loss_D"}, "step=Loss_D: .* has fractions in that column"),
+    ],
+)
+def test_columns_that_cannot_be_are_refused(columns, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        log(tmp_path, rows(header="step,Loss_D"), columns)
+
+
+def test_columns_are_parsed_with_parentheses_and_commas():
+    text = "d_real=D(x),d_fake=D(G(z)), G_loss = f(a,b),share_l1=l1,step=it"
+    assert parse_columns(text, is_known, NAMES) == {
+        "D_real": "D(x)", "D_fake": "D(G(z))", "G_loss": "f(a,b)", "share_l1": "l1", "step": "it",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("d_rael=x", "rules know no 'd_rael'; did you mean D_real?"),
+        ("x", r"--columns must be NAME=COLUMN,NAME=COLUMN,\.\.\., got 'x'"),
+        ("D_real=", "--columns must be NAME=COLUMN"),
+        ("D_real=a,D_real=b", "--columns has 'D_real' twice"),
+        ("D_real=a,D_fake=a", "--columns has 'a' twice"),
+    ],
+)
+def test_mistakes_in_columns_are_named(text, said):
+    with pytest.raises(ValueError, match=said):
+        parse_columns(text, is_known, NAMES)
+
+
+def test_nan_is_kept_and_empty_cells_are_not(tmp_path):
+    found = log(tmp_path, "step,D_loss,G_loss\n1,1,\n2,nan,2\n3,NaN,\n4,inf,2\n")
+    assert [("G_loss" in row, math.isfinite(row["D_loss"])) for _, row in found.rows] == [
+        (False, True), (True, False), (False, False), (True, False),
+    ]  # fmt: skip
+
+
+def test_nan_between_numbers_counts_as_not_measured(tmp_path):
+    found = log(
+        tmp_path,
+        "step,D_loss,val_loss\n" + "".join(f"{n},1,{n if n % 3 == 0 else 'nan'}\n" for n in range(9)),
+    )
+    assert [step for step, row in found.rows if "val_loss" in row] == [0, 3, 6, 7, 8][:3]
+    assert "val_loss: nan in 6 of 9 rows, between numbers, counts as not measured" in found.notes
+
+
+def test_long_logs_are_averaged_up_to_the_row_that_breaks(tmp_path):
+    lines = [f"{step},{'nan' if step >= 1234 else 1}" for step in range(5000)]
+    found = log(tmp_path, "\n".join(["step,D_loss", *lines]))
+    assert len(found.rows) <= MOST_ROWS + 2
+    broken = [step for step, row in found.rows if math.isnan(row["D_loss"])]
+    assert broken[0] == 1234 and found.rows[-1][0] == 4999
+    assert "its 5000 rows are averaged by 25" in found.notes
+
+
+def test_any_text_is_read_or_refused_with_one_error(tmp_path):
+    with (tmp_path / "log.csv").open("w", newline="") as target:
+        csv.writer(target).writerows([["step", 'a"b', "c\nd"], *([n, n, n] for n in range(4))])
+    assert [row for _, row in read_log(tmp_path / "log.csv").rows][1] == {'a"b': 1, "c\nd": 1}
+
+
+# --- TensorBoard --------------------------------------------------------------------------------------------
+
+
+def events(folder, scalars, subfolder=""):
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder / subfolder)) as writer:
+        for step in range(1, 6):
+            for name in scalars:
+                writer.add_scalar(name, step + 0.5, 10 * step)
+            writer.add_text("note", "text", step)
+    return next((folder / subfolder).glob("*tfevents*"))
+
+
+def test_event_files_and_folders_of_them_are_read(tmp_path):
+    path = events(tmp_path / "run", STYLEGAN)
+    for source in (path, tmp_path / "run"):
+        found = read_log(source)
+        assert found.rows[0] == (
+            10, dict.fromkeys(("D_loss", "G_loss", "D_real", "D_fake", "r1_penalty"), 1.5),
+        )  # fmt: skip
+        assert len(found.rows) == 5
+
+
+def test_event_files_below_a_folder_give_their_tags_its_name(tmp_path):
+    events(tmp_path, ["loss"], "D")
+    assert read_log(tmp_path).rows[0] == (10, {"D_loss": 1.5})
+
+
+def test_scalars_of_tensorflow_2_are_read(tmp_path):
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(tmp_path))
+    for step in range(4):
+        writer.add_event(Event(step=step, summary=scalar_pb("d_loss", step + 0.5)))
+    writer.close()
+    found = read_log(tmp_path)
+    assert [row for _, row in found.rows] == [{"D_loss": step + 0.5} for step in range(4)]
+
+
+@pytest.mark.parametrize("content", [b"", b"step,D_loss\n1,2\n", b"\0" * 1000])
+def test_files_that_only_have_the_name_of_event_files_are_refused(content, tmp_path):
+    path = file(tmp_path, content, "events.out.tfevents.1")
+    with pytest.raises(ValueError, match="tfevents.1 holds no scalars: it is no event file of TensorBoard"):
+        read_log(path)
+
+
+def test_a_cut_off_event_file_is_read_as_far_as_it_goes(tmp_path):
+    path = events(tmp_path, ["d_loss"])
+    path.write_bytes(path.read_bytes()[:-30])
+    assert len(read_log(path).rows) >= 3

@@ -1,0 +1,233 @@
+"""Measures of networks' updates, by hooks on their optimizers."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from fastgan.monitor.watched import Watched
+from fastgan.optim import Adam, RMSprop
+
+
+class Reports(dict):
+    def __call__(self, name, value):
+        self.setdefault(name, []).append(float(value))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 1))
+
+
+def step(network, optimizer, scale=1.0):
+    optimizer.zero_grad()
+    (scale * network(torch.randn(8, 5)).square().mean()).backward()
+    optimizer.step()
+
+
+OPTIMIZERS = {
+    "torch's Adam": lambda params: torch.optim.Adam(params, 0.01),
+    "Adam": lambda params: Adam(params, 0.01),
+    "RMSprop": lambda params: RMSprop(params, 0.01),
+    "SGD": lambda params: torch.optim.SGD(params, 0.01),
+}
+
+
+def norm(tensors):
+    return torch.cat([tensor.detach().double().flatten() for tensor in tensors]).norm().item()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_measures_are_those_of_the_update(network, optimizer):
+    reports = Reports()
+    optimizer = OPTIMIZERS[optimizer](network.parameters())
+    watched = Watched(reports, interval=2)
+    watched.add({"G": network}, [optimizer])
+    for number in range(4):
+        before = [p.detach().clone() for p in network.parameters()]
+        step(network, optimizer)
+        if number % 2 == 0:
+            moved = [p.detach() - old for p, old in zip(network.parameters(), before, strict=True)]
+            place = number // 2
+            assert reports["G_update_ratio"][place] == pytest.approx(norm(moved) / norm(before), rel=1e-4)
+            assert reports["G_weight_norm"][place] == pytest.approx(norm(before), rel=1e-5)
+            gradients = [p.grad for p in network.parameters()]
+            assert reports["G_gradient_norm"][place] == pytest.approx(norm(gradients), rel=1e-5)
+    assert len(reports["G_update_ratio"]) == 2, "every second update"
+    watched.finish()
+    assert reports["G_untrained"] == [0.0]
+
+
+def test_training_is_the_same_with_and_without(network):
+    other = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 1))
+    other.load_state_dict(network.state_dict())
+    for each, is_watched in ((network, True), (other, False)):
+        optimizer = Adam(each.parameters(), 0.01)
+        watched = Watched(Reports(), interval=1)
+        if is_watched:
+            watched.add({"G": each}, [optimizer])
+        torch.manual_seed(1)
+        for _ in range(3):
+            step(each, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
+
+
+def test_steps_are_chosen_by_the_trainer_if_it_wants(network):
+    reports = Reports()
+    optimizer = Adam(network.parameters(), 0.01)
+    watched = Watched(reports)
+    watched.add({"D": network}, [optimizer])
+    for measures in (False, True, True, False):
+        watched.measures = measures
+        step(network, optimizer)
+    assert len(reports["D_update_ratio"]) == 2
+
+
+def test_weights_without_gradient_or_optimizer_are_untrained(network):
+    sizes = [p.numel() for p in network.parameters()]
+    reports = Reports()
+    for p in network[0].parameters():
+        p.requires_grad_(False)
+    watched = Watched(reports)
+    optimizer = Adam(network.parameters(), 0.01)  # has them, but they never get a gradient
+    watched.add({"G": network}, [optimizer])
+    step(network, optimizer)
+    watched.finish()
+    assert reports["G_untrained"] == [pytest.approx(sum(sizes[:2]) / sum(sizes))]
+
+    reports.clear()
+    watched = Watched(reports)
+    for p in network.parameters():
+        p.requires_grad_(True)
+    optimizer = Adam(network[2].parameters(), 0.01)  # trained by nobody, although they get gradients
+    watched.add({"G": network}, [optimizer])
+    step(network, optimizer)
+    watched.finish()
+    assert reports["G_untrained"] == [pytest.approx(sum(sizes[:2]) / sum(sizes))]
+
+
+def test_frozen_parts_in_no_optimizer_are_meant_to_stay(network):
+    reports = Reports()
+    network[0].requires_grad_(False)
+    optimizer = Adam(network[2].parameters(), 0.01)
+    watched = Watched(reports)
+    watched.add({"D": network}, [optimizer])
+    step(network, optimizer)
+    watched.finish()
+    assert reports["D_untrained"] == [0.0]
+
+
+def test_a_network_in_no_optimizer_is_untrained(network):
+    forgotten = nn.Linear(3, 1)
+    reports = Reports()
+    optimizer = Adam(network.parameters(), 0.01)
+    watched = Watched(reports)
+    watched.add({"G": network, "D": forgotten}, [optimizer])
+    step(network, optimizer)
+    watched.finish()
+    assert reports["D_untrained"] == [1.0]
+    assert "D_update_ratio" not in reports
+
+
+def test_a_network_whose_turn_has_not_come_is_not_reported(network):
+    critic = nn.Linear(3, 1)
+    reports = Reports()
+    optimizers = [Adam(network.parameters(), 0.01), Adam(critic.parameters(), 0.01)]
+    watched = Watched(reports)
+    watched.add({"G": network, "D": critic}, optimizers)
+    step(network, optimizers[0])
+    watched.finish()
+    assert reports["G_untrained"] == [0.0] and "D_untrained" not in reports
+    watched.finish()
+    assert len(reports["G_untrained"]) == 1, "no update since"
+
+
+def test_parts_that_take_turns_within_a_log_line_are_trained(network):
+    reports = Reports()
+    optimizer = Adam(network.parameters(), 0.01)
+    watched = Watched(reports)
+    watched.add({"G": network}, [optimizer])
+    for part in (network[0], network[2]):
+        network.requires_grad_(False)
+        part.requires_grad_(True)
+        step(network, optimizer)
+    watched.finish()
+    assert reports["G_untrained"] == [0.0]
+
+
+def test_clipped_weights_are_at_the_bound(network):
+    reports = Reports()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.clamp_(-0.1, 0.1)
+    share = sum((p.abs() == 0.1).sum().item() for p in network.parameters())
+    share /= sum(p.numel() for p in network.parameters())
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    Watched(reports).add({"D": network}, [optimizer])
+    watched = Watched(reports)
+    watched.add({"D": network}, [optimizer])
+    step(network, optimizer)
+    assert share > 0.3
+    assert reports["D_at_bound"][0] == pytest.approx(share)
+
+
+def test_an_optimizers_own_statistics_take_the_place_of_norms(network):
+    reports = Reports()
+    optimizer = Adam(network.parameters(), 0.01, statistics=True)
+    watched = Watched(reports)
+    watched.add({"D": network}, [optimizer])
+    step(network, optimizer)
+    assert "D_gradient_norm" not in reports and "D_weight_norm" not in reports
+    assert "D_update_ratio" in reports
+
+
+def test_a_skipped_update_moves_nothing(network):
+    from fastgan.training.balance import step_where
+
+    reports = Reports()
+    optimizer = Adam(network.parameters(), 0.01)
+    watched = Watched(reports, interval=1)
+    watched.add({"D": network}, [optimizer])
+    network(torch.randn(8, 5)).square().mean().backward()
+    step_where(optimizer, torch.tensor(False))
+    step_where(optimizer, torch.tensor(True))
+    assert reports["D_update_ratio"][0] == 0 and reports["D_update_ratio"][1] > 0
+
+
+def test_networks_are_free_once_nobody_else_holds_them(network):
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    watched = Watched(Reports())
+    watched.add({"G": network}, [optimizer])
+    reference = weakref.ref(watched)
+    del watched
+    gc.collect()
+    assert reference() is None
+    step(network, optimizer)  # without its hooks
+
+
+def test_removed_hooks_report_nothing(network):
+    reports = Reports()
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    watched = Watched(reports)
+    watched.add({"G": network}, [optimizer])
+    watched.remove()
+    step(network, optimizer)
+    assert not reports
+
+
+def test_wrong_arguments_are_named(network):
+    watched = Watched(Reports())
+    with pytest.raises(TypeError, match="the network G must be a torch.nn.Module"):
+        watched.add({"G": 3}, [])
+    with pytest.raises(TypeError, match="each of optimizers must be a torch.optim.Optimizer"):
+        watched.add({"G": network}, [network])
+    watched.add({"G": network}, [])
+    with pytest.raises(ValueError, match="watched as G already"):
+        watched.add({"G": network}, [])
+    with pytest.raises(ValueError, match="interval must be at least 1, got 0"):
+        Watched(Reports(), interval=0)

@@ -1,0 +1,78 @@
+"""Every recipe's run, diagnosed from its folder: each figure explained, and the verdicts that it printed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from fastgan.monitor.columns import OTHER, explain
+from fastgan.monitor.monitor import FACTS
+from fastgan.recipes import RECIPES, load_recipe
+from fastgan.training.command_line import parse_config
+from fastgan.training.diagnose import diagnose_run
+from fastgan.training.loop import train
+from tests.recipes.fonts import small_glyphs
+from tests.recipes.photographs import write_photographs
+from tests.recipes.starganv2_folders import write_images
+from tests.stress.tiny_runs import OWN
+
+OPTIONS = {
+    "dcgan": "--r1_weight 1", "enhancenet": "--variant PAT", "stegastamp": "--no_im_loss_steps 0",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    pytest.importorskip("skimage.data")
+    folder = tmp_path_factory.mktemp("data")
+    write_photographs(folder / "photographs")
+    write_images(folder / "domains")
+    small_glyphs(folder / "glyphs")
+    return folder
+
+
+@pytest.fixture
+def config_of(data, tmp_path, vgg):
+    def configured(name):
+        recipe = load_recipe(name)
+        common = f"--runs_path {tmp_path} --batch_size 2 --accelerator cpu --workers 1 --num_epochs 0"
+        common += " --log_interval 1 --sample_interval 4 --eval_interval 4 --checkpoint_interval 4"
+        arguments = [*OWN[name].format(data=data).split(), *common.split(), *OPTIONS.get(name, "").split()]
+        return parse_config(recipe.config_class, recipe.presets, arguments, "fastgan")
+
+    return configured
+
+
+def printed(output):
+    """Severity, name and first step of the verdicts in a run's output."""
+    found = re.findall(r"^ +\d+  (fault|warning|note) (\w+), from step (\d+)", output, re.MULTILINE)
+    return {(severity, name, int(step)) for severity, name, step in found}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_figures_are_explained_and_verdicts_are_those_that_were_printed(name, config_of, capsys):
+    recipe, config = load_recipe(name), config_of(name)
+    folder = train(recipe, dataclasses.replace(config, num_steps=4))
+    train(recipe, dataclasses.replace(config, num_steps=8, resume=True))
+    # A half of the run was over earlier before it was given more steps.
+    said = {
+        verdict for verdict in printed(capsys.readouterr().out) if verdict != ("warning", "not_decayed", 2)
+    }
+    found = diagnose_run(folder)
+    verdicts = [*found.verdicts(), *found.past]
+    assert {(verdict.severity, verdict.name, verdict.step) for verdict in verdicts} == said
+    for column in found.history.columns:
+        question, says = explain(column, found)
+        assert says, column
+        speed = column in ("images_per_second", "seconds_per_step")
+        assert (question == OTHER) is speed, column
+
+
+def test_a_run_older_than_its_facts_is_diagnosed_by_its_options(config_of):
+    folder = train(load_recipe("dcgan"), dataclasses.replace(config_of("dcgan"), num_steps=4))
+    expected = diagnose_run(folder).facts
+    (folder / FACTS).unlink()
+    assert diagnose_run(folder).facts == expected
+    assert expected.adversarial is not None and expected.num_steps == 4

@@ -1,0 +1,116 @@
+"""`fastgan compare`: one page for several runs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fastgan.cli import main
+from fastgan.training.compare import compared, write_comparison
+from fastgan.training.diagnose import diagnose
+from tests.training.test_report import Markup
+
+
+def run(folder, rows, options):
+    folder.mkdir(parents=True)
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    (folder / "config.yaml").write_text("".join(f"{name}: {value}\n" for name, value in options.items()))
+    return folder
+
+
+SCRIPTS = 4  # three of the page, and its data
+
+
+@pytest.fixture
+def runs(tmp_path):
+    first = [{"step": n, "D_loss": 1.0 + n, "l1_loss": 0.5} for n in range(1, 21)]
+    second = [{"step": 2 * n, "D_loss": 0.5, "bit_acc": 0.5} for n in range(1, 11)]
+    return [
+        run(tmp_path / "a" / "first", first, {"exp_name": "first", "lr": 0.1, "seed": 1}),
+        run(tmp_path / "a" / "second", second, {"exp_name": "second", "lr": 0.2, "seed": 1, "beta": 0.5}),
+    ]
+
+
+def test_runs_are_put_side_by_side(runs):
+    found = compared([diagnose(path) for path in runs])
+    assert found.names == ["first", "second"]
+    assert found.options == {"lr": [0.1, 0.2], "beta": [None, 0.5]}
+    assert found.figures == {"D_loss": [20.5, 0.5], "l1_loss": [0.5, None], "bit_acc": [None, 0.5]}
+    assert found.curves["D_loss"]["second"] == ([2 * n for n in range(1, 11)], [0.5] * 10)
+    assert found.questions["Who is winning?"] == ["D_loss"]
+    assert found.questions["Does it learn the task?"] == ["l1_loss", "bit_acc"]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    rows = [{"step": n, "D_loss": 1} for n in range(5)]
+    paths = [run(tmp_path / place / "run", rows, {}) for place in ("a", "b")]
+    assert compared([diagnose(path) for path in paths]).names == ["a/run", "b/run"]
+
+
+def test_the_page_has_verdicts_options_figures_and_a_plot_of_each_column(runs, tmp_path):
+    page = write_comparison(compared([diagnose(path) for path in runs]), tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    found = Markup(text)
+    assert text.count("<img") == 3, "for browsers without scripts"
+    assert text.count("</script>") == SCRIPTS
+    for part in ("2 runs compared", "Options that differ", "Final figures", "lr", "20.5", "Who is winning?"):
+        assert part in found.text
+    assert "nothing is wrong" in found.text
+
+
+def test_text_of_runs_is_escaped(tmp_path):
+    rows = [{"step": n, "<script>$x$": n} for n in range(5)]
+    paths = [run(tmp_path / name, rows, {"note": f"'<b>{name}'"}) for name in ("a", "b<i>")]
+    page = write_comparison(compared([diagnose(path) for path in paths]), tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    assert not {"b", "i"} & Markup(text).tags
+    assert text.count("</script>") == SCRIPTS
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e300", "-1e39"])
+def test_values_that_cannot_be_drawn_are_gaps(value, tmp_path):
+    rows = [{"step": n, "D_loss": 1 if n < 4 else value} for n in range(8)]
+    paths = [run(tmp_path / name, rows, {}) for name in ("a", "b")]
+    found = compared([diagnose(path) for path in paths])
+    assert math.isfinite(found.figures["D_loss"][0])
+    write_comparison(found, tmp_path / "page.html")
+
+
+def test_the_command_writes_one_page_and_takes_logs_of_other_trainers(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text("iter;errD\n" + "".join(f"{n};0,5\n" for n in range(9)))
+    assert main(["compare", *map(str, runs), "log.csv"]) == 0
+    assert capsys.readouterr().out == "comparison.html\n"
+    assert "log.csv" in (tmp_path / "comparison.html").read_text(encoding="utf-8")
+    assert main(["compare", *map(str, runs)]) == 1
+    assert "comparison.html is there already: replace with --overwrite" in capsys.readouterr().err
+    assert main(["compare", *map(str, runs), "--overwrite"]) == 0
+
+
+def test_options_that_cannot_be_read_are_told_and_the_rest_compared(runs, tmp_path):
+    (runs[0] / "config.yaml").write_text("{")
+    found = compared([diagnose(path) for path in runs])
+    assert found.options["lr"] == [None, 0.2]
+    assert "cannot be read as YAML" in found.runs[0].notes[0]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["a/first"], "compare takes at least two runs, got 1"),
+        (["a/first", "a/first/"], "compare takes each run once, got a/first twice"),
+        (["a/first", "a/none"], "a/none does not exist"),
+        (
+            ["a/first", "a/second", "--output", "page.txt"],
+            "--output must name a page, such as comparison.html",
+        ),
+        (["a/first", "a/second", "--output", "none/page.html"], "none/page.html"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, said, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("fastgan: error: ") and error.count("\n") == 1
