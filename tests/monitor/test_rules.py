@@ -330,3 +330,14 @@ def test_no_kind_of_game_is_taken_for_none(kind, sign):
     if kind in ("hinge", "wgan"):
         feed(diagnosis, exchanged)
         assert "not_adversarial" in {v.name for v in diagnosis.verdicts()}
+
+
+def test_a_penalty_that_costs_half_of_what_d_gains_is_no_fault():
+    """So it is where D has settled, also where fakes are hard to tell and D is nearly flat."""
+    facts = dataclasses.replace(HINGE, penalties={"r1_penalty": 1.0})
+    settled, pressed = Diagnosis(facts), Diagnosis(dataclasses.replace(facts, penalties={"r1_penalty": 1e4}))
+    row = {"D_real": 0.005, "D_fake": -0.005, "D_loss": 1.99, "r1_penalty": 0.005}
+    feed(settled, row)
+    feed(pressed, row | {"r1_penalty": 0.0001})
+    assert "penalty_dominates" not in {v.name for v in settled.verdicts()}
+    assert "penalty_dominates" in {v.name for v in pressed.verdicts()}
