@@ -287,3 +287,5 @@ foreach_copy_ = torch._foreach_copy_
 foreach_lerp_ = torch._foreach_lerp_
 foreach_clamp_min_ = torch._foreach_clamp_min_
 foreach_clamp_max_ = torch._foreach_clamp_max_
+foreach_sub_ = torch._foreach_sub_
+foreach_norm = torch._foreach_norm

@@ -408,12 +408,20 @@ def test_lists_of_tensors_are_changed_in_place():
         (lambda a, b: internals.foreach_lerp_(a, b, 0.25), (2.5, -2.0)),
         (lambda a, b: internals.foreach_clamp_min_(a, -1.0), (3.0, -1.0)),
         (lambda a, b: internals.foreach_clamp_max_(a, 1.0), (1.0, -3.0)),
+        (lambda a, b: internals.foreach_sub_(a, b), (2.0, -4.0)),
     ):
         a, b = lists()
         function(a, b)
         assert [(tensor == value).all().item() for tensor, value in zip(a, expected, strict=True)] == [
             True
         ] * 2
+
+
+def test_norms_of_lists_are_of_the_dtype_asked_for():
+    large = [torch.full((4,), 6e4, dtype=torch.float16), torch.full((9,), 2.0, dtype=torch.float16)]
+    norms = internals.foreach_norm(large, 2, dtype=torch.float32)
+    assert [norm.item() for norm in norms] == [1.2e5, 6.0]
+    assert {norm.dtype for norm in norms} == {torch.float32}
 
 
 # --- operators ----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from fastgan._torch_internals import foreach_norm, foreach_sub_
 from fastgan.ops._checks import as_whole_number, check_instance
 
 INTERVAL = 10
@@ -98,7 +99,7 @@ class Watched:
         self._owned.clear()  # groups may have been added to optimizers, or parameters to networks
         if not self._stepped:
             return
-        held = {id(p) for optimizer in self._optimizers for p in _parameters(optimizer)}
+        held = {id(p) for optimizer in self._optimizers for p in _params_of(optimizer)}
         for name, network in self._networks.items():
             parameters = list(network.parameters())
             in_optimizers = [p for p in parameters if id(p) in held]
@@ -119,7 +120,7 @@ class Watched:
         owned = self._owned.get(id(optimizer))
         if owned is None:
             ids = {name: {id(p) for p in network.parameters()} for name, network in self._networks.items()}
-            parts = {name: [p for p in _parameters(optimizer) if id(p) in own] for name, own in ids.items()}
+            parts = {name: [p for p in _params_of(optimizer) if id(p) in own] for name, own in ids.items()}
             owned = self._owned[id(optimizer)] = {name: part for name, part in parts.items() if part}
         return owned
 
@@ -144,7 +145,7 @@ class Watched:
 
     def _measure_before(self, optimizer: torch.optim.Optimizer, name: str, trained: list[Tensor]) -> None:
         values = [p.detach() for p in trained]
-        self._before[id(optimizer), name] = (trained, list(torch._foreach_add(values, 0.0)))
+        self._before[id(optimizer), name] = (trained, [value.clone() for value in values])
         if not getattr(optimizer, "with_statistics", False):  # otherwise its own are exact, and of every step
             norm = _norm([p.grad for p in trained if p.grad is not None and not p.grad.is_sparse])
             scale = getattr(
@@ -162,13 +163,13 @@ class Watched:
             if measured is not None:
                 trained, before = measured
                 size = _norm(before)
-                torch._foreach_sub_(before, [p.detach() for p in trained])
+                foreach_sub_(before, [p.detach() for p in trained])
                 self.report(f"{name}_update_ratio", _norm(before) / size.clamp(min=1e-12))
                 if not getattr(optimizer, "with_statistics", False):
                     self.report(f"{name}_weight_norm", size)
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def _params_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
@@ -180,5 +181,5 @@ def _norm(tensors: list[Tensor]) -> Tensor:
     """The norm of all elements together, 0-d, float32."""
     if not tensors:
         return torch.zeros(())
-    norms = torch._foreach_norm(tensors, 2, dtype=torch.float32)
+    norms = foreach_norm(tensors, 2, dtype=torch.float32)
     return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()

@@ -465,7 +465,6 @@ OTHER_VALUES = {
     },
     ("starganv2", "downs"): {"downs": 2},
     ("stegastamp", "d_channels"): {"d_channels": (4, 8)},
-    ("stegastamp", "d_optimizer"): {"d_optimizer": "adam", "adversarial": "hinge"},
     ("zi2zi", "category_num"): {"category_num": 50},
     ("zi2zi", "downs"): {"downs": 4},
 }
