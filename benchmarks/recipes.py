@@ -31,9 +31,10 @@ from fastgan.training.measurement import describe_machine
 from fastgan.training.memory import keep_freed_memory
 from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import Runtime
+from fastgan.training.statistics import Statistics, gathering
 
-# Without shares: the step that does not measure what each loss term contributes (budget_interval=0).
-PROVIDERS = ("fastgan", "fastgan, without shares", "reference")
+# Without monitor: the step that measures nothing beside its own figures (budget_interval=0).
+PROVIDERS = ("fastgan", "fastgan, without monitor", "reference")
 WARM_UP = 3
 PROFILED = 4
 
@@ -118,13 +119,16 @@ def _steps(
     times: dict[str, list[float]] = {provider: [] for provider in recipes}
     fused = recipes["fastgan"]
     generator = torch.Generator(fused.runtime.device)
+    watched = {provider: recipe.watched() for provider, recipe in recipes.items()}
     with contextlib.closing(fused.batches(first)) as batches:
 
         def run_step(provider: str, batch: Any, step: int) -> None:
             seed = step_seed(config.seed, step, 0)
             torch.manual_seed(seed)
             generator.manual_seed(seed)
-            with use("reference") if provider == "reference" else contextlib.nullcontext():
+            watched[provider].measures = recipes[provider].config.measures(step)
+            reference = use("reference") if provider == "reference" else contextlib.nullcontext()
+            with reference, gathering(Statistics()):
                 recipes[provider].train_step(batch, step, generator)
             synchronize(device)
 
@@ -186,7 +190,7 @@ def header(row: dict[str, Any]) -> list[str]:
     """The lines above the rows of one run: machine, versions and columns."""
     return [
         f"{row['device']}, torch {row['torch']}, fastgan {row['fastgan']} ({row['commit']})",
-        f"{'recipe':<12} {'preset':<7} {'precision':<10} {'provider':<23} {'mean ms':>9} {'20%':>8} "
+        f"{'recipe':<12} {'preset':<7} {'precision':<10} {'provider':<24} {'mean ms':>9} {'20%':>8} "
         f"{'80%':>8} {'fastgan is':>11}  parts",
     ]
 
@@ -199,7 +203,7 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
         faster = "" if row is fused else f"{row['mean_s'] / fused['mean_s']:.2f}x"
         parts = ", ".join(f"{name} {share:.0%}" for name, share in row["parts"].items() if share >= 0.005)
         text.append(
-            f"{row['recipe']:<12} {row['preset']:<7} {row['precision']:<10} {row['provider']:<23} "
+            f"{row['recipe']:<12} {row['preset']:<7} {row['precision']:<10} {row['provider']:<24} "
             f"{row['mean_s'] * 1e3:>9.1f} {row['p20_s'] * 1e3:>8.1f} {row['p80_s'] * 1e3:>8.1f} "
             f"{faster:>11}  {parts}"
         )

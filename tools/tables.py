@@ -271,7 +271,7 @@ def _saved(by_provider: dict[str, Row]) -> str:
 def recipes(results: Results) -> str:
     """Training steps of each recipe, fused and with the reference implementations."""
     lines = [
-        "| recipe | batch | step | without shares | reference | parts of the step | "
+        "| recipe | batch | step | without monitor | reference | parts of the step | "
         "of it the optimizers (reference) | measured on |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -284,7 +284,7 @@ def recipes(results: Results) -> str:
                 row for row in rows if all(row[key] == ours[key] for key in ("recipe", "preset", "precision"))
             ]
             by_provider = {row["provider"]: row for row in same}
-            theirs, without = by_provider["reference"], by_provider.get("fastgan, without shares")
+            theirs, without = by_provider["reference"], by_provider.get("fastgan, without monitor")
             used += same
             parts = {name: share for name, share in ours["parts"].items() if not name.startswith("Optimizer")}
             lines.append(

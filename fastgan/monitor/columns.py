@@ -553,8 +553,8 @@ COLUMNS: tuple[tuple[str, str, str | Says], ...] = (
     (r"D_clipped", STEPS,
      "The part of D's weights that the clip holds at its bound; above "
      f"{number(CLIPPED_OF_THE_DEAD)} D can express little."),
-    (r"(.+)_at_bound", STEPS,
-     r"The part of \1's weights that are as large as its largest: near 0, unless weights are clipped."),
+    (r"D_at_bound", STEPS,
+     "The part of D's weights that are as large as its largest: near 0, unless weights are clipped."),
     (r"(.+)_untrained", STEPS, r"The part of \1's weights that no step trains; 0 is right."),
     (r"D_updated", STEPS, "The part of the steps that trained D, as the balance policy decides; 1 is all."),
     (r"(real|fake)_(lowest|highest)", STEPS, _range),

@@ -32,7 +32,7 @@ def measures_of_images(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         images = images.detach().float()
         measures[f"{name}_lowest"], measures[f"{name}_highest"] = images.aminmax()
         if len(images) > 1:
-            spreads.append(images.std(0).mean())
+            spreads.append(_spread(images))
     measures["real_deviation"] = real.detach().float().std()
     if len(spreads) == 2:
         measures["spread_ratio"] = spreads[1] / spreads[0].clamp(min=1e-6)
@@ -50,5 +50,10 @@ def auc(real_scores: Tensor, fake_scores: Tensor, sign: int = 1) -> Tensor:
     real, fake = (
         scores.detach().float().reshape(len(scores), -1).mean(1) for scores in (real_scores, fake_scores)
     )
-    difference = sign * (real[:, None] - fake)
-    return ((difference > 0).float() + 0.5 * (difference == 0)).mean()
+    return 0.5 + 0.5 * sign * (real[:, None] - fake).sign().mean()
+
+
+def _spread(images: Tensor) -> Tensor:
+    """The mean of `images.std(0)`, which is several times slower on the CPU."""
+    flat = images.flatten(1)
+    return ((flat - flat.mean(0)).square().sum(0) / (len(flat) - 1)).sqrt().mean()

@@ -2,9 +2,11 @@
 
 Every tenth update of a network is measured, without waiting for the device:
 
-* ``NAME_update_ratio``: the norm of the update over that of the weights before it;
+* ``NAME_update_ratio``: the norm of the update over that of the weights before it, where the first rows of a
+  weight of more than PART elements stand for all of it;
 * ``NAME_gradient_norm``: of the gradient that the optimizer gets;
-* ``NAME_at_bound``: the part of the weights whose size is the network's largest, as clipped weights are;
+* ``NAME_weight_norm``: of the weights before the update;
+* ``D_at_bound``: the part of D's weights whose size is D's largest, as clipped weights are;
 * ``NAME_untrained``: the part of the weights that got no gradient since the last log line, or that no
   optimizer holds. Weights that are frozen (`requires_grad`) and in no optimizer are meant to stay, and do not
   count, unless that is the whole network.
@@ -25,6 +27,8 @@ from fastgan.ops._checks import as_whole_number, check_instance
 
 INTERVAL = 10
 """Updates of a network per measured one."""
+PART = 65536
+CRITIC = "D"
 AT_BOUND = 0.999
 
 Report = Callable[[str, "Tensor | float"], None]
@@ -50,7 +54,8 @@ class Watched:
         self._networks: dict[str, nn.Module] = {}
         self._optimizers: list[torch.optim.Optimizer] = []
         self._updates: dict[tuple[int, str], int] = {}
-        self._before: dict[tuple[int, str], tuple[list[Tensor], list[Tensor]]] = {}
+        # Weights, copies of their parts, and their norm, between the hooks of a measured step.
+        self._before: dict[tuple[int, str], tuple[list[Tensor], list[Tensor], Tensor]] = {}
         # Of each network: sizes, by identity, of the weights that have had no gradient since the last look.
         self._waiting: dict[str, dict[int, int]] = {}
         self._stepped: set[str] = set()
@@ -145,28 +150,37 @@ class Watched:
 
     def _measure_before(self, optimizer: torch.optim.Optimizer, name: str, trained: list[Tensor]) -> None:
         values = [p.detach() for p in trained]
-        self._before[id(optimizer), name] = (trained, [value.clone() for value in values])
-        if not getattr(optimizer, "with_statistics", False):  # otherwise its own are exact, and of every step
-            norm = _norm([p.grad for p in trained if p.grad is not None and not p.grad.is_sparse])
-            scale = getattr(
-                optimizer, "grad_scale", None
-            )  # of a GradScaler, for optimizers that divide by it
-            self.report(f"{name}_gradient_norm", norm if scale is None else norm / scale)
-        largest = torch.stack([value.abs().amax().float() for value in values]).amax()
-        at_bound = torch.stack([(value.abs() >= AT_BOUND * largest).sum() for value in values]).sum()
-        self.report(f"{name}_at_bound", at_bound / sum(value.numel() for value in values))
+        weight_norm = _norm(values)
+        before = [_part(value).clone() for value in values]
+        self._before[id(optimizer), name] = values, before, weight_norm
+        if not getattr(optimizer, "with_statistics", False):  # otherwise its own are those of every step
+            gradient_norm = _norm([p.grad for p in trained if p.grad is not None and not p.grad.is_sparse])
+            # Of a GradScaler, for optimizers that divide by it themselves.
+            scale = getattr(optimizer, "grad_scale", None)
+            self.report(f"{name}_gradient_norm", gradient_norm if scale is None else gradient_norm / scale)
+            self.report(f"{name}_weight_norm", weight_norm)
+        if name == CRITIC:
+            # Of the weights before the step, which are clipped after it.
+            largest = torch.stack([value.abs().amax().float() for value in values]).amax()
+            at_bound = torch.stack([(value.abs() >= AT_BOUND * largest).sum() for value in values]).sum()
+            self.report(f"{name}_at_bound", at_bound / sum(value.numel() for value in values))
 
     @torch.no_grad()
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         for name in self._networks:
             measured = self._before.pop((id(optimizer), name), None)
             if measured is not None:
-                trained, before = measured
-                size = _norm(before)
-                foreach_sub_(before, [p.detach() for p in trained])
-                self.report(f"{name}_update_ratio", _norm(before) / size.clamp(min=1e-12))
-                if not getattr(optimizer, "with_statistics", False):
-                    self.report(f"{name}_weight_norm", size)
+                values, before, weight_norm = measured
+                foreach_sub_(before, [_part(value) for value in values])
+                stand_for = [value.numel() / part.numel() for value, part in zip(values, before, strict=True)]
+                self.report(f"{name}_update_ratio", _norm(before, stand_for) / weight_norm.clamp(min=1e-12))
+
+
+def _part(value: Tensor) -> Tensor:
+    """The first rows of a large weight, which stand for all of it: a copy of the whole would take longer."""
+    rows = value.shape[0] if value.dim() else 0
+    fewest = max(1, PART * rows // value.numel())
+    return value.narrow(0, 0, fewest) if fewest < rows else value
 
 
 def _params_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -177,9 +191,20 @@ def _is_sharded(parameter: Any) -> bool:
     return hasattr(parameter, "device_mesh")  # a DTensor, whose norms need every process
 
 
-def _norm(tensors: list[Tensor]) -> Tensor:
-    """The norm of all elements together, 0-d, float32."""
+def _norm(tensors: list[Tensor], stand_for: list[float] | None = None) -> Tensor:
+    """The norm of all elements together, 0-d, float32.
+
+    Args:
+        stand_for: how many elements each of a tensor's stands for.
+    """
     if not tensors:
         return torch.zeros(())
     norms = foreach_norm(tensors, 2, dtype=torch.float32)
-    return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
+    scales = [1.0] * len(norms) if stand_for is None else [count**0.5 for count in stand_for]
+    device = norms[0].device
+    return torch.stack(
+        [
+            norm.to(device) if scale == 1 else scale * norm.to(device)
+            for norm, scale in zip(norms, scales, strict=True)
+        ]
+    ).norm()

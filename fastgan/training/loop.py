@@ -20,7 +20,6 @@ from fastgan._tables import rounded
 from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.monitor.monitor import write_facts
 from fastgan.monitor.probes import probe
-from fastgan.monitor.watched import Watched
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
@@ -37,7 +36,7 @@ from fastgan.training.run_lock import RunLock, run_lock
 from fastgan.training.runtime import Runtime
 from fastgan.training.signals import Interrupted as Interrupted
 from fastgan.training.signals import stop_after_the_step
-from fastgan.training.statistics import Statistics, gathering, report
+from fastgan.training.statistics import Statistics, gathering
 
 
 def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
@@ -95,9 +94,7 @@ def _train(
     num_steps = recipe.num_steps
     intervals = {name: getattr(config, name) or recipe.steps_per_epoch for name in INTERVALS}
 
-    watched = Watched(report)
-    if config.budget_interval:
-        watched.add(_by_measured_name(recipe), recipe.optimizers.values())
+    watched = recipe.watched()
     logger = None
     if runtime.is_main:
         diagnosis = _diagnosis(recipe, folder)
@@ -203,12 +200,6 @@ def _train(
     if logger:
         logger.close()
     return folder
-
-
-def _by_measured_name(recipe: Recipe) -> dict[str, nn.Module]:
-    """A recipe's networks by the names in their measures: G, D, and others by their own."""
-    short = {"generator": "G", "discriminator": "D"}
-    return {short.get(name, name): network for name, network in recipe.networks.items()}
 
 
 def _diagnosis(recipe: Recipe, folder: Path) -> Diagnosis:

@@ -15,6 +15,7 @@ from fastgan.losses import AdversarialLoss
 from fastgan.monitor import LossBudget, Shares
 from fastgan.monitor.look import measures_of_images
 from fastgan.monitor.probes import ProbeInputs
+from fastgan.monitor.watched import Watched
 from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
@@ -193,6 +194,15 @@ class Recipe(abc.ABC):
         if reported:
             report_all(terms)
             report_all(used, suffix="_weight")
+
+    def watched(self) -> Watched:
+        """Hooks on the optimizers that report the networks' updates: G's, D's, and others' by their names."""
+        watched = Watched(report)
+        if self.config.budget_interval:
+            short = {"generator": "G", "discriminator": "D"}
+            networks = {short.get(name, name): network for name, network in self.networks.items()}
+            watched.add(networks, self.optimizers.values())
+        return watched
 
     def look(self, step: int, real: Tensor, fake: Tensor) -> None:
         """Reports ranges and spread of real and fake images, as D sees them, if this step measures them."""

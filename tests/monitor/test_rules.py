@@ -40,6 +40,12 @@ CASES = {
         {"D_real": 0.3, "D_fake": 0.1, "D_loss": -0.2, "D_gradient_norm": 0.1},
         facts=Facts(adversarial="wgan"),
     ),
+    "critic_dead, by clipped weights": Case(
+        "critic_dead",
+        {"D_real": 0.1, "D_fake": 0.1001, "D_at_bound": 0.4, "D_gradient_norm": 0.1},
+        {"D_real": 0.1, "D_fake": 0.1001, "D_at_bound": 1e-4, "D_gradient_norm": 0.1},
+        facts=Facts(adversarial="wgan"),
+    ),
     "balanced": Case(
         "balanced",
         {"D_real": 0.1, "D_fake": -0.1, "D_loss": 1.35},

@@ -231,3 +231,36 @@ def test_wrong_arguments_are_named(network):
         watched.add({"G": network}, [])
     with pytest.raises(ValueError, match="interval must be at least 1, got 0"):
         Watched(Reports(), interval=0)
+
+
+def test_parts_of_large_weights_stand_for_all_of_them():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(512, 512), nn.Linear(512, 1))
+    reports = Reports()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    watched = Watched(reports, interval=1)
+    watched.add({"G": network}, [optimizer])
+    for _ in range(3):
+        before = [p.detach().clone() for p in network.parameters()]
+        optimizer.zero_grad()
+        network(torch.randn(64, 512)).square().mean().backward()
+        optimizer.step()
+        moved = [p.detach() - old for p, old in zip(network.parameters(), before, strict=True)]
+        assert reports["G_update_ratio"][-1] == pytest.approx(norm(moved) / norm(before), rel=0.05)
+        assert reports["G_weight_norm"][-1] == pytest.approx(norm(before), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Parameter(torch.ones(())), lambda: nn.Parameter(torch.ones(1, 200000))]
+)
+def test_weights_of_one_row_are_measured_whole(make):
+    parameter = make()
+    network = nn.Module()
+    network.register_parameter("weight", parameter)
+    reports = Reports()
+    optimizer = torch.optim.SGD([parameter], 0.5)
+    watched = Watched(reports)
+    watched.add({"G": network}, [optimizer])
+    parameter.sum().backward()
+    optimizer.step()
+    assert reports["G_update_ratio"] == [pytest.approx(0.5)]

@@ -36,7 +36,13 @@ PROBES = {
 
 def measures_of(network: str) -> set[str]:
     """The columns that the monitor adds to metrics.csv for a network."""
-    names = ("gradient_norm", "weight_norm", "update_ratio", "at_bound", "untrained")
+    names = (
+        "gradient_norm",
+        "weight_norm",
+        "update_ratio",
+        "untrained",
+        *(["at_bound"] if network == "D" else []),
+    )
     return {f"{network}_{name}" for name in names}
 
 

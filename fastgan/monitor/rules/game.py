@@ -65,21 +65,24 @@ def check_critic_dead(history: History, facts: Facts) -> Iterator[Sign]:
     if real is None or fake is None:
         return
     apart = below("|D_real - D_fake|", abs(real - fake), SEPARATION_OF_THE_DEAD)
-    share, clipped = adversarial_share(history, facts), history.mean("D_clipped")
+    share = adversarial_share(history, facts)
+    # An optimizer that clips tells; otherwise the hooks do.
+    name = "D_clipped" if "D_clipped" in history.columns else "D_at_bound"
+    clipped = history.mean(name)
     gradient = history.mean("D_gradient_norm")
     signs = [
         below(f"share_{facts.adversarial_term}", share, SHARE_OF_THE_DEAD) if share is not None else None,
-        above("D_clipped", clipped, CLIPPED_OF_THE_DEAD) if clipped is not None else None,
+        above(name, clipped, CLIPPED_OF_THE_DEAD) if clipped is not None else None,
         below("D_gradient_norm", gradient, D_GRADIENT_OF_THE_DEAD) if gradient is not None else None,
     ]
     known = [sign for sign in signs if sign is not None]
     found = [sign for sign in known if crossed(sign)]
     # From scores alone: a living D is never this still.
     holds = crossed(apart) and (bool(found) if known else abs(real - fake) < 0.1 * SEPARATION_OF_THE_DEAD)
+    reason = ", and what it learns from or tells G is negligible" if found else ""
     yield Sign(
         holds,
-        "D gives real and fake samples the same score, and its gradient is negligible: the adversarial term "
-        "adds nothing",
+        f"D gives real and fake samples the same score{reason}: the adversarial term adds nothing",
         (apart, *found),
     )
 
@@ -318,7 +321,7 @@ RULES = (
         "give D an output that can move: weaker weight clipping or none (hinge with R1), LeakyReLU, Adam, a "
         "learning rate of 1e-4 to 4e-4",
         "calibration; Gulrajani et al. 2017 on clipped weights",
-        run_share=RUN_SHARE, held=HELD_STEPS, columns=(*SCORES, "D_clipped", "D_gradient_norm"),
+        run_share=RUN_SHARE, held=HELD_STEPS, columns=(*SCORES, "D_clipped", "D_at_bound", "D_gradient_norm"),
     ),
     Rule(
         "discriminator_wins", "warning", check_discriminator_wins,
