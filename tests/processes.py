@@ -10,11 +10,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+# Ends a script that has its own process group without Python's clean-up: what holds the group, as a
+# DistributedDataParallel module does, keeps gloo's threads alive, and Python aborts if one of them releases
+# tensors then (pytorch#38228).
+LEAVE = """
+import os, sys, torch.distributed
+torch.distributed.destroy_process_group()
+sys.stdout.flush(), sys.stderr.flush(), os._exit(0)
+"""
+
 
 def run_script(source: str, folder: Path, *arguments: object, processes: int = 1) -> None:
     """Runs the source in the repository's root; fails with its stderr."""
     script = folder / "run.py"
-    script.write_text(source)
+    script.write_text(source + LEAVE if "init_process_group(" in source else source)
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

@@ -26,7 +26,6 @@ for name, make in LOSSES.items():
 if rank == 0:
     torch.save(gradients, sys.argv[1])
 torch.distributed.barrier()
-torch.distributed.destroy_process_group()
 """
 LOSSES = {
     "lpips": lambda: LPIPS(weights=None, reduction="mean"),

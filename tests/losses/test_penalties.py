@@ -369,7 +369,6 @@ for kind in ("dcgan", "residual"):
         out[kind, how] = [p.grad.clone() for p in network.parameters()]
 if rank == 0:
     torch.save(out, sys.argv[1])
-torch.distributed.destroy_process_group()
 """
 
 
