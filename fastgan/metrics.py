@@ -33,7 +33,18 @@ from fastgan.ops._value_range import GrossRangeCheck, Range
 if importlib.util.find_spec("torchmetrics") is None:
     raise ModuleNotFoundError("No module named 'torchmetrics'", name="torchmetrics")
 
-__all__ = ["LPIPS", "FrechetDistance", "bit_accuracy", "luma", "nearness", "psnr", "psnr_y", "ssim", "ssim_y"]
+__all__ = [
+    "LPIPS",
+    "FrechetDistance",
+    "bit_accuracy",
+    "luma",
+    "nearness",
+    "precision_recall",
+    "psnr",
+    "psnr_y",
+    "ssim",
+    "ssim_y",
+]
 
 SSIM_RADIUS = 5  # of the Gaussian window with sigma 1.5
 BY_DATA_RANGE: dict[Range, str] = {
@@ -234,6 +245,57 @@ def nearness(images: Tensor) -> tuple[Tensor, Tensor]:
     return distances.sum() / (count * (count - 1)), nearest.mean()
 
 
+@torch.no_grad()
+def precision_recall(real: Tensor, fake: Tensor, neighbors: int = 5) -> dict[str, Tensor]:
+    """Fidelity and diversity of generated samples apart, from the features of both.
+
+    A sample lies within the other kind's manifold if it is closer to one of its samples than that one's
+    k-th nearest neighbor of its own kind is.
+
+    Args:
+        real, fake: features (N, C) and (M, C) of one extractor, more than `neighbors` each. Inception's or
+            another trained network's; a random network's tell less.
+        neighbors: k; 5 as in the source of density, 3 in that of precision and recall.
+
+    Returns:
+        0-d tensors: `precision`, the part of the fakes within the reals' manifold; `recall`, that of the reals
+        within the fakes'; `density`, how many reals' neighborhoods hold a fake, over k, which may exceed 1;
+        `coverage`, the part of the reals whose neighborhood holds a fake. 1 is best for all. Values compare only with the same counts.
+
+    Raises:
+        TypeError, ValueError: features that are not such, or too few for `neighbors`.
+
+    Source: Kynkaanniemi et al., "Improved precision and recall metric for assessing generative models",
+    NeurIPS 2019; Naeem et al., "Reliable fidelity and diversity metrics for generative models", ICML 2020.
+    """
+    neighbors = as_whole_number("neighbors", neighbors)
+    for name, features in (("real", real), ("fake", fake)):
+        check_real(name, features)
+        if features.dim() != 2 or len(features) <= neighbors:
+            raise ValueError(
+                f"{name} must be (N, C) with more than neighbors={neighbors} rows, got shape "
+                f"{tuple(features.shape)}"
+            )
+    if real.shape[1] != fake.shape[1]:
+        raise ValueError(f"real and fake must have one width, got {real.shape[1]}, {fake.shape[1]}")
+    check_same_device(real=real, fake=fake)
+    real, fake = real.float(), fake.float()
+    # Each sample is its own nearest neighbor.
+    real_radii, fake_radii = (_distances(x, x).kthvalue(neighbors + 1).values for x in (real, fake))
+    between = _distances(real, fake)
+    within_real = between < real_radii[:, None]
+    return {
+        "precision": within_real.any(0).float().mean(),
+        "recall": (between < fake_radii).any(1).float().mean(),
+        "density": within_real.float().sum(0).mean() / neighbors,
+        "coverage": within_real.any(1).float().mean(),
+    }
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 class FrechetDistance:
     """The Frechet distance between the features of images and those of real ones, as normal distributions.
 
@@ -243,6 +305,7 @@ class FrechetDistance:
         seed: of the random network.
         device: the device of the images.
         all_processes: whether `compute` joins the images of all processes, which must then all call it.
+        keep_features: whether to keep the features of this process's images, as for `precision_recall`.
         check_range: whether to check the first images and to issue a RuntimeWarning, once, for 8-bit values
             or images in [-1, 1]. Never synchronizes with a GPU.
 
@@ -264,6 +327,7 @@ class FrechetDistance:
         device: torch.device | str = "cpu",
         all_processes: bool = True,
         *,
+        keep_features: bool = False,
         check_range: bool = True,
     ) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -276,6 +340,8 @@ class FrechetDistance:
         self.name = "fid" if weights else "frechet_distance_of_random_features"
         network = _inception() if weights else random_network(_RandomFeatures, seed)
         self._smallest = 1 if weights else _RandomFeatures.smallest
+        self._kept: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._keep_features = as_flag("keep_features", keep_features)
         self._metric = FrechetInceptionDistance(
             feature=network.eval(), input_img_size=(3, 299, 299), sync_on_compute=all_processes
         ).to(device)
@@ -303,11 +369,28 @@ class FrechetDistance:
             self._range_check.look((0, 1), images)
         with torch.no_grad():
             # torchmetrics passes images on unchanged to a custom network, so convert to 8 bits as FID does.
-            self._metric.update((images.clamp(0, 1) * 255).byte(), real=real)
+            pixels = (images.clamp(0, 1) * 255).byte()
+            handle = None
+            if self._keep_features:
+                kept = self._kept[0 if real else 1]
+                handle = self._metric.inception.register_forward_hook(lambda _, args, out: kept.append(out))
+            try:
+                self._metric.update(pixels, real=real)
+            finally:
+                if handle is not None:
+                    handle.remove()
+
+    @property
+    def features(self) -> tuple[Tensor, Tensor]:
+        """(real, fake): features (N, C) and (M, C) of the images since `reset`; empty unless kept."""
+        real, fake = (torch.cat(parts) if parts else torch.empty(0, 0) for parts in self._kept)
+        return real, fake
 
     def reset(self) -> None:
         """Forgets all images."""
         self._metric.reset()
+        for parts in self._kept:
+            parts.clear()
 
     def compute(self) -> Tensor:
         """The distance, 0-d; at least two real and two other images must have been added."""

@@ -12,6 +12,7 @@ from fastgan.metrics import (
     bit_accuracy,
     luma,
     nearness,
+    precision_recall,
     psnr,
     psnr_y,
     ssim,
@@ -117,6 +118,57 @@ def test_nearness_tells_a_collapse():
     assert nearness(images * 0.01 + 0.5)[0] < 0.02 * apart
     with pytest.raises(ValueError, match=r"at least two, N C H W, got shape \(1, 3, 8, 8\)"):
         nearness(images[:1])
+
+
+def test_precision_falls_with_fidelity_and_recall_with_diversity():
+    torch.manual_seed(0)
+    real, same = torch.randn(300, 4), torch.randn(200, 4)
+    values = {
+        "same": precision_recall(real, same),
+        "one_mode": precision_recall(real, 0.2 * torch.randn(200, 4)),
+        "far": precision_recall(real, torch.randn(200, 4) + 20),
+    }
+    for name, expected in {
+        "same": {"precision": (0.7, 1), "recall": (0.7, 1), "density": (0.8, 1.2), "coverage": (0.85, 1)},
+        "one_mode": {"precision": (0.99, 1), "recall": (0, 0.3), "density": (1.2, 50), "coverage": (0, 0.5)},
+        "far": {"precision": (0, 0), "recall": (0, 0), "density": (0, 0), "coverage": (0, 0)},
+    }.items():
+        for figure, (low, high) in expected.items():
+            assert low <= values[name][figure] <= high, (name, figure, values[name][figure])
+
+
+def test_precision_and_recall_are_their_definitions():
+    torch.manual_seed(1)
+    real, fake, k = torch.randn(12, 3), torch.randn(9, 3) * 0.8, 3
+
+    def radius(x, i):
+        return sorted((x[i] - y).norm().item() for j, y in enumerate(x) if j != i)[k - 1]
+
+    inside = [[(r - f).norm().item() < radius(real, i) for f in fake] for i, r in enumerate(real)]
+    covered = [[(r - f).norm().item() < radius(fake, j) for j, f in enumerate(fake)] for r in real]
+    found = precision_recall(real, fake, k)
+    assert found["precision"].item() == pytest.approx(sum(map(any, zip(*inside, strict=True))) / 9)
+    assert found["recall"].item() == pytest.approx(sum(map(any, covered)) / 12)
+    assert found["density"].item() == pytest.approx(sum(map(sum, inside)) / (9 * k))
+    assert found["coverage"].item() == pytest.approx(sum(map(any, inside)) / 12)
+    with pytest.raises(
+        ValueError, match=r"fake must be \(N, C\) with more than neighbors=9 rows, got .*\(9, 3"
+    ):
+        precision_recall(real, fake, 9)
+    with pytest.raises(ValueError, match="one width, got 3, 2"):
+        precision_recall(real, fake[:, :2], k)
+
+
+def test_features_are_kept_if_asked_for():
+    metric = FrechetDistance(weights=None, keep_features=True)
+    for real, count in ((True, 6), (False, 4), (True, 2)):
+        metric.update(torch.rand(count, 3, 24, 24), real=real)
+    assert [x.shape for x in metric.features] == [(8, 128), (4, 128)]
+    metric.reset()
+    assert [len(x) for x in metric.features] == [0, 0]
+    metric = FrechetDistance(weights=None)
+    metric.update(torch.rand(2, 3, 24, 24), real=True)
+    assert len(metric.features[0]) == 0
 
 
 def test_missing_inception_is_named(tmp_path, monkeypatch):

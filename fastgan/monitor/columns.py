@@ -542,6 +542,21 @@ COLUMNS: tuple[tuple[str, str, str | Says], ...] = (
      "The part of the generated images that lie closer to a training image than half of the held-out ones "
      "do: 0.5 is right, near 1 G repeats its training set."),
     (r"probe_duplicates", COLLAPSE, _duplicates),
+    (r"probe_stable_rank", COLLAPSE,
+     "In how many directions the narrowest of D's layers passes its input (squared Frobenius over squared "
+     "spectral norm): one that falls towards 1 announces a collapse."),
+    (r"precision(_of_random_features)?", COLLAPSE,
+     "The part of the generated images that lie among the real ones, by features: 1 is all; how real they "
+     "are."),
+    (r"recall(_of_random_features)?", COLLAPSE,
+     "The part of the real images that lie among the generated ones, by features: 1 is all; near 0 most of "
+     "the data is never generated."),
+    (r"density(_of_random_features)?", COLLAPSE,
+     "Like precision, but outliers among the real images count less; real images reach about 1, and more "
+     "is possible."),
+    (r"coverage(_of_random_features)?", COLLAPSE,
+     "The part of the real images with a generated one nearby: real images reach nearly 1, one mode alone "
+     "nearly 0."),
     # Are the steps sane?
     (r"(.+)_update_ratio", STEPS, _update),
     (r"(.+)_gradient_norm", STEPS,

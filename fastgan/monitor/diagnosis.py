@@ -68,6 +68,9 @@ class Diagnosis:
         self.history.add(step, row)
         new = []
         for rule in self.rules:
+            if any(state.verdict for (name, _), state in self._states.items() if name in rule.unless):
+                self._forget(rule, step)
+                continue
             for sign in rule.check(self.history, self.facts):
                 verdict = self._look(rule, sign, step)
                 if verdict:
@@ -79,6 +82,13 @@ class Diagnosis:
         order = {rule.name: place for place, rule in enumerate(self.rules)}
         found = [state.verdict for state in self._states.values() if state.verdict]
         return sorted(found, key=lambda verdict: (order[verdict.name], verdict.step, verdict.subject))
+
+    def _forget(self, rule: Rule, step: int) -> None:
+        """Takes a rule's verdicts back at once, and begins anew with it."""
+        for name, subject in [key for key in self._states if key[0] == rule.name]:
+            verdict = self._states.pop((name, subject)).verdict
+            if verdict:
+                self.past.append(replace(verdict, ended=step))
 
     def _look(self, rule: Rule, sign: Sign, step: int) -> Verdict | None:
         """Follows a rule's condition for one subject; returns the verdict if it is new."""

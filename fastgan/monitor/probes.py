@@ -36,9 +36,11 @@ class ProbeInputs:
 
 
 @torch.no_grad()
-def probe(inputs: ProbeInputs) -> dict[str, float]:
+def probe(inputs: ProbeInputs, discriminator: nn.Module | None = None) -> dict[str, float]:
     """All probes for which there are inputs; see the functions for what each figure is."""
     figures: dict[str, Tensor] = {}
+    if discriminator is not None and (rank := smallest_stable_rank(discriminator)) is not None:
+        figures["probe_stable_rank"] = rank
     if inputs.score is not None:
         train, fake = inputs.score(inputs.train), inputs.score(inputs.fake)
         figures["probe_auc_fake"] = auc(train, fake, inputs.sign)
@@ -101,8 +103,9 @@ def smallest_stable_rank(network: nn.Module) -> Tensor | None:
     for parameter in network.parameters():
         if parameter.dim() > 1 and min(parameter.shape[0], parameter[0].numel()) > 1:
             matrix = parameter.detach().float().flatten(1)
-            largest = torch.linalg.matrix_norm(matrix, 2).clamp(min=1e-12)
-            ranks.append((torch.linalg.matrix_norm(matrix) / largest) ** 2)
+            # The smaller Gram matrix has the squared singular values, and costs less than they do.
+            gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
+            ranks.append(gram.trace() / torch.linalg.eigvalsh(gram)[-1].clamp(min=1e-24))
     return torch.stack(ranks).amin() if ranks else None
 
 

@@ -173,7 +173,7 @@ def _train(
                 with _evaluating(recipe):
                     figures = recipe.evaluate()
                     if config.budget_interval and (inputs := recipe.probe_inputs()):
-                        figures |= probe(inputs)
+                        figures |= probe(inputs, recipe.networks.get("discriminator"))
                 logger.write_evaluation(done, figures)
                 logger.write_verdicts(done, diagnosis.add(done, rounded(figures)))
                 if warning := recipe.judge(done, figures):

@@ -13,6 +13,7 @@ for _name in ("psnr", "ssim", "psnr_y", "ssim_y"):
 entry("metrics.luma", lambda: {"images": images()})
 entry("metrics.bit_accuracy", lambda: {"logits": logits(2, 8), "bits": torch.ones(2, 8)})
 entry("metrics.nearness", lambda: {"images": images()})
+entry("metrics.precision_recall", lambda: {"real": torch.randn(8, 4), "fake": torch.randn(7, 4)})
 
 
 def _measure(distance: metrics.FrechetDistance) -> None:

@@ -98,6 +98,18 @@ def test_stable_rank_falls_to_1_where_a_layer_passes_one_direction():
     assert smallest_stable_rank(nn.BatchNorm2d(3)) is None
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5)])
+def test_stable_rank_of_known_singular_values(shape):
+    values = torch.tensor([2.0, 1.0, 1.0])
+    left, right = (torch.linalg.qr(torch.randn(n, 3))[0] for n in shape)
+    network = nn.Linear(*shape[::-1])
+    with torch.no_grad():
+        network.weight.copy_(left * values @ right.T)
+    assert smallest_stable_rank(network).item() == pytest.approx((4 + 1 + 1) / 4)
+    figures = probe(ProbeInputs(None, images(4), None, images(4, 1)), network)
+    assert figures == {"probe_stable_rank": pytest.approx(1.5)}
+
+
 def test_a_discriminator_that_judges_the_pipeline_is_found_out():
     real = images(16)
     brighter = real + 0.3  # what the pipeline does to a real image

@@ -308,6 +308,21 @@ def test_a_loss_of_chance_is_balance_or_death_by_whether_scores_move():
     assert [v.name for v in dead.verdicts()] == ["critic_dead"]
 
 
+def test_a_game_that_a_graver_verdict_calls_lost_is_not_called_balanced():
+    diagnosis = Diagnosis(BCE)
+    rows = {"D_real": 0.1, "D_fake": -0.1, "D_loss": 1.386}
+    feed(diagnosis, rows | {"D_auc": 0.6})
+    assert [v.name for v in diagnosis.verdicts()] == ["balanced"]
+    feed(diagnosis, rows | {"D_loss": 1.7, "D_auc": 0.2})
+    assert [v.name for v in diagnosis.verdicts()] == ["generator_wins"]
+    assert [v.name for v in diagnosis.past] == ["balanced"]
+    # Near its bound generator_wins stays, and D's loss is that of chance again.
+    feed(diagnosis, rows | {"D_loss": 1.5, "D_auc": 0.55})
+    assert [v.name for v in diagnosis.verdicts()] == ["generator_wins"]
+    feed(diagnosis, rows | {"D_auc": 0.6}, 60)
+    assert [v.name for v in diagnosis.verdicts()] == ["balanced"]
+
+
 def test_the_saturating_loss_is_no_exchanged_sign():
     """log(1 - D(G(z))) is below 0, and near 0 where D wins."""
     diagnosis = Diagnosis(BCE)

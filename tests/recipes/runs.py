@@ -30,7 +30,7 @@ MEASURES_OF_IMAGES = {
 }  # fmt: skip
 PROBES = {
     "probe_auc_fake", "probe_overfitting", "probe_auc_held_out", "probe_distance_ratio",
-    "probe_memorized", "probe_duplicates",
+    "probe_memorized", "probe_duplicates", "probe_stable_rank",
 }  # fmt: skip
 
 

@@ -235,7 +235,8 @@ def test_a_checkpoint_with_biases_of_convolutions_is_refused_by_their_names(smal
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_pictures_of_a_trained_generator(small, tmp_path, precision, capsys):
+def test_pictures_of_a_trained_generator(small, tmp_path, precision, capsys, monkeypatch):
+    monkeypatch.setattr("fastgan.recipes.dcgan.recipe.NEIGHBORS", 1)  # there are few images
     folder = train(DCGAN, dataclasses.replace(small, precision=precision))
     pictures = []
     for index, source in enumerate((folder, folder / "generator.safetensors")):
@@ -251,7 +252,8 @@ def test_pictures_of_a_trained_generator(small, tmp_path, precision, capsys):
     with (folder / "evaluation.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
     assert row.keys() == {
-        "step", "collapse_ratio", "collapse_ratio_nearest", "frechet_distance_of_random_features", *PROBES
+        "step", "collapse_ratio", "collapse_ratio_nearest", "frechet_distance_of_random_features",
+        *(f"{name}_of_random_features" for name in ("precision", "recall", "density", "coverage")), *PROBES
     }  # fmt: skip
 
 

@@ -46,6 +46,8 @@ class Rule:
     """Part of the steps so far, in [0, 1], through which it must have held without a break."""
     held: int = 0
     """Steps through which it must have held without a break."""
+    unless: tuple[str, ...] = ()
+    """Names of graver verdicts that it would contradict: it is not said beside them."""
     columns: tuple[str, ...] = field(default=())
     """The measures that it reads, for documentation."""
 

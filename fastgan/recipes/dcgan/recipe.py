@@ -17,7 +17,7 @@ from torch.profiler import record_function
 
 from fastgan.augment import DiffAugment
 from fastgan.losses import R1, AdversarialLoss, gradient_penalty
-from fastgan.metrics import FrechetDistance, nearness
+from fastgan.metrics import FrechetDistance, nearness, precision_recall
 from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import EMA, Adam, RMSprop
 from fastgan.recipes.dcgan.config import PRESETS, DCGANConfig
@@ -31,6 +31,7 @@ from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 GRID = 8  # columns and rows of the sample grid
+NEIGHBORS = 5  # of precision and recall, as in the source of density and coverage
 
 
 class DCGAN(Recipe):
@@ -95,7 +96,12 @@ class DCGAN(Recipe):
         weights = "default" if self.config.frechet == "inception" else None
         otherwise = "take --frechet random, whose distance is not FID, or --frechet off"
         with weights_wanted_by("frechet", self.config.frechet, otherwise):
-            return FrechetDistance(weights, device=self.runtime.device, all_processes=False)  # type: ignore[arg-type]
+            return FrechetDistance(
+                weights,  # type: ignore[arg-type]
+                device=self.runtime.device,
+                all_processes=False,
+                keep_features=True,
+            )
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         """Real images in [-1, 1] for all updates of D in a step."""
@@ -205,6 +211,11 @@ class DCGAN(Recipe):
             self.frechet.update(real.expand(-1, 3, -1, -1), real=True)
             self.frechet.update(self.sample(config.frechet_images, seed=1).expand(-1, 3, -1, -1), real=False)
             figures[self.frechet.name] = self.frechet.compute().item()
+            suffix = "" if self.frechet.name == "fid" else "_of_random_features"
+            features = self.frechet.features
+            if min(map(len, features)) > NEIGHBORS:
+                for name, value in precision_recall(*features, NEIGHBORS).items():
+                    figures[name + suffix] = value.item()
         return figures
 
     def probe_inputs(self) -> ProbeInputs:
