@@ -258,9 +258,10 @@ def precision_recall(real: Tensor, fake: Tensor, neighbors: int = 5) -> dict[str
         neighbors: k; 5 as in the source of density, 3 in that of precision and recall.
 
     Returns:
-        0-d tensors: `precision`, the part of the fakes within the reals' manifold; `recall`, that of the reals
-        within the fakes'; `density`, how many reals' neighborhoods hold a fake, over k, which may exceed 1;
-        `coverage`, the part of the reals whose neighborhood holds a fake. 1 is best for all. Values compare only with the same counts.
+        0-d tensors: `precision`, the part of the fakes within the reals' manifold; `recall`, that of the
+        reals within the fakes'; `density`, how many reals' neighborhoods hold a fake, over k, which may
+        exceed 1; `coverage`, the part of the reals whose neighborhood holds a fake. 1 is best for all.
+        Values compare only with the same counts.
 
     Raises:
         TypeError, ValueError: features that are not such, or too few for `neighbors`.
