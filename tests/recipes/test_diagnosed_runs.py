@@ -11,10 +11,13 @@ from fastgan.monitor.columns import OTHER, explain
 from fastgan.monitor.monitor import FACTS
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.command_line import parse_config
+from fastgan.training.config import write_config
 from fastgan.training.diagnose import diagnose_run
 from fastgan.training.loop import train
+from tests.processes import run_script
 from tests.recipes.fonts import small_glyphs
 from tests.recipes.photographs import write_photographs
+from tests.recipes.runs import SCRIPT
 from tests.recipes.starganv2_folders import write_images
 from tests.stress.tiny_runs import OWN
 
@@ -68,6 +71,28 @@ def test_figures_are_explained_and_verdicts_are_those_that_were_printed(name, co
         assert says, column
         speed = column in ("images_per_second", "seconds_per_step")
         assert (question == OTHER) is speed, column
+
+
+def test_two_processes_have_the_verdicts_of_one(config_of, tmp_path):
+    """Their figures are means over processes, of half a batch each."""
+    recipe, config = load_recipe("dcgan"), config_of("dcgan")
+    config = dataclasses.replace(
+        config, num_steps=100, log_interval=10, eval_interval=50, batch_size=8, lr_d=1e-9, lr_g=1e-9
+    )
+    alone = diagnose_run(train(recipe, dataclasses.replace(config, exp_name="one")))
+    half = dataclasses.replace(config, exp_name="two", batch_size=4, devices=2)
+    write_config(half, tmp_path / "two.yaml")
+    run_script(SCRIPT, tmp_path, recipe.name, tmp_path / "two.yaml", processes=2)
+    together = diagnose_run(tmp_path / "two")
+    said = [
+        {(verdict.name, verdict.subject, verdict.step) for verdict in diagnosis.verdicts()}
+        for diagnosis in (alone, together)
+    ]
+    assert said[0] == said[1]
+    assert {("steps_too_small", "D"), ("steps_too_small", "G"), ("balanced", "")} <= {verdict[:2] for verdict in said[0]}
+    assert together.history.columns.keys() == alone.history.columns.keys()
+    for name in ("D_loss", "D_real", "D_fake", "D_update_ratio", "G_update_ratio", "real_deviation"):
+        assert together.history.first(name, 1) == pytest.approx(alone.history.first(name, 1), rel=0.05), name
 
 
 def test_a_run_older_than_its_facts_is_diagnosed_by_its_options(config_of):
