@@ -15,7 +15,9 @@ from typing import Any
 from fastgan._arguments import Parser
 from fastgan._tables import read_table
 from fastgan.bench.rows import conclude, merge_rows
+from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.recipes import RECIPES
+from fastgan.training.diagnose import diagnose_run
 from fastgan.training.measurement import describe_machine
 
 DEMOS = [(name, preset) for name, recipe in RECIPES.items() for preset in recipe.demos]
@@ -43,7 +45,11 @@ def main(arguments: list[str]) -> int:
             path = merge_rows([row | machine], options.output, "demos", machine["device"], keys)
     for row in rows:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in row["figures"].items())
-        note = f"  warnings: {len(row['warnings'])}" if row["warnings"] else ""
+        said = [v for v in row["verdicts"] if v["severity"] != "note"]
+        note = "  " + ", ".join(
+            f"{v['severity']} {v['name']} from {v['step']}" + (f" to {v['ended']}" if v["ended"] else "")
+            for v in said
+        )
         print(f"{row['recipe']:<12} {row['preset']:<9} {row['minutes']:.1f} min  {figures}{note}")
     return conclude(path, failed)
 
@@ -71,8 +77,16 @@ def _run(recipe: str, preset: str, options: argparse.Namespace) -> dict[str, Any
         "figures": {key: values[-1] for key, values in evaluation.items() if key != "step"},
         "first_figures": {key: values[0] for key, values in evaluation.items()},
         "shares": _at_both_ends(metrics, "share_"), "cosines": _at_both_ends(metrics, "cosine_"),
-        "warnings": warnings,
+        "warnings": warnings, "verdicts": _verdicts(diagnose_run(folder)),
     }  # fmt: skip
+
+
+def _verdicts(diagnosis: Diagnosis) -> list[dict[str, Any]]:
+    """Those that hold at the end, and those that were taken back, which have an end."""
+    return [
+        {key: verdict.as_dict()[key] for key in ("name", "subject", "severity", "step", "ended")}
+        for verdict in (*diagnosis.verdicts(), *diagnosis.past)
+    ]
 
 
 def _at_both_ends(metrics: dict[str, list[float]], prefix: str) -> dict[str, dict[str, float]]:

@@ -131,7 +131,7 @@ def test_a_failing_recipe_or_demo_does_not_stop_the_others(tmp_path, monkeypatch
     assert "no memory for dcgan" in printed.err and "failed: dcgan" in printed.out
 
     def trained(recipe, preset, options):
-        figures = {"minutes": 1.0, "figures": {}, "warnings": []}
+        figures = {"minutes": 1.0, "figures": {}, "warnings": [], "verdicts": []}
         return None if recipe == "dcgan" else {"recipe": recipe, "preset": preset, **figures}
 
     monkeypatch.setattr(demos, "_run", trained)

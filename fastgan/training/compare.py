@@ -14,7 +14,7 @@ from fastgan._files import replacing
 from fastgan._names import LAYOUT, printable
 from fastgan.monitor.columns import OTHER, QUESTIONS, explain
 from fastgan.monitor.verdict import Verdict
-from fastgan.training.diagnose import Diagnosed, add_options_of_files, counted, diagnose, facts_from
+from fastgan.training.diagnose import Diagnosed, add_options_of_files, counted, diagnosed
 from fastgan.training.markup import Html, element
 from fastgan.training.outputs import check_page
 from fastgan.training.report.curves import (
@@ -201,6 +201,6 @@ def main(arguments: list[str]) -> int:
     add_options_of_files(parser)
     options = parser.parse_args(arguments)
     check_page(options.output, options.overwrite)
-    runs = [diagnose(run, options.columns, facts_from(options), options.d_loss or "") for run in options.runs]
+    runs = [diagnosed(run, options) for run in options.runs]
     print(printable(write_comparison(compared(runs), options.output)))
     return 0

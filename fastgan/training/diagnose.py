@@ -278,7 +278,7 @@ def main(arguments: list[str]) -> int:
         help="leave with exit code 1 if a verdict of this severity or a graver one holds",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    found = diagnose(options.path, options.columns, facts_from(options), options.d_loss or "")
+    found = diagnosed(options.path, options)
     print(as_json(found) if options.json else printable(describe(found), keep=LAYOUT))
     if options.fail_on:
         gravest = SEVERITIES[: SEVERITIES.index(options.fail_on) + 1]
@@ -306,7 +306,8 @@ def add_options_of_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_steps", type=int, help="steps that the run is planned to take")
 
 
-def facts_from(options: argparse.Namespace) -> dict[str, Any]:
-    """The facts among the options of :func:`add_options_of_files`; None for those that are not given."""
+def diagnosed(path: Path, options: argparse.Namespace) -> Diagnosed:
+    """The diagnosis of a run or file with the options of :func:`add_options_of_files`."""
     names = ("adversarial", "real_label", "fake_label", "critic_sign", "num_steps")
-    return {name: getattr(options, name) for name in names}
+    facts = {name: getattr(options, name) for name in names}  # None for those that are not given
+    return diagnose(path, options.columns, facts, options.d_loss or "")

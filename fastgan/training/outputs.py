@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fastgan._names import printable
@@ -30,20 +30,17 @@ def check_picture(path: Path, overwrite: bool, option: str = "--output") -> None
         FileExistsError: it exists, and must not be overwritten.
         ValueError: its extension is not that of a picture; the message names the option.
     """
-    if path.is_dir() or path.suffix.lower() not in PICTURES:
-        raise ValueError(f"{option} must name a picture, such as grid.png or grid.jpg, got {printable(path)}")
-    _check_free([path], option, overwrite)
+    _check_one(path, PICTURES, "a picture, such as grid.png or grid.jpg", overwrite, option)
 
 
 def check_page(path: Path, overwrite: bool, option: str = "--output") -> None:
-    """Checks the one page that a command writes.
+    """Like :func:`check_picture`, for a page."""
+    _check_one(path, PAGES, "a page, such as comparison.html", overwrite, option)
 
-    Raises:
-        FileExistsError: it exists, and must not be overwritten.
-        ValueError: its extension is not that of a page; the message names the option.
-    """
-    if path.is_dir() or path.suffix.lower() not in PAGES:
-        raise ValueError(f"{option} must name a page, such as comparison.html, got {printable(path)}")
+
+def _check_one(path: Path, extensions: Collection[str], kind: str, overwrite: bool, option: str) -> None:
+    if path.is_dir() or path.suffix.lower() not in extensions:
+        raise ValueError(f"{option} must name {kind}, got {printable(path)}")
     _check_free([path], option, overwrite)
 
 

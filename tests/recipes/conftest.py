@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from fastgan.losses import _backbones
+from fastgan.recipes import load_recipe
 from fastgan.recipes.enhancenet.config import EnhanceNetConfig
 from fastgan.recipes.stegastamp.config import StegaStampConfig
+from fastgan.training.command_line import parse_config
+from tests.recipes.fonts import small_glyphs
 from tests.recipes.photographs import write_photographs
 from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents
+from tests.stress.tiny_runs import OWN
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +58,30 @@ def tiny(photo_folder, tmp_path):
         eval_interval=4, checkpoint_interval=4, val_images=2, accelerator="cpu", lr=0.001, lr_d=0.001,
         ema_decay=0.9,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data_of_all(tmp_path_factory):
+    """Small data for every recipe: photographs, domains, glyphs."""
+    pytest.importorskip("skimage.data")
+    folder = tmp_path_factory.mktemp("data")
+    write_photographs(folder / "photographs")
+    write_images(folder / "domains")
+    small_glyphs(folder / "glyphs")
+    return folder
+
+
+@pytest.fixture
+def config_of(data_of_all, tmp_path, vgg):
+    """Makes a small configuration of a recipe from its name and options of the command line."""
+
+    def configured(name, options=""):
+        recipe = load_recipe(name)
+        common = f"--runs_path {tmp_path} --batch_size 2 --accelerator cpu --workers 1 --num_epochs 0"
+        arguments = [*OWN[name].format(data=data_of_all).split(), *common.split(), *options.split()]
+        return parse_config(recipe.config_class, recipe.presets, arguments, "fastgan")
+
+    return configured
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training.command_line import parse_config
 from fastgan.training.loop import train
 from fastgan.training.report import write_report
 from fastgan.training.runtime import Runtime
-from tests.recipes.fonts import small_glyphs
-from tests.recipes.photographs import write_photographs
 from tests.recipes.runs import assert_resume_is_bit_exact
-from tests.recipes.starganv2_folders import write_images
 from tests.recipes.steps import generator, one_batch, terms_of
-from tests.stress.tiny_runs import OWN
 
 # Options under which a recipe's terms take other ways.
 VARIANTS = {
@@ -32,27 +27,6 @@ VARIANTS = {
 CASES = [(name, options) for name in RECIPES for options in VARIANTS[name]]
 # Terms that share a forward pass, through which each is run backward.
 SHARED_WORK = {"--variant PAT", *VARIANTS["zi2zi"]}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    pytest.importorskip("skimage.data")
-    folder = tmp_path_factory.mktemp("data")
-    write_photographs(folder / "photographs")
-    write_images(folder / "domains")
-    small_glyphs(folder / "glyphs")
-    return folder
-
-
-@pytest.fixture
-def config_of(data, tmp_path, vgg):
-    def configured(name, options=""):
-        recipe = load_recipe(name)
-        common = f"--runs_path {tmp_path} --batch_size 2 --accelerator cpu --workers 1 --num_epochs 0"
-        arguments = [*OWN[name].format(data=data).split(), *common.split(), *options.split()]
-        return parse_config(recipe.config_class, recipe.presets, arguments, "fastgan")
-
-    return configured
 
 
 def make(name, config, **changes):

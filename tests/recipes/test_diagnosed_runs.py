@@ -10,42 +10,16 @@ import pytest
 from fastgan.monitor.columns import OTHER, explain
 from fastgan.monitor.monitor import FACTS
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training.command_line import parse_config
 from fastgan.training.config import write_config
 from fastgan.training.diagnose import diagnose_run
 from fastgan.training.loop import train
 from tests.processes import run_script
-from tests.recipes.fonts import small_glyphs
-from tests.recipes.photographs import write_photographs
 from tests.recipes.runs import SCRIPT
-from tests.recipes.starganv2_folders import write_images
-from tests.stress.tiny_runs import OWN
 
+OFTEN = "--log_interval 1 --sample_interval 4 --eval_interval 4 --checkpoint_interval 4"
 OPTIONS = {
     "dcgan": "--r1_weight 1", "enhancenet": "--variant PAT", "stegastamp": "--no_im_loss_steps 0",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    pytest.importorskip("skimage.data")
-    folder = tmp_path_factory.mktemp("data")
-    write_photographs(folder / "photographs")
-    write_images(folder / "domains")
-    small_glyphs(folder / "glyphs")
-    return folder
-
-
-@pytest.fixture
-def config_of(data, tmp_path, vgg):
-    def configured(name):
-        recipe = load_recipe(name)
-        common = f"--runs_path {tmp_path} --batch_size 2 --accelerator cpu --workers 1 --num_epochs 0"
-        common += " --log_interval 1 --sample_interval 4 --eval_interval 4 --checkpoint_interval 4"
-        arguments = [*OWN[name].format(data=data).split(), *common.split(), *OPTIONS.get(name, "").split()]
-        return parse_config(recipe.config_class, recipe.presets, arguments, "fastgan")
-
-    return configured
 
 
 def printed(output):
@@ -56,7 +30,7 @@ def printed(output):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_figures_are_explained_and_verdicts_are_those_that_were_printed(name, config_of, capsys):
-    recipe, config = load_recipe(name), config_of(name)
+    recipe, config = load_recipe(name), config_of(name, f"{OFTEN} {OPTIONS.get(name, '')}")
     folder = train(recipe, dataclasses.replace(config, num_steps=4))
     train(recipe, dataclasses.replace(config, num_steps=8, resume=True))
     # A half of the run was over earlier before it was given more steps.
@@ -89,7 +63,9 @@ def test_two_processes_have_the_verdicts_of_one(config_of, tmp_path):
         for diagnosis in (alone, together)
     ]
     assert said[0] == said[1]
-    assert {("steps_too_small", "D"), ("steps_too_small", "G"), ("balanced", "")} <= {verdict[:2] for verdict in said[0]}
+    assert {("steps_too_small", "D"), ("steps_too_small", "G"), ("balanced", "")} <= {
+        verdict[:2] for verdict in said[0]
+    }
     assert together.history.columns.keys() == alone.history.columns.keys()
     for name in ("D_loss", "D_real", "D_fake", "D_update_ratio", "G_update_ratio", "real_deviation"):
         assert together.history.first(name, 1) == pytest.approx(alone.history.first(name, 1), rel=0.05), name
