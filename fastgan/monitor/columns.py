@@ -8,9 +8,8 @@ import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fastgan.monitor.curve import Curve, number, reads
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.facts import Facts
-from fastgan.monitor.history import History
 from fastgan.monitor.rules.game import (
     BALANCE,
     CLIPPED_OF_THE_DEAD,
@@ -63,72 +62,6 @@ def is_known(column: str) -> bool:
     return any(re.fullmatch(pattern, column) for pattern, _, _ in COLUMNS)
 
 
-class Curve:
-    """A column's values, read by tenths of the log lines that have it."""
-
-    def __init__(self, name: str, history: History, facts: Facts) -> None:
-        self.name, self.history, self.facts = name, history, facts
-        self.values = history.values(name)
-        self.now = self.latest(name)
-
-    def latest(self, name: str) -> float | None:
-        """The mean of the last tenth of a column's values; None if it has none."""
-        values = self.history.values(name)
-        return statistics.fmean(values[-math.ceil(len(values) / 10) :]) if values else None
-
-    def course(self) -> str:
-        """The newest value, the first one, and where it is going."""
-        broken = self.history.not_finite(self.name)
-        gone = f"It has been NaN or infinite since step {broken[0]}." if broken else ""
-        if self.now is None:
-            return gone or "It has no value yet."
-        first = statistics.fmean(self.values[: math.ceil(len(self.values) / 10)])
-        if min(self.values) == max(self.values):
-            return f"It is {number(self.now)} throughout. {gone}".rstrip()
-        begins = f"It is {number(self.now)} now" if not gone else f"It was {number(self.now)}"
-        if len(self.values) < 4:
-            return f"{begins}, {number(first)} at first. {gone}".rstrip()
-        return f"{begins}, {number(first)} at first, and {self.trend()} of late. {gone}".rstrip()
-
-    def trend(self) -> str:
-        """Whether the last quarter of the values lies above or below the one before, beyond their scatter."""
-        quarter = max(len(self.values) // 4, 2)
-        before, late = self.values[-2 * quarter : -quarter], self.values[-quarter:]
-        change = statistics.fmean(late) - statistics.fmean(before)
-        scatter = (statistics.pstdev(before) + statistics.pstdev(late)) / 2
-        size = max(map(abs, (*before, *late)))
-        if abs(change) <= max(0.5 * scatter, 0.02 * size):
-            return "level"
-        return "rising" if change > 0 else "falling"
-
-    def chance(self) -> str:
-        value = self.facts.chance.get(self.name)
-        return "" if value is None else f"Without any skill it is {number(value)}."
-
-    def weighted(self) -> str:
-        """The weight of a term, and its share of G's gradient."""
-        weight = self.latest(f"{self.name}_weight")
-        terms = (self.name, self.name.removesuffix("_loss"), re.sub(r"_(ref|lat)_loss$", "", self.name))
-        share = next((value for term in terms if (value := self.latest(f"share_{term}")) is not None), None)
-        if weight == 0:
-            return "Its weight is 0 now."
-        parts = [
-            "" if weight is None else f"weight {number(weight)}",
-            "" if share is None else f"share {share:.1%} of G's gradient",
-        ]
-        known = ", ".join(filter(None, parts))
-        return f"In G's loss: {known}." if known else ""
-
-
-def number(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _reads(text: str, *cases: tuple[bool, str]) -> str:
-    """The text, and what the first case that holds says of it."""
-    return " ".join(filter(None, (text, next((says for holds, says in cases if holds), ""))))
-
-
 Says = Callable[["re.Match[str]", Curve], str]
 
 # --- who is winning -----------------------------------------------------------------------------------------
@@ -153,7 +86,7 @@ def _d_loss(match: re.Match[str], curve: Curve) -> str:
     if loss is None:
         return text
     ratio = loss / chance
-    return _reads(
+    return reads(
         text,
         (ratio < 0.02, "D is certain of nearly everything, and G gets little from it."),
         (ratio < 1 - BALANCE, "D is ahead of G, which is normal."),
@@ -207,7 +140,7 @@ def _probability(match: re.Match[str], curve: Curve) -> str:
     value = 0.5 if curve.now is None else curve.now
     other = curve.name.replace("real", "fake")
     if real:
-        return _reads(
+        return reads(
             text,
             (
                 value > 1 - P_FAKE_WON,
@@ -216,7 +149,7 @@ def _probability(match: re.Match[str], curve: Curve) -> str:
             (value >= 0.5, "Between 0.5 and 0.9 both have something to learn."),
             (True, "Below 0.5 D takes real samples for fake."),
         )
-    return _reads(
+    return reads(
         text,
         (value < P_FAKE_WON, "D recognizes nearly all: G gets little from that."),
         (value <= 0.5, "Between 0.1 and 0.5 both have something to learn."),
@@ -286,7 +219,7 @@ def _auc(match: re.Match[str], curve: Curve) -> str:
     value = curve.now
     if value is None:
         return text
-    return _reads(
+    return reads(
         text,
         (value < 0.4, "Below 0.5 D ranks the wrong way round."),
         (value < 0.6, "D can hardly tell them apart."),
@@ -304,7 +237,7 @@ def _share(match: re.Match[str], curve: Curve) -> str:
     if value is None:
         return text
     alone = len({each for each in curve.history.columns if each.startswith("share_")}) == 1
-    return _reads(
+    return reads(
         text,
         (alone, "It is the only term that is measured."),
         (is_adversarial and value < IGNORED, "Below a hundredth, D has no say in what G learns."),
@@ -314,7 +247,7 @@ def _share(match: re.Match[str], curve: Curve) -> str:
 
 
 def _cosine(match: re.Match[str], curve: Curve) -> str:
-    return _reads(
+    return reads(
         "The cosine between the gradients of two of G's terms: 1 if they ask for the same change of the "
         "output, 0 if they are indifferent to each other, -1 if they undo each other. Near 0 is usual.",
         ((curve.now or 0) < CONFLICT, "These two work against each other."),
@@ -336,7 +269,7 @@ def _lambda_ds(match: re.Match[str], curve: Curve) -> str:
         "The weight by which G is rewarded for making different styles look different. It falls to 0 over "
         "the run by schedule (ds_decay_epochs), so that images may settle."
     )
-    return _reads(text, (curve.now == 0, "It is there: from now on diversity is no longer asked for."))
+    return reads(text, (curve.now == 0, "It is there: from now on diversity is no longer asked for."))
 
 
 # --- the task -----------------------------------------------------------------------------------------------
@@ -392,7 +325,7 @@ def _accuracy(match: re.Match[str], curve: Curve) -> str:
     on = f", on held-out images ({where})" if where else ""
     if what == "bit":
         chance = curve.facts.chance.get(curve.name, 0.5)
-        return _reads(
+        return reads(
             f"The part of the message's bits that the decoder reads right{on}; {number(chance)} by guessing.",
             (
                 curve.now is not None and curve.now < chance + 0.05,
@@ -431,7 +364,7 @@ def _of_baseline(match: re.Match[str], curve: Curve) -> str:
 def _collapse(match: re.Match[str], curve: Curve) -> str:
     bound = curve.facts.collapse_ratio
     which = "to the nearest other one" if match[1] else "of all pairs"
-    return _reads(
+    return reads(
         f"Distance between generated images ({which}) over that between real ones: 1 is as diverse as the "
         "data, 0 is one image.",
         (match[1] is None and (curve.now or 1) < bound, f"Below {number(bound)} counts as collapse."),
@@ -458,7 +391,7 @@ def _update(match: re.Match[str], curve: Curve) -> str:
     value = curve.now
     if value is None:
         return text
-    return _reads(
+    return reads(
         text,
         (value > TOO_LARGE, "Steps are too large."),
         (value < TOO_SMALL, "Steps are too small to get anywhere."),
