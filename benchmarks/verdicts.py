@@ -67,8 +67,6 @@ class Fault(NamedTuple):
     options: Options | None = None
     plant: Plant | None = None
     data: Callable[[Path], Options] | None = None
-    why: str = ""
-    """Why there is more than one right name."""
 
 
 # --- what options cannot plant ------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fastgan.monitor.facts import Facts
-from fastgan.monitor.history import ROWS, History
+from fastgan.monitor.history import ROWS, History, is_overdue
 from fastgan.monitor.rules import RULES, Rule, Sign
+from fastgan.monitor.rules._rule import MOST_LOOKS
 from fastgan.monitor.verdict import Verdict
 from fastgan.ops._checks import as_number, as_whole_number, check_instance, described
 
@@ -19,6 +20,11 @@ class _State:
     holding_since: int = 0
     holding: int = 0
     passed: int = 0
+    near: int = 0
+    """Looks, one after the other, that were too near the bound for either."""
+    looks: int = 0
+    first_look: int = 0
+    last_look: int = 0
     verdict: Verdict | None = None
 
 
@@ -68,13 +74,17 @@ class Diagnosis:
         self.history.add(step, row)
         new = []
         for rule in self.rules:
-            if any(state.verdict for (name, _), state in self._states.items() if name in rule.unless):
+            if self._stands_any(rule.unless):
                 self._forget(rule, step)
                 continue
             for sign in rule.check(self.history, self.facts):
                 verdict = self._look(rule, sign, step)
                 if verdict:
                     new.append(verdict)
+        for state in self._states.values():
+            # What the rule reads is not measured any more, or has no meaning now.
+            if state.verdict and is_overdue(step, state.first_look, state.last_look, state.looks):
+                self._take_back(state, step)
         return new
 
     def verdicts(self) -> list[Verdict]:
@@ -83,25 +93,40 @@ class Diagnosis:
         found = [state.verdict for state in self._states.values() if state.verdict]
         return sorted(found, key=lambda verdict: (order[verdict.name], verdict.step, verdict.subject))
 
+    def _stands_any(self, names: Sequence[str]) -> bool:
+        """Whether one of these verdicts, each NAME or "NAME SUBJECT", holds."""
+        return any(
+            state.verdict is not None and (name in names or f"{name} {subject}" in names)
+            for (name, subject), state in self._states.items()
+        )
+
     def _forget(self, rule: Rule, step: int) -> None:
         """Takes a rule's verdicts back at once, and begins anew with it."""
-        for name, subject in [key for key in self._states if key[0] == rule.name]:
-            verdict = self._states.pop((name, subject)).verdict
-            if verdict:
-                self.past.append(replace(verdict, ended=step))
+        for key in [key for key in self._states if key[0] == rule.name]:
+            self._take_back(self._states.pop(key), step)
+
+    def _take_back(self, state: _State, step: int) -> None:
+        if state.verdict:
+            self.past.append(replace(state.verdict, ended=step))
+        state.verdict, state.holding, state.near = None, 0, 0
 
     def _look(self, rule: Rule, sign: Sign, step: int) -> Verdict | None:
         """Follows a rule's condition for one subject; returns the verdict if it is new."""
-        state = self._states.setdefault((rule.name, sign.subject), _State())
+        state = self._states.setdefault((rule.name, sign.subject), _State(first_look=step))
+        state.looks += 1
+        state.last_look = step
         if sign.holds is None:
+            state.near += 1
+            if state.near >= MOST_LOOKS:
+                self._take_back(state, step)
             return None
+        state.near = 0
         if not sign.holds:
             state.holding = 0
             state.passed += 1
             # One odd row is in the means of ROWS looks, and takes nothing back.
-            if state.verdict and state.passed >= rule.looks + ROWS - 1:
-                self.past.append(replace(state.verdict, ended=step))
-                state.verdict = None
+            if state.passed >= rule.looks + ROWS - 1:
+                self._take_back(state, step)
             return None
         state.passed = 0
         state.holding += 1
@@ -112,7 +137,8 @@ class Diagnosis:
             return None
         held = step - state.holding_since
         fewest = rule.held if self.facts.counts_updates else 0
-        if state.holding < rule.looks or held < max(fewest, rule.run_share * step):
+        is_long = held >= rule.run_share * step or state.holding >= MOST_LOOKS
+        if state.holding < rule.looks or held < fewest or not is_long:
             return None
         advice = self.facts.advice
         state.verdict = Verdict(

@@ -39,7 +39,7 @@ class Verdict:
     says: str
     """One sentence."""
     evidence: tuple[Evidence, ...]
-    """As measured when it was said, or at the last log line that measured it."""
+    """As measured at the last log line at which the condition held."""
     advice: str
     """What to change first; "" for a note."""
     source: str

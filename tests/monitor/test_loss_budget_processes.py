@@ -26,7 +26,6 @@ torch.distributed.all_gather_object(everything, found)
 if rank == 0:
     torch.save(everything, sys.argv[1])
 torch.distributed.barrier()
-torch.distributed.destroy_process_group()
 """
 NETWORKS = ("generator", "critic", "mapping", "encoder")
 

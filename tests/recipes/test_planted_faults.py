@@ -24,7 +24,7 @@ def brief(monkeypatch):
     def trained(name, folder):
         if name in verdicts.FAULTS:
             monkeypatch.setitem(verdicts.FAULTS, name, verdicts.FAULTS[name]._replace(options={}))
-        run = verdicts.Run(name, 1)
+        run = verdicts.Run(name, 5)
         assert verdicts.train_run(run, folder) == ""
         return run
 
@@ -41,10 +41,10 @@ def test_a_planted_fault_is_named_within_the_run(name, brief, tmp_path):
 def test_results_are_written_and_runs_that_are_missing_are_told(brief, tmp_path, capsys):
     brief("dcgan", tmp_path)
     arguments = ["bench", "verdicts", "--judge", "--only", "dcgan", "--runs_path", str(tmp_path)]
-    assert main([*arguments, "--seeds", "1", "--output", str(tmp_path / "results")]) == 0
+    assert main([*arguments, "--seeds", "5", "--output", str(tmp_path / "results")]) == 0
     (path,) = (tmp_path / "results").glob("verdicts-*.json")
     (row,) = json.loads(path.read_text())
-    assert (row["run"], row["seed"], row["is_fault"], row["right"]) == ("dcgan", 1, False, True)
+    assert (row["run"], row["seed"], row["is_fault"], row["right"]) == ("dcgan", 5, False, True)
     assert "false alarms in 0 of 1 healthy runs" in capsys.readouterr().out
-    assert main([*arguments, "--seeds", "1", "2"]) == 1
+    assert main([*arguments, "--seeds", "5", "2"]) == 1
     assert "holds no run of 'dcgan', seed 2" in capsys.readouterr().out

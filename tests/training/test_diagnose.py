@@ -240,7 +240,7 @@ def test_bad_input_is_one_line_that_names_it(arguments, said, tmp_path, monkeypa
 
 def test_facts_that_are_given_count_for_a_run_as_well(tmp_path):
     write(tmp_path / "metrics.csv", [{"step": 10 * n, **FIGURES["wins"]} for n in range(20)])
-    (tmp_path / FACTS).write_text('{"adversarial": "hinge"}')
+    (tmp_path / FACTS).write_text('{"adversarial": "wgan"}')
     assert not names(diagnose(tmp_path).diagnosis.verdicts())
     given = diagnose(tmp_path, given={"adversarial": "bce", "real_label": None})
     assert names(given.diagnosis.verdicts()) == ["discriminator_wins"]

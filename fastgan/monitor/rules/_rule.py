@@ -15,6 +15,9 @@ RUN_SHARE = 0.2
 """Part of the steps so far through which a verdict on the game or on the terms must hold. GANs pass through
 states in their first steps that would be faults later."""
 
+MOST_LOOKS = 20
+"""Looks after which no longer share of the run is asked for: a fault late in a long run is one, too."""
+
 HELD_STEPS = 60
 """Steps through which it must hold at least, so that an untrained pair is given time to begin to play."""
 
@@ -43,11 +46,12 @@ class Rule:
     source: str
     looks: int = LOOKS
     run_share: float = 0.0
-    """Part of the steps so far, in [0, 1], through which it must have held without a break."""
+    """Part of the steps so far, in [0, 1], through which it must have held without a break, if these are
+    fewer than MOST_LOOKS looks."""
     held: int = 0
     """Steps through which it must have held without a break."""
     unless: tuple[str, ...] = ()
-    """Names of graver verdicts that it would contradict: it is not said beside them."""
+    """Verdicts that it would contradict, each NAME or "NAME SUBJECT": it is not said beside them."""
     columns: tuple[str, ...] = field(default=())
     """The measures that it reads, for documentation."""
 

@@ -12,6 +12,9 @@ BEYOND = 0.1
 """Part of the range by which images may lie outside of it."""
 HALF = 0.02
 NARROW = 0.02
+FAR_BEYOND = 5.0
+"""For fakes, of a G whose output is not bounded. Calibration: untrained ones of starganv2 go beyond by 2.6
+times the range, healthy ones come back."""
 
 
 def check_value_range(history: History, facts: Facts) -> Iterator[Sign]:
@@ -22,20 +25,18 @@ def check_value_range(history: History, facts: Facts) -> Iterator[Sign]:
     if low is None or high is None:
         return
     assumed = {"images": facts.value_range} if facts.value_range else {}
+    yield from _check_fakes(history, facts)
     for name in history.names("", "_range_low"):
         bottom, top = history.last(f"{name}_range_low"), history.last(f"{name}_range_high")
         if bottom is not None and top is not None:
             assumed[name] = bottom, top
     for subject, (lowest, highest) in assumed.items():
         size, interval = highest - lowest, f"[{lowest:g}, {highest:g}]"
-        outside = tuple(
-            evidence
-            for evidence in (
-                below("real_lowest", low, lowest - BEYOND * size),
-                above("real_highest", high, highest + BEYOND * size),
-            )
-            if crossed(evidence)
+        ends = (
+            below("real_lowest", low, lowest - BEYOND * size),
+            above("real_highest", high, highest + BEYOND * size),
         )
+        outside = tuple(evidence for evidence in ends if crossed(evidence))
         half = above("real_lowest", low, (lowest + highest) / 2 - HALF * size)
         whose = "the losses assume" if subject == "images" else f"{subject} assumes"
         if outside:
@@ -48,7 +49,20 @@ def check_value_range(history: History, facts: Facts) -> Iterator[Sign]:
             says = f"real images use next to nothing of {interval}, which {whose}"
             yield Sign(True, says, (narrow,), subject)
         else:
-            yield Sign(False, "", (), subject)
+            is_near = any(crossed(evidence) is None for evidence in (*ends, *([half] if lowest < 0 else [])))
+            yield Sign(None if is_near else False, "", (), subject)
+
+
+def _check_fakes(history: History, facts: Facts) -> Iterator[Sign]:
+    """Fakes lie so far outside of the range that D and the losses do not know what to make of them."""
+    low, high = history.mean("fake_lowest"), history.mean("fake_highest")
+    if facts.value_range is None or low is None or high is None:
+        return
+    bottom, top = facts.value_range
+    beyond = max(bottom - low, high - top) / (top - bottom)
+    evidence = above("the part of the range by which fakes lie outside of it", beyond, FAR_BEYOND)
+    says = f"fakes lie far outside [{bottom:g}, {top:g}], the range of images: bound G's output, as by tanh"
+    yield Sign(crossed(evidence), says, (evidence,), "fakes")
 
 
 UNSCALED = 2.0
@@ -99,7 +113,8 @@ RULES = (
     Rule(
         "value_range", "fault", check_value_range,
         "scale the images to the range that the losses assume, or tell the losses the range that they have",
-        "the definition of the losses", columns=("real_lowest", "real_highest", "*_range_low"),
+        "the definition of the losses",
+        columns=("real_lowest", "real_highest", "*_range_low", "fake_lowest", "fake_highest"),
     ),
     Rule(
         "value_range", "fault", check_latents,

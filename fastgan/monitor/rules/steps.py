@@ -17,16 +17,26 @@ TOO_LARGE = 0.1
 GROWN_WEIGHTS, AT_FIRST = 3.0, 1000
 """Calibration: with a learning rate of 0.1 weights have 4.4 times their size after 15 steps, and steps are
 small beside them; healthy ones, and those of dcgan's preset unstable, grow to 1.4 times at most."""
+SKIPPED = 0.05
+"""Part of the steps that train D below which a balance policy, not a fault, keeps it where it is."""
+SANE_BEFORE = 0.2
+"""Part of a network's measured steps that were large enough, so that small ones are a schedule's end."""
 TOO_SMALL = 2e-5
 """Calibration: 1.2e-6 to 2.5e-6 with a learning rate of 1e-7, 2.3e-4 and more in healthy networks; the
 middle of both as a power of ten."""
+
+
+def is_skipped(history: History) -> bool:
+    """Whether D is not trained now because a balance policy says so."""
+    updated = history.last("D_updated")
+    return updated is not None and updated < SKIPPED
 
 
 def check_not_learning(history: History, facts: Facts) -> Iterator[Sign]:
     """A network, or a part of it, does not move."""
     for network in history.names("", "_untrained"):
         untrained, ratio = history.mean(f"{network}_untrained"), history.mean(f"{network}_update_ratio")
-        if untrained is None:
+        if untrained is None or (network == "D" and is_skipped(history)):
             continue
         if ratio is not None and ratio < STANDS_STILL:
             evidence = below(f"{network}_update_ratio", ratio, STANDS_STILL)
@@ -49,10 +59,12 @@ def check_steps_too_large(history: History, facts: Facts) -> Iterator[Sign]:
             continue
         evidence = above(f"{network}_update_ratio", ratio, TOO_LARGE)
         says = f"each step changes the weights of {network} by a considerable part of their size"
-        size, first = history.last(f"{network}_weight_norm"), history.first(f"{network}_weight_norm", 1)
-        if size is not None and first and history.step <= AT_FIRST and not crossed(evidence):
-            evidence = above(f"{network}_weight_norm / its first value", size / first, GROWN_WEIGHTS)
-            says = f"the first steps have blown up the weights of {network}"
+        norm = f"{network}_weight_norm"
+        first, early, size = history.first(norm), history.at(norm, AT_FIRST), history.last(norm)
+        if first and early and size and facts.counts_updates and not crossed(evidence):
+            grown = above(f"{norm} / its first value", min(early, size) / first, GROWN_WEIGHTS)
+            if crossed(grown):
+                evidence, says = grown, f"the first steps have blown up the weights of {network}"
         yield Sign(crossed(evidence), says, (evidence,), network)
 
 
@@ -60,7 +72,13 @@ def check_steps_too_small(history: History, facts: Facts) -> Iterator[Sign]:
     """A network's steps are too small for it to get anywhere."""
     for network in history.names("", "_update_ratio"):
         ratio = history.mean(f"{network}_update_ratio")
-        if ratio is not None and ratio >= STANDS_STILL:
+        if ratio is None or ratio < STANDS_STILL:
+            continue
+        measured = history.values(f"{network}_update_ratio")
+        were_sane = sum(value >= 10 * TOO_SMALL for value in measured) >= SANE_BEFORE * len(measured)
+        if were_sane or history.is_rising(f"lr_{network.lower()}") or history.is_rising("lr"):
+            yield Sign(False, "", (), network)  # the end of a schedule, or its beginning
+        else:
             evidence = below(f"{network}_update_ratio", ratio, TOO_SMALL)
             says = (
                 f"the weights of {network} hardly move: a step changes them by less than a fifty-thousandth"
@@ -70,32 +88,38 @@ def check_steps_too_small(history: History, facts: Facts) -> Iterator[Sign]:
 
 GROWN = 50.0
 FEWEST_ROWS = 6
-LOSS_FLOOR = 1.0
+FLOOR, FLOOR_OF_TERMS = 1.0, 1e-3
+"""What a figure is compared with at least. Losses of the game are near 0 while one side wins, and norms of
+gradients have no usual size; terms of a task, and weights, have the size that they begin with."""
 
 
 def check_diverging(history: History, facts: Facts) -> Iterator[Sign]:
     """A loss, a score or a norm keeps growing, far beyond all that it was."""
-    columns = {
-        *(f"{name}_loss" for name in history.names("", "_loss")),
-        *(f"{name}_norm" for name in history.names("", "_norm")),
-        *({"D_real", "D_fake"} & history.row.keys()),
-    }
-    for column in sorted(columns):
+    is_critic = facts.adversarial in ("wgan", "wgan-gp")  # whose scores, and losses, have no scale
+    losses = {f"{name}_loss" for name in history.names("", "_loss")}
+    of_game = {name for name in losses if name.startswith("D_") or "adv" in name} | {facts.generator_loss}
+    scores = {"D_real", "D_fake"} & history.row.keys()
+    columns = losses | {f"{name}_norm" for name in history.names("", "_norm")} | scores
+    for column in sorted(columns - (of_game | scores) if is_critic else columns):
         values = history.values(column)
         if len(values) < FEWEST_ROWS:
             continue
-        usual = max(history.usual_size(column, but_last=3) or 0.0, LOSS_FLOOR)
+        has_size = column.endswith("_weight_norm") or column in losses - of_game
+        least = max(abs(values[0]), FLOOR_OF_TERMS) if has_size else FLOOR
+        usual = max(history.usual_size(column, but_last=3) or 0.0, least)
         newest = [abs(value) for value in values[-3:]]
-        evidence = above(f"{column} / its median", newest[-1] / usual, GROWN)
+        evidence = above(f"{column} / what is usual for it", newest[-1] / usual, GROWN)
         # Two rows far above: one alone may be a step with a lazy penalty.
         grows = newest[0] < newest[1] < newest[2] and newest[1] > GROWN / 5 * usual
         grows = grows or min(newest) > GROWN * usual
-        says = f"{column} grows without end; NaN is next"
+        says = f"{column} has grown far beyond all that it was: before long it is NaN"
         yield Sign(crossed(evidence) if grows else False, says, (evidence,), column)
 
 
 # Not norms of gradients, which are infinite now and then where losses are scaled for half precision.
-LOSSES_AND_SCORES = re.compile(r"(?!share_|cosine_).*(loss|err|penalty)(?!.*_weight$).*|D_(real|fake)", re.I)
+LOSSES_AND_SCORES = re.compile(
+    r"(?!share_|cosine_|val|test|eval)(.*(loss|penalty)(?!.*_weight$).*|err_?[DG].*|D_(real|fake))", re.I
+)
 
 
 def check_not_finite(history: History, facts: Facts) -> Iterator[Sign]:
@@ -125,7 +149,8 @@ RULES = (
     Rule(
         "steps_too_large", "warning", check_steps_too_large,
         "lower this network's learning rate by powers of ten",
-        "the ratio of about 1e-3 of common practice; bound by calibration", columns=("*_update_ratio",),
+        "the ratio of about 1e-3 of common practice; bound by calibration",
+        columns=("*_update_ratio", "*_weight_norm"),
     ),
     Rule(
         "steps_too_small", "warning", check_steps_too_small,

@@ -22,16 +22,20 @@ CONFLICT = -0.5
 
 
 def has_weight(history: History, term: str) -> bool:
-    """Whether a term's weight is not 0 and does not change; a term without a reported weight has one."""
-    weight = history.last(f"{term}_weight")
-    return weight is None or (weight != 0 and history.is_steady(f"{term}_weight"))
+    """Whether a term's weight is not 0; a term without a reported weight has one."""
+    return history.last(f"{term}_weight") != 0
+
+
+def is_on_ramp(history: History, term: str) -> bool:
+    """Whether a term's weight still rises; adaptive weights go up and down."""
+    return history.is_rising(f"{term}_weight")
 
 
 def check_gan_ignored(history: History, facts: Facts) -> Iterator[Sign]:
     """The adversarial term has weight, but nearly no part of G's gradient."""
     term = facts.adversarial_term
     share = history.mean(f"share_{term}") if history.is_new(f"share_{term}") else None
-    if share is None or not has_weight(history, term):
+    if share is None or not has_weight(history, term) or is_on_ramp(history, term):
         return
     evidence = below(f"share_{term}", share, IGNORED)
     yield Sign(
@@ -43,10 +47,9 @@ def check_gan_ignored(history: History, facts: Facts) -> Iterator[Sign]:
 
 def check_term_dominates(history: History, facts: Facts) -> Iterator[Sign]:
     """One of several terms has nearly all of G's gradient."""
-    terms = history.names("share_")
-    weighted = [term for term in terms if has_weight(history, term)]
-    if len(weighted) < 2 or len(weighted) < len(terms):
-        return  # a ramp, or a phase with one term
+    weighted = [term for term in history.names("share_") if has_weight(history, term)]
+    if len(weighted) < 2 or any(is_on_ramp(history, term) for term in weighted):
+        return
     for term in weighted:
         share = history.mean(f"share_{term}")
         if share is not None:
@@ -67,8 +70,10 @@ def check_term_of_d(history: History, facts: Facts) -> Iterator[Sign]:
         value, weight = history.mean(term), history.last(f"{term}_weight")
         if loss is None or value is None or weight is None:
             continue
-        game = max(abs(loss), facts.loss_of_chance or 1e-12)
-        evidence = above(f"{weight:g} * {term} / {game:.3g}, D_loss", weight * value / game, D_DOMINATES)
+        game = max(abs(loss), facts.loss_of_chance or 1.0)
+        evidence = above(
+            f"{weight:g} * {term} beside a loss of {game:.3g}", weight * value / game, D_DOMINATES
+        )
         yield Sign(
             crossed(evidence),
             f"D learns {term} rather than to tell real from fake: it is by far the largest part of its loss",
@@ -98,7 +103,7 @@ DECAYED = 0.99
 def check_not_decayed(history: History, facts: Facts) -> Iterator[Sign]:
     """A weight that is meant to fall to 0 over the run stays where it was."""
     for name in facts.decaying:
-        first, value = history.first(name, 1), history.last(name)
+        first, value = history.first(name), history.last(name)
         if not facts.num_steps or not history.is_new(name) or not first or value is None:
             continue
         if history.step >= DECAYED_FROM * facts.num_steps:
@@ -137,12 +142,12 @@ RULES = (
         "gan_ignored", "warning", check_gan_ignored,
         "raise the adversarial term's weight until its share is a few hundredths, or give the terms shares "
         "in place of weights",
-        "calibration", run_share=RUN_SHARE, held=HELD_STEPS, columns=("share_*",),
+        "calibration", run_share=RUN_SHARE, held=HELD_STEPS, columns=("share_*", "*_weight"),
     ),
     Rule(
         "term_dominates", "warning", check_term_dominates,
         "lower this term's weight, or give the terms shares in place of weights",
-        "calibration", run_share=RUN_SHARE, held=HELD_STEPS, columns=("share_*",),
+        "calibration", run_share=RUN_SHARE, held=HELD_STEPS, columns=("share_*", "*_weight"),
     ),
     Rule(
         "term_dominates", "warning", check_term_of_d,
