@@ -15,13 +15,13 @@ from typing import Any
 
 from fastgan._arguments import Parser
 from fastgan._names import LAYOUT, printable
+from fastgan._tables import rows_of
 from fastgan.losses.adversarial import KINDS
 from fastgan.monitor.columns import OTHER, QUESTIONS, explain, is_known
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.facts import Facts
+from fastgan.monitor.facts import FACTS, Facts, read_facts
 from fastgan.monitor.log_names import FOREIGN, parse_columns
 from fastgan.monitor.logs import Log, read_log
-from fastgan.monitor.monitor import FACTS, read_facts, rows_of
 from fastgan.monitor.verdict import SEVERITIES, Verdict
 from fastgan.training.config import TrainingConfig, from_plain
 from fastgan.training.registration import registered

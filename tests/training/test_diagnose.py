@@ -12,7 +12,7 @@ import pytest
 
 from fastgan.cli import main
 from fastgan.monitor import Facts, Monitor
-from fastgan.monitor.monitor import FACTS
+from fastgan.monitor.facts import FACTS
 from fastgan.training.diagnose import diagnose, diagnose_run
 from fastgan.training.loop import train
 from fastgan.training.statistics import report_all
