@@ -278,7 +278,7 @@ def main(arguments: list[str]) -> int:
         help="leave with exit code 1 if a verdict of this severity or a graver one holds",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    found = diagnosed(options.path, options)
+    found = diagnosed(options.path, options, is_alone=True)
     print(as_json(found) if options.json else printable(describe(found), keep=LAYOUT))
     if options.fail_on:
         gravest = SEVERITIES[: SEVERITIES.index(options.fail_on) + 1]
@@ -306,8 +306,17 @@ def add_options_of_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_steps", type=int, help="steps that the run is planned to take")
 
 
-def diagnosed(path: Path, options: argparse.Namespace) -> Diagnosed:
-    """The diagnosis of a run or file with the options of :func:`add_options_of_files`."""
+def diagnosed(path: Path, options: argparse.Namespace, *, is_alone: bool = False) -> Diagnosed:
+    """The diagnosis of a run or file with the options of :func:`add_options_of_files`.
+
+    Args:
+        is_alone: False for one of several, of which these options concern the files only.
+    """
+    if not is_alone and _is_run(path):
+        found = diagnose(path)
+        if options.columns or options.d_loss:
+            found.notes.append("--columns and --d_loss are for files, and do not apply to this run's folder")
+        return found
     names = ("adversarial", "real_label", "fake_label", "critic_sign", "num_steps")
     facts = {name: getattr(options, name) for name in names}  # None for those that are not given
     return diagnose(path, options.columns, facts, options.d_loss or "")

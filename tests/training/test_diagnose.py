@@ -122,6 +122,13 @@ def test_d_wins_in_the_logs_of_public_questions(which, mark, tmp_path):
     assert names(diagnose(path).diagnosis.verdicts()) == ["discriminator_wins"]
 
 
+def test_a_winning_discriminator_of_spade_is_not_called_dead(tmp_path):
+    rows = [{"GAN": 2, "GAN_Feat": 1, "VGG": 1, "D_Fake": 0.01, "D_real": 0.01} for _ in range(60)]
+    found = diagnose(write(tmp_path / "log.csv", rows), given={"adversarial": "hinge"})
+    assert "critic_dead" not in names(found.diagnosis.verdicts())
+    assert found.diagnosis.history.last("D_loss") == pytest.approx(0.02)
+
+
 def test_columns_are_named_as_on_the_command_line(tmp_path, capsys):
     rows = [{"n": row["iter"], "a": row["D(x)"], "f(a,b)": row["D(G(z))"]} for row in PUBLIC["enhancenet"]]
     path = write(tmp_path / "log.tsv", rows, "\t")
