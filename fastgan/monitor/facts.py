@@ -48,7 +48,8 @@ class Facts:
     scores_are_probabilities: bool = False
     """Whether D_real and D_fake are means of probabilities of being real, and not of D's raw outputs."""
     adversarial_term: str = "G_loss"
-    """Which of G's terms is the adversarial one, in `share_NAME` and `NAME_weight`."""
+    """Which of G's terms is the adversarial one, in `share_NAME` and `NAME_weight`. A :class:`Monitor` calls
+    shares of terms named gan, adv or adversarial by this name."""
     generator_loss: str = "G_loss"
     """The column of G's adversarial loss."""
     value_range: tuple[float, float] | None = None
