@@ -84,7 +84,8 @@ class Monitor:
             self.folder.mkdir(parents=True, exist_ok=True)
             kept = read_facts(self.folder) if facts is None else None
             path = self.folder / "metrics.csv"
-            self._rows = rows_of(path) if path.exists() and path.stat().st_size else []
+            if path.exists() and b"\n" in path.read_bytes():  # otherwise not even its first row is complete
+                self._rows = rows_of(path)
             if _is_first_process():
                 self._table = CsvTable(path)
                 if kept is None:
@@ -257,10 +258,11 @@ class Monitor:
         """
         given = None if step is None else as_whole_number("step", step, least=0)
         self.watched.finish()
-        row, step = self._take(given)
+        row, step, is_given = self._take(given)
         if row:
             last = self._rows[-1][0] if self._rows else -1
-            if step < last or (step == last and not self._has_gone_on):
+            # Of one step, this object may add several rows, but it repeats a row that it found.
+            if step < last or (step == last and is_given and not self._has_gone_on):
                 self._go_back(step)
             self._has_gone_on = True
             if self._table is not None:
@@ -269,8 +271,8 @@ class Monitor:
             self.diagnosis.add(*self._rows[-1])
         return self.diagnosis.verdicts()
 
-    def _take(self, given: int | None) -> tuple[dict[str, float], int]:
-        """The means of all processes, and the step: the largest given one, or that of most reports."""
+    def _take(self, given: int | None) -> tuple[dict[str, float], int, bool]:
+        """The means of all processes, the step (the largest given, or by reports), and if any was given."""
         steps: list[int] = []
         reports: Counter[str] = Counter()
 
@@ -285,7 +287,7 @@ class Monitor:
         self._reports = Counter()
         of_g = [count for name, count in reports.items() if name.startswith("G_")]
         last = self._rows[-1][0] if self._rows else 0
-        return row, max(steps, default=last + max(of_g or reports.values(), default=0))
+        return row, max(steps, default=last + max(of_g or reports.values(), default=0)), bool(steps)
 
     def _go_back(self, step: int) -> None:
         """Drops the rows from this step on, which a resumed training repeats."""

@@ -124,7 +124,11 @@ def test_figures_of_one_step_may_be_given_in_two_calls(tmp_path):
         monitor.report(**{name: 1.0})
         monitor.verdicts(step=10)
     assert monitor.diagnosis.history.columns == {"D_loss": [(10, 1.0)], "fid": [(10, 1.0)]}
-    assert Monitor(tmp_path).diagnosis.history.columns == monitor.diagnosis.history.columns
+    again = Monitor(tmp_path)
+    assert again.diagnosis.history.columns == monitor.diagnosis.history.columns
+    again.look(images(), images(8, 1))
+    again.verdicts()  # of the last step, which nothing says is repeated
+    assert {"D_loss", "fid", "spread_ratio"} <= again.diagnosis.history.columns.keys()
 
 
 def test_facts_in_the_folder_count_until_others_are_given(tmp_path):
@@ -164,6 +168,9 @@ def test_a_table_without_a_whole_line_is_begun_anew(tmp_path, text):
     path.write_text(text)
     CsvTable(path).write(1, {"D_loss": 2.0})
     assert rows_of(path) == [(1, {"D_loss": 2.0})]
+    path.write_text(text)
+    report(Monitor(tmp_path), 3, D_loss=2.0)
+    assert rows_of(path) == [(3, {"D_loss": 2.0})]
 
 
 def test_steps_that_fall_in_a_table_are_sorted_and_later_rows_count(tmp_path):
