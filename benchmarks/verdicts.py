@@ -26,10 +26,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan._arguments import Parser
+from fastgan._tables import rows_of
 from fastgan.bench.rows import conclude, merge_rows
 from fastgan.losses import AdversarialLoss, PerceptualLoss
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.monitor import read_facts, rows_of
+from fastgan.monitor.facts import read_facts
 from fastgan.recipes import load_recipe
 from fastgan.training.built_in import data_folder
 from fastgan.training.data import find_images

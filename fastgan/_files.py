@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 TEXT: dict[str, Any] = {"encoding": "utf-8", "newline": ""}
+DAMAGED = ".damaged"
+"""Suffix of files that are kept, but that nothing reads."""
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 :class:`LossBudget` measures what each loss term contributes to the generator's gradient, within the backward
 pass that a step runs anyway, and sets the terms' weights by it if asked to. :class:`Monitor` takes a
-training's figures and says what is wrong with it, and what to change first.
+training's figures, shares and probes among them, and says what is wrong with it, and what to change first.
 """
 
 from fastgan.monitor.adaptive_weight import AdaptiveWeight

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
+from fastgan._files import replacing
+from fastgan._names import printable
+from fastgan._warnings import warn
 from fastgan.losses.adversarial import KINDS, Kind
 from fastgan.ops._checks import (
     as_finite,
@@ -20,6 +26,8 @@ from fastgan.ops._checks import (
     is_among,
     shown,
 )
+
+FACTS = "facts.json"
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,8 @@ class Facts:
     scores_are_probabilities: bool = False
     """Whether D_real and D_fake are means of probabilities of being real, and not of D's raw outputs."""
     adversarial_term: str = "G_loss"
-    """Which of G's terms is the adversarial one, in `share_NAME` and `NAME_weight`."""
+    """Which of G's terms is the adversarial one, in `share_NAME` and `NAME_weight`. A :class:`Monitor` calls
+    shares of terms named gan, adv or adversarial by this name."""
     generator_loss: str = "G_loss"
     """The column of G's adversarial loss."""
     value_range: tuple[float, float] | None = None
@@ -115,6 +124,41 @@ class Facts:
         if kind == "lsgan":
             return ((self.real_label - self.fake_label) / 2) ** 2
         return None
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """Writes facts.json."""
+    with replacing(folder / FACTS) as file:
+        file.write(json.dumps(dataclasses.asdict(facts), indent=1) + "\n")
+
+
+def read_facts(folder: Path) -> Facts | None:
+    """The facts of a run's folder; None if there are none. Warns of facts that this version does not know.
+
+    Raises:
+        ValueError: the file does not hold facts.
+    """
+    path = folder / FACTS
+    if not path.exists():
+        return None
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        known = {field.name for field in dataclasses.fields(Facts)}
+        given = {name: value for name, value in values.items() if name in known}
+        if unknown := [f"{name} {shown(value)}" for name, value in values.items() if name not in known]:
+            warn(
+                f"{printable(path)} holds what this version of fastgan does not know, and no rule minds: "
+                f"{printable(', '.join(unknown))}"
+            )
+        if given.get("value_range") is not None:
+            low, high = map(float, given["value_range"])
+            given["value_range"] = (low, high)
+        if isinstance(given.get("decaying"), list):
+            given["decaying"] = tuple(given["decaying"])
+        facts = Facts(**given)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold facts of a run: {error}") from error
+    return facts
 
 
 def _check_numbers(field: str, value: object) -> None:

@@ -9,21 +9,24 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastgan._arguments import near_name
 from fastgan._names import printable
+from fastgan._tables import as_figure
 from fastgan.monitor.history import ROWS
 from fastgan.monitor.log_files import Row, is_events, listed, read_csv, read_events
-from fastgan.monitor.log_names import NOT_OF_THE_GAME, PART_FAKE, PART_REAL, plain_name, recognized
+from fastgan.monitor.log_names import NOT_OF_THE_GAME, PART_FAKE, PART_REAL, SIGNS, plain_name, recognized
 
 MOST_ROWS = 200
 """Longer logs are averaged: rules were made for log lines that are means over many steps."""
 STEPS = ("step", "global_step", "steps", "iteration", "iterations", "iter", "iters", "it", "i", "niter",
          "batch", "batches_done", "kimg", "epoch", "epochs")  # fmt: skip
 """Names of columns of steps; the first that is there and that counts rows is taken."""
+EPOCHS = ("epoch", "epochs")
 
 
 @dataclass
@@ -65,7 +68,7 @@ def read_log(path: Path, columns: Mapping[str, str] | None = None) -> Log:
         header, rows = read_csv(path, notes)
         _check_columns(path, columns, header)
         steps = _steps(path, header, rows, columns.get("step"), notes)
-    log = Log(_by_step(steps, rows, notes), recognized(header, columns), notes)
+    log = Log(_by_step(steps, rows, notes), recognized(header, columns, notes), notes)
     if rows and not any(rows):
         raise ValueError(f"{printable(path)} has no figures beside its steps; it has {listed(header)}")
     if len(log.rows) < ROWS:
@@ -73,8 +76,10 @@ def read_log(path: Path, columns: Mapping[str, str] | None = None) -> Log:
             f"{printable(path)} has {len(log.rows)} row{'s' if len(log.rows) != 1 else ''}: verdicts follow "
             f"figures over steps, and need {ROWS} rows at least"
         )
+    _bound(log)
     _leave_gaps(log)
     _rename(log)
+    _scale_accuracies(log)
     _average(log)
     return log
 
@@ -100,6 +105,7 @@ def _steps(
     """The step of each row, -1 where it has none. Takes counters of all kinds out of the rows."""
     kinds = {re.sub(r".*/", "", name.casefold()).strip().replace(" ", "_"): name for name in reversed(header)}
     counters = [kinds[kind] for kind in STEPS if kind in kinds]
+    epoch = next((kinds[kind] for kind in EPOCHS if kind in kinds), None)
     steps, problems = None, []
     if chosen is not None:
         steps, problem = _steps_of(rows, chosen)
@@ -107,8 +113,15 @@ def _steps(
             raise ValueError(
                 f"--columns step={printable(chosen)}: {printable(path)} {problem} in that column"
             )
+        steps = _counted_on(rows, chosen, epoch, steps, notes) or steps
     for name in counters if steps is None else ():
         found, problem = _steps_of(rows, name)
+        if problem != "has fractions":
+            steps = _counted_on(rows, name, epoch, found, notes)
+            if steps is not None:
+                break
+        if not problem and _begins_again(found):
+            problem = "begins again and again"
         if not problem:
             notes.append(f"steps are those of the column {name}")
             steps = found
@@ -133,6 +146,36 @@ def _steps_of(rows: Sequence[Row], name: str) -> tuple[list[int], str]:
     if len({step for step in steps if step >= 0}) < len(rows) / 2:
         return steps, "does not tell rows apart"
     return steps, ""
+
+
+def _counted_on(
+    rows: Sequence[Row], name: str, epoch: str | None, counts: Sequence[int], notes: list[str]
+) -> list[int] | None:
+    """Steps of a counter that begins again with each epoch, counted on; None if it is no such counter."""
+    if epoch is None or epoch == name:
+        return None
+    epochs, problem = _steps_of(rows, epoch)
+    if problem == "has fractions" or min(epochs) < 0 or min(counts) < 0:
+        return None
+    pairs = list(zip(itertools.pairwise(epochs), itertools.pairwise(counts), strict=True))
+    falls = [epoch_before != epoch_after for (epoch_before, epoch_after), (n, m) in pairs if m < n]
+    # Counters of the whole run go on where an epoch begins, and fall with it where a run is resumed.
+    goes_on = any(epoch_after > epoch_before and m > n for (epoch_before, epoch_after), (n, m) in pairs)
+    if not falls or not all(falls) or goes_on:
+        return None
+    apart = min(abs(after - before) for before, after in itertools.pairwise(counts) if after != before)
+    per_epoch = max(counts) - min(counts) + apart
+    notes.append(
+        f"{name} begins again with each {epoch}: steps are {name} plus {per_epoch} for each {epoch} before"
+    )
+    return [count + per_epoch * (number - min(epochs)) for number, count in zip(epochs, counts, strict=True)]
+
+
+def _begins_again(steps: Sequence[int]) -> bool:
+    """Whether a counter falls to where it began, again and again or after a half: no log is resumed so."""
+    given = [step for step in steps if step >= 0]
+    starts = sum(after < before and after <= given[0] for before, after in itertools.pairwise(given))
+    return starts > 0 and len(set(given)) <= 0.5 * len(given)
 
 
 def _by_step(steps: Sequence[int], rows: Sequence[Row], notes: list[str]) -> list[tuple[int, Row]]:
@@ -196,7 +239,41 @@ def _are_probabilities(log: Log) -> bool:
     return is_named and bool(finite) and min(finite) >= 0 and max(finite) <= 1
 
 
+def _scale_accuracies(log: Log) -> None:
+    """Brings percent, and means of signs, to parts of 1."""
+    for ours, pattern in SIGNS.items():
+        theirs = log.names.get(ours, "")
+        if re.fullmatch(pattern, plain_name(theirs)):
+            sign = 1 if ours == "D_accuracy_real" else -1
+            for _, row in log.rows:
+                if ours in row:
+                    row[ours] = (1 + sign * row[ours]) / 2
+            formula = "(1 + x)" if sign == 1 else "(1 - x)"
+            log.notes.append(f"{ours} is {formula} / 2 of {theirs}, a mean of signs")
+    for pattern in (r"D_accuracy_.+", r"D_probability_.+", r"D_auc", r"(bit|str)_acc(_.*)?"):
+        names = dict.fromkeys(name for _, row in log.rows for name in row if re.fullmatch(pattern, name))
+        values = [row[name] for _, row in log.rows for name in names if name in row]
+        finite = [value for value in values if math.isfinite(value)]
+        if finite and min(finite) >= 0 and 1 + 1e-3 < max(finite) <= 100:
+            for _, row in log.rows:
+                row.update({name: row[name] / 100 for name in names if name in row})
+            told = ", ".join(log.names.get(name, name) for name in names)
+            log.notes.append(f"{told} beyond 1 and up to 100: taken for percent")
+
+
 # --- rows ---------------------------------------------------------------------------------------------------
+
+
+def _bound(log: Log) -> None:
+    """Takes numbers that float32 does not have for infinite ones, as what they were computed as would be."""
+    counts: Counter[str] = Counter()
+    for _, row in log.rows:
+        for name, value in row.items():
+            row[name] = as_figure(value)
+            counts[name] += row[name] != value and not math.isnan(value)
+    for name, count in counts.items():
+        if count:
+            log.notes.append(f"{name}: {count} values beyond float32's range (3.4e38) count as infinite")
 
 
 def _leave_gaps(log: Log) -> None:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from fastgan._files import replacing
-from fastgan._tables import CsvTable, read_rows, rounded
+from fastgan._tables import CsvTable, drop_rows_after, rounded, rows_of
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.facts import Facts
+from fastgan.monitor.facts import Facts, read_facts, write_facts
 from fastgan.monitor.look import measures_of_images
+from fastgan.monitor.probes import checked_inputs, evaluating, probe
+from fastgan.monitor.shares import Shares
 from fastgan.monitor.statistics import Statistics
 from fastgan.monitor.verdict import Verdict
 from fastgan.monitor.watched import Watched
-from fastgan.ops._checks import as_list, as_number, as_whole_number, check_instance, check_real, described
+from fastgan.ops._checks import (
+    as_list,
+    as_number,
+    as_whole_number,
+    check_instance,
+    check_real,
+    described,
+)
 
-FACTS = "facts.json"
+ADVERSARIAL = ("gan", "adv", "adversarial")
+"""Names of terms that are taken for :attr:`Facts.adversarial_term`."""
 
 
 class Monitor:
@@ -46,14 +54,18 @@ class Monitor:
     Args:
         folder: where metrics.csv, one row per call of :meth:`verdicts`, and facts.json are kept, so that
             `fastgan diagnose` and `fastgan report` can read the run. A folder with a metrics.csv is gone on
-            with. None: all is kept in memory.
-        facts: what is known of the run beside its figures, above all its adversarial loss. Without it, the
-            rules that need it say nothing.
+            with: a trainer that resumes gives its step to :meth:`verdicts`, which drops what comes after it.
+            None: all is kept in memory.
+        facts: what is known of the run beside its figures, above all its adversarial loss; they replace those
+            in the folder. None: the folder's; where there are none, the rules that need them say nothing.
+
+    Attributes:
+        diagnosis: the verdicts so far; another object once :meth:`verdicts` has gone back.
 
     Raises:
         TypeError: facts that are no :class:`Facts`.
         OSError: the folder cannot be used.
-        ValueError: metrics.csv in it cannot be read as a table.
+        ValueError: metrics.csv in it cannot be read as a table, or facts.json does not hold facts.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, facts: Facts | None = None) -> None:
@@ -65,24 +77,31 @@ class Monitor:
         self._table: CsvTable | None = None
         self._statistics = Statistics()
         self._reports: Counter[str] = Counter()
-        self._step = 0
+        self._rows: list[tuple[int, dict[str, float]]] = []
+        self._has_gone_on = False  # whether the last row is of this object, and not of the folder
         self.watched = Watched(self._statistics.add)
-        self.diagnosis = Diagnosis(facts)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
+            kept = read_facts(self.folder) if facts is None else None
             path = self.folder / "metrics.csv"
-            for step, row in rows_of(path) if path.exists() else ():
-                self.diagnosis.add(step, row)
-                self._step = step
+            if path.exists() and b"\n" in path.read_bytes():  # otherwise not even its first row is complete
+                self._rows = rows_of(path)
             if _is_first_process():
                 self._table = CsvTable(path)
-                write_facts(self.folder, self.diagnosis.facts)
+                if kept is None:
+                    write_facts(self.folder, facts or Facts())
+            facts = facts or kept
+        self.diagnosis = Diagnosis(facts)
+        for step, row in self._rows:
+            self.diagnosis.add(step, row)
 
     def report(self, **values: Tensor | float) -> None:
         """Adds figures of a step: numbers, or tensors with one element, whose graph is not kept.
 
         They may be called D_real or anything else, reported once or several times a step, or in some steps
-        only; a name's figures are averaged until the next call of :meth:`verdicts`.
+        only; a name's figures are averaged until the next call of :meth:`verdicts`. Shares of G's gradient
+        are called share_NAME; NAME_share is taken for that. NAME may be gan, adv or adversarial for
+        :attr:`Facts.adversarial_term`.
 
         Raises:
             TypeError: a value that is no number.
@@ -97,8 +116,40 @@ class Monitor:
                     raise ValueError(f"{name} must be one number, got {described(value)}")
             else:
                 value = as_number(name, value)
-            self._statistics.add(name, value)
+            share = re.fullmatch(r"share_(.+)|(.+)_share", name)
+            self._statistics.add(f"share_{self._term(share[1] or share[2])}" if share else name, value)
         self._reports.update(values.keys())
+
+    def report_shares(self, shares: Shares) -> None:
+        """Adds what a :class:`LossBudget` has measured in a step: share_NAME, cosine_A_B and NAME_weight.
+
+        The term called gan, adv or adversarial counts as :attr:`Facts.adversarial_term`, if none has that
+        name. Weights that an :class:`AdaptiveWeight` computes are left out: rules take weights that change
+        for ramps, and wait for their end.
+
+        Raises:
+            TypeError: no :class:`Shares`.
+        """
+        check_instance("shares", shares, Shares, "the Shares that a LossBudget returns")
+        names = {
+            name: name if self._adversarial in shares.names else self._term(name) for name in shares.names
+        }
+        if len(set(names.values())) < len(names):  # several of ADVERSARIAL
+            names = {name: name for name in shares.names}
+        for name, share in shares.share.items():
+            self._statistics.add(f"share_{names[name]}", share)
+        for (first, second), cosine in shares.cosines().items():
+            self._statistics.add(f"cosine_{names[first]}_{names[second]}", cosine)
+        for name, weight in shares.weight.items():
+            if name not in shares.ratio:
+                self._statistics.add(f"{names[name]}_weight", weight)
+
+    @property
+    def _adversarial(self) -> str:
+        return self.diagnosis.facts.adversarial_term
+
+    def _term(self, name: str) -> str:
+        return self._adversarial if name in ADVERSARIAL else name
 
     def look(self, real: Tensor, fake: Tensor) -> None:
         """Measures real and fake images, N C H W, as D sees them: ranges, and how much they differ.
@@ -107,6 +158,49 @@ class Monitor:
         """
         for name, value in measures_of_images(real, fake).items():
             self._statistics.add(name, value)
+
+    def probe(
+        self,
+        *,
+        train: Tensor,
+        fake: Tensor,
+        held_out: Tensor | None = None,
+        discriminator: nn.Module | None = None,
+        score: Callable[[Tensor], Tensor] | None = None,
+        null: tuple[Tensor, Tensor] | None = None,
+        sign: int | None = None,
+    ) -> None:
+        """Measures at an evaluation what no curve shows, by a few forward passes; the host waits for them.
+
+        With scores: `probe_auc_fake`, how well D tells these fakes; with held-out images too,
+        `probe_overfitting` and `probe_auc_held_out`: whether it knows its training images by heart; with
+        `null`, `probe_auc_null`: whether it judges the pipeline rather than G. With held-out images:
+        `probe_distance_ratio`, `probe_memorized` and `probe_duplicates`: how many different images G makes,
+        and whether they are training images. With D: `probe_stable_rank`.
+
+        Some dozens of images of each kind are enough. In several processes, figures are means over those that
+        call it.
+
+        Args:
+            train: real images that D is trained on, N C H W, as D sees them, of any range.
+            fake: the generator's images; like the others of the same C H W, but not of the same N.
+            held_out: real images that D is not trained on.
+            discriminator: D, for its stable rank, and for scores if `score` is None. It scores in eval mode.
+            score: D's scores (N, ...) of images (N, C, H, W), for a D that takes or returns more than that.
+            null: (real, null): real images as D sees them, and what the generator's pipeline makes of them
+                without the generator's contribution.
+            sign: -1: D's scores are high for fakes. None: :attr:`Facts.critic_sign`.
+
+        Raises:
+            TypeError, ValueError: images that are no floating-point tensors, empty, or of unlike shapes;
+                scores whose number is not that of the images; another sign.
+        """
+        sign = self.diagnosis.facts.critic_sign if sign is None else sign
+        inputs = checked_inputs(train, fake, held_out, discriminator, score, null, sign)
+        with evaluating(discriminator):
+            figures = probe(inputs, discriminator)
+        for name, figure in figures.items():
+            self._statistics.add(name, figure)
 
     def watch(
         self,
@@ -124,8 +218,14 @@ class Monitor:
             networks: further ones, by name.
 
         Raises:
-            TypeError, ValueError: no network at all, or of a wrong type, or watched already; no optimizer.
+            TypeError, ValueError: no network at all, or of a wrong type, or watched already; a further one
+                that is called G or D beside a generator or discriminator; no optimizer.
         """
+        for name, own, network in (("generator", "G", generator), ("discriminator", "D", discriminator)):
+            if network is not None and own in networks:
+                raise ValueError(
+                    f"{name} and {own} are two networks whose measures would both begin with {own}"
+                )
         for name, network in {"generator": generator, "discriminator": discriminator, **networks}.items():
             if network is not None:
                 check_instance(name, network, nn.Module, "a torch.nn.Module")
@@ -146,75 +246,57 @@ class Monitor:
         In several processes (`torch.distributed`) all must call it; figures are means over all of them.
 
         Args:
-            step: training steps done so far, not below that of the last call. None: that of the last call
-                plus the number of reports, since then, of the figure that was reported most often.
+            step: training steps done so far. One below that of the last call says that the training has gone
+                back, as a trainer does that resumes from a checkpoint before its last log line: rows from
+                there on are dropped, in the file as well. None: that of the last call plus the number of
+                reports since then, in the process with most: of the figure, among those called G_..., that
+                was reported most often; without any, of all figures. D's alone count too often where D takes
+                several updates per step of G. A trainer that resumes must give its step.
 
         Raises:
-            TypeError, ValueError: a step that is no whole number, or below the last one.
+            TypeError, ValueError: a step that is no whole number, or below 0.
         """
-        if step is None:
-            step = self._step + max(self._reports.values(), default=0)
-        step = as_whole_number("step", step, least=self._step)
+        given = None if step is None else as_whole_number("step", step, least=0)
         self.watched.finish()
-        row = self._statistics.take(gather=_gather)
-        self._reports.clear()
+        row, step, is_given = self._take(given)
         if row:
-            self._step = step
+            last = self._rows[-1][0] if self._rows else -1
+            # Of one step, this object may add several rows, but it repeats a row that it found.
+            if step < last or (step == last and is_given and not self._has_gone_on):
+                self._go_back(step)
+            self._has_gone_on = True
             if self._table is not None:
                 self._table.write(step, row)
-            self.diagnosis.add(step, rounded(row))
+            self._rows.append((step, rounded(row)))
+            self.diagnosis.add(*self._rows[-1])
         return self.diagnosis.verdicts()
 
+    def _take(self, given: int | None) -> tuple[dict[str, float], int, bool]:
+        """The means of all processes, the step (the largest given, or by reports), and if any was given."""
+        steps: list[int] = []
+        reports: Counter[str] = Counter()
 
-def rows_of(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """The rows of a table: step and figures. Empty cells are left out; torn rows too.
+        def gather(means: object) -> list[Any]:
+            gathered = _gather((means, given, self._reports))
+            for _, step, counts in gathered:
+                steps.extend([] if step is None else [step])
+                reports.update(counts - reports)  # the larger count of each
+            return [each for each, _, _ in gathered]
 
-    Raises:
-        ValueError: the file has no column "step".
-    """
-    header, *rows = read_rows(path) or [[]]
-    if "step" not in header:
-        raise ValueError(f"{path} has no column 'step'")
-    place = header.index("step")
-    for cells in rows:
-        try:
-            values = {name: float(cell) for name, cell in zip(header, cells, strict=True) if cell}
-            step = int(cells[place])
-        except (ValueError, IndexError, OverflowError):
-            continue
-        values.pop("step", None)
-        if 0 <= step < 2**63:
-            yield step, values
+        row = self._statistics.take(gather=gather)
+        self._reports = Counter()
+        of_g = [count for name, count in reports.items() if name.startswith("G_")]
+        last = self._rows[-1][0] if self._rows else 0
+        return row, max(steps, default=last + max(of_g or reports.values(), default=0)), bool(steps)
 
-
-def write_facts(folder: Path, facts: Facts) -> None:
-    """Writes facts.json."""
-    with replacing(folder / FACTS) as file:
-        file.write(json.dumps(dataclasses.asdict(facts), indent=1) + "\n")
-
-
-def read_facts(folder: Path) -> Facts | None:
-    """The facts of a run's folder; None if there are none.
-
-    Raises:
-        ValueError: the file does not hold facts.
-    """
-    path = folder / FACTS
-    if not path.exists():
-        return None
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-        known = {field.name for field in dataclasses.fields(Facts)}
-        given = {name: value for name, value in values.items() if name in known}
-        if given.get("value_range") is not None:
-            low, high = map(float, given["value_range"])
-            given["value_range"] = (low, high)
-        if isinstance(given.get("decaying"), list):
-            given["decaying"] = tuple(given["decaying"])
-        facts = Facts(**given)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not hold facts of a run: {error}") from error
-    return facts
+    def _go_back(self, step: int) -> None:
+        """Drops the rows from this step on, which a resumed training repeats."""
+        self._rows = [(each, row) for each, row in self._rows if each < step]
+        self.diagnosis = Diagnosis(self.diagnosis.facts, self.diagnosis.rules)
+        for each, row in self._rows:
+            self.diagnosis.add(each, row)
+        if self._table is not None:
+            drop_rows_after(self._table.path, step - 1)
 
 
 def _is_first_process() -> bool:

@@ -6,14 +6,17 @@ than the generator. What G makes: how many different images, and whether they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fastgan.metrics import nearness
 from fastgan.monitor.look import auc
+from fastgan.ops._checks import as_list, check_image, check_instance, described, is_among, shown
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,65 @@ class ProbeInputs:
     generator's contribution."""
     sign: int = 1
     """-1: D's scores are high for fakes."""
+
+
+def checked_inputs(
+    train: Tensor,
+    fake: Tensor,
+    held_out: Tensor | None,
+    discriminator: nn.Module | None,
+    score: Callable[[Tensor], Tensor] | None,
+    null: tuple[Tensor, Tensor] | None,
+    sign: int,
+) -> ProbeInputs:
+    """Inputs whose scores are those of the discriminator without another score, see :meth:`Monitor.probe`.
+
+    Raises:
+        TypeError, ValueError: see there.
+    """
+    images = {"train": train, "fake": fake}
+    if held_out is not None:
+        images["held_out"] = held_out
+    if null is not None:
+        pair = as_list("null", null)
+        if len(pair) != 2:
+            raise ValueError(f"null must be (real, null), got {len(pair)} of them")
+        images |= {"null[0]": cast(Tensor, pair[0]), "null[1]": cast(Tensor, pair[1])}
+    for name, value in images.items():
+        check_image(name, value, channels=None)
+        if value.shape[1:] != train.shape[1:]:
+            raise ValueError(
+                f"{name} must have images of the shape of train's, {tuple(train.shape[1:])}, "
+                f"got {tuple(value.shape[1:])}"
+            )
+    if discriminator is not None:
+        check_instance("discriminator", discriminator, nn.Module, "a torch.nn.Module")
+    if score is not None and not callable(score):
+        raise TypeError(f"score must be a function of images, got {described(score)}")
+    if not is_among(sign, (1, -1)):
+        raise ValueError(f"sign must be +1 or -1, got {shown(sign)}")
+    used = discriminator if score is None else score
+
+    def checked(images: Tensor) -> Tensor:
+        scores = cast(Callable[[Tensor], Tensor], used)(images)
+        if not isinstance(scores, Tensor) or scores.dim() == 0 or len(scores) != len(images):
+            raise ValueError(f"scores must be a tensor of {len(images)} rows, got {described(scores)}")
+        return scores
+
+    return ProbeInputs(None if used is None else checked, train, held_out, fake, null, sign)
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module | None) -> Iterator[None]:
+    """Puts a network in eval mode, without changing that of its parts for good."""
+    modes = {} if network is None else {module: module.training for module in network.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @torch.no_grad()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fastgan._tables import as_figure
 
 MOST_KEPT = 1000  # values of a name, until they are summed: log lines may be whole epochs apart
 
@@ -16,7 +18,8 @@ class Statistics:
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor | float]] = {}
-        self._sums: dict[str, tuple[Tensor | float, int]] = {}
+        # Of values that are kept no more: sums on the device and on the host, and their number.
+        self._sums: dict[str, tuple[Tensor | None, float, int]] = {}
 
     def add(self, name: str, value: Tensor | float) -> None:
         """Adds one value to the mean of this name, see :func:`report`."""
@@ -29,9 +32,10 @@ class Statistics:
         values = self._values.setdefault(name, [])
         values.append(value)
         if len(values) == MOST_KEPT:
-            device = _device_of(values)
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = _total(values, device) + total, count + MOST_KEPT
+            on_device, on_host, count = self._sums.get(name, (None, 0.0, 0))
+            kept = values if on_device is None else [*values, on_device]
+            on_device, added = _sums(kept, _device_of(kept))
+            self._sums[name] = on_device, on_host + added, count + MOST_KEPT
             values.clear()
 
     def take(
@@ -49,13 +53,20 @@ class Statistics:
                 process gets the means over all reports.
         """
         values, self._values = self._values, {}
-        device = device or _device_of([value for each in values.values() for value in each])
         sums, self._sums = self._sums, {}
+        for name, (on_device, _, _) in sums.items():
+            if on_device is not None:
+                values[name].append(on_device)
+        device = device or _device_of([value for each in values.values() for value in each])
         counts, means_on_device = {}, []
         for name, reports in values.items():
-            total, count = sums.get(name, (0.0, 0))
-            counts[name] = count + len(reports)
-            means_on_device.append((_total(reports, device) + total) / counts[name])
+            on_device, on_host, count = sums.get(name, (None, 0.0, 0))
+            counts[name] = count + len(reports) - (on_device is not None)
+            on_device, added = _sums(reports, device)
+            # A number that float32 does not have would be refused by `full` and by the sum.
+            on_host = as_figure(on_host + added)
+            total = torch.full((), on_host, device=device) if on_device is None else on_device + on_host
+            means_on_device.append(total / counts[name])
         stacked = torch.stack(means_on_device) if means_on_device else torch.zeros(0)
         means = dict(zip(values, stacked.tolist(), strict=True))
         means_by_process = gather({name: (mean, counts[name]) for name, mean in means.items()})
@@ -68,13 +79,25 @@ class Statistics:
 
 
 def _device_of(values: list[Tensor | float]) -> torch.device:
-    return next((value.device for value in values if isinstance(value, Tensor)), torch.device("cpu"))
+    """That of the first tensor on an accelerator; values on the CPU are there to be read without waiting."""
+    devices = [value.device for value in values if isinstance(value, Tensor)]
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
 
 
-def _total(values: list[Tensor | float], device: torch.device) -> Tensor:
-    if any(isinstance(value, Tensor) for value in values):
-        return torch.stack([torch.as_tensor(value, device=device).float() for value in values]).sum()
-    return torch.full((), float(sum(values)), device=device)
+def _sums(values: Sequence[Tensor | float], device: torch.device) -> tuple[Tensor | None, float]:
+    """The sum of the tensors on this device, and that of the other values on the host.
+
+    Numbers and tensors on the CPU are not copied to an accelerator, for which the host would wait.
+    """
+    on_device, on_host = [], 0.0
+    for value in values:
+        if isinstance(value, Tensor) and value.device.type == device.type == "cpu":
+            on_device.append(value.float())
+        elif isinstance(value, Tensor) and value.device.type != "cpu":
+            on_device.append(value.float().to(device))
+        else:
+            on_host += float(value)
+    return (torch.stack(on_device).sum() if on_device else None), on_host
 
 
 def _weighted_mean(parts: list[tuple[float, int]]) -> float:

@@ -2,8 +2,8 @@
 
 Every tenth update of a network is measured, without waiting for the device:
 
-* ``NAME_update_ratio``: the norm of the update over that of the weights before it, where the first rows of a
-  weight of more than PART elements stand for all of it;
+* ``NAME_update_ratio``: the norm of the update over that of the weights before it, where evenly spaced rows
+  of a weight of more than PART elements stand for all of it, other ones each time;
 * ``NAME_gradient_norm``: of the gradient that the optimizer gets;
 * ``NAME_weight_norm``: of the weights before the update;
 * ``D_at_bound``: the part of D's weights whose size is D's largest, as clipped weights are;
@@ -54,8 +54,9 @@ class Watched:
         self._networks: dict[str, nn.Module] = {}
         self._optimizers: list[torch.optim.Optimizer] = []
         self._updates: dict[tuple[int, str], int] = {}
-        # Weights, copies of their parts, and their norm, between the hooks of a measured step.
-        self._before: dict[tuple[int, str], tuple[list[Tensor], list[Tensor], Tensor]] = {}
+        # Parts of the weights, copies of them, how many elements each of theirs stands for, and the norm of
+        # the weights, between the hooks of a measured step.
+        self._before: dict[tuple[int, str], tuple[list[Tensor], list[Tensor], list[float], Tensor]] = {}
         # Of each network: sizes, by identity, of the weights that have had no gradient since the last look.
         self._waiting: dict[str, dict[int, int]] = {}
         self._stepped: set[str] = set()
@@ -146,13 +147,16 @@ class Watched:
             if self.measures or (self.measures is None and count % self.interval == 0):
                 trained = [p for p in parameters if p.grad is not None and p.numel() and not _is_sharded(p)]
                 if trained:
-                    self._measure_before(optimizer, name, trained)
+                    self._measure_before(optimizer, name, trained, turn=count // self.interval)
 
-    def _measure_before(self, optimizer: torch.optim.Optimizer, name: str, trained: list[Tensor]) -> None:
+    def _measure_before(
+        self, optimizer: torch.optim.Optimizer, name: str, trained: list[Tensor], turn: int
+    ) -> None:
         values = [p.detach() for p in trained]
         weight_norm = _norm(values)
-        before = [_part(value).clone() for value in values]
-        self._before[id(optimizer), name] = values, before, weight_norm
+        parts = [_part(value, turn) for value in values]
+        stand_for = [value.numel() / part.numel() for value, part in zip(values, parts, strict=True)]
+        self._before[id(optimizer), name] = parts, [part.clone() for part in parts], stand_for, weight_norm
         if not getattr(optimizer, "with_statistics", False):  # otherwise its own are those of every step
             gradient_norm = _norm([p.grad for p in trained if p.grad is not None and not p.grad.is_sparse])
             # Of a GradScaler, for optimizers that divide by it themselves.
@@ -161,8 +165,11 @@ class Watched:
             self.report(f"{name}_weight_norm", weight_norm)
         if name == CRITIC:
             # Of the weights before the step, which are clipped after it.
-            largest = torch.stack([value.abs().amax().float() for value in values]).amax()
-            at_bound = torch.stack([(value.abs() >= AT_BOUND * largest).sum() for value in values]).sum()
+            device = values[0].device  # a network may be spread over several
+            largest = torch.stack([value.abs().amax().float().to(device) for value in values]).amax()
+            at_bound = torch.stack(
+                [(value.abs() >= AT_BOUND * largest.to(value.device)).sum().to(device) for value in values]
+            ).sum()
             self.report(f"{name}_at_bound", at_bound / sum(value.numel() for value in values))
 
     @torch.no_grad()
@@ -170,17 +177,28 @@ class Watched:
         for name in self._networks:
             measured = self._before.pop((id(optimizer), name), None)
             if measured is not None:
-                values, before, weight_norm = measured
-                foreach_sub_(before, [_part(value) for value in values])
-                stand_for = [value.numel() / part.numel() for value, part in zip(values, before, strict=True)]
+                parts, before, stand_for, weight_norm = measured
+                # Kernels for lists take no rows with gaps.
+                after = [
+                    part if part.stride() == old.stride() else part.clone()
+                    for part, old in zip(parts, before, strict=True)
+                ]
+                foreach_sub_(before, after)
                 self.report(f"{name}_update_ratio", _norm(before, stand_for) / weight_norm.clamp(min=1e-12))
 
 
-def _part(value: Tensor) -> Tensor:
-    """The first rows of a large weight, which stand for all of it: a copy of the whole would take longer."""
+def _part(value: Tensor, turn: int = 0) -> Tensor:
+    """Evenly spaced rows of a large weight, which stand for all of it: a copy of the whole would take longer.
+
+    Args:
+        turn: shifts the rows, so that all of them have their turn.
+    """
     rows = value.shape[0] if value.dim() else 0
-    fewest = max(1, PART * rows // value.numel())
-    return value.narrow(0, 0, fewest) if fewest < rows else value
+    most = max(1, PART * rows // value.numel())
+    if most >= rows:
+        return value
+    stride = -(-rows // most)
+    return value[turn % stride :: stride]
 
 
 def _params_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:

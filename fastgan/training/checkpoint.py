@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 import fastgan
+from fastgan._files import DAMAGED
 from fastgan._names import printable
 from fastgan._warnings import warn
 from fastgan.training.checkpoint_content import Checkpoint, load_optimizer, read_content
-from fastgan.training.checkpoint_files import DAMAGED, SET_ASIDE, checkpoint_files, checkpoint_path, steps_of
+from fastgan.training.checkpoint_files import SET_ASIDE, checkpoint_files, checkpoint_path, steps_of
 from fastgan.training.config import to_plain
 from fastgan.training.finite import first_non_finite
 from fastgan.training.recipe import Recipe

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 FILE_NAME = re.compile(r"step-([0-9]+)\.safetensors")
-# Suffixes of files that are kept, but that no run resumes from.
-DAMAGED, SET_ASIDE = ".damaged", ".set-aside"
+SET_ASIDE = ".set-aside"
+"""Suffix of files that are kept, but that no run resumes from."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -15,13 +15,13 @@ from typing import Any
 
 from fastgan._arguments import Parser
 from fastgan._names import LAYOUT, printable
+from fastgan._tables import rows_of
 from fastgan.losses.adversarial import KINDS
 from fastgan.monitor.columns import OTHER, QUESTIONS, explain, is_known
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.facts import Facts
+from fastgan.monitor.facts import FACTS, Facts, read_facts
 from fastgan.monitor.log_names import FOREIGN, parse_columns
 from fastgan.monitor.logs import Log, read_log
-from fastgan.monitor.monitor import FACTS, read_facts, rows_of
 from fastgan.monitor.verdict import SEVERITIES, Verdict
 from fastgan.training.config import TrainingConfig, from_plain
 from fastgan.training.registration import registered
@@ -278,7 +278,7 @@ def main(arguments: list[str]) -> int:
         help="leave with exit code 1 if a verdict of this severity or a graver one holds",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    found = diagnosed(options.path, options)
+    found = diagnosed(options.path, options, is_alone=True)
     print(as_json(found) if options.json else printable(describe(found), keep=LAYOUT))
     if options.fail_on:
         gravest = SEVERITIES[: SEVERITIES.index(options.fail_on) + 1]
@@ -306,8 +306,17 @@ def add_options_of_files(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_steps", type=int, help="steps that the run is planned to take")
 
 
-def diagnosed(path: Path, options: argparse.Namespace) -> Diagnosed:
-    """The diagnosis of a run or file with the options of :func:`add_options_of_files`."""
+def diagnosed(path: Path, options: argparse.Namespace, *, is_alone: bool = False) -> Diagnosed:
+    """The diagnosis of a run or file with the options of :func:`add_options_of_files`.
+
+    Args:
+        is_alone: False for one of several, of which these options concern the files only.
+    """
+    if not is_alone and _is_run(path):
+        found = diagnose(path)
+        if options.columns or options.d_loss:
+            found.notes.append("--columns and --d_loss are for files, and do not apply to this run's folder")
+        return found
     names = ("adversarial", "real_label", "fake_label", "critic_sign", "num_steps")
     facts = {name: getattr(options, name) for name in names}  # None for those that are not given
     return diagnose(path, options.columns, facts, options.d_loss or "")

@@ -18,7 +18,7 @@ from torch.profiler import record_function
 from fastgan._names import printable
 from fastgan._tables import rounded
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.monitor import write_facts
+from fastgan.monitor.facts import write_facts
 from fastgan.monitor.probes import probe
 from fastgan.training import checkpoint as checkpoints
 from fastgan.training.config import INTERVALS, TrainingConfig

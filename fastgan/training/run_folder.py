@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import shutil
 from pathlib import Path
 
-from fastgan._files import replacing
 from fastgan._names import printable
-from fastgan._tables import read_rows
-from fastgan.training.checkpoint_files import DAMAGED, checkpoint_files
+from fastgan._tables import drop_rows_after
+from fastgan.training.checkpoint_files import checkpoint_files
 from fastgan.training.config import Resume, TrainingConfig, to_plain, write_config
 from fastgan.training.run_options import START_OPTIONS
 from fastgan.training.yaml_files import read_options
@@ -172,22 +170,3 @@ def remove_incomplete(folder: Path) -> None:
                 shutil.rmtree(torn, ignore_errors=True)
             else:
                 torn.unlink()
-
-
-def drop_rows_after(path: Path, step: int) -> None:
-    """Removes rows of steps that a resumed run will repeat, and an incomplete last row."""
-    if not path.exists():
-        path.unlink(missing_ok=True)  # a dangling link
-        return
-    header, *rows = read_rows(path) or [[]]
-    if "step" not in header:  # killed while writing the first line, or damaged
-        path.replace(path.with_name(path.name + DAMAGED))
-        return
-    remaining = [header, *(row for row in rows if _is_up_to_step(step, row, len(header)))]
-    with replacing(path) as file:
-        csv.writer(file).writerows(remaining)
-
-
-def _is_up_to_step(step: int, row: list[str], columns: int) -> bool:
-    complete = len(row) == columns and row[0].isdecimal() and len(row[0]) < 19
-    return complete and int(row[0]) <= step

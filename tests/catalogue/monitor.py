@@ -55,6 +55,11 @@ def _watch_arguments() -> dict[str, Any]:
     return {"generator": network, "optimizers": [optimizer]}
 
 
+def _probe_arguments() -> dict[str, Any]:
+    images = {name: torch.rand(4, 3, 4, 4) for name in ("train", "fake", "held_out")}
+    return {**images, "discriminator": nn.Sequential(nn.Flatten(), nn.Linear(48, 1)), "sign": -1}
+
+
 def _monitor(folder: Any, facts: Any) -> None:
     if isinstance(folder, (str, os.PathLike)):  # would be made here
         folder = None
@@ -96,5 +101,7 @@ method(
     lambda: {"real": torch.rand(2, 3, 4, 4), "fake": torch.rand(2, 3, 4, 4)},
     monitor.Monitor,
 )
+method("monitor.Monitor.report_shares", lambda: {"shares": _shares()}, monitor.Monitor)
+method("monitor.Monitor.probe", _probe_arguments, monitor.Monitor)
 entry("monitor.Monitor.watch", _watch_arguments, lambda **given: monitor.Monitor().watch(**given))
 method("monitor.Monitor.verdicts", lambda: {"step": 3}, monitor.Monitor)

@@ -136,6 +136,29 @@ STYLEGAN = ("Loss/D/loss", "Loss/G/loss", "Loss/scores/real", "Loss/scores/fake"
         ("G_GAN,G_L1,D_real,D_fake", "G_loss,G_L1,D_real_loss,D_fake_loss,D_loss"),
         ("d_loss_real,d_loss_fake,g_loss", "D_real_loss,D_fake_loss,G_loss,D_loss"),
         ("D_loss,d_loss", "D_loss,d_loss"),
+        ("GAN,GAN_Feat,VGG,D_Fake,D_real", "G_loss,GAN_Feat,VGG,D_fake_loss,D_real_loss,D_loss"),
+        ("G_GAN,G_GAN_Feat,G_VGG,D_real,D_fake", "G_loss,G_GAN_Feat,G_VGG,D_fake_loss,D_real_loss,D_loss"),
+        (
+            "l_g_gan,l_g_pix,l_g_percep,l_d_real,l_d_fake,out_d_real,out_d_fake",
+            "G_loss,l_g_pix,l_g_percep,D_real_loss,D_fake_loss,D_loss,D_real,D_fake",
+        ),
+        ("losses/l_g_gan,losses/out_d_real,losses/out_d_fake", "G_loss,D_real,D_fake"),
+        (
+            "D_A,G_A,cycle_A,idt_A,D_B,G_B,cycle_B,idt_B",
+            "D_loss,G_loss,cycle_A,idt_A,D_B,G_B,cycle_B,idt_B",
+        ),
+        ("G_A,D_A,G_B,D_B", "G_loss,D_loss,G_B,D_B"),
+        (
+            "D/latent_real,D/latent_fake,D/latent_reg,D/reference_real,G/latent_adv,G/latent_sty,G/latent_ds,"
+            "G/latent_cyc,G/reference_adv,G/reference_sty,G/lambda_ds",
+            "D_real_loss,D_fake_loss,D_loss,r1_penalty,D/reference_real,G_loss,sty_lat_loss,ds_lat_loss,"
+            "cyc_lat_loss,G/reference_adv,sty_ref_loss,lambda_ds",
+        ),
+        (
+            "Loss/D/loss,Loss/G/loss,Loss/scores/real,Loss/signs/real,Loss/signs/fake,Loss/r1_penalty",
+            "D_loss,G_loss,D_real,D_accuracy_real,D_accuracy_fake,r1_penalty",
+        ),
+        ("gan_share,d_loss", "share_G_loss,D_loss"),
         ("grad,lr_d,loss", "grad,lr_d,loss"),
     ],
 )
@@ -149,6 +172,94 @@ def test_the_sum_of_both_parts_is_d_s_loss(tmp_path):
     found = log(tmp_path, rows(header="errD_real,errD_fake", row="{0},0.25"))
     assert found.has_parts and found.rows[1][1]["D_loss"] == 2.25
     assert "D_loss is the sum of errD_real and errD_fake" in "\n".join(found.notes)
+
+
+SPADE = "GAN,GAN_Feat,VGG,D_Fake,D_real"
+
+
+def test_d_s_losses_beside_gan_are_no_scores_unless_columns_say_so(tmp_path):
+    found = log(tmp_path, rows(header=SPADE, row="2,1,1,0.01,0.01"))
+    assert "D_real and D_Fake count as losses of D, as in pix2pix and SPADE, since GAN" in "\n".join(
+        found.notes
+    )
+    found = log(tmp_path, rows(header=SPADE, row="2,1,1,0.01,0.01"), {"D_real": "D_real", "D_fake": "D_Fake"})
+    assert found.names["D_real"] == "D_real" and "D_loss" not in found.rows[0][1]
+    found = log(tmp_path, rows(header="G_GAN,D_loss,D_real", row="2,1,1"))
+    assert found.names["D_real"] == "D_real", "D's loss has another name"
+
+
+@pytest.mark.parametrize(
+    "header, noted",
+    [
+        (
+            "D_A,G_A,cycle_A,D_B,G_B",
+            "two pairs of networks: rules follow D_A, G_A; for the other: --columns D_loss=D_B,G_loss=G_B",
+        ),
+        (
+            "D/latent_real,D/latent_fake,D/reference_real,D/reference_fake",
+            "styles from noise and from references: rules follow D/latent_real, D/latent_fake; for the "
+            "other: --columns D_real_loss=D/reference_real,D_fake_loss=D/reference_fake",
+        ),
+    ],
+)
+def test_of_two_games_in_a_file_one_is_followed(header, noted, tmp_path):
+    names = header.split(",")
+    found = log(tmp_path, rows(header=header, row=",".join("{0}" for _ in names)))
+    assert f"the file has {noted}" in found.notes
+    text = noted.split("--columns ")[1]
+    other = log(
+        tmp_path,
+        rows(header=header, row="1,1,1,1,1"[: 2 * len(names) - 1]),
+        parse_columns(text, is_known, NAMES),
+    )
+    assert not any("the file has two" in note for note in other.notes)
+
+
+def test_accuracies_are_parts_of_one(tmp_path):
+    found = log(tmp_path, rows(header="acc_real,acc_fake", row="75,0.5"))
+    assert found.rows[0][1] == {"D_accuracy_real": 0.75, "D_accuracy_fake": 0.005}
+    assert "acc_real, acc_fake beyond 1 and up to 100: taken for percent" in found.notes
+    found = log(tmp_path, rows(header="acc_real,acc_fake", row="0.75,1"))
+    assert found.rows[0][1] == {"D_accuracy_real": 0.75, "D_accuracy_fake": 1}
+    found = log(tmp_path, rows(header="Loss/signs/real,Loss/signs/fake", row="0.5,-0.5"))
+    assert found.rows[0][1] == {"D_accuracy_real": 0.75, "D_accuracy_fake": 0.75}
+    assert "D_accuracy_fake is (1 - x) / 2 of Loss/signs/fake, a mean of signs" in found.notes
+
+
+def test_numbers_that_float32_does_not_have_are_infinite(tmp_path):
+    found = log(tmp_path, "step,D_loss,G_loss\n1,1,1\n2,1e308,1e38\n3,-1e39,nan\n")
+    values = [row["D_loss"] for _, row in found.rows]
+    assert values == [1, math.inf, -math.inf] and found.rows[1][1]["G_loss"] == 1e38
+    assert "D_loss: 2 values beyond float32's range (3.4e38) count as infinite" in found.notes
+
+
+@pytest.mark.parametrize(
+    "name, counts, steps",
+    [
+        ("batch", (0, 1, 2), [0, 1, 2, 3, 4, 5]),
+        ("iters", (100, 200, 300), [100, 200, 300, 400, 500, 600]),
+        ("i", (0, 100, 200), [0, 100, 200, 300, 400, 500]),
+    ],
+)
+def test_a_counter_that_begins_again_with_each_epoch_is_counted_on(name, counts, steps, tmp_path):
+    lines = [f"{epoch},{count},1" for epoch in (1, 2) for count in counts]
+    found = log(tmp_path, "\n".join([f"epoch,{name},D_loss", *lines]))
+    assert [step for step, _ in found.rows] == steps
+    per_epoch = steps[3] - steps[0]
+    assert (
+        f"{name} begins again with each epoch: steps are {name} plus {per_epoch} for each" in found.notes[0]
+    )
+    chosen = log(tmp_path, "\n".join([f"epoch,{name},D_loss", *lines]), {"step": name})
+    assert [step for step, _ in chosen.rows] == steps
+    without = log(tmp_path, "\n".join([f"{name},D_loss", *(line.split(",", 1)[1] for line in lines)]))
+    assert [step for step, _ in without.rows] == [1, 2, 3, 4, 5, 6]
+    assert f"steps are numbers of rows: {name} begins again and again" in without.notes
+
+
+def test_a_counter_of_the_whole_run_that_was_resumed_is_sorted(tmp_path):
+    lines = [f"{n // 3},{n},{n}" for n in (*range(9), *range(4, 12))]
+    found = log(tmp_path, "\n".join(["epoch,iter,D_loss", *lines]))
+    assert [step for step, _ in found.rows] == list(range(12))
 
 
 @pytest.mark.parametrize("value, expected", [("0.9", True), ("1.5", False)])

@@ -12,6 +12,8 @@ from torch import nn
 from fastgan.monitor.watched import Watched
 from fastgan.optim import Adam, RMSprop
 
+CPU = torch.device("cpu")
+
 
 class Reports(dict):
     def __call__(self, name, value):
@@ -264,3 +266,44 @@ def test_weights_of_one_row_are_measured_whole(make):
     parameter.sum().backward()
     optimizer.step()
     assert reports["G_update_ratio"] == [pytest.approx(0.5)]
+
+
+@pytest.mark.parametrize("rows", [slice(300, 400), slice(0, 100), slice(999, 1000)])
+def test_an_embedding_of_which_a_few_rows_are_trained_moves(rows):
+    torch.manual_seed(0)
+    embedding = nn.Embedding(1000, 512)
+    reports = Reports()
+    optimizer = torch.optim.SGD(embedding.parameters(), 1.0)
+    watched = Watched(reports, interval=1)
+    watched.add({"G": embedding}, [optimizer])
+    whole = []
+    for _ in range(8):  # the stride between the rows of a part
+        before = embedding.weight.detach().clone()
+        optimizer.zero_grad()
+        embedding.weight[rows].sum().backward()
+        optimizer.step()
+        whole.append(norm([embedding.weight - before]) / norm([before]))
+    if rows == slice(999, 1000):
+        assert sum(ratio > 0 for ratio in reports["G_update_ratio"]) == 1, "each row has its turn"
+    else:
+        assert reports["G_update_ratio"] == pytest.approx(whole, rel=0.15)
+
+
+def test_a_network_may_be_spread_over_devices(monkeypatch):
+    """The meta device stands for another accelerator: stacking its tensors with others' is an error too."""
+    move = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor,
+        "to",
+        lambda self, *given: torch.zeros(()) if self.is_meta and given == (CPU,) else move(self, *given),
+    )
+    network = nn.Sequential(nn.Linear(5, 7, device="meta"), nn.Linear(5, 7))
+    reports = {}
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    watched = Watched(reports.__setitem__, interval=1)
+    watched.add({"D": network}, [optimizer])
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert {"D_at_bound", "D_update_ratio", "D_weight_norm", "D_gradient_norm"} <= reports.keys()
+    assert all(value.device.type == "meta" for value in reports.values())

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from fastgan.monitor.columns import OTHER, explain
-from fastgan.monitor.monitor import FACTS
+from fastgan.monitor.facts import FACTS
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.config import write_config
 from fastgan.training.diagnose import diagnose_run

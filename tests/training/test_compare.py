@@ -69,6 +69,21 @@ def test_text_of_runs_is_escaped(tmp_path):
     assert text.count("</script>") == SCRIPTS
 
 
+def test_options_of_files_leave_runs_alone(runs, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("n,a\n" + "".join(f"{n},2\n" for n in range(1, 6)))
+    arguments = [
+        "--columns",
+        "step=n,D_loss=a",
+        "--adversarial",
+        "hinge",
+        "--output",
+        str(tmp_path / "c.html"),
+    ]
+    assert main(["compare", str(runs[0]), str(path), *arguments]) == 0
+    assert main(["diagnose", str(runs[0]), *arguments[:2]]) == 1
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "1e300", "-1e39"])
 def test_values_that_cannot_be_drawn_are_gaps(value, tmp_path):
     rows = [{"step": n, "D_loss": 1 if n < 4 else value} for n in range(8)]

@@ -12,7 +12,7 @@ import pytest
 
 from fastgan.cli import main
 from fastgan.monitor import Facts, Monitor
-from fastgan.monitor.monitor import FACTS
+from fastgan.monitor.facts import FACTS
 from fastgan.training.diagnose import diagnose, diagnose_run
 from fastgan.training.loop import train
 from fastgan.training.statistics import report_all
@@ -120,6 +120,13 @@ def test_a_monitor_its_folder_its_continuation_and_a_copy_of_its_table_agree(kin
 def test_d_wins_in_the_logs_of_public_questions(which, mark, tmp_path):
     path = write(tmp_path / "log.csv", PUBLIC[which], mark)
     assert names(diagnose(path).diagnosis.verdicts()) == ["discriminator_wins"]
+
+
+def test_a_winning_discriminator_of_spade_is_not_called_dead(tmp_path):
+    rows = [{"GAN": 2, "GAN_Feat": 1, "VGG": 1, "D_Fake": 0.01, "D_real": 0.01} for _ in range(60)]
+    found = diagnose(write(tmp_path / "log.csv", rows), given={"adversarial": "hinge"})
+    assert "critic_dead" not in names(found.diagnosis.verdicts())
+    assert found.diagnosis.history.last("D_loss") == pytest.approx(0.02)
 
 
 def test_columns_are_named_as_on_the_command_line(tmp_path, capsys):

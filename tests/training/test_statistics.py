@@ -10,6 +10,7 @@ import torch
 
 from fastgan._tables import read_table
 from fastgan.monitor.diagnosis import Diagnosis
+from fastgan.monitor.statistics import _sums
 from fastgan.training.logging import CsvTable
 from fastgan.training.report.curves import plots_of
 from fastgan.training.statistics import Statistics, gathering, report, report_all
@@ -39,6 +40,28 @@ def test_many_reports_are_summed_on_the_way(monkeypatch):
             assert max(map(len, statistics._values.values())) < 4
     assert statistics.take(CPU) == {"tensor": 4.5, "number": 4.5, "early": 1.5}
     assert statistics.take(CPU) == {}
+
+
+@pytest.mark.parametrize("kept", [4, 1000])
+def test_numbers_and_tensors_on_the_cpu_are_not_copied_to_an_accelerator(monkeypatch, kept):
+    """Copies to an accelerator would make the host wait, between log lines too."""
+    monkeypatch.setattr("fastgan.monitor.statistics.MOST_KEPT", kept)
+    copied = []
+    monkeypatch.setattr(torch, "as_tensor", lambda *_, **__: copied.append("as_tensor"))
+    move = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *given: copied.append(self.device.type) or move(self, *given)
+    )
+    statistics = Statistics()
+    for _ in range(3):
+        for value in (1.0, torch.ones(()), torch.ones((), device="meta")):
+            statistics.add("mixed", value)
+    device = torch.device("meta")
+    on_device, on_host, _ = statistics._sums.get("mixed", (None, 0.0, 0))
+    values = [*statistics._values["mixed"], *([] if on_device is None else [on_device])]
+    on_device, added = _sums(values, device)
+    assert on_device.device == device and on_host + added == 6
+    assert set(copied) <= {"meta"}
 
 
 def test_what_nobody_gathers_is_dropped():
