@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -181,7 +182,7 @@ def fetch(address: str) -> dict[str, Tensor]:
     folder, name = Path(torch.hub.get_dir()) / "checkpoints", address.rpartition("/")[2]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f".{name}.lock").open("w") as lock:
+        with (folder / f".{name}.lock").open("w") as lock, contextlib.redirect_stdout(sys.stderr):
             fcntl.flock(lock, fcntl.LOCK_EX)
             return torch.hub.load_state_dict_from_url(
                 address, map_location="cpu", check_hash=True, weights_only=True

@@ -67,8 +67,8 @@ class TrainingConfig:
     """Share of the images, in [0, 1], that may be unusable (damaged, too large, of an unsupported kind); each
     is skipped and named. Above it the run ends."""
     download_weights: bool = False
-    """true: weights of VGG, AlexNet or Inception that losses or evaluations need are downloaded to torch hub's
-    cache if they are not there. false: an error names file and address, or an evaluation does without."""
+    """true: weights of VGG, AlexNet or Inception that a loss or an evaluation needs are downloaded to torch
+    hub's cache if they are missing. false: an error names file and address, or an evaluation does without."""
     log_interval: int = 100
     """Steps between log lines; between them nothing waits for the device. 0: once per epoch."""
     sample_interval: int = 1000
