@@ -41,10 +41,9 @@ class Pretrained(ModelHubMixin, library_name="fastgan", tags=["gan", "image-to-i
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
-        model_class: type[Model] = Model,
-        device: Any = "cpu",
-        dtype: Any = None,
+        **model_kwargs: Any,
     ) -> Pretrained:
+        """Takes `model_class`, `device` and `dtype`, see :meth:`Model.from_pretrained`."""
         path = Path(model_id) / FILE_NAME
         if not Path(model_id).is_dir():
             path = Path(
@@ -55,4 +54,5 @@ class Pretrained(ModelHubMixin, library_name="fastgan", tags=["gan", "image-to-i
             )  # fmt: skip
         elif not path.is_file():
             raise FileNotFoundError(f"no {FILE_NAME} in {model_id}")
-        return cls(load_model(path, model_class, device, dtype))
+        base = model_kwargs.pop("model_class", Model)
+        return cls(load_model(path, base, **model_kwargs))

@@ -194,7 +194,7 @@ class Model(nn.Module, abc.ABC):
         from fastgan.training.hub import Pretrained
 
         made = Pretrained.from_pretrained(name, model_class=cls, device=device, dtype=dtype, **options)
-        return made.model
+        return made.model  # type: ignore[return-value]
 
     # --- images -------------------------------------------------------------------------------------------
 

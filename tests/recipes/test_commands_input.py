@@ -7,6 +7,7 @@ import os
 import re
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,8 +40,8 @@ CONFIGS = {
 }
 
 
-def networks(name: str) -> dict[str, nn.Module]:
-    config = CONFIGS[name]
+def networks(name: str, config: Any = None) -> dict[str, nn.Module]:
+    config = config or CONFIGS[name]
     if name == "stegastamp":
         size = (config.secret_size, config.image_size)
         return {"encoder": StegaStampEncoder(*size), "decoder": StegaStampDecoder(*size)}

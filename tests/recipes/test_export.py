@@ -17,8 +17,7 @@ from fastgan.recipes.dcgan.model import DCGANModel
 from fastgan.recipes.stegastamp.model import StegaStampModel
 from fastgan.training import export as exporting
 from fastgan.training.model import Model
-from fastgan.training.registration import model_class
-from tests.recipes.test_commands_input import CONFIGS, networks
+from tests.recipes.models import untrained
 
 FORMATS = ("safetensors", "onnx", "pt2")
 FILES = {
@@ -28,14 +27,6 @@ FILES = {
     "zi2zi": ("x",),
     "starganv2": ("x-generator", "x-mapping_network", "x-style_encoder"),
 }
-
-
-def untrained(name: str) -> Model:
-    torch.manual_seed(0)
-    made = networks(name)
-    if name == "enhancenet":  # whose residual is 0 at first
-        torch.nn.init.normal_(made["generator"].residual.weight, std=0.1)
-    return model_class(name)(CONFIGS[name], made)
 
 
 @pytest.fixture
@@ -91,6 +82,14 @@ def test_every_format_of_every_recipe(name, form, saved, tmp_path, capsys):
             assert properties["fastgan.recipe"] == name and "z_dim" not in properties["fastgan"]
             actual = torch.from_numpy(session.run(None, {key: x.numpy() for key, x in inputs.items()})[0])
         torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-4 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_self_attention_is_exported(form, tmp_path):
+    needs(form)
+    model = untrained("zi2zi", self_attention=True)
+    torch.nn.init.ones_(model.generator.attention.gamma)
+    assert exporting.export(model, tmp_path / f"x.{form}", form) == [tmp_path / f"x.{form}"]
 
 
 def test_a_pt2_runs_without_fastgan(saved, tmp_path):
