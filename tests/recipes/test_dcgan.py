@@ -241,7 +241,7 @@ def test_pictures_of_a_trained_generator(small, tmp_path, precision, capsys, mon
     monkeypatch.setattr("fastgan.recipes.dcgan.recipe.NEIGHBORS", 1)  # there are few images
     folder = train(DCGAN, dataclasses.replace(small, precision=precision))
     pictures = []
-    for index, source in enumerate((folder, folder / "generator.safetensors")):
+    for index, source in enumerate((folder, folder / "model.safetensors")):
         output = tmp_path / "out" / f"{index}.png"
         assert (
             main(["sample", "dcgan", "--checkpoint", str(source), "--num", "5", "--output", str(output)]) == 0
@@ -286,7 +286,7 @@ def test_bad_input(small, tmp_path, capsys):
     for arguments, message in (
         (["--checkpoint", str(tmp_path / "none")], "no checkpoint at"),
         (["--checkpoint", str(tmp_path), "--num", "0"], "--num must be at least 1, got 0"),
-        (["--checkpoint", __file__], "is not a readable safetensors file"),
+        (["--checkpoint", __file__], "is not a readable checkpoint"),
     ):
         assert main(["sample", "dcgan", "--output", str(tmp_path / "x.png"), *arguments]) == 1
         assert message in capsys.readouterr().err

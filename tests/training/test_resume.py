@@ -489,6 +489,11 @@ def build(tmp_path, monkeypatch):
     # VGG's weights, which have no influence here, are not there.
     monkeypatch.setattr("fastgan.recipes.enhancenet.recipe.EnhanceNet._perceptual_loss", lambda self: None)
 
+    def fetch(address):
+        raise FileNotFoundError(f"{address}: tests download nothing")
+
+    monkeypatch.setattr("fastgan.losses._backbones.fetch", fetch)
+
     def build(name, **changes):
         recipe_class = load_recipe(name)
         preset = dataclasses.replace(recipe_class.presets["demo"], accelerator="cpu")
