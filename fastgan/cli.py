@@ -22,6 +22,11 @@ from fastgan.training.registration import GROUPS, Registration
 from fastgan.training.signals import Interrupted, leaving_at_once
 from fastgan.training.world import is_main_process
 
+# The extra of pyproject.toml that brings a package, if it is not that of the command.
+EXTRAS = {
+    "diffusers": "vae", "huggingface_hub": "hub", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"
+}  # fmt: skip
+
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -48,7 +53,7 @@ def _main(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("fastgan"):
             raise
-        extra = "vae" if error.name == "diffusers" else "bench" if words[1:2] == ["bench"] else "train"
+        extra = EXTRAS.get(error.name) or ("bench" if words[1:2] == ["bench"] else "train")
         problem = f"{' '.join(words[:2])} needs {error.name}, which is not installed"
         print(f"{problem}: {how_to_install(extra)}", file=sys.stderr)
         return 1
@@ -229,6 +234,10 @@ def command_tree(recipes: Mapping[str, Registration]) -> dict[str, tuple[str, An
         ),
         "resume": ("go on with the run in a folder; options that are given count from then on", _resume),
         "report": ("write RUN/report.html anew", _report),
+        "export": (
+            "a run's networks for use elsewhere: safetensors, onnx, or pt2 (torch.export)",
+            "fastgan.training.export:main",
+        ),
         "diagnose": (
             "what is wrong with a run, or any trainer's CSV or TensorBoard file, and what each curve says",
             "fastgan.training.diagnose:main",

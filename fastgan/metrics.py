@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.losses import LPIPS, LPIPSLoss
-from fastgan.losses._backbones import MissingWeights, random_network
+from fastgan.losses._backbones import MissingWeights, fetch, random_network
 from fastgan.ops._checks import (
     as_device,
     as_finite,
@@ -194,10 +194,14 @@ def ssim_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: 
     return similarity_map[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
 
 
-def installed_lpips(device: torch.device | str = "cpu") -> LPIPSLoss | None:
-    """LPIPS (AlexNet) of images in [0, 1]; prints a line and returns None where its weights are missing."""
+def installed_lpips(device: torch.device | str = "cpu", download: bool = False) -> LPIPSLoss | None:
+    """LPIPS (AlexNet) of images in [0, 1]; prints a line and returns None where its weights are missing.
+
+    Args:
+        download: whether torch hub downloads missing weights, see :class:`fastgan.losses.LPIPS`.
+    """
     try:
-        return LPIPSLoss("alex").to(device)
+        return LPIPSLoss("alex", download=download).to(device)
     except MissingWeights as error:
         print(f"LPIPS is left out of the evaluation: {error.needed}")
         return None
@@ -309,6 +313,7 @@ class FrechetDistance:
         keep_features: whether to keep the features of this process's images, as for `precision_recall`.
         check_range: whether to check the first images and to issue a RuntimeWarning, once, for 8-bit values
             or images in [-1, 1]. Never synchronizes with a GPU.
+        download: whether torch hub downloads Inception's weights if they are missing.
 
     Attributes:
         name: "fid", or "frechet_distance_of_random_features".
@@ -316,6 +321,7 @@ class FrechetDistance:
     Raises:
         FileNotFoundError: Inception's weights are missing; says where to get them and where to put them.
         ModuleNotFoundError: torch-fidelity is not installed.
+        OSError: the weights cannot be downloaded.
         TypeError, ValueError: other weights, or an invalid seed, device or flag.
 
     Source: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS 2017.
@@ -330,6 +336,7 @@ class FrechetDistance:
         *,
         keep_features: bool = False,
         check_range: bool = True,
+        download: bool = False,
     ) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -339,7 +346,8 @@ class FrechetDistance:
         self.check_range = as_flag("check_range", check_range)
         self._range_check = GrossRangeCheck("FrechetDistance", ("images",))
         self.name = "fid" if weights else "frechet_distance_of_random_features"
-        network = _inception() if weights else random_network(_RandomFeatures, seed)
+        download = as_flag("download", download)
+        network = _inception(download) if weights else random_network(_RandomFeatures, seed)
         self._smallest = 1 if weights else _RandomFeatures.smallest
         self._kept: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._keep_features = as_flag("keep_features", keep_features)
@@ -417,13 +425,15 @@ class _RandomFeatures(nn.Sequential):
         return super().forward(images.float() / 127.5 - 1)
 
 
-def _inception() -> nn.Module:
+def _inception(download: bool) -> nn.Module:
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
-    if not path.exists():
+    if not path.exists() and download:
+        fetch(INCEPTION_ADDRESS + INCEPTION)
+    elif not path.exists():
         raise MissingWeights(
             f"FID needs Inception's weights: download {INCEPTION_ADDRESS}{INCEPTION} and put the file at "
             f"{path}",
-            "; or pass weights=None for a random network, whose distance is not FID",
+            "; or pass download=True, or weights=None for a random network, whose distance is not FID",
         )
     from torchmetrics.image.fid import NoTrainInceptionV3
 

@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 
 from fastgan.recipes.enhancenet.commands import enlarge_file
+from fastgan.recipes.enhancenet.config import EnhanceNetConfig
+from fastgan.recipes.enhancenet.model import EnhanceNetModel
 from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator
 from fastgan.training.image_files import Reading, UnusableImage, read_image
 
@@ -224,7 +226,9 @@ def as_upscaled(kind: Kind, folder: Path) -> str:
     torch.manual_seed(0)
     target = folder / "large.png"
     try:
-        enlarge_file(EnhanceNetGenerator(2, 4, 1).eval(), written(kind, folder), target, 64, None)
+        generator = EnhanceNetGenerator(2, 4, 1)
+        upscaler = EnhanceNetModel(EnhanceNetConfig(scale=2, width=4, blocks=1), {"generator": generator})
+        enlarge_file(upscaler, written(kind, folder), target, 64, None)
     except ValueError as error:
         return f"refused: {str(error).split(': ')[1]}"
     with Image.open(target) as large:

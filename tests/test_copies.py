@@ -81,6 +81,15 @@ class Network(nn.Module):
         return self.layers(x)[:, 0]
 
 
+def model(recipe):
+    def make():
+        from tests.recipes.models import untrained
+
+        return untrained(recipe)
+
+    return make
+
+
 def images(*shape, low=0.0):
     return low + (1 - low) * torch.rand(*(shape or (2, 3, 32, 32)))
 
@@ -349,6 +358,21 @@ EXAMPLES: dict[str, Example | Tied] = {
     "recipes.zi2zi.networks.Zi2ZiDiscriminator": Example(
         made("recipes.zi2zi.networks.Zi2ZiDiscriminator", category_num=3, width=4),
         called((2, 1, 32, 32), (2, 1, 32, 32)),
+    ),
+    # Trained models
+    "training.model.Model": Example(model("dcgan"), lambda model: [model.generate(2)]),
+    "recipes.dcgan.model.DCGANModel": Example(model("dcgan"), lambda model: [model.generate(2)]),
+    "recipes.enhancenet.model.EnhanceNetModel": Example(
+        model("enhancenet"), lambda model: [model.upscale(images())]
+    ),
+    "recipes.starganv2.model.StarGANv2Model": Example(
+        model("starganv2"), lambda model: [model.translate(images(2, 3, 16, 16), 1)]
+    ),
+    "recipes.stegastamp.model.StegaStampModel": Example(
+        model("stegastamp"), lambda model: [model.encode(images(), torch.ones(32))]
+    ),
+    "recipes.zi2zi.model.Zi2ZiModel": Example(
+        model("zi2zi"), lambda model: [model.translate(images(2, 1, 32, 32), 1)]
     ),
     "recipes.zi2zi.networks.SelfAttention": Example(
         made("recipes.zi2zi.networks.SelfAttention", 3), called((2, 3, 8, 8))

@@ -9,6 +9,7 @@ import textwrap
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,11 +112,11 @@ def options_of_another_version(monkeypatch, tmp_path):
 
 def unusable_reference(monkeypatch, tmp_path):
     commands = pytest.importorskip("fastgan.recipes.starganv2.commands")
-    config = commands.StarGANv2Config(image_size=16)
-    sampler = commands.Sampler(None, config, commands.Pictures("images", 1.0, ""), config.reading)
+    config = pytest.importorskip("fastgan.recipes.starganv2.config").StarGANv2Config(image_size=16)
+    inputs = commands.Inputs(SimpleNamespace(config=config, fitted=None), config.reading)
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="none of the 1 files"):
-        sampler.read(str(tmp_path), 2)
+        inputs.read(str(tmp_path), 2)
 
 
 # Each call of `warn`, and code that triggers it.
@@ -126,7 +127,7 @@ CASES = {
     "fastgan/ops/_value_range.py::GrossRangeCheck._decide": grossly_wrong_range,
     "fastgan/ops/_value_range.py::RangeCheck._decide": wrong_range,
     "fastgan/recipes/enhancenet/evaluation.py::read_held_out": unusable_held_out_image,
-    "fastgan/recipes/starganv2/commands.py::Sampler.read": unusable_reference,
+    "fastgan/recipes/starganv2/commands.py::Inputs.read": unusable_reference,
     "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,
     "fastgan/training/report/page.py::write_report": torn_table,

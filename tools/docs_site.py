@@ -38,6 +38,7 @@ REFERENCE = {
     "compat": [f"fastgan.compat.{path.stem}" for path in sorted(ROOT.glob("fastgan/compat/[a-z]*.py"))],
     "training": [
         "fastgan.training.recipe",
+        "fastgan.training.model",
         "fastgan.training.balance",
         "fastgan.training.statistics",
         "fastgan.training.registration",

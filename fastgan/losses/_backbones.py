@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,6 +108,7 @@ def load_features(
     Raises:
         TypeError: `download` or `seed` of the wrong kind.
         FileNotFoundError: the file is missing; says where to get it and where to put it.
+        OSError: it cannot be downloaded.
         ModuleNotFoundError: torchvision is not installed.
         ValueError: a file whose hash differs from the one in its torchvision name, or without this network.
     """
@@ -155,10 +157,7 @@ def _load_weights(
     elif cached.exists() or in_folder.exists():
         path = cached if cached.exists() else in_folder
     elif download:
-        address = ADDRESS + cached.name
-        return torch.hub.load_state_dict_from_url(
-            address, map_location="cpu", check_hash=True, weights_only=True
-        )
+        return fetch(ADDRESS + cached.name)
     else:
         raise MissingWeights(
             f"{loss} needs the weights of its backbone: download {ADDRESS}{cached.name} and put the file at "
@@ -168,6 +167,28 @@ def _load_weights(
     if path.name == cached.name:
         _check_hash(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def fetch(address: str) -> dict[str, Tensor]:
+    """Downloads weights as torchvision does, and loads them: into torch hub's cache, with progress on stderr.
+
+    The hash in the file's name is checked. Processes of one machine that want the same file download it once.
+
+    Raises:
+        OSError: it cannot be downloaded, or is not the file that its name says; nothing is left in the cache.
+    """
+    import fcntl
+
+    folder, name = Path(torch.hub.get_dir()) / "checkpoints", address.rpartition("/")[2]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f".{name}.lock").open("w") as lock, contextlib.redirect_stdout(sys.stderr):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return torch.hub.load_state_dict_from_url(
+                address, map_location="cpu", check_hash=True, weights_only=True
+            )
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"could not download {address} to {folder}: {error}") from error
 
 
 def _check_hash(path: Path) -> None:

@@ -47,6 +47,8 @@ class Unusable(Registration):
     def load(self) -> NoReturn:
         raise ValueError(f"the recipe {self.recipe}: {self.help}")
 
+    load_model = load
+
 
 def load_recipe(name: str) -> type[Recipe]:
     """Imports and returns the recipe class of this name.
@@ -124,9 +126,9 @@ def _cannot_be_loaded(what: str, error: BaseException) -> str:
     return printable(f"cannot be loaded from {what}: {type(error).__name__}: {text}")
 
 
-def _all_registrations() -> Iterator[Registration]:
-    yield from RECIPES.values()
-    yield from other_recipes().values()
+def _all_registrations() -> Iterator[tuple[str, Registration]]:
+    yield from RECIPES.items()
+    yield from other_recipes().items()
 
 
 SOURCES.append(_all_registrations)

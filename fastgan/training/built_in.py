@@ -71,7 +71,7 @@ def _writer(name: str) -> str:
     """The function that writes the data of this name, as "MODULE:FUNCTION"."""
     functions, registrations = dict(WRITERS), registered()
     while name not in functions and (registration := next(registrations, None)) is not None:
-        functions |= registration.built_in_data
+        functions |= registration[1].built_in_data
     check_one_of("the name of built-in data", name, sorted(functions))
     return functions[name]
 

@@ -13,6 +13,7 @@ import math
 import reprlib
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,10 +26,12 @@ from fastgan.training.checkpoint_content import Checkpoint, load_optimizer, read
 from fastgan.training.checkpoint_files import SET_ASIDE, checkpoint_files, checkpoint_path, steps_of
 from fastgan.training.config import to_plain
 from fastgan.training.finite import first_non_finite
-from fastgan.training.recipe import Recipe
 from fastgan.training.runtime import ProcessFailed
 from fastgan.training.weights import INCOMPLETE, check_dtypes, read_tensors, write_weights
 from fastgan.training.weights import read_weights as read_weights
+
+if TYPE_CHECKING:
+    from fastgan.training.recipe import Recipe
 
 FORMAT = "fastgan-checkpoint-1"
 FORMATS = FORMAT.rstrip("0123456789")  # the prefix of this format, older and newer ones

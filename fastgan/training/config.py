@@ -66,6 +66,9 @@ class TrainingConfig:
     max_unusable: float = READING.max_unusable
     """Share of the images, in [0, 1], that may be unusable (damaged, too large, of an unsupported kind); each
     is skipped and named. Above it the run ends."""
+    download_weights: bool = False
+    """true: weights of VGG, AlexNet or Inception that a loss or an evaluation needs are downloaded to torch
+    hub's cache if they are missing. false: an error names file and address, or an evaluation does without."""
     log_interval: int = 100
     """Steps between log lines; between them nothing waits for the device. 0: once per epoch."""
     sample_interval: int = 1000
@@ -106,7 +109,7 @@ class TrainingConfig:
         ),
         "data": ("workers", "max_pixels", "background", "max_unusable"),
         "networks": (),
-        "losses": ("shares", "budget_interval"),
+        "losses": ("shares", "budget_interval", "download_weights"),
         "optimizers": ("ema_decay", "ema_warmup"),
         "schedule": ("balance", "balance_ratio", "balance_threshold", "balance_target"),
         "distortions": (),

@@ -78,7 +78,7 @@ def _config_of_run(folder: Path) -> TrainingConfig | None:
     """The options of a run whose recipe is installed; None otherwise."""
     try:
         name = recipe_of_run(folder)
-        recipe = next(recipe for known in registered() if (recipe := known.load()).name == name)
+        recipe = next(registration.load() for known, registration in registered() if known == name)
         found = options_of_run(folder, recipe.config_class, name)
         return from_plain(recipe.config_class, found[1]) if found else None
     except (OSError, ValueError, TypeError, StopIteration):

@@ -43,6 +43,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 ORIENTATION = 0x0112
+PLACES_OF_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # in an image's info
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF's tags
 # Exceptions whose message alone explains why a file cannot be read; others are shown with their type.
 TELLING = (
@@ -144,7 +145,12 @@ def upright(image: Image.Image) -> Image.Image:
         turn = TURNS.get(orientation)  # type: ignore[arg-type]
     except Exception:
         return image.copy()
-    return image.copy() if turn is None else image.transpose(turn)
+    if turn is None:
+        return image.copy()
+    turned = image.transpose(turn)
+    for place in PLACES_OF_EXIF:  # otherwise it would be turned again by whoever looks at the tag next
+        turned.info.pop(place, None)
+    return turned
 
 
 def as_rgb(decoded: Decoded, background: str = "white") -> Image.Image:

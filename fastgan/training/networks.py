@@ -29,7 +29,10 @@ def weights_wanted_by(option: str, value: object, otherwise: str) -> Iterator[No
     try:
         yield
     except MissingWeights as error:
-        raise FileNotFoundError(f"--{option} {value}: {error.needed}; or {otherwise}") from error
+        raise FileNotFoundError(
+            f"--{option} {value}: {error.needed}; or have it downloaded: --download_weights true; "
+            f"or {otherwise}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -38,6 +38,24 @@ def check_page(path: Path, overwrite: bool, option: str = "--output") -> None:
     _check_one(path, PAGES, "a page, such as comparison.html", overwrite, option)
 
 
+def check_new(path: Path, extensions: Collection[str], overwrite: bool, argument: str, remedy: str) -> None:
+    """Checks a file that Python code writes.
+
+    Args:
+        argument: for errors.
+        remedy: what replaces a file that is there; "": nothing.
+
+    Raises:
+        FileExistsError: it exists, and must not be overwritten.
+        ValueError: another extension.
+    """
+    if path.suffix.lower() not in extensions:
+        raise ValueError(f"{argument} must end in {' or '.join(extensions)}, got {printable(path)}")
+    if not overwrite and (path.exists() or path.is_symlink()):
+        replace = f"replace with {remedy}, or " if remedy else ""
+        raise FileExistsError(f"{printable(path)} is there already: {replace}give another {argument}")
+
+
 def _check_one(path: Path, extensions: Collection[str], kind: str, overwrite: bool, option: str) -> None:
     if path.is_dir() or path.suffix.lower() not in extensions:
         raise ValueError(f"{option} must name {kind}, got {printable(path)}")

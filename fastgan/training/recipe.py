@@ -20,6 +20,7 @@ from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
 from fastgan.training.data import Dataset, batches, split_held_out
+from fastgan.training.model_files import FILE_NAME, write_model
 from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
@@ -32,6 +33,8 @@ class Recipe(abc.ABC):
     presets: ClassVar[Mapping[str, TrainingConfig]]
     console: ClassVar[tuple[str, ...]] = ()
     """Names of the metrics on the console's log lines."""
+    for_use: ClassVar[tuple[str, ...]] = ()
+    """Names of the networks that are used after the training, which model.safetensors gets."""
     joint_draws: ClassVar[bool] = False
     """Whether all processes get the same `generator` in a step. Such a recipe draws for all processes and
     takes its part (:meth:`Runtime.part`), so that N processes compute what one does with the joined batch."""
@@ -229,8 +232,18 @@ class Recipe(abc.ABC):
         return None
 
     def save_for_use(self, folder: Path) -> None:
-        """Called after each checkpoint, to save in the run's folder what is used without the trainer."""
-        return
+        """Called after each checkpoint, to save in the run's folder what is used without the trainer.
+
+        Writes model.safetensors: the networks of `for_use`, their averages where there are any.
+        """
+        if self.for_use:
+            states = {name: self.trained(name).state_dict() for name in self.for_use}
+            weights = {f"{name}.{key}": w for name, state in states.items() for key, w in state.items()}
+            write_model(folder / FILE_NAME, self.name, self.config, weights, self.about_for_use())
+
+    def about_for_use(self) -> dict[str, Any]:
+        """What else the model needs, as JSON, such as the names of categories."""
+        return {}
 
     @property
     def steps_per_epoch(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastgan.training.model import Model
     from fastgan.training.recipe import Recipe
 
 GROUPS = {"sample": "pictures from a trained recipe", "data": "data for training"}
@@ -43,6 +44,8 @@ class Registration:
     """Functions that write data into an empty folder, by the NAME in `builtin:NAME/PART`."""
     demos: tuple[str, ...] = ()
     """Presets that `fastgan bench demos` trains."""
+    model: str = ""
+    """The subclass of :class:`fastgan.training.model.Model` that `fastgan.load` makes; "": none."""
 
     def __post_init__(self) -> None:
         self._check_code("recipe", self.recipe)
@@ -59,6 +62,8 @@ class Registration:
             self._check_code(f"built_in_data[{name!r}]", function)
         if not isinstance(self.demos, tuple) or not all(isinstance(preset, str) for preset in self.demos):
             raise TypeError(self._text("demos must be a tuple of str", self.demos))
+        if self.model != "":
+            self._check_code("model", self.model)
 
     def _check_command(self, words: object, command: object) -> None:
         *group, name = words.split(" ") if isinstance(words, str) else [""]
@@ -86,6 +91,16 @@ class Registration:
         """Imports and returns the recipe's class."""
         return pkgutil.resolve_name(self.recipe)
 
+    def load_model(self) -> type[Model]:
+        """Imports and returns the class of trained models.
+
+        Raises:
+            ValueError: the recipe has none.
+        """
+        if not self.model:
+            raise ValueError(f"the recipe {self.recipe} has no model: its Registration names no class for it")
+        return pkgutil.resolve_name(self.model)
+
     def lazy_class(self, package: str) -> Callable[[str], Any]:
         """A `__getattr__` for the recipe's package, which imports the class at first use."""
 
@@ -97,11 +112,37 @@ class Registration:
         return get
 
 
-SOURCES: list[Callable[[], Iterable[Registration]]] = []
-"""Functions that list recipes. `fastgan.recipes`, which this package must not import, adds its own."""
+SOURCES: list[Callable[[], Iterable[tuple[str, Registration]]]] = []
+"""Functions that list recipes by name. `fastgan.recipes`, not to be imported here, adds its own."""
 
 
-def registered() -> Iterator[Registration]:
-    """All recipes; those of other distributions come last, and are imported only when reached."""
+def registered() -> Iterator[tuple[str, Registration]]:
+    """All recipes by name; those of other distributions come last, and are imported only when reached."""
     for source in SOURCES:
         yield from source()
+
+
+def model_class(name: str) -> type[Model]:
+    """Imports and returns the class of a recipe's trained models.
+
+    Raises:
+        ValueError: there is no such recipe, it has no model, or it is another distribution's and its class
+            cannot be loaded.
+    """
+    known = []
+    for registered_name, registration in registered():
+        known.append(registered_name)
+        if registered_name != name:
+            continue
+        if registration.model.startswith("fastgan."):
+            return registration.load_model()
+        try:
+            return registration.load_model()
+        except ValueError:
+            raise
+        except (Exception, SystemExit) as error:
+            place, reason = registration.model, f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"the model of the recipe {name!r}, {place}, cannot be loaded: {reason}"
+            ) from error
+    raise ValueError(f"there is no recipe {_repr.repr(name)} here; there are: {', '.join(known)}")

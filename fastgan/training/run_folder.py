@@ -11,6 +11,7 @@ from fastgan._names import printable
 from fastgan._tables import drop_rows_after
 from fastgan.training.checkpoint_files import checkpoint_files
 from fastgan.training.config import Resume, TrainingConfig, to_plain, write_config
+from fastgan.training.model_files import FILE_NAME, OLDER_NAME
 from fastgan.training.run_options import START_OPTIONS
 from fastgan.training.yaml_files import read_options
 
@@ -21,14 +22,14 @@ NEEDED_BYTES = 256 * 2**20
 TABLES = ("metrics.csv", "evaluation.csv", "warnings.csv")
 # What else a run writes to its folder: TensorBoard's files, the report, weights for use.
 OUTPUTS = (
-    "config.yaml", "facts.json", "report.html", "events.out.tfevents*", "generator.safetensors", "samples"
+    "config.yaml", "facts.json", "report.html", "events.out.tfevents*", FILE_NAME, OLDER_NAME, "samples"
 )  # fmt: skip
 # Those of them that a user may have put there before the run, and that a run overwrites.
-OVERWRITTEN = ("config.yaml", "facts.json", "report.html", "generator.safetensors")
+OVERWRITTEN = ("config.yaml", "facts.json", "report.html", FILE_NAME)
 # Remains of files that were being written when a process was killed.
 TORN = (
     "config.yaml.incomplete", "facts.json.incomplete", *(f"{table}.incomplete" for table in TABLES),
-    "report.html.incomplete", "generator.safetensors.incomplete", "checkpoints/step-*.incomplete",
+    "report.html.incomplete", f"{FILE_NAME}.incomplete", "checkpoints/step-*.incomplete",
     "samples/step-*.incomplete*", "samples/rows.txt.incomplete",
 )  # fmt: skip
 

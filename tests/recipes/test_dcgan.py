@@ -219,17 +219,19 @@ def test_a_checkpoint_with_biases_of_convolutions_is_refused_by_their_names(smal
     folder = train(DCGAN, dataclasses.replace(small, num_steps=1))
     checkpoint = folder / "checkpoints" / "step-00000001.safetensors"
     for path, key in (
-        (folder / "generator.safetensors", "layers.9.bias"),
+        (folder / "model.safetensors", "generator.layers.9.bias"),
         (checkpoint, "networks/generator/layers.9.bias"),
         (checkpoint, "averages/generator/layers.9.bias"),
     ):
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
         save_file(load_file(path) | {key: torch.zeros(3)}, path, metadata)
-    for path in (folder / "generator.safetensors", folder):
+    for path in (folder / "model.safetensors", folder):
         assert main(["sample", "dcgan", "--checkpoint", str(path), "--output", str(tmp_path / "x.png")]) == 1
         printed = capsys.readouterr().err
-        assert path.name in printed and 'Unexpected key(s) in state_dict: "layers.9.bias"' in printed
+        assert (
+            path.name in printed and 'Unexpected key(s) in state_dict: "generator.layers.9.bias"' in printed
+        )
     with pytest.raises(ValueError, match=r'step-00000001.* does not fit [^"]*"layers.9.bias"'):
         train(DCGAN, dataclasses.replace(small, num_steps=2, resume=True))
 
@@ -239,7 +241,7 @@ def test_pictures_of_a_trained_generator(small, tmp_path, precision, capsys, mon
     monkeypatch.setattr("fastgan.recipes.dcgan.recipe.NEIGHBORS", 1)  # there are few images
     folder = train(DCGAN, dataclasses.replace(small, precision=precision))
     pictures = []
-    for index, source in enumerate((folder, folder / "generator.safetensors")):
+    for index, source in enumerate((folder, folder / "model.safetensors")):
         output = tmp_path / "out" / f"{index}.png"
         assert (
             main(["sample", "dcgan", "--checkpoint", str(source), "--num", "5", "--output", str(output)]) == 0
@@ -247,8 +249,8 @@ def test_pictures_of_a_trained_generator(small, tmp_path, precision, capsys, mon
         pictures.append(output.read_bytes())
         assert Image.open(output).size == (3 * 34 + 2, 2 * 34 + 2)
     assert pictures[0] == pictures[1]
-    weights = load_file(folder / "generator.safetensors")
-    make_generator(small).load_state_dict(weights)
+    weights = load_file(folder / "model.safetensors")
+    make_generator(small).load_state_dict({key.removeprefix("generator."): w for key, w in weights.items()})
     with (folder / "evaluation.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
     assert row.keys() == {
@@ -284,7 +286,7 @@ def test_bad_input(small, tmp_path, capsys):
     for arguments, message in (
         (["--checkpoint", str(tmp_path / "none")], "no checkpoint at"),
         (["--checkpoint", str(tmp_path), "--num", "0"], "--num must be at least 1, got 0"),
-        (["--checkpoint", __file__], "is not a readable safetensors file"),
+        (["--checkpoint", __file__], "is not a readable checkpoint"),
     ):
         assert main(["sample", "dcgan", "--output", str(tmp_path / "x.png"), *arguments]) == 1
         assert message in capsys.readouterr().err

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fastgan.cli import main
-from fastgan.recipes.enhancenet.commands import enlarge, load_generator
+from fastgan.recipes.enhancenet.model import EnhanceNetModel, enlarge
 from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale
 from fastgan.recipes.enhancenet.tiles import exact_overlap, upscale
 from fastgan.training.image_files import to_tensor
@@ -110,7 +110,7 @@ def test_upscale_writes_what_the_network_gives(run, photograph, tmp_path, capsys
     assert capsys.readouterr().out == f"{target}\n"
     low = to_tensor(Image.open(photograph))[None]
     with torch.no_grad():
-        expected = (load_generator(run)(low)[0].clamp(0, 1) * 255).round().byte()
+        expected = (EnhanceNetModel.load(run).generator(low)[0].clamp(0, 1) * 255).round().byte()
     assert torch.equal(torch.from_numpy(np.array(Image.open(target))).permute(2, 0, 1), expected)
     assert command(run, photograph, target, "--tile", "24", "--overlap", "12", "--overwrite") == 0
     assert Image.open(target).size == (4 * 43, 4 * 31)
@@ -124,7 +124,7 @@ def test_the_moving_average_is_used_where_one_was_kept(photo_folder, tmp_path):
     from fastgan.training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(tmp_path / "run")
-    loaded = load_generator(tmp_path / "run").residual.weight
+    loaded = EnhanceNetModel.load(tmp_path / "run").generator.residual.weight
     assert torch.equal(loaded, checkpoint.averages["generator"]["residual.weight"])
     assert not torch.equal(loaded, checkpoint.networks["generator"]["residual.weight"])
 

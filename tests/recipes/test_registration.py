@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from fastgan import recipes
 from fastgan.cli import COMMANDS, main
 from fastgan.recipes import RECIPES, Registration, load_recipe
 from fastgan.training.built_in import data_folder
+from fastgan.training.loop import train
 from tests.training import toy
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +35,29 @@ RECIPE = Registration(
     "100% toys",
     commands={"sample toy": ("a toy", "toy_gan:sample"), "play": ("with toys", "toy_gan.nothing:play")},
     built_in_data={"toys": "toy_gan:write"},
+    model="toy_gan.model:ToyModel",
 )
+"""
+
+
+MODEL = """
+import torch
+from fastgan.training.model import Model
+from toy_gan.recipe import ToyConfig
+
+class ToyModel(Model):
+    recipe, config_class, names = "toy", ToyConfig, ("generator",)
+
+    @classmethod
+    def make_networks(cls, config, weights):
+        layers = torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 16)
+        return {"generator": torch.nn.Sequential(*layers)}
+
+    def exported(self):
+        return {}
+
+    def play(self):
+        return self.generator(torch.ones(1, 4))
 """
 
 
@@ -56,6 +80,7 @@ def site(tmp_path):
     (folder / "toy_gan").mkdir(parents=True)
     (folder / "toy_gan" / "__init__.py").write_text(PACKAGE)
     shutil.copy(toy.__file__, folder / "toy_gan" / "recipe.py")
+    (folder / "toy_gan" / "model.py").write_text(MODEL)
     distribution(folder, "toy-gan", recipe("toy = toy_gan:RECIPE"))
     return folder
 
@@ -82,6 +107,8 @@ def listing(capsys, *words: str) -> str:
 def test_all_that_a_recipe_names_is_there(name):
     registration, loaded = RECIPES[name], load_recipe(name)
     assert loaded.name == name and set(registration.demos) <= loaded.presets.keys()
+    model = registration.load_model()
+    assert (model.recipe, model.config_class, model.names) == (name, loaded.config_class, loaded.for_use)
     functions = [function for _, function in registration.commands.values()]
     for function in (*functions, *registration.built_in_data.values()):
         assert callable(pkgutil.resolve_name(function))
@@ -156,6 +183,8 @@ COMMAND = ("a toy", "toy_gan:sample")
         ({"demos": ["demo"]}, TypeError, "demos must be a tuple of str, got ['demo']"),
         ({"demos": ("demo", 3)}, TypeError, "demos must be a tuple of str, got ('demo', 3)"),
         ({"help": None}, TypeError, "help must be a str, got None"),
+        ({"model": "toy_gan"}, ValueError, "model must be 'MODULE:NAME', got 'toy_gan'"),
+        ({"model": None}, TypeError, "model must be a str, got None"),
         ({"recipe": "toy_gan"}, ValueError, "recipe must be 'MODULE:NAME', got 'toy_gan'"),
         ({"recipe": None}, TypeError, "recipe must be a str, got None"),
     ],
@@ -209,6 +238,44 @@ def test_its_commands_and_its_data_are_found(installed, tmp_path, monkeypatch, c
     assert capsys.readouterr().err == (
         "fastgan: error: No module named 'toy_gan.nothing', for the command of toy_gan.nothing:play\n"
     )
+
+
+def test_its_models_are_loaded(installed, tmp_path, monkeypatch):
+    import fastgan
+
+    recipe = load_recipe("toy")
+    run = train(recipe, recipe.config_class(runs_path=str(tmp_path), num_steps=2, accelerator="cpu"))
+    assert not (run / "model.safetensors").exists(), "its recipe has no `for_use`"
+    model = fastgan.load(run)
+    assert type(model).__name__ == "ToyModel" and model.play().shape == (1, 16)
+    model.save(tmp_path / "toy.safetensors")
+    assert torch.equal(fastgan.load(tmp_path / "toy.safetensors").play(), model.play())
+    monkeypatch.setattr(recipe, "for_use", ("generator",))
+    run = train(recipe, recipe.config_class(runs_path=str(tmp_path / "2"), num_steps=2, accelerator="cpu"))
+    assert torch.equal(fastgan.load(run / "model.safetensors").play(), fastgan.load(run).play())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("", "the recipe toy_gan.recipe:Toy has no model: its Registration names no class for it"),
+        (
+            'model="toy_gan.model:Nothing",',
+            "the model of the recipe 'toy', toy_gan.model:Nothing, cannot be loaded: AttributeError",
+        ),
+    ],
+)
+def test_one_without_a_usable_model_says_so(installed, tmp_path, changed, message):
+    import fastgan
+    from fastgan.training.weights import write_weights
+
+    (installed / "toy_gan" / "__init__.py").write_text(
+        PACKAGE.replace('model="toy_gan.model:ToyModel",', changed)
+    )
+    metadata = {"format": "fastgan-model-1", "recipe": "toy", "config": "{}"}
+    write_weights(tmp_path / "toy.safetensors", {"x": torch.ones(1)}, metadata)
+    with pytest.raises(ValueError, match=message):
+        fastgan.load(tmp_path / "toy.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fastgan.cli import main
-from fastgan.recipes.starganv2.commands import Sampler
+from fastgan.recipes.starganv2.commands import Inputs
 from fastgan.recipes.starganv2.data import read_latent
 from fastgan.recipes.starganv2.latents import Pictures, encode, load_vae
+from fastgan.recipes.starganv2.model import StarGANv2Model
 from fastgan.recipes.starganv2.recipe import StarGANv2
 from fastgan.training.image_files import read_image, to_tensor
 from fastgan.training.loop import train
@@ -141,15 +142,16 @@ def test_grids_by_noise_and_by_reference(image_run, image_folder, tmp_path, caps
     torch.testing.assert_close(grid[:, 20:36, 2:18], to_tensor(read_image(reference)), atol=0.005, rtol=0)
     source = to_tensor(read_image(image_folder / "day" / "0.png"))
     torch.testing.assert_close(grid[:, 2:18, 20:36], source, atol=0.005, rtol=0)
-    sampler = Sampler.load(image_run)
-    one = sampler.read(str(image_folder / "day" / "0.png"), 1)
-    style = sampler.translator.style_of(sampler.read(str(reference), 1), 1)
-    expected = sampler.pictures(sampler.translator.in_style(one, style))[0]
+    model = StarGANv2Model.load(image_run)
+    inputs = Inputs(model, model.config.reading)
+    one = inputs.read(str(image_folder / "day" / "0.png"), 1)
+    style = model.translator.style_of(inputs.read(str(reference), 1), 1)
+    expected = model.pictures(model.translator.in_style(one, style))[0]
     torch.testing.assert_close(grid[:, 20:36, 20:36], expected, atol=0.005, rtol=0)
 
 
 def test_a_run_on_latents_translates_latents(latent_run, image_folder, vae_folder, tmp_path, capsys):
-    folder = Sampler.load(latent_run).config.train_path
+    folder = StarGANv2Model.load(latent_run).config.train_path
     output = tmp_path / "grid.png"
     arguments = ["sample", "starganv2", "--checkpoint", str(latent_run), "--target_domain", "b"]
     arguments += ["--output", str(output), "--overwrite"]

@@ -149,7 +149,7 @@ def test_the_command_ends_with_1_and_what_it_leaves_is_finite(tmp_path, capsys, 
     output, folder = capsys.readouterr().err, tmp_path / "run"
     assert "fastgan: error: networks/" in output and "became NaN or infinite by step" in output
     remaining = sorted((folder / "checkpoints").iterdir())
-    for_use = [folder / "generator.safetensors"] if remaining else []
+    for_use = [folder / "model.safetensors"] if remaining else []
     assert (str(remaining[-1]) if remaining else "there is no checkpoint yet") in output
     assert list(folder.glob("*.safetensors")) == for_use and all(map(finite, remaining + for_use))
     assert bool(remaining) == (lr_d == "1e8")

@@ -121,11 +121,11 @@ def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(config, capsys):
     folder = train(Toy, config)
     for path in (folder / "checkpoints").iterdir():
         path.unlink()
-    for name in ("generator.safetensors", "report.html", "notes.txt"):
+    for name in ("model.safetensors", "report.html", "notes.txt"):
         (folder / name).write_text("before")
     train(Toy, dataclasses.replace(config, resume="auto", num_steps=2, sample_interval=2))
     aside = folder / "without-checkpoint-1"
-    assert (aside / "generator.safetensors").exists() and not (folder / "generator.safetensors").exists()
+    assert (aside / "model.safetensors").exists() and not (folder / "model.safetensors").exists()
     assert (aside / "report.html").read_text() == "before"
     assert "2 steps of batch size" in (folder / "report.html").read_text()
     assert (folder / "notes.txt").exists()
@@ -154,7 +154,7 @@ def test_what_lies_in_the_folder_of_a_first_run_stays(config):
     assert not (folder / "without-checkpoint-1").exists()
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "report.html", "generator.safetensors"])
+@pytest.mark.parametrize("name", ["config.yaml", "report.html", "model.safetensors"])
 def test_what_a_first_run_would_write_over_is_refused_or_kept_aside(config, name, capsys):
     config.folder.mkdir(parents=True)
     (config.folder / name).write_text("lr: 0.5  # mine\n")
@@ -488,6 +488,11 @@ def build(tmp_path, monkeypatch):
     }
     # VGG's weights, which have no influence here, are not there.
     monkeypatch.setattr("fastgan.recipes.enhancenet.recipe.EnhanceNet._perceptual_loss", lambda self: None)
+
+    def fetch(address):
+        raise FileNotFoundError(f"{address}: tests download nothing")
+
+    monkeypatch.setattr("fastgan.losses._backbones.fetch", fetch)
 
     def build(name, **changes):
         recipe_class = load_recipe(name)

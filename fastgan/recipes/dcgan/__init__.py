@@ -7,5 +7,6 @@ RECIPE = Registration(
     "images from noise",
     commands={"sample dcgan": ("images from noise, or between two", "fastgan.recipes.dcgan.commands:sample")},
     demos=("demo", "unstable"),
+    model="fastgan.recipes.dcgan.model:DCGANModel",
 )
 __getattr__ = RECIPE.lazy_class(__name__)

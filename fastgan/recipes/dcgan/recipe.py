@@ -7,9 +7,7 @@ to make D take its images for real.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +19,8 @@ from fastgan.metrics import FrechetDistance, nearness, precision_recall
 from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import EMA, Adam, RMSprop
 from fastgan.recipes.dcgan.config import PRESETS, DCGANConfig
-from fastgan.recipes.dcgan.networks import DCGANDiscriminator, DCGANGenerator
-from fastgan.training.checkpoint import write_weights
-from fastgan.training.config import to_plain
+from fastgan.recipes.dcgan.model import DCGANModel, draw_latents, make_generator
+from fastgan.recipes.dcgan.networks import DCGANDiscriminator
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen, normalizing_by_batch, weights_wanted_by
 from fastgan.training.recipe import Recipe
@@ -39,6 +36,7 @@ class DCGAN(Recipe):
     config_class = DCGANConfig
     presets = PRESETS
     console = ("D_loss", "G_loss", "D_probability_real", "D_probability_fake", "images_per_second")
+    for_use = DCGANModel.names
     joint_draws = True
     config: DCGANConfig
 
@@ -101,6 +99,7 @@ class DCGAN(Recipe):
                 device=self.runtime.device,
                 all_processes=False,
                 keep_features=True,
+                download=self.config.download_weights,
             )
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
@@ -227,21 +226,3 @@ class DCGAN(Recipe):
             self.as_trained(first_batch(self.val_images, count, device)),
             self.sample(count) * 2 - 1,
         )
-
-    def save_for_use(self, folder: Path) -> None:
-        """Writes generator.safetensors, G's plain state_dict, for `fastgan sample dcgan`."""
-        metadata = {"recipe": self.name, "config": json.dumps(to_plain(self.config))}
-        write_weights(folder / "generator.safetensors", self.trained("generator").state_dict(), metadata)
-
-
-def draw_latents(config: DCGANConfig, count: int, generator: torch.Generator) -> Tensor:
-    """Latents (count, z_dim) on the device of the random generator."""
-    shape = (count, config.z_dim)
-    if config.latent == "uniform":
-        return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
-    return torch.randn(shape, generator=generator, device=generator.device)
-
-
-def make_generator(config: DCGANConfig) -> DCGANGenerator:
-    """Makes G as the configuration describes it."""
-    return DCGANGenerator(config.image_size, config.channels, config.z_dim, config.g_width)

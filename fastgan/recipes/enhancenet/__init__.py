@@ -12,5 +12,6 @@ RECIPE = Registration(
         )
     },
     demos=("demo",),
+    model="fastgan.recipes.enhancenet.model:EnhanceNetModel",
 )
 __getattr__ = RECIPE.lazy_class(__name__)

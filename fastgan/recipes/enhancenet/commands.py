@@ -6,30 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from fastgan._arguments import Parser
 from fastgan._names import LAYOUT, printable
-from fastgan.recipes.enhancenet.config import EnhanceNetConfig
-from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale
+from fastgan.recipes.enhancenet.model import EnhanceNetModel, check_depth
 from fastgan.recipes.enhancenet.tiles import check_tiles
-from fastgan.recipes.enhancenet.tiles import upscale as upscale_tiles
 from fastgan.training.built_in import data_folder
-from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.data import find_images
 from fastgan.training.devices import device_of
-from fastgan.training.image_files import (
-    MAX_PIXELS,
-    add_pixel_limit,
-    decode,
-    naming_image,
-    to_image,
-    to_tensor,
-)
-from fastgan.training.networks import load_network
+from fastgan.training.image_files import MAX_PIXELS, add_pixel_limit, decode, naming_image
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
 
 WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
@@ -41,27 +27,12 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def load_generator(path: str | Path) -> EnhanceNetGenerator:
-    """A trained generator from a checkpoint or a run's folder, in eval mode; averaged weights if they exist.
-
-    Raises:
-        FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
-    """
-    checkpoint = load_checkpoint(path, "enhancenet")
-    config = checkpoint.options(EnhanceNetConfig)
-    return load_network(
-        lambda: EnhanceNetGenerator(config.scale, config.width, config.blocks),
-        checkpoint.trained("generator"),
-        checkpoint.path,
-    )
-
-
 def upscale(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(prog="fastgan upscale", description="Makes photographs larger with a trained EnhanceNet.")
     parser.add_argument("source", metavar="IN", help="a photograph, or a folder that is searched recursively")
     parser.add_argument("target", metavar="OUT", type=Path, help="a file, or for a folder a folder of PNGs")
-    parser.add_argument("--checkpoint", required=True, help="checkpoint file, or a run's folder")
+    parser.add_argument("--checkpoint", required=True, help="run's folder, checkpoint or model.safetensors")
     parser.add_argument(
         "--tile", type=int, default=256,
         help="largest height and width that is upscaled at once, in pixels of IN; smaller tiles take less "
@@ -79,11 +50,11 @@ def upscale(arguments: list[str]) -> int:
     check_tiles(options.tile, options.overlap)
     device = device_of(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     jobs = _jobs(data_folder(options.source), options.target, options.overwrite)
-    generator = load_generator(options.checkpoint).to(device)
+    model = EnhanceNetModel.load(options.checkpoint, device=device)
     failed = 0
     for source, target in jobs:
         try:
-            enlarge_file(generator, source, target, options.tile, options.overlap, options.max_pixels)
+            enlarge_file(model, source, target, options.tile, options.overlap, options.max_pixels)
         except ValueError as error:
             if len(jobs) == 1:
                 raise
@@ -117,7 +88,7 @@ def _jobs(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]
 
 
 def enlarge_file(
-    generator: EnhanceNetGenerator,
+    model: EnhanceNetModel,
     source: Path,
     target: Path,
     tile: int,
@@ -135,8 +106,8 @@ def enlarge_file(
         decoded = decode(source, max_pixels, only_one=True)
     image = decoded.image
     try:
-        _check_depth(decoded.bits, image.mode)
-        large = enlarge(generator, image, tile, overlap)
+        check_depth(decoded.bits, image.mode)
+        large = model.upscale(image, tile, overlap)
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from error
     if large.mode in ("LA", "RGBA") and target.suffix.lower() not in WITH_ALPHA:
@@ -147,41 +118,3 @@ def enlarge_file(
     target.parent.mkdir(parents=True, exist_ok=True)
     profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA") else None
     large.save(target, icc_profile=profile, **SAVE_OPTIONS.get(target.suffix.lower(), {}))
-
-
-def _check_depth(bits: int, mode: str) -> None:
-    if bits > 8:
-        raise ValueError(
-            f"more than 8 bits per channel (mode {mode}) are not supported: convert it to 8 bits first"
-        )
-
-
-def enlarge(
-    generator: EnhanceNetGenerator, image: Image.Image, tile: int = 256, overlap: int | None = None
-) -> Image.Image:
-    """The image `scale` times as high and wide, 8 bits per channel.
-
-    Grey images stay grey (they are upscaled as RGB and reduced to luma), transparency is upscaled
-    bicubically, palettes and CMYK become RGB.
-
-    Args:
-        image: of any size, with 1 or 8 bits per channel.
-        tile, overlap: see :func:`fastgan.recipes.enhancenet.tiles.upscale`.
-
-    Raises:
-        ValueError: 16 or more bits per channel, all but 8 of which would be lost.
-    """
-    _check_depth(16 if image.mode.startswith(("I", "F")) else 8, image.mode)
-    grey = image.mode in ("1", "L", "LA", "La")
-    device = next(generator.parameters()).device
-
-    def upscale_colour(colour: Image.Image) -> Tensor:
-        return upscale_tiles(generator, to_tensor(colour)[None].to(device), tile, overlap)[0]
-
-    colour = to_image(upscale_colour(image.convert("RGB")))
-    large = colour.convert("L") if grey else colour
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-        values = torch.from_numpy(alpha.copy())[None, None].float() / 255
-        large.putalpha(to_image(bicubic_upscale(values, generator.scale)[0].expand(3, -1, -1)).getchannel(0))
-    return large

@@ -35,6 +35,8 @@ def bicubic_upscale(image: Tensor, scale: int) -> Tensor:
 
     The kernel is that of PIL and MATLAB (a = -0.5); torch's without antialiasing has a = -0.75.
     """
+    if image.dtype in (torch.float16, torch.bfloat16):  # for which torch's CPU has none with antialiasing
+        return bicubic_upscale(image.float(), scale).to(image.dtype)
     size = (image.shape[-2] * scale, image.shape[-1] * scale)
     return F.interpolate(image, size=size, mode="bicubic", antialias=True)
 

@@ -26,6 +26,7 @@ from fastgan.recipes.enhancenet.evaluation import (
     read_held_out,
     to_8_bits,
 )
+from fastgan.recipes.enhancenet.model import EnhanceNetModel
 from fastgan.recipes.enhancenet.networks import (
     EnhanceNetDiscriminator,
     EnhanceNetGenerator,
@@ -49,6 +50,7 @@ class EnhanceNet(Recipe):
     name = "enhancenet"
     config_class = EnhanceNetConfig
     presets = PRESETS
+    for_use = EnhanceNetModel.names
     console = (
         "mse_loss", "perceptual_loss", "texture_loss", "G_loss", "D_loss", "D_probability_real",
         "D_probability_fake", "D_probability_fake_after", "psnr", "seconds_per_step",
@@ -66,7 +68,7 @@ class EnhanceNet(Recipe):
         held_out = read_held_out(val_files, config.val_images, config.scale, config.val_size, reading)
         self.held_out = [image.to(device) for image in held_out]
         self.perceptual = self._perceptual_loss() if config.is_perceptual else None
-        self.lpips = installed_lpips(device) if runtime.is_main else None
+        self.lpips = installed_lpips(device, config.download_weights) if runtime.is_main else None
 
         self.generator = EnhanceNetGenerator(config.scale, config.width, config.blocks).to(device)
         self.networks = {"generator": self.generator}
@@ -100,6 +102,7 @@ class EnhanceNet(Recipe):
                 criterion="l2",
                 network=NETWORK,  # type: ignore[arg-type]
                 value_range=(0, 1),
+                download=config.download_weights,
             )
         if config.normalize_features:
             with torch.no_grad():

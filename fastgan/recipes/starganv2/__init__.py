@@ -14,5 +14,6 @@ RECIPE = Registration(
     },
     built_in_data={"domains": "fastgan.recipes.starganv2.drawn_domains:write_domains"},
     demos=("demo",),
+    model="fastgan.recipes.starganv2.model:StarGANv2Model",
 )
 __getattr__ = RECIPE.lazy_class(__name__)

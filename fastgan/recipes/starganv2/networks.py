@@ -220,7 +220,7 @@ def _layers(inputs: int, width: int, count: int) -> nn.Sequential:
 
 def _select_domain(outputs: Tensor, domain: Tensor) -> Tensor:
     """Selects each sample's domain: (N, D, ...) and (N,) to (N, ...)."""
-    return outputs[torch.arange(len(domain), device=domain.device), domain]
+    return outputs[torch.arange(domain.shape[0], device=domain.device), domain]
 
 
 class _Halvings(nn.Sequential):

@@ -50,6 +50,7 @@ from fastgan.recipes.starganv2.evaluation import (
     train_classifier,
 )
 from fastgan.recipes.starganv2.latents import Pictures
+from fastgan.recipes.starganv2.model import StarGANv2Model
 from fastgan.recipes.starganv2.networks import StarGANv2Discriminator
 from fastgan.recipes.starganv2.translator import Translator, make_networks
 from fastgan.training.data import ImageFolder, find_images, first_batch
@@ -67,6 +68,7 @@ class StarGANv2(Recipe):
     name = "starganv2"
     config_class = StarGANv2Config
     presets = PRESETS
+    for_use = StarGANv2Model.names
     console = ("D_loss", "adv_ref_loss", "adv_lat_loss", "cyc_ref_loss", "ds_lat_loss", "images_per_second")
     joint_draws = True
     config: StarGANv2Config
@@ -126,7 +128,7 @@ class StarGANv2(Recipe):
         self.pictures = Pictures(config.data, config.latent_scale, config.vae, device)
         # LPIPS needs pictures, which a preview of latents is not.
         has_pictures = runtime.is_main and (config.data == "images" or config.vae)
-        self.lpips = installed_lpips(device) if has_pictures else None
+        self.lpips = installed_lpips(device, config.download_weights) if has_pictures else None
         if config.data == "latents":
             count, total, squares = checked.result()
             deviation = math.sqrt(max(0.0, squares / count - (total / count) ** 2))

@@ -16,5 +16,6 @@ RECIPE = Registration(
             "fastgan.recipes.stegastamp.demo:main",
         ),
     },
+    model="fastgan.recipes.stegastamp.model:StegaStampModel",
 )
 __getattr__ = RECIPE.lazy_class(__name__)

@@ -5,89 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from PIL import Image, ImageOps
-from torch import Tensor
-from torch.nn import functional as F
+from PIL import Image
 
 from fastgan._arguments import Parser
 from fastgan._names import LAYOUT, printable
-from fastgan.recipes.stegastamp.config import StegaStampConfig
 from fastgan.recipes.stegastamp.message import bits_to_message, message_to_bits, raw_bits
-from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampEncoder
+from fastgan.recipes.stegastamp.model import StegaStampModel
 from fastgan.training.built_in import data_folder
-from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.data import find_images
-from fastgan.training.image_files import (
-    Reading,
-    add_reading,
-    naming_image,
-    read_image,
-    reading_of,
-    to_image,
-    to_tensor,
-)  # fmt: skip
-from fastgan.training.networks import load_network
+from fastgan.training.image_files import Reading, add_reading, naming_image, read_image, reading_of
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
-
-
-@dataclass
-class Stamper:
-    """A trained encoder and decoder."""
-
-    encoder: StegaStampEncoder
-    decoder: StegaStampDecoder
-    config: StegaStampConfig
-
-    @classmethod
-    def load(cls, path: str | Path) -> Stamper:
-        """Loads a checkpoint or a run's folder; averaged weights if the run kept them.
-
-        Raises:
-            FileNotFoundError, ValueError: no checkpoint, or one of another recipe.
-        """
-        checkpoint = load_checkpoint(path, "stegastamp")
-        config = checkpoint.options(StegaStampConfig)
-        size = (config.secret_size, config.image_size)
-        encoder = load_network(
-            lambda: StegaStampEncoder(*size), checkpoint.trained("encoder"), checkpoint.path
-        )
-        decoder = load_network(
-            lambda: StegaStampDecoder(*size), checkpoint.trained("decoder"), checkpoint.path
-        )
-        return cls(encoder, decoder, config)
-
-    @torch.no_grad()
-    def stamp(self, image: Image.Image, secret: Tensor, full_size: bool) -> tuple[Tensor, Tensor]:
-        """Hides a secret: returns (stamped, residual), each 3 H W; stamped in [0, 1].
-
-        Args:
-            secret: (secret_size,) of 0. and 1.
-            full_size: keep the photograph's size and scale the residual to it; otherwise the photograph is
-                scaled and cropped to the network's size, as in the original.
-        """
-        size = self.config.image_size
-        if full_size:
-            cover = to_tensor(image)[None]
-            small = F.interpolate(cover, size=(size, size), mode="bilinear", antialias=True)
-            residual = self.encoder(secret[None], small)
-            residual = F.interpolate(residual, size=cover.shape[-2:], mode="bicubic")
-        else:
-            cover = to_tensor(ImageOps.fit(image, (size, size)))[None]
-            residual = self.encoder(secret[None], cover)
-        return (cover + residual).clamp(0, 1)[0], residual[0]
-
-    @torch.no_grad()
-    def read(self, image: Image.Image) -> Tensor:
-        """The secret in a photograph of any size, (secret_size,) of 0. and 1."""
-        size = self.config.image_size
-        received = to_tensor(image)[None]
-        if received.shape[-2:] != (size, size):
-            received = F.interpolate(received, size=(size, size), mode="bilinear", antialias=True)
-        return (self.decoder(received)[0] > 0).float()
 
 
 def main(arguments: list[str]) -> int:
@@ -98,7 +27,9 @@ def main(arguments: list[str]) -> int:
     encode = commands.add_parser("encode", help="hide a message")
     decode = commands.add_parser("decode", help="find it again")
     for command in (encode, decode):
-        command.add_argument("--checkpoint", required=True, help="checkpoint file, or a run's folder")
+        command.add_argument(
+            "--checkpoint", required=True, help="run's folder, checkpoint or model.safetensors"
+        )
         command.add_argument("--image", type=Path, help="one photograph")
         command.add_argument("--images_dir", type=Path, help="or all photographs of a folder")
         add_reading(command)
@@ -154,30 +85,31 @@ def _encode(files: list[Path], folder: Path, options: argparse.Namespace) -> int
     )
     if options.image is None:
         check_apart(options.save_dir, folder, "--save_dir")
-    stamper = Stamper.load(options.checkpoint)
-    reading = reading_of(options, stamper.config.background)
-    size = stamper.config.secret_size
+    model = StegaStampModel.load(options.checkpoint)
+    reading = reading_of(options, model.config.background)
+    size = model.config.secret_size
     secret = (raw_bits if options.raw else message_to_bits)(options.secret, size)
 
     def encode(file: Path) -> None:
-        stamped, residual = stamper.stamp(_open(file, reading), secret, options.full_size)
-        for name, image in (("hidden", stamped), ("residual", residual + 0.5)):
+        image = _open(file, reading)
+        made = model.encode(image, secret, full_size=options.full_size, residual=True)
+        for name, picture in zip(("hidden", "residual"), made, strict=True):
             output = target(file, name)
             output.parent.mkdir(parents=True, exist_ok=True)
-            to_image(image).save(output)
+            picture.save(output)
             print(printable(output))
 
     return 1 if _for_each(files, encode) else 0
 
 
 def _decode(files: list[Path], options: argparse.Namespace) -> int:
-    stamper = Stamper.load(options.checkpoint)
-    reading = reading_of(options, stamper.config.background)
+    model = StegaStampModel.load(options.checkpoint)
+    reading = reading_of(options, model.config.background)
     without_message = 0
 
     def decode(file: Path) -> None:
         nonlocal without_message
-        bits = stamper.read(_open(file, reading))
+        bits = model.decode(_open(file, reading), bits=True)
         if options.raw:
             message: str | None = "".join(str(int(bit)) for bit in bits)
         else:

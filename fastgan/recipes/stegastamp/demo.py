@@ -15,12 +15,12 @@ from PIL import Image
 from fastgan._arguments import Parser
 from fastgan._tables import read_table
 from fastgan.losses import yuv_color_l2
-from fastgan.recipes.stegastamp.commands import Stamper
 from fastgan.recipes.stegastamp.config import DEMO
 from fastgan.recipes.stegastamp.message import bits_to_message, message_to_bits
+from fastgan.recipes.stegastamp.model import StegaStampModel
 from fastgan.recipes.stegastamp.recipe import StegaStamp
 from fastgan.training.built_in import HELD_OUT_PHOTOGRAPHS, data_folder
-from fastgan.training.image_files import read_image, to_image
+from fastgan.training.image_files import read_image
 from fastgan.training.loop import train
 from fastgan.training.measurement import describe_machine, rounds_in
 from fastgan.training.report import Section, write_report
@@ -76,13 +76,13 @@ def main(arguments: list[str]) -> int:
 
 def hide_and_find(folder: Path, photograph: Path) -> str:
     """Stamps a photograph, saves it as JPEG of quality 50, decodes that; returns the result in words."""
-    stamper = Stamper.load(folder)
+    model = StegaStampModel.load(folder)
     image = read_image(photograph)
-    secret = message_to_bits(MESSAGE, stamper.config.secret_size)
-    stamped, residual = stamper.stamp(image, secret, full_size=True)
+    secret = message_to_bits(MESSAGE, model.config.secret_size)
+    stamped, residual = model.encode(image, secret, residual=True)
     target = folder / "stamped"
     target.mkdir(exist_ok=True)
-    pictures = [image, to_image(stamped), to_image(residual + 0.5)]
+    pictures = [image, stamped, residual]
     for name, picture in zip(("original", "hidden", "residual"), pictures, strict=True):
         picture.save(target / f"{photograph.stem}_{name}.png")
     jpeg = target / f"{photograph.stem}_hidden.jpg"
@@ -91,7 +91,7 @@ def hide_and_find(folder: Path, photograph: Path) -> str:
     for index, picture in enumerate(pictures):
         compare.paste(picture, (index * (image.width + 8), 0))
     compare.save(target / "compare.png")
-    decoded = stamper.read(read_image(jpeg))
+    decoded = model.decode(read_image(jpeg), bits=True)
     wrong = int((decoded != secret).sum())
     message = bits_to_message(decoded)
     result = "no message found" if message is None else f"found {message!r}"

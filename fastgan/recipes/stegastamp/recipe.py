@@ -28,6 +28,7 @@ from fastgan.monitor.probes import ProbeInputs
 from fastgan.optim import Adam, RMSprop
 from fastgan.recipes.stegastamp.config import PRESETS, StegaStampConfig
 from fastgan.recipes.stegastamp.evaluation import evaluate_stamps
+from fastgan.recipes.stegastamp.model import StegaStampModel
 from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen, weights_wanted_by
@@ -41,6 +42,7 @@ class StegaStamp(Recipe):
     name = "stegastamp"
     config_class = StegaStampConfig
     presets = PRESETS
+    for_use = StegaStampModel.names
     console = ("secret_loss", "bit_acc", "str_acc", "image_loss", "D_real", "D_fake", "images_per_second")
     config: StegaStampConfig
 
@@ -78,11 +80,12 @@ class StegaStamp(Recipe):
 
     def _lpips(self) -> nn.Module | None:
         """LPIPS as a loss, or only for the evaluation, which does without if it is not installed."""
+        download = self.config.download_weights
         if self.config.lpips_loss_scale == 0:
-            return installed_lpips(self.runtime.device) if self.runtime.is_main else None
+            return installed_lpips(self.runtime.device, download) if self.runtime.is_main else None
         scale = f"{self.config.lpips_loss_scale:g}"
         with weights_wanted_by("lpips_loss_scale", scale, "train without it: --lpips_loss_scale 0"):
-            return LPIPSLoss("alex").to(self.runtime.device)
+            return LPIPSLoss("alex", download=download).to(self.runtime.device)
 
     def batches(self, start_step: int) -> Generator[Tensor, None, None]:
         return self.stream(self.train_images, start_step)

@@ -11,5 +11,6 @@ RECIPE = Registration(
     },
     built_in_data={"glyphs": "fastgan.recipes.zi2zi.glyphs:write_demo_glyphs"},
     demos=("demo",),
+    model="fastgan.recipes.zi2zi.model:Zi2ZiModel",
 )
 __getattr__ = RECIPE.lazy_class(__name__)

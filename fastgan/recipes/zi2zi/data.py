@@ -106,12 +106,13 @@ def read_about(folder: str | Path) -> dict | None:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{printable(path)} is not in JSON: {error}") from error
-    if not _is_valid_about(about):
+    if not is_valid_about(about):
         raise ValueError(f"{printable(path)} is not as `fastgan data glyphs` writes it")
     return about
 
 
-def _is_valid_about(about: object) -> bool:
+def is_valid_about(about: object) -> bool:
+    """Whether the content of a glyphs.json is of the form that `fastgan data glyphs` writes."""
     if not isinstance(about, dict):
         return False
     source, categories = about.get("source", {}), about.get("categories", [])

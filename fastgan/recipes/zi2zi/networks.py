@@ -220,7 +220,9 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """N C H W to N C H W."""
         query, key, value = self.project(x).flatten(2).transpose(1, 2).split(self.sizes, dim=2)
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        # With a dimension for the heads, of which there is one: without it, ONNX has no such operation.
+        query, key, value = (part[:, None] for part in (query, key, value))
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
         return x + self.gamma * self.out(attended.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ from fastgan.optim import Adam
 from fastgan.recipes.zi2zi.config import PRESETS, Zi2ZiConfig
 from fastgan.recipes.zi2zi.data import PairImages, find_pairs, read_about, split_characters
 from fastgan.recipes.zi2zi.glyphs import JSON
-from fastgan.recipes.zi2zi.networks import Zi2ZiDiscriminator, Zi2ZiGenerator
+from fastgan.recipes.zi2zi.model import Zi2ZiModel, make_generator
+from fastgan.recipes.zi2zi.networks import Zi2ZiDiscriminator
 from fastgan.training.data import first_batch
 from fastgan.training.networks import (
     frozen,
@@ -60,6 +61,7 @@ class Zi2Zi(Recipe):
     name = "zi2zi"
     config_class = Zi2ZiConfig
     presets = PRESETS
+    for_use = Zi2ZiModel.names
     console = ("l1_loss", "const_loss", "category_loss", "G_loss", "D_loss", "images_per_second")
     joint_draws = True
     config: Zi2ZiConfig
@@ -104,7 +106,9 @@ class Zi2Zi(Recipe):
     def _perceptual_loss(self) -> PerceptualLoss:
         weight = f"{self.config.perceptual_weight:g}"
         with weights_wanted_by("perceptual_weight", weight, "train without it: --perceptual_weight 0"):
-            return PerceptualLoss(PERCEPTUAL_LAYERS, device=self.runtime.device)
+            return PerceptualLoss(
+                PERCEPTUAL_LAYERS, device=self.runtime.device, download=self.config.download_weights
+            )
 
     def batches(self, start_step: int) -> Generator[Batch, None, None]:
         for image, category in self.stream(self.train_pairs, start_step):
@@ -262,17 +266,13 @@ class Zi2Zi(Recipe):
         )
 
     def save_for_use(self, folder: Path) -> None:
-        """Writes glyphs.json: how the data was drawn, and category names, for `fastgan sample zi2zi`."""
-        about = read_about(self.config.train_path) or {
+        """Also writes glyphs.json, see :meth:`about_for_use`."""
+        super().save_for_use(folder)
+        with replacing(folder / JSON) as file:
+            file.write(json.dumps(self.about_for_use(), ensure_ascii=False, indent=1) + "\n")
+
+    def about_for_use(self) -> dict[str, Any]:
+        """How the data was drawn, and the categories' names."""
+        return read_about(self.config.train_path) or {
             "categories": [{"name": name} for name in self.categories]
         }
-        with replacing(folder / JSON) as file:
-            file.write(json.dumps(about, ensure_ascii=False, indent=1) + "\n")
-
-
-def make_generator(config: Zi2ZiConfig, category_num: int) -> Zi2ZiGenerator:
-    """Makes G as the configuration describes it."""
-    return Zi2ZiGenerator(
-        config.image_size, config.channels, category_num, config.width, config.embedding_dim,
-        config.downs, config.norm, config.dropout, config.self_attention,
-    )  # fmt: skip
