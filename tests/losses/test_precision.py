@@ -116,8 +116,9 @@ for game in ("vanilla", "lsgan", "wgangp"):
 TESTED_ELSEWHERE = {
     "LPIPS", "LPIPSLoss", "ImageFeatures", "lpips_weights_path", "PerceptualLoss", "VGGFeatures",
     "gram_matrix", "layer_index", "DiffJPEG", "RandomJPEG", "diff_jpeg_coding", "jpeg_codec_differentiable",
-    "AdversarialStatistics", "PenaltyTerm", "check_supports_penalty", "g_adversarial_loss", "AdversarialLoss",
-    "R1", "r1_penalty_of", "gradient_penalty", "approximate_r1", "basicsr.DiffJPEG", "basicsr.PerceptualLoss",
+    "AdversarialStatistics", "SideStatistics", "PenaltyTerm", "check_supports_penalty",
+    "g_adversarial_loss", "AdversarialLoss", "R1", "r1_penalty_of", "gradient_penalty", "approximate_r1",
+    "basicsr.DiffJPEG", "basicsr.PerceptualLoss",
 }  # fmt: skip
 
 
