@@ -90,7 +90,8 @@ def lerp_parameters(
         parameters = {name: parameters[name] for name in averages}
     elif len(averages) != len(parameters):
         raise ValueError(
-            f"{names[1]} must have as many parameters as {names[0]}, {len(averages)}, got {len(parameters)}"
+            f"{names[1]} must have as many parameters as {names[0]}, {len(averages)}, got {described(model)} "
+            f"with {len(parameters)}"
         )
     pairs = list(zip(averages.items(), parameters.values(), strict=True))
     for (name, one), other in pairs:
