@@ -29,7 +29,7 @@ PROVIDERS = ["fastgan", "eager"]
 
 def eager(scales: list[Tensor], kind: str) -> Tensor:
     """D's loss on reals, as usually written in trainers; "statistics" with those of `SideStatistics`."""
-    loss = torch.zeros((), device=scales[0].device)
+    loss, statistics = torch.zeros((), device=scales[0].device), []
     for logits in scales:
         if kind == "lsgan":
             loss = loss + F.mse_loss(logits, torch.ones_like(logits)) / 2
@@ -41,7 +41,8 @@ def eager(scales: list[Tensor], kind: str) -> Tensor:
             loss = loss + F.softplus(-logits).mean()
         if kind == "statistics":
             with torch.no_grad():
-                (logits.mean(), logits.sigmoid().mean(), (logits > 0).float().mean(), (logits < 1).float().mean())
+                correct, violations = (logits > 0).float().mean(), (logits < 1).float().mean()
+                statistics.append((logits.mean(), logits.sigmoid().mean(), correct, violations))
     return loss
 
 

@@ -49,7 +49,7 @@ def check_reduction(reduction: object) -> None:
     check_one_of("reduction", reduction, REDUCTIONS)
 
 
-def side_loss(name: str, scales: list[Tensor], real: bool, game: str, **options: Any) -> tuple[Any, Tensor]:
+def side_loss(name: str, scales: list[Tensor], real: bool, game: str, **options: Any) -> tuple[Any, Any]:
     """:func:`fastgan.ops.side_losses.side_losses` of one side, with its name in errors."""
     sides: tuple[list[Tensor], list[Tensor]] = (scales, []) if real else ([], scales)
     return side_losses(*sides, game, names=(name, name), **options)
@@ -71,8 +71,8 @@ def side_cross_entropy(
         0-d, added over the scales; for "none" in the shape of each, in a list if the logits are in one.
     """
     scales = scales_of(name, logits)
-    check_reduction(reduction)
     if as_flag("from_probabilities", from_probabilities):
+        check_reduction(reduction)
         for of_scale, scale in named(name, scales):
             check_floating(of_scale, scale)
             if scale.numel() == 0:

@@ -302,7 +302,6 @@ class AdversarialLoss:
         return_statistics = as_flag("return_statistics", return_statistics)
         self._check_halves()
         scales = scales_of("logits", logits)
-        check_reduction(reduction)
         is_tensor = isinstance(logits, Tensor)
         if self.from_probabilities:
             loss = self._cross_entropy(
@@ -320,7 +319,7 @@ class AdversarialLoss:
             loss = loss[0] if reduction == "none" and is_tensor else loss
         if not return_statistics:
             return loss
-        return loss, SideStatistics(*(statistics[0] if is_tensor else statistics).unbind(-1))
+        return loss, SideStatistics(*(statistics.view(4) if is_tensor else statistics).unbind(-1))
 
     def _pairs(
         self, real: list[Tensor], fake: list[Tensor], reduction: str, with_statistics: bool,
@@ -348,6 +347,7 @@ class AdversarialLoss:
             if with_statistics:
                 sides = [r.detach()], [f.detach()]
                 _, values = side_losses(*sides, "wasserstein", sign=self.critic_sign, with_statistics=True)
+                assert values is not None
                 statistics.append(values)
         if not statistics:
             return (losses if reduction == "none" else sum(losses[1:], start=losses[0])), None

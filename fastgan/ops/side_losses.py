@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from fastgan._torch_internals import forward_mode_active
@@ -51,10 +52,11 @@ FEW = {
 }
 """For one tensor, two and so on: how many logits in all PyTorch's own operations take in less time on a CPU.
 
-Any op whose gradient is written in Python takes about 90 us forward and backward, and 10 us more for each
-further tensor, on an AMD EPYC where a whole `logits.mean()` takes 37; measured there with one thread, without
-statistics. With them the op is faster from the first logit on.
+An op whose gradient is written in Python takes about 90 us forward and backward, and 10 us more for each
+further tensor, on an AMD EPYC where `logits.mean()` takes 37; measured there with one thread, and without
+statistics, which the op has at no cost.
 """
+_NUMBERS = {game: number for number, game in enumerate(GAMES[:-1])}
 
 
 def side_losses(
@@ -70,7 +72,7 @@ def side_losses(
     with_statistics: bool = False,
     backend: str | None = None,
     names: tuple[str, str] = ("real_logits", "fake_logits"),
-) -> tuple[Any, Tensor]:
+) -> tuple[Any, Tensor | None]:
     """The losses of real and of fake logits, added over all tensors, and statistics.
 
     Args:
@@ -90,7 +92,7 @@ def side_losses(
             a tensor is).
         statistics: (tensors, 4), of the loss's dtype, without gradient: for each tensor, real before fake,
             the mean logit, the mean probability of being real, the accuracy, and the share of margin
-            violations; (0, 4) without `with_statistics`.
+            violations; None without `with_statistics`.
 
     Raises:
         TypeError: a tensor that is not floating-point.
@@ -99,8 +101,10 @@ def side_losses(
         RuntimeError: the requested backend cannot serve the call.
     """
     logits = [*real, *fake]
-    check_one_of("game", game, GAMES[:-1])
-    check_one_of("reduction", reduction, REDUCTIONS)
+    if type(game) is not str or game not in _NUMBERS:
+        check_one_of("game", game, _NUMBERS)
+    if type(reduction) is not str or reduction not in REDUCTIONS:
+        check_one_of("reduction", reduction, REDUCTIONS)
     _check(logits, len(real), names)
     if len(logits) > MOST:
         return _in_parts(
@@ -108,36 +112,38 @@ def side_losses(
             reduction=reduction, with_statistics=with_statistics, backend=backend, names=names,
         )  # fmt: skip
     arguments = (
-        len(real), GAMES.index(game), float(sign), float(real_label), float(fake_label), float(factor),
+        len(real), _NUMBERS[game], float(sign), float(real_label), float(fake_label), float(factor),
         REDUCTIONS.index(reduction), with_statistics,
     )  # fmt: skip
+    if not with_statistics and is_few(logits, game, reduction) and _dispatch.requested(backend) is None:
+        return _by_torch(logits, *arguments[:-1]), None
     chosen = _dispatch.choose("side_losses", tuple(logits), backend)
-    if chosen == "native" and _dispatch.requested(backend) is None:
-        if not with_statistics and is_few(logits, game, reduction):
-            return _by_torch(logits, *arguments[:-1]), logits[0].new_empty((0, 4))
-        if forward_mode_active():
-            chosen = "reference"
+    if chosen == "native" and forward_mode_active() and _dispatch.requested(backend) is None:
+        chosen = "reference"
     if chosen == "reference":
         loss, statistics, _ = _plain(logits, *arguments, False)
     else:
         logits = [each.contiguous() for each in logits]
         loss, statistics, _ = _side_losses(logits, *arguments, wants_gradient(*logits))
-    return ([*_shaped(loss, logits)] if reduction == "none" else loss), statistics
+    return (
+        [*_shaped(loss, logits)] if reduction == "none" else loss
+    ), statistics if with_statistics else None
 
 
 def is_few(logits: list[Tensor], game: str, reduction: str) -> bool:
     """Whether PyTorch's own operations are faster for these, without statistics."""
-    if reduction == "none" or not logits[0].is_cpu or torch.compiler.is_compiling():
-        return False
     few = FEW[game]
-    return len(logits) <= len(few) and sum(each.numel() for each in logits) < few[len(logits) - 1]
+    if len(logits) > len(few) or reduction == "none" or not logits[0].is_cpu or is_compiling():
+        return False
+    return sum([each.numel() for each in logits]) < few[len(logits) - 1]
 
 
 def _check(logits: list[Tensor], reals: int, names: tuple[str, str]) -> None:
     if not logits:
         raise ValueError(f"{names[0]} or {names[1]} must be given, got no logits")
     for i, each in enumerate(logits):
-        check_floating(_name(i, logits, reals, names), each)
+        if not isinstance(each, Tensor) or not each.is_floating_point():
+            check_floating(_name(i, logits, reals, names), each)
         if each.numel() == 0:
             raise ValueError(
                 f"{_name(i, logits, reals, names)} must not be empty, got shape {tuple(each.shape)}"
@@ -156,14 +162,15 @@ def _name(i: int, logits: list[Tensor], reals: int, names: tuple[str, str]) -> s
 
 def _in_parts(
     real: Sequence[Tensor], fake: Sequence[Tensor], game: str, **options: Any
-) -> tuple[Any, Tensor]:
+) -> tuple[Any, Tensor | None]:
     """As many calls as it takes with no more than MOST tensors of one side in each."""
     calls = [
         *((real[i : i + MOST], []) for i in range(0, len(real), MOST)),
         *(([], fake[i : i + MOST]) for i in range(0, len(fake), MOST)),
     ]
     losses, statistics = zip(*(side_losses(*sides, game, **options) for sides in calls), strict=True)
-    return sum(losses[1:], start=losses[0]), torch.cat(statistics)
+    total = sum(losses[1:], start=losses[0])
+    return total, torch.cat(statistics) if options["with_statistics"] else None
 
 
 def _shaped(flat: Tensor, logits: list[Tensor]) -> Sequence[Tensor]:

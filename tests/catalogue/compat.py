@@ -297,7 +297,7 @@ constructor(
 )
 
 
-# --- rosinality, PyTorch-GAN, StegaStamp's port ---------------------------------------------------------------
+# --- rosinality, PyTorch-GAN, StegaStamp's port -----------------------------------------------
 
 
 def _two_networks(average: str, model: str) -> dict[str, Any]:
@@ -325,7 +325,8 @@ method(
     functools.cache(lambda: stegastamp.LPIPSLoss("squeeze", weights=None, pretrained=False)),
 )
 constructor("compat.stegastamp.RandomJPEG", lambda: {"min_quality": 50}, lambda codec: codec(images(), 0.5))
-method(
-    "compat.stegastamp.RandomJPEG.forward", lambda: {"x": images(), "scale": 0.5}, stegastamp.RandomJPEG
+method("compat.stegastamp.RandomJPEG.forward", lambda: {"x": images(), "scale": 0.5}, stegastamp.RandomJPEG)
+entry(
+    "compat.stegastamp.bce_secret_loss",
+    lambda: {"logits": logits(2, 8), "target_bits": torch.ones(2, 8)},
 )
-entry("compat.stegastamp.bce_secret_loss", lambda: {"logits": logits(2, 8), "target_bits": torch.ones(2, 8)})

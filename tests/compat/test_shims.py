@@ -185,7 +185,7 @@ def test_basicsrs_perceptual_loss_names_images_of_other_shapes(criterion):
             loss(torch.rand(2, 3, 32, 32), torch.rand(shape))
 
 
-# --- lists of scales, one side at a time ----------------------------------------------------------------------
+# --- lists of scales, one side at a time ---------------------------------------------------
 
 
 def scales():
@@ -287,7 +287,7 @@ def test_adv_loss_and_binary_loss_take_scales_and_reductions():
     assert_close(starganv2.adv_loss(probabilities, 1, **options), expected, rtol=1e-4, atol=1e-5)
 
 
-# --- names that trainers look up ------------------------------------------------------------------------------
+# --- names that trainers look up ---------------------------------------------------
 
 
 def test_studiogan_has_what_its_configuration_looks_up():
@@ -326,15 +326,18 @@ def averages():
 @pytest.mark.parametrize("decay", [0.999, 0.0])
 def test_moving_averages_are_the_originals(decay):
     network, average = averages()
-    wanted = [decay * a.detach() + (1 - decay) * p.detach() for a, p in zip(average.parameters(), network.parameters())]
-    average.requires_grad_(True)[1].running_mean.fill_(7)
+    pairs = zip(average.parameters(), network.parameters(), strict=True)
+    wanted = [decay * one.detach() + (1 - decay) * other.detach() for one, other in pairs]
+    average[1].running_mean.fill_(7)
     starganv2.moving_average(network, average, beta=decay)
     assert_close([*average.parameters()], wanted, check_stride=False)
     assert (average[1].running_mean == 7).all()
     network, average = averages()
     rosinality.accumulate(average, network, decay)
     assert_close([*average.parameters()], wanted)
-    with pytest.raises(ValueError, match="model must have all parameters of|model2 must have all parameters of"):
+    with pytest.raises(
+        ValueError, match="model must have all parameters of|model2 must have all parameters of"
+    ):
         rosinality.accumulate(average, network[0])
     with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\], got 2"):
         starganv2.moving_average(network, average, beta=2)
@@ -352,14 +355,14 @@ def test_rosinality_losses():
 def test_pytorch_gans_penalty_draws_from_numpy():
     network, (real, fake) = critic(), images()
     discriminator = lambda x: network(x).mean(dim=(2, 3))  # noqa: E731
-    np.random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
     penalty = pytorch_gan.compute_gradient_penalty(discriminator, real, fake)
-    after = np.random.random()
-    np.random.seed(3)
-    part = torch.tensor(np.random.random((4, 1, 1, 1)), dtype=torch.float32)
+    after = np.random.random()  # noqa: NPY002
+    np.random.seed(3)  # noqa: NPY002
+    part = torch.tensor(np.random.random((4, 1, 1, 1)), dtype=torch.float32)  # noqa: NPY002
     gradient = gradient_at(discriminator, (part * real + (1 - part) * fake).requires_grad_())
     assert_close(penalty, ((gradient.flatten(1).norm(2, dim=1) - 1) ** 2).mean())
-    assert np.random.random() == after
+    assert np.random.random() == after  # noqa: NPY002
     penalty.backward()
     assert network[0].weight.grad.isfinite().all()
 
