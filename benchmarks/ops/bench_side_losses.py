@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from fastgan.losses import AdversarialLoss
 
 # The logits of each scale.
-SIZES = {
+SIZES: dict[str, list[tuple[int, ...]]] = {
     "64": [(64,)],
     "16x1x30x30": [(16, 1, 30, 30)],
     "3 of 16x1x30x30": [(16, 1, 30, 30)] * 3,

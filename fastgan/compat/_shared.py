@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_internals import lerp_all
 from fastgan.losses._input_gradient import check_samples
 from fastgan.ops._checks import (
     as_flag,
@@ -101,6 +102,5 @@ def lerp_parameters(
                 f"{name}, {tuple(one.shape)}"
             )
     if pairs:
-        torch._foreach_lerp_(
-            [one for (_, one), _ in pairs], [other.to(one) for (_, one), other in pairs], 1 - decay
-        )
+        averages_of_all = [one for (_, one), _ in pairs]
+        lerp_all(averages_of_all, [other.to(one) for (_, one), other in pairs], 1 - decay)

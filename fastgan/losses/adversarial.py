@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from fastgan._torch_internals import forward_mode_active
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses._scales import Logits, check_reduction, named, scales_of, side_cross_entropy, side_loss
 from fastgan.ops._checks import (
@@ -262,7 +263,8 @@ class AdversarialLoss:
             self._look(*scales)
             return loss[0] if reduction == "none" and is_tensor else loss
         game = "wasserstein" if self.kind == "hinge" else _GAMES[self.kind]
-        if is_tensor and reduction == "mean" and not is_few(scales, game, reduction):
+        prefers_torch = is_few(scales, game, reduction) or forward_mode_active()
+        if is_tensor and reduction == "mean" and not prefers_torch:
             loss = generator_loss(scales[0], None, _GAMES[self.kind], sign=self.critic_sign)
         else:
             options = {"sign": self.critic_sign, "reduction": reduction}
@@ -346,9 +348,9 @@ class AdversarialLoss:
             losses.append(loss[0] if reduction == "none" else loss)
             if with_statistics:
                 sides = [r.detach()], [f.detach()]
-                _, values = side_losses(*sides, "wasserstein", sign=self.critic_sign, with_statistics=True)
-                assert values is not None
-                statistics.append(values)
+                _, counted = side_losses(*sides, "wasserstein", sign=self.critic_sign, with_statistics=True)
+                assert counted is not None
+                statistics.append(counted)
         if not statistics:
             return (losses if reduction == "none" else sum(losses[1:], start=losses[0])), None
         stacked = torch.stack(statistics, 1).flatten(0, 1)

@@ -60,7 +60,7 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     op = getattr(torch.ops.fastgan, name).default
     torch.library.register_autograd(f"fastgan::{name}", gradients, setup_context=setup, lib=_library.LIBRARY)
     kernel = below_autograd(name)
-    takes_lists = _lists.takes_lists(op)
+    takes_lists, places = _lists.takes_lists(op), _lists.places_of_tensors(op)
     kernel_and_setup = _kernel_and_setup(kernel, setup)
     if takes_lists:
         kernel_and_setup = _lists.with_context_on_flat(kernel_and_setup)
@@ -91,7 +91,7 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
         if is_dynamo_compiling() and register():
             return opaque(*arguments)
         if takes_lists:
-            arguments = _lists.flattened(arguments)
+            arguments = _lists.flattened(places, arguments)
         if transform() is not None:
             return transformed.apply(*arguments)
         if forward_mode_active() and _have_tangents(arguments):

@@ -10,47 +10,45 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastgan._torch_internals import schema
 
-_TENSOR, _OTHER = -1, -2
+_TENSOR = -1
 
 
 class Form:
-    """The arguments of an op without its tensors, for which it has the places."""
+    """The arguments of an op without its tensors, for which it has the places.
 
-    __slots__ = ("_arguments", "_lengths")
+    Args:
+        places: the positions of tensors and lists of tensors, as :func:`places_of_tensors` has them.
+    """
 
-    def __init__(self, arguments: Sequence[Any]) -> None:
-        self._lengths = [
-            len(argument)
-            if isinstance(argument, list)
-            else _TENSOR
-            if isinstance(argument, Tensor)
-            else _OTHER
-            for argument in arguments
-        ]
-        self._arguments = [
-            argument if length == _OTHER else None
-            for argument, length in zip(arguments, self._lengths, strict=True)
-        ]
+    __slots__ = ("_arguments", "_lengths", "_places")
+
+    def __init__(self, places: tuple[int, ...], arguments: Sequence[Any]) -> None:
+        self._places = places
+        self._arguments = [*arguments]
+        self._lengths = []
+        for place in places:
+            argument = arguments[place]
+            self._lengths.append(len(argument) if isinstance(argument, list) else _TENSOR)
+            self._arguments[place] = None  # holds no tensor
 
     def pack(self, tensors: Sequence[Any]) -> list[Any]:
         """The arguments, with these tensors in their places and lists."""
-        return self._packed(tensors, self._arguments)
+        return self._packed(tensors, [*self._arguments])
 
     def spread(self, flags: Sequence[bool]) -> list[Any]:
         """What belongs to each tensor, in lists of the same lengths, and False for other arguments."""
-        return self._packed(flags, [False] * len(self._lengths))
+        return self._packed(flags, [False] * len(self._arguments))
 
-    def _packed(self, items: Sequence[Any], others: list[Any]) -> list[Any]:
-        packed, begin = list(others), 0
-        for place, length in enumerate(self._lengths):
+    def _packed(self, items: Sequence[Any], packed: list[Any]) -> list[Any]:
+        begin = 0
+        for place, length in zip(self._places, self._lengths, strict=True):
             if length == _TENSOR:
                 packed[place] = items[begin]
                 begin += 1
-            elif length != _OTHER:
+            else:
                 packed[place] = [*items[begin : begin + length]]
                 begin += length
         return packed
@@ -58,25 +56,36 @@ class Form:
     def items(self, results: Sequence[Any]) -> list[Any]:
         """The results that belong to tensors, of a list of them with one for each argument."""
         items: list[Any] = []
-        for length, result in zip(self._lengths, results, strict=True):
+        for place, length in zip(self._places, self._lengths, strict=True):
             if length == _TENSOR:
-                items.append(result)
-            elif length != _OTHER:
-                items += result
+                items.append(results[place])
+            else:
+                items += results[place]
         return items
 
 
 def takes_lists(op: Any) -> bool:
     """Whether the schema has an argument ``Tensor[]``."""
-    return any(
-        isinstance(argument.type, torch.ListType) and argument.type.getElementType() == torch.TensorType.get()
-        for argument in schema(op).arguments
+    return any(_is_list(argument.type) for argument in schema(op).arguments)
+
+
+def places_of_tensors(op: Any) -> tuple[int, ...]:
+    """The positions of the op's arguments that are tensors (or None in place of one) or lists of tensors."""
+    optional = torch.OptionalType(torch.TensorType.get())
+    return tuple(
+        place
+        for place, argument in enumerate(schema(op).arguments)
+        if _is_list(argument.type) or argument.type in (torch.TensorType.get(), optional)
     )
 
 
-def flattened(arguments: Sequence[Any]) -> tuple[Any, ...]:
+def _is_list(kind: Any) -> bool:
+    return isinstance(kind, torch.ListType) and kind.getElementType() == torch.TensorType.get()
+
+
+def flattened(places: tuple[int, ...], arguments: Sequence[Any]) -> tuple[Any, ...]:
     """The form and all tensors."""
-    form = Form(arguments)
+    form = Form(places, arguments)
     return form, *form.items(arguments)
 
 
