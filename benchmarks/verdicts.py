@@ -105,14 +105,15 @@ def _unwarped_reals(_: Any, image: Tensor, *stamped: Tensor) -> tuple[Tensor, Te
 class _OneSignFlipped(AdversarialLoss):
     """G's loss takes high scores for fakes where D's takes them for reals, or the other way round."""
 
-    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        return super().generator(-fake_logits)
+    def generator(self, fake_logits: Any, *_: Any, **__: Any) -> Tensor:
+        loss: Tensor = super().generator(-fake_logits)
+        return loss
 
 
 class _Saturating(AdversarialLoss):
     """G minimizes log(1 - D(G(z))), whose gradient vanishes where D is certain."""
 
-    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    def generator(self, fake_logits: Any, *_: Any, **__: Any) -> Tensor:
         return -F.softplus(fake_logits).mean()
 
 

@@ -54,15 +54,18 @@ def softplus(x):
 def side(
     logits,
     slopes,
+    losses,  # not touched unless HAS_LOSSES
     begin,
     end,
-    count,
     sign,
     label,
     target: tl.constexpr,  # +1 for real, -1 for fake
     threshold,
+    slope_factor,
+    loss_factor,  # of the losses that are stored, not of their sum
     GAME: tl.constexpr,
     HAS_SLOPES: tl.constexpr,
+    HAS_LOSSES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The sums over one side's logits from `begin` to `end`, in the order of COLUMNS."""
@@ -98,7 +101,9 @@ def side(
         correct += tl.where(inside & (target * (signed - threshold) > 0.0), 1.0, 0.0)
         violation += tl.where(inside & (target * signed < 1.0), 1.0, 0.0)
         if HAS_SLOPES:
-            tl.store(slopes + index, slope * sign / count, inside)
+            tl.store(slopes + index, slope * slope_factor, inside)
+        if HAS_LOSSES:
+            tl.store(losses + index, term * loss_factor, inside)
     return tl.sum(loss), tl.sum(total), tl.sum(probability), tl.sum(correct), tl.sum(violation)
 
 
@@ -165,8 +170,8 @@ def discriminator(
 ):
     begin, end = share_of_program(real_count, share, PARTIAL, INDEX)
     real_loss, logit, probability, correct, violation = side(
-        real, slopes, begin, end, real_count, sign, real_label, 1.0, threshold, GAME,
-        HAS_SLOPES and not RELATIVISTIC, BLOCK,
+        real, slopes, slopes, begin, end, sign, real_label, 1.0, threshold, sign / real_count, 1.0, GAME,
+        HAS_SLOPES and not RELATIVISTIC, False, BLOCK,
     )  # fmt: skip
     partial_sums += tl.program_id(0) * COLUMNS
     if PARTIAL:
@@ -175,8 +180,8 @@ def discriminator(
         store_side(statistics, real_count, logit, probability, correct, violation)
     begin, end = share_of_program(fake_count, share, PARTIAL, INDEX)
     fake_loss, logit, probability, correct, violation = side(
-        fake, slopes + real_count, begin, end, fake_count, sign, fake_label, -1.0, threshold, GAME,
-        HAS_SLOPES and not RELATIVISTIC, BLOCK,
+        fake, slopes + real_count, slopes, begin, end, sign, fake_label, -1.0, threshold, sign / fake_count,
+        1.0, GAME, HAS_SLOPES and not RELATIVISTIC, False, BLOCK,
     )  # fmt: skip
     if PARTIAL:
         store_side(partial_sums + 6, 1.0, logit, probability, correct, violation)
@@ -212,8 +217,9 @@ def generator(
 ):
     begin, end = share_of_program(fake_count, share, PARTIAL, INDEX)
     term, _, _, _, _ = side(
-        fake, slopes, begin, end, fake_count, sign, real_label, 1.0, 0.0, GAME, HAS_SLOPES, BLOCK
-    )
+        fake, slopes, slopes, begin, end, sign, real_label, 1.0, 0.0, sign / fake_count, 1.0, GAME,
+        HAS_SLOPES, False, BLOCK,
+    )  # fmt: skip
     if PARTIAL:
         tl.store(partial_sums + tl.program_id(0), term)
     else:

@@ -123,6 +123,14 @@ def both_losses(loss: losses.AdversarialLoss, real: Tensor, fake: Tensor) -> Ten
     return torch.stack([loss.discriminator(real, fake), loss.generator(fake, real)])
 
 
+def sides_of_scales(loss: losses.AdversarialLoss, *logits: Tensor) -> Tensor:
+    """D's losses of each side and of two scales of both, with statistics from the same sweep."""
+    real, _ = loss.real(logits, return_statistics=True)
+    fake, _ = loss.fake(logits[0], return_statistics=True)
+    both, _ = loss.discriminator(logits, logits[::-1], return_statistics=True)
+    return torch.stack([real, fake, both])
+
+
 def budget(op: Callable[..., tuple[Tensor, Tensor]], *tensors: Tensor) -> Tensor:
     """The inner products and the sum in one tensor."""
     *gradients, weights = tensors
@@ -176,6 +184,13 @@ CASES = (
         )
         for kind in losses.adversarial.KINDS
         if kind not in ("nonsaturating", "wgan-gp")  # which equal other kinds here
+    ),
+    Case(
+        "AdversarialLoss of sides and scales",
+        lambda size: (*two_logits(size), *two_logits(size)[:1]),
+        lambda: losses.AdversarialLoss("hinge"),
+        (0, 1),
+        sides_of_scales,
     ),
     penalty_case("r1_penalty_of", losses.r1_penalty_of),
     penalty_case(

@@ -73,6 +73,17 @@ def names_defined_in(tree: ast.AST) -> Iterator[str]:
             yield node.arg
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_lerp_all_moves_each_tensor(monkeypatch, is_there):
+    if not is_there:
+        monkeypatch.setattr(internals, "_foreach_lerp", None)
+    targets, ends = [torch.zeros(3), torch.ones(2, 2)], [torch.ones(3), torch.full((2, 2), 5.0)]
+    internals.lerp_all(targets, ends, 0.25)
+    assert torch.equal(targets[0], torch.full((3,), 0.25)) and torch.equal(
+        targets[1], torch.full((2, 2), 2.0)
+    )
+
+
 def test_private_names_of_torch_stand_in_one_file():
     package = Path(fastgan.__file__).parent
     # The folders of kernels and benchmarks are links in a source tree, which `**` does not follow.

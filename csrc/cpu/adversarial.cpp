@@ -1,3 +1,6 @@
+#include <utility>
+#include <vector>
+
 #include "adversarial_sweep.h"
 #include "parallel.h"
 
@@ -7,11 +10,12 @@ namespace {
 // A block takes a few microseconds; waking a thread pays off from two blocks on.
 constexpr int64_t kGrainBlocks = 2;
 
-Logits logits_of(const Tensor& logits, void* slopes) {
+Logits logits_of(const Tensor& logits, bool real, void* slopes) {
   Logits result;
   result.data = logits.data_ptr();
   result.dtype = dtype_of(logits.scalar_type());
   result.count = logits.numel();
+  result.real = real;
   result.slopes = slopes;
   return result;
 }
@@ -29,9 +33,15 @@ std::tuple<Tensor, Tensor, Tensor> adversarial_cpu(
   Tensor slopes = torch::stable::new_empty(fake, {with_slopes ? real_count + fake.numel() : 0}, dtype);
   char* real_slopes = with_slopes ? static_cast<char*>(slopes.data_ptr()) : nullptr;
   char* fake_slopes = with_slopes ? real_slopes + real_count * size_of(dtype_of(dtype)) : nullptr;
-  AdversarialSweep sweep(
-      {static_cast<Game>(game), generator, sign, real_label, fake_label},
-      real ? logits_of(*real, real_slopes) : Logits(), logits_of(fake, fake_slopes));
+  AdversarialOptions options{static_cast<Game>(game), sign, real_label, fake_label};
+  options.generator = generator;
+  options.with_statistics = !generator;
+  // G's loss wants its fakes taken for real; its hinge loss equals its Wasserstein loss.
+  if (generator && options.game == Game::kHinge) options.game = Game::kWasserstein;
+  std::vector<Logits> tensors;
+  if (real) tensors.push_back(logits_of(*real, true, real_slopes));
+  tensors.push_back(logits_of(fake, generator && !real, fake_slopes));
+  AdversarialSweep sweep(options, std::move(tensors));
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
 
   Tensor loss = torch::stable::new_empty(fake, {}, dtype);

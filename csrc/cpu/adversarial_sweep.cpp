@@ -1,6 +1,7 @@
 #include "adversarial_sweep.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "clones.h"
 
@@ -16,9 +17,10 @@ constexpr int64_t kBlock = 4096;
 template <typename T>
 struct Side {
   const T* logits;
-  T* slopes;
+  T *slopes, *losses;
   int64_t count;
-  T sign, label, target, threshold, weight;  // slopes are multiplied by weight
+  T sign, label, target, threshold;
+  T weight, factor;  // slopes are multiplied by weight, losses that are written by factor
 };
 
 template <typename T>
@@ -26,33 +28,42 @@ struct ChunkSums {
   T loss, logit, probability, correct, violation;
 };
 
-template <Game kGame, typename T>
+template <Game kGame, bool kStatistics, bool kLosses, typename T>
 FASTGAN_CLONES ChunkSums<T> sweep_side(const Side<T>& side) {
   const T* logits = side.logits;
-  T* slopes = side.slopes;
+  T *slopes = side.slopes, *losses = side.losses;
   const T sign = side.sign, label = side.label, target = side.target, threshold = side.threshold;
-  const T weight = side.weight;
+  const T weight = side.weight, factor = side.factor;
   T loss = 0, logit = 0, probability = 0, correct = 0, violation = 0;
 #pragma omp simd reduction(+ : loss, logit, probability, correct, violation)
   for (int64_t i = 0; i < side.count; ++i) {
     const LogitTerms<T> terms = discriminator_terms<kGame>(sign * logits[i], label, target, threshold);
     loss += terms.loss;
-    logit += logits[i];
-    probability += terms.probability;
-    correct += terms.correct;
-    violation += terms.violation;
+    if constexpr (kStatistics) {
+      logit += logits[i];
+      probability += terms.probability;
+      correct += terms.correct;
+      violation += terms.violation;
+    }
     slopes[i] = weight * terms.slope;
+    if constexpr (kLosses) losses[i] = factor * terms.loss;
   }
   return {loss, logit, probability, correct, violation};
 }
 
+template <Game kGame, typename T>
+ChunkSums<T> sweep_side(bool with_statistics, const Side<T>& side) {
+  if (side.losses) return with_statistics ? sweep_side<kGame, true, true>(side) : sweep_side<kGame, false, true>(side);
+  return with_statistics ? sweep_side<kGame, true, false>(side) : sweep_side<kGame, false, false>(side);
+}
+
 template <typename T>
-ChunkSums<T> sweep_side(Game game, const Side<T>& side) {
+ChunkSums<T> sweep_side(Game game, bool with_statistics, const Side<T>& side) {
   switch (game) {
-    case Game::kCrossEntropy: return sweep_side<Game::kCrossEntropy>(side);
-    case Game::kLeastSquares: return sweep_side<Game::kLeastSquares>(side);
-    case Game::kHinge: return sweep_side<Game::kHinge>(side);
-    default: return sweep_side<Game::kWasserstein>(side);
+    case Game::kCrossEntropy: return sweep_side<Game::kCrossEntropy>(with_statistics, side);
+    case Game::kLeastSquares: return sweep_side<Game::kLeastSquares>(with_statistics, side);
+    case Game::kHinge: return sweep_side<Game::kHinge>(with_statistics, side);
+    default: return sweep_side<Game::kWasserstein>(with_statistics, side);
   }
 }
 
@@ -89,7 +100,7 @@ const void* at(const Logits& logits, int64_t index) {
   return static_cast<const char*>(logits.data) + index * size_of(logits.dtype);
 }
 
-// The destination of the slopes: the output, or `discarded` if the caller wants none.
+// Where the slopes go: the output, or `discarded` if the caller wants none.
 template <typename T>
 T* slopes_at(const Logits& logits, int64_t index, T* discarded) {
   return logits.slopes ? static_cast<T*>(logits.slopes) + index : discarded;
@@ -97,52 +108,55 @@ T* slopes_at(const Logits& logits, int64_t index, T* discarded) {
 
 }  // namespace
 
-AdversarialSweep::AdversarialSweep(AdversarialOptions options, Logits real, Logits fake)
+AdversarialSweep::AdversarialSweep(AdversarialOptions options, std::vector<Logits> tensors)
     : options_(options),
-      real_(real),
-      fake_(fake),
+      tensors_(std::move(tensors)),
       pairs_(options.game == Game::kRelativistic),
-      threshold_(options.game == Game::kLeastSquares ? (options.real_label + options.fake_label) / 2 : 0),
-      real_blocks_(blocks_of(real.count)),
-      fake_blocks_(blocks_of(fake.count)),
-      partial_(real_blocks_ + fake_blocks_) {}
+      threshold_(options.game == Game::kLeastSquares ? (options.real_label + options.fake_label) / 2 : 0) {
+  for (const Logits& logits : tensors_) {
+    first_block_.push_back(first_block_.back() + blocks_of(logits.count));
+    is_double_ = is_double_ || logits.dtype == Dtype::kFloat64;
+  }
+  partial_.resize(first_block_.back());
+}
 
 void AdversarialSweep::run(int64_t block) {
-  const bool is_double = fake_.dtype == Dtype::kFloat64 || (real_.count > 0 && real_.dtype == Dtype::kFloat64);
+  size_t tensor = 0;
+  while (block >= first_block_[tensor + 1]) ++tensor;
+  const Logits& logits = tensors_[tensor];
+  const int64_t begin = (block - first_block_[tensor]) * kBlock, end = std::min(begin + kBlock, logits.count);
   const auto typed = [&](auto zero) {
     using T = decltype(zero);
-    const bool real = !pairs_ && block < real_blocks_;
-    const int64_t number = real || pairs_ ? block : block - real_blocks_, begin = number * kBlock;
     if (pairs_) {
-      run_pairs<T>(begin, std::min(begin + kBlock, fake_.count), partial_[block], partial_[real_blocks_ + block]);
-    } else if (real) {
-      run_side<T>(real_, options_.real_label, 1, begin, std::min(begin + kBlock, real_.count), partial_[block]);
-    } else if (options_.generator) {
-      run_side<T>(fake_, options_.real_label, 1, begin, std::min(begin + kBlock, fake_.count), partial_[block]);
+      run_pairs<T>(begin, end, partial_[block], partial_[first_block_[1] + block]);
     } else {
-      run_side<T>(fake_, options_.fake_label, -1, begin, std::min(begin + kBlock, fake_.count), partial_[block]);
+      run_side<T>(logits, options_.game, begin, end, partial_[block]);
     }
   };
-  is_double ? typed(0.0) : typed(0.0f);
+  is_double_ ? typed(0.0) : typed(0.0f);
+}
+
+// What the sum of a tensor's losses is divided by.
+double AdversarialSweep::divisor(const Logits& logits) const {
+  return options_.reduction == Reduction::kMean ? static_cast<double>(logits.count) : 1;
 }
 
 template <typename T>
-void AdversarialSweep::run_side(
-    const Logits& logits, double label, double target, int64_t begin, int64_t end, Sums& sums) const {
+void AdversarialSweep::run_side(const Logits& logits, Game game, int64_t begin, int64_t end, Sums& sums) const {
   alignas(64) T values[kChunk], discarded[kChunk];
-  // G's hinge loss equals its Wasserstein loss.
-  const Game game = options_.generator && options_.game == Game::kHinge ? Game::kWasserstein : options_.game;
   for (int64_t i = begin; i < end; i += kChunk) {
     Side<T> side;
     side.count = std::min(kChunk, end - i);
     side.logits = load(at(logits, i), logits.dtype, 1, side.count, values);
     side.slopes = slopes_at(logits, i, discarded);
+    side.losses = logits.losses ? static_cast<T*>(logits.losses) + i : nullptr;
     side.sign = static_cast<T>(options_.sign);
-    side.label = static_cast<T>(label);
-    side.target = static_cast<T>(target);
+    side.label = static_cast<T>(logits.real ? options_.real_label : options_.fake_label);
+    side.target = static_cast<T>(logits.real ? 1 : -1);
     side.threshold = static_cast<T>(threshold_);
-    side.weight = static_cast<T>(options_.sign / static_cast<double>(logits.count));
-    const ChunkSums<T> chunk = sweep_side(game, side);
+    side.weight = static_cast<T>(options_.factor * options_.sign / divisor(logits));
+    side.factor = static_cast<T>(options_.factor);
+    const ChunkSums<T> chunk = sweep_side(game, options_.with_statistics, side);
     sums.loss += chunk.loss;
     sums.logit += chunk.logit;
     sums.probability += chunk.probability;
@@ -154,8 +168,9 @@ void AdversarialSweep::run_side(
 template <typename T>
 void AdversarialSweep::run_pairs(int64_t begin, int64_t end, Sums& real_sums, Sums& fake_sums) const {
   alignas(64) T first[kChunk], second[kChunk], discarded[2][kChunk];
-  const Logits &raised = options_.generator ? real_ : fake_, &lowered = options_.generator ? fake_ : real_;
-  const T weight = static_cast<T>(options_.sign / static_cast<double>(fake_.count));
+  const Logits &real = tensors_[0], &fake = tensors_[1];
+  const Logits &raised = options_.generator ? real : fake, &lowered = options_.generator ? fake : real;
+  const T weight = static_cast<T>(options_.sign / static_cast<double>(fake.count));
   for (int64_t i = begin; i < end; i += kChunk) {
     const int64_t count = std::min(kChunk, end - i);
     Pairs<T> pairs;
@@ -168,22 +183,22 @@ void AdversarialSweep::run_pairs(int64_t begin, int64_t end, Sums& real_sums, Su
     pairs.weight = weight;
     fake_sums.loss += sweep_pairs(pairs);
   }
-  if (options_.generator) return;
+  if (!options_.with_statistics) return;
   // Only the statistics are kept: the Wasserstein loss computed alongside is replaced, its slopes are discarded.
-  const auto count_side = [&](Logits side, double target, Sums& sums) {
+  const auto count_side = [&](Logits side, Sums& sums) {
     side.slopes = nullptr;
     Sums side_sums;
-    run_side<T>(side, 0, target, begin, end, side_sums);
+    run_side<T>(side, Game::kWasserstein, begin, end, side_sums);
     side_sums.loss = sums.loss;
     sums = side_sums;
   };
-  count_side(real_, 1, real_sums);
-  count_side(fake_, -1, fake_sums);
+  count_side(real, real_sums);
+  count_side(fake, fake_sums);
 }
 
-AdversarialSweep::Sums AdversarialSweep::total(int64_t first, int64_t count) const {
+AdversarialSweep::Sums AdversarialSweep::total(size_t tensor) const {
   Sums sums;
-  for (int64_t block = first; block < first + count; ++block) {
+  for (int64_t block = first_block_[tensor]; block < first_block_[tensor + 1]; ++block) {
     const Sums& one = partial_[block];
     sums.loss += one.loss;
     sums.logit += one.logit;
@@ -195,19 +210,19 @@ AdversarialSweep::Sums AdversarialSweep::total(int64_t first, int64_t count) con
 }
 
 double AdversarialSweep::loss() const {
-  const Sums real = total(0, real_blocks_), fake = total(real_blocks_, fake_blocks_);
-  const double real_loss = real_.count && !pairs_ ? real.loss / static_cast<double>(real_.count) : 0;
-  return real_loss + fake.loss / static_cast<double>(fake_.count);
+  double loss = 0;
+  for (size_t i = 0; i < tensors_.size(); ++i) loss += total(i).loss / divisor(tensors_[i]);
+  return options_.factor * loss;
 }
 
-void AdversarialSweep::statistics(double (&values)[8]) const {
-  const Sums sides[2] = {total(0, real_blocks_), total(real_blocks_, fake_blocks_)};
-  for (int i = 0; i < 2; ++i) {
-    const double count = static_cast<double>(i == 0 ? real_.count : fake_.count);
-    values[4 * i] = sides[i].logit / count;
-    values[4 * i + 1] = sides[i].probability / count;
-    values[4 * i + 2] = sides[i].correct / count;
-    values[4 * i + 3] = sides[i].violation / count;
+void AdversarialSweep::statistics(double* values) const {
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const Sums sums = total(i);
+    const double count = static_cast<double>(tensors_[i].count);
+    *values++ = sums.logit / count;
+    *values++ = sums.probability / count;
+    *values++ = sums.correct / count;
+    *values++ = sums.violation / count;
   }
 }
 

@@ -138,8 +138,8 @@ void the_hinge_loss_has_its_slopes_and_statistics() {
   const std::vector<float> real = {0.5f, 2.0f, -1.0f, 4.0f}, fake = {-2.0f, 0.5f};
   float real_slopes[4], fake_slopes[2];
   AdversarialSweep sweep(
-      {Game::kHinge, false, 1.0, 1.0, 0.0}, {real.data(), Dtype::kFloat32, 4, real_slopes},
-      {fake.data(), Dtype::kFloat32, 2, fake_slopes});
+      {Game::kHinge, 1.0, 1.0, 0.0},
+      {{real.data(), Dtype::kFloat32, 4, true, real_slopes}, {fake.data(), Dtype::kFloat32, 2, false, fake_slopes}});
   for (int64_t block = 0; block < sweep.blocks(); ++block) sweep.run(block);
   CHECK_CLOSE(sweep.loss(), (0.5 + 2) / 4 + 1.5 / 2, 1e-6);
   CHECK(real_slopes[0] == -0.25f && real_slopes[1] == 0 && fake_slopes[0] == 0 && fake_slopes[1] == 0.5f);
@@ -156,8 +156,9 @@ void pairs_have_their_loss_and_slopes() {
     for (const bool generator : {false, true}) {
       std::vector<float> real_slopes(count), fake_slopes(count);
       AdversarialSweep sweep(
-          {Game::kRelativistic, generator, -1.0, 1.0, 0.0}, {real.data(), Dtype::kFloat32, count, real_slopes.data()},
-          {fake.data(), Dtype::kFloat32, count, fake_slopes.data()});
+          {Game::kRelativistic, -1.0, 1.0, 0.0, generator},
+          {{real.data(), Dtype::kFloat32, count, true, real_slopes.data()},
+           {fake.data(), Dtype::kFloat32, count, false, fake_slopes.data()}});
       for (int64_t block = 0; block < sweep.blocks(); ++block) sweep.run(block);
       double loss = 0;
       for (int64_t i = 0; i < count; ++i) {

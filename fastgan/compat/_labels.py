@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from fastgan.losses._probabilities import ProbabilityCheck
+from fastgan.losses._scales import Logits, check_reduction, side_cross_entropy
+from fastgan.losses.adversarial import Reduction
 from fastgan.losses.labels import cross_entropy
 from fastgan.ops._checks import (
     as_flag,
@@ -24,18 +28,24 @@ class BinaryLoss(nn.Module):
     Args:
         real: the target.
         from_probabilities: the discriminator ends in a sigmoid.
+        reduction: of a tensor's losses: "mean", "sum" or "none"; see :class:`fastgan.losses.AdversarialLoss`.
     """
 
-    def __init__(self, real: bool, *, from_probabilities: bool = False) -> None:
+    def __init__(
+        self, real: bool, *, from_probabilities: bool = False, reduction: Reduction = "mean"
+    ) -> None:
         super().__init__()
+        check_reduction(reduction)
+        self.reduction = reduction
         self.real = as_flag("real", real)
         self.from_probabilities = as_flag("from_probabilities", from_probabilities)
         self._check = ProbabilityCheck(type(self).__name__)
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """Logits of any shape to 0-d."""
-        check_floating("logits", logits)
-        return cross_entropy("logits", logits, int(self.real), self.from_probabilities, self._check)
+    def forward(self, logits: Logits) -> Any:
+        """Logits of any shape, or a list of one tensor for each scale, whose means are added, to 0-d."""
+        return side_cross_entropy(
+            "logits", logits, float(self.real), self.from_probabilities, self._check, reduction=self.reduction
+        )
 
 
 class CategoryLoss(nn.Module):

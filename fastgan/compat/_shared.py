@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastgan._torch_internals import lerp_all
 from fastgan.losses._input_gradient import check_samples
 from fastgan.ops._checks import (
     as_flag,
+    as_number,
     check_floating,
+    check_instance,
     check_same_device,
     check_same_shape,
     described,
@@ -60,3 +63,44 @@ def interpolated(
     """
     weight = torch.rand(real.shape[0], *(1,) * (real.dim() - 1), device=device).to(real.device, dtype)
     return (weight * real + (1 - weight) * fake).detach().requires_grad_()
+
+
+@torch.no_grad()
+def lerp_parameters(
+    average: nn.Module, model: nn.Module, decay: float, names: tuple[str, str, str], *, by_name: bool = False
+) -> None:
+    """Moves each parameter of `average` a share of 1 - decay towards the one of `model`, in its own dtype.
+
+    Args:
+        decay: in [0, 1].
+        names: of the three arguments, in errors.
+        by_name: pair parameters by their names, not in order.
+    """
+    for name, network in zip(names, (average, model), strict=False):
+        check_instance(name, network, nn.Module, "a torch.nn.Module")
+    decay = as_number(names[2], decay)
+    if not 0 <= decay <= 1:
+        raise ValueError(f"{names[2]} must lie in [0, 1], got {decay}")
+    averages, parameters = dict(average.named_parameters()), dict(model.named_parameters())
+    if by_name:
+        missing = averages.keys() - parameters.keys()
+        if missing:
+            raise ValueError(
+                f"{names[1]} must have all parameters of {names[0]}, got none named {min(missing)!r}"
+            )
+        parameters = {name: parameters[name] for name in averages}
+    elif len(averages) != len(parameters):
+        raise ValueError(
+            f"{names[1]} must have as many parameters as {names[0]}, {len(averages)}, got {described(model)} "
+            f"with {len(parameters)}"
+        )
+    pairs = list(zip(averages.items(), parameters.values(), strict=True))
+    for (name, one), other in pairs:
+        if one.shape != other.shape:
+            raise ValueError(
+                f"{names[1]}'s parameters must have the shapes of {names[0]}'s, got {tuple(other.shape)} for "
+                f"{name}, {tuple(one.shape)}"
+            )
+    if pairs:
+        averages_of_all = [one for (_, one), _ in pairs]
+        lerp_all(averages_of_all, [other.to(one) for (_, one), other in pairs], 1 - decay)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fastgan import losses
 from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
 from fastgan.losses._backbones import Weights, check_comparable, one_backbone
 from fastgan.losses._input_gradient import input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
+from fastgan.losses._scales import scales_of, side_cross_entropy, side_loss
 from fastgan.losses.jpeg import check_images
-from fastgan.losses.labels import cross_entropy
 from fastgan.losses.penalties import penalty_of_logits
 from fastgan.losses.perceptual import NETWORKS, layer_names
 from fastgan.ops._checks import (
@@ -202,28 +201,65 @@ class GANLoss(nn.Module):
         self.from_probabilities = as_probabilities_flag(from_probabilities, "gan_type", gan_type)
         self.gan_type = gan_type
         self._check = ProbabilityCheck("GANLoss('vanilla')")
+        self._no_check = ProbabilityCheck("GANLoss('wgan_softplus')")
+        self._no_check.undecided = False
         self.real_label_val = as_finite("real_label_val", real_label_val)
         self.fake_label_val = as_finite("fake_label_val", fake_label_val)
         self.loss_weight = as_factor("loss_weight", loss_weight)
 
+    def get_target_label(self, input: Tensor, target_is_real: bool) -> bool | Tensor:
+        """A tensor of labels like the input, or for wgan and wgan_softplus `target_is_real` itself."""
+        target_is_real = as_flag("target_is_real", target_is_real)
+        if self.gan_type in ("wgan", "wgan_softplus"):
+            return target_is_real
+        check_floating("input", input)
+        return torch.full_like(input, self.real_label_val if target_is_real else self.fake_label_val)
+
     def forward(self, input: Tensor, target_is_real: bool, is_disc: bool = False) -> Tensor:
         """The mean over logits of any shape, 0-d; for G (``is_disc=False``) times loss_weight."""
+        check_floating("input", input)
+        return self._mean_of([input], target_is_real, is_disc)
+
+    def _mean_of(self, scales: list[Tensor], target_is_real: bool, is_disc: bool) -> Tensor:
         target_is_real, is_disc = as_flag("target_is_real", target_is_real), as_flag("is_disc", is_disc)
         label = self.real_label_val if target_is_real else self.fake_label_val
-        sign = -1 if target_is_real else 1
-        check_floating("input", input)
-        input = wide(input)
-        if self.gan_type == "vanilla":
-            loss = cross_entropy("input", input, float(label), self.from_probabilities, self._check)
-        elif self.gan_type == "lsgan":
-            loss = (input - label).square().mean()
+        factor, weight = 1 / len(scales), None if is_disc else self.loss_weight
+        if weight is not None and not isinstance(weight, Tensor):
+            factor, weight = factor * weight, None
+        loss: Tensor
+        if self.gan_type in ("vanilla", "wgan_softplus"):
+            is_labelled = self.gan_type == "vanilla"
+            loss = side_cross_entropy(
+                "input", scales, label if is_labelled else float(target_is_real), self.from_probabilities,
+                self._check if is_labelled else self._no_check, factor=factor,
+            )  # fmt: skip
+        elif self.gan_type == "lsgan":  # without the 1/2 of ours
+            options = {"real_label": label, "factor": 2 * factor}
+            loss, _ = side_loss("input", scales, True, "least_squares", **options)
         elif self.gan_type == "wgan":
-            loss = sign * input.mean()
-        elif self.gan_type == "wgan_softplus":
-            loss = F.softplus(sign * input).mean()
+            loss, _ = side_loss("input", scales, target_is_real, "wasserstein", factor=factor)
         else:
-            loss = F.relu(1 + sign * input).mean() if is_disc else -input.mean()
-        return loss if is_disc else loss * self.loss_weight
+            game, real = ("hinge", target_is_real) if is_disc else ("wasserstein", True)
+            loss, _ = side_loss("input", scales, real, game, factor=factor)
+        return loss if weight is None else loss * weight
+
+
+class MultiScaleGANLoss(GANLoss):
+    """:class:`GANLoss` of a discriminator of several scales; `basicsr.losses.MultiScaleGANLoss`.
+
+    Args: as of :class:`GANLoss`.
+    """
+
+    def forward(  # type: ignore[override]
+        self, input: Tensor | Sequence[Any], target_is_real: bool, is_disc: bool = False
+    ) -> Tensor:
+        """The mean over the scales of their losses, 0-d.
+
+        Args:
+            input: logits of any shape; or a list with a tensor for each scale, or with a list of features
+                for each, of which the last are the logits.
+        """
+        return self._mean_of(scales_of("input", input, of_features=True), target_is_real, is_disc)
 
 
 def r1_penalty(real_pred: Tensor, real_img: Tensor, *, scaler: torch.amp.GradScaler | None = None) -> Tensor:

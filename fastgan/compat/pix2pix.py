@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.compiler import is_compiling
 
+from fastgan._torch_internals import version
 from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
 from fastgan.losses._input_gradient import check_samples, input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
-from fastgan.losses.labels import cross_entropy
+from fastgan.losses._scales import scales_of, side_cross_entropy, side_loss
 from fastgan.ops._checks import (
     as_device,
     as_finite,
@@ -25,11 +26,13 @@ from fastgan.reference.precision import wide
 
 
 class GANLoss(nn.Module):
-    """One side's adversarial loss; `models.networks.GANLoss`.
+    """One side's adversarial loss; `models.networks.GANLoss` of pix2pix and of CUT, lists as in pix2pixHD.
 
     Args:
-        gan_mode: lsgan, vanilla (cross entropy) or wgangp.
-        target_real_label, target_fake_label: labels of lsgan and vanilla.
+        gan_mode: lsgan, vanilla (cross entropy), wgangp; nonsaturating as in CUT: the mean of each sample;
+            hinge, as in SPADE.
+        target_real_label, target_fake_label: labels of lsgan and vanilla. They are buffers, whose numbers
+            are read once and after each change, which on a GPU waits for it.
         from_probabilities: the discriminator ends in a sigmoid; for vanilla.
 
     Losses are float32 (float64 for float64 predictions), also under autocast.
@@ -41,14 +44,14 @@ class GANLoss(nn.Module):
 
     def __init__(
         self,
-        gan_mode: Literal["lsgan", "vanilla", "wgangp"],
+        gan_mode: Literal["lsgan", "vanilla", "wgangp", "nonsaturating", "hinge"],
         target_real_label: float = 1.0,
         target_fake_label: float = 0.0,
         *,
         from_probabilities: bool = False,
     ) -> None:
         super().__init__()
-        known = ("lsgan", "vanilla", "wgangp")
+        known = ("lsgan", "vanilla", "wgangp", "nonsaturating", "hinge")
         check_kind("gan mode {} not implemented", "gan_mode", gan_mode, known)
         self.from_probabilities = as_probabilities_flag(from_probabilities, "gan_mode", gan_mode)
         self.gan_mode = gan_mode
@@ -59,20 +62,68 @@ class GANLoss(nn.Module):
         fake_label = as_finite("target_fake_label", target_fake_label)
         self.register_buffer("real_label", torch.tensor(real_label))
         self.register_buffer("fake_label", torch.tensor(fake_label))
+        self._read: dict[bool, tuple[object, float]] = {True: (None, real_label), False: (None, fake_label)}
 
-    def forward(self, prediction: Tensor, target_is_real: bool) -> Tensor:
-        """The mean over a prediction of any shape, 0-d."""
+    def get_target_tensor(self, prediction: Tensor, target_is_real: bool) -> Tensor:
+        """The label in the prediction's shape."""
         check_floating("prediction", prediction)
+        label = self.real_label if as_flag("target_is_real", target_is_real) else self.fake_label
+        return label.expand_as(prediction)
+
+    def forward(
+        self, prediction: Tensor | Sequence[Any], target_is_real: bool, for_discriminator: bool = True
+    ) -> Tensor:
+        """The mean over a prediction, 0-d; of nonsaturating (N,), the means of its samples.
+
+        Args:
+            prediction: of any shape; or a list with a tensor for each scale, or with a list of features for
+                each, of which the last are the prediction: the scales' losses are added (SPADE's trainer
+                divides by their number).
+            target_is_real: whether the prediction is to be real.
+            for_discriminator: False is G's hinge loss; the other modes have the same for both.
+        """
         target_is_real = as_flag("target_is_real", target_is_real)
-        prediction = wide(prediction)
+        for_discriminator = as_flag("for_discriminator", for_discriminator)
+        scales = scales_of("prediction", prediction, of_features=True)
         if self.gan_mode == "wgangp":
-            return -prediction.mean() if target_is_real else prediction.mean()
+            return side_loss("prediction", scales, target_is_real, "wasserstein")[0]
+        if self.gan_mode == "hinge":
+            if not for_discriminator and not target_is_real:
+                raise ValueError("target_is_real must be True for G's hinge loss, got False")
+            game = "hinge" if for_discriminator else "wasserstein"
+            return side_loss("prediction", scales, target_is_real, game)[0]
+        if self.gan_mode == "nonsaturating":
+            return self._of_samples(scales, target_is_real)
+        label = self._label(target_is_real, scales[0])
+        loss: Tensor
+        if self.gan_mode == "lsgan":  # without the 1/2 of ours
+            options = {"real_label": label, "factor": 2.0}
+            loss, _ = side_loss("prediction", scales, True, "least_squares", **options)
+        else:
+            loss = side_cross_entropy("prediction", scales, label, self.from_probabilities, self._check)
+        return loss
+
+    def _of_samples(self, scales: list[Tensor], target_is_real: bool) -> Tensor:
+        losses, _ = side_loss("prediction", scales, target_is_real, "cross_entropy", reduction="none")
+        for scale in scales:
+            if scale.dim() == 0 or scale.shape[0] != scales[0].shape[0]:
+                raise ValueError(
+                    f"prediction must have the samples of {tuple(scales[0].shape)} for nonsaturating, whose "
+                    f"loss is of each, got shape {tuple(scale.shape)}"
+                )
+        means = [each.reshape(len(each), -1).mean(dim=1) for each in losses]
+        return sum(means[1:], start=means[0])
+
+    def _label(self, target_is_real: bool, prediction: Tensor) -> float:
+        """The buffer's number, read again after each change."""
         label = self.real_label if target_is_real else self.fake_label
-        check_same_device(prediction=prediction, label=label)
-        target = label.to(prediction.dtype).expand_as(prediction)
-        if self.gan_mode == "lsgan":
-            return F.mse_loss(prediction, target)
-        return cross_entropy("prediction", prediction, target, self.from_probabilities, self._check)
+        if isinstance(prediction, Tensor):
+            check_same_device(prediction=prediction, label=label)
+        state, number = self._read[target_is_real]
+        if not is_compiling() and not label.is_meta and state != (id(label), version(label)):
+            number = float(label)
+            self._read[target_is_real] = (id(label), version(label)), number
+        return number
 
 
 def cal_gradient_penalty(

@@ -15,7 +15,14 @@ from fastgan import losses
 from fastgan.compat._shared import check_logits, check_pair, interpolated
 from fastgan.losses._input_gradient import check_samples, input_gradient
 from fastgan.losses.penalties import penalty_of_logits
-from fastgan.ops._checks import as_device, check_callable, described
+from fastgan.ops._checks import (
+    as_device,
+    check_callable,
+    check_same_device,
+    check_tensor,
+    described,
+    may_look_at,
+)
 from fastgan.reference.precision import wide
 
 
@@ -31,6 +38,18 @@ def g_vanilla(d_logit_fake: Tensor, DDP: bool, *, from_probabilities: bool = Fal
     """Mean softplus(-fake)"""
     check_logits(d_logit_fake=d_logit_fake)
     return losses.g_nonsaturating_loss(d_logit_fake, from_probabilities=from_probabilities)
+
+
+def d_logistic(
+    d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool, *, from_probabilities: bool = False
+) -> Tensor:
+    """Mean of softplus(-real) + softplus(fake): `d_vanilla`'s."""
+    return d_vanilla(d_logit_real, d_logit_fake, DDP, from_probabilities=from_probabilities)
+
+
+def g_logistic(d_logit_fake: Tensor, DDP: bool, *, from_probabilities: bool = False) -> Tensor:
+    """Mean softplus(-fake): `g_vanilla`'s."""
+    return g_vanilla(d_logit_fake, DDP, from_probabilities=from_probabilities)
 
 
 def d_ls(d_logit_real: Tensor, d_logit_fake: Tensor, DDP: bool) -> Tensor:
@@ -69,6 +88,37 @@ def g_wasserstein(d_logit_fake: Tensor, DDP: bool) -> Tensor:
     return losses.g_adversarial_loss(d_logit_fake)
 
 
+def crammer_singer_loss(adv_output: Tensor, label: Tensor, DDP: bool, **_: Any) -> Tensor:
+    """Mean max(0, 1 + the largest other class's logit - the label's); of D and G of multi-hinge GANs.
+
+    Args:
+        adv_output: logits (N, classes + 1).
+        label: (N,), int64 in [0, classes].
+        DDP: unused, as in the original.
+
+    Raises:
+        TypeError, ValueError: logits that are not such a floating-point tensor, or labels of another dtype or
+            number, or, if they can be read without synchronization, out of range.
+    """
+    check_logits(adv_output=adv_output)
+    check_tensor("label", label)
+    if adv_output.dim() != 2 or adv_output.shape[1] < 2:
+        raise ValueError(f"adv_output must have shape (N, classes + 1), got {tuple(adv_output.shape)}")
+    if label.dtype != torch.int64:
+        raise TypeError(f"label must be int64, got {described(label)}")
+    if label.shape != adv_output.shape[:1]:
+        raise ValueError(f"label must have shape ({len(adv_output)},), got {tuple(label.shape)}")
+    check_same_device(adv_output=adv_output, label=label)
+    classes = adv_output.shape[1]
+    if may_look_at(label):
+        low, high = (int(bound) for bound in label.aminmax())
+        if low < 0 or high >= classes:
+            raise ValueError(f"label must lie in [0, {classes}), got {low if low < 0 else high}")
+    logits, index = wide(adv_output), label[:, None]
+    wrong = logits.scatter(1, index, -torch.inf).max(dim=1, keepdim=True).values
+    return torch.relu(1 + wrong - logits.gather(1, index)).mean()
+
+
 def cal_r1_reg(
     adv_output: Tensor,
     images: Tensor,
@@ -77,6 +127,13 @@ def cal_r1_reg(
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """Half the mean squared norm of the gradient; `device` is unused."""
+    return penalty_of_logits(adv_output, images, scale=0.5, scaler=scaler, names=("adv_output", "images"))
+
+
+def stylegan_cal_r1_reg(
+    adv_output: Tensor, images: Tensor, *, scaler: torch.amp.GradScaler | None = None
+) -> Tensor:
+    """Half the mean squared norm of the gradient: `cal_r1_reg`'s."""
     return penalty_of_logits(adv_output, images, scale=0.5, scaler=scaler, names=("adv_output", "images"))
 
 
@@ -94,6 +151,22 @@ def cal_grad_penalty(
     check_pair(real_images=real_images, fake_images=fake_images)
     x = interpolated(real_images, fake_images)
     return _distance_from_unit_norm(x, real_labels, discriminator, scaler).square().mean()
+
+
+def cal_maxgrad_penalty(
+    real_images: Tensor,
+    real_labels: Tensor,
+    fake_images: Tensor,
+    discriminator: Callable[..., dict[str, Any]],
+    device: torch.device | str,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Tensor:
+    """The largest squared norm of a gradient at points as of `cal_grad_penalty`."""
+    real_images = _moved(real_images, device)
+    check_pair(real_images=real_images, fake_images=fake_images)
+    x = interpolated(real_images, fake_images)
+    return _norms(x, real_labels, discriminator, scaler).square().max()
 
 
 def cal_dra_penalty(
@@ -127,6 +200,16 @@ def _distance_from_unit_norm(
     scaler: torch.amp.GradScaler | None,
 ) -> Tensor:
     """The norm of each sample's gradient, minus 1."""
+    return _norms(x, labels, discriminator, scaler) - 1
+
+
+def _norms(
+    x: Tensor,
+    labels: Tensor,
+    discriminator: Callable[..., dict[str, Any]],
+    scaler: torch.amp.GradScaler | None,
+) -> Tensor:
+    """The norm of each sample's gradient."""
     check_callable("discriminator", discriminator)
     returned = discriminator(x, labels, eval=False)
     if not isinstance(returned, Mapping) or "adv_output" not in returned:
@@ -135,4 +218,4 @@ def _distance_from_unit_norm(
         )
     logits = returned["adv_output"]
     names = ("discriminator's adv_output", "its images")
-    return wide(input_gradient(logits, x, scaler, names)).flatten(1).norm(2, dim=1) - 1
+    return wide(input_gradient(logits, x, scaler, names)).flatten(1).norm(2, dim=1)

@@ -10,6 +10,7 @@ from fastgan.losses._input_gradient import check_supports_penalty
 from fastgan.losses.adversarial import (
     AdversarialLoss,
     AdversarialStatistics,
+    SideStatistics,
     d_bce_loss,
     d_hinge_loss,
     d_lsgan_loss,
@@ -64,6 +65,7 @@ __all__ = [
     "PenaltyTerm",
     "PerceptualLoss",
     "RandomJPEG",
+    "SideStatistics",
     "VGGFeatures",
     "YUVColorL2",
     "approximate_r1",

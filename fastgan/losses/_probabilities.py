@@ -112,8 +112,10 @@ class ProbabilityCheck:
             )
 
 
-def cross_entropy_of_probabilities(name: str, probabilities: Tensor, target: float | Tensor) -> Tensor:
-    """Mean binary cross entropy with the target, 0-d, like `torch.nn.BCELoss`: logarithms are at least -100.
+def cross_entropy_of_probabilities(
+    name: str, probabilities: Tensor, target: float | Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Binary cross entropy with the target, like `torch.nn.BCELoss`: logarithms are at least -100.
 
     In float32 (float64 for float64), also under autocast, where torch's own raises.
 
@@ -133,4 +135,4 @@ def cross_entropy_of_probabilities(name: str, probabilities: Tensor, target: flo
     if not isinstance(target, Tensor):
         target = torch.full_like(probabilities, target)
     with without_autocast(probabilities):
-        return F.binary_cross_entropy(probabilities, target.to(probabilities.dtype))
+        return F.binary_cross_entropy(probabilities, target.to(probabilities.dtype), reduction=reduction)

@@ -1,22 +1,36 @@
 """Adversarial losses of logits of any shape (N, N 1, patches N 1 H W): means over space, then over the batch.
 
-All samples have equally many logits, so that is the mean over all logits.
+All samples have equally many logits, so that is the mean over all logits. Discriminators of several scales
+return a list of tensors; the loss is then the sum of the scales' means.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args, overload
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_probabilities
-from fastgan.ops._checks import as_finite, as_flag, check_floating, check_one_of, is_among, shown
+from fastgan._torch_internals import forward_mode_active
+from fastgan.losses._probabilities import ProbabilityCheck
+from fastgan.losses._scales import Logits, check_reduction, named, scales_of, side_cross_entropy, side_loss
+from fastgan.ops._checks import (
+    as_finite,
+    as_flag,
+    check_floating,
+    check_one_of,
+    check_same_shape,
+    described,
+    is_among,
+    shown,
+)
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
+from fastgan.ops.side_losses import is_few, side_losses
 from fastgan.reference import adversarial as reference
 from fastgan.reference.precision import wide
 
+Reduction = Literal["mean", "sum", "none"]
 Kind = Literal["bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic"]
 KINDS = ("bce", "nonsaturating", "lsgan", "hinge", "wgan", "wgan-gp", "relativistic")
 _GAMES = {
@@ -39,7 +53,8 @@ class AdversarialStatistics(NamedTuple):
     Probabilities, accuracies and violations are of the logits times the critic's sign. An accuracy is the
     share on the correct side of 0, or for lsgan of the midpoint between the labels; margin violations are the
     share for which the hinge loss has a slope: real below 1, fake above -1. `D_real` and `D_fake` are means
-    of the discriminator's outputs, which may be probabilities.
+    of the discriminator's outputs, which may be probabilities. Of a list of scales, each is a vector with one
+    number for each.
     """
 
     D_real: Tensor
@@ -50,6 +65,15 @@ class AdversarialStatistics(NamedTuple):
     probability_fake: Tensor
     accuracy_fake: Tensor
     margin_violations_fake: Tensor
+
+
+class SideStatistics(NamedTuple):
+    """:class:`AdversarialStatistics` of one side, the real or the fake."""
+
+    D: Tensor
+    probability: Tensor
+    accuracy: Tensor
+    margin_violations: Tensor
 
 
 class AdversarialLoss:
@@ -83,6 +107,11 @@ class AdversarialLoss:
             0 and 1, are better if D can be changed.
 
     Losses are float32 (float64 for float64 logits), also under autocast; gradients have the logits' dtype.
+
+    Logits may be lists of tensors, one for each scale of the discriminator (pix2pixHD, SPADE): the scales'
+    losses are added. `reduction` of all methods is what becomes of the losses of a tensor's logits: their
+    "mean", their "sum", or "none": each as it is, in the logits' shape, in a list for a list. For "none", D's
+    loss of both sides adds those of the n-th real and the n-th fake logit.
 
     Raises:
         ValueError: an unknown kind or sign, or labels or probabilities for a kind without them.
@@ -130,39 +159,69 @@ class AdversarialLoss:
             self._check.advice = "remove it"
         self._check.undecided = kind in _OF_LOGITS and not from_probabilities
 
-    @overload
     def discriminator(
-        self, real_logits: Tensor, fake_logits: Tensor, *, return_statistics: Literal[False] = False
-    ) -> Tensor: ...
-
-    @overload
-    def discriminator(
-        self, real_logits: Tensor, fake_logits: Tensor, *, return_statistics: Literal[True]
-    ) -> tuple[Tensor, AdversarialStatistics]: ...
-
-    def discriminator(
-        self, real_logits: Tensor, fake_logits: Tensor, *, return_statistics: bool = False
-    ) -> Tensor | tuple[Tensor, AdversarialStatistics]:
-        """D's loss, 0-d; with `return_statistics` also statistics from the same sweep.
+        self,
+        real_logits: Logits,
+        fake_logits: Logits,
+        *,
+        reduction: Reduction = "mean",
+        return_statistics: bool = False,
+    ) -> Any:
+        """D's loss, 0-d; with `return_statistics` (loss, :class:`AdversarialStatistics`) from the same sweep.
 
         Args:
-            real_logits, fake_logits: any shapes (relativistic: equal ones); fakes detached from G.
+            real_logits, fake_logits: any shapes (relativistic, and reduction "none": equal ones); fakes
+                detached from G; or a list of as many scales each.
 
         Raises:
-            TypeError, ValueError: tensors that are not floating-point, are empty or on different devices.
+            TypeError, ValueError: tensors that are not floating-point, are empty or on different devices, or
+                as many scales of one side as the other has not.
         """
         return_statistics = as_flag("return_statistics", return_statistics)
+        both_are_tensors = isinstance(real_logits, Tensor) and isinstance(fake_logits, Tensor)
+        real, fake = self._two_sides(real_logits, fake_logits)
+        check_reduction(reduction)
+        losses: Any
+        statistics: Any
         if self.from_probabilities:
-            real_loss, fake_loss = self.halves(real_logits, fake_logits)
-            loss = real_loss + fake_loss
-            return (loss, self._statistics(real_logits, fake_logits)) if return_statistics else loss
-        loss, statistics = discriminator_loss(
-            real_logits, fake_logits, _GAMES[self.kind], sign=self.critic_sign,
-            real_label=self.real_label, fake_label=self.fake_label,
-        )  # fmt: skip
-        if not is_compiling() and self._check.undecided:
-            self._check.look(real_logits, fake_logits)
-        return (loss, AdversarialStatistics(*statistics.unbind())) if return_statistics else loss
+            losses = self._cross_entropies(real, fake, reduction)
+            statistics = self._of_probabilities(real, fake) if return_statistics else None
+        elif self.kind == "relativistic":
+            losses, statistics = self._pairs(real, fake, reduction, return_statistics)
+        elif both_are_tensors and reduction == "mean":
+            losses, statistics = discriminator_loss(real[0], fake[0], _GAMES[self.kind], **self._options())
+            statistics = statistics.view(2, 4)
+        else:
+            losses, statistics = side_losses(
+                real, fake, _GAMES[self.kind], reduction=reduction, with_statistics=return_statistics,
+                **self._options(),
+            )  # fmt: skip
+            if reduction == "none":
+                losses = self._added(real, fake, losses)
+        self._look(*real, *fake)
+        loss = losses[0] if reduction == "none" and both_are_tensors else losses
+        if not return_statistics:
+            return loss
+        sides = statistics.view(2, len(real), 4) if not both_are_tensors else statistics
+        return loss, AdversarialStatistics(*sides[0].unbind(-1), *sides[1].unbind(-1))
+
+    def real(self, logits: Logits, *, reduction: Reduction = "mean", return_statistics: bool = False) -> Any:
+        """D's loss on reals alone, for trainers that take the sides apart; not for the relativistic game.
+
+        Args:
+            logits: of any shape, or a list of one for each scale.
+
+        Returns:
+            The loss, 0-d; with `return_statistics` (loss, :class:`SideStatistics`) from the same sweep.
+
+        Raises:
+            TypeError, ValueError: as by `discriminator`; the relativistic game, which pairs reals with fakes.
+        """
+        return self._side(logits, True, reduction, return_statistics)
+
+    def fake(self, logits: Logits, *, reduction: Reduction = "mean", return_statistics: bool = False) -> Any:
+        """D's loss on fakes alone; as `real`."""
+        return self._side(logits, False, reduction, return_statistics)
 
     def halves(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
         """D's loss on reals and on fakes, 0-d each, in plain PyTorch; their sum is `discriminator`'s.
@@ -173,8 +232,7 @@ class AdversarialLoss:
         Raises:
             ValueError: the relativistic game, which pairs reals with fakes.
         """
-        if self.kind == "relativistic":
-            raise ValueError("the relativistic loss pairs reals with fakes and has no halves")
+        self._check_halves()
         if self.from_probabilities:
             return (
                 self._cross_entropy("real_logits", real_logits, self.real_label),
@@ -182,38 +240,158 @@ class AdversarialLoss:
             )
         for name, logits in (("real_logits", real_logits), ("fake_logits", fake_logits)):
             check_floating(name, logits)
-        if not is_compiling() and self._check.undecided:
-            self._check.look(real_logits, fake_logits)
+        self._look(real_logits, fake_logits)
         return reference.discriminator_halves(
             wide(real_logits), wide(fake_logits), _GAMES[self.kind], self.critic_sign,
             self.real_label, self.fake_label,
         )  # fmt: skip
 
-    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    def generator(
+        self, fake_logits: Logits, real_logits: Logits | None = None, *, reduction: Reduction = "mean"
+    ) -> Any:
         """G's loss, 0-d; `real_logits` are for the relativistic game and otherwise ignored."""
+        scales = scales_of("fake_logits", fake_logits)
+        check_reduction(reduction)
+        is_tensor = isinstance(fake_logits, Tensor)
         if self.from_probabilities:
-            return self._cross_entropy("fake_logits", fake_logits, 1.0)
-        loss = generator_loss(fake_logits, real_logits, _GAMES[self.kind], sign=self.critic_sign)
-        if not is_compiling() and self._check.undecided:
-            self._check.look(fake_logits)
-        return loss
+            return self._cross_entropy("fake_logits", fake_logits, 1.0, reduction)
+        if self.kind == "relativistic":
+            if real_logits is None:
+                raise ValueError("the relativistic generator loss needs real_logits, got None")
+            real, _ = self._two_sides(real_logits, fake_logits)
+            loss, _ = self._pairs(real, scales, reduction, False, generator=True)
+            self._look(*scales)
+            return loss[0] if reduction == "none" and is_tensor else loss
+        game = "wasserstein" if self.kind == "hinge" else _GAMES[self.kind]
+        prefers_torch = is_few(scales, game, reduction) or forward_mode_active()
+        if is_tensor and reduction == "mean" and not prefers_torch:
+            loss = generator_loss(scales[0], None, _GAMES[self.kind], sign=self.critic_sign)
+        else:
+            options = {"sign": self.critic_sign, "reduction": reduction}
+            loss, _ = side_loss("fake_logits", scales, True, game, **options)
+        self._look(*scales)
+        return loss[0] if reduction == "none" and is_tensor else loss
 
-    def _cross_entropy(self, name: str, probabilities: Tensor, label: float) -> Tensor:
+    def _options(self) -> dict[str, Any]:
+        return {"sign": self.critic_sign, "real_label": self.real_label, "fake_label": self.fake_label}
+
+    def _look(self, *logits: Tensor) -> None:
+        """Looks for probabilities among the first logits."""
+        if not is_compiling() and self._check.undecided:
+            self._check.look(*logits)
+
+    def _check_halves(self) -> None:
+        if self.kind == "relativistic":
+            raise ValueError("the relativistic loss pairs reals with fakes and has no halves")
+
+    def _two_sides(self, real_logits: Logits, fake_logits: Logits) -> tuple[list[Tensor], list[Tensor]]:
+        real, fake = scales_of("real_logits", real_logits), scales_of("fake_logits", fake_logits)
+        if isinstance(real_logits, Tensor) != isinstance(fake_logits, Tensor):
+            names = ("real_logits", "fake_logits")
+            wrong, name, other = (
+                (fake_logits, *names[::-1]) if isinstance(real_logits, Tensor) else (real_logits, *names)
+            )
+            raise TypeError(
+                f"{name} must be a floating-point tensor, got {described(wrong)}: {other} is a tensor"
+            )
+        if len(real) != len(fake):
+            raise ValueError(
+                f"real_logits and fake_logits must have as many scales, got {len(real)} and {len(fake)}"
+            )
+        return real, fake
+
+    def _side(self, logits: Logits, real: bool, reduction: Reduction, return_statistics: bool) -> Any:
+        return_statistics = as_flag("return_statistics", return_statistics)
+        self._check_halves()
+        scales = scales_of("logits", logits)
+        is_tensor = isinstance(logits, Tensor)
+        if self.from_probabilities:
+            loss = self._cross_entropy(
+                "logits", logits, self.real_label if real else self.fake_label, reduction
+            )
+            if not return_statistics:
+                return loss
+            statistics = torch.stack([self._statistics_of(scale, real) for scale in scales])
+        else:
+            loss, statistics = side_loss(
+                "logits", scales, real, _GAMES[self.kind], reduction=reduction,
+                with_statistics=return_statistics, **self._options(),
+            )  # fmt: skip
+            self._look(*scales)
+            loss = loss[0] if reduction == "none" and is_tensor else loss
+        if not return_statistics:
+            return loss
+        return loss, SideStatistics(*(statistics.view(4) if is_tensor else statistics).unbind(-1))
+
+    def _pairs(
+        self, real: list[Tensor], fake: list[Tensor], reduction: str, with_statistics: bool,
+        generator: bool = False,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """The relativistic game, scale by scale: of (losses or loss, statistics (scales or 2, 4) or None)."""
+        losses, statistics = [], []
+        for r, f in zip(real, fake, strict=True):
+            if reduction == "mean":
+                if generator:
+                    losses.append(generator_loss(f, r, "relativistic", sign=self.critic_sign))
+                    continue
+                loss, values = discriminator_loss(r, f, "relativistic", sign=self.critic_sign)
+                losses.append(loss)
+                statistics.append(values.view(2, 4))
+                continue
+            check_floating("real_logits", r)
+            check_floating("fake_logits", f)
+            check_same_shape(real_logits=r, fake_logits=f)
+            # Fakes that score above their reals cost D what a fake logit of the difference would.
+            difference = wide(f) - wide(r)
+            options = {"sign": self.critic_sign, "reduction": reduction}
+            loss, _ = side_loss("fake_logits", [difference], generator, "cross_entropy", **options)
+            losses.append(loss[0] if reduction == "none" else loss)
+            if with_statistics:
+                sides = [r.detach()], [f.detach()]
+                _, counted = side_losses(*sides, "wasserstein", sign=self.critic_sign, with_statistics=True)
+                assert counted is not None
+                statistics.append(counted)
+        if not statistics:
+            return (losses if reduction == "none" else sum(losses[1:], start=losses[0])), None
+        stacked = torch.stack(statistics, 1).flatten(0, 1)
+        return (losses if reduction == "none" else sum(losses[1:], start=losses[0])), stacked
+
+    @staticmethod
+    def _added(real: list[Tensor], fake: list[Tensor], losses: list[Tensor]) -> list[Tensor]:
+        for r, f in zip(real, fake, strict=True):
+            check_same_shape(real_logits=r, fake_logits=f)
+        return [one + other for one, other in zip(losses, losses[len(real) :], strict=False)]
+
+    def _cross_entropies(self, real: list[Tensor], fake: list[Tensor], reduction: str) -> Any:
+        losses = [
+            *self._each_cross_entropy("real_logits", real, self.real_label, reduction),
+            *self._each_cross_entropy("fake_logits", fake, self.fake_label, reduction),
+        ]
+        return self._added(real, fake, losses) if reduction == "none" else sum(losses[1:], start=losses[0])
+
+    def _each_cross_entropy(
+        self, name: str, scales: list[Tensor], label: float, reduction: str
+    ) -> list[Tensor]:
+        return [
+            self._cross_entropy(of_scale, scale, label, reduction) for of_scale, scale in named(name, scales)
+        ]
+
+    def _cross_entropy(self, name: str, probabilities: Logits, label: float, reduction: str = "mean") -> Any:
         # If high logits mean fake, D returns the probability of being fake.
-        check_floating(name, probabilities)
-        if probabilities.numel() == 0:
-            raise ValueError(f"{name} must not be empty, got shape {tuple(probabilities.shape)}")
-        return cross_entropy_of_probabilities(
-            name, probabilities, label if self.critic_sign == 1 else 1 - label
-        )
+        label = label if self.critic_sign == 1 else 1 - label
+        return side_cross_entropy(name, probabilities, label, True, self._check, reduction=reduction)
+
+    def _of_probabilities(self, real: list[Tensor], fake: list[Tensor]) -> Tensor:
+        """(2 scales, 4)"""
+        sides = [(each, True) for each in real] + [(each, False) for each in fake]
+        return torch.stack([self._statistics_of(*each) for each in sides])
 
     @torch.no_grad()
-    def _statistics(self, real: Tensor, fake: Tensor) -> AdversarialStatistics:
-        """Statistics of the probabilities' logits, which may be infinite."""
-        real, fake = wide(real), wide(fake)
-        values = reference.statistics(real.logit(), fake.logit(), self.critic_sign, 0.0)
-        statistics = AdversarialStatistics(*values.unbind())
-        return statistics._replace(D_real=real.mean(), D_fake=fake.mean())
+    def _statistics_of(self, probabilities: Tensor, real: bool) -> Tensor:
+        """Statistics of the probabilities' logits, which may be infinite; the mean is theirs."""
+        probabilities = wide(probabilities)
+        values = reference.statistics_of_side(probabilities.logit(), real, self.critic_sign, 0.0)
+        return torch.cat([probabilities.mean()[None], values[1:]])
 
 
 # --- functions ---------------------------------------------------------------------------------------------
@@ -245,71 +423,90 @@ _SHARED = {kind: _shared_loss(kind) for kind in get_args(Kind)}
 
 
 def d_bce_loss(
-    real_logits: Tensor,
-    fake_logits: Tensor,
+    real_logits: Logits,
+    fake_logits: Logits,
     real_label: float = 1.0,
     fake_label: float = 0.0,
     *,
     from_probabilities: bool = False,
-) -> Tensor:
-    """Binary cross entropy of D; see :class:`AdversarialLoss`."""
+    reduction: Reduction = "mean",
+) -> Any:
+    """Binary cross entropy of D.
+
+    As all of these functions, of tensors or of lists with one for each scale; `reduction` "mean", "sum" or
+    "none"; see :class:`AdversarialLoss`.
+    """
     loss = _loss("bce", from_probabilities, real_label, fake_label)
-    return loss.discriminator(real_logits, fake_logits)
+    return loss.discriminator(real_logits, fake_logits, reduction=reduction)
 
 
 def d_nonsaturating_loss(
-    real_logits: Tensor, fake_logits: Tensor, *, from_probabilities: bool = False
-) -> Tensor:
+    real_logits: Logits,
+    fake_logits: Logits,
+    *,
+    from_probabilities: bool = False,
+    reduction: Reduction = "mean",
+) -> Any:
     """Mean softplus(-real) + mean softplus(fake)"""
-    return _loss("nonsaturating", from_probabilities).discriminator(real_logits, fake_logits)
+    loss = _loss("nonsaturating", from_probabilities)
+    return loss.discriminator(real_logits, fake_logits, reduction=reduction)
 
 
 def d_lsgan_loss(
-    real_logits: Tensor, fake_logits: Tensor, real_label: float = 1.0, fake_label: float = 0.0
-) -> Tensor:
+    real_logits: Logits,
+    fake_logits: Logits,
+    real_label: float = 1.0,
+    fake_label: float = 0.0,
+    *,
+    reduction: Reduction = "mean",
+) -> Any:
     """(mean (real - real_label)^2 + mean (fake - fake_label)^2) / 2"""
     loss = _loss("lsgan", real_label=real_label, fake_label=fake_label)
-    return loss.discriminator(real_logits, fake_logits)
+    return loss.discriminator(real_logits, fake_logits, reduction=reduction)
 
 
-def d_hinge_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def d_hinge_loss(real_logits: Logits, fake_logits: Logits, *, reduction: Reduction = "mean") -> Any:
     """Mean max(0, 1 - real) + mean max(0, 1 + fake)"""
-    return _SHARED["hinge"].discriminator(real_logits, fake_logits)
+    return _SHARED["hinge"].discriminator(real_logits, fake_logits, reduction=reduction)
 
 
-def d_wgan_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def d_wgan_loss(real_logits: Logits, fake_logits: Logits, *, reduction: Reduction = "mean") -> Any:
     """Mean fake - mean real"""
-    return _SHARED["wgan"].discriminator(real_logits, fake_logits)
+    return _SHARED["wgan"].discriminator(real_logits, fake_logits, reduction=reduction)
 
 
-def d_relativistic_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def d_relativistic_loss(real_logits: Logits, fake_logits: Logits, *, reduction: Reduction = "mean") -> Any:
     """Mean softplus(fake - real), pair by pair"""
-    return _SHARED["relativistic"].discriminator(real_logits, fake_logits)
+    return _SHARED["relativistic"].discriminator(real_logits, fake_logits, reduction=reduction)
 
 
-def g_bce_loss(fake_logits: Tensor, *, from_probabilities: bool = False) -> Tensor:
+def g_bce_loss(
+    fake_logits: Logits, *, from_probabilities: bool = False, reduction: Reduction = "mean"
+) -> Any:
     """Binary cross entropy of the fakes with the label 1: mean softplus(-fake)."""
-    return _loss("bce", from_probabilities).generator(fake_logits)
+    return _loss("bce", from_probabilities).generator(fake_logits, reduction=reduction)
 
 
-def g_nonsaturating_loss(fake_logits: Tensor, *, from_probabilities: bool = False) -> Tensor:
+def g_nonsaturating_loss(
+    fake_logits: Logits, *, from_probabilities: bool = False, reduction: Reduction = "mean"
+) -> Any:
     """Mean softplus(-fake)"""
-    return _loss("nonsaturating", from_probabilities).generator(fake_logits)
+    return _loss("nonsaturating", from_probabilities).generator(fake_logits, reduction=reduction)
 
 
-def g_lsgan_loss(fake_logits: Tensor) -> Tensor:
+def g_lsgan_loss(fake_logits: Logits, *, reduction: Reduction = "mean") -> Any:
     """Mean (fake - 1)^2 / 2"""
-    return _SHARED["lsgan"].generator(fake_logits)
+    return _SHARED["lsgan"].generator(fake_logits, reduction=reduction)
 
 
-def g_adversarial_loss(fake_logits: Tensor) -> Tensor:
+def g_adversarial_loss(fake_logits: Logits, *, reduction: Reduction = "mean") -> Any:
     """-mean fake: G's loss of hinge and Wasserstein games."""
-    return _SHARED["hinge"].generator(fake_logits)
+    return _SHARED["hinge"].generator(fake_logits, reduction=reduction)
 
 
 g_hinge_loss = g_wgan_loss = g_adversarial_loss
 
 
-def g_relativistic_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+def g_relativistic_loss(fake_logits: Logits, real_logits: Logits, *, reduction: Reduction = "mean") -> Any:
     """Mean softplus(real - fake), pair by pair"""
-    return _SHARED["relativistic"].generator(fake_logits, real_logits)
+    return _SHARED["relativistic"].generator(fake_logits, real_logits, reduction=reduction)

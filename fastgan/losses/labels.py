@@ -33,9 +33,14 @@ def bce_secret_loss(logits: Tensor, bits: Tensor, *, from_probabilities: bool = 
         TypeError: logits that are not a floating-point tensor, or bits that are not a tensor.
         ValueError: the shapes differ.
     """
+    return secret_cross_entropy(logits, bits, from_probabilities, "bits")
+
+
+def secret_cross_entropy(logits: Tensor, bits: Tensor, from_probabilities: bool, name: str) -> Tensor:
+    """:func:`bce_secret_loss`, whose errors call the bits by `name`."""
     check_floating("logits", logits)
-    check_real("bits", bits)
-    check_alike("logits", logits, "bits", bits)
+    check_real(name, bits)
+    check_alike("logits", logits, name, bits)
     return cross_entropy("logits", logits, bits, from_probabilities, _BCE_SECRET_LOSS)
 
 

@@ -26,7 +26,7 @@ from fastgan.ops._batching import Rule, as_staticmethod
 
 _PLAIN_TENSORS = frozenset((torch.Tensor, torch.nn.Parameter))
 # The other argument types of ops. A look-up by hash takes a fifth of the time of a negative isinstance.
-_NON_TENSORS = frozenset((bool, int, float, type(None)))
+_NON_TENSORS = frozenset((bool, int, float, type(None), _lists.Form))
 
 
 def differentiable(name: str, setup_context: Callable, backward: Callable, batched: Rule) -> Callable:
@@ -60,8 +60,10 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
     op = getattr(torch.ops.fastgan, name).default
     torch.library.register_autograd(f"fastgan::{name}", gradients, setup_context=setup, lib=_library.LIBRARY)
     kernel = below_autograd(name)
-    takes_lists = _lists.takes_lists(op)
+    takes_lists, places = _lists.takes_lists(op), _lists.places_of_tensors(op)
+    kernel_and_setup = _kernel_and_setup(kernel, setup)
     if takes_lists:
+        kernel_and_setup = _lists.with_context_on_flat(kernel_and_setup)
         op, kernel, batched = _lists.on_flat(op), _lists.on_flat(kernel), _lists.rule_on_flat(batched)
         setup, gradients = _lists.setup_on_flat(setup), _lists.gradients_on_flat(gradients)
 
@@ -72,11 +74,6 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
 
     def refuse_tangents(ctx, *tangents):
         raise _no_forward_mode(public_name)
-
-    def kernel_and_setup(ctx, *arguments):
-        output = kernel(*arguments)
-        setup(ctx, arguments, output)
-        return output
 
     def function(**methods: Callable) -> Any:
         static = {key: staticmethod(method) for key, method in methods.items()}
@@ -94,7 +91,7 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
         if is_dynamo_compiling() and register():
             return opaque(*arguments)
         if takes_lists:
-            arguments = _lists.flattened(arguments)
+            arguments = _lists.flattened(places, arguments)
         if transform() is not None:
             return transformed.apply(*arguments)
         if forward_mode_active() and _have_tangents(arguments):
@@ -107,6 +104,15 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
 
     register, opaque = opaque_to_dynamo(call)
     return call
+
+
+def _kernel_and_setup(kernel: Callable, setup: Callable) -> Callable:
+    def kernel_and_setup(ctx, *arguments):
+        output = kernel(*arguments)
+        setup(ctx, arguments, output)
+        return output
+
+    return kernel_and_setup
 
 
 def first_order_only(name: str, error: type[Exception], message: str, batched: Rule) -> Callable:

@@ -48,18 +48,35 @@ def generator_loss(real: Tensor | None, fake: Tensor, game: str, sign: float, re
     return -fake.mean()
 
 
-def statistics(real: Tensor, fake: Tensor, sign: float, threshold: float) -> Tensor:
-    """(8,): for real, then fake: mean logit, mean probability of being real, accuracy, margin violations."""
-    columns = []
-    for logits, target in ((real, 1.0), (fake, -1.0)):
-        signed = sign * logits
-        columns += [
+def losses_of_side(logits: Tensor, real: bool, game: str, sign: float, label: float) -> Tensor:
+    """D's loss of each logit, in the logits' shape, on the real or the fake side; not for relativistic."""
+    signed = sign * logits
+    if game == "cross_entropy":
+        return _cross_entropies(signed, label)
+    if game == "least_squares":
+        return (signed - label).square() / 2
+    if game == "hinge":
+        return _relu(1 - signed if real else 1 + signed)
+    return -signed if real else signed
+
+
+def statistics_of_side(logits: Tensor, real: bool, sign: float, threshold: float) -> Tensor:
+    """(4,): mean logit, mean probability of being real, accuracy, margin violations."""
+    signed, target = sign * logits, 1.0 if real else -1.0
+    return torch.stack(
+        [
             logits.mean(),
             signed.sigmoid().mean(),
             (target * (signed - threshold) > 0).to(logits.dtype).mean(),
             (target * signed < 1).to(logits.dtype).mean(),
         ]
-    return torch.stack(columns)
+    )
+
+
+def statistics(real: Tensor, fake: Tensor, sign: float, threshold: float) -> Tensor:
+    """(8,): for real, then fake: mean logit, mean probability of being real, accuracy, margin violations."""
+    sides = statistics_of_side(real, True, sign, threshold), statistics_of_side(fake, False, sign, threshold)
+    return torch.cat(sides)
 
 
 def _relu(x: Tensor) -> Tensor:
@@ -68,8 +85,12 @@ def _relu(x: Tensor) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, label: float) -> Tensor:
+    return _cross_entropies(logits, label).mean()
+
+
+def _cross_entropies(logits: Tensor, label: float) -> Tensor:
     # The two terms of a smoothed label, since softplus(x) - label x would cancel. Terms of weight zero are
     # omitted: an infinite real logit costs nothing with label 1, but zero times infinity would be NaN.
     weighted_logits = ((1 - label, logits), (label, -logits))
     terms = [weight * F.softplus(signed) for weight, signed in weighted_logits if weight != 0]
-    return sum(terms[1:], start=terms[0]).mean()
+    return sum(terms[1:], start=terms[0])

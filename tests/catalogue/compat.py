@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan.compat import basicsr, ldm, pix2pix, taming, videoseal
+from fastgan.compat import basicsr, ldm, pix2pix, stegastamp, taming, videoseal
 from tests.catalogue.entry import constructor, entry, method
-from tests.catalogue.inputs import Critic, images, judged, logits
+from tests.catalogue.inputs import Critic, images, judged, logits, network
 
 # An unknown kind, as in the libraries that these stand in for.
 UNKNOWN = (NotImplementedError,)
@@ -33,6 +33,22 @@ method(
     "compat.basicsr.GANLoss.forward",
     lambda: {"input": logits(), "target_is_real": True},
     lambda: basicsr.GANLoss("hinge"),
+)
+constructor(
+    "compat.basicsr.MultiScaleGANLoss",
+    lambda: {"gan_type": "lsgan"},
+    lambda loss: loss([logits(), logits(3)], True),
+    UNKNOWN,
+)
+method(
+    "compat.basicsr.MultiScaleGANLoss.forward",
+    lambda: {"input": [logits(), logits(3)], "target_is_real": True},
+    lambda: basicsr.MultiScaleGANLoss("hinge"),
+)
+method(
+    "compat.basicsr.GANLoss.get_target_label",
+    lambda: {"input": logits(), "target_is_real": True},
+    lambda: basicsr.GANLoss("lsgan"),
 )
 
 
@@ -57,6 +73,11 @@ constructor(
 )
 method(
     "compat.pix2pix.GANLoss.forward",
+    lambda: {"prediction": logits(), "target_is_real": True},
+    lambda: pix2pix.GANLoss("lsgan"),
+)
+method(
+    "compat.pix2pix.GANLoss.get_target_tensor",
     lambda: {"prediction": logits(), "target_is_real": True},
     lambda: pix2pix.GANLoss("lsgan"),
 )
@@ -219,13 +240,18 @@ method(
 entry("compat.r3gan.ZeroCenteredGradientPenalty", lambda: judged("Critics", "Samples"))
 entry("compat.starganv2.adv_loss", lambda: {"logits": logits(), "target": 1})
 entry("compat.starganv2.r1_reg", lambda: judged("d_out", "x_in"))
-for _game in ("vanilla", "ls", "hinge", "wasserstein"):
+for _game in ("vanilla", "logistic", "ls", "hinge", "wasserstein"):
     entry(
         f"compat.studiogan.d_{_game}",
         lambda: {"d_logit_real": logits(), "d_logit_fake": logits(), "DDP": False},
     )
     entry(f"compat.studiogan.g_{_game}", lambda: {"d_logit_fake": logits(), "DDP": False})
 entry("compat.studiogan.cal_r1_reg", lambda: {**judged("adv_output", "images"), "device": "cpu"})
+entry("compat.studiogan.stylegan_cal_r1_reg", lambda: judged("adv_output", "images"))
+entry(
+    "compat.studiogan.crammer_singer_loss",
+    lambda: {"adv_output": logits(4, 3), "label": torch.tensor([0, 2, 1, 1]), "DDP": False},
+)
 
 
 def _studiogan_critic(images: Tensor, labels: Tensor, eval: bool) -> dict[str, Tensor]:
@@ -234,6 +260,16 @@ def _studiogan_critic(images: Tensor, labels: Tensor, eval: bool) -> dict[str, T
 
 entry(
     "compat.studiogan.cal_grad_penalty",
+    lambda: {
+        "real_images": images(),
+        "real_labels": torch.tensor([0, 1]),
+        "fake_images": images(),
+        "discriminator": _studiogan_critic,
+        "device": "cpu",
+    },
+)
+entry(
+    "compat.studiogan.cal_maxgrad_penalty",
     lambda: {
         "real_images": images(),
         "real_labels": torch.tensor([0, 1]),
@@ -258,4 +294,39 @@ constructor(
     "compat.zi2zi.CategoryLoss",
     lambda: {"category_num": 3},
     lambda loss: loss(logits(4, 3), torch.tensor([0, 2, 1, 1])),
+)
+
+
+# --- rosinality, PyTorch-GAN, StegaStamp's port -----------------------------------------------
+
+
+def _two_networks(average: str, model: str) -> dict[str, Any]:
+    return {average: network(), model: network()}
+
+
+entry("compat.rosinality.d_logistic_loss", lambda: {"real_pred": logits(), "fake_pred": logits()})
+entry("compat.rosinality.g_nonsaturating_loss", lambda: {"fake_pred": logits()})
+entry("compat.rosinality.d_r1_loss", lambda: judged("real_pred", "real_img"))
+entry("compat.rosinality.accumulate", lambda: _two_networks("model1", "model2"))
+entry("compat.starganv2.moving_average", lambda: _two_networks("model", "model_test"))
+entry(
+    "compat.pytorch_gan.compute_gradient_penalty",
+    lambda: {"D": Critic(), "real_samples": images(), "fake_samples": images()},
+)
+constructor(
+    "compat.stegastamp.LPIPSLoss",
+    lambda: {"net": "squeeze", "weights": None, "pretrained": False},
+    lambda loss: loss(images(size=32), images(size=32)),
+    MISSING,
+)
+method(
+    "compat.stegastamp.LPIPSLoss.forward",
+    lambda: {"in0": images(size=32), "in1": images(size=32)},
+    functools.cache(lambda: stegastamp.LPIPSLoss("squeeze", weights=None, pretrained=False)),
+)
+constructor("compat.stegastamp.RandomJPEG", lambda: {"min_quality": 50}, lambda codec: codec(images(), 0.5))
+method("compat.stegastamp.RandomJPEG.forward", lambda: {"x": images(), "scale": 0.5}, stegastamp.RandomJPEG)
+entry(
+    "compat.stegastamp.bce_secret_loss",
+    lambda: {"logits": logits(2, 8), "target_bits": torch.ones(2, 8)},
 )

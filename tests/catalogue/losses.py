@@ -23,12 +23,21 @@ MISSING = (FileNotFoundError, ModuleNotFoundError)
 def _play(loss: losses.AdversarialLoss) -> None:
     loss.discriminator(**two_logits())
     loss.generator(**two_logits())
+    if loss.kind != "relativistic":
+        loss.real(logits())
+        loss.fake([logits(), logits(3)])
 
 
 constructor("losses.AdversarialLoss", lambda: {"kind": "bce", "real_label": 0.9}, _play)
 method("losses.AdversarialLoss.discriminator", two_logits, lambda: losses.AdversarialLoss("hinge"))
 method("losses.AdversarialLoss.halves", two_logits, lambda: losses.AdversarialLoss("lsgan"))
 method("losses.AdversarialLoss.generator", two_logits, lambda: losses.AdversarialLoss("relativistic"))
+for _side in ("real", "fake"):
+    method(
+        f"losses.AdversarialLoss.{_side}",
+        lambda: {"logits": logits()},
+        lambda: losses.AdversarialLoss("hinge"),
+    )
 for _game in ("bce", "hinge", "lsgan", "nonsaturating", "relativistic", "wgan"):
     entry(f"losses.d_{_game}_loss", two_logits)
 for _game in ("adversarial", "bce", "lsgan", "nonsaturating"):

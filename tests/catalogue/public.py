@@ -20,6 +20,7 @@ EXEMPT = {
     "losses.AdversarialStatistics": "a named tuple of results",
     "losses.ImageFeatures": "a named tuple of results",
     "losses.PenaltyTerm": "a named tuple of results",
+    "losses.SideStatistics": "a named tuple of results",
     "losses.VGGFeatures": "a named tuple of results",
     "monitor.BudgetedLoss": "a named tuple of results",
     "monitor.Evidence": "a named tuple of results",

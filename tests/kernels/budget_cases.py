@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastgan import ops
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
+from fastgan.ops.side_losses import side_losses
 
 HALF = torch.bfloat16
 LARGE = (8, 3, 1080, 1920)
@@ -97,6 +98,12 @@ def discriminator_call(x: Tensor, game: str = "cross_entropy") -> Tensor:
     return discriminator_loss(x, like(x).requires_grad_(), game)[0]
 
 
+def sides_call(x: Tensor, scales: int = 3, with_statistics: bool = True) -> Tensor:
+    """Of equal scales of the real side."""
+    logits = [x, *(like(x).requires_grad_() for _ in range(scales - 1))]
+    return side_losses(logits, [], "cross_entropy", with_statistics=with_statistics)[0]
+
+
 def warped(x: Tensor, dtype: torch.dtype) -> Tensor:
     return ops.perspective_warp(x, drawn(x.shape[0], 3, 3, dtype=dtype))
 
@@ -107,7 +114,13 @@ CODES = 1 / 4
 # outside it, as in the interpreter's tests of StegaStamp's warps.
 NEAR_IDENTITY = (4, 1, 0, 0)
 # Ops that launch other kernels for small tensors than for large ones.
-SUM_ALONE = {"squared_norm", "bias_leaky_relu", "adversarial, discriminator", "adversarial, generator"}
+SUM_ALONE = {
+    "squared_norm",
+    "bias_leaky_relu",
+    "adversarial, discriminator",
+    "adversarial, generator",
+    "side_losses",
+}
 CASES = (
     *image_op("yuv_l2", lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0], (3, 0), True),
     *image_op("photometric", photometric, (2 + MASKS, 2 + MASKS), True),
@@ -145,6 +158,8 @@ CASES = (
             ("generator", 2, lambda x: generator_loss(x, None, "cross_entropy")),
         )
     ),
+    Case("side_losses", "524288 logits, one side", (8, 1, 256, 256), lambda x: sides_call(x, 1), (2, 1),
+         all_architectures=True),
     *(
         Case(op, variant, shape, call, (0, 0), HALF if "bfloat16" in variant else torch.float32,
              all_architectures=op in SUM_ALONE, passes=NEAR_IDENTITY if op == "perspective_warp" else (),
@@ -169,6 +184,11 @@ CASES = (
              lambda x: discriminator_call(x, "relativistic")),
             ("adversarial, discriminator", "logits of 3 images", (3, *LOGITS[1:]), discriminator_call),
             ("adversarial, generator", "logits", LOGITS, lambda x: generator_loss(x, None, "cross_entropy")),
+            ("side_losses", "logits, one side", LOGITS, lambda x: sides_call(x, 1)),
+            ("side_losses", "3 scales", LOGITS, sides_call),
+            ("side_losses", "3 scales, bfloat16", LOGITS, sides_call),
+            ("side_losses", "3 scales, loss only", LOGITS,
+             lambda x: sides_call(x, with_statistics=False)),
         )
     ),
 )  # fmt: skip

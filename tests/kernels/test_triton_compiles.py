@@ -18,6 +18,7 @@ from fastgan.kernels import (  # noqa: E402
     gradient_budget,
     perspective_warp,
     photometric,
+    side_losses,
     squared_norm,
     yuv_l2,
 )
@@ -211,6 +212,25 @@ KERNELS = {
         )
     },
     **{
+        f"sides of {scales} {dtype} game={game} each={each} partial={partial} {index}": described(
+            side_losses.sides, dtype, tuple(f"l{i}" for i in range(side_losses.MOST)), COUNT=scales,
+            REALS=1, GAME=game, MEAN=not each, EACH=each, WITH_STATISTICS=True, HAS_SLOPES=True,
+            PARTIAL=partial, INDEX=index, BLOCK=side_losses.BLOCK,
+        )
+        for scales, dtype, game, each, partial, index in (
+            *((3, dtype, 0, False, partial, tl.int32) for dtype in FLOATS for partial in (False, True)),
+            *((2, "fp32", game, True, True, tl.int64) for game in range(4)),
+            (side_losses.MOST, "fp32", 0, False, False, tl.int32),
+        )
+    },
+    **{
+        f"finish_sides of {scales} each={each}": described(
+            side_losses.finish_sides, "fp32", (), COUNT=scales, MEAN=True, EACH=each, WITH_STATISTICS=True,
+            BLOCK=side_losses.BLOCK,
+        )
+        for scales, each in ((3, False), (side_losses.MOST, True))
+    },
+    **{
         f"features {dtype} {channels} p={power} normalize={normalize} {last} {directions}": described(
             feature_distance.sweep, dtype, ("x", "y", "direction_x", "direction_y"), POWER=power,
             HAS_WEIGHT=normalize, NORMALIZE=normalize, RELU_X=True, WITH_X=True, WITH_Y=directions == 2,
@@ -240,6 +260,8 @@ WARPS = {
     "squared_norm": squared_norm.WARPS,
     "leaky": bias_leaky_relu.WARPS,
     "adversarial": adversarial.WARPS,
+    "sides": side_losses.WARPS,
+    "finish_sides": 4,
     "gradient_budget": gradient_budget.WARPS,
 }
 REGISTERS = {  # which launches ask for, too

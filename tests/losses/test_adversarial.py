@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from fastgan import losses
 from fastgan.losses import AdversarialLoss
@@ -123,3 +124,110 @@ def test_wrong_arguments_are_named():
         AdversarialLoss("hinge").discriminator(torch.rand(0, 1), torch.rand(4))
     with pytest.raises(TypeError, match="fake_logits must be a floating-point tensor, got tuple"):
         AdversarialLoss("hinge").discriminator(torch.rand(4), (torch.rand(4), None))
+    with pytest.raises(
+        TypeError, match="real_logits must be a floating-point tensor, got list.*: fake_logits is a ten"
+    ):
+        AdversarialLoss("hinge").discriminator([torch.rand(4)], torch.rand(4))
+    with pytest.raises(ValueError, match="must have as many scales, got 2 and 1"):
+        AdversarialLoss("hinge").discriminator([torch.rand(4)] * 2, [torch.rand(4)])
+    with pytest.raises(ValueError, match="fake_logits must have a tensor for each scale, got an empty list"):
+        losses.g_lsgan_loss([])
+    with pytest.raises(TypeError, match=r"logits\[1\] must be a floating-point tensor"):
+        AdversarialLoss("hinge").real([torch.rand(4), 3])
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none, got 'max'"):
+        AdversarialLoss("hinge").fake(torch.rand(4), reduction="max")
+    with pytest.raises(ValueError, match="must have the same shape"):
+        AdversarialLoss("hinge").discriminator(torch.rand(3), torch.rand(4), reduction="none")
+    with pytest.raises(ValueError, match="pairs reals with fakes and has no halves"):
+        AdversarialLoss("relativistic").real(torch.rand(3))
+
+
+# --- one side, scales, reductions ---------------------------------------------------------------------------
+
+
+def each_loss(kind, real, fake):
+    """D's loss and G's, logit by logit, as its paper has them."""
+    return {
+        "bce": (F.softplus(-real) + F.softplus(fake), F.softplus(-fake)),
+        "nonsaturating": (F.softplus(-real) + F.softplus(fake), F.softplus(-fake)),
+        "lsgan": (((real - 1) ** 2 + fake**2) / 2, (fake - 1) ** 2 / 2),
+        "hinge": (F.relu(1 - real) + F.relu(1 + fake), -fake),
+        "wgan": (fake - real, -fake),
+        "wgan-gp": (fake - real, -fake),
+        "relativistic": (F.softplus(fake - real), F.softplus(real - fake)),
+    }[kind]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_reductions_are_those_of_torch(kind, sign):
+    real, fake = (2 * torch.randn(3, 1, 5, requires_grad=True) for _ in range(2))
+    loss = AdversarialLoss(kind, sign)
+    of_d, of_g = each_loss(kind, sign * real, sign * fake)
+    for reduction, reduced in (("none", lambda x: x), ("sum", torch.sum), ("mean", torch.mean)):
+        actual, statistics = loss.discriminator(real, fake, reduction=reduction, return_statistics=True)
+        assert_close(actual, reduced(of_d))
+        assert_close(statistics.D_real, real.mean())
+        assert_close(loss.discriminator(real, fake, reduction=reduction), reduced(of_d))
+        assert_close(loss.generator(fake, real, reduction=reduction), reduced(of_g))
+        gradients = torch.autograd.grad(actual.sum(), (real, fake), retain_graph=True)
+        assert_close(gradients, torch.autograd.grad(reduced(of_d).sum(), (real, fake), retain_graph=True))
+
+
+@pytest.mark.parametrize("from_probabilities", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_are_added(kind, from_probabilities):
+    if from_probabilities and kind not in ("bce", "nonsaturating"):
+        pytest.skip("a loss of logits")
+    loss = AdversarialLoss(kind, from_probabilities=from_probabilities)
+    real, fake = ([torch.rand(2, 1, size, size) for size in (6, 3, 1)] for _ in range(2))
+    for reduction in ("mean", "sum"):
+        options = {"reduction": reduction, "return_statistics": True}
+        total, statistics = loss.discriminator(real, fake, **options)
+        apart = [loss.discriminator(r, f, **options) for r, f in zip(real, fake, strict=True)]
+        assert_close(total, sum(one for one, _ in apart))
+        for field, name in zip(statistics, statistics._fields, strict=True):
+            assert_close(field, torch.stack([getattr(one, name) for _, one in apart]))
+        apart = [loss.generator(f, r, reduction=reduction) for r, f in zip(real, fake, strict=True)]
+        assert_close(loss.generator(fake, real, reduction=reduction), sum(apart))
+    for logits, each in (
+        (real, loss.discriminator(real, fake, reduction="none")),
+        (fake, loss.generator(fake, real, reduction="none")),
+    ):
+        assert [one.shape for one in each] == [one.shape for one in logits]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "relativistic"])
+def test_the_sides_are_halves(kind):
+    labels = {"real_label": 0.9, "fake_label": 0.1} if kind in ("bce", "lsgan") else {}
+    loss = AdversarialLoss(kind, -1, **labels)
+    real, fake = torch.randn(7, 1), torch.randn(5, 1)
+    whole, statistics = loss.discriminator(real, fake, return_statistics=True)
+    of_real, real_statistics = loss.real(real, return_statistics=True)
+    of_fake, fake_statistics = loss.fake([fake, fake], return_statistics=True)
+    halves = loss.halves(real, fake)
+    assert_close(of_real + loss.fake(fake), whole)
+    assert_close(of_real, halves[0])
+    assert_close(of_fake, 2 * halves[1])
+    assert_close([*real_statistics], [*statistics[:4]])
+    assert_close([*fake_statistics], [torch.stack([one, one]) for one in statistics[4:]])
+
+
+def test_one_side_of_probabilities():
+    loss = AdversarialLoss("bce", real_label=0.9, from_probabilities=True)
+    real, fake = torch.rand(7, 1), torch.rand(7, 1)
+    whole, statistics = loss.discriminator(real, fake, return_statistics=True)
+    of_real, real_statistics = loss.real(real, return_statistics=True)
+    assert_close(of_real + loss.fake(fake), whole)
+    assert_close([*real_statistics], [*statistics[:4]])
+    assert_close(loss.discriminator(real, fake, reduction="none").mean(), whole)
+
+
+def test_functions_take_reductions():
+    real, fake = torch.randn(4, 1), torch.randn(4, 1)
+    for name in ("bce", "nonsaturating", "lsgan", "hinge", "wgan", "relativistic"):
+        of_d, of_g = each_loss(name, real, fake)
+        assert_close(getattr(losses, f"d_{name}_loss")(real, fake, reduction="none"), of_d)
+        generator = getattr(losses, f"g_{name}_loss")
+        logits = (fake, real) if name == "relativistic" else (fake,)
+        assert_close(generator(*logits, reduction="none"), of_g)

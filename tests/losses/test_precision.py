@@ -81,6 +81,15 @@ LOSSES = {
             x, None, x.flip(0), lambda x, label, eval: {"adv_output": d(x)}, "cpu"
         )
     ),
+    "studiogan.cal_maxgrad_penalty": gradient_penalty(
+        lambda d, x: studiogan.cal_maxgrad_penalty(
+            x, None, x.flip(0), lambda x, label, eval: {"adv_output": d(x)}, "cpu"
+        )
+    ),
+    "studiogan.stylegan_cal_r1_reg": penalty(studiogan.stylegan_cal_r1_reg),
+    "studiogan.crammer_singer_loss": with_logits(
+        lambda x: studiogan.crammer_singer_loss(x, LABELS, False)
+    ),
     "studiogan.cal_dra_penalty": gradient_penalty(
         lambda d, x: studiogan.cal_dra_penalty(
             x, None, lambda x, label, eval: {"adv_output": d(x)}, "cpu"
@@ -100,7 +109,7 @@ for game in ("bce", "nonsaturating", "lsgan", "hinge", "wgan", "relativistic"):
     LOSSES[f"AdversarialLoss.halves, {game}"] = with_logits(
         lambda x, game=game: sum(losses.AdversarialLoss(game).halves(x, flipped(x)))
     )
-for game in ("vanilla", "ls", "hinge", "wasserstein"):
+for game in ("vanilla", "logistic", "ls", "hinge", "wasserstein"):
     d_loss, g_loss = (getattr(studiogan, f"{side}_{game}") for side in "dg")
     LOSSES[f"studiogan.d_{game}"] = with_logits(lambda x, loss=d_loss: loss(x, flipped(x), False))
     LOSSES[f"studiogan.g_{game}"] = with_logits(lambda x, loss=g_loss: loss(x, False))
@@ -109,15 +118,19 @@ for game in ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge"):
         LOSSES[f"basicsr.GANLoss, {game}, {disc}"] = with_logits(
             lambda x, game=game, disc=disc: basicsr.GANLoss(game, loss_weight=0.3)(x, True, is_disc=disc)
         )
-for game in ("vanilla", "lsgan", "wgangp"):
+        LOSSES[f"basicsr.MultiScaleGANLoss, {game}, {disc}"] = with_logits(
+            lambda x, game=game, disc=disc: basicsr.MultiScaleGANLoss(game)([x, x[:2]], True, is_disc=disc)
+        )
+for game in ("vanilla", "lsgan", "wgangp", "hinge"):
     LOSSES[f"pix2pix.GANLoss, {game}"] = with_logits(lambda x, game=game: pix2pix.GANLoss(game)(x, True))
 
 # Tested elsewhere: what returns no single number, or converts a discriminator's input to float32 itself.
 TESTED_ELSEWHERE = {
     "LPIPS", "LPIPSLoss", "ImageFeatures", "lpips_weights_path", "PerceptualLoss", "VGGFeatures",
     "gram_matrix", "layer_index", "DiffJPEG", "RandomJPEG", "diff_jpeg_coding", "jpeg_codec_differentiable",
-    "AdversarialStatistics", "PenaltyTerm", "check_supports_penalty", "g_adversarial_loss", "AdversarialLoss",
-    "R1", "r1_penalty_of", "gradient_penalty", "approximate_r1", "basicsr.DiffJPEG", "basicsr.PerceptualLoss",
+    "AdversarialStatistics", "SideStatistics", "PenaltyTerm", "check_supports_penalty",
+    "g_adversarial_loss", "AdversarialLoss", "R1", "r1_penalty_of", "gradient_penalty", "approximate_r1",
+    "basicsr.DiffJPEG", "basicsr.PerceptualLoss", "starganv2.moving_average",
 }  # fmt: skip
 
 

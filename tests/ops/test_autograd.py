@@ -76,7 +76,7 @@ def test_forward_mode_is_refused_instead_of_dropped(x):
         with pytest.raises(NotImplementedError, match="squared_norm has no forward-mode derivative"):
             squared_norm(dual)
         with pytest.raises(NotImplementedError, match="backend='reference'"):
-            AdversarialLoss("bce").generator(dual)
+            AdversarialLoss("bce").discriminator(dual, dual)
         assert forward_ad.unpack_dual(squared_norm(dual, backend="reference")).tangent is not None
         squared_norm(x)
 

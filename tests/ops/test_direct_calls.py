@@ -39,6 +39,11 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
             for game in range(len(GAMES))
             for generator in (False, True)
         ],
+        "side_losses": [
+            ([x, y], 1, game, 1.0, 1.0, 0.0, 1.0, reduction, True, True)
+            for game in range(len(GAMES) - 1)
+            for reduction in range(3)
+        ],
         "bias_leaky_relu": [(x, per_channel, 0.2, 1.5, 10.0, True), (x, None, 0.2, 1.5, 10.0, False)],
         "bias_leaky_relu_backward": [(x, codes, 0.2, 1.5, torch.float32), (x, codes, 0.2, 1.5, None)],
         "bias_leaky_relu_tangent": [(x, per_channel, codes, 0.2, 1.5), (x, None, codes, 0.2, 1.5)],

@@ -13,7 +13,10 @@ from fastgan.losses import AdversarialLoss
 from fastgan.losses.adversarial import KINDS
 from fastgan.ops.conv2d import _conv2d_as_compiled
 from fastgan.ops.jpeg import ROUNDINGS, SUBSAMPLINGS, UPSAMPLINGS
+from fastgan.ops.side_losses import REDUCTIONS
+from fastgan.ops.side_losses import side_losses as sides
 from fastgan.optim import Adam, RMSprop
+from fastgan.reference.adversarial import GAMES
 from fastgan.reference.conv2d import conv2d as reference_conv2d
 from tests.stress.draws import Draws
 
@@ -274,6 +277,30 @@ def adversarial(draws: Draws) -> Call:
     return Call(inputs, run, orders=2, options=options)
 
 
+def side_losses(draws: Draws) -> Call:
+    shapes = [
+        [draws.size() for _ in range(draws.one_of(0, 1, 2, 4))] for _ in range(draws.one_of(1, 2, 3, 9))
+    ]
+    scale, reals = draws.one_of(0.1, 1.0, 10.0, 300.0), draws.one_of(0, 1, len(shapes))
+    inputs = {f"logits{i}": draws.tensor(scale * draws.normal(*shape)) for i, shape in enumerate(shapes)}
+    options: dict[str, Any] = {
+        "game": draws.one_of(*GAMES[:-1]),
+        "sign": draws.one_of(1, -1),
+        "reduction": draws.one_of(*REDUCTIONS),
+        "with_statistics": draws.one_of(True, False),
+        "factor": draws.one_of(1.0, 0.5, 3.0),
+        "real_label": draws.one_of(1.0, 0.9, draws.random.uniform(0.5, 1.2)),
+        "fake_label": draws.one_of(0.0, 0.1, -1.0),
+    }
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        logits = list(inputs.values())
+        loss, statistics = sides(logits[:reals], logits[reals:], **options, backend=backend)
+        return *([loss] if isinstance(loss, Tensor) else loss), statistics
+
+    return Call(inputs, run, orders=2, options={"reals": reals, **options})
+
+
 def conv2d(draws: Draws) -> Call:
     draws.special = False  # the sums are torch's, whose primitives treat zero times infinity differently
     groups, kernel = draws.one_of(1, 1, 2), draws.one_of(1, 3, 4)
@@ -343,6 +370,6 @@ CASES: dict[str, Callable[[Draws], Call]] = {
     case.__name__: case
     for case in (
         jpeg, photometric, blur, perspective_warp, bias_leaky_relu, squared_norm, gradient_budget,
-        feature_distance, lpips_head, yuv_l2, adversarial, conv2d, optimizer,
+        feature_distance, lpips_head, yuv_l2, adversarial, side_losses, conv2d, optimizer,
     )
 }  # fmt: skip
