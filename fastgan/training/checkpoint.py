@@ -24,8 +24,8 @@ from fastgan.training.checkpoint_content import Checkpoint, load_optimizer, read
 from fastgan.training.checkpoint_files import DAMAGED, SET_ASIDE, checkpoint_files, checkpoint_path, steps_of
 from fastgan.training.config import to_plain
 from fastgan.training.finite import first_non_finite
+from fastgan.training.processes.runtime import ProcessFailed
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import ProcessFailed
 from fastgan.training.weights import INCOMPLETE, check_dtypes, read_tensors, write_weights
 from fastgan.training.weights import read_weights as read_weights
 

@@ -18,8 +18,8 @@ import jsonargparse
 from fastgan._arguments import Parser, error_text, near_name
 from fastgan._names import printable
 from fastgan.training.config import Config, TrainingConfig, from_plain
+from fastgan.training.processes.world import is_main_process, launched_world
 from fastgan.training.run_options import options_of_run
-from fastgan.training.world import launched_world
 from fastgan.training.yaml_files import LARGEST, parse_options
 
 LENGTHS = ("num_steps", "num_epochs")  # num_epochs takes precedence unless it is 0
@@ -105,7 +105,8 @@ def parse_config(
     """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
 
     A resumed run that has a checkpoint keeps the options that are not given; of a preset, those that differ
-    from the recipe's defaults count as given.
+    from the recipe's defaults count as given. Only the main process looks for the run, whose folder other
+    machines may not have, and sends the others what it has read (:func:`fastgan.training.loop.train`).
     Where num_steps is given without num_epochs, the num_epochs of earlier sources is ignored.
 
     Args:
@@ -141,7 +142,10 @@ def parse_config(
         parser.set_defaults(dataclasses.asdict(presets[preset]))
     values = parser.parse_args(arguments).as_dict()
     folder = Path(values["runs_path"]) / values["exp_name"]
-    if values["resume"] and (run_options := options_of_run(folder, config_class, recipe)):
+    run_options = None
+    if values["resume"] and is_main_process():
+        run_options = options_of_run(folder, config_class, recipe)
+    if run_options:
         options = _options(config_class, *run_options)
         if preset:
             options |= _differences(config_class(), presets[preset])

@@ -52,9 +52,13 @@ class TrainingConfig:
     seed: int = 0
     """Every random draw is a function of (seed, step, process); in [0, 2**63)."""
     devices: int | None = None
-    """Processes, one per device; null: one, or under torchrun as many as it starts on this machine."""
+    """Processes on this machine, one per device, which this one starts; null: one, or under torchrun, on any
+    number of machines, as many as it starts."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda or auto."""
+    timeout: float = 720.0
+    """Minutes that a process waits for the others, as during an evaluation, before the run ends. A process
+    that dies is noticed at once."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """32-true or bf16-mixed (autocast); float16 is not offered, in which gradient penalties give NaN."""
     workers: int = 2
@@ -102,7 +106,8 @@ class TrainingConfig:
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "run": (
             "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes",
-            "batch_size", "seed", "devices", "accelerator", "precision", *INTERVALS, "keep_checkpoints",
+            "batch_size", "seed", "devices", "accelerator", "timeout", "precision", *INTERVALS,
+            "keep_checkpoints",
         ),
         "data": ("workers", "max_pixels", "background", "max_unusable"),
         "networks": (),
@@ -122,7 +127,7 @@ class TrainingConfig:
     at_least_one: ClassVar[frozenset[str]] = frozenset(
         {"num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints", "devices"}
     )
-    positive: ClassVar[frozenset[str]] = frozenset()
+    positive: ClassVar[frozenset[str]] = frozenset({"timeout"})
     not_negative: ClassVar[frozenset[str]] = frozenset(
         {"num_epochs", "max_minutes", "budget_interval", *INTERVALS}
     )

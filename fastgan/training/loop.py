@@ -28,12 +28,12 @@ from fastgan.training.diagnose import replayed
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.recipe import Recipe
 from fastgan.training.report.running import RunningReport
 from fastgan.training.resume import resume_from
 from fastgan.training.run_folder import prepare_run_folder, take_over
 from fastgan.training.run_lock import RunLock, run_lock
-from fastgan.training.runtime import Runtime
 from fastgan.training.signals import Interrupted as Interrupted
 from fastgan.training.signals import stop_after_the_step
 from fastgan.training.statistics import Statistics, gathering
@@ -54,6 +54,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
         with runtime.together():
             if runtime.device.type == "cpu":
                 keep_freed_memory()
+            config = runtime.broadcast_object(config)  # others do not have the run's folder, and its options
             with run_lock(config.folder) if runtime.is_main else contextlib.nullcontext() as lock:
                 return _train(recipe_class, config, runtime, lock)
 
@@ -70,13 +71,12 @@ def _train(
         prepare_run_folder(config, resume)
         checkpoint = _checkpoint_to_resume(folder, recipe_class.name, chosen) if resume else None
         lock.begin()
-    # All processes resume from the checkpoint that the first one found.
-    path = runtime.broadcast_object(checkpoint.path if checkpoint else None)
-    if path and not checkpoint:
-        checkpoint = checkpoints.load_checkpoint(path, recipe_class.name)
+    # All processes resume from the checkpoint that the first one found, without reading its file.
+    checkpoint = runtime.broadcast_object(checkpoint)
 
     torch.manual_seed(config.seed)  # the same initial weights in every process
     recipe = recipe_class(config, runtime)
+    _check_same_data(recipe)
     start, changed = 0, []
     if checkpoint:
         start, changed = checkpoint.step, resume_from(recipe, checkpoint)
@@ -207,6 +207,15 @@ def _diagnosis(recipe: Recipe, folder: Path) -> Diagnosis:
     facts = dataclasses.replace(recipe.config.facts(), num_steps=recipe.num_steps)
     write_facts(folder, facts)
     return replayed(folder, facts)
+
+
+def _check_same_data(recipe: Recipe) -> None:
+    """Raises a ValueError if the processes have not found the same amount of data, as on different disks."""
+    found = (recipe.data, recipe.images_per_epoch)
+    expected = recipe.runtime.broadcast_object(found)
+    if found != expected:
+        here, main = (data or f"{count} training images" for data, count in (found, expected))
+        raise ValueError(f"the data on this machine is not rank 0's: {here}; there: {main}")
 
 
 def introduction(recipe: Recipe) -> list[str]:

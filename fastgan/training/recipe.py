@@ -20,7 +20,7 @@ from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
 from fastgan.training.data import Dataset, batches, split_held_out
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.command_line import parse_config
 from fastgan.training.loop import train
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.report import write_report
-from fastgan.training.runtime import Runtime
 from tests.recipes.fonts import small_glyphs
 from tests.recipes.photographs import write_photographs
 from tests.recipes.runs import assert_resume_is_bit_exact

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from fastgan.training.world import World, check_devices, launched_world, restarts, torchrun_job
+from fastgan.training.processes.world import World, check_devices, launched_world, restarts, torchrun_job
 from tests.processes import ROOT, in_forks
 
 COMMON = """
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from fastgan.training import loop
 from fastgan.training.loop import train
-from fastgan.training.runtime import ProcessFailed, Runtime
+from fastgan.training.processes.runtime import ProcessFailed, Runtime
 from tests.training.toy import Toy, ToyConfig
 
 folder = Path(sys.argv[1])
@@ -203,7 +203,7 @@ def test_an_accelerator_that_is_not_there_is_named():
     import torch
 
     from fastgan.training.config import TrainingConfig
-    from fastgan.training.runtime import Runtime
+    from fastgan.training.processes.runtime import Runtime
 
     if torch.cuda.is_available():
         pytest.skip("there is one")
@@ -216,7 +216,7 @@ def test_a_run_starts_without_torchmetrics(tmp_path):
     program = """
 import sys
 from fastgan.training.config import TrainingConfig
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 
 Runtime(TrainingConfig(accelerator="cpu"))
 assert "lightning_fabric" in sys.modules

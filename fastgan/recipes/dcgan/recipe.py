@@ -26,8 +26,8 @@ from fastgan.training.checkpoint import write_weights
 from fastgan.training.config import to_plain
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen, normalizing_by_batch, weights_wanted_by
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 GRID = 8  # columns and rows of the sample grid

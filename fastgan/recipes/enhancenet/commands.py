@@ -20,7 +20,6 @@ from fastgan.recipes.enhancenet.tiles import upscale as upscale_tiles
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.data import find_images
-from fastgan.training.devices import device_of
 from fastgan.training.image_files import (
     MAX_PIXELS,
     add_pixel_limit,
@@ -31,6 +30,7 @@ from fastgan.training.image_files import (
 )
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
+from fastgan.training.processes.device import device_of
 
 WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
 OUTPUTS = (*WITH_ALPHA, ".jpg", ".jpeg", ".bmp")

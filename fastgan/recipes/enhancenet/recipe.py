@@ -34,9 +34,9 @@ from fastgan.recipes.enhancenet.networks import (
 )
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen, weights_wanted_by
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.ramps import cosine_decay
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 # Training samples for measuring the features' means.

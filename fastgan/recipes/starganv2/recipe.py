@@ -54,9 +54,9 @@ from fastgan.recipes.starganv2.networks import StarGANv2Discriminator
 from fastgan.recipes.starganv2.translator import Translator, make_networks
 from fastgan.training.data import ImageFolder, find_images, first_batch
 from fastgan.training.networks import frozen
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 COLUMNS, LATENT_ROWS = 8, 3  # of the sample grid

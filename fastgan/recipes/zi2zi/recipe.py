@@ -35,9 +35,9 @@ from fastgan.training.networks import (
     statistics_kept,
     weights_wanted_by,
 )
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 PERCEPTUAL_LAYERS = ("relu1_2", "relu2_2")

@@ -1,17 +1,20 @@
-"""Devices, precision and processes, through Lightning Fabric.
+"""What a recipe shares with the other processes of its run: device, precision, averages, a common end.
 
 Modules are not wrapped in DistributedDataParallel. A GAN step runs the discriminator several times per
 backward, differentiates its gradients, and updates other networks through it. DDP's reducer expects one
 forward per backward; otherwise it hangs or goes silently wrong (`static_graph=True` with a gradient penalty),
-and it fails when a penalty leaves the last bias without a gradient. Instead, gradients are averaged
-explicitly between backward and step, in one flat all-reduce, which is exact for any backward.
+and it fails when a penalty leaves the last bias without a gradient. Instead, gradients are averaged between
+backward and step, which is exact for any backward.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
+import pickle
+import socket
 import subprocess
 import traceback
 from collections.abc import Iterable, Iterator
@@ -22,26 +25,24 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.training.config import TrainingConfig
-from fastgan.training.devices import cluster_world, make_fabric
-from fastgan.training.peers import Peers
-from fastgan.training.signals import Interrupted, default_signals
-from fastgan.training.world import (
+from fastgan.training.processes.children import end_others, start_others, watched_start
+from fastgan.training.processes.clusters import cluster_world
+from fastgan.training.processes.device import device_of_process
+from fastgan.training.processes.peers import FailedAtStart, Peers, fail_at_start
+from fastgan.training.processes.world import (
     World,
     check_devices,
-    end_others,
     launched_world,
     remember,
     restarts,
-    start_others,
-    watched_start,
 )
+from fastgan.training.signals import Interrupted, default_signals
 
-# How long a process waits in a collective, as for rank 0's evaluation. Much longer than torch's default,
-# because dead processes are noticed by their connections, see `peers`.
-COLLECTIVE_TIMEOUT = timedelta(hours=12)
 START_TIMEOUT = timedelta(minutes=10)
 # Seconds to wait for another process's report after a collective has failed.
 REASON_SECONDS = 2.0
+# Seconds in which a process that failed at the start must reach the others.
+TELL_TIMEOUT = timedelta(seconds=15)
 
 
 # Counts the launches with several processes in this process.
@@ -49,14 +50,22 @@ _LAUNCHES = itertools.count()
 
 
 class ProcessFailed(RuntimeError):
-    """One of several processes failed, and the run with it: "rank 1: loss_d became nan"."""
+    """One of several processes failed, and the run with it: "rank 1: loss_d became nan".
+
+    Args:
+        prints: whether this process is the one that shows it to the user.
+    """
+
+    def __init__(self, message: str, prints: bool = True) -> None:
+        super().__init__(message)
+        self.prints = prints
 
 
 class Runtime:
     """The device of this process, and what it shares with the others.
 
     Args:
-        config: devices, accelerator and precision are read from it.
+        config: devices, accelerator, precision and timeout are read from it.
         strategy: "auto" or "ddp"; sharded strategies are refused.
 
     Raises:
@@ -71,6 +80,7 @@ class Runtime:
                 "gradients of a discriminator silently; use 'ddp'"
             )
         self.precision = config.precision
+        self.timeout = timedelta(minutes=config.timeout)
         launched = launched_world() or cluster_world(config.devices)
         if launched is not None:
             check_devices(config.devices, launched)
@@ -84,36 +94,51 @@ class Runtime:
             launched = World(size=count, local_size=count)
         self._world = launched
         remember(launched)
-        self._fabric = make_fabric(config.accelerator, launched, strategy)
+        self.device = device_of_process(config.accelerator, launched.local_rank)
+        if self._others_to_start and self.device.type == "cuda":
+            device_of_process("cuda", launched.size - 1)  # fails here, rather than in the last process
+            torch.cuda.set_device(self.device)
+
+    @property
+    def rank(self) -> int:
+        return self._world.rank
+
+    @property
+    def world_size(self) -> int:
+        return self._world.size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process reads and writes the run's folder, and prints."""
+        return self.rank == 0
+
+    # --- from start to end --------------------------------------------------------------------------------
 
     def launch(self) -> None:
-        """Starts the other processes, unless torchrun or a cluster has started them.
+        """Starts the other processes, unless torchrun or a cluster has started them, and connects to all.
 
         Raises:
-            OSError: the processes cannot reach each other.
+            OSError: the processes cannot reach each other, or one failed before it could.
         """
         if self._others_to_start:
             self._others = start_others(1 + self._others_to_start)
         if self.world_size > 1:
             with default_signals():  # Python's handlers would not run while torch waits in C++
                 self._connect(self._world)
-        self._fabric.launch()
 
     def _connect(self, world: World) -> None:
         """Connects to the other processes, first by `Peers`, then by torch's process group."""
-        address = f"env://?rank={world.rank}&world_size={world.size}"
         with watched_start(self._others):  # until `Peers` watches them
-            store, _, _ = next(torch.distributed.rendezvous(address, timeout=START_TIMEOUT))
-            # The prefix is needed because torchrun keeps one store, with stale addresses, for all restarts.
-            store = torch.distributed.PrefixStore(f"fastgan/{restarts()}/{next(_LAUNCHES)}", store)
-            host = None if world.local_size == world.size else os.environ["MASTER_ADDR"]
+            store = _store(world, START_TIMEOUT)
+            host = None if world.local_size == world.size else _own_address()
             self._peers = Peers.connect(world.rank, world.size, host, store)
         torch.distributed.init_process_group(
-            torch.distributed.get_default_backend_for_device(self.device),
+            # Numbers of the host are exchanged by gloo, without waiting for the device.
+            "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl",
             store=store,
             rank=world.rank,
             world_size=world.size,
-            timeout=COLLECTIVE_TIMEOUT,
+            timeout=self.timeout,
             device_id=None if self.device.type == "cpu" else self.device,
         )
 
@@ -128,19 +153,22 @@ class Runtime:
         try:
             self.launch()
             yield
+            self.barrier()
         except Interrupted:
+            self.barrier()
             self.finish()
             raise
         except BaseException as error:
             if self._peers is None:
                 end_others(self._others, patience=0)
+                if isinstance(error, FailedAtStart):
+                    raise ProcessFailed(str(error), prints=self.is_main) from error
                 raise
             # A collective fails when another process has failed, whose report is on its way.
             failure = self._peers.wait_for_failure(REASON_SECONDS if isinstance(error, RuntimeError) else 0)
             expected = isinstance(error, (ValueError, OSError, ArithmeticError))
             if failure is None:
-                text = str(error) if expected else f"{type(error).__name__}: {error}"
-                failure = self._peers.tell(text)
+                failure = self._peers.tell(self._described(error, expected))
             bug = failure.rank == self.rank and not expected
             if not bug:
                 # The frames refer to the process group, whose threads must end before Python does.
@@ -151,24 +179,24 @@ class Runtime:
             end_others(self._others, patience=5.0)
             if bug:
                 raise
-            raise ProcessFailed(str(failure)) from error
+            raise ProcessFailed(str(failure), self._peers.prints) from error
         self.finish()
 
-    @property
-    def device(self) -> torch.device:
-        return self._fabric.device
+    def _described(self, error: BaseException, expected: bool) -> str:
+        if isinstance(error, RuntimeError) and "timed out" in str(error).lower():
+            minutes = self.timeout.total_seconds() / 60
+            return f"another process did not answer for {minutes:g} minutes (--timeout)"
+        return str(error) if expected else f"{type(error).__name__}: {error}"
 
-    @property
-    def rank(self) -> int:
-        return self._fabric.global_rank
+    def finish(self) -> None:
+        """Disconnects, after a :meth:`barrier`: a process that exits early would abort the others."""
+        if self.world_size > 1:
+            if self._peers is not None:
+                self._peers.hang_up()
+            torch.distributed.destroy_process_group()
+            end_others(self._others, patience=60.0)
 
-    @property
-    def world_size(self) -> int:
-        return self._fabric.world_size
-
-    @property
-    def is_main(self) -> bool:
-        return self._fabric.is_global_zero
+    # --- while training -----------------------------------------------------------------------------------
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """bf16 autocast with precision="bf16-mixed", otherwise a null context."""
@@ -184,8 +212,25 @@ class Runtime:
                     torch.distributed.broadcast(tensor.detach(), src=0)
 
     def broadcast_object(self, value: Any) -> Any:
-        """The first process's value, in all processes; any picklable object."""
-        return self._fabric.broadcast(value) if self.world_size > 1 else value
+        """The first process's value, in all processes: any picklable object.
+
+        Tensors in it are sent one by one, as they are, and arrive on the CPU.
+        """
+        if self.world_size == 1:
+            return value
+        tensors: list[Tensor] = []
+        content: list[Any] = [None]
+        if self.is_main:
+            pickled = _pickled(value, tensors)
+            content = [(pickled, [(tensor.shape, tensor.dtype) for tensor in tensors])]
+        torch.distributed.broadcast_object_list(content, src=0, device=torch.device("cpu"))
+        pickled, kinds = content[0]
+        if not self.is_main:
+            tensors = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
+        for tensor in tensors:
+            if tensor.numel():
+                torch.distributed.broadcast(tensor.view(torch.uint8) if tensor.dim() else tensor, src=0)
+        return value if self.is_main else _unpickled(pickled, tensors)
 
     def gather_objects(self, value: Any) -> list[Any]:
         """The values of all processes, by rank, in all processes; any picklable objects."""
@@ -251,19 +296,87 @@ class Runtime:
         return joined.chunk(self.world_size)[self.rank]
 
     def barrier(self) -> None:
-        self._fabric.barrier()
-
-    def finish(self) -> None:
-        """Waits for all processes, then disconnects: one that exits early would abort the others."""
+        """Waits until all processes are here."""
         if self.world_size > 1:
-            self.barrier()
-            if self._peers is not None:
-                self._peers.hang_up()
-            torch.distributed.destroy_process_group()
-            end_others(self._others, patience=60.0)
+            torch.distributed.all_reduce(torch.zeros(1))  # on the host, not on the device
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        if self.world_size == 1:
-            return flag
-        return bool(self.average(torch.tensor(float(flag), device=self.device)).item() > 0)
+        return flag if self.world_size == 1 else bool(self.average(torch.tensor(float(flag))) > 0)
+
+
+def tell_of_failed_start(text: str) -> bool:
+    """Tells the other processes of an error before :meth:`Runtime.launch`, so that they do not wait.
+
+    Args:
+        text: the error.
+
+    Returns:
+        Whether this process is the one that shows the error to the user.
+    """
+    try:
+        world = launched_world() or cluster_world(None)
+    except ValueError:
+        return True
+    if world is None or world.size == 1:
+        return True
+    try:
+        others_know = fail_at_start(world.rank, world.size, text, _store(world, TELL_TIMEOUT))
+    except RuntimeError:  # rank 0 is not there, or does not listen any more
+        return True
+    return world.rank == 0 or not others_know
+
+
+def _store(world: World, timeout: timedelta) -> torch.distributed.Store:
+    """The store of this launch, in which the processes find each other."""
+    address = f"env://?rank={world.rank}&world_size={world.size}"
+    store, _, _ = next(torch.distributed.rendezvous(address, timeout=timeout))
+    # The prefix is needed because torchrun keeps one store, with stale addresses, for all restarts.
+    return torch.distributed.PrefixStore(f"fastgan/{restarts()}/{next(_LAUNCHES)}", store)
+
+
+def _own_address() -> str:
+    """The address of this machine for the others: that from which it reaches the one of MASTER_ADDR.
+
+    After an elastic restart, rank 0 may be on another machine than that one.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    with contextlib.suppress(OSError):
+        for family, kind, protocol, _, place in socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(place)  # sends nothing
+                own = str(probe.getsockname()[0])
+                return address if own.startswith("127.") or own == "::1" else own
+    return address
+
+
+class _WithoutTensors(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, tensors: list[Tensor]) -> None:
+        super().__init__(file)
+        self.tensors = tensors
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not isinstance(value, Tensor):
+            return None
+        self.tensors.append(value.detach().cpu().contiguous())
+        return len(self.tensors) - 1
+
+
+class _WithTensors(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, tensors: list[Tensor]) -> None:
+        super().__init__(file)
+        self.tensors = tensors
+
+    def persistent_load(self, number: int) -> Tensor:
+        return self.tensors[number]
+
+
+def _pickled(value: Any, tensors: list[Tensor]) -> bytes:
+    """The value without its tensors, which are appended to the list."""
+    file = io.BytesIO()
+    _WithoutTensors(file, tensors).dump(value)
+    return file.getvalue()
+
+
+def _unpickled(content: bytes, tensors: list[Tensor]) -> Any:
+    return _WithTensors(io.BytesIO(content), tensors).load()

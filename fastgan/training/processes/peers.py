@@ -12,17 +12,25 @@ import json
 import secrets
 import socket
 import threading
+import time
 from typing import NamedTuple
 
 from torch.distributed import Store
 
-from fastgan.training.world import leave
+from fastgan.training.processes.children import leave
 
 # Seconds that a process has to end by itself after another has failed; then it is ended. The failed process
 # waits as long for the others, because torchrun stops all of them as soon as one has ended.
 GRACE = 5.0
 CONNECT_SECONDS = 600.0
-ADDRESS = "peers"  # the store's key of rank 0's port and the token that callers must show
+# Seconds in which the others must have seen a failure at the start: they may still import torch.
+SEEN_SECONDS = 20.0
+# Keys of the store: rank 0's address, port and the token that callers must show; the failure of a process at
+# the start, and the number of others that have seen it.
+ADDRESS, FAILED, SEEN = "peers", "failed", "seen"
+
+
+DIED = "its process died (killed, or out of memory?)"
 
 
 class Failure(NamedTuple):
@@ -33,6 +41,10 @@ class Failure(NamedTuple):
 
     def __str__(self) -> str:
         return f"rank {self.rank}: {self.text}"
+
+
+class FailedAtStart(OSError):
+    """Another process failed before all were connected."""
 
 
 class Peers:
@@ -64,24 +76,35 @@ class Peers:
         """Connects all processes; each of them must call it.
 
         Args:
-            host: the address of rank 0; None: all processes are on one machine.
+            host: the address under which others reach this machine, if it is rank 0's; None: all processes
+                are on one machine.
             store: shared by these processes only.
 
         Raises:
+            FailedAtStart: another process has failed before; see :func:`fail_at_start`.
             OSError: rank 0 cannot be reached, or a process did not connect.
         """
+        deadline = time.monotonic() + CONNECT_SECONDS
         if rank > 0:
-            port, token = store.get(ADDRESS).decode().split()
-            connection = socket.create_connection((host or "127.0.0.1", int(port)), CONNECT_SECONDS)
+            while not store.check([ADDRESS]):
+                _check_start(store, deadline, "rank 0 did not start")
+                time.sleep(0.1)
+            address, port, token = store.get(ADDRESS).decode().split()
+            connection = socket.create_connection((address, int(port)), CONNECT_SECONDS)
             connection.sendall(f"{token} {rank}\n".encode())
             return cls(rank, {0: _keep_alive(connection)})
         token = secrets.token_hex(16)
         with _server(everywhere=host is not None) as server:
-            server.settimeout(CONNECT_SECONDS)
-            store.set(ADDRESS, f"{server.getsockname()[1]} {token}")
+            server.settimeout(0.2)
+            store.set(ADDRESS, f"{host or '127.0.0.1'} {server.getsockname()[1]} {token}")
             connections: dict[int, socket.socket] = {}
             while len(connections) < size - 1:
-                connection, _ = server.accept()
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    missing = next(other for other in range(1, size) if other not in connections)
+                    _check_start(store, deadline, f"rank {missing} did not connect")
+                    continue
                 connection.settimeout(CONNECT_SECONDS)
                 words = _first_line(connection)
                 if len(words) == 2 and words[0] == token:
@@ -131,7 +154,7 @@ class Peers:
                 else:
                     self._record(Failure(*message))
         if not said_goodbye:
-            self._record(Failure(peer, "its process died (killed, or out of memory?)"))
+            self._record(Failure(peer, DIED))
         with self._changed:
             self._present.discard(peer)
             self._changed.notify_all()
@@ -154,7 +177,45 @@ class Peers:
     def _leave(self) -> None:
         """Ends the process, whose main thread may be stuck in a collective or far from its next one."""
         if not self._leaving:
-            leave(str(self.failure))
+            leave(str(self.failure) if self.prints else None)
+
+    @property
+    def prints(self) -> bool:
+        """Whether this process is the one that prints the failure: rank 0, or the next one if it died."""
+        assert self.failure is not None
+        return self.rank == (1 if self.failure == Failure(0, DIED) else 0)
+
+
+def fail_at_start(rank: int, size: int, text: str, store: Store) -> bool:
+    """Tells of a failure before `Peers` are connected, and waits until the others have seen it.
+
+    If it just ended, those on other machines would wait: torchrun ends only the processes on its own.
+
+    Args:
+        store: as for :meth:`Peers.connect`.
+
+    Returns:
+        Whether the others know of a failure, this one or an earlier one.
+    """
+    mine = str(Failure(rank, text))
+    if store.compare_set(FAILED, "", mine).decode() != mine:
+        store.add(SEEN, 1)
+        return True
+    deadline = time.monotonic() + SEEN_SECONDS
+    while store.add(SEEN, 0) < size - 1:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _check_start(store: Store, deadline: float, missing: str) -> None:
+    """Raises if a process has failed, or the deadline is over."""
+    if store.check([FAILED]):
+        store.add(SEEN, 1)
+        raise FailedAtStart(store.get(FAILED).decode())
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"{missing} within {CONNECT_SECONDS:.0f} s")
 
 
 def _server(everywhere: bool) -> socket.socket:
