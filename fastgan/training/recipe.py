@@ -143,8 +143,8 @@ class Recipe(abc.ABC):
         """
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.runtime.average_gradients(p for group in optimizer.param_groups for p in group["params"])
+        with self.runtime.last_backward(optimizer):
+            loss.backward()
         step_where(optimizer, applies)
         if name == "discriminator":
             report("D_updated", 1.0 if applies is None else applies.float())

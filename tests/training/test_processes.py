@@ -84,7 +84,8 @@ def gradients():
     runtime = Runtime(config)
     with runtime.together():
         report["at_the_start"] = [name for name in threads() if name.startswith("fastgan-start")]
-        runtime.average_gradients(weight for weight in weights)
+        with runtime.last_backward(torch.optim.SGD(weights, lr=1.0)):
+            pass
     report["at_the_end"] = threads()
     return [None if weight.grad is None else weight.grad.tolist() for weight in weights]
 

@@ -3,8 +3,9 @@
 Modules are not wrapped in DistributedDataParallel. A GAN step runs the discriminator several times per
 backward, differentiates its gradients, and updates other networks through it. DDP's reducer expects one
 forward per backward; otherwise it hangs or goes silently wrong (`static_graph=True` with a gradient penalty),
-and it fails when a penalty leaves the last bias without a gradient. Instead, gradients are averaged between
-backward and step, which is exact for any backward.
+and it fails when a penalty leaves the last bias without a gradient. Instead, the recipe says which
+backward is the last of an update, and gradients are averaged during that one (`exchange.py`), which is exact
+for any number of passes before it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import pickle
 import socket
 import subprocess
 import traceback
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +30,7 @@ from fastgan.training.config import TrainingConfig
 from fastgan.training.processes.children import end_others, start_others, watched_start
 from fastgan.training.processes.clusters import cluster_world
 from fastgan.training.processes.device import device_of_process
+from fastgan.training.processes.exchange import Exchange
 from fastgan.training.processes.peers import FailedAtStart, Peers, fail_at_start
 from fastgan.training.processes.world import (
     World,
@@ -87,7 +90,10 @@ class Runtime:
         self._others_to_start = 0
         self._others: list[subprocess.Popen] = []
         self._peers: Peers | None = None
-        self._present: dict[tuple, Tensor] = {}
+        self._exchanges: weakref.WeakKeyDictionary[torch.optim.Optimizer, Exchange] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._gradient_group: Any = None  # torch's type has a number in it, too
         if launched is None:
             count = config.devices or 1
             self._others_to_start = count - 1
@@ -141,6 +147,7 @@ class Runtime:
             timeout=self.timeout,
             device_id=None if self.device.type == "cpu" else self.device,
         )
+        self._gradient_group = torch.distributed.new_group(timeout=self.timeout)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -173,6 +180,7 @@ class Runtime:
             if not bug:
                 # The frames refer to the process group, whose threads must end before Python does.
                 traceback.clear_frames(error.__traceback__)
+            self._end_exchanges()
             if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
                 torch.distributed.destroy_process_group()  # so that no collective waits for this process
             self._peers.hang_up()
@@ -193,8 +201,16 @@ class Runtime:
         if self.world_size > 1:
             if self._peers is not None:
                 self._peers.hang_up()
+            self._end_exchanges()
             torch.distributed.destroy_process_group()
             end_others(self._others, patience=60.0)
+
+    def _end_exchanges(self) -> None:
+        """Lets go of the process groups, whose threads must end before Python does."""
+        for exchange in self._exchanges.values():
+            exchange.end()
+        self._exchanges.clear()
+        self._gradient_group = None
 
     # --- while training -----------------------------------------------------------------------------------
 
@@ -240,43 +256,33 @@ class Runtime:
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Averages gradients over the processes, in one all-reduce. All processes must call it.
+    @contextlib.contextmanager
+    def last_backward(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Averages an optimizer's gradients over the processes during the last backward pass of its update.
 
-        The layout covers every parameter, with or without a gradient; a missing gradient counts as zeros, as
-        in DDP. A parameter without a gradient in any process keeps none. The host waits for the device only
-        if a parameter with `requires_grad` has no gradient.
+        .. code-block:: python
 
-        Args:
-            parameters: the same ones, with the same `requires_grad`, in every process.
+            optimizer.zero_grad()
+            penalty.backward()                      # any number of earlier backward passes
+            with runtime.last_backward(optimizer):
+                loss.backward()
+            optimizer.step()
+
+        See :meth:`~fastgan.training.processes.exchange.Exchange.last_backward`. In a single process it does
+        nothing.
         """
         if self.world_size == 1:
+            yield
             return
-        parameters = list(parameters)
-        has = [parameter.grad is not None for parameter in parameters]
-        parts = [
-            torch.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
-            for parameter in parameters
-        ]
-        flat = torch.cat([*parts, self._presence(has, parts[0])])
-        torch.distributed.all_reduce(flat)
-        flat /= self.world_size
-        *averages, anywhere = flat.split([*(part.numel() for part in parts), len(parts)])
-        missing = not all(h or not p.requires_grad for h, p in zip(has, parameters, strict=True))
-        exists = (anywhere > 0).tolist() if missing else has
-        for parameter, average, exists_anywhere in zip(parameters, averages, exists, strict=True):
-            if not exists_anywhere:
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-            parameter.grad.copy_(average.view_as(parameter))
-
-    def _presence(self, has: list[bool], like: Tensor) -> Tensor:
-        """1 for each parameter with a gradient here, else 0; each pattern is copied to the device once."""
-        key = (tuple(has), like.device, like.dtype)
-        if key not in self._present:
-            self._present[key] = torch.tensor(has, dtype=like.dtype, device=like.device)
-        return self._present[key]
+        groups = [group["params"] for group in optimizer.param_groups]
+        exchange = self._exchanges.get(optimizer)
+        if exchange is None or not exchange.serves(groups):
+            if exchange is not None:
+                exchange.end()
+            exchange = Exchange(groups, self.world_size, group=self._gradient_group)
+            self._exchanges[optimizer] = exchange
+        with exchange.last_backward():
+            yield
 
     def average(self, values: Tensor) -> Tensor:
         """The mean of a tensor over the processes."""
