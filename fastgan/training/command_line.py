@@ -123,6 +123,8 @@ def parse_config(
     early.add_argument("--config", action="append", default=[])
     early.add_argument("--num_steps")
     early.add_argument("--num_epochs")
+    early.add_argument("--batch_size")
+    early.add_argument("--global_batch_size")
     early_values = early.parse_known_args(arguments)[0]
     preset = early_values.preset
     names = {field.name for field in dataclasses.fields(config_class)}
@@ -163,6 +165,13 @@ def parse_config(
         )
     for name in given_lengths:  # also against a later --config
         values[name] = int(getattr(early_values, name))
+    if early_values.batch_size is not None and values["global_batch_size"] is not None:
+        if early_values.global_batch_size is not None:
+            raise ValueError(
+                f"--batch_size {printable(early_values.batch_size)} and --global_batch_size "
+                f"{printable(early_values.global_batch_size)} both say how large a batch is: give one of them"
+            )
+        values["global_batch_size"] = None
     lengths_by_priority = [given_lengths, *(checked[value][1] for value in reversed(early_values.config))]
     if next((lengths for lengths in lengths_by_priority if lengths), None) == {"num_steps"}:
         values["num_epochs"] = 0

@@ -8,7 +8,9 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +57,7 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
             if runtime.device.type == "cpu":
                 keep_freed_memory()
             config = runtime.broadcast_object(config)  # others do not have the run's folder, and its options
+            config = config.shared_by(runtime.world_size)
             with run_lock(config.folder) if runtime.is_main else contextlib.nullcontext() as lock:
                 return _train(recipe_class, config, runtime, lock)
 
@@ -108,21 +111,27 @@ def _train(
             logger.say(f"resumed with: {', '.join(changed)}")
         if start >= num_steps:
             logger.say(f"nothing left to do: {start} steps are done, of {num_steps}")
-    generator = torch.Generator(runtime.device)
+    in_turns = runtime.micro_batches
+    generators = [torch.Generator(runtime.device) for _ in range(in_turns.count)]
     statistics, steps = Statistics(), 0  # since the last log line
     stop = False
     clock = time.perf_counter()
     deadline = clock + 60 * config.max_minutes if config.max_minutes else math.inf
-    with contextlib.closing(recipe.batches(start)) as batches, stop_after_the_step() as stopped:
+    with (
+        contextlib.closing(recipe.batches(start)) as batches,
+        contextlib.closing(in_turns),
+        stop_after_the_step() as stopped,
+    ):
         for step in range(start, num_steps):
-            seed = step_seed(config.seed, step, runtime.rank)
-            torch.manual_seed(seed)
-            generator.manual_seed(step_seed(config.seed, step, 0) if recipe.joint_draws else seed)
             with record_function("data"):
-                batch = next(batches)
+                taken = [next(batches) for _ in generators]
             with record_function("train_step"), gathering(statistics):
                 watched.measures = config.measures(step)
-                recipe.train_step(batch, step, generator)
+                parts = [
+                    partial(_train_on, recipe, batch, step, generator)
+                    for batch, generator in zip(taken, generators, strict=True)
+                ]
+                in_turns.run(parts, recipe.networks.values(), runtime.device)
             steps += 1
 
             done = step + 1
@@ -140,7 +149,7 @@ def _train(
                     # The only place where the host waits for the device.
                     metrics = statistics.take(runtime.device, runtime.gather_objects)
                 finite = all(map(math.isfinite, metrics.values()))
-                images = steps * config.batch_size * runtime.world_size
+                images = steps * config.batch_size * runtime.shares
                 seconds = time.perf_counter() - clock
                 metrics["images_per_second"] = images / seconds
                 metrics["seconds_per_step"] = seconds / steps
@@ -202,6 +211,15 @@ def _train(
     return folder
 
 
+def _train_on(recipe: Recipe, batch: Any, step: int, generator: torch.Generator) -> None:
+    """One step on a batch, or on one of its micro-batches."""
+    runtime = recipe.runtime
+    seed = step_seed(recipe.config.seed, step, runtime.share)
+    torch.manual_seed(seed)
+    generator.manual_seed(step_seed(recipe.config.seed, step, 0) if recipe.joint_draws else seed)
+    recipe.train_step(batch, step, generator)
+
+
 def _diagnosis(recipe: Recipe, folder: Path) -> Diagnosis:
     """The verdicts so far, of a resumed run from its tables, and the facts of the run for its folder."""
     facts = dataclasses.replace(recipe.config.facts(), num_steps=recipe.num_steps)
@@ -225,19 +243,25 @@ def introduction(recipe: Recipe) -> list[str]:
     data = printable(recipe.data) + (f"; passed over: {passed_over}" if passed_over else "")
     device = "CPU" if runtime.device.type == "cpu" else torch.cuda.get_device_name(runtime.device)
     processes = f"{runtime.world_size} processes, " if runtime.world_size > 1 else ""
+    if runtime.shares > runtime.world_size:
+        processes += f"{runtime.micro_batches.count} micro-batches of {recipe.config.batch_size}, "
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in recipe.networks.items()}
     networks = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
     return [
         *([f"data: {data}"] if data else []),
         f"device: {processes}{device}, {recipe.config.precision}",
         f"parameters: {networks}",
-        *(f"note: {printable(note)}" for note in (*recipe.notes, recipe.note_on_batch_size()) if note),
+        *(
+            f"note: {printable(note)}"
+            for note in (*recipe.notes, recipe.note_on_batch_size(), recipe.note_on_accumulation())
+            if note
+        ),
     ]
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of everything random in one step of one process."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(seed: int, step: int, share: int) -> int:
+    """The seed of everything random in one step of one process, or of one of its micro-batches."""
+    return int(np.random.SeedSequence((seed, step, share)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _checkpoint_to_resume(folder: Path, recipe: str, step: int | None) -> checkpoints.Checkpoint | None:

@@ -33,17 +33,17 @@ def weights_wanted_by(option: str, value: object, otherwise: str) -> Iterator[No
 
 
 @contextlib.contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
+def statistics_kept(*networks: nn.Module) -> Iterator[None]:
     """Within the block, batch normalization does not update its running statistics."""
-    layers = [m for m in network.modules() if isinstance(m, BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
+    layers = [m for network in networks for m in network.modules() if isinstance(m, BatchNorm)]
+    tracked = [layer.track_running_stats for layer in layers]
     for layer in layers:
-        layer.momentum = 0.0
+        layer.track_running_stats = False
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+        for layer, before in zip(layers, tracked, strict=True):
+            layer.track_running_stats = before
 
 
 def normalizing_by_batch(network: Network) -> Network:

@@ -95,7 +95,7 @@ def test_gradients_are_divided_by_the_number_of_processes():
 @pytest.mark.parametrize("set_to_none", [True, False])
 @pytest.mark.parametrize("create_graph", [True, False])
 def test_earlier_backward_passes_count(set_to_none, create_graph):
-    """A penalty in a pass of its own, even if its gradients have a graph; one that does not reach all layers."""
+    """A penalty in its own pass, even if its gradients have a graph; a pass that reaches one layer only."""
     network = three_layers()
     exchange = exchange_of(network, Recorded(), bucket_bytes=None, world_size=2)
     for _ in range(3):

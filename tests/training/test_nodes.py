@@ -21,13 +21,14 @@ OPTIONS = {
     "dcgan": "--train_path builtin:digits/train --val_path builtin:digits/val --image_size 32 --g_width 2 "
     "--d_width 4 --z_dim 6 --collapse_images 8 --frechet off --r1_weight 1 --r1_interval 2 --d_norm instance",
     "enhancenet": "--train_path builtin:photographs/train --val_path builtin:photographs/val --crop 64 "
-    "--width 4 --blocks 2 --val_images 2 --turn true --variant E",
+    "--width 4 --blocks 2 --val_images 2 --turn true --variant E "
+    "--balance every_step",
     "starganv2": "--train_path builtin:domains/train --val_path builtin:domains/val --image_size 16 "
     "--base_width 2 --max_width 4 --downs 1 --mapping_width 8 --style_dim 5 --z_dim 6 --eval_images 4 "
     "--eval_draws 2 --classifier_steps 3 --r1_interval 2 --ds_margin 9 --seed 6",
     "stegastamp": "--train_path builtin:photographs/train --val_path builtin:photographs/val --crop fit "
     "--image_size 32 --secret_size 20 --val_images 2 --lpips_loss_scale 0 --no_im_loss_steps 2 "
-    "--adversarial nonsaturating --r1_weight 1 --rnd_trans 0 --rnd_bri 0 --rnd_noise 0 --rnd_sat 0 "
+    "--seed 3 --adversarial nonsaturating --r1_weight 1 --rnd_trans 0 --rnd_bri 0 --rnd_noise 0 --rnd_sat 0 "
     "--rnd_hue 0 --no_jpeg true --contrast_low 1 --contrast_high 1 --blur_gaussian 0 --blur_line 0",
     "zi2zi": "--train_path builtin:glyphs --image_size 32 --width 4 --d_width 2 --embedding_dim 6 "
     "--perceptual_weight 0 --norm instance --dropout 0 --augment 0",
@@ -43,7 +44,7 @@ from fastgan.recipes.stegastamp.recipe import StegaStamp
 secret_of = StegaStamp.random_secret
 
 def joint_secret(self, count, generator):
-    if count * self.runtime.world_size != 6:
+    if count * self.runtime.shares != 6:
         return secret_of(self, count, generator)
     return self.runtime.part(secret_of(self, 6, generator))
 
@@ -54,7 +55,8 @@ EACH = JOINT + "sys.exit(max([main(['train', *words.split()]) for words in sys.a
 
 
 def options(recipe, **changes):
-    given = {"exp_name": recipe, "batch_size": 2, **changes}
+    size = {} if "global_batch_size" in changes else {"batch_size": 2}
+    given = {"exp_name": recipe, **size, **changes}
     return [recipe, *SHARED.split(), *OPTIONS[recipe].split(), *(
         word for name, value in given.items() for word in (f"--{name}", str(value))
     )]  # fmt: skip

@@ -137,7 +137,7 @@ class Zi2Zi(Recipe):
     def translate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """G's output, and its encoder's features of the source, averaged over space."""
         with self.runtime.autocast():
-            fake, feature = self.generator(batch.source, batch.category, return_feat=True)
+            fake, feature = self.recomputed(self.generator, batch.source, batch.category, True)
         return fake.float(), feature.float()
 
     def discriminate(self, source: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan.training.accumulation import MicroBatches
 from fastgan.training.config import TrainingConfig
 from fastgan.training.processes.children import end_others, start_others, watched_start
 from fastgan.training.processes.clusters import cluster_world
@@ -83,6 +84,7 @@ class Runtime:
                 "gradients of a discriminator silently; use 'ddp'"
             )
         self.precision = config.precision
+        self.micro_batches = MicroBatches(config.accumulate)
         self.timeout = timedelta(minutes=config.timeout)
         launched = launched_world() or cluster_world(config.devices)
         if launched is not None:
@@ -291,15 +293,28 @@ class Runtime:
             values /= self.world_size
         return values
 
+    @property
+    def shares(self) -> int:
+        """The number of parts in which a step's batch is computed: micro-batches of all processes."""
+        return self.world_size * self.micro_batches.count
+
+    @property
+    def share(self) -> int:
+        """Which of them is being computed here, from 0 on."""
+        return self.rank * self.micro_batches.count + self.micro_batches.number
+
     def part(self, joined: Tensor) -> Tensor:
-        """This process's share of a batch of all processes, or of anything of the same length.
+        """The part that is being computed here of a step's whole batch, or of anything of the same length.
 
         Raises:
-            ValueError: its length is not a multiple of the number of processes.
+            ValueError: its length is not a multiple of the number of parts.
         """
-        if joined.shape[0] % self.world_size:
-            raise ValueError(f"{joined.shape[0]} samples cannot be shared by {self.world_size} processes")
-        return joined.chunk(self.world_size)[self.rank]
+        if joined.shape[0] % self.shares:
+            among = f"{self.world_size} processes"
+            if self.micro_batches.count > 1:
+                among += f" with {self.micro_batches.count} micro-batches each"
+            raise ValueError(f"{joined.shape[0]} samples cannot be shared by {among}")
+        return joined.chunk(self.shares)[self.share]
 
     def barrier(self) -> None:
         """Waits until all processes are here."""
