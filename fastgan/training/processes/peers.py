@@ -18,16 +18,19 @@ from typing import NamedTuple
 from torch.distributed import Store
 
 from fastgan.training.processes.children import leave
+from fastgan.training.processes.world import restarts
 
 # Seconds that a process has to end by itself after another has failed; then it is ended. The failed process
 # waits as long for the others, because torchrun stops all of them as soon as one has ended.
 GRACE = 5.0
 CONNECT_SECONDS = 600.0
+# Seconds to wait for an answer while connecting.
+ANSWER_SECONDS = 30.0
 # Seconds in which the others must have seen a failure at the start: they may still import torch.
 SEEN_SECONDS = 20.0
 # Keys of the store: rank 0's address, port and the token that callers must show; the failure of a process at
-# the start, and the number of others that have seen it.
-ADDRESS, FAILED, SEEN = "peers", "failed", "seen"
+# the start of an attempt, and the number of others that have seen it.
+ADDRESS, FAILED, SEEN = "peers", "failed/{}", "seen/{}"
 
 
 DIED = "its process died (killed, or out of memory?)"
@@ -53,10 +56,12 @@ class Peers:
     Args:
         rank: of this process.
         connections: by rank: to rank 0, or in rank 0 to all others.
+        token: that of these processes alone.
     """
 
-    def __init__(self, rank: int, connections: dict[int, socket.socket]) -> None:
+    def __init__(self, rank: int, connections: dict[int, socket.socket], token: str) -> None:
         self.rank = rank
+        self.token = token
         self.failure: Failure | None = None
         self._connections = connections
         self._present = set(connections)
@@ -78,7 +83,8 @@ class Peers:
         Args:
             host: the address under which others reach this machine, if it is rank 0's; None: all processes
                 are on one machine.
-            store: shared by these processes only.
+            store: that of the job. It may hold what an earlier attempt of the job has left: after elastic
+                restarts the machines do not even agree on the number of attempts.
 
         Raises:
             FailedAtStart: another process has failed before; see :func:`fail_at_start`.
@@ -86,13 +92,13 @@ class Peers:
         """
         deadline = time.monotonic() + CONNECT_SECONDS
         if rank > 0:
-            while not store.check([ADDRESS]):
+            while True:
                 _check_start(store, deadline, "rank 0 did not start")
+                if store.check([ADDRESS]):
+                    address, port, token = store.get(ADDRESS).decode().split()
+                    if connection := _call(address, int(port), token, rank):
+                        return cls(rank, {0: connection}, token)
                 time.sleep(0.1)
-            address, port, token = store.get(ADDRESS).decode().split()
-            connection = socket.create_connection((address, int(port)), CONNECT_SECONDS)
-            connection.sendall(f"{token} {rank}\n".encode())
-            return cls(rank, {0: _keep_alive(connection)})
         token = secrets.token_hex(16)
         with _server(everywhere=host is not None) as server:
             server.settimeout(0.2)
@@ -105,13 +111,14 @@ class Peers:
                     missing = next(other for other in range(1, size) if other not in connections)
                     _check_start(store, deadline, f"rank {missing} did not connect")
                     continue
-                connection.settimeout(CONNECT_SECONDS)
+                connection.settimeout(ANSWER_SECONDS)
                 words = _first_line(connection)
                 if len(words) == 2 and words[0] == token:
+                    connection.sendall(f"{token}\n".encode())
                     connections[int(words[1])] = _keep_alive(connection)
                 else:  # not a process of this run
                     connection.close()
-        return cls(rank, connections)
+        return cls(rank, connections, token)
 
     def wait_for_failure(self, seconds: float) -> Failure | None:
         """The failure that is known, or becomes known within so many seconds."""
@@ -197,12 +204,12 @@ def fail_at_start(rank: int, size: int, text: str, store: Store) -> bool:
     Returns:
         Whether the others know of a failure, this one or an earlier one.
     """
-    mine = str(Failure(rank, text))
-    if store.compare_set(FAILED, "", mine).decode() != mine:
-        store.add(SEEN, 1)
+    mine, seen = str(Failure(rank, text)), SEEN.format(restarts())
+    if store.compare_set(FAILED.format(restarts()), "", mine).decode() != mine:
+        store.add(seen, 1)
         return True
     deadline = time.monotonic() + SEEN_SECONDS
-    while store.add(SEEN, 0) < size - 1:
+    while store.add(seen, 0) < size - 1:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
@@ -211,11 +218,26 @@ def fail_at_start(rank: int, size: int, text: str, store: Store) -> bool:
 
 def _check_start(store: Store, deadline: float, missing: str) -> None:
     """Raises if a process has failed, or the deadline is over."""
-    if store.check([FAILED]):
-        store.add(SEEN, 1)
-        raise FailedAtStart(store.get(FAILED).decode())
+    failed = FAILED.format(restarts())
+    if store.check([failed]):
+        store.add(SEEN.format(restarts()), 1)
+        raise FailedAtStart(store.get(failed).decode())
     if time.monotonic() > deadline:
         raise TimeoutError(f"{missing} within {CONNECT_SECONDS:.0f} s")
+
+
+def _call(address: str, port: int, token: str, rank: int) -> socket.socket | None:
+    """Connects to rank 0; None if it is not there, as at the address of an earlier attempt."""
+    try:
+        connection = socket.create_connection((address, port), ANSWER_SECONDS)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        connection.sendall(f"{token} {rank}\n".encode())
+        if _first_line(connection) == [token]:
+            return _keep_alive(connection)
+    connection.close()
+    return None
 
 
 def _server(everywhere: bool) -> socket.socket:

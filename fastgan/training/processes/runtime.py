@@ -38,7 +38,6 @@ from fastgan.training.processes.world import (
     check_devices,
     launched_world,
     remember,
-    restarts,
 )
 from fastgan.training.signals import Interrupted, default_signals
 
@@ -143,7 +142,7 @@ class Runtime:
         torch.distributed.init_process_group(
             # Numbers of the host are exchanged by gloo, without waiting for the device.
             "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl",
-            store=store,
+            store=torch.distributed.PrefixStore(self._peers.token, store),
             rank=world.rank,
             world_size=world.size,
             timeout=self.timeout,
@@ -176,8 +175,12 @@ class Runtime:
             # A collective fails when another process has failed, whose report is on its way.
             failure = self._peers.wait_for_failure(REASON_SECONDS if isinstance(error, RuntimeError) else 0)
             expected = isinstance(error, (ValueError, OSError, ArithmeticError))
+            text = str(error) if expected else f"{type(error).__name__}: {error}"
+            if isinstance(error, RuntimeError) and "timed out" in str(error).lower():  # gloo's words
+                minutes = self.timeout.total_seconds() / 60
+                expected, text = True, f"another process did not answer for {minutes:g} minutes (--timeout)"
             if failure is None:
-                failure = self._peers.tell(self._described(error, expected))
+                failure = self._peers.tell(text)
             bug = failure.rank == self.rank and not expected
             if not bug:
                 # The frames refer to the process group, whose threads must end before Python does.
@@ -191,12 +194,6 @@ class Runtime:
                 raise
             raise ProcessFailed(str(failure), self._peers.prints) from error
         self.finish()
-
-    def _described(self, error: BaseException, expected: bool) -> str:
-        if isinstance(error, RuntimeError) and "timed out" in str(error).lower():
-            minutes = self.timeout.total_seconds() / 60
-            return f"another process did not answer for {minutes:g} minutes (--timeout)"
-        return str(error) if expected else f"{type(error).__name__}: {error}"
 
     def finish(self) -> None:
         """Disconnects, after a :meth:`barrier`: a process that exits early would abort the others."""
@@ -349,11 +346,29 @@ def tell_of_failed_start(text: str) -> bool:
 
 
 def _store(world: World, timeout: timedelta) -> torch.distributed.Store:
-    """The store of this launch, in which the processes find each other."""
-    address = f"env://?rank={world.rank}&world_size={world.size}"
-    store, _, _ = next(torch.distributed.rendezvous(address, timeout=timeout))
-    # The prefix is needed because torchrun keeps one store, with stale addresses, for all restarts.
-    return torch.distributed.PrefixStore(f"fastgan/{restarts()}/{next(_LAUNCHES)}", store)
+    """The store in which the processes of this launch find each other: torchrun's, or rank 0's.
+
+    Not that of torch.distributed.rendezvous, which depends on the number of restarts: that differs between
+    machines, as torchrun counts a restart only where a process has failed.
+
+    Raises:
+        ValueError: the launcher has not said where rank 0 is.
+    """
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"MASTER_ADDR and MASTER_PORT must be set, as by torchrun: {error}") from None
+    is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = torch.distributed.TCPStore(
+        address,
+        port,
+        world.size,
+        is_master=world.rank == 0 and not is_torchruns,
+        timeout=timeout,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    return torch.distributed.PrefixStore(f"fastgan/{next(_LAUNCHES)}", store)
 
 
 def _own_address() -> str:
