@@ -36,14 +36,20 @@ def weights_wanted_by(option: str, value: object, otherwise: str) -> Iterator[No
 def statistics_kept(*networks: nn.Module) -> Iterator[None]:
     """Within the block, batch normalization does not update its running statistics."""
     layers = [m for network in networks for m in network.modules() if isinstance(m, BatchNorm)]
-    tracked = [layer.track_running_stats for layer in layers]
+    counts = [layer.num_batches_tracked for layer in layers]
+    before = [
+        (layer.momentum, None if count is None else count.clone())
+        for layer, count in zip(layers, counts, strict=True)
+    ]
     for layer in layers:
-        layer.track_running_stats = False
+        layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer, before in zip(layers, tracked, strict=True):
-            layer.track_running_stats = before
+        for layer, count, (momentum, value) in zip(layers, counts, before, strict=True):
+            layer.momentum = momentum
+            if count is not None and value is not None:
+                count.copy_(value)
 
 
 def normalizing_by_batch(network: Network) -> Network:

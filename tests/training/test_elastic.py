@@ -1,4 +1,4 @@
-"""A process that dies, fails or hangs ends all within seconds; torchrun's restarts go on from the checkpoint."""
+"""A process that dies, fails or hangs ends all within seconds; restarts go on from the checkpoint."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_restarts_go_on_to_the_same_bits(undisturbed, tmp_path, source):
     assert (main.code, other.code) == (0, 0), main.errors[-3000:] + other.errors[-3000:]
     folder = main.folder / "runs" / "run"
     assert steps(folder) == [*range(1, 9)]
-    assert "resumed" in main.out or main.out.count("parameters:") == 2
+    assert main.out.count("parameters:") == 2, "it was begun twice"
     expected, actual = undisturbed[1], newest(folder)
     assert all(torch.equal(actual[key], expected[key]) for key in expected)
 

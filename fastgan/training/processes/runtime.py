@@ -91,7 +91,7 @@ class Runtime:
         self._others_to_start = 0
         self._others: list[subprocess.Popen] = []
         self._peers: Peers | None = None
-        self._exchanges: weakref.WeakKeyDictionary[torch.optim.Optimizer, Exchange] = (
+        self.exchanges: weakref.WeakKeyDictionary[torch.optim.Optimizer, Exchange] = (
             weakref.WeakKeyDictionary()
         )
         self._gradient_group: Any = None  # torch's type has a number in it, too
@@ -206,9 +206,9 @@ class Runtime:
 
     def _end_exchanges(self) -> None:
         """Lets go of the process groups, whose threads must end before Python does."""
-        for exchange in self._exchanges.values():
+        for exchange in self.exchanges.values():
             exchange.end()
-        self._exchanges.clear()
+        self.exchanges.clear()
         self._gradient_group = None
 
     # --- while training -----------------------------------------------------------------------------------
@@ -274,12 +274,12 @@ class Runtime:
             yield
             return
         groups = [group["params"] for group in optimizer.param_groups]
-        exchange = self._exchanges.get(optimizer)
+        exchange = self.exchanges.get(optimizer)
         if exchange is None or not exchange.serves(groups):
             if exchange is not None:
                 exchange.end()
             exchange = Exchange(groups, self.world_size, group=self._gradient_group)
-            self._exchanges[optimizer] = exchange
+            self.exchanges[optimizer] = exchange
         with exchange.last_backward():
             yield
 
