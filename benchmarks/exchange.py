@@ -11,6 +11,7 @@ training, and all of them in one exchange after it.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import dataclasses
@@ -108,6 +109,7 @@ def main(arguments: list[str]) -> int:
         description="Measures the share of the gradients' exchange that is hidden, in two processes.",
     )
     parser.add_argument("recipe", nargs="?", choices=[*CHANGES], help="default: all")
+    parser.add_argument("--preset", default="paper", help="settings to measure (default: paper)")
     parser.add_argument("--steps", type=int, default=3, help="of each variant (default: 3)")
     parser.add_argument("--batch_size", type=int, default=1, help="per process (default: 1)")
     parser.add_argument(
@@ -119,7 +121,7 @@ def main(arguments: list[str]) -> int:
     keep_freed_memory()
     path, first = None, True
     for name in [options.recipe] if options.recipe else CHANGES:
-        rows = measure(name, options.steps, options.batch_size, options.part)
+        rows = measure(name, options)
         if rows is None:
             continue  # the other process prints
         machine = describe_machine("cpu")
@@ -127,27 +129,28 @@ def main(arguments: list[str]) -> int:
         print("\n".join([*(header(rows[0]) if first else ()), *lines(rows)]), flush=True)
         first = False
         if options.output:
-            path = merge_rows(rows, options.output, "exchange", machine["device"], ("recipe", "variant"))
+            path = merge_rows(
+                rows, options.output, "exchange", machine["device"], ("recipe", "preset", "variant")
+            )
     return conclude(path, [])
 
 
-def measure(name: str, steps: int, batch_size: int, part: float) -> list[dict[str, Any]] | None:
+def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]] | None:
     """One row per variant; None in the process that does not report."""
     recipe_class = load_recipe(name)
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
-            recipe_class.presets["paper"], runs_path=folder, devices=2, accelerator="cpu",
-            batch_size=batch_size, budget_interval=0, **CHANGES[name],
+            recipe_class.presets[options.preset], runs_path=folder, devices=2, accelerator="cpu",
+            batch_size=options.batch_size, budget_interval=0, **CHANGES[name],
         )  # fmt: skip
         runtime = Runtime(config)
         with runtime.together():
             torch.manual_seed(config.seed)
             recipe = recipe_class(config, runtime)
             runtime.broadcast(*recipe.networks.values())
-            rows = _measure(recipe, steps, part)
-        return (
-            [{"recipe": name, "batch_size": batch_size, **row} for row in rows] if runtime.is_main else None
-        )
+            rows = _measure(recipe, options.steps, options.part)
+    keys = {"recipe": name, "preset": options.preset, "batch_size": options.batch_size}
+    return [keys | row for row in rows] if runtime.is_main else None
 
 
 def _measure(recipe: Recipe, steps: int, part: float) -> list[dict[str, Any]]:
@@ -208,7 +211,7 @@ def _measure(recipe: Recipe, steps: int, part: float) -> list[dict[str, Any]]:
 
 def _repeats(recipe: Recipe, step: Any) -> bool:
     """Whether a step from the same state has the same bits the second time."""
-    keepers = [*recipe.networks.values(), *recipe.optimizers.values()]
+    keepers: list[Any] = [*recipe.networks.values(), *recipe.optimizers.values()]
     states = [copy.deepcopy(keeper.state_dict()) for keeper in keepers]
     digests = []
     for _ in range(2):

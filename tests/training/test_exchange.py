@@ -182,6 +182,9 @@ def test_parameters_that_are_replaced_get_an_exchange_of_their_own():
     assert not exchange.serves([network.parameters()])
     exchange.end()
     network(torch.ones(1, 4)).sum().backward()
+    exchange = exchange_of(network, Recorded())
+    del exchange
+    network(torch.ones(1, 4)).sum().backward()
 
 
 # --- processes ----------------------------------------------------------------------------------------------

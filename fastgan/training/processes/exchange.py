@@ -80,12 +80,9 @@ class Exchange:
         self._armed = False
         self._started = 0
         self._lock = threading.Lock()  # with parameters on several devices, hooks run in several threads
-        exchange = weakref.proxy(self)
-        self._handles = [
-            _add_hook(parameter, lambda parameter: exchange._arrived(parameter))
-            for parameters in self.groups
-            for parameter in parameters
-        ]
+        # Parameters may live longer than their exchange, and must not keep it alive.
+        hook = _Hook(weakref.WeakMethod(self._arrived))
+        self._handles = [_add_hook(parameter, hook) for parameters in self.groups for parameter in parameters]
 
     def serves(self, groups: Iterable[Iterable[Tensor]]) -> bool:
         """Whether these are still the parameters."""
@@ -123,6 +120,10 @@ class Exchange:
             raise
         finally:
             self._armed = False
+
+    def __del__(self) -> None:
+        for handle in self._handles:
+            handle.remove()
 
     def end(self) -> None:
         """Removes the hooks from the parameters, and forgets the buckets and the process group."""
@@ -295,6 +296,17 @@ def _place(values: Tensor, start: int, parameter: Tensor) -> Tensor:
     if parameter.is_contiguous() or not torch.ops.aten.is_non_overlapping_and_dense(parameter):
         return values[start : start + parameter.numel()].view(parameter.shape)
     return values.as_strided(parameter.shape, parameter.stride(), start)
+
+
+class _Hook:
+    """Calls a method of an object that may be gone."""
+
+    def __init__(self, method: weakref.WeakMethod[Callable[[Tensor], None]]) -> None:
+        self.method = method
+
+    def __call__(self, parameter: Tensor) -> None:
+        if (method := self.method()) is not None:
+            method(parameter)
 
 
 def _add_hook(parameter: Tensor, hook: Callable[[Tensor], None]) -> Any:
