@@ -19,7 +19,7 @@ import hashlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from fastgan.recipes import load_recipe
 from fastgan.training.loop import step_seed
 from fastgan.training.measurement import describe_machine
 from fastgan.training.memory import keep_freed_memory
-from fastgan.training.processes.exchange import Exchange
+from fastgan.training.processes.exchange import Exchange, OrderOfUse
 from fastgan.training.processes.runtime import Runtime
 from fastgan.training.recipe import Recipe
 
@@ -84,8 +84,10 @@ class _Sent:
 class Timed(Exchange):
     """An exchange that measures the update's backward pass, and what remains to be waited for after it."""
 
-    def __init__(self, groups: Iterable[Iterable[Tensor]], link: Link, overlaps: bool) -> None:
-        super().__init__(groups, 2, link, bucket_bytes=None if overlaps else 2**60)
+    def __init__(
+        self, groups: list[list[Tensor]], link: Link, overlaps: bool, order: list[list[int]]
+    ) -> None:
+        super().__init__(groups, 2, link, bucket_bytes=None if overlaps else 2**60, order=order)
         self.overlaps = overlaps
         self.backward, self.exposed = 0.0, 0.0
 
@@ -157,10 +159,14 @@ def _measure(recipe: Recipe, steps: int, part: float) -> list[dict[str, Any]]:
     runtime, optimizer = recipe.runtime, recipe.optimizers["generator"]
     link = Link(torch.distributed.new_group())
     groups = [group["params"] for group in optimizer.param_groups]
-    exchanges = {variant: Timed(groups, link, variant == "buckets") for variant in VARIANTS}
-    size = sum(parameter.numel() * 4 for group in groups for parameter in group)
     generator = torch.Generator()
     first = recipe.num_steps // 2  # where ramps are complete and every term is active
+    order = OrderOfUse(recipe.networks.values())
+    with contextlib.closing(recipe.batches(first)) as batches:
+        recipe.train_step(next(batches), first, generator)
+    order.end()
+    exchanges = {variant: Timed(groups, link, variant == "buckets", order.of(groups)) for variant in VARIANTS}
+    size = sum(parameter.numel() * 4 for group in groups for parameter in group)
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     busy = dict.fromkeys(VARIANTS, 0.0)
 

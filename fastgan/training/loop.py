@@ -94,6 +94,8 @@ def _train(
     del checkpoint
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 
+    runtime.observe(recipe.networks.values())
+
     num_steps = recipe.num_steps
     intervals = {name: getattr(config, name) or recipe.steps_per_epoch for name in INTERVALS}
 

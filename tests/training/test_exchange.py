@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastgan.training.processes.exchange import Exchange
+from fastgan.training.processes.exchange import Exchange, OrderOfUse
 from tests.processes import run_script
 
 
@@ -66,6 +66,37 @@ def test_the_order_is_that_of_the_parameters_not_of_arrival():
         network[1](network[0](x)).sum().backward()
         assert recorded.events == []
     assert [event[1] for event in recorded.events if event != "wait"] == started
+
+
+class UNet(nn.Module):
+    """Uses what it has registered in another order, and one layer never."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = nn.ModuleList([nn.Linear(8, 2), nn.Linear(8, 8)])
+        self.unused, self.embedding = nn.Linear(3, 3), nn.Embedding(5, 4)
+
+    def forward(self, number):
+        return self.decoder[0](self.decoder[1](F.pad(self.embedding(number), (0, 4))))
+
+
+def test_the_order_is_that_of_use_and_unused_parameters_hold_up_nothing():
+    network, other = UNet(), nn.Linear(5, 5)
+    order, recorded = OrderOfUse([network, other]), Recorded()
+    other(torch.randn(2, 5))
+    network(torch.tensor([1]))
+    groups = [list(other.parameters()), list(network.parameters())]
+    exchange = Exchange(groups, 1, recorded, bucket_bytes=1, order=order.of(groups))
+    assert all(len(module._forward_pre_hooks) == (module is network.unused) for module in network.modules())
+    order.end()
+    assert not network.unused._forward_pre_hooks
+    with exchange.last_backward():
+        (network(torch.tensor([1])).sum() + other(torch.randn(2, 5)).sum()).backward()
+        started = [size for _, size in recorded.events]
+    first, second = network.decoder[1], network.decoder[0]
+    expected = [second.bias, second.weight, first.bias, first.weight, network.embedding.weight]
+    assert started == [-(-p.numel() // 16) * 16 + 1 for p in expected], "the unused ones wait"
+    assert len(recorded.events) - len(recorded.events[: len(started)]) == 2 + 2 + 9
 
 
 def test_gradients_are_views_of_few_buckets_with_the_layout_of_the_parameters():

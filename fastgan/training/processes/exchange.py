@@ -1,8 +1,9 @@
 """Gradients averaged over the processes while the backward pass still runs.
 
-Gradients lie in buckets, in the fixed order of the optimizer's parameters from the last to the first, which
-is about the order in which backward reaches them. A hook on each parameter copies its gradient into its
-place, and whichever completes a bucket starts its exchange. Then
+Gradients lie in buckets, in a fixed order: that in which the first forward pass has used the parameters,
+backwards (:class:`OrderOfUse`), which is about the order in which backward completes them. Unlike the order
+of arrival it depends neither on the loss nor on the process. A hook on each parameter copies its gradient
+into its place, and whichever completes a bucket starts its exchange. Then
 
 * every process exchanges the same buckets in the same order, because bucket k starts only after those before
   it, and what has not started by the end of backward starts then. Gradients may become ready in any order,
@@ -29,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # The largest bucket (that of DistributedDataParallel), and the smallest worth an exchange of its own.
 LARGEST, SMALLEST = 25 * 2**20, 2**20
@@ -40,6 +41,40 @@ ALIGNED = 16
 
 Reduce = Callable[[Tensor], Any]
 """Starts to sum a tensor over the processes, in place; returns an object with `wait()`."""
+
+
+class OrderOfUse:
+    """Records in which order a forward pass uses the parameters of networks for the first time.
+
+    The order in which they are registered may be another one: a decoder of a U-Net may have its layers in the
+    order of the encoder's, and an embedding that is used first may be registered last, and would hold up all.
+
+    Args:
+        networks: each module of them is watched until its first call.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        self.positions: dict[int, int] = {}
+        self._handles: dict[nn.Module, Any] = {}
+        for network in networks:
+            for module in network.modules():
+                if module not in self._handles and next(module.parameters(recurse=False), None) is not None:
+                    self._handles[module] = module.register_forward_pre_hook(self._used)
+
+    def _used(self, module: nn.Module, inputs: Any) -> None:
+        self._handles.pop(module).remove()
+        for parameter in module.parameters(recurse=False):
+            self.positions.setdefault(id(parameter), len(self.positions))
+
+    def of(self, groups: Iterable[Iterable[Tensor]]) -> list[list[int]]:
+        """The position of each parameter, by group; -1 for those that have not been used."""
+        return [[self.positions.get(id(parameter), -1) for parameter in group] for group in groups]
+
+    def end(self) -> None:
+        """Takes the hooks off modules that were not used."""
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles.clear()
 
 
 class Exchange:
@@ -59,6 +94,8 @@ class Exchange:
         reduce: sums a bucket; None: torch's all-reduce in `group`.
         group: the process group; None: torch's default.
         bucket_bytes: the size of a bucket; None: chosen by the size of all. Larger gradients have one each.
+        order: of each parameter, its place in the order of use, see :meth:`OrderOfUse.of`; the same in all
+            processes. None: they are used in the given order.
     """
 
     def __init__(
@@ -68,8 +105,10 @@ class Exchange:
         reduce: Reduce | None = None,
         group: torch.distributed.ProcessGroup | None = None,
         bucket_bytes: int | None = None,
+        order: list[list[int]] | None = None,
     ) -> None:
         self.groups = [list(parameters) for parameters in groups]
+        self.order = order or [[*range(len(group))] for group in self.groups]
         self.world_size = world_size
         self.reduce = reduce or (
             lambda bucket: torch.distributed.all_reduce(bucket, group=group, async_op=True)
@@ -136,10 +175,16 @@ class Exchange:
         everything = [parameter for group in self.groups for parameter in group]
         size = sum(parameter.numel() * _wide(parameter).itemsize for parameter in everything)
         limit = self.bucket_bytes or min(LARGEST, max(SMALLEST, size // PARTS))
-        for parameters in reversed(self.groups):
+        # Groups count by their first use: the gradients of the one that is used first are complete last.
+        firsts = [min((place for place in order if place >= 0), default=-1) for order in self.order]
+        if firsts == [0] * len(firsts):  # in the given order
+            firsts = [*range(len(firsts))]
+        for number in sorted(range(len(firsts)), key=lambda number: -firsts[number]):
             waiting: list[Tensor] = []
             filled = 0
-            for parameter in reversed(parameters):
+            order = self.order[number]
+            for index in sorted(range(len(order)), key=lambda index: -order[index]):
+                parameter = self.groups[number][index]
                 alike = not waiting or (
                     (waiting[0].device, _wide(waiting[0])) == (parameter.device, _wide(parameter))
                 )

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -31,7 +31,7 @@ from fastgan.training.config import TrainingConfig
 from fastgan.training.processes.children import end_others, start_others, watched_start
 from fastgan.training.processes.clusters import cluster_world
 from fastgan.training.processes.device import device_of_process
-from fastgan.training.processes.exchange import Exchange
+from fastgan.training.processes.exchange import Exchange, OrderOfUse
 from fastgan.training.processes.peers import FailedAtStart, Peers, fail_at_start
 from fastgan.training.processes.world import (
     World,
@@ -94,6 +94,7 @@ class Runtime:
         self.exchanges: weakref.WeakKeyDictionary[torch.optim.Optimizer, Exchange] = (
             weakref.WeakKeyDictionary()
         )
+        self._order: OrderOfUse | None = None
         self._gradient_group: Any = None  # torch's type has a number in it, too
         if launched is None:
             count = config.devices or 1
@@ -209,6 +210,9 @@ class Runtime:
         for exchange in self.exchanges.values():
             exchange.end()
         self.exchanges.clear()
+        if self._order is not None:
+            self._order.end()
+            self._order = None
         self._gradient_group = None
 
     # --- while training -----------------------------------------------------------------------------------
@@ -255,6 +259,11 @@ class Runtime:
         torch.distributed.all_gather_object(values, value)
         return values
 
+    def observe(self, networks: Iterable[nn.Module]) -> None:
+        """Watches in which order the networks' parameters are used, for the order of their exchange."""
+        if self.world_size > 1:
+            self._order = OrderOfUse(networks)
+
     @contextlib.contextmanager
     def last_backward(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
         """Averages an optimizer's gradients over the processes during the last backward pass of its update.
@@ -278,7 +287,8 @@ class Runtime:
         if exchange is None or not exchange.serves(groups):
             if exchange is not None:
                 exchange.end()
-            exchange = Exchange(groups, self.world_size, group=self._gradient_group)
+            order = None if self._order is None else self.broadcast_object(self._order.of(groups))
+            exchange = Exchange(groups, self.world_size, group=self._gradient_group, order=order)
             self.exchanges[optimizer] = exchange
         with exchange.last_backward():
             yield
