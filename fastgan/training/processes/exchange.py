@@ -24,6 +24,7 @@ the backward pass itself, as of batch normalization, in an order that may differ
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -108,7 +109,8 @@ class Exchange:
         order: list[list[int]] | None = None,
     ) -> None:
         self.groups = [list(parameters) for parameters in groups]
-        self.order = order or [[*range(len(group))] for group in self.groups]
+        number = itertools.count()
+        self.order = order or [[next(number) for _ in group] for group in self.groups]
         self.world_size = world_size
         self.reduce = reduce or (
             lambda bucket: torch.distributed.all_reduce(bucket, group=group, async_op=True)
@@ -177,8 +179,6 @@ class Exchange:
         limit = self.bucket_bytes or min(LARGEST, max(SMALLEST, size // PARTS))
         # Groups count by their first use: the gradients of the one that is used first are complete last.
         firsts = [min((place for place in order if place >= 0), default=-1) for order in self.order]
-        if firsts == [0] * len(firsts):  # in the given order
-            firsts = [*range(len(firsts))]
         for number in sorted(range(len(firsts)), key=lambda number: -firsts[number]):
             waiting: list[Tensor] = []
             filled = 0
