@@ -29,8 +29,8 @@ from fastgan.training.config import TrainingConfig
 from fastgan.training.loop import step_seed
 from fastgan.training.measurement import describe_machine
 from fastgan.training.memory import keep_freed_memory
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import Statistics, gathering
 
 # Without monitor: the step that measures nothing beside its own figures (budget_interval=0).

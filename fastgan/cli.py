@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pkgutil
 import signal
@@ -18,9 +19,9 @@ from fastgan._extras import how_to_install
 from fastgan._names import LAYOUT, printable
 from fastgan.recipes import RECIPES, all_recipes, load_recipe
 from fastgan.training.console import lasting_console
+from fastgan.training.processes.world import is_main_process
 from fastgan.training.registration import GROUPS, Registration
 from fastgan.training.signals import Interrupted, leaving_at_once
-from fastgan.training.world import is_main_process
 
 # The extra of pyproject.toml that brings a package, if it is not that of the command.
 EXTRAS = {
@@ -163,24 +164,48 @@ def _train(name: str, options: list[str]) -> int:
 
 def _train_recipe(name: str, options: list[str]) -> int:
     from fastgan.training.command_line import parse_config
-    from fastgan.training.runtime import ProcessFailed
+    from fastgan.training.processes.runtime import ProcessFailed, tell_of_failed_start
 
     try:
-        recipe = load_recipe(name)
-        config = parse_config(
-            recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}", recipe.name,
-            say=print if is_main_process() else lambda text: None,
-        )  # fmt: skip
+        with _usage_error_told():
+            recipe = load_recipe(name)
+            config = parse_config(
+                recipe.config_class, recipe.presets, options, f"fastgan train {recipe.name}", recipe.name,
+                say=print if is_main_process() else lambda text: None,
+            )  # fmt: skip
         # Only now, since torchvision takes longer to import than help or an error should take.
         from fastgan.training.loop import train
 
         folder = train(recipe, config)
-    except (ValueError, OSError, FloatingPointError, ProcessFailed) as error:
-        print(f"fastgan: error: {_printable_error(error)}", file=sys.stderr)
-        return 1
+    except ProcessFailed as error:
+        return _failed(error, error.prints)
+    except (ValueError, OSError, FloatingPointError) as error:
+        return _failed(error, tell_of_failed_start(str(error)))
     if is_main_process():
         print(f"results in {printable(folder)}{_report_after_training(folder, recipe.name)}")
     return 0
+
+
+def _failed(error: Exception, prints: bool) -> int:
+    if prints:
+        print(f"fastgan: error: {_printable_error(error)}", file=sys.stderr)
+    return 1
+
+
+@contextlib.contextmanager
+def _usage_error_told() -> Iterator[None]:
+    """Has one of several processes print an error in the options, which argparse would print in each."""
+    printed = io.StringIO()
+    try:
+        with contextlib.nullcontext() if is_main_process() else contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as left:
+        if left.code:
+            from fastgan.training.processes.runtime import tell_of_failed_start
+
+            if tell_of_failed_start(printed.getvalue().strip()):
+                sys.stderr.write(printed.getvalue())
+        raise
 
 
 def _report_after_training(folder: Path, title: str) -> str:

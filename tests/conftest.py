@@ -11,7 +11,7 @@ import torch
 
 # `make gpu` runs with the packages of that machine's Python, whereas `make test` installs everything.
 FOR_RECIPES = (
-    "bchlib", "fontTools", "hypothesis", "jsonargparse", "lightning_fabric", "matplotlib", "numpy", "PIL",
+    "bchlib", "fontTools", "hypothesis", "jsonargparse", "matplotlib", "numpy", "PIL",
     "safetensors", "skimage", "sklearn", "tensorboard", "torchmetrics", "torchvision", "tqdm", "yaml",
 )  # fmt: skip
 MISSING = [name for name in FOR_RECIPES if importlib.util.find_spec(name) is None]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.autograd import DeviceType
 
-pytest.importorskip("lightning_fabric")
+pytest.importorskip("jsonargparse")
 pytest.importorskip("pytest_benchmark")
 
 from fastgan.bench import demos, harness, recipes, run

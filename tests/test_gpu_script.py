@@ -116,7 +116,7 @@ def test_without_a_gpu_nothing_is_asked_of_one(gpu, monkeypatch):
 
 
 def test_every_phase_has_commands_that_are_understood(gpu, monkeypatch):
-    pytest.importorskip("lightning_fabric")
+    pytest.importorskip("jsonargparse")
     pytest.importorskip("pytest_benchmark")
     from fastgan.bench import recipes, run, stegastamp
     from fastgan.cli import main

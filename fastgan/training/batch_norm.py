@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes, whose gradient is the sum of all processes' gradients, to any order.
+
+    That of torch.distributed.nn is deprecated, and its successor is private.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Sum.apply(grad)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -20,13 +39,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         world_size = torch.distributed.get_world_size() if distributed else 1
         if world_size == 1 or not self.training:
             return super().forward(x)
-        # Only now, since it imports all of torch.distributed.rpc.
-        from torch.distributed.nn.functional import all_reduce
-
         values = x.float() if x.element_size() < 4 else x
         # Two reductions, because E[x²] - E[x]² would suffer from cancellation.
-        mean = all_reduce(values.mean((0, 2, 3), keepdim=True)) / world_size
-        variance = all_reduce((values - mean).square().mean((0, 2, 3), keepdim=True)) / world_size
+        mean = _Sum.apply(values.mean((0, 2, 3), keepdim=True)) / world_size
+        variance = _Sum.apply((values - mean).square().mean((0, 2, 3), keepdim=True)) / world_size
         if self.track_running_stats:
             self._update_running_statistics(
                 mean.detach().flatten(), variance.detach().flatten(), x.numel() * world_size

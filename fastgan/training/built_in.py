@@ -7,10 +7,13 @@ recipe do.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pkgutil
 import shutil
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,17 +57,32 @@ def data_folder(path: str | Path) -> Path:
     folder = cache / name
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = cache / f"{name}-{uuid.uuid4().hex}"  # mkdtemp's is readable by its owner only
-        try:
-            temporary.mkdir()
-            pkgutil.resolve_name(writer)(temporary)
-            temporary.rename(folder)
-        except OSError:
-            if not folder.exists():  # otherwise another process was faster
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with _alone(cache / f".{name}.lock"):
+            if not folder.exists():
+                _write(pkgutil.resolve_name(writer), folder)
     return folder / part
+
+
+def _write(writer: Callable[[Path], None], folder: Path) -> None:
+    temporary = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")  # mkdtemp's is its owner's alone
+    try:
+        temporary.mkdir()
+        writer(temporary)
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():  # otherwise another process was faster, on a file system without locks
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Within the block no other process of this machine is in it, if the file system has locks."""
+    with path.open("ab") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _writer(name: str) -> str:

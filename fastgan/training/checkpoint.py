@@ -26,7 +26,7 @@ from fastgan.training.checkpoint_content import Checkpoint, load_optimizer, read
 from fastgan.training.checkpoint_files import SET_ASIDE, checkpoint_files, checkpoint_path, steps_of
 from fastgan.training.config import to_plain
 from fastgan.training.finite import first_non_finite
-from fastgan.training.runtime import ProcessFailed
+from fastgan.training.processes.runtime import ProcessFailed
 from fastgan.training.weights import INCOMPLETE, check_dtypes, read_tensors, write_weights
 from fastgan.training.weights import read_weights as read_weights
 
@@ -54,7 +54,7 @@ def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
     tensors = state_tensors(recipe)
     # The loop has checked already, in all processes; this covers other callers.
     if name := _first_non_finite(recipe, tensors):
-        raise FloatingPointError(_describe_non_finite(name, step, folder))
+        raise FloatingPointError(_describe_non_finite(name, step, _last_finite(folder)))
     groups = {name: optimizer.state_dict()["param_groups"] for name, optimizer in recipe.optimizers.items()}
     metadata = {
         "format": FORMAT,
@@ -89,9 +89,10 @@ def check_finite_state(recipe: Recipe, step: int, folder: Path) -> None:
     """
     name = _first_non_finite(recipe, state_tensors(recipe))
     if recipe.runtime.any(name is not None):
+        last = recipe.runtime.broadcast_object(_last_finite(folder))  # of the machine that has the folder
         if name is None:
             raise ProcessFailed(f"the state of another process became NaN or infinite by step {step}")
-        raise FloatingPointError(_describe_non_finite(name, step, folder))
+        raise FloatingPointError(_describe_non_finite(name, step, last))
 
 
 def state_tensors(recipe: Recipe) -> dict[str, Tensor]:
@@ -115,9 +116,12 @@ def _first_non_finite(recipe: Recipe, tensors: dict[str, Tensor]) -> str | None:
     return name or next((f"state/{n}" for n, value in recipe.state.items() if not math.isfinite(value)), None)
 
 
-def _describe_non_finite(name: str, step: int, folder: Path) -> str:
+def _last_finite(folder: Path) -> str:
     files = checkpoint_files(folder)
-    last = f"the last finite checkpoint is {printable(files[-1])}" if files else "there is no checkpoint yet"
+    return f"the last finite checkpoint is {printable(files[-1])}" if files else "there is no checkpoint yet"
+
+
+def _describe_non_finite(name: str, step: int, last: str) -> str:
     return (
         f"{name} became NaN or infinite by step {step}, which is not saved; {last}. Lower the learning "
         "rates, or look at the terms in metrics.csv to see which grew first"

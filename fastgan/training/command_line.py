@@ -18,8 +18,8 @@ import jsonargparse
 from fastgan._arguments import Parser, error_text, near_name
 from fastgan._names import printable
 from fastgan.training.config import Config, TrainingConfig, from_plain
+from fastgan.training.processes.world import is_main_process, launched_world
 from fastgan.training.run_options import options_of_run
-from fastgan.training.world import launched_world
 from fastgan.training.yaml_files import LARGEST, parse_options
 
 LENGTHS = ("num_steps", "num_epochs")  # num_epochs takes precedence unless it is 0
@@ -105,7 +105,8 @@ def parse_config(
     """Reads the configuration: defaults, then --preset, then --config FILE.yaml, then the options.
 
     A resumed run that has a checkpoint keeps the options that are not given; of a preset, those that differ
-    from the recipe's defaults count as given.
+    from the recipe's defaults count as given. Only the main process looks for the run, whose folder other
+    machines may not have, and sends the others what it has read (:func:`fastgan.training.loop.train`).
     Where num_steps is given without num_epochs, the num_epochs of earlier sources is ignored.
 
     Args:
@@ -122,6 +123,8 @@ def parse_config(
     early.add_argument("--config", action="append", default=[])
     early.add_argument("--num_steps")
     early.add_argument("--num_epochs")
+    early.add_argument("--batch_size")
+    early.add_argument("--global_batch_size")
     early_values = early.parse_known_args(arguments)[0]
     preset = early_values.preset
     names = {field.name for field in dataclasses.fields(config_class)}
@@ -141,7 +144,10 @@ def parse_config(
         parser.set_defaults(dataclasses.asdict(presets[preset]))
     values = parser.parse_args(arguments).as_dict()
     folder = Path(values["runs_path"]) / values["exp_name"]
-    if values["resume"] and (run_options := options_of_run(folder, config_class, recipe)):
+    run_options = None
+    if values["resume"] and is_main_process():
+        run_options = options_of_run(folder, config_class, recipe)
+    if run_options:
         options = _options(config_class, *run_options)
         if preset:
             options |= _differences(config_class(), presets[preset])
@@ -159,6 +165,13 @@ def parse_config(
         )
     for name in given_lengths:  # also against a later --config
         values[name] = int(getattr(early_values, name))
+    if early_values.batch_size is not None and values["global_batch_size"] is not None:
+        if early_values.global_batch_size is not None:
+            raise ValueError(
+                f"--batch_size {printable(early_values.batch_size)} and --global_batch_size "
+                f"{printable(early_values.global_batch_size)} both say how large a batch is: give one of them"
+            )
+        values["global_batch_size"] = None
     lengths_by_priority = [given_lengths, *(checked[value][1] for value in reversed(early_values.config))]
     if next((lengths for lengths in lengths_by_priority if lengths), None) == {"num_steps"}:
         values["num_epochs"] = 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastgan.monitor.facts import Facts
 
 Resume = bool | Literal["auto"]
+Config = TypeVar("Config", bound="TrainingConfig")
 INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_interval")
 
 
@@ -48,13 +49,23 @@ class TrainingConfig:
     """End after so many minutes as after the last step, with samples, evaluation and checkpoint (with several
     processes: at the next log line); --resume auto goes on. Schedules keep to num_steps. 0: no limit."""
     batch_size: int = 4
-    """Images per step and process."""
+    """Images per step, process and micro-batch (see accumulate)."""
+    global_batch_size: int | None = None
+    """Images per step of all processes together, in place of batch_size, which then follows from their
+    number: the same batches whatever that is. null: batch_size counts. Learning rates depend on neither."""
+    accumulate: int = 1
+    """Micro-batches of batch_size per step and process, one after the other: the memory of one, the step of a
+    batch of that many times the size (but batch normalization sees one at a time)."""
     seed: int = 0
     """Every random draw is a function of (seed, step, process); in [0, 2**63)."""
     devices: int | None = None
-    """Processes, one per device; null: one, or under torchrun as many as it starts on this machine."""
+    """Processes on this machine, one per device, which this one starts; null: one, or under torchrun, on any
+    number of machines, as many as it starts."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda or auto."""
+    timeout: float = 720.0
+    """Minutes that a process waits for the others, as during an evaluation, before the run ends. A process
+    that dies is noticed at once."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """32-true or bf16-mixed (autocast); float16 is not offered, in which gradient penalties give NaN."""
     workers: int = 2
@@ -105,7 +116,8 @@ class TrainingConfig:
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "run": (
             "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes",
-            "batch_size", "seed", "devices", "accelerator", "precision", *INTERVALS, "keep_checkpoints",
+            "batch_size", "global_batch_size", "accumulate", "seed", "devices", "accelerator", "timeout",
+            "precision", *INTERVALS, "keep_checkpoints",
         ),
         "data": ("workers", "max_pixels", "background", "max_unusable"),
         "networks": (),
@@ -123,9 +135,18 @@ class TrainingConfig:
 
     # Bounds of numbers, which --help shows as well; null always passes.
     at_least_one: ClassVar[frozenset[str]] = frozenset(
-        {"num_steps", "batch_size", "workers", "max_pixels", "keep_checkpoints", "devices"}
+        {
+            "num_steps",
+            "batch_size",
+            "global_batch_size",
+            "accumulate",
+            "workers",
+            "max_pixels",
+            "keep_checkpoints",
+            "devices",
+        }
     )
-    positive: ClassVar[frozenset[str]] = frozenset()
+    positive: ClassVar[frozenset[str]] = frozenset({"timeout"})
     not_negative: ClassVar[frozenset[str]] = frozenset(
         {"num_epochs", "max_minutes", "budget_interval", *INTERVALS}
     )
@@ -146,9 +167,33 @@ class TrainingConfig:
             raise ValueError(f"max_unusable must lie in [0, 1], got {self.max_unusable}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.accumulate > 1 and (self.balance in ("threshold", "adaptive") or self.shares):
+            option, value = ("shares", list(self.shares)) if self.shares else ("balance", self.balance)
+            instead = "the terms' weights" if self.shares else "balance every_step or ratio"
+            raise ValueError(
+                f"accumulate {self.accumulate} does not go with {option} {value}, which is decided for a "
+                f"whole batch at once: take {instead}, or more processes"
+            )
         wanted, terms = self.wanted_shares, self.generator_terms
         if wanted and set(wanted) != set(terms):
             raise ValueError(f"shares must name the terms {', '.join(terms)}, got {', '.join(wanted)}")
+
+    def shared_by(self: Config, processes: int) -> Config:
+        """The configuration with the `batch_size` that follows from `global_batch_size`, if that is given.
+
+        Raises:
+            ValueError: it is not a multiple of the number of micro-batches of all processes.
+        """
+        if self.global_batch_size is None:
+            return self
+        size, rest = divmod(self.global_batch_size, processes * self.accumulate)
+        if rest or not size:
+            times = f" times {self.accumulate} micro-batches" if self.accumulate > 1 else ""
+            raise ValueError(
+                f"global_batch_size must be a multiple of {processes} processes{times}, got "
+                f"{self.global_batch_size}"
+            )
+        return dataclasses.replace(self, batch_size=size)
 
     def measures(self, step: int) -> bool:
         """Whether this step measures what the monitor asks for beside the step's own figures."""
@@ -220,9 +265,6 @@ class TrainingConfig:
     @property
     def folder(self) -> Path:
         return Path(self.runs_path) / self.exp_name
-
-
-Config = TypeVar("Config", bound=TrainingConfig)
 
 
 def write_config(config: TrainingConfig, path: Path) -> None:

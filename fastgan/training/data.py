@@ -270,6 +270,7 @@ def batches(
     start_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    accumulate: int = 1,
     workers: int = 2,
     device: torch.device | str = "cpu",
     ahead: int = 3,
@@ -279,12 +280,15 @@ def batches(
     Images become N 3 H W float32 in [0, 1]; other arrays are stacked unchanged.
 
     Process r of R takes the batch_size samples from (step R + r) batch_size on, so that the processes'
-    batches of a step, joined, are the batch of a single process with R times the batch size.
+    batches of a step, joined, are the batch of a single process with R times the batch size. With
+    `accumulate`, K batches in turn belong to a step: what is said of R processes holds for R K parts, of
+    which process r computes those from r K on.
     """
     pin = torch.device(device).type == "cuda"
 
-    def read(step: int) -> list[Tensor] | Tensor:
-        first = (step * world_size + rank) * batch_size
+    def read(number: int) -> list[Tensor] | Tensor:
+        step, micro_batch = divmod(number, accumulate)
+        first = ((step * world_size + rank) * accumulate + micro_batch) * batch_size
         samples = [dataset.sample(k) for k in range(first, first + batch_size)]
         if isinstance(samples[0], np.ndarray):
             return stack(samples)
@@ -301,8 +305,9 @@ def batches(
         return moved.permute(0, 3, 1, 2).float().div_(255).contiguous()
 
     with ThreadPoolExecutor(workers, thread_name_prefix="fastgan-data") as pool:
-        pending = [pool.submit(read, start_step + i) for i in range(ahead)]
-        step = start_step + ahead
+        first = start_step * accumulate
+        pending = [pool.submit(read, first + i) for i in range(ahead)]
+        step = first + ahead
         while True:
             batch = pending.pop(0).result()
             pending.append(pool.submit(read, step))

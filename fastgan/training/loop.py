@@ -8,7 +8,9 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +30,12 @@ from fastgan.training.diagnose import replayed
 from fastgan.training.images import save_grid
 from fastgan.training.logging import Logger, check_finite, one_error_from_tensorboard
 from fastgan.training.memory import keep_freed_memory
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.recipe import Recipe
 from fastgan.training.report.running import RunningReport
 from fastgan.training.resume import resume_from
 from fastgan.training.run_folder import prepare_run_folder, take_over
 from fastgan.training.run_lock import RunLock, run_lock
-from fastgan.training.runtime import Runtime
 from fastgan.training.signals import Interrupted as Interrupted
 from fastgan.training.signals import stop_after_the_step
 from fastgan.training.statistics import Statistics, gathering
@@ -54,6 +56,8 @@ def train(recipe_class: type[Recipe], config: TrainingConfig) -> Path:
         with runtime.together():
             if runtime.device.type == "cpu":
                 keep_freed_memory()
+            config = runtime.broadcast_object(config)  # others do not have the run's folder, and its options
+            config = config.shared_by(runtime.world_size)
             with run_lock(config.folder) if runtime.is_main else contextlib.nullcontext() as lock:
                 return _train(recipe_class, config, runtime, lock)
 
@@ -70,13 +74,12 @@ def _train(
         prepare_run_folder(config, resume)
         checkpoint = _checkpoint_to_resume(folder, recipe_class.name, chosen) if resume else None
         lock.begin()
-    # All processes resume from the checkpoint that the first one found.
-    path = runtime.broadcast_object(checkpoint.path if checkpoint else None)
-    if path and not checkpoint:
-        checkpoint = checkpoints.load_checkpoint(path, recipe_class.name)
+    # All processes resume from the checkpoint that the first one found, without reading its file.
+    checkpoint = runtime.broadcast_object(checkpoint)
 
     torch.manual_seed(config.seed)  # the same initial weights in every process
     recipe = recipe_class(config, runtime)
+    _check_same_data(recipe)
     start, changed = 0, []
     if checkpoint:
         start, changed = checkpoint.step, resume_from(recipe, checkpoint)
@@ -90,6 +93,8 @@ def _train(
             recipe.save_for_use(folder)  # the run may have been killed between its checkpoint and this
     del checkpoint
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
+
+    runtime.observe(recipe.networks.values())
 
     num_steps = recipe.num_steps
     intervals = {name: getattr(config, name) or recipe.steps_per_epoch for name in INTERVALS}
@@ -108,21 +113,27 @@ def _train(
             logger.say(f"resumed with: {', '.join(changed)}")
         if start >= num_steps:
             logger.say(f"nothing left to do: {start} steps are done, of {num_steps}")
-    generator = torch.Generator(runtime.device)
+    in_turns = runtime.micro_batches
+    generators = [torch.Generator(runtime.device) for _ in range(in_turns.count)]
     statistics, steps = Statistics(), 0  # since the last log line
     stop = False
     clock = time.perf_counter()
     deadline = clock + 60 * config.max_minutes if config.max_minutes else math.inf
-    with contextlib.closing(recipe.batches(start)) as batches, stop_after_the_step() as stopped:
+    with (
+        contextlib.closing(recipe.batches(start)) as batches,
+        contextlib.closing(in_turns),
+        stop_after_the_step() as stopped,
+    ):
         for step in range(start, num_steps):
-            seed = step_seed(config.seed, step, runtime.rank)
-            torch.manual_seed(seed)
-            generator.manual_seed(step_seed(config.seed, step, 0) if recipe.joint_draws else seed)
             with record_function("data"):
-                batch = next(batches)
+                taken = [next(batches) for _ in generators]
             with record_function("train_step"), gathering(statistics):
                 watched.measures = config.measures(step)
-                recipe.train_step(batch, step, generator)
+                parts = [
+                    partial(_train_on, recipe, batch, step, generator)
+                    for batch, generator in zip(taken, generators, strict=True)
+                ]
+                in_turns.run(parts, recipe.networks.values(), runtime.device)
             steps += 1
 
             done = step + 1
@@ -140,7 +151,7 @@ def _train(
                     # The only place where the host waits for the device.
                     metrics = statistics.take(runtime.device, runtime.gather_objects)
                 finite = all(map(math.isfinite, metrics.values()))
-                images = steps * config.batch_size * runtime.world_size
+                images = steps * config.batch_size * runtime.shares
                 seconds = time.perf_counter() - clock
                 metrics["images_per_second"] = images / seconds
                 metrics["seconds_per_step"] = seconds / steps
@@ -202,11 +213,29 @@ def _train(
     return folder
 
 
+def _train_on(recipe: Recipe, batch: Any, step: int, generator: torch.Generator) -> None:
+    """One step on a batch, or on one of its micro-batches."""
+    runtime = recipe.runtime
+    seed = step_seed(recipe.config.seed, step, runtime.share)
+    torch.manual_seed(seed)
+    generator.manual_seed(step_seed(recipe.config.seed, step, 0) if recipe.joint_draws else seed)
+    recipe.train_step(batch, step, generator)
+
+
 def _diagnosis(recipe: Recipe, folder: Path) -> Diagnosis:
     """The verdicts so far, of a resumed run from its tables, and the facts of the run for its folder."""
     facts = dataclasses.replace(recipe.config.facts(), num_steps=recipe.num_steps)
     write_facts(folder, facts)
     return replayed(folder, facts)
+
+
+def _check_same_data(recipe: Recipe) -> None:
+    """Raises a ValueError if the processes have not found the same amount of data, as on different disks."""
+    found = (recipe.data, recipe.images_per_epoch)
+    expected = recipe.runtime.broadcast_object(found)
+    if found != expected:
+        here, main = (data or f"{count} training images" for data, count in (found, expected))
+        raise ValueError(f"the data on this machine is not rank 0's: {here}; there: {main}")
 
 
 def introduction(recipe: Recipe) -> list[str]:
@@ -216,19 +245,25 @@ def introduction(recipe: Recipe) -> list[str]:
     data = printable(recipe.data) + (f"; passed over: {passed_over}" if passed_over else "")
     device = "CPU" if runtime.device.type == "cpu" else torch.cuda.get_device_name(runtime.device)
     processes = f"{runtime.world_size} processes, " if runtime.world_size > 1 else ""
+    if runtime.shares > runtime.world_size:
+        processes += f"{runtime.micro_batches.count} micro-batches of {recipe.config.batch_size}, "
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in recipe.networks.items()}
     networks = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
     return [
         *([f"data: {data}"] if data else []),
         f"device: {processes}{device}, {recipe.config.precision}",
         f"parameters: {networks}",
-        *(f"note: {printable(note)}" for note in (*recipe.notes, recipe.note_on_batch_size()) if note),
+        *(
+            f"note: {printable(note)}"
+            for note in (*recipe.notes, recipe.note_on_batch_size(), recipe.note_on_accumulation())
+            if note
+        ),
     ]
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of everything random in one step of one process."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
+def step_seed(seed: int, step: int, share: int) -> int:
+    """The seed of everything random in one step of one process, or of one of its micro-batches."""
+    return int(np.random.SeedSequence((seed, step, share)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _checkpoint_to_resume(folder: Path, recipe: str, step: int | None) -> checkpoints.Checkpoint | None:

@@ -16,11 +16,11 @@ from fastgan._names import printable
 from fastgan.ops._checks import FLOATING, check_floating, described
 from fastgan.training.checkpoint_content import options_of
 from fastgan.training.config import TrainingConfig
-from fastgan.training.devices import device_of
 from fastgan.training.image_files import Decoded, UnusableImage, as_rgb, to_tensor, upright
 from fastgan.training.model_files import Saved, read_saved, without_places, write_model
 from fastgan.training.networks import load_network
 from fastgan.training.outputs import check_new
+from fastgan.training.processes.device import device_of
 from fastgan.training.registration import model_class
 
 AnyModel = TypeVar("AnyModel", bound="Model")

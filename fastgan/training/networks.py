@@ -36,17 +36,23 @@ def weights_wanted_by(option: str, value: object, otherwise: str) -> Iterator[No
 
 
 @contextlib.contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
+def statistics_kept(*networks: nn.Module) -> Iterator[None]:
     """Within the block, batch normalization does not update its running statistics."""
-    layers = [m for m in network.modules() if isinstance(m, BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
+    layers = [m for network in networks for m in network.modules() if isinstance(m, BatchNorm)]
+    counts = [layer.num_batches_tracked for layer in layers]
+    before = [
+        (layer.momentum, None if count is None else count.clone())
+        for layer, count in zip(layers, counts, strict=True)
+    ]
     for layer in layers:
         layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer, count, (momentum, value) in zip(layers, counts, before, strict=True):
             layer.momentum = momentum
+            if count is not None and value is not None:
+                count.copy_(value)
 
 
 def normalizing_by_batch(network: Network) -> Network:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from fastgan._torch_internals import BatchNorm
 from fastgan.losses import AdversarialLoss
 from fastgan.monitor import LossBudget, Shares
 from fastgan.monitor.look import measures_of_images
@@ -21,8 +24,11 @@ from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
 from fastgan.training.data import Dataset, batches, split_held_out
 from fastgan.training.model_files import FILE_NAME, write_model
-from fastgan.training.runtime import Runtime
+from fastgan.training.networks import statistics_kept
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.statistics import report, report_all
+
+Result = TypeVar("Result")
 
 
 class Recipe(abc.ABC):
@@ -36,8 +42,8 @@ class Recipe(abc.ABC):
     for_use: ClassVar[tuple[str, ...]] = ()
     """Names of the networks that are used after the training, which model.safetensors gets."""
     joint_draws: ClassVar[bool] = False
-    """Whether all processes get the same `generator` in a step. Such a recipe draws for all processes and
-    takes its part (:meth:`Runtime.part`), so that N processes compute what one does with the joined batch."""
+    """Whether all processes and micro-batches get the same `generator` in a step. Such a recipe draws for all
+    and takes its part (:meth:`Runtime.part`), so that they compute what one does with the joined batch."""
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
@@ -76,7 +82,10 @@ class Recipe(abc.ABC):
 
     @abc.abstractmethod
     def batches(self, start_step: int) -> Generator[Any, None, None]:
-        """Training batches on the device from this step on; a step's batch is always the same."""
+        """Training batches on the device from this step on, for a step as many as `config.accumulate`.
+
+        A step's batches are always the same.
+        """
 
     @abc.abstractmethod
     def train_step(self, batch: Any, step: int, generator: torch.Generator) -> None:
@@ -122,6 +131,7 @@ class Recipe(abc.ABC):
             start_step=start_step,
             rank=self.runtime.rank,
             world_size=self.runtime.world_size,
+            accumulate=self.runtime.micro_batches.count,
             workers=self.config.workers,
             device=self.runtime.device,
         )
@@ -139,18 +149,39 @@ class Recipe(abc.ABC):
     def update(self, name: str, loss: Tensor, applies: Tensor | None = None) -> None:
         """Minimizes the loss by one step of the named optimizer, with gradients averaged over the processes.
 
+        With several micro-batches, the step is made by the last of them, and all return after it.
         For D, `D_updated` is reported: 1, or 0 where `applies` is false.
 
         Args:
             applies: whether the update applies, 0-d bool on the device; None: always.
         """
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.runtime.average_gradients(p for group in optimizer.param_groups for p in group["params"])
-        step_where(optimizer, applies)
+        optimizer, batches = self.optimizers[name], self.runtime.micro_batches
+        with batches.update(name) as turn:
+            if turn.is_first:
+                optimizer.zero_grad(set_to_none=True)
+            if batches.count > 1:
+                loss = loss / batches.count
+            with self.runtime.last_backward(optimizer) if turn.is_last else contextlib.nullcontext():
+                loss.backward()
+            if turn.is_last:
+                step_where(optimizer, applies)
         if name == "discriminator":
             report("D_updated", 1.0 if applies is None else applies.float())
+
+    def recomputed(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Calls G; with several micro-batches, backward computes its activations anew.
+
+        Between D's update and G's, the fakes of all micro-batches wait with their graphs, whose activations
+        would take the memory of the whole batch.
+        """
+        if self.runtime.micro_batches.count == 1:
+            return function(*arguments)
+        return checkpoint(
+            function,
+            *arguments,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), statistics_kept(*self.networks.values())),
+        )
 
     def cut(self, step: int, output: Tensor, measured: bool = True) -> Tensor:
         """An output of G for the loss terms, cut where this step measures their shares of its gradient.
@@ -254,14 +285,23 @@ class Recipe(abc.ABC):
         """
         if not self.images_per_epoch:
             raise ValueError(f"{self.name} has no epochs here: give intervals and num_steps in steps")
-        return max(1, self.images_per_epoch // (self.config.batch_size * self.runtime.world_size))
+        return max(1, self.images_per_epoch // (self.config.batch_size * self.runtime.shares))
+
+    def note_on_accumulation(self) -> str:
+        """A note if micro-batches are not the whole batch to the networks; "" otherwise."""
+        layers = (module for network in self.networks.values() for module in network.modules())
+        if self.config.accumulate == 1 or not any(isinstance(layer, BatchNorm) for layer in layers):
+            return ""
+        size = self.config.batch_size * self.runtime.world_size
+        return f"accumulate {self.config.accumulate}: batch normalization sees {size} images at a time"
 
     def note_on_batch_size(self) -> str:
         """A note if a step takes more images than an epoch has; "" otherwise."""
-        size, world = self.config.batch_size, self.runtime.world_size
-        if not 0 < self.images_per_epoch < size * world:
+        size, world, count = self.config.batch_size, self.runtime.world_size, self.config.accumulate
+        if not 0 < self.images_per_epoch < size * world * count:
             return ""
         processes = f" times {world} processes" if world > 1 else ""
+        processes += f" times {count} micro-batches" if count > 1 else ""
         return (
             f"batch_size {size}{processes} is more than the {self.images_per_epoch} training images of an "
             "epoch: a batch has some of them several times, and each step counts as an epoch"

@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fastgan._names import printable
+from fastgan.training.processes.children import AT_LEAVING
+from fastgan.training.processes.world import restarts, torchrun_job
 from fastgan.training.run_folder import LOCK as NAME
 from fastgan.training.run_folder import remove_unused
-from fastgan.training.world import AT_LEAVING, restarts, torchrun_job
 
 # Seconds between the holder's touches, and without a touch until a holder on another machine counts as dead.
 # The latter exceeds the time for which file systems cache modification times (NFS: a minute).
@@ -61,7 +62,7 @@ class Holder:
     token: str = ""
     """Random, new each time the lock is taken."""
     job: str | None = None
-    """The torchrun job that began the run in the folder, see :func:`fastgan.training.world.torchrun_job`."""
+    """The torchrun job that began the run in the folder, see `torchrun_job`."""
 
     def __str__(self) -> str:
         return printable(f"process {self.pid} on host {self.host} since {self.since}")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from fastgan.training.world import end_at_once
+from fastgan.training.processes.children import end_at_once
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

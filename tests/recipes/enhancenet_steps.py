@@ -8,7 +8,7 @@ import dataclasses
 import torch
 
 from fastgan.recipes.enhancenet.recipe import EnhanceNet
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 
 
 def make(config, **changes):

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.loop import train
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.report import write_report
-from fastgan.training.runtime import Runtime
 from tests.recipes.runs import assert_resume_is_bit_exact
 from tests.recipes.steps import generator, one_batch, terms_of
 

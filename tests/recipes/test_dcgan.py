@@ -16,7 +16,7 @@ from fastgan.monitor import Diagnosis
 from fastgan.recipes.dcgan.config import DEMO, PAPER, PRESETS, DCGANConfig
 from fastgan.recipes.dcgan.recipe import DCGAN, make_generator
 from fastgan.training.loop import train
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.recipes.runs import PROBES, OneAndTwo, assert_resume_is_bit_exact
 from tests.recipes.steps import count_updates, generator, moved, one_batch, reports_of, terms_of, weights_of
 from tests.training.test_loop import HostReads

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from fastgan.recipes import load_recipe
 from fastgan.recipes.dcgan.config import DCGANConfig
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.statistics import Statistics, gathering
 from tests.kernels.fake_cuda import CudaGenerator, Log, fake_cuda
 from tests.recipes.fonts import small_config, small_glyphs

@@ -12,7 +12,7 @@ from fastgan.losses import r1_penalty_of
 from fastgan.recipes import load_recipe
 from fastgan.recipes.starganv2.config import DEMO, LATENTS, PAPER, PRESETS
 from fastgan.recipes.starganv2.recipe import StarGANv2
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.recipes.steps import generator, one_batch, terms_of
 from tests.training.test_loop import HostReads
 

@@ -23,7 +23,7 @@ from fastgan.recipes.starganv2.data import (
 )
 from fastgan.recipes.starganv2.drawn_domains import DOMAINS, render, write_domains
 from fastgan.recipes.starganv2.recipe import StarGANv2
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.recipes.starganv2_folders import image_config, latent_config, write_images, write_latents
 
 

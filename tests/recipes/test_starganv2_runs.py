@@ -12,7 +12,7 @@ from fastgan.recipes.starganv2.evaluation import evaluate_translations, train_cl
 from fastgan.recipes.starganv2.recipe import StarGANv2
 from fastgan.recipes.starganv2.translator import Translator
 from fastgan.training.loop import train
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.recipes.runs import PROBES, OneAndTwo, assert_resume_is_bit_exact, table
 from tests.recipes.starganv2_folders import image_config
 

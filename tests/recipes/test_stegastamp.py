@@ -14,7 +14,7 @@ from fastgan.recipes.stegastamp.config import DEMO, PAPER
 from fastgan.recipes.stegastamp.recipe import StegaStamp
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.loop import train
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.losses.backbones import install_backbone
 from tests.recipes.runs import MEASURES_OF_IMAGES, measures_of
 from tests.recipes.steps import generator, moved, one_batch, terms_of, weights_of

@@ -13,7 +13,7 @@ from fastgan.recipes.zi2zi.config import DEMO, PAPER, PRESETS
 from fastgan.recipes.zi2zi.recipe import Zi2Zi
 from fastgan.training.batch_norm import BatchNorm2d
 from fastgan.training.loop import train
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.losses.backbones import install_backbone
 from tests.recipes.fonts import CHARACTERS, small_config, small_glyphs
 from tests.recipes.runs import OneAndTwo, assert_resume_is_bit_exact

@@ -118,7 +118,7 @@ def test_a_run_goes_on_from_the_older_checkpoint_to_the_same_end(config, folder)
 
 def test_a_damaged_newer_checkpoint_never_costs_the_one_just_saved(config, folder):
     checkpoint_path(folder, 20).rename(checkpoint_path(folder, 99))
-    from fastgan.training.runtime import Runtime
+    from fastgan.training.processes.runtime import Runtime
 
     checkpoints.save_checkpoint(Toy(config, Runtime(config)), 16, folder, keep=1)
     assert sorted(path.name for path in folder.iterdir()) == [

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from fastgan.training.devices import cluster_world
-from fastgan.training.world import World, free_port, is_main_process
+from fastgan.training.processes.clusters import cluster_world
+from fastgan.training.processes.world import World, free_port, is_main_process
 from tests.processes import ROOT
 
 from .test_processes import COMMON, steps
@@ -25,7 +25,7 @@ rank = int(os.environ["SLURM_PROCID"])
 at_step(3, lambda: rank == 1 and fails(ValueError("no such image")))
 """
 TRAINS = """
-from fastgan.training.world import is_main_process
+from fastgan.training.processes.world import is_main_process
 try:
     folder = train(Toy, config)
 except ProcessFailed as error:
@@ -133,7 +133,7 @@ def test_jsruns_world_is_the_environments(environment, tmp_path):
 
 
 def test_who_prints_is_known_before_the_world_is(environment, monkeypatch):
-    monkeypatch.setattr("fastgan.training.world._world", [])
+    monkeypatch.setattr("fastgan.training.processes.world._world", [])
     assert is_main_process()
     environment({**SLURM, "SLURM_PROCID": "1"})
     assert not is_main_process()

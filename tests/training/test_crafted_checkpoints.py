@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from fastgan.training.checkpoint import load_checkpoint, restore
 from fastgan.training.loop import train
 from fastgan.training.networks import load_network
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.training.toy import Toy, ToyConfig
 
 TERA = 10**12

@@ -15,7 +15,7 @@ from fastgan.cli import main
 from fastgan.training.checkpoint import check_finite_state, load_checkpoint, save_checkpoint
 from fastgan.training.finite import first_non_finite
 from fastgan.training.loop import train
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.processes import ROOT
 from tests.training.toy import Toy, ToyConfig
 
@@ -168,7 +168,7 @@ def train_step(self, batch, step, generator):
     return terms
 
 Toy.train_step = train_step
-from fastgan.training.runtime import ProcessFailed
+from fastgan.training.processes.runtime import ProcessFailed
 try:
     train(Toy, ToyConfig(runs_path=sys.argv[1], exp_name="run", num_steps=5, batch_size=2, devices=2,
                          accelerator="cpu", log_interval=5, checkpoint_interval=1))

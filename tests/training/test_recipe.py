@@ -7,7 +7,7 @@ import torch
 
 from fastgan.training.checkpoint import load_checkpoint, restore
 from fastgan.training.loop import introduction, train
-from fastgan.training.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime
 from tests.training.toy import Toy, ToyConfig
 
 

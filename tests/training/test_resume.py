@@ -18,9 +18,9 @@ from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.checkpoint import load_checkpoint, save_checkpoint
 from fastgan.training.config import to_plain, write_config
 from fastgan.training.loop import train
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.resume import resume_from
 from fastgan.training.run_lock import NAME
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report
 from tests.recipes.starganv2_folders import write_images, write_latents
 

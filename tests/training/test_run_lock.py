@@ -236,7 +236,7 @@ def test_a_process_that_is_ended_at_once_lets_its_folder_go(tmp_path, end):
 import os, pathlib, signal, sys, time
 from fastgan.training.run_lock import run_lock
 from fastgan.training.signals import leaving_at_once
-from fastgan.training.world import leave
+from fastgan.training.processes.children import leave
 with leaving_at_once(), run_lock(pathlib.Path(sys.argv[1])):
     {end}
     time.sleep(60)

@@ -61,11 +61,13 @@ class Toy(Recipe):
         self.loss = AdversarialLoss("nonsaturating")
 
     def batches(self, start_step: int) -> Iterator[Tensor]:
-        count, rank, world = self.config.batch_size, self.runtime.rank, self.runtime.world_size
+        runtime, own = self.runtime, self.config.accumulate
         step = start_step
         while True:
-            joined = torch.randn(count * world, 16, generator=torch.Generator().manual_seed(step))
-            yield joined[rank * count : (rank + 1) * count].to(self.runtime.device)
+            count = self.config.batch_size * runtime.shares
+            joined = torch.randn(count, 16, generator=torch.Generator().manual_seed(step))
+            parts = joined.chunk(runtime.shares)[runtime.rank * own : (runtime.rank + 1) * own]
+            yield from (part.to(runtime.device) for part in parts)
             step += 1
 
     def train_step(self, batch: Tensor, step: int, generator: torch.Generator) -> None:

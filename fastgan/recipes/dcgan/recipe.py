@@ -23,8 +23,8 @@ from fastgan.recipes.dcgan.model import DCGANModel, draw_latents, make_generator
 from fastgan.recipes.dcgan.networks import DCGANDiscriminator
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen, normalizing_by_batch, weights_wanted_by
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 GRID = 8  # columns and rows of the sample grid
@@ -138,9 +138,9 @@ class DCGAN(Recipe):
 
     def generate(self, generator: torch.Generator) -> Tensor:
         """This process's part of a batch of generated images, in [-1, 1]."""
-        z = draw_latents(self.config, self.config.batch_size * self.runtime.world_size, generator)
+        z = draw_latents(self.config, self.config.batch_size * self.runtime.shares, generator)
         with self.runtime.autocast():
-            return self.generator(self.runtime.part(z)).float()
+            return self.recomputed(self.generator, self.runtime.part(z)).float()
 
     def discriminator_step(self, real: Tensor, fake: Tensor, step: int, generator: torch.Generator) -> None:
         """Updates D."""
@@ -174,7 +174,7 @@ class DCGAN(Recipe):
     def augmented(self, image: Tensor, generator: torch.Generator) -> Tensor:
         if not self.augment.policy:
             return image
-        drawn = self.augment.draw(image.shape[0] * self.runtime.world_size, generator)
+        drawn = self.augment.draw(image.shape[0] * self.runtime.shares, generator)
         return self.augment(image, self.runtime.part(drawn))
 
     # --- what the loop asks for beside the step -----------------------------------------------------------

@@ -14,9 +14,9 @@ from fastgan.recipes.enhancenet.model import EnhanceNetModel, check_depth
 from fastgan.recipes.enhancenet.tiles import check_tiles
 from fastgan.training.built_in import data_folder
 from fastgan.training.data import find_images
-from fastgan.training.devices import device_of
 from fastgan.training.image_files import MAX_PIXELS, add_pixel_limit, decode, naming_image
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
+from fastgan.training.processes.device import device_of
 
 WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
 OUTPUTS = (*WITH_ALPHA, ".jpg", ".jpeg", ".bmp")

@@ -35,9 +35,9 @@ from fastgan.recipes.enhancenet.networks import (
 )
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen, weights_wanted_by
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.ramps import cosine_decay
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 # Training samples for measuring the features' means.
@@ -137,7 +137,7 @@ class EnhanceNet(Recipe):
 
     def turned(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Flips and transposes images at random; with the data's mirroring: all eight orientations."""
-        count = len(image) * self.runtime.world_size
+        count = len(image) * self.runtime.shares
         draws = torch.rand((count, 2, 1, 1, 1), generator=generator, device=generator.device) < 0.5
         flip, transpose = self.runtime.part(draws).unbind(1)
         image = torch.where(flip, image.flip(2), image)
@@ -147,7 +147,7 @@ class EnhanceNet(Recipe):
         """The photographs, N 3 H W in [0, 1], downscaled and upscaled by G."""
         low = low_resolution(original, self.config.scale)
         with self.runtime.autocast():
-            return self.generator(low).float()
+            return self.recomputed(self.generator, low).float()
 
     def discriminate(self, image: Tensor) -> Tensor:
         """D's logits."""

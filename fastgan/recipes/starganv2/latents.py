@@ -23,7 +23,6 @@ from fastgan.recipes.starganv2.data import LATENT_KEY
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import write_weights
 from fastgan.training.data import find_images
-from fastgan.training.devices import device_of
 from fastgan.training.image_files import (
     READING,
     UnusableImage,
@@ -32,6 +31,7 @@ from fastgan.training.image_files import (
     reading_of,
     to_tensor,
 )  # fmt: skip
+from fastgan.training.processes.device import device_of
 from fastgan.training.values import check_seed
 
 # RGB of the channels in a preview: the four corners of a cube that are farthest apart.

@@ -55,9 +55,9 @@ from fastgan.recipes.starganv2.networks import StarGANv2Discriminator
 from fastgan.recipes.starganv2.translator import Translator, make_networks
 from fastgan.training.data import ImageFolder, find_images, first_batch
 from fastgan.training.networks import frozen
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 COLUMNS, LATENT_ROWS = 8, 3  # of the sample grid
@@ -178,12 +178,12 @@ class StarGANv2(Recipe):
                 for selected in later:
                     with frozen(self.mapping_network, self.style_encoder):  # only G learns
                         self.generator_step(batch, selected, *self.translate(batch, selected), step)
-                if later and self.ema is not None:
+                if later and self.ema is not None and self.runtime.micro_batches.is_last:
                     self.ema.update()  # once per step, although G was updated several times
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """This process's part of a batch of standard normal noise, (N, z_dim)."""
-        count = self.config.batch_size * self.runtime.world_size
+        count = self.config.batch_size * self.runtime.shares
         z = torch.randn(count, self.config.z_dim, generator=generator, device=generator.device)
         return self.runtime.part(z)
 
@@ -199,7 +199,9 @@ class StarGANv2(Recipe):
         style_of = {"ref": self.style_encoder, "lat": self.mapping_network}
         with self.runtime.autocast():
             s_trg = torch.cat([style_of[kind](pair[which], batch.y_trg) for kind, pair in guides.items()])
-            return s_trg, self.generator(batch.x_src.repeat(len(guides), 1, 1, 1), s_trg).float()
+            return s_trg, self.recomputed(
+                self.generator, batch.x_src.repeat(len(guides), 1, 1, 1), s_trg
+            ).float()
 
     def discriminator_step(self, batch: Batch, kinds: Collection[str], x_fake: Tensor, step: int) -> None:
         """Updates D on (D_ref + D_lat) / 2 + R1, or, for a single kind of style, its loss + R1.

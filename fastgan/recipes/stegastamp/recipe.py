@@ -32,9 +32,9 @@ from fastgan.recipes.stegastamp.model import StegaStampModel
 from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampDiscriminator, StegaStampEncoder
 from fastgan.training.data import ImageFolder, first_batch
 from fastgan.training.networks import frozen, weights_wanted_by
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.ramps import cosine_decay, ramp
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 

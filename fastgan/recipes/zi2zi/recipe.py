@@ -36,9 +36,9 @@ from fastgan.training.networks import (
     statistics_kept,
     weights_wanted_by,
 )
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.ramps import ramp
 from fastgan.training.recipe import Recipe
-from fastgan.training.runtime import Runtime
 from fastgan.training.statistics import report, report_all
 
 PERCEPTUAL_LAYERS = ("relu1_2", "relu2_2")
@@ -141,7 +141,7 @@ class Zi2Zi(Recipe):
     def translate(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """G's output, and its encoder's features of the source, averaged over space."""
         with self.runtime.autocast():
-            fake, feature = self.generator(batch.source, batch.category, return_feat=True)
+            fake, feature = self.recomputed(self.generator, batch.source, batch.category, True)
         return fake.float(), feature.float()
 
     def discriminate(self, source: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,17 +12,28 @@ import json
 import secrets
 import socket
 import threading
+import time
 from typing import NamedTuple
 
 from torch.distributed import Store
 
-from fastgan.training.world import leave
+from fastgan.training.processes.children import leave
+from fastgan.training.processes.world import restarts
 
 # Seconds that a process has to end by itself after another has failed; then it is ended. The failed process
 # waits as long for the others, because torchrun stops all of them as soon as one has ended.
 GRACE = 5.0
 CONNECT_SECONDS = 600.0
-ADDRESS = "peers"  # the store's key of rank 0's port and the token that callers must show
+# Seconds to wait for an answer while connecting.
+ANSWER_SECONDS = 30.0
+# Seconds in which the others must have seen a failure at the start: they may still import torch.
+SEEN_SECONDS = 20.0
+# Keys of the store: rank 0's address, port and the token that callers must show; the failure of a process at
+# the start of an attempt, and the number of others that have seen it.
+ADDRESS, FAILED, SEEN = "peers", "failed/{}", "seen/{}"
+
+
+DIED = "its process died (killed, or out of memory?)"
 
 
 class Failure(NamedTuple):
@@ -35,16 +46,22 @@ class Failure(NamedTuple):
         return f"rank {self.rank}: {self.text}"
 
 
+class FailedAtStart(OSError):
+    """Another process failed before all were connected."""
+
+
 class Peers:
     """This process's connections to the others.
 
     Args:
         rank: of this process.
         connections: by rank: to rank 0, or in rank 0 to all others.
+        token: that of these processes alone.
     """
 
-    def __init__(self, rank: int, connections: dict[int, socket.socket]) -> None:
+    def __init__(self, rank: int, connections: dict[int, socket.socket], token: str) -> None:
         self.rank = rank
+        self.token = token
         self.failure: Failure | None = None
         self._connections = connections
         self._present = set(connections)
@@ -64,31 +81,44 @@ class Peers:
         """Connects all processes; each of them must call it.
 
         Args:
-            host: the address of rank 0; None: all processes are on one machine.
-            store: shared by these processes only.
+            host: the address under which others reach this machine, if it is rank 0's; None: all processes
+                are on one machine.
+            store: that of the job. It may hold what an earlier attempt of the job has left: after elastic
+                restarts the machines do not even agree on the number of attempts.
 
         Raises:
+            FailedAtStart: another process has failed before; see :func:`fail_at_start`.
             OSError: rank 0 cannot be reached, or a process did not connect.
         """
+        deadline = time.monotonic() + CONNECT_SECONDS
         if rank > 0:
-            port, token = store.get(ADDRESS).decode().split()
-            connection = socket.create_connection((host or "127.0.0.1", int(port)), CONNECT_SECONDS)
-            connection.sendall(f"{token} {rank}\n".encode())
-            return cls(rank, {0: _keep_alive(connection)})
+            while True:
+                _check_start(store, deadline, "rank 0 did not start")
+                if store.check([ADDRESS]):
+                    address, port, token = store.get(ADDRESS).decode().split()
+                    if connection := _call(address, int(port), token, rank):
+                        return cls(rank, {0: connection}, token)
+                time.sleep(0.1)
         token = secrets.token_hex(16)
         with _server(everywhere=host is not None) as server:
-            server.settimeout(CONNECT_SECONDS)
-            store.set(ADDRESS, f"{server.getsockname()[1]} {token}")
+            server.settimeout(0.2)
+            store.set(ADDRESS, f"{host or '127.0.0.1'} {server.getsockname()[1]} {token}")
             connections: dict[int, socket.socket] = {}
             while len(connections) < size - 1:
-                connection, _ = server.accept()
-                connection.settimeout(CONNECT_SECONDS)
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    missing = next(other for other in range(1, size) if other not in connections)
+                    _check_start(store, deadline, f"rank {missing} did not connect")
+                    continue
+                connection.settimeout(ANSWER_SECONDS)
                 words = _first_line(connection)
                 if len(words) == 2 and words[0] == token:
+                    connection.sendall(f"{token}\n".encode())
                     connections[int(words[1])] = _keep_alive(connection)
                 else:  # not a process of this run
                     connection.close()
-        return cls(rank, connections)
+        return cls(rank, connections, token)
 
     def wait_for_failure(self, seconds: float) -> Failure | None:
         """The failure that is known, or becomes known within so many seconds."""
@@ -131,7 +161,7 @@ class Peers:
                 else:
                     self._record(Failure(*message))
         if not said_goodbye:
-            self._record(Failure(peer, "its process died (killed, or out of memory?)"))
+            self._record(Failure(peer, DIED))
         with self._changed:
             self._present.discard(peer)
             self._changed.notify_all()
@@ -154,7 +184,60 @@ class Peers:
     def _leave(self) -> None:
         """Ends the process, whose main thread may be stuck in a collective or far from its next one."""
         if not self._leaving:
-            leave(str(self.failure))
+            leave(str(self.failure) if self.prints else None)
+
+    @property
+    def prints(self) -> bool:
+        """Whether this process is the one that prints the failure: rank 0, or the next one if it died."""
+        assert self.failure is not None
+        return self.rank == (1 if self.failure == Failure(0, DIED) else 0)
+
+
+def fail_at_start(rank: int, size: int, text: str, store: Store) -> bool:
+    """Tells of a failure before `Peers` are connected, and waits until the others have seen it.
+
+    If it just ended, those on other machines would wait: torchrun ends only the processes on its own.
+
+    Args:
+        store: as for :meth:`Peers.connect`.
+
+    Returns:
+        Whether the others know of a failure, this one or an earlier one.
+    """
+    mine, seen = str(Failure(rank, text)), SEEN.format(restarts())
+    if store.compare_set(FAILED.format(restarts()), "", mine).decode() != mine:
+        store.add(seen, 1)
+        return True
+    deadline = time.monotonic() + SEEN_SECONDS
+    while store.add(seen, 0) < size - 1:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _check_start(store: Store, deadline: float, missing: str) -> None:
+    """Raises if a process has failed, or the deadline is over."""
+    failed = FAILED.format(restarts())
+    if store.check([failed]):
+        store.add(SEEN.format(restarts()), 1)
+        raise FailedAtStart(store.get(failed).decode())
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"{missing} within {CONNECT_SECONDS:.0f} s")
+
+
+def _call(address: str, port: int, token: str, rank: int) -> socket.socket | None:
+    """Connects to rank 0; None if it is not there, as at the address of an earlier attempt."""
+    try:
+        connection = socket.create_connection((address, port), ANSWER_SECONDS)
+    except OSError:
+        return None
+    with contextlib.suppress(OSError):
+        connection.sendall(f"{token} {rank}\n".encode())
+        if _first_line(connection) == [token]:
+            return _keep_alive(connection)
+    connection.close()
+    return None
 
 
 def _server(everywhere: bool) -> socket.socket:
