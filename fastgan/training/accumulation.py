@@ -48,7 +48,7 @@ class MicroBatches:
         self._turns = [threading.Semaphore(0) for _ in range(count)]
         self._threads: ThreadPoolExecutor | None = None
         self._updates: list[list[str]] = []
-        self._parameters: list[nn.Parameter] = []
+        self._weights: list[nn.Parameter] = []
         self._device = torch.device("cpu")
         self._error: BaseException | None = None
 
@@ -67,7 +67,7 @@ class MicroBatches:
         if self.count == 1:
             steps[0]()
             return
-        self._parameters = [parameter for network in networks for parameter in network.parameters()]
+        self._weights = [parameter for network in networks for parameter in network.parameters()]
         self._device, self._error = device, None
         self._updates = [[] for _ in steps]
         frozen = self._frozen()
@@ -147,7 +147,7 @@ class MicroBatches:
         self.number = number
 
     def _frozen(self) -> list[bool]:
-        return [parameter.requires_grad for parameter in self._parameters]
+        return [parameter.requires_grad for parameter in self._weights]
 
     def _random(self) -> list[torch.Tensor]:
         states = [torch.get_rng_state()]
@@ -158,6 +158,6 @@ class MicroBatches:
             torch.set_rng_state(random[0])
             if len(random) > 1:
                 torch.cuda.set_rng_state(random[1])
-        for parameter, trained in zip(self._parameters, frozen, strict=True):
+        for parameter, trained in zip(self._weights, frozen, strict=True):
             if parameter.requires_grad != trained:
                 parameter.requires_grad_(trained)
