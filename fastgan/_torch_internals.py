@@ -299,7 +299,6 @@ def init_group(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> None:
 
 # One launch for a list of tensors; torch.optim is built on these. Without them it would be a loop.
 foreach_copy_ = torch._foreach_copy_
-foreach_lerp_ = torch._foreach_lerp_
 foreach_clamp_min_ = torch._foreach_clamp_min_
 foreach_clamp_max_ = torch._foreach_clamp_max_
 foreach_sub_ = torch._foreach_sub_

@@ -416,7 +416,6 @@ def test_lists_of_tensors_are_changed_in_place():
 
     for function, expected in (
         (lambda a, b: internals.foreach_copy_(a, b), (1.0, 1.0)),
-        (lambda a, b: internals.foreach_lerp_(a, b, 0.25), (2.5, -2.0)),
         (lambda a, b: internals.foreach_clamp_min_(a, -1.0), (3.0, -1.0)),
         (lambda a, b: internals.foreach_clamp_max_(a, 1.0), (1.0, -3.0)),
         (lambda a, b: internals.foreach_sub_(a, b), (2.0, -4.0)),
