@@ -82,6 +82,8 @@ class Facts:
             check_one_of("adversarial", self.adversarial, KINDS)
         as_finite("real_label", self.real_label)
         as_finite("fake_label", self.fake_label)
+        if self.real_label == self.fake_label:
+            raise ValueError(f"real_label and fake_label must differ, got {shown(self.real_label)} for both")
         as_not_negative("collapse_ratio", self.collapse_ratio)
         as_whole_number("collapse_after", self.collapse_after, least=0)
         as_flag("is_standardized", self.is_standardized)

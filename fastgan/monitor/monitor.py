@@ -114,6 +114,7 @@ class Monitor:
                 check_real(name, value)
                 if value.numel() != 1:
                     raise ValueError(f"{name} must be one number, got {described(value)}")
+                value = value.detach().clone()  # the trainer may change it in place before the next log line
             else:
                 value = as_number(name, value)
             share = re.fullmatch(r"share_(.+)|(.+)_share", name)

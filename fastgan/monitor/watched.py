@@ -9,7 +9,7 @@ Every tenth update of a network is measured, without waiting for the device:
 * ``D_at_bound``: the part of D's weights whose size is D's largest, as clipped weights are;
 * ``NAME_untrained``: the part of the weights that got no gradient since the last log line, or that no
   optimizer holds. Weights that are frozen (`requires_grad`) and in no optimizer are meant to stay, and do not
-  count, unless that is the whole network.
+  count, unless they are all of G or all of D.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ INTERVAL = 10
 """Updates of a network per measured one."""
 PART = 65536
 CRITIC = "D"
+PLAYERS = ("G", "D")
 AT_BOUND = 0.999
 
 Report = Callable[[str, "Tensor | float"], None]
@@ -54,6 +55,8 @@ class Watched:
         self._networks: dict[str, nn.Module] = {}
         self._optimizers: list[torch.optim.Optimizer] = []
         self._updates: dict[tuple[int, str], int] = {}
+        # Steps of an optimizer before any gradient of a network.
+        self._idle: dict[tuple[int, str], int] = {}
         # Parts of the weights, copies of them, how many elements each of theirs stands for, and the norm of
         # the weights, between the hooks of a measured step.
         self._before: dict[tuple[int, str], tuple[list[Tensor], list[Tensor], list[float], Tensor]] = {}
@@ -111,7 +114,10 @@ class Watched:
             in_optimizers = [p for p in parameters if id(p) in held]
             if in_optimizers and name not in self._stepped:
                 continue  # this network's turn has not come
-            counted = [p for p in parameters if p.requires_grad or id(p) in held] or parameters
+            counted = [p for p in parameters if p.requires_grad or id(p) in held]
+            if not counted and name not in PLAYERS:
+                continue  # an average, or a network of a loss, that nobody trains
+            counted = counted or parameters
             waiting = self._waiting[name]
             untrained = sum(p.numel() for p in counted if id(p) in waiting or id(p) not in held)
             self.report(f"{name}_untrained", untrained / sum(p.numel() for p in counted))
@@ -141,6 +147,10 @@ class Watched:
             key = id(optimizer), name
             count = self._updates.get(key, 0)
             if count == 0 and all(parameter.grad is None for parameter in parameters):
+                # A first step whose closure has still to compute them, or one of many that never get any.
+                self._idle[key] = self._idle.get(key, 0) + 1
+                if self._idle[key] >= self.interval:
+                    self._stepped.add(name)
                 continue
             self._updates[key] = count + 1
             self._stepped.add(name)

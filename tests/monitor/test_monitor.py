@@ -391,3 +391,12 @@ def test_a_verdict_prints_as_a_paragraph():
     assert lines[1] == "  measured: D(x) 1 > 0.9; D(G(z)) 0.03 < 0.1"
     assert lines[2].startswith("  first: ")
     assert verdicts[0].as_dict()["evidence"][0]["what"] == "D(x)"
+
+
+def test_a_tensor_may_be_changed_after_it_was_reported():
+    monitor, running = Monitor(), torch.zeros(())
+    for value in (1.0, 2.0, 3.0):
+        running.fill_(value)
+        monitor.report(D_loss=running)
+    monitor.verdicts()
+    assert monitor.diagnosis.history.last("D_loss") == 2.0

@@ -587,3 +587,38 @@ def test_the_sentence_on_a_generator_that_wins_says_why():
     feed(diagnosis, PLAYING | {"D_auc": 0.35, "D_loss": 1.25})
     (verdict,) = diagnosis.verdicts()
     assert "ranks fakes above reals" in verdict.says and "cost" not in verdict.says
+
+
+def test_a_learning_rate_that_ends_at_0_is_learning():
+    trained, over = ({"G_untrained": 0.0, "G_update_ratio": ratio} for ratio in (1e-3, 0.0))
+    assert names_after(Facts(), (trained, 50), (over, 10)) == set()
+
+
+def test_a_loss_that_holds_a_penalty_is_not_worse_than_chance():
+    row = {"D_real": 0.6, "D_fake": -0.6, "D_loss": 2.4, "gp": 0.15}
+    assert names_after(HINGE, (row, 30)) == set()
+    assert "generator_wins" in names_after(HINGE, ({**row, "gp": 0.0} | {"D_auc": 0.2}, 30))
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("lsgan", -2.0), ("relativistic", -1.5)])
+def test_a_loss_below_its_least_value_is_an_exchanged_sign(kind, loss):
+    row = {"D_real": 1.0, "D_fake": 0.0, "D_loss": 0.3, "G_loss": loss, "G_loss_weight": 1.0}
+    assert "not_adversarial" in names_after(Facts(adversarial=kind), (row, 30))
+
+
+def test_a_term_that_is_annealed_from_0_does_not_diverge():
+    diagnosis = Diagnosis()
+    for number in range(60):
+        feed(diagnosis, {"kl_loss": max(0, number - 20) * 5.0}, 1)
+    feed(diagnosis, {"kl_loss": 200.0}, 20)
+    assert diagnosis.verdicts() == []
+
+
+def test_probabilities_are_not_taken_for_logits():
+    facts = Facts(adversarial="bce", scores_are_probabilities=True)
+    assert names_after(facts, ({"D_real": 0.85, "D_fake": 0.15, "D_loss": 0.325}, 30)) == set()
+
+
+def test_labels_must_differ():
+    with pytest.raises(ValueError, match="real_label and fake_label must differ, got 0.0 for both"):
+        Facts(adversarial="lsgan", real_label=0.0)

@@ -307,3 +307,24 @@ def test_a_network_may_be_spread_over_devices(monkeypatch):
     optimizer.step()
     assert {"D_at_bound", "D_update_ratio", "D_weight_norm", "D_gradient_norm"} <= reports.keys()
     assert all(value.device.type == "meta" for value in reports.values())
+
+
+def test_a_network_that_never_gets_a_gradient_is_not_trained(network):
+    reports = Reports()
+    watched, other = Watched(reports, interval=2), nn.Linear(5, 1)
+    optimizers = [torch.optim.Adam(network.parameters()), torch.optim.Adam(other.parameters())]
+    watched.add({"G": network, "D": other}, optimizers)
+    for _ in range(4):
+        step(other, optimizers[1])
+        optimizers[0].step()  # its loss was taken of a detached tensor
+    watched.finish()
+    assert reports["G_untrained"] == [1.0] and reports["D_untrained"] == [0.0]
+
+
+def test_averages_and_frozen_networks_are_not_meant_to_be_trained(network):
+    reports, average = Reports(), nn.Linear(5, 1).requires_grad_(False)
+    watched, optimizer = Watched(reports), torch.optim.Adam(network.parameters())
+    watched.add({"D": network, "average": average}, [optimizer])
+    step(network, optimizer)
+    watched.finish()
+    assert "average_untrained" not in reports and reports["D_untrained"] == [0.0]

@@ -12,6 +12,8 @@ from fastgan.monitor.rules.steps import TOO_SMALL, is_skipped
 from fastgan.monitor.verdict import Evidence
 
 SCORES = ("D_real", "D_fake")
+PENALTIES = ("_penalty", "gp", "r1")
+"""Endings of the columns of penalties in public logs."""
 PROBABILITIES = ("D_probability_real", "D_probability_fake")
 
 
@@ -179,7 +181,9 @@ def check_generator_wins(history: History, facts: Facts) -> Iterator[Sign]:
     measured = separation(history)
     if measured is not None:
         evidence.append(below(*measured, AUC_LOST))
-    if chance and loss is not None:
+    # The loss may hold a penalty of unknown weight: there, ranks alone count.
+    is_pure = all(column in facts.penalties for column in history.row if column.endswith(PENALTIES))
+    if chance and loss is not None and is_pure:
         evidence.append(above(f"D_loss / {chance:.3g}", loss / chance, LOSS_LOST))
     if chance and loss is not None and loss < D_CONTENT * chance:
         yield Sign(False, "")  # D is content with its ranking: labels or signs are exchanged
@@ -259,8 +263,8 @@ def check_not_adversarial(history: History, facts: Facts) -> Iterator[Sign]:
             ratio = loss / bound if abs(bound) > CLEAR * abs(real - fake) > 0 else 0.0
             if 1 / OPPOSED <= ratio <= OPPOSED:
                 found.append((whose, (below(f"{name} over what D's scores make it", ratio, OPPOSED),)))
-        elif loss >= 0 and loss < bound - MARGIN and loss < bound / 2:
-            # Below 0 is only the saturating loss log(1 - D(G(z))), another way to play the same game.
+        elif (loss >= 0 or kind not in ("bce", "nonsaturating")) and loss < min(bound - MARGIN, bound / 2):
+            # Below 0 is only the saturating loss log(1 - D(G(z))), another way to play the same game of bce.
             found.append((whose, (below(f"{name} of at least {bound:.3g}", loss, bound - MARGIN),)))
     says = "; ".join(why for why, _ in found)
     yield Sign(

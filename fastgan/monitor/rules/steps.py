@@ -32,12 +32,20 @@ def is_skipped(history: History) -> bool:
     return updated is not None and updated < SKIPPED
 
 
+def were_sane(history: History, network: str) -> bool:
+    """Whether a network's steps have been large enough in a noticeable part of the run."""
+    measured = history.values(f"{network}_update_ratio")
+    return sum(value >= 10 * TOO_SMALL for value in measured) >= SANE_BEFORE * max(len(measured), FEWEST_ROWS)
+
+
 def check_not_learning(history: History, facts: Facts) -> Iterator[Sign]:
     """A network, or a part of it, does not move."""
     for network in history.names("", "_untrained"):
         untrained, ratio = history.mean(f"{network}_untrained"), history.mean(f"{network}_update_ratio")
         if untrained is None or (network == "D" and is_skipped(history)):
             continue
+        if ratio is not None and ratio < STANDS_STILL and were_sane(history, network):
+            continue  # the learning rate has reached 0 at the end of its schedule
         if ratio is not None and ratio < STANDS_STILL:
             evidence = below(f"{network}_update_ratio", ratio, STANDS_STILL)
             says = f"the weights of {network} do not move: its optimizer's learning rate or gradients are 0"
@@ -74,9 +82,11 @@ def check_steps_too_small(history: History, facts: Facts) -> Iterator[Sign]:
         ratio = history.mean(f"{network}_update_ratio")
         if ratio is None or ratio < STANDS_STILL:
             continue
-        measured = history.values(f"{network}_update_ratio")
-        were_sane = sum(value >= 10 * TOO_SMALL for value in measured) >= SANE_BEFORE * len(measured)
-        if were_sane or history.is_rising(f"lr_{network.lower()}") or history.is_rising("lr"):
+        if (
+            were_sane(history, network)
+            or history.is_rising(f"lr_{network.lower()}")
+            or history.is_rising("lr")
+        ):
             yield Sign(False, "", (), network)  # the end of a schedule, or its beginning
         else:
             evidence = below(f"{network}_update_ratio", ratio, TOO_SMALL)
@@ -88,6 +98,7 @@ def check_steps_too_small(history: History, facts: Facts) -> Iterator[Sign]:
 
 GROWN = 50.0
 FEWEST_ROWS = 6
+FACTOR = 1.2
 FLOOR, FLOOR_OF_TERMS = 1.0, 1e-3
 """What a figure is compared with at least. Losses of the game are near 0 while one side wins, and norms of
 gradients have no usual size; terms of a task, and weights, have the size that they begin with."""
@@ -110,8 +121,11 @@ def check_diverging(history: History, facts: Facts) -> Iterator[Sign]:
         newest = [abs(value) for value in values[-3:]]
         evidence = above(f"{column} / what is usual for it", newest[-1] / usual, GROWN)
         # Two rows far above: one alone may be a step with a lazy penalty.
-        grows = newest[0] < newest[1] < newest[2] and newest[1] > GROWN / 5 * usual
-        grows = grows or min(newest) > GROWN * usual
+        # Growth by factors: a term that is annealed from 0 grows by the same amount.
+        grows = newest[0] * FACTOR < newest[1] and newest[1] * FACTOR < newest[2]
+        grows = grows and newest[1] > GROWN / 5 * usual
+        # Or it stays there, from one look to the next, as no annealed term does.
+        grows = grows or (min(newest) > GROWN * usual and newest[0] > GROWN / 5 * abs(values[-4]))
         says = f"{column} has grown far beyond all that it was: before long it is NaN"
         yield Sign(crossed(evidence) if grows else False, says, (evidence,), column)
 
