@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastgan._torch_internals import foreach_clamp_max_, foreach_clamp_min_, foreach_lerp_
+from fastgan._torch_internals import foreach_clamp_max_, foreach_clamp_min_, lerp_all
 from fastgan.bench.critics import DCGANCritic
 from fastgan.optim import EMA, Adam, RMSprop
 from fastgan.recipes.stegastamp.networks import StegaStampDiscriminator
@@ -70,7 +70,7 @@ def setup(provider: str, mode: str, model: nn.Module) -> Callable[[], object]:
     @torch.no_grad()
     def averaged() -> None:
         adam.step()
-        foreach_lerp_(averages, params, 1 - DECAY)
+        lerp_all(averages, params, 1 - DECAY)
 
     return averaged
 
