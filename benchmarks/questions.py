@@ -194,8 +194,8 @@ def _textures(folder: Path) -> Options:
 # The original's critic, in the short run of `fastgan bench verdicts`.
 CRITIC: Options = STEGASTAMP | {
     "num_steps": 140, "eval_interval": 35, "rnd_trans": 0.25, "G_loss_scale": 0.5,
-    "adversarial": "wgan", "r1_weight": 0.0, "d_optimizer": "rmsprop", "lr_d": 0.00001, "d_grad_clip": 0.25, "d_weight_clip": 0.01,
-    "d_activation": "relu", "d_channels": (8, 16, 32, 64),
+    "adversarial": "wgan", "r1_weight": 0.0, "d_optimizer": "rmsprop", "lr_d": 0.00001,
+    "d_grad_clip": 0.25, "d_weight_clip": 0.01, "d_activation": "relu", "d_channels": (8, 16, 32, 64),
 }  # fmt: skip
 ADAM: Options = {"d_optimizer": "adam", "lr_d": 0.0001, "beta1_d": 0.0, "beta2_d": 0.9}
 HINGE: Options = {"adversarial": "hinge", "r1_weight": 1.0}
