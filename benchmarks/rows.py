@@ -54,7 +54,7 @@ def mean_and_deviation(values: Sequence[float | None]) -> str:
     numbers = [value for value in values if value is not None]
     if not numbers:
         return ""
-    mean = statistics.fmean(numbers)
-    deviation = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-    text = f"{mean:.3g} ± {deviation:.2g}"
+    text = f"{statistics.fmean(numbers):.3g}"
+    if len(numbers) > 1:
+        text += f" ± {statistics.stdev(numbers):.2g}"
     return text if len(numbers) == len(values) else f"{text} ({len(numbers)} of {len(values)})"

@@ -156,8 +156,8 @@ def test_a_question_has_means_deviations_and_verdicts_in_the_order_of_its_varian
     assert text.splitlines()[:4] == [
         "| | `ratio` | at step | the monitor says |",
         "|---|---|---|---|",
-        "| the base | 0.05 ± 0.071 | 5 ± 0 (1 of 2) |  |",
-        "| a change | 1.05 ± 0.071 | 5 ± 0 (1 of 2) | `mode_collapse`, `steps_too_small D` (1 of 2) |",
+        "| the base | 0.05 ± 0.071 | 5 (1 of 2) |  |",
+        "| a change | 1.05 ± 0.071 | 5 (1 of 2) | `mode_collapse`, `steps_too_small D` (1 of 2) |",
     ]
     assert results.figure("questions/collapse/a change ratio:.2f") == "1.05"
     with pytest.raises(tables.UnknownResult, match="no row of a question 'phase'"):
