@@ -193,7 +193,7 @@ def _textures(folder: Path) -> Options:
 
 # The original's critic, in the short run of `fastgan bench verdicts`.
 CRITIC: Options = STEGASTAMP | {
-    "num_steps": 80, "batch_size": 4, "no_im_loss_steps": 40, "eval_interval": 20, "rnd_trans": 0.25,
+    "num_steps": 120, "batch_size": 6, "no_im_loss_steps": 40, "eval_interval": 20, "rnd_trans": 0.25,
     "G_loss_scale": 0.5,
     "adversarial": "wgan", "r1_weight": 0.0, "d_optimizer": "rmsprop", "lr_d": 0.00001,
     "d_grad_clip": 0.25, "d_weight_clip": 0.01, "d_activation": "relu", "d_channels": (8, 16, 32, 64),
@@ -213,8 +213,9 @@ GENTLE: Options = {"l2_loss_ramp": 50, "G_loss_ramp": 50}
 AT_ONCE: Options = {"l2_loss_ramp": 1, "G_loss_ramp": 1}
 
 GLYPHS: Options = ZI2ZI | {
-    "num_steps": 80, "batch_size": 6, "eval_interval": 80, "const_of": "fake", "const_weight": 15.0,
-    "l1_ramp_epochs": 0.1, "const_ramp_epochs": 0.1, "perceptual_weight": 0.0, "val_images": 128,
+    "num_steps": 100, "batch_size": 8, "eval_interval": 100, "lr": 0.001, "const_of": "fake",
+    "const_weight": 15.0, "l1_ramp_epochs": 0.1, "const_ramp_epochs": 0.1, "perceptual_weight": 0.0,
+    "val_images": 128,
 }  # fmt: skip
 EARLY_LAYERS, LATE_LAYERS = ("relu1_2", "relu2_2"), ("relu3_3",)
 SHALLOW, DEEP = "relu1_2, relu2_2", "relu3_3"
@@ -296,8 +297,8 @@ QUESTIONS: dict[str, Question] = {
             "share_l1_loss": late("share_l1_loss"),
             "share_const_loss": late("share_const_loss"),
             "share_perceptual_loss": late("share_perceptual_loss"),
-            "cosine const, perceptual": late("cosine_const_loss_perceptual_loss"),
-            "cosine l1, perceptual": late("cosine_l1_loss_perceptual_loss"),
+            "cosine_const_perceptual": late("cosine_const_loss_perceptual_loss"),
+            "cosine_l1_perceptual": late("cosine_l1_loss_perceptual_loss"),
         },
         {
             "L1 100, const 15": Variant(),
@@ -329,7 +330,7 @@ QUESTIONS: dict[str, Question] = {
             "adaptive": Variant({"balance": "adaptive"}),
             "D's loss doubled": Variant({"d_loss_weight": 2.0}),
             "batch 2": Variant({"batch_size": 2}),
-            "lr_d / 10": Variant({"lr_d": 0.0001}),
+            "a tenth of lr_d": Variant({"lr_d": 0.0001}),
         },
         random_features((0, 1), "pool2", network="vgg19", weights=[0.2]),
         _textures,
@@ -348,7 +349,7 @@ QUESTIONS: dict[str, Question] = {
         {
             "as published": Variant(),
             "beta1 0.5": Variant({"beta1": 0.5}),
-            "learning rates / 4": Variant({"lr_d": 0.0005, "lr_g": 0.001}),
+            "a quarter of the learning rates": Variant({"lr_d": 0.0005, "lr_g": 0.001}),
             "learning rates 2e-4": Variant({"lr_d": 0.0002, "lr_g": 0.0002}),
             "one G step": Variant({"n_g_steps": 1}),
             "label 0 for fakes": Variant({"fake_label": 0.0}),
