@@ -331,6 +331,7 @@ QUESTIONS: dict[str, Question] = {
             "D's loss doubled": Variant({"d_loss_weight": 2.0}),
             "batch 2": Variant({"batch_size": 2}),
             "a tenth of lr_d": Variant({"lr_d": 0.0001}),
+            "batch 16": Variant({"batch_size": 16}),
         },
         random_features((0, 1), "pool2", network="vgg19", weights=[0.2]),
         _textures,
@@ -358,6 +359,7 @@ QUESTIONS: dict[str, Question] = {
             "DiffAugment": Variant({"diff_augment": ("color", "translation", "cutout")}),
             "WGAN-GP": Variant({"loss": "wgan-gp", "d_norm": "instance", **NO_LABELS}),
             "a quarter of the data": Variant(data=_digits(359)),
+            "minibatch deviation": Variant({"d_minibatch_std": True}),
         },
     ),
 }
