@@ -348,7 +348,7 @@ QUESTIONS: dict[str, Question] = {
             "D_probability_fake": late("D_probability_fake"),
         },
         {
-            "as published": Variant(),
+            "as published, beta1 0.9": Variant(),
             "beta1 0.5": Variant({"beta1": 0.5}),
             "a quarter of the learning rates": Variant({"lr_d": 0.0005, "lr_g": 0.001}),
             "learning rates 2e-4": Variant({"lr_d": 0.0002, "lr_g": 0.0002}),
