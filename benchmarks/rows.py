@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,23 @@ def file_name(kind: str, device: str) -> str:
     """The file's name without extension: KIND-DEVICE, or DEVICE for an empty kind."""
     name = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")
     return f"{kind}-{name}" if kind else name
+
+
+def said(rows: list[dict[str, Any]]) -> list[str]:
+    """The verdicts said of runs of several seeds, as "NAME SUBJECT", with how many seeds where not of all."""
+    by_seed = [{f"{v['name']} {v['subject']}".strip() for v in row["verdicts"]} for row in rows]
+    counts = {name: sum(name in names for names in by_seed) for name in sorted(set().union(*by_seed))}
+    return [
+        name if count == len(rows) else f"{name} ({count} of {len(rows)})" for name, count in counts.items()
+    ]
+
+
+def mean_and_deviation(values: Sequence[float | None]) -> str:
+    """The mean of the values that are numbers, "±" their deviation, and how many they are where not all."""
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return ""
+    text = f"{statistics.fmean(numbers):.3g}"
+    if len(numbers) > 1:
+        text += f" ± {statistics.stdev(numbers):.2g}"
+    return text if len(numbers) == len(values) else f"{text} ({len(numbers)} of {len(values)})"

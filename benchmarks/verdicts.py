@@ -10,15 +10,16 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import dataclasses
+import functools
 import multiprocessing
 import os
 import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ ALARMING = ("fault", "warning")
 
 Options = dict[str, Any]
 Plant = Callable[[type[Recipe]], type[Recipe]]
+AnyRun = TypeVar("AnyRun")
 
 
 class Healthy(NamedTuple):
@@ -97,7 +99,7 @@ def with_method(name: str, method: Callable[..., Any]) -> Plant:
     return plant
 
 
-def _unwarped_reals(_: Any, image: Tensor, *stamped: Tensor) -> tuple[Tensor, Tensor]:
+def unwarped_reals(_: Any, image: Tensor, *stamped: Tensor) -> tuple[Tensor, Tensor]:
     """Reals as they are, beside stamped images that went through warp and borders."""
     return image, stamped[-1]
 
@@ -157,7 +159,7 @@ def _in_zero_to_one(as_trained: Callable[..., Any], image: Tensor) -> Tensor:
     return as_trained(image) / 2 + 0.5
 
 
-def _random_features(value_range: tuple[float, float], layer: str, **options: Any) -> Plant:
+def random_features(value_range: tuple[float, float], layer: str, **options: Any) -> Plant:
     """Perceptual losses of a random VGG, so that no weights are needed."""
 
     def loss(_: Any) -> PerceptualLoss:
@@ -250,7 +252,7 @@ HEALTHY: dict[str, Healthy] = {
     "zi2zi": Healthy("zi2zi", ZI2ZI),
     "enhancenet": Healthy("enhancenet", ENHANCENET),
     "enhancenet PA": Healthy(
-        "enhancenet", ENHANCENET_PA, _random_features((0, 1), "pool2", network="vgg19", weights=[0.2])
+        "enhancenet", ENHANCENET_PA, random_features((0, 1), "pool2", network="vgg19", weights=[0.2])
     ),
 }
 
@@ -267,7 +269,7 @@ FAULTS: dict[str, Fault] = {
         "stegastamp",
         ("shortcut",),
         {"num_steps": 180, "rnd_trans": 0.25},
-        with_method("seen_by_discriminator", _unwarped_reals),
+        with_method("seen_by_discriminator", unwarped_reals),
     ),
     "critic's sign flipped for G": Fault(
         "stegastamp", ("not_adversarial",), {"num_steps": 90}, plant=_adversarial(_OneSignFlipped)
@@ -334,7 +336,7 @@ FAULTS: dict[str, Fault] = {
         "zi2zi",
         ("value_range perceptual",),
         BRIEF | {"perceptual_weight": 0.02, "batch_size": 8},
-        _random_features((0, 1), "relu1_2"),
+        random_features((0, 1), "relu1_2"),
     ),
     "R1 x 1e4": Fault("stegastamp", ("penalty_dominates",), {"r1_weight": 1e4, "num_steps": 140}),
     "R1 x 1e4, starganv2": Fault("starganv2", ("penalty_dominates",), {"r1_weight": 0.5e4, "num_steps": 100}),
@@ -410,20 +412,27 @@ def train_run(run: Run, runs: Path) -> str:
             data = part.data(runs / "data" / folder.name) if part.data else {}
             options |= (part.options or {}) | data
             recipe_class = part.plant(recipe_class) if part.plant else recipe_class
+    return train_briefly(recipe_class, options, folder, f"{run.name} {run.seed}")
+
+
+def train_briefly(recipe_class: type[Recipe], options: Options, folder: Path, name: str) -> str:
+    """Trains the demo with other options, anew; returns what it failed with, or "".
+
+    Of the folder only its tables and facts stay. A run that ends with a number that is not finite has not
+    failed: its tables are judged up to there.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     begin = time.process_time()
     try:
         train(recipe_class, dataclasses.replace(recipe_class.presets["demo"], **options))
-    except FloatingPointError as error:  # such as of a fault's: its tables are judged up to there
-        print(f"{run.name} {run.seed}: {error}", file=sys.stderr, flush=True)
+    except FloatingPointError as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
     except Exception:
-        return f"{run.name} {run.seed}:\n{traceback.format_exc()}"
+        return f"{name}:\n{traceback.format_exc()}"
     finally:
-        for name in ("checkpoints", "tensorboard", "samples"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    print(
-        f"{run.name} {run.seed}: {time.process_time() - begin:.0f} s of CPU time", file=sys.stderr, flush=True
-    )
+        for part in ("checkpoints", "tensorboard", "samples"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    print(f"{name}: {time.process_time() - begin:.0f} s of CPU time", file=sys.stderr, flush=True)
     return ""
 
 
@@ -434,23 +443,13 @@ def judge_run(run: Run, runs: Path) -> dict[str, Any]:
         FileNotFoundError: it was not trained there.
     """
     folder, fault = run.folder(runs), run.fault
-    facts = read_facts(folder)
-    if facts is None or not (folder / "metrics.csv").exists():
+    if not is_trained(folder):
         raise FileNotFoundError(f"{folder} holds no run of {run.name!r}, seed {run.seed}")
-    diagnosis, said = Diagnosis(facts), []
-    tables = (folder / name for name in ("metrics.csv", "evaluation.csv"))
-    rows = [row for table in tables if table.exists() for row in rows_of(table)]
-    for step, row in sorted(rows, key=lambda row: row[0]):
-        said += [(step, verdict) for verdict in diagnosis.add(step, row)]
-    verdicts: list[dict[str, Any]] = [
-        {"name": v.name, "subject": v.subject, "severity": v.severity, "since": v.step, "said": step}
-        for step, v in said
-    ]
+    steps, verdicts = said_of(folder)
     alarms = [v for v in verdicts if v["severity"] in ALARMING]
     row_of_run: dict[str, Any] = {
         "run": run.name, "seed": run.seed, "half": run.half, "is_fault": fault is not None,
-        "recipe": HEALTHY[fault.variant if fault else run.name].recipe, "steps": diagnosis.history.step,
-        "verdicts": verdicts,
+        "recipe": HEALTHY[fault.variant if fault else run.name].recipe, "steps": steps, "verdicts": verdicts,
     }  # fmt: skip
     if fault is None:
         return row_of_run | {"right": not alarms}
@@ -460,6 +459,24 @@ def judge_run(run: Run, runs: Path) -> dict[str, Any]:
         "names": list(fault.names), "right": bool(naming), "named_at": min(naming, default=None),
         "beside": sorted(others),
     }  # fmt: skip
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a folder has what a run's verdicts are read from."""
+    return read_facts(folder) is not None and (folder / "metrics.csv").exists()
+
+
+def said_of(folder: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The last logged step of a run, and all verdicts that were said while it trained, first to last."""
+    diagnosis, said = Diagnosis(read_facts(folder)), []
+    tables = (folder / name for name in ("metrics.csv", "evaluation.csv"))
+    rows = [row for table in tables if table.exists() for row in rows_of(table)]
+    for step, row in sorted(rows, key=lambda row: row[0]):
+        said += [(step, verdict) for verdict in diagnosis.add(step, row)]
+    return diagnosis.history.step, [
+        {"name": v.name, "subject": v.subject, "severity": v.severity, "since": v.step, "said": step}
+        for step, v in said
+    ]
 
 
 def main(arguments: list[str]) -> int:
@@ -476,7 +493,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, help="folder for verdicts-<device name>.json")
     options = parser.parse_args(arguments)
     runs = all_runs(options.seeds, options.only)
-    failed = [] if options.judge else _train(runs, options.runs_path, options.processes)
+    failed = []
+    if not options.judge:
+        train_one = functools.partial(train_run, runs=options.runs_path)
+        failed = [f"{run.name} {run.seed}" for run in train_all(runs, train_one, options.processes)]
     machine = describe_machine("cpu")
     rows = []
     for run in runs:
@@ -492,15 +512,15 @@ def main(arguments: list[str]) -> int:
     return conclude(path, failed)
 
 
-def _train(runs: list[Run], folder: Path, processes: int) -> list[str]:
-    """Trains runs in processes of their own; returns the names of those that failed."""
+def train_all(runs: Sequence[AnyRun], train_one: Callable[[AnyRun], str], processes: int) -> list[AnyRun]:
+    """Trains runs, so many at a time, in processes of their own; returns those that failed, and says why."""
     failed = []
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, context, _without_output) as pool:
-        for run, error in zip(runs, pool.map(train_run, runs, [folder] * len(runs)), strict=True):
+        for run, error in zip(runs, pool.map(train_one, runs), strict=True):
             if error:
                 print(error)
-                failed.append(f"{run.name} {run.seed}")
+                failed.append(run)
     return failed
 
 

@@ -137,3 +137,30 @@ def test_a_broken_marker_is_found(results, tmp_path, text, said):
     else:
         with pytest.raises(tables.UnknownResult):
             tables.faults_of(page, results, tmp_path)
+
+
+def test_a_question_has_means_deviations_and_verdicts_in_the_order_of_its_variants(tmp_path):
+    machine = {"device": "CPU", "torch": "2.15.0", "date": "2026-01-02", "question": "collapse"}
+    said = [{"name": "mode_collapse", "subject": ""}, {"name": "steps_too_small", "subject": "D"}]
+    rows = [
+        machine
+        | {"variant": variant, "number": number, "seed": seed, "recipe": "dcgan"}
+        | {"figures": {"ratio": number + 0.1 * seed, "at step": None if seed else 5.0}}
+        | {"verdicts": said[: 2 - seed] if number else []}
+        for number, variant in ((1, "a change"), (0, "the base"))
+        for seed in (0, 1)
+    ]
+    (tmp_path / "questions-cpu.json").write_text(json.dumps(rows))
+    results = tables.Results(tmp_path)
+    text = tables.TABLES["question"](results, "collapse")
+    assert text.splitlines()[:4] == [
+        "| | `ratio` | at step | the monitor says |",
+        "|---|---|---|---|",
+        "| the base | 0.05 ± 0.071 | 5 (1 of 2) |  |",
+        "| a change | 1.05 ± 0.071 | 5 (1 of 2) | `mode_collapse`, `steps_too_small D` (1 of 2) |",
+    ]
+    assert results.figure("questions/collapse/a change ratio:.2f") == "1.05"
+    with pytest.raises(tables.UnknownResult, match="no row of a question 'phase'"):
+        tables.TABLES["question"](results, "phase")
+    with pytest.raises(tables.UnknownResult, match="has the variant 'other'"):
+        results.figure("questions/collapse/other ratio:.2f")

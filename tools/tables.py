@@ -72,8 +72,11 @@ class Results:
         * `demos/RECIPE/PRESET`, of `fastgan bench demos`
         * `stegastamp-demo`, the result of `make demo`
         * `stress/PART`, of `make stress`
+        * `questions/QUESTION/VARIANT`, of `fastgan bench questions`: the means over its seeds
         """
         kind, *parts = name.split("/")
+        if kind == "questions" and len(parts) == 2:
+            return self._means_of_question(*parts)
         if kind == "ops" and len(parts) == 4:
             parts.append("returned")
         keys = {
@@ -97,6 +100,15 @@ class Results:
         if len(matches) != 1:
             raise UnknownResult(f"{len(matches)} rows of {file}.json are {name!r}")
         return matches[0]
+
+    def _means_of_question(self, question: str, variant: str) -> Row:
+        """Means of a variant's figures over its seeds, those that have a number."""
+        rows = [row for row in _question_rows(self, question) if row["variant"] == variant]
+        if not rows:
+            raise UnknownResult(f"no row of question {question!r} has the variant {variant!r}")
+        columns = {name: [row["figures"][name] for row in rows] for name in rows[0]["figures"]}
+        numbers = {name: [x for x in column if x is not None] for name, column in columns.items()}
+        return {name: sum(values) / len(values) for name, values in numbers.items() if values}
 
     def figure(self, name: str) -> str:
         """The text of "ROW FIELD", where FIELD is
@@ -407,6 +419,39 @@ def planted(results: Results) -> str:
     return "\n".join(lines)
 
 
+def question(results: Results, name: str) -> str:
+    """Figures and verdicts of each variant of a question of `fastgan bench questions`."""
+    from fastgan.bench.rows import mean_and_deviation, said  # imports torch
+
+    rows = _question_rows(results, name)
+    if not rows:
+        raise UnknownResult(f"no row of a question {name!r}")
+    figures = [*rows[0]["figures"]]
+    titles = " | ".join(figure if " " in figure else f"`{figure}`" for figure in figures)
+    lines = [f"| | {titles} | the monitor says |", "|---" * (len(figures) + 2) + "|"]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        of_variant = [row for row in rows if row["variant"] == variant]
+        values = (mean_and_deviation([row["figures"][figure] for row in of_variant]) for figure in figures)
+        verdicts = ", ".join(_as_code(verdict) for verdict in said(of_variant))
+        lines.append(f"| {variant} | {' | '.join(values)} | {verdicts} |")
+    seeds = sorted({row["seed"] for row in rows})
+    note = f"Mean ± standard deviation of {len(seeds)} seeds, {rows[0]['recipe']}"
+    return "\n".join([*lines, "", f"*{note}; {machine_of(rows)}.*"])
+
+
+def _question_rows(results: Results, name: str) -> list[Row]:
+    """The rows of a question, variants in their order."""
+    files = (file for file in results.files if file.startswith("questions-"))
+    rows = [row for file in files for row in results.rows(file, question=name)]
+    return sorted(rows, key=lambda row: (row["number"], row["seed"]))
+
+
+def _as_code(verdict: str) -> str:
+    """NAME and SUBJECT of "NAME SUBJECT (2 of 3)" as code."""
+    name, bracket, count = verdict.partition(" (")
+    return f"`{name}`{bracket}{count}"
+
+
 def figures(results: Results) -> str:
     """The figures that the monitor's rules read, and what each is."""
     from fastgan.monitor.columns import explain
@@ -437,7 +482,7 @@ def machine_of(rows: Iterable[Row]) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
-    for function in (readme, op, recipes, demos, shares, stress, verdicts, planted, figures)
+    for function in (readme, op, recipes, demos, shares, stress, verdicts, planted, question, figures)
 }
 
 
