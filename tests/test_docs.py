@@ -18,7 +18,9 @@ PAGES = [
 ]  # fmt: skip
 # Pages that the hook tools/docs_site.py makes.
 MADE = re.compile(r"(index|contributing|changelog|api/\w+)\.md")
-NAMESPACES = tuple(f"fastgan{name}" for name in ("", ".losses", ".ops", ".optim", ".augment", ".metrics"))
+NAMESPACES = (
+    "fastgan", *(f"fastgan.{name}" for name in ("losses", "ops", "optim", "augment", "metrics", "monitor")),
+)  # fmt: skip
 
 
 def places(entry):

@@ -454,16 +454,15 @@ def _as_code(verdict: str) -> str:
 
 def figures(results: Results) -> str:
     """The figures that the monitor's rules read, and what each is."""
-    from fastgan.monitor.columns import explain
-    from fastgan.monitor.diagnosis import Diagnosis
+    from fastgan.monitor.columns import describe
     from fastgan.monitor.rules import RULES
 
     names = dict.fromkeys(name for rule in RULES for name in rule.columns)
     lines = ["| figure | what it is | verdicts that read it |", "|---|---|---|"]
     for name in names:
-        says = explain(name.replace("*", "NAME"), Diagnosis()).says.removesuffix("It has no value yet.")
+        shown = name.replace("*", "A_B" if name == "cosine_*" else "NAME")
         readers = dict.fromkeys(f"`{rule.name}`" for rule in RULES if name in rule.columns)
-        lines.append(f"| `{name.replace('*', 'NAME')}` | {says.strip()} | {', '.join(readers)} |")
+        lines.append(f"| `{shown}` | {describe(shown)} | {', '.join(readers)} |")
     return "\n".join(lines)
 
 

@@ -20,8 +20,7 @@ class Curve:
 
     def latest(self, name: str) -> float | None:
         """The mean of the last tenth of a column's values; None if it has none."""
-        values = self.history.values(name)
-        return statistics.fmean(values[-math.ceil(len(values) / 10) :]) if values else None
+        return latest(self.history, name)
 
     def course(self) -> str:
         """The newest value, the first one, and where it is going."""
@@ -48,10 +47,6 @@ class Curve:
             return "level"
         return "rising" if change > 0 else "falling"
 
-    def chance(self) -> str:
-        value = self.facts.chance.get(self.name)
-        return "" if value is None else f"Without any skill it is {number(value)}."
-
     def weighted(self) -> str:
         """The weight of a term, and its share of G's gradient."""
         weight = self.latest(f"{self.name}_weight")
@@ -65,6 +60,12 @@ class Curve:
         ]
         known = ", ".join(filter(None, parts))
         return f"In G's loss: {known}." if known else ""
+
+
+def latest(history: History, name: str) -> float | None:
+    """The mean of the last tenth of a column's finite values; None if it has none."""
+    values = history.values(name)
+    return statistics.fmean(values[-math.ceil(len(values) / 10) :]) if values else None
 
 
 def number(value: float) -> str:

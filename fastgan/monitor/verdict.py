@@ -47,6 +47,11 @@ class Verdict:
     ended: int | None = None
     """The step at which it was taken back; None: it holds."""
 
+    @property
+    def title(self) -> str:
+        """Its name, and its subject if it has one."""
+        return f"{self.name} ({self.subject})" if self.subject else self.name
+
     def __str__(self) -> str:
         measured = "; ".join(map(str, self.evidence))
         end = "" if self.ended is None else f" to {self.ended}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 from fastgan._arguments import Parser
 from fastgan._files import replacing
 from fastgan._names import LAYOUT, printable
-from fastgan.monitor.columns import OTHER, QUESTIONS, explain
+from fastgan.monitor.columns import OTHER, QUESTIONS, question_of
+from fastgan.monitor.curve import latest
 from fastgan.monitor.verdict import Verdict
 from fastgan.training.diagnose import Diagnosed, add_options_of_files, counted, diagnosed
 from fastgan.training.markup import Html, element
@@ -43,7 +43,7 @@ class Comparison:
     """The ends of the runs' paths that tell them apart."""
     runs: list[Diagnosed]
     options: dict[str, list[object]]
-    """Those that differ."""
+    """Those that differ among the runs that have options."""
     figures: dict[str, list[float | None]]
     """By column, the means of the last tenths of the rows that have it."""
     curves: dict[str, dict[str, Points]]
@@ -73,12 +73,12 @@ def compared(runs: Sequence[Diagnosed]) -> Comparison:
     for name, run in zip(names, runs, strict=True):
         for column, points in run.diagnosis.history.columns.items():
             if column not in columns:
-                questions[explain(column, run.diagnosis).question].append(column)
+                questions[question_of(column, run.diagnosis.facts)].append(column)
             steps, values = [step for step, _ in points], [value for _, value in points]
             columns.setdefault(column, {})[name] = steps, values
     ordered = [column for found in questions.values() for column in found]
     figures: dict[str, list[float | None]] = {
-        column: [_final(columns[column].get(name)) for name in names] for column in ordered
+        column: [latest(run.diagnosis.history, column) for run in runs] for column in ordered
     }
     return Comparison(names, list(runs), _different_options(runs), figures, columns, questions)
 
@@ -93,23 +93,20 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _different_options(runs: Sequence[Diagnosed]) -> dict[str, list[object]]:
-    found: list[dict[str, object]] = []
+    """The options in which the runs that have options differ; None for those that have none."""
+    found: list[dict[str, object] | None] = []
     for run in runs:
         try:
             found.append(read_options(run.path / "config.yaml"))
-        except FileNotFoundError:
-            found.append({})
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(None)
         except (OSError, ValueError) as error:  # the run's curves still compare
             run.notes.append(printable(error, keep=LAYOUT))
-            found.append({})
-    names = dict.fromkeys(name for options in found for name in options if name not in NAMES_OF_RUNS)
-    values = {name: [options.get(name) for options in found] for name in names}
-    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
-
-
-def _final(points: Points | None) -> float | None:
-    values = [value for value in points[1] if not math.isnan(value)] if points else []
-    return statistics.fmean(values[-math.ceil(len(values) / 10) :]) if values else None
+            found.append(None)
+    known = [options for options in found if options is not None]
+    names = dict.fromkeys(name for options in known for name in options if name not in NAMES_OF_RUNS)
+    differing = [name for name in names if any(each.get(name) != known[0].get(name) for each in known)]
+    return {name: [options and options.get(name) for options in found] for name in differing}
 
 
 # --- the page -----------------------------------------------------------------------------------------------

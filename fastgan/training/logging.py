@@ -63,10 +63,14 @@ class Logger:
         shown = (f"{n} {v:.4g}" for n, v in figures.items() if not n.startswith("probe_"))
         self.say(f"{step:>7}  held out:  " + "  ".join(shown))
 
-    def write_verdicts(self, step: int, verdicts: Iterable[Verdict]) -> None:
-        """Prints verdicts that are new; report.html and `fastgan diagnose` work all of them out anew."""
-        for verdict in verdicts:
+    def write_verdicts(self, step: int, new: Iterable[Verdict], past: Iterable[Verdict]) -> None:
+        """Prints verdicts that are new, and those that were taken back; report.html and `fastgan diagnose`
+        work all of them out anew.
+        """
+        for verdict in new:
             self.say(f"{step:>7}  {verdict}")
+        for verdict in past:
+            self.say(f"{step:>7}  passed: {verdict.title}, from step {verdict.step} to {verdict.ended}")
 
     def write_images(self, step: int, images: dict[str, Tensor]) -> None:
         with naming(self.events):

@@ -157,7 +157,7 @@ def _train(
                 metrics["seconds_per_step"] = seconds / steps
                 if logger:
                     logger.write(done, metrics)
-                    logger.write_verdicts(done, diagnosis.add(done, rounded(metrics)))
+                    _diagnose(diagnosis, done, metrics, logger)
                 if not finite:
                     # Name a non-finite weight first: it is the cause, the term only a symptom.
                     checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
@@ -186,9 +186,7 @@ def _train(
                     if config.budget_interval and (inputs := recipe.probe_inputs()):
                         figures |= probe(inputs, recipe.networks.get("discriminator"))
                 logger.write_evaluation(done, figures)
-                logger.write_verdicts(done, diagnosis.add(done, rounded(figures)))
-                if warning := recipe.judge(done, figures):
-                    logger.warn(done, warning)
+                _diagnose(diagnosis, done, figures, logger)
                 running_report.write(diagnosis, is_last=last)
             if logger and (done % intervals["checkpoint_interval"] == 0 or last or stop):
                 path = checkpoints.save_checkpoint(
@@ -236,6 +234,13 @@ def _check_same_data(recipe: Recipe) -> None:
     if found != expected:
         here, main = (data or f"{count} training images" for data, count in (found, expected))
         raise ValueError(f"the data on this machine is not rank 0's: {here}; there: {main}")
+
+
+def _diagnose(diagnosis: Diagnosis, step: int, figures: dict[str, float], logger: Logger) -> None:
+    """Adds figures to the diagnosis, and prints which verdicts are new and which were taken back."""
+    before = len(diagnosis.past)
+    new = diagnosis.add(step, rounded(figures))
+    logger.write_verdicts(step, new, diagnosis.past[before:])
 
 
 def introduction(recipe: Recipe) -> list[str]:

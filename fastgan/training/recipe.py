@@ -258,10 +258,6 @@ class Recipe(abc.ABC):
         """
         return None
 
-    def judge(self, step: int, figures: dict[str, float]) -> str | None:
-        """Called in the main process after an evaluation; a returned text is shown as a warning."""
-        return None
-
     def save_for_use(self, folder: Path) -> None:
         """Called after each checkpoint, to save in the run's folder what is used without the trainer.
 

@@ -104,10 +104,20 @@ def test_the_command_writes_one_page_and_takes_logs_of_other_trainers(runs, tmp_
     assert main(["compare", *map(str, runs), "--overwrite"]) == 0
 
 
+def test_options_are_compared_among_the_runs_that_have_some(runs, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("step,D_loss\n" + "".join(f"{n},1\n" for n in range(9)))
+    found = compared([diagnose(path) for path in (runs[0], log, runs[1])])
+    assert found.options == {"lr": [0.1, None, 0.2], "beta": [None, None, 0.5]}
+    assert not [note for each in found.runs for note in each.notes if "config.yaml" in note]
+    assert compared([diagnose(path) for path in (runs[0], log)]).options == {}
+
+
 def test_options_that_cannot_be_read_are_told_and_the_rest_compared(runs, tmp_path):
     (runs[0] / "config.yaml").write_text("{")
-    found = compared([diagnose(path) for path in runs])
-    assert found.options["lr"] == [None, 0.2]
+    third = run(tmp_path / "third", [{"step": n, "D_loss": 1} for n in range(9)], {"lr": 0.3})
+    found = compared([diagnose(path) for path in (*runs, third)])
+    assert found.options["lr"] == [None, 0.2, 0.3]
     assert "cannot be read as YAML" in found.runs[0].notes[0]
 
 

@@ -72,6 +72,10 @@ def test_the_folder_of_a_run_has_the_verdicts_that_the_run_printed_and_those_of_
     assert names(whole.verdicts()) and names(whole.past)
     for verdict in (*whole.verdicts(), *whole.past):
         assert f"{verdict.severity} {verdict.name}, from step {verdict.step}: " in printed
+    passed = [
+        f"passed: {verdict.title}, from step {verdict.step} to {verdict.ended}" for verdict in whole.past
+    ]
+    assert [line[9:] for line in printed.splitlines() if " passed: " in line] == passed
     parts = dataclasses.replace(config, exp_name="parts")
     train(Scripted, dataclasses.replace(parts, num_steps=140))
     folder = train(Scripted, dataclasses.replace(parts, resume=True))

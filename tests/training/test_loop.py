@@ -250,10 +250,10 @@ def test_epochs_of_a_recipe_without_are_refused(config):
         train(Toy, dataclasses.replace(config, log_interval=0))
 
 
-def test_judgements_are_kept_and_reported(config, monkeypatch):
+def test_warnings_of_a_recipe_are_kept_and_reported(config, monkeypatch):
     from fastgan.training.report import write_report
 
-    monkeypatch.setattr(Toy, "judge", lambda self, step, figures: f"<{step}>" if step == 20 else None)
+    monkeypatch.setattr(Toy, "watch", lambda self, step, metrics: f"<{step}>" if step == 20 else None)
     folder = train(Toy, config)
     assert rows(folder / "warnings.csv") == [{"step": "20", "warning": "<20>"}]
     assert "step 20: &lt;20&gt;" in write_report(folder, "toy").read_text()

@@ -89,7 +89,7 @@ def _card(verdict: Verdict, number: int, plots: list[Plot]) -> Html:
             "h3",
             element("span", number, class_="number"),
             element("span", verdict.severity, class_="severity"),
-            _name(verdict),
+            verdict.title,
             element("span", f"since step {verdict.step}", class_="since"),
         ),
         element("p", verdict.says),
@@ -104,10 +104,6 @@ def _card(verdict: Verdict, number: int, plots: list[Plot]) -> Html:
 
 def _past(verdict: Verdict) -> str:
     return (
-        f"{verdict.severity} {_name(verdict)}, from step {verdict.step} to {verdict.ended}: {verdict.says} "
+        f"{verdict.severity} {verdict.title}, from step {verdict.step} to {verdict.ended}: {verdict.says} "
         f"({'; '.join(map(str, verdict.evidence))})"
     )
-
-
-def _name(verdict: Verdict) -> str:
-    return f"{verdict.name} ({verdict.subject})" if verdict.subject else verdict.name
