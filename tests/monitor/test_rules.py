@@ -622,3 +622,10 @@ def test_probabilities_are_not_taken_for_logits():
 def test_labels_must_differ():
     with pytest.raises(ValueError, match="real_label and fake_label must differ, got 0.0 for both"):
         Facts(adversarial="lsgan", real_label=0.0)
+
+
+def test_a_loss_that_a_balance_policy_leaves_out_is_no_victory():
+    row = {"D_loss": 0.0, "D_real": 0.6, "D_fake": 0.5}
+    facts = Facts(adversarial="lsgan")
+    assert names_after(facts, (row | {"D_updated": 0.0}, 30)) == set()
+    assert names_after(facts, (row | {"D_updated": 1.0}, 30)) == {"discriminator_wins"}

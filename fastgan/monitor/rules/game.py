@@ -153,6 +153,9 @@ def check_discriminator_wins(history: History, facts: Facts) -> Iterator[Sign]:
         )
         yield Sign(crossed(*evidence), says, evidence)
         return
+    if is_skipped(history):
+        yield Sign(False, says)  # what does not count is no part of the loss, whatever D knows
+        return
     # A loss that is bounded by 0 and has lost nearly all of its first value, or of that by chance.
     lowest = history.lowest("D_loss")
     loss, first = history.mean("D_loss"), facts.loss_of_chance or history.first("D_loss")
