@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastgan.monitor.columns import OTHER, QUESTIONS, Explanation
+from fastgan.monitor.columns import OTHER, QUESTIONS, Explanation, question_of
 from fastgan.monitor.diagnosis import Diagnosis
+from fastgan.monitor.facts import Facts
 from fastgan.monitor.verdict import Evidence, Verdict
 from fastgan.training import report as reports
 from fastgan.training.loop import train
@@ -159,14 +160,91 @@ def test_names_in_the_embedded_data_end_nothing(run):
 
 
 def test_curves_stand_under_their_questions_with_what_they_mean(run, monkeypatch):
-    says = {"D_loss": Explanation(QUESTIONS[3], "of <D>"), "share_a": Explanation(OTHER, "of a term")}
+    says = {
+        "D_loss": Explanation(QUESTIONS[3], "of <D>"), "share_a": Explanation(QUESTIONS[1], "of a term"),
+        "share_b": Explanation(QUESTIONS[1], "of a term"),
+    }  # fmt: skip
     monkeypatch.setattr(curves, "explain", lambda name, _: says.get(name, Explanation(OTHER, "")))
     page = page_of(run)
     order = [heading for heading in re.findall(r"<h3>([^<]*)</h3>", page) if heading in (*QUESTIONS, OTHER)]
-    assert order == [QUESTIONS[1], QUESTIONS[2], QUESTIONS[3]]
+    assert order == [QUESTIONS[1], QUESTIONS[3], OTHER]
     collapsing = page[page.index(f"<h3>{QUESTIONS[3]}") :]
     assert "<dt>D_loss</dt><dd>of &lt;D&gt;</dd>" in collapsing
-    assert "<dt>share_a</dt><dd>of a term</dd>" in page[: page.index(collapsing)]
+    assert "<dt>share_a, share_b</dt><dd>of a term</dd>" in page[: page.index(collapsing)]
+
+
+def plotted(metrics=(), evaluation=(), facts=None, values=(0.5, 0.25)):
+    """Titles and columns of the plots of constant tables, by question."""
+    tables = [{name: [float(each) for each in values] for name in names} for names in (metrics, evaluation)]
+    for table in tables:
+        table["step"] = [10.0, 20.0]
+    found: dict[str, dict[str, set[str]]] = {}
+    for plot in curves.plots_of(*tables, Diagnosis(facts)):
+        found.setdefault(plot.question, {})[plot.title] = {*plot.curves}
+    return found
+
+
+PROBES = (
+    "probe_stable_rank", "probe_auc_fake", "probe_overfitting", "probe_auc_held_out", "probe_auc_null",
+    "probe_distance_ratio", "probe_memorized", "probe_duplicates",
+)  # fmt: skip
+
+
+def test_probes_stand_under_their_questions_beside_figures_of_their_scale():
+    found = plotted(evaluation=PROBES)
+    winning, collapsing = ([*found[QUESTIONS[place]].values()] for place in (0, 3))
+    assert {"probe_auc_fake", "probe_auc_held_out", "probe_auc_null"} in winning
+    assert {"probe_stable_rank"} in collapsing and {"probe_memorized", "probe_duplicates"} in collapsing
+    assert sum(map(len, (*winning, *collapsing))) == len(PROBES)
+
+
+@pytest.mark.parametrize("facts", [Facts(), Facts(generator_loss="l1_loss")])
+def test_columns_of_one_plot_answer_the_question_that_explains_them(facts):
+    known = [
+        "D_loss", "D_penalty", "r1_penalty", "l1_loss", "ds_ref_loss", "D_category_loss", "adv_ref_loss",
+        "G_loss", "cyc_ref_loss", "Y_loss", "l1_loss_weight", "lambda_ds", "bit_acc", "psnr", "mine", "lr",
+        "D_norm", "D_weight_norm", "D_gradient_norm", "seconds_per_step", "collapse_mine", "D_clipped",
+    ]  # fmt: skip
+    found = plotted(known, facts=facts)
+    columns = [
+        (question, name) for question, plots in found.items() for each in plots.values() for name in each
+    ]
+    assert sorted(columns) == sorted((question_of(name, facts), name) for name in known)
+
+
+def test_figures_that_are_all_0_are_left_out_unless_a_rule_reads_them():
+    found = plotted(["D_update_ratio", "G_untrained", "mine", "images_per_second"], ["psnr"], values=(0, 0))
+    assert [*found] == [QUESTIONS[4]]
+    assert {name for names in found[QUESTIONS[4]].values() for name in names} == {
+        "D_update_ratio",
+        "G_untrained",
+    }
+
+
+def test_updates_of_all_networks_share_a_plot_with_a_logarithmic_axis(run):
+    (run / "metrics.csv").write_text("step,D_update_ratio,G_update_ratio\n5,0.1,0.0001\n10,0.2,0.0002\n")
+    (plot,) = (plot for plot in data_of(page_of(run))["plots"] if plot["isLog"])
+    assert [curve["name"] for curve in plot["curves"]] == ["D_update_ratio", "G_update_ratio"]
+
+
+def test_figures_share_a_plot_with_their_baselines():
+    names = (
+        "psnr_y",
+        "psnr_y_bicubic",
+        "psnr_rgb",
+        "l1",
+        "l1_of_source",
+        "l1_ratio",
+        "l1_ratio_worst",
+        "fid",
+    )
+    found = plotted(evaluation=names)[QUESTIONS[2]]
+    assert found == {
+        "psnr (evaluation)": {"psnr_y", "psnr_y_bicubic", "psnr_rgb"},
+        "l1 (evaluation)": {"l1", "l1_of_source"},
+        "l1_ratio (evaluation)": {"l1_ratio", "l1_ratio_worst"},
+        "fid (evaluation)": {"fid"},
+    }
 
 
 def test_shares_are_stacked_over_the_rows_that_have_some(run):
@@ -342,6 +420,10 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def test_a_browser_draws_the_curves(run, tmp_path):
     for step in (5, 10, 15):
         save_grid(run, step)
+    (run / "metrics.csv").write_text(
+        "step,D_loss,share_a,share_b,D_update_ratio,G_update_ratio,D_untrained\n"
+        "5,1,,,0,0.1,0\n10,2,0.25,0.75,0,0.0001,0\n15,3,0.5,0.5,0,0.002,0\n"
+    )
     path = write_report(run, "toy", diagnosis=Known(VERDICT), pictures_of_curves=False)
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import json
 import math
 import re
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from fastgan._names import printable
-from fastgan.monitor.columns import OTHER, QUESTIONS, explain
+from fastgan.monitor.columns import explain
 from fastgan.monitor.diagnosis import Diagnosis
 
-WINNING, DRIVES, TASK, COLLAPSE, SANE = QUESTIONS
 MOST_VALUES = 100_000
 """Of all curves together; they take some 10 bytes each of the report's 3 MB."""
 MOST_ROWS = 2000
@@ -33,36 +32,46 @@ Value = float | None | Literal[""]
 
 
 class Group(NamedTuple):
-    """Curves that share a plot."""
+    """Curves that share a plot, as far as they answer one question."""
 
     title: str
     columns: str
     """Pattern of their whole names."""
-    question: str
-    """For columns about which :func:`fastgan.monitor.columns.explain` knows nothing."""
+    is_log: bool = False
+    """Whether they differ by powers of ten."""
 
 
 SHARES = "Shares of G's gradient"
-# Of metrics.csv; the first match counts. A curve without a match gets its own plot at the end.
+# The first match counts. A curve without a match gets its own plot.
 GROUPS = (
-    Group("Discriminator's scores", r"D_((real|fake)(_after)?|difference)", WINNING),
-    Group("Discriminator's probabilities", r"D_probability_.*", WINNING),
-    Group("Discriminator's accuracy", r"D_accuracy.*", WINNING),
-    Group("Discriminator's losses", r"D_(.*_)?loss|D_.*penalty.*", WINNING),
-    Group(SHARES, r"share_.*", DRIVES),
-    Group("Cosines between the gradients of G's terms", r"cosine_.*", DRIVES),
-    Group("Colour channels of the image loss", r"[YUV]_loss", DRIVES),
-    Group("Loss terms, unweighted", r".*_loss", DRIVES),
-    Group("Weights of the loss terms", r".*_weight|lambda_.*", DRIVES),
-    Group("Accuracy", r"(?!D_).*_acc", TASK),
-    Group("Image quality in training", r"(psnr|ssim).*", TASK),
-    Group("Collapse", r"collapse_.*|.*diversity.*", COLLAPSE),
-    Group("R1 penalty", r"r1_penalty.*", SANE),
-    Group("Norms", r"(D_)?.*_norm", SANE),
-    Group("Discriminator's updates, clipped weights", r"D_(updated|clipped)", SANE),
-    Group("Learning rates", r"lr(_.*)?", SANE),
-    Group("images_per_second", r"images_per_second", SANE),
-    Group("seconds_per_step", r"seconds_per_step", SANE),
+    Group("Discriminator's scores", r"D_((real|fake)(_after)?|difference)"),
+    Group("Discriminator's probabilities", r"D_probability_.*"),
+    Group("Discriminator's accuracy", r"D_accuracy.*|D_auc"),
+    Group("Discriminator's losses", r"D_(.*_)?loss"),
+    Group("Penalties in the discriminator's loss, unweighted", r".*_penalty"),
+    Group("How often probes rank real above fake", r"probe_auc_.*"),
+    Group(SHARES, r"share_.*"),
+    Group("Cosines between the gradients of G's terms", r"cosine_.*"),
+    Group("Colour channels of the image loss", r"[YUV]_loss"),
+    Group("Adversarial losses of the generator", r"G_loss|adv_.*_loss"),
+    Group("Distance between styles", r"ds_.*_loss"),
+    Group("Loss terms, unweighted", r".*_loss"),
+    Group("Weights of the loss terms", r".*_weight|lambda_.*"),
+    Group("Accuracy", r"(?!D_).*_acc(_.*)?"),
+    Group(
+        "Distance between generated images over real ones", r"collapse_.*|spread_ratio|probe_distance_ratio"
+    ),
+    Group("Distance between translations in different styles", r"(pairwise_l1|lpips)_(latent|reference)"),
+    Group("Parts of the generated images", r"probe_(memorized|duplicates)"),
+    Group("How much of the data is covered", r"(precision|recall|density|coverage)(_.*)?"),
+    Group("One step over the size of the weights", r".*_update_ratio", is_log=True),
+    Group("Parts of the weights that are not trained", r".*_untrained"),
+    Group("Norms of gradients", r".*_gradient_norm"),
+    Group("Norms of weights", r".*_weight_norm"),
+    Group("Norms", r".*_norm"),
+    Group("Discriminator's updates, clipped weights", r"D_(updated|clipped|at_bound)"),
+    Group("Ranges of values", r"(real|fake)_(lowest|highest)|.*_range_(low|high)"),
+    Group("Learning rates", r"lr(_.*)?"),
 )
 
 
@@ -77,6 +86,8 @@ class Plot:
     steps: list[int]
     curves: dict[str, list[Any]]
     """Values (see Value) by column."""
+    is_log: bool = False
+    """Whether its axis is logarithmic at first, whatever its values."""
     stacked: bool = False
     """Whether the curves are parts of a whole; then each is a number in every row."""
     explanations: list[tuple[list[str], str]] = field(default_factory=list)
@@ -90,44 +101,49 @@ class Plot:
 def plots_of(
     metrics: dict[str, list[float]], evaluation: dict[str, list[float]], diagnosis: Diagnosis
 ) -> list[Plot]:
-    """All plots, in the order in which they are shown under their questions."""
-    grouped = [(metrics, group, curves) for group, curves in _grouped(metrics, GROUPS)]
+    """All plots, those of one question in the order in which they are shown."""
+    tables = [(metrics, "")]
     if len(evaluation.get("step", [])) > 1:
-        # Figures of one kind share a prefix, as psnr and psnr_bicubic do.
-        groups = [Group("Held out: accuracy", r".*_acc(_.*)?", TASK)]
-        for kind in sorted({name.split("_")[0] for name in evaluation}):
-            question = COLLAPSE if kind in ("collapse", "pairwise") else TASK
-            groups.append(Group(f"Held out: {kind}", rf"{re.escape(kind)}(_.*)?", question))
-        grouped += [(evaluation, group, curves) for group, curves in _grouped(evaluation, groups)]
-    most_rows = min(MOST_ROWS, MOST_VALUES // max(1, sum(len(curves) for _, _, curves in grouped)))
-    plots = []
-    for number, (table, group, curves) in enumerate(grouped, 1):
-        explained = {name: explain(name, diagnosis) for name in curves}
-        first = next(iter(explained.values()))
-        columns_of: dict[str, list[str]] = {}
-        for name, explanation in explained.items():
-            if explanation.says:
-                columns_of.setdefault(explanation.says, []).append(name)
-        stacked = group.title == SHARES
-        steps, values = (_parts if stacked else _lines)([int(step) for step in table["step"]], curves)
-        question = first.question if first.question in QUESTIONS else group.question
-        explanations = [(names, says) for says, names in columns_of.items()]
-        plot = Plot(f"plot-{number}", group.title, question, steps, values, stacked, explanations)
-        plots.append(thinned(plot, most_rows))
-    return plots
+        tables.append((evaluation, " (evaluation)"))
+    plots: list[Plot] = []
+    for table, suffix in tables:
+        steps = [int(step) for step in table["step"]]
+        for (question, group), says_of in _grouped(table, diagnosis).items():
+            stacked = group.title == SHARES
+            rows, curves = (_parts if stacked else _lines)(steps, {name: table[name] for name in says_of})
+            names_of: dict[str, list[str]] = {}
+            for name, says in says_of.items():
+                if says:
+                    names_of.setdefault(says, []).append(name)
+            place, title = f"plot-{len(plots) + 1}", group.title + suffix
+            plot = Plot(place, title, question, rows, curves, is_log=group.is_log, stacked=stacked)
+            plot.explanations = [(names, says) for says, names in names_of.items()]
+            plots.append(plot)
+    most_rows = min(MOST_ROWS, MOST_VALUES // max(1, sum(len(plot.curves) for plot in plots)))
+    return [thinned(plot, most_rows) for plot in plots]
 
 
-def _grouped(
-    columns: dict[str, list[float]], groups: Iterable[Group]
-) -> list[tuple[Group, dict[str, list[float]]]]:
-    """The columns, without `step` and those that are all 0, by group and in the groups' order."""
-    curves_of: dict[Group, dict[str, list[float]]] = {group: {} for group in groups}
-    for name, values in columns.items():
-        if name != "step" and any(values):
-            own = Group(name, re.escape(name), OTHER)
-            group = next((group for group in curves_of if re.fullmatch(group.columns, name)), own)
-            curves_of.setdefault(group, {})[name] = values
-    return [(group, curves) for group, curves in curves_of.items() if curves]
+def _grouped(table: dict[str, list[float]], diagnosis: Diagnosis) -> dict[tuple[str, Group], dict[str, str]]:
+    """By question and group, in the groups' order, the columns and what they mean.
+
+    Columns that are all 0 are left out, unless a rule reads them: 0 is what it may find.
+    """
+    read = [pattern for rule in diagnosis.rules for pattern in rule.columns]
+    found: dict[tuple[str, Group], dict[str, str]] = {}
+    for name, values in table.items():
+        if name == "step":
+            continue
+        if any(values) or any(fnmatch.fnmatchcase(name, pattern) for pattern in read):
+            question, says = explain(name, diagnosis)
+            found.setdefault((question, _group(name)), {})[name] = says
+    places = {group: place for place, group in enumerate(GROUPS)}
+    return dict(sorted(found.items(), key=lambda item: places.get(item[0][1], len(places))))
+
+
+def _group(name: str) -> Group:
+    """Figures of a kind that is not listed share a plot with their baselines, as psnr and psnr_bicubic do."""
+    group = next((group for group in GROUPS if re.fullmatch(group.columns, name)), None)
+    return group or Group(re.sub(r"(_(y|rgb))?(_(of_)?(source|bicubic)|_worst)?$", "", name), "")
 
 
 def _lines(steps: list[int], curves: dict[str, list[float]]) -> tuple[list[int], dict[str, list[Value]]]:
@@ -203,6 +219,7 @@ def as_json(plots: list[Plot], marks: list[dict[str, Any]]) -> str:
                 {
                     "id": plot.id,
                     "title": printable(plot.title),
+                    "isLog": plot.is_log,
                     "stacked": plot.stacked,
                     "steps": plot.steps,
                     "bucketEnds": plot.bucket_ends,

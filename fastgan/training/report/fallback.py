@@ -51,7 +51,7 @@ def _draw(axes: Any, plot: Plot) -> None:
         axes.plot(x, y, label=printable(name), linewidth=1.4, marker="." if len(x) < 4 else None)
     # Losses start high: on a linear axis an early peak would flatten everything after it.
     sizes = sorted(abs(value) for values in plot.curves.values() for value in values if value)
-    if sizes and sizes[-1] > 50 * sizes[len(sizes) // 2]:
+    if sizes and (plot.is_log or sizes[-1] > 50 * sizes[len(sizes) // 2]):
         axes.set_yscale("symlog", linthresh=sizes[len(sizes) // 2])
 
 

@@ -12,9 +12,10 @@ from fastgan._files import replacing
 from fastgan._names import LAYOUT, printable
 from fastgan._tables import read_table, read_texts
 from fastgan._warnings import warn
+from fastgan.monitor.columns import OTHER, QUESTIONS
 from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.training.markup import Html, element, embedded_json, joined
-from fastgan.training.report.curves import OTHER, QUESTIONS, Plot, as_json, plots_of
+from fastgan.training.report.curves import Plot, as_json, plots_of
 from fastgan.training.report.fallback import picture_of
 from fastgan.training.report.pictures import Section, figures_of, sample_figures
 from fastgan.training.report.verdicts import diagnosis_of, marks, verdict_parts

@@ -63,8 +63,8 @@ class Plot {
     const largest = data.stacked ? 0 : sizes[sizes.length - 1] ?? 0;
     // Logarithms need positive values; otherwise the axis is linear around 0.
     this.isPositive = numbers.every((value) => value > 0);
-    this.isLog = largest > SPREAD * median;
-    this.spansDecades = largest > 10 * (this.isPositive ? sizes[0] : median);
+    this.isLog = largest > SPREAD * median || (data.isLog && largest > 0);
+    this.spansDecades = this.isLog || largest > 10 * (this.isPositive ? sizes[0] : median);
     this.linearBelow = 10 ** Math.floor(Math.log10(median));
     this.uplot = null;
     this.makeControls();
