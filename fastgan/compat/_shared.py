@@ -102,5 +102,5 @@ def lerp_parameters(
                 f"{name}, {tuple(one.shape)}"
             )
     if pairs:
-        averages_of_all = [one for (_, one), _ in pairs]
+        averages_of_all: list[Tensor] = [one for (_, one), _ in pairs]
         lerp_all(averages_of_all, [other.to(one) for (_, one), other in pairs], 1 - decay)
