@@ -13,7 +13,7 @@ from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair
 from fastgan.losses._backbones import Weights, check_comparable, one_backbone
 from fastgan.losses._input_gradient import input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
-from fastgan.losses._scales import scales_of, side_cross_entropy, side_loss
+from fastgan.losses._scales import scales_of, side_cross_entropy, side_mean
 from fastgan.losses.jpeg import check_images
 from fastgan.losses.penalties import penalty_of_logits
 from fastgan.losses.perceptual import NETWORKS, layer_names
@@ -234,13 +234,12 @@ class GANLoss(nn.Module):
                 self._check if is_labelled else self._no_check, factor=factor,
             )  # fmt: skip
         elif self.gan_type == "lsgan":  # without the 1/2 of ours
-            options = {"real_label": label, "factor": 2 * factor}
-            loss, _ = side_loss("input", scales, True, "least_squares", **options)
+            loss = side_mean("input", scales, True, "least_squares", label, 2 * factor)
         elif self.gan_type == "wgan":
-            loss, _ = side_loss("input", scales, target_is_real, "wasserstein", factor=factor)
+            loss = side_mean("input", scales, target_is_real, "wasserstein", factor=factor)
         else:
             game, real = ("hinge", target_is_real) if is_disc else ("wasserstein", True)
-            loss, _ = side_loss("input", scales, real, game, factor=factor)
+            loss = side_mean("input", scales, real, game, factor=factor)
         return loss if weight is None else loss * weight
 
 

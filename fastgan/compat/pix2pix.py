@@ -13,7 +13,7 @@ from fastgan._torch_internals import version
 from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
 from fastgan.losses._input_gradient import check_samples, input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
-from fastgan.losses._scales import scales_of, side_cross_entropy, side_loss
+from fastgan.losses._scales import scales_of, side_cross_entropy, side_loss, side_mean
 from fastgan.ops._checks import (
     as_device,
     as_finite,
@@ -86,19 +86,18 @@ class GANLoss(nn.Module):
         for_discriminator = as_flag("for_discriminator", for_discriminator)
         scales = scales_of("prediction", prediction, of_features=True)
         if self.gan_mode == "wgangp":
-            return side_loss("prediction", scales, target_is_real, "wasserstein")[0]
+            return side_mean("prediction", scales, target_is_real, "wasserstein")
         if self.gan_mode == "hinge":
             if not for_discriminator and not target_is_real:
                 raise ValueError("target_is_real must be True for G's hinge loss, got False")
             game = "hinge" if for_discriminator else "wasserstein"
-            return side_loss("prediction", scales, target_is_real, game)[0]
+            return side_mean("prediction", scales, target_is_real, game)
         if self.gan_mode == "nonsaturating":
             return self._of_samples(scales, target_is_real)
         label = self._label(target_is_real, scales[0])
         loss: Tensor
         if self.gan_mode == "lsgan":  # without the 1/2 of ours
-            options = {"real_label": label, "factor": 2.0}
-            loss, _ = side_loss("prediction", scales, True, "least_squares", **options)
+            loss = side_mean("prediction", scales, True, "least_squares", label, 2.0)
         else:
             loss = side_cross_entropy("prediction", scales, label, self.from_probabilities, self._check)
         return loss

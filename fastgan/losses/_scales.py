@@ -10,7 +10,7 @@ from torch.compiler import is_compiling
 
 from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_probabilities
 from fastgan.ops._checks import as_flag, check_floating, check_one_of, described
-from fastgan.ops.side_losses import REDUCTIONS, side_losses
+from fastgan.ops.side_losses import REDUCTIONS, mean_if_few, side_losses
 
 Logits: TypeAlias = "Tensor | Sequence[Tensor]"
 """A tensor, or a list of one for each scale of the discriminator."""
@@ -35,9 +35,13 @@ def scales_of(name: str, logits: object, *, of_features: bool = False) -> list[T
         )
     if not logits:
         raise ValueError(f"{name} must have a tensor for each scale, got an empty {type(logits).__name__}")
+    scales = [*logits]
     if of_features:
-        return [scale[-1] if isinstance(scale, (list, tuple)) and scale else scale for scale in logits]
-    return [*logits]
+        scales = [scale[-1] if isinstance(scale, (list, tuple)) and scale else scale for scale in scales]
+    for i, scale in enumerate(scales):
+        if not isinstance(scale, Tensor):
+            check_floating(f"{name}[{i}]", scale)
+    return scales
 
 
 def named(name: str, scales: list[Tensor]) -> list[tuple[str, Tensor]]:
@@ -49,10 +53,28 @@ def check_reduction(reduction: object) -> None:
     check_one_of("reduction", reduction, REDUCTIONS)
 
 
+def is_mean(reduction: object) -> bool:
+    """Whether it is "mean", which what is compared element by element is not."""
+    return isinstance(reduction, str) and reduction == "mean"
+
+
 def side_loss(name: str, scales: list[Tensor], real: bool, game: str, **options: Any) -> tuple[Any, Any]:
     """:func:`fastgan.ops.side_losses.side_losses` of one side, with its name in errors."""
     sides: tuple[list[Tensor], list[Tensor]] = (scales, []) if real else ([], scales)
     return side_losses(*sides, game, names=(name, name), **options)
+
+
+def side_mean(
+    name: str, scales: list[Tensor], real: bool, game: str, label: float = 1.0, factor: float = 1.0
+) -> Tensor:
+    """The scales' means, added, of one side."""
+    if len(scales) == 1:
+        few = mean_if_few(scales[0], real, game, label=label, factor=factor)
+        if few is not None:
+            return few
+    loss: Tensor
+    loss, _ = side_loss(name, scales, real, game, real_label=label, fake_label=label, factor=factor)
+    return loss
 
 
 def side_cross_entropy(
@@ -83,8 +105,11 @@ def side_cross_entropy(
         ]
         loss: Any = losses if reduction == "none" else sum(losses[1:], start=losses[0])
     else:
-        options = {"real_label": label, "factor": factor, "reduction": reduction}
-        loss, _ = side_loss(name, scales, True, "cross_entropy", **options)
+        if is_mean(reduction):
+            loss = side_mean(name, scales, True, "cross_entropy", label, factor)
+        else:
+            options = {"real_label": label, "factor": factor, "reduction": reduction}
+            loss, _ = side_loss(name, scales, True, "cross_entropy", **options)
         if not is_compiling() and check.undecided:
             check.look(*scales)
     return loss[0] if reduction == "none" and isinstance(logits, Tensor) else loss

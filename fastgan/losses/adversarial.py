@@ -14,7 +14,15 @@ from torch.compiler import is_compiling
 
 from fastgan._torch_internals import forward_mode_active
 from fastgan.losses._probabilities import ProbabilityCheck
-from fastgan.losses._scales import Logits, check_reduction, named, scales_of, side_cross_entropy, side_loss
+from fastgan.losses._scales import (
+    Logits,
+    check_reduction,
+    is_mean,
+    named,
+    scales_of,
+    side_cross_entropy,
+    side_loss,
+)
 from fastgan.ops._checks import (
     as_finite,
     as_flag,
@@ -26,7 +34,7 @@ from fastgan.ops._checks import (
     shown,
 )
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
-from fastgan.ops.side_losses import is_few, side_losses
+from fastgan.ops.side_losses import mean_if_few, side_losses
 from fastgan.reference import adversarial as reference
 from fastgan.reference.precision import wide
 
@@ -263,8 +271,12 @@ class AdversarialLoss:
             self._look(*scales)
             return loss[0] if reduction == "none" and is_tensor else loss
         game = "wasserstein" if self.kind == "hinge" else _GAMES[self.kind]
-        prefers_torch = is_few(scales, game, reduction) or forward_mode_active()
-        if is_tensor and reduction == "mean" and not prefers_torch:
+        few = None
+        if is_tensor and reduction == "mean":
+            few = mean_if_few(fake_logits, True, game, self.critic_sign)
+        if few is not None:
+            loss = few
+        elif is_tensor and reduction == "mean" and not forward_mode_active():
             loss = generator_loss(scales[0], None, _GAMES[self.kind], sign=self.critic_sign)
         else:
             options = {"sign": self.critic_sign, "reduction": reduction}
@@ -285,7 +297,6 @@ class AdversarialLoss:
             raise ValueError("the relativistic loss pairs reals with fakes and has no halves")
 
     def _two_sides(self, real_logits: Logits, fake_logits: Logits) -> tuple[list[Tensor], list[Tensor]]:
-        real, fake = scales_of("real_logits", real_logits), scales_of("fake_logits", fake_logits)
         if isinstance(real_logits, Tensor) != isinstance(fake_logits, Tensor):
             names = ("real_logits", "fake_logits")
             wrong, name, other = (
@@ -294,6 +305,7 @@ class AdversarialLoss:
             raise TypeError(
                 f"{name} must be a floating-point tensor, got {described(wrong)}: {other} is a tensor"
             )
+        real, fake = scales_of("real_logits", real_logits), scales_of("fake_logits", fake_logits)
         if len(real) != len(fake):
             raise ValueError(
                 f"real_logits and fake_logits must have as many scales, got {len(real)} and {len(fake)}"
@@ -313,6 +325,12 @@ class AdversarialLoss:
                 return loss
             statistics = torch.stack([self._statistics_of(scale, real) for scale in scales])
         else:
+            if is_tensor and is_mean(reduction) and not return_statistics:
+                label = self.real_label if real else self.fake_label
+                few = mean_if_few(logits, real, _GAMES[self.kind], self.critic_sign, label)
+                if few is not None:
+                    self._look(*scales)
+                    return few
             loss, statistics = side_loss(
                 "logits", scales, real, _GAMES[self.kind], reduction=reduction,
                 with_statistics=return_statistics, **self._options(),

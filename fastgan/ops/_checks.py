@@ -77,6 +77,13 @@ def check_floating(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a dense tensor, got {described(value)}")
 
 
+def is_floating(value: object) -> bool:
+    """Whether :func:`check_floating` lets it pass."""
+    if not isinstance(value, torch.Tensor) or value.dtype not in FLOATING:
+        return False
+    return value.layout is _STRIDED and not value.is_nested
+
+
 def check_image(name: str, image: torch.Tensor, channels: int | None = 3) -> None:
     """Checks for a floating-point N C H W tensor with at least one pixel; channels=None allows any number."""
     if not isinstance(image, torch.Tensor) or image.layout is not _STRIDED or image.is_nested:

@@ -309,5 +309,5 @@ def test_values_and_losses_without_probabilities_are_named():
             make("lsgan", from_probabilities=True)
     with pytest.raises(ValueError, match=r"fake_logits must not be empty, got shape \(0, 1\)"):
         losses.g_bce_loss(torch.rand(0, 1), from_probabilities=True)
-    with pytest.raises(TypeError, match="logits must be a floating-point tensor, got list"):
+    with pytest.raises(TypeError, match=r"logits\[0\] must be a floating-point tensor, got float 0\.5"):
         losses.adv_loss([0.5], 1, from_probabilities=True)

@@ -296,7 +296,8 @@ def side_losses(draws: Draws) -> Call:
     def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
         logits = list(inputs.values())
         loss, statistics = sides(logits[:reals], logits[reals:], **options, backend=backend)
-        return *([loss] if isinstance(loss, Tensor) else loss), statistics
+        outputs = (loss,) if isinstance(loss, Tensor) else (*loss,)
+        return outputs if statistics is None else (*outputs, statistics)
 
     return Call(inputs, run, orders=2, options={"reals": reals, **options})
 
