@@ -14,7 +14,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fastgan.metrics import nearness
 from fastgan.monitor.look import auc
 from fastgan.ops._checks import as_list, check_image, check_instance, described, is_among, shown
 
@@ -114,9 +113,8 @@ def probe(inputs: ProbeInputs, discriminator: nn.Module | None = None) -> dict[s
             real, null = inputs.null
             figures["probe_auc_null"] = auc(inputs.score(real), inputs.score(null), inputs.sign)
     if inputs.held_out is not None and min(map(len, (inputs.fake, inputs.held_out, inputs.train))) > 1:
-        figures["probe_distance_ratio"] = nearness(inputs.fake)[0] / nearness(inputs.held_out)[0].clamp(
-            min=1e-6
-        )
+        spacing = _distances(inputs.held_out).mean().clamp(min=1e-6)
+        figures["probe_distance_ratio"] = _distances(inputs.fake).mean() / spacing
         figures["probe_memorized"] = memorized(inputs.fake, inputs.held_out, inputs.train)
         figures["probe_duplicates"] = duplicates(inputs.fake, inputs.held_out)
     return {name: float(value) for name, value in figures.items()}
@@ -173,9 +171,16 @@ def smallest_stable_rank(network: nn.Module) -> Tensor | None:
 
 def _nearest(images: Tensor, others: Tensor | None = None) -> Tensor:
     """Each image's distance to the nearest of the others, or of the same images: (N,)."""
+    return _distances(images, others).amin(1)
+
+
+def _distances(images: Tensor, others: Tensor | None = None) -> Tensor:
+    """Root mean square differences (N, M) to the others, or (N, N - 1) to the same images without itself."""
     flat = images.flatten(1).float()
     rest = flat if others is None else others.flatten(1).float()
-    distances = torch.cdist(flat, rest, compute_mode="donot_use_mm_for_euclid_dist")
-    if others is None:
-        distances = distances + torch.diag(torch.full((len(flat),), torch.inf, device=flat.device))
-    return distances.amin(1) / flat.shape[1] ** 0.5
+    distances = torch.cdist(flat, rest, compute_mode="donot_use_mm_for_euclid_dist") / flat.shape[1] ** 0.5
+    if others is not None:
+        return distances
+    count = len(flat)
+    apart = ~torch.eye(count, dtype=torch.bool, device=flat.device)
+    return distances[apart].reshape(count, count - 1)

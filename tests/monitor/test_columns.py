@@ -107,7 +107,6 @@ SMOOTH = Facts(adversarial="bce", real_label=0.9)
             0.001,
             "0 is certainty. D is certain of",
         ),
-        (Facts(adversarial="lsgan", real_label=0.5, fake_label=0.5), 0.2, "D does worse than by not looking"),
         (Facts(adversarial="wgan", critic_sign=-1), 0.2, "Mean score of reals minus that of fakes"),
     ],
 )
