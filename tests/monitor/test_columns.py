@@ -61,7 +61,7 @@ def test_columns_answer_their_questions(column, question):
 @pytest.mark.parametrize(
     "facts, loss, apart, said",
     [
-        (HINGE, 2.0, 1.0, "2 is what the same answer to every sample costs, 0 is certainty. Near it is fine"),
+        (HINGE, 2.0, 1.0, "2 is what the same answer to every sample costs; 0 is certainty. Near it is fine"),
         (HINGE, 2.0, 1e-6, "Scores of real and fake samples are the same, too: D may have stopped."),
         (BCE, 1.38, 0.5, "1.39 is what the same answer to every sample costs"),
         (BCE, 0.7, 0.5, "D is ahead of G, which is normal."),

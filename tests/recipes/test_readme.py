@@ -34,6 +34,14 @@ COMMANDS = {
     page: [re.split(r"\s+# ", line)[0] for line in re.findall(r"^ {4,}(fastgan .*)$", text, re.MULTILINE)]
     for page, text in TEXTS.items()
 }
+# What pages say that commands print.
+PRINTED = {
+    (page, command): shown
+    for page, text in TEXTS.items()
+    for command, shown in re.findall(
+        r"^ {4}(fastgan .*)\n\n```text\n(.*?)```", text, re.MULTILINE | re.DOTALL
+    )
+}
 # Replacements for the pages' placeholders.
 NAMES = {
     "IMAGES": "photographs", "PHOTOGRAPHS": "photographs", "DOMAINS": "domains", "DOGS": "domains/dog",
@@ -66,7 +74,8 @@ def place(photo_folder, tmp_path_factory):
     Image.open(photograph).convert("RGB").resize((64, 48)).save(folder / "photo.png")
     for name, font in (("A", "DejaVuSans"), ("B", "DejaVuSerif-Bold"), ("C", "cmr10")):
         shutil.copy(font_file(font), folder / f"{name}.ttf")
-    lines = [f"{step},{1 - 0.5**step:.4f},{0.05 + 0.5**step:.4f}" for step in range(40)]
+    # Of a D that wins.
+    lines = [f"{step},{0.99 - 0.4 * 0.9**step:.4f},{0.02 + 0.4 * 0.9**step:.4f}" for step in range(40)]
     (folder / "log.csv").write_text("\n".join(["iter,D(x),D(G(z))", *lines]) + "\n")
     return folder
 
@@ -88,6 +97,7 @@ def test_the_pages_show_every_recipe_and_command():
     expected = {"resume", "upscale", "sample", "stegastamp", "data", "info", "bench", "diagnose", "compare"}
     assert expected <= {words[0] for words in shown}
     assert len(SNIPPETS) >= 8
+    assert ("README.md", "fastgan diagnose log.csv") in PRINTED
     for page, text in TEXTS.items():
         # Commands must be in code blocks, which this test runs.
         assert not re.search(r"^ {0,3}fastgan [a-z0-9 ]*--", text, re.MULTILINE), page
@@ -116,6 +126,7 @@ def test_commands(page, place, tmp_path, monkeypatch, capsys):
         # An untrained network finds no message.
         expected = (1,) if words[:2] == ["stegastamp", "decode"] else (0,)
         assert code in expected and "error" not in output.err, (command, output.err)
+        assert PRINTED.get((page, command), "") in output.out, output.out
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def _d_loss(match: re.Match[str], curve: Curve) -> str:
     labels = f"{number(facts.real_label)} and {number(facts.fake_label)}"
     certainty = f"{number(least)}, the least that labels of {labels} allow," if least else "0"
     text = (
-        f"With {facts.adversarial}, {number(chance)} is what the same answer to every sample costs, "
+        f"With {facts.adversarial}, {number(chance)} is what the same answer to every sample costs; "
         f"{certainty} is certainty."
     )
     if loss is None:

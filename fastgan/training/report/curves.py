@@ -49,7 +49,7 @@ GROUPS = (
     Group("Discriminator's accuracy", r"D_accuracy.*|D_auc"),
     Group("Discriminator's losses", r"D_(.*_)?loss"),
     Group("Penalties in the discriminator's loss, unweighted", r".*_penalty"),
-    Group("How often probes rank real above fake", r"probe_auc_.*"),
+    Group("How often D ranks real above fake", r"probe_auc_.*"),
     Group(SHARES, r"share_.*"),
     Group("Cosines between the gradients of G's terms", r"cosine_.*"),
     Group("Colour channels of the image loss", r"[YUV]_loss"),
@@ -69,7 +69,7 @@ GROUPS = (
     Group("Norms of gradients", r".*_gradient_norm"),
     Group("Norms of weights", r".*_weight_norm"),
     Group("Norms", r".*_norm"),
-    Group("Discriminator's updates, clipped weights", r"D_(updated|clipped|at_bound)"),
+    Group("Weights at a bound", r"D_(clipped|at_bound)"),
     Group("Ranges of values", r"(real|fake)_(lowest|highest)|.*_range_(low|high)"),
     Group("Learning rates", r"lr(_.*)?"),
 )
