@@ -46,7 +46,10 @@ def read_csv(path: Path, notes: list[str]) -> tuple[list[str], list[Row]]:
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
     except csv.Error as error:
         raise ValueError(f"{shown} cannot be read as a table: {error}") from error
-    header, *cells = [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
+    filled = [[cell.strip() for cell in row] for row in table if any(cell.strip() for cell in row)]
+    if not filled:
+        raise ValueError(f"{shown} has empty cells alone")
+    header, *cells = filled
     header[0] = header[0].lstrip("# ")
     if all(_number(cell) is not None for cell in header if cell):
         raise ValueError(f"{shown} has no names of columns: its first row is {listed(header)}")

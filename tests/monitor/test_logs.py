@@ -6,7 +6,7 @@ import csv
 import math
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgan.monitor import Diagnosis
@@ -364,7 +364,6 @@ LOGS = st.builds(
     | st.binary(max_size=200)
 )
 def test_any_text_is_read_or_refused_with_one_error(text, tmp_path_factory):
-    assume(text.decode("utf-8", "replace").strip('",; \t\r\n'))  # the test below has those
     path = file(tmp_path_factory.getbasetemp(), text, "any.csv")
     try:
         found = read_log(path)
@@ -380,7 +379,6 @@ def test_any_text_is_read_or_refused_with_one_error(text, tmp_path_factory):
         diagnosis.add(step, row)
 
 
-@pytest.mark.xfail(reason="read_csv unpacks a header that is not there", strict=True)
 @pytest.mark.parametrize("text", ['"', ",,", '" "\n'])
 def test_tables_of_empty_cells_are_refused_by_name(text, tmp_path):
     with pytest.raises(ValueError, match=r"log\.csv"):
