@@ -217,6 +217,10 @@ EXAMPLES: dict[str, Example | Tied] = {
         made("losses.AdversarialLoss", "bce"),
         lambda loss: list(loss.discriminator(torch.rand(4), torch.rand(4), return_statistics=True)[1]),
     ),
+    "losses.adversarial.SideStatistics": Example(
+        made("losses.AdversarialLoss", "bce"),
+        lambda loss: list(loss.real(torch.rand(4), return_statistics=True)[1]),
+    ),
     "losses.jpeg.DiffJPEG": Example(made("losses.DiffJPEG", 32, 32, quality=50), called(IMAGE)),
     "losses.jpeg.RandomJPEG": Example(made("losses.RandomJPEG", 50, rounding="cubic"), called(IMAGE)),
     "compat.zi2zi.BinaryLoss": Example(made("losses.BinaryLoss", True), called((5, 1), low=-1)),
@@ -248,6 +252,13 @@ EXAMPLES: dict[str, Example | Tied] = {
     "compat.basicsr.GANLoss": Example(
         made("compat.basicsr.GANLoss", "wgan_softplus", loss_weight=0.1), called((4, 1), low=-1, extra=[True])
     ),
+    "compat.basicsr.MultiScaleGANLoss": Example(
+        made("compat.basicsr.MultiScaleGANLoss", "hinge"), called((4, 1), low=-1, extra=[True])
+    ),
+    "compat.stegastamp.LPIPSLoss": Example(
+        made("compat.stegastamp.LPIPSLoss", "squeeze", weights=None), called(ODD, ODD, low=-1)
+    ),
+    "compat.stegastamp.RandomJPEG": Example(made("compat.stegastamp.RandomJPEG"), called(IMAGE, extra=[0.5])),
     "compat.basicsr.PerceptualLoss": Example(
         made("compat.basicsr.PerceptualLoss", {"conv1_2": 1.0}, style_weight=2.0, weights=None),
         called(IMAGE, IMAGE),

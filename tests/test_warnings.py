@@ -110,6 +110,12 @@ def options_of_another_version(monkeypatch, tmp_path):
     run_options.options_of_run(tmp_path, config.TrainingConfig)
 
 
+def facts_of_a_newer_version(monkeypatch, tmp_path):
+    facts = importlib.import_module("fastgan.monitor.facts")
+    (tmp_path / facts.FACTS).write_text('{"moon": 3}')
+    facts.read_facts(tmp_path)
+
+
 def unusable_reference(monkeypatch, tmp_path):
     commands = pytest.importorskip("fastgan.recipes.starganv2.commands")
     config = pytest.importorskip("fastgan.recipes.starganv2.config").StarGANv2Config(image_size=16)
@@ -123,6 +129,7 @@ def unusable_reference(monkeypatch, tmp_path):
 CASES = {
     "fastgan/losses/_input_gradient.py::_warn_of_half": half_logits,
     "fastgan/losses/_probabilities.py::ProbabilityCheck._decide": probabilities,
+    "fastgan/monitor/facts.py::read_facts": facts_of_a_newer_version,
     "fastgan/ops/_dispatch.py::warn_once": no_kernel,
     "fastgan/ops/_value_range.py::GrossRangeCheck._decide": grossly_wrong_range,
     "fastgan/ops/_value_range.py::RangeCheck._decide": wrong_range,

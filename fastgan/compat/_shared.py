@@ -86,7 +86,8 @@ def lerp_parameters(
         missing = averages.keys() - parameters.keys()
         if missing:
             raise ValueError(
-                f"{names[1]} must have all parameters of {names[0]}, got none named {min(missing)!r}"
+                f"{names[1]} must have all parameters of {names[0]}, got {described(model)} without "
+                f"{min(missing)!r}"
             )
         parameters = {name: parameters[name] for name in averages}
     elif len(averages) != len(parameters):

@@ -102,7 +102,7 @@ class Runtime:
             launched = World(size=count, local_size=count)
         self._world = launched
         remember(launched)
-        self.device = device_of_process(config.accelerator, launched.local_rank)
+        self._device = device_of_process(config.accelerator, launched.local_rank)
         if self._others_to_start and self.device.type == "cuda":
             device_of_process("cuda", launched.size - 1)  # fails here, rather than in the last process
             torch.cuda.set_device(self.device)
@@ -119,6 +119,11 @@ class Runtime:
     def is_main(self) -> bool:
         """Whether this process reads and writes the run's folder, and prints."""
         return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """That of this process."""
+        return self._device
 
     # --- from start to end --------------------------------------------------------------------------------
 
