@@ -44,18 +44,16 @@ from fastgan.monitor.adaptive_weight import (
     weight_of,
 )
 from fastgan.monitor.shares import Shares
+from fastgan.monitor.wanted_shares import MOST_TERMS, Averages, checked_shares, factors_of_shares
 from fastgan.ops._checks import (
     as_finite,
     as_flag,
-    as_not_negative,
     check_floating,
     check_instance,
     check_scaler,
     described,
     shown,
 )
-
-MOST_TERMS = 16
 
 
 class BudgetedLoss(NamedTuple):
@@ -290,7 +288,9 @@ class LossBudget(nn.Module):
         gram = averaged(gram if scale is None else gram / scale / scale, power=2)
         if factors is None and len(given) < len(names):
             if shares is not None:
-                factors = self._factors_of_shares(gram, names)
+                averages = Averages(self.averages, self.counts, self.decay)
+                factors, undefined = factors_of_shares(self._wanted, names, gram, averages, self.total_norm)
+                self.undefined += undefined
             else:
                 norms = norms_at_cut(adaptive, names, gram)
                 factors, ratios, undefined = adaptive_factors(adaptive, names, norms)
@@ -330,35 +330,13 @@ class LossBudget(nn.Module):
                 f"weights and shares exclude each other, got {described(weights)} and {described(shares)}"
             )
         if shares is not None:
-            self._check_shares(terms, shares)
+            self._wanted = checked_shares(shares, terms, self._wanted)
         elif weights is not None:
             check_weights(terms, weights)
             adaptive = any(isinstance(weight, AdaptiveWeight) for weight in weights.values())
             if adaptive and self._layer and not weight_of(self._layer[0]).requires_grad:
                 raise ValueError("layer must be trained where weights are adaptive: its weight is frozen")
         return tuple(terms)
-
-    def _check_shares(self, terms: Mapping[str, Tensor], shares: object) -> None:
-        if not isinstance(shares, Mapping):
-            raise TypeError(f"shares must map the terms' names to numbers, got {described(shares)}")
-        for name in shares:
-            check_instance("the name in shares", name, str, "a string")
-        wanted = {name: as_not_negative(f"shares[{name!r}]", share) for name, share in shares.items()}
-        if not 1 <= len(wanted) <= MOST_TERMS:
-            raise ValueError(f"shares must name 1 to {MOST_TERMS} terms, got a dict of {len(wanted)}")
-        missing = [name for name in terms if name not in wanted]
-        if missing:
-            raise ValueError(
-                f"shares must name every term, got none for {', '.join(missing)} in {described(dict(shares))}"
-            )
-        if sum(wanted[name] for name in terms) == 0:
-            raise ValueError(f"shares of the terms must not all be 0, got {shown(dict(wanted))}")
-        if self._wanted and list(self._wanted) != list(wanted):
-            raise ValueError(
-                f"shares must name the same terms in every call, in the same order, got {', '.join(wanted)} "
-                f"after {', '.join(self._wanted)}"
-            )
-        self._wanted = wanted
 
     def _reaches(self, terms: Mapping[str, Tensor], beside: Tensor | None) -> tuple[list[Reach], list[Any]]:
         """What each term's backward pass visits, and the nodes that are run backward after all of them.
@@ -386,33 +364,6 @@ class LossBudget(nn.Module):
                 raise ValueError("beside must not depend on a cut: pass it as one of the terms")
             upstream += reached.nodes
         return reaches, upstream
-
-    # --- weights that follow from the gradients -------------------------------------------------------------
-
-    def _factors_of_shares(self, gram: Tensor, names: tuple[str, ...]) -> Tensor:
-        """(T,): the weights that give each term its share, where its norm is at the average."""
-        norms = gram.diagonal().sqrt().float().unbind()
-        count = len(self._wanted)
-        absent = torch.full((), torch.nan, device=gram.device)
-        by_slot = torch.stack([norms[names.index(n)] if n in names else absent for n in self._wanted])
-        finite = by_slot.isfinite()
-        averages, counts = self.averages[:count], self.counts[:count]
-        averages.copy_(torch.where(finite, averages * self.decay + by_slot, averages))
-        counts.copy_(torch.where(finite, counts * self.decay + 1, counts))
-        means = dict(zip(self._wanted, (averages / counts).unbind(), strict=True))
-
-        sum_of_shares = sum(self._wanted[name] for name in names)
-        directions = torch.stack([self._wanted[name] / sum_of_shares / means[name] for name in names])
-        usable = directions.isfinite()
-        directions = torch.where(usable, directions, 0.0)
-        self.undefined += (~usable).sum()
-        if self.total_norm is not None:
-            return self.total_norm * directions
-        wanted = gram.sum().clamp(min=0).sqrt().float()
-        # Not by matrix products, which autocast would run in half precision.
-        length = (directions[:, None] * gram.float() * directions).sum().clamp(min=0).sqrt()
-        factor = wanted / length
-        return torch.where(factor.isfinite(), factor, 0.0) * directions
 
 
 def _as_tensor(weight: float | Tensor, like: Tensor) -> Tensor:

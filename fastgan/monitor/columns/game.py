@@ -11,16 +11,14 @@ from fastgan.losses.adversarial import Kind
 from fastgan.monitor.columns._column import GAME, STYLES, Column
 from fastgan.monitor.curve import Curve, number, reads
 from fastgan.monitor.facts import Facts
+from fastgan.monitor.rules.discriminator import OVERFITTING, PENALTY_SHARE, SHORTCUT
 from fastgan.monitor.rules.game import (
     AUC_LOST,
     BALANCE,
     LOSS_WON,
-    OVERFITTING,
     P_FAKE_WON,
     P_REAL_WON,
-    PENALTY_SHARE,
     SEPARATION_OF_THE_DEAD,
-    SHORTCUT,
     cross_entropy,
 )
 
