@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 from fastgan.losses._borrowed import borrowed
 from fastgan.losses._input_gradient import check_supports_penalty
-from fastgan.losses.adversarial import (
-    AdversarialLoss,
-    AdversarialStatistics,
-    SideStatistics,
+from fastgan.losses.adversarial import AdversarialLoss, AdversarialStatistics, SideStatistics
+from fastgan.losses.adversarial_functions import (
     d_bce_loss,
     d_hinge_loss,
     d_lsgan_loss,

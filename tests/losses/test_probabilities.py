@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from fastgan import losses
 from fastgan.compat import basicsr, pix2pix, starganv2, studiogan
-from fastgan.losses import AdversarialLoss, BinaryLoss, CategoryLoss, adversarial, labels
+from fastgan.losses import AdversarialLoss, BinaryLoss, CategoryLoss, adversarial_functions, labels
 from fastgan.losses._probabilities import ProbabilityCheck
 from tests.conftest import DEVICES
 
@@ -28,8 +28,8 @@ def new_checks(monkeypatch):
     """Replaces the checks of functions, which last as long as the process."""
     for module, name in ((starganv2, "_ADV_LOSS"), (labels, "_BCE_SECRET_LOSS")):
         monkeypatch.setattr(module, name, ProbabilityCheck(name, of_function=True))
-    for loss in adversarial._SHARED.values():
-        monkeypatch.setattr(loss, "_check", adversarial._shared_loss(loss.kind)._check)
+    for loss in adversarial_functions._SHARED.values():
+        monkeypatch.setattr(loss, "_check", adversarial_functions._shared_loss(loss.kind)._check)
 
 
 # All losses that check their logits, as functions of them.
