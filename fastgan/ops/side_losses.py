@@ -244,6 +244,8 @@ def _by_torch(
         elif GAMES[game] == "least_squares":
             wanted = x.new_full((), label if sign > 0 else -label).expand_as(x)
             term = F.mse_loss(x, wanted, reduction=REDUCTIONS[reduction])
+        elif GAMES[game] == "hinge":
+            losses = reference.relu(1 - x if target > 0 else 1 + x)
         else:
             losses = reference.losses_of_side(x, i < reals, GAMES[game], sign, label)
         if losses is not None:

@@ -31,7 +31,7 @@ def discriminator_halves(
     if game == "least_squares":
         return (real - real_label).square().mean() / 2, (fake - fake_label).square().mean() / 2
     if game == "hinge":
-        return _relu(1 - real).mean(), _relu(1 + fake).mean()
+        return relu(1 - real).mean(), relu(1 + fake).mean()
     return -real.mean(), fake.mean()
 
 
@@ -56,7 +56,7 @@ def losses_of_side(logits: Tensor, real: bool, game: str, sign: float, label: fl
     if game == "least_squares":
         return (signed - label).square() / 2
     if game == "hinge":
-        return _relu(1 - signed if real else 1 + signed)
+        return relu(1 - signed if real else 1 + signed)
     return -signed if real else signed
 
 
@@ -79,7 +79,7 @@ def statistics(real: Tensor, fake: Tensor, sign: float, threshold: float) -> Ten
     return torch.cat(sides)
 
 
-def _relu(x: Tensor) -> Tensor:
+def relu(x: Tensor) -> Tensor:
     """max(0, x), whose slope is 0 at 0 and NaN at NaN."""
     return F.relu(with_slope_of_nan(x))
 
