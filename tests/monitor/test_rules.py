@@ -134,6 +134,14 @@ CASES = {
         "mode_collapse", {"collapse_ratio": 0.2}, {"collapse_ratio": 0.9}, {"collapse_ratio": 0.52},
         subject="images", begins={"collapse_ratio": 0.9},
     ),
+    "mode_collapse of probed samples": Case(
+        "mode_collapse", {"probe_distance_ratio": 0.2}, {"probe_distance_ratio": 0.9},
+        {"probe_distance_ratio": 0.52}, subject="images", begins={"probe_distance_ratio": 0.9},
+    ),
+    "mode_collapse into duplicates": Case(
+        "mode_collapse", {"probe_duplicates": 0.9}, {"probe_duplicates": 0.0}, {"probe_duplicates": 0.47},
+        subject="duplicates", begins={"probe_duplicates": 0.0},
+    ),
     "not_learning": Case(
         "not_learning",
         {"G_untrained": 0.4, "G_update_ratio": 1e-3},
@@ -387,6 +395,16 @@ def test_a_fault_late_in_a_long_run_is_said():
     assert names_after(Facts(), (healthy, 2000), (collapsed, MOST_LOOKS + 3)) == {
         "mode_collapse images", "mode_collapse batches"
     }  # fmt: skip
+
+
+def test_a_collapse_that_is_measured_twice_is_said_once():
+    healthy, collapsed = ({"collapse_ratio": r, "probe_distance_ratio": r} for r in (0.9, 0.1))
+    verdicts = names_after(Facts(), (healthy, 2000), (collapsed, MOST_LOOKS + 3))
+    assert verdicts == {"mode_collapse images"}
+
+
+def test_a_generator_is_given_time_to_leave_its_first_duplicates():
+    assert names_after(Facts(), ({"probe_duplicates": 1.0}, 30)) == set()
 
 
 def test_five_good_lines_do_not_hide_a_fault_for_long():

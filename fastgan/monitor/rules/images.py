@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastgan.monitor.facts import Facts
 from fastgan.monitor.history import ROWS, History
 from fastgan.monitor.rules._rule import HELD_STEPS, RUN_SHARE, Rule, Sign, above, below, crossed
+from fastgan.monitor.verdict import Evidence
 
 BEYOND = 0.1
 """Part of the range by which images may lie outside of it."""
@@ -87,26 +88,49 @@ SPREAD = 0.18
 are at 0.08 to 0.13 where D has won and all look alike."""
 
 
+DISTANCES = ("collapse_ratio", "probe_distance_ratio")
+DUPLICATED = 0.5
+"""An estimate: G's images have no near duplicates in any healthy demo, and all have one before it learns."""
+
+
 def check_mode_collapse(history: History, facts: Facts) -> Iterator[Sign]:
     """G's samples resemble each other far more than real ones do."""
-    for column, subject, bound, says in (
-        (
-            "collapse_ratio", "images", facts.collapse_ratio,
-            "G's images lie much closer to each other than real ones: it makes few kinds of image",
-        ),
-        (
-            "spread_ratio", "batches", SPREAD,
-            "images of one batch of G differ much less than those of a real batch",
-        ),
-    ):  # fmt: skip
-        value = history.mean(column, rows=1 if subject == "images" else ROWS)
-        if value is None or not history.is_new(column):
-            continue
-        # G begins with samples that hardly differ, and may take its time to leave them.
-        diverse = any(earlier >= bound for earlier in history.values(column))
-        if diverse or history.step >= facts.collapse_after:
-            evidence = below(column, value, bound)
-            yield Sign(crossed(evidence), says, (evidence,), subject)
+    # The probe measures what a recipe's own evaluation does.
+    ratio = next((name for name in DISTANCES if name in history.columns), DISTANCES[0])
+    few = "it makes few kinds of image"
+    yield from _collapsed(
+        history, facts, "images", below, (ratio, facts.collapse_ratio),
+        f"G's images lie much closer to each other than real ones: {few}",
+    )  # fmt: skip
+    yield from _collapsed(
+        history, facts, "duplicates", above, ("probe_duplicates", DUPLICATED),
+        f"most of G's images have a near duplicate among a few dozen: {few}",
+    )  # fmt: skip
+    yield from _collapsed(
+        history, facts, "batches", below, ("spread_ratio", SPREAD),
+        "images of one batch of G differ much less than those of a real batch",
+    )  # fmt: skip
+
+
+def _collapsed(
+    history: History,
+    facts: Facts,
+    subject: str,
+    beyond: Callable[[str, float, float], Evidence],
+    bounded: tuple[str, float],
+    says: str,
+) -> Iterator[Sign]:
+    column, bound = bounded
+    value = history.mean(column, rows=ROWS if subject == "batches" else 1)
+    if value is None or not history.is_new(column):
+        return
+    # G begins with samples that hardly differ, and may take its time to leave them.
+    diverse = any(
+        not crossed(beyond(column, earlier, bound), slack=0.0) for earlier in history.values(column)
+    )
+    if diverse or history.step >= facts.collapse_after:
+        evidence = beyond(column, value, bound)
+        yield Sign(crossed(evidence), says, (evidence,), subject)
 
 
 RULES = (
@@ -126,6 +150,7 @@ RULES = (
         "lower learning rates; show D the deviation among its samples (minibatch std); augment what D sees; "
         "or another loss",
         "Arora, Risteski and Zhang 2018 on what G's samples cover; bounds by calibration",
-        looks=2, run_share=RUN_SHARE, held=HELD_STEPS, columns=("collapse_ratio", "spread_ratio"),
+        looks=2, run_share=RUN_SHARE, held=HELD_STEPS,
+        columns=(*DISTANCES, "probe_duplicates", "spread_ratio"),
     ),
 )  # fmt: skip
