@@ -236,14 +236,61 @@ def module_table(module: nn.Module) -> dict[str, nn.Module | None]:
     return module._modules
 
 
-def is_sharded_by_fsdp(module: object) -> bool:
-    """Whether FSDP, of either version, shards the module's parameters over processes.
+def is_wrapped_by_fsdp(module: object) -> bool:
+    """Whether the module is a FullyShardedDataParallel, the first FSDP.
 
     Recognized by class name: importing `torch.distributed.fsdp` takes long, and fails where torch was built
     without torch.distributed. A class of another name is not recognized, and penalties do not refuse it.
     """
-    names = {kind.__name__ for kind in type(module).__mro__}
-    return "FSDPModule" in names or any("FullyShardedDataParallel" in name for name in names)
+    return any("FullyShardedDataParallel" in kind.__name__ for kind in type(module).__mro__)
+
+
+def sharded_modules(module: object) -> list[Any]:
+    """The modules in it that `fully_shard`, the second FSDP, has sharded; by class name, as above."""
+    if not isinstance(module, nn.Module):
+        return []
+    return [m for m in module.modules() if any(kind.__name__ == "FSDPModule" for kind in type(m).__mro__)]
+
+
+def half_of_sharded(module: object) -> torch.dtype | None:
+    """The half precision in which a sharded module computes by its MixedPrecisionPolicy, or None.
+
+    The policy has no public getter. Without this, penalties in half precision are not warned of.
+    """
+    for part in sharded_modules(module):
+        dtype = getattr(getattr(part._get_fsdp_state(), "_mp_policy", None), "param_dtype", None)
+        if dtype in (torch.bfloat16, torch.float16):
+            return dtype
+    return None
+
+
+@contextlib.contextmanager
+def kept_after_backward(module: object) -> Iterator[None]:
+    """Keeps what `fully_shard` has gathered of a module's parameters, in backward passes within the block.
+
+    A backward pass frees it, and a second differentiation of the same graph then finds no values. The setting
+    has a setter and no getter; where the private one is missing, it is True afterwards, which is the default.
+    """
+    before = [
+        (part, [(group, getattr(group, "reshard_after_backward", True)) for group in _groups(part)])
+        for part in sharded_modules(module)
+    ]
+    for part, _ in before:
+        part.set_reshard_after_backward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part, groups in before:
+            part.set_reshard_after_backward(True, recurse=False)
+            for group, setting in groups:
+                group.reshard_after_backward = setting
+
+
+def _groups(part: Any) -> list[Any]:
+    """The groups of parameters of a sharded module: several since torch 2.12, one or None before."""
+    state = part._get_fsdp_state()
+    groups = getattr(state, "_fsdp_param_groups", None)
+    return [state._fsdp_param_group] if groups is None and state._fsdp_param_group else groups or []
 
 
 class ConvolvingConv2d(nn.Conv2d):

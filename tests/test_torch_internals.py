@@ -315,10 +315,40 @@ def test_modules_that_fsdp_shards_are_known():
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
     # fully_shard replaces a module's class by a subclass.
-    for kind in (FullyShardedDataParallel, type("FSDPLinear", (FSDPModule, nn.Linear), {})):
-        assert internals.is_sharded_by_fsdp(object.__new__(kind))
+    part = nn.Linear(2, 2)
+    part.__class__ = type("FSDPLinear", (FSDPModule, nn.Linear), {})
+    assert internals.sharded_modules(nn.Sequential(nn.Linear(2, 2), part)) == [part]
+    assert internals.is_wrapped_by_fsdp(object.__new__(FullyShardedDataParallel))
     for other in (nn.Linear(2, 2), nn.DataParallel(nn.Linear(2, 2)), len):
-        assert not internals.is_sharded_by_fsdp(other)
+        assert not internals.is_wrapped_by_fsdp(other) and not internals.sharded_modules(other)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_settings_of_sharded_modules_are_read_and_restored(tmp_path):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/s", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        fully_shard(network[0], mesh=mesh)
+        fully_shard(network, mesh=mesh, mp_policy=MixedPrecisionPolicy(torch.bfloat16))
+        network[0].set_reshard_after_backward(False)
+        settings = lambda: [  # noqa: E731
+            group.reshard_after_backward
+            for part in internals.sharded_modules(network)
+            for group in internals._groups(part)
+        ]
+        assert settings() == [True, False]
+        with pytest.raises(ZeroDivisionError), internals.kept_after_backward(network):
+            assert settings() == [False, False]
+            raise ZeroDivisionError
+        assert settings() == [True, False]
+        assert internals.half_of_sharded(network) == torch.bfloat16
+        assert internals.half_of_sharded(network[0]) is None
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class Doubled(internals.ConvolvingConv2d):

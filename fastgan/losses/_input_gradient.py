@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan._torch_internals import inside_transform, is_sharded_by_fsdp, mark_constant_for_dynamo
+from fastgan._torch_internals import (
+    half_of_sharded,
+    inside_transform,
+    is_wrapped_by_fsdp,
+    kept_after_backward,
+    mark_constant_for_dynamo,
+)
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_callable, check_floating, check_scaler, described
 from fastgan.reference.precision import wide, without_autocast
@@ -25,8 +31,8 @@ def check_supports_penalty(discriminator: object) -> None:
 
     Raises:
         TypeError: an object that cannot be called.
-        ValueError: DistributedDataParallel with static_graph=True, which computes wrong gradients, or FSDP,
-            which leaves gradients out, both without an error of their own.
+        ValueError: DistributedDataParallel with static_graph=True, which computes wrong gradients, or
+            FullyShardedDataParallel, which leaves gradients out, both without an error of their own.
     """
     check_callable("discriminator", discriminator)
     if isinstance(discriminator, nn.parallel.DistributedDataParallel) and discriminator.static_graph:
@@ -34,10 +40,10 @@ def check_supports_penalty(discriminator: object) -> None:
             "a gradient penalty under DistributedDataParallel(static_graph=True) gives wrong gradients "
             "silently: use static_graph=False, and add penalty and loss before one backward()"
         )
-    if is_sharded_by_fsdp(discriminator):
+    if is_wrapped_by_fsdp(discriminator):
         raise ValueError(
-            "a gradient penalty on an FSDP discriminator fails or silently leaves gradients out: "
-            "keep the discriminator unsharded"
+            "a gradient penalty under FullyShardedDataParallel fails or silently leaves gradients out: use "
+            "fully_shard (FSDP2), or keep the discriminator unsharded"
         )
 
 
@@ -120,7 +126,10 @@ def input_gradient_at(
         else:
             x = x.requires_grad_()
             logits = logits_of(discriminator(x, *args), x, output)
-            gradient = input_gradient(logits, x, None)
+            if half := half_of_sharded(discriminator):
+                _warn_of_half(half, by_fsdp=True)
+            with kept_after_backward(discriminator):
+                gradient = input_gradient(logits, x, None)
         return gradient, 0 * logits.sum()
 
 
@@ -168,7 +177,7 @@ _warned: set[torch.dtype] = set()
 
 
 @mark_constant_for_dynamo
-def _warn_of_half(dtype: torch.dtype) -> None:
+def _warn_of_half(dtype: torch.dtype, by_fsdp: bool = False) -> None:
     """Warns once per dtype and process, since this is called at every step."""
     if dtype in _warned:
         return
@@ -177,8 +186,9 @@ def _warn_of_half(dtype: torch.dtype) -> None:
     # are divided by the same factor, and are smaller to begin with. On ten discriminators no power of two
     # from 2^-8 to 2^14 came closer to float64 than 1.
     name = str(dtype).removeprefix("torch.")
-    advice = ", or give the GradScaler (scaler=)" if dtype == torch.float16 else ""
-    warn(
-        f"a penalty of {name} logits is {_IN_HALF[dtype]}: run the discriminator outside of autocast, as "
-        f"r1_penalty_of and R1 do{advice}"
-    )
+    advice = "run the discriminator outside of autocast, as r1_penalty_of and R1 do"
+    if by_fsdp:
+        advice = "give fully_shard a MixedPrecisionPolicy without this param_dtype"
+    elif dtype == torch.float16:
+        advice += ", or give the GradScaler (scaler=)"
+    warn(f"a penalty of {name} logits is {_IN_HALF[dtype]}: {advice}")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_internals import sharded_modules
 from fastgan.losses._input_gradient import check_output, check_samples, check_supports_penalty
 from fastgan.losses.penalties import r1_penalty_of
 from fastgan.ops._checks import as_flag, as_not_negative, as_whole_number
@@ -44,7 +45,8 @@ class R1:
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: a negative weight, an interval below 1, or a wrapper under which penalties are wrong.
+        ValueError: a negative weight, an interval below 1, a wrapper under which penalties are wrong, or
+            `compile` with a discriminator that `fully_shard` has sharded.
 
     Source: Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020.
     """
@@ -64,6 +66,10 @@ class R1:
         self.weight = as_not_negative("weight", weight)
         self.interval = as_whole_number("interval", interval)
         self.compile, self.output = as_flag("compile", compile), output
+        if self.compile and sharded_modules(discriminator):
+            raise ValueError(
+                "compile=True cannot serve a discriminator that fully_shard has sharded: use compile=False"
+            )
         self._compiled: Callable[..., Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:

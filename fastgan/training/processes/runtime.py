@@ -72,15 +72,14 @@ class Runtime:
         strategy: "auto" or "ddp"; sharded strategies are refused.
 
     Raises:
-        ValueError: a strategy under which double backward fails; devices that do not exist, or that are not
-            as many as the started processes.
+        ValueError: another strategy; devices that do not exist, or that are not as many as the started
+            processes.
     """
 
     def __init__(self, config: TrainingConfig, strategy: str = "auto") -> None:
         if strategy not in ("auto", "ddp"):
             raise ValueError(
-                f"strategy {strategy!r} is not supported: sharded parameters lose the second-order "
-                "gradients of a discriminator silently; use 'ddp'"
+                f"strategy {strategy!r} is not supported: each process holds all parameters, use 'ddp'"
             )
         self.precision = config.precision
         self.micro_batches = MicroBatches(config.accumulate)
