@@ -1,7 +1,7 @@
 """`fastgan bench exchange`: how much of the exchange of G's gradients is hidden behind its backward pass.
 
-Two processes on this machine, with networks at paper size, but small batches, and a link that is as slow as
-asked: each bucket takes its number of bytes times a constant, which is set so that the whole exchange takes a
+Two or more processes on this machine, with networks at paper size, but small batches, and a link that is as
+slow as asked: each bucket takes its number of bytes times a constant, which is set so that the whole exchange takes a
 given part of the backward pass. On a machine of few cores the processes also compete for these; the link's
 delay does not.
 
@@ -47,6 +47,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 VARIANTS = ("buckets", "flat")
 WARM_UP = 1
+# What tells rows of one machine apart.
+KEYS = ("recipe", "preset", "processes", "variant")
 
 
 class Link:
@@ -87,7 +89,8 @@ class Timed(Exchange):
     def __init__(
         self, groups: list[list[Tensor]], link: Link, overlaps: bool, order: list[list[int]]
     ) -> None:
-        super().__init__(groups, 2, link, bucket_bytes=None if overlaps else 2**60, order=order)
+        size = torch.distributed.get_world_size()
+        super().__init__(groups, size, link, bucket_bytes=None if overlaps else 2**60, order=order)
         self.overlaps = overlaps
         self.backward, self.exposed = 0.0, 0.0
 
@@ -108,11 +111,12 @@ class Timed(Exchange):
 def main(arguments: list[str]) -> int:
     parser = Parser(
         prog="fastgan bench exchange",
-        description="Measures the share of the gradients' exchange that is hidden, in two processes.",
+        description="Measures the share of the gradients' exchange that is hidden.",
     )
     parser.add_argument("recipe", nargs="?", choices=[*CHANGES], help="default: all")
     parser.add_argument("--preset", default="paper", help="settings to measure (default: paper)")
     parser.add_argument("--steps", type=int, default=3, help="of each variant (default: 3)")
+    parser.add_argument("--processes", type=int, default=2, help="2 or more (default: 2)")
     parser.add_argument("--batch_size", type=int, default=1, help="per process (default: 1)")
     parser.add_argument(
         "--part", type=float, default=0.5,
@@ -120,6 +124,8 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--output", type=Path, help="folder for exchange-<device name>.json")
     options = parser.parse_args(arguments)
+    if options.processes < 2:
+        parser.error(f"--processes must be at least 2, got {options.processes}")
     keep_freed_memory()
     path, first = None, True
     for name in [options.recipe] if options.recipe else CHANGES:
@@ -131,9 +137,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join([*(header(rows[0]) if first else ()), *lines(rows)]), flush=True)
         first = False
         if options.output:
-            path = merge_rows(
-                rows, options.output, "exchange", machine["device"], ("recipe", "preset", "variant")
-            )
+            path = merge_rows(rows, options.output, "exchange", machine["device"], KEYS)
     return conclude(path, [])
 
 
@@ -142,7 +146,7 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]] | No
     recipe_class = load_recipe(name)
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
-            recipe_class.presets[options.preset], runs_path=folder, devices=2, accelerator="cpu",
+            recipe_class.presets[options.preset], runs_path=folder, devices=options.processes, accelerator="cpu",
             batch_size=options.batch_size, budget_interval=0, **CHANGES[name],
         )  # fmt: skip
         runtime = Runtime(config)
@@ -151,7 +155,10 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]] | No
             recipe = recipe_class(config, runtime)
             runtime.broadcast(*recipe.networks.values())
             rows = _measure(recipe, options.steps, options.part)
-    keys = {"recipe": name, "preset": options.preset, "batch_size": options.batch_size}
+    keys = {
+        "recipe": name, "preset": options.preset, "processes": options.processes,
+        "batch_size": options.batch_size,
+    }  # fmt: skip
     return [keys | row for row in rows] if runtime.is_main else None
 
 
@@ -235,7 +242,8 @@ def _repeats(recipe: Recipe, step: Any) -> bool:
 def header(row: dict[str, Any]) -> list[str]:
     """The lines above the rows."""
     return [
-        f"{row['device']}, torch {row['torch']}, fastgan {row['fastgan']} ({row['commit']}), 2 processes",
+        f"{row['device']}, torch {row['torch']}, fastgan {row['fastgan']} ({row['commit']}), "
+        f"{row['processes']} processes",
         f"{'recipe':<11} {'variant':<8} {'MB':>6} {'buckets':>7} {'step ms':>8} {'backward':>9} "
         f"{'exchange':>9} {'exposed':>8} {'hidden':>7}  same bits",
     ]
