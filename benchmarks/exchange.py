@@ -1,9 +1,9 @@
 """`fastgan bench exchange`: how much of the exchange of G's gradients is hidden behind its backward pass.
 
 Two or more processes on this machine, with networks at paper size, but small batches, and a link that is as
-slow as asked: each bucket takes its number of bytes times a constant, which is set so that the whole exchange takes a
-given part of the backward pass. On a machine of few cores the processes also compete for these; the link's
-delay does not.
+slow as asked: each bucket takes its number of bytes times a constant, which is set so that the whole exchange
+takes a given part of the backward pass. On a machine of few cores the processes also compete for these; the
+link's delay does not.
 
 Two variants run in turn, on the same batches: gradients exchanged in buckets while backward runs, as in
 training, and all of them in one exchange after it.
@@ -146,8 +146,8 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]] | No
     recipe_class = load_recipe(name)
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(
-            recipe_class.presets[options.preset], runs_path=folder, devices=options.processes, accelerator="cpu",
-            batch_size=options.batch_size, budget_interval=0, **CHANGES[name],
+            recipe_class.presets[options.preset], runs_path=folder, devices=options.processes,
+            accelerator="cpu", batch_size=options.batch_size, budget_interval=0, **CHANGES[name],
         )  # fmt: skip
         runtime = Runtime(config)
         with runtime.together():

@@ -35,9 +35,9 @@ def conclude(path: Path | None, failed: Iterable[str]) -> int:
 
 
 def file_name(kind: str, device: str) -> str:
-    """The file's name without extension: KIND-DEVICE, or DEVICE for an empty kind."""
+    """The file's name without extension: KIND-DEVICE, or one of them where the other is empty."""
     name = "".join(c if c.isalnum() else "-" for c in device.lower()).strip("-")
-    return f"{kind}-{name}" if kind else name
+    return "-".join(part for part in (kind, name) if part)
 
 
 def said(rows: list[dict[str, Any]]) -> list[str]:

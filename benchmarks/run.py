@@ -44,6 +44,10 @@ def main(arguments: list[str]) -> int:
         from fastgan.bench.exchange import main as bench_exchange
 
         return bench_exchange(arguments[1:])
+    if arguments[:1] == ["scale"]:
+        from fastgan.bench.scale import main as bench_scale
+
+        return bench_scale(arguments[1:])
     if arguments[:1] == ["questions"]:
         from fastgan.bench.questions import main as bench_questions
 
@@ -52,7 +56,7 @@ def main(arguments: list[str]) -> int:
     parser = Parser(
         prog="fastgan bench",
         description="Times every op against its peers, in one run. Also: `fastgan bench recipes`, `demos`, "
-        "`stegastamp`, `verdicts`, `questions`, `exchange`.",
+        "`stegastamp`, `verdicts`, `questions`, `exchange`, `scale`.",
     )
     parser.add_argument("ops", nargs="*", metavar="op", help=f"{', '.join(known)}; default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

@@ -466,6 +466,56 @@ def figures(results: Results) -> str:
     return "\n".join(lines)
 
 
+def exchange(results: Results) -> str:
+    """The share of the gradients' exchange that is hidden behind backward, by `fastgan bench exchange`."""
+    rows = [row for file in results.files if file.startswith("exchange-") for row in results.rows(file)]
+    lines = [
+        "| recipe | processes | bytes | buckets | backward | exchange | waited for | hidden | in one bucket "
+        "after backward | same bits |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["recipe"], row["processes"])):
+        if row["variant"] != "buckets":
+            continue
+        same = ("recipe", "preset", "processes", "device")
+        (flat,) = (
+            other
+            for other in rows
+            if other["variant"] == "flat" and all(other[key] == row[key] for key in same)
+        )
+        lines.append(
+            f"| `{row['recipe']}` | {row['processes']} | {megabytes(row['bytes'])} | {row['buckets']} | "
+            f"{seconds(row['backward_s'])} | {seconds(row['exchange_s'])} | {seconds(row['exposed_s'])} | "
+            f"{row['hidden']:.0%} | {flat['hidden']:.0%} | {'yes' if row['same_bits'] else 'no'} |"
+        )
+    return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
+
+
+def scale(results: Results) -> str:
+    """Steps on many H100 as `fastgan bench scale` predicts them, and with no part of the exchange hidden."""
+    rows = results.rows("scale")
+    gpus = [step["gpus"] for step in rows[0]["steps"]]
+    titles = " | ".join("1 GPU" if count == 1 else f"{count} GPUs" for count in gpus)
+    lines = [
+        f"| recipe | precision | batch per GPU | TFLOP | exchanged | sums | hidden | {titles} |",
+        "|---" * (7 + len(gpus)) + "|",
+    ]
+    for row in rows:
+        cells = [
+            f"{seconds(step['step_s'])} ({seconds(step['nothing_hidden_s'])})"
+            if step["gpus"] > 1
+            else seconds(step["step_s"])
+            for step in row["steps"]
+        ]
+        hidden = f"{row['hidden']:.0%}" + ("" if row["hidden_is_measured"] else " (another's)")
+        lines.append(
+            f"| `{row['recipe']}` | {row['precision']} | {row['batch_size']} | "
+            f"{row['flops_per_image'] * row['batch_size'] / 1e12:.3g} | {megabytes(row['bytes'])} | "
+            f"{row['sums']} | {hidden} | {' | '.join(cells)} |"
+        )
+    return "\n".join([*lines, "", f"*Predicted, {max(row['date'] for row in rows)}; measured on no GPU.*"])
+
+
 def machine_of(rows: Iterable[Row]) -> str:
     """The distinct devices, torch versions and days of these rows."""
     rows = list(rows)
@@ -481,8 +531,10 @@ def machine_of(rows: Iterable[Row]) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
-    for function in (readme, op, recipes, demos, shares, stress, verdicts, planted, question, figures)
-}
+    for function in (
+        readme, op, recipes, demos, shares, stress, verdicts, planted, question, figures, exchange, scale
+    )
+}  # fmt: skip
 
 
 # Texts
