@@ -17,6 +17,8 @@ import copy
 import dataclasses
 import hashlib
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -126,18 +128,20 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.processes < 2:
         parser.error(f"--processes must be at least 2, got {options.processes}")
+    if options.recipe is None:
+        # A process each: the processes that a measurement starts run the same command, from its beginning.
+        command = [sys.executable, "-m", "fastgan", "bench", "exchange"]
+        return max(subprocess.run([*command, name, *arguments]).returncode for name in CHANGES)
     keep_freed_memory()
-    path, first = None, True
-    for name in [options.recipe] if options.recipe else CHANGES:
-        rows = measure(name, options)
-        if rows is None:
-            continue  # the other process prints
-        machine = describe_machine("cpu")
-        rows = [row | machine for row in rows]
-        print("\n".join([*(header(rows[0]) if first else ()), *lines(rows)]), flush=True)
-        first = False
-        if options.output:
-            path = merge_rows(rows, options.output, "exchange", machine["device"], KEYS)
+    rows = measure(options.recipe, options)
+    if rows is None:
+        return 0  # another process prints
+    machine = describe_machine("cpu")
+    rows = [row | machine for row in rows]
+    print("\n".join([*header(rows[0]), *lines(rows)]), flush=True)
+    path = None
+    if options.output:
+        path = merge_rows(rows, options.output, "exchange", machine["device"], KEYS)
     return conclude(path, [])
 
 

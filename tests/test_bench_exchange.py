@@ -28,3 +28,26 @@ def test_buckets_hide_what_a_flat_exchange_does_not(tmp_path):
     assert buckets["same_bits"] and flat["buckets"] == 1 < buckets["buckets"]
     assert flat["hidden"] < 0.2 < buckets["hidden"]
     assert done.stdout.count("stegastamp") == 2, "one process prints"
+
+
+def test_each_recipe_is_measured_by_a_command_of_its_own(monkeypatch):
+    """Processes that a measurement starts run its command again, and must not begin with another recipe."""
+    from fastgan.bench import exchange
+
+    commands = []
+
+    def run(command):
+        commands.append(command[3:])
+        return subprocess.CompletedProcess(command, 1 if "zi2zi" in command else 0)
+
+    monkeypatch.setattr(exchange.subprocess, "run", run)
+    assert exchange.main(["--steps", "1"]) == 1
+    assert commands == [["bench", "exchange", name, "--steps", "1"] for name in exchange.CHANGES]
+
+
+def test_a_single_process_exchanges_nothing(capsys):
+    from fastgan.bench import exchange
+
+    with pytest.raises(SystemExit):
+        exchange.main(["zi2zi", "--processes", "1"])
+    assert "--processes must be at least 2, got 1" in capsys.readouterr().err
