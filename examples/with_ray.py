@@ -1,4 +1,4 @@
-"""A fastgan recipe on Ray Train: two workers, each of which runs `fastgan train`; needs `pip install "ray[train]"`.
+"""A recipe on Ray Train: two workers, each of which runs `fastgan train`; needs `pip install "ray[train]"`.
 
 Ray tells each worker its rank and the address of rank 0 in torchrun's environment variables, which fastgan
 reads. A process of its own takes them, because fastgan connects the processes itself, and handles signals.
