@@ -68,6 +68,10 @@ class TrainingConfig:
     that dies is noticed at once."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """32-true or bf16-mixed (autocast); float16 is not offered, in which gradient penalties give NaN."""
+    exchange: Literal["float32", "bf16"] = "float32"
+    """In which numbers several processes send each other gradients, which are summed in float32. bf16: half
+    the bytes; what rounding takes is added in the next step (a resumed run loses that of one step, and is not
+    bit-exact). A single process sends none."""
     workers: int = 2
     """Threads that read images ahead."""
     max_pixels: int = MAX_PIXELS
@@ -117,7 +121,7 @@ class TrainingConfig:
         "run": (
             "exp_name", "runs_path", "resume", "checkpoint", "num_steps", "num_epochs", "max_minutes",
             "batch_size", "global_batch_size", "accumulate", "seed", "devices", "accelerator", "timeout",
-            "precision", *INTERVALS, "keep_checkpoints",
+            "precision", "exchange", *INTERVALS, "keep_checkpoints",
         ),
         "data": ("workers", "max_pixels", "background", "max_unusable"),
         "networks": (),

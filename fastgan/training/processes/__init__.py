@@ -4,7 +4,7 @@
   MPI do; `children.py`: processes that the first one starts itself (`--devices`).
 * `device.py`: the device of each.
 * `peers.py`: connections by which all learn of a failure, and end together.
-* `exchange.py`: gradients, averaged over the processes while backward runs.
+* `exchange.py`: gradients, averaged over the processes while backward runs; `half_sum.py`: in half the bytes.
 * `runtime.py`: all of this for the loop and the recipes.
 
 Only rank 0 reads and writes the run's folder, and prints. What the others need from there, such as options

@@ -9,7 +9,7 @@ into its place, and whichever completes a bucket starts its exchange. Then
   it, and what has not started by the end of backward starts then. Gradients may become ready in any order,
   which differs between processes where one lacks a gradient;
 * sums are in float32 at least, over the same buckets in every update, so that the same run gives the same
-  bits;
+  bits; what is sent may be bfloat16 (`half_sum.py`);
 * a missing gradient is zeros in its place. Each bucket also carries, per parameter, how many processes have a
   gradient: a parameter that none has one for keeps none, as in a single process;
 * `grad` is a view of the bucket, from which the optimizer steps.
@@ -27,11 +27,14 @@ import contextlib
 import itertools
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fastgan.training.processes.half_sum import HalfSum
 
 # The largest bucket (that of DistributedDataParallel), and the smallest worth an exchange of its own.
 LARGEST, SMALLEST = 25 * 2**20, 2**20
@@ -97,6 +100,7 @@ class Exchange:
         bucket_bytes: the size of a bucket; None: chosen by the size of all. Larger gradients have one each.
         order: of each parameter, its place in the order of use, see :meth:`OrderOfUse.of`; the same in all
             processes. None: they are used in the given order.
+        half: gradients are sent as bfloat16, by :class:`HalfSum`, in place of `reduce`.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Exchange:
         group: torch.distributed.ProcessGroup | None = None,
         bucket_bytes: int | None = None,
         order: list[list[int]] | None = None,
+        half: bool = False,
     ) -> None:
         self.groups = [list(parameters) for parameters in groups]
         number = itertools.count()
@@ -116,6 +121,9 @@ class Exchange:
             lambda bucket: torch.distributed.all_reduce(bucket, group=group, async_op=True)
         )
         self.bucket_bytes = bucket_bytes
+        self.half = half
+        self.group = group
+        self._half_sums: list[HalfSum] = []
         self._buckets: list[Bucket] = []
         self._places: dict[int, tuple[Bucket, int]] = {}
         self._armed = False
@@ -171,7 +179,7 @@ class Exchange:
         for handle in self._handles:
             handle.remove()
         self._handles, self._buckets, self._places = [], [], {}
-        self.reduce = _ended
+        self._half_sums, self.half, self.group, self.reduce = [], False, None, _ended
 
     def _lay_out(self) -> None:
         everything = [parameter for group in self.groups for parameter in group]
@@ -196,6 +204,12 @@ class Exchange:
                 filled += more
             if waiting:
                 self._buckets.append(Bucket(waiting, self.world_size))
+        if self.half:
+            rank, once = torch.distributed.get_rank(), deque[HalfSum]()
+            self._half_sums = [
+                HalfSum(len(bucket.parameters), self.world_size, rank, self.group, once)
+                for bucket in self._buckets
+            ]
         self._places = {
             id(parameter): (bucket, number)
             for bucket in self._buckets
@@ -216,7 +230,7 @@ class Exchange:
             bucket = self._buckets[self._started]
             if bucket.waiting and not to_the_end:
                 return
-            bucket.start(self.reduce)
+            bucket.start(self._half_sums[self._started] if self._half_sums else self.reduce)
             self._started += 1
 
 

@@ -68,7 +68,7 @@ class Runtime:
     """The device of this process, and what it shares with the others.
 
     Args:
-        config: devices, accelerator, precision and timeout are read from it.
+        config: devices, accelerator, precision, timeout and exchange are read from it.
         strategy: "auto" or "ddp"; sharded strategies are refused.
 
     Raises:
@@ -84,6 +84,7 @@ class Runtime:
         self.precision = config.precision
         self.micro_batches = MicroBatches(config.accumulate)
         self.timeout = timedelta(minutes=config.timeout)
+        self.half_exchange = config.exchange == "bf16"
         launched = launched_world() or cluster_world(config.devices)
         if launched is not None:
             check_devices(config.devices, launched)
@@ -292,7 +293,9 @@ class Runtime:
             if exchange is not None:
                 exchange.end()
             order = None if self._order is None else self.broadcast_object(self._order.of(groups))
-            exchange = Exchange(groups, self.world_size, group=self._gradient_group, order=order)
+            exchange = Exchange(
+                groups, self.world_size, group=self._gradient_group, order=order, half=self.half_exchange
+            )
             self.exchanges[optimizer] = exchange
         with exchange.last_backward():
             yield
