@@ -40,18 +40,18 @@ class HalfSum:
         self._values: Tensor | None = None
         self._error: Tensor | None = None  # of the first rounding: world_size x a piece
         self._error_of_sum: Tensor | None = None  # of the second one, of this process's piece
-        self._buffers: tuple[Tensor, Tensor, Tensor] | None = None
+        self._halves: tuple[Tensor, Tensor, Tensor] | None = None
         self._work: Any = None
 
     def __call__(self, values: Tensor) -> HalfSum:
         """Starts the sum, in place."""
         size = -(-values.numel() // self.world_size)
-        if self._error is None or self._error_of_sum is None or self._buffers is None:
+        if self._error is None or self._error_of_sum is None or self._halves is None:
             self._error = values.new_zeros(self.world_size, size)
             self._error_of_sum = values.new_zeros(size)
             half = values.new_empty(self.world_size, size, dtype=torch.bfloat16)
-            self._buffers = half, torch.empty_like(half), torch.empty_like(half)
-        sent, received, _ = self._buffers
+            self._halves = half, torch.empty_like(half), torch.empty_like(half)
+        sent, received, _ = self._halves
         self._values = values
         self._error.view(-1)[: values.numel()] += values
         sent.copy_(self._error)
@@ -67,8 +67,8 @@ class HalfSum:
 
     def _send_on(self) -> None:
         """Sums the pieces that have arrived, and sends the sum to all."""
-        assert self._buffers is not None and self._error_of_sum is not None and self._values is not None
-        sent, received, sums = self._buffers
+        assert self._halves is not None and self._error_of_sum is not None and self._values is not None
+        sent, received, sums = self._halves
         self._work.wait()
         # In the order of the ranks, in the dtype of the bucket.
         self._error_of_sum += received.to(self._error_of_sum.dtype).sum(0)
@@ -89,11 +89,11 @@ class HalfSum:
 
     def wait(self) -> None:
         """Waits until the sum is in the bucket."""
-        assert self._buffers is not None and self._values is not None
+        assert self._halves is not None and self._values is not None
         while self.waiting:
             self.waiting.popleft()._send_on()
         self._work.wait()
-        self._values.copy_(self._buffers[2].view(-1)[: self._values.numel()])
+        self._values.copy_(self._halves[2].view(-1)[: self._values.numel()])
         self._values = self._work = None
 
 
