@@ -42,7 +42,7 @@ from fastgan.monitor.monitor import rows_of
 from fastgan.optim import Adam
 from fastgan.recipes import load_recipe
 from fastgan.training.built_in import data_folder
-from fastgan.training.data import find_images
+from fastgan.training.data import find_local_images
 from fastgan.training.measurement import describe_machine
 from fastgan.training.recipe import Recipe
 
@@ -173,7 +173,7 @@ def _digits(count: int) -> Callable[[Path], Options]:
 
     def write(folder: Path) -> Options:
         folder.mkdir(parents=True, exist_ok=True)
-        images = find_images(data_folder("builtin:digits/train"))
+        images = find_local_images(data_folder("builtin:digits/train"))
         for path in images[:: len(images) // count][:count]:
             shutil.copyfile(path, folder / path.name)
         return {"train_path": str(folder)}

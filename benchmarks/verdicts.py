@@ -34,7 +34,7 @@ from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.monitor.facts import read_facts
 from fastgan.recipes import load_recipe
 from fastgan.training.built_in import data_folder
-from fastgan.training.data import find_images
+from fastgan.training.data import find_local_images
 from fastgan.training.loop import train
 from fastgan.training.measurement import describe_machine
 from fastgan.training.recipe import Recipe
@@ -170,7 +170,7 @@ def random_features(value_range: tuple[float, float], layer: str, **options: Any
 
 def _eight_images(folder: Path) -> Options:
     folder.mkdir(parents=True, exist_ok=True)
-    for path in find_images(data_folder("builtin:digits/train"))[:8]:
+    for path in find_local_images(data_folder("builtin:digits/train"))[:8]:
         shutil.copyfile(path, folder / path.name)
     return {"train_path": str(folder)}
 
@@ -179,7 +179,7 @@ def _few_of_each_domain(folder: Path) -> Options:
     """So few that an epoch is short, as the weight of ds falls once per epoch."""
     for source in sorted(data_folder("builtin:domains/train").iterdir()):
         (folder / source.name).mkdir(parents=True, exist_ok=True)
-        for path in find_images(source)[:160]:
+        for path in find_local_images(source)[:160]:
             shutil.copyfile(path, folder / source.name / path.name)
     return {"train_path": str(folder)}
 

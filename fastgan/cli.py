@@ -269,6 +269,15 @@ def command_tree(recipes: Mapping[str, Registration]) -> dict[str, tuple[str, An
         ),
         "compare": ("one page for several runs: curves, options, figures", "fastgan.training.compare:main"),
         **{name: (text, {}) for name, text in GROUPS.items()},
+        "data": (
+            GROUPS["data"],
+            {
+                "shard": (
+                    "a folder in shards, which training reads from a disk or a URL",
+                    "fastgan.training.shards.writer:main",
+                )
+            },
+        ),
         "bench": ("time ops against their peers; or recipes, demos, stegastamp", "fastgan.bench.run:main"),
     }
     for recipe in recipes.values():

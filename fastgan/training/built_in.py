@@ -7,19 +7,18 @@ recipe do.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import pkgutil
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 import fastgan
+from fastgan._files import alone
 from fastgan.ops._checks import check_one_of
 from fastgan.training.registration import registered
 
@@ -57,7 +56,7 @@ def data_folder(path: str | Path) -> Path:
     folder = cache / name
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(cache / f".{name}.lock"):
+        with alone(cache / f".{name}.lock"):
             if not folder.exists():
                 _write(pkgutil.resolve_name(writer), folder)
     return folder / part
@@ -74,15 +73,6 @@ def _write(writer: Callable[[Path], None], folder: Path) -> None:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Within the block no other process of this machine is in it, if the file system has locks."""
-    with path.open("ab") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _writer(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Images from folders, as a stream in which sample k is a function of (seed, k) alone.
+"""Images from folders and shards, as a stream in which sample k is a function of (seed, k) alone.
 
 A resumed run starts the stream at another k, and the number of reading threads has no influence.
 """
@@ -9,10 +9,10 @@ import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,75 +22,107 @@ from torch import Tensor
 from fastgan._names import printable
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
-from fastgan.training.built_in import data_folder
 from fastgan.training.crops import CROPS, cut
 from fastgan.training.image_files import EXTENSIONS, READING, Reading, UnusableImage, read_image
+from fastgan.training.orders import epoch_order
+from fastgan.training.shards.paths import File, data_root
 
 # Decoded images are kept up to this many bytes per dataset.
 CACHE_BYTES = 1 << 30
 
 
-Find = Callable[[str | Path, Counter[str] | None], list[Path]]
+Find = Callable[[str | File, Counter[str] | None], list[File]]
 """A function like :func:`find_images`."""
+Found = TypeVar("Found", bound=File)
 LINKED, UNREADABLE, HIDDEN, NO_FILE = (
     "folders that are links", "folders that cannot be read", "hidden", "links to nothing and the like"
 )  # fmt: skip
 
 
-def find_images(folder: str | Path, passed_over: Counter[str] | None = None) -> list[Path]:
-    """All image files below a folder (or `builtin:NAME`, see :mod:`fastgan.training.built_in`), sorted.
+def find_images(folder: str | File, passed_over: Counter[str] | None = None) -> list[File]:
+    """All image files of a dataset, sorted.
 
     Args:
+        folder: a folder, which is searched recursively, or `builtin:NAME/PART`, see
+            :mod:`fastgan.training.built_in`; or shards, in a folder or at a URL, see
+            :mod:`fastgan.training.shards`.
         passed_over: counts what is skipped, by file extension.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: it holds no image file.
+        FileNotFoundError: no such folder, or no shards at the URL.
+        OSError: the index of the shards cannot be read.
+        ValueError: it holds no image file, or the index is not valid.
     """
     return find_files(folder, EXTENSIONS, "image", passed_over)
 
 
 def find_files(
-    folder: str | Path, extensions: tuple[str, ...], kind: str, passed_over: Counter[str] | None = None
-) -> list[Path]:
-    """All files below a folder that have one of the extensions, sorted.
+    folder: str | File, extensions: tuple[str, ...], kind: str, passed_over: Counter[str] | None = None
+) -> list[File]:
+    """All files of a dataset that have one of the extensions, sorted, see :func:`find_images`.
 
     Hidden files and folders, and folders that are links, are skipped.
 
     Args:
         kind: what the error calls the files.
-        passed_over: counts what is skipped, by file extension.
+    """
+    root, skipped = data_root(folder), Counter[str]()
+    found: Iterable[File] = files_below(root, skipped) if isinstance(root, Path) else root.files()
+    files = _with_endings(root, found, extensions, kind, skipped)
+    if passed_over is not None:
+        passed_over.update(skipped)
+    return files
+
+
+def find_local_images(folder: Path) -> list[Path]:
+    """As :func:`find_images`, but never in shards: for commands, which keep a folder's layout."""
+    return find_local_files(folder, EXTENSIONS, "image")
+
+
+def find_local_files(folder: Path, extensions: tuple[str, ...], kind: str) -> list[Path]:
+    """As :func:`find_files`, but never in shards."""
+    skipped = Counter[str]()
+    return _with_endings(folder, files_below(folder, skipped), extensions, kind, skipped)
+
+
+def files_below(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """All files below a folder that are not hidden, nor in hidden or linked folders, in no order.
+
+    Args:
+        skipped: counts what is.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: it holds no such file.
     """
-    folder = data_folder(folder)
     if not folder.is_dir():
         reason = "this is no folder" if folder.exists() else "no such folder"
         raise FileNotFoundError(f"{reason}: {printable(folder)}")
-    files: list[Path] = []
-    skipped_counts: Counter[str] = Counter()
-    for name, folders, names in os.walk(folder, onerror=lambda error: skipped_counts.update([UNREADABLE])):
+    for name, folders, names in os.walk(folder, onerror=lambda error: skipped.update([UNREADABLE])):
         directory = Path(name)
-        skipped_counts[HIDDEN] += sum(inner.startswith(".") for inner in (*folders, *names))
+        skipped[HIDDEN] += sum(inner.startswith(".") for inner in (*folders, *names))
         folders[:] = [inner for inner in folders if not inner.startswith(".")]
-        skipped_counts[LINKED] += sum((directory / inner).is_symlink() for inner in folders)
-        for path in (directory / inner for inner in names if not inner.startswith(".")):
-            ending = path.suffix.lower()
-            if ending not in extensions:
-                skipped_counts[ending or "without an ending"] += 1
-            elif path.is_file():
-                files.append(path)
-            else:
-                skipped_counts[NO_FILE] += 1
-    if passed_over is not None:
-        passed_over.update(skipped_counts)
+        skipped[LINKED] += sum((directory / inner).is_symlink() for inner in folders)
+        yield from (directory / inner for inner in names if not inner.startswith("."))
+
+
+def _with_endings(
+    folder: File, found: Iterable[Found], extensions: tuple[str, ...], kind: str, skipped: Counter[str]
+) -> list[Found]:
+    """Those of the files that have one of the extensions, sorted; the others are counted."""
+    files: list[Found] = []
+    for path in found:
+        ending = path.suffix.lower()
+        if ending not in extensions:
+            skipped[ending or "without an ending"] += 1
+        elif path.is_file():
+            files.append(path)
+        else:
+            skipped[NO_FILE] += 1
     if not files:
-        skipped = describe_passed_over(skipped_counts)
+        what = describe_passed_over(skipped)
         raise ValueError(
             f"{printable(folder)} holds no {kind} ({', '.join(extensions)})"
-            + (f", but what is passed over: {skipped}" if skipped else "")
+            + (f", but what is passed over: {what}" if what else "")
         )
     return sorted(files)
 
@@ -104,11 +136,11 @@ def describe_passed_over(counts: Counter[str]) -> str:
 
 
 def split_held_out(
-    train_path: str | Path,
-    val_path: str | Path = "",
+    train_path: str | File,
+    val_path: str | File = "",
     find: Find = find_images,
     passed_over: Counter[str] | None = None,
-) -> tuple[list[Path], list[Path]]:
+) -> tuple[list[File], list[File]]:
     """Files to train on and files to evaluate on, which never overlap.
 
     Without `val_path`, every tenth image of `train_path` is held out, 64 at most.
@@ -117,7 +149,7 @@ def split_held_out(
         passed_over: counts what `find` skips.
 
     Raises:
-        FileNotFoundError, ValueError: no folder named, no such folder, or too few images in it.
+        OSError, ValueError: no folder named, no such folder, too few images in it, or as `find` raises.
     """
     if not str(train_path):
         raise ValueError("train_path must name a folder with photographs, got ''")
@@ -145,27 +177,8 @@ class Dataset(Protocol):
         ...
 
 
-class EpochOrder:
-    """A stream of the indices below `count`, each once per epoch, in a new order every epoch."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed = count, seed
-        self._lock = threading.Lock()
-        self._orders: dict[int, np.ndarray] = {}
-
-    def index(self, k: int, skip: int = 0) -> int:
-        """Index k of the stream, or the one `skip` places later in the same epoch, cyclically."""
-        epoch, position = divmod(k, self.count)
-        with self._lock:
-            if epoch not in self._orders:
-                self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) <= 1}
-                random = np.random.default_rng((self.seed, epoch, self.count))
-                self._orders[epoch] = random.permutation(self.count)
-            return int(self._orders[epoch][(position + skip) % self.count])
-
-
 class ImageFolder:
-    """Images from a folder, read recursively, each cut to one size.
+    """Images of a dataset, each cut to one size.
 
     Args:
         files: image files, see :func:`find_images`.
@@ -175,12 +188,13 @@ class ImageFolder:
         reading: how files are read.
 
     Files that cannot be read, or for "native" are smaller than the size, are skipped; each is counted and
-    named once in a warning. Too many of them, see :class:`Reading`, or all, raise a ValueError.
+    named once in a warning. Too many of them, see :class:`Reading`, or all, raise a ValueError. A shard that
+    cannot be read raises a ShardError.
     """
 
     def __init__(
         self,
-        files: list[Path],
+        files: Sequence[File],
         image_size: tuple[int, int],
         crop: str = "fit",
         seed: int = 0,
@@ -189,11 +203,11 @@ class ImageFolder:
         check_one_of("crop", crop, CROPS)
         self.reading = reading
         self.files, self.image_size, self.crop, self.seed = files, image_size, crop, seed
-        self.unreadable: dict[Path, str] = {}
+        self.unreadable: dict[File, str] = {}
         self._lock = threading.Lock()
-        self._decoded: dict[Path, Image.Image] = {}
+        self._decoded: dict[File, Image.Image] = {}
         self._decoded_bytes = 0
-        self._order = EpochOrder(len(files), seed)
+        self._order = epoch_order(files, seed)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -202,7 +216,7 @@ class ImageFolder:
         """Image k of the endless stream: H W 3, uint8."""
         return self.sample_and_file(k)[0]
 
-    def sample_and_file(self, k: int) -> tuple[np.ndarray, Path]:
+    def sample_and_file(self, k: int) -> tuple[np.ndarray, File]:
         """Image k of the endless stream, H W 3, uint8, and its file."""
         for attempt in range(len(self.files)):  # an unreadable file is replaced by the epoch's next
             path = self.files[self._order.index(k, attempt)]
@@ -212,7 +226,7 @@ class ImageFolder:
             self._check_enough()
         raise AssertionError("no file can be used, which was to be found before")
 
-    def _read(self, path: Path) -> Image.Image | None:
+    def _read(self, path: File) -> Image.Image | None:
         with self._lock:
             if path in self.unreadable:
                 return None

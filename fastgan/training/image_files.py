@@ -6,7 +6,6 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from PIL import Image, ImageColor, ImageFile
 from torch import Tensor
 
 from fastgan._names import printable
+from fastgan.training.shards.paths import File, opened
 
 # By Pillow's names of the formats. A format that the installed Pillow lacks is reported for each file.
 FORMATS = {
@@ -56,7 +56,7 @@ class UnusableImage(ValueError):
 
 
 @contextlib.contextmanager
-def naming_image(path: Path) -> Iterator[None]:
+def naming_image(path: File) -> Iterator[None]:
     """Turns an UnusableImage within the block into a ValueError that names this file, for commands."""
     try:
         yield
@@ -90,7 +90,7 @@ class Decoded:
     """Whether 0 is white, in an image that Pillow does not invert itself."""
 
 
-def read_image(path: Path, reading: Reading = READING) -> Image.Image:
+def read_image(path: File, reading: Reading = READING) -> Image.Image:
     """The first image of a file as RGB, 8 bits per channel, upright, over `reading.background`.
 
     Raises:
@@ -105,7 +105,7 @@ def read_image(path: Path, reading: Reading = READING) -> Image.Image:
         raise UnusableImage(_reason(error)) from error
 
 
-def decode(path: Path, max_pixels: int = MAX_PIXELS, only_one: bool = False) -> Decoded:
+def decode(path: File, max_pixels: int = MAX_PIXELS, only_one: bool = False) -> Decoded:
     """The first image of a file, in its own mode, upright.
 
     Args:
@@ -114,11 +114,13 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS, only_one: bool = False) -> 
 
     Raises:
         UnusableImage: a damaged file, whatever Pillow raises for it, or one with too many pixels.
+        ShardError: its shard cannot be read.
     """
     if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    source = opened(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.width * image.height > max_pixels:
                 raise UnusableImage(
                     f"it has {image.width}x{image.height} pixels, more than --max_pixels {max_pixels} allows"

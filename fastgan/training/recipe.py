@@ -26,6 +26,7 @@ from fastgan.training.data import Dataset, batches, split_held_out
 from fastgan.training.model_files import FILE_NAME, write_model
 from fastgan.training.networks import statistics_kept
 from fastgan.training.processes.runtime import Runtime
+from fastgan.training.shards.paths import File
 from fastgan.training.statistics import report, report_all
 
 Result = TypeVar("Result")
@@ -102,7 +103,7 @@ class Recipe(abc.ABC):
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data."""
 
-    def split_held_out(self, train_path: str, val_path: str) -> tuple[list[Path], list[Path]]:
+    def split_held_out(self, train_path: str, val_path: str) -> tuple[list[File], list[File]]:
         """Calls :func:`fastgan.training.data.split_held_out`, and fills `data` and `passed_over`."""
         train_files, val_files = split_held_out(train_path, val_path, passed_over=self.passed_over)
         self.data = f"{len(train_files)} images to train on, {len(val_files)} held out"

@@ -13,7 +13,7 @@ from fastgan._names import LAYOUT, printable
 from fastgan.recipes.enhancenet.model import EnhanceNetModel, check_depth
 from fastgan.recipes.enhancenet.tiles import check_tiles
 from fastgan.training.built_in import data_folder
-from fastgan.training.data import find_images
+from fastgan.training.data import find_local_images
 from fastgan.training.image_files import MAX_PIXELS, add_pixel_limit, decode, naming_image
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
 from fastgan.training.processes.device import device_of
@@ -77,7 +77,7 @@ def _jobs(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]
                 f"{printable(source)} is a folder, so OUT must be one, too: {printable(target)} is a file"
             )
         check_apart(target, source, "OUT")
-        jobs = [(f, target / f.relative_to(source).with_suffix(".png")) for f in find_images(source)]
+        jobs = [(f, target / f.relative_to(source).with_suffix(".png")) for f in find_local_images(source)]
     else:
         into_folder = target.is_dir() or not target.suffix
         jobs = [(source, target / f"{source.stem}.png" if into_folder else target)]

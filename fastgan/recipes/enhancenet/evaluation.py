@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from fastgan.metrics import psnr_y, ssim_y
 from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale, low_resolution
 from fastgan.recipes.enhancenet.tiles import upscale
 from fastgan.training.image_files import READING, Reading, UnusableImage, read_image, to_tensor
+from fastgan.training.shards.paths import File
 
 
 def read_held_out(
-    files: list[Path], count: int, scale: int, largest: int, reading: Reading = READING
+    files: Sequence[File], count: int, scale: int, largest: int, reading: Reading = READING
 ) -> list[Tensor]:
     """The first `count` usable photographs, 3 H W in [0, 1], with sides cropped to multiples of the scale.
 

@@ -13,11 +13,11 @@ from fastgan._arguments import Parser
 from fastgan._names import printable
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
-from fastgan.recipes.starganv2.data import LATENT_EXTENSIONS, find_latents, read_latent
+from fastgan.recipes.starganv2.data import LATENT_EXTENSIONS, find_local_latents, read_latent
 from fastgan.recipes.starganv2.latents import encode
 from fastgan.recipes.starganv2.model import StarGANv2Model
-from fastgan.training.built_in import PREFIX
-from fastgan.training.data import find_images
+from fastgan.training.built_in import PREFIX, data_folder
+from fastgan.training.data import find_local_images
 from fastgan.training.image_files import (
     Reading,
     add_reading,
@@ -75,14 +75,15 @@ class Inputs:
             return [path]
         if not path.is_dir() and not source.startswith(PREFIX):
             raise FileNotFoundError(f"no such file or folder: {printable(source)}")
+        folder = data_folder(source)
         if self.model.config.data == "images":
-            return find_images(source)
+            return find_local_images(folder)
         try:
-            return find_latents(source)
+            return find_local_latents(folder)
         except ValueError:
             if self.model.pictures.vae is None:
                 raise
-            return find_images(source)
+            return find_local_images(folder)
 
     def _read(self, path: Path) -> Tensor:
         config = self.model.config

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from fastgan._names import printable
-from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import read_weights
-from fastgan.training.data import EpochOrder, Find, find_files, split_held_out
+from fastgan.training.data import Find, find_files, find_local_files, split_held_out
+from fastgan.training.orders import epoch_order
+from fastgan.training.shards.paths import File, data_root, on_disk
 
 LATENT_EXTENSIONS = (".safetensors", ".pt", ".pth", ".npy", ".npz")
 LATENT_KEY = "latent"
 
 
-def find_domains(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Path]:
+def find_domains(folder: str | File, names: Sequence[str] = ()) -> dict[str, File]:
     """The domains' folders: those of the given names, in this order, or all subfolders, sorted.
 
     Raises:
@@ -31,7 +32,7 @@ def find_domains(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Pat
     """
     if not str(folder):
         raise ValueError("train_path must name a folder that has one folder per domain, got ''")
-    path = data_folder(folder)
+    path = data_root(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"no such folder: {printable(path)}")
     subfolders = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -48,14 +49,19 @@ def find_domains(folder: str | Path, names: Sequence[str] = ()) -> dict[str, Pat
     return {name: path / name for name in chosen}
 
 
-def find_latents(folder: str | Path, passed_over: Counter[str] | None = None) -> list[Path]:
+def find_latents(folder: str | File, passed_over: Counter[str] | None = None) -> list[File]:
     """As :func:`fastgan.training.data.find_images`, for files of latents."""
     return find_files(folder, LATENT_EXTENSIONS, "latent", passed_over)
 
 
+def find_local_latents(folder: Path) -> list[Path]:
+    """As :func:`fastgan.training.data.find_local_images`, for files of latents."""
+    return find_local_files(folder, LATENT_EXTENSIONS, "latent")
+
+
 def split_domains(
-    domains: dict[str, Path], val_path: str | Path, find: Find, passed_over: Counter[str] | None = None
-) -> tuple[list[list[Path]], list[list[Path]]]:
+    domains: dict[str, File], val_path: str | File, find: Find, passed_over: Counter[str] | None = None
+) -> tuple[list[list[File]], list[list[File]]]:
     """Each domain's files to train on and held-out ones, see :func:`split_held_out`.
 
     Args:
@@ -72,7 +78,7 @@ def split_domains(
     return [train for train, _ in parts], [val for _, val in parts]
 
 
-def read_latent(path: Path, shape: tuple[int, int, int]) -> Tensor:
+def read_latent(path: File, shape: tuple[int, int, int]) -> Tensor:
     """Reads a latent as it was stored, unscaled: C H W, float32.
 
     Args:
@@ -83,12 +89,14 @@ def read_latent(path: Path, shape: tuple[int, int, int]) -> Tensor:
     Raises:
         ValueError: no such file, a damaged one, another shape, NaN or infinite values; the message names the
             file.
+        ShardError: its shard cannot be read.
     """
     shown = printable(path)
-    try:
-        content = _read_content(path)
-    except Exception as error:  # the readers may raise anything for other files
-        raise ValueError(f"{shown} cannot be read as a latent: {printable(error)}") from error
+    with on_disk(path) as local:
+        try:
+            content = _read_content(local)
+        except Exception as error:  # the readers may raise anything for other files
+            raise ValueError(f"{shown} cannot be read as a latent: {printable(error)}") from error
     latent = _select_latent(content, shown) if isinstance(content, Mapping) else content
     if not isinstance(latent, (Tensor, np.ndarray)):
         raise ValueError(f"{shown} must hold a tensor, got {type(latent).__name__}")
@@ -134,7 +142,7 @@ def _select_latent(content: Mapping[str, Any], shown: str) -> Any:
 
 
 def check_latents(
-    files: Sequence[Path], shape: tuple[int, int, int], workers: int
+    files: Sequence[File], shape: tuple[int, int, int], workers: int
 ) -> tuple[int, float, float]:
     """Reads all files; returns the number of their values, the sum, and the sum of squares.
 
@@ -142,7 +150,7 @@ def check_latents(
         ValueError: as :func:`read_latent`, for the first invalid file.
     """
 
-    def sums(path: Path) -> tuple[float, float]:
+    def sums(path: File) -> tuple[float, float]:
         latent = read_latent(path, shape).double()
         return latent.sum().item(), latent.square().sum().item()
 
@@ -150,7 +158,7 @@ def check_latents(
         pending = [pool.submit(sums, path) for path in files]
         try:
             results = [future.result() for future in pending]
-        except ValueError:
+        except (ValueError, OSError):
             pool.shutdown(cancel_futures=True)
             raise
     return len(files) * math.prod(shape), sum(s for s, _ in results), sum(s for _, s in results)
@@ -182,9 +190,11 @@ class LatentFolder:
         seed: of the order.
     """
 
-    def __init__(self, files: list[Path], shape: tuple[int, int, int], scale: float, seed: int = 0) -> None:
+    def __init__(
+        self, files: Sequence[File], shape: tuple[int, int, int], scale: float, seed: int = 0
+    ) -> None:
         self.files, self.shape, self.scale = files, shape, scale
-        self._order = EpochOrder(len(files), seed)
+        self._order = epoch_order(files, seed)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -22,7 +22,7 @@ from fastgan._names import printable
 from fastgan.recipes.starganv2.data import LATENT_KEY
 from fastgan.training.built_in import data_folder
 from fastgan.training.checkpoint import write_weights
-from fastgan.training.data import find_images
+from fastgan.training.data import find_local_images
 from fastgan.training.image_files import (
     READING,
     UnusableImage,
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--image_size must be at least 1, got {options.image_size}")
     reading = reading_of(options)
     root = data_folder(options.images)
-    files = find_images(root)
+    files = find_local_images(root)
     device_of(options.device)
     vae = load_vae(options.vae, options.device)
     # Stored with each latent, so that a folder never mixes latents of different settings.

@@ -14,7 +14,7 @@ from fastgan._names import LAYOUT, printable
 from fastgan.recipes.stegastamp.message import bits_to_message, message_to_bits, raw_bits
 from fastgan.recipes.stegastamp.model import StegaStampModel
 from fastgan.training.built_in import data_folder
-from fastgan.training.data import find_images
+from fastgan.training.data import find_local_images
 from fastgan.training.image_files import Reading, add_reading, naming_image, read_image, reading_of
 from fastgan.training.outputs import add_overwrite, check_apart, check_outputs
 
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     try:
         if options.image is None:
             folder = data_folder(options.images_dir)
-            files = find_images(folder)
+            files = find_local_images(folder)
         else:
             folder, files = options.image.parent, [options.image]
         if options.command == "encode":

@@ -7,7 +7,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +14,9 @@ from PIL import Image
 
 from fastgan._names import printable
 from fastgan.recipes.zi2zi.glyphs import COLUMNS, CSV, JSON
-from fastgan.training.built_in import data_folder
 from fastgan.training.data import ImageFolder, find_images
 from fastgan.training.image_files import READING, Reading, UnusableImage
+from fastgan.training.shards.paths import File, data_root, relative
 
 # zi2zi's names: "%d_%05d.png", category and character.
 NUMBERED = re.compile(r"(\d+)_.+")
@@ -28,13 +27,13 @@ LAST_NUMBER = re.compile(r"(\d+)$")
 class Pair(NamedTuple):
     """One image with a source and a target glyph."""
 
-    path: Path
+    path: File
     category: int
     character: str
     """The character; those that look alike share a name, so that they are held out together."""
 
 
-def find_pairs(folder: str | Path, passed_over: Counter[str] | None = None) -> tuple[list[Pair], list[str]]:
+def find_pairs(folder: str | File, passed_over: Counter[str] | None = None) -> tuple[list[Pair], list[str]]:
     """All pairs of a folder, and the names of their categories.
 
     A folder written by `fastgan data glyphs` lists its content itself. In others each sub-folder is a
@@ -48,11 +47,11 @@ def find_pairs(folder: str | Path, passed_over: Counter[str] | None = None) -> t
     """
     if not str(folder):
         raise ValueError("train_path must name a folder with pairs of glyphs, got ''")
-    root = data_folder(folder)
+    root = data_root(folder)
     if (root / CSV).is_file():
         return _listed_pairs(root)
     files = find_images(root, passed_over)
-    folders = sorted({file.relative_to(root).parts[0] for file in files if file.parent != root})
+    folders = sorted({relative(file, root).parts[0] for file in files if file.parent != root})
     pairs = []
     for file in files:
         if folders:
@@ -60,7 +59,7 @@ def find_pairs(folder: str | Path, passed_over: Counter[str] | None = None) -> t
                 raise ValueError(
                     f"{printable(root)} has categories as folders, but {printable(file.name)} lies in none"
                 )
-            category = folders.index(file.relative_to(root).parts[0])
+            category = folders.index(relative(file, root).parts[0])
         else:
             match = NUMBERED.match(file.stem)
             if match is None or int(match[1]) >= MOST_CATEGORIES:
@@ -74,7 +73,7 @@ def find_pairs(folder: str | Path, passed_over: Counter[str] | None = None) -> t
     return pairs, folders or [str(category) for category in range(max(p.category for p in pairs) + 1)]
 
 
-def _listed_pairs(root: Path) -> tuple[list[Pair], list[str]]:
+def _listed_pairs(root: File) -> tuple[list[Pair], list[str]]:
     with (root / CSV).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     shown = printable(root / CSV)
@@ -93,13 +92,13 @@ def _listed_pairs(root: Path) -> tuple[list[Pair], list[str]]:
     return pairs, [names.get(category, str(category)) for category in range(max(names) + 1)]
 
 
-def read_about(folder: str | Path) -> dict | None:
+def read_about(folder: str | File) -> dict | None:
     """Content of a folder's glyphs.json, see :mod:`fastgan.recipes.zi2zi.glyphs`; None if there is none.
 
     Raises:
         ValueError: it is not JSON, or not as `fastgan data glyphs` writes it.
     """
-    path = data_folder(folder) / JSON
+    path = data_root(folder) / JSON
     if not path.is_file():
         return None
     try:

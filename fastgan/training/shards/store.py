@@ -1,0 +1,253 @@
+"""Files out of shards, in a folder or at a URL."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, Protocol
+
+from fastgan._extras import how_to_install
+from fastgan._names import printable
+from fastgan.training.shards.cache import LIMIT, DamagedShard, ShardCache
+from fastgan.training.shards.index import INDEX, Index, Shard, parse_index
+
+# Seconds before a failed transfer is tried again: servers of objects ask for patience now and then.
+PAUSES = (1.0, 4.0)
+# Failures of this machine's disk, which another try does not mend.
+OWN_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+# fsspec's file systems whose package is not part of it.
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+class ShardError(OSError):
+    """A shard or index that is missing, damaged or cannot be read; the message names it and its place."""
+
+
+class Source(Protocol):
+    """Where shards come from."""
+
+    def open(self, shard: Shard) -> BinaryIO:
+        """A shard as an open file. Raises a ShardError."""
+        ...
+
+    def prefetch(self, shard: Shard) -> None:
+        """Has a shard brought to this machine while others are read."""
+        ...
+
+
+class ShardStore:
+    """Reads files out of shards; any number of threads may do so.
+
+    Args:
+        place: URL or folder, as errors name it.
+        index: of the files.
+        source: of the shards.
+    """
+
+    def __init__(self, place: str, index: Index, source: Source) -> None:
+        self.place, self.index, self.source = place, index, source
+
+    def read(self, name: str) -> bytes:
+        """A file's content.
+
+        Raises:
+            ShardError: its shard is missing, truncated or cannot be read.
+        """
+        entry = self.index.files[name]
+        shard = self.index.shards[entry.shard]
+        with self.source.open(shard) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = os.pread(file.fileno(), entry.size, entry.offset) if size == shard.size else b""
+        if size != shard.size or len(content) != entry.size:
+            raise ShardError(_damaged(shard, self.place, f"it has {size} bytes, {INDEX} says {shard.size}"))
+        return content
+
+    def prefetch(self, name: str) -> None:
+        """Has a file's shard brought to this machine while others are read."""
+        self.source.prefetch(self.index.shards[self.index.files[name].shard])
+
+
+def open_store(place: str | Path) -> ShardStore:
+    """The shards in a folder, which are read where they are, or at a URL, which are kept in a cache.
+
+    Raises:
+        FileNotFoundError: there is no index.
+        ShardError: it cannot be read.
+        ValueError: it is not valid; a package that such URLs need is missing; the cache is too small.
+    """
+    return _remote_store(place) if isinstance(place, str) and "://" in place else _local_store(Path(place))
+
+
+def _local_store(folder: Path) -> ShardStore:
+    return ShardStore(
+        str(folder), parse_index((folder / INDEX).read_bytes(), str(folder / INDEX)), Folder(folder)
+    )
+
+
+class Folder:
+    """Shards in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, shard: Shard) -> BinaryIO:
+        try:
+            return (self.folder / shard.name).open("rb")
+        except OSError as error:
+            reason = "it is not there" if isinstance(error, FileNotFoundError) else str(error.strerror)
+            raise ShardError(_damaged(shard, self.folder, reason)) from error
+
+    def prefetch(self, shard: Shard) -> None:
+        """Nothing: the shard is here."""
+
+
+@functools.lru_cache(maxsize=16)  # a run sees the data as it was when it began
+def _remote_store(url: str) -> ShardStore:
+    files, root = _file_system(url)
+    if "file" in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,)):
+        return _local_store(Path(root))
+    source = Remote(url, files, root)
+    index = parse_index(source.read_index(), f"{url.rstrip('/')}/{INDEX}")
+    cache = source.cache
+    # An order's window, and what is fetched ahead of it.
+    needed = min(index.size, 2 * index.window)
+    if cache.limit < needed:
+        raise ValueError(
+            f"{LIMIT} must be at least {needed / 1e9:.2g} for {printable(url)}, got {cache.limit / 1e9:.2g}"
+        )
+    return ShardStore(url, index, source)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """Fsspec's file system for a URL, and the path in it."""
+    scheme = url.partition("://")[0].rpartition("::")[2]
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(url.rstrip("/"))
+    except ImportError as error:
+        package = PACKAGES.get(scheme)
+        how = f"pip install {package}" if package else how_to_install("stream")
+        raise ValueError(
+            f"{printable(url)} needs a package that is not installed ({printable(error)}): {how}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{printable(url)} is no URL that can be read: {printable(error)}") from error
+
+
+class Remote:
+    """Shards at a URL, which are brought to the cache whole, as they are needed.
+
+    Args:
+        url: as errors name it.
+        files: fsspec's file system.
+        root: the path of the shards in it.
+    """
+
+    def __init__(self, url: str, files: Any, root: str) -> None:
+        self.url, self.files, self.root = url, files, root.rstrip("/")
+        self.cache = ShardCache()
+        self._lock = threading.Lock()
+        self._wanted: set[Shard] = set()
+        self._queue: queue.SimpleQueue[Shard] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def read_index(self) -> bytes:
+        """The content of the index.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ShardError: it cannot be read.
+        """
+        return self._retried(INDEX, lambda: self.files.cat_file(f"{self.root}/{INDEX}"))
+
+    def open(self, shard: Shard) -> BinaryIO:
+        path = self.cache.path(shard)
+        for _ in range(3):
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                self._add(shard)
+                continue
+            os.utime(file.fileno())  # those read last are kept
+            if os.fstat(file.fileno()).st_size == shard.size:
+                return file
+            file.close()
+            self.cache.drop(shard)
+        folder = printable(self.cache.folder)
+        raise ShardError(f"{shard.name} of {printable(self.url)} is deleted from {folder} while it is read")
+
+    def prefetch(self, shard: Shard) -> None:
+        with self._lock:
+            if shard in self._wanted or self.cache.path(shard).exists():
+                return
+            self._wanted.add(shard)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._fetch_wanted, name="fastgan-shards", daemon=True)
+                self._thread.start()
+        self._queue.put(shard)
+
+    def _fetch_wanted(self) -> None:
+        while True:
+            shard = self._queue.get()
+            try:
+                self._add(shard)
+            except OSError:
+                pass  # whoever reads the shard tries again, and tells why it fails
+            finally:
+                with self._lock:
+                    self._wanted.discard(shard)
+
+    def _add(self, shard: Shard) -> None:
+        def fetch(path: Path) -> None:
+            self._retried(shard.name, lambda: self._copy(shard, path))
+
+        try:
+            self.cache.add(shard, fetch)
+        except DamagedShard as error:
+            raise ShardError(_damaged(shard, self.url, str(error))) from error
+
+    def _copy(self, shard: Shard, path: Path) -> None:
+        try:
+            self.files.get_file(f"{self.root}/{shard.name}", str(path))
+        except OSError as error:
+            if error.errno in OWN_DISK:
+                raise DiskError(error.errno, error.strerror, str(path)) from error
+            raise
+
+    def _retried(self, name: str, transfer: Any) -> Any:
+        for pause in (*PAUSES, None):
+            try:
+                return transfer()
+            except FileNotFoundError as error:
+                self._missing(name, error)
+            except DiskError:
+                raise
+            except Exception as error:  # fsspec passes on whatever its libraries raise
+                if pause is None:
+                    reason = f"{type(error).__name__}: {error}"
+                    raise ShardError(
+                        f"{name} of {printable(self.url)} cannot be read: {printable(reason)}"
+                    ) from error
+                time.sleep(pause)
+        raise AssertionError("the last try neither returned nor raised")
+
+    def _missing(self, name: str, error: FileNotFoundError) -> NoReturn:
+        if name == INDEX:
+            raise FileNotFoundError(
+                f"{printable(self.url)} has no {INDEX}, which `fastgan data shard` writes with the shards"
+            ) from error
+        raise ShardError(f"{name} of {printable(self.url)} is not there") from error
+
+
+class DiskError(OSError):
+    """A shard that cannot be written to the cache."""
+
+
+def _damaged(shard: Shard, place: object, reason: str) -> str:
+    return f"{shard.name} of {printable(place)} is not the shard of the index: {reason}"
