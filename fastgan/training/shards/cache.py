@@ -88,10 +88,15 @@ class ShardCache:
                 total -= size
 
 
+def wrong_size(size: int, shard: Shard) -> str:
+    """What is wrong with a shard of this size."""
+    return f"it has {size} bytes, where the index says {shard.size}"
+
+
 def _check(path: Path, shard: Shard) -> None:
     size = path.stat().st_size
     if size != shard.size:
-        raise DamagedShard(f"it has {size} bytes, where the index says {shard.size}")
+        raise DamagedShard(wrong_size(size, shard))
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn, Protocol
 
 from fastgan._extras import how_to_install
 from fastgan._names import printable
-from fastgan.training.shards.cache import LIMIT, DamagedShard, ShardCache
+from fastgan.training.shards.cache import LIMIT, DamagedShard, ShardCache, wrong_size
 from fastgan.training.shards.index import INDEX, Index, Shard, parse_index
 
 # Seconds before a failed transfer is tried again: servers of objects ask for patience now and then.
@@ -64,7 +64,7 @@ class ShardStore:
             size = os.fstat(file.fileno()).st_size
             content = os.pread(file.fileno(), entry.size, entry.offset) if size == shard.size else b""
         if size != shard.size or len(content) != entry.size:
-            raise ShardError(_damaged(shard, self.place, f"it has {size} bytes, {INDEX} says {shard.size}"))
+            raise ShardError(_damaged(shard, self.place, wrong_size(size, shard)))
         return content
 
     def prefetch(self, name: str) -> None:

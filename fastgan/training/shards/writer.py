@@ -123,8 +123,8 @@ def _write_shard(
                 header = tarfile.TarInfo(name)  # the same for equal folders: no times, no owners
                 header.size = len(content)
                 tar.addfile(header, io.BytesIO(content))
-                blocks = -(-len(content) // tarfile.BLOCKSIZE)
-                entries[name] = Entry(number, tar.offset - blocks * tarfile.BLOCKSIZE, len(content))
+                offset = tar.offset - _blocks(len(content)) * tarfile.BLOCKSIZE
+                entries[name] = Entry(number, offset, len(content))
         with path.open("rb") as written:
             digest = hashlib.sha256()
             while block := written.read(1 << 20):
@@ -132,13 +132,17 @@ def _write_shard(
     return Shard(path.name, path.stat().st_size, digest.hexdigest())
 
 
+def _blocks(size: int) -> int:
+    """Number of a tar file's blocks that so many bytes take."""
+    return -(-size // tarfile.BLOCKSIZE)
+
+
 def _parts(files: Iterable[Path], shard_size: int, progress: tqdm) -> Iterator[list[Path]]:
     """The files of each shard."""
     part: list[Path] = []
     total = 0
     for file in files:
-        # Header and padding, about a block and a half, count where files are small.
-        size = file.stat().st_size + 3 * tarfile.BLOCKSIZE // 2
+        size = (1 + _blocks(file.stat().st_size)) * tarfile.BLOCKSIZE  # with the header
         if part and total + size > shard_size:
             yield part
             progress.update(len(part))
