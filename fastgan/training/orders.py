@@ -37,10 +37,9 @@ class ShardOrder(EpochOrder):
     """As :class:`EpochOrder`, of files in shards, of which few are needed at a time.
 
     The shards are put into a random order, and each file then moves at random within a window around its
-    shard's place, as in "py1e" of mosaicml-streaming. So the shards of a window are read at a time, of half as
-    many again near an epoch's ends, and one of them is replaced by a new one now and then. Half a window
-    ahead, shards are fetched. A dataset that fits into the window has the order of
-    :class:`EpochOrder`, which is that of the folder it was made from.
+    shard's place, as in "py1e" of mosaicml-streaming. So the shards of one window are read at a time, of one
+    and a half near an epoch's ends, and shards are fetched half a window ahead. A dataset that fits into the
+    window has the order of :class:`EpochOrder`, which is that of the folder it was made from.
 
     The window has `index.window` bytes of the whole dataset, and for a part, such as one domain's files, its
     share of them.
