@@ -117,8 +117,11 @@ def _in_turn(providers: dict[str, Stream], length: int) -> dict[str, list[float]
 
 
 def _by_threads(place: str | Path, size: int, threads: int) -> Stream:
-    dataset = ImageFolder(find_images(place), (size, size), "random")
-    return lambda first: batches(dataset, BATCH, start_step=first, workers=threads)
+    files = find_images(place)
+    # A new dataset for each turn, so that those that wait keep no decoded images.
+    return lambda first: batches(
+        ImageFolder(files, (size, size), "random"), BATCH, start_step=first, workers=threads
+    )
 
 
 class _Samples(torch.utils.data.Dataset):
@@ -133,9 +136,10 @@ class _Samples(torch.utils.data.Dataset):
 
 
 def _by_processes(place: Path, size: int, processes: int) -> Stream:
-    samples = _Samples(ImageFolder(find_images(place), (size, size), "random"))
+    files = find_images(place)
 
     def stream(first: int) -> Generator[Any, None, None]:
+        samples = _Samples(ImageFolder(files, (size, size), "random"))
         order = range(first * BATCH, len(samples))
         loader = torch.utils.data.DataLoader(samples, BATCH, sampler=order, num_workers=processes)
         for images in loader:

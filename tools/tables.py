@@ -70,6 +70,7 @@ class Results:
           followed by `/kept` with freed memory kept by the process
         * `recipes/RECIPE/PROVIDER`, a training step of the preset `demo`, of `fastgan bench recipes`
         * `demos/RECIPE/PRESET`, of `fastgan bench demos`
+        * `stream/PROVIDER`, of `fastgan bench stream`
         * `stegastamp-demo`, the result of `make demo`
         * `stress/PART`, of `make stress`
         * `questions/QUESTION/VARIANT`, of `fastgan bench questions`: the means over its seeds
@@ -83,10 +84,12 @@ class Results:
             "ops": ("op", "provider", "size", "mode", "memory"),
             "recipes": ("recipe", "provider"),
             "demos": ("recipe", "preset"),
+            "stream": ("provider",),
             "stegastamp-demo": (),
             "stress": ("part",),
         }.get(kind)
-        file = {"ops": MACHINE, "recipes": f"recipes-{MACHINE}", "demos": f"demos-{MACHINE}"}.get(kind, kind)
+        of_machine = ("recipes", "demos", "stream")
+        file = MACHINE if kind == "ops" else f"{kind}-{MACHINE}" if kind in of_machine else kind
         if keys is None or len(keys) != len(parts):
             raise UnknownResult(f"no kind of rows is named as {name!r} is")
         fields = dict(zip(keys, parts, strict=True))
@@ -95,7 +98,7 @@ class Results:
             prefix = file.removesuffix(MACHINE)
             others = [other for other in self.files if prefix and other.startswith(prefix)]
             if kind == "ops":
-                others = [other for other in self.files if not other.startswith(("recipes-", "demos-"))]
+                others = [other for other in self.files if not other.startswith(of_machine)]
             matches = [row for other in others for row in self.rows(other, **fields)]
         if len(matches) != 1:
             raise UnknownResult(f"{len(matches)} rows of {file}.json are {name!r}")
@@ -311,6 +314,22 @@ def recipes(results: Results) -> str:
 
 def optimizers(row: Row) -> float:
     return sum(share for name, share in row["parts"].items() if name.startswith("Optimizer"))
+
+
+def stream(results: Results) -> str:
+    """Images per second of each reader."""
+    lines = ["| reader | images per second | of the folder's | measured on |", "|---|---|---|---|"]
+    for file, rows in results.files.items():
+        if not file.startswith("stream-"):
+            continue
+        folder = next(row for row in rows if row["provider"] == "folder, threads")
+        for row in sorted(rows, key=lambda row: -row["images_per_second"]):
+            speed = row["images_per_second"]
+            lines.append(
+                f"| {row['provider']} | {speed:.{0 if speed >= 10 else 1}f} | "
+                f"{speed / folder['images_per_second']:.2g} | {machine_of([row])} |"
+            )
+    return "\n".join(lines)
 
 
 def demos(results: Results) -> str:
@@ -532,7 +551,7 @@ def machine_of(rows: Iterable[Row]) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        readme, op, recipes, demos, shares, stress, verdicts, planted, question, figures, exchange, scale
+        readme, op, recipes, demos, stream, shares, stress, verdicts, planted, question, figures, exchange, scale
     )
 }  # fmt: skip
 

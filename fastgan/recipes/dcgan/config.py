@@ -42,7 +42,7 @@ class DCGANConfig(TrainingConfig):
     0: none."""
 
     train_path: str = ""
-    """Folder with training images, searched recursively."""
+    """Folder with training images, searched recursively; or shards of one, in a folder or at a URL."""
     val_path: str = ""
     """Folder with held-out images; empty: every tenth of train_path (64 at most) is held out."""
     image_size: Literal[32, 64, 128, 256] = 64

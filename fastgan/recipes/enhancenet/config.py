@@ -42,7 +42,8 @@ class EnhanceNetConfig(TrainingConfig):
     scale: Literal[2, 4] = 4
     """How many times as high and wide images become: 2 or 4."""
     train_path: str = ""
-    """Folder with training photographs at high resolution, searched recursively."""
+    """Folder with training photographs at high resolution, searched recursively; or shards of one,
+    in a folder or at a URL."""
     val_path: str = ""
     """Folder with held-out photographs; empty: every tenth of train_path (64 at most) is held out."""
     val_images: int = 8

@@ -38,7 +38,8 @@ class StarGANv2Config(TrainingConfig):
     """Decay of the moving averages of generator, mapping network and style encoder, in [0, 1); 0: none."""
 
     train_path: str = ""
-    """Folder with one folder per domain, each searched recursively."""
+    """Folder with one folder per domain, each searched recursively; or shards of one, in a folder or
+    at a URL."""
     val_path: str = ""
     """The same, held out; empty: every tenth file of each domain (64 at most) is held out."""
     domains: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ class StegaStampConfig(TrainingConfig):
     """
 
     train_path: str = ""
-    """Folder with training photographs, searched recursively."""
+    """Folder with training photographs, searched recursively; or shards of one, in a folder or at a URL."""
     val_path: str = ""
     """Folder with held-out photographs; empty: every tenth of train_path (64 at most) is held out."""
     val_images: int = 64

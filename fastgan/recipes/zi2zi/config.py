@@ -25,7 +25,8 @@ class Zi2ZiConfig(TrainingConfig):
 
     train_path: str = ""
     """Folder of pairs: what `fastgan data glyphs` wrote, or side-by-side images K_NNNNN.png of category K and
-    character NNNNN, or a folder of such per category. `builtin:glyphs` needs no data."""
+    character NNNNN, or a folder of such per category; or shards of either, in a folder or at a
+    URL. `builtin:glyphs` needs no data."""
     source_side: Literal["left", "right"] = "left"
     """Where the pairs have the source font: left, as `fastgan data glyphs` writes them, or right, as the
     original's scripts do."""
