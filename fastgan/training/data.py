@@ -166,7 +166,8 @@ def split_held_out(
     if len(files) < 2:
         raise ValueError(f"{printable(train_path)} holds one image, too few to hold one out: set val_path")
     held_out = files[::10][:64]
-    return [file for file in files if file not in set(held_out)], held_out
+    chosen = set(held_out)
+    return [file for file in files if file not in chosen], held_out
 
 
 class Dataset(Protocol):

@@ -31,15 +31,17 @@ class ShardPath:
 
     @property
     def name(self) -> str:
-        return PurePosixPath(self.inner).name
+        return self.inner.rpartition("/")[2]
 
     @property
     def stem(self) -> str:
-        return PurePosixPath(self.inner).stem
+        return self.name.removesuffix(self.suffix)
 
     @property
     def suffix(self) -> str:
-        return PurePosixPath(self.inner).suffix
+        name = self.name  # not by pathlib, which takes seconds for a million names
+        dot = name.rfind(".")
+        return name[dot:] if 0 < dot < len(name) - 1 else ""
 
     @property
     def parent(self) -> ShardPath:
@@ -93,17 +95,18 @@ class ShardPath:
         """Has the file's shard brought to this machine while others are read."""
         self.store.prefetch(self.inner)
 
-    def _key(self) -> tuple[str, list[str]]:
-        return self.store.place, self.inner.split("/")
-
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ShardPath) and self._key() == other._key()
+        if not isinstance(other, ShardPath):
+            return NotImplemented
+        return self.inner == other.inner and self.store.place == other.store.place
 
     def __lt__(self, other: ShardPath) -> bool:
-        return self._key() < other._key()
+        if self.store.place != other.store.place:
+            return self.store.place < other.store.place
+        return self.inner.split("/") < other.inner.split("/")
 
     def __hash__(self) -> int:
-        return hash((self.store.place, self.inner))
+        return hash(self.inner)
 
     def __str__(self) -> str:
         return f"{self.store.place.rstrip('/')}/{self.inner}".rstrip("/")

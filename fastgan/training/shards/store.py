@@ -80,7 +80,9 @@ def open_store(place: str | Path) -> ShardStore:
         ShardError: it cannot be read.
         ValueError: it is not valid; a package that such URLs need is missing; the cache is too small.
     """
-    return _remote_store(place) if isinstance(place, str) and "://" in place else _local_store(Path(place))
+    if isinstance(place, str) and "://" in place:
+        return _remote_store(place.rstrip("/"))
+    return _local_store(Path(place))
 
 
 def _local_store(folder: Path) -> ShardStore:
@@ -112,7 +114,7 @@ def _remote_store(url: str) -> ShardStore:
     if "file" in (files.protocol if isinstance(files.protocol, tuple) else (files.protocol,)):
         return _local_store(Path(root))
     source = Remote(url, files, root)
-    index = parse_index(source.read_index(), f"{url.rstrip('/')}/{INDEX}")
+    index = parse_index(source.read_index(), f"{url}/{INDEX}")
     cache = source.cache
     # An order's window, and what is fetched ahead of it.
     needed = min(index.size, 2 * index.window)
@@ -129,7 +131,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         import fsspec
 
-        return fsspec.core.url_to_fs(url.rstrip("/"))
+        return fsspec.core.url_to_fs(url)
     except ImportError as error:
         package = PACKAGES.get(scheme)
         how = f"pip install {package}" if package else how_to_install("stream")
