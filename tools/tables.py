@@ -551,7 +551,8 @@ def machine_of(rows: Iterable[Row]) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        readme, op, recipes, demos, stream, shares, stress, verdicts, planted, question, figures, exchange, scale
+        readme, op, recipes, demos, stream, shares, stress, verdicts, planted, question, figures, exchange,
+        scale,
     )
 }  # fmt: skip
 
