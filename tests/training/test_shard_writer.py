@@ -33,7 +33,7 @@ def test_shards_hold_the_files_as_they_are_and_tar_reads_them(folder, tmp_path, 
     assert shard(folder, tmp_path / "out", "--shard_size", "0.02") == 0
     text = capsys.readouterr().out
     assert "41 .png, 1 .txt in" in text and "passed over: 1 hidden" in text
-    assert "42 files in 3 shards" in text
+    assert "files: 42, shards: 3" in text
     expected = {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in folder.rglob("*")

@@ -58,8 +58,8 @@ def main(arguments: list[str]) -> int:
         reading=Reading(options.max_pixels, max_unusable=options.max_unusable), workers=options.workers,
     )  # fmt: skip
     print(
-        f"{len(index.files)} files in {len(index.shards)} shards, {index.size / 1e6:.1f} MB, "
-        f"in {printable(options.out)}: --train_path there, or a URL at which it is served"
+        f"files: {len(index.files)}, shards: {len(index.shards)}, {index.size / 1e6:.1f} MB in "
+        f"{printable(options.out)}: train with --train_path there, or at a URL at which it is served"
     )
     return 0
 
