@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from fastgan._folder_lock import NAME as LOCK
 from fastgan._names import printable
 from fastgan._tables import drop_rows_after
 from fastgan.training.checkpoint_files import checkpoint_files
@@ -15,7 +16,6 @@ from fastgan.training.model_files import FILE_NAME, OLDER_NAME
 from fastgan.training.run_options import START_OPTIONS
 from fastgan.training.yaml_files import read_options
 
-LOCK = ".lock"
 PARTS = ("checkpoints", "samples")
 # Enough for the first checkpoints and logs; with less, a run would fail midway.
 NEEDED_BYTES = 256 * 2**20

@@ -1,110 +1,34 @@
-"""The lock of a run's folder: only one run writes there, and the lock file names it.
-
-Where the file system has it, the kernel's lock (`flock`) decides: it ends with its process, however that
-ends. On shared disks it may be missing, or not reach other machines. There the lock's text decides: it names
-machine, process and start time, and the holder touches the file regularly, so that others see whether it is
-alive. Of two processes that start at once, the last to write holds the lock; the other notices that at once
-or at its next touch, and ends.
-"""
+"""The lock of a run's folder, see :mod:`fastgan._folder_lock`, and the torchrun job that began the run."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import functools
-import json
-import os
-import secrets
-import socket
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from fastgan._folder_lock import FolderInUse, FolderLock, Holder, acquire
 from fastgan._names import printable
 from fastgan.training.processes.children import AT_LEAVING
 from fastgan.training.processes.world import restarts, torchrun_job
-from fastgan.training.run_folder import LOCK as NAME
 from fastgan.training.run_folder import remove_unused
 
-# Seconds between the holder's touches, and without a touch until a holder on another machine counts as dead.
-# The latter exceeds the time for which file systems cache modification times (NFS: a minute).
-HEARTBEAT, PATIENCE = 10.0, 90.0
-# Longest time between taking the kernel's lock and writing the text, or between the last text and release.
-HANDOVER = 2.0
-# Seconds to wait after writing the text, without the kernel's lock, for another process to overwrite it.
-SETTLING = 1.0
-# Errors of file systems without locks.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
+class RunLock(FolderLock):
+    """The lock of a run that is held; made by :func:`run_lock`."""
 
-class RunInUse(OSError):
-    """Another process writes to the run's folder."""
+    advice = "wait for it, stop it, or give this run another --exp_name"
+    end = "this run ends"
+    restarts_own_run = False
+    """Whether this is a torchrun restart of the run that the same job began in the folder."""
 
-
-@dataclass
-class Holder:
-    """The process that took the lock last, as the lock file describes it."""
-
-    pid: int
-    host: str
-    since: str
-    ticks: int = 0
-    """Start time of the process, in ticks since boot: another process may have its pid by now."""
-    held: bool = True
-    boot: str = ""
-    """Boot id of its machine, which distinguishes machines of the same name; "": unknown."""
-    pids: str = ""
-    """Its pid namespace: containers on one machine number their processes independently."""
-    token: str = ""
-    """Random, new each time the lock is taken."""
-    job: str | None = None
-    """The torchrun job that began the run in the folder, see `torchrun_job`."""
-
-    def __str__(self) -> str:
-        return printable(f"process {self.pid} on host {self.host} since {self.since}")
-
-    @classmethod
-    def myself(cls) -> Holder:
-        return cls(
-            os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"), _ticks(os.getpid()),
-            boot=_boot(), pids=_pids(), token=secrets.token_hex(8),
-        )  # fmt: skip
-
-    @property
-    def is_of_this_machine(self) -> bool:
-        """Whether it runs on this machine: not on another of the same name, nor before the last reboot."""
-        return self.boot == _boot() if self.boot and _boot() else self.host == socket.gethostname()
-
-    @property
-    def is_alive(self) -> bool | None:
-        """Whether the process exists; None if that cannot be determined from here."""
-        if not self.is_of_this_machine or self.pids != _pids():
-            return None
-        return _ticks(self.pid) == self.ticks
-
-
-class RunLock:
-    """A lock that is held; made by :func:`run_lock`."""
-
-    def __init__(self, path: Path, descriptor: int, before: Holder | None, is_kernels: bool) -> None:
-        self.is_kernels = is_kernels
-        self._path = path
-        self._descriptor = descriptor
-        self._lost_to: Holder | None = None
+    def _follow(self, before: Holder | None) -> None:
         self._job = torchrun_job()
-        self.holder = Holder.myself()
         began_here = before is not None and before.job is not None and before.job == self._job
         self.restarts_own_run = began_here and restarts() > 0
-        """Whether this is a torchrun restart of the run that the same job began in the folder."""
         # A process that ends before `begin`, as while loading, leaves the run to restarts of the job that
         # began it, but not to its own restarts if it is a new job of the same name.
         if before is not None and (self.restarts_own_run or not began_here):
             self.holder.job = before.job
-        self._write()
 
     def begin(self) -> None:
         """Records that the run in this folder is this process's from now on."""
@@ -113,210 +37,29 @@ class RunLock:
         self.check()
         self._write()
 
-    def check(self) -> None:
-        """Raises RunInUse if another process took the lock, which is possible without the kernel's lock."""
-        if self._lost_to is not None:
-            raise RunInUse(
-                f"{printable(self._path.parent)} was taken over by {self._lost_to}: this run ends, so that "
-                "not both write there. Start one at a time where the file system has no locks"
-            )
-
-    def keep(self) -> bool:
-        """Touches the lock if this process still holds it; returns whether it does."""
-        holder_on_disk = _read(self._path)
-        if holder_on_disk is not None and holder_on_disk.token != self.holder.token:
-            self._lost_to = holder_on_disk
-        if self._lost_to is None:
-            os.utime(self._descriptor)
-        return self._lost_to is None
-
-    def let_go(self) -> None:
-        """Records that the folder is not held any more."""
-        with contextlib.suppress(OSError):  # a full disk: the lock becomes stale anyway
-            if self.keep():
-                self.holder.held = False
-                self._write()
-
-    def release(self) -> None:
-        self.let_go()
-        os.close(self._descriptor)
-
-    def _write(self) -> None:
-        text = json.dumps(asdict(self.holder)).encode() + b"\n"
-        os.pwrite(self._descriptor, text, 0)
-        os.ftruncate(self._descriptor, len(text))
-        os.fsync(self._descriptor)  # so that other machines see it
-
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[RunLock]:
     """Locks a run's folder, which is created if missing, and removed if nothing was written to it.
 
     Raises:
-        RunInUse: another process holds it; the message names it.
+        FolderInUse: another process holds it; the message names it.
         OSError: the folder cannot be written.
     """
     created = not folder.exists()
     try:
-        lock = _acquire(folder)
-    except RunInUse:
+        lock = acquire(folder, RunLock)
+    except FolderInUse:
         raise
     except OSError as error:
         raise OSError(f"the run's folder {printable(folder)} cannot be written: {error}") from error
-    released = threading.Event()
-    heartbeat = threading.Thread(
-        target=_touch_regularly, args=(lock, released), name="fastgan-lock", daemon=True
-    )
-    heartbeat.start()
+    lock.touch_regularly()
     AT_LEAVING.append(lock.let_go)
     try:
         yield lock
     finally:
         AT_LEAVING.remove(lock.let_go)
-        released.set()
-        heartbeat.join()
+        lock.stop_touching()
         if lock.is_kernels:  # without it, another process might hold the lock while it is removed
             remove_unused(folder, created)
         lock.release()
-
-
-def _acquire(folder: Path) -> RunLock:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / NAME
-    # O_NOFOLLOW: a link could lead out of the folder.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        has_locks = _lock(path, descriptor)
-        if has_locks and not _is_at(path, descriptor):  # its last holder has removed the folder
-            os.close(descriptor)
-            return _acquire(folder)
-        lock = RunLock(path, descriptor, _last_holder(path, has_locks), has_locks)
-        if not has_locks:
-            time.sleep(SETTLING)
-            if not lock.keep():
-                raise RunInUse(_in_use(folder, str(lock._lost_to)))
-        return lock
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _lock(path: Path, descriptor: int) -> bool:
-    """Takes the kernel's lock; returns False if the file system has no locks.
-
-    Raises:
-        RunInUse: another process has it.
-    """
-    deadline = time.monotonic() + HANDOVER
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            holder = _read(path)
-            held = holder is not None and holder.held
-            # Otherwise the holder has not written its text yet, or is about to end.
-            if (held and holder.is_alive) or time.monotonic() > deadline:  # type: ignore[union-attr]
-                raise RunInUse(_in_use(path.parent, str(holder) if held else "another process")) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            return False
-        time.sleep(0.05)
-
-
-def _last_holder(path: Path, has_locks: bool) -> Holder | None:
-    """The previous holder of the folder, once it is certain that it does not hold it any more."""
-    holder = _read(path)
-    if holder is None or not holder.held:
-        return holder
-    if has_locks and holder.is_of_this_machine:
-        return holder
-    alive = holder.is_alive
-    if _is_touched(path, holder) if alive is None else alive:
-        hint = f" (if there is no such process, delete {printable(path)})"
-        raise RunInUse(_in_use(path.parent, str(holder)) + hint)
-    return holder
-
-
-def _in_use(folder: Path, by: str) -> str:
-    return f"{printable(folder)} is in use by {by}: wait for it, stop it, or give this run another --exp_name"
-
-
-def _is_touched(path: Path, holder: Holder) -> bool:
-    """Whether a process on another machine still touches its lock; waits up to PATIENCE seconds."""
-    last_touch = path.stat().st_mtime_ns
-    print(
-        f"{printable(path.parent)} was held by {holder}: waiting up to {PATIENCE:.0f} s for a sign of life",
-        file=sys.stderr,
-        flush=True,
-    )
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        time.sleep(min(1.0, HEARTBEAT))
-        with path.open("rb") as fresh:  # NFS asks the server again at every open
-            if os.fstat(fresh.fileno()).st_mtime_ns != last_touch:
-                return True
-    return False
-
-
-def _touch_regularly(lock: RunLock, released: threading.Event) -> None:
-    while not released.wait(HEARTBEAT):
-        with contextlib.suppress(OSError):
-            if not lock.keep():
-                return
-
-
-def _read(path: Path) -> Holder | None:
-    """The holder that the lock file names; None if it is empty or incomplete."""
-    try:
-        content = json.loads(path.read_bytes())
-        holder = Holder(
-            **{field.name: content[field.name] for field in fields(Holder) if field.name in content}
-        )
-        types = {name: type(value) for name, value in asdict(Holder(1, "", "")).items()}
-        types["job"] = str if holder.job is not None else type(None)
-        invalid = [name for name, expected in types.items() if type(getattr(holder, name)) is not expected]
-        return None if invalid else holder
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
-
-
-@functools.cache
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-@functools.cache
-def _pids() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
-def _ticks(pid: int) -> int:
-    """Start time of a process; -1 if there is none, 0 if only its existence can be determined."""
-    try:
-        # Fields after the name, which stands in parentheses and may contain anything.
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (FileNotFoundError, ProcessLookupError):  # ProcessLookupError: it ended while it was read
-        if Path("/proc/self/stat").exists():
-            return -1
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return -1
-    except PermissionError:
-        pass
-    return 0

@@ -21,10 +21,10 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from fastgan._folder_lock import NAME as LOCK
 from fastgan.recipes import RECIPES
 from fastgan.training import run_folder
 from fastgan.training.checkpoint import checkpoint_files
-from fastgan.training.run_lock import NAME as LOCK
 from tests.stress.tiny_runs import PHASES, TRACEBACK, Run, Stage
 
 NOBODY = 65534

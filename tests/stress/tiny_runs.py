@@ -29,11 +29,11 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from fastgan import cli
+from fastgan._folder_lock import NAME as LOCK
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training import checkpoint, logging, loop, report
 from fastgan.training.report import fallback, page, running
 from fastgan.training.report.curves import Plot
-from fastgan.training.run_lock import NAME as LOCK
 from tests.recipes.fonts import small_glyphs
 from tests.recipes.photographs import write_photographs
 from tests.recipes.runs import table

@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import nn
 
+from fastgan._folder_lock import NAME
 from fastgan.recipes import RECIPES, load_recipe
 from fastgan.training.checkpoint import load_checkpoint, save_checkpoint
 from fastgan.training.config import to_plain, write_config
 from fastgan.training.loop import train
 from fastgan.training.processes.runtime import Runtime
 from fastgan.training.resume import resume_from
-from fastgan.training.run_lock import NAME
 from fastgan.training.statistics import report
 from tests.recipes.starganv2_folders import write_images, write_latents
 

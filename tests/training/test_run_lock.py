@@ -14,9 +14,10 @@ import time
 
 import pytest
 
-from fastgan.training import run_lock as locks
+from fastgan import _folder_lock as locks
+from fastgan._folder_lock import NAME, FolderInUse
 from fastgan.training.loop import train
-from fastgan.training.run_lock import NAME, RunInUse, run_lock
+from fastgan.training.run_lock import run_lock
 
 from .toy import Toy, ToyConfig
 
@@ -53,7 +54,7 @@ def test_a_second_start_is_refused_with_the_holders_name_and_changes_nothing(tmp
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != NAME}
     with run_lock(folder):
         for resume in (False, True, "auto"):
-            with pytest.raises(RunInUse) as refused:
+            with pytest.raises(FolderInUse) as refused:
                 train(Toy, dataclasses.replace(config, resume=resume, num_steps=4))
             assert (
                 f"{folder} is in use by process {os.getpid()} on host {socket.gethostname()} since 20"
@@ -81,7 +82,7 @@ def test_the_kernel_ends_the_lock_of_a_killed_process(tmp_path):
         [sys.executable, "-c", source, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(RunInUse, match=f"process {holder.pid} "), run_lock(tmp_path):
+    with pytest.raises(FolderInUse, match=f"process {holder.pid} "), run_lock(tmp_path):
         pass
     holder.kill()
     holder.communicate()
@@ -91,7 +92,7 @@ def test_the_kernel_ends_the_lock_of_a_killed_process(tmp_path):
 
 
 def test_without_kernel_locks_a_live_process_of_this_machine_holds(tmp_path, no_kernel_locks):
-    with run_lock(tmp_path), pytest.raises(RunInUse, match=f"process {os.getpid()} "), run_lock(tmp_path):
+    with run_lock(tmp_path), pytest.raises(FolderInUse, match=f"process {os.getpid()} "), run_lock(tmp_path):
         pass
     with run_lock(tmp_path):
         pass
@@ -117,7 +118,10 @@ def test_another_machines_lock_holds_while_it_is_touched(tmp_path, monkeypatch, 
 
     thread = threading.Thread(target=touch, daemon=True)
     thread.start()
-    with pytest.raises(RunInUse, match=r"process 123 on host elsewhere.*delete .*\.lock"), run_lock(tmp_path):
+    with (
+        pytest.raises(FolderInUse, match=r"process 123 on host elsewhere.*delete .*\.lock"),
+        run_lock(tmp_path),
+    ):
         pass
     over.set()
     thread.join()
@@ -128,14 +132,14 @@ def test_another_machines_lock_holds_while_it_is_touched(tmp_path, monkeypatch, 
 
 HOLDS_THE_KERNELS_LOCK = """
 import dataclasses, fcntl, json, sys, time
-from fastgan.training import run_lock  # imported before locking, because it may take long
+from fastgan import _folder_lock  # imported before locking, because it may take long
 
 file = open(sys.argv[1], "r+")
 fcntl.flock(file, fcntl.LOCK_EX)
 print("locked", flush=True)
 time.sleep(0.5)
 if sys.argv[2] == "begins":
-    file.truncate(file.write(json.dumps(dataclasses.asdict(run_lock.Holder.myself()))))
+    file.truncate(file.write(json.dumps(dataclasses.asdict(_folder_lock.Holder.myself()))))
     file.flush()
     time.sleep(60)
 """
@@ -152,7 +156,7 @@ def test_whoever_has_the_kernels_lock_but_no_text_is_about_to_begin_or_to_end(tm
         try:
             assert other.stdout.readline() == "locked\n"
             if which == "begins":
-                in_use = pytest.raises(RunInUse, match=f"is in use by process {other.pid} on host ")
+                in_use = pytest.raises(FolderInUse, match=f"is in use by process {other.pid} on host ")
                 with in_use, run_lock(tmp_path):
                     pass
             else:
@@ -167,7 +171,7 @@ def test_a_lock_without_a_text_for_long_is_another_processs(tmp_path, monkeypatc
     left_by(tmp_path, held=False)
     with (tmp_path / NAME).open() as file:
         locks.fcntl.flock(file, locks.fcntl.LOCK_EX)
-        with pytest.raises(RunInUse, match="is in use by another process:"), run_lock(tmp_path):
+        with pytest.raises(FolderInUse, match="is in use by another process:"), run_lock(tmp_path):
             pass
 
 
@@ -194,15 +198,15 @@ def test_the_kernels_lock_counts_for_all_containers_of_a_machine(tmp_path, capsy
 def test_of_two_that_start_at_once_without_kernel_locks_one_has_the_folder(
     tmp_path, monkeypatch, no_kernel_locks
 ):
-    write = locks.RunLock._write
+    write = locks.FolderLock._write
 
     def both_write(self):
         write(self)
         other = {**says(tmp_path), "pid": 4321, "token": "another's"}
         (tmp_path / NAME).write_text(json.dumps(other))
 
-    monkeypatch.setattr(locks.RunLock, "_write", both_write)
-    with pytest.raises(RunInUse, match="is in use by process 4321"), run_lock(tmp_path):
+    monkeypatch.setattr(locks.FolderLock, "_write", both_write)
+    with pytest.raises(FolderInUse, match="is in use by process 4321"), run_lock(tmp_path):
         pass
     assert (says(tmp_path)["pid"], says(tmp_path)["held"]) == (4321, True)
 
@@ -222,7 +226,7 @@ def test_a_run_that_lost_its_lock_ends_after_the_step(tmp_path, monkeypatch, no_
         return step_of(self, batch, step, generator)
 
     monkeypatch.setattr(Toy, "train_step", train_step)
-    with pytest.raises(RunInUse, match=f"{config.folder} was taken over by process 4321"):
+    with pytest.raises(FolderInUse, match=f"{config.folder} was taken over by process 4321"):
         train(Toy, config)
     assert (says(config.folder)["pid"], says(config.folder)["held"]) == (4321, True)
     assert sorted(path.name for path in (config.folder / "checkpoints").iterdir())[-1:] == [

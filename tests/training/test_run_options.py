@@ -206,16 +206,17 @@ def test_a_start_that_fails_leaves_nothing_behind(there, tmp_path, monkeypatch):
 
 
 def test_a_lock_that_was_removed_while_one_waited_is_taken_anew(tmp_path):
-    from fastgan.training import run_lock as locks
+    from fastgan._folder_lock import NAME
+    from fastgan.training.run_lock import run_lock
 
     folder, took = tmp_path / "run", []
 
     def waits():
-        with locks.run_lock(folder):
-            took.append((folder / locks.NAME).exists())
+        with run_lock(folder):
+            took.append((folder / NAME).exists())
 
     thread = threading.Thread(target=waits)
-    with locks.run_lock(folder) as lock:
+    with run_lock(folder) as lock:
         lock.holder.held = False  # about to end
         lock._write()
         thread.start()
