@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from fastgan._arguments import Parser
+from fastgan._tables import rows_of
 from fastgan.bench.hed import write_vgg16
 from fastgan.bench.rows import conclude, mean_and_deviation, merge_rows, said
 from fastgan.bench.verdicts import (
@@ -38,7 +39,6 @@ from fastgan.bench.verdicts import (
     with_method,
 )
 from fastgan.losses import PerceptualLoss
-from fastgan.monitor.monitor import rows_of
 from fastgan.optim import Adam
 from fastgan.recipes import load_recipe
 from fastgan.training.built_in import data_folder

@@ -7,28 +7,32 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from fastgan._tables import CsvTable, drop_rows_after, rounded, rows_of
+from fastgan._names import printable
+from fastgan._tables import rounded
+from fastgan.monitor._processes import from_all, is_first_process
 from fastgan.monitor.diagnosis import Diagnosis
-from fastgan.monitor.facts import Facts, read_facts, write_facts
+from fastgan.monitor.facts import Facts
 from fastgan.monitor.look import measures_of_images
 from fastgan.monitor.probes import checked_inputs, evaluating, probe
 from fastgan.monitor.shares import Shares
 from fastgan.monitor.statistics import Statistics
 from fastgan.monitor.verdict import Verdict
-from fastgan.monitor.watched import Watched
+from fastgan.monitor.watched import Watched, optimizers_of
 from fastgan.ops._checks import (
-    as_list,
     as_number,
     as_whole_number,
     check_instance,
     check_real,
     described,
 )
+
+if TYPE_CHECKING:
+    from fastgan.monitor._folder import MonitorFolder
 
 ADVERSARIAL = ("gan", "adv", "adversarial")
 """Names of terms that are taken for :attr:`Facts.adversarial_term`."""
@@ -53,18 +57,23 @@ class Monitor:
 
     Args:
         folder: where metrics.csv, one row per call of :meth:`verdicts`, and facts.json are kept, so that
-            `fastgan diagnose` and `fastgan report` can read the run. A folder with a metrics.csv is gone on
-            with: a trainer that resumes gives its step to :meth:`verdicts`, which drops what comes after it.
-            None: all is kept in memory.
+            `fastgan diagnose` and `fastgan report` can read the run. It is this monitor's alone until
+            :meth:`close`, until nothing refers to the monitor any more, or until the process ends. A folder
+            of an earlier monitor is gone on with: a trainer that resumes gives its step to :meth:`verdicts`,
+            which drops what comes after it. None: all is kept in memory.
         facts: what is known of the run beside its figures, above all its adversarial loss; they replace those
             in the folder. None: the folder's; where there are none, the rules that need them say nothing.
 
     Attributes:
         diagnosis: the verdicts so far; another object once :meth:`verdicts` has gone back.
 
+    A monitor belongs to its process, and is neither copied nor pickled; networks and optimizers that it
+    watches may be. Copies of them are not watched.
+
     Raises:
         TypeError: facts that are no :class:`Facts`.
-        OSError: the folder cannot be used.
+        FileExistsError: metrics.csv in the folder is of another program; nothing is changed there.
+        OSError: the folder cannot be used; also if another monitor or run writes there, which is named.
         ValueError: metrics.csv in it cannot be read as a table, or facts.json does not hold facts.
     """
 
@@ -74,26 +83,43 @@ class Monitor:
         if folder is not None:
             check_instance("folder", folder, (str, os.PathLike), "a path")
         self.folder = None if folder is None else Path(folder)
-        self._table: CsvTable | None = None
         self._statistics = Statistics()
         self._reports: Counter[str] = Counter()
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._has_gone_on = False  # whether the last row is of this object, and not of the folder
+        self._is_closed = False
         self.watched = Watched(self._statistics.add)
+        self._kept: MonitorFolder | None = None
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            kept = read_facts(self.folder) if facts is None else None
-            path = self.folder / "metrics.csv"
-            if path.exists() and b"\n" in path.read_bytes():  # otherwise not even its first row is complete
-                self._rows = rows_of(path)
-            if _is_first_process():
-                self._table = CsvTable(path)
-                if kept is None:
-                    write_facts(self.folder, facts or Facts())
-            facts = facts or kept
+            from fastgan.monitor._folder import MonitorFolder  # its locks are not there on every platform
+
+            self._kept = MonitorFolder(self.folder, facts, writes=is_first_process())
+            self._rows, facts = self._kept.rows, self._kept.facts
         self.diagnosis = Diagnosis(facts)
         for step, row in self._rows:
             self.diagnosis.add(step, row)
+
+    def close(self) -> None:
+        """Takes the hooks off the optimizers and lets others write to the folder.
+
+        What was found so far can still be read.
+        """
+        self._is_closed = True
+        self.watched.remove()
+        if self._kept is not None:
+            self._kept.close()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "a Monitor cannot be copied or pickled, since it watches networks of this process: keep it out "
+            "of what is copied; a new Monitor of its folder goes on with its figures"
+        )
 
     def report(self, **values: Tensor | float) -> None:
         """Adds figures of a step: numbers, or tensors with one element, whose graph is not kept.
@@ -208,14 +234,15 @@ class Monitor:
         *,
         generator: nn.Module | None = None,
         discriminator: nn.Module | None = None,
-        optimizers: Iterable[torch.optim.Optimizer] = (),
+        optimizers: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] = (),
         **networks: nn.Module,
     ) -> None:
         """Measures networks' updates from now on, by hooks on the optimizers.
 
         Args:
             generator, discriminator: whose measures begin with G and D.
-            optimizers: all that train the networks.
+            optimizers: all that train the networks, a list or a single one. In a wrapper, such as those of
+                accelerate and Lightning, the one inside is watched.
             networks: further ones, by name.
 
         Raises:
@@ -232,14 +259,10 @@ class Monitor:
                 check_instance(name, network, nn.Module, "a torch.nn.Module")
         named = {"G": generator, "D": discriminator, **networks}
         given = {name: network for name, network in named.items() if network is not None}
-        listed = as_list("optimizers", optimizers)
-        if not listed or any(not isinstance(each, torch.optim.Optimizer) for each in listed):
-            raise TypeError(
-                f"optimizers must be at least one torch.optim.Optimizer, got {described(optimizers)}"
-            )
+        listed = optimizers_of(optimizers)
         if not given:
             raise ValueError("generator, discriminator or another network must be given, got None for all")
-        self.watched.add(given, cast(list[torch.optim.Optimizer], listed))
+        self.watched.add(given, listed)
 
     def verdicts(self, step: int | None = None) -> list[Verdict]:
         """What holds now, gravest first. Called at log lines: here the host waits for the device.
@@ -255,8 +278,12 @@ class Monitor:
                 several updates per step of G. A trainer that resumes must give its step.
 
         Raises:
-            TypeError, ValueError: a step that is no whole number, or below 0.
+            TypeError, ValueError: a step that is no whole number, or below 0; a monitor that is closed.
+            OSError: the folder cannot be written, or another process has taken it.
         """
+        if self._is_closed:
+            of = "" if self.folder is None else f" of {printable(self.folder)}"
+            raise ValueError(f"the monitor{of} is closed, and takes no more figures")
         given = None if step is None else as_whole_number("step", step, least=0)
         self.watched.finish()
         row, step, is_given = self._take(given)
@@ -266,8 +293,8 @@ class Monitor:
             if step < last or (step == last and is_given and not self._has_gone_on):
                 self._go_back(step)
             self._has_gone_on = True
-            if self._table is not None:
-                self._table.write(step, row)
+            if self._kept is not None:
+                self._kept.write(step, row)
             self._rows.append((step, rounded(row)))
             self.diagnosis.add(*self._rows[-1])
         return self.diagnosis.verdicts()
@@ -278,7 +305,7 @@ class Monitor:
         reports: Counter[str] = Counter()
 
         def gather(means: object) -> list[Any]:
-            gathered = _gather((means, given, self._reports))
+            gathered = from_all((means, given, self._reports))
             for _, step, counts in gathered:
                 steps.extend([] if step is None else [step])
                 reports.update(counts - reports)  # the larger count of each
@@ -296,19 +323,5 @@ class Monitor:
         self.diagnosis = Diagnosis(self.diagnosis.facts, self.diagnosis.rules)
         for each, row in self._rows:
             self.diagnosis.add(each, row)
-        if self._table is not None:
-            drop_rows_after(self._table.path, step - 1)
-
-
-def _is_first_process() -> bool:
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
-
-
-def _gather(value: Any) -> list[Any]:
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [value]
-    gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, value)
-    return gathered
+        if self._kept is not None:
+            self._kept.drop_rows_from(step)

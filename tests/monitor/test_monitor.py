@@ -86,7 +86,7 @@ def test_the_step_is_that_of_the_process_with_most_reports(others, step, monkeyp
     def gathered(value):
         return [value, *(({}, given, Counter(counts)) for given, counts in others)]
 
-    monkeypatch.setattr("fastgan.monitor.monitor._gather", gathered)
+    monkeypatch.setattr("fastgan.monitor.monitor.from_all", gathered)
     monitor = Monitor()
     report(monitor, 3, D_loss=1.0)
     assert monitor.diagnosis.history.step == step
@@ -107,6 +107,7 @@ def test_a_trainer_that_resumes_before_its_last_log_line_goes_on_from_there(tmp_
     monitor, whole = Monitor(folder), Monitor()
     trained(monitor, range(100, 1300, 100))
     if has_folder:
+        monitor.close()
         monitor = Monitor(folder)  # the trainer was restarted
     again = range(back, 2000, 100)
     before = [step for step in range(100, 1300, 100) if step < back]
@@ -115,6 +116,7 @@ def test_a_trainer_that_resumes_before_its_last_log_line_goes_on_from_there(tmp_
     assert monitor.diagnosis.past == whole.diagnosis.past
     if has_folder:
         assert [step for step, _ in rows_of(folder / "metrics.csv")] == [*before, *again]
+        monitor.close()
         assert Monitor(folder).diagnosis.verdicts() == whole.diagnosis.verdicts()
 
 
@@ -124,6 +126,7 @@ def test_figures_of_one_step_may_be_given_in_two_calls(tmp_path):
         monitor.report(**{name: 1.0})
         monitor.verdicts(step=10)
     assert monitor.diagnosis.history.columns == {"D_loss": [(10, 1.0)], "fid": [(10, 1.0)]}
+    monitor.close()
     again = Monitor(tmp_path)
     assert again.diagnosis.history.columns == monitor.diagnosis.history.columns
     again.look(images(), images(8, 1))
@@ -154,11 +157,13 @@ def test_a_torn_last_row_is_cut_off_before_others_follow(tmp_path):
         monitor.verdicts(step=step)
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("3")
+    monitor.close()
     monitor = Monitor(tmp_path)
     monitor.report(D_loss=2.0)
     monitor.verdicts(step=30)
     expected = [(10, {"D_loss": 1.0}), (20, {"D_loss": 1.0}), (30, {"D_loss": 2.0})]
     assert rows_of(tmp_path / "metrics.csv") == expected
+    monitor.close()
     assert Monitor(tmp_path).diagnosis.history.step == 30
 
 
@@ -175,6 +180,7 @@ def test_a_table_without_a_whole_line_is_begun_anew(tmp_path, text):
 
 def test_steps_that_fall_in_a_table_are_sorted_and_later_rows_count(tmp_path):
     path = tmp_path / "metrics.csv"
+    (tmp_path / "facts.json").write_text("{}")
     path.write_text("step,a,b\n10,1,\n10,,2\n330,1,\n20,1,\n10,5,\n40,1e308,nan\n")
     assert str(rows_of(path)) == str(
         [(10, {"a": 5.0}), (20, {"a": 1.0}), (40, {"a": math.inf, "b": math.nan}), (330, {"a": 1.0})]
@@ -188,6 +194,7 @@ def test_figures_beyond_float32_are_infinite(tmp_path):
     monitor.report(D_loss=1e308, G_loss=torch.tensor(-1e308, dtype=torch.float64))
     monitor.verdicts()
     assert monitor.diagnosis.history.row == {"D_loss": math.inf, "G_loss": -math.inf}
+    monitor.close()
     assert Monitor(tmp_path).diagnosis.history.row == monitor.diagnosis.history.row
 
 
@@ -305,7 +312,7 @@ def test_wrong_figures_are_named():
         monitor.report(step=3)
     with pytest.raises(TypeError, match="facts must be a fastgan.monitor.Facts"):
         Monitor(facts={"adversarial": "hinge"})
-    with pytest.raises(TypeError, match=r"optimizers must be at least one .*, got list \[\]"):
+    with pytest.raises(TypeError, match=r"optimizers must be a torch.optim.Optimizer or .*, got list \[\]"):
         monitor.watch(optimizers=[])
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), 0.1)
     with pytest.raises(ValueError, match="another network must be given, got None for all"):
@@ -320,6 +327,7 @@ def test_a_folder_keeps_the_figures_and_a_restarted_monitor_goes_on(tmp_path):
     for number in range(12):
         verdicts = report(whole, **CERTAIN)
         if number == 6:
+            first.close()
             first = Monitor(tmp_path / "run", facts)  # the trainer was restarted
         again = report(first, **CERTAIN)
         assert again == verdicts

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import io
+import pickle
 import weakref
 
 import pytest
 import torch
 from torch import nn
 
+from fastgan.monitor import Monitor
 from fastgan.monitor.watched import Watched
 from fastgan.optim import Adam, RMSprop
 
@@ -30,6 +34,13 @@ def step(network, optimizer, scale=1.0):
     optimizer.zero_grad()
     (scale * network(torch.randn(8, 5)).square().mean()).backward()
     optimizer.step()
+
+
+def saved(pair):
+    file = io.BytesIO()
+    torch.save(pair, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
 
 
 OPTIMIZERS = {
@@ -226,7 +237,7 @@ def test_wrong_arguments_are_named(network):
     watched = Watched(Reports())
     with pytest.raises(TypeError, match="the network G must be a torch.nn.Module"):
         watched.add({"G": 3}, [])
-    with pytest.raises(TypeError, match="each of optimizers must be a torch.optim.Optimizer"):
+    with pytest.raises(TypeError, match="optimizers must be a torch.optim.Optimizer or a list of them"):
         watched.add({"G": network}, [network])
     watched.add({"G": network}, [])
     with pytest.raises(ValueError, match="watched as G already"):
@@ -328,3 +339,153 @@ def test_averages_and_frozen_networks_are_not_meant_to_be_trained(network):
     step(network, optimizer)
     watched.finish()
     assert "average_untrained" not in reports and reports["D_untrained"] == [0.0]
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As accelerate wraps optimizers: an Optimizer by its class, whose own hooks are not there."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self):
+        return self.optimizer.param_groups
+
+    def zero_grad(self):
+        self.optimizer.zero_grad()
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+
+def accelerated(optimizer):
+    return pytest.importorskip("accelerate").Accelerator(cpu=True).prepare(optimizer)
+
+
+class Holder:
+    """As Lightning wraps them: no Optimizer at all."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.step, self.zero_grad = optimizer.step, optimizer.zero_grad
+
+
+@pytest.mark.parametrize("wrap", [accelerated, Wrapper, Holder, lambda optimizer: Holder(Wrapper(optimizer))])
+def test_wrapped_optimizers_are_watched_through_the_one_inside(network, wrap):
+    monitor, optimizer = Monitor(), torch.optim.Adam(network.parameters(), 0.01)
+    wrapped = wrap(optimizer)
+    monitor.watch(generator=network, optimizers=[wrapped])
+    step(network, wrapped)
+    monitor.verdicts(step=1)
+    assert monitor.diagnosis.history.row["G_update_ratio"] > 0
+    assert monitor.diagnosis.history.row["G_untrained"] == 0
+
+
+@pytest.mark.parametrize(
+    "optimizers, got",
+    [
+        ([], r"list \[\]"),
+        (3, "int 3"),
+        ("adam", "str 'adam'"),
+        (nn.Linear(2, 2), "Linear"),
+        ([nn.Linear(2, 2)], "Linear"),
+        ([[torch.optim.SGD(nn.Linear(2, 2).parameters())]], "list"),
+    ],
+)
+def test_what_is_no_optimizer_is_named(network, optimizers, got):
+    with pytest.raises(TypeError, match=f"optimizers must be a torch.optim.Optimizer or .*, got .*{got}"):
+        Monitor().watch(generator=network, optimizers=optimizers)
+
+
+def test_a_single_optimizer_is_taken_and_a_generator_of_them(network):
+    for give in (lambda optimizer: optimizer, lambda optimizer: iter([optimizer])):
+        monitor, optimizer = Monitor(), torch.optim.SGD(network.parameters(), 0.1)
+        monitor.watch(generator=network, optimizers=give(optimizer))
+        step(network, optimizer)
+        monitor.verdicts(step=1)
+        assert "G_update_ratio" in monitor.diagnosis.history.row
+
+
+def test_complex_weights_are_measured_as_pairs_of_numbers():
+    torch.manual_seed(0)
+    network, reports = nn.Linear(3, 2, dtype=torch.complex64), Reports()
+    network.register_parameter("large", nn.Parameter(torch.randn(300, 500, dtype=torch.complex64)))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    watched = Watched(reports)
+    watched.add({"D": network}, [optimizer])
+    (network(torch.randn(4, 3, dtype=torch.complex64)).abs().sum() + network.large.abs().sum()).backward()
+    before = [torch.view_as_real(p.detach()).clone() for p in network.parameters()]
+    gradients = [torch.view_as_real(p.grad) for p in network.parameters()]
+    optimizer.step()
+    moved = [torch.view_as_real(p) - old for p, old in zip(network.parameters(), before, strict=True)]
+    assert reports["D_weight_norm"] == [pytest.approx(norm(before), rel=1e-5)]
+    assert reports["D_gradient_norm"] == [pytest.approx(norm(gradients), rel=1e-5)]
+    assert reports["D_update_ratio"] == [pytest.approx(norm(moved) / norm(before), rel=0.05)]
+    assert 0 < reports["D_at_bound"][0] < 1e-3
+    watched.finish()
+    assert reports["D_untrained"] == [0.0]
+
+
+CLOSURES = {
+    **OPTIMIZERS,
+    "LBFGS": lambda params: torch.optim.LBFGS(params, 0.1, max_iter=3),
+}
+
+
+@pytest.mark.parametrize("optimizer", CLOSURES)
+@pytest.mark.parametrize("is_named", [False, True])
+@pytest.mark.parametrize("is_zeroed", ["before", "in the closure"])
+def test_a_step_whose_closure_computes_the_gradients_is_measured(network, optimizer, is_named, is_zeroed):
+    reports = Reports()
+    optimizer = CLOSURES[optimizer](network.parameters())
+    network[0].bias.requires_grad_(False)
+    watched = Watched(reports, interval=2)
+    watched.add({"G": network}, [optimizer])
+    x = torch.randn(8, 5)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = network(x).square().mean()
+        loss.backward()
+        return loss
+
+    trained = [p for p in network.parameters() if p.requires_grad]
+    for number in range(4):
+        before = [p.detach().clone() for p in trained]
+        if is_zeroed == "before":
+            optimizer.zero_grad()
+        optimizer.step(closure=closure) if is_named else optimizer.step(closure)
+        if number % 2 == 0:
+            moved = [p.detach() - old for p, old in zip(trained, before, strict=True)]
+            assert reports["G_update_ratio"][-1] == pytest.approx(norm(moved) / norm(before), rel=1e-4)
+            assert reports["G_weight_norm"][-1] == pytest.approx(norm(before), rel=1e-5)
+            assert reports["G_gradient_norm"][-1] == pytest.approx(norm([p.grad for p in trained]), rel=1e-5)
+    assert len(reports["G_update_ratio"]) == len(reports["G_gradient_norm"]) == 2, "every second update"
+    watched.finish()
+    sizes = [p.numel() for p in network.parameters()]
+    assert reports["G_untrained"] == [pytest.approx(sizes[1] / sum(sizes))]
+
+
+def test_a_closure_that_fails_leaves_the_next_step_measured(network):
+    reports = Reports()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    watched = Watched(reports, interval=1)
+    watched.add({"G": network}, [optimizer])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        optimizer.step(lambda: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    step(network, optimizer)
+    assert len(reports["G_update_ratio"]) == 1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair)), saved])
+def test_what_is_watched_may_be_copied_and_copies_are_not_watched(network, optimizer, copied):
+    reports = Reports()
+    watched, optimizer = Watched(reports, interval=1), OPTIMIZERS[optimizer](network.parameters())
+    watched.add({"G": network}, [optimizer])
+    step(network, optimizer)
+    other, its_optimizer = copied((network, optimizer))
+    step(other, its_optimizer)
+    assert len(reports["G_update_ratio"]) == 1
+    step(network, optimizer)
+    assert len(reports["G_update_ratio"]) == 2

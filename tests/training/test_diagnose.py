@@ -104,6 +104,7 @@ def test_a_monitor_its_folder_its_continuation_and_a_copy_of_its_table_agree(kin
         verdicts = monitor.verdicts()
     assert verdicts
     assert diagnose_run(tmp_path / "run").verdicts() == verdicts
+    monitor.close()
     again = Monitor(tmp_path / "run", facts)
     assert again.diagnosis.verdicts() == verdicts
     shutil.copy(tmp_path / "run" / "metrics.csv", tmp_path / "copy.csv")
