@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"fastgan": "fastgan", "fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"}
 # Packages may import those in their own line or above. A name stands for all modules of the package.
 LAYERS = (
-    ("_arguments", "_extras", "_files", "_names", "_tables", "_torch_internals", "_warnings"),
+    ("_arguments", "_extras", "_files", "_folder_lock", "_names", "_tables", "_torch_internals", "_warnings"),
     ("reference", "kernels"),
     ("ops",),
     ("losses", "optim", "augment", "compat", "metrics", "monitor"),
