@@ -1,35 +1,22 @@
-"""Files of logs: CSV, TSV, and TensorBoard's event files, as rows of numbers."""
+"""Text files of logs, tables and lines, as rows of numbers."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from fastgan._names import printable
-
-LONGEST_LIST = 400
-"""Characters of names in an error, which may come from a file that is no table at all."""
-
-Row = dict[str, float]
+from fastgan.monitor.log_lines import rows_of_json, rows_of_messages
+from fastgan.monitor.log_names import Row, listed
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names for a message."""
-    text = ", ".join(names)
-    return printable(text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]}...")
+def read_text(path: Path, notes: list[str]) -> tuple[list[str], list[Row]]:
+    """The names of a text file's figures, and its rows without what is not given there.
 
-
-# --- CSV and TSV --------------------------------------------------------------------------------------------
-
-
-def read_csv(path: Path, notes: list[str]) -> tuple[list[str], list[Row]]:
-    """The names of a table's columns of numbers, and its rows without their empty cells.
+    It may be a table (CSV, TSV), JSON, an object a line, or lines with figures after their names.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`fastgan.monitor.logs.read_log`.
@@ -41,6 +28,15 @@ def read_csv(path: Path, notes: list[str]) -> tuple[list[str], list[Row]]:
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{shown} is empty")
+    for rows in (rows_of_json(text, lines, notes), rows_of_messages(lines, notes)):
+        if rows is not None and not any(rows):
+            raise ValueError(f"{shown} has no figures")
+        if rows is not None:
+            return list(dict.fromkeys(name for row in rows for name in row)), [row for row in rows if row]
+    return _read_table(shown, text, lines, notes)
+
+
+def _read_table(shown: str, text: str, lines: list[str], notes: list[str]) -> tuple[list[str], list[Row]]:
     try:
         delimiter = max(",;\t", key=lambda mark: len(next(csv.reader([lines[0]], delimiter=mark))))
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
@@ -129,61 +125,3 @@ def _number(cell: str, has_decimal_commas: bool = False) -> float | None:
         return float(cell.replace("_", "x"))  # Python's 1_000 is no number in a table
     except ValueError:
         return None
-
-
-# --- TensorBoard --------------------------------------------------------------------------------------------
-
-
-def is_events(path: Path) -> bool:
-    """Whether a path is one of TensorBoard's event files, or a folder with some in it or below."""
-    return any(True for _ in _event_files(path))
-
-
-def _event_files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        for folder, folders, files in os.walk(path):
-            folders.sort()
-            yield from (Path(folder, name) for name in sorted(files) if "tfevents" in name)
-    elif "tfevents" in path.name and path.is_file():
-        yield path
-
-
-def read_events(path: Path) -> dict[int, Row]:
-    """The scalars by step and tag; tags of files in a folder below, as of `add_scalars`, begin with it.
-
-    Raises:
-        ValueError: there are none.
-    """
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-
-    table: dict[int, Row] = {}
-    for file in _event_files(path):
-        below = "" if file == path or file.parent == path else f"{file.parent.relative_to(path).as_posix()}/"
-        try:
-            for event in LegacyEventFileLoader(str(file)).Load():
-                for value in event.summary.value:
-                    scalar = _scalar(value)
-                    if scalar is not None and event.step >= 0:
-                        table.setdefault(event.step, {})[below + value.tag] = scalar
-        except Exception as error:  # protobuf's and tensorboard's errors have no base class of their own
-            raise ValueError(
-                f"{printable(file)} cannot be read as an event file of TensorBoard: {error}"
-            ) from error
-    if not table:
-        raise ValueError(f"{printable(path)} holds no scalars: it is no event file of TensorBoard, or empty")
-    return dict(sorted(table.items()))
-
-
-def _scalar(value: Any) -> float | None:
-    """The number in a summary: of TensorFlow 1 and torch, or of TensorFlow 2, which writes tensors."""
-    kind = value.WhichOneof("value")
-    if kind == "simple_value":
-        return float(value.simple_value)
-    if kind == "tensor" and not value.tensor.tensor_shape.dim and not value.tensor.string_val:
-        from tensorboard.util import tensor_util
-
-        try:
-            return float(tensor_util.make_ndarray(value.tensor))
-        except (TypeError, ValueError):
-            return None
-    return None

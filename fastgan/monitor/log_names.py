@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from fastgan._arguments import near_name
 from fastgan._names import printable
 
+LONGEST_LIST = 400
+"""Characters of names in an error, which may come from a file that is no table at all."""
+
+Row = dict[str, float]
 _D = r"(?:d|dis|disc|discriminator|critic|netd)"
 _G = r"(?:g|gen|generator|netg)"
 _LOSS = r"(?:loss|losses|err|error)"
@@ -80,6 +84,12 @@ _AROUND = (
 )
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names for a message."""
+    text = ", ".join(names)
+    return printable(text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]}...")
+
+
 def plain_name(name: str) -> str:
     """A name in lower case with single underscores, without words such as train and avg."""
     plain = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()).strip("_")
@@ -99,7 +109,9 @@ def recognized(header: Sequence[str], columns: Mapping[str, str], notes: list[st
         if name in free and name not in names:
             names[name] = name
     plain = {name: plain_name(name) for name in free if name not in names.values()}
-    candidates = {name: text for name, text in plain.items() if not _HELD_OUT.fullmatch(text)}
+    # Lightning writes figures of steps beside their means over epochs, of which there are fewer.
+    names_by_steps = sorted(plain, key=lambda name: name.casefold().endswith("_epoch"))
+    candidates = {name: plain[name] for name in names_by_steps if not _HELD_OUT.fullmatch(plain[name])}
     for ours, patterns in FOREIGN.items():
         found = (
             name for pattern in patterns for name, text in candidates.items() if re.fullmatch(pattern, text)

@@ -1,4 +1,4 @@
-"""Logs of any trainer: CSV files, TSV files and TensorBoard's event files become rows as rules read them.
+"""Logs of any trainer: tables, JSON, messages and TensorBoard's event files become rows as rules read them.
 
 Trainers name, number and write their figures in many ways. Whatever is decided about a file here is told in
 its notes: which figure was taken for what, where steps come from, which cells and rows were left out.
@@ -18,15 +18,23 @@ from fastgan._arguments import near_name
 from fastgan._names import printable
 from fastgan._tables import as_figure
 from fastgan.monitor.history import ROWS
-from fastgan.monitor.log_files import Row, is_events, listed, read_csv, read_events
-from fastgan.monitor.log_names import NOT_OF_THE_GAME, PART_FAKE, PART_REAL, SIGNS, plain_name, recognized
+from fastgan.monitor.log_events import is_events, read_events
+from fastgan.monitor.log_exports import without_runs
+from fastgan.monitor.log_files import read_text
+from fastgan.monitor.log_names import (
+    NOT_OF_THE_GAME,
+    PART_FAKE,
+    PART_REAL,
+    SIGNS,
+    Row,
+    listed,
+    plain_name,
+    recognized,
+)
+from fastgan.monitor.log_steps import by_step, steps_of
 
 MOST_ROWS = 200
 """Longer logs are averaged: rules were made for log lines that are means over many steps."""
-STEPS = ("step", "global_step", "steps", "iteration", "iterations", "iter", "iters", "it", "i", "niter",
-         "batch", "batches_done", "kimg", "epoch", "epochs")  # fmt: skip
-"""Names of columns of steps; the first that is there and that counts rows is taken."""
-EPOCHS = ("epoch", "epochs")
 
 
 @dataclass
@@ -46,29 +54,30 @@ class Log:
 
 
 def read_log(path: Path, columns: Mapping[str, str] | None = None) -> Log:
-    """Reads a CSV or TSV file, a TensorBoard event file, or a folder with event files.
+    """Reads a table, JSON lines, lines of named figures, a TensorBoard event file, or a folder with some.
 
     Args:
         columns: names in the file by the names that rules know, "step" too; further ones are recognized.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it cannot be read as any of these, has fewer than three rows, or lacks a column that is
-            asked for; the message names the file and what is wrong.
+        ValueError: it cannot be read as any of these, has fewer than three rows, or those of several runs, or
+            lacks a column that is asked for; the message names the file and what is wrong.
         ModuleNotFoundError: event files need tensorboard.
     """
     columns = dict(columns or {})
     notes: list[str] = []
     if is_events(path):
-        table = read_events(path)
+        table = read_events(path, notes)
         header = list(dict.fromkeys(name for row in table.values() for name in row))
         _check_columns(path, columns, header)
         steps, rows = list(table), list(table.values())
     else:
-        header, rows = read_csv(path, notes)
+        header, rows = read_text(path, notes)
+        header, rows, columns = without_runs(path, header, rows, columns, notes)
         _check_columns(path, columns, header)
-        steps = _steps(path, header, rows, columns.get("step"), notes)
-    log = Log(_by_step(steps, rows, notes), recognized(header, columns, notes), notes)
+        steps = steps_of(path, header, rows, columns, notes)
+    log = Log(by_step(steps, rows, notes), recognized(header, columns, notes), notes)
     if rows and not any(rows):
         raise ValueError(f"{printable(path)} has no figures beside its steps; it has {listed(header)}")
     if len(log.rows) < ROWS:
@@ -94,104 +103,6 @@ def _check_columns(path: Path, columns: Mapping[str, str], header: Sequence[str]
                 + (f"; did you mean {printable(near)!r}?" if near else "")
                 + f"; it has {listed(header)}"
             )
-
-
-# --- steps --------------------------------------------------------------------------------------------------
-
-
-def _steps(
-    path: Path, header: Sequence[str], rows: Sequence[Row], chosen: str | None, notes: list[str]
-) -> list[int]:
-    """The step of each row, -1 where it has none. Takes counters of all kinds out of the rows."""
-    kinds = {re.sub(r".*/", "", name.casefold()).strip().replace(" ", "_"): name for name in reversed(header)}
-    counters = [kinds[kind] for kind in STEPS if kind in kinds]
-    epoch = next((kinds[kind] for kind in EPOCHS if kind in kinds), None)
-    steps, problems = None, []
-    if chosen is not None:
-        steps, problem = _steps_of(rows, chosen)
-        if problem == "has fractions":
-            raise ValueError(
-                f"--columns step={printable(chosen)}: {printable(path)} {problem} in that column"
-            )
-        steps = _counted_on(rows, chosen, epoch, steps, notes) or steps
-    for name in counters if steps is None else ():
-        found, problem = _steps_of(rows, name)
-        if problem != "has fractions":
-            steps = _counted_on(rows, name, epoch, found, notes)
-            if steps is not None:
-                break
-        if not problem and _begins_again(found):
-            problem = "begins again and again"
-        if not problem:
-            notes.append(f"steps are those of the column {name}")
-            steps = found
-            break
-        problems.append(f"{name} {problem}")
-    if steps is None:
-        notes.append(f"steps are numbers of rows{': ' if problems else ''}{'; '.join(problems)}")
-        steps = list(range(1, len(rows) + 1))
-    for row in rows:
-        for counter in (*counters, *([chosen] if chosen else [])):
-            row.pop(counter, None)
-    return steps
-
-
-def _steps_of(rows: Sequence[Row], name: str) -> tuple[list[int], str]:
-    """A column as steps, -1 where it has none, and why it cannot count them, or ""."""
-    values = [row.get(name, math.nan) for row in rows]
-    whole = [value for value in values if math.isfinite(value)]
-    if any(value != int(value) for value in whole):
-        return [], "has fractions"
-    steps = [int(value) if 0 <= value < 2**63 else -1 for value in values]
-    if len({step for step in steps if step >= 0}) < len(rows) / 2:
-        return steps, "does not tell rows apart"
-    return steps, ""
-
-
-def _counted_on(
-    rows: Sequence[Row], name: str, epoch: str | None, counts: Sequence[int], notes: list[str]
-) -> list[int] | None:
-    """Steps of a counter that begins again with each epoch, counted on; None if it is no such counter."""
-    if epoch is None or epoch == name:
-        return None
-    epochs, problem = _steps_of(rows, epoch)
-    if problem == "has fractions" or min(epochs) < 0 or min(counts) < 0:
-        return None
-    pairs = list(zip(itertools.pairwise(epochs), itertools.pairwise(counts), strict=True))
-    falls = [epoch_before != epoch_after for (epoch_before, epoch_after), (n, m) in pairs if m < n]
-    # Counters of the whole run go on where an epoch begins, and fall with it where a run is resumed.
-    goes_on = any(epoch_after > epoch_before and m > n for (epoch_before, epoch_after), (n, m) in pairs)
-    if not falls or not all(falls) or goes_on:
-        return None
-    apart = min(abs(after - before) for before, after in itertools.pairwise(counts) if after != before)
-    per_epoch = max(counts) - min(counts) + apart
-    notes.append(
-        f"{name} begins again with each {epoch}: steps are {name} plus {per_epoch} for each {epoch} before"
-    )
-    return [count + per_epoch * (number - min(epochs)) for number, count in zip(epochs, counts, strict=True)]
-
-
-def _begins_again(steps: Sequence[int]) -> bool:
-    """Whether a counter falls to where it began, again and again or after a half: no log is resumed so."""
-    given = [step for step in steps if step >= 0]
-    starts = sum(after < before and after <= given[0] for before, after in itertools.pairwise(given))
-    return starts > 0 and len(set(given)) <= 0.5 * len(given)
-
-
-def _by_step(steps: Sequence[int], rows: Sequence[Row], notes: list[str]) -> list[tuple[int, Row]]:
-    """Rows in the order of steps; of one step, later values replace earlier ones."""
-    numbered = [(step, row) for step, row in zip(steps, rows, strict=True) if step >= 0]
-    if len(numbered) < len(rows):
-        notes.append(f"{len(rows) - len(numbered)} of {len(rows)} rows have no step and are left out")
-    merged: dict[int, Row] = {}
-    for step, row in numbered:
-        merged.setdefault(step, {}).update(row)
-    given = [step for step, _ in numbered]
-    if len(merged) < len(given):
-        notes.append(f"{len(given) - len(merged)} steps are there more than once: the last row counts")
-    if given != sorted(given):
-        notes.append("rows were not in the order of steps, and are sorted")
-    return sorted(merged.items())
 
 
 # --- names ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 
 import pytest
@@ -358,9 +359,22 @@ LOGS = st.builds(
     st.lists(st.tuples(CELLS, CELLS, CELLS).map(",".join), max_size=8).map("\n".join),
 )  # fmt: skip
 
+FIGURES = st.recursive(
+    st.one_of(st.floats(), st.integers(), st.booleans(), st.none(), st.text(max_size=4)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["mean", "d_loss", "step"]), inner),
+    max_leaves=6,
+)  # fmt: skip
+LINES = st.lists(
+    st.dictionaries(st.sampled_from(["step", "d_loss", "a - b", "a - b__MIN"]), FIGURES).map(json.dumps)
+    | st.lists(st.tuples(st.sampled_from(["epoch", "D loss", "D(x)", "("]), CELLS).map(": ".join)).map(" ".join),
+    max_size=6,
+).map("\n".join)  # fmt: skip
+
 
 @given(
-    text=st.one_of(st.text(max_size=200), TABLES, LOGS).map(lambda text: text.encode("utf-8", "replace"))
+    text=st.one_of(st.text(max_size=200), TABLES, LOGS, LINES).map(
+        lambda text: text.encode("utf-8", "replace")
+    )
     | st.binary(max_size=200)
 )
 def test_any_text_is_read_or_refused_with_one_error(text, tmp_path_factory):
