@@ -53,6 +53,12 @@ class Diagnosis:
         self.history = History()
         self.past: list[Verdict] = []
         self._states: dict[tuple[str, str], _State] = {}
+        self._has_judged = False
+
+    @property
+    def has_judged(self) -> bool:
+        """Whether any rule has found what it reads. If not, that there are no verdicts says nothing."""
+        return self._has_judged
 
     def add(self, step: int, row: Mapping[str, float]) -> list[Verdict]:
         """Adds the figures of a log line or an evaluation; returns the verdicts that are new with them.
@@ -113,6 +119,7 @@ class Diagnosis:
     def _look(self, rule: Rule, sign: Sign, step: int) -> Verdict | None:
         """Follows a rule's condition for one subject; returns the verdict if it is new."""
         state = self._states.setdefault((rule.name, sign.subject), _State(first_look=step))
+        self._has_judged = True
         state.looks += 1
         state.last_look = step
         if sign.holds is None:

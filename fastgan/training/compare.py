@@ -14,7 +14,8 @@ from fastgan._names import LAYOUT, printable
 from fastgan.monitor.columns import OTHER, QUESTIONS, question_of
 from fastgan.monitor.curve import latest
 from fastgan.monitor.verdict import Verdict
-from fastgan.training.diagnose import Diagnosed, add_options_of_files, counted, diagnosed
+from fastgan.training.diagnose import Diagnosed, add_options_of_files, diagnosed
+from fastgan.training.diagnose_output import summary
 from fastgan.training.markup import Html, element
 from fastgan.training.outputs import check_page
 from fastgan.training.report.curves import (
@@ -121,7 +122,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     names = comparison.names
     title = f"{len(names)} runs compared"
     steps = [str(run.diagnosis.history.step) for run in comparison.runs]
-    counts = [counted(verdicts) for verdicts in comparison.verdicts()]
+    counts = [summary(run.diagnosis) for run in comparison.runs]
     body = [
         element("h1", title),
         element("p", ", ".join(names), class_="sub"),

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
-import math
-import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +14,18 @@ from fastgan._arguments import Parser
 from fastgan._names import LAYOUT, printable
 from fastgan._tables import rows_of
 from fastgan.losses.adversarial import KINDS
-from fastgan.monitor.columns import OTHER, QUESTIONS, explain, is_known
+from fastgan.monitor.columns import is_known
 from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.monitor.facts import FACTS, Facts, read_facts
 from fastgan.monitor.log_names import FOREIGN, parse_columns
 from fastgan.monitor.logs import Log, read_log
-from fastgan.monitor.verdict import SEVERITIES, Verdict
+from fastgan.monitor.verdict import SEVERITIES
 from fastgan.training.config import TrainingConfig, from_plain
+from fastgan.training.diagnose_output import as_json, describe
 from fastgan.training.registration import registered
 from fastgan.training.run_options import options_of_run, recipe_of_run
 
 TABLES = ("metrics.csv", "evaluation.csv")
-WIDTH = 110
 
 
 def replayed(folder: Path, facts: Facts, *, skip_unreadable: bool = False) -> Diagnosis:
@@ -93,12 +90,14 @@ class Diagnosed:
     diagnosis: Diagnosis
     notes: list[str] = field(default_factory=list)
     """What was decided about the file, a sentence each."""
+    is_file: bool = False
+    """Whether it is a file of another trainer, and no run's folder."""
 
 
 def diagnose(
     path: Path, columns: str = "", given: Mapping[str, Any] | None = None, d_loss: str = ""
 ) -> Diagnosed:
-    """The diagnosis of a run's folder, of any trainer's CSV or TSV file, or of TensorBoard's event files.
+    """The diagnosis of a run's folder, or of any trainer's log, see :func:`read_log`.
 
     Args:
         columns: for files: "NAME=COLUMN,...", the columns that hold the figures of these names.
@@ -153,7 +152,7 @@ def diagnose(
         if "D_loss" in row:
             row["D_loss"] *= factor
         diagnosis.add(step, row)
-    return Diagnosed(path, diagnosis, [printable(note) for note in log.notes])
+    return Diagnosed(path, diagnosis, [printable(note) for note in log.notes], is_file=True)
 
 
 def _lie_in_0_1(log: Log) -> bool:
@@ -175,91 +174,6 @@ def _factor(facts: Facts, d_loss: str) -> float:
     return 2.0 if d_loss == "mean" and facts.adversarial != "relativistic" else 1.0
 
 
-# --- what is printed ----------------------------------------------------------------------------------------
-
-
-def describe(found: Diagnosed) -> str:
-    """Verdicts, then every curve, by question."""
-    diagnosis = found.diagnosis
-    history, verdicts = diagnosis.history, diagnosis.verdicts()
-    planned = f" of {diagnosis.facts.num_steps}" if diagnosis.facts.num_steps else ""
-    kind = diagnosis.facts.adversarial
-    lines = [
-        f"{printable(found.path)}: step {history.step}{planned}, {len(history.columns)} figures"
-        + (f", adversarial loss {kind}" if kind else ""),
-        *(_wrapped(f"note: {note}", "  ") for note in found.notes),
-        "",
-        counted(verdicts),
-        *(_paragraph(verdict) for verdict in verdicts),
-    ]
-    if diagnosis.past:
-        lines += [
-            "",
-            "no longer so:",
-            *(_wrapped(printable(str(verdict).splitlines()[0]), "  ") for verdict in diagnosis.past),
-        ]
-    explained = {column: explain(column, diagnosis) for column in history.columns}
-    for question in (*QUESTIONS, OTHER):
-        columns = [column for column, each in explained.items() if each.question == question]
-        if columns:
-            lines += ["", question]
-            lines += [
-                _wrapped(f"{printable(column)}: {printable(explained[column].says)}", "  ")
-                for column in columns
-            ]
-    return "\n".join(lines)
-
-
-def counted(verdicts: Iterable[Verdict]) -> str:
-    """How many verdicts there are of each severity."""
-    severities: list[str] = [verdict.severity for verdict in verdicts]
-    if not severities:
-        return "nothing is wrong, as far as rules can tell from these figures"
-    counts = ((severity, severities.count(severity)) for severity in SEVERITIES)
-    return ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts if count)
-
-
-def _paragraph(verdict: Verdict) -> str:
-    lines = printable(verdict, keep=LAYOUT).splitlines()
-    return "\n" + "\n".join(_wrapped(line.strip(), "  " if place else "") for place, line in enumerate(lines))
-
-
-def _wrapped(text: str, indent: str) -> str:
-    return textwrap.fill(
-        text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False
-    )
-
-
-def as_json(found: Diagnosed) -> str:
-    """The same as JSON: path, step, facts, notes, verdicts, past (verdicts taken back) and curves."""
-    diagnosis = found.diagnosis
-    curves = {}
-    for column, points in diagnosis.history.columns.items():
-        question, says = explain(column, diagnosis)
-        curves[column] = {"question": question, "says": says, "step": points[-1][0], "value": points[-1][1]}
-    content = {
-        "path": str(found.path),
-        "step": diagnosis.history.step,
-        "facts": dataclasses.asdict(diagnosis.facts),
-        "notes": found.notes,
-        "verdicts": [verdict.as_dict() for verdict in diagnosis.verdicts()],
-        "past": [verdict.as_dict() for verdict in diagnosis.past],
-        "curves": curves,
-    }
-    return json.dumps(_finite(content), indent=1, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return value
-
-
 # --- the command --------------------------------------------------------------------------------------------
 
 
@@ -267,8 +181,8 @@ def main(arguments: list[str]) -> int:
     parser = Parser(
         prog="fastgan diagnose",
         description="Says what is wrong with a training, by rules on its figures, and explains each curve in "
-        "its own numbers. Reads a run's folder, or a CSV or TSV file or an event file of TensorBoard of any "
-        "trainer.",
+        "its own numbers. Reads a run's folder, or a table, JSON lines, messages, or event files of "
+        "TensorBoard of any trainer. Exit code 2: no rule could judge anything.",
     )
     parser.add_argument("path", metavar="RUN", type=Path, help="a run's folder, or a file")
     add_options_of_files(parser)
@@ -280,6 +194,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     found = diagnosed(options.path, options, is_alone=True)
     print(as_json(found) if options.json else printable(describe(found), keep=LAYOUT))
+    if not found.diagnosis.has_judged:
+        return 2
     if options.fail_on:
         gravest = SEVERITIES[: SEVERITIES.index(options.fail_on) + 1]
         return int(any(verdict.severity in gravest for verdict in found.diagnosis.verdicts()))

@@ -262,3 +262,29 @@ def test_names_in_files_are_safe_to_print(tmp_path, capsys):
     rows = [{"step": n, "\x1b[31mred": n, "D_loss": 1} for n in range(5)]
     assert main(["diagnose", str(write(tmp_path / "log.csv", rows))]) == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fail_on", [[], ["--fail-on", "fault"]])
+def test_where_no_rule_reads_anything_that_is_said_and_the_exit_code_is_2(fail_on, tmp_path, capsys):
+    path = write(tmp_path / "log.csv", [{"step": n, "perplexity": 1.0} for n in range(20)])
+    assert main(["diagnose", str(path), *fail_on]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "step 19, 1 figure, " not in said and "step 19, 1 figure " in said.replace("note:", " note:")
+    assert "nothing could be judged: no rule reads any of these figures" in said and "is wrong" not in said
+    assert "rules read " in said and " D_loss, " in said and "name yours by --columns, as D_loss=NAME" in said
+    assert main(["diagnose", str(path), "--columns", "D_loss=perplexity"]) == 0
+
+
+def test_figures_that_no_rule_can_judge_yet_are_named(tmp_path, capsys):
+    path = write(tmp_path / "log.csv", [{"step": n, "D_clipped": 0.7} for n in range(20)])
+    assert main(["diagnose", str(path), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["judged"] is False
+    with Monitor(tmp_path / "run") as monitor:
+        assert main(["diagnose", str(path)]) == 2
+        assert "of what rules read there is D_clipped alone, which needs more rows" in " ".join(
+            capsys.readouterr().out.split()
+        )
+        monitor.report(perplexity=1.0)
+        monitor.verdicts(step=1)
+    assert main(["diagnose", str(tmp_path / "run")]) == 2
+    assert "report figures by these names" in " ".join(capsys.readouterr().out.split())

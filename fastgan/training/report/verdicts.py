@@ -42,7 +42,8 @@ def verdict_parts(diagnosis: Diagnosis, plots: list[Plot]) -> list[Html]:
         ]
         parts.append(element("div", *cards, class_="verdicts"))
     else:
-        parts.append(element("p", "None: no rule finds anything in the figures so far.", class_="none"))
+        none = "no rule finds anything" if diagnosis.has_judged else "no rule could judge anything"
+        parts.append(element("p", f"None: {none} in the figures so far.", class_="none"))
     if diagnosis.past:
         items = [element("li", _past(verdict)) for verdict in diagnosis.past]
         summary = f"{len(items)} that no longer hold{'s' * (len(items) == 1)}"
