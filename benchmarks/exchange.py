@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastgan._arguments import Parser
+from fastgan._arguments import Parser, at_least_one
 from fastgan.bench.rows import conclude, merge_rows
 from fastgan.recipes import load_recipe
 from fastgan.training.loop import step_seed
@@ -117,9 +117,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("recipe", nargs="?", choices=[*CHANGES], help="default: all")
     parser.add_argument("--preset", default="paper", help="settings to measure (default: paper)")
-    parser.add_argument("--steps", type=int, default=3, help="of each variant (default: 3)")
+    parser.add_argument("--steps", type=at_least_one, default=3, help="of each variant (default: 3)")
     parser.add_argument("--processes", type=int, default=2, help="2 or more (default: 2)")
-    parser.add_argument("--batch_size", type=int, default=1, help="per process (default: 1)")
+    parser.add_argument("--batch_size", type=at_least_one, default=1, help="per process (default: 1)")
     parser.add_argument(
         "--part", type=float, default=0.5,
         help="of the backward pass that the whole exchange takes at least, by its delay (default: 0.5)",

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from fastgan._arguments import Parser
+from fastgan._arguments import Parser, at_least_one
 from fastgan._tables import rows_of
 from fastgan.bench.hed import write_vgg16
 from fastgan.bench.rows import conclude, mean_and_deviation, merge_rows, said
@@ -451,7 +451,7 @@ def main(arguments: list[str]) -> int:
         "fine-tuned for edges; reading it needs h5py",
     )  # fmt: skip
     parser.add_argument("--judge", action="store_true", help="judge the runs that are there; train none")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time, each on one core")
+    parser.add_argument("--processes", type=at_least_one, default=1, help="runs at a time, each on one core")
     parser.add_argument("--output", type=Path, help="folder for questions-<device name>.json")
     options = parser.parse_args(arguments)
     runs_path, failed = options.runs_path, []

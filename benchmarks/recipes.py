@@ -20,7 +20,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from fastgan._arguments import Parser
+from fastgan._arguments import Parser, at_least_one
 from fastgan.bench.harness import synchronize
 from fastgan.bench.rows import conclude, merge_rows
 from fastgan.ops import use
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--preset", default="demo", help="settings to time (default: demo)")
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
     parser.add_argument("--train_path", help="photographs for presets that name none")
-    parser.add_argument("--steps", type=int, default=32, help="steps of each (default: 32)")
+    parser.add_argument("--steps", type=at_least_one, default=32, help="steps of each (default: 32)")
     parser.add_argument("--output", type=Path, help="folder for recipes-<device name>.json")
     options = parser.parse_args(arguments)
     if options.device == "cpu":

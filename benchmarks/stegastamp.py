@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from fastgan._arguments import Parser
+from fastgan._arguments import Parser, at_least_one
 from fastgan._tables import read_table
 from fastgan.bench.recipes import measure_steps
 from fastgan.bench.rows import file_name
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--minutes", type=float, default=3, help="of training (default: 3)")
-    parser.add_argument("--steps", type=int, default=30, help="steps to time of each (default: 30)")
+    parser.add_argument("--steps", type=at_least_one, default=30, help="steps to time of each (default: 30)")
     parser.add_argument("--output", type=Path, help="folder for stegastamp-<device name>.json and .jpg")
     options, others = parser.parse_known_args(arguments)
     if options.minutes <= 0:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastgan._arguments import Parser
+from fastgan._arguments import Parser, at_least_one
 from fastgan._tables import rows_of
 from fastgan.bench.rows import conclude, merge_rows
 from fastgan.losses import AdversarialLoss, PerceptualLoss
@@ -489,7 +489,7 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--only", choices=[*HEALTHY, *FAULTS], metavar="RUN", help="a fault or healthy run")
     parser.add_argument("--judge", action="store_true", help="judge the runs that are there; train none")
-    parser.add_argument("--processes", type=int, default=1, help="runs at a time, each on one core")
+    parser.add_argument("--processes", type=at_least_one, default=1, help="runs at a time, each on one core")
     parser.add_argument("--output", type=Path, help="folder for verdicts-<device name>.json")
     options = parser.parse_args(arguments)
     runs = all_runs(options.seeds, options.only)

@@ -17,6 +17,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, error_text(self.prog, message, known))
 
 
+def at_least_one(text: str) -> int:
+    """The whole number of an option that counts something, as its `type`.
+
+    Raises:
+        ArgumentTypeError: it is none, or below 1.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return number
+
+
 def error_text(prog: str, message: str, options: Iterable[str]) -> str:
     """A parser's error as it is printed.
 

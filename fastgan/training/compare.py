@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from fastgan._arguments import Parser
 from fastgan._files import replacing
@@ -18,20 +21,18 @@ from fastgan.training.diagnose import Diagnosed, add_options_of_files, diagnosed
 from fastgan.training.diagnose_output import summary
 from fastgan.training.markup import Html, element
 from fastgan.training.outputs import check_page
-from fastgan.training.report.curves import (
-    MOST_ROWS,
-    MOST_VALUES,
-    Plot,
-    Value,
-    as_json,
-    interrupted,
-    thinned,
-)
+from fastgan.training.report.curves import LARGEST, MOST_ROWS, Plot, Value, as_json, interrupted
 from fastgan.training.report.page import curves_by_question, document
 from fastgan.training.yaml_files import read_options
 
 # Options that name a run, and do not change its training.
 NAMES_OF_RUNS = ("exp_name", "runs_path")
+MOST_NUMBERS = 60_000
+"""Of all curves together, three for each bin; they take some 10 bytes each of the page's 1 MB."""
+MOST_PICTURES = 12
+"""Of curves, for browsers without scripts: each takes some 20 KB and a fraction of a second."""
+FEWEST_BINS = 20
+"""Of a curve, however many there are."""
 Points = tuple[list[int], list[float]]
 """Steps and values, NaN where a figure was NaN or infinite."""
 
@@ -146,7 +147,13 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
         _table(names, figures),
     ]
     plots = _plots(comparison)
-    body.append(curves_by_question(plots, with_pictures=True))
+    if bins := max((len(plot.bucket_ends) for plot in plots if plot.bucket_ends), default=0):
+        note = (
+            f"Curves of more than {2 * bins} steps are drawn by {bins} bins of steps: of each, a run's "
+            "lowest and highest values."
+        )
+        body.append(element("p", note))
+    body.append(curves_by_question(plots, MOST_PICTURES))
     with replacing(path) as file:
         file.write(document(title, body, as_json(plots, [])))
     return path
@@ -167,21 +174,51 @@ def _shown(value: object) -> str:
 
 def _plots(comparison: Comparison) -> list[Plot]:
     """A plot for each column, with a curve for every run: a run has the same colour in all of them."""
+    names = comparison.names
+    count = len(names) * max(1, len(comparison.curves))
+    bins = max(FEWEST_BINS, min(MOST_ROWS // 2, MOST_NUMBERS // (3 * count)))
     plots: list[Plot] = []
     for question, columns in comparison.questions.items():
         for column in columns:
-            curves = comparison.curves[column]
-            steps = sorted({step for run_steps, _ in curves.values() for step in run_steps})
-            values = {name: _on(steps, curves.get(name, ([], []))) for name in comparison.names}
-            plots.append(Plot(f"plot-{len(plots) + 1}", column, question, steps, values))
-    most_rows = min(MOST_ROWS, MOST_VALUES // max(1, len(plots) * len(comparison.names)))
-    return [thinned(plot, most_rows) for plot in plots]
+            curves = {name: comparison.curves[column].get(name, ([], [])) for name in names}
+            steps = sorted(set().union(*(run_steps for run_steps, _ in curves.values())))
+            plot = Plot(f"plot-{len(plots) + 1}", column, question, steps, {})
+            if len(steps) <= 2 * bins:
+                plot.curves = {name: _on(steps, points) for name, points in curves.items()}
+            else:
+                _fill_binned(plot, curves, bins)
+            plots.append(plot)
+    return plots
 
 
 def _on(steps: list[int], points: Points) -> list[Value]:
     """A run's curve over the steps of all runs."""
     value_at = dict(zip(*points, strict=True))
     return interrupted(steps, [value_at.get(step, math.nan) for step in steps])
+
+
+def _fill_binned(plot: Plot, curves: dict[str, Points], bins: int) -> None:
+    """Gives a plot of many steps two rows for each bin of steps, the first and the last step in it.
+
+    Of each run there stand the lowest and the highest value in the bin, in their order, so that no peak is
+    lost.
+    """
+    low, width = plot.steps[0], (plot.steps[-1] + 1 - plot.steps[0]) / bins
+    edges = [low + math.ceil(place * width) for place in range(bins + 1)]
+    plot.steps = [step for first, end in itertools.pairwise(edges) for step in (first, end - 1)]
+    plot.bucket_ends = list(range(1, 2 * bins, 2))
+    for name, (steps, values) in curves.items():
+        known = [(step, value) for step, value in zip(steps, values, strict=True) if abs(value) <= LARGEST]
+        starts = np.searchsorted([step for step, _ in known], edges)
+        numbers = np.array([value for _, value in known])
+        rows, means = [math.nan] * (2 * bins), list[Value]([""] * bins)
+        for place, (start, end) in enumerate(itertools.pairwise(starts.tolist())):
+            if start < end:
+                inside = numbers[start:end]
+                extremes = sorted({int(inside.argmin()), int(inside.argmax())})
+                rows[2 * place : 2 * place + len(extremes)] = [float(inside[row]) for row in extremes]
+                means[place] = float(inside.mean())
+        plot.curves[name], plot.means[name] = interrupted(plot.steps, rows), means
 
 
 def main(arguments: list[str]) -> int:

@@ -48,3 +48,15 @@ def test_results_are_written_and_runs_that_are_missing_are_told(brief, tmp_path,
     assert "false alarms in 0 of 1 healthy runs" in capsys.readouterr().out
     assert main([*arguments, "--seeds", "5", "2"]) == 1
     assert "holds no run of 'dcgan', seed 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["verdicts", "questions"])
+@pytest.mark.parametrize("count", ["0", "-2", "many"])
+def test_a_number_of_processes_that_is_none_is_refused_even_where_none_starts(command, count, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["bench", command, "--processes", count, "--judge"][: 5 if command == "verdicts" else 4])
+    assert left.value.code == 2
+    assert (
+        f"argument --processes: must be a whole number of at least 1, got '{count}'"
+        in capsys.readouterr().err
+    )

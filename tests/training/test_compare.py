@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 
 import pytest
 
@@ -139,3 +141,44 @@ def test_mistakes_are_one_line(arguments, said, runs, tmp_path, monkeypatch, cap
     assert main(["compare", *arguments]) == 1
     error = capsys.readouterr().err
     assert said in error and error.startswith("fastgan: error: ") and error.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def long_runs(tmp_path_factory):
+    """Two runs of 60 columns, one of which stops half-way, with a spike each, and a gap."""
+    names, folder = [f"fig{n}" for n in range(60)], tmp_path_factory.mktemp("long")
+    paths = []
+    for name, count, spike in (("a", 3000, 1234), ("b", 1500, 77)):
+        rows = [{"step": 10 * n} | dict.fromkeys(names, math.sin(n)) for n in range(1, count + 1)]
+        rows[spike] = rows[spike] | {"fig0": 500.0, "fig1": -500.0}
+        for row in rows[200:900]:
+            row["fig2"] = ""
+        paths.append(run(folder / name, rows, {}))
+    return paths
+
+
+def test_long_curves_are_thinned_without_losing_a_spike_and_that_is_said(long_runs, tmp_path):
+    page = write_comparison(compared([diagnose(path) for path in long_runs]), tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    assert len(text) < 1e6
+    assert "are drawn by 166 bins of steps: of each, a run's lowest and highest values" in Markup(text).text
+    plots = json.loads(re.search(r'<script[^>]*id="curves"[^>]*>(.*?)</script>', text, re.DOTALL)[1])["plots"]
+    by_title = {plot["title"]: plot for plot in plots}
+    for title, spike in (("fig0", 500), ("fig1", -500)):
+        plot = by_title[title]
+        assert plot["steps"] == sorted(set(plot["steps"])) and len(plot["steps"]) == 2 * 166
+        for curve, place in zip(plot["curves"], (12350, 780), strict=True):
+            (row,) = [row for row, value in enumerate(curve["values"]) if value == spike]
+            assert abs(plot["steps"][row] - place) <= 30000 / 166
+    first, second = by_title["fig0"]["curves"]
+    assert first["values"][-1] not in ("", None) and second["values"][-1] in ("", None), "it stopped half-way"
+    mean = [value for value in first["means"] if value != ""]
+    assert len(mean) == 166 and max(mean) == pytest.approx(500 / 18, abs=3)
+    assert None in by_title["fig2"]["curves"][0]["values"], "where nothing was measured"
+
+
+def test_the_first_curves_alone_are_drawn_for_browsers_without_scripts(long_runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastgan.training.compare.MOST_PICTURES", 2)
+    page = write_comparison(compared([diagnose(path) for path in long_runs]), tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img") == 2 and "The curves but for the first 2 need JavaScript." in text

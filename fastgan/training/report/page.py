@@ -24,6 +24,8 @@ from fastgan.training.yaml_files import read_options
 # In this order; uPlot is https://github.com/leeoniya/uPlot 1.6.32, its licence beside it.
 SCRIPTS = ("uPlot.js", "plot.js", "page.js")
 STYLES = ("uPlot.css", "page.css")
+MOST_PICTURES = 60
+"""Of curves, for browsers without scripts: each takes some 20 KB and a fraction of a second."""
 
 
 @dataclass
@@ -91,7 +93,7 @@ def write_report(
     if samples:
         grids = element("div", *samples, class_="grid")
         parts.append(element("section", element("h2", "Samples"), grids, id="samples"))
-    parts += [curves_by_question(plots, pictures_of_curves), _options(run.config)]
+    parts += [curves_by_question(plots, MOST_PICTURES if pictures_of_curves else 0), _options(run.config)]
     path = folder / "report.html"
     with replacing(path) as file:
         file.write(document(title, parts, as_json(plots, marks(diagnosis, plots))))
@@ -133,18 +135,25 @@ def _held_out(evaluation: dict[str, list[float]]) -> list[Html]:
     return [element("section", element("h2", "On held-out images"), element("div", *cards, class_="cards"))]
 
 
-def curves_by_question(plots: list[Plot], with_pictures: bool) -> Html:
-    """Figures that the script fills, by question, each with what its columns mean."""
+def curves_by_question(plots: list[Plot], most_pictures: int) -> Html:
+    """Figures that the script fills, by question, each with what its columns mean.
+
+    Args:
+        most_pictures: how many of the first ones are drawn for browsers without scripts, too.
+    """
     parts = [element("h2", "Curves"), element("div", id="controls")]
-    if not with_pictures:
-        note = "The curves need JavaScript. `fastgan report` draws them as pictures, too."
-        parts.append(element("noscript", element("p", note)))
+    if most_pictures < len(plots):
+        which = f"The curves but for the first {most_pictures}" if most_pictures else "The curves"
+        hint = "" if most_pictures else " `fastgan report` draws them as pictures, too."
+        parts.append(element("noscript", element("p", f"{which} need JavaScript.{hint}")))
+    drawn = 0
     for question in (*QUESTIONS, OTHER):
         figures = []
         for plot in plots:
             if plot.question != question:
                 continue
-            fallback = element("noscript", picture_of(plot)) if with_pictures else ""
+            fallback = element("noscript", picture_of(plot)) if drawn < most_pictures else ""
+            drawn += 1
             canvas = element("div", fallback, class_="canvas")
             explained = [
                 part
