@@ -53,6 +53,7 @@ class Diagnosis:
         self.history = History()
         self.past: list[Verdict] = []
         self._states: dict[tuple[str, str], _State] = {}
+        self._standing: set[tuple[str, str]] = set()  # names and subjects of the verdicts that hold
         self._has_judged = False
 
     @property
@@ -101,10 +102,7 @@ class Diagnosis:
 
     def _stands_any(self, names: Sequence[str]) -> bool:
         """Whether one of these verdicts, each NAME or "NAME SUBJECT", holds."""
-        return any(
-            state.verdict is not None and (name in names or f"{name} {subject}" in names)
-            for (name, subject), state in self._states.items()
-        )
+        return any(name in names or f"{name} {subject}" in names for name, subject in self._standing)
 
     def _forget(self, rule: Rule, step: int) -> None:
         """Takes a rule's verdicts back at once, and begins anew with it."""
@@ -114,6 +112,7 @@ class Diagnosis:
     def _take_back(self, state: _State, step: int) -> None:
         if state.verdict:
             self.past.append(replace(state.verdict, ended=step))
+            self._standing.discard((state.verdict.name, state.verdict.subject))
         state.verdict, state.holding, state.near = None, 0, 0
 
     def _look(self, rule: Rule, sign: Sign, step: int) -> Verdict | None:
@@ -152,4 +151,5 @@ class Diagnosis:
             rule.name, rule.severity, sign.subject, state.holding_since, sign.says, sign.evidence,
             advice.get(f"{rule.name} {sign.subject}", advice.get(rule.name, rule.advice)), rule.source,
         )  # fmt: skip
+        self._standing.add((rule.name, sign.subject))
         return state.verdict

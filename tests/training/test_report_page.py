@@ -41,6 +41,8 @@ VERDICT = Verdict(
 class Known(Diagnosis):
     """Holds these verdicts, and had those."""
 
+    has_judged = True
+
     def __init__(self, *verdicts, past=()):
         super().__init__()
         self.known, self.past = list(verdicts), list(past)
