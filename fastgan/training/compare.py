@@ -27,7 +27,7 @@ from fastgan.training.yaml_files import read_options
 
 # Options that name a run, and do not change its training.
 NAMES_OF_RUNS = ("exp_name", "runs_path")
-MOST_NUMBERS = 60_000
+MOST_NUMBERS = 54_000
 """Of all curves together, three for each bin; they take some 10 bytes each of the page's 1 MB."""
 MOST_PICTURES = 12
 """Of curves, for browsers without scripts: each takes some 20 KB and a fraction of a second."""

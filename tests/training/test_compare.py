@@ -161,19 +161,19 @@ def test_long_curves_are_thinned_without_losing_a_spike_and_that_is_said(long_ru
     page = write_comparison(compared([diagnose(path) for path in long_runs]), tmp_path / "page.html")
     text = page.read_text(encoding="utf-8")
     assert len(text) < 1e6
-    assert "are drawn by 166 bins of steps: of each, a run's lowest and highest values" in Markup(text).text
+    assert "are drawn by 150 bins of steps: of each, a run's lowest and highest values" in Markup(text).text
     plots = json.loads(re.search(r'<script[^>]*id="curves"[^>]*>(.*?)</script>', text, re.DOTALL)[1])["plots"]
     by_title = {plot["title"]: plot for plot in plots}
     for title, spike in (("fig0", 500), ("fig1", -500)):
         plot = by_title[title]
-        assert plot["steps"] == sorted(set(plot["steps"])) and len(plot["steps"]) == 2 * 166
+        assert plot["steps"] == sorted(set(plot["steps"])) and len(plot["steps"]) == 2 * 150
         for curve, place in zip(plot["curves"], (12350, 780), strict=True):
             (row,) = [row for row, value in enumerate(curve["values"]) if value == spike]
-            assert abs(plot["steps"][row] - place) <= 30000 / 166
+            assert abs(plot["steps"][row] - place) <= 30000 / 150
     first, second = by_title["fig0"]["curves"]
     assert first["values"][-1] not in ("", None) and second["values"][-1] in ("", None), "it stopped half-way"
     mean = [value for value in first["means"] if value != ""]
-    assert len(mean) == 166 and max(mean) == pytest.approx(500 / 18, abs=3)
+    assert len(mean) == 150 and max(mean) == pytest.approx(500 / 20, abs=3)
     assert None in by_title["fig2"]["curves"][0]["values"], "where nothing was measured"
 
 
