@@ -16,8 +16,6 @@ from torch import nn
 from fastgan._folder_lock import NAME, FolderInUse
 from fastgan._tables import rows_of
 from fastgan.monitor import Facts, Monitor
-from fastgan.training.diagnose import diagnose, diagnose_run
-from fastgan.training.run_lock import run_lock
 
 
 def written(folder, *steps):
@@ -73,7 +71,7 @@ def test_a_killed_process_lets_its_folder_go_and_reading_needs_no_lock(tmp_path)
     assert other.stdout.readline() == "held\n"
     with pytest.raises(FolderInUse, match=f"{tmp_path} is in use by process {other.pid} "):
         Monitor(tmp_path)
-    assert diagnose(tmp_path).diagnosis.history.step == 1
+    assert rows_of(tmp_path / "metrics.csv") == [(1, {"D_loss": 1.0})]
     other.kill()
     other.communicate()
     written(tmp_path, 2)
@@ -81,6 +79,9 @@ def test_a_killed_process_lets_its_folder_go_and_reading_needs_no_lock(tmp_path)
 
 
 def test_a_run_and_a_monitor_do_not_share_a_folder(tmp_path):
+    pytest.importorskip("yaml")
+    from fastgan.training.run_lock import run_lock
+
     with run_lock(tmp_path), pytest.raises(FolderInUse, match="is in use by process"):
         Monitor(tmp_path)
     with Monitor(tmp_path), pytest.raises(FolderInUse, match="is in use by process"), run_lock(tmp_path):
@@ -151,7 +152,7 @@ def test_folders_of_runs_are_gone_on_with(beside, tmp_path):
     else:
         (tmp_path / beside).write_text("{}")
     written(tmp_path, 3)
-    assert diagnose_run(tmp_path).history.columns["D_loss"] == [(1, 1.0), (2, 1.0), (3, 1.0)]
+    assert rows_of(tmp_path / "metrics.csv") == [(step, {"D_loss": 1.0}) for step in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
