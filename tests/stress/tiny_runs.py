@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from fastgan import cli
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training import checkpoint, logging, loop, report
+from fastgan.training import checkpoint, checkpoint_writer, logging, loop, report
 from fastgan.training.report import fallback, page, running
 from fastgan.training.report.curves import Plot
 from fastgan.training.run_lock import NAME as LOCK
@@ -41,6 +41,7 @@ from tests.recipes.starganv2_folders import write_images
 
 # Phases of a run; "steps" is between the others.
 PHASES = ("start", "steps", "log", "samples", "evaluation", "checkpoint", "report")
+WRITTEN = "written"  # the end of the phase "checkpoint", which runs beside the others
 TRACEBACK = "Traceback"
 STUCK = 120.0  # seconds, more than any run takes
 IMPORTED_LATE = (
@@ -81,7 +82,10 @@ class Run:
 
     @property
     def phase(self) -> str:
-        return self.begins[-1][0]
+        names = [name for name, _ in self.begins]
+        if names.count("checkpoint") > names.count(WRITTEN):
+            return "checkpoint"
+        return "steps" if names[-1] == WRITTEN else names[-1]
 
     def reaches(self, phase: str, occurrence: int) -> bool:
         """Waits until the phase has begun that many times; False if the run ends first."""
@@ -128,7 +132,7 @@ class Run:
             self.kill()
             self.console.write_text(f"{self.output}\n{TRACEBACK}: stuck for {timeout} s in {self.phase}")
         numbers = os.read(self.events, 1000)
-        self.begins += [(PHASES[number], time.monotonic()) for number in numbers]
+        self.begins += [((*PHASES, WRITTEN)[number], time.monotonic()) for number in numbers]
         return bool(numbers)
 
 
@@ -193,10 +197,7 @@ class Stage:
             run = self.start(recipe, f"{recipe}-whole")
             if run.ends() != 0:
                 raise RuntimeError(f"{recipe} does not run at all: {run.output}")
-            ends = [begin for _, begin in run.begins[1:]] + [time.monotonic()]
-            self._whole[recipe] = [
-                (name, end - begin) for (name, begin), end in zip(run.begins, ends, strict=True)
-            ]
+            self._whole[recipe] = _spans(run.begins, time.monotonic())
         return self._whole[recipe]
 
     def moment(
@@ -234,6 +235,17 @@ class Stage:
 
     def remove(self, name: str, runs: Path | None = None) -> None:
         shutil.rmtree((runs or self.runs) / name, ignore_errors=True)
+
+
+def _spans(begins: list[tuple[str, float]], end: float) -> list[tuple[str, float]]:
+    """Each phase with its seconds: until the next one begins, or until the checkpoint is written."""
+    spans = []
+    for number, (name, begin) in enumerate(begins):
+        if name != WRITTEN:
+            ends_it = (lambda other: other == WRITTEN) if name == "checkpoint" else (lambda other: True)
+            ends = (time for other, time in begins[number + 1 :] if ends_it(other))
+            spans.append((name, next(ends, end) - begin))
+    return spans
 
 
 def _different_tensors(whole: Path, folder: Path) -> list[str]:
@@ -318,9 +330,9 @@ def _become(
 
 def _tell_of_phases(recipe: type, events: int) -> None:
     def tell(phase: str) -> None:
-        os.write(events, bytes([PHASES.index(phase)]))
+        os.write(events, bytes([(*PHASES, WRITTEN).index(phase)]))
 
-    def within(phase: str, owner: object, name: str) -> None:
+    def within(phase: str, owner: object, name: str, after: str = "steps") -> None:
         call = getattr(owner, name)
 
         @functools.wraps(call)
@@ -329,7 +341,7 @@ def _tell_of_phases(recipe: type, events: int) -> None:
             try:
                 return call(*arguments, **options)
             finally:
-                tell("steps")
+                tell(after)
 
         setattr(owner, name, reporting)
 
@@ -339,8 +351,8 @@ def _tell_of_phases(recipe: type, events: int) -> None:
     within("samples", loop, "save_grid")
     within("evaluation", recipe, "evaluate")
     within("evaluation", logging.Logger, "write_evaluation")
-    within("checkpoint", checkpoint, "save_checkpoint")
-    within("checkpoint", recipe, "save_for_use")
+    within("checkpoint", checkpoint_writer, "write_checkpoint", WRITTEN)
+    within("checkpoint", recipe, "save_for_use", WRITTEN)
     within("report", report, "write_report")
     # At every evaluation, so that runs have the same phases however long one takes.
     running.LARGEST_SHARE = math.inf
