@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from fastgan import cli
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training import checkpoint, checkpoint_writer, logging, loop, report
+from fastgan.training import checkpoint, checkpoint_writer, logging, loop, report, weights
 from fastgan.training.report import fallback, page, running
 from fastgan.training.report.curves import Plot
 from fastgan.training.run_lock import NAME as LOCK
@@ -179,7 +179,8 @@ class Stage:
         """
         recipe_options = OWN[recipe].format(data=self.folder / "data").split()
         place = ["--runs_path", str(runs or self.runs), "--exp_name", name]
-        arguments = ["train", recipe, *SHARED.split(), *recipe_options, *place, *options]
+        shared = SHARED.replace("--batch_size 4 ", "") if "--global_batch_size" in options else SHARED
+        arguments = ["train", recipe, *shared.split(), *recipe_options, *place, *options]
         self._count += 1
         console = self.folder / f"console-{self._count}.txt"
         events, begun = os.pipe()
@@ -224,17 +225,21 @@ class Stage:
             tables: compare the tables, too.
         """
         self.whole(recipe)
-        undisturbed, folder = self.runs / f"{recipe}-whole", (runs or self.runs) / name
-        differences = _different_tensors(undisturbed, folder) + _different_files(undisturbed, folder)
-        for file in ("metrics.csv", "evaluation.csv", "warnings.csv") if tables else ():
-            if (undisturbed / file).exists() != (folder / file).exists():
-                differences.append(f"{file} is there in one alone")
-            elif (undisturbed / file).exists() and table(undisturbed / file) != table(folder / file):
-                differences.append(f"{file} differs")
-        return differences
+        return differences(self.runs / f"{recipe}-whole", (runs or self.runs) / name, tables)
 
     def remove(self, name: str, runs: Path | None = None) -> None:
         shutil.rmtree((runs or self.runs) / name, ignore_errors=True)
+
+
+def differences(undisturbed: Path, folder: Path, tables: bool = True) -> list[str]:
+    """Differences, to the bit, between the folders of two finished runs."""
+    found = _different_tensors(undisturbed, folder) + _different_files(undisturbed, folder)
+    for file in ("metrics.csv", "evaluation.csv", "warnings.csv") if tables else ():
+        if (undisturbed / file).exists() != (folder / file).exists():
+            found.append(f"{file} is there in one alone")
+        elif (undisturbed / file).exists() and table(undisturbed / file) != table(folder / file):
+            found.append(f"{file} differs")
+    return found
 
 
 def _spans(begins: list[tuple[str, float]], end: float) -> list[tuple[str, float]]:
@@ -354,6 +359,9 @@ def _tell_of_phases(recipe: type, events: int) -> None:
     within("checkpoint", checkpoint_writer, "write_checkpoint", WRITTEN)
     within("checkpoint", recipe, "save_for_use", WRITTEN)
     within("report", report, "write_report")
+    # As on a slow disk, so that kills hit files that are being written while the training goes on.
+    flush = weights._flush
+    weights._flush = lambda path: (time.sleep(0.02), flush(path))
     # At every evaluation, so that runs have the same phases however long one takes.
     running.LARGEST_SHARE = math.inf
     # Plotting all curves would take longer than the rest of the run.
