@@ -58,9 +58,12 @@ def start_node(
     home = folder / f"node-{number}"
     (home / "tmp").mkdir(parents=True, exist_ok=True)
     place = {
-        "c10d": ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"],
+        "c10d": [
+            "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test",
+            f"--rdzv-conf=is_host={int(number == 0)}",
+        ],
         "static": [f"--node-rank={number}", "--master-addr=127.0.0.1", f"--master-port={port}"],
-    }[backend]
+    }[backend]  # fmt: skip
     shared = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "XDG_CACHE_HOME")}
     mode = "a" if again else "w"
     node = subprocess.Popen(
@@ -76,7 +79,7 @@ def start_node(
         },
     )  # fmt: skip
     if number == 0 and backend == "c10d":
-        time.sleep(1.0)  # so that it has rank 0, and the others find its store
+        time.sleep(1.0)  # so that it has rank 0
     return node
 
 

@@ -18,9 +18,14 @@ from torch import Tensor
 
 from fastgan.training.checkpoint import State, state_of, write_checkpoint
 from fastgan.training.checkpoint_files import checkpoint_files, checkpoint_path
+from fastgan.training.processes.children import BEFORE_LEAVING
 
 if TYPE_CHECKING:
     from fastgan.training.recipe import Recipe
+
+
+# Seconds for a write to end after another process has failed: as many as torchrun waits before it kills.
+PATIENCE = 30.0
 
 
 class CheckpointWriter:
@@ -48,6 +53,7 @@ class CheckpointWriter:
         self._writing: Future[None] | None = None
 
     def __enter__(self) -> CheckpointWriter:
+        BEFORE_LEAVING.append(self._finish)
         return self
 
     def __exit__(
@@ -60,6 +66,7 @@ class CheckpointWriter:
                 raise
             self.say(str(failed))
         finally:
+            BEFORE_LEAVING.remove(self._finish)
             self._thread.shutdown()
 
     def save(self, recipe: Recipe, step: int) -> Path:
@@ -99,6 +106,11 @@ class CheckpointWriter:
         if self._writing is not None:
             wait([self._writing])
         return next(reversed(checkpoint_files(self.folder / "checkpoints")), None)
+
+    def _finish(self) -> None:
+        """Waits, but not for ever, before the process is ended because another one has failed."""
+        if self._writing is not None:
+            wait([self._writing], PATIENCE)
 
     def _write(self, recipe: Recipe, state: State, copied: torch.cuda.Event | None) -> None:
         if copied is not None:

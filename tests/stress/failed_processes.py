@@ -116,11 +116,18 @@ class Trial:
         self.wrong += differences(whole, self.folder)
 
 
-def run(calls: int, seed: int, kinds: tuple[str, ...] = ()) -> dict[str, Any]:
+def run(
+    calls: int,
+    seed: int,
+    kinds: tuple[str, ...] = (),
+    recipes: tuple[str, ...] = RECIPES,
+    layouts: tuple[tuple[int, ...], ...] = LAYOUTS,
+) -> dict[str, Any]:
     """Makes that many runs with a fault, cycling through the kinds.
 
     Args:
         kinds: of KINDS; none: all.
+        recipes, layouts: to choose from.
 
     Returns:
         calls, the number of each kind; faults: for each failure a line with the run and the problem.
@@ -132,7 +139,7 @@ def run(calls: int, seed: int, kinds: tuple[str, ...] = ()) -> dict[str, Any]:
         stage = Stage(Path(folder))
         for number in range(calls):
             kind, random = names[number % len(names)], Random(f"{seed}.{number}")
-            recipe, layout = random.choice(RECIPES), random.choice(LAYOUTS)
+            recipe, layout = random.choice(recipes), random.choice(layouts)
             trial = Trial(stage, recipe, f"{kind}-{number}", layout, random)
             KINDS[kind](trial)
             figures[kind] += 1

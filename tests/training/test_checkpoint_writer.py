@@ -14,6 +14,7 @@ from fastgan.training.checkpoint import load_checkpoint, state_tensors
 from fastgan.training.checkpoint_files import checkpoint_files, checkpoint_path
 from fastgan.training.checkpoint_writer import CheckpointWriter
 from fastgan.training.loop import train
+from fastgan.training.processes import children
 from fastgan.training.processes.runtime import Runtime
 from tests.conftest import DEVICES
 from tests.training.toy import Toy, ToyConfig, toy_config
@@ -125,6 +126,17 @@ def test_older_checkpoints_go_only_after_the_newer_one_is_there(tmp_path, gate):
         assert checkpoint_files(first.parent) == [first]
         gate.opened.set()
     assert checkpoint_files(first.parent) == [second]
+
+
+def test_a_process_that_another_one_ends_finishes_its_checkpoint(tmp_path, gate, monkeypatch):
+    recipe, ended = trained(tmp_path), []
+    with CheckpointWriter(tmp_path, keep=3) as writer:
+        path = writer.save(recipe, 1)
+        monkeypatch.setattr(children, "end_at_once", lambda code: ended.append((code, path.exists())))
+        threading.Timer(0.1, gate.opened.set).start()
+        children.leave("rank 1: its process died")
+    assert ended == [(1, True)]
+    assert children.BEFORE_LEAVING == []
 
 
 # --- failures -----------------------------------------------------------------------------------------------
