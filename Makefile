@@ -12,7 +12,7 @@
 #     make budgets  write the costs of GPU launches, computed without a GPU, to docs/gpu-budgets.md; OPS likewise
 #     make bench    benchmarks of every op against its peers, into benchmarks/results/
 #     make stress   20 000 valid calls, native against reference, and 20 000 with invalid arguments; kill training runs
-#                   200 times, and damage them 140 times
+#                   200 times, damage them 140 times, and let one of several processes fail 50 times
 #     make wheel    wheel and sdist, installed and smoke-tested beside three versions of torch
 #     make gpu      on a machine with an NVIDIA GPU: build with nvcc, GPU tests, GPU benchmarks (no network needed;
 #                   docs/gpu.md)

@@ -385,6 +385,7 @@ def stress(results: Results) -> str:
         "junk": ("faults", "calls with junk"),
         "kills": ("faults", "kills of training runs"),
         "damage": ("faults", "damaged training runs"),
+        "processes": ("faults", "faults in runs of several processes"),
     }
     lines = ["| | how often | went wrong |", "|---|---|---|"]
     rows = results.rows("stress")

@@ -12,6 +12,8 @@ import json
 import math
 import reprlib
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,17 +46,20 @@ class OtherFormat(ValueError):
 # --- saving -----------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
-    """Writes the state after `step` steps, then removes all but the newest `keep` checkpoints up to it.
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds, as it was after a step."""
 
-    Raises:
-        FloatingPointError: the state is not finite; nothing is written, and nothing is removed.
-        OSError: the file cannot be written; nothing is left under its final name.
-    """
-    tensors = state_tensors(recipe)
-    # The loop has checked already, in all processes; this covers other callers.
-    if name := _first_non_finite(recipe, tensors):
-        raise FloatingPointError(_describe_non_finite(name, step, _last_finite(folder)))
+    step: int
+    tensors: Mapping[str, Tensor]
+    """By their names in the checkpoint."""
+    numbers: Mapping[str, float]
+    """`Recipe.state`."""
+    metadata: dict[str, str]
+
+
+def state_of(recipe: Recipe, step: int) -> State:
+    """A recipe's state after `step` steps; its tensors are on their devices, not copied."""
     groups = {name: optimizer.state_dict()["param_groups"] for name, optimizer in recipe.optimizers.items()}
     metadata = {
         "format": FORMAT,
@@ -66,8 +71,22 @@ def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
         "fastgan": fastgan.__version__,
         "torch": torch.__version__,
     }
-    path = checkpoint_path(folder, step)
-    write_weights(path, tensors, metadata)
+    return State(step, state_tensors(recipe), dict(recipe.state), metadata)
+
+
+def write_checkpoint(state: State, folder: Path, keep: int) -> Path:
+    """Writes a checkpoint, and only then removes all but the newest `keep` ones up to it.
+
+    Raises:
+        FloatingPointError: the state is not finite; nothing is written, and nothing is removed.
+        OSError: the file cannot be written; nothing is left under its final name.
+    """
+    # The loop has checked already, in all processes; this covers other callers.
+    if name := _first_non_finite(state.tensors, state.numbers):
+        newest = next(reversed(checkpoint_files(folder)), None)
+        raise FloatingPointError(_describe_non_finite(name, state.step, newest))
+    path = checkpoint_path(folder, state.step)
+    write_weights(path, state.tensors, state.metadata)
     files = checkpoint_files(folder)
     for old in files[: files.index(path) + 1][:-keep]:
         old.unlink()
@@ -76,20 +95,20 @@ def save_checkpoint(recipe: Recipe, step: int, folder: Path, keep: int) -> Path:
     return path
 
 
-def check_finite_state(recipe: Recipe, step: int, folder: Path) -> None:
+def check_finite_state(recipe: Recipe, step: int, newest: Callable[[], Path | None]) -> None:
     """Raises in all processes, all of which must call it, if the state of any of them is not finite.
 
     Args:
         step: steps done.
-        folder: of the checkpoints; the message names the last one.
+        newest: returns the newest checkpoint, if there is one; the message names it.
 
     Raises:
         FloatingPointError: in the processes whose state is not finite; the message names the first value.
         ProcessFailed: in the others.
     """
-    name = _first_non_finite(recipe, state_tensors(recipe))
+    name = _first_non_finite(state_tensors(recipe), recipe.state)
     if recipe.runtime.any(name is not None):
-        last = recipe.runtime.broadcast_object(_last_finite(folder))  # of the machine that has the folder
+        last = recipe.runtime.broadcast_object(newest())  # of the machine that has the folder
         if name is None:
             raise ProcessFailed(f"the state of another process became NaN or infinite by step {step}")
         raise FloatingPointError(_describe_non_finite(name, step, last))
@@ -111,17 +130,13 @@ def state_tensors(recipe: Recipe) -> dict[str, Tensor]:
     return tensors
 
 
-def _first_non_finite(recipe: Recipe, tensors: dict[str, Tensor]) -> str | None:
+def _first_non_finite(tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> str | None:
     name = first_non_finite(tensors)
-    return name or next((f"state/{n}" for n, value in recipe.state.items() if not math.isfinite(value)), None)
+    return name or next((f"state/{n}" for n, value in numbers.items() if not math.isfinite(value)), None)
 
 
-def _last_finite(folder: Path) -> str:
-    files = checkpoint_files(folder)
-    return f"the last finite checkpoint is {printable(files[-1])}" if files else "there is no checkpoint yet"
-
-
-def _describe_non_finite(name: str, step: int, last: str) -> str:
+def _describe_non_finite(name: str, step: int, newest: Path | None) -> str:
+    last = f"the last finite checkpoint is {printable(newest)}" if newest else "there is no checkpoint yet"
     return (
         f"{name} became NaN or infinite by step {step}, which is not saved; {last}. Lower the learning "
         "rates, or look at the terms in metrics.csv to see which grew first"

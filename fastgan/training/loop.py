@@ -23,6 +23,7 @@ from fastgan.monitor.diagnosis import Diagnosis
 from fastgan.monitor.facts import write_facts
 from fastgan.monitor.probes import probe
 from fastgan.training import checkpoint as checkpoints
+from fastgan.training.checkpoint_writer import CheckpointWriter
 from fastgan.training.config import INTERVALS, TrainingConfig
 from fastgan.training.console import lasting_console
 from fastgan.training.data import describe_passed_over
@@ -90,7 +91,8 @@ def _train(
             checkpoints.set_aside_newer(checkpoint, chosen is not None)
         notice = take_over(config, folder, start if checkpoint else None)
         if checkpoint:
-            recipe.save_for_use(folder)  # the run may have been killed between its checkpoint and this
+            # The run may have been killed between its checkpoint and this.
+            recipe.save_for_use(folder, checkpoints.state_tensors(recipe))
     del checkpoint
     runtime.broadcast(*recipe.networks.values(), *recipe.averages.values())
 
@@ -123,6 +125,7 @@ def _train(
         contextlib.closing(recipe.batches(start)) as batches,
         contextlib.closing(in_turns),
         stop_after_the_step() as stopped,
+        CheckpointWriter(folder, config.keep_checkpoints, logger.say if logger else print) as writer,
     ):
         for step in range(start, num_steps):
             with record_function("data"):
@@ -139,6 +142,7 @@ def _train(
             done = step + 1
             if lock:
                 lock.check()
+            writer.check()
             if logger:
                 logger.advance()
             last = done == num_steps
@@ -160,7 +164,7 @@ def _train(
                     _diagnose(diagnosis, done, metrics, logger)
                 if not finite:
                     # Name a non-finite weight first: it is the cause, the term only a symptom.
-                    checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
+                    checkpoints.check_finite_state(recipe, done, writer.newest)
                 check_finite(metrics, done)
                 warning = recipe.watch(done, metrics)
                 if logger and warning:
@@ -174,7 +178,7 @@ def _train(
             pause_start = time.perf_counter()
             if last or stop or any(done % intervals[name] == 0 for name in INTERVALS[1:]):
                 # Checked before the weights are used: with NaN, an evaluation may fail in other ways.
-                checkpoints.check_finite_state(recipe, done, folder / "checkpoints")
+                checkpoints.check_finite_state(recipe, done, writer.newest)
             if logger and (done % intervals["sample_interval"] == 0 or last):
                 with _evaluating(recipe):
                     images_by_name = recipe.samples(done)
@@ -189,10 +193,9 @@ def _train(
                 _diagnose(diagnosis, done, figures, logger)
                 running_report.write(diagnosis, is_last=last)
             if logger and (done % intervals["checkpoint_interval"] == 0 or last or stop):
-                path = checkpoints.save_checkpoint(
-                    recipe, done, folder / "checkpoints", config.keep_checkpoints
-                )
-                recipe.save_for_use(folder)
+                path = writer.save(recipe, done)
+                if last or stop:
+                    writer.wait()
             clock += time.perf_counter() - pause_start  # so that both speeds measure training alone
             if stop and not last:
                 if logger:

@@ -259,14 +259,22 @@ class Recipe(abc.ABC):
         """
         return None
 
-    def save_for_use(self, folder: Path) -> None:
+    def save_for_use(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Called after each checkpoint, to save in the run's folder what is used without the trainer.
 
-        Writes model.safetensors: the networks of `for_use`, their averages where there are any.
+        Writes model.safetensors: the networks of `for_use`, their averages where there are any. It runs while
+        the training goes on, and so takes weights from `tensors`, never from the networks.
+
+        Args:
+            folder: the run's.
+            tensors: those of the checkpoint, by their names there, such as "networks/generator/0.weight".
         """
         if self.for_use:
-            states = {name: self.trained(name).state_dict() for name in self.for_use}
-            weights = {f"{name}.{key}": w for name, state in states.items() for key, w in state.items()}
+            weights: dict[str, Tensor] = {}
+            for name in self.for_use:
+                prefix = f"{'averages' if name in self.averages else 'networks'}/{name}/"
+                own = (key for key in tensors if key.startswith(prefix))
+                weights |= {f"{name}.{key.removeprefix(prefix)}": tensors[key] for key in own}
             write_model(folder / FILE_NAME, self.name, self.config, weights, self.about_for_use())
 
     def about_for_use(self) -> dict[str, Any]:

@@ -43,6 +43,7 @@ PARTS = {
     "valid": Part("tests.stress.valid_calls", "disagreements"),
     "junk": Part("tests.stress.junk_calls", "faults"),
     "kills": Part("tests.stress.killed_runs", "faults", calls=200, at_once=50),
+    "processes": Part("tests.stress.failed_processes", "faults", calls=50, at_once=50),
     "damage": Part("tests.stress.damaged_runs", "faults", calls=140, at_once=35),
 }
 

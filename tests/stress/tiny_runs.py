@@ -31,7 +31,7 @@ from tqdm import tqdm
 from fastgan import cli
 from fastgan._folder_lock import NAME as LOCK
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training import checkpoint, logging, loop, report
+from fastgan.training import checkpoint, checkpoint_writer, logging, loop, report, weights
 from fastgan.training.report import fallback, page, running
 from fastgan.training.report.curves import Plot
 from tests.recipes.fonts import small_glyphs
@@ -41,6 +41,7 @@ from tests.recipes.starganv2_folders import write_images
 
 # Phases of a run; "steps" is between the others.
 PHASES = ("start", "steps", "log", "samples", "evaluation", "checkpoint", "report")
+WRITTEN = "written"  # the end of the phase "checkpoint", which runs beside the others
 TRACEBACK = "Traceback"
 STUCK = 120.0  # seconds, more than any run takes
 IMPORTED_LATE = (
@@ -81,7 +82,10 @@ class Run:
 
     @property
     def phase(self) -> str:
-        return self.begins[-1][0]
+        names = [name for name, _ in self.begins]
+        if names.count("checkpoint") > names.count(WRITTEN):
+            return "checkpoint"
+        return "steps" if names[-1] == WRITTEN else names[-1]
 
     def reaches(self, phase: str, occurrence: int) -> bool:
         """Waits until the phase has begun that many times; False if the run ends first."""
@@ -128,7 +132,7 @@ class Run:
             self.kill()
             self.console.write_text(f"{self.output}\n{TRACEBACK}: stuck for {timeout} s in {self.phase}")
         numbers = os.read(self.events, 1000)
-        self.begins += [(PHASES[number], time.monotonic()) for number in numbers]
+        self.begins += [((*PHASES, WRITTEN)[number], time.monotonic()) for number in numbers]
         return bool(numbers)
 
 
@@ -175,7 +179,8 @@ class Stage:
         """
         recipe_options = OWN[recipe].format(data=self.folder / "data").split()
         place = ["--runs_path", str(runs or self.runs), "--exp_name", name]
-        arguments = ["train", recipe, *SHARED.split(), *recipe_options, *place, *options]
+        shared = SHARED.replace("--batch_size 4 ", "") if "--global_batch_size" in options else SHARED
+        arguments = ["train", recipe, *shared.split(), *recipe_options, *place, *options]
         self._count += 1
         console = self.folder / f"console-{self._count}.txt"
         events, begun = os.pipe()
@@ -193,10 +198,7 @@ class Stage:
             run = self.start(recipe, f"{recipe}-whole")
             if run.ends() != 0:
                 raise RuntimeError(f"{recipe} does not run at all: {run.output}")
-            ends = [begin for _, begin in run.begins[1:]] + [time.monotonic()]
-            self._whole[recipe] = [
-                (name, end - begin) for (name, begin), end in zip(run.begins, ends, strict=True)
-            ]
+            self._whole[recipe] = _spans(run.begins, time.monotonic())
         return self._whole[recipe]
 
     def moment(
@@ -223,17 +225,32 @@ class Stage:
             tables: compare the tables, too.
         """
         self.whole(recipe)
-        undisturbed, folder = self.runs / f"{recipe}-whole", (runs or self.runs) / name
-        differences = _different_tensors(undisturbed, folder) + _different_files(undisturbed, folder)
-        for file in ("metrics.csv", "evaluation.csv", "warnings.csv") if tables else ():
-            if (undisturbed / file).exists() != (folder / file).exists():
-                differences.append(f"{file} is there in one alone")
-            elif (undisturbed / file).exists() and table(undisturbed / file) != table(folder / file):
-                differences.append(f"{file} differs")
-        return differences
+        return differences(self.runs / f"{recipe}-whole", (runs or self.runs) / name, tables)
 
     def remove(self, name: str, runs: Path | None = None) -> None:
         shutil.rmtree((runs or self.runs) / name, ignore_errors=True)
+
+
+def differences(undisturbed: Path, folder: Path, tables: bool = True) -> list[str]:
+    """Differences, to the bit, between the folders of two finished runs."""
+    found = _different_tensors(undisturbed, folder) + _different_files(undisturbed, folder)
+    for file in ("metrics.csv", "evaluation.csv", "warnings.csv") if tables else ():
+        if (undisturbed / file).exists() != (folder / file).exists():
+            found.append(f"{file} is there in one alone")
+        elif (undisturbed / file).exists() and table(undisturbed / file) != table(folder / file):
+            found.append(f"{file} differs")
+    return found
+
+
+def _spans(begins: list[tuple[str, float]], end: float) -> list[tuple[str, float]]:
+    """Each phase with its seconds: until the next one begins, or until the checkpoint is written."""
+    spans = []
+    for number, (name, begin) in enumerate(begins):
+        if name != WRITTEN:
+            ends_it = (lambda other: other == WRITTEN) if name == "checkpoint" else (lambda other: True)
+            ends = (time for other, time in begins[number + 1 :] if ends_it(other))
+            spans.append((name, next(ends, end) - begin))
+    return spans
 
 
 def _different_tensors(whole: Path, folder: Path) -> list[str]:
@@ -318,9 +335,9 @@ def _become(
 
 def _tell_of_phases(recipe: type, events: int) -> None:
     def tell(phase: str) -> None:
-        os.write(events, bytes([PHASES.index(phase)]))
+        os.write(events, bytes([(*PHASES, WRITTEN).index(phase)]))
 
-    def within(phase: str, owner: object, name: str) -> None:
+    def within(phase: str, owner: object, name: str, after: str = "steps") -> None:
         call = getattr(owner, name)
 
         @functools.wraps(call)
@@ -329,7 +346,7 @@ def _tell_of_phases(recipe: type, events: int) -> None:
             try:
                 return call(*arguments, **options)
             finally:
-                tell("steps")
+                tell(after)
 
         setattr(owner, name, reporting)
 
@@ -339,9 +356,12 @@ def _tell_of_phases(recipe: type, events: int) -> None:
     within("samples", loop, "save_grid")
     within("evaluation", recipe, "evaluate")
     within("evaluation", logging.Logger, "write_evaluation")
-    within("checkpoint", checkpoint, "save_checkpoint")
-    within("checkpoint", recipe, "save_for_use")
+    within("checkpoint", checkpoint_writer, "write_checkpoint", WRITTEN)
+    within("checkpoint", recipe, "save_for_use", WRITTEN)
     within("report", report, "write_report")
+    # As on a slow disk, so that kills hit files that are being written while the training goes on.
+    flush = weights._flush
+    weights._flush = lambda path: (time.sleep(0.02), flush(path))
     # At every evaluation, so that runs have the same phases however long one takes.
     running.LARGEST_SHARE = math.inf
     # Plotting all curves would take longer than the rest of the run.

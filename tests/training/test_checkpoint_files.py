@@ -120,7 +120,7 @@ def test_a_damaged_newer_checkpoint_never_costs_the_one_just_saved(config, folde
     checkpoint_path(folder, 20).rename(checkpoint_path(folder, 99))
     from fastgan.training.processes.runtime import Runtime
 
-    checkpoints.save_checkpoint(Toy(config, Runtime(config)), 16, folder, keep=1)
+    checkpoints.write_checkpoint(checkpoints.state_of(Toy(config, Runtime(config)), 16), folder, keep=1)
     assert sorted(path.name for path in folder.iterdir()) == [
         "step-00000016.safetensors", "step-00000099.safetensors"
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from torch import nn
 
 from fastgan._folder_lock import NAME
 from fastgan.recipes import RECIPES, load_recipe
-from fastgan.training.checkpoint import load_checkpoint, save_checkpoint
+from fastgan.training.checkpoint import load_checkpoint, state_of, write_checkpoint
 from fastgan.training.config import to_plain, write_config
 from fastgan.training.loop import train
 from fastgan.training.processes.runtime import Runtime
@@ -52,10 +52,10 @@ def killed_at(monkeypatch, step_to_die, config):
 
 
 def test_what_others_take_from_the_folder_is_that_of_the_checkpoint_again(config, monkeypatch):
-    def dies(self, folder):
+    def dies(self, folder, tensors):
         raise Killed
 
-    def saves(self, folder):
+    def saves(self, folder, tensors):
         (folder / "for_use").write_text(str(self.state["steps_seen"]))
 
     monkeypatch.setattr(Toy, "save_for_use", dies)
@@ -428,7 +428,7 @@ def test_each_option_of_each_recipe_is_told_or_refused_with_both_values(name, tm
     recipe_class = load_recipe(name)
     config = dataclasses.replace(recipe_class.presets["demo"], accelerator="cpu", **SMALL[name])
     recipe = recipe_class(config, Runtime(config))
-    path = save_checkpoint(recipe, 1, tmp_path, keep=1)
+    path = write_checkpoint(state_of(recipe, 1), tmp_path, keep=1)
     fresh = {name: _options(optimizer) for name, optimizer in recipe.optimizers.items()}
     for option, value in to_plain(recipe.config).items():
         loaded = load_checkpoint(path)

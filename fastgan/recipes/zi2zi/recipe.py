@@ -9,7 +9,7 @@ and to encode a character alike in every font.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -265,9 +265,9 @@ class Zi2Zi(Recipe):
             paired(held_out, self.draw(held_out)),
         )
 
-    def save_for_use(self, folder: Path) -> None:
+    def save_for_use(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Also writes glyphs.json, see :meth:`about_for_use`."""
-        super().save_for_use(folder)
+        super().save_for_use(folder, tensors)
         with replacing(folder / JSON) as file:
             file.write(json.dumps(self.about_for_use(), ensure_ascii=False, indent=1) + "\n")
 

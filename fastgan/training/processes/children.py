@@ -17,6 +17,8 @@ from fastgan.training.processes.world import free_port
 PARENT = "FASTGAN_PARENT"
 # Callbacks for `end_at_once`, which bypasses `with` and `finally`.
 AT_LEAVING: list[Callable[[], None]] = []
+# Callbacks for `leave` that may take a while, such as to finish a checkpoint.
+BEFORE_LEAVING: list[Callable[[], object]] = []
 
 
 def start_others(count: int) -> list[subprocess.Popen]:
@@ -84,6 +86,9 @@ def leave(error: str | None) -> NoReturn:
     """Ends this process from any thread, and prints the error as the command would; None: silently."""
     if error is not None:
         print(f"fastgan: error: {error}", file=sys.stderr, flush=True)
+    for callback in BEFORE_LEAVING:
+        with contextlib.suppress(Exception):
+            callback()
     end_at_once(1)
 
 
