@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from fastgan import losses, ops, optim
+from fastgan.patching import patch, unpatch
 from fastgan.ops import use
 
 __version__ = "0.1.0"
-__all__ = ["load", "losses", "ops", "optim", "use"]
+__all__ = ["load", "losses", "ops", "optim", "patch", "unpatch", "use"]
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Any:
