@@ -161,16 +161,13 @@ class Patch:
             return "it is fastgan's already"
         if "_stands_in_for" in vars(original):
             return "another patch has replaced it"
-        if replacement.adapt is not None:
-            new = replacement.adapt(original)
-            new._stands_in_for = original
-        else:
-            if isinstance(original, type) is not isinstance(replacement.ours, type):
-                return f"it is no {'class' if isinstance(replacement.ours, type) else 'function'}"
-            difference = signature_difference(original, replacement.ours)
-            if difference is not None:
-                return difference
-            new = stand_in(replacement.ours, original)
+        ours = replacement.ours if replacement.adapt is None else replacement.adapt(original)
+        if isinstance(original, type) is not isinstance(ours, type):
+            return f"it is no {'class' if isinstance(ours, type) else 'function'}"
+        difference = signature_difference(original, ours)
+        if difference is not None:
+            return difference
+        new = stand_in(ours, original)
         new_raw = type(raw)(new) if isinstance(raw, (staticmethod, classmethod)) else new
         if replacement.probe is not None:
             sides = (original, new)

@@ -20,8 +20,9 @@ def _codec_forward(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def forward(self: Any, x: Tensor, quality: float | Tensor) -> Tensor:
         plain = x.dim() == 4 and x.dtype == torch.float32 and x.shape[2] % _BLOCK == x.shape[3] % _BLOCK == 0
         rounding = self.compress.y_quantize.rounding
-        if plain and rounding is torch.round:
-            return jpeg_round_trip(x.detach(), quality, check_range=False)
+        wants_gradient = x.requires_grad and torch.is_grad_enabled()
+        if plain and rounding is torch.round and not wants_gradient:
+            return jpeg_round_trip(x, quality, check_range=False)
         if plain and rounding.__name__ == "diff_round":
             return jpeg_round_trip(x, quality, rounding="cubic", check_range=False)
         return original(self, x, quality)
@@ -57,7 +58,7 @@ TARGET = Target(
         ),
         Replacement(
             "basicsr.utils.diffjpeg", "DiffJPEG.forward", adapt=_codec_forward, probe=_codec,
-            serves="float32 images whose sides are multiples of 16; a tensor of qualities is not changed",
+            serves="float32 images whose sides are multiples of 16; it does not write to a tensor of qualities",
         ),
     ),
     (

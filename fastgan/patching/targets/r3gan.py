@@ -19,7 +19,7 @@ TARGET = Target(
     (
         Kept(
             "R3GAN.Trainer.AdversarialTraining.Accumulate*Gradients",
-            "the relativistic softplus is written inline; they call the penalty, which is replaced",
+            "they call the penalty; the relativistic softplus is written inline",
         ),
     ),
 )  # fmt: skip

@@ -28,7 +28,7 @@ TARGET = Target(
         ),
     ),
     (
-        Kept("core.solver.compute_d_loss", "it calls adv_loss and r1_reg, which are replaced"),
-        Kept("core.solver.compute_g_loss", "it calls adv_loss, which is replaced; its L1 terms are inline"),
+        Kept("core.solver.compute_d_loss", "it calls adv_loss and r1_reg; the sum is its own"),
+        Kept("core.solver.compute_g_loss", "it calls adv_loss; its L1 terms are inline"),
     ),
 )  # fmt: skip
