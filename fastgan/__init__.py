@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from fastgan import losses, ops, optim
-from fastgan.patching import patch, unpatch
 from fastgan.ops import use
+from fastgan.patching import patch, unpatch
 
 __version__ = "0.1.0"
 __all__ = ["load", "losses", "ops", "optim", "patch", "unpatch", "use"]

@@ -22,9 +22,9 @@ _active: list[Patch] = []
 def patch(*names: str, quiet: bool = False) -> Patch:
     """Replaces what a library has and fastgan has an exact equal for; usable as a context manager.
 
-    What is imported already is replaced wherever modules have it, as after `from x import y`; what is imported
-    later, right after its module has run. The library itself is not imported. A name is replaced if its
-    signature is the expected one, and if both give the same values, gradients and random draws for small
+    What is imported already is replaced wherever modules have it, as after `from x import y`; what is
+    imported later, right after its module has run. The library itself is not imported. A name is replaced if
+    its signature is the expected one, and if both give the same values, gradients and random draws for small
     inputs; what is not is listed with the reason, and nothing else changes. The list is printed once.
 
     Instances made before keep their class, and so do classes derived from one. Out of reach are default
@@ -41,13 +41,14 @@ def patch(*names: str, quiet: bool = False) -> Patch:
         TypeError, ValueError: no name, an unknown one, or one that is patched already.
     """
     quiet = as_flag("quiet", quiet)
-    known = _declare.names()
+    targets = []
     for name in names:
-        if name not in known:
-            raise ValueError(f"names must be of {', '.join(known)}, got {shown(name)}")
+        target = _declare.target_of(name)
+        if target is None:
+            raise ValueError(f"names must be of {', '.join(_declare.names())}, got {shown(name)}")
+        targets.append(target)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"names must be one or several different ones, got {shown(names)}")
-    targets = [_declare.target_of(name) for name in names]
     with _lock:
         patched = [name for patch in _active for name in patch.names if name in names]
         if patched:
@@ -66,7 +67,7 @@ def patch(*names: str, quiet: bool = False) -> Patch:
 
 
 def unpatch() -> None:
-    """Puts everything back that :func:`patch` has replaced, the last patch first; without a patch, nothing."""
+    """Puts back all that :func:`patch` has replaced, the last patch first; without one, it does nothing."""
     with _lock:
         for applied in reversed(list(_active)):
             _undo(applied)

@@ -58,15 +58,17 @@ class Target:
 
 def names() -> list[str]:
     """Of all declared libraries."""
-    return sorted(load(module).name for module in _modules())
+    return sorted(_load(module).name for module in _modules())
 
 
-def target_of(name: str) -> Target:
-    """What is declared of a library of `names()`."""
-    return load(name.replace(".", "_"))
+def target_of(name: str) -> Target | None:
+    """What is declared of a library, or None of an unknown name."""
+    module = name.replace(".", "_") if isinstance(name, str) else ""
+    target = _load(module) if module in _modules() else None
+    return target if target is not None and target.name == name else None
 
 
-def load(module: str) -> Target:
+def _load(module: str) -> Target:
     target: Target = importlib.import_module(f"fastgan.patching.targets.{module}").TARGET
     return target
 

@@ -72,7 +72,7 @@ def _distance(network: nn.Module, weights: list[Tensor], in0: Tensor, in1: Tenso
 
 def _features(network: Any, images: Tensor) -> Any:
     """The layers' features; without keeping activations for backward where the network is frozen."""
-    slices = [getattr(network, f"slice{number + 1}", None) for number in range(getattr(network, "N_slices", 0))]
+    slices = [getattr(network, f"slice{number + 1}") for number in range(getattr(network, "N_slices", 0))]
     modules = list(network.modules())
     is_frozen = not any(parameter.requires_grad for parameter in network.parameters())
     has_hooks = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)

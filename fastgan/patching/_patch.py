@@ -57,7 +57,7 @@ class Patch:
         return [r.path for r in self._replacements if r.path not in done and r.module != "__main__"]
 
     def unpatch(self) -> None:
-        """Puts back what this patch has replaced, in modules imported since, too; a second call does nothing."""
+        """Puts back what this patch has replaced, in modules imported since, too; once is enough."""
         self._undo(self)
 
     def __enter__(self) -> Patch:
@@ -170,9 +170,9 @@ class Patch:
         new = stand_in(ours, original)
         new_raw = type(raw)(new) if isinstance(raw, (staticmethod, classmethod)) else new
         if replacement.probe is not None:
-            sides = (original, new)
+            sides = [original, new]
             if isinstance(owner, type):
-                sides = tuple(type(owner)(owner.__name__, (owner,), {attribute: x}) for x in (raw, new_raw))
+                sides = [type(owner)(owner.__name__, (owner,), {attribute: x}) for x in (raw, new_raw)]
             difference = disagreement(replacement.probe, *sides)
             if difference is not None:
                 return difference
@@ -184,7 +184,7 @@ def _heir(original: Any, replaced: list[Any]) -> str | None:
     if not calls_itself(original):
         return None
     for heir in type.__subclasses__(original):
-        if "_stands_in_for" not in heir.__dict__ and not any(heir is each for each in replaced):
-            if not heir.__module__.startswith("fastgan."):
-                return f"{heir.__module__}.{heir.__qualname__}"
+        is_ours = "_stands_in_for" in heir.__dict__ or heir.__module__.startswith("fastgan.")
+        if not is_ours and not any(heir is each for each in replaced):
+            return f"{heir.__module__}.{heir.__qualname__}"
     return None

@@ -55,7 +55,7 @@ def of_gradient(call: Callable[[Any, Tensor, Tensor], Tensor]) -> Probe:
     def probe(function: Any) -> Iterable[Tensor]:
         critic, x = Critic(), images(2, 3, 4, 4).requires_grad_()
         penalty = call(function, critic(x), x)
-        return [penalty, *torch.autograd.grad(penalty.sum(), critic.parameters())]
+        return [penalty, *torch.autograd.grad(penalty.sum(), list(critic.parameters()))]
 
     return probe
 
@@ -67,7 +67,7 @@ def of_penalty(call: Callable[..., Any], as_dict: bool = False) -> Probe:
         critic = Critic(as_dict)
         returned = call(function, critic, images(2, 3, 4, 4), images(2, 3, 4, 4, seed=1))
         results = list(returned) if isinstance(returned, tuple) else [returned]
-        return [*results, *torch.autograd.grad(results[0].sum(), critic.parameters())]
+        return [*results, *torch.autograd.grad(results[0].sum(), list(critic.parameters()))]
 
     return probe
 
@@ -83,16 +83,16 @@ def of_average(call: Callable[[Any, nn.Module, nn.Module], Any]) -> Probe:
     return probe
 
 
-def of_sides(
-    kinds: Iterable[str], call: Callable[[Any, Tensor, bool], Tensor], **options: Any
-) -> Probe:
+def of_sides(kinds: Iterable[str], call: Callable[[Any, Tensor, bool], Tensor], **options: Any) -> Probe:
     """Of a class of losses of each kind, for both sides, as `call` computes them."""
 
     def probe(cls: Any) -> Iterator[Tensor]:
         for kind in kinds:
             loss = cls(kind, **options)
             for real in (True, False):
-                yield from with_gradients(lambda x, loss=loss, real=real: call(loss, x, real), numbers(4, 1, 3, 3))
+                yield from with_gradients(
+                    lambda x, loss=loss, real=real: call(loss, x, real), numbers(4, 1, 3, 3)
+                )
 
     return probe
 

@@ -16,11 +16,15 @@ class _StandInClass(abc.ABCMeta):
 
     def __instancecheck__(cls, instance: Any) -> bool:
         original = cls.__dict__.get("_stands_in_for")
-        return (original is not None and isinstance(instance, original)) or super().__instancecheck__(instance)
+        return (original is not None and isinstance(instance, original)) or super().__instancecheck__(
+            instance
+        )
 
     def __subclasscheck__(cls, subclass: type) -> bool:
         original = cls.__dict__.get("_stands_in_for")
-        return (original is not None and issubclass(subclass, original)) or super().__subclasscheck__(subclass)
+        return (original is not None and issubclass(subclass, original)) or super().__subclasscheck__(
+            subclass
+        )
 
 
 def stand_in(ours: Any, original: Any) -> Any:
@@ -67,9 +71,7 @@ def signature_difference(original: Any, ours: Any) -> str | None:
     same = same_order and all(p.name in own and _same(own[p.name].default, p.default) for p in named)
     known = {p.name for p in named}
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    is_optional = all(
-        p.name in known or p.kind in kinds or p.default is not p.empty for p in own.values()
-    )
+    is_optional = all(p.name in known or p.kind in kinds or p.default is not p.empty for p in own.values())
     takes_any = {p.kind for p in theirs if p.kind in kinds} <= {p.kind for p in own.values()}
     if same and is_optional and takes_any:
         return None

@@ -11,6 +11,9 @@ TARGET = Target(
             "ldm.modules.losses.contperceptual.LPIPSWithDiscriminator",
             taming.DIFFERS.format("fastgan.compat.ldm.LPIPSWithDiscriminator"),
         ),
-        Kept("ldm.modules.losses.vqperceptual.*", "fastgan has no equal but the functions of taming-transformers"),
+        Kept(
+            "ldm.modules.losses.vqperceptual.*",
+            "fastgan has no equal but the functions of taming-transformers",
+        ),
     ),
 )

@@ -19,7 +19,7 @@ TARGET = Target(
         ),
     ),
     (
-        Kept("models.networks.loss.GANLoss", "SPADE's takes other arguments; see fastgan.compat.pix2pix.GANLoss"),
+        Kept("models.networks.loss.GANLoss", "SPADE's has other arguments"),
         Kept("models.*_model.*", "terms that are written in a model's own steps stay, such as L1"),
     ),
 )  # fmt: skip

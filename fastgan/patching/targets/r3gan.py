@@ -1,9 +1,9 @@
 """R3GAN"""
 
 from fastgan.compat import r3gan
+from fastgan.patching._bias_act import bias_act
 from fastgan.patching._declare import Kept, Replacement, Target
 from fastgan.patching._probes import of_gradient
-from fastgan.patching._bias_act import bias_act
 
 _PENALTY = "AdversarialTraining.ZeroCenteredGradientPenalty"
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from fastgan.compat import studiogan
+from fastgan.patching._bias_act import bias_act
 from fastgan.patching._declare import Kept, Probe, Replacement, Target
 from fastgan.patching._probes import numbers, of_gradient, of_logits, of_penalty, with_gradients
-from fastgan.patching._bias_act import bias_act
 
 _MODULE = "utils.losses"
 _GAMES = ("vanilla", "logistic", "ls", "hinge", "wasserstein")
@@ -37,14 +37,18 @@ _PROBES: dict[str, Probe] = {
 TARGET = Target(
     "studiogan",
     (
-        *(Replacement(_MODULE, name, getattr(studiogan, name), probe=probe) for name, probe in _PROBES.items()),
+        *(
+            Replacement(_MODULE, name, getattr(studiogan, name), probe=probe)
+            for name, probe in _PROBES.items()
+        ),
         bias_act("utils.style_ops.bias_act"),
     ),
     tuple(
         Kept(f"{_MODULE}.{name}", "fastgan has no equal")
         for name in (
             "ConditionalContrastiveLoss", "CrossEntropyLoss", "Data2DataCrossEntropyLoss",
-            "PathLengthRegularizer", "feature_matching_loss", "latent_optimise", "lecam_reg", "normal_nll_loss",
+            "PathLengthRegularizer", "feature_matching_loss", "latent_optimise", "lecam_reg",
+            "normal_nll_loss",
         )
     ),
 )  # fmt: skip

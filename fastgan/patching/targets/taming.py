@@ -2,8 +2,8 @@
 
 from fastgan.compat import taming
 from fastgan.patching._declare import Kept, Replacement, Target
-from fastgan.patching._probes import of_logits
 from fastgan.patching._lpips import SERVES, taming_forward
+from fastgan.patching._probes import of_logits
 
 _MODULE = "taming.modules.losses.vqperceptual"
 DIFFERS = "{} differs in what its documentation lists, such as LPIPS's dropout; import that in its place"
@@ -17,7 +17,8 @@ TARGET = Target(
     ),
     (
         Kept(
-            f"{_MODULE}.VQLPIPSWithDiscriminator", DIFFERS.format("fastgan.compat.taming.VQLPIPSWithDiscriminator")
+            f"{_MODULE}.VQLPIPSWithDiscriminator",
+            DIFFERS.format("fastgan.compat.taming.VQLPIPSWithDiscriminator"),
         ),
         Kept(f"{_MODULE}.adopt_weight", "it computes nothing"),
         Kept("taming.modules.discriminator.model.NLayerDiscriminator", "its layers are torch's"),

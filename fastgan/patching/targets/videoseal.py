@@ -16,7 +16,7 @@ TARGET = Target(
     (
         Kept(
             f"{_MODULE}.VideosealLoss",
-            "fastgan.compat.videoseal.VideosealLoss differs in what its documentation lists; import that in its place",
+            "fastgan.compat.videoseal.VideosealLoss differs in what its documentation lists; import that",
         ),
         Kept("videoseal.losses.*", "SSIM, JND, DISTS, Watson's and the focal distance: fastgan has no equal"),
     ),
