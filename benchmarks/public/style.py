@@ -35,7 +35,8 @@ def r3gan(_: Path) -> Training:
                 each.requires_grad_(each is network)
             loss.accumulate_gradients(name, next(images), None, torch.randn(4, 8), gamma=1.0, gain=1)
             optimizers[name].step()
-        return [p.grad.norm() for p in discriminator.parameters() if p.grad is not None]
+        # In place of the losses, which the step keeps to itself.
+        return [torch.stack([p.grad.norm() for p in network.parameters()]) for network in both.values()]
 
     return Training(step, of_networks(generator, discriminator))
 
@@ -75,7 +76,7 @@ def _stylegan2(module: str, sync: bool, **synthesis: Any) -> Training:
     labels = torch.zeros(4, 0)
 
     def step() -> list[Any]:
-        norms = []
+        norms = []  # of all gradients of a phase, in place of its losses, which the step keeps to itself
         for phase in phases:
             name = phase[0]
             optimizers[name].zero_grad()
@@ -85,7 +86,8 @@ def _stylegan2(module: str, sync: bool, **synthesis: Any) -> Training:
                 phase=phase, real_img=next(images), real_c=labels, gen_z=torch.randn(4, 16), gen_c=labels,
                 gain=1, **own,
             )  # fmt: skip
-            norms += [p.grad.norm() for p in both[name].parameters() if p.grad is not None]
+            gradients = (p.grad.norm() for p in both[name].parameters() if p.grad is not None)
+            norms.append(torch.stack(list(gradients)))
             optimizers[name].step()
         return norms
 

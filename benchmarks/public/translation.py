@@ -28,8 +28,8 @@ def starganv2(_: Path) -> Training:
         network.__init__.__defaults__ = tuple(32 if value == 512 else value for value in defaults)
     trainer = solver.Solver(args)
     nets, nets_ema, optims = trainer.nets, trainer.nets_ema, trainer.optims
-    real, reference, other = (batches(2, 3, 32, 32) for _ in range(3))
-    y_org, y_trg = torch.tensor([0, 1]), torch.tensor([1, 0])
+    real, reference, other = (batches(1, 3, 32, 32) for _ in range(3))
+    y_org, y_trg = torch.tensor([0]), torch.tensor([1])
 
     def update(loss: Tensor, *names: str) -> None:
         trainer._reset_grad()
@@ -39,7 +39,7 @@ def starganv2(_: Path) -> Training:
 
     def step() -> list[Any]:
         x, x_ref, x_ref2 = next(real), next(reference), next(other)
-        z, z2 = torch.randn(2, 4), torch.randn(2, 4)
+        z, z2 = torch.randn(1, 4), torch.randn(1, 4)
         losses = []
         for options in ({"z_trg": z}, {"x_ref": x_ref}):
             loss, parts = solver.compute_d_loss(nets, args, x, y_org, y_trg, **options)

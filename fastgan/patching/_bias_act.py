@@ -22,6 +22,24 @@ def bias_act(module: str) -> Replacement:
     )  # fmt: skip
 
 
+class _WithZeros(torch.autograd.Function):
+    """The gradient itself, whose own gradient at the bias is 0.
+
+    The activation's gradient does not depend on the bias. PyTorch's composition says so by zeros, with which an
+    optimizer steps, and ours by None, which it skips: R1's backward pass would leave other moments in Adam.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(bias)
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        (bias,) = ctx.saved_tensors
+        return grad, torch.zeros_like(bias)
+
+
 def _adapted(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def _bias_act_ref(
         x: Tensor,
@@ -43,7 +61,10 @@ def _adapted(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not ours:
             return original(x=x, b=b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
         slope, factor = SLOPE if alpha is None else alpha, GAIN if gain is None else gain
-        return bias_leaky_relu(x, b, slope=slope, gain=factor, clamp=clamp)
+        y = bias_leaky_relu(x, b, slope=slope, gain=factor, clamp=clamp)
+        if b is not None and b.requires_grad and y.requires_grad:
+            y.register_hook(lambda grad: _WithZeros.apply(grad, b) if torch.is_grad_enabled() else grad)
+        return y
 
     return _bias_act_ref
 
