@@ -25,8 +25,8 @@ def bias_act(module: str) -> Replacement:
 class _WithZeros(torch.autograd.Function):
     """The gradient itself, whose own gradient at the bias is 0.
 
-    The activation's gradient does not depend on the bias. PyTorch's composition says so by zeros, with which an
-    optimizer steps, and ours by None, which it skips: R1's backward pass would leave other moments in Adam.
+    The activation's gradient does not depend on the bias. PyTorch's composition says so by zeros, with which
+    an optimizer steps, and ours by None, which it skips: R1's backward pass would leave other moments in Adam.
     """
 
     @staticmethod
