@@ -26,7 +26,7 @@ class _WithZeros(torch.autograd.Function):
     """The gradient itself, whose own gradient at the bias is 0.
 
     The activation's gradient does not depend on the bias. PyTorch's composition says so by zeros, with which
-    an optimizer steps, and ours by None, which it skips: R1's backward pass would leave other moments in Adam.
+    an optimizer steps, and ours by None, which it skips: R1's backward would leave other moments in Adam.
     """
 
     @staticmethod
