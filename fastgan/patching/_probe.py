@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,13 +43,22 @@ def disagreement(probe: Probe, original: object, ours: object) -> str | None:
 def _results(probe: Probe, function: object) -> list[Tensor]:
     """Those of the probe, and the numbers that are drawn after it."""
     torch.manual_seed(0)
+    random.seed(0)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(0)
     results = [result.detach().clone() for result in probe(function)]
-    return [*results, torch.rand(4)]
+    drawn = [torch.rand(4), torch.tensor([random.random()])]
+    if numpy is not None:
+        drawn.append(torch.tensor([numpy.random.random()]))
+    return [*results, torch.cat(drawn)]
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    dtype = torch.get_default_dtype()
+    dtype, state = torch.get_default_dtype(), random.getstate()
+    numpy = sys.modules.get("numpy")
+    numpy_state = None if numpy is None else numpy.random.get_state()
     torch.set_default_dtype(torch.float32)
     try:
         with (
@@ -61,6 +72,9 @@ def _undisturbed() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        random.setstate(state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
         torch.set_default_dtype(dtype)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import random
 import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -281,11 +283,14 @@ def test_comparing_changes_no_random_generator_and_no_mode(packages):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
+    numpy = np.random.mtrand._rand  # the global generator, of which trainers draw
+    states = random.getstate(), numpy.get_state()[1].copy()
     with torch.no_grad():
         report = fastgan.patch("starganv2", quiet=True)
         assert not torch.is_grad_enabled()
     assert len(report.replaced) == 3
     assert_close(torch.rand(3), expected, rtol=0, atol=0)
+    assert random.getstate() == states[0] and (numpy.get_state()[1] == states[1]).all()
 
 
 def test_the_list_is_printed_once(packages, capsys):
@@ -424,13 +429,20 @@ def test_a_script_is_patched_after_its_functions(tmp_path):
     script.write_text(
         "import fastgan\n"
         "from torch.nn import functional as F\n"
+        "import numpy as np, torch\n"
         "def g_nonsaturating_loss(fake_pred):\n"
         "    return F.softplus(-fake_pred).mean()\n"
+        "def compute_gradient_penalty(D, real_samples, fake_samples):\n"
+        "    alpha = torch.Tensor(np.random.random((len(real_samples), 1, 1, 1)))\n"
+        "    x = (alpha * real_samples + (1 - alpha) * fake_samples).requires_grad_(True)\n"
+        "    (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)\n"
+        "    return ((gradient.flatten(1).norm(2, dim=1) - 1) ** 2).mean()\n"
         "report = fastgan.patch('rosinality', 'pytorch_gan', quiet=True)\n"
         "print(report.replaced, hasattr(g_nonsaturating_loss, '_stands_in_for'))\n"
     )
     finished = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert finished.stdout == "['__main__.g_nonsaturating_loss'] True\n", finished.stderr
+    expected = "['__main__.g_nonsaturating_loss', '__main__.compute_gradient_penalty'] True\n"
+    assert finished.stdout == expected, finished.stderr
 
 
 @pytest.mark.parametrize("name", _declare.names())
