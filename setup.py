@@ -190,6 +190,7 @@ setup(
         "fastgan.kernels",
         "fastgan.bench",
         "fastgan.bench.ops",
+        "fastgan.bench.public",
     ],
     package_dir={"fastgan.kernels": "kernels", "fastgan.bench": "benchmarks"},
     ext_modules=[Extension("fastgan._C", sources=[], py_limited_api=True)] if BUILD == "native" else [],

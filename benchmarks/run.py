@@ -56,11 +56,15 @@ def main(arguments: list[str]) -> int:
         from fastgan.bench.stream import main as bench_stream
 
         return bench_stream(arguments[1:])
+    if arguments[:1] == ["trainers"]:
+        from fastgan.bench.trainers import main as bench_trainers
+
+        return bench_trainers(arguments[1:])
     known = sorted(path.stem.removeprefix("bench_") for path in (FOLDER / "ops").glob("bench_*.py"))
     parser = Parser(
         prog="fastgan bench",
         description="Times every op against its peers, in one run. Also: `fastgan bench recipes`, `demos`, "
-        "`stegastamp`, `verdicts`, `questions`, `exchange`, `scale`, `stream`.",
+        "`stegastamp`, `verdicts`, `questions`, `exchange`, `scale`, `stream`, `trainers`.",
     )
     parser.add_argument("ops", nargs="*", metavar="op", help=f"{', '.join(known)}; default: all")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

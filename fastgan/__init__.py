@@ -9,9 +9,10 @@ import torch
 
 from fastgan import losses, ops, optim
 from fastgan.ops import use
+from fastgan.patching import patch, unpatch
 
 __version__ = "0.1.0"
-__all__ = ["load", "losses", "ops", "optim", "use"]
+__all__ = ["load", "losses", "ops", "optim", "patch", "unpatch", "use"]
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Any:

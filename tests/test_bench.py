@@ -308,3 +308,11 @@ def test_stegastamp_that_is_stopped_leaves_what_it_has(tmp_path, monkeypatch, ca
     held_out = ("--val_path", "builtin:photographs/val")
     assert main(["bench", "stegastamp", *options, *mine, *held_out, *SMALL_STEGASTAMP]) == 1
     assert json.loads(path.read_text())["settings"]["val_path"] == "builtin:photographs/val"
+
+
+def test_bench_trainers_names_clones_that_are_missing_and_trainers_that_it_does_not_know(tmp_path, capsys):
+    assert run.main(["trainers", str(tmp_path), "zi2zi"]) == 1
+    assert f"failed: zi2zi (no {tmp_path / 'zi2zi-pytorch'})" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run.main(["trainers", str(tmp_path), "unknown"])
+    assert "no trainer 'unknown', choose from StarGAN v2" in capsys.readouterr().err

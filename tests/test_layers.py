@@ -21,6 +21,7 @@ LAYERS = (
     ("reference", "kernels"),
     ("ops",),
     ("losses", "optim", "augment", "compat", "metrics", "monitor"),
+    ("patching",),
     ("training",),
     ("recipes",),
     ("bench", "cli", "info", "_completion", "__main__"),

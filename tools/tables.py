@@ -536,6 +536,43 @@ def scale(results: Results) -> str:
     return "\n".join([*lines, "", f"*Predicted, {max(row['date'] for row in rows)}; measured on no GPU.*"])
 
 
+def patches(results: Results) -> str:
+    """What `fastgan.patch` replaces in each library, and what it does not, as declared."""
+    from fastgan.patching import _declare
+
+    lines = ["| name | replaced | not replaced |", "|---|---|---|"]
+    for name in _declare.names():
+        target = _declare.target_of(name)
+        assert target is not None
+        serves = [(f"`{r.path.removeprefix('__main__.')}`", r.serves) for r in target.replacements]
+        replaced = dict.fromkeys(path + (f" ({cases})" if cases else "") for path, cases in serves)
+        kept = [f"`{kept.path}`: {kept.because}" for kept in target.kept]
+        lines.append(f"| `{name}` | {'<br>'.join(replaced) or 'nothing'} | {'<br>'.join(kept)} |")
+    return "\n".join(lines)
+
+
+def trainers(results: Results) -> str:
+    """Agreement, time and memory of public trainers without and with the patch."""
+    rows = [row for file in results.files if file.startswith("trainers-") for row in results.files[file]]
+    lines = [
+        "| trainer | losses, float64 | parameters, float64 | losses, float32 | after one rounding | "
+        "step before | after | peak memory before | after | served in a step |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: row["trainer"].lower()):
+        agreement = [
+            "-" if row[key] is None else f"{row[key]:.0e}"
+            for key in ("float64_losses", "float64_parameters", "float32_losses", "rounding_losses")
+        ]
+        name = f"[{row['trainer']}](https://github.com/{row['repository']}) {row['clone'] or ''}".strip()
+        lines.append(
+            f"| {name} | {' | '.join(agreement)} | {seconds(row['before_s'])} | {seconds(row['after_s'])} "
+            f"({times(row['ratio'])}) | {megabytes(row['before_bytes'])} | {megabytes(row['after_bytes'])} | "
+            f"{row['served']} |"
+        )
+    return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
+
+
 def machine_of(rows: Iterable[Row]) -> str:
     """The distinct devices, torch versions and days of these rows."""
     rows = list(rows)
@@ -553,7 +590,7 @@ TABLES: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         readme, op, recipes, demos, stream, shares, stress, verdicts, planted, question, figures, exchange,
-        scale,
+        scale, patches, trainers,
     )
 }  # fmt: skip
 

@@ -35,7 +35,9 @@ from fastgan.reference.precision import wide
 
 
 class DiffJPEG(nn.Module):
-    """JPEG whose quality comes with each call; `basicsr.utils.DiffJPEG`.
+    """JPEG whose quality comes with each call, with the signature of `basicsr.utils.DiffJPEG`.
+
+    Its values are libjpeg's, as of :func:`fastgan.ops.jpeg_round_trip`; those of BasicSR's codec differ.
 
     Args:
         differentiable: round coefficients by the cubic surrogate of Shin and Song (2017); False is the

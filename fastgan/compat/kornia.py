@@ -33,6 +33,8 @@ def jpeg_codec_differentiable(
 ) -> Tensor:
     """JPEG with the signature of `kornia.enhance.jpeg_codec_differentiable`.
 
+    Values differ from kornia's, which resamples chroma bilinearly.
+
     Args:
         image_rgb: (*, 3, H, W) in [0, 1].
         jpeg_quality: in [1, 100]; a number, (1,) or (B,).

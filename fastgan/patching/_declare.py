@@ -1,0 +1,78 @@
+"""What can be declared of a library: its names that have an equal here, and those that have none."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+Probe = Callable[[Any], Iterable[Tensor]]
+"""Calls an original or what stands in for it, with the same small inputs each time, and gives its results."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A function, class or method of a library, and its equal."""
+
+    module: str
+    """That defines it, by the name under which the library's own code imports it."""
+    name: str
+    """There; `Class.method` for an attribute of a class."""
+    ours: Any = None
+    """A function or class with the same signature, perhaps with more arguments behind."""
+    adapt: Callable[[Any], Any] | None = None
+    """In place of `ours`: makes the function from the original, which serves the other cases."""
+    probe: Probe | None = None
+    """Whose results must be the same with both. None: a name that no other code has."""
+    serves: str = ""
+    """The cases that are served, if not all."""
+
+    @property
+    def path(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a user might expect to be replaced, and why it is not."""
+
+    path: str
+    because: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """All that is declared of one library."""
+
+    name: str
+    """As given to `fastgan.patch`."""
+    replacements: tuple[Replacement, ...]
+    kept: tuple[Kept, ...] = ()
+    registries: tuple[str, ...] = field(default=())
+    """Dicts of names to classes, as "module:object.attribute"."""
+
+
+def names() -> list[str]:
+    """Of all declared libraries."""
+    return sorted(_load(module).name for module in _modules())
+
+
+def target_of(name: str) -> Target | None:
+    """What is declared of a library, or None of an unknown name."""
+    module = name.replace(".", "_") if isinstance(name, str) else ""
+    target = _load(module) if module in _modules() else None
+    return target if target is not None and target.name == name else None
+
+
+def _load(module: str) -> Target:
+    target: Target = importlib.import_module(f"fastgan.patching.targets.{module}").TARGET
+    return target
+
+
+def _modules() -> list[str]:
+    targets = importlib.import_module("fastgan.patching.targets")
+    return [module.name for module in pkgutil.iter_modules(targets.__path__)]

@@ -1,0 +1,1 @@
+"""What is replaced in each library: a file for each, which has a TARGET."""
