@@ -18,8 +18,8 @@ MISSING = [name for name in FOR_RECIPES if importlib.util.find_spec(name) is Non
 # Ignore the folders themselves: otherwise pytest would still load their conftest.py.
 NEED_RECIPES = [
     "recipes", "training", "monitor/test_look.py", "stress/test_junk_calls.py",
-    "stress/test_failed_processes.py", "stress/test_training_runs.py", "test_bench.py", "test_catalogue.py",
-    "test_cli.py",
+    "stress/test_failed_processes.py", "stress/test_training_runs.py", "test_bench.py", "test_bench_scale.py",
+    "test_catalogue.py", "test_cli.py",
 ]  # fmt: skip
 collect_ignore_glob = NEED_RECIPES if MISSING else []
 
