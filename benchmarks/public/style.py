@@ -102,8 +102,8 @@ def rosinality(_: Path) -> Training:
     generator, average = (model.Generator(SIZE, 16, 2, channel_multiplier=1) for _ in range(2))
     discriminator = model.Discriminator(SIZE, channel_multiplier=1)
     train.accumulate(average, generator, 0)
-    g_optim = torch.optim.Adam(generator.parameters(), 2e-3, (0, 0.99))
-    d_optim = torch.optim.Adam(discriminator.parameters(), 2e-3, (0, 0.99))
+    g_optim = torch.optim.Adam(generator.parameters(), 2e-3, (0.0, 0.99))
+    d_optim = torch.optim.Adam(discriminator.parameters(), 2e-3, (0.0, 0.99))
     images = batches(4, 3, SIZE, SIZE)
 
     def update(loss: Any, optimizer: Any, network: nn.Module) -> Any:
