@@ -65,8 +65,8 @@ class TrainingConfig:
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda or auto."""
     timeout: float = 720.0
-    """Minutes that a process waits for the others, as during an evaluation, before the run ends; at most a
-    year. A process that dies is noticed at once."""
+    """Minutes that a process waits for the others, as during an evaluation, before the run ends; at most
+    525600 (a year). A process that dies is noticed at once."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """32-true or bf16-mixed (autocast); float16 is not offered, in which gradient penalties give NaN."""
     exchange: Literal["float32", "bf16"] = "float32"
@@ -166,7 +166,7 @@ class TrainingConfig:
         check_plain_name("exp_name", self.exp_name)
         self._check_bounds()
         if self.timeout > YEAR:
-            raise ValueError(f"timeout must be at most {YEAR} minutes (a year), got {self.timeout}")
+            raise ValueError(f"timeout must be at most {YEAR} (a year), got {self.timeout}")
         if self.checkpoint is not None and self.resume is not True:
             raise ValueError(f"checkpoint {self.checkpoint} needs --resume true, got {self.resume!r}")
         check_background("background", self.background)
