@@ -153,7 +153,13 @@ def parse_config(
             options |= _differences(config_class(), presets[preset])
         parser.set_defaults(options)
         resumed_values = parser.parse_args(arguments).as_dict()
-        run_values = [f"{n} {_short(value)}" for n, value in resumed_values.items() if values.get(n) != value]
+        # A global batch size decides; the run's batch size is what followed from it for its processes then.
+        decided = {"batch_size"} if resumed_values["global_batch_size"] is not None else set()
+        run_values = [
+            f"{n} {_short(value)}"
+            for n, value in resumed_values.items()
+            if values.get(n) != value and n not in decided
+        ]
         if run_values:
             say(f"taken from {printable(run_options[0])}: {', '.join(run_values)}")
         values = resumed_values

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Resume = bool | Literal["auto"]
 Config = TypeVar("Config", bound="TrainingConfig")
+YEAR = 525_600  # minutes
 INTERVALS = ("log_interval", "sample_interval", "eval_interval", "checkpoint_interval")
 
 
@@ -64,8 +65,8 @@ class TrainingConfig:
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """cpu, cuda or auto."""
     timeout: float = 720.0
-    """Minutes that a process waits for the others, as during an evaluation, before the run ends. A process
-    that dies is noticed at once."""
+    """Minutes that a process waits for the others, as during an evaluation, before the run ends; at most
+    525600 (a year). A process that dies is noticed at once."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """32-true or bf16-mixed (autocast); float16 is not offered, in which gradient penalties give NaN."""
     exchange: Literal["float32", "bf16"] = "float32"
@@ -164,6 +165,8 @@ class TrainingConfig:
         check_seed("seed", self.seed)
         check_plain_name("exp_name", self.exp_name)
         self._check_bounds()
+        if self.timeout > YEAR:
+            raise ValueError(f"timeout must be at most {YEAR} (a year), got {self.timeout}")
         if self.checkpoint is not None and self.resume is not True:
             raise ValueError(f"checkpoint {self.checkpoint} needs --resume true, got {self.resume!r}")
         check_background("background", self.background)

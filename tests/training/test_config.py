@@ -56,6 +56,8 @@ def test_unknown_options_are_refused(capsys):
 
 @pytest.mark.parametrize("options, message", [
     ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ({"timeout": 0.0}, "timeout must be positive, got 0.0"),
+    ({"timeout": 1e30}, r"timeout must be at most 525600 \(a year\), got 1e\+30"),
     ({"precision": "16-mixed"}, "precision 16-mixed .* NaN in float16"),
     ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
     ({"exp_name": "../x"}, "plain name"),

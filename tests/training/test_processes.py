@@ -5,13 +5,25 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
-from fastgan.training.processes.world import World, check_devices, launched_world, restarts, torchrun_job
+from fastgan.training.config import TrainingConfig
+from fastgan.training.processes import peers
+from fastgan.training.processes.runtime import Runtime, tell_of_failed_start
+from fastgan.training.processes.world import (
+    World,
+    check_alone,
+    check_devices,
+    launched_world,
+    restarts,
+    torchrun_job,
+)
 from tests.processes import ROOT, in_forks
 
 COMMON = """
@@ -174,6 +186,58 @@ def test_a_world_that_cannot_be_is_named(name, value, message):
         del environment[name]
     with pytest.raises(ValueError, match=message):
         launched_world(environment)
+
+
+@pytest.mark.parametrize("environment", [
+    {}, {"WORLD_SIZE": "1"}, {"RANK": "0"}, {"WORLD_SIZE": "2", "RANK": "1"},
+], ids=str)  # fmt: skip
+def test_a_process_may_be_alone(environment):
+    check_alone(environment)
+
+
+@pytest.mark.parametrize("environment, message", [
+    ({"WORLD_SIZE": "2"}, "has WORLD_SIZE='2' but no RANK"),
+    ({"RANK": "1"}, "has RANK='1' but no WORLD_SIZE"),
+], ids=str)  # fmt: skip
+def test_half_of_a_world_does_not_train_alone(monkeypatch, environment, message):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        Runtime(TrainingConfig(accelerator="cpu"))
+
+
+@pytest.mark.parametrize("name, value, message", [
+    ("MASTER_ADDR", "", "MASTER_ADDR is missing"), ("MASTER_PORT", "", "MASTER_PORT is missing"),
+    ("MASTER_PORT", "http", r"MASTER_PORT must be a number in \[1, 65535\], got 'http'"),
+    ("MASTER_PORT", "99999", "got '99999'"), ("MASTER_PORT", "0", "got '0'"),
+])  # fmt: skip
+def test_an_address_of_rank_0_that_cannot_be_is_named(monkeypatch, name, value, message):
+    for key, one in {**STARTED, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", name: value}.items():
+        monkeypatch.setenv(key, one)
+    with pytest.raises(ValueError, match=message):
+        Runtime(TrainingConfig(accelerator="cpu")).launch()
+    assert tell_of_failed_start("the first error"), "and that does not hide the first error"
+
+
+def test_a_second_run_on_a_runs_port_ends(monkeypatch):
+    """Both its rank 0, which cannot listen there, and the others, which find the other run's rank 0."""
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.setattr(peers, "REFUSED_SECONDS", 0.1)
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        started = {**STARTED, "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in started.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(OSError, match=f"MASTER_PORT={port}, is the port that of another run"):
+            Runtime(TrainingConfig(accelerator="cpu")).launch()
+    store = torch.distributed.HashStore()
+    store.set(peers.ADDRESS, f"127.0.0.1 {port} token")  # where nothing listens any more
+    with pytest.raises(OSError, match=f"does not answer rank 1 at 127.0.0.1, port {port}: is MASTER_PORT"):
+        peers.Peers.connect(1, 2, None, store)
 
 
 def test_devices_are_those_of_a_machine():

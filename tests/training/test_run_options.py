@@ -97,6 +97,12 @@ def test_what_is_no_value_is_named(run):
         parse(*of(run))
 
 
+def test_a_batch_size_that_followed_from_the_global_one_is_not_told(run):
+    lines = []
+    parse(*of(run), "--global_batch_size", 6, lines=lines)
+    assert len(lines) == 1 and "batch_size" not in lines[0].partition(": ")[2]
+
+
 def test_under_torchrun_the_number_of_devices_is_its(run, monkeypatch):
     write_config(dataclasses.replace(parse(*of(run)), devices=4), run / "config.yaml")
     assert parse(*of(run)).devices == 4

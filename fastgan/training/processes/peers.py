@@ -26,6 +26,8 @@ GRACE = 5.0
 CONNECT_SECONDS = 600.0
 # Seconds to wait for an answer while connecting.
 ANSWER_SECONDS = 30.0
+# Seconds after which an address that rank 0 has told, but does not answer at, is an error.
+REFUSED_SECONDS = 5.0
 # Seconds in which the others must have seen a failure at the start: they may still import torch.
 SEEN_SECONDS = 20.0
 # Keys of the store: rank 0's address, port and the token that callers must show; the failure of a process at
@@ -77,20 +79,22 @@ class Peers:
             thread.start()
 
     @classmethod
-    def connect(cls, rank: int, size: int, host: str | None, store: Store) -> Peers:
+    def connect(cls, rank: int, size: int, host: str | None, store: Store, again: bool = False) -> Peers:
         """Connects all processes; each of them must call it.
 
         Args:
             host: the address under which others reach this machine, if it is rank 0's; None: all processes
                 are on one machine.
-            store: that of the job. It may hold what an earlier attempt of the job has left: after elastic
-                restarts the machines do not even agree on the number of attempts.
+            store: that of the job.
+            again: whether the store may hold what an earlier attempt of the job has left, as torchrun's does:
+                after elastic restarts the machines do not even agree on the number of attempts.
 
         Raises:
             FailedAtStart: another process has failed before; see :func:`fail_at_start`.
             OSError: rank 0 cannot be reached, or a process did not connect.
         """
         deadline = time.monotonic() + CONNECT_SECONDS
+        refused_since = None
         if rank > 0:
             while True:
                 _check_start(store, deadline, "rank 0 did not start")
@@ -98,6 +102,12 @@ class Peers:
                     address, port, token = store.get(ADDRESS).decode().split()
                     if connection := _call(address, int(port), token, rank):
                         return cls(rank, {0: connection}, token)
+                    refused_since = refused_since or time.monotonic()
+                    if not again and time.monotonic() > refused_since + REFUSED_SECONDS:
+                        raise ConnectionRefusedError(
+                            f"rank 0 does not answer rank {rank} at {address}, port {port}: is MASTER_PORT "
+                            "that of another run, or the port blocked?"
+                        )
                 time.sleep(0.1)
         token = secrets.token_hex(16)
         with _server(everywhere=host is not None) as server:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import os
 import pickle
 import socket
 import subprocess
@@ -35,7 +34,10 @@ from fastgan.training.processes.exchange import Exchange, OrderOfUse
 from fastgan.training.processes.peers import FailedAtStart, Peers, fail_at_start
 from fastgan.training.processes.world import (
     World,
+    address_of_rank_0,
+    check_alone,
     check_devices,
+    has_agents_store,
     launched_world,
     remember,
 )
@@ -97,6 +99,7 @@ class Runtime:
         self._order: OrderOfUse | None = None
         self._gradient_group: Any = None  # torch's type has a number in it, too
         if launched is None:
+            check_alone()
             count = config.devices or 1
             self._others_to_start = count - 1
             launched = World(size=count, local_size=count)
@@ -144,7 +147,7 @@ class Runtime:
         with watched_start(self._others):  # until `Peers` watches them
             store = _store(world, START_TIMEOUT)
             host = None if world.local_size == world.size else _own_address()
-            self._peers = Peers.connect(world.rank, world.size, host, store)
+            self._peers = Peers.connect(world.rank, world.size, host, store, again=has_agents_store())
         torch.distributed.init_process_group(
             # Numbers of the host are exchanged by gloo, without waiting for the device.
             "gloo" if self.device.type == "cpu" else "cpu:gloo,cuda:nccl",
@@ -357,7 +360,7 @@ def tell_of_failed_start(text: str) -> bool:
         return True
     try:
         others_know = fail_at_start(world.rank, world.size, text, _store(world, TELL_TIMEOUT))
-    except RuntimeError:  # rank 0 is not there, or does not listen any more
+    except (RuntimeError, OSError, ValueError):  # rank 0 is not there, or its address is not known
         return True
     return world.rank == 0 or not others_know
 
@@ -370,21 +373,23 @@ def _store(world: World, timeout: timedelta) -> torch.distributed.Store:
 
     Raises:
         ValueError: the launcher has not said where rank 0 is.
+        OSError: rank 0 cannot listen there, or cannot be reached there.
     """
+    address, port = address_of_rank_0()
+    listens = world.rank == 0 and not has_agents_store()
     try:
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"MASTER_ADDR and MASTER_PORT must be set, as by torchrun: {error}") from None
-    is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = torch.distributed.TCPStore(
-        address,
-        port,
-        world.size,
-        is_master=world.rank == 0 and not is_torchruns,
-        timeout=timeout,
-        wait_for_workers=False,
-        multi_tenant=True,
-    )
+        store = torch.distributed.TCPStore(
+            address,
+            port,
+            world.size,
+            is_master=listens,
+            timeout=timeout,
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except RuntimeError as error:
+        what = "is the port that of another run?" if listens else "is rank 0 there?"
+        raise OSError(f"no connection at MASTER_ADDR={address}, MASTER_PORT={port}, {what} {error}") from None
     return torch.distributed.PrefixStore(f"fastgan/{next(_LAUNCHES)}", store)
 
 
@@ -393,7 +398,7 @@ def _own_address() -> str:
 
     After an elastic restart, rank 0 may be on another machine than that one.
     """
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    address, port = address_of_rank_0()
     with contextlib.suppress(OSError):
         for family, kind, protocol, _, place in socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM):
             with socket.socket(family, kind, protocol) as probe:

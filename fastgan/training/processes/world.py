@@ -44,6 +44,35 @@ def launched_world(environment: Mapping[str, str] = os.environ) -> World | None:
     return checked_world(World(rank, size, local_rank, local_size), values)
 
 
+def check_alone(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises a ValueError if the environment tells of other processes, but not this one's place among them.
+
+    Each process would train by itself otherwise, all into the same folder.
+    """
+    for name, alone, missing in (("WORLD_SIZE", "1", "RANK"), ("RANK", "0", "WORLD_SIZE")):
+        value = environment.get(name, alone)
+        if value != alone and missing not in environment:
+            raise ValueError(
+                f"the environment has {name}={reprlib.repr(value)} but no {missing}: start with torchrun, "
+                f"set {missing}, or unset {name}"
+            )
+
+
+def address_of_rank_0(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """MASTER_ADDR and MASTER_PORT.
+
+    Raises:
+        ValueError: one is missing, or the port is none.
+    """
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not environment.get(name):
+            raise ValueError(f"MASTER_ADDR and MASTER_PORT must be set, as by torchrun: {name} is missing")
+    port = environment["MASTER_PORT"]
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise ValueError(f"MASTER_PORT must be a number in [1, 65535], got {reprlib.repr(port)}")
+    return environment["MASTER_ADDR"], int(port)
+
+
 def checked_world(world: World, values: Mapping[str, object]) -> World:
     """Returns the world if it is consistent.
 
@@ -96,6 +125,11 @@ def torchrun_job() -> str | None:
     # Without --rdzv-id or --standalone all jobs have the id "none"; then the agent, which outlives its
     # workers, identifies the job.
     return run if run not in ("", "none") else f"agent {os.getppid()} on {socket.gethostname()}"
+
+
+def has_agents_store() -> bool:
+    """Whether torchrun's agent holds the store of the processes' addresses, which outlives them."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def restarts() -> int:
