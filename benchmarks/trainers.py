@@ -88,7 +88,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any] | None:
             print(f"{name}, {dtype}:\n{error}", file=sys.stderr)
             if dtype == "float32":
                 return None
-            row[f"{dtype}_losses"] = row[f"{dtype}_parameters"] = None
+            row[f"{dtype}_losses"] = row[f"{dtype}_weights"] = None
     return row
 
 
@@ -100,7 +100,7 @@ def _agreement(sides: list[Side], dtype: str) -> dict[str, float]:
     row = {}
     for name, other, theirs in zip(names, losses[1:], parameters[1:], strict=False):
         row[f"{name}_losses"] = max(map(_difference, losses[0], other))
-        row[f"{name}_parameters"] = _difference_in_norm(parameters[0], theirs)
+        row[f"{name}_weights"] = _difference_in_norm(parameters[0], theirs)
     return row
 
 
@@ -121,8 +121,8 @@ def line(row: dict[str, Any]) -> str:
 
     return (
         f"{row['trainer']:<16} losses {number('float64_losses')} {number('float32_losses')}  parameters "
-        f"{number('float64_parameters')} {number('float32_parameters')}  "
-        f"(rounding {number('rounding_losses')} {number('rounding_parameters')})  "
+        f"{number('float64_weights')} {number('float32_weights')}  "
+        f"(rounding {number('rounding_losses')} {number('rounding_weights')})  "
         f"{1e3 * row['before_s']:.0f} -> {1e3 * row['after_s']:.0f} ms ({row['ratio']:.2f}x)  "
         f"{row['before_bytes'] / 1e6:.1f} -> {row['after_bytes'] / 1e6:.1f} MB"
     )

@@ -96,6 +96,15 @@ def version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else getattr(tensor, "_version", 0)
 
 
+def has_module_hooks(module: nn.Module) -> bool:
+    """Whether functions are registered on the module or its parts that see or change what passes through.
+
+    Without it, hooks of a network whose layers are called one by one would not be called.
+    """
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(part, name, None) for part in module.modules() for name in names)
+
+
 def has_gradient_hooks(tensor: Tensor) -> bool:
     """Whether functions are registered on the tensor (`register_hook`) that see or change its gradient.
 

@@ -195,6 +195,22 @@ def test_versions_count_what_is_written():
         assert internals.version(torch.rand(3)) == 0
 
 
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)  # fmt: skip
+def test_hooks_of_a_modules_parts_are_known(register):
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    assert not internals.has_module_hooks(module)
+    handle = getattr(module[0], register)(lambda *_: None)
+    assert internals.has_module_hooks(module)
+    handle.remove()
+    assert not internals.has_module_hooks(module)
+
+
 def test_hooks_of_gradients_are_known():
     x = torch.nn.Parameter(torch.rand(3))
     assert not internals.has_gradient_hooks(x)

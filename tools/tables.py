@@ -562,7 +562,7 @@ def trainers(results: Results) -> str:
     for row in sorted(rows, key=lambda row: row["trainer"].lower()):
         agreement = [
             "-" if row[key] is None else f"{row[key]:.0e}"
-            for key in ("float64_losses", "float64_parameters", "float32_losses", "rounding_losses")
+            for key in ("float64_losses", "float64_weights", "float32_losses", "rounding_losses")
         ]
         name = f"[{row['trainer']}](https://github.com/{row['repository']}) {row['clone'] or ''}".strip()
         lines.append(

@@ -58,13 +58,13 @@ class Target:
 
 def names() -> list[str]:
     """Of all declared libraries."""
-    return sorted(_load(module).name for module in _modules())
+    return sorted(_load(module).name for module in _files())
 
 
 def target_of(name: str) -> Target | None:
     """What is declared of a library, or None of an unknown name."""
     module = name.replace(".", "_") if isinstance(name, str) else ""
-    target = _load(module) if module in _modules() else None
+    target = _load(module) if module in _files() else None
     return target if target is not None and target.name == name else None
 
 
@@ -73,6 +73,6 @@ def _load(module: str) -> Target:
     return target
 
 
-def _modules() -> list[str]:
+def _files() -> list[str]:
     targets = importlib.import_module("fastgan.patching.targets")
     return [module.name for module in pkgutil.iter_modules(targets.__path__)]

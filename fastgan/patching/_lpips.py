@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastgan._torch_internals import has_module_hooks
 from fastgan.losses._backbones import run_frozen
 from fastgan.ops import lpips_head
 
@@ -73,10 +74,8 @@ def _distance(network: nn.Module, weights: list[Tensor], in0: Tensor, in1: Tenso
 def _features(network: Any, images: Tensor) -> Any:
     """The layers' features; without keeping activations for backward where the network is frozen."""
     slices = [getattr(network, f"slice{number + 1}") for number in range(getattr(network, "N_slices", 0))]
-    modules = list(network.modules())
     is_frozen = not any(parameter.requires_grad for parameter in network.parameters())
-    has_hooks = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
-    if not slices or not is_frozen or has_hooks:
+    if not slices or not is_frozen or has_module_hooks(network):
         yield from network(images)
         return
     features = [images]
