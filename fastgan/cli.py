@@ -164,7 +164,8 @@ def _train(name: str, options: list[str]) -> int:
 
 def _train_recipe(name: str, options: list[str]) -> int:
     from fastgan.training.command_line import parse_config
-    from fastgan.training.processes.runtime import ProcessFailed, tell_of_failed_start
+    from fastgan.training.processes.rendezvous import tell_of_failed_start
+    from fastgan.training.processes.runtime import ProcessFailed
 
     try:
         with _usage_error_told():
@@ -201,7 +202,7 @@ def _usage_error_told() -> Iterator[None]:
             yield
     except SystemExit as left:
         if left.code:
-            from fastgan.training.processes.runtime import tell_of_failed_start
+            from fastgan.training.processes.rendezvous import tell_of_failed_start
 
             if tell_of_failed_start(printed.getvalue().strip()):
                 sys.stderr.write(printed.getvalue())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fastgan.compat._patchgan import PatchGAN
 from fastgan.compat._shared import check_logits
 from fastgan.losses import LPIPS, d_hinge_loss, d_nonsaturating_loss, g_adversarial_loss
-from fastgan.losses._backbones import frozen
+from fastgan.losses._frozen import frozen
 from fastgan.monitor import AdaptiveWeight, LossBudget, Shares
 from fastgan.ops._checks import (
     as_finite,

@@ -20,10 +20,10 @@ from fastgan.losses._backbones import (
     check_weights,
     load_features,
     random_network,
-    run_frozen,
     weights_path,
     with_batch_and_colour,
 )
+from fastgan.losses._frozen import run_frozen
 from fastgan.losses._lpips_layers import (
     NETWORKS,
     NetLinLayer,

@@ -18,9 +18,9 @@ from fastgan.losses._backbones import (
     check_weights,
     load_features,
     one_backbone,
-    run_frozen,
     with_batch_and_colour,
 )
+from fastgan.losses._frozen import run_frozen
 from fastgan.ops._checks import (
     as_device,
     as_finite,

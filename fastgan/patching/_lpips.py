@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan._torch_internals import has_module_hooks
-from fastgan.losses._backbones import run_frozen
+from fastgan.losses._frozen import run_frozen
 from fastgan.ops import lpips_head
 
 SERVES = "in evaluation mode, of images of one shape: one number for each; its calibration gets no gradient"

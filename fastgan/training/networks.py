@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastgan._names import LAYOUT, printable
 from fastgan._torch_internals import BatchNorm
 from fastgan.losses._backbones import MissingWeights
-from fastgan.losses._backbones import frozen as frozen
+from fastgan.losses._frozen import frozen as frozen
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -15,7 +15,8 @@ import torch
 
 from fastgan.training.config import TrainingConfig
 from fastgan.training.processes import peers
-from fastgan.training.processes.runtime import Runtime, tell_of_failed_start
+from fastgan.training.processes.rendezvous import tell_of_failed_start
+from fastgan.training.processes.runtime import Runtime
 from fastgan.training.processes.world import (
     World,
     check_alone,

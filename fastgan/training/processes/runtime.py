@@ -11,10 +11,6 @@ for any number of passes before it.
 from __future__ import annotations
 
 import contextlib
-import io
-import itertools
-import pickle
-import socket
 import subprocess
 import traceback
 import weakref
@@ -31,10 +27,11 @@ from fastgan.training.processes.children import end_others, start_others, watche
 from fastgan.training.processes.clusters import cluster_world
 from fastgan.training.processes.device import device_of_process
 from fastgan.training.processes.exchange import Exchange, OrderOfUse
-from fastgan.training.processes.peers import FailedAtStart, Peers, fail_at_start
+from fastgan.training.processes.objects import pickled, unpickled
+from fastgan.training.processes.peers import FailedAtStart, Peers
+from fastgan.training.processes.rendezvous import own_address, store_of_launch
 from fastgan.training.processes.world import (
     World,
-    address_of_rank_0,
     check_alone,
     check_devices,
     has_agents_store,
@@ -46,12 +43,6 @@ from fastgan.training.signals import Interrupted, default_signals
 START_TIMEOUT = timedelta(minutes=10)
 # Seconds to wait for another process's report after a collective has failed.
 REASON_SECONDS = 2.0
-# Seconds in which a process that failed at the start must reach the others.
-TELL_TIMEOUT = timedelta(seconds=15)
-
-
-# Counts the launches with several processes in this process.
-_LAUNCHES = itertools.count()
 
 
 class ProcessFailed(RuntimeError):
@@ -145,8 +136,8 @@ class Runtime:
     def _connect(self, world: World) -> None:
         """Connects to the other processes, first by `Peers`, then by torch's process group."""
         with watched_start(self._others):  # until `Peers` watches them
-            store = _store(world, START_TIMEOUT)
-            host = None if world.local_size == world.size else _own_address()
+            store = store_of_launch(world, START_TIMEOUT)
+            host = None if world.local_size == world.size else own_address()
             self._peers = Peers.connect(world.rank, world.size, host, store, again=has_agents_store())
         torch.distributed.init_process_group(
             # Numbers of the host are exchanged by gloo, without waiting for the device.
@@ -248,16 +239,16 @@ class Runtime:
         tensors: list[Tensor] = []
         content: list[Any] = [None]
         if self.is_main:
-            pickled = _pickled(value, tensors)
-            content = [(pickled, [(tensor.shape, tensor.dtype) for tensor in tensors])]
+            without_tensors = pickled(value, tensors)
+            content = [(without_tensors, [(tensor.shape, tensor.dtype) for tensor in tensors])]
         torch.distributed.broadcast_object_list(content, src=0, device=torch.device("cpu"))
-        pickled, kinds = content[0]
+        without_tensors, kinds = content[0]
         if not self.is_main:
             tensors = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
         for tensor in tensors:
             if tensor.numel():
                 torch.distributed.broadcast(tensor.view(torch.uint8) if tensor.dim() else tensor, src=0)
-        return value if self.is_main else _unpickled(pickled, tensors)
+        return value if self.is_main else unpickled(without_tensors, tensors)
 
     def gather_objects(self, value: Any) -> list[Any]:
         """The values of all processes, by rank, in all processes; any picklable objects."""
@@ -341,100 +332,3 @@ class Runtime:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return flag if self.world_size == 1 else bool(self.average(torch.tensor(float(flag))) > 0)
-
-
-def tell_of_failed_start(text: str) -> bool:
-    """Tells the other processes of an error before :meth:`Runtime.launch`, so that they do not wait.
-
-    Args:
-        text: the error.
-
-    Returns:
-        Whether this process is the one that shows the error to the user.
-    """
-    try:
-        world = launched_world() or cluster_world(None)
-    except ValueError:
-        return True
-    if world is None or world.size == 1:
-        return True
-    try:
-        others_know = fail_at_start(world.rank, world.size, text, _store(world, TELL_TIMEOUT))
-    except (RuntimeError, OSError, ValueError):  # rank 0 is not there, or its address is not known
-        return True
-    return world.rank == 0 or not others_know
-
-
-def _store(world: World, timeout: timedelta) -> torch.distributed.Store:
-    """The store in which the processes of this launch find each other: torchrun's, or rank 0's.
-
-    Not that of torch.distributed.rendezvous, which depends on the number of restarts: that differs between
-    machines, as torchrun counts a restart only where a process has failed.
-
-    Raises:
-        ValueError: the launcher has not said where rank 0 is.
-        OSError: rank 0 cannot listen there, or cannot be reached there.
-    """
-    address, port = address_of_rank_0()
-    listens = world.rank == 0 and not has_agents_store()
-    try:
-        store = torch.distributed.TCPStore(
-            address,
-            port,
-            world.size,
-            is_master=listens,
-            timeout=timeout,
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
-    except RuntimeError as error:
-        what = "is the port that of another run?" if listens else "is rank 0 there?"
-        raise OSError(f"no connection at MASTER_ADDR={address}, MASTER_PORT={port}, {what} {error}") from None
-    return torch.distributed.PrefixStore(f"fastgan/{next(_LAUNCHES)}", store)
-
-
-def _own_address() -> str:
-    """The address of this machine for the others: that from which it reaches the one of MASTER_ADDR.
-
-    After an elastic restart, rank 0 may be on another machine than that one.
-    """
-    address, port = address_of_rank_0()
-    with contextlib.suppress(OSError):
-        for family, kind, protocol, _, place in socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM):
-            with socket.socket(family, kind, protocol) as probe:
-                probe.connect(place)  # sends nothing
-                own = str(probe.getsockname()[0])
-                return address if own.startswith("127.") or own == "::1" else own
-    return address
-
-
-class _WithoutTensors(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, tensors: list[Tensor]) -> None:
-        super().__init__(file)
-        self.tensors = tensors
-
-    def persistent_id(self, value: Any) -> int | None:
-        if not isinstance(value, Tensor):
-            return None
-        self.tensors.append(value.detach().cpu().contiguous())
-        return len(self.tensors) - 1
-
-
-class _WithTensors(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, tensors: list[Tensor]) -> None:
-        super().__init__(file)
-        self.tensors = tensors
-
-    def persistent_load(self, number: int) -> Tensor:
-        return self.tensors[number]
-
-
-def _pickled(value: Any, tensors: list[Tensor]) -> bytes:
-    """The value without its tensors, which are appended to the list."""
-    file = io.BytesIO()
-    _WithoutTensors(file, tensors).dump(value)
-    return file.getvalue()
-
-
-def _unpickled(content: bytes, tensors: list[Tensor]) -> Any:
-    return _WithTensors(io.BytesIO(content), tensors).load()
