@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastgan.compat import ldm, taming, videoseal
+from fastgan.compat import _generative_models, ldm, taming, videoseal
 from tests.compat.test_taming import theirs as published_vqgan
 from tests.compat.tokenizers import Autoencoder, Distance
 from tests.processes import run_script
@@ -19,7 +19,7 @@ from tests.processes import run_script
 @pytest.fixture
 def distance(monkeypatch):
     """A small network in place of VGG."""
-    for module in (taming, ldm):
+    for module in (taming, ldm, _generative_models):
         monkeypatch.setattr(module, "LPIPS", Distance)
 
 

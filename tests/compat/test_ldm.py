@@ -7,14 +7,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastgan.compat import ldm
+from fastgan.compat import _generative_models, ldm
 from tests.compat.tokenizers import Distance, adaptive_weight, d_loss, judged, train_both
 
 
 @pytest.fixture(autouse=True)
 def distance(monkeypatch):
     """A small network in place of VGG."""
-    monkeypatch.setattr(ldm, "LPIPS", Distance)
+    for module in (ldm, _generative_models):
+        monkeypatch.setattr(module, "LPIPS", Distance)
 
 
 def small(loss, channels=3):
@@ -179,7 +180,7 @@ def test_a_configured_discriminator_is_initialized_as_published():
     loss = ldm.GeneralLPIPSWithDiscriminator(0, discriminator_config=config)
     first, norm, _ = loss.discriminator
     assert 0.018 < first.weight.std() < 0.022 and 0.018 < norm.weight.std() < 0.022
-    own = {"target": ldm.OWN_DISCRIMINATOR, "params": {"n_layers": 1, "ndf": 8}}
+    own = {"target": _generative_models.OWN_DISCRIMINATOR, "params": {"n_layers": 1, "ndf": 8}}
     loss = ldm.GeneralLPIPSWithDiscriminator(0, discriminator_config=own)
     assert loss.discriminator.main[0].out_channels == 8
     for wrong in ({}, {"target": "Discriminator"}, {"target": own["target"], "params": 3}):

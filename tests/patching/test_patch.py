@@ -293,6 +293,13 @@ def test_comparing_changes_no_random_generator_and_no_mode(packages):
     assert random.getstate() == states[0] and (numpy.get_state()[1] == states[1]).all()
 
 
+def test_comparing_does_not_seed_gpus(packages, monkeypatch):
+    """Neither now nor later: what seeds them before they are used is kept until then."""
+    importlib.import_module("core.solver")
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail(f"seeds GPUs with {seed}"))
+    assert fastgan.patch("starganv2", quiet=True).replaced
+
+
 def test_the_list_is_printed_once(packages, capsys):
     importlib.import_module("core.solver")
     report = fastgan.patch("starganv2")
