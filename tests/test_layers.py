@@ -20,7 +20,7 @@ LAYERS = (
     ("_arguments", "_extras", "_files", "_folder_lock", "_names", "_tables", "_torch_internals", "_warnings"),
     ("reference", "kernels"),
     ("ops",),
-    ("losses", "optim", "augment", "compat", "metrics", "monitor"),
+    ("_sets_of_images", "losses", "optim", "augment", "compat", "metrics", "monitor"),
     ("patching",),
     ("training",),
     ("recipes",),

@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 pytest.importorskip("torchmetrics")
 
+from fastgan._sets_of_images import INCEPTION
 from fastgan.metrics import (
-    INCEPTION,
     FrechetDistance,
     bit_accuracy,
     luma,

@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from fastgan import metrics
+from fastgan import _sets_of_images, metrics
 from fastgan.cli import main
 from fastgan.losses import LPIPS, _backbones
 
@@ -35,7 +35,7 @@ def server(tmp_path, monkeypatch):
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{httpd.server_address[1]}/"
     monkeypatch.setattr(_backbones, "ADDRESS", address)
-    monkeypatch.setattr(metrics, "INCEPTION_ADDRESS", address)
+    monkeypatch.setattr(_sets_of_images, "INCEPTION_ADDRESS", address)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -108,6 +108,6 @@ def test_evaluations_download_only_with_the_option(server, monkeypatch, capsys):
     pytest.importorskip("torchmetrics")
     with pytest.raises(FileNotFoundError, match="FID needs Inception's weights"):
         metrics.FrechetDistance()
-    with pytest.raises(OSError, match=f"could not download .*{metrics.INCEPTION} .*404"):
+    with pytest.raises(OSError, match=f"could not download .*{_sets_of_images.INCEPTION} .*404"):
         metrics.FrechetDistance(download=True)
-    assert asked[1:] == [f"/{metrics.INCEPTION}"]
+    assert asked[1:] == [f"/{_sets_of_images.INCEPTION}"]
