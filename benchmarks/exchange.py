@@ -50,7 +50,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 VARIANTS = ("buckets", "flat")
 WARM_UP = 1
 # What tells rows of one machine apart.
-KEYS = ("recipe", "preset", "processes", "variant")
+KEYS = ("recipe", "preset", "processes", "part", "variant")
 
 
 class Link:

@@ -490,14 +490,14 @@ def exchange(results: Results) -> str:
     """The share of the gradients' exchange that is hidden behind backward, by `fastgan bench exchange`."""
     rows = [row for file in results.files if file.startswith("exchange-") for row in results.rows(file)]
     lines = [
-        "| recipe | processes | bytes | buckets | backward | exchange | waited for | hidden | in one bucket "
-        "after backward | same bits |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| recipe | processes | exchanged | buckets | backward | exchange | waited for | hidden | step | step "
+        "with one exchange after backward | same bits |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(rows, key=lambda row: (row["recipe"], row["processes"])):
+    for row in sorted(rows, key=lambda row: (row["recipe"], row["processes"], row["part"])):
         if row["variant"] != "buckets":
             continue
-        same = ("recipe", "preset", "processes", "device")
+        same = ("recipe", "preset", "processes", "part", "device")
         (flat,) = (
             other
             for other in rows
@@ -506,7 +506,9 @@ def exchange(results: Results) -> str:
         lines.append(
             f"| `{row['recipe']}` | {row['processes']} | {megabytes(row['bytes'])} | {row['buckets']} | "
             f"{seconds(row['backward_s'])} | {seconds(row['exchange_s'])} | {seconds(row['exposed_s'])} | "
-            f"{row['hidden']:.0%} | {flat['hidden']:.0%} | {'yes' if row['same_bits'] else 'no'} |"
+            f"{row['hidden']:.0%} | {seconds(row['median_s'])} | "
+            f"{seconds(flat['median_s'])} ({times(flat['median_s'] / row['median_s'])}) | "
+            f"{'yes' if row['same_bits'] else 'no'} |"
         )
     return "\n".join([*lines, "", f"*{machine_of(rows)}.*"])
 

@@ -21,7 +21,10 @@ class Evidence(NamedTuple):
     """Whether the value lies above the bound, or below it."""
 
     def __str__(self) -> str:
-        return f"{self.what} {self.value:.3g} {'>' if self.is_above else '<'} {self.bound:.3g}"
+        # Three digits, or as many as tell the two apart.
+        texts = [(f"{self.value:.{digits}g}", f"{self.bound:.{digits}g}") for digits in (3, 4, 5, 6)]
+        value, bound = next((pair for pair in texts if pair[0] != pair[1]), texts[0])
+        return f"{self.what} {value} {'>' if self.is_above else '<'} {bound}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from fastgan.monitor import Diagnosis, Facts
 from fastgan.monitor.rules import RULES, VERDICTS
 from fastgan.monitor.rules._rule import MOST_LOOKS
-from fastgan.monitor.verdict import Verdict
+from fastgan.monitor.verdict import Evidence, Verdict
 
 INTERVAL = 10
 Row = dict[str, float]
@@ -647,3 +647,10 @@ def test_a_loss_that_a_balance_policy_leaves_out_is_no_victory():
     facts = Facts(adversarial="lsgan")
     assert names_after(facts, (row | {"D_updated": 0.0}, 30)) == set()
     assert names_after(facts, (row | {"D_updated": 1.0}, 30)) == {"discriminator_wins"}
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "text"), [(0.5, 0.25, "x 0.5 > 0.25"), (1.1004, 1.1, "x 1.1004 > 1.1")]
+)
+def test_evidence_shows_that_a_bound_is_crossed(value, bound, text):
+    assert str(Evidence("x", value, bound, is_above=True)) == text
