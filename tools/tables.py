@@ -490,8 +490,8 @@ def exchange(results: Results) -> str:
     """The share of the gradients' exchange that is hidden behind backward, by `fastgan bench exchange`."""
     rows = [row for file in results.files if file.startswith("exchange-") for row in results.rows(file)]
     lines = [
-        "| recipe | processes | exchanged | buckets | backward | exchange | waited for | hidden | step | with "
-        "one exchange after backward | same bits |",
+        "| recipe | processes | exchanged | buckets | backward | exchange | waited for | hidden | step | "
+        "with one exchange after backward | same bits |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: (row["recipe"], row["processes"], row["part"])):

@@ -1,7 +1,7 @@
 """Checkpoints that are written while the training goes on.
 
 The loop waits only until its state is copied to the host: on a GPU not even for that, because the copy comes
-before the next step in the stream. A thread writes the copy, and from it what is used without the trainer.
+before the next step in the stream. A thread writes the checkpoint from the copy, and model.safetensors, too.
 """
 
 from __future__ import annotations
@@ -44,10 +44,17 @@ class CheckpointWriter:
         folder: the run's.
         keep: number of checkpoints to keep.
         say: prints a line.
+        check_folder: raises an error if the folder is another run's by now, where nothing may be written.
     """
 
-    def __init__(self, folder: Path, keep: int, say: Callable[[str], object] = print) -> None:
-        self.folder, self.keep, self.say = folder, keep, say
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        say: Callable[[str], object] = print,
+        check_folder: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.folder, self.keep, self.say, self.check_folder = folder, keep, say, check_folder
         self._copies: dict[str, Tensor] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fastgan-checkpoint")
         self._writing: Future[None] | None = None
@@ -68,6 +75,7 @@ class CheckpointWriter:
         finally:
             BEFORE_LEAVING.remove(self._finish)
             self._thread.shutdown()
+            self._say_failure()  # of a write for which the wait was interrupted
 
     def save(self, recipe: Recipe, step: int) -> Path:
         """Copies the state after `step` steps, and starts to write it; returns the file's name to be.
@@ -77,12 +85,12 @@ class CheckpointWriter:
         """
         self.wait()
         state = state_of(recipe, step)
-        before, device, copied = self._copies, recipe.runtime.device, None
+        before, device, copying = self._copies, recipe.runtime.device, None
         self._copies = {name: _copied(tensor, before.get(name)) for name, tensor in state.tensors.items()}
         if device.type == "cuda":
-            copied = torch.cuda.current_stream(device).record_event()
+            copying = torch.cuda.current_stream(device).record_event()
         state = dataclasses.replace(state, tensors=self._copies)
-        self._writing = self._thread.submit(self._write, recipe, state, copied)
+        self._writing = self._thread.submit(self._write, recipe, state, copying)
         return checkpoint_path(self.folder / "checkpoints", step)
 
     def check(self) -> None:
@@ -111,11 +119,21 @@ class CheckpointWriter:
         """Waits, but not for ever, before the process is ended because another one has failed."""
         if self._writing is not None:
             wait([self._writing], PATIENCE)
+            self._say_failure()
 
-    def _write(self, recipe: Recipe, state: State, copied: torch.cuda.Event | None) -> None:
-        if copied is not None:
-            copied.synchronize()
+    def _say_failure(self) -> None:
+        """Tells of a write that has failed where nobody will wait for it any more."""
+        if self._writing is not None and self._writing.done():
+            writing, self._writing = self._writing, None
+            if (error := writing.exception()) is not None:
+                self.say(str(error))
+
+    def _write(self, recipe: Recipe, state: State, copying: torch.cuda.Event | None) -> None:
+        if copying is not None:
+            copying.synchronize()
+        self.check_folder()
         write_checkpoint(state, self.folder / "checkpoints", self.keep)
+        self.check_folder()
         recipe.save_for_use(self.folder, state.tensors)
 
 

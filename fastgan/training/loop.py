@@ -125,7 +125,12 @@ def _train(
         contextlib.closing(recipe.batches(start)) as batches,
         contextlib.closing(in_turns),
         stop_after_the_step() as stopped,
-        CheckpointWriter(folder, config.keep_checkpoints, logger.say if logger else print) as writer,
+        CheckpointWriter(
+            folder,
+            config.keep_checkpoints,
+            logger.say if logger else print,
+            check_folder=lock.check if lock else lambda: None,
+        ) as writer,
     ):
         for step in range(start, num_steps):
             with record_function("data"):

@@ -89,14 +89,34 @@ def test_the_training_goes_on_while_a_checkpoint_is_written(tmp_path, gate, monk
     assert load_checkpoint(checkpoint_path(folder / "checkpoints", 4)).state == {"steps_seen": 4}
 
 
-def test_one_is_written_at_a_time_into_the_same_memory(tmp_path, monkeypatch):
-    recipe, states, running = trained(tmp_path), [], []
+def test_a_save_waits_for_the_write_before_it(tmp_path, gate):
+    recipe, saved = trained(tmp_path), threading.Event()
+    expected = {}
+    with CheckpointWriter(tmp_path, keep=3) as writer:
+        expected[1] = {name: tensor.clone() for name, tensor in state_tensors(recipe).items()}
+        places = {writer.save(recipe, 1): 1}
+        step(recipe)
+        expected[2] = {name: tensor.clone() for name, tensor in state_tensors(recipe).items()}
+
+        def save():
+            places[writer.save(recipe, 2)] = 2
+            saved.set()
+
+        second = threading.Thread(target=save)
+        second.start()
+        assert not saved.wait(0.2)
+        gate.opened.set()
+        second.join(LONG)
+    for path, number in places.items():
+        written = load_file(path)
+        assert all(torch.equal(written[name], expected[number][name]) for name in written)
+
+
+def test_copies_are_made_in_the_same_memory(tmp_path, monkeypatch):
+    recipe, states = trained(tmp_path), []
 
     def write(state, folder, keep):
-        running.append(state.step)
-        assert len(running) == 1
         states.append((state.step, {name: copy.data_ptr() for name, copy in state.tensors.items()}))
-        running.remove(state.step)
 
     monkeypatch.setattr(checkpoint_writer, "write_checkpoint", write)
     with CheckpointWriter(tmp_path, keep=3) as writer:
@@ -185,6 +205,41 @@ def test_another_error_waits_for_the_write_and_is_not_hidden_by_its_failure(tmp_
         writer.save(recipe, 1)
         raise ZeroDivisionError
     assert len(said) == 1 and "No space left on device" in said[0]
+
+
+@pytest.mark.parametrize("end", ["leave", "interrupt"])
+def test_a_write_that_fails_while_a_process_ends_is_told(tmp_path, gate, monkeypatch, end):
+    recipe, said = trained(tmp_path), []
+    monkeypatch.setattr("fastgan.training.weights.save_file", fails)
+    monkeypatch.setattr(children, "end_at_once", lambda code: None)
+    with pytest.raises(KeyboardInterrupt), CheckpointWriter(tmp_path, keep=1, say=said.append) as writer:
+        writer.save(recipe, 1)
+        if end == "leave":
+            gate.opened.set()
+            children.leave("rank 1: its process died")
+        else:
+
+            def interrupted():
+                gate.opened.set()
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(writer, "wait", interrupted)
+        raise KeyboardInterrupt
+    assert len(said) == 1 and "No space left on device" in said[0]
+
+
+def test_nothing_is_written_to_a_folder_that_is_another_runs_by_now(tmp_path):
+    recipe = trained(tmp_path)
+
+    def check():
+        raise RuntimeError("another run has the folder")
+
+    with (
+        pytest.raises(RuntimeError, match="another run"),
+        CheckpointWriter(tmp_path, keep=1, check_folder=check) as writer,
+    ):
+        writer.save(recipe, 1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints"]
 
 
 def test_a_run_ends_with_the_error_of_a_write_behind_it(tmp_path, monkeypatch):
