@@ -273,35 +273,6 @@ def half_of_sharded(module: object) -> torch.dtype | None:
     return None
 
 
-@contextlib.contextmanager
-def kept_after_backward(module: object) -> Iterator[None]:
-    """Keeps what `fully_shard` has gathered of a module's parameters, in backward passes within the block.
-
-    A backward pass frees it, and a second differentiation of the same graph then finds no values. The setting
-    has a setter and no getter; where the private one is missing, it is True afterwards, which is the default.
-    """
-    before = [
-        (part, [(group, getattr(group, "reshard_after_backward", True)) for group in _groups(part)])
-        for part in sharded_modules(module)
-    ]
-    for part, _ in before:
-        part.set_reshard_after_backward(False, recurse=False)
-    try:
-        yield
-    finally:
-        for part, groups in before:
-            part.set_reshard_after_backward(True, recurse=False)
-            for group, setting in groups:
-                group.reshard_after_backward = setting
-
-
-def _groups(part: Any) -> list[Any]:
-    """The groups of parameters of a sharded module: several since torch 2.12, one or None before."""
-    state = part._get_fsdp_state()
-    groups = getattr(state, "_fsdp_param_groups", None)
-    return [state._fsdp_param_group] if groups is None and state._fsdp_param_group else groups or []
-
-
 class ConvolvingConv2d(nn.Conv2d):
     """`nn.Conv2d` whose convolution is the method :meth:`convolve`.
 

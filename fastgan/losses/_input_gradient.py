@@ -12,8 +12,8 @@ from fastgan._torch_internals import (
     half_of_sharded,
     inside_transform,
     is_wrapped_by_fsdp,
-    kept_after_backward,
     mark_constant_for_dynamo,
+    sharded_modules,
 )
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_callable, check_floating, check_scaler, described
@@ -128,9 +128,29 @@ def input_gradient_at(
             logits = logits_of(discriminator(x, *args), x, output)
             if half := half_of_sharded(discriminator):
                 _warn_of_half(half, by_fsdp=True)
-            with kept_after_backward(discriminator):
-                gradient = input_gradient(logits, x, None)
+            gradient = input_gradient(logits, x, None)
+            if modules := sharded_modules(discriminator):
+                gradient = _Gathering.apply(gradient, modules)
         return gradient, 0 * logits.sum()
+
+
+class _Gathering(torch.autograd.Function):
+    """Passes a gradient on unchanged; its backward pass first gathers the parameters of sharded modules.
+
+    FSDP frees them when the gradient has been computed, and gathers them again when backward comes to a
+    module's output. A penalty's backward needs them before that, to differentiate the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, modules: list[Any]) -> Tensor:
+        ctx.modules = modules
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        for module in ctx.modules:
+            module.unshard()
+        return gradient, None
 
 
 def check_output(output: object) -> None:

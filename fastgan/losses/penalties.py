@@ -19,13 +19,12 @@ Several processes. Under DistributedDataParallel, add penalty and loss and call 
 or leaves gradients out; both are refused. A penalty alone has no gradient for the last bias, which DDP would
 wait for; the second form therefore adds zero times the logits.
 
-A discriminator sharded by ``fully_shard`` (FSDP2) has exact penalties in the second form, which keeps the
-gathered parameters between the two differentiations. Compute the penalty after the step's other forward
-passes (another penalty and passes without gradients are such, too), or call its backward on its own: sharded
-blocks free their parameters otherwise, and backward raises "data is not allocated yet". The first form has
-that error, too. Torch's own switch for this, ``set_reshard_after_backward(False)``, allows any order, but
-then every later forward pass uses the first step's parameters, without an error, unless ``reshard()`` is
-called on each sharded module after each step.
+A discriminator sharded by ``fully_shard`` (FSDP2) has exact penalties in the second form, in any order with
+the step's other passes, and with or without a backward pass of their own: backward gathers the parameters
+once more before it comes to the penalty. The first form raises "data is not allocated yet". Torch's own
+switch for this, ``set_reshard_after_backward(False)``, is not needed, and with it every later forward pass
+uses the first step's parameters, without an error, unless ``reshard()`` is called on each sharded module
+after each step.
 
 Fused attention has no double backward, so a discriminator with attention must use
 `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`. A compiled and a plain version of one discriminator may

@@ -13,6 +13,7 @@ from tests.processes import run_script
 
 SCRIPT = """
 import sys, warnings, torch
+from torch.nn import functional as F
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from fastgan.losses import R1, r1_penalty_of
@@ -51,6 +52,25 @@ for number in range(3):
             part.reshard()
 out["the user's setting"] = [p.full_tensor().detach() for p in optimizer.param_groups[0]["params"]]
 
+# A penalty whose value is looked at only, and one that fails on the way.
+network = sharded("blocks")
+optimizer = Adam(network.parameters(), **OPTIONS)
+out["looked at"] = []
+for number in range(2):
+    real, _, _ = (x[mine] for x in images(number))
+    logits = network(real)
+    out["looked at"] += [logits.detach(), r1_penalty_of(network, real).detach()]
+    F.softplus(logits).mean().backward()
+    out["looked at"].append(r1_penalty_of(network, real).detach())
+    try:
+        r1_penalty_of(network, real, output=lambda logits: logits.detach())
+    except ValueError as error:
+        out["failed"] = str(error)
+    out["still sharded"] = all(hasattr(p, "full_tensor") for p in network.parameters())
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1e-3)
+    optimizer.step()
+    optimizer.zero_grad()
+
 def error_of(call):
     try:
         call()
@@ -58,9 +78,6 @@ def error_of(call):
         return f"{type(error).__name__}: {error}"
 
 real, fake, _ = images(0)
-network = sharded("blocks")
-optimizer = Adam(network.parameters(), **OPTIONS)
-out["first"] = error_of(lambda: step(network, optimizer, "r1", "first", *(x[mine] for x in images(0))))
 network = sharded("blocks")
 out["compiled"] = error_of(lambda: R1(network, 1.0, compile=True))
 out["compiled by the user"] = error_of(
@@ -76,10 +93,10 @@ if rank == 0:
 torch.distributed.barrier()
 """
 OPTIONS = {"lr": 0.01, "betas": (0.0, 0.99)}
-# Where the penalty is computed: after the other forward passes, or with a backward pass of its own.
-CASES = [
-    *itertools.product(("whole", "blocks"), (True, False), ("r1", "wgan-gp", "zero"), ("last", "separate"))
-]
+# Where the penalty is computed: before, between or after the other forward passes, or with a backward pass of
+# its own.
+ORDERS = ("first", "between", "last", "separate")
+CASES = [*itertools.product(("whole", "blocks"), (True, False), ("r1", "wgan-gp", "zero", "both"), ORDERS)]
 
 
 class Block(nn.Sequential):
@@ -106,17 +123,16 @@ def step(network, optimizer, penalty, order, real, fake, weight):
         # At points of the joined batch, since each process draws its own.
         "wgan-gp": lambda: 10 * gradient_penalty(network, torch.lerp(real, fake, weight), None, mode="real"),
         "zero": lambda: 10 * gradient_penalty(network, real, None, mode="real", center=0),
+        # After a pass without gradients, as for a log.
+        "both": lambda: terms["r1"]() + float(network(fake).detach().mean() * 0) + terms["wgan-gp"](),
     }
-    if order == "first":
-        term = terms[penalty]()
-        (term + F.softplus(network(fake)).mean() + F.softplus(-network(real)).mean()).backward()
+    losses = [lambda: F.softplus(network(fake)).mean(), lambda: F.softplus(-network(real)).mean()]
+    if order == "separate":
+        sum(loss() for loss in losses).backward()
+        terms[penalty]().backward()
     else:
-        loss = F.softplus(network(fake)).mean() + F.softplus(-network(real)).mean()
-        if order == "last":
-            (loss + terms[penalty]()).backward()
-        else:
-            loss.backward()
-            terms[penalty]().backward()
+        losses.insert(("first", "between", "last").index(order), terms[penalty])
+        sum(loss() for loss in losses).backward()
     optimizer.step()
 
 
@@ -148,8 +164,21 @@ def test_a_setting_of_the_user_stays(sharded):
     assert_close(sharded["the user's setting"], expected("r1", "first"), rtol=1e-4, atol=1e-6)
 
 
-def test_an_order_that_does_not_work_is_an_error(sharded):
-    assert "not allocated" in sharded["first"]
+def test_a_penalty_without_a_backward_pass_leaves_no_old_parameters(sharded):
+    network = critic()
+    optimizer = torch.optim.Adam(network.parameters(), **OPTIONS)
+    expected = []
+    for number in range(2):
+        real, _, _ = images(number)
+        logits = network(real)
+        expected += [logits[:2].detach(), r1_penalty_of(network, real[:2]).detach()]
+        F.softplus(logits).mean().backward()
+        expected.append(expected[-1])
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1e-3)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_close(sharded["looked at"], expected, rtol=1e-4, atol=1e-6)
+    assert sharded["still sharded"] and "without a graph" in sharded["failed"]
 
 
 def test_a_compiled_penalty_of_a_sharded_discriminator_is_refused(sharded):
