@@ -71,8 +71,9 @@ class TrainingConfig:
     """32-true or bf16-mixed (autocast); float16 is not offered, in which gradient penalties give NaN."""
     exchange: Literal["float32", "bf16"] = "float32"
     """In which numbers several processes send each other gradients, which are summed in float32. bf16: half
-    the bytes; what rounding takes is added in the next step (a resumed run loses that of one step, and is not
-    bit-exact). A single process sends none."""
+    the bytes, half of which are sent after backward, so it is for slow links only; what rounding takes is
+    added in the next step (a resumed run loses that of one step, and is not bit-exact). A single process
+    sends none."""
     workers: int = 2
     """Threads that read images ahead."""
     max_pixels: int = MAX_PIXELS

@@ -44,7 +44,11 @@ PARTS = 16
 ALIGNED = 16
 
 Reduce = Callable[[Tensor], Any]
-"""Starts to sum a tensor over the processes, in place; returns an object with `wait()`."""
+"""Starts to sum a tensor over the processes, in place; returns an object with `wait()`.
+
+It must not wait for other processes itself: they may start this bucket only after their backward pass, and
+cannot finish that while a collective in it waits for this process.
+"""
 
 
 class OrderOfUse:
@@ -205,9 +209,9 @@ class Exchange:
             if waiting:
                 self._buckets.append(Bucket(waiting, self.world_size))
         if self.half:
-            rank, once = torch.distributed.get_rank(), deque[HalfSum]()
+            rank, unsent = torch.distributed.get_rank(), deque[HalfSum]()
             self._half_sums = [
-                HalfSum(len(bucket.parameters), self.world_size, rank, self.group, once)
+                HalfSum(len(bucket.parameters), self.world_size, rank, self.group, unsent)
                 for bucket in self._buckets
             ]
         self._places = {
