@@ -6,6 +6,7 @@ A resumed run starts the stream at another k, and the number of reading threads 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections import Counter
@@ -22,10 +23,11 @@ from torch import Tensor
 from fastgan._names import printable
 from fastgan._warnings import warn
 from fastgan.ops._checks import check_one_of
+from fastgan.training.built_in import data_folder
 from fastgan.training.crops import CROPS, cut
 from fastgan.training.image_files import EXTENSIONS, READING, Reading, UnusableImage, read_image
 from fastgan.training.orders import epoch_order
-from fastgan.training.shards.paths import File, data_root
+from fastgan.training.shards.paths import File, ShardPath, data_root
 
 # Decoded images are kept up to this many bytes per dataset.
 CACHE_BYTES = 1 << 30
@@ -168,6 +170,18 @@ def split_held_out(
     held_out = files[::10][:64]
     chosen = set(held_out)
     return [file for file in files if file not in chosen], held_out
+
+
+def files_digest(folder: str | File, files: Sequence[File]) -> str:
+    """A checksum of the files' names below their dataset's folder, and of the index if they lie in shards."""
+    digest = hashlib.sha256()
+    start = "" if isinstance(files[0], ShardPath) else f"{data_folder(str(folder))}/"
+    for file in files:
+        name = file.inner if isinstance(file, ShardPath) else str(file).removeprefix(start)
+        digest.update(os.fsencode(name) + b"\0")
+    for index in sorted({file.store.index.sha256 for file in files if isinstance(file, ShardPath)}):
+        digest.update(index.encode())
+    return digest.hexdigest()
 
 
 class Dataset(Protocol):

@@ -236,12 +236,15 @@ def _diagnosis(recipe: Recipe, folder: Path) -> Diagnosis:
 
 
 def _check_same_data(recipe: Recipe) -> None:
-    """Raises a ValueError if the processes have not found the same amount of data, as on different disks."""
-    found = (recipe.data, recipe.images_per_epoch)
+    """Raises a ValueError if the processes have not found the same data, as on different disks."""
+    found = (recipe.data, recipe.images_per_epoch, recipe.compared)
     expected = recipe.runtime.broadcast_object(found)
-    if found != expected:
-        here, main = (data or f"{count} training images" for data, count in (found, expected))
-        raise ValueError(f"the data on this machine is not rank 0's: {here}; there: {main}")
+    if found == expected:
+        return
+    here, main = (data or f"{count} training images" for data, count, _ in (found, expected))
+    if here == main:
+        here, main = f"{here}, but of other names or in other shards", main
+    raise ValueError(f"the data on this machine is not rank 0's: {here}; there: {main}")
 
 
 def _diagnose(diagnosis: Diagnosis, step: int, figures: dict[str, float], logger: Logger) -> None:

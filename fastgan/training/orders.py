@@ -1,14 +1,27 @@
-"""Orders of a dataset's files, in which place k is a function of (seed, k) alone."""
+"""Orders of a dataset's files, in which place k is a function of the dataset and (seed, k) alone.
+
+Of a folder, the number of its files is all that counts; of shards, also which files each shard has, its size,
+and the window of the index, see :class:`ShardOrder`.
+"""
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from fastgan._names import printable
+from fastgan.training.shards.cache import LIMIT
 from fastgan.training.shards.paths import File, ShardPath
+
+# Shards that even an order with a tiny window needs: that of the file being read, and of those before and
+# after it, which other threads still read or are to read.
+FEWEST_SHARDS = 3
 
 
 class EpochOrder:
@@ -43,14 +56,23 @@ class ShardOrder(EpochOrder):
 
     The window has `index.window` bytes of the whole dataset, and for a part, such as one domain's files, its
     share of them.
+
+    Raises:
+        ValueError: the cache of a URL's shards is too small for what all orders need at a time.
     """
 
     def __init__(self, files: Sequence[ShardPath], seed: int) -> None:
         super().__init__(len(files), seed)
         self.files = files
         index = files[0].store.index
-        self.window = math.ceil(len(files) * min(1.0, index.window / index.size))
-        _, self.shards = np.unique([file.shard for file in files], return_inverse=True)
+        share = min(1.0, index.window / index.size)
+        self.window = math.ceil(len(files) * share)
+        numbers, self.shards = np.unique([file.shard for file in files], return_inverse=True)
+        sizes = [index.shards[number].size for number in numbers]
+        # A window, and what is fetched ahead of it.
+        self.needed = min(sum(sizes), max(math.ceil(2 * share * sum(sizes)), FEWEST_SHARDS * max(sizes)))
+        _in_use.add(self)
+        _check_cache(files[0])
 
     def index(self, k: int, skip: int = 0) -> int:
         ahead = super().index(k + self.window // 2)
@@ -67,6 +89,40 @@ class ShardOrder(EpochOrder):
         # Windows at both ends are moved inwards, so that an epoch begins and ends as mixed as it goes on.
         first = np.clip(ends - sizes / 2 - self.window / 2, 0, self.count - self.window)
         return np.argsort(first[self.shards] + random.random(self.count) * self.window, kind="stable")
+
+
+_in_use: weakref.WeakSet[ShardOrder] = weakref.WeakSet()
+
+
+def _check_cache(file: ShardPath) -> None:
+    """Raises a ValueError if a file's cache cannot hold what the orders in use need at a time."""
+    cache = file.store.source.cache
+    if cache is None or _needed() <= cache.limit:
+        return
+    gc.collect()  # orders of datasets that nobody uses any more
+    if (needed := _needed()) > cache.limit:
+        raise ValueError(
+            f"{LIMIT} must be at least {_gigabytes(needed)} for {printable(file.store.place)} and all that "
+            f"is read with it, got {cache.limit / 1e9:.2g}"
+        )
+
+
+def _needed() -> int:
+    """Bytes of shards of URLs that all orders together need at a time, at most those of their datasets."""
+    needed: Counter[str] = Counter()
+    most: dict[str, int] = {}
+    for order in _in_use:
+        store = order.files[0].store
+        if store.source.cache is not None:
+            needed[store.source.identity] += order.needed
+            most[store.source.identity] = store.index.size
+    return sum(min(size, most[identity]) for identity, size in needed.items())
+
+
+def _gigabytes(size: int) -> str:
+    """With two digits, rounded up, so that the number is enough."""
+    step = 10 ** max(0, len(str(size)) - 2)
+    return f"{math.ceil(size / step) * step / 1e9:.2g}"
 
 
 def epoch_order(files: Sequence[File], seed: int) -> EpochOrder:

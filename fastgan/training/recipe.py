@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,7 +22,7 @@ from fastgan.monitor.watched import Watched
 from fastgan.optim import EMA
 from fastgan.training.balance import EveryStep, make_balance, step_where
 from fastgan.training.config import TrainingConfig
-from fastgan.training.data import Dataset, batches, split_held_out
+from fastgan.training.data import Dataset, batches, files_digest, split_held_out
 from fastgan.training.model_files import FILE_NAME, write_model
 from fastgan.training.networks import statistics_kept
 from fastgan.training.processes.runtime import Runtime
@@ -64,6 +64,8 @@ class Recipe(abc.ABC):
     """Remarks on odd data, printed at the start; empty ones are skipped."""
     passed_over: Counter[str]
     """Counts of the files that the search for data skipped, by file extension."""
+    compared: list[str]
+    """Checksums of the data, which must be the same in all processes, as `data` and `images_per_epoch`."""
     images_per_epoch: int = 0
     """Number of training images; 0: endless, so that the run has no epochs."""
 
@@ -72,7 +74,7 @@ class Recipe(abc.ABC):
         self.runtime = runtime
         self.averages = {}
         self.emas = []
-        self.notes, self.passed_over = [], Counter()
+        self.notes, self.passed_over, self.compared = [], Counter(), []
         self.state = {}
         self.balance = make_balance(
             config.balance, ratio=config.balance_ratio, threshold=config.balance_threshold,
@@ -104,10 +106,17 @@ class Recipe(abc.ABC):
         """Figures on held-out data."""
 
     def split_held_out(self, train_path: str, val_path: str) -> tuple[list[File], list[File]]:
-        """Calls :func:`fastgan.training.data.split_held_out`, and fills `data` and `passed_over`."""
+        """As :func:`fastgan.training.data.split_held_out`; fills `data`, `passed_over` and `compared`."""
         train_files, val_files = split_held_out(train_path, val_path, passed_over=self.passed_over)
         self.data = f"{len(train_files)} images to train on, {len(val_files)} held out"
+        self.compare(train_path, train_files)
+        self.compare(val_path or train_path, val_files)
         return train_files, val_files
+
+    def compare(self, folder: str, files: Sequence[File]) -> None:
+        """Has these files of a dataset compared with those that the other processes found."""
+        if self.runtime.world_size > 1:
+            self.compared.append(files_digest(folder, files))
 
     def keep_balance(self, adversarial: AdversarialLoss) -> None:
         """Checks that the policy supports the adversarial loss.

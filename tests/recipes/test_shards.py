@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from fastgan.cli import main
 from fastgan.recipes.dcgan.recipe import DCGAN
 from fastgan.recipes.starganv2.data import LatentFolder, find_domains, find_latents, split_domains
 from fastgan.recipes.starganv2.recipe import StarGANv2
+from fastgan.recipes.zi2zi.config import Zi2ZiConfig
 from fastgan.recipes.zi2zi.data import PairImages, find_pairs, read_about
+from fastgan.recipes.zi2zi.recipe import Zi2Zi
 from fastgan.training.data import find_images
 from fastgan.training.loop import train
 from fastgan.training.processes.runtime import Runtime
@@ -92,6 +95,27 @@ def test_glyphs_in_shards_are_those_of_the_folder(tmp_path):
     first, second = (PairImages(pairs, 16, augment=0.1, seed=1) for pairs in (here, there))
     for k in range(8):
         assert all(np.array_equal(a, b) for a, b in zip(first.sample(k), second.sample(k), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:skipped unusable image")
+def test_glyphs_with_an_unusable_image_are_read_from_shards_as_from_the_folder(tmp_path):
+    folder = small_glyphs(tmp_path / "glyphs")
+    table = (folder / "glyphs.csv").read_text().splitlines()
+    (folder / table[1].split(",")[0]).write_bytes(b"no image")
+    (folder / "glyphs.csv").write_text("\n".join([table[0], *(f"./{row}" for row in table[1:])]) + "\n")
+    write_shards(folder, tmp_path / "shards")
+    here, there = (PairImages(find_pairs(place)[0], 16, seed=1) for place in (folder, tmp_path / "shards"))
+    for k in range(len(here)):
+        assert all(np.array_equal(a, b) for a, b in zip(here.sample(k), there.sample(k), strict=True))
+
+
+def test_a_checkpoint_is_written_without_reading_the_data_again(tmp_path, monkeypatch):
+    folder = small_glyphs(tmp_path / "glyphs")
+    config = Zi2ZiConfig(train_path=str(folder), accelerator="cpu", width=4, d_width=2, perceptual_weight=0)
+    recipe = Zi2Zi(config, Runtime(config))
+    expected = read_about(folder)
+    shutil.rmtree(folder)
+    assert recipe.about_for_use() == expected
 
 
 def test_commands_that_write_beside_what_they_read_take_folders_alone(tmp_path, capsys):

@@ -22,6 +22,7 @@ class Server:
         requests: number by file.
         busy: how often each file is still to be answered with "503".
         cut: files whose transfer ends after their first bytes.
+        shortened: how often each file is still to be answered with its first bytes as if that were all.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Server:
         self.requests: Counter[str] = Counter()
         self.busy: Counter[str] = Counter()
         self.cut: set[str] = set()
+        self.shortened: Counter[str] = Counter()
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -42,10 +44,12 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.state.busy[name] > 0:
             self.state.busy[name] -= 1
             self.send_error(503)
-        elif name in self.state.cut:
+        elif name in self.state.cut or self.state.shortened[name] > 0:
             content = Path(self.translate_path(self.path)).read_bytes()
             self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            is_cut = name in self.state.cut
+            self.state.shortened[name] -= not is_cut
+            self.send_header("Content-Length", str(len(content) if is_cut else 100))
             self.end_headers()
             self.wfile.write(content[:100])
             self.close_connection = True

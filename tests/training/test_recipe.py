@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fastgan.training.checkpoint import load_checkpoint, restore
-from fastgan.training.loop import introduction, train
+from fastgan.training.loop import _check_same_data, introduction, train
 from fastgan.training.processes.runtime import Runtime
+from tests.training.shard_server import write_images
 from tests.training.toy import Toy, ToyConfig
 
 
@@ -39,3 +42,22 @@ def test_a_batch_of_more_images_than_there_are_is_said(images, noted):
     recipe.images_per_epoch = images
     notes = [line for line in introduction(recipe) if line.startswith("note: batch_size 4 ")]
     assert len(notes) == noted and all("the 3 training images of an epoch" in note for note in notes)
+
+
+def test_machines_with_as_many_files_of_other_names_are_told_before_the_first_step(tmp_path):
+    def recipe_on(folder, of_rank_0=None):
+        runtime = SimpleNamespace(
+            world_size=2, device="cpu", average=None, broadcast_object=lambda own: of_rank_0
+        )
+        recipe = Toy(ToyConfig(accelerator="cpu"), runtime)
+        recipe.split_held_out(str(folder), "")
+        return recipe
+
+    for name in ("here", "there", "other"):
+        write_images(tmp_path / name, 3)
+    (tmp_path / "other" / "00" / "0001.png").rename(tmp_path / "other" / "00" / "1.png")
+    main = recipe_on(tmp_path / "here")
+    expected = (main.data, main.images_per_epoch, main.compared)
+    _check_same_data(recipe_on(tmp_path / "there", expected))
+    with pytest.raises(ValueError, match="not rank 0's: 2 images .*, but of other names .*; there: 2 images"):
+        _check_same_data(recipe_on(tmp_path / "other", expected))

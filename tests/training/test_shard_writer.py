@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import tarfile
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from fastgan.cli import main
+from fastgan.training.data import ImageFolder, split_held_out
 from fastgan.training.shards import writer
 from fastgan.training.shards.index import INDEX
 from fastgan.training.shards.paths import data_root
+from fastgan.training.shards.writer import write_shards
 from tests.training.shard_server import write_images
 
 
@@ -60,15 +63,27 @@ def test_equal_folders_give_equal_shards(folder, tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-def test_unusable_images_are_named_and_left_out_and_too_many_are_an_error(folder, tmp_path, capsys):
+def test_unusable_images_are_named_and_kept_and_too_many_are_an_error(folder, tmp_path, capsys):
     (folder / "broken.png").write_bytes(b"no image")
     assert shard(folder, tmp_path / "out") == 0
-    assert f"left out {folder / 'broken.png'}: cannot identify" in capsys.readouterr().out
-    assert not (data_root(tmp_path / "out") / "broken.png").exists()
+    assert f"will skip: {folder / 'broken.png'}: cannot identify" in capsys.readouterr().out
+    assert (data_root(tmp_path / "out") / "broken.png").read_bytes() == b"no image"
     (folder / "empty.png").write_bytes(b"")
     assert shard(folder, tmp_path / "none", "--max_unusable", "0.03") == 1
     assert "2 of 43 images cannot be used, and --max_unusable 0.03 allows" in capsys.readouterr().err
     assert not (tmp_path / "none" / INDEX).exists()
+
+
+@pytest.mark.filterwarnings("ignore:skipped unusable image")
+def test_shards_of_a_folder_with_an_unusable_image_train_as_the_folder_to_the_bit(folder, tmp_path):
+    (folder / "00" / "0005.png").write_bytes(b"no image")
+    write_shards(folder, tmp_path / "out")
+    here, there = (split_held_out(place) for place in (folder, tmp_path / "out"))
+    for files, sharded in zip(here, there, strict=True):
+        assert [file.name for file in sharded] == [file.name for file in files]
+        streams = [ImageFolder(part, (6, 6), "random", seed=3) for part in (files, sharded)]
+        for k in range(2 * len(files)):
+            assert np.array_equal(streams[0].sample(k), streams[1].sample(k))
 
 
 def test_an_interrupted_command_leaves_no_index(folder, tmp_path, monkeypatch, capsys):

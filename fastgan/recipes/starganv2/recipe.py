@@ -83,6 +83,9 @@ class StarGANv2(Recipe):
         train_files, val_files = split_domains(folders, config.val_path, find, self.passed_over)
         self.train_domains = [self._stream(files, config.crop, config.seed) for files in train_files]
         self.val_domains = [self._stream(files, "fit", seed=0) for files in val_files]
+        for name, train, val in zip(folders, train_files, val_files, strict=True):
+            self.compare(f"{config.train_path}/{name}", train)
+            self.compare(f"{config.val_path or config.train_path}/{name}", val)
         self.images_per_epoch = sum(len(files) for files in train_files)
         background = ThreadPoolExecutor(1)
         if config.data == "latents":

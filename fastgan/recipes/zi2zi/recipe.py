@@ -8,6 +8,7 @@ and to encode a character alike in every font.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -70,6 +71,13 @@ class Zi2Zi(Recipe):
         super().__init__(config, runtime)
         device = runtime.device
         pairs, self.categories = find_pairs(config.train_path, self.passed_over)
+        self.compare(config.train_path, [pair.path for pair in pairs])
+        labels = repr([(pair.category, pair.character) for pair in pairs])
+        self.compared.append(hashlib.sha256(labels.encode(errors="surrogateescape")).hexdigest())
+        # Read now, not at each checkpoint, whose thread would then wait for shards of a URL.
+        self.about = read_about(config.train_path) or {
+            "categories": [{"name": name} for name in self.categories]
+        }
         self.category_num = config.category_num or len(self.categories)
         if self.category_num < len(self.categories):
             raise ValueError(
@@ -273,6 +281,4 @@ class Zi2Zi(Recipe):
 
     def about_for_use(self) -> dict[str, Any]:
         """How the data was drawn, and the categories' names."""
-        return read_about(self.config.train_path) or {
-            "categories": [{"name": name} for name in self.categories]
-        }
+        return self.about

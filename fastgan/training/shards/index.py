@@ -6,9 +6,10 @@ file's bytes in it, so that a single file is read without the headers before it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from fastgan._names import printable
 INDEX = "fastgan-shards.json"
 FORMAT = "fastgan shards 1"
 SHA256 = re.compile(r"[0-9a-f]{64}")
+LARGEST = 2**63 - 1  # a file's size or offset, which the system takes as 64 bits
 
 
 class Entry(NamedTuple):
@@ -50,22 +52,26 @@ class Index:
     """By name, with "/" between folders, sorted as paths are."""
     window: int
     """Bytes of the shards that an epoch's order mixes at a time, see :class:`ShardOrder`."""
+    sha256: str
+    """Checksum of the index itself, equal only for equal files in the same order."""
 
     @property
     def size(self) -> int:
         """Bytes of all shards."""
         return sum(shard.size for shard in self.shards)
 
-    def to_json(self) -> str:
-        # Names only with ASCII: those of Linux may have bytes that are no text.
-        files: list[list[list[Any]]] = [[] for _ in self.shards]
-        for name, entry in self.files.items():
-            files[entry.shard].append([name, entry.offset, entry.size])
-        shards = [
-            {"name": shard.name, "size": shard.size, "sha256": shard.sha256, "files": files[number]}
-            for number, shard in enumerate(self.shards)
-        ]
-        return json.dumps({"format": FORMAT, "window": self.window, "shards": shards}, ensure_ascii=True)
+
+def index_text(shards: Sequence[Shard], files: Mapping[str, Entry], window: int) -> str:
+    """The content of an index, see :class:`Index`."""
+    # Names only with ASCII: those of Linux may have bytes that are no text.
+    by_shard: list[list[list[Any]]] = [[] for _ in shards]
+    for name, entry in files.items():
+        by_shard[entry.shard].append([name, entry.offset, entry.size])
+    plain = [
+        {"name": shard.name, "size": shard.size, "sha256": shard.sha256, "files": by_shard[number]}
+        for number, shard in enumerate(shards)
+    ]
+    return json.dumps({"format": FORMAT, "window": window, "shards": plain}, ensure_ascii=True)
 
 
 def parse_index(content: bytes, origin: str) -> Index:
@@ -83,34 +89,53 @@ def parse_index(content: bytes, origin: str) -> Index:
     if found != FORMAT:
         raise ValueError(f"{shown} must have the format {FORMAT!r}, got {printable(repr(found))[:80]}")
     try:
-        return _index(plain)
+        return _index(plain, hashlib.sha256(content).hexdigest())
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{shown} is not as `fastgan data shard` writes it: {printable(error)}") from error
 
 
-def _index(plain: dict[str, Any]) -> Index:
-    shards, files = [], {}
+def _index(plain: dict[str, Any], sha256: str) -> Index:
+    shards: list[Shard] = []
+    files: dict[str, Entry] = {}
     for number, each in enumerate(plain["shards"]):
-        shard = Shard(each["name"], _count(each["size"]), each["sha256"])
         # Names and checksums become paths, of which none may lead out of their folder.
-        if not isinstance(shard.name, str) or "/" in shard.name or shard.name in ("", ".", ".."):
-            raise ValueError(f"a shard cannot be named {shard.name!r}")
-        if not SHA256.fullmatch(shard.sha256):
+        if not _is_path(each["name"]) or "/" in each["name"]:
+            raise ValueError(f"a shard cannot be named {_shown(each['name'])}")
+        shard = Shard(each["name"], _count(each["size"], f"the size of {each['name']}"), each["sha256"])
+        if not isinstance(shard.sha256, str) or not SHA256.fullmatch(shard.sha256):
             raise ValueError(f"shard {shard.name} has no checksum")
         shards.append(shard)
         for name, offset, size in each["files"]:
+            if not _is_path(name):
+                raise ValueError(f"a file of {shard.name} cannot be named {_shown(name)}")
             if name in files:
                 raise ValueError(f"two files are named {name!r}")
-            if _count(offset) + _count(size) > shard.size:
+            end = _count(offset, f"the place of {name!r}") + _count(size, f"the size of {name!r}")
+            if end > shard.size:
                 raise ValueError(f"{name!r} lies behind the end of {shard.name}")
-            files[str(name)] = Entry(number, offset, size)
+            files[name] = Entry(number, offset, size)
     if not files:
         raise ValueError("it lists no file")
+    for shard in shards:
+        if shard.size == 0:  # a tar file has blocks even without content
+            raise ValueError(f"the size of {shard.name} must be above 0")
     ordered = dict(sorted(files.items(), key=lambda item: item[0].split("/")))
-    return Index(tuple(shards), ordered, _count(plain["window"]))
+    return Index(tuple(shards), ordered, _count(plain["window"], "window"), sha256)
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no size")
+def _is_path(name: Any) -> bool:
+    """Whether it is the name of a file below a folder, spelled as `pathlib` does."""
+    return (
+        isinstance(name, str) and "\0" not in name and all(p not in ("", ".", "..") for p in name.split("/"))
+    )
+
+
+def _count(value: Any, what: str) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise ValueError(f"{what} must be a number of bytes, got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."

@@ -19,6 +19,8 @@ from fastgan.training.shards.store import ShardStore, open_store
 class ShardPath:
     """A file or folder in shards, with the part of `pathlib.Path` that datasets use.
 
+    Paths are equal if they name the same file, however their shards' folder was spelled.
+
     Args:
         store: of the shards.
         name: of a file in them, or of a folder; "": all.
@@ -53,7 +55,8 @@ class ShardPath:
         return self.store.index.files[self.inner].shard
 
     def __truediv__(self, name: str) -> ShardPath:
-        return ShardPath(self.store, f"{self.inner}/{name}".lstrip("/"))
+        parts = f"{self.inner}/{name}".split("/")
+        return ShardPath(self.store, "/".join(part for part in parts if part not in ("", ".")))  # as pathlib
 
     def relative_to(self, folder: ShardPath) -> PurePosixPath:
         return PurePosixPath(self.inner).relative_to(folder.inner)
@@ -95,14 +98,18 @@ class ShardPath:
         """Has the file's shard brought to this machine while others are read."""
         self.store.prefetch(self.inner)
 
+    @property
+    def _identity(self) -> str:
+        return self.store.source.identity
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ShardPath):
             return NotImplemented
-        return self.inner == other.inner and self.store.place == other.store.place
+        return self.inner == other.inner and self._identity == other._identity
 
     def __lt__(self, other: ShardPath) -> bool:
-        if self.store.place != other.store.place:
-            return self.store.place < other.store.place
+        if self._identity != other._identity:
+            return self._identity < other._identity
         return self.inner.split("/") < other.inner.split("/")
 
     def __hash__(self) -> int:

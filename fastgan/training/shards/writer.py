@@ -20,7 +20,7 @@ from fastgan._names import printable
 from fastgan.training.built_in import data_folder
 from fastgan.training.data import describe_passed_over, files_below
 from fastgan.training.image_files import EXTENSIONS, Reading, UnusableImage, add_pixel_limit, read_image
-from fastgan.training.shards.index import INDEX, Entry, Index, Shard
+from fastgan.training.shards.index import INDEX, Entry, Index, Shard, index_text, parse_index
 
 MEGABYTE = 10**6
 # Long transfers hide the latency of a request; short ones let an epoch's order mix more shards in a window.
@@ -75,8 +75,9 @@ def write_shards(
 ) -> Index:
     """Writes all files of a folder, as they are, into shards, and then the index; returns the index.
 
-    Images that cannot be read are printed and left out. Without the index, as after an interruption, the
-    shards count for nothing.
+    Images that cannot be read are printed, and written all the same: the shards have the order and the
+    held-out files of their folder, and training skips what it skips there. Without the index, as after an
+    interruption, the shards count for nothing.
 
     Args:
         out: a new or empty folder.
@@ -99,16 +100,16 @@ def write_shards(
     print(f"{describe_passed_over(endings)} in {printable(folder)}", end="")
     print(f"; passed over: {passed_over}" if (passed_over := describe_passed_over(skipped)) else "")
     out.mkdir(parents=True, exist_ok=True)
-    usable = _usable(files, reading, workers)
+    checked = _checked(files, reading, workers)
     shards: list[Shard] = []
     entries: dict[str, Entry] = {}
     with tqdm(total=len(files), unit="file", desc="shards", disable=None) as progress:
-        for number, part in enumerate(_parts(usable, shard_size, progress)):
+        for number, part in enumerate(_parts(checked, shard_size, progress)):
             shards.append(_write_shard(out / f"{number:05d}.tar", number, part, folder, entries))
-    index = Index(tuple(shards), entries, window)
+    content = index_text(shards, entries, window)
     with replacing(out / INDEX) as file:
-        file.write(index.to_json())
-    return index
+        file.write(content)
+    return parse_index(content.encode(), str(out / INDEX))
 
 
 def _write_shard(
@@ -154,8 +155,8 @@ def _parts(files: Iterable[Path], shard_size: int, progress: tqdm) -> Iterator[l
         progress.update(len(part))
 
 
-def _usable(files: list[Path], reading: Reading, workers: int) -> Iterator[Path]:
-    """The files without unusable images, which are printed. Raises a ValueError if they are too many."""
+def _checked(files: list[Path], reading: Reading, workers: int) -> Iterator[Path]:
+    """The files; unusable images are printed. Raises a ValueError if they are too many."""
     images = sum(path.suffix.lower() in EXTENSIONS for path in files)
     unusable = 0
     remaining = iter(files)
@@ -164,17 +165,16 @@ def _usable(files: list[Path], reading: Reading, workers: int) -> Iterator[Path]
             for path, problem in zip(
                 batch, pool.map(lambda path: _problem(path, reading), batch), strict=True
             ):
-                if not problem:
-                    yield path
-                    continue
-                unusable += 1
-                named = f"{printable(path)}: {printable(problem)}"
-                tqdm.write(f"left out {named}")
-                if unusable == images or unusable > reading.max_unusable * images:
-                    raise ValueError(
-                        f"{unusable} of {images} images cannot be used, and --max_unusable "
-                        f"{reading.max_unusable:g} allows no more, e.g. {named}"
-                    )
+                if problem:
+                    unusable += 1
+                    named = f"{printable(path)}: {printable(problem)}"
+                    tqdm.write(f"unusable, which training will skip: {named}")
+                    if unusable == images or unusable > reading.max_unusable * images:
+                        raise ValueError(
+                            f"{unusable} of {images} images cannot be used, and --max_unusable "
+                            f"{reading.max_unusable:g} allows no more, e.g. {named}"
+                        )
+                yield path
 
 
 def _problem(path: Path, reading: Reading) -> str:
