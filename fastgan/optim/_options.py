@@ -39,6 +39,14 @@ def checked_options(options: dict[str, Any]) -> dict[str, Any]:
     return {name: _CHECKS[name](name, value) if name in _CHECKS else value for name, value in options.items()}
 
 
+def refuse_differentiable(differentiable: object) -> None:
+    """Of torch's options the one that the optimizers do not have."""
+    if as_flag("differentiable", differentiable):
+        raise ValueError(
+            f"differentiable must be False, got {differentiable}: the step is one kernel; use torch.optim's"
+        )
+
+
 def as_groups(params: object) -> list[Any]:
     """The `params` of torch's constructors as a list: parameters, (name, parameter) or groups."""
     groups = as_list("params", params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from operator import is_, itemgetter
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from fastgan._torch_internals import AMP_SCALING
 from fastgan.ops._checks import as_flag, check_callable, check_instance, described
 from fastgan.ops.optimizer_step import gradient_norm, layout_backend, optimizer_step
-from fastgan.optim._options import check_group, checked_options, weight_bounds
+from fastgan.optim._options import check_group, checked_options, refuse_differentiable, weight_bounds
 from fastgan.optim._shards import beside, local, same_shards, summed_over_shards, whole_norm
 from fastgan.optim.ema import EMA, count_update
 from fastgan.reference.optimizer_step import StepOptions
@@ -95,6 +95,13 @@ class FusedStep(torch.optim.Optimizer):
     """Base class of the optimizers; the other base class is torch's, which holds the state."""
 
     algorithm: str
+    neutral: ClassVar[dict[str, Any]] = {
+        "grad_clip_value": None,
+        "grad_clip_norm": None,
+        "weight_clip": None,
+        "stochastic_rounding": False,
+    }
+    """Options that torch's optimizer has not, with the values by which the step is torch's."""
     ema: EMA | None
     statistics: StepStatistics | None
     _extra: dict[str, Any]
@@ -126,11 +133,7 @@ class FusedStep(torch.optim.Optimizer):
         Returns:
             The checked `torch_options`.
         """
-        if as_flag("differentiable", differentiable):
-            raise ValueError(
-                f"differentiable must be False, got {differentiable}: the step is one kernel; use "
-                "torch.optim's"
-            )
+        refuse_differentiable(differentiable)
         self._extra = checked_options(extra)
         self._plans = {}
         return checked_options(torch_options)
@@ -182,8 +185,18 @@ class FusedStep(torch.optim.Optimizer):
         return {**super().__getstate__(), **attributes, AMP_SCALING: True}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
         self._plans = {}
+        if "_extra" in state or hasattr(self, "_extra"):  # the latter when load_state_dict calls this
+            super().__setstate__(state)
+            return
+        # torch's own, which was pickled before `torch.optim.Adam` meant this class.
+        plain = {"_extra": dict(self.neutral), "ema": None, "with_statistics": False, "statistics": None}
+        super().__setstate__({**state, **plain, AMP_SCALING: True})
+        for group in self.param_groups:
+            refuse_differentiable(group["differentiable"])
+            check_group(group)
+            for name, value in (*self.neutral.items(), ("rounding_seed", -1)):
+                group.setdefault(name, value)
 
     # --- the step -----------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ class RMSprop(FusedStep, torch.optim.RMSprop):
     """
 
     algorithm = "rmsprop"
+    neutral: ClassVar = {**FusedStep.neutral, "eps_inside_sqrt": False, "initial_square_avg": 0.0}
 
     def __init__(
         self,

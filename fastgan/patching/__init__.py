@@ -6,6 +6,9 @@ What is replaced is declared in `fastgan/patching/targets`, a file for each libr
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastgan.ops._checks import as_flag, shown
 from fastgan.patching import _declare
@@ -17,6 +20,8 @@ __all__ = ["Patch", "patch", "unpatch"]
 # Reentrant: a module that is imported under it may import a watched one.
 _lock = threading.RLock()
 _active: list[Patch] = []
+# Names of modules that have been imported and not been looked at.
+_imported: deque[str] = deque()
 
 
 def patch(*names: str, quiet: bool = False) -> Patch:
@@ -28,7 +33,8 @@ def patch(*names: str, quiet: bool = False) -> Patch:
     inputs; what is not is listed with the reason, and nothing else changes. The list is printed once.
 
     Instances made before keep their class, and so do classes derived from one. Out of reach are default
-    arguments, closures, attributes of instances, and functions inside functools.partial.
+    arguments, closures, attributes of instances, tuples, containers within containers, and functions inside
+    functools.partial.
 
     Args:
         names: of libraries, such as "torch.optim", "lpips" or "basicsr": docs/patch.md lists what each has.
@@ -49,7 +55,7 @@ def patch(*names: str, quiet: bool = False) -> Patch:
         targets.append(target)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"names must be one or several different ones, got {shown(names)}")
-    with _lock:
+    with _alone():
         patched = [name for patch in _active for name in patch.names if name in names]
         if patched:
             raise ValueError(f"{patched[0]} is patched already; fastgan.unpatch() puts everything back")
@@ -59,8 +65,12 @@ def patch(*names: str, quiet: bool = False) -> Patch:
             _watch.start()
             _started.append(_watch)
         _watch.modules.update(applied.modules)
-        for module in applied.modules:
-            applied.apply(module)
+        try:
+            for module in applied.modules:
+                applied.apply(module)
+        except BaseException:
+            _undo(applied)
+            raise
     if not quiet:
         print(applied, flush=True)
     return applied
@@ -68,13 +78,13 @@ def patch(*names: str, quiet: bool = False) -> Patch:
 
 def unpatch() -> None:
     """Puts back all that :func:`patch` has replaced, the last patch first; without one, it does nothing."""
-    with _lock:
+    with _alone():
         for applied in reversed(list(_active)):
             _undo(applied)
 
 
 def _undo(applied: Patch) -> None:
-    with _lock:
+    with _alone():
         if applied not in _active:
             return
         _active.remove(applied)
@@ -85,11 +95,36 @@ def _undo(applied: Patch) -> None:
             _started.clear()
 
 
-def _imported(module: str) -> None:
-    with _lock:
-        for applied in list(_active):
-            applied.apply(module)
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Has the lock to itself, and then looks at what other threads have imported meanwhile."""
+    try:
+        with _lock:
+            yield
+    finally:
+        _look_at_imported()
 
 
-_watch = Watch(set(), _imported)
+def _after_import(module: str) -> None:
+    _imported.append(module)
+    _look_at_imported()
+
+
+def _look_at_imported() -> None:
+    """Leaves it to the thread that has the lock, if another has it.
+
+    To wait for it could take forever: this thread holds its module's import lock, for which a comparison in
+    the other thread may be waiting.
+    """
+    while _imported and _lock.acquire(blocking=False):
+        try:
+            while _imported:
+                module = _imported.popleft()
+                for applied in list(_active):
+                    applied.apply(module)
+        finally:
+            _lock.release()
+
+
+_watch = Watch(set(), _after_import)
 _started: list[Watch] = []

@@ -35,7 +35,8 @@ class Watch(MetaPathFinder):
             return None
         after = sys.meta_path[sys.meta_path.index(self) + 1 :] if self in sys.meta_path else []
         for finder in after:
-            spec: ModuleSpec | None = finder.find_spec(fullname, path, target)
+            find_spec = getattr(finder, "find_spec", None)  # finders of the old kind have none
+            spec: ModuleSpec | None = find_spec and find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None and hasattr(spec.loader, "exec_module"):
                     spec.loader = _Loader(spec.loader, self._then)

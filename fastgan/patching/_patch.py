@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from fastgan.patching._declare import Replacement, Target
-from fastgan.patching._probe import disagreement
+from fastgan.patching._probe import disagreement, first_line
 from fastgan.patching._rebind import namespace_of, rebind, rebind_in_dict
 from fastgan.patching._stand_in import calls_itself, signature_difference, stand_in
 
@@ -44,7 +45,9 @@ class Patch:
         self._registries = [registry for target in targets for registry in target.registries]
         self._quiet, self._undo = quiet, undo
         self._swaps: list[_Swap] = []
-        self._is_reported = False
+        # By id. A module may leave sys.modules, to be imported anew, while a trainer still has it.
+        self._rebound: weakref.WeakValueDictionary[int, ModuleType] = weakref.WeakValueDictionary()
+        self._is_reported = self._has_ended = False
 
     @property
     def modules(self) -> list[str]:
@@ -53,6 +56,8 @@ class Patch:
 
     @property
     def waiting(self) -> list[str]:
+        if self._has_ended:
+            return []
         done = {*self.replaced, *self.kept}
         return [r.path for r in self._replacements if r.path not in done and r.module != "__main__"]
 
@@ -61,6 +66,8 @@ class Patch:
         self._undo(self)
 
     def __enter__(self) -> Patch:
+        if self._has_ended:
+            raise ValueError(f"this patch has ended: call {self._call} again")
         return self
 
     def __exit__(
@@ -71,36 +78,40 @@ class Patch:
     def __str__(self) -> str:
         self._is_reported = True
         serves = {r.path: f" ({r.serves})" for r in self._replacements if r.serves}
-        lines = [f"fastgan.patch({', '.join(map(repr, self.names))})"]
+        lines = [f"{self._call}: ended, all is put back" if self._has_ended else self._call]
         lines += [f"  replaced: {path}{serves.get(path, '')}" for path in self.replaced]
         lines += [f"  not imported yet: {path}{serves.get(path, '')}" for path in self.waiting]
         lines += [f"  not replaced: {path}: {because}" for path, because in self.kept.items()]
         return "\n".join(lines)
 
+    @property
+    def _call(self) -> str:
+        return f"fastgan.patch({', '.join(map(repr, self.names))})"
+
     # --- for fastgan.patching ---------------------------------------------------------------------------
 
     def apply(self, module: str) -> None:
         """Replaces what a module defines, if it has been imported."""
-        if module not in sys.modules or module not in self.modules:
+        namespace = namespace_of(sys.modules.get(module))
+        if not namespace or module not in self.modules:
             return
-        namespace = namespace_of(sys.modules[module])
         swaps = []
         for replacement in self._replacements:
             # A script has what it has; nothing of it is imported later.
             owner = replacement.name.partition(".")[0]
             if replacement.module == module and (module != "__main__" or owner in namespace):
-                found = self._found(replacement, namespace)
+                found = _said_of(self._found, replacement, namespace)
                 if isinstance(found, _Swap):
                     swaps.append((replacement.path, found))
                 elif found:
                     self._keep(replacement.path, found)
         originals = [swap.original for _, swap in swaps]
         for path, swap in list(swaps):
-            heir = _heir(swap.original, originals)
+            heir = _said_of(_heir, swap.original, originals)
             if heir is not None:
                 swaps.remove((path, swap))
-                self._keep(path, f"{heir} derives from it, and its methods call it by its name")
-        self._put(swap for _, swap in swaps)
+                self._keep(path, heir)
+        self._put([swap for _, swap in swaps])
         for path, _ in swaps:
             self.kept.pop(path, None)
             if path not in self.replaced:
@@ -108,34 +119,34 @@ class Patch:
 
     def put_back(self) -> None:
         """Gives modules and classes the originals again, also those that were imported meanwhile."""
+        self._has_ended = True
         swaps = {id(swap.replacement): swap.original for swap in self._swaps if swap.owner is None}
         self._rebind(swaps)
         for swap in reversed(self._swaps):
             if swap.owner is not None and swap.owner.__dict__.get(swap.attribute) is swap.replacement:
-                setattr(swap.owner, swap.attribute, swap.original)
+                type.__setattr__(swap.owner, swap.attribute, swap.original)
         self._swaps.clear()
         self.replaced.clear()
 
-    def _put(self, swaps: Iterable[_Swap]) -> None:
-        swaps = list(swaps)
+    def _put(self, swaps: list[_Swap]) -> None:
+        self._swaps += swaps  # before any is put in, so that what is interrupted can be put back
         for swap in swaps:
             if swap.owner is not None:
-                setattr(swap.owner, swap.attribute, swap.replacement)
+                type.__setattr__(swap.owner, swap.attribute, swap.replacement)
         self._rebind({id(swap.original): swap.replacement for swap in swaps if swap.owner is None})
-        self._swaps += swaps
 
     def _rebind(self, swaps: dict[int, Any]) -> None:
         if not swaps:
             return
-        rebind(swaps)
+        for module in rebind(swaps, self._rebound.values()):
+            self._rebound[id(module)] = module
         for registry in self._registries:
-            module, _, path = registry.partition(":")
-            if module in sys.modules:
+            name, _, path = registry.partition(":")
+            if name in sys.modules:
                 try:
-                    values = operator.attrgetter(path)(sys.modules[module])
-                except AttributeError:
+                    rebind_in_dict(operator.attrgetter(path)(sys.modules[name]), swaps)
+                except Exception:  # a fork has another registry, or none
                     continue
-                list(rebind_in_dict(values, swaps))
 
     def _keep(self, path: str, because: str) -> None:
         self.kept[path] = because
@@ -155,11 +166,11 @@ class Patch:
         if any(raw is swap.replacement for swap in self._swaps):
             return None
         original = getattr(raw, "__func__", raw)
-        if not callable(original):
-            return "it is neither a function nor a class"
+        if not callable(original) or not hasattr(original, "__qualname__"):
+            return f"it is neither a function nor a class, but a {type(original).__name__}"
         if str(getattr(original, "__module__", "")).partition(".")[0] == "fastgan":
             return "it is fastgan's already"
-        if "_stands_in_for" in vars(original):
+        if "_stands_in_for" in getattr(original, "__dict__", {}):
             return "another patch has replaced it"
         ours = replacement.ours if replacement.adapt is None else replacement.adapt(original)
         if isinstance(original, type) is not isinstance(ours, type):
@@ -179,12 +190,21 @@ class Patch:
         return _Swap(raw, new_raw, owner if owner_name else None, attribute)
 
 
+def _said_of(check: Callable[..., Any], *arguments: Any) -> Any:
+    """What a check returns, or that it failed: no object of a fork may make the user's import raise."""
+    try:
+        return check(*arguments)
+    except Exception as error:
+        return f"it cannot be compared: {first_line(error)}"
+
+
 def _heir(original: Any, replaced: list[Any]) -> str | None:
-    """A class that derives from an original, and that would break if the original's name meant another."""
+    """Says that a class derives from an original, and would break if the original's name meant another."""
     if not calls_itself(original):
         return None
     for heir in type.__subclasses__(original):
         is_ours = "_stands_in_for" in heir.__dict__ or heir.__module__.startswith("fastgan.")
         if not is_ours and not any(heir is each for each in replaced):
-            return f"{heir.__module__}.{heir.__qualname__}"
+            path = f"{heir.__module__}.{heir.__qualname__}"
+            return f"{path} derives from it, and its methods call it by its name"
     return None

@@ -23,11 +23,11 @@ def disagreement(probe: Probe, original: object, ours: object) -> str | None:
         try:
             expected = _results(probe, original)
         except Exception as error:
-            return f"it cannot be compared: {_first_line(error)}"
+            return f"it cannot be compared: {first_line(error)}"
         try:
             found = _results(probe, ours)
         except Exception as error:
-            return f"ours fails where it does not: {_first_line(error)}"
+            return f"ours fails where it does not: {first_line(error)}"
         if [x.shape for x in expected] != [x.shape for x in found]:
             return "it gives results of other shapes"
         *results, draws = (
@@ -78,7 +78,8 @@ def _undisturbed() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of an error, as a reason."""
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
