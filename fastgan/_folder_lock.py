@@ -34,6 +34,8 @@ HEARTBEAT, PATIENCE = 10.0, 90.0
 HANDOVER = 2.0
 # Seconds to wait after writing the text, without the kernel's lock, for another process to overwrite it.
 SETTLING = 1.0
+# Errors of a file whose folder was removed.
+REMOVED = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 # Errors of file systems without locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
@@ -94,7 +96,8 @@ class FolderLock:
 
     def __init__(self, path: Path, descriptor: int, before: Holder | None, is_kernels: bool) -> None:
         self.is_kernels = is_kernels
-        self._path = path
+        self._path = path.absolute()  # the process may change its working directory
+        self._shown = printable(path.parent)
         self._descriptor = descriptor
         self._lost_to: Holder | None = None
         self._released = threading.Event()
@@ -109,12 +112,30 @@ class FolderLock:
             self.holder.job = before.job
 
     def check(self) -> None:
-        """Raises FolderInUse if another process took the lock, as it can without the kernel's lock."""
+        """Raises FolderInUse unless this process may write to the folder.
+
+        It may not if it was forked from the holder, if the folder was removed, even if one of its name is
+        there again, or if another process took the lock, as it can without the kernel's lock.
+        """
+        if os.getpid() != self.holder.pid:
+            raise FolderInUse(
+                f"{self._shown} is in use by {self.holder}, and process {os.getpid()}, which was forked from "
+                "it, may not write there: write in the process that took the folder, or take another one here"
+            )
         if self._lost_to is not None:
             raise FolderInUse(
-                f"{printable(self._path.parent)} was taken over by {self._lost_to}: {self.end}, so that "
+                f"{self._shown} was taken over by {self._lost_to}: {self.end}, so that "
                 "not both write there. Start one at a time where the file system has no locks"
             )
+        if not self.is_in_place():
+            raise FolderInUse(
+                f"{self._shown} was removed while {self.holder} had it: {self.end}, since a folder of that "
+                "name may be another's by now"
+            )
+
+    def is_in_place(self) -> bool:
+        """Whether the folder is still the one that was locked, neither removed nor replaced."""
+        return _is_at(self._path, self._descriptor)
 
     def touch_regularly(self) -> None:
         """Starts a thread that keeps the lock until it is released."""
@@ -154,6 +175,9 @@ class FolderLock:
         if os.getpid() == self.holder.pid:
             self.stop_touching()
             self.let_go()
+            # Closing alone would leave it locked while a forked child lives, such as a DataLoader's worker.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
 
     def _write(self) -> None:
@@ -171,10 +195,17 @@ def acquire(folder: Path, kind: type[Kind]) -> Kind:
 
     Raises:
         FolderInUse: it is held already; the message names the folder and the holder.
+        NotADirectoryError: it, or what it would be in, is a file.
         OSError: the folder cannot be written.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            taken = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+            raise NotADirectoryError(
+                f"{printable(folder)} cannot be a folder, since {printable(taken)} is none"
+            ) from None
         path = folder / NAME
         # O_NOFOLLOW: a link could lead out of the folder.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -200,8 +231,10 @@ def _settled(path: Path, descriptor: int, has_locks: bool, kind: type[Kind]) -> 
 def _is_at(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in REMOVED:
+            return False
+        raise
 
 
 def _lock(path: Path, descriptor: int, advice: str) -> bool:

@@ -52,7 +52,7 @@ class MonitorFolder:
             has_line = (path / TABLE).exists() and b"\n" in (path / TABLE).read_bytes()
             self.rows = rows_of(path / TABLE) if has_line else []
             if writes:
-                self._table = CsvTable(path / TABLE)
+                self._table = CsvTable(path.absolute() / TABLE)  # wherever the process works later
                 if facts or not kept:
                     write_facts(path, facts or Facts())
         except BaseException:
@@ -63,7 +63,8 @@ class MonitorFolder:
         """Adds a row, if this process writes.
 
         Raises:
-            FolderInUse: another process has taken the folder, which is possible where a disk has no locks.
+            FolderInUse: this process was forked from the one that writes, the folder was removed, or another
+                process has taken it, which is possible where a disk has no locks.
         """
         if self._lock:
             self._lock.check()

@@ -180,10 +180,12 @@ def _points(file: Path, notes: list[str]) -> dict[str, Points]:
 
 def _has_more(file: Path, count: int) -> bool:
     """Whether bytes follow the first `count` records, each 8 bytes of length, 4, its content, and 4 more."""
-    content, place = file.read_bytes(), 0
-    for _ in range(count):
-        place += 16 + struct.unpack_from("<Q", content, place)[0]
-    return place < len(content)
+    place = 0
+    with file.open("rb") as source:
+        for _ in range(count):
+            source.seek(place)
+            place += 16 + struct.unpack("<Q", source.read(8))[0]
+        return place < os.fstat(source.fileno()).st_size
 
 
 def _scalar(value: Any) -> float | None:

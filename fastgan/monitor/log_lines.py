@@ -1,11 +1,8 @@
-"""Logs whose lines name their figures: JSON, an object a line, and messages as "epoch: 1, D_real: 0.5"."""
+"""Logs whose lines name their figures, as "epoch: 1, D_real: 0.5"."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from fastgan.monitor.log_names import Row
 
@@ -13,73 +10,24 @@ FEWEST_FIGURES = 2
 """Of a line; one with fewer is text that happens to have a number."""
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 _WORD = r"[a-z][\w()/.\-]{0,100}"
-# The name may have two words, "D loss", and parentheses, "D(G(z))".
-_FIGURE = re.compile(rf"(?<![\w.])({_WORD}(?: {_WORD})?)\s*[:=]\s*({_NUMBER})(?![\w:]|\.\d)", re.IGNORECASE)
-# "[Epoch 1/200] [Batch 3/938]", and "[1/200][3/938]" as PyTorch's example of DCGAN prints them.
-_COUNTER = re.compile(r"\b(epoch|batch|iter|iteration|step)\s+(\d+)\s*/\s*\d+", re.IGNORECASE)
+# What a logger puts before a message, in capitals.
+_LEVEL = r"(?-i:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL)"
+# The name may have two words, "D loss", and parentheses, "D(G(z))"; quotes, where Python's dict is printed.
+_NAME = rf"(?<![\w.])(?!{_LEVEL}\s)({_WORD}(?: {_WORD})?)"
+_VALUE = rf"({_NUMBER})(?![\w:]|\.\d)"
+_FIGURE = re.compile(rf"""{_NAME}['"]?\s*[:=]\s*{_VALUE}""", re.IGNORECASE)
+# "step 100: d_loss 0.5 g_loss 0.6": after a counter, marks may be missing.
+_WITHOUT_MARK = re.compile(rf"{_NAME}\s+{_VALUE}", re.IGNORECASE)
+# "[Epoch 1/200] [Batch 3/938]", "Epoch [1/200], Step [3/938]", "Iter 3:", and "[1/200][3/938]" as PyTorch's
+# example of DCGAN prints them.
+_COUNTER = re.compile(
+    r"\b(epochs?|batch|iters?|iterations?|steps?)(?:\s+|\s*[:=]?\s*\[\s*)(\d+)(?!\w|[.:]\d)", re.IGNORECASE
+)
 _TWO_COUNTERS = re.compile(r"^\s*\[(\d+)/\d+\]\s*\[(\d+)/\d+\]")
-
-
-# --- JSON ---------------------------------------------------------------------------------------------------
-
-
-def rows_of_json(text: str, lines: list[str], notes: list[str]) -> list[Row] | None:
-    """The objects as rows, of lines or of one list; None if this is no JSON.
-
-    Objects within an object give their "mean", as those of StyleGAN, or else each of their figures.
-    """
-    first = text.lstrip()[:1]
-    objects: list[Any] = []
-    if first == "[":
-        try:
-            objects = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        return [_row(each) for each in objects] if all(isinstance(each, dict) for each in objects) else None
-    if first != "{":
-        return None
-    torn = 0
-    for line in lines:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
-        torn += not isinstance(found, dict)
-        objects += [found] if isinstance(found, dict) else []
-    if len(objects) <= torn:
-        return None
-    if torn:
-        notes.append(f"{torn} of {len(lines)} lines are no JSON objects and are left out")
-    return [_row(each) for each in objects]
-
-
-def _row(found: Mapping[str, Any]) -> Row:
-    return dict(_figures(found, ""))
-
-
-def _figures(found: Mapping[str, Any], before: str) -> Iterator[tuple[str, float]]:
-    for name, value in found.items():
-        if isinstance(value, dict):
-            if _is_number(value.get("mean")):
-                yield before + name, _as_float(value["mean"])
-            else:
-                yield from _figures(value, f"{before}{name}/")
-        elif _is_number(value):
-            yield before + name, _as_float(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _as_float(value: int | float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
-
-
-# --- messages -----------------------------------------------------------------------------------------------
+# "tensor(0.5, device='cuda:0')" and "np.float32(0.5)", as they are printed.
+_WRAPPED = re.compile(
+    rf"\b(?:tensor|np\.float\d+)\(\s*\[?\s*({_NUMBER})\s*\]?\s*(?:,[^()\[\]]*)?\)", re.IGNORECASE
+)
 
 
 def rows_of_messages(lines: list[str], notes: list[str]) -> list[Row] | None:
@@ -97,8 +45,12 @@ def rows_of_messages(lines: list[str], notes: list[str]) -> list[Row] | None:
 
 
 def _named(line: str) -> Row:
+    line = _WRAPPED.sub(r"\1", line)
     counters = [(name.casefold(), number) for name, number in _COUNTER.findall(line)]
     if found := _TWO_COUNTERS.match(line):
         counters += [("epoch", found[1]), ("batch", found[2])]
+    figures = _FIGURE.findall(line)
+    if counters and not figures:
+        figures = _WITHOUT_MARK.findall(line)
     # Of a name that is there several times, the first figure counts, as the one before a repetition.
-    return {name: float(number) for name, number in reversed([*counters, *_FIGURE.findall(line)])}
+    return {name: float(number) for name, number in reversed([*counters, *figures])}

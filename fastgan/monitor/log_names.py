@@ -84,9 +84,9 @@ _AROUND = (
 )
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], mark: str = ", ") -> str:
     """Names for a message."""
-    text = ", ".join(names)
+    text = mark.join(names)
     return printable(text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]}...")
 
 

@@ -16,6 +16,9 @@ STEPS = ("step", "global_step", "steps", "iteration", "iterations", "iter", "ite
          "batch", "batches_done", "kimg", "tick", "epoch", "epochs")  # fmt: skip
 """Names of columns of steps; the first that is there and that counts rows is taken."""
 EPOCHS = ("epoch", "epochs")
+EXACT = 2.0**53
+"""Up to here, numbers that are read tell all whole numbers apart."""
+FRACTIONS, TOO_LARGE = "has fractions", "has numbers too large to be read exactly (beyond 2^53)"
 
 
 def steps_of(
@@ -35,7 +38,7 @@ def steps_of(
     steps, problems = None, []
     if chosen is not None:
         steps, problem = _column(rows, chosen)
-        if problem == "has fractions":
+        if problem in (FRACTIONS, TOO_LARGE):
             raise ValueError(
                 f"--columns step={printable(chosen)}: {printable(path)} {problem} in that column"
             )
@@ -47,7 +50,7 @@ def steps_of(
             )
     for name in counters if steps is None else ():
         found, problem = _column(rows, name)
-        if problem != "has fractions":
+        if problem not in (FRACTIONS, TOO_LARGE):
             steps = _counted_on(rows, name, epoch, found, notes)
             if steps is not None:
                 break
@@ -72,9 +75,13 @@ def _column(rows: Sequence[Row], name: str) -> tuple[list[int], str]:
     values = [row.get(name, math.nan) for row in rows]
     whole = [value for value in values if math.isfinite(value)]
     if any(value != int(value) for value in whole):
-        return [], "has fractions"
+        return [], FRACTIONS
     steps = [int(value) if 0 <= value < 2**63 else -1 for value in values]
-    if len({step for step in steps if step >= 0}) < len(rows) / 2:
+    are_few = len({step for step in steps if step >= 0}) < len(rows) / 2
+    # A single one beyond all steps is a torn row, and has no step.
+    if any(EXACT < value < 2**63 for value in whole) or (are_few and max(whole, default=0) > EXACT):
+        return steps, TOO_LARGE
+    if are_few:
         return steps, "does not tell rows apart"
     return steps, ""
 
@@ -86,7 +93,7 @@ def _counted_on(
     if epoch is None or epoch == name:
         return None
     epochs, problem = _column(rows, epoch)
-    if problem == "has fractions" or min(epochs) < 0 or min(counts) < 0:
+    if problem in (FRACTIONS, TOO_LARGE) or min(epochs) < 0 or min(counts) < 0:
         return None
     pairs = list(zip(itertools.pairwise(epochs), itertools.pairwise(counts), strict=True))
     falls = [epoch_before != epoch_after for (epoch_before, epoch_after), (n, m) in pairs if m < n]

@@ -84,6 +84,7 @@ def read_log(path: Path, columns: Mapping[str, str] | None = None) -> Log:
         raise ValueError(
             f"{printable(path)} has {len(log.rows)} row{'s' if len(log.rows) != 1 else ''}: verdicts follow "
             f"figures over steps, and need {ROWS} rows at least"
+            + (f" ({listed(notes, '; ')})" if notes else "")
         )
     _bound(log)
     _leave_gaps(log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -67,12 +68,13 @@ class Monitor:
     Attributes:
         diagnosis: the verdicts so far; another object once :meth:`verdicts` has gone back.
 
-    A monitor belongs to its process, and is neither copied nor pickled; networks and optimizers that it
-    watches may be. Copies of them are not watched.
+    A monitor belongs to its process, whose threads may report at once, and is neither copied nor pickled;
+    networks and optimizers that it watches may be. Copies of them are not watched.
 
     Raises:
         TypeError: facts that are no :class:`Facts`.
         FileExistsError: metrics.csv in the folder is of another program; nothing is changed there.
+        NotADirectoryError: the folder, or what it would be in, is a file.
         OSError: the folder cannot be used; also if another monitor or run writes there, which is named.
         ValueError: metrics.csv in it cannot be read as a table, or facts.json does not hold facts.
     """
@@ -85,6 +87,7 @@ class Monitor:
         self.folder = None if folder is None else Path(folder)
         self._statistics = Statistics()
         self._reports: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._has_gone_on = False  # whether the last row is of this object, and not of the folder
         self._is_closed = False
@@ -145,7 +148,8 @@ class Monitor:
                 value = as_number(name, value)
             share = re.fullmatch(r"share_(.+)|(.+)_share", name)
             self._statistics.add(f"share_{self._term(share[1] or share[2])}" if share else name, value)
-        self._reports.update(values.keys())
+        with self._counting:
+            self._reports.update(values.keys())
 
     def report_shares(self, shares: Shares) -> None:
         """Adds what a :class:`LossBudget` has measured in a step: share_NAME, cosine_A_B and NAME_weight.
@@ -279,7 +283,8 @@ class Monitor:
 
         Raises:
             TypeError, ValueError: a step that is no whole number, or below 0; a monitor that is closed.
-            OSError: the folder cannot be written, or another process has taken it.
+            OSError: the folder cannot be written, was removed, or is another process's: one that has taken
+                it, or the one that this one was forked from.
         """
         if self._is_closed:
             of = "" if self.folder is None else f" of {printable(self.folder)}"
@@ -303,16 +308,17 @@ class Monitor:
         """The means of all processes, the step (the largest given, or by reports), and if any was given."""
         steps: list[int] = []
         reports: Counter[str] = Counter()
+        with self._counting:
+            counted, self._reports = self._reports, Counter()
 
         def gather(means: object) -> list[Any]:
-            gathered = from_all((means, given, self._reports))
+            gathered = from_all((means, given, counted))
             for _, step, counts in gathered:
                 steps.extend([] if step is None else [step])
                 reports.update(counts - reports)  # the larger count of each
             return [each for each, _, _ in gathered]
 
         row = self._statistics.take(gather=gather)
-        self._reports = Counter()
         of_g = [count for name, count in reports.items() if name.startswith("G_")]
         last = self._rows[-1][0] if self._rows else 0
         return row, max(steps, default=last + max(of_g or reports.values(), default=0)), bool(steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,9 +15,10 @@ MOST_KEPT = 1000  # values of a name, until they are summed: log lines may be wh
 
 
 class Statistics:
-    """Means of reported values, in which all reports have the same weight."""
+    """Means of reported values, in which all reports have the same weight; threads may report at once."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._values: dict[str, list[Tensor | float]] = {}
         # Of values that are kept no more: sums on the device and on the host, and their number.
         self._sums: dict[str, tuple[Tensor | None, float, int]] = {}
@@ -29,14 +31,15 @@ class Statistics:
                     f"{name} must be reported as one number, got a tensor of shape {tuple(value.shape)}"
                 )
             value = value.detach().reshape(())
-        values = self._values.setdefault(name, [])
-        values.append(value)
-        if len(values) == MOST_KEPT:
-            on_device, on_host, count = self._sums.get(name, (None, 0.0, 0))
-            kept = values if on_device is None else [*values, on_device]
-            on_device, added = _sums(kept, _device_of(kept))
-            self._sums[name] = on_device, on_host + added, count + MOST_KEPT
-            values.clear()
+        with self._lock:
+            values = self._values.setdefault(name, [])
+            values.append(value)
+            if len(values) == MOST_KEPT:
+                on_device, on_host, count = self._sums.get(name, (None, 0.0, 0))
+                kept = values if on_device is None else [*values, on_device]
+                on_device, added = _sums(kept, _device_of(kept))
+                self._sums[name] = on_device, on_host + added, count + MOST_KEPT
+                values.clear()
 
     def take(
         self,
@@ -52,8 +55,9 @@ class Statistics:
             gather: returns the values of all processes, by rank, for a value of this one, so that every
                 process gets the means over all reports.
         """
-        values, self._values = self._values, {}
-        sums, self._sums = self._sums, {}
+        with self._lock:
+            values, self._values = self._values, {}
+            sums, self._sums = self._sums, {}
         for name, (on_device, _, _) in sums.items():
             if on_device is not None:
                 values[name].append(on_device)

@@ -88,7 +88,7 @@ def compared(runs: Sequence[Diagnosed]) -> Comparison:
 def _short_names(paths: Sequence[Path]) -> list[str]:
     """The last parts of each path, as many as tell all apart."""
     for count in range(1, max(len(path.parts) for path in paths)):
-        names = ["/".join(path.parts[-count:]) for path in paths]
+        names = [str(Path(*path.parts[-count:])) for path in paths]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]

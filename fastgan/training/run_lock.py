@@ -60,6 +60,7 @@ def run_lock(folder: Path) -> Iterator[RunLock]:
     finally:
         AT_LEAVING.remove(lock.let_go)
         lock.stop_touching()
-        if lock.is_kernels:  # without it, another process might hold the lock while it is removed
+        # Without the kernel's lock, or in another folder of that name, another run might lose its lock.
+        if lock.is_kernels and lock.is_in_place():
             remove_unused(folder, created)
         lock.release()

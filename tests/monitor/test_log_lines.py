@@ -56,6 +56,34 @@ MESSAGES = {
         "".join(f"[Epoch 0/200] [Batch {n}/938] [D loss: {n}.5] [G loss: 0.7]\n" for n in range(1, 5)),
         [1, 2, 3, 4],
     ),
+    "loop with brackets": (
+        "".join(f"Epoch [0/200], Step [{n}/600], d_loss: {n}.5, g_loss: 0.7\n" for n in range(1, 5)),
+        [1, 2, 3, 4],
+    ),
+    "counter before a colon": (
+        "".join(f"Iter {n}: D_loss: {n}.5\n" for n in range(1, 5)),
+        [1, 2, 3, 4],
+    ),
+    "tensors": (
+        "".join(
+            f"step {n}: D_loss: tensor({n}.5000, device='cuda:0', grad_fn=<AddBackward0>) "
+            f"G_loss: tensor([0.5]) lr: np.float64(1e-4)\n"
+            for n in range(1, 5)
+        ),
+        [1, 2, 3, 4],
+    ),
+    "no marks": (
+        "".join(f"Epoch 1/9 step {n}: d_loss {n}.5, g_loss 1e-3, time 12.5ms\n" for n in range(1, 5)),
+        [1, 2, 3, 4],
+    ),
+    "dict": (
+        "".join(f"{ {'step': n, 'd_loss': n + 0.5, 'kind': 'hinge'} }\n" for n in range(1, 5)),
+        [1, 2, 3, 4],
+    ),
+    "level": (
+        "".join(f"12:00:0{n} INFO D_loss: {n}.5 G_loss: 0.6\n" for n in range(1, 5)),
+        [1, 2, 3, 4],
+    ),
     "logger": (
         "".join(f"2024-01-01 12:00:0{n} - INFO - step = {n}, d_loss = {n}.5.\n" for n in range(1, 5)),
         [1, 2, 3, 4],
@@ -70,10 +98,16 @@ def test_messages_that_name_their_figures_are_read(which, tmp_path):
     assert [(step, row["D_loss"]) for step, row in found.rows] == [
         (step, number + 0.5) for number, step in enumerate(steps, start=1)
     ]
+    assert "cuda" not in found.rows[0][1]
     if which == "half a line":
         assert "2 of 6 lines do not name 2 figures and are left out" in noted(found)
     if which == "PyTorch's DCGAN":
         assert found.has_probabilities and found.rows[0][1]["D_fake"] == 0.6
+
+
+def test_a_tensor_of_several_elements_is_no_figure(tmp_path):
+    text = "".join(f"Epoch {n}: D_loss: tensor([0.5, 0.6]) G_loss: 2.0\n" for n in range(4))
+    assert log(tmp_path, text).rows[0] == (0, {"G_loss": 2.0})
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "NaN", "Infinity"])
@@ -107,7 +141,10 @@ def mmgeneration(step):
 @pytest.mark.parametrize(
     "of", [stylegan, mmgeneration, lambda n: {"step": n, "d_loss": n + 0.5, "best": True}]
 )
-@pytest.mark.parametrize("how", ["lines", "Windows", "torn", "list"])
+@pytest.mark.parametrize(
+    "how",
+    ["lines", "Windows", "torn", "list", "cut list", "one after another", "without marks", "Hugging Face"],
+)
 def test_json_is_read(of, how, tmp_path):
     rows = [of(step) for step in range(1, 5)]
     if of is mmgeneration:
@@ -115,6 +152,14 @@ def test_json_is_read(of, how, tmp_path):
     text = "\n".join(map(json.dumps, rows))
     if how == "list":
         text = json.dumps(rows, indent=1)
+    elif how == "cut list":
+        text = json.dumps([*rows, {"step": 5}], indent=1)[:-7]
+    elif how == "one after another":
+        text = "\n".join(json.dumps(row, indent=2) for row in rows)
+    elif how == "without marks":
+        text = "".join(map(json.dumps, rows))
+    elif how == "Hugging Face":
+        text = json.dumps({"best_metric": None, "other": [{}], "log_history": rows, "max_steps": 4}, indent=2)
     elif how == "torn":
         text += '\n{"step": 5, "d_l'
     elif how == "Windows":
@@ -123,6 +168,39 @@ def test_json_is_read(of, how, tmp_path):
     assert [(step, row["D_loss"]) for step, row in found.rows] == [(n, n + 0.5) for n in range(1, 5)]
     if how == "torn":
         assert f"1 of {len(rows) + 1} lines are no JSON objects" in noted(found)
+    if how == "cut list":
+        assert f"what follows the first {len(rows)} objects of JSON is none and is left out" in noted(found)
+    if how == "Hugging Face":
+        assert "rows are the objects of log_history, not of other" in noted(found)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"D_loss": [1.5, 2.5, 3.5], "G_loss": [1, None], "lr": 0.1, "kind": "hinge", "none": []},
+        {"train": {"D_loss": [1.5, 2.5, 3.5]}, "G_loss": {"0": 1}},  # pandas
+    ],
+)
+def test_json_of_a_list_for_each_figure_is_read(lists, indent, tmp_path):
+    found = log(tmp_path, json.dumps(lists, indent=indent), name="log.json")
+    assert found.rows == [(1, {"D_loss": 1.5, "G_loss": 1}), (2, {"D_loss": 2.5}), (3, {"D_loss": 3.5})]
+    assert "rows are the places in the lists of figures, which have" in noted(found)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x1e"])
+def test_json_lines_end_where_files_have_ends_of_lines_alone(mark, tmp_path):
+    rows = [{"step": n, "d_loss": n, "prompt": f"a{mark}b"} for n in range(4)]
+    found = log(tmp_path, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    assert len(found.rows) == 4 and not any("left out" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("text", ["[[1, 2], [3, 4]]", '{"D_loss": [0.5, 0.4', '["a"]', '{"a": 1, "b" 2}'])
+def test_json_of_another_form_is_told_which_is_read(text, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"log\.txt is JSON that is damaged, or not of a form that is read: obj"
+    ):
+        log(tmp_path, text)
 
 
 def test_nan_and_numbers_that_are_too_large_are_read_from_json(tmp_path):
@@ -211,6 +289,12 @@ def events(folder, steps, value=1.0, tags=("d_loss",), began=1):
                 writer.add_scalar(tag, value, step)
     path = max(folder.glob("*tfevents*"), key=lambda path: path.stat().st_mtime_ns)
     return path.rename(folder / f"events.out.tfevents.{began}.host.{began}.0")
+
+
+def test_whether_an_event_file_is_cut_off_is_told_without_reading_it_whole(tmp_path, monkeypatch):
+    path = events(tmp_path, range(9))
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda self: pytest.fail(f"{self} is read whole"))
+    assert len(read_log(path).rows) == 9
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
@@ -54,6 +55,13 @@ EXPECTED = [(step, {"D_loss": step + 0.5}) for step in range(1, 5)]
         rows(header="step,D_loss", row="{0},{0}.5\n\n"),
         rows(header="global_step,Loss_D", row="{0},{0}.5"),
         rows(header="Iteration,train/d_loss", row="{0}.0,{0}.5"),
+        "# created by, me, today\n#\n" + rows(),
+        "# created by, me, today\r\n\r\n# step,D_loss\r\n" + rows().split("\n", 1)[1],
+        rows(header="step,D_loss,in;other;units", row="{0},{0}.5,"),
+        rows(header="step;D_loss;a,b,c,d", row="{0};{0},5;"),
+        rows().encode("utf-32"),
+        codecs.BOM_UTF32_BE + rows().encode("utf-32-be"),
+        codecs.BOM_UTF16_BE + rows().encode("utf-16-be"),
     ],
 )
 def test_tables_of_many_writers_are_read_alike(text, tmp_path):
@@ -75,6 +83,24 @@ def test_tables_of_many_writers_are_read_alike(text, tmp_path):
         (rows(header="epoch,D_loss", row="0.{0},{0}.5"), "steps are numbers of rows: epoch has fractions"),
         (rows(header="D_loss", row="{0}.5"), "steps are numbers of rows"),
         (rows(header="step,errD", row="{0},{0}.5"), "taken for what rules know: D_loss is errD"),
+        ("# created by me\n" + rows(), "left out, as comments above the header: # created by me"),
+        (
+            rows(header="step\tD_loss\tn", row="{0}\t{0}.5\t{0},234"),
+            "commas separate thousands: 1,234 is 1234",
+        ),
+        (rows(header="step;D_loss", row="{0};{0},5"), "commas are decimal: 1,5 is 1.5"),
+        (
+            rows(header="step,D_loss,a,a,a (2)", row="{0},{0}.5,2,3,4"),
+            "2 columns are named a: the later ones are called a (3)",
+        ),
+        (
+            rows(header="step,D_loss,naïve", row="{0},{0}.5,1").encode("latin-1"),
+            "1 characters are no UTF-8 and are read as \ufffd",
+        ),
+        (
+            rows(header="step,D_loss", row="170000000000000000{0},{0}.5"),
+            "steps are numbers of rows: step has numbers too large to be read exactly (beyond 2^53)",
+        ),
     ],
 )
 def test_what_is_decided_about_a_file_is_told(text, noted, tmp_path):
@@ -190,6 +216,47 @@ def test_d_s_losses_beside_gan_are_no_scores_unless_columns_say_so(tmp_path):
     assert found.names["D_real"] == "D_real" and "D_loss" not in found.rows[0][1]
     found = log(tmp_path, rows(header="G_GAN,D_loss,D_real", row="2,1,1"))
     assert found.names["D_real"] == "D_real", "D's loss has another name"
+
+
+@pytest.mark.parametrize(
+    "cells, values",
+    [
+        (("1,234", "12,345", "1,234,567", "1,234.5"), [1234, 12345, 1234567, 1234.5]),
+        (("1,234", "12,345", "0,567", "1,2e3"), [1.234, 12.345, 0.567, 1200]),
+        (("1,234", "0,5", "7", "1,234.5"), [1.234, 0.5, 7]),
+    ],
+)
+@pytest.mark.parametrize("mark", ["\t", ";"])
+def test_commas_are_decimal_only_if_one_of_them_cannot_separate_thousands(cells, values, mark, tmp_path):
+    lines = [f'{step}{mark}"{cell}"{mark}1' for step, cell in enumerate(cells)]
+    found = log(tmp_path, "\n".join([f"step{mark}D_loss{mark}G_loss", *lines]))
+    assert [row["D_loss"] for _, row in found.rows if "D_loss" in row] == values
+
+
+def test_cells_with_commas_in_quotes_are_no_numbers_between_commas(tmp_path):
+    found = log(tmp_path, rows(header="step,D_loss,shape", row='{0},{0}.5,"1,3"'))
+    assert found.rows == EXPECTED and "left out, since they hold no numbers: shape" in found.notes
+
+
+def test_columns_of_one_name_get_one_that_is_free(tmp_path):
+    found = log(tmp_path, rows(header="step,a,a,a (2),a", row="1{0},2,3,4,5"))
+    assert found.rows[0][1] == {"a": 2, "a (3)": 3, "a (2)": 4, "a (4)": 5}
+
+
+def test_rows_of_another_width_than_the_header_are_the_reason_for_too_few(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"has 0 rows: .* \(4 of 4 rows do not have 3 cells and are left out"
+    ):
+        log(tmp_path, rows(header="step,D_loss,G_loss", row="{0},1"))
+
+
+def test_steps_that_are_too_large_are_not_taken_even_if_asked_for(tmp_path):
+    text = rows(header="when,D_loss", row="170000000000000000{0},1")
+    with pytest.raises(ValueError, match=r"step=when: .*csv has numbers too large to be read exactly"):
+        log(tmp_path, text, {"step": "when"})
+    assert (
+        log(tmp_path, rows(header="step,D_loss", row="900719925474098{0},1")).rows[3][0] == 9007199254740984
+    )
 
 
 @pytest.mark.parametrize(

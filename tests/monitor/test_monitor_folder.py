@@ -6,6 +6,8 @@ import copy
 import gc
 import os
 import pickle
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -119,6 +121,77 @@ def test_a_child_process_does_not_let_its_parents_folder_go(tmp_path):
     os.waitpid(child, 0)
     with pytest.raises(FolderInUse):
         Monitor(tmp_path)
+
+
+def test_a_closed_folder_is_free_while_a_forked_child_lives(tmp_path):
+    monitor = Monitor(tmp_path)
+    child = os.fork()
+    if child == 0:  # as a worker of a DataLoader that is kept
+        signal.pause()
+        os._exit(0)
+    try:
+        monitor.close()
+        written(tmp_path, 1)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_forked_child_does_not_write_to_its_parents_table(tmp_path):
+    monitor = Monitor(tmp_path / "run")
+    child = os.fork()
+    if child == 0:
+        try:
+            monitor.report(D_loss=2.0)
+            monitor.verdicts(step=1)
+        except FolderInUse as error:
+            (tmp_path / "said").write_text(str(error))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    monitor.report(D_loss=1.0)
+    monitor.verdicts(step=1)
+    assert rows_of(tmp_path / "run" / "metrics.csv") == [(1, {"D_loss": 1.0})]
+    said = (tmp_path / "said").read_text()
+    assert f"run is in use by process {os.getpid()} " in said
+    assert f"process {child}, which was forked from it, may not write there" in said
+
+
+@pytest.mark.parametrize("is_there_again", [False, True])
+def test_a_folder_that_is_removed_meanwhile_is_told_and_anothers_stays(is_there_again, tmp_path):
+    folder = tmp_path / "run"
+    monitor = Monitor(folder)
+    monitor.report(D_loss=1.0)
+    monitor.verdicts(step=1)
+    shutil.rmtree(folder)
+    if is_there_again:
+        written(folder, 7)
+    before = content(folder) if is_there_again else None
+    for step in (2, 1):  # a row more, and rows to drop
+        monitor.report(D_loss=2.0)
+        with pytest.raises(FolderInUse, match=f"{folder} was removed while process {os.getpid()} "):
+            monitor.verdicts(step=step)
+    monitor.close()
+    assert (content(folder) if folder.exists() else None) == before
+
+
+def test_a_relative_folder_is_the_one_of_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Monitor("run") as monitor:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        monitor.report(D_loss=1.0)
+        monitor.verdicts(step=1)
+    assert rows_of(tmp_path / "run" / "metrics.csv") == [(1, {"D_loss": 1.0})]
+
+
+@pytest.mark.parametrize("below", [".", "deep/er"])
+def test_a_file_in_a_folders_place_is_one_sentence(below, tmp_path):
+    path = tmp_path / "a_file"
+    path.write_text("text")
+    with pytest.raises(NotADirectoryError, match=f"^{path / below} cannot be a folder, since {path} is none"):
+        Monitor(path / below)
+    assert path.read_text() == "text"
 
 
 LIGHTNING = "epoch,step,train_loss,val_loss\n0,49,1.5,\n0,49,,1.25\n1,99,0.5,\n"

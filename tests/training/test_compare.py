@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 
 from fastgan.cli import main
-from fastgan.training.compare import compared, write_comparison
+from fastgan.training.compare import _short_names, compared, write_comparison
 from fastgan.training.diagnose import diagnose
 from tests.training.test_report import Markup
 
@@ -49,6 +50,14 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
     rows = [{"step": n, "D_loss": 1} for n in range(5)]
     paths = [run(tmp_path / place / "run", rows, {}) for place in ("a", "b")]
     assert compared([diagnose(path) for path in paths]).names == ["a/run", "b/run"]
+
+
+@pytest.mark.parametrize(
+    "paths, names",
+    [(("/a", "/b/a"), ["/a", "b/a"]), (("/a", "/b"), ["a", "b"]), (("/a/c", "/b/a/c"), ["/a/c", "b/a/c"])],
+)
+def test_a_name_from_the_root_on_has_one_slash_there(paths, names):
+    assert _short_names([Path(path) for path in paths]) == names
 
 
 def test_the_page_has_verdicts_options_figures_and_a_plot_of_each_column(runs, tmp_path):

@@ -250,6 +250,23 @@ with leaving_at_once(), run_lock(pathlib.Path(sys.argv[1])):
     assert says(tmp_path)["held"] is False
 
 
+def test_a_run_whose_folder_was_removed_leaves_anothers_of_that_name(tmp_path):
+    folder = tmp_path / "run"
+    with run_lock(folder) as lock:
+        lock.check()
+        (folder / NAME).unlink()
+        folder.rmdir()
+        with pytest.raises(FolderInUse, match=f"{folder} was removed while process .*: this run ends"):
+            lock.check()
+        with run_lock(folder) as other:
+            (folder / "theirs").touch()
+            with pytest.raises(FolderInUse, match="was removed"):
+                lock.check()
+            other.check()
+        (folder / "theirs").unlink()
+    assert says(folder)["token"] == other.holder.token
+
+
 def test_the_holder_touches_its_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
     with run_lock(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -27,6 +28,24 @@ def test_means_are_over_the_reports_of_each_name():
         report_all({"lr": 1.5}, suffix="_d")
     assert statistics.take(CPU) == {"G_loss": 3.0, "lr": 0.5, "D_updated": 1.0, "lr_d": 1.5}
     assert statistics.take(CPU) == {}, "a log line starts anew"
+
+
+def test_threads_that_report_at_once_lose_no_value(monkeypatch):
+    statistics = Statistics()
+    other = threading.Thread(target=statistics.add, args=("G_loss", 7.0))
+
+    def summed(values, device):
+        if not other.ident:  # another thread reports while this one sums
+            other.start()
+            other.join(0.1)
+        return _sums(values, device)
+
+    monkeypatch.setattr("fastgan.monitor.statistics.MOST_KEPT", 2)
+    monkeypatch.setattr("fastgan.monitor.statistics._sums", summed)
+    for value in (1.0, 1.0):
+        statistics.add("G_loss", value)
+    other.join()
+    assert statistics.take(CPU) == {"G_loss": 3.0}
 
 
 def test_many_reports_are_summed_on_the_way(monkeypatch):
