@@ -241,6 +241,16 @@ def test_a_second_run_on_a_runs_port_ends(monkeypatch):
         peers.Peers.connect(1, 2, None, store)
 
 
+def test_rank_0_says_once_for_whom_it_waits(monkeypatch, capsys):
+    monkeypatch.setattr(peers, "TELL_SECONDS", 0.1)
+    monkeypatch.setattr(peers, "CONNECT_SECONDS", 1.0)
+    with pytest.raises(TimeoutError, match="rank 1 did not connect within 1 s"):
+        peers.Peers.connect(0, 3, None, torch.distributed.HashStore())
+    told = capsys.readouterr().err
+    assert told.count("fastgan: waiting for 2 of 3 processes, such as rank 1") == 1
+    assert "by srun" in told
+
+
 def test_devices_are_those_of_a_machine():
     world = launched_world(STARTED)
     check_devices(None, world)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import secrets
 import socket
+import sys
 import threading
 import time
 from typing import NamedTuple
@@ -24,6 +25,8 @@ from fastgan.training.processes.world import restarts
 # waits as long for the others, because torchrun stops all of them as soon as one has ended.
 GRACE = 5.0
 CONNECT_SECONDS = 600.0
+# Seconds after which rank 0 says for whom it waits: machines of one job may start minutes apart.
+TELL_SECONDS = 30.0
 # Seconds to wait for an answer while connecting.
 ANSWER_SECONDS = 30.0
 # Seconds after which an address that rank 0 has told, but does not answer at, is an error.
@@ -114,12 +117,16 @@ class Peers:
             server.settimeout(0.2)
             store.set(ADDRESS, f"{host or '127.0.0.1'} {server.getsockname()[1]} {token}")
             connections: dict[int, socket.socket] = {}
+            told = False
             while len(connections) < size - 1:
                 try:
                     connection, _ = server.accept()
                 except TimeoutError:
                     missing = next(other for other in range(1, size) if other not in connections)
                     _check_start(store, deadline, f"rank {missing} did not connect")
+                    if not told and time.monotonic() > deadline - CONNECT_SECONDS + TELL_SECONDS:
+                        told = True
+                        _tell_of_waiting(missing, size - 1 - len(connections), size)
                     continue
                 connection.settimeout(ANSWER_SECONDS)
                 words = _first_line(connection)
@@ -224,6 +231,15 @@ def fail_at_start(rank: int, size: int, text: str, store: Store) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def _tell_of_waiting(missing: int, count: int, size: int) -> None:
+    print(
+        f"fastgan: waiting for {count} of {size} processes, such as rank {missing}, for at most "
+        f"{CONNECT_SECONDS / 60:.0f} minutes: were they all started (in a batch script of SLURM, by srun)?",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _check_start(store: Store, deadline: float, missing: str) -> None:
