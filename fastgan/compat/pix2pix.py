@@ -62,8 +62,7 @@ class GANLoss(nn.Module):
         fake_label = as_finite("target_fake_label", target_fake_label)
         self.register_buffer("real_label", torch.tensor(real_label))
         self.register_buffer("fake_label", torch.tensor(fake_label))
-        # By side: the buffer that was read last (not its id, which a later one may have), its version, and the
-        # number.
+        # By side: the buffer read last (its id alone may be a later one's, too), its version, and the number.
         self._read: dict[bool, tuple[Tensor | None, int, float]] = {
             True: (None, 0, real_label), False: (None, 0, fake_label)
         }  # fmt: skip

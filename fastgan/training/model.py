@@ -26,6 +26,8 @@ from fastgan.training.registration import model_class
 AnyModel = TypeVar("AnyModel", bound="Model")
 Images = Tensor | Image.Image | Sequence[Image.Image]
 """Images that a model takes: N C H W or C H W, or one or several of PIL's."""
+Given = TypeVar("Given", Tensor, Image.Image, Sequence[Image.Image])
+"""The kind of images that was given and comes back: a tensor, an image of PIL, or a list of such."""
 GiveBack = Callable[[Tensor], Any]
 ROUNDING = 1e-3  # by which values may lie outside [0, 1], as those of a filter or of half precision
 

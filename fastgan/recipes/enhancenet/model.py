@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from fastgan.recipes.enhancenet.config import EnhanceNetConfig
 from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale
 from fastgan.recipes.enhancenet.tiles import upscale as upscale_tiles
 from fastgan.training.image_files import to_image, to_tensor, upright
-from fastgan.training.model import Exported, Images, Model, check_picture
+from fastgan.training.model import Exported, Given, Model, check_picture
 
 
 class EnhanceNetModel(Model):
@@ -36,7 +35,7 @@ class EnhanceNetModel(Model):
         return self.config.scale
 
     @torch.no_grad()
-    def upscale(self, images: Images, tile: int = 256, overlap: int | None = None) -> Any:
+    def upscale(self, images: Given, tile: int = 256, overlap: int | None = None) -> Given:
         """The images `scale` times as high and wide.
 
         Args:
@@ -51,10 +50,10 @@ class EnhanceNetModel(Model):
             TypeError, ValueError: no such images, or a tile or an overlap out of range.
         """
         if isinstance(images, (list, tuple)) and images:  # which may be of several sizes
-            return [self.upscale(image, tile, overlap) for image in images]
+            return [self.upscale(image, tile, overlap) for image in images]  # type: ignore[return-value]
         if isinstance(images, Image.Image):
             check_picture("images", images)
-            return enlarge(self.generator, upright(images), tile, overlap)
+            return enlarge(self.generator, upright(images), tile, overlap)  # type: ignore[return-value]
         low, give_back = self.taken("images", images)
         return give_back(upscale_tiles(self.generator, low.to(self.dtype), tile, overlap))
 

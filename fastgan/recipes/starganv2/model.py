@@ -15,7 +15,7 @@ from fastgan.recipes.starganv2.config import StarGANv2Config
 from fastgan.recipes.starganv2.latents import Pictures, encode
 from fastgan.recipes.starganv2.networks import MappingNetwork, StarGANv2Generator, StyleEncoder
 from fastgan.recipes.starganv2.translator import Translator, make_networks
-from fastgan.training.model import Exported, GiveBack, Images, Model, check_images, like, to_pil
+from fastgan.training.model import Exported, GiveBack, Given, Images, Model, check_images, like, to_pil
 
 
 class StarGANv2Model(Model):
@@ -72,13 +72,13 @@ class StarGANv2Model(Model):
     @torch.no_grad()
     def translate(
         self,
-        images: Images,
+        images: Given,
         domain: str | int,
         *,
         reference: Images | None = None,
         style: Tensor | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> Given:
         """Images in the style of another domain: a reference's, or one from noise.
 
         Args:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
 
 import torch
 from PIL import Image, ImageOps
@@ -14,7 +14,7 @@ from fastgan.ops._checks import as_flag, check_real, described
 from fastgan.recipes.stegastamp.config import StegaStampConfig
 from fastgan.recipes.stegastamp.message import bits_to_message, message_to_bits
 from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampEncoder
-from fastgan.training.model import Exported, Images, Model, pictures_of
+from fastgan.training.model import Exported, Given, Images, Model, pictures_of
 
 
 class StegaStampModel(Model):
@@ -31,6 +31,21 @@ class StegaStampModel(Model):
     def make_networks(cls, config: StegaStampConfig, weights: Mapping[str, Tensor]) -> dict[str, nn.Module]:
         size = (config.secret_size, config.image_size)
         return {"encoder": StegaStampEncoder(*size), "decoder": StegaStampDecoder(*size)}
+
+    @overload
+    def encode(
+        self,
+        images: Given,
+        message: str | Tensor,
+        *,
+        full_size: bool = True,
+        residual: Literal[False] = False,
+    ) -> Given: ...
+
+    @overload
+    def encode(
+        self, images: Given, message: str | Tensor, *, full_size: bool = True, residual: Literal[True]
+    ) -> tuple[Given, Given]: ...
 
     @torch.no_grad()
     def encode(
@@ -81,6 +96,18 @@ class StegaStampModel(Model):
         if isinstance(images, Tensor):
             return stamped, (added if images.dim() == 4 else added[0]).to(images.dtype)
         return stamped, give_back(added + 0.5)
+
+    @overload
+    def decode(self, images: Image.Image, *, bits: Literal[False] = False) -> str | None: ...
+
+    @overload
+    def decode(self, images: Sequence[Image.Image], *, bits: Literal[False] = False) -> list[str | None]: ...
+
+    @overload
+    def decode(self, images: Tensor, *, bits: Literal[False] = False) -> Any: ...
+
+    @overload
+    def decode(self, images: Images, *, bits: Literal[True]) -> Tensor: ...
 
     @torch.no_grad()
     def decode(self, images: Images, *, bits: bool = False) -> Any:

@@ -16,7 +16,7 @@ from fastgan.recipes.zi2zi.config import Zi2ZiConfig
 from fastgan.recipes.zi2zi.data import is_valid_about, read_about
 from fastgan.recipes.zi2zi.fonts import Font, Geometry, common_geometry, split_choice
 from fastgan.recipes.zi2zi.networks import Zi2ZiGenerator
-from fastgan.training.model import Exported, Images, Model
+from fastgan.training.model import Exported, Given, Model
 
 SPLIT = 64  # glyphs at a time
 
@@ -68,7 +68,7 @@ class Zi2ZiModel(Model):
         return names[:count] + [str(number) for number in range(len(names), count)]
 
     @torch.no_grad()
-    def translate(self, images: Images, category: str | int | Tensor) -> Any:
+    def translate(self, images: Given, category: str | int | Tensor) -> Given:
         """Glyphs in the style of a category; empty ones stay empty.
 
         Args:
