@@ -300,14 +300,14 @@ def load_model(
         names = ", ".join(str(each) for each in FLOATING)
         raise ValueError(f"dtype must be one of {names}, or None for that of the file, got {dtype!r}")
     place = device_of(str(device), "device")
-    with torch.device("cpu"):  # whatever torch's default is
+    # Whatever torch's default device is, and without making tensors that can never be trained.
+    with torch.device("cpu"), torch.inference_mode(False):
         saved = read_saved(path, getattr(base, "recipe", None))  # type: ignore[arg-type]
         try:
             kind = base if hasattr(base, "recipe") else model_class(saved.recipe)
         except ValueError as error:
             raise ValueError(f"{printable(saved.path)} cannot be used: {error}") from error
-        model = kind._of(saved)
-    return model.to(device=place, dtype=dtype)  # type: ignore[return-value]
+        return kind._of(saved).to(device=place, dtype=dtype)  # type: ignore[return-value]
 
 
 def check_images(name: str, images: Tensor, channels: int, device: torch.device) -> None:

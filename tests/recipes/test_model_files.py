@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -86,6 +88,23 @@ def test_loading_draws_no_random_numbers_of_the_user_s(name, tmp_path):
     before = torch.get_rng_state()
     fastgan.load(tmp_path / "x.safetensors")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_loaded_in_inference_mode_can_be_trained_and_saved(tmp_path):
+    untrained("dcgan").save(tmp_path / "x.safetensors")
+    # In a process of its own, whose imports also happen in inference mode.
+    code = """
+import torch, fastgan
+with torch.inference_mode():
+    model = fastgan.load("x.safetensors")
+    images = model.generate(2)
+model.save("y.safetensors")
+z = torch.randn(2, 4)
+model.requires_grad_(True).generator(z).sum().backward()
+print(torch.equal(fastgan.load("y.safetensors").generate(2), images))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
 
 
 # --- places -----------------------------------------------------------------------------------------------
