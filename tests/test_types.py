@@ -23,6 +23,15 @@ def test_mypy_finds_wrong_names_in_kernels_and_benchmarks(tmp_path):
         "from fastgan.losses import BinaryLoss; BinaryLoss(real=1.5)": 'expected "bool"',
         "from fastgan.losses import absent": 'Module "fastgan.losses" has no attribute "absent"',
         "from fastgan.kernels.yuv_l2 import yuv_l2_backward": None,
+        "from PIL import Image; picture = Image.open('photo.png')": None,
+        "from fastgan.recipes.enhancenet.model import EnhanceNetModel as E; e = E.load('run')": None,
+        "large: Image.Image = e.upscale(picture); several = e.upscale([picture])[0].size": None,
+        "wrong: int = e.upscale(picture)": 'expression has type "Image", variable has type "int"',
+        "e.upscale('photo.png')": 'Value of type variable "Given" of "upscale"',
+        "from fastgan.recipes.stegastamp.model import StegaStampModel as S; s = S.load('run')": None,
+        "stamped, residual = s.encode(picture, 'hi', residual=True); stamped.save('stamped.png')": None,
+        "s.encode(picture, 'hi').absent": '"Image" has no attribute "absent"',
+        "s.decode(picture).upper()": 'has no attribute "upper"',
     }
     file = tmp_path / "wrong.py"
     file.write_text("\n".join(lines))

@@ -62,7 +62,10 @@ class GANLoss(nn.Module):
         fake_label = as_finite("target_fake_label", target_fake_label)
         self.register_buffer("real_label", torch.tensor(real_label))
         self.register_buffer("fake_label", torch.tensor(fake_label))
-        self._read: dict[bool, tuple[object, float]] = {True: (None, real_label), False: (None, fake_label)}
+        # By side: the buffer read last (its id alone may be a later one's, too), its version, and the number.
+        self._read: dict[bool, tuple[Tensor | None, int, float]] = {
+            True: (None, 0, real_label), False: (None, 0, fake_label)
+        }  # fmt: skip
 
     def get_target_tensor(self, prediction: Tensor, target_is_real: bool) -> Tensor:
         """The label in the prediction's shape."""
@@ -118,10 +121,14 @@ class GANLoss(nn.Module):
         label = self.real_label if target_is_real else self.fake_label
         if isinstance(prediction, Tensor):
             check_same_device(prediction=prediction, label=label)
-        state, number = self._read[target_is_real]
-        if not is_compiling() and not label.is_meta and state != (id(label), version(label)):
-            number = float(label)
-            self._read[target_is_real] = (id(label), version(label)), number
+        read, read_version, number = self._read[target_is_real]
+        if is_compiling() or label.is_meta or (read is label and read_version == version(label)):
+            return number
+        if label.numel() != 1:
+            name = "real_label" if target_is_real else "fake_label"
+            raise ValueError(f"{name} must be one number, got shape {tuple(label.shape)}")
+        number = float(label)
+        self._read[target_is_real] = label, version(label), number
         return number
 
 

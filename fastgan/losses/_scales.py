@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.compiler import is_compiling
 
 from fastgan.losses._probabilities import ProbabilityCheck, cross_entropy_of_probabilities
-from fastgan.ops._checks import as_flag, check_floating, check_one_of, described
+from fastgan.ops._checks import as_flag, check_floating, check_one_of, check_same_device, described
 from fastgan.ops.side_losses import REDUCTIONS, mean_if_few, side_losses
 
 Logits: TypeAlias = "Tensor | Sequence[Tensor]"
@@ -47,6 +47,16 @@ def scales_of(name: str, logits: object, *, of_features: bool = False) -> list[T
 def named(name: str, scales: list[Tensor]) -> list[tuple[str, Tensor]]:
     """Each scale with its name in errors."""
     return [(name if len(scales) == 1 else f"{name}[{i}]", scale) for i, scale in enumerate(scales)]
+
+
+def check_devices(scales: Iterable[tuple[str, Tensor]]) -> None:
+    """Raises a ValueError that lists the scales by their names unless they are on one device."""
+    check_same_device(**dict(scales))
+
+
+def check_not_empty(name: str, logits: Tensor) -> None:
+    if logits.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(logits.shape)}")
 
 
 def check_reduction(reduction: object) -> None:
@@ -97,8 +107,8 @@ def side_cross_entropy(
         check_reduction(reduction)
         for of_scale, scale in named(name, scales):
             check_floating(of_scale, scale)
-            if scale.numel() == 0:
-                raise ValueError(f"{of_scale} must not be empty, got shape {tuple(scale.shape)}")
+            check_not_empty(of_scale, scale)
+        check_devices(named(name, scales))
         losses = [
             factor * cross_entropy_of_probabilities(of_scale, scale, label, reduction)
             for of_scale, scale in named(name, scales)

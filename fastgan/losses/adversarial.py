@@ -16,6 +16,8 @@ from fastgan._torch_internals import forward_mode_active
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses._scales import (
     Logits,
+    check_devices,
+    check_not_empty,
     check_reduction,
     is_mean,
     named,
@@ -26,6 +28,7 @@ from fastgan.losses._scales import (
 from fastgan.ops._checks import (
     as_finite,
     as_flag,
+    check_alike,
     check_floating,
     check_one_of,
     check_same_shape,
@@ -238,16 +241,19 @@ class AdversarialLoss:
             real_logits, fake_logits: any shapes.
 
         Raises:
-            ValueError: the relativistic game, which pairs reals with fakes.
+            TypeError, ValueError: as by `discriminator`; the relativistic game, which pairs reals with fakes.
         """
         self._check_halves()
+        both = (("real_logits", real_logits), ("fake_logits", fake_logits))
+        for name, logits in both:
+            check_floating(name, logits)
+            check_not_empty(name, logits)
+        check_devices(both)
         if self.from_probabilities:
             return (
                 self._cross_entropy("real_logits", real_logits, self.real_label),
                 self._cross_entropy("fake_logits", fake_logits, self.fake_label),
             )
-        for name, logits in (("real_logits", real_logits), ("fake_logits", fake_logits)):
-            check_floating(name, logits)
         self._look(real_logits, fake_logits)
         return reference.discriminator_halves(
             wide(real_logits), wide(fake_logits), _GAMES[self.kind], self.critic_sign,
@@ -347,7 +353,11 @@ class AdversarialLoss:
     ) -> tuple[Any, Any]:  # fmt: skip
         """The relativistic game, scale by scale: of (losses or loss, statistics (scales or 2, 4) or None)."""
         losses, statistics = [], []
-        for r, f in zip(real, fake, strict=True):
+        for (of_real, r), (of_fake, f) in zip(*_pairs_of(real, fake), strict=True):
+            for name, each in ((of_real, r), (of_fake, f)):
+                check_floating(name, each)
+                check_not_empty(name, each)
+            check_alike(of_real, r, of_fake, f)
             if reduction == "mean":
                 if generator:
                     losses.append(generator_loss(f, r, "relativistic", sign=self.critic_sign))
@@ -356,9 +366,6 @@ class AdversarialLoss:
                 losses.append(loss)
                 statistics.append(values.view(2, 4))
                 continue
-            check_floating("real_logits", r)
-            check_floating("fake_logits", f)
-            check_same_shape(real_logits=r, fake_logits=f)
             # Fakes that score above their reals cost D what a fake logit of the difference would.
             difference = wide(f) - wide(r)
             options = {"sign": self.critic_sign, "reduction": reduction}
@@ -376,11 +383,12 @@ class AdversarialLoss:
 
     @staticmethod
     def _added(real: list[Tensor], fake: list[Tensor], losses: list[Tensor]) -> list[Tensor]:
-        for r, f in zip(real, fake, strict=True):
-            check_same_shape(real_logits=r, fake_logits=f)
+        for (of_real, r), (of_fake, f) in zip(*_pairs_of(real, fake), strict=True):
+            check_same_shape(**{of_real: r, of_fake: f})
         return [one + other for one, other in zip(losses, losses[len(real) :], strict=False)]
 
     def _cross_entropies(self, real: list[Tensor], fake: list[Tensor], reduction: str) -> Any:
+        check_devices(each for side in _pairs_of(real, fake) for each in side)
         losses = [
             *self._each_cross_entropy("real_logits", real, self.real_label, reduction),
             *self._each_cross_entropy("fake_logits", fake, self.fake_label, reduction),
@@ -410,3 +418,8 @@ class AdversarialLoss:
         probabilities = wide(probabilities)
         values = reference.statistics_of_side(probabilities.logit(), real, self.critic_sign, 0.0)
         return torch.cat([probabilities.mean()[None], values[1:]])
+
+
+def _pairs_of(real: list[Tensor], fake: list[Tensor]) -> tuple[list[tuple[str, Tensor]], ...]:
+    """Both sides' scales with their names in errors."""
+    return named("real_logits", real), named("fake_logits", fake)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-_AccumulateGrad = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
+with torch.inference_mode(False), torch.enable_grad():  # in whatever mode this is imported
+    _AccumulateGrad = type(get_gradient_edge(torch.zeros((), requires_grad=True)).node)
 Node = Any  # torch.autograd.graph.Node; also instances of autograd.Function, which are not its subclass
 
 

@@ -164,6 +164,8 @@ def _in_parts(
     real: Sequence[Tensor], fake: Sequence[Tensor], game: str, **options: Any
 ) -> tuple[Any, Tensor | None]:
     """As many calls as it takes with no more than MOST tensors of one side in each."""
+    if any(each.dtype == torch.float64 for each in (*real, *fake)):  # of one part alone, perhaps
+        real, fake = [each.double() for each in real], [each.double() for each in fake]
     calls = [
         *((real[i : i + MOST], []) for i in range(0, len(real), MOST)),
         *(([], fake[i : i + MOST]) for i in range(0, len(fake), MOST)),

@@ -43,6 +43,10 @@ class OtherFormat(ValueError):
     """An intact checkpoint in the format of another version of fastgan."""
 
 
+class NoneIntact(ValueError):
+    """A folder all of whose checkpoints are damaged; the message names each."""
+
+
 # --- saving -----------------------------------------------------------------------------------------------
 
 
@@ -159,7 +163,7 @@ def load_checkpoint(path: str | Path, recipe: str | None = None) -> Checkpoint:
         FileNotFoundError: there is no checkpoint.
         OSError: a file cannot be read, whatever its content.
         ValueError: an incomplete checkpoint, or one of another recipe or format; a folder without a complete
-            one.
+            one, for which it is a :class:`NoneIntact`.
     """
     path = Path(path)
     checkpoint = _read_file(path) if path.is_file() else _newest(path)
@@ -172,9 +176,19 @@ def load_checkpoint(path: str | Path, recipe: str | None = None) -> Checkpoint:
 
 
 def _newest(path: Path) -> Checkpoint:
-    files = checkpoint_files(path) or checkpoint_files(path / "checkpoints")
-    if not files:
-        raise FileNotFoundError(f"no checkpoint at {printable(path)}")
+    while True:
+        files = checkpoint_files(path) or checkpoint_files(path / "checkpoints")
+        if not files:
+            raise FileNotFoundError(f"no checkpoint at {printable(path)}")
+        try:
+            return _newest_intact(files)
+        except OSError:
+            if all(file.exists() for file in files):
+                raise
+            # A run that is going on has removed one since, after writing a newer one.
+
+
+def _newest_intact(files: list[Path]) -> Checkpoint:
     problems: list[str] = []
     for file in reversed(files):
         try:
@@ -190,7 +204,7 @@ def _newest(path: Path) -> Checkpoint:
         if problems:
             warn(f"{'; '.join(problems)}. The older checkpoint {printable(file)} is taken", RuntimeWarning)
         return checkpoint
-    raise ValueError(
+    raise NoneIntact(
         f"none of {len(files)} checkpoints in {printable(files[0].parent)} can be used: {'; '.join(problems)}"
     )
 

@@ -20,10 +20,11 @@ import fastgan
 from fastgan._arguments import Parser
 from fastgan._names import printable
 from fastgan.ops._checks import check_one_of
+from fastgan.training.checkpoint_files import checkpoint_files
 from fastgan.training.config import to_plain
 from fastgan.training.model import Exported, Model, load_model
 from fastgan.training.model_files import without_places
-from fastgan.training.outputs import check_new
+from fastgan.training.outputs import check_new, check_not_read
 
 EXTENSIONS = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}
 TRACED, CHECKED = 2, (1, 3)  # batch sizes
@@ -210,7 +211,10 @@ def main(arguments: list[str]) -> int:
         "--format, or what FILE ends in," if options.format is None else "--format", form, EXTENSIONS
     )
     check_new(options.output, (EXTENSIONS[form],), True, "--output", "")
-    model: Model = load_model(options.run)
+    run = Path(options.run)
+    sources = [run] if run.is_file() else checkpoint_files(run) + checkpoint_files(run / "checkpoints")
+    check_not_read([options.output], sources, "export", "--output", "a trained model")
+    model: Model = load_model(run)
     try:
         paths = export(model, options.output, form, overwrite=options.overwrite)
     except WrongExport as error:

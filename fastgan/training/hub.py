@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from fastgan._extras import how_to_install
+from fastgan._names import printable
+from fastgan.ops._checks import check_instance
 from fastgan.training.config import to_plain
-from fastgan.training.model import Model, load_model
+from fastgan.training.model import Model
 from fastgan.training.model_files import FILE_NAME, without_places
 
 try:
@@ -18,6 +21,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 FILES = (FILE_NAME, "config.json")
+NAME_ON_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # others are paths
 
 
 class Pretrained(ModelHubMixin, library_name="fastgan", tags=["gan", "image-to-image"]):
@@ -31,28 +35,32 @@ class Pretrained(ModelHubMixin, library_name="fastgan", tags=["gan", "image-to-i
     def _save_pretrained(self, save_directory: Path) -> None:
         self.model.save(save_directory / FILE_NAME)
 
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **model_kwargs: Any,
-    ) -> Pretrained:
-        """Takes `model_class`, `device` and `dtype`, see :meth:`Model.from_pretrained`."""
-        path = Path(model_id) / FILE_NAME
-        if not Path(model_id).is_dir():
-            path = Path(
-                hf_hub_download(
-                    repo_id=model_id, filename=FILE_NAME, revision=revision, cache_dir=cache_dir,
-                    force_download=force_download, token=token, local_files_only=local_files_only,
-                )
-            )  # fmt: skip
-        elif not path.is_file():
-            raise FileNotFoundError(f"no {FILE_NAME} in {model_id}")
-        base = model_kwargs.pop("model_class", Model)
-        return cls(load_model(path, base, **model_kwargs))
+
+def pretrained_file(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """The model's file of a folder, or downloaded from the Hub; see :meth:`Model.from_pretrained`.
+
+    The mixin's own way would read config.json as well, which nothing here needs: the file has it.
+    """
+    check_instance("name", name, (str, Path), "a folder, or 'user/name'")
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / FILE_NAME).is_file():
+            raise FileNotFoundError(f"no {FILE_NAME} in {printable(folder)}")
+        return folder / FILE_NAME
+    if isinstance(name, Path) or not NAME_ON_HUB.fullmatch(name):
+        hint = ", but a file: fastgan.load reads it" if folder.is_file() else ""
+        raise FileNotFoundError(f"{printable(name)} is no folder{hint}")
+    return Path(
+        hf_hub_download(
+            repo_id=name, filename=FILE_NAME, revision=revision, cache_dir=cache_dir, token=token,
+            force_download=force_download, local_files_only=local_files_only,
+        )
+    )  # fmt: skip

@@ -26,6 +26,8 @@ from fastgan.training.registration import model_class
 AnyModel = TypeVar("AnyModel", bound="Model")
 Images = Tensor | Image.Image | Sequence[Image.Image]
 """Images that a model takes: N C H W or C H W, or one or several of PIL's."""
+Given = TypeVar("Given", Tensor, Image.Image, Sequence[Image.Image])
+"""The kind of images that was given and comes back: a tensor, an image of PIL, or a list of such."""
 GiveBack = Callable[[Tensor], Any]
 ROUNDING = 1e-3  # by which values may lie outside [0, 1], as those of a filter or of half precision
 
@@ -111,8 +113,10 @@ class Model(nn.Module, abc.ABC):
     def _of(cls: type[AnyModel], saved: Saved) -> AnyModel:
         config = options_of(saved.path, cls.config_class, saved.config)
         weights = saved.weights(cls.names)
+        dtypes = {each.dtype for each in weights.values() if each.is_floating_point()}
+        dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
         networks = load_network(
-            lambda: nn.ModuleDict(cls.make_networks(config, weights)), weights, saved.path
+            lambda: nn.ModuleDict(cls.make_networks(config, weights)).to(dtype), weights, saved.path
         )
         about = saved.about if saved.run_folder is None else cls.read_about(saved.run_folder)
         try:
@@ -184,17 +188,17 @@ class Model(nn.Module, abc.ABC):
         Args:
             name: "user/name", or a folder.
             device, dtype: see :func:`fastgan.load`.
-            options: of `huggingface_hub.ModelHubMixin.from_pretrained`, such as `revision`, `token`,
+            options: of `huggingface_hub.hf_hub_download`: `revision`, `token`, `cache_dir`, `force_download`,
                 `local_files_only`.
 
         Raises:
             ModuleNotFoundError: huggingface_hub is not installed.
             OSError, ValueError: no such model, or one that cannot be read; as :func:`fastgan.load`.
+            TypeError: `name` is no str or Path, or an unknown option.
         """
-        from fastgan.training.hub import Pretrained
+        from fastgan.training.hub import pretrained_file
 
-        made = Pretrained.from_pretrained(name, model_class=cls, device=device, dtype=dtype, **options)
-        return made.model  # type: ignore[return-value]
+        return load_model(pretrained_file(name, **options), cls, device, dtype)
 
     # --- images -------------------------------------------------------------------------------------------
 
@@ -241,12 +245,7 @@ class Model(nn.Module, abc.ABC):
         if isinstance(images, Tensor):
             return self._taken_tensor(name, images, channels, size)
         several = isinstance(images, (list, tuple))
-        listed: list[Any] = list(images) if several else [images]  # type: ignore[arg-type]
-        if not listed or not all(isinstance(image, Image.Image) for image in listed):
-            raise TypeError(
-                f"{name} must be a tensor, an image of PIL, or a list of such images, got {described(images)}"
-            )
-        prepared = [to_tensor(prepare(self._as_rgb(name, image))) for image in listed]
+        prepared = [to_tensor(prepare(self._as_rgb(name, image))) for image in pictures_of(name, images)]
         sizes = sorted({(image.shape[1], image.shape[2]) for image in prepared})
         if len(sizes) > 1:
             raise ValueError(
@@ -277,6 +276,7 @@ class Model(nn.Module, abc.ABC):
         return batch.to(self._exact), lambda result: like(result.clamp(0, 1), images)
 
     def _as_rgb(self, name: str, image: Image.Image) -> Image.Image:
+        check_picture(name, image)
         # Pillow has no bits of an image in memory: these modes have 16, or numbers without a range.
         bits = 16 if image.mode.startswith("I;16") else 32 if image.mode in ("I", "F") else 8
         try:
@@ -300,9 +300,14 @@ def load_model(
         names = ", ".join(str(each) for each in FLOATING)
         raise ValueError(f"dtype must be one of {names}, or None for that of the file, got {dtype!r}")
     place = device_of(str(device), "device")
-    saved = read_saved(path, getattr(base, "recipe", None))  # type: ignore[arg-type]
-    kind = base if hasattr(base, "recipe") else model_class(saved.recipe)
-    return kind._of(saved).to(device=place, dtype=dtype)  # type: ignore[return-value]
+    # Whatever torch's default device is, and without making tensors that can never be trained.
+    with torch.device("cpu"), torch.inference_mode(False):
+        saved = read_saved(path, getattr(base, "recipe", None))  # type: ignore[arg-type]
+        try:
+            kind = base if hasattr(base, "recipe") else model_class(saved.recipe)
+        except ValueError as error:
+            raise ValueError(f"{printable(saved.path)} cannot be used: {error}") from error
+        return kind._of(saved).to(device=place, dtype=dtype)  # type: ignore[return-value]
 
 
 def check_images(name: str, images: Tensor, channels: int, device: torch.device) -> None:
@@ -318,6 +323,30 @@ def check_images(name: str, images: Tensor, channels: int, device: torch.device)
         raise ValueError(f"{name} must be on the model's device, {device}, got {images.device}")
 
 
+def pictures_of(name: str, images: object) -> list[Image.Image]:
+    """An image of PIL, or the images in a list or tuple.
+
+    Raises:
+        TypeError: something else, in the list or in its place, or an empty list.
+    """
+    several = isinstance(images, (list, tuple))
+    listed: list[Any] = list(images) if several else [images]  # type: ignore[call-overload]
+    wanted = f"{name} must be a tensor, an image of PIL, or a list of such images"
+    if not listed:
+        raise TypeError(f"{wanted}, got {described(images)}")
+    for place, image in enumerate(listed):
+        if not isinstance(image, Image.Image):
+            within = f" at index {place}" if several else ""
+            raise TypeError(f"{wanted}, got {described(image)}{within}")
+    return listed
+
+
+def check_picture(name: str, image: Image.Image) -> None:
+    """Raises a ValueError for an image of PIL without pixels."""
+    if 0 in image.size:
+        raise ValueError(f"{name} must have pixels, got an image of {image.width}x{image.height}")
+
+
 def _check_size(name: str, batch: Tensor, size: int | None) -> None:
     height, width = batch.shape[2:]
     if size is not None and (height, width) != (size, size):
@@ -325,8 +354,8 @@ def _check_size(name: str, batch: Tensor, size: int | None) -> None:
 
 
 def _hint(lowest: float, highest: float) -> str:
-    if highest > 1.5 and lowest >= 0:
-        return ": divide 8-bit values by 255"
+    if lowest >= 0:
+        return ": divide 8-bit values by 255" if 1.5 < highest <= 255 else ""
     return ": give x / 2 + 0.5 of images in [-1, 1]" if lowest >= -1.01 and highest <= 1.01 else ""
 
 

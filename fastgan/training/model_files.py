@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from torch import Tensor
 
 import fastgan
 from fastgan._names import printable
+from fastgan._warnings import warn
 from fastgan.training.checkpoint import FORMATS as CHECKPOINTS
-from fastgan.training.checkpoint import load_checkpoint, read_weights, write_weights
+from fastgan.training.checkpoint import NoneIntact, load_checkpoint, read_weights, write_weights
 from fastgan.training.checkpoint_content import Checkpoint, read_json
 from fastgan.training.config import TrainingConfig, to_plain
 from fastgan.training.finite import first_non_finite
@@ -60,7 +62,11 @@ class Saved:
     @property
     def run_folder(self) -> Path | None:
         """The folder of the run whose checkpoint it is; None for a model's file."""
-        return None if self.checkpoint is None else self.path.parent.parent
+        if self.checkpoint is None:
+            return None
+        # A link to a checkpoint is followed, but not one in the place of the folder of checkpoints.
+        file = os.path.realpath(self.path) if self.path.is_symlink() else os.path.abspath(self.path)
+        return Path(file).parent.parent
 
 
 def write_model(
@@ -98,8 +104,8 @@ def read_saved(path: str | Path, recipe: str | None = None) -> Saved:
     """Reads trained networks.
 
     Args:
-        path: a run's folder, whose newest intact checkpoint counts, or else its model.safetensors; or a
-            checkpoint, or a model's file.
+        path: a run's folder, whose newest intact checkpoint counts, or else its model.safetensors, with a
+            RuntimeWarning if there are checkpoints; or a checkpoint, or a model's file.
         recipe: the recipe that they must be of; None: any.
 
     Raises:
@@ -116,11 +122,13 @@ def read_saved(path: str | Path, recipe: str | None = None) -> Saved:
     else:
         try:
             saved = _of_checkpoint(load_checkpoint(path, recipe))
-        except FileNotFoundError:
+        except (FileNotFoundError, NoneIntact) as error:
             files = [path / name for name in (FILE_NAME, OLDER_NAME) if (path / name).is_file()]
             if not files:
                 raise
             saved = _read_file(files[0], recipe)
+            if isinstance(error, NoneIntact):
+                warn(f"{error}. The run's {printable(files[0])} is taken", RuntimeWarning)
     if recipe is not None and saved.recipe != recipe:
         raise ValueError(
             f"{printable(saved.path)} is a model of the recipe {reprlib.repr(saved.recipe)}, "
@@ -152,8 +160,10 @@ def _read_file(path: Path, recipe: str | None) -> Saved:
     if name := first_non_finite(tensors):
         raise ValueError(f"{printable(path)} is of no use: {printable(name)} is NaN or infinite")
     try:
+        if "recipe" not in metadata:
+            raise ValueError("its metadata has no 'recipe'")
         about = read_json(metadata, "about") if "about" in metadata else {}
-        return Saved(path, metadata.get("recipe", ""), read_json(metadata, "config"), about, tensors)
+        return Saved(path, metadata["recipe"], read_json(metadata, "config"), about, tensors)
     except ValueError as error:
         raise ValueError(f"{printable(path)} is not complete: {error}") from error
 

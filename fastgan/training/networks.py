@@ -72,7 +72,8 @@ def load_network(build: Callable[[], Network], weights: Mapping[str, Tensor], pa
     """A new network with these weights, in eval mode.
 
     A file's configuration may describe a network too large for any memory. It is therefore built on the meta
-    device first, and allocated only once the file's weights are known to fit it.
+    device first, and allocated only once the file's weights are known to fit it: on the CPU, without drawing
+    from torch's global random generators.
 
     Args:
         build: makes the network as the file describes it.
@@ -97,6 +98,7 @@ def load_network(build: Callable[[], Network], weights: Mapping[str, Tensor], pa
         meta_network.load_state_dict({key: w.to("meta") for key, w in weights.items()}, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{shown} does not fit: {printable(error, keep=LAYOUT)}") from error
-    network = build()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        network = build()
     network.load_state_dict(weights)
     return network.eval()

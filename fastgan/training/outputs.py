@@ -46,11 +46,13 @@ def check_new(path: Path, extensions: Collection[str], overwrite: bool, argument
         remedy: what replaces a file that is there; "": nothing.
 
     Raises:
-        FileExistsError: it exists, and must not be overwritten.
+        FileExistsError: it exists, and must not be overwritten, or is a folder.
         ValueError: another extension.
     """
     if path.suffix.lower() not in extensions:
         raise ValueError(f"{argument} must end in {' or '.join(extensions)}, got {printable(path)}")
+    if path.is_dir():
+        raise FileExistsError(f"{printable(path)} is a folder: give another {argument}")
     if not overwrite and (path.exists() or path.is_symlink()):
         replace = f"replace with {remedy}, or " if remedy else ""
         raise FileExistsError(f"{printable(path)} is there already: {replace}give another {argument}")
@@ -93,12 +95,18 @@ def check_outputs(jobs: Iterable[tuple[Path, Path]], verb: str, option: str, ove
     _check_free([target for _, target in jobs], option, overwrite)
 
 
-def check_not_read(targets: Iterable[Path], sources: Iterable[Path], verb: str, option: str) -> None:
-    """Raises a ValueError for the first target that is also a source, by whatever path."""
+def check_not_read(
+    targets: Iterable[Path], sources: Iterable[Path], verb: str, option: str, kind: str = "an image"
+) -> None:
+    """Raises a ValueError for the first target that is also a source, by whatever path.
+
+    Args:
+        verb, option, kind: for errors, see :func:`check_outputs`; what the sources are.
+    """
     read = {identity for source in sources for identity in _identities(source)}
     for target in targets:
         if not read.isdisjoint(_identities(target)):
-            raise ValueError(f"{printable(target)} is an image to {verb}: name another {option}")
+            raise ValueError(f"{printable(target)} is {kind} to {verb}: name another {option}")
 
 
 def _identities(path: Path) -> set[str | tuple[int, int]]:

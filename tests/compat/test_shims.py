@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -256,6 +258,20 @@ def test_pix2pix_labels_are_buffers_whose_changes_are_seen(kind):
     assert_close(loss(x, True), formula(x, torch.full_like(x, 0.5)))
     loss.fake_label = torch.tensor(0.125)
     assert_close(loss(x, False), formula(x, torch.full_like(x, 0.125)))
+
+
+def test_a_pix2pix_label_at_the_address_of_an_earlier_one_is_read():
+    loss, x = pix2pix.GANLoss("lsgan"), logits()
+    for number in range(50):
+        loss.real_label = torch.tensor(float(number))
+        loss(x, True)
+        loss.real_label = torch.tensor(-1.0)  # after which the next may have the identity of the one above
+        loss.real_label = torch.tensor(number + 0.5)
+        assert_close(loss(x, True), (x - number - 0.5).square().mean())
+    assert_close(copy.deepcopy(loss)(x, True), loss(x, True))
+    loss.real_label = torch.ones(5)
+    with pytest.raises(ValueError, match=r"real_label must be one number, got shape \(5,\)"):
+        loss(x, True)
 
 
 def test_gradients_of_one_side_are_the_formulas():

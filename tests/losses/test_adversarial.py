@@ -142,6 +142,34 @@ def test_wrong_arguments_are_named():
         AdversarialLoss("relativistic").real(torch.rand(3))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("options", [{"kind": "relativistic"}, {"kind": "bce", "from_probabilities": True}])
+def test_the_scale_that_does_not_fit_is_named(options, reduction):
+    loss, x = AdversarialLoss(**options), torch.rand(3)
+    for real, fake, message in (
+        ([x, x], [x, x.to("meta")], r"one device, got .*_logits\[\d\] on cpu, fake_logits\[1\] on meta"),
+        ([x, x[:0]], [x, x[:0]], r"real_logits\[1\] must not be empty, got shape \(0,\)"),
+        (x, x.to("meta"), "one device, got real_logits on cpu, fake_logits on meta"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loss.discriminator(real, fake, reduction=reduction)
+    if reduction == "none" or options["kind"] == "relativistic":
+        names = r"real_logits\[1\] and fake_logits\[1\]"
+        with pytest.raises(ValueError, match=f"{names} must have the same shape"):
+            loss.discriminator([x, x], [x, x[:2]], reduction=reduction)
+
+
+@pytest.mark.parametrize("options", [{"kind": "hinge"}, {"kind": "bce", "from_probabilities": True}])
+def test_halves_refuse_what_the_discriminator_refuses(options):
+    loss, x = AdversarialLoss(**options), torch.rand(3)
+    with pytest.raises(ValueError, match=r"fake_logits must not be empty, got shape \(0,\)"):
+        loss.halves(x, x[:0])
+    with pytest.raises(ValueError, match="one device, got real_logits on cpu, fake_logits on meta"):
+        loss.halves(x, x.to("meta"))
+    with pytest.raises(TypeError, match="real_logits must be a floating-point tensor, got list"):
+        loss.halves([x], [x])
+
+
 # --- one side, scales, reductions ---------------------------------------------------------------------------
 
 

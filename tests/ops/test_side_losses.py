@@ -151,6 +151,19 @@ def test_types_may_differ_between_scales():
     assert_close(torch.autograd.grad(loss, (x, y))[0], torch.autograd.grad(expected[0], x)[0])
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_one_float64_of_many_scales_makes_all_losses_float64(reduction):
+    real = [logits((i + 1,)) for i in range(MOST)] + [logits((3,), torch.float64)]
+    loss, statistics = side_losses(real, [], "cross_entropy", reduction=reduction, with_statistics=True)
+    options = {"reduction": reduction, "backend": "reference"}
+    expected, _ = side_losses([each.double() for each in real], [], "cross_entropy", **options)
+    assert_close(loss, expected)  # dtypes included
+    assert statistics.dtype == torch.float64
+    total = sum(each.sum() for each in loss) if reduction == "none" else loss
+    grads = torch.autograd.grad(total, real)
+    assert [each.dtype for each in grads] == [each.dtype for each in real]
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("game", GAMES[:-1])

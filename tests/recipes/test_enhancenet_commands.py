@@ -52,6 +52,14 @@ def command(run, source, target, *more):
 # --- tiles ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_tiles_are_blended_without_the_rounding_of_half_precision(dtype):
+    generator = trained().to(dtype)
+    whole = torch.full((1, 3, 4 * 40, 4 * 40), 0.3, dtype=dtype)
+    generator.forward = lambda low: whole[..., : 4 * low.shape[2], : 4 * low.shape[3]]
+    assert torch.equal(upscale(generator, torch.rand(1, 3, 40, 40, dtype=dtype), 16, 7), whole)
+
+
 @pytest.mark.parametrize("scale", [2, 4])
 @pytest.mark.parametrize("size", [(50, 71), (33, 32), (20, 100), (8, 9)])
 @pytest.mark.parametrize("more", [0, 3, None])

@@ -203,9 +203,26 @@ def test_a_folder_of_the_hub_is_not_written_over(hub):
     assert (hub / "folder" / "config.json").read_text() == before
     with pytest.raises(ValueError, match="is a model of the recipe 'dcgan', not of 'stegastamp'"):
         StegaStampModel.from_pretrained(hub / "folder")
+    (hub / "folder" / "config.json").write_text("{")  # which is for the Hub's pages alone
+    assert type(Model.from_pretrained(hub / "folder", revision="main")) is DCGANModel
     (hub / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no model.safetensors in"):
         DCGANModel.from_pretrained(hub / "empty")
+    for name, error, message in (
+        (hub / "nowhere", FileNotFoundError, "nowhere is no folder$"),
+        (str(hub / "nowhere"), FileNotFoundError, "nowhere is no folder$"),
+        ("./nowhere", FileNotFoundError, "nowhere is no folder$"),
+        (
+            hub / "folder" / "model.safetensors",
+            FileNotFoundError,
+            "model.safetensors is no folder, but a file: fastgan.load reads it",
+        ),
+        (3, TypeError, "name must be a folder, or 'user/name', got int 3"),
+    ):
+        with pytest.raises(error, match=message):
+            Model.from_pretrained(name)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'revison'"):
+        Model.from_pretrained(hub / "folder", revison="main")
 
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch):

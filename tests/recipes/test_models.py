@@ -273,6 +273,14 @@ def test_transparency_and_other_modes(runs):
         (torch.rand(1, 1, 16, 16), ValueError, r"\(N, 3, H, W\) or \(3, H, W\), got \(1, 1, 16, 16\)"),
         (torch.rand(0, 3, 16, 16), ValueError, r"got \(0, 3, 16, 16\)"),
         (torch.rand(1, 3, 16, 18), ValueError, "images must be 16x16, as in the training, got 16x18"),
+        (torch.full((1, 3, 16, 16), 1.005), ValueError, r"got values in \[1.005, 1.005\]$"),
+        (torch.full((1, 3, 16, 16), float("inf")), ValueError, r"got values in \[inf, inf\]$"),
+        (Image.new("RGB", (0, 5)), ValueError, "images must have pixels, got an image of 0x5"),
+        (
+            [Image.new("RGB", (16, 16)), torch.rand(3, 16, 16)],
+            TypeError,
+            r"images must be .* such images, got torch.float32 of shape \(3, 16, 16\) at index 1$",
+        ),
         (np.zeros((16, 16, 3)), TypeError, "images must be a tensor, an image of PIL, or a list"),
         ([], TypeError, "images must be a tensor, an image of PIL, or a list"),
         ("photo.png", TypeError, "images must be .*, got str 'photo.png'"),
@@ -283,6 +291,17 @@ def test_images_that_do_not_fit_are_named(runs, images, error, message):
         fastgan.load(runs["starganv2"]).translate(images, "night")
 
 
+def test_a_list_with_something_else_names_its_place(runs):
+    stamp = fastgan.load(runs["stegastamp"])
+    given = [to_pil(image()), "photo.png"]
+    for use in (lambda: stamp.encode(given, "hi"), lambda: stamp.decode(given)):
+        with pytest.raises(TypeError, match="images must be .*, got str 'photo.png' at index 1"):
+            use()
+    for use in (lambda x: stamp.encode(x, "hi"), stamp.decode, fastgan.load(runs["enhancenet"]).upscale):
+        with pytest.raises(ValueError, match="images must have pixels, got an image of 5x0"):
+            use(Image.new("RGB", (5, 0)))
+
+
 # --- each recipe ------------------------------------------------------------------------------------------
 
 
@@ -291,7 +310,12 @@ def test_dcgan(runs):
     images = model.generate(3, seed=1)
     assert images.shape == (3, 3, 32, 32) and torch.equal(images, model.generate(3, 1))
     assert not torch.equal(images, model.generate(3, 2))
-    assert torch.equal(model.generate(z=model.latents(3, 1)), images)
+    z = model.latents(3, 1)
+    assert torch.equal(model.generate(z=z), images)
+    assert torch.equal(model.generate(z=z.double()), images.double())
+    exact = model.double().generate(z=z.double())
+    assert not torch.equal(exact, exact.float().double()), "all digits of float64"
+    model.float()
     pictures = model.generate(3, 1, pil=True)
     assert [np.array(p).tolist() for p in pictures] == [np.array(to_pil(i)).tolist() for i in images]
     for arguments, message in (
@@ -327,6 +351,7 @@ def test_stegastamp(runs):
         (3, TypeError, "message must be a str, or a tensor of bits, got int 3"),
         (bits[:5], ValueError, r"message must have 32 bits, shape \(32,\) or \(N, 32\), got \(5,\)"),
         (bits / 2, ValueError, "message must have bits 0 and 1, got 0.5"),
+        ("\n", ValueError, r"the message must have printable characters only, got '\\n'"),
         (two, ValueError, "message must be one, or one for each of 1 images, got 2"),
     ):
         with pytest.raises(error, match=expected):
@@ -339,8 +364,24 @@ def test_enhancenet(runs):
     whole = model.upscale(image((30, 40)))
     torch.testing.assert_close(model.upscale(image((30, 40)), tile=16), whole, atol=0.1, rtol=0)
     assert model.upscale(to_pil(image()).convert("L")).mode == "L"
-    with pytest.raises(ValueError, match="tile must be at least 8, got 3"):
-        model.upscale(image(), tile=3)
+    for arguments, error, message in (
+        ({"tile": 3}, ValueError, "tile must be at least 8, got 3"),
+        ({"tile": 32.0}, TypeError, "tile must be a whole number, got float 32.0"),
+        ({"tile": "256"}, TypeError, "tile must be a whole number, got str '256'"),
+        ({"overlap": 1.5}, TypeError, "overlap must be a whole number, got float 1.5"),
+        ({"overlap": 200}, ValueError, r"overlap must lie in \[0, 128\], half of the tile, got 200"),
+    ):
+        with pytest.raises(error, match=message):
+            model.upscale(image(), **arguments)
+
+
+def test_premultiplied_transparency_is_upscaled_like_plain_one(runs):
+    model = fastgan.load(runs["enhancenet"])
+    picture = to_pil(image())
+    for mode, premultiplied in (("LA", "La"), ("RGBA", "RGBa")):
+        plain = picture.convert(mode)
+        large = model.upscale(plain.convert(premultiplied))
+        assert large.mode == mode and np.array_equal(np.array(large), np.array(model.upscale(plain)))
 
 
 def test_starganv2(runs):
@@ -350,6 +391,14 @@ def test_starganv2(runs):
     assert torch.equal(by_noise, model.translate(sources, 1, seed=3))
     assert not torch.equal(by_noise, model.translate(sources, 1, seed=4))
     assert torch.equal(by_noise, model.translate(sources, 1, style=model.random_styles(2, "night", 3)))
+    assert torch.equal(by_noise, model.translate(sources, np.int64(1), seed=3))
+    for num, error, message in (
+        (0, ValueError, "num must be at least 1, got 0"),
+        (-1, ValueError, "num must be at least 1, got -1"),
+        ("2", TypeError, "num must be a whole number, got str '2'"),
+    ):
+        with pytest.raises(error, match=message):
+            model.random_styles(num, "night")
     reference = image((16, 16)).flip(0)
     style = model.style_of(to_pil(reference), "night")
     assert style.shape == (1, 5)
@@ -359,6 +408,7 @@ def test_starganv2(runs):
     for arguments, message in (
         ({"domain": "dawn"}, "domain must be one of day, night, got 'dawn'"),
         ({"domain": 2}, r"domain must lie in \[0, 1\], got 2"),
+        ({"domain": np.int64(-1)}, r"domain must lie in \[0, 1\], got -1"),
         ({"domain": 1, "reference": sources, "style": style}, "give either reference or style, not both"),
         (
             {"domain": 1, "reference": sources[[0, 0, 0]]},
@@ -395,6 +445,14 @@ def test_zi2zi(runs):
     assert torch.equal(drawn, model.translate(text, 1))
     between = torch.lerp(model.style_of(0), model.style_of(1), 0.5)
     assert not torch.equal(model.translate(text, between), drawn)
+    model.style_of(1).zero_()
+    assert torch.equal(model.translate(text, 1), drawn), "a copy of the network's"
+    for arguments, message in (
+        ((b"A",), "text must be a str, got bytes b'A'"),
+        (("A", 3), "font must be a str or a Path, got int 3"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            model.render(*arguments)
     styles = torch.stack([model.style_of(1)] * 3)
     assert torch.equal(model.translate(text, styles), drawn)
     for category, message in (

@@ -20,6 +20,22 @@ def test_seven_characters_come_back_from_a_hundred_bits(message):
     assert bits_to_message(bits) == message
 
 
+@given(st.text(max_size=7))
+def test_every_message_comes_back_or_is_refused(message):
+    try:
+        bits = message_to_bits(message, 100)
+    except ValueError as error:
+        assert repr(message) in str(error)
+    else:
+        assert bits_to_message(bits) == message.rstrip(" ")
+
+
+@pytest.mark.parametrize("message", ["a\nb", "\0", "\u200d", "\ud800"])
+def test_a_message_that_would_pass_for_noise_is_refused(message):
+    with pytest.raises(ValueError, match="the message must have printable characters only, got"):
+        message_to_bits(message, 100)
+
+
 @given(st.sets(st.integers(0, 95), max_size=5))
 def test_five_wrong_bits_of_a_hundred_are_corrected(wrong):
     bits = message_to_bits("Stega!!", 100)

@@ -84,7 +84,7 @@ def test_bad_input_to_sampling(small, tmp_path, capsys):
     about["source"]["path"] = "/nowhere/font.ttf"
     (run / "glyphs.json").write_text(json.dumps(about))
     assert sampled(run, tmp_path, "--category", "1") is None
-    assert "not at /nowhere/font.ttf any more: give --source-font" in capsys.readouterr().err
+    assert "not at /nowhere/font.ttf any more: give font (--source-font)" in capsys.readouterr().err
     grid = sampled(run, tmp_path, "--category", "1", "--source-font", str(font_file("cmss10")))
     assert grid is not None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from PIL import Image
@@ -55,12 +55,12 @@ class DCGANModel(Model):
         Args:
             num: how many.
             seed: of the noise, see :meth:`latents`.
-            z: noise (N, z_dim) in its place, on the model's device, such as interpolated; `num` and `seed`
-                then do not count.
+            z: noise (N, z_dim) in its place, of any floating-point type, on the model's device, such as
+                interpolated; `num` and `seed` then do not count.
             pil: whether to give images of PIL.
 
         Returns:
-            N C H W in [0, 1], or a list of images.
+            N C H W in [0, 1], in the dtype of `z` if it is given, else of the model; or a list of images.
 
         Raises:
             TypeError, ValueError: a number or seed out of range, or noise of another shape or device.
@@ -75,8 +75,8 @@ class DCGANModel(Model):
             if z.device != self.device:
                 raise ValueError(f"z must be on the model's device, {self.device}, got {z.device}")
         images = torch.cat([self.generator(part) for part in z.to(self.dtype).split(SPLIT)])
-        images = (images.float() / 2 + 0.5).clamp(0, 1).to(images.dtype)
-        return [to_pil(image) for image in images] if pil else images
+        images = (images.to(self._exact) / 2 + 0.5).clamp(0, 1)
+        return [to_pil(image) for image in images] if pil else images.to(z.dtype)
 
     def exported(self) -> dict[str, Exported]:
         return {"generator": Exported(self.generator, lambda num: {"z": self.latents(num)}, "image")}
@@ -85,9 +85,10 @@ class DCGANModel(Model):
 def draw_latents(config: DCGANConfig, count: int, generator: torch.Generator) -> Tensor:
     """Latents (count, z_dim) on the device of the random generator."""
     shape = (count, config.z_dim)
+    options: dict[str, Any] = {"device": generator.device, "dtype": torch.float32, "generator": generator}
     if config.latent == "uniform":
-        return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
-    return torch.randn(shape, generator=generator, device=generator.device)
+        return torch.rand(shape, **options) * 2 - 1
+    return torch.randn(shape, **options)
 
 
 def make_generator(config: DCGANConfig) -> DCGANGenerator:

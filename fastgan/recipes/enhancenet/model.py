@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from fastgan.recipes.enhancenet.config import EnhanceNetConfig
 from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator, bicubic_upscale
 from fastgan.recipes.enhancenet.tiles import upscale as upscale_tiles
 from fastgan.training.image_files import to_image, to_tensor, upright
-from fastgan.training.model import Exported, Images, Model
+from fastgan.training.model import Exported, Given, Model, check_picture
 
 
 class EnhanceNetModel(Model):
@@ -36,7 +35,7 @@ class EnhanceNetModel(Model):
         return self.config.scale
 
     @torch.no_grad()
-    def upscale(self, images: Images, tile: int = 256, overlap: int | None = None) -> Any:
+    def upscale(self, images: Given, tile: int = 256, overlap: int | None = None) -> Given:
         """The images `scale` times as high and wide.
 
         Args:
@@ -51,9 +50,10 @@ class EnhanceNetModel(Model):
             TypeError, ValueError: no such images, or a tile or an overlap out of range.
         """
         if isinstance(images, (list, tuple)) and images:  # which may be of several sizes
-            return [self.upscale(image, tile, overlap) for image in images]
+            return [self.upscale(image, tile, overlap) for image in images]  # type: ignore[return-value]
         if isinstance(images, Image.Image):
-            return enlarge(self.generator, upright(images), tile, overlap)
+            check_picture("images", images)
+            return enlarge(self.generator, upright(images), tile, overlap)  # type: ignore[return-value]
         low, give_back = self.taken("images", images)
         return give_back(upscale_tiles(self.generator, low.to(self.dtype), tile, overlap))
 
@@ -89,7 +89,9 @@ def enlarge(
         ValueError: 16 or more bits per channel, all but 8 of which would be lost.
     """
     check_depth(16 if image.mode.startswith(("I", "F")) else 8, image.mode)
-    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode in ("La", "RGBa"):  # whose colours are multiplied by alpha
+        image = image.convert(image.mode.upper())
+    grey = image.mode in ("1", "L", "LA")
     weights = next(generator.parameters())
 
     def upscale_colour(colour: Image.Image) -> Tensor:
@@ -97,7 +99,7 @@ def enlarge(
 
     colour = to_image(upscale_colour(image.convert("RGB")))
     large = colour.convert("L") if grey else colour
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         values = torch.from_numpy(alpha.copy())[None, None].float() / 255
         large.putalpha(to_image(bicubic_upscale(values, generator.scale)[0].expand(3, -1, -1)).getchannel(0))

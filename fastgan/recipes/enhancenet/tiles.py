@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor
 
+from fastgan.ops._checks import as_whole_number, check_instance
 from fastgan.recipes.enhancenet.networks import EnhanceNetGenerator
 
 # Pixels over which neighbouring tiles are blended where both are exact.
@@ -19,9 +22,11 @@ def exact_overlap(generator: EnhanceNetGenerator) -> int:
 
 def check_tiles(tile: int, overlap: int | None) -> None:
     """Raises a ValueError for a tile that is too small, or an overlap of more than half a tile."""
-    if tile < SMALLEST_TILE:
-        raise ValueError(f"tile must be at least {SMALLEST_TILE}, got {tile}")
-    if overlap is not None and not 0 <= overlap <= tile // 2:
+    as_whole_number("tile", tile, SMALLEST_TILE)
+    if overlap is None:
+        return
+    check_instance("overlap", overlap, numbers.Integral, "a whole number")
+    if isinstance(overlap, bool) or not 0 <= overlap <= tile // 2:
         raise ValueError(f"overlap must lie in [0, {tile // 2}], half of the tile, got {overlap}")
 
 
@@ -44,10 +49,10 @@ def upscale(
             that is less.
 
     Returns:
-        N 3 scale*H scale*W in [0, 1].
+        N 3 scale*H scale*W in [0, 1], in the dtype of `low`; tiles are blended in float32 or better.
 
     Raises:
-        ValueError: a tile or an overlap out of range.
+        TypeError, ValueError: a tile or an overlap that is no whole number, or out of range.
     """
     check_tiles(tile, overlap)
     if overlap is None:
@@ -56,14 +61,16 @@ def upscale(
     rows, columns = (_spans(length, tile, overlap, radius, scale) for length in low.shape[-2:])
     if len(rows) == len(columns) == 1:
         return generator(low).clamp(0, 1)
-    result = low.new_zeros(*low.shape[:-2], low.shape[-2] * scale, low.shape[-1] * scale)
+    dtype = torch.promote_types(low.dtype, torch.float32)
+    size = (*low.shape[:-2], low.shape[-2] * scale, low.shape[-1] * scale)
+    result = low.new_zeros(size, dtype=dtype)
     for top, bottom, row_weights in rows:
         for left, right, column_weights in columns:
-            part = generator(low[..., top:bottom, left:right])
+            part = generator(low[..., top:bottom, left:right]).to(dtype)
             weights = row_weights.to(part)[:, None] * column_weights.to(part)
             region = result[..., top * scale : bottom * scale, left * scale : right * scale]
             region += part * weights
-    return result.clamp_(0, 1)
+    return result.clamp_(0, 1).to(low.dtype)
 
 
 def _spans(length: int, tile: int, overlap: int, radius: int, scale: int) -> list[tuple[int, int, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from fastgan.ops._checks import as_seed, check_floating, check_one_of, described
+from fastgan.ops._checks import as_seed, as_whole_number, check_floating, check_one_of, described
 from fastgan.recipes.starganv2.config import StarGANv2Config
 from fastgan.recipes.starganv2.latents import Pictures, encode
 from fastgan.recipes.starganv2.networks import MappingNetwork, StarGANv2Generator, StyleEncoder
 from fastgan.recipes.starganv2.translator import Translator, make_networks
-from fastgan.training.model import Exported, GiveBack, Images, Model, check_images, like, to_pil
+from fastgan.training.model import Exported, GiveBack, Given, Images, Model, check_images, like, to_pil
 
 
 class StarGANv2Model(Model):
@@ -71,13 +72,13 @@ class StarGANv2Model(Model):
     @torch.no_grad()
     def translate(
         self,
-        images: Images,
+        images: Given,
         domain: str | int,
         *,
         reference: Images | None = None,
         style: Tensor | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> Given:
         """Images in the style of another domain: a reference's, or one from noise.
 
         Args:
@@ -121,14 +122,15 @@ class StarGANv2Model(Model):
     def random_styles(self, num: int, domain: str | int, seed: int = 0) -> Tensor:
         """Style codes (num, style_dim) of a domain, from noise that is the same for a seed on each device."""
         number, random = self._domain(domain), torch.Generator().manual_seed(as_seed("seed", seed))
-        z = torch.randn(num, self.config.z_dim, generator=random).to(self.device, self.dtype)
-        return self.translator.random_styles(z, number)
+        shape = (as_whole_number("num", num), self.config.z_dim)
+        z = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
+        return self.translator.random_styles(z.to(self.device, self.dtype), number)
 
     def _domain(self, domain: str | int) -> int:
-        if isinstance(domain, int) and not isinstance(domain, bool):
+        if isinstance(domain, numbers.Integral) and not isinstance(domain, bool):
             if not 0 <= domain < len(self.domains):
                 raise ValueError(f"domain must lie in [0, {len(self.domains) - 1}], got {domain}")
-            return domain
+            return int(domain)
         check_one_of("domain", domain, self.domains)
         return self.domains.index(domain)
 

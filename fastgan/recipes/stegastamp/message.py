@@ -50,17 +50,22 @@ def layout_for(secret_size: int) -> Layout:
                 return Layout(characters, errors, order)
     raise ValueError(
         f"a secret of {secret_size} bits is too short for a message with error correction; "
-        "give the bits themselves with --raw"
+        "use the bits themselves (a tensor and bits=True in Python, --raw on the command line)"
     )
 
 
 def message_to_bits(message: str, secret_size: int) -> Tensor:
     """The secret (secret_size,) of 0. and 1. that carries the message.
 
+    Spaces at its end are padding, and do not come back.
+
     Raises:
-        ValueError: the message is too long; names its length and the limit.
+        ValueError: the message is too long (names its length and the limit), or has characters that
+            :func:`bits_to_message` takes for noise, such as a line break.
     """
     layout = layout_for(secret_size)
+    if not message.isprintable():
+        raise ValueError(f"the message must have printable characters only, got {message!r}")
     data = message.encode("utf-8")
     if len(data) > layout.characters:
         raise ValueError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
 
 import torch
 from PIL import Image, ImageOps
@@ -14,7 +14,7 @@ from fastgan.ops._checks import as_flag, check_real, described
 from fastgan.recipes.stegastamp.config import StegaStampConfig
 from fastgan.recipes.stegastamp.message import bits_to_message, message_to_bits
 from fastgan.recipes.stegastamp.networks import StegaStampDecoder, StegaStampEncoder
-from fastgan.training.model import Exported, Images, Model
+from fastgan.training.model import Exported, Given, Images, Model, pictures_of
 
 
 class StegaStampModel(Model):
@@ -32,6 +32,21 @@ class StegaStampModel(Model):
         size = (config.secret_size, config.image_size)
         return {"encoder": StegaStampEncoder(*size), "decoder": StegaStampDecoder(*size)}
 
+    @overload
+    def encode(
+        self,
+        images: Given,
+        message: str | Tensor,
+        *,
+        full_size: bool = True,
+        residual: Literal[False] = False,
+    ) -> Given: ...
+
+    @overload
+    def encode(
+        self, images: Given, message: str | Tensor, *, full_size: bool = True, residual: Literal[True]
+    ) -> tuple[Given, Given]: ...
+
     @torch.no_grad()
     def encode(
         self, images: Images, message: str | Tensor, *, full_size: bool = True, residual: bool = False
@@ -40,7 +55,8 @@ class StegaStampModel(Model):
 
         Args:
             images: N 3 H W or 3 H W in [0, 1], or images of PIL, of any size.
-            message: a text of few characters (7 in 100 bits, see :mod:`fastgan.recipes.stegastamp.message`);
+            message: a text of few printable characters (7 in 100 bits, without spaces at the end, see
+                :mod:`fastgan.recipes.stegastamp.message`);
                 or bits, 0 and 1, (secret_size,), or (N, secret_size) for each image its own.
             full_size: keep the photographs' size, and scale the residual to it; otherwise they are scaled to
                 the network's size, and PIL's also cut, as in the original.
@@ -54,15 +70,14 @@ class StegaStampModel(Model):
         """
         full_size, residual = as_flag("full_size", full_size), as_flag("residual", residual)
         secret = self._secret(message)
-        if (
-            full_size and isinstance(images, (list, tuple)) and len(images) > 1
-        ):  # which may be of several sizes
-            secrets = list(secret.expand(len(images), -1)) if len(secret) == 1 else list(secret)
-            _check_number(len(images), secret)
+        if full_size and isinstance(images, (list, tuple)):  # which may be of several sizes
+            pictures = pictures_of("images", images)
+            _check_number(len(pictures), secret)
+            secrets = secret.expand(len(pictures), -1)
             made = [
-                self.encode([image], bits, residual=True) for image, bits in zip(images, secrets, strict=True)
+                self.encode(image, bits, residual=True) for image, bits in zip(pictures, secrets, strict=True)
             ]
-            stamped, residuals = ([image for pair in made for image in pair[i]] for i in (0, 1))
+            stamped, residuals = ([pair[i] for pair in made] for i in (0, 1))
             return (stamped, residuals) if residual else stamped
         size = (self.config.image_size, self.config.image_size)
         prepare = (lambda image: image) if full_size else (lambda image: ImageOps.fit(image, size))
@@ -82,6 +97,18 @@ class StegaStampModel(Model):
             return stamped, (added if images.dim() == 4 else added[0]).to(images.dtype)
         return stamped, give_back(added + 0.5)
 
+    @overload
+    def decode(self, images: Image.Image, *, bits: Literal[False] = False) -> str | None: ...
+
+    @overload
+    def decode(self, images: Sequence[Image.Image], *, bits: Literal[False] = False) -> list[str | None]: ...
+
+    @overload
+    def decode(self, images: Tensor, *, bits: Literal[False] = False) -> Any: ...
+
+    @overload
+    def decode(self, images: Images, *, bits: Literal[True]) -> Tensor: ...
+
     @torch.no_grad()
     def decode(self, images: Images, *, bits: bool = False) -> Any:
         """Reads the messages in photographs.
@@ -100,9 +127,7 @@ class StegaStampModel(Model):
         bits = as_flag("bits", bits)
         size = (self.config.image_size, self.config.image_size)
         if isinstance(images, (list, tuple)):  # which may be of several sizes
-            batches = [self.taken("images", [image])[0] for image in images]
-            if not batches:
-                self.taken("images", images)  # which says that there must be one
+            batches = [self.taken("images", image)[0] for image in pictures_of("images", images)]
             received = torch.cat([_scaled(batch, size) for batch in batches])
         else:
             received = _scaled(self.taken("images", images)[0], size)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fastgan._names import printable
-from fastgan.ops._checks import check_floating
+from fastgan.ops._checks import check_floating, check_instance
 from fastgan.recipes.zi2zi.config import Zi2ZiConfig
 from fastgan.recipes.zi2zi.data import is_valid_about, read_about
 from fastgan.recipes.zi2zi.fonts import Font, Geometry, common_geometry, split_choice
 from fastgan.recipes.zi2zi.networks import Zi2ZiGenerator
-from fastgan.training.model import Exported, Images, Model
+from fastgan.training.model import Exported, Given, Model
 
 SPLIT = 64  # glyphs at a time
 
@@ -68,7 +68,7 @@ class Zi2ZiModel(Model):
         return names[:count] + [str(number) for number in range(len(names), count)]
 
     @torch.no_grad()
-    def translate(self, images: Images, category: str | int | Tensor) -> Any:
+    def translate(self, images: Given, category: str | int | Tensor) -> Given:
         """Glyphs in the style of a category; empty ones stay empty.
 
         Args:
@@ -97,12 +97,12 @@ class Zi2ZiModel(Model):
         return give_back(torch.where(empty, 1.0, drawn.to(glyphs.dtype) / 2 + 0.5))
 
     def style_of(self, category: str | int) -> Tensor:
-        """The style of a category, (embedding_dim,), see :meth:`translate`.
+        """The style of a category, (embedding_dim,), a copy; see :meth:`translate`.
 
         Raises:
             ValueError: there is no such category; the existing ones are listed.
         """
-        return self.generator.embedding.weight.detach()[self._number(category)]
+        return self.generator.embedding.weight.detach()[self._number(category)].clone()
 
     def _number(self, category: str | int) -> int:
         names, text = [str(each["name"]) for each in self.about.get("categories", [])], str(category)
@@ -136,8 +136,10 @@ class Zi2ZiModel(Model):
 
         Raises:
             FileNotFoundError: no such file.
+            TypeError: a text or a font of another kind.
             ValueError: no known source font; no visible character, or characters missing from the font.
         """
+        check_instance("text", text, str, "a str")
         source = self._font(font)
         visible = [c for c in dict.fromkeys(text) if not c.isspace()]
         if not visible:
@@ -152,12 +154,14 @@ class Zi2ZiModel(Model):
         return glyphs.expand(-1, self.config.channels, -1, -1).to(self.device)
 
     def _font(self, chosen: str | Path | None) -> Font:
-        path = chosen or self.about.get("source", {}).get("path")
+        if chosen is not None:
+            check_instance("font", chosen, (str, Path), "a str or a Path")
+        path = self.about.get("source", {}).get("path") if chosen is None else chosen
         if not path:
-            raise ValueError("the run's data does not tell its source font: give --source-font")
+            raise ValueError("the run's data does not tell its source font: give font (--source-font)")
         if chosen is None and not split_choice(path)[0].is_file():
             raise FileNotFoundError(
-                f"the run's source font is not at {printable(path)} any more: give --source-font"
+                f"the run's source font is not at {printable(path)} any more: give font (--source-font)"
             )
         return Font(path)
 
