@@ -55,13 +55,13 @@ FASTGAN_CLONES void sweep_loss(const Chunk<double>& chunk, double* sums) { sweep
 FASTGAN_CLONES void sweep_both(const Chunk<float>& chunk, double* sums) { sweep_chunk<true>(chunk, sums); }
 FASTGAN_CLONES void sweep_both(const Chunk<double>& chunk, double* sums) { sweep_chunk<true>(chunk, sums); }
 
+}  // namespace
+
 std::vector<double> border_ramps(int64_t size, bool needed) {
   std::vector<double> ramps(size, 1.0);
   for (int64_t i = 0; needed && 4 * i < size; ++i) ramps[i] = ramps[size - 1 - i] = border_ramp(i, size);
   return ramps;
 }
-
-}  // namespace
 
 YuvL2Sweep::YuvL2Sweep(ImageView x, ImageView y, ImageView direction, double edge_gain, const double (&scales)[3])
     : x_(x), y_(y), direction_(direction), edge_gain_(edge_gain) {

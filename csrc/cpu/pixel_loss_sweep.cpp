@@ -1,0 +1,329 @@
+#include "pixel_loss_sweep.h"
+
+#include <algorithm>
+
+#include "clones.h"
+#include "pixel_loss_rows.h"
+#include "scratch.h"
+#include "yuv_l2_sweep.h"
+
+namespace fastgan {
+namespace {
+
+// A vector lane sums at most 256 terms, few enough for float32, and the rows of a chunk fit in the first-level cache.
+constexpr int64_t kColumns = 1024;
+// With neighbours a whole tile is kept, in the second-level cache, and its halo is computed twice: nearly square.
+constexpr int64_t kStencilColumns = 256;
+constexpr int64_t kTilePixels = 8192;
+// Of Sobel's derivatives and their adjoints: a pixel's gradient depends on 5 x 5 pixels.
+constexpr int64_t kHalo = 2;
+
+FASTGAN_CLONES double penalize(PixelKind kind, const PenaltyRow<float>& row) { return penalize_any(kind, row); }
+FASTGAN_CLONES double penalize(PixelKind kind, const PenaltyRow<double>& row) { return penalize_any(kind, row); }
+
+int64_t quotient_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+}  // namespace
+
+// Some rows and columns of a plane. Without neighbours one row at a time is kept, else the whole tile.
+template <typename T>
+class PixelTile {
+ public:
+  explicit PixelTile(const PixelLossSweep& sweep)
+      : s_(sweep),
+        o_(sweep.options_),
+        lines_(sweep.has_stencil_ ? sweep.rows_ + 2 * kHalo : 1),
+        stride_(sweep.columns_ + 2 * kHalo) {
+    values_ = scratch<T>(inputs() * lines_ * stride_);
+    gradient_ = scratch<T>(sweep.outputs_ * lines_ * stride_);
+    for (auto& buffer : buffers_) buffer = scratch<T>(stride_);
+    if (o_.has_sobel) slopes_ = scratch<T>(2 * lines_ * stride_);
+  }
+
+  FASTGAN_HOST_DEVICE void run(int64_t tile, double* sums) {
+    sums_ = sums;
+    const int64_t plane = tile / (s_.down_ * s_.across_), part = tile % (s_.down_ * s_.across_);
+    const int64_t channels = o_.colour == PixelColour::kRgb ? s_.x_.sizes[1] : 1;
+    image_ = plane / channels, channel_ = plane % channels;
+    top_ = part / s_.across_ * s_.rows_, left_ = part % s_.across_ * s_.columns_;
+    bottom_ = std::min(top_ + s_.rows_, s_.x_.sizes[2]), right_ = std::min(left_ + s_.columns_, s_.x_.sizes[3]);
+    if (s_.has_stencil_) return run_with_neighbours();
+    for (int64_t row = top_; row < bottom_; ++row) {
+      read_row(row, row, true, 0);
+      add_pixels(row);
+      if (s_.direction_.data && has_gain()) gain_gradient(row);
+      write_gradient(row);
+    }
+  }
+
+ private:
+  FASTGAN_HOST_DEVICE void run_with_neighbours() {
+    const int64_t last = s_.x_.sizes[2] - 1;
+    if (s_.y_.data) {
+      const int64_t halo = o_.has_sobel ? kHalo : 0;
+      for (int64_t row = top_ - halo; row < bottom_ + halo; ++row)
+        read_row(std::clamp<int64_t>(row, 0, last), row, true, halo);
+      for (int64_t row = top_; row < bottom_; ++row) add_pixels(row);
+      if (o_.has_sobel)
+        for (int64_t k = 0; k < s_.outputs_; ++k) add_sobel(k);
+    }
+    for (int64_t row = top_; s_.direction_.data && row < bottom_; ++row) {
+      if (s_.y_.data && has_gain()) gain_gradient(row);
+      for (int64_t k = 0; !s_.y_.data && k < s_.outputs_; ++k) std::fill_n(gradient(k, row), right_ - left_, T(0));
+    }
+    if (o_.has_tv) {
+      for (int64_t row = std::max<int64_t>(top_ - 1, 0); row < std::min(bottom_ + 1, last + 1); ++row)
+        read_row(row, row, false, 1);
+      for (int64_t k = 0; k < s_.outputs_; ++k) add_variation(k);
+    }
+    for (int64_t row = top_; row < bottom_; ++row) write_gradient(row);
+  }
+
+  int64_t inputs() const { return o_.colour == PixelColour::kRgb ? 1 : 3; }
+  bool has_gain() const { return o_.edge_gain != 0; }
+  double scale(int64_t k) const { return o_.colour == PixelColour::kYuv ? o_.scales[k] : 1.0; }
+  int64_t line(int64_t row) const { return s_.has_stencil_ ? row - top_ + kHalo : 0; }
+
+  // Both point at the tile's first column. The first may be read kHalo columns before and beyond the tile.
+  T* values(int64_t k, int64_t row) { return &values_[(k * lines_ + line(row)) * stride_ + kHalo]; }
+  T* slopes(int64_t derivative, int64_t row) { return &slopes_[(derivative * lines_ + line(row)) * stride_ + kHalo]; }
+
+  // In RGB the output itself, where it needs no conversion.
+  T* gradient(int64_t k, int64_t row) {
+    T* buffer = &gradient_[(k * lines_ + line(row)) * stride_];
+    return o_.colour == PixelColour::kRgb ? target(channel_, row, buffer) : buffer;
+  }
+
+  T* target(int64_t channel, int64_t row, T* buffer) {
+    const ImageView& out = s_.direction_;
+    return target_of(out.at(image_, channel, row, left_), out.dtype, out.strides[3], buffer);
+  }
+
+  const T* column_ramp() const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return s_.column_ramp_float_.data();
+    } else {
+      return s_.column_ramp_.data();
+    }
+  }
+
+  // Reads a row of x - y (with the gain), or of x, as values(k, place), and repeats the image's border in the halo.
+  FASTGAN_HOST_DEVICE void read_row(int64_t row, int64_t place, bool is_difference, int64_t halo) {
+    const int64_t begin = std::max<int64_t>(left_ - halo, 0), end = std::min(right_ + halo, s_.x_.sizes[3]);
+    const int64_t count = end - begin;
+    T* rows[3];
+    for (int64_t c = 0; c < inputs(); ++c) {
+      rows[c] = values(c, place) + (begin - left_);
+      const T* x = load_row(s_.x_, channel_ + c, row, begin, count, buffers_[0].get());
+      if (is_difference) {
+        subtract(x, load_row(s_.y_, channel_ + c, row, begin, count, buffers_[1].get()), rows[c], count);
+      } else {
+        std::copy_n(x, count, rows[c]);
+      }
+    }
+    if (o_.colour == PixelColour::kLuma) to_colour<false>(rows[0], rows[1], rows[2], count);
+    if (o_.colour == PixelColour::kYuv) to_colour<true>(rows[0], rows[1], rows[2], count);
+    for (int64_t k = 0; k < s_.outputs_; ++k) {
+      if (is_difference && has_gain()) apply_gain(row, begin, count, rows[k]);
+      for (int64_t i = 1; i <= halo - (left_ - begin); ++i) rows[k][-i] = rows[k][0];
+      for (int64_t i = 0; i < halo - (end - right_); ++i) rows[k][count + i] = rows[k][count - 1];
+    }
+  }
+
+  FASTGAN_HOST_DEVICE const T* load_row(
+      const ImageView& view, int64_t channel, int64_t row, int64_t column, int64_t count, T* buffer) {
+    return load(view.at(image_, channel, row, column), view.dtype, view.strides[3], count, buffer);
+  }
+
+  FASTGAN_HOST_DEVICE void apply_gain(int64_t row, int64_t column, int64_t count, T* values) {
+    const T* ramp = column_ramp() + column;
+    const T row_ramp = static_cast<T>(s_.row_ramp_[row]), edge_gain = static_cast<T>(o_.edge_gain);
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) values[i] *= 1 + edge_gain * (1 - row_ramp * ramp[i]);
+  }
+
+  FASTGAN_HOST_DEVICE void gain_gradient(int64_t row) {
+    for (int64_t k = 0; k < s_.outputs_; ++k) apply_gain(row, left_, right_ - left_, gradient(k, row));
+  }
+
+  // The weighed penalties of values that belong to pixels of the image, and their slopes.
+  double penalties(int term, int64_t k, int64_t row, int64_t column, int64_t count, const T* values, T* slopes) {
+    const PixelKind kind = term < 2 ? o_.kind : o_.tv_kind;
+    PenaltyRow<T> penalty;
+    penalty.values = values;
+    penalty.weights =
+        s_.weight_.data
+            ? load_row(s_.weight_, o_.colour == PixelColour::kRgb ? channel_ : k, row, column, count, buffers_[2].get())
+            : nullptr;
+    penalty.slopes = slopes;
+    penalty.threshold = static_cast<T>(kind == PixelKind::kHuber ? o_.delta : o_.eps);
+    penalty.factor = static_cast<T>(o_.factors[term] * scale(k));
+    penalty.count = count;
+    return scale(k) * penalize(kind, penalty);
+  }
+
+  FASTGAN_HOST_DEVICE void add_pixels(int64_t row) {
+    for (int64_t k = 0; k < s_.outputs_; ++k) {
+      T* out = s_.direction_.data ? gradient(k, row) : nullptr;
+      sums_[0] += penalties(0, k, row, left_, right_ - left_, values(k, row), out);
+    }
+  }
+
+  FASTGAN_HOST_DEVICE void add_sobel(int64_t k) {
+    const bool has_direction = s_.direction_.data != nullptr;
+    const int64_t halo = has_direction ? 1 : 0, height = s_.x_.sizes[2], width = s_.x_.sizes[3];
+    const int64_t begin = std::max<int64_t>(left_ - halo, 0), end = std::min(right_ + halo, width);
+    const int64_t first = std::max<int64_t>(top_ - halo, 0), last = std::min(bottom_ + halo, height) - 1;
+    for (int64_t row = first; row <= last; ++row) {
+      const int64_t offset = begin - left_;
+      T *down = buffers_[3].get(), *right = buffers_[4].get();
+      sobel(
+          values(k, row - 1) + offset, values(k, row) + offset, values(k, row + 1) + offset, down, right, end - begin);
+      // The tile's own pixels are summed; slopes are needed around it, too.
+      const int64_t bounds[4] = {begin, left_, right_, end};
+      for (int part = 0; part < 3; ++part) {
+        const int64_t from = bounds[part], count = bounds[part + 1] - from;
+        if (!count) continue;
+        for (int derivative = 0; derivative < 2; ++derivative) {
+          T* out = has_direction ? slopes(derivative, row) + (from - left_) : nullptr;
+          const T* in = (derivative ? right : down) + (from - begin);
+          const double sum = penalties(1, k, row, from, count, in, out);
+          if (part == 1 && top_ <= row && row < bottom_) sums_[1] += sum;
+        }
+      }
+    }
+    if (!has_direction) return;
+    // What a repeated border contributes to the border itself: the same again across, the opposite along a derivative.
+    for (int64_t row = first; row <= last; ++row) {
+      T *down = slopes(0, row), *right = slopes(1, row);
+      const int64_t count = right_ - left_;
+      if (left_ == 0) down[-1] = down[0], right[-1] = -right[0];
+      if (right_ == width) down[count] = down[count - 1], right[count] = -right[count - 1];
+    }
+    if (top_ == 0) mirror_slopes(0, -1);
+    if (bottom_ == height) mirror_slopes(height - 1, height);
+    for (int64_t row = top_; row < bottom_; ++row) {
+      add_sobel_adjoint(
+          slopes(0, row - 1), slopes(0, row + 1), slopes(1, row - 1), slopes(1, row), slopes(1, row + 1),
+          gradient(k, row), right_ - left_);
+    }
+  }
+
+  FASTGAN_HOST_DEVICE void mirror_slopes(int64_t row, int64_t beyond) {
+    for (int64_t i = -1; i <= right_ - left_; ++i) {
+      slopes(0, beyond)[i] = -slopes(0, row)[i];
+      slopes(1, beyond)[i] = slopes(1, row)[i];
+    }
+  }
+
+  FASTGAN_HOST_DEVICE void add_variation(int64_t k) {
+    const bool has_direction = s_.direction_.data != nullptr;
+    const int64_t count = right_ - left_, height = s_.x_.sizes[2], width = s_.x_.sizes[3];
+    T *differences = buffers_[3].get(), *out = has_direction ? buffers_[4].get() : nullptr;
+    // Pairs of rows; the one across the upper border belongs to the tile above, and has a slope here.
+    for (int64_t row = std::max<int64_t>(top_ - (has_direction ? 1 : 0), 0); row < std::min(bottom_, height - 1);
+         ++row) {
+      subtract(values(k, row + 1), values(k, row), differences, count);
+      const double sum = penalties(2, k, row, left_, count, differences, out);
+      if (row >= top_) sums_[2] += sum;
+      if (!has_direction) continue;
+      if (row >= top_) subtract(gradient(k, row), out, gradient(k, row), count);
+      if (row + 1 < bottom_) add(out, gradient(k, row + 1), count);
+    }
+    const int64_t begin = std::max<int64_t>(left_ - (has_direction ? 1 : 0), 0), end = std::min(right_, width - 1);
+    for (int64_t row = top_; begin < end && row < bottom_; ++row) {
+      const T* at = values(k, row) + (begin - left_);
+      subtract(at + 1, at, differences, end - begin);
+      if (begin < left_) (void)penalties(3, k, row, begin, 1, differences, out);
+      if (left_ < end) {
+        const int64_t skipped = left_ - begin;
+        sums_[3] +=
+            penalties(3, k, row, left_, end - left_, differences + skipped, has_direction ? out + skipped : nullptr);
+      }
+      if (!has_direction) continue;
+      T* sums = gradient(k, row);
+      subtract(sums, out + (left_ - begin), sums, end - left_);
+      const int64_t first = std::max(begin + 1, left_), past = std::min(end + 1, right_);
+      add(out + (first - 1 - begin), sums + (first - left_), past - first);
+    }
+  }
+
+  FASTGAN_HOST_DEVICE void write_gradient(int64_t row) {
+    const ImageView& out = s_.direction_;
+    if (!out.data) return;
+    const int64_t count = right_ - left_;
+    if (o_.colour == PixelColour::kRgb) {
+      store(gradient(0, row), out.at(image_, channel_, row, left_), out.dtype, out.strides[3], count);
+      return;
+    }
+    T* rgb[3];
+    for (int64_t c = 0; c < 3; ++c) rgb[c] = target(c, row, buffers_[c].get());
+    if (o_.colour == PixelColour::kYuv) {
+      from_colour<true>(gradient(0, row), gradient(1, row), gradient(2, row), rgb[0], rgb[1], rgb[2], count);
+    } else {
+      from_colour<false, T>(gradient(0, row), nullptr, nullptr, rgb[0], rgb[1], rgb[2], count);
+    }
+    for (int64_t c = 0; c < 3; ++c) store(rgb[c], out.at(image_, c, row, left_), out.dtype, out.strides[3], count);
+  }
+
+  const PixelLossSweep& s_;
+  const PixelLossOptions& o_;
+  const int64_t lines_, stride_;
+  Scratch<T> values_, gradient_, slopes_, buffers_[5];
+  int64_t image_ = 0, channel_ = 0, top_ = 0, bottom_ = 0, left_ = 0, right_ = 0;
+  double* sums_ = nullptr;
+};
+
+namespace {
+
+FASTGAN_CLONES void run_tile(PixelTile<float>& tile, int64_t index, double* sums) { tile.run(index, sums); }
+FASTGAN_CLONES void run_tile(PixelTile<double>& tile, int64_t index, double* sums) { tile.run(index, sums); }
+
+}  // namespace
+
+PixelLossSweep::PixelLossSweep(
+    ImageView x, ImageView y, ImageView weight, ImageView direction, PixelLossOptions options)
+    : x_(x),
+      y_(y),
+      weight_(weight),
+      direction_(direction),
+      options_(options),
+      has_stencil_(options.has_sobel || options.has_tv) {
+  const int64_t height = x.sizes[2], width = x.sizes[3];
+  const bool is_rgb = options.colour == PixelColour::kRgb;
+  outputs_ = options.colour == PixelColour::kYuv ? 3 : 1;
+  planes_ = x.sizes[0] * (is_rgb ? x.sizes[1] : 1);
+  columns_ = std::clamp<int64_t>(width, 1, has_stencil_ ? kStencilColumns : kColumns);
+  rows_ = std::clamp<int64_t>(height, 1, kTilePixels / columns_);
+  down_ = quotient_up(height, rows_), across_ = quotient_up(width, columns_);
+  tiles_per_block_ = std::max<int64_t>(1, kTilePixels / (rows_ * columns_));
+  blocks_ = quotient_up(planes_ * down_ * across_, tiles_per_block_);
+  row_ramp_ = border_ramps(height, options.edge_gain != 0);
+  column_ramp_ = border_ramps(width, options.edge_gain != 0);
+  column_ramp_float_.assign(column_ramp_.begin(), column_ramp_.end());
+  partial_sums_.assign(4 * blocks_, 0.0);
+}
+
+void PixelLossSweep::run(int64_t begin, int64_t end) {
+  const bool is_double = x_.dtype == Dtype::kFloat64 || (y_.data && y_.dtype == Dtype::kFloat64);
+  is_double ? run_typed<double>(begin, end) : run_typed<float>(begin, end);
+}
+
+template <typename T>
+void PixelLossSweep::run_typed(int64_t begin, int64_t end) {
+  PixelTile<T> tile(*this);
+  for (int64_t block = begin; block < end; ++block) {
+    const int64_t last = std::min((block + 1) * tiles_per_block_, planes_ * down_ * across_);
+    for (int64_t index = block * tiles_per_block_; index < last; ++index)
+      run_tile(tile, index, &partial_sums_[4 * block]);
+  }
+}
+
+void PixelLossSweep::sums(double (&sums)[4]) const {
+  for (int term = 0; term < 4; ++term) {
+    sums[term] = 0;
+    for (int64_t block = 0; block < blocks_; ++block) sums[term] += partial_sums_[4 * block + term];
+  }
+}
+
+}  // namespace fastgan
