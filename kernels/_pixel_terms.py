@@ -39,23 +39,15 @@ def in_color(red, green, blue, COLOR: tl.constexpr):
 
 
 @triton.jit
-def read(
-    x, y, row, column, x_stride_c, x_stride_h, x_stride_w, y_stride_c, y_stride_h, y_stride_w, inside,
-    DIFFERENCE: tl.constexpr, COLOR: tl.constexpr,
-):  # fmt: skip
-    """The channels that are compared at any pixels of the image, of x - y or of x."""
-    here = x + row * x_stride_h + column * x_stride_w
-    red = tl.load(here, inside, 0.0).to(tl.float32)
+def difference(x, y, x_stride_c, y_stride_c, inside, COLOR: tl.constexpr):
+    """The channels that are compared, of the difference of the pixels at two places."""
+    red = tl.load(x, inside, 0.0).to(tl.float32) - tl.load(y, inside, 0.0).to(tl.float32)
     green, blue = red, red
     if COLOR != 0:
-        green = tl.load(here + x_stride_c, inside, 0.0).to(tl.float32)
-        blue = tl.load(here + 2 * x_stride_c, inside, 0.0).to(tl.float32)
-    if DIFFERENCE:
-        there = y + row * y_stride_h + column * y_stride_w
-        red -= tl.load(there, inside, 0.0).to(tl.float32)
-        if COLOR != 0:
-            green -= tl.load(there + y_stride_c, inside, 0.0).to(tl.float32)
-            blue -= tl.load(there + 2 * y_stride_c, inside, 0.0).to(tl.float32)
+        x, y = x + x_stride_c, y + y_stride_c
+        green = tl.load(x, inside, 0.0).to(tl.float32) - tl.load(y, inside, 0.0).to(tl.float32)
+        x, y = x + x_stride_c, y + y_stride_c
+        blue = tl.load(x, inside, 0.0).to(tl.float32) - tl.load(y, inside, 0.0).to(tl.float32)
     return in_color(red, green, blue, COLOR)
 
 
@@ -150,21 +142,22 @@ def transposed(slopes, row, column, height, width, pixels, inside, BLOCK: tl.con
 
 @triton.jit
 def variation(
-    value, below, above, right, left, weight, weight_above, weight_left, has_below, has_above, has_right,
-    has_left, threshold, factor_down, factor_right, KIND: tl.constexpr, HAS_DIRECTION: tl.constexpr,
+    down, up, right, left, weight, weight_above, weight_left, has_below, has_above, has_right, has_left,
+    threshold, factor_down, factor_right, KIND: tl.constexpr, HAS_DIRECTION: tl.constexpr,
 ):  # fmt: skip
-    """The weighed penalties of the differences from the pixels below and on the right, and the gradient."""
-    result_down, slope = penalty(below - value, threshold, KIND)
+    """The weighed penalties of the differences from the pixels below and on the right, and the gradient.
+
+    `up` and `left` are the differences that the pixels above and on the left have from this one.
+    """
+    result_down, slope = penalty(down, threshold, KIND)
     gradient = -factor_down * tl.where(has_below, weight * slope, 0.0)
-    result_right, slope = penalty(right - value, threshold, KIND)
+    result_right, slope = penalty(right, threshold, KIND)
     gradient -= factor_right * tl.where(has_right, weight * slope, 0.0)
     if HAS_DIRECTION:
-        _, slope = penalty(value - above, threshold, KIND)
+        _, slope = penalty(up, threshold, KIND)
         gradient += factor_down * tl.where(has_above, weight_above * slope, 0.0)
-        _, slope = penalty(value - left, threshold, KIND)
+        _, slope = penalty(left, threshold, KIND)
         gradient += factor_right * tl.where(has_left, weight_left * slope, 0.0)
-    return (
-        tl.where(has_below, weight * result_down, 0.0),
-        tl.where(has_right, weight * result_right, 0.0),
-        gradient,
-    )
+    total_down = tl.where(has_below, weight * result_down, 0.0)
+    total_right = tl.where(has_right, weight * result_right, 0.0)
+    return total_down, total_right, gradient

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from fastgan.kernels import _pixels
 from fastgan.kernels._pixel_terms import (
+    difference,
     gain_of,
     gained,
     in_color,
     mean_weight,
     penalty,
-    read,
     read_weights,
     store_slopes,
     transposed,
@@ -104,10 +104,9 @@ def sobel(
         if i != 4:
             near_row = tl.minimum(tl.maximum(row + (i // 3 - 1), 0), height - 1)
             near_column = tl.minimum(tl.maximum(column + (i % 3 - 1), 0), width - 1)
-            value0, value1, value2 = read(
-                x, y, near_row, near_column, x_stride_c, x_stride_h, x_stride_w, y_stride_c, y_stride_h,
-                y_stride_w, inside, True, COLOR,
-            )  # fmt: skip
+            here = x + near_row * x_stride_h + near_column * x_stride_w
+            there = y + near_row * y_stride_h + near_column * y_stride_w
+            value0, value1, value2 = difference(here, there, x_stride_c, y_stride_c, inside, COLOR)
             factor_here = gained(gain, near_row, near_column, height, width, GAIN)
             along_rows = (i // 3 - 1) * (2 - (i % 3 - 1) * (i % 3 - 1)) * 0.125
             along_columns = (i % 3 - 1) * (2 - (i // 3 - 1) * (i // 3 - 1)) * 0.125
@@ -266,24 +265,18 @@ def sweep(
         left, right = tl.maximum(column - 1, 0), tl.minimum(column + 1, width - 1)
         has_below, has_above = inside & (row + 1 < height), inside & (row > 0)
         has_right, has_left = inside & (column + 1 < width), inside & (column > 0)
-        here0, here1, here2 = read(
-            x, y, row, column, x_stride_c, x_stride_h, x_stride_w, 0, 0, 0, inside, False, COLOR
-        )
-        below0, below1, below2 = read(
-            x, y, below, column, x_stride_c, x_stride_h, x_stride_w, 0, 0, 0, inside, False, COLOR
-        )
-        right0, right1, right2 = read(
-            x, y, row, right, x_stride_c, x_stride_h, x_stride_w, 0, 0, 0, inside, False, COLOR
-        )
-        above0, above1, above2, left0, left1, left2 = here0, here1, here2, here0, here1, here2
+        here = x + row * x_stride_h + column * x_stride_w
+        there = x + below * x_stride_h + column * x_stride_w
+        down0, down1, down2 = difference(there, here, x_stride_c, x_stride_c, inside, COLOR)
+        there = x + row * x_stride_h + right * x_stride_w
+        right0, right1, right2 = difference(there, here, x_stride_c, x_stride_c, inside, COLOR)
+        over0, over1, over2, left0, left1, left2 = down0, down1, down2, right0, right1, right2
         up0, up1, up2, back0, back1, back2 = weight0, weight1, weight2, weight0, weight1, weight2
         if HAS_DIRECTION:
-            above0, above1, above2 = read(
-                x, y, above, column, x_stride_c, x_stride_h, x_stride_w, 0, 0, 0, inside, False, COLOR
-            )
-            left0, left1, left2 = read(
-                x, y, row, left, x_stride_c, x_stride_h, x_stride_w, 0, 0, 0, inside, False, COLOR
-            )
+            there = x + above * x_stride_h + column * x_stride_w
+            over0, over1, over2 = difference(here, there, x_stride_c, x_stride_c, inside, COLOR)
+            there = x + row * x_stride_h + left * x_stride_w
+            left0, left1, left2 = difference(here, there, x_stride_c, x_stride_c, inside, COLOR)
             if HAS_WEIGHT:
                 up0, up1, up2 = read_weights(
                     weight, above, column, w_stride_c, w_stride_h, w_stride_w, inside, True, COLOR
@@ -292,23 +285,23 @@ def sweep(
                     weight, row, left, w_stride_c, w_stride_h, w_stride_w, inside, True, COLOR
                 )
         total_down, total_right, gradient = variation(
-            here0, below0, above0, right0, left0, weight0, up0, back0, has_below, has_above, has_right,
+            down0, over0, right0, left0, weight0, up0, back0, has_below, has_above, has_right,
             has_left, tv_threshold, factor_down, factor_right, TV_KIND, HAS_DIRECTION,
         )  # fmt: skip
         total_down, total_right = scale_y * total_down, scale_y * total_right
         gradient0 += scale_y * gradient
         if COLOR == 2:
-            down, across, gradient = variation(
-                here1, below1, above1, right1, left1, weight1, up1, back1, has_below, has_above, has_right,
+            of_rows, of_columns, gradient = variation(
+                down1, over1, right1, left1, weight1, up1, back1, has_below, has_above, has_right,
                 has_left, tv_threshold, factor_down, factor_right, TV_KIND, HAS_DIRECTION,
             )  # fmt: skip
-            total_down, total_right = total_down + scale_u * down, total_right + scale_u * across
+            total_down, total_right = total_down + scale_u * of_rows, total_right + scale_u * of_columns
             gradient1 += scale_u * gradient
-            down, across, gradient = variation(
-                here2, below2, above2, right2, left2, weight2, up2, back2, has_below, has_above, has_right,
+            of_rows, of_columns, gradient = variation(
+                down2, over2, right2, left2, weight2, up2, back2, has_below, has_above, has_right,
                 has_left, tv_threshold, factor_down, factor_right, TV_KIND, HAS_DIRECTION,
             )  # fmt: skip
-            total_down, total_right = total_down + scale_v * down, total_right + scale_v * across
+            total_down, total_right = total_down + scale_v * of_rows, total_right + scale_v * of_columns
             gradient2 += scale_v * gradient
         tl.store(partial_sums + 2, tl.sum(total_down))
         tl.store(partial_sums + 3, tl.sum(total_right))

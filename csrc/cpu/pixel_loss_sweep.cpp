@@ -37,6 +37,7 @@ class PixelTile {
     values_ = scratch<T>(inputs() * lines_ * stride_);
     gradient_ = scratch<T>(sweep.outputs_ * lines_ * stride_);
     for (auto& buffer : buffers_) buffer = scratch<T>(stride_);
+    if (o_.has_tv) differences_ = scratch<T>(inputs() * stride_);
     if (o_.has_sobel) slopes_ = scratch<T>(2 * lines_ * stride_);
   }
 
@@ -74,7 +75,8 @@ class PixelTile {
     if (o_.has_tv) {
       for (int64_t row = std::max<int64_t>(top_ - 1, 0); row < std::min(bottom_ + 1, last + 1); ++row)
         read_row(row, row, false, 1);
-      for (int64_t k = 0; k < s_.outputs_; ++k) add_variation(k);
+      add_variation_down();
+      add_variation_right();
     }
     for (int64_t row = top_; row < bottom_; ++row) write_gradient(row);
   }
@@ -107,7 +109,14 @@ class PixelTile {
     }
   }
 
-  // Reads a row of x - y (with the gain), or of x, as values(k, place), and repeats the image's border in the halo.
+  // Red, green and blue become the channels that are compared.
+  FASTGAN_HOST_DEVICE void convert(T* const (&rows)[3], int64_t count) {
+    if (o_.colour == PixelColour::kLuma) to_colour<false>(rows[0], rows[1], rows[2], count);
+    if (o_.colour == PixelColour::kYuv) to_colour<true>(rows[0], rows[1], rows[2], count);
+  }
+
+  // Reads a row of x as values(c, place); or of x - y, converted and with the gain, as values(k, place), repeating the
+  // image's border in the halo.
   FASTGAN_HOST_DEVICE void read_row(int64_t row, int64_t place, bool is_difference, int64_t halo) {
     const int64_t begin = std::max<int64_t>(left_ - halo, 0), end = std::min(right_ + halo, s_.x_.sizes[3]);
     const int64_t count = end - begin;
@@ -121,10 +130,10 @@ class PixelTile {
         std::copy_n(x, count, rows[c]);
       }
     }
-    if (o_.colour == PixelColour::kLuma) to_colour<false>(rows[0], rows[1], rows[2], count);
-    if (o_.colour == PixelColour::kYuv) to_colour<true>(rows[0], rows[1], rows[2], count);
+    if (!is_difference) return;
+    convert(rows, count);
     for (int64_t k = 0; k < s_.outputs_; ++k) {
-      if (is_difference && has_gain()) apply_gain(row, begin, count, rows[k]);
+      if (has_gain()) apply_gain(row, begin, count, rows[k]);
       for (int64_t i = 1; i <= halo - (left_ - begin); ++i) rows[k][-i] = rows[k][0];
       for (int64_t i = 0; i < halo - (end - right_); ++i) rows[k][count + i] = rows[k][count - 1];
     }
@@ -216,35 +225,52 @@ class PixelTile {
     }
   }
 
-  FASTGAN_HOST_DEVICE void add_variation(int64_t k) {
-    const bool has_direction = s_.direction_.data != nullptr;
-    const int64_t count = right_ - left_, height = s_.x_.sizes[2], width = s_.x_.sizes[3];
-    T *differences = buffers_[3].get(), *out = has_direction ? buffers_[4].get() : nullptr;
-    // Pairs of rows; the one across the upper border belongs to the tile above, and has a slope here.
-    for (int64_t row = std::max<int64_t>(top_ - (has_direction ? 1 : 0), 0); row < std::min(bottom_, height - 1);
-         ++row) {
-      subtract(values(k, row + 1), values(k, row), differences, count);
-      const double sum = penalties(2, k, row, left_, count, differences, out);
-      if (row >= top_) sums_[2] += sum;
-      if (!has_direction) continue;
-      if (row >= top_) subtract(gradient(k, row), out, gradient(k, row), count);
-      if (row + 1 < bottom_) add(out, gradient(k, row + 1), count);
+  // Differences of neighbours are converted after they are taken, since those of nearly equal colours are exact before.
+  FASTGAN_HOST_DEVICE void take_differences(
+      int64_t row, int64_t next_row, int64_t shift, int64_t column, int64_t count, T* (&differences)[3]) {
+    for (int64_t c = 0; c < inputs(); ++c) {
+      differences[c] = &differences_[c * stride_];
+      const int64_t offset = column - left_;
+      subtract(values(c, next_row) + offset + shift, values(c, row) + offset, differences[c], count);
     }
-    const int64_t begin = std::max<int64_t>(left_ - (has_direction ? 1 : 0), 0), end = std::min(right_, width - 1);
-    for (int64_t row = top_; begin < end && row < bottom_; ++row) {
-      const T* at = values(k, row) + (begin - left_);
-      subtract(at + 1, at, differences, end - begin);
-      if (begin < left_) (void)penalties(3, k, row, begin, 1, differences, out);
-      if (left_ < end) {
-        const int64_t skipped = left_ - begin;
-        sums_[3] +=
-            penalties(3, k, row, left_, end - left_, differences + skipped, has_direction ? out + skipped : nullptr);
+    convert(differences, count);
+  }
+
+  FASTGAN_HOST_DEVICE void add_variation_down() {
+    const bool has_direction = s_.direction_.data != nullptr;
+    const int64_t count = right_ - left_, last = std::min(bottom_, s_.x_.sizes[2] - 1);
+    T *differences[3], *out = has_direction ? buffers_[4].get() : nullptr;
+    // The pair across the upper border belongs to the tile above, and has a slope here.
+    for (int64_t row = std::max<int64_t>(top_ - (has_direction ? 1 : 0), 0); row < last; ++row) {
+      take_differences(row, row + 1, 0, left_, count, differences);
+      for (int64_t k = 0; k < s_.outputs_; ++k) {
+        const double sum = penalties(2, k, row, left_, count, differences[k], out);
+        if (row >= top_) sums_[2] += sum;
+        if (!has_direction) continue;
+        if (row >= top_) subtract(gradient(k, row), out, gradient(k, row), count);
+        if (row + 1 < bottom_) add(out, gradient(k, row + 1), count);
       }
-      if (!has_direction) continue;
-      T* sums = gradient(k, row);
-      subtract(sums, out + (left_ - begin), sums, end - left_);
-      const int64_t first = std::max(begin + 1, left_), past = std::min(end + 1, right_);
-      add(out + (first - 1 - begin), sums + (first - left_), past - first);
+    }
+  }
+
+  FASTGAN_HOST_DEVICE void add_variation_right() {
+    const bool has_direction = s_.direction_.data != nullptr;
+    const int64_t begin = std::max<int64_t>(left_ - (has_direction ? 1 : 0), 0);
+    const int64_t end = std::min(right_, s_.x_.sizes[3] - 1), before = left_ - begin;
+    T *differences[3], *out = has_direction ? buffers_[4].get() : nullptr;
+    for (int64_t row = top_; begin < end && row < bottom_; ++row) {
+      take_differences(row, row, 1, begin, end - begin, differences);
+      for (int64_t k = 0; k < s_.outputs_; ++k) {
+        // Likewise across the left border.
+        if (before) (void)penalties(3, k, row, begin, before, differences[k], out);
+        sums_[3] +=
+            penalties(3, k, row, left_, end - left_, differences[k] + before, has_direction ? out + before : nullptr);
+        if (!has_direction) continue;
+        T* sums = gradient(k, row);
+        subtract(sums, out + before, sums, end - left_);
+        const int64_t first = std::max(begin + 1, left_), past = std::min(end + 1, right_);
+        add(out + (first - 1 - begin), sums + (first - left_), past - first);
+      }
     }
   }
 
@@ -269,7 +295,7 @@ class PixelTile {
   const PixelLossSweep& s_;
   const PixelLossOptions& o_;
   const int64_t lines_, stride_;
-  Scratch<T> values_, gradient_, slopes_, buffers_[5];
+  Scratch<T> values_, gradient_, slopes_, buffers_[6], differences_;
   int64_t image_ = 0, channel_ = 0, top_ = 0, bottom_ = 0, left_ = 0, right_ = 0;
   double* sums_ = nullptr;
 };

@@ -130,8 +130,8 @@ def total_variation_loss(
     """Mean penalty of the differences of vertical neighbours, plus that of horizontal ones.
 
     :func:`pixel_loss` without a second image. A direction without neighbours, in an image of one row, adds
-    nothing. "sum" and "l1" without weights are `kornia.losses.total_variation` and `tf.image.total_variation`
-    of one image.
+    nothing. "sum" of "l1" is `tf.image.total_variation`, added over images, and
+    `kornia.losses.total_variation`, added over images and channels.
 
     Args:
         x: N C H W.

@@ -153,7 +153,7 @@ def pixel_loss(
             )
         weight = weight.expand(x.shape[0], 1 if color == "luma" else x.shape[1], *x.shape[2:])
         means = _means(weight, tv_weight != 0, x.dtype) if weighted_mean else None
-    loss, parts, _ = _sweep(x, y, weight, gain, means, number, *options, *terms)
+    loss, parts, _ = _sweep(x, y, weight, gain, means, number, *options, *terms, None)
     return loss, parts
 
 
@@ -228,17 +228,21 @@ def _direction_kind(x: Tensor, y: Tensor | None) -> tuple[int, torch.dtype | Non
 
 
 def _sweep(x, y, weight, edge_gain, weight_means, number, *options):
+    """The op with the direction that is asked for, as by a batching rule, or that a gradient will need.
+
+    Where y needs a gradient, the variation of x is a call of its own.
+    """
+    asked = options[12:] if options[-1] is not None else None
     *options, sobel_weight, tv_weight, loss_weight, mean = options[:12]
     images = (x, y, weight, edge_gain, weight_means, number, *options)
     if y is not None and tv_weight and wants_gradient(y):
-        loss, parts, direction = _pixel_loss(
-            *images, sobel_weight, 0.0, loss_weight, mean, *_direction_kind(x, y)
-        )
         tv, tv_parts, _ = _pixel_loss(
             x, None, *images[2:], 0.0, tv_weight, loss_weight, mean, *_direction_kind(x, None)
         )
+        loss, parts, direction = _sweep(*images, sobel_weight, 0.0, loss_weight, mean, None)
         return loss + tv, parts + tv_parts, direction
-    return _pixel_loss(*images, sobel_weight, tv_weight, loss_weight, mean, *_direction_kind(x, y))
+    kind = asked or _direction_kind(x, y)
+    return _pixel_loss(*images, sobel_weight, tv_weight, loss_weight, mean, *kind)
 
 
 # --- backward: the gradient is saved; the derivative of a linear one is the op itself --------------------

@@ -78,8 +78,6 @@ def pixel_loss(
 
     def reduced(values: Tensor, kind: str, weight: Tensor | None) -> Tensor:
         """Rho of the values, weighed and summed, or averaged."""
-        if values.numel() == 0:  # no neighbours
-            return x.new_zeros(())
         terms = penalty(values, kind, eps, delta)
         if weight is not None:
             terms = terms * weight
@@ -87,7 +85,9 @@ def pixel_loss(
             terms = terms * scales
         if reduction == "none":
             return terms
-        if reduction == "sum":
+        if (
+            reduction == "sum" or terms.numel() == 0
+        ):  # where there are no neighbours, of which the mean is NaN
             return terms.sum()
         # In YUV the weighed sum of the channels' means, as in yuv_color_l2.
         mean = terms.mean() if scales is None else 3 * terms.mean()
@@ -104,8 +104,8 @@ def pixel_loss(
         if sobel_weight:
             terms[1] = sum(reduced(derivative, kind, weight) for derivative in sobel(difference))
     if tv_weight:
-        image = in_color(x, color)
-        down, right = image[:, :, 1:] - image[:, :, :-1], image[..., 1:] - image[..., :-1]
+        down = in_color(x[:, :, 1:] - x[:, :, :-1], color)
+        right = in_color(x[..., 1:] - x[..., :-1], color)
         weight_down = None if weight is None else weight[:, :, :-1]
         weight_right = None if weight is None else weight[..., :-1]
         terms[2] = reduced(down, tv_kind, weight_down) + reduced(right, tv_kind, weight_right)
