@@ -324,9 +324,11 @@ PixelLossSweep::PixelLossSweep(
   down_ = quotient_up(height, rows_), across_ = quotient_up(width, columns_);
   tiles_per_block_ = std::max<int64_t>(1, kTilePixels / (rows_ * columns_));
   blocks_ = quotient_up(planes_ * down_ * across_, tiles_per_block_);
-  row_ramp_ = border_ramps(height, options.edge_gain != 0);
-  column_ramp_ = border_ramps(width, options.edge_gain != 0);
-  column_ramp_float_.assign(column_ramp_.begin(), column_ramp_.end());
+  if (options.edge_gain != 0) {  // else an image of one long row would need a longer table than itself
+    row_ramp_ = border_ramps(height);
+    column_ramp_ = border_ramps(width);
+    column_ramp_float_.assign(column_ramp_.begin(), column_ramp_.end());
+  }
   partial_sums_.assign(4 * blocks_, 0.0);
 }
 

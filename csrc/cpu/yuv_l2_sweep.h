@@ -10,8 +10,8 @@
 // block writes its own partial sums, so the result is bit-identical for any number of threads.
 namespace fastgan {
 
-// border_ramp of each row or column; 1 where no gain makes them needed.
-std::vector<double> border_ramps(int64_t size, bool needed);
+// border_ramp of each row or column.
+std::vector<double> border_ramps(int64_t size);
 
 class YuvL2Sweep {
  public:

@@ -151,8 +151,8 @@ def pixel_loss(
                 "weight gets no gradient from the kernels, but requires grad: pass it detached, or "
                 "backend='reference'"
             )
+        means = _means(weight, x, tv_weight != 0) if weighted_mean else None
         weight = weight.expand(x.shape[0], 1 if color == "luma" else x.shape[1], *x.shape[2:])
-        means = _means(weight, tv_weight != 0, x.dtype) if weighted_mean else None
     loss, parts, _ = _sweep(x, y, weight, gain, means, number, *options, *terms, None)
     return loss, parts
 
@@ -180,15 +180,21 @@ def _as_map(weight: object, x: Tensor, channels: int) -> Tensor:
     return weight if is_floating(weight) else weight.to(torch.float32)
 
 
-def _means(weight: Tensor, of_neighbours: bool, dtype: torch.dtype) -> Tensor:
+def _means(weight: Tensor, x: Tensor, of_neighbours: bool) -> Tensor:
     """The weight's means over all pixels, and over those with a neighbour below and on the right, (3,).
 
     Sums of rows first: a row is added up by one thread, however many there are.
     """
-    maps = [weight, weight[:, :, :-1], weight[..., :-1]] if of_neighbours else [weight] * 3
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    maps = [weight]
+    if of_neighbours:
+        full = weight.expand(-1, -1, *x.shape[2:])
+        maps += [full[:, :, :-1], full[..., :-1]]
     with torch.no_grad():
-        sums = [rows.sum(dim=-1, dtype=torch.float64).sum() / max(1, rows.numel()) for rows in maps]
-        return torch.stack(sums).to(dtype if dtype == torch.float64 else torch.float32)
+        sums = [
+            rows.sum(dim=-1, dtype=dtype).sum(dtype=torch.float64) / max(1, rows.numel()) for rows in maps
+        ]
+        return torch.stack(sums if of_neighbours else 3 * sums).to(dtype)
 
 
 # --- op and fake ----------------------------------------------------------------------------------
