@@ -48,6 +48,79 @@ FASTGAN_HOST_DEVICE double penalize_any(PixelKind kind, const PenaltyRow<T>& row
   }
 }
 
+// A row without neighbours: x and y, the weights of the channels that are compared, and where the gradient goes.
+template <typename T>
+struct PixelRow {
+  const T *x[3], *y[3], *weights[3], *column_ramp;
+  T* gradient[3];
+  T row_ramp, edge_gain, threshold, scales[3], factor;
+  int64_t count;
+};
+
+template <PixelKind kKind, PixelColour kColour, bool kGradient, typename T>
+FASTGAN_HOST_DEVICE double sweep_row(const PixelRow<T>& row) {
+  using M = YuvMatrix<T>;
+  const T *xr = row.x[0], *xg = row.x[1], *xb = row.x[2];
+  const T *yr = row.y[0], *yg = row.y[1], *yb = row.y[2];
+  const T *weights0 = row.weights[0], *weights1 = row.weights[1], *weights2 = row.weights[2];
+  T *red = row.gradient[0], *green = row.gradient[1], *blue = row.gradient[2];
+  const T* column_ramp = row.column_ramp;
+  const T row_ramp = row.row_ramp, edge_gain = row.edge_gain, threshold = row.threshold, factor = row.factor;
+  const T scale0 = row.scales[0], scale1 = row.scales[1], scale2 = row.scales[2];
+  T sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < row.count; ++i) {
+    const T gain = 1 + edge_gain * (1 - row_ramp * column_ramp[i]);
+    const T weight0 = scale0 * weights0[i], r = xr[i] - yr[i];
+    if (kColour == PixelColour::kRgb) {
+      const auto penalty = pixel_penalty<kKind>(gain * r, threshold);
+      sum += weight0 * penalty.value;
+      if (kGradient) red[i] = factor * weight0 * gain * penalty.slope;
+      continue;
+    }
+    const T g = xg[i] - yg[i], b = xb[i] - yb[i];
+    const auto luma = pixel_penalty<kKind>(gain * (M::y_r * r + M::y_g * g + M::y_b * b), threshold);
+    sum += weight0 * luma.value;
+    const T slope_y = factor * weight0 * gain * luma.slope;
+    T slope_u = 0, slope_v = 0;
+    if (kColour == PixelColour::kYuv) {
+      const T weight1 = scale1 * weights1[i], weight2 = scale2 * weights2[i];
+      const auto chroma_u = pixel_penalty<kKind>(gain * (M::u_r * r + M::u_g * g + M::u_b * b), threshold);
+      const auto chroma_v = pixel_penalty<kKind>(gain * (M::v_r * r + M::v_g * g + M::v_b * b), threshold);
+      sum += weight1 * chroma_u.value + weight2 * chroma_v.value;
+      slope_u = factor * weight1 * gain * chroma_u.slope;
+      slope_v = factor * weight2 * gain * chroma_v.slope;
+    }
+    if (kGradient) {
+      red[i] = M::y_r * slope_y + M::u_r * slope_u + M::v_r * slope_v;
+      green[i] = M::y_g * slope_y + M::u_g * slope_u + M::v_g * slope_v;
+      blue[i] = M::y_b * slope_y + M::u_b * slope_u + M::v_b * slope_v;
+    }
+  }
+  return sum;
+}
+
+template <PixelKind kKind, typename T>
+FASTGAN_HOST_DEVICE double sweep_kind(PixelColour colour, const PixelRow<T>& row) {
+  const bool wanted = row.gradient[0] != nullptr;
+  if (colour == PixelColour::kRgb)
+    return wanted ? sweep_row<kKind, PixelColour::kRgb, true>(row) : sweep_row<kKind, PixelColour::kRgb, false>(row);
+  if (colour == PixelColour::kLuma)
+    return wanted ? sweep_row<kKind, PixelColour::kLuma, true>(row) : sweep_row<kKind, PixelColour::kLuma, false>(row);
+  return wanted ? sweep_row<kKind, PixelColour::kYuv, true>(row) : sweep_row<kKind, PixelColour::kYuv, false>(row);
+}
+
+// The sum of the weighed penalties.
+template <typename T>
+FASTGAN_HOST_DEVICE double sweep_any(PixelKind kind, PixelColour colour, const PixelRow<T>& row) {
+  switch (kind) {
+    case PixelKind::kL1: return sweep_kind<PixelKind::kL1>(colour, row);
+    case PixelKind::kL2: return sweep_kind<PixelKind::kL2>(colour, row);
+    case PixelKind::kCharbonnier: return sweep_kind<PixelKind::kCharbonnier>(colour, row);
+    default: return sweep_kind<PixelKind::kHuber>(colour, row);
+  }
+}
+
 template <typename T>
 FASTGAN_HOST_DEVICE void subtract(const T* a, const T* b, T* difference, int64_t count) {
 #pragma omp simd

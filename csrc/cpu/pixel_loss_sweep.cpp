@@ -21,22 +21,31 @@ constexpr int64_t kHalo = 2;
 FASTGAN_CLONES double penalize(PixelKind kind, const PenaltyRow<float>& row) { return penalize_any(kind, row); }
 FASTGAN_CLONES double penalize(PixelKind kind, const PenaltyRow<double>& row) { return penalize_any(kind, row); }
 
+FASTGAN_CLONES double sweep_pixels(PixelKind kind, PixelColour colour, const PixelRow<float>& row) {
+  return sweep_any(kind, colour, row);
+}
+FASTGAN_CLONES double sweep_pixels(PixelKind kind, PixelColour colour, const PixelRow<double>& row) {
+  return sweep_any(kind, colour, row);
+}
+
 int64_t quotient_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 }  // namespace
 
-// Some rows and columns of a plane. Without neighbours one row at a time is kept, else the whole tile.
+// Some rows and columns of a plane. With neighbours all of it is kept, else a row at a time.
 template <typename T>
 class PixelTile {
  public:
   explicit PixelTile(const PixelLossSweep& sweep)
-      : s_(sweep),
-        o_(sweep.options_),
-        lines_(sweep.has_stencil_ ? sweep.rows_ + 2 * kHalo : 1),
-        stride_(sweep.columns_ + 2 * kHalo) {
+      : s_(sweep), o_(sweep.options_), lines_(sweep.rows_ + 2 * kHalo), stride_(sweep.columns_ + 2 * kHalo) {
+    for (auto& buffer : buffers_) buffer = scratch<T>(stride_);
+    if (!sweep.has_stencil_) {
+      ones_ = scratch<T>(stride_);
+      std::fill_n(ones_.get(), stride_, T(1));
+      return;
+    }
     values_ = scratch<T>(inputs() * lines_ * stride_);
     gradient_ = scratch<T>(sweep.outputs_ * lines_ * stride_);
-    for (auto& buffer : buffers_) buffer = scratch<T>(stride_);
     if (o_.has_tv) differences_ = scratch<T>(inputs() * stride_);
     if (o_.has_sobel) slopes_ = scratch<T>(2 * lines_ * stride_);
   }
@@ -49,15 +58,35 @@ class PixelTile {
     top_ = part / s_.across_ * s_.rows_, left_ = part % s_.across_ * s_.columns_;
     bottom_ = std::min(top_ + s_.rows_, s_.x_.sizes[2]), right_ = std::min(left_ + s_.columns_, s_.x_.sizes[3]);
     if (s_.has_stencil_) return run_with_neighbours();
-    for (int64_t row = top_; row < bottom_; ++row) {
-      read_row(row, row, true, 0);
-      add_pixels(row);
-      if (s_.direction_.data && has_gain()) gain_gradient(row);
-      write_gradient(row);
-    }
+    for (int64_t row = top_; row < bottom_; ++row) sweep_row_alone(row);
   }
 
  private:
+  void sweep_row_alone(int64_t row) {
+    const ImageView& out = s_.direction_;
+    PixelRow<T> pixels;
+    pixels.count = right_ - left_;
+    pixels.edge_gain = static_cast<T>(o_.edge_gain);
+    pixels.row_ramp = has_gain() ? static_cast<T>(s_.row_ramp_[row]) : T(1);
+    pixels.column_ramp = has_gain() ? column_ramp() + left_ : ones_.get();
+    pixels.threshold = threshold(o_.kind);
+    pixels.factor = static_cast<T>(o_.factors[0]);
+    for (int64_t c = 0; c < 3; ++c) {
+      const bool has_input = c < inputs();
+      pixels.x[c] = has_input ? load_row(s_.x_, channel_ + c, row, left_, pixels.count, buffers_[c].get()) : nullptr;
+      pixels.y[c] =
+          has_input ? load_row(s_.y_, channel_ + c, row, left_, pixels.count, buffers_[3 + c].get()) : nullptr;
+      pixels.weights[c] = s_.weight_.data && c < s_.outputs_
+                              ? load_row(s_.weight_, channel_ + c, row, left_, pixels.count, buffers_[6 + c].get())
+                              : ones_.get();
+      pixels.gradient[c] = out.data && has_input ? target(channel_ + c, row, buffers_[9 + c].get()) : nullptr;
+      pixels.scales[c] = static_cast<T>(scale(c));
+    }
+    sums_[0] += sweep_pixels(o_.kind, o_.colour, pixels);
+    for (int64_t c = 0; out.data && c < inputs(); ++c)
+      store(pixels.gradient[c], out.at(image_, channel_ + c, row, left_), out.dtype, out.strides[3], pixels.count);
+  }
+
   FASTGAN_HOST_DEVICE void run_with_neighbours() {
     const int64_t last = s_.x_.sizes[2] - 1;
     if (s_.y_.data) {
@@ -83,8 +112,9 @@ class PixelTile {
 
   int64_t inputs() const { return o_.colour == PixelColour::kRgb ? 1 : 3; }
   bool has_gain() const { return o_.edge_gain != 0; }
+  T threshold(PixelKind kind) const { return static_cast<T>(kind == PixelKind::kHuber ? o_.delta : o_.eps); }
   double scale(int64_t k) const { return o_.colour == PixelColour::kYuv ? o_.scales[k] : 1.0; }
-  int64_t line(int64_t row) const { return s_.has_stencil_ ? row - top_ + kHalo : 0; }
+  int64_t line(int64_t row) const { return row - top_ + kHalo; }
 
   // Both point at the tile's first column. The first may be read kHalo columns before and beyond the tile.
   T* values(int64_t k, int64_t row) { return &values_[(k * lines_ + line(row)) * stride_ + kHalo]; }
@@ -165,7 +195,7 @@ class PixelTile {
             ? load_row(s_.weight_, o_.colour == PixelColour::kRgb ? channel_ : k, row, column, count, buffers_[2].get())
             : nullptr;
     penalty.slopes = slopes;
-    penalty.threshold = static_cast<T>(kind == PixelKind::kHuber ? o_.delta : o_.eps);
+    penalty.threshold = threshold(kind);
     penalty.factor = static_cast<T>(o_.factors[term] * scale(k));
     penalty.count = count;
     return scale(k) * penalize(kind, penalty);
@@ -295,7 +325,7 @@ class PixelTile {
   const PixelLossSweep& s_;
   const PixelLossOptions& o_;
   const int64_t lines_, stride_;
-  Scratch<T> values_, gradient_, slopes_, buffers_[6], differences_;
+  Scratch<T> values_, gradient_, slopes_, differences_, buffers_[12], ones_;
   int64_t image_ = 0, channel_ = 0, top_ = 0, bottom_ = 0, left_ = 0, right_ = 0;
   double* sums_ = nullptr;
 };
