@@ -259,7 +259,7 @@ EXAMPLES: dict[str, Example | Tied] = {
         made("compat.basicsr.MultiScaleGANLoss", "hinge"), called((4, 1), low=-1, extra=[True])
     ),
     **{
-        f"compat._basicsr_pixels.{name}": Example(
+        f"compat.basicsr.{name}": Example(
             made(f"compat.basicsr.{name}", 0.5), called(*[IMAGE] * (1 if "TV" in name else 2))
         )
         for name in ("L1Loss", "MSELoss", "CharbonnierLoss", "WeightedTVLoss")

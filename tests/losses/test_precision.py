@@ -64,7 +64,6 @@ LOSSES = {
     "pixel_loss": with_images(lambda x: losses.pixel_loss(x, flipped(x))),
     "PixelLoss": with_images(lambda x: losses.PixelLoss("l2", sobel_weight=1.0)(x, flipped(x))),
     "total_variation_loss": with_images(losses.total_variation_loss),
-    "basicsr.L1Loss": with_images(lambda x: basicsr.L1Loss()(x, flipped(x))),
     "YUVColorL2": with_images(lambda x: losses.YUVColorL2()(x, flipped(x))),
     "r1_penalty": penalty(losses.r1_penalty),
     "r2_penalty": penalty(losses.r2_penalty),
