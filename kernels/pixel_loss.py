@@ -34,6 +34,9 @@ from fastgan.reference.pixel_loss import COLORS, KINDS
 # registers.
 WARPS = 8
 THREADS = 32 * WARPS
+# Of one channel without neighbours twice as much, for fewer partial sums; with the neighbours of three
+# channels, or Sobel's, a quarter, since four pixels would take 255 registers.
+ALONE, NEIGHBOURS = 2 * THREADS, THREADS // 4
 # Partial sums that `finish` adds at once.
 BLOCK = 1024
 
@@ -413,7 +416,11 @@ def pixel_loss(
         x, other, direction = _as_numbers(x, y, direction)
         batch, of_image, height, width = x.shape
     images = [x, other, direction]
-    plan = walk(THREADS, *images)
+    if has_sobel or (has_tv and not is_rgb):
+        threads = NEIGHBOURS
+    else:
+        threads = ALONE if is_rgb and not has_tv else THREADS
+    plan = walk(threads, *images)
     channels = of_image if is_rgb else 1
     programs = batch * channels * plan.parts
     partial_sums = x.new_empty((programs, 4), dtype=torch.float32)
@@ -444,7 +451,10 @@ def pixel_loss(
             *shape,
             *x.stride(), *other.stride(), *weights.stride(), *direction.stride(), **options,
             TV_KIND=tv_kind, HAS_Y=y is not None, HAS_TV=has_tv, HAS_SLOPES=has_slopes, FLAT=plan.flat,
-            X_LINE=plan.line(x), Y_LINE=plan.line(other), D_LINE=plan.line(direction),
+            **{
+                name: 0 if threads == NEIGHBOURS else plan.line(image)
+                for name, image in zip(("X_LINE", "Y_LINE", "D_LINE"), images, strict=True)
+            },
         )  # fmt: skip
         finish[(1,)](
             partial_sums, parts, loss, tensors[1], share, share_down, share_right, sobel_weight, tv_weight,
