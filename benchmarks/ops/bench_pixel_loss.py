@@ -51,23 +51,23 @@ def setup(
     x = torch.rand(batch, 3, height, width, device=device, requires_grad=True)
     y = torch.rand(batch, 3, height, width, device=device)
     weight = torch.rand(batch, 1, height, width, device=device)
-    plain = {
+    of_torch: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "l1": F.l1_loss,
         "charbonnier": charbonnier,
         "weighted l1": lambda x, y: weighed(x, y, weight),
         "l1 + tv": with_variation,
         "l1 + sobel": with_sobel,
-    }[loss]
-    ours = {
+    }
+    ours: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "l1": pixel_loss,
         "charbonnier": lambda x, y: pixel_loss(x, y, kind="charbonnier"),
         "weighted l1": lambda x, y: pixel_loss(x, y, weight, weighted_mean=True),
         "l1 + tv": lambda x, y: pixel_loss(x, y, tv_weight=0.1),
         "l1 + sobel": lambda x, y: pixel_loss(x, y, sobel_weight=0.1),
-    }[loss]
+    }
     if provider == "kornia":
         kornia = pytest.importorskip("kornia")
-        theirs = {
+        theirs: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             # With an eps of 1.
             "charbonnier": lambda x, y: kornia.losses.charbonnier_loss(x, y, reduction="mean"),
             "l1 + tv": lambda x, y: (
@@ -81,8 +81,8 @@ def setup(
             pytest.skip("kornia has no such loss")
         return theirs[loss], x, y
     if provider == "compiled":
-        return torch.compile(plain, fullgraph=True), x, y
-    return ours if provider == "fastgan" else plain, x, y
+        return torch.compile(of_torch[loss], fullgraph=True), x, y
+    return (ours if provider == "fastgan" else of_torch)[loss], x, y
 
 
 @pytest.mark.parametrize("mode", ["full", "forward"])

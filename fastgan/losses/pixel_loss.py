@@ -18,11 +18,45 @@ Reduction = Literal["mean", "sum", "none"]
 
 @overload
 def pixel_loss(
-    x: Tensor, y: Tensor, weight: Tensor | None = ..., *, return_parts: Literal[False] = ..., **options: Any
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None = ...,
+    *,
+    kind: Kind = ...,
+    eps: float = ...,
+    delta: float = ...,
+    color: Color = ...,
+    yuv_scales: tuple[float, float, float] | None = ...,
+    edge_gain: float | Tensor = ...,
+    sobel_weight: float = ...,
+    tv_weight: float = ...,
+    tv_kind: Kind = ...,
+    reduction: Reduction = ...,
+    weighted_mean: bool = ...,
+    loss_weight: float = ...,
+    return_parts: Literal[False] = ...,
+    backend: str | None = ...,
 ) -> Tensor: ...
 @overload
 def pixel_loss(
-    x: Tensor, y: Tensor, weight: Tensor | None = ..., *, return_parts: Literal[True], **options: Any
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None = ...,
+    *,
+    kind: Kind = ...,
+    eps: float = ...,
+    delta: float = ...,
+    color: Color = ...,
+    yuv_scales: tuple[float, float, float] | None = ...,
+    edge_gain: float | Tensor = ...,
+    sobel_weight: float = ...,
+    tv_weight: float = ...,
+    tv_kind: Kind = ...,
+    reduction: Reduction = ...,
+    weighted_mean: bool = ...,
+    loss_weight: float = ...,
+    return_parts: Literal[True],
+    backend: str | None = ...,
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -104,13 +138,17 @@ def pixel_loss(
     for Charbonnier's penalty; the losses of BasicSR, whose drop-ins are :mod:`fastgan.compat.basicsr`'s.
     """
     if as_flag("return_parts", return_parts) and reduction == "none":
-        raise ValueError("return_parts=True is for a mean or a sum, got reduction='none'")
+        raise _no_parts()
     loss, parts = ops.pixel_loss(
         x, y, weight, kind=kind, eps=eps, delta=delta, color=color, yuv_scales=yuv_scales,
         edge_gain=edge_gain, sobel_weight=sobel_weight, tv_weight=tv_weight, tv_kind=tv_kind,
         reduction=reduction, weighted_mean=weighted_mean, loss_weight=loss_weight, backend=backend,
     )  # fmt: skip
     return (loss, parts) if return_parts else loss
+
+
+def _no_parts() -> ValueError:
+    return ValueError("return_parts=True is for a mean or a sum, got reduction='none'")
 
 
 def total_variation_loss(
@@ -204,9 +242,11 @@ class PixelLoss(nn.Module):
             else torch.tensor(as_finite("edge_gain", edge_gain), dtype=torch.float32)
         )
         self.register_buffer("edge_gain", gain, persistent=False)
+        if self.return_parts and reduction == "none":
+            raise _no_parts()
         # Wrong options are named here, not in the first step.
         image = torch.zeros(1, 3, 1, 1, device="cpu")
-        pixel_loss(image, image, **self.options, return_parts=self.return_parts, backend="reference")
+        ops.pixel_loss(image, image, **self.options, backend="reference")
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         gain = 0.0 if self.edge_gain is None else self.edge_gain

@@ -105,7 +105,8 @@ def pixel_loss(
     check_one_of("reduction", reduction, REDUCTIONS)
     if yuv_scales is not None and color != "yuv":
         raise ValueError(f"yuv_scales are for color='yuv', got {yuv_scales} and color={color!r}")
-    scales = as_numbers("yuv_scales", (1.0, 1.0, 1.0) if yuv_scales is None else yuv_scales, 3)
+    yuv_scales = (1.0, 1.0, 1.0) if yuv_scales is None else yuv_scales
+    scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
     eps, delta = as_eps("eps", eps), as_finite("delta", delta)
     if not delta > 0:
         raise ValueError(f"delta must be positive, got {delta}")
@@ -122,28 +123,28 @@ def pixel_loss(
     if weight is not None:
         weight = _as_map(weight, x, 1 if color == "luma" else x.shape[1])
         tensors = (*tensors, weight)
-    chosen = "reference" if reduction == "none" and backend is None else None
-    chosen = chosen or _dispatch.choose("pixel_loss", tensors, backend)
+    chosen = "reference"
+    if reduction != "none" or backend is not None:
+        chosen = _dispatch.choose("pixel_loss", tensors, backend)
     if chosen != "reference" and reduction == "none":
         raise RuntimeError(
-            f"pixel_loss: backend {chosen!r} was requested, but has no kernel for reduction='none'"
+            f"pixel_loss: backend {chosen!r} was requested, but it has no kernel for reduction='none'"
         )
-    options = (KINDS.index(kind), KINDS.index(tv_kind), COLORS.index(color), eps, delta, *scales)
-    terms = (sobel_weight, tv_weight, loss_weight, reduction == "mean")
-    is_number = not isinstance(edge_gain, Tensor)
-    if chosen == "reference" or not is_number or torch.compiler.is_compiling():
-        gain: Tensor | None = scalar_tensor("edge_gain", edge_gain, like=x)
-        number = 0.0
+    if chosen == "reference":
+        gain = scalar_tensor("edge_gain", edge_gain, like=x)
         check_same_device(x=x, edge_gain=gain)
+        return reference.pixel_loss(
+            x, y, weight, kind, eps=eps, delta=delta, color=color, yuv_scales=(scale_y, scale_u, scale_v),
+            edge_gain=gain, sobel_weight=sobel_weight, tv_weight=tv_weight, tv_kind=tv_kind,
+            reduction=reduction, weighted_mean=weighted_mean, loss_weight=loss_weight,
+        )  # fmt: skip
+    gain_tensor, number = None, 0.0
+    if isinstance(edge_gain, Tensor) or (torch.compiler.is_compiling() and edge_gain != 0):
+        gain_tensor = scalar_tensor("edge_gain", edge_gain, like=x)
+        check_same_device(x=x, edge_gain=gain_tensor)
     else:
         # A number saves the launch that fills a tensor. Compiled code would recompile for each number.
-        gain, number = None, as_finite("edge_gain", edge_gain, "a number or a 0-d tensor")
-    if chosen == "reference":
-        return reference.pixel_loss(
-            x, y, weight, kind, eps=eps, delta=delta, color=color, yuv_scales=scales, edge_gain=gain,
-            sobel_weight=sobel_weight, tv_weight=tv_weight, tv_kind=tv_kind, reduction=reduction,
-            weighted_mean=weighted_mean, loss_weight=loss_weight,
-        )  # fmt: skip
+        number = as_finite("edge_gain", edge_gain, "a number or a 0-d tensor")
     means = None
     if weight is not None:
         if weight.requires_grad:
@@ -153,7 +154,11 @@ def pixel_loss(
             )
         means = _means(weight, x, tv_weight != 0) if weighted_mean else None
         weight = weight.expand(x.shape[0], 1 if color == "luma" else x.shape[1], *x.shape[2:])
-    loss, parts, _ = _sweep(x, y, weight, gain, means, number, *options, *terms, None)
+    loss, parts, _ = _sweep(
+        x, y, weight, gain_tensor, means, number, KINDS.index(kind), KINDS.index(tv_kind),
+        COLORS.index(color), eps, delta, scale_y, scale_u, scale_v, sobel_weight, tv_weight, loss_weight,
+        reduction == "mean", 0, None,
+    )  # fmt: skip
     return loss, parts
 
 
@@ -233,22 +238,26 @@ def _direction_kind(x: Tensor, y: Tensor | None) -> tuple[int, torch.dtype | Non
 # --- batching: one loss per call, call by call ---------------------------------------------------------
 
 
-def _sweep(x, y, weight, edge_gain, weight_means, number, *options):
+def _sweep(x, y, weight, edge_gain, weight_means, *numbers):
     """The op with the direction that is asked for, as by a batching rule, or that a gradient will need.
 
     Where y needs a gradient, the variation of x is a call of its own.
     """
-    asked = options[12:] if options[-1] is not None else None
-    *options, sobel_weight, tv_weight, loss_weight, mean = options[:12]
-    images = (x, y, weight, edge_gain, weight_means, number, *options)
+    *options, sobel_weight, tv_weight, loss_weight, mean, sign, dtype = numbers
+    tensors = weight, edge_gain, weight_means
     if y is not None and tv_weight and wants_gradient(y):
-        tv, tv_parts, _ = _pixel_loss(
-            x, None, *images[2:], 0.0, tv_weight, loss_weight, mean, *_direction_kind(x, None)
-        )
-        loss, parts, direction = _sweep(*images, sobel_weight, 0.0, loss_weight, mean, None)
-        return loss + tv, parts + tv_parts, direction
-    kind = asked or _direction_kind(x, y)
-    return _pixel_loss(*images, sobel_weight, tv_weight, loss_weight, mean, *kind)
+        kind = _direction_kind(x, None)
+        tv, tv_parts, _ = _pixel_loss(x, None, *tensors, *options, 0.0, tv_weight, loss_weight, mean, *kind)
+        tv_weight, sign, dtype = 0.0, 0, None
+    else:
+        tv = tv_parts = None
+    kind = (sign, dtype) if dtype else _direction_kind(x, y)
+    loss, parts, direction = _pixel_loss(
+        x, y, *tensors, *options, sobel_weight, tv_weight, loss_weight, mean, *kind
+    )
+    if tv is None:
+        return loss, parts, direction
+    return loss + tv, parts + tv_parts, direction
 
 
 # --- backward: the gradient is saved; the derivative of a linear one is the op itself --------------------

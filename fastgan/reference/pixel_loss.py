@@ -102,7 +102,8 @@ def pixel_loss(
         if reduction == "none":
             return loss_weight * terms[0], x.new_empty(0)
         if sobel_weight:
-            terms[1] = sum(reduced(derivative, kind, weight) for derivative in sobel(difference))
+            down, right = sobel(difference)
+            terms[1] = reduced(down, kind, weight) + reduced(right, kind, weight)
     if tv_weight:
         down = in_color(x[:, :, 1:] - x[:, :, :-1], color)
         right = in_color(x[..., 1:] - x[..., :-1], color)
