@@ -193,12 +193,12 @@ def _means(weight: Tensor, x: Tensor, of_neighbours: bool) -> Tensor:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     maps = [weight]
     if of_neighbours:
-        full = weight.expand(-1, -1, *x.shape[2:])
-        maps += [full[:, :, :-1], full[..., :-1]]
+        height, width = x.shape[2:]
+        full = weight.expand(-1, -1, height, width)
+        # Without neighbours the mean of the whole, which divides a sum of 0.
+        maps += [full[:, :, :-1] if height > 1 else full, full[..., :-1] if width > 1 else full]
     with torch.no_grad():
-        sums = [
-            rows.sum(dim=-1, dtype=dtype).sum(dtype=torch.float64) / max(1, rows.numel()) for rows in maps
-        ]
+        sums = [rows.sum(dim=-1, dtype=dtype).sum(dtype=torch.float64) / rows.numel() for rows in maps]
         return torch.stack(sums if of_neighbours else 3 * sums).to(dtype)
 
 

@@ -152,6 +152,11 @@ def test_a_direction_without_neighbours_adds_nothing(size, kind, backend):
     )
     assert_close(loss, expected)
     assert_close(gradient, torch.autograd.grad(expected, x)[0])
+    for weight in (torch.full((1, 1, 1, 1), 0.5), torch.full(x.shape, 0.5)):
+        weighed = total_variation_loss(
+            x, weight, kind=kind, eps=1e-3, delta=0.3, weighted_mean=True, backend=backend
+        )
+        assert_close(weighed, loss)
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
