@@ -127,10 +127,12 @@ FASTGAN_HOST_DEVICE void subtract(const T* a, const T* b, T* difference, int64_t
   for (int64_t i = 0; i < count; ++i) difference[i] = a[i] - b[i];
 }
 
+// Adds the derivatives by a pixel of its pairs with four neighbours.
 template <typename T>
-FASTGAN_HOST_DEVICE void add(const T* values, T* sums, int64_t count) {
+FASTGAN_HOST_DEVICE void add_pairs(
+    const T* above, const T* below, const T* left, const T* right, T* sums, int64_t count) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) sums[i] += values[i];
+  for (int64_t i = 0; i < count; ++i) sums[i] += (above[i] - below[i]) + (left[i] - right[i]);
 }
 
 // Red, green and blue, in place, become the channels that are compared; in luma the first one.

@@ -13,7 +13,7 @@ namespace {
 // A vector lane sums at most 256 terms, few enough for float32, and the rows of a chunk fit in the first-level cache.
 constexpr int64_t kColumns = 1024;
 // With neighbours a whole tile is kept, in the second-level cache, and its halo is computed twice: nearly square.
-constexpr int64_t kStencilColumns = 256;
+constexpr int64_t kStencilColumns = 512;
 constexpr int64_t kTilePixels = 8192;
 // Of Sobel's derivatives and their adjoints: a pixel's gradient depends on 5 x 5 pixels.
 constexpr int64_t kHalo = 2;
@@ -46,7 +46,11 @@ class PixelTile {
     }
     values_ = scratch<T>(inputs() * lines_ * stride_);
     gradient_ = scratch<T>(sweep.outputs_ * lines_ * stride_);
-    if (o_.has_tv) differences_ = scratch<T>(inputs() * stride_);
+    if (o_.has_tv) {
+      differences_ = scratch<T>(inputs() * stride_);
+      pair_slopes_ = scratch<T>(3 * sweep.outputs_ * stride_);
+      image_rows_.resize(inputs() * lines_);
+    }
     if (o_.has_sobel) slopes_ = scratch<T>(2 * lines_ * stride_);
   }
 
@@ -62,6 +66,8 @@ class PixelTile {
   }
 
  private:
+  static constexpr int64_t kRight = -2;  // of pair_slopes
+
   void sweep_row_alone(int64_t row) {
     const ImageView& out = s_.direction_;
     PixelRow<T> pixels;
@@ -104,8 +110,7 @@ class PixelTile {
     if (o_.has_tv) {
       for (int64_t row = std::max<int64_t>(top_ - 1, 0); row < std::min(bottom_ + 1, last + 1); ++row)
         read_row(row, row, false, 1);
-      add_variation_down();
-      add_variation_right();
+      add_variation();
     }
     for (int64_t row = top_; row < bottom_; ++row) write_gradient(row);
   }
@@ -145,19 +150,20 @@ class PixelTile {
     if (o_.colour == PixelColour::kYuv) to_colour<true>(rows[0], rows[1], rows[2], count);
   }
 
-  // Reads a row of x as values(c, place); or of x - y, converted and with the gain, as values(k, place), repeating the
-  // image's border in the halo.
+  // Reads a row of x as image_row(c, place); or of x - y, converted and with the gain, as values(k, place), repeating
+  // the image's border in the halo.
   FASTGAN_HOST_DEVICE void read_row(int64_t row, int64_t place, bool is_difference, int64_t halo) {
     const int64_t begin = std::max<int64_t>(left_ - halo, 0), end = std::min(right_ + halo, s_.x_.sizes[3]);
     const int64_t count = end - begin;
     T* rows[3];
     for (int64_t c = 0; c < inputs(); ++c) {
       rows[c] = values(c, place) + (begin - left_);
-      const T* x = load_row(s_.x_, channel_ + c, row, begin, count, buffers_[0].get());
       if (is_difference) {
+        const T* x = load_row(s_.x_, channel_ + c, row, begin, count, buffers_[0].get());
         subtract(x, load_row(s_.y_, channel_ + c, row, begin, count, buffers_[1].get()), rows[c], count);
       } else {
-        std::copy_n(x, count, rows[c]);
+        const T* x = load_row(s_.x_, channel_ + c, row, begin, count, rows[c]);
+        image_rows_[c * lines_ + line(place)] = x - (begin - left_);
       }
     }
     if (!is_difference) return;
@@ -261,48 +267,57 @@ class PixelTile {
     for (int64_t c = 0; c < inputs(); ++c) {
       differences[c] = &differences_[c * stride_];
       const int64_t offset = column - left_;
-      subtract(values(c, next_row) + offset + shift, values(c, row) + offset, differences[c], count);
+      subtract(image_row(c, next_row) + offset + shift, image_row(c, row) + offset, differences[c], count);
     }
     convert(differences, count);
   }
 
-  FASTGAN_HOST_DEVICE void add_variation_down() {
+  FASTGAN_HOST_DEVICE void add_variation() {
     const bool has_direction = s_.direction_.data != nullptr;
-    const int64_t count = right_ - left_, last = std::min(bottom_, s_.x_.sizes[2] - 1);
-    T *differences[3], *out = has_direction ? buffers_[4].get() : nullptr;
-    // The pair across the upper border belongs to the tile above, and has a slope here.
-    for (int64_t row = std::max<int64_t>(top_ - (has_direction ? 1 : 0), 0); row < last; ++row) {
-      take_differences(row, row + 1, 0, left_, count, differences);
+    const int64_t count = right_ - left_, height = s_.x_.sizes[2], width = s_.x_.sizes[3];
+    // Pairs across the upper and the left border belong to the tiles there, and have slopes here.
+    const int64_t halo = has_direction ? 1 : 0, first = std::max<int64_t>(top_ - halo, 0);
+    const int64_t begin = std::max<int64_t>(left_ - halo, 0), end = std::min(right_, width - 1), before = left_ - begin;
+    T* differences[3];
+    for (int64_t k = 0; k < s_.outputs_; ++k) {
+      std::fill_n(pair_slopes(k, first - 1), count, T(0));
+      std::fill_n(pair_slopes(k, kRight) - 1, count + 1, T(0));
+    }
+    for (int64_t row = first; row < bottom_; ++row) {
+      const bool has_below = row + 1 < height;
+      if (has_below) take_differences(row, row + 1, 0, left_, count, differences);
       for (int64_t k = 0; k < s_.outputs_; ++k) {
-        const double sum = penalties(2, k, row, left_, count, differences[k], out);
+        T* slopes = pair_slopes(k, row);
+        if (!has_below) {
+          std::fill_n(slopes, count, T(0));
+          continue;
+        }
+        const double sum = penalties(2, k, row, left_, count, differences[k], has_direction ? slopes : nullptr);
         if (row >= top_) sums_[2] += sum;
-        if (!has_direction) continue;
-        if (row >= top_) subtract(gradient(k, row), out, gradient(k, row), count);
-        if (row + 1 < bottom_) add(out, gradient(k, row + 1), count);
+      }
+      if (row < top_) continue;
+      if (begin < end) take_differences(row, row, 1, begin, end - begin, differences);
+      for (int64_t k = 0; k < s_.outputs_; ++k) {
+        T* slopes = pair_slopes(k, kRight);
+        if (before) (void)penalties(3, k, row, begin, before, differences[k], slopes - before);
+        if (left_ < end) {
+          const T* inside = differences[k] + before;
+          sums_[3] += penalties(3, k, row, left_, end - left_, inside, has_direction ? slopes : nullptr);
+        }
+        if (has_direction)
+          add_pairs(pair_slopes(k, row - 1), pair_slopes(k, row), slopes - 1, slopes, gradient(k, row), count);
       }
     }
   }
 
-  FASTGAN_HOST_DEVICE void add_variation_right() {
-    const bool has_direction = s_.direction_.data != nullptr;
-    const int64_t begin = std::max<int64_t>(left_ - (has_direction ? 1 : 0), 0);
-    const int64_t end = std::min(right_, s_.x_.sizes[3] - 1), before = left_ - begin;
-    T *differences[3], *out = has_direction ? buffers_[4].get() : nullptr;
-    for (int64_t row = top_; begin < end && row < bottom_; ++row) {
-      take_differences(row, row, 1, begin, end - begin, differences);
-      for (int64_t k = 0; k < s_.outputs_; ++k) {
-        // Likewise across the left border.
-        if (before) (void)penalties(3, k, row, begin, before, differences[k], out);
-        sums_[3] +=
-            penalties(3, k, row, left_, end - left_, differences[k] + before, has_direction ? out + before : nullptr);
-        if (!has_direction) continue;
-        T* sums = gradient(k, row);
-        subtract(sums, out + before, sums, end - left_);
-        const int64_t first = std::max(begin + 1, left_), past = std::min(end + 1, right_);
-        add(out + (first - 1 - begin), sums + (first - left_), past - first);
-      }
-    }
+  // Of the pairs of this row and the next, or of those on the right of each pixel, of which one lies before the tile.
+  T* pair_slopes(int64_t k, int64_t row) {
+    const int64_t place = row == kRight ? 2 : row & 1;
+    return &pair_slopes_[(3 * k + place) * stride_ + kHalo];
   }
+
+  // As values, but where it needs no conversion that of the image itself.
+  const T* image_row(int64_t c, int64_t row) const { return image_rows_[c * lines_ + line(row)]; }
 
   FASTGAN_HOST_DEVICE void write_gradient(int64_t row) {
     const ImageView& out = s_.direction_;
@@ -325,7 +340,8 @@ class PixelTile {
   const PixelLossSweep& s_;
   const PixelLossOptions& o_;
   const int64_t lines_, stride_;
-  Scratch<T> values_, gradient_, slopes_, differences_, buffers_[12], ones_;
+  Scratch<T> values_, gradient_, slopes_, differences_, pair_slopes_, buffers_[12], ones_;
+  std::vector<const T*> image_rows_;
   int64_t image_ = 0, channel_ = 0, top_ = 0, bottom_ = 0, left_ = 0, right_ = 0;
   double* sums_ = nullptr;
 };
