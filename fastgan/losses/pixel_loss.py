@@ -103,7 +103,8 @@ def pixel_loss(
             A pair of neighbours has the weight of its first pixel. Not differentiable.
         kind: the penalty; of its derivatives, |v|'s at 0 is 0.
         eps, delta: of the penalties. BasicSR's eps is this one, that of others its square root.
-        color: channels in which the difference and the variation are measured.
+        color: channels in which the difference and the variation are measured. BasicSR's Y channel differs by
+            a factor of 219 / 255.
         yuv_scales: factors of Y, U and V, whose means are added; for "yuv".
         edge_gain: extra factor of the difference on the border, as in :func:`yuv_color_l2`; a number or a 0-d
             tensor.
