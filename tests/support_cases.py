@@ -173,6 +173,14 @@ CASES = (
     ),
     Case("feature_distance", two_features, lambda: ops.feature_distance, (0, 1)),
     Case("lpips_head", lambda size: (*two_features(size), column(5, 0.1, 1)), lambda: ops.lpips_head, (0, 1)),
+    Case(
+        "pixel_loss, PixelLoss, total_variation_loss",
+        two_images,
+        lambda: losses.PixelLoss(
+            "l2", color="yuv", edge_gain=3.0, sobel_weight=0.5, tv_weight=0.3, tv_kind="l2"
+        ),
+        (0, 1),
+    ),
     Case("yuv_color_l2, YUVColorL2", two_images, lambda: losses.YUVColorL2((1.0, 100.0, 50.0), 3.0), (0, 1)),
     *(
         Case(

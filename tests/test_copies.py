@@ -246,6 +246,9 @@ EXAMPLES: dict[str, Example | Tied] = {
         lambda: (loss := made("losses.PerceptualLoss", weights=None)(), loss.precompute(images(low=-1))),
         lambda pair: pair[0](images(low=-1), pair[1]),
     ),
+    "losses.pixel_loss.PixelLoss": Example(
+        made("losses.PixelLoss", "huber", edge_gain=2.0, tv_weight=0.1), called(IMAGE, IMAGE)
+    ),
     "losses.yuv_color_l2.YUVColorL2": Example(made("losses.YUVColorL2"), called(IMAGE, IMAGE)),
     # Drop-ins
     "compat.basicsr.DiffJPEG": Example(made("compat.basicsr.DiffJPEG"), called(IMAGE, extra=[50])),
@@ -255,6 +258,14 @@ EXAMPLES: dict[str, Example | Tied] = {
     "compat.basicsr.MultiScaleGANLoss": Example(
         made("compat.basicsr.MultiScaleGANLoss", "hinge"), called((4, 1), low=-1, extra=[True])
     ),
+    **{
+        f"compat.basicsr.{name}": Example(
+            made(f"compat.basicsr.{name}", 0.5), called(*[IMAGE] * (1 if "TV" in name else 2))
+        )
+        for name in ("L1Loss", "MSELoss", "CharbonnierLoss", "WeightedTVLoss")
+    },
+    "compat.trainner.CharbonnierLoss": Example(made("compat.trainner.CharbonnierLoss"), called(IMAGE, IMAGE)),
+    "compat.trainner.TVLoss": Example(made("compat.trainner.TVLoss", beta=1.5), called(IMAGE)),
     "compat.stegastamp.LPIPSLoss": Example(
         made("compat.stegastamp.LPIPSLoss", "squeeze", weights=None), called(ODD, ODD, low=-1)
     ),

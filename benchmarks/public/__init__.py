@@ -26,11 +26,11 @@ TRAINERS = {
     ),
     "BasicSR": Trainer(
         "BasicSR", "XPixelGroup/BasicSR", ("basicsr", "torch.optim"), restoration.basicsr,
-        "GANLoss of both sides; two Adams",
+        "L1Loss, GANLoss of both sides; two Adams",
     ),
     "Real-ESRGAN": Trainer(
         "Real-ESRGAN", "xinntao/Real-ESRGAN", ("basicsr", "torch.optim"), restoration.real_esrgan,
-        "GANLoss of both sides; two Adams", beside=("BasicSR",),
+        "L1Loss, GANLoss of both sides; two Adams", beside=("BasicSR",),
     ),
     "R3GAN": Trainer(
         "R3GAN", "brownvc/R3GAN", ("r3gan", "torch.optim"), style.r3gan,

@@ -55,20 +55,20 @@ FASTGAN_CLONES void sweep_loss(const Chunk<double>& chunk, double* sums) { sweep
 FASTGAN_CLONES void sweep_both(const Chunk<float>& chunk, double* sums) { sweep_chunk<true>(chunk, sums); }
 FASTGAN_CLONES void sweep_both(const Chunk<double>& chunk, double* sums) { sweep_chunk<true>(chunk, sums); }
 
-std::vector<double> border_ramps(int64_t size, bool needed) {
+}  // namespace
+
+std::vector<double> border_ramps(int64_t size) {
   std::vector<double> ramps(size, 1.0);
-  for (int64_t i = 0; needed && 4 * i < size; ++i) ramps[i] = ramps[size - 1 - i] = border_ramp(i, size);
+  for (int64_t i = 0; 4 * i < size; ++i) ramps[i] = ramps[size - 1 - i] = border_ramp(i, size);
   return ramps;
 }
-
-}  // namespace
 
 YuvL2Sweep::YuvL2Sweep(ImageView x, ImageView y, ImageView direction, double edge_gain, const double (&scales)[3])
     : x_(x), y_(y), direction_(direction), edge_gain_(edge_gain) {
   std::copy(scales, scales + 3, scales_);
   const int64_t height = x.sizes[2], width = x.sizes[3];
-  row_ramp_ = border_ramps(height, edge_gain != 0);
-  column_ramp_ = border_ramps(width, edge_gain != 0);
+  row_ramp_ = edge_gain != 0 ? border_ramps(height) : std::vector<double>(height, 1.0);
+  column_ramp_ = edge_gain != 0 ? border_ramps(width) : std::vector<double>(width, 1.0);
   column_ramp_float_.assign(column_ramp_.begin(), column_ramp_.end());
   chunks_per_row_ = (width + kChunk - 1) / kChunk;
   chunks_per_block_ = std::max<int64_t>(1, kBlockPixels / std::clamp<int64_t>(width, 1, kChunk));

@@ -10,6 +10,9 @@
 // block writes its own partial sums, so the result is bit-identical for any number of threads.
 namespace fastgan {
 
+// border_ramp of each row or column.
+std::vector<double> border_ramps(int64_t size);
+
 class YuvL2Sweep {
  public:
   // `direction.data` may be null. All three have the same sizes.

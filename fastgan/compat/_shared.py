@@ -52,6 +52,19 @@ def check_pair(**samples: Tensor) -> None:
     check_same_device(**samples)
 
 
+def broadcast(shape: torch.Size, other: torch.Size) -> torch.Size | None:
+    """The broadcast shape of both, or None if they do not broadcast."""
+    try:
+        return torch.broadcast_shapes(shape, other)
+    except RuntimeError:
+        return None
+
+
+def as_images(tensor: Tensor) -> Tensor:
+    """Any tensor as N C H W: dimensions before the last three are samples, missing ones have size 1."""
+    return tensor.flatten(0, -4) if tensor.dim() > 4 else tensor[(None,) * (4 - tensor.dim())]
+
+
 def interpolated(
     real: Tensor, fake: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Tensor:

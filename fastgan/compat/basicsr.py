@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import losses
-from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
+from fastgan.compat._basicsr_pixels import CharbonnierLoss, L1Loss, MSELoss, WeightedTVLoss
+from fastgan.compat._shared import (
+    as_probabilities_flag,
+    broadcast,
+    check_kind,
+    check_pair,
+    interpolated,
+)
 from fastgan.losses._backbones import Weights, check_comparable, one_backbone
 from fastgan.losses._input_gradient import input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
@@ -32,6 +39,19 @@ from fastgan.ops._checks import (
 from fastgan.ops._value_range import GrossRangeCheck, RangeCheck
 from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.reference.precision import wide
+
+__all__ = [
+    "CharbonnierLoss",
+    "DiffJPEG",
+    "GANLoss",
+    "L1Loss",
+    "MSELoss",
+    "MultiScaleGANLoss",
+    "PerceptualLoss",
+    "WeightedTVLoss",
+    "gradient_penalty_loss",
+    "r1_penalty",
+]
 
 
 class DiffJPEG(nn.Module):
@@ -296,18 +316,10 @@ def gradient_penalty_loss(
     if weight is not None:
         check_real("weight", weight)
         check_same_device(weight=weight, real_data=real_data)
-        if _broadcast(weight.shape, gradient.shape) != gradient.shape:
+        if broadcast(weight.shape, gradient.shape) != gradient.shape:
             raise ValueError(
                 f"weight must go with samples of shape {tuple(gradient.shape)}, got {tuple(weight.shape)}"
             )
         gradient = gradient * weight
     penalty = (gradient.norm(2, dim=1) - 1).square().mean()
     return penalty if weight is None else penalty / wide(weight).mean()
-
-
-def _broadcast(shape: torch.Size, other: torch.Size) -> torch.Size | None:
-    """The broadcast shape of both, or None if they do not broadcast."""
-    try:
-        return torch.broadcast_shapes(shape, other)
-    except RuntimeError:
-        return None

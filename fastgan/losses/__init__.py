@@ -35,6 +35,7 @@ from fastgan.losses.penalties import (
     r2_penalty,
 )
 from fastgan.losses.perceptual import PerceptualLoss, VGGFeatures, gram_matrix, layer_index
+from fastgan.losses.pixel_loss import PixelLoss, pixel_loss, total_variation_loss
 from fastgan.losses.translation import (
     cycle_consistency_loss,
     diversity_sensitive_loss,
@@ -62,6 +63,7 @@ __all__ = [
     "LPIPSLoss",
     "PenaltyTerm",
     "PerceptualLoss",
+    "PixelLoss",
     "RandomJPEG",
     "SideStatistics",
     "VGGFeatures",
@@ -89,9 +91,11 @@ __all__ = [
     "identity_loss",
     "layer_index",
     "lpips_weights_path",
+    "pixel_loss",
     "r1_penalty",
     "r1_penalty_of",
     "r2_penalty",
     "style_reconstruction_loss",
+    "total_variation_loss",
     "yuv_color_l2",
 ]

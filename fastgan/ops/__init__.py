@@ -9,6 +9,7 @@ from fastgan.ops.gradient_budget import gradient_budget
 from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.ops.perspective_warp import perspective_warp
 from fastgan.ops.photometric import photometric
+from fastgan.ops.pixel_loss import pixel_loss
 from fastgan.ops.squared_norm import squared_norm
 from fastgan.ops.yuv_l2 import yuv_l2
 
@@ -24,6 +25,7 @@ __all__ = [
     "lpips_head",
     "perspective_warp",
     "photometric",
+    "pixel_loss",
     "squared_norm",
     "use",
     "yuv_l2",

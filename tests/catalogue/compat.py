@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan.compat import basicsr, ldm, pix2pix, stegastamp, taming, videoseal
+from fastgan.compat import basicsr, ldm, pix2pix, stegastamp, taming, trainner, videoseal
 from tests.catalogue.entry import constructor, entry, method
 from tests.catalogue.inputs import Critic, images, judged, logits, network
 
@@ -65,6 +65,33 @@ constructor("compat.basicsr.PerceptualLoss", _features, lambda loss: loss(images
 method("compat.basicsr.PerceptualLoss.forward", lambda: {"x": images(), "gt": images()}, _perceptual)
 entry("compat.basicsr.r1_penalty", lambda: judged("real_pred", "real_img"))
 entry("compat.basicsr.gradient_penalty_loss", lambda: {"discriminator": Critic(), **_samples()})
+
+for _name in ("L1Loss", "MSELoss", "CharbonnierLoss"):
+    constructor(
+        f"compat.basicsr.{_name}", lambda: {"loss_weight": 0.5}, lambda loss: loss(images(), images())
+    )
+    method(
+        f"compat.basicsr.{_name}.forward",
+        lambda: {"pred": images(), "target": images(), "weight": images(1)},
+        getattr(basicsr, _name),
+    )
+constructor("compat.basicsr.WeightedTVLoss", lambda: {"loss_weight": 0.5}, lambda loss: loss(images()))
+method(
+    "compat.basicsr.WeightedTVLoss.forward",
+    lambda: {"pred": images(), "weight": images(1)},
+    basicsr.WeightedTVLoss,
+)
+
+# --- traiNNer ----------------------------------------------------------------------------------------------
+
+constructor("compat.trainner.CharbonnierLoss", dict, lambda loss: loss(images(), images()))
+method(
+    "compat.trainner.CharbonnierLoss.forward",
+    lambda: {"x": images(), "y": images()},
+    trainner.CharbonnierLoss,
+)
+constructor("compat.trainner.TVLoss", lambda: {"p": "l1", "beta": 1.5}, lambda loss: loss(images()), UNKNOWN)
+method("compat.trainner.TVLoss.forward", lambda: {"x": images()}, trainner.TVLoss)
 
 # --- pix2pix -----------------------------------------------------------------------------------------------
 

@@ -86,6 +86,10 @@ def _two_images() -> dict[str, Tensor]:
     return {"x": images(), "y": images()}
 
 
+entry("losses.pixel_loss", lambda: {**_two_images(), "weight": images(1)}, raises=BACKEND)
+entry("losses.total_variation_loss", lambda: {"x": images(), "weight": images(1)}, raises=BACKEND)
+constructor("losses.PixelLoss", lambda: {"kind": "l2"}, lambda loss: loss(**_two_images()), BACKEND)
+method("losses.PixelLoss.forward", lambda: {**_two_images(), "weight": images(1)}, losses.PixelLoss)
 entry("losses.yuv_color_l2", _two_images, raises=BACKEND)
 constructor("losses.YUVColorL2", dict, lambda loss: loss(**_two_images()), BACKEND)
 method("losses.YUVColorL2.forward", _two_images, losses.YUVColorL2)

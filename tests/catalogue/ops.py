@@ -38,5 +38,10 @@ entry(
 entry("ops.jpeg_round_trip", lambda: {"image": images(), "quality": 50.0}, raises=BACKEND)
 entry("ops.perspective_warp", lambda: {"image": images(), "matrix": matrices()}, raises=BACKEND)
 entry("ops.photometric", lambda: {"image": images(), "noise": 0.1, "seed": 3}, raises=BACKEND)
+entry(
+    "ops.pixel_loss",
+    lambda: {"x": images(), "y": images(), "weight": images(1), "kind": "huber", "tv_weight": 0.1},
+    raises=BACKEND,
+)
 entry("ops.squared_norm", lambda: {"x": images()}, raises=BACKEND)
 entry("ops.yuv_l2", lambda: {"x": images(), "y": images()}, raises=BACKEND)

@@ -90,6 +90,10 @@ def budget_of(count: int) -> Callable[[Tensor], Tensor]:
     return lambda x: ops.gradient_budget([x, *(like(x) for _ in range(count - 1))], drawn(count))[0]
 
 
+def pixels(kind: str = "charbonnier", **options) -> Callable[[Tensor], Tensor]:
+    return lambda x: ops.pixel_loss(x, like(x), kind=kind, **options)[0]
+
+
 def activated(x: Tensor) -> Tensor:
     return ops.bias_leaky_relu(x, drawn(x.shape[1]).requires_grad_())
 
@@ -123,6 +127,17 @@ SUM_ALONE = {
 }
 CASES = (
     *image_op("yuv_l2", lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0], (3, 0), True),
+    *image_op("pixel_loss", pixels(), (3, 0), True),
+    *(
+        Case("pixel_loss", variant, LARGE, call, floor)
+        for variant, call, floor in (
+            ("YUV, L2, weights", lambda x: ops.pixel_loss(
+                x, like(x), drawn(x.shape[0], 1, *x.shape[2:]), kind="l2", color="yuv", edge_gain=3.0)[0],
+             (3 + 1 / 3, 0)),
+            ("total variation", pixels("l1", tv_weight=0.1), (3, 0)),
+            ("Sobel", pixels("l1", sobel_weight=0.1), (3, 0)),
+        )
+    ),
     *image_op("photometric", photometric, (2 + MASKS, 2 + MASKS), True),
     *image_op("blur", lambda x: ops.blur(x, drawn(x.shape[0], 7, 7)), (2, 2), False),
     *image_op(
@@ -166,6 +181,8 @@ CASES = (
              table="small")
         for op, variant, shape, call in (
             ("yuv_l2", "images", IMAGES, lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0]),
+            ("pixel_loss", "images", IMAGES, pixels()),
+            ("pixel_loss", "images, all terms", IMAGES, pixels(sobel_weight=0.1, tv_weight=0.1)),
             ("photometric", "images", IMAGES, photometric),
             ("photometric", "images, numbers", IMAGES, lambda x: ops.photometric(x, noise=0.1, seed=3)),
             ("blur", "images", IMAGES, lambda x: ops.blur(x, drawn(x.shape[0], 7, 7))),

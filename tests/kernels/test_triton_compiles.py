@@ -19,6 +19,7 @@ from fastgan.kernels import (  # noqa: E402
     gradient_budget,
     perspective_warp,
     photometric,
+    pixel_loss,
     side_losses,
     squared_norm,
     yuv_l2,
@@ -67,6 +68,24 @@ FEATURES = [
 ]  # fmt: skip
 
 
+def pixel_kernel(kernel, dtype: str, kind: str, run: int, threads: int = 0, **constants):
+    """Of pixel_loss, whose `parts` are programs in one kernel and results in another."""
+    pointers = dict.fromkeys(("x", "y", "weight", "direction"), f"*{dtype}")
+    pointers |= dict.fromkeys(("slopes", "partial_sums", "edge_gain", "weight_means", "loss"), "*fp32")
+    numbers = (
+        "edge_gain_number", "threshold", "tv_threshold", "scale_y", "scale_u", "scale_v", "factor",
+        "factor_down", "factor_right", "share", "share_down", "share_right", "sobel_weight", "tv_weight",
+        "loss_weight",
+    )  # fmt: skip
+    kinds = pointers | dict.fromkeys(numbers, "fp32")
+    if kernel is pixel_loss.finish:
+        kinds["parts"] = "*fp32"
+    signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
+    constants |= {"BLOCK": threads * run if run else pixel_loss.BLOCK}
+    constants |= access(("X_LINE", "Y_LINE", "D_LINE"), ("x_", "y_", "d_"), kind, run)
+    return kernel, signature, {name: value for name, value in constants.items() if name in signature}
+
+
 def described(kernel, dtype: str, data: tuple[str, ...], **constants):
     """The kernel, its signature with `data` of the dtype, and those of the constants that it takes."""
     signature = dict.fromkeys(kernel.arg_names, "i32")
@@ -90,6 +109,33 @@ KERNELS = {
             (True, tl.int32, " rows", RUN[dtype]), (True, tl.int32, " lines", RUN[dtype]),
         )
     },
+    **{
+        f"pixel_loss sweep {dtype} kind={kind} color={color} {terms} {index}{layout}": pixel_kernel(
+            pixel_loss.sweep, dtype, layout, run, threads, KIND=kind, TV_KIND=kind, COLOR=color, HAS_Y=terms
+            != "tv", GAIN=2 if terms == "all" else 0, HAS_TV=terms != "alone", HAS_WEIGHT=terms == "all",
+            HAS_MEANS=terms == "all", HAS_SLOPES=terms == "all", HAS_DIRECTION=True, INDEX=index,
+        )
+        for dtype in FLOATS
+        for kind, color, terms, index, layout, run, threads in (
+            (2, 0, "alone", tl.int32, " rows", RUN[dtype], pixel_loss.ALONE),
+            (1, 2, "alone", tl.int32, " lines", RUN[dtype], pixel_loss.THREADS),
+            (0, 1, "alone", tl.int32, "", 4, pixel_loss.THREADS),
+            (3, 2, "all", tl.int32, "", 4, pixel_loss.NEIGHBOURS),
+            (2, 0, "all", tl.int64, "", 4, pixel_loss.NEIGHBOURS),
+            (2, 0, "tv", tl.int32, " rows", RUN[dtype], pixel_loss.THREADS),
+        )
+    },
+    **{
+        f"pixel_loss sobel {dtype} kind={kind} color={color} {index}": pixel_kernel(
+            pixel_loss.sobel, dtype, "", 4, pixel_loss.NEIGHBOURS, KIND=kind, COLOR=color, GAIN=2,
+            HAS_WEIGHT=True, HAS_MEANS=True, HAS_DIRECTION=True, INDEX=index,
+        )
+        for dtype in FLOATS
+        for kind, color, index in ((0, 0, tl.int32), (2, 2, tl.int32), (3, 1, tl.int64))
+    },
+    "pixel_loss finish": pixel_kernel(
+        pixel_loss.finish, "fp32", "", 0, HAS_MEANS=True, HAS_SOBEL=True, HAS_TV=True
+    ),
     "finish": (
         yuv_l2.finish,
         dict.fromkeys(["partial_sums", "channels", "loss"], "*fp32")

@@ -80,6 +80,15 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
         "perspective_warp_backward": [(x, matrix)],
         "photometric": [(x, torch.rand(n, 6), seed, with_masks) for with_masks in (False, True)],
         "photometric_backward": [(x, torch.rand(n, 6), masks)],
+        "pixel_loss": [
+            (*tensors, 0.5, kind, kind, color, 1e-3, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 1.0, True, 1, dtype)
+            for kind, color in ((0, 0), (1, 1), (2, 2), (3, 0))
+            for tensors in (
+                (x, y, x[:, : 1 if color == 1 else None], number, torch.rand(3)),
+                (x, None, None, None, None),
+            )
+            for dtype in (torch.float32, None)
+        ],
         "squared_norm": [(x,)],
         "squared_norm_backward": [(x, per_sample)],
         "yuv_l2": [

@@ -47,6 +47,12 @@ CALLS = {
         lambda: (rand(*IMAGE), torch.tensor(3.0)),
     ),
     "YUVColorL2": (lambda x, y, loss: loss(x, y), lambda: (rand(*IMAGE), losses.YUVColorL2(edge_gain=2.0))),
+    "pixel_loss": (
+        lambda x, y, weight, gain: losses.pixel_loss(
+            x, y, weight, kind="l2", tv_weight=0.5, tv_kind="l2", edge_gain=gain, weighted_mean=True
+        ),
+        lambda: (rand(*IMAGE), rand(2, 1, 16, 16), torch.tensor(3.0)),
+    ),
     "feature_distance": (ops.feature_distance, lambda: (rand(*IMAGE),)),
     "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
     "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),

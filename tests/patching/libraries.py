@@ -60,6 +60,44 @@ class GANLoss(nn.Module):
             loss = F.binary_cross_entropy_with_logits(input, label)
         return loss if is_disc else loss * self.loss_weight
 """
+BASIC_LOSS = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from basicsr.utils.registry import LOSS_REGISTRY
+
+def mean_of(loss, weight, reduction):
+    loss = loss if weight is None else loss * weight
+    if reduction == "mean" and weight is not None:
+        return loss.sum() / (weight.sum() * (1 if weight.size(1) > 1 else loss.size(1)))
+    return {"mean": torch.mean, "sum": torch.sum, "none": lambda loss: loss}[reduction](loss)
+
+@LOSS_REGISTRY.register
+class L1Loss(nn.Module):
+    def __init__(self, loss_weight=1.0, reduction="mean"):
+        super(L1Loss, self).__init__()
+        self.loss_weight, self.reduction = loss_weight, reduction
+
+    def forward(self, pred, target, weight=None, **kwargs):
+        return self.loss_weight * mean_of((pred - target).abs(), weight, self.reduction)
+
+@LOSS_REGISTRY.register
+class MSELoss(L1Loss):
+    def forward(self, pred, target, weight=None, **kwargs):
+        return self.loss_weight * mean_of((pred - target).abs() ** 1.9, weight, self.reduction)
+
+@LOSS_REGISTRY.register
+class WeightedTVLoss(L1Loss):
+    def __init__(self, loss_weight=1.0, reduction="mean"):
+        super(WeightedTVLoss, self).__init__(loss_weight, reduction)
+
+    def forward(self, pred, weight=None):
+        down = None if weight is None else weight[:, :, :-1]
+        right = None if weight is None else weight[..., :-1]
+        loss = super().forward(pred[:, :, :-1], pred[:, :, 1:], down)
+        return loss + super().forward(pred[..., :-1], pred[..., 1:], right)
+"""
 REGISTRY = """
 class Registry:
     def __init__(self):
@@ -76,7 +114,8 @@ PACKAGES = {
     "core/solver.py": SOLVER,
     "train_starganv2.py": TRAIN,
     "basicsr/__init__.py": "",
-    "basicsr/losses/__init__.py": "from .gan_loss import GANLoss",
+    "basicsr/losses/__init__.py": "from .basic_loss import L1Loss\nfrom .gan_loss import GANLoss",
+    "basicsr/losses/basic_loss.py": BASIC_LOSS,
     "basicsr/losses/gan_loss.py": GAN_LOSS,
     "basicsr/utils/__init__.py": "",
     "basicsr/utils/registry.py": REGISTRY,

@@ -111,6 +111,17 @@ def test_classes_are_replaced_in_registries_too(packages, first):
     assert registry._obj_map["GANLoss"] is losses.GANLoss
 
 
+def test_pixel_losses_are_replaced_but_not_one_of_other_values(packages):
+    report = fastgan.patch("basicsr", quiet=True)
+    module = importlib.import_module("basicsr.losses.basic_loss")
+    assert report.kept["basicsr.losses.basic_loss.MSELoss"].startswith("it gives other values")
+    # It derives from an L1Loss that calls itself by its name, which is therefore kept with it.
+    assert "MSELoss derives from it" in report.kept["basicsr.losses.basic_loss.L1Loss"]
+    assert "basicsr.losses.basic_loss.WeightedTVLoss" in report.replaced
+    assert issubclass(module.WeightedTVLoss, fastgan.compat.basicsr.WeightedTVLoss)
+    assert "has no CharbonnierLoss" in report.kept["basicsr.losses.basic_loss.CharbonnierLoss"]
+
+
 def test_instances_of_the_original_are_instances_of_what_stands_in_for_it(packages):
     losses = importlib.import_module("basicsr.losses")
     before = losses.GANLoss("hinge")

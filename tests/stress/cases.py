@@ -246,6 +246,44 @@ def yuv_l2(draws: Draws) -> Call:
     return Call(inputs, run, orders=2, kept=x.numel() / 3, options={"scales": scales, "gain": gain})
 
 
+def pixel_loss(draws: Draws) -> Call:
+    _keep_to_half(draws)
+    kinds = draws.one_of(("l2", "l2"), ("charbonnier", "huber"), ("huber", "charbonnier"))
+    if "charbonnier" in kinds:
+        draws.left_out = ("huge", "tiny")  # a square overflows in the reference, whose gradient then is NaN
+    color = draws.one_of("rgb", "rgb", "luma", "yuv")
+    x = draws.image(None if color == "rgb" else 3)
+    inputs = {"x": x, "y": draws.tensor(draws.uniform(*x.shape))}
+    for name in draws.one_of((), ("x",), ("y",)):
+        inputs[name] = inputs[name].detach()
+    if draws.random.random() < 0.5:
+        shape = [draws.one_of(1, size) for size in x.shape]
+        shape[1] = 1 if color == "luma" else shape[1]
+        inputs["weight"] = (0.1 + draws.uniform(*shape)).float()
+    options = {
+        "kind": kinds[0],
+        "tv_kind": kinds[1],
+        "eps": draws.one_of(1e-3, 0.1),
+        "delta": draws.one_of(0.1, 1.0, 5.0),
+        "color": color,
+        "edge_gain": draws.one_of(0.0, 10.0, torch.tensor(3.0)),
+        "sobel_weight": draws.one_of(0.0, 0.5),
+        "tv_weight": draws.one_of(0.0, 0.3),
+        "reduction": draws.one_of("mean", "mean", "sum"),
+        "loss_weight": draws.one_of(1.0, 0.5),
+    }
+    options["weighted_mean"] = (
+        "weight" in inputs and options["reduction"] == "mean" and draws.one_of(False, True)
+    )
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return ops.pixel_loss(inputs["x"], inputs["y"], inputs.get("weight"), **options, backend=backend)
+
+    magnitude = 10 * (1 + float(options["edge_gain"])) ** 2
+    orders = 2 if kinds == ("l2", "l2") else 1
+    return Call(inputs, run, orders=orders, magnitude=magnitude, kept=x.numel(), options=options)
+
+
 def adversarial(draws: Draws) -> Call:
     kind = draws.one_of(*KINDS)
     shape = [draws.size() for _ in range(draws.one_of(0, 1, 2, 4))]
@@ -371,6 +409,6 @@ CASES: dict[str, Callable[[Draws], Call]] = {
     case.__name__: case
     for case in (
         jpeg, photometric, blur, perspective_warp, bias_leaky_relu, squared_norm, gradient_budget,
-        feature_distance, lpips_head, yuv_l2, adversarial, side_losses, conv2d, optimizer,
+        feature_distance, lpips_head, yuv_l2, pixel_loss, adversarial, side_losses, conv2d, optimizer,
     )
 }  # fmt: skip

@@ -1,16 +1,45 @@
 """BasicSR, which Real-ESRGAN and others train with"""
 
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
 from fastgan.compat import basicsr
 from fastgan.patching._declare import Kept, Replacement, Target
-from fastgan.patching._probes import of_gradient, of_penalty, of_sides
+from fastgan.patching._probes import images, of_gradient, of_penalty, of_sides, with_gradients
 
 _GAN_LOSS = "basicsr.losses.gan_loss"
+_PIXEL_LOSS = "basicsr.losses.basic_loss"
 _KINDS = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")
+
+
+def _of_images(cls: Any) -> Iterator[Tensor]:
+    """Of a class of pixel losses, with and without weights."""
+    for reduction in ("mean", "sum", "none"):
+        for weights in (None, images(2, 1, 4, 5, seed=2), images(2, 3, 4, 5, seed=2)):
+            yield from with_gradients(
+                lambda x, y: cls(0.5, reduction)(x, y, weights),  # noqa: B023
+                images(2, 3, 4, 5), images(2, 3, 4, 5, seed=1),
+            )  # fmt: skip
+
+
+def _of_variation(cls: Any) -> Iterator[Tensor]:
+    for reduction in ("mean", "sum"):
+        for weights in (None, images(2, 1, 4, 5, seed=2)):
+            yield from with_gradients(
+                lambda x: cls(0.5, reduction)(x, weights),  # noqa: B023
+                images(2, 3, 4, 5),
+            )
 
 
 TARGET = Target(
     "basicsr",
     (
+        Replacement(_PIXEL_LOSS, "L1Loss", basicsr.L1Loss, probe=_of_images),
+        Replacement(_PIXEL_LOSS, "MSELoss", basicsr.MSELoss, probe=_of_images),
+        Replacement(_PIXEL_LOSS, "CharbonnierLoss", basicsr.CharbonnierLoss, probe=_of_images),
+        Replacement(_PIXEL_LOSS, "WeightedTVLoss", basicsr.WeightedTVLoss, probe=_of_variation),
         Replacement(
             _GAN_LOSS, "GANLoss", basicsr.GANLoss,
             probe=of_sides(_KINDS, lambda loss, x, real: loss(x, real) + loss(x, real, is_disc=True),
@@ -38,7 +67,7 @@ TARGET = Target(
             "fastgan.compat.basicsr.PerceptualLoss draws no random numbers and has other names in its state; "
             "import that in its place",
         ),
-        Kept("basicsr.losses.basic_loss.*", "fastgan has no equal"),
+        Kept("basicsr.losses.basic_loss.*_loss", "the classes that call them are replaced"),
         Kept("basicsr.losses.gan_loss.g_path_regularize", "fastgan has no equal"),
     ),
     registries=("basicsr.utils.registry:LOSS_REGISTRY._obj_map",),
