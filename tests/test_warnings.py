@@ -94,6 +94,18 @@ def damaged_checkpoint(monkeypatch, tmp_path):
     importlib.import_module("fastgan.training.checkpoint").load_checkpoint(folder)
 
 
+def no_whole_checkpoint(monkeypatch, tmp_path):
+    toy = pytest.importorskip("tests.training.toy")
+    model_files = importlib.import_module("fastgan.training.model_files")
+    config = toy.ToyConfig(runs_path=str(tmp_path), num_steps=1, accelerator="cpu")
+    folder = importlib.import_module("fastgan.training.loop").train(toy.Toy, config)
+    for checkpoint in (folder / "checkpoints").glob("step-*.safetensors"):
+        checkpoint.write_bytes(b"cut")
+    (folder / model_files.FILE_NAME).touch()
+    monkeypatch.setattr(model_files, "_read_file", lambda path, recipe: SimpleNamespace(recipe=recipe))
+    model_files.read_saved(folder)
+
+
 def torn_table(monkeypatch, tmp_path):
     report = pytest.importorskip("fastgan.training.report")
     (tmp_path / "config.yaml").write_text("batch_size: 4\n")
@@ -135,8 +147,9 @@ CASES = {
     "fastgan/ops/_value_range.py::RangeCheck._decide": wrong_range,
     "fastgan/recipes/enhancenet/evaluation.py::read_held_out": unusable_held_out_image,
     "fastgan/recipes/starganv2/commands.py::Inputs.read": unusable_reference,
-    "fastgan/training/checkpoint.py::_newest": damaged_checkpoint,
+    "fastgan/training/checkpoint.py::_newest_intact": damaged_checkpoint,
     "fastgan/training/data.py::ImageFolder._read": unusable_image,
+    "fastgan/training/model_files.py::read_saved": no_whole_checkpoint,
     "fastgan/training/report/page.py::write_report": torn_table,
     "fastgan/training/run_options.py::options_of_run": options_of_another_version,
 }
