@@ -22,7 +22,8 @@ from fastgan.ops._checks import (
     check_real,
     check_same_device,
 )
-from fastgan.ops._value_range import GrossRangeCheck, Range
+from fastgan.ops._value_range import BY_DATA_RANGE, GrossRangeCheck
+from fastgan.ops.ssim import ssim_distance
 
 # At once, rather than when a run evaluates for the first time.
 if importlib.util.find_spec("torchmetrics") is None:
@@ -42,11 +43,6 @@ __all__ = [
 ]
 
 SSIM_RADIUS = 5  # of the Gaussian window with sigma 1.5
-BY_DATA_RANGE: dict[Range, str] = {
-    (0, 255): "8-bit values need data_range=255",
-    (0, 1): "images in [0, 1] need data_range=1",
-    (-1, 1): "images in [-1, 1] need data_range=2",
-}
 _PAIR = ("images", "references")
 _psnr_range = GrossRangeCheck("psnr", _PAIR, BY_DATA_RANGE)
 _ssim_range = GrossRangeCheck("ssim", _PAIR, BY_DATA_RANGE)
@@ -83,6 +79,9 @@ def psnr(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_r
 def ssim(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_range: bool = True) -> Tensor:
     """The mean structural similarity, 0-d; Wang et al. 2004. Arguments and errors are those of :func:`psnr`.
 
+    The value is torchmetrics', computed by :func:`fastgan.ops.ssim_distance`; :func:`fastgan.losses.ssim` has
+    other windows and borders.
+
     Raises:
         ValueError: fewer than 6x6 pixels, since images are mirrored at the border for windows of 11x11.
     """
@@ -94,9 +93,7 @@ def ssim(images: Tensor, references: Tensor, data_range: float = 1.0, *, check_r
     data_range = _positive("data_range", data_range)
     if as_flag("check_range", check_range):
         _ssim_range.look((0, data_range), images, references)
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    return structural_similarity_index_measure(images, references, data_range=data_range)  # type: ignore[return-value]
+    return 1 - ssim_distance(images, references, data_range, padding="reflect").mean()
 
 
 def luma(images: Tensor, border: int = 0, *, check_range: bool = True) -> Tensor:
@@ -181,10 +178,7 @@ def ssim_y(images: Tensor, references: Tensor, border: int = 0, *, check_range: 
         )
     if as_flag("check_range", check_range):
         _ssim_y_range.look((0, 1), images, references)
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    _, similarity_map = structural_similarity_index_measure(a, b, data_range=255.0, return_full_image=True)
-    return similarity_map[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS].mean()
+    return 1 - ssim_distance(a, b, data_range=255.0).mean()
 
 
 def installed_lpips(device: torch.device | str = "cpu", download: bool = False) -> LPIPSLoss | None:

@@ -181,6 +181,11 @@ CASES = (
         ),
         (0, 1),
     ),
+    Case("ssim, ssim_loss, SSIMLoss", two_images, lambda: losses.SSIMLoss(), (0, 1)),
+    Case("ssim_l1_loss", two_images, lambda: losses.ssim_l1_loss, (0, 1)),
+    Case(
+        "ms_ssim, ms_ssim_loss, MSSSIMLoss", two_images, lambda: losses.MSSSIMLoss(weights=(0.3, 0.7)), (0, 1)
+    ),
     Case("yuv_color_l2, YUVColorL2", two_images, lambda: losses.YUVColorL2((1.0, 100.0, 50.0), 3.0), (0, 1)),
     *(
         Case(

@@ -249,8 +249,16 @@ EXAMPLES: dict[str, Example | Tied] = {
     "losses.pixel_loss.PixelLoss": Example(
         made("losses.PixelLoss", "huber", edge_gain=2.0, tv_weight=0.1), called(IMAGE, IMAGE)
     ),
+    "losses.ssim.SSIMLoss": Example(made("losses.SSIMLoss", padding="same"), called(IMAGE, IMAGE)),
+    "losses.ms_ssim.MSSSIMLoss": Example(
+        made("losses.MSSSIMLoss", weights=(0.3, 0.7), window_size=7), called(IMAGE, IMAGE)
+    ),
     "losses.yuv_color_l2.YUVColorL2": Example(made("losses.YUVColorL2"), called(IMAGE, IMAGE)),
     # Drop-ins
+    "compat.pytorch_msssim.SSIM": Example(made("compat.pytorch_msssim.SSIM", 1.0), called(IMAGE, IMAGE)),
+    "compat.pytorch_msssim.MS_SSIM": Example(
+        made("compat.pytorch_msssim.MS_SSIM", 1.0, win_size=7, weights=(0.3, 0.7)), called(IMAGE, IMAGE)
+    ),
     "compat.basicsr.DiffJPEG": Example(made("compat.basicsr.DiffJPEG"), called(IMAGE, extra=[50])),
     "compat.basicsr.GANLoss": Example(
         made("compat.basicsr.GANLoss", "wgan_softplus", loss_weight=0.1), called((4, 1), low=-1, extra=[True])

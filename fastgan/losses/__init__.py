@@ -27,6 +27,7 @@ from fastgan.losses.jpeg import DiffJPEG, RandomJPEG
 from fastgan.losses.labels import bce_secret_loss
 from fastgan.losses.lazy_r1 import R1, PenaltyTerm
 from fastgan.losses.lpips import LPIPS, ImageFeatures, LPIPSLoss, lpips_weights_path
+from fastgan.losses.ms_ssim import MSSSIMLoss, ms_ssim, ms_ssim_loss
 from fastgan.losses.penalties import (
     approximate_r1,
     gradient_penalty,
@@ -36,6 +37,7 @@ from fastgan.losses.penalties import (
 )
 from fastgan.losses.perceptual import PerceptualLoss, VGGFeatures, gram_matrix, layer_index
 from fastgan.losses.pixel_loss import PixelLoss, pixel_loss, total_variation_loss
+from fastgan.losses.ssim import SSIMLoss, ssim, ssim_l1_loss, ssim_loss
 from fastgan.losses.translation import (
     cycle_consistency_loss,
     diversity_sensitive_loss,
@@ -61,10 +63,12 @@ __all__ = [
     "DiffJPEG",
     "ImageFeatures",
     "LPIPSLoss",
+    "MSSSIMLoss",
     "PenaltyTerm",
     "PerceptualLoss",
     "PixelLoss",
     "RandomJPEG",
+    "SSIMLoss",
     "SideStatistics",
     "VGGFeatures",
     "YUVColorL2",
@@ -91,10 +95,15 @@ __all__ = [
     "identity_loss",
     "layer_index",
     "lpips_weights_path",
+    "ms_ssim",
+    "ms_ssim_loss",
     "pixel_loss",
     "r1_penalty",
     "r1_penalty_of",
     "r2_penalty",
+    "ssim",
+    "ssim_l1_loss",
+    "ssim_loss",
     "style_reconstruction_loss",
     "total_variation_loss",
     "yuv_color_l2",

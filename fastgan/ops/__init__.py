@@ -11,6 +11,7 @@ from fastgan.ops.perspective_warp import perspective_warp
 from fastgan.ops.photometric import photometric
 from fastgan.ops.pixel_loss import pixel_loss
 from fastgan.ops.squared_norm import squared_norm
+from fastgan.ops.ssim import ssim_distance
 from fastgan.ops.yuv_l2 import yuv_l2
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "photometric",
     "pixel_loss",
     "squared_norm",
+    "ssim_distance",
     "use",
     "yuv_l2",
 ]

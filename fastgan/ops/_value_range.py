@@ -16,6 +16,12 @@ from fastgan.ops._later import PendingRead, can_be_read, is_on_gpu
 Range = tuple[float, float]
 # How the user of a loss with an argument `value_range` declares the range of the images.
 BY_VALUE_RANGE: dict[Range, str] = {(0, 1): "value_range=(0, 1)", (-1, 1): "value_range=(-1, 1)"}
+# And how of one with an argument `data_range`.
+BY_DATA_RANGE: dict[Range, str] = {
+    (0, 255): "8-bit values need data_range=255",
+    (0, 1): "images in [0, 1] need data_range=1",
+    (-1, 1): "images in [-1, 1] need data_range=2",
+}
 # Calls at which a loss checks its images: the first three suffice for most, the others for dark or pale ones.
 LOOKS_AT = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513)
 # The number of an image's values that are read, on a grid of pixels.

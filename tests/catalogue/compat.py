@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan.compat import basicsr, ldm, pix2pix, stegastamp, taming, trainner, videoseal
+from fastgan.compat import basicsr, ldm, pix2pix, pytorch_msssim, stegastamp, taming, trainner, videoseal
 from tests.catalogue.entry import constructor, entry, method
 from tests.catalogue.inputs import Critic, images, judged, logits, network
 
@@ -113,6 +113,27 @@ entry(
     lambda: {"netD": Critic(), **_samples(), "device": "cpu"},
     raises=UNKNOWN,
 )
+
+# --- pytorch-msssim ----------------------------------------------------------------------------------------
+
+
+def _compared(**options: Any) -> dict[str, Any]:
+    return {"X": images(), "Y": images(), "data_range": 1.0, **options}
+
+
+# Two scales, for which images of 16 x 16 are large enough.
+_TWO_SCALES = {"weights": (0.3, 0.7), "win_size": 7}
+entry("compat.pytorch_msssim.ssim", _compared, raises=(RuntimeError,))
+entry("compat.pytorch_msssim.ms_ssim", lambda: _compared(**_TWO_SCALES), raises=(RuntimeError,))
+for _name, _options in (("SSIM", {}), ("MS_SSIM", _TWO_SCALES)):
+    _make = functools.partial(getattr(pytorch_msssim, _name), data_range=1.0, **_options)
+    constructor(
+        f"compat.pytorch_msssim.{_name}",
+        lambda options=_options: {"data_range": 1.0, **options},
+        lambda loss: loss(images(), images()),
+        (RuntimeError,),
+    )
+    method(f"compat.pytorch_msssim.{_name}.forward", lambda: {"X": images(), "Y": images()}, _make)
 
 # --- RAE ---------------------------------------------------------------------------------------------------
 

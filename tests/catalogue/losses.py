@@ -93,6 +93,22 @@ method("losses.PixelLoss.forward", lambda: {**_two_images(), "weight": images(1)
 entry("losses.yuv_color_l2", _two_images, raises=BACKEND)
 constructor("losses.YUVColorL2", dict, lambda loss: loss(**_two_images()), BACKEND)
 method("losses.YUVColorL2.forward", _two_images, losses.YUVColorL2)
+for _name in ("ssim", "ssim_loss", "ssim_l1_loss"):
+    entry(f"losses.{_name}", _two_images, raises=BACKEND)
+constructor("losses.SSIMLoss", dict, lambda loss: loss(**_two_images()), BACKEND)
+method("losses.SSIMLoss.forward", _two_images, losses.SSIMLoss)
+# Two scales, for which images of 16 x 16 are large enough.
+for _name in ("ms_ssim", "ms_ssim_loss"):
+    entry(
+        f"losses.{_name}", lambda: {**_two_images(), "weights": (0.3, 0.7), "window_size": 7}, raises=BACKEND
+    )
+constructor(
+    "losses.MSSSIMLoss",
+    lambda: {"weights": (0.3, 0.7), "window_size": 7},
+    lambda loss: loss(**_two_images()),
+    BACKEND,
+)
+method("losses.MSSSIMLoss.forward", _two_images, lambda: losses.MSSSIMLoss(weights=(0.3, 0.7), window_size=7))
 constructor("losses.DiffJPEG", lambda: {"height": 16, "width": 16}, lambda codec: codec(images()))
 method("losses.DiffJPEG.forward", lambda: {"x": images()}, lambda: losses.DiffJPEG(16, 16))
 constructor("losses.RandomJPEG", lambda: {"min_quality": 50}, lambda codec: codec(images()))

@@ -44,4 +44,5 @@ entry(
     raises=BACKEND,
 )
 entry("ops.squared_norm", lambda: {"x": images()}, raises=BACKEND)
+entry("ops.ssim_distance", lambda: {"x": images(), "y": images()}, raises=BACKEND)
 entry("ops.yuv_l2", lambda: {"x": images(), "y": images()}, raises=BACKEND)

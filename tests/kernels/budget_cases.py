@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastgan import ops
+from fastgan import losses, ops
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
 from fastgan.ops.side_losses import side_losses
 
@@ -125,6 +125,12 @@ SUM_ALONE = {
     "adversarial, generator",
     "side_losses",
 }
+
+
+def splatted(x: Tensor) -> Tensor:
+    return losses.ssim_l1_loss(x, like(x), check_range=False)
+
+
 CASES = (
     *image_op("yuv_l2", lambda x: ops.yuv_l2(x, like(x), (1.0, 100.0, 50.0), 3.0)[0], (3, 0), True),
     *image_op("pixel_loss", pixels(), (3, 0), True),
@@ -166,6 +172,15 @@ CASES = (
         )
     ),
     *(
+        Case("ssim", variant, (5, 5, 1080, 1920), call, (3, 0), dtype,
+             all_architectures=variant == "float32")
+        for variant, dtype, call in (
+            ("float32", torch.float32, lambda x: losses.ssim_loss(x, like(x), check_range=False)),
+            ("bfloat16", HALF, lambda x: losses.ssim_loss(x, like(x), check_range=False)),
+            ("with L1, zeros beyond the border", torch.float32, splatted),
+        )
+    ),
+    *(
         Case(f"adversarial, {side}", "524288 logits", (8, 1, 256, 256), call, (floor, floor),
              all_architectures=True)
         for side, floor, call in (
@@ -188,6 +203,7 @@ CASES = (
             ("blur", "images", IMAGES, lambda x: ops.blur(x, drawn(x.shape[0], 7, 7))),
             ("perspective_warp", "images", IMAGES, lambda x: warped(x, torch.float64)),
             ("perspective_warp", "images, float32 matrices", IMAGES, lambda x: warped(x, torch.float32)),
+            ("ssim", "images", IMAGES, lambda x: losses.ssim_loss(x, like(x), check_range=False)),
             ("squared_norm", "images", IMAGES, ops.squared_norm),
             ("squared_norm", "features", FEATURES, ops.squared_norm),
             ("gradient_budget", "images", IMAGES, budget_of(4)),

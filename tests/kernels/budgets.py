@@ -55,9 +55,9 @@ differ by a quarter.
 
 ## Ops
 
-Images are 8x3x1080x1920, or 8x3x1079x1919; features 8x64x512x512 and 8x256x128x128; activations
-8x256x256x256; parameters 16.8 million, their averages float32. Numbers are of one direction, per element of
-the op's first input.
+Images are 8x3x1080x1920, or 8x3x1079x1919, those of `ssim` 5x5x1080x1920; features 8x64x512x512 and
+8x256x128x128; activations 8x256x256x256; parameters 16.8 million, their averages float32. Numbers are of one
+direction, per element of the op's first input.
 
 - **Launches** are of kernels in Triton or, of `jpeg_round_trip` and `optimizer_step`, in CUDA C++. **Other
   launches** are PyTorch's kernels around ours, such as a `zeros`, and CUDA's `memset` of some bytes.
@@ -128,6 +128,9 @@ LIMITS = {
 in bfloat16, bound by arithmetic: the 49 products of 7 x 7 taps alone would take it to 81%.""",
     "gradient_budget": """\
 of more than 12 gradients: they are read twice, since a thread has no registers for sums of all pairs.""",
+    "ssim": """\
+bound by the arithmetic of two separable windows of 11, seven times; and three maps of derivatives pass
+through memory between two launches, six of the eleven images that are read or written.""",
     "perspective_warp": """\
 backward in bfloat16, bound by the arithmetic of 4 x 4 places, which is that of float32.""",
 }

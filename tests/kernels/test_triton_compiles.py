@@ -22,6 +22,7 @@ from fastgan.kernels import (  # noqa: E402
     pixel_loss,
     side_losses,
     squared_norm,
+    ssim,
     yuv_l2,
 )
 from tests.kernels.machine_code import MachineCode, dumped  # noqa: E402
@@ -49,11 +50,11 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
-    "weights", "gram",
+    "weights", "gram", "map0", "map1", "map2", "map3",
 }  # fmt: skip
 NUMBERS = {
     "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
-    "weight_number",
+    "weight_number", "half_c1", "half_c2", "luminance", "loss_factor", "absolute_factor",
 }  # fmt: skip
 FEATURES = [
     *((dtype, channels, 2, True, "stride_pixel", directions)
@@ -232,6 +233,23 @@ KERNELS = {
         for dtype in FLOATS
     },
     **{
+        f"ssim {kernel.__name__} {dtype} {size} padding={padding} slopes={slopes} {index}": described(
+            kernel, dtype, ("x", "y", "direction_x", "direction_y"), TAPS=ssim.taps_of(size, 1.5),
+            EXPONENT=-0.2, PADDING=padding, SLOPES=slopes, HAS_L1=slopes > 1, INDEX=index,
+            COLUMNS=ssim.COLUMNS,
+        )
+        for kernel in (ssim.sweep, ssim.gather)
+        for dtype, size, padding, slopes, index in (
+            ("fp32", 11, 0, 1, tl.int32), ("bf16", 11, 1, 3, tl.int32), ("fp16", 7, 2, 2, tl.int64),
+        )
+    },
+    **{
+        f"ssim scale {dtype}": described(
+            ssim.scale, dtype, ("source", "target"), IN_PLACE=True, INDEX=tl.int32, BLOCK=ssim.BLOCK
+        )
+        for dtype in FLOATS
+    },
+    **{
         f"leaky {kernel.__name__} {dtype}": described(
             kernel, dtype, ("x", "y", "source", "target"), HAS_BIAS=True, HAS_CODES=True, INDEX=tl.int32,
             BLOCK=bias_leaky_relu.BLOCK, ROWS=bias_leaky_relu.TILE_ROWS,
@@ -305,6 +323,7 @@ WARPS = {
     "blur": blur.WARPS,
     "warp": perspective_warp.WARPS,
     "squared_norm": squared_norm.WARPS,
+    "ssim": ssim.WARPS,
     "leaky": bias_leaky_relu.WARPS,
     "adversarial": adversarial.WARPS,
     "sides": side_losses.WARPS,
@@ -319,7 +338,8 @@ REGISTERS = {  # which launches ask for, too
 # by one.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 # gradient_budget's threads keep a sum of each pair of up to 12 gradients.
-MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160, "gradient_budget": 255}
+# ssim's threads keep four sums of each of 11 windows.
+MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160, "gradient_budget": 255, "ssim": 128}
 
 
 def options_of(name: str) -> dict[str, int | None]:

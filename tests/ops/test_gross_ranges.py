@@ -46,6 +46,12 @@ CALLS = {
     "basicsr.DiffJPEG": (lambda x, **o: basicsr.DiffJPEG(**o)(x, 50), "x"),
     "photometric": (lambda x, **o: photometric(x, contrast=1.1, **o), "image"),
     "Distortions": (lambda x, **o: Distortions(**o)(x, 5, torch.Generator()), "image"),
+    "ssim_loss": (lambda x, **o: losses.ssim_loss(x, x, **o), "x"),
+    "SSIMLoss": (lambda x, **o: losses.SSIMLoss(**o)(x, x), "x"),
+    "ssim_l1_loss": (lambda x, **o: losses.ssim_l1_loss(x, x, **o), "x"),
+    "ms_ssim": (lambda x, **o: losses.ms_ssim(x, x, weights=(1,), **o), "x"),
+    "ms_ssim_loss": (lambda x, **o: losses.ms_ssim_loss(x, x, weights=(1,), **o), "x"),
+    "MSSSIMLoss": (lambda x, **o: losses.MSSSIMLoss(weights=(1,), **o)(x, x), "x"),
     "psnr": (lambda x, **o: metrics().psnr(x, x + 1e-3, **o), "images"),
     "ssim": (lambda x, **o: metrics().ssim(x, x, **o), "images"),
     "psnr_y": (lambda x, **o: metrics().psnr_y(x, x + 1e-3, **o), "images"),
@@ -53,14 +59,15 @@ CALLS = {
     "luma": (lambda x, **o: metrics().luma(x, **o), "images"),
     "FrechetDistance": (frechet, "images"),
 }
-ADVICE = {
-    "psnr": ("8-bit values need data_range=255", r"images in \[-1, 1\] need data_range=2"),
-    "ssim": ("8-bit values need data_range=255", r"images in \[-1, 1\] need data_range=2"),
-}
+ADVICE = dict.fromkeys(
+    ("psnr", "ssim", "ssim_loss", "SSIMLoss", "ssim_l1_loss", "ms_ssim", "ms_ssim_loss", "MSSSIMLoss"),
+    ("8-bit values need data_range=255", r"images in \[-1, 1\] need data_range=2"),
+)
 
 
 MODULES = (
-    "losses.yuv_color_l2", "losses.jpeg", "ops.jpeg", "ops.photometric", "augment.distortions", "metrics",
+    "losses.yuv_color_l2", "losses.jpeg", "losses.ssim", "losses.ms_ssim",
+    "ops.jpeg", "ops.photometric", "augment.distortions", "metrics",
     "compat.diff_jpeg", "compat.kornia",
 )  # fmt: skip
 

@@ -55,6 +55,7 @@ CALLS = {
     ),
     "feature_distance": (ops.feature_distance, lambda: (rand(*IMAGE),)),
     "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
+    "ssim_l1_loss": (losses.ssim_l1_loss, lambda: (rand(*IMAGE),)),
     "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),
     "gradient_budget": (
         lambda x, y, weights: torch.cat([t.flatten() for t in ops.gradient_budget([x, y], weights)]),

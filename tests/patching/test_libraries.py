@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 
 import pytest
 import torch
@@ -174,3 +175,37 @@ def test_a_network_with_bias_and_activation_trains_in_half_precision_as_before(b
     expected = bias_act(x, act="lrelu")
     with fastgan.patch("stylegan3", quiet=True):
         assert torch.equal(bias_act(x, act="lrelu"), expected)
+
+
+def test_pytorch_msssim_has_the_values_and_gradients_that_it_had():
+    package = pytest.importorskip("pytorch_msssim")
+    x, y = torch.rand(2, 2, 3, 163, 170)
+    y = (x + y) / 2
+    window = torch.rand(3, 1, 1, 5)
+    small, volume = x[..., :9], x[:, :, None, :20, :20].repeat(1, 1, 12, 1, 1)
+    calls = (
+        lambda x: package.ssim(x, y, 1.0, win_size=7, win_sigma=2.0, nonnegative_ssim=True),
+        lambda x: package.SSIM(1.0, size_average=False)(x, y),
+        lambda x: package.MS_SSIM(1.0)(x, y),
+    )
+    kept = (
+        lambda: package.ssim(x.half(), y.half(), 1.0), lambda: package.ssim(small, small.flip(2), 1.0),
+        lambda: package.ssim(volume, volume.flip(3), 1.0),
+        lambda: package.ssim(x, y, 1.0, win=window),
+    )  # fmt: skip
+
+    def results():
+        for call in calls:
+            leaf = x.clone().requires_grad_()
+            value = call(leaf)
+            yield from (value, *torch.autograd.grad(value.sum(), leaf))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own, of images smaller than the window
+        expected, others = [*results()], [call() for call in kept]
+        with fastgan.patch("pytorch_msssim", quiet=True) as report:
+            assert len(report.replaced) == 2
+            for ours, theirs in zip(results(), expected, strict=True):
+                assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
+            for call, other in zip(kept, others, strict=True):
+                assert torch.equal(call(), other)

@@ -284,6 +284,34 @@ def pixel_loss(draws: Draws) -> Call:
     return Call(inputs, run, orders=orders, magnitude=magnitude, kept=x.numel(), options=options)
 
 
+def ssim(draws: Draws) -> Call:
+    draws.left_out = ("huge", "tiny")  # what squares of these make of float32's reference says nothing
+    x = draws.image(channels=None)
+    y = draws.tensor(draws.uniform(*x.shape) if draws.random.random() < 0.9 else x.detach().double())
+    inputs = {"x": x, "y": y}
+    for name in draws.one_of((), ("x",), ("y",)):
+        inputs[name] = inputs[name].detach()
+    side = min(x.shape[2:])
+    # Not windows of one pixel, whose variance is nothing but rounding.
+    most = {"valid": side, "same": 15, "reflect": 2 * side - 1}
+    padding = draws.one_of(*[padding for padding in most if most[padding] >= 3])
+    options = {
+        "padding": padding,
+        "window_size": draws.one_of(*[size for size in (3, 5, 7, 11, 11, 11, 15) if size <= most[padding]]),
+        "sigma": draws.one_of(1.5, draws.random.uniform(0.5, 5)),
+        "window": draws.one_of("gaussian", "gaussian", "uniform"),
+        "data_range": draws.one_of(1.0, 2.0, 255.0),
+        "contrast": draws.one_of(False, False, True),
+        "weight": draws.one_of(1.0, 0.2),
+        "l1_weight": draws.one_of(0.0, 0.8),
+    }
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ops.ssim_distance(inputs["x"], inputs["y"], **options, backend=backend),)
+
+    return Call(inputs, run, kept=x.numel() / 3, options=options)
+
+
 def adversarial(draws: Draws) -> Call:
     kind = draws.one_of(*KINDS)
     shape = [draws.size() for _ in range(draws.one_of(0, 1, 2, 4))]
@@ -409,6 +437,6 @@ CASES: dict[str, Callable[[Draws], Call]] = {
     case.__name__: case
     for case in (
         jpeg, photometric, blur, perspective_warp, bias_leaky_relu, squared_norm, gradient_budget,
-        feature_distance, lpips_head, yuv_l2, pixel_loss, adversarial, side_losses, conv2d, optimizer,
+        feature_distance, lpips_head, pixel_loss, ssim, yuv_l2, adversarial, side_losses, conv2d, optimizer,
     )
 }  # fmt: skip

@@ -1,0 +1,320 @@
+#include "ssim_rows.h"
+
+#include <algorithm>
+
+#include "clones.h"
+
+namespace fastgan {
+namespace {
+
+// --- filters --------------------------------------------------------------------------------------------------------
+
+// The usual window's loops name each of the values: compilers do not vectorize loops over small arrays of them.
+template <typename T>
+struct UsualTaps {
+  T centre, first, second, third, fourth, fifth;
+  explicit UsualTaps(const T* taps)
+      : centre(taps[0]), first(taps[1]), second(taps[2]), third(taps[3]), fourth(taps[4]), fifth(taps[5]) {}
+};
+
+template <typename T>
+FASTGAN_HOST_DEVICE T weighed(const UsualTaps<T>& w, T a, T b, T c, T d, T e, T f, T g, T h, T i, T j, T k) {
+  return (w.centre * f + w.first * (e + g)) + (w.second * (d + h) + w.third * (c + i)) +
+         (w.fourth * (b + j) + w.fifth * (a + k));
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void usual_down(const T* taps_of_window, const T* rows, int64_t count, T* result) {
+  const UsualTaps<T> w(taps_of_window);
+  constexpr int64_t kRow = kUsualStride;
+#pragma omp simd
+  for (int64_t x = 0; x < count; ++x) {
+    const T a = rows[x], b = rows[x + kRow], c = rows[x + 2 * kRow], d = rows[x + 3 * kRow], e = rows[x + 4 * kRow];
+    const T f = rows[x + 5 * kRow], g = rows[x + 6 * kRow], h = rows[x + 7 * kRow], i = rows[x + 8 * kRow];
+    const T j = rows[x + 9 * kRow], k = rows[x + 10 * kRow], l = rows[x + 11 * kRow], m = rows[x + 12 * kRow];
+    const T n = rows[x + 13 * kRow];
+    result[x] = weighed(w, a, b, c, d, e, f, g, h, i, j, k);
+    result[x + kRow] = weighed(w, b, c, d, e, f, g, h, i, j, k, l);
+    result[x + 2 * kRow] = weighed(w, c, d, e, f, g, h, i, j, k, l, m);
+    result[x + 3 * kRow] = weighed(w, d, e, f, g, h, i, j, k, l, m, n);
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void usual_moments_down(
+    const T* taps_of_window, const T* rows, T offset, int64_t count, T* means, T* squares) {
+  const UsualTaps<T> w(taps_of_window);
+  constexpr int64_t kRow = kUsualStride;
+#pragma omp simd
+  for (int64_t x = 0; x < count; ++x) {
+    const T a = rows[x] - offset, b = rows[x + kRow] - offset, c = rows[x + 2 * kRow] - offset;
+    const T d = rows[x + 3 * kRow] - offset, e = rows[x + 4 * kRow] - offset, f = rows[x + 5 * kRow] - offset;
+    const T g = rows[x + 6 * kRow] - offset, h = rows[x + 7 * kRow] - offset, i = rows[x + 8 * kRow] - offset;
+    const T j = rows[x + 9 * kRow] - offset, k = rows[x + 10 * kRow] - offset, l = rows[x + 11 * kRow] - offset;
+    const T m = rows[x + 12 * kRow] - offset, n = rows[x + 13 * kRow] - offset;
+    means[x] = weighed(w, a, b, c, d, e, f, g, h, i, j, k);
+    means[x + kRow] = weighed(w, b, c, d, e, f, g, h, i, j, k, l);
+    means[x + 2 * kRow] = weighed(w, c, d, e, f, g, h, i, j, k, l, m);
+    means[x + 3 * kRow] = weighed(w, d, e, f, g, h, i, j, k, l, m, n);
+    const T aa = a * a, bb = b * b, cc = c * c, dd = d * d, ee = e * e, ff = f * f, gg = g * g;
+    const T hh = h * h, ii = i * i, jj = j * j, kk = k * k, ll = l * l, mm = m * m, nn = n * n;
+    squares[x] = weighed(w, aa, bb, cc, dd, ee, ff, gg, hh, ii, jj, kk);
+    squares[x + kRow] = weighed(w, bb, cc, dd, ee, ff, gg, hh, ii, jj, kk, ll);
+    squares[x + 2 * kRow] = weighed(w, cc, dd, ee, ff, gg, hh, ii, jj, kk, ll, mm);
+    squares[x + 3 * kRow] = weighed(w, dd, ee, ff, gg, hh, ii, jj, kk, ll, mm, nn);
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void usual_along(const T* taps_of_window, const T* row, int64_t count, T* result) {
+  const UsualTaps<T> w(taps_of_window);
+#pragma omp simd
+  for (int64_t x = 0; x < count; ++x) {
+    result[x] = weighed(
+        w, row[x], row[x + 1], row[x + 2], row[x + 3], row[x + 4], row[x + 5], row[x + 6], row[x + 7], row[x + 8],
+        row[x + 9], row[x + 10]);
+  }
+}
+
+// Any window, tap by tap.
+template <typename T>
+FASTGAN_HOST_DEVICE void any_down(const Window<T>& window, const T* rows, int64_t stride, int64_t count, T* result) {
+  const int64_t radius = window.radius;
+  for (int j = 0; j < kTogether; ++j) {
+    const T* centre = rows + (j + radius) * stride;
+    T* sum = result + j * stride;
+    const T first = window.taps[0];
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) sum[i] = first * centre[i];
+    for (int64_t k = 1; k <= radius; ++k) {
+      const T *above = centre - k * stride, *below = centre + k * stride;
+      const T tap = window.taps[k];
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) sum[i] += tap * (above[i] + below[i]);
+    }
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void any_moments_down(
+    const Window<T>& window, const T* rows, T offset, int64_t stride, int64_t count, T* means, T* squares) {
+  const int64_t radius = window.radius;
+  for (int j = 0; j < kTogether; ++j) {
+    const T* centre = rows + (j + radius) * stride;
+    T *mean = means + j * stride, *square = squares + j * stride;
+    const T first = window.taps[0];
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      const T value = centre[i] - offset;
+      mean[i] = first * value;
+      square[i] = first * (value * value);
+    }
+    for (int64_t k = 1; k <= radius; ++k) {
+      const T *above = centre - k * stride, *below = centre + k * stride;
+      const T tap = window.taps[k];
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) {
+        const T a = above[i] - offset, b = below[i] - offset;
+        mean[i] += tap * (a + b);
+        square[i] += tap * (a * a + b * b);
+      }
+    }
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void any_along(const Window<T>& window, const T* row, int64_t count, T* result) {
+  const T* centre = row + window.radius;
+  const T first = window.taps[0];
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) result[i] = first * centre[i];
+  for (int64_t k = 1; k <= window.radius; ++k) {
+    const T *left = centre - k, *right = centre + k;
+    const T tap = window.taps[k];
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) result[i] += tap * (left[i] + right[i]);
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void down(const Window<T>& window, const T* rows, int64_t stride, int64_t count, T* result) {
+  if (window.radius == kUsualRadius && stride == kUsualStride) return usual_down(window.taps, rows, count, result);
+  any_down(window, rows, stride, count, result);
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void moments_down(
+    const Window<T>& window, const T* rows, T offset, int64_t stride, int64_t count, T* means, T* squares) {
+  if (window.radius == kUsualRadius && stride == kUsualStride)
+    return usual_moments_down(window.taps, rows, offset, count, means, squares);
+  any_moments_down(window, rows, offset, stride, count, means, squares);
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void along(const Window<T>& window, const T* row, int64_t count, T* result) {
+  if (window.radius == kUsualRadius) return usual_along(window.taps, row, count, result);
+  any_along(window, row, count, result);
+}
+
+// --- pixels ---------------------------------------------------------------------------------------------------------
+
+template <Slopes kSlopes, typename T>
+FASTGAN_HOST_DEVICE void pixels(
+    const Moments<T>& moments, const SsimConstants<T>& given, int64_t count, T* losses, T* const (&maps)[4]) {
+  const SsimConstants<T> constants = given;
+  const T *mean_m = moments.mean_m, *mean_d = moments.mean_d;
+  const T *square_m = moments.square_m, *square_d = moments.square_d;
+  T *first = maps[0], *second = maps[1], *third = maps[2], *fourth = maps[3];
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const SsimPixel<T> pixel = ssim_pixel(mean_m[i], mean_d[i], square_m[i], square_d[i], constants);
+    losses[i] = pixel.loss;
+    if (kSlopes == Slopes::kOfBoth) {
+      first[i] = T(0.5) * pixel.slope_m;
+      second[i] = T(0.5) * pixel.slope_d;
+      third[i] = pixel.slope_mm;
+      fourth[i] = pixel.slope_dd;
+    } else if (kSlopes != Slopes::kNone) {
+      first[i] = T(0.5) * (kSlopes == Slopes::kOfX ? pixel.slope_m + pixel.slope_d : pixel.slope_m - pixel.slope_d);
+      second[i] = pixel.slope_mm;
+      third[i] = pixel.slope_dd;
+    }
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void pixels_of(
+    const Moments<T>& moments, const SsimConstants<T>& constants, Slopes slopes, int64_t count, T* losses,
+    T* const (&maps)[4]) {
+  switch (slopes) {
+    case Slopes::kNone: return pixels<Slopes::kNone>(moments, constants, count, losses, maps);
+    case Slopes::kOfX: return pixels<Slopes::kOfX>(moments, constants, count, losses, maps);
+    case Slopes::kOfY: return pixels<Slopes::kOfY>(moments, constants, count, losses, maps);
+    case Slopes::kOfBoth: return pixels<Slopes::kOfBoth>(moments, constants, count, losses, maps);
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE T sign_of(T value) {
+  return static_cast<T>(value > 0) - static_cast<T>(value < 0);
+}
+
+template <Slopes kSlopes, typename T>
+FASTGAN_HOST_DEVICE void gradients(const GradientRow<T>& row, int64_t count, T* x, T* y) {
+  const T *m = row.m, *d = row.d;
+  const T *first = row.maps[0], *second = row.maps[1], *third = row.maps[2], *fourth = row.maps[3];
+  const T offset_m = row.offset_m, offset_d = row.offset_d;
+  const T factor = row.factor, absolute_factor = row.absolute_factor;
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const T absolute = absolute_factor * sign_of(d[i]);
+    if (kSlopes == Slopes::kOfBoth) {
+      const T of_m = first[i] + (m[i] - offset_m) * third[i], of_d = second[i] + (d[i] - offset_d) * fourth[i];
+      x[i] = factor * (of_m + of_d) + absolute;
+      y[i] = factor * (of_m - of_d) - absolute;
+    } else if (kSlopes == Slopes::kOfX) {
+      x[i] = factor * (first[i] + (m[i] - offset_m) * second[i] + (d[i] - offset_d) * third[i]) + absolute;
+    } else {
+      y[i] = factor * (first[i] + (m[i] - offset_m) * second[i] - (d[i] - offset_d) * third[i]) - absolute;
+    }
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void gradients_of(const GradientRow<T>& row, Slopes slopes, int64_t count, T* x, T* y) {
+  switch (slopes) {
+    case Slopes::kNone: return;
+    case Slopes::kOfX: return gradients<Slopes::kOfX>(row, count, x, y);
+    case Slopes::kOfY: return gradients<Slopes::kOfY>(row, count, x, y);
+    case Slopes::kOfBoth: return gradients<Slopes::kOfBoth>(row, count, x, y);
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void halves(const T* x, const T* y, int64_t count, T* m, T* d) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const T a = T(0.5) * x[i], b = T(0.5) * y[i];
+    m[i] = a + b;
+    d[i] = a - b;
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void scaled_sum(const T* source, T factor, int64_t count, T* target) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) target[i] += factor * source[i];
+}
+
+template <bool kAbsolute, typename T>
+FASTGAN_HOST_DEVICE double sum(const T* values, int64_t count) {
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < count; ++i) total += kAbsolute && values[i] < 0 ? -values[i] : values[i];
+  return static_cast<double>(total);
+}
+
+}  // namespace
+
+// --- one version for each instruction set
+// -----------------------------------------------------------------------------
+
+FASTGAN_CLONES void filter_down(
+    const Window<float>& window, const float* rows, int64_t stride, int64_t count, float* result) {
+  down(window, rows, stride, count, result);
+}
+FASTGAN_CLONES void filter_down(
+    const Window<double>& window, const double* rows, int64_t stride, int64_t count, double* result) {
+  down(window, rows, stride, count, result);
+}
+FASTGAN_CLONES void filter_down(
+    const Window<float>& window, const float* rows, float offset, int64_t stride, int64_t count, float* means,
+    float* squares) {
+  moments_down(window, rows, offset, stride, count, means, squares);
+}
+FASTGAN_CLONES void filter_down(
+    const Window<double>& window, const double* rows, double offset, int64_t stride, int64_t count, double* means,
+    double* squares) {
+  moments_down(window, rows, offset, stride, count, means, squares);
+}
+FASTGAN_CLONES void filter_along(const Window<float>& window, const float* row, int64_t count, float* result) {
+  along(window, row, count, result);
+}
+FASTGAN_CLONES void filter_along(const Window<double>& window, const double* row, int64_t count, double* result) {
+  along(window, row, count, result);
+}
+FASTGAN_CLONES void write_pixels(
+    const Moments<float>& moments, const SsimConstants<float>& constants, Slopes slopes, int64_t count, float* losses,
+    float* const (&maps)[4]) {
+  pixels_of(moments, constants, slopes, count, losses, maps);
+}
+FASTGAN_CLONES void write_pixels(
+    const Moments<double>& moments, const SsimConstants<double>& constants, Slopes slopes, int64_t count,
+    double* losses, double* const (&maps)[4]) {
+  pixels_of(moments, constants, slopes, count, losses, maps);
+}
+FASTGAN_CLONES void write_gradients(const GradientRow<float>& row, Slopes slopes, int64_t count, float* x, float* y) {
+  gradients_of(row, slopes, count, x, y);
+}
+FASTGAN_CLONES void write_gradients(
+    const GradientRow<double>& row, Slopes slopes, int64_t count, double* x, double* y) {
+  gradients_of(row, slopes, count, x, y);
+}
+FASTGAN_CLONES void halve(const float* x, const float* y, int64_t count, float* m, float* d) {
+  halves(x, y, count, m, d);
+}
+FASTGAN_CLONES void halve(const double* x, const double* y, int64_t count, double* m, double* d) {
+  halves(x, y, count, m, d);
+}
+FASTGAN_CLONES void add_scaled(const float* source, float factor, int64_t count, float* target) {
+  scaled_sum(source, factor, count, target);
+}
+FASTGAN_CLONES void add_scaled(const double* source, double factor, int64_t count, double* target) {
+  scaled_sum(source, factor, count, target);
+}
+FASTGAN_CLONES double sum_of(const float* values, int64_t count) { return sum<false>(values, count); }
+FASTGAN_CLONES double sum_of(const double* values, int64_t count) { return sum<false>(values, count); }
+FASTGAN_CLONES double absolute_sum_of(const float* values, int64_t count) { return sum<true>(values, count); }
+FASTGAN_CLONES double absolute_sum_of(const double* values, int64_t count) { return sum<true>(values, count); }
+
+}  // namespace fastgan

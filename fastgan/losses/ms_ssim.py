@@ -1,0 +1,283 @@
+"""MS-SSIM: its value, and the loss 1 - MS-SSIM; see :mod:`fastgan.losses.ssim` on the names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastgan.losses.ssim import REDUCTIONS, reduced
+from fastgan.ops._checks import (
+    as_flag,
+    as_numbers,
+    check_alike,
+    check_image,
+    check_one_of,
+    described,
+    shown,
+)
+from fastgan.ops._dispatch import requested
+from fastgan.ops._value_range import BY_DATA_RANGE, GrossRangeCheck
+from fastgan.ops.ssim import PADDINGS, as_constants, as_window, ssim_distance
+from fastgan.reference.precision import wide
+
+# Of the five scales, from the images' own to one sixteenth of it, as the paper found them by experiment.
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+NORMALIZATIONS = ("relu", "simple", "none")
+ODD_SIZES = ("pad", "crop")
+
+_PAIR = ("x", "y")
+_value_range, _loss_range = (
+    GrossRangeCheck(name, _PAIR, BY_DATA_RANGE) for name in ("ms_ssim", "ms_ssim_loss")
+)
+
+
+def ms_ssim(
+    x: Tensor,
+    y: Tensor,
+    data_range: float = 1.0,
+    *,
+    reduction: str = "mean",
+    weights: Sequence[float] = WEIGHTS,
+    normalize: str = "relu",
+    window: str = "gaussian",
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k: tuple[float, float] = (0.01, 0.03),
+    padding: str = "valid",
+    odd_sizes: str = "pad",
+    per_channel: bool = True,
+    backend: str | None = None,
+    check_range: bool = True,
+) -> Tensor:
+    r"""The structural similarity of images at several scales, at most 1, which it is for equal images.
+
+    .. math::
+        s_L^{w_L} \prod_{i < L} c_i^{w_i}
+
+    with the SSIM s of the coarsest of L scales and the contrasts c (SSIM without luminance) of the others,
+    each a mean over all windows of a channel. A scale has the averages of 2 x 2 pixels of the one before.
+
+    A contrast can be negative, and a negative number has no such power: the usual cause of NaN in trainings,
+    mostly with untrained networks. With ``normalize="relu"`` the similarity of such a channel is 0, and so is
+    its gradient, where the derivative of the power would be infinite. If many are, use "simple", which always
+    has a gradient, or a larger K2, such as 0.4.
+
+    Args:
+        x, y, data_range, reduction, window, window_size, sigma, k, backend, check_range: as in
+            :func:`fastgan.losses.ssim`.
+        weights: of the scales, the images' own first; their number is L.
+        normalize: "relu" replaces negative contrasts and similarities by 0, as in pytorch-msssim and
+            torchmetrics; "simple" replaces each by (1 + c) / 2, as an option of torchmetrics; "none" leaves
+            them, and gives NaN for negative ones.
+        padding: of the coarsest scale, as in :func:`fastgan.losses.ssim`; contrasts are always those of
+            windows within the image. pytorch-msssim: "valid"; torchmetrics: "reflect".
+        odd_sizes: what happens to an odd number of rows or columns: "pad" adds zeros above or to the left, as
+            in pytorch-msssim; "crop" leaves out the last row or column, as in torchmetrics.
+        per_channel: multiply the scales of each channel, as in pytorch-msssim; False: those of an image, each
+            a mean over channels, as in torchmetrics.
+
+    Returns:
+        As :func:`fastgan.losses.ssim`. Images of half types are averaged to coarser scales in float32.
+
+    Gradients are those of :func:`fastgan.losses.ssim`.
+
+    Raises:
+        TypeError, ValueError: as :func:`fastgan.losses.ssim`; fewer pixels than the coarsest scale needs,
+            161 x 161 for the defaults.
+        RuntimeError: the requested backend cannot serve the call.
+
+    Source: Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality assessment",
+    Asilomar 2003.
+    """
+    check_one_of("reduction", reduction, REDUCTIONS)
+    check_range = as_flag("check_range", check_range)
+    similarity = _similarities(
+        x, y, data_range, weights=weights, normalize=normalize, odd_sizes=odd_sizes, per_channel=per_channel,
+        window=window, window_size=window_size, sigma=sigma, k=k, padding=padding, backend=backend,
+    )  # fmt: skip
+    if check_range:
+        _value_range.look((0, data_range), x, y)
+    return reduced(similarity, reduction)
+
+
+def ms_ssim_loss(
+    x: Tensor,
+    y: Tensor,
+    data_range: float = 1.0,
+    *,
+    reduction: str = "mean",
+    weights: Sequence[float] = WEIGHTS,
+    normalize: str = "relu",
+    window: str = "gaussian",
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k: tuple[float, float] = (0.01, 0.03),
+    padding: str = "valid",
+    odd_sizes: str = "pad",
+    per_channel: bool = True,
+    backend: str | None = None,
+    check_range: bool = True,
+) -> Tensor:
+    """1 - MS-SSIM, 0 for equal images. Arguments, gradients and errors: :func:`ms_ssim`."""
+    check_one_of("reduction", reduction, REDUCTIONS)
+    check_range = as_flag("check_range", check_range)
+    similarity = _similarities(
+        x, y, data_range, weights=weights, normalize=normalize, odd_sizes=odd_sizes, per_channel=per_channel,
+        window=window, window_size=window_size, sigma=sigma, k=k, padding=padding, backend=backend,
+    )  # fmt: skip
+    if check_range:
+        _loss_range.look((0, data_range), x, y)
+    return reduced(1 - similarity, reduction)
+
+
+def as_weights(weights: Sequence[float]) -> tuple[float, ...]:
+    listed = weights.tolist() if type(weights).__module__ == "numpy" else weights  # type: ignore[attr-defined]
+    if not isinstance(listed, Sequence) or isinstance(listed, (str, bytes)):
+        raise TypeError(f"weights must be a list of numbers, got {described(weights)}")
+    numbers = as_numbers("weights", weights, len(listed))
+    if not numbers or min(numbers) < 0:
+        raise ValueError(f"weights must be numbers of which none is negative, got {shown(tuple(listed))}")
+    return numbers
+
+
+def least_size(scales: int, window_size: int, padding: str, odd_sizes: str) -> int:
+    """The least height and width of images: the coarsest scale, and all contrasts, need a window."""
+    coarsest = {"valid": window_size, "same": 1, "reflect": window_size // 2 + 1}[padding]
+    least = coarsest
+    for _ in range(scales - 1):
+        least = max(2 * least - 1 if odd_sizes == "pad" else 2 * least, window_size)
+    return least
+
+
+def check_least_size(
+    name: str, image: Tensor, scales: int, window_size: int, padding: str, odd_sizes: str
+) -> None:  # fmt: skip
+    least = least_size(scales, window_size, padding, odd_sizes)
+    if image.shape[2] < least or image.shape[3] < least:
+        raise ValueError(
+            f"{name} must have at least {least} x {least} pixels for {scales} scales and windows of "
+            f"{window_size} x {window_size}, got shape {tuple(image.shape)}"
+        )
+
+
+def _similarities(
+    x: Tensor,
+    y: Tensor,
+    data_range: float,
+    *,
+    weights: Sequence[float],
+    normalize: str,
+    odd_sizes: str,
+    per_channel: bool,
+    padding: str,
+    **options: Any,
+) -> Tensor:
+    """(N, C), or (N, 1) of whole images."""
+    weights = as_weights(weights)
+    check_one_of("normalize", normalize, NORMALIZATIONS)
+    check_one_of("odd_sizes", odd_sizes, ODD_SIZES)
+    check_one_of("padding", padding, PADDINGS)
+    per_channel = as_flag("per_channel", per_channel)
+    check_image("x", x, channels=None)
+    check_image("y", y, channels=None)
+    check_alike("x", x, "y", y)
+    window_size, _ = as_window(options["window"], options["window_size"], options["sigma"])
+    check_least_size("x", x, len(weights), window_size, padding, odd_sizes)
+    of_scales = []
+    for scale in range(len(weights)):
+        is_last = scale == len(weights) - 1
+        distance = ssim_distance(
+            x, y, data_range, contrast=not is_last, padding=padding if is_last else "valid", **options
+        )
+        of_scales.append(1 - (distance if per_channel else distance.mean(dim=1, keepdim=True)))
+        if not is_last:
+            x, y = _halved(x, odd_sizes), _halved(y, odd_sizes)
+    return _product(torch.stack(of_scales), weights, normalize)
+
+
+def _halved(image: Tensor, odd_sizes: str) -> Tensor:
+    height, width = image.shape[2:]
+    if odd_sizes == "crop":
+        return F.avg_pool2d(wide(image), 2)
+    if torch.compiler.is_compiling():
+        # As an argument of the pooling, the remainder of a dynamic size would be a reason to recompile. From
+        # the other end, windows that reach beyond an odd size are the last ones.
+        turned = wide(image).flip(2, 3)
+        return F.avg_pool2d(turned, 2, ceil_mode=True, divisor_override=4).flip(2, 3)
+    return F.avg_pool2d(wide(image), 2, padding=(height % 2, width % 2))
+
+
+def _product(of_scales: Tensor, weights: tuple[float, ...], normalize: str) -> Tensor:
+    """The product of powers over the first dimension."""
+    exponents = of_scales.new_tensor(weights).view(-1, 1, 1)
+    if normalize == "simple":
+        of_scales = (1 + of_scales) / 2
+    if normalize != "relu":
+        return (of_scales**exponents).prod(dim=0)
+    # The slope of a power at 0 is infinite, and times the relu's slope of 0 NaN: leave these numbers out, and
+    # set the whole product to 0. NaN itself is not hidden.
+    is_lost = of_scales <= 0
+    product = (torch.where(is_lost, 1.0, of_scales) ** exponents).prod(dim=0)
+    return torch.where(is_lost.any(dim=0), 0.0, product)
+
+
+class MSSSIMLoss(nn.Module):
+    """:func:`ms_ssim_loss` as a module: 1 - MS-SSIM, 0 for equal images.
+
+    Args:
+        data_range, reduction, weights, normalize, window, window_size, sigma, k, padding, odd_sizes,
+            per_channel, backend: as in :func:`ms_ssim`.
+        check_range: as in :func:`ms_ssim`, for this module's first images.
+
+    Input and output: as of :func:`ms_ssim_loss`.
+
+    Raises:
+        TypeError, ValueError: as :func:`ms_ssim`, in the constructor and in the call.
+    """
+
+    def __init__(
+        self,
+        data_range: float = 1.0,
+        *,
+        reduction: str = "mean",
+        weights: Sequence[float] = WEIGHTS,
+        normalize: str = "relu",
+        window: str = "gaussian",
+        window_size: int = 11,
+        sigma: float = 1.5,
+        k: tuple[float, float] = (0.01, 0.03),
+        padding: str = "valid",
+        odd_sizes: str = "pad",
+        per_channel: bool = True,
+        backend: str | None = None,
+        check_range: bool = True,
+    ) -> None:
+        super().__init__()
+        check_one_of("reduction", reduction, REDUCTIONS)
+        check_one_of("normalize", normalize, NORMALIZATIONS)
+        check_one_of("padding", padding, PADDINGS)
+        check_one_of("odd_sizes", odd_sizes, ODD_SIZES)
+        as_window(window, window_size, sigma)
+        as_constants(data_range, k)
+        requested(backend)
+        self.data_range = data_range
+        self.options: dict[str, Any] = {
+            "reduction": reduction, "weights": as_weights(weights), "normalize": normalize, "window": window,
+            "window_size": window_size, "sigma": sigma, "k": k, "padding": padding, "odd_sizes": odd_sizes,
+            "per_channel": as_flag("per_channel", per_channel), "backend": backend,
+        }  # fmt: skip
+        self.check_range = as_flag("check_range", check_range)
+        self._range_check = GrossRangeCheck("MSSSIMLoss", _PAIR, BY_DATA_RANGE)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = ms_ssim_loss(x, y, self.data_range, **self.options, check_range=False)
+        if self.check_range:
+            self._range_check.look((0, self.data_range), x, y)
+        return loss
+
+    def extra_repr(self) -> str:
+        return f"data_range={self.data_range}, weights={self.options['weights']}"

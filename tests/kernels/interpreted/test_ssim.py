@@ -1,0 +1,74 @@
+"""The Triton kernels of ssim, in the interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastgan.reference.ssim import ssim as reference
+from fastgan.reference.ssim import window_taps
+from tests.kernels.interpreted import interpreted
+from tests.ops.layouts import exact, relative_error
+from tests.ops.test_ssim import PADDINGS, pair
+
+pytestmark = interpreted
+
+
+# More than a strip of columns and than a band of rows, and windows beyond both borders at once.
+@pytest.mark.parametrize(
+    ("size", "channels", "window_size", "padding", "layout"),
+    [
+        ((1, 19, 66), 1, 11, "valid", "contiguous"),
+        ((2, 9, 7), 2, 5, "valid", "channels_last"),
+        ((1, 9, 7), 2, 9, "same", "contiguous"),
+        ((1, 7, 66), 1, 7, "reflect", "contiguous"),
+        ((1, 9, 7), 2, 5, "reflect", "strided"),
+    ],
+)
+def test_ssim(size, channels, window_size, padding, layout):
+    from fastgan.kernels import ssim as kernel
+
+    x, y = pair(size, layout=layout, channels=channels)
+    images = x.detach(), y.detach()
+    formula = window_size, 1.5, 1e-4, 9e-4, PADDINGS.index(padding), False, 0.7, 0.3
+    loss, *directions = kernel.ssim(*images, *formula, True, True)
+    wide = [exact(z) for z in (x, y)]
+    expected = reference(*wide, window_taps(window_size, 1.5), 1e-4, 9e-4, padding, False, 0.7, 0.3)
+    assert relative_error(loss, expected) <= 2e-6
+    for direction, gradient in zip(directions, torch.autograd.grad(expected.mean(), wide), strict=True):
+        assert direction.stride() == torch.empty_like(x).stride()
+        assert relative_error(direction, gradient) <= 1e-5
+
+
+def test_gradients_of_one_image_alone_and_their_scaling():
+    from fastgan.kernels import ssim as kernel
+
+    images = [z.detach() for z in pair((2, 6, 7), channels=2)]
+    formula = 5, 1.5, 1e-4, 9e-4, 1, False, 0.7, 0.3
+    loss, *directions = kernel.ssim(*images, *formula, True, True)
+    for which in range(2):
+        alone = kernel.ssim(*images, *formula, which == 0, which == 1)
+        assert torch.equal(alone[0], loss) and alone[2 - which].numel() == 0
+        torch.testing.assert_close(alone[1 + which], directions[which], rtol=1e-4, atol=1e-7)
+    only_loss = kernel.ssim(*images, *formula, False, False)
+    assert torch.equal(only_loss[0], loss) and only_loss[1].numel() == only_loss[2].numel() == 0
+
+    grad = torch.rand(2, 2)
+    scaled = kernel.ssim_backward(directions[0], grad, torch.float32)
+    torch.testing.assert_close(scaled, 4 * grad[..., None, None] * directions[0])
+    # In place, channels whose factor is 1 are not changed.
+    grad[0, 0], in_place = 1 / 4, directions[0].clone()
+    kernel.ssim_backward_(in_place, grad)
+    assert torch.equal(in_place[0, 0], directions[0][0, 0])
+    torch.testing.assert_close(in_place, 4 * grad[..., None, None] * directions[0])
+
+
+def test_contrast_alone_and_equal_images():
+    from fastgan.kernels import ssim as kernel
+
+    x, y = (z.detach() for z in pair((1, 7, 8), channels=1))
+    loss, *_ = kernel.ssim(x, y, 5, 0.0, 1e-4, 9e-4, 0, True, 1.0, 0.0, False, False)
+    expected = reference(x.double(), y.double(), window_taps(5, 0.0), 1e-4, 9e-4, contrast=True)
+    assert relative_error(loss, expected) <= 2e-6
+    loss, direction, _ = kernel.ssim(x, x.clone(), 5, 1.5, 1e-4, 9e-4, 0, False, 1.0, 0.0, True, False)
+    assert (loss == 0).all() and (direction == 0).all()
