@@ -29,6 +29,8 @@ class Case:
     call: Callable[..., Tensor] = lambda made, *tensors: made(*tensors)
     leaves_out: frozenset[str] = frozenset()
     """Checks that do not apply to it."""
+    second_order_error: float = 1e-4
+    """What float32 may cost a second derivative, relative to the largest."""
 
     def __str__(self) -> str:
         return self.name
@@ -131,6 +133,11 @@ def sides_of_scales(loss: losses.AdversarialLoss, *logits: Tensor) -> Tensor:
     return torch.stack([real, fake, both])
 
 
+def stacked(op: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> Tensor:
+    """A named tuple of results in one tensor."""
+    return torch.stack(op(*tensors), dim=-1)
+
+
 def budget(op: Callable[..., tuple[Tensor, Tensor]], *tensors: Tensor) -> Tensor:
     """The inner products and the sum in one tensor."""
     *gradients, weights = tensors
@@ -185,6 +192,28 @@ CASES = (
     Case("ssim_l1_loss", two_images, lambda: losses.ssim_l1_loss, (0, 1)),
     Case(
         "ms_ssim, ms_ssim_loss, MSSSIMLoss", two_images, lambda: losses.MSSSIMLoss(weights=(0.3, 0.7)), (0, 1)
+    ),
+    Case("feature_moments", two_features, lambda: ops.feature_moments, (0, 1), stacked),
+    Case(
+        "DISTS, DISTSLoss",
+        two_larger_images,
+        lambda: losses.DISTSLoss(load_weights=False, weights=None),
+        (0, 1),
+        # That of the L2 pooling of features near zero is large, and in PyTorch's operations as inexact.
+        second_order_error=0.03,
+    ),
+    Case(
+        "feature_matching_loss",
+        lambda size: (*two_features(size), *two_features((size[0], size[1], 2 * size[2]))),
+        lambda: losses.feature_matching_loss,
+        (0, 2),
+        lambda loss, a, b, c, d: loss([a, c], [b, d], with_logits=False),
+    ),
+    Case(
+        "focal_frequency_loss, FocalFrequencyLoss",
+        two_images,
+        lambda: losses.FocalFrequencyLoss(alpha=0.5, log_matrix=True),
+        (0, 1),
     ),
     Case("yuv_color_l2, YUVColorL2", two_images, lambda: losses.YUVColorL2((1.0, 100.0, 50.0), 3.0), (0, 1)),
     *(

@@ -234,9 +234,16 @@ EXAMPLES: dict[str, Example | Tied] = {
     "losses.lazy_r1.PenaltyTerm": result_of("losses.PenaltyTerm", "loss", "penalty"),
     "losses.lpips.LPIPS": Example(made("losses.LPIPS", weights=None), called(ODD, ODD, low=-1)),
     "losses.lpips.LPIPSLoss": Example(made("losses.LPIPSLoss", "squeeze", weights=None), called(ODD, ODD)),
-    "losses.lpips.ImageFeatures": Example(
+    "losses.ImageFeatures": Example(
         lambda: (loss := made("losses.LPIPS", weights=None)(), loss.precompute(images(*ODD, low=-1))),
         lambda pair: pair[0](images(*ODD, low=-1), pair[1]),
+    ),
+    "losses.dists.DISTS": Example(made("losses.DISTS", False, weights=None), called(ODD, ODD)),
+    "losses.dists.DISTSLoss": Example(
+        made("losses.DISTSLoss", load_weights=False, weights=None), called(ODD, ODD)
+    ),
+    "losses.focal_frequency.FocalFrequencyLoss": Example(
+        made("losses.FocalFrequencyLoss", 2.0, patch_factor=2), called(IMAGE, IMAGE)
     ),
     "losses.perceptual.PerceptualLoss": Example(
         made("losses.PerceptualLoss", network="vgg11_bn", style_weights=2.0, weights=None),
@@ -281,6 +288,9 @@ EXAMPLES: dict[str, Example | Tied] = {
     "compat.basicsr.PerceptualLoss": Example(
         made("compat.basicsr.PerceptualLoss", {"conv1_2": 1.0}, style_weight=2.0, weights=None),
         called(IMAGE, IMAGE),
+    ),
+    "compat.dists_pytorch.DISTS": Example(
+        made("compat.dists_pytorch.DISTS", False, weights=None), called(ODD, ODD, extra=[True])
     ),
     "compat.pix2pix.GANLoss": Example(
         made("compat.pix2pix.GANLoss", "lsgan"), called((4, 1), low=-1, extra=[True])

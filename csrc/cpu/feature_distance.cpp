@@ -13,16 +13,6 @@ namespace {
 constexpr int64_t kGrainBlocks = 2;
 constexpr int64_t kGrainElements = 1 << 15;
 
-FeatureLayout layout_of(const Tensor& x) {
-  FeatureLayout layout;
-  layout.samples = x.size(0);
-  layout.channels = x.size(1);
-  layout.pixels = 1;
-  for (int64_t i = 2; i < x.dim(); ++i) layout.pixels *= x.size(i);
-  layout.channels_last = layout.channels > 1 && x.stride(1) == 1;
-  return layout;
-}
-
 // Multiplies each sample of a direction by its own factor.
 void scale_samples(const Tensor& direction, const std::vector<double>& factors, void* target) {
   if (direction.numel() == 0) return;
@@ -69,9 +59,10 @@ std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
   options.relu_x = relu_x;
   options.direction_factor = of_mean ? mean_factor(x) : 1;
   FeatureDistanceSweep sweep(
-      layout_of(x), options, weight ? numbers_in("feature_distance: weight", *weight, x.size(1)) : equal_weights(x),
-      x.data_ptr(), dtype_of(x.scalar_type()), y.data_ptr(), dtype_of(y.scalar_type()),
-      with_x ? direction_x.data_ptr() : nullptr, with_y ? direction_y.data_ptr() : nullptr);
+      layout_of_features(x), options,
+      weight ? numbers_in("feature_distance: weight", *weight, x.size(1)) : equal_weights(x), x.data_ptr(),
+      dtype_of(x.scalar_type()), y.data_ptr(), dtype_of(y.scalar_type()), with_x ? direction_x.data_ptr() : nullptr,
+      with_y ? direction_y.data_ptr() : nullptr);
   for_all(sweep.blocks(), kGrainBlocks, [&](int64_t block) { sweep.run(block); });
   std::vector<double> distances(x.size(0));
   for (int64_t n = 0; n < x.size(0); ++n) distances[n] = sweep.distance(n);

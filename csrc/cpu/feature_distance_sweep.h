@@ -2,16 +2,12 @@
 
 #include <vector>
 
+#include "feature_layout.h"
 #include "pixels.h"
 
 // The CPU kernel of feature distances without torch: both feature maps are read from memory once, a tile of pixels at a
 // time, and the directions of their gradients written.
 namespace fastgan {
-
-struct FeatureLayout {
-  int64_t samples, channels, pixels;
-  bool channels_last;  // a pixel's channels are contiguous; else a channel's pixels
-};
 
 struct FeatureOptions {
   int power = 2;

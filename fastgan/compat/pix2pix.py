@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from fastgan import losses
 from fastgan._torch_internals import version
 from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
 from fastgan.losses._input_gradient import check_samples, input_gradient
@@ -18,6 +19,8 @@ from fastgan.ops._checks import (
     as_device,
     as_finite,
     as_flag,
+    as_list,
+    as_whole_number,
     check_callable,
     check_floating,
     check_same_device,
@@ -176,3 +179,28 @@ def cal_gradient_penalty(
     # The original's epsilon, added to the gradient itself: the norm of a zero gradient is differentiable.
     penalty = ((gradients + 1e-16).norm(2, dim=1) - constant).square().mean() * lambda_gp
     return penalty, gradients
+
+
+def feature_matching_loss(
+    pred_fake: Sequence[Sequence[Tensor]],
+    pred_real: Sequence[Sequence[Tensor]],
+    n_layers_D: int = 3,
+    num_D: int = 2,
+    lambda_feat: float = 10.0,
+) -> Tensor:
+    """pix2pixHD's `loss_G_GAN_Feat`, of the predictions of its multiscale discriminator; 0-d.
+
+    The sum over all features, without the logits, of mean |fake - real| times lambda_feat times
+    4 / (n_layers_D + 1) / num_D; the real ones get no gradient.
+
+    Args:
+        pred_fake, pred_real: a list for each scale, with the features of its layers and, last, the logits.
+        n_layers_D, num_D, lambda_feat: of pix2pixHD's options.
+
+    Raises:
+        TypeError, ValueError: as :func:`fastgan.losses.feature_matching_loss`.
+    """
+    n_layers_D, num_D = as_whole_number("n_layers_D", n_layers_D), as_whole_number("num_D", num_D)
+    if len(as_list("pred_fake", pred_fake)) != num_D:
+        raise ValueError(f"pred_fake must have a list for each of num_D={num_D} scales, got {len(pred_fake)}")
+    return losses.feature_matching_loss(pred_fake, pred_real, lambda_feat, layer_weights=4 / (n_layers_D + 1))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fastgan import losses
 from fastgan.compat._shared import check_logits, check_pair, interpolated
@@ -117,6 +118,26 @@ def crammer_singer_loss(adv_output: Tensor, label: Tensor, DDP: bool, **_: Any) 
     logits, index = wide(adv_output), label[:, None]
     wrong = logits.scatter(1, index, -torch.inf).max(dim=1, keepdim=True).values
     return torch.relu(1 + wrong - logits.gather(1, index)).mean()
+
+
+def feature_matching_loss(real_embed: Tensor, fake_embed: Tensor) -> Tensor:
+    """Mean |mean of fake_embed over the batch - mean of real_embed over the batch|; both get a gradient.
+
+    Args:
+        real_embed, fake_embed: the discriminator's features (N, ...); the batches may differ in size.
+
+    Raises:
+        TypeError, ValueError: features that are not floating-point tensors with samples, or of other shapes.
+    """
+    check_logits(real_embed=real_embed)
+    check_logits(fake_embed=fake_embed)
+    if real_embed.dim() == 0 or real_embed.shape[1:] != fake_embed.shape[1:]:
+        raise ValueError(
+            "real_embed and fake_embed must have samples of one shape, got "
+            f"{tuple(real_embed.shape)} and {tuple(fake_embed.shape)}"
+        )
+    check_same_device(real_embed=real_embed, fake_embed=fake_embed)
+    return F.l1_loss(wide(fake_embed).mean(dim=0), wide(real_embed).mean(dim=0))
 
 
 def cal_r1_reg(

@@ -23,6 +23,9 @@ from fastgan.losses.adversarial_functions import (
     g_relativistic_loss,
     g_wgan_loss,
 )
+from fastgan.losses.dists import DISTS, DISTSLoss, dists_head
+from fastgan.losses.feature_matching import feature_matching_loss
+from fastgan.losses.focal_frequency import FocalFrequencyLoss, focal_frequency_loss
 from fastgan.losses.jpeg import DiffJPEG, RandomJPEG
 from fastgan.losses.labels import bce_secret_loss
 from fastgan.losses.lazy_r1 import R1, PenaltyTerm
@@ -56,11 +59,14 @@ else:
     __getattr__ = borrowed(__name__)
 
 __all__ = [
+    "DISTS",
     "LPIPS",
     "R1",
     "AdversarialLoss",
     "AdversarialStatistics",
+    "DISTSLoss",
     "DiffJPEG",
+    "FocalFrequencyLoss",
     "ImageFeatures",
     "LPIPSLoss",
     "MSSSIMLoss",
@@ -82,7 +88,10 @@ __all__ = [
     "d_nonsaturating_loss",
     "d_relativistic_loss",
     "d_wgan_loss",
+    "dists_head",
     "diversity_sensitive_loss",
+    "feature_matching_loss",
+    "focal_frequency_loss",
     "g_adversarial_loss",
     "g_bce_loss",
     "g_hinge_loss",

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fastgan._torch_internals import batched_by_autograd, forward_mode_active, inside_transform
 from fastgan.ops._dispatch import requested
 from fastgan.ops.bias_leaky_relu import bias_leaky_relu
-from fastgan.reference.precision import has_autocast
+from fastgan.reference.precision import has_autocast, wide, without_autocast
 
 
 @contextlib.contextmanager
@@ -36,9 +36,9 @@ def run_frozen(layers: nn.Module, inputs: list[Tensor]) -> Tensor:
     """The output of a module whose weights get no gradient.
 
     For backward, convolutions and batch normalizations then save only their weights, ReLUs one byte per
-    element and poolings four bytes per index, whereas autograd saves every activation and eight bytes per
-    index. Modules of other kinds are called, and so is everything under torch.compile, in transforms and
-    forward mode, with ``use("reference")``, or where no gradient is needed.
+    element, poolings four bytes per index and L2 poolings input and output, whereas autograd saves every
+    activation and eight bytes per index. Modules of other kinds are called, and so is everything under
+    torch.compile, in transforms and forward mode, with ``use("reference")``, or where no gradient is needed.
 
     Args:
         layers: a sequence of layers.
@@ -70,6 +70,8 @@ def _run(layer: nn.Module, inputs: list[Tensor]) -> Tensor:
         return bias_leaky_relu(inputs.pop(), slope=0.0)
     if isinstance(layer, nn.MaxPool2d):
         return _Pool.apply(inputs.pop(), layer)
+    if isinstance(layer, L2Pooling):
+        return _L2Pool.apply(inputs.pop(), layer.filter)
     if isinstance(layer, nn.BatchNorm2d) and not layer.training:
         return _BatchNorm.apply(inputs.pop(), layer)
     return layer(inputs.pop())
@@ -152,6 +154,49 @@ class _Pool(torch.autograd.Function):
             grad, _placeholder(grad, *ctx.layout), *_pairs(ctx.layer), ctx.layer.ceil_mode, indices.long()
         )
         return grad_x, None
+
+
+class L2Pooling(nn.Module):
+    """The root of a weighted mean of squares at every other pixel; weights [1 2 1] / 4 in both directions.
+
+    As in DISTS's VGG, in place of max pooling: a low-pass filter before the sampling avoids aliasing.
+    """
+
+    filter: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        taps = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("filter", torch.outer(taps, taps).repeat(channels, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _root_mean_square(x, self.filter).to(x.dtype)
+
+
+def _root_mean_square(x: Tensor, weights: Tensor) -> Tensor:
+    """In float32 at least: in half types squares overflow, and the summand would vanish."""
+    with without_autocast(x):
+        squares = wide(x).square()
+        return (F.conv2d(squares, weights.to(squares.dtype), None, 2, 1, 1, len(weights)) + 1e-12).sqrt()
+
+
+class _L2Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor) -> Tensor:
+        y = _root_mean_square(x, weights)
+        ctx.save_for_backward(x, y, weights)
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, y, weights = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            y = _root_mean_square(x, weights)  # as a function of x, for the second order
+        of_squares, _, _ = torch.ops.aten.convolution_backward(
+            grad / y, wide(x), weights.to(y.dtype), None, [2, 2], [1, 1], [1, 1], False, [0, 0], len(weights),
+            [True, False, False],
+        )  # fmt: skip
+        return (of_squares * x).to(x.dtype), None
 
 
 def _pairs(layer: nn.MaxPool2d) -> list[tuple[int, int]]:

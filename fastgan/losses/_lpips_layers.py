@@ -55,13 +55,20 @@ class Slices(nn.Module):
     def __init__(self, features: nn.Sequential, ends: tuple[int, ...]) -> None:
         super().__init__()
         self.N_slices = len(ends)
-        begin = 0
-        for number, end in enumerate(ends, 1):
-            layers = nn.Sequential()
-            for index in range(begin, end):
-                layers.add_module(str(index), features[index])
+        for number, layers in enumerate(sliced(features, ends), 1):
             self.add_module(f"slice{number}", layers)
-            begin = end
+
+
+def sliced(features: nn.Sequential, ends: tuple[int, ...]) -> list[nn.Sequential]:
+    """The layers before each end, which keep their indices as names."""
+    slices, begin = [], 0
+    for end in ends:
+        layers = nn.Sequential()
+        for index in range(begin, end):
+            layers.add_module(str(index), features[index])
+        slices.append(layers)
+        begin = end
+    return slices
 
 
 class NetLinLayer(nn.Module):

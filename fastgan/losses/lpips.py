@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastgan._torch_internals import inside_transform
 from fastgan.losses._backbones import (
     Weights,
     check_comparable,
@@ -23,7 +21,7 @@ from fastgan.losses._backbones import (
     weights_path,
     with_batch_and_colour,
 )
-from fastgan.losses._frozen import run_frozen
+from fastgan.losses._frozen_metric import FrozenMetric, ImageFeatures, as_backbone_dtype, graph_if_wanted
 from fastgan.losses._lpips_layers import (
     NETWORKS,
     NetLinLayer,
@@ -53,15 +51,7 @@ def lpips_weights_path(net: str = "alex") -> Path:
     return weights_path(NETWORKS[net].torchvision)
 
 
-class ImageFeatures(NamedTuple):
-    """The result of :meth:`LPIPS.precompute`: a network's features of images, to compare others with."""
-
-    layers: tuple[Tensor, ...]
-    shape: torch.Size
-    """The images' shape."""
-
-
-class LPIPS(nn.Module):
+class LPIPS(FrozenMetric):
     """lpips.LPIPS with the same arguments, submodules, state_dict and values, frozen and fused.
 
     Each layer's distance is :func:`fastgan.ops.lpips_head`. The second image's features are computed without
@@ -149,9 +139,8 @@ class LPIPS(nn.Module):
         check_one_of("reduction", reduction, ("none", "mean", "sum"))
         check_weights("weights", weights)
         value_range = as_range(value_range, (None, (-1, 1), (0, 1)))
-        check_one_of("autocast", autocast, (None, torch.float32, torch.bfloat16, torch.float16))
         self.pnet_type, self.version, self.lpips, self.spatial = net, version, lpips, spatial
-        self.value_range, self.reduction, self.autocast = value_range, reduction, autocast
+        self.value_range, self.reduction, self.autocast = value_range, reduction, as_backbone_dtype(autocast)
         self.channels_last = channels_last
         network = NETWORKS[net]
         self._smallest = network.smallest
@@ -171,15 +160,6 @@ class LPIPS(nn.Module):
         self._range_check = RangeCheck(
             type(self).__name__, _BY_NORMALIZE if value_range is None else BY_VALUE_RANGE
         )
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """The backbone's memory format; a property, since as an attribute it could not be pickled."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
-
-    def train(self, mode: bool = True) -> LPIPS:
-        """Keeps evaluation mode, as part of a network in training mode, too."""
-        return super().train(False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *options: Any) -> None:
         layers = list(self.lins) if self.lpips else []
@@ -224,9 +204,7 @@ class LPIPS(nn.Module):
             in1 = self._checked("in1", in1)
             self._range_check.look(self._range(normalize), in0, in1)
             shape = in1.shape
-            # Inside vmap, requires_grad is not that of the batch.
-            wants_gradient = in1.requires_grad or inside_transform()
-            with torch.set_grad_enabled(torch.is_grad_enabled() and wants_gradient):
+            with graph_if_wanted(in1):
                 target = iter(tuple(self._features(in1, normalize)))
         check_comparable(in0=in0.shape, in1=shape)
         # Not by zip, which would keep a layer's features alive while the next are computed.
@@ -255,19 +233,7 @@ class LPIPS(nn.Module):
             image = 2 * image - 1
         if self.version == "0.1":
             image = self.scaling_layer(image)
-        features = [image.contiguous(memory_format=self.memory_format)]
-        precision = self._precision(image)
-        del image
-        for slice_number in range(self.net.N_slices):
-            with precision:
-                features.append(run_frozen(getattr(self.net, f"slice{slice_number + 1}"), features))
-            yield features[0]
-
-    def _precision(self, image: Tensor) -> AbstractContextManager:
-        if self.autocast is None or image.is_meta:  # the meta device has no autocast
-            return nullcontext()
-        enabled = self.autocast != torch.float32
-        return torch.autocast(image.device.type, dtype=self.autocast if enabled else None, enabled=enabled)
+        return self._run(image, [getattr(self.net, f"slice{i + 1}") for i in range(self.net.N_slices)])
 
     def _distance(self, number: int, x: Tensor, y: Tensor, shape: torch.Size) -> Tensor:
         if x.shape[0] != y.shape[0]:

@@ -5,6 +5,7 @@ from fastgan.ops.bias_leaky_relu import bias_leaky_relu
 from fastgan.ops.blur import blur
 from fastgan.ops.conv2d import Conv2d, conv2d, convert_convolutions
 from fastgan.ops.feature_distance import feature_distance, lpips_head
+from fastgan.ops.feature_moments import feature_moments
 from fastgan.ops.gradient_budget import gradient_budget
 from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.ops.perspective_warp import perspective_warp
@@ -21,6 +22,7 @@ __all__ = [
     "conv2d",
     "convert_convolutions",
     "feature_distance",
+    "feature_moments",
     "gradient_budget",
     "jpeg_round_trip",
     "lpips_head",

@@ -320,6 +320,15 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if torch.empty_like(tensor).stride() == tensor.stride() else tensor.contiguous()
 
 
+def laid_out_alike(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both contiguous, or both with each pixel's channels together, sample after sample."""
+    if not x.is_contiguous() and not x.movedim(1, -1).is_contiguous():
+        x = x.contiguous()
+    if x.stride() != y.stride():
+        y = torch.empty_like(x, dtype=y.dtype).copy_(y)
+    return x, y
+
+
 def may_look_at(tensor: torch.Tensor) -> bool:
     """Whether the tensor's values can be read now, without synchronizing or breaking a trace."""
     if torch.compiler.is_compiling() or inside_transform():

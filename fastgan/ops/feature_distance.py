@@ -30,7 +30,14 @@ from fastgan.ops._autograd import (
     wants_gradient,
 )
 from fastgan.ops._batching import fold, one_by_one, unfold
-from fastgan.ops._checks import as_flag, check_floating, check_one_of, check_same_device, dense
+from fastgan.ops._checks import (
+    as_flag,
+    check_floating,
+    check_one_of,
+    check_same_device,
+    dense,
+    laid_out_alike,
+)
 from fastgan.ops._declare import declare
 from fastgan.reference import feature_distance as reference
 
@@ -118,19 +125,10 @@ def feature_distance(
         if weight is None:
             weight = torch.full((channels,), 1 / channels, dtype=torch.float64, device=features_x.device)
         return reference.feature_distance(features_x, features_y, weight, p, normalize, LPIPS_EPS, relu_x)
-    x, y = _laid_out_alike(features_x, features_y)
+    x, y = laid_out_alike(features_x, features_y)
     if weight is not None:
         weight = weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32).contiguous()
     return _measure(x, y, weight, p, normalize, LPIPS_EPS, relu_x)[0]
-
-
-def _laid_out_alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Both contiguous, or both with each pixel's channels together, sample after sample."""
-    if not x.is_contiguous() and not x.movedim(1, -1).is_contiguous():
-        x = x.contiguous()
-    if x.stride() != y.stride():
-        y = torch.empty_like(x, dtype=y.dtype).copy_(y)
-    return x, y
 
 
 # --- op and fake ----------------------------------------------------------------------------------
@@ -181,7 +179,7 @@ def _measures(size, batched, x, y, weight, power, normalize, eps, relu_x, of_mea
     formula = power, normalize, eps, relu_x
     if batched[2]:
         return one_by_one(_measure)(size, batched, x, y, weight, *formula, of_mean, with_x, with_y)
-    x, y = _laid_out_alike(fold(x, batched[0], size), fold(y, batched[1], size))
+    x, y = laid_out_alike(fold(x, batched[0], size), fold(y, batched[1], size))
     if not (of_mean and (with_x or with_y)):
         outputs = _measure(x, y, weight, *formula, of_mean, with_x, with_y)
     else:

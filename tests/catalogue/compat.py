@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgan.compat import basicsr, ldm, pix2pix, pytorch_msssim, stegastamp, taming, trainner, videoseal
+from fastgan.compat import (
+    basicsr,
+    dists_pytorch,
+    ldm,
+    pix2pix,
+    pytorch_msssim,
+    stegastamp,
+    taming,
+    trainner,
+    videoseal,
+)
 from tests.catalogue.entry import constructor, entry, method
 from tests.catalogue.inputs import Critic, images, judged, logits, network
 
@@ -134,6 +144,32 @@ for _name, _options in (("SSIM", {}), ("MS_SSIM", _TWO_SCALES)):
         (RuntimeError,),
     )
     method(f"compat.pytorch_msssim.{_name}.forward", lambda: {"X": images(), "Y": images()}, _make)
+
+
+def _predictions() -> list[list[Tensor]]:
+    return [[images(5, 4), logits()] for _ in range(2)]
+
+
+entry(
+    "compat.pix2pix.feature_matching_loss",
+    lambda: {"pred_fake": _predictions(), "pred_real": _predictions()},
+)
+
+# --- dists-pytorch -----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _dists() -> dists_pytorch.DISTS:
+    return dists_pytorch.DISTS(load_weights=False, weights=None)
+
+
+constructor(
+    "compat.dists_pytorch.DISTS",
+    lambda: {"load_weights": False, "weights": None},
+    lambda loss: loss(images(size=16), images(size=16)),
+    MISSING,
+)
+method("compat.dists_pytorch.DISTS.forward", lambda: {"x": images(size=16), "y": images(size=16)}, _dists)
 
 # --- RAE ---------------------------------------------------------------------------------------------------
 
@@ -299,6 +335,10 @@ entry("compat.studiogan.stylegan_cal_r1_reg", lambda: judged("adv_output", "imag
 entry(
     "compat.studiogan.crammer_singer_loss",
     lambda: {"adv_output": logits(4, 3), "label": torch.tensor([0, 2, 1, 1]), "DDP": False},
+)
+entry(
+    "compat.studiogan.feature_matching_loss",
+    lambda: {"real_embed": logits(4, 3), "fake_embed": logits(4, 3)},
 )
 
 

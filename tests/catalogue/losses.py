@@ -145,6 +145,50 @@ method("losses.LPIPS.precompute", lambda: {"image": images(size=32)}, lambda: _m
 entry("losses.lpips_weights_path")
 
 
+def _dists_arguments() -> dict[str, Any]:
+    return {"load_weights": False, "weights": None}
+
+
+@functools.cache
+def _dists() -> losses.DISTS:
+    return losses.DISTS(**_dists_arguments())
+
+
+def _dists_images() -> dict[str, Tensor]:
+    return {"x": images(size=16), "y": images(size=16)}
+
+
+for _name in ("DISTS", "DISTSLoss"):
+    constructor(f"losses.{_name}", _dists_arguments, lambda loss: loss(**_dists_images()), MISSING)
+method("losses.DISTS.forward", _dists_images, _dists)
+method("losses.DISTSLoss.forward", _dists_images, lambda: losses.DISTSLoss(**_dists_arguments()))
+method("losses.DISTS.precompute", lambda: {"image": images(size=16)}, _dists)
+entry(
+    "losses.dists_head",
+    lambda: {
+        "features_x": [images(5, 4)],
+        "features_y": [images(5, 4)],
+        "alpha": torch.rand(5),
+        "beta": torch.rand(5),
+    },
+)
+constructor("losses.FocalFrequencyLoss", lambda: {"alpha": 0.5}, lambda loss: loss(images(), images()))
+method(
+    "losses.FocalFrequencyLoss.forward",
+    lambda: {"pred": images(), "target": images()},
+    losses.FocalFrequencyLoss,
+)
+entry("losses.focal_frequency_loss", lambda: {"pred": images(), "target": images()})
+entry(
+    "losses.feature_matching_loss",
+    lambda: {
+        "fake_features": [[images(5, 4), logits()]] * 2,
+        "real_features": [[images(5, 4), logits()]] * 2,
+        "layer_weights": [2.0],
+    },
+)
+
+
 def _to_perceive() -> dict[str, Tensor]:
     return {"x": images(), "target": images()}
 

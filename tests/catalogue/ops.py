@@ -29,6 +29,7 @@ entry("ops.conv2d", lambda: {"x": images(), "weight": torch.rand(4, 3, 3, 3), "b
 method("ops.Conv2d.forward", lambda: {"input": images()}, lambda: ops.Conv2d(3, 4, 3))
 entry("ops.convert_convolutions", lambda: {"network": nn.Sequential(nn.Conv2d(3, 4, 3))})
 entry("ops.feature_distance", _features, raises=BACKEND)
+entry("ops.feature_moments", lambda: {"features_x": images(5, 4), "features_y": images(5, 4)}, raises=BACKEND)
 entry("ops.lpips_head", _features, raises=BACKEND)
 entry(
     "ops.gradient_budget",

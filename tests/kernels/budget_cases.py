@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastgan import losses, ops
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
+from fastgan.ops.feature_matching import feature_matching
 from fastgan.ops.side_losses import side_losses
 
 HALF = torch.bfloat16
@@ -83,6 +84,20 @@ def features(weighed: bool, p: int) -> Callable[[Tensor], Tensor]:
 
 def lpips(x: Tensor) -> Tensor:
     return ops.lpips_head(x, like(x), drawn(x.shape[1]))
+
+
+def moments(x: Tensor) -> Tensor:
+    return torch.stack(ops.feature_moments(x, like(x)))
+
+
+def matched(count: int) -> Callable[[Tensor], Tensor]:
+    """The tensor and others like it with as many constants."""
+
+    def call(x: Tensor) -> Tensor:
+        fake = [x, *(like(x).requires_grad_() for _ in range(count - 1))]
+        return feature_matching(fake, [like(x) for _ in fake], [1.0] * count)
+
+    return call
 
 
 def budget_of(count: int) -> Callable[[Tensor], Tensor]:
@@ -181,6 +196,19 @@ CASES = (
         )
     ),
     *(
+        Case("feature_moments", variant, shape, moments, (2, 3), dtype, last, variant == "float32")
+        for variant, shape, dtype, last in (
+            ("float32", (8, 64, 512, 512), torch.float32, False),
+            ("bfloat16", (8, 64, 512, 512), HALF, False),
+            ("channels_last", (8, 256, 128, 128), torch.float32, True),
+        )
+    ),
+    *(
+        Case("feature_matching", variant, (8, 64, 512, 512), matched(1), (2 + sign, 1 + sign), dtype, False,
+             variant == "float32")
+        for variant, dtype, sign in (("float32", torch.float32, 1 / 4), ("bfloat16", HALF, 1 / 2))
+    ),
+    *(
         Case(f"adversarial, {side}", "524288 logits", (8, 1, 256, 256), call, (floor, floor),
              all_architectures=True)
         for side, floor, call in (
@@ -211,6 +239,8 @@ CASES = (
             ("bias_leaky_relu", "features, bfloat16", FEATURES, activated),
             ("feature_distance", "L1 of features", FEATURES, lambda x: ops.feature_distance(x, like(x))),
             ("feature_distance", "LPIPS of features", FEATURES, lpips),
+            ("feature_moments", "features", FEATURES, moments),
+            ("feature_matching", "12 of features", FEATURES, matched(12)),
             ("adversarial, discriminator", "logits", LOGITS, discriminator_call),
             ("adversarial, discriminator", "logits, bfloat16", LOGITS, discriminator_call),
             ("adversarial, discriminator", "logits, relativistic", LOGITS,

@@ -16,6 +16,8 @@ from fastgan.kernels import (  # noqa: E402
     bias_leaky_relu,
     blur,
     feature_distance,
+    feature_matching,
+    feature_moments,
     gradient_budget,
     perspective_warp,
     photometric,
@@ -25,6 +27,7 @@ from fastgan.kernels import (  # noqa: E402
     ssim,
     yuv_l2,
 )
+from fastgan.ops.feature_matching import SEGMENT  # noqa: E402
 from tests.kernels.machine_code import MachineCode, dumped  # noqa: E402
 
 FLOATS = ["fp32", "bf16", "fp16"]
@@ -50,11 +53,12 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
-    "weights", "gram", "map0", "map1", "map2", "map3",
+    "weights", "gram", "map0", "map1", "map2", "map3", "moments", "rests",
 }  # fmt: skip
 NUMBERS = {
     "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
     "weight_number", "half_c1", "half_c2", "luminance", "loss_factor", "absolute_factor",
+    *(f"w{i}" for i in range(feature_matching.MOST)),
 }  # fmt: skip
 FEATURES = [
     *((dtype, channels, 2, True, "stride_pixel", directions)
@@ -87,10 +91,13 @@ def pixel_kernel(kernel, dtype: str, kind: str, run: int, threads: int = 0, **co
     return kernel, signature, {name: value for name, value in constants.items() if name in signature}
 
 
-def described(kernel, dtype: str, data: tuple[str, ...], **constants):
+def described(kernel, dtype: str, data: tuple[str, ...], reals: str = "fp32", **constants):
     """The kernel, its signature with `data` of the dtype, and those of the constants that it takes."""
     signature = dict.fromkeys(kernel.arg_names, "i32")
-    kinds = dict.fromkeys(FLOAT32, "*fp32") | dict.fromkeys(NUMBERS, "fp32") | {"codes": "*u8"}
+    kinds = (
+        dict.fromkeys(FLOAT32, "*fp32") | dict.fromkeys(NUMBERS, "fp32") | {"codes": "*u8", "signs": "*i8"}
+    )
+    kinds |= dict.fromkeys((f"r{i}" for i in range(feature_matching.MOST)), f"*{reals}")
     kinds |= dict.fromkeys(data, f"*{dtype}")
     signature |= {name: kind for name, kind in kinds.items() if name in signature}
     return kernel, signature, {name: value for name, value in constants.items() if name in signature}
@@ -304,6 +311,42 @@ KERNELS = {
         for dtype, channels, power, normalize, last, directions in FEATURES
     },
     **{
+        f"moments {kernel.__name__} {dtype} {channels} of {pixels} {last}": described(
+            kernel, dtype, ("x", "y", "grad_x", "grad_y"), WITH_X=True, WITH_Y=True, **{last: 1},
+            INDEX=tl.int32 if dtype == "fp32" else tl.int64,
+            **feature_moments.tiling(channels, pixels, last == "stride_channel", longest),
+        )
+        for kernel, longest in (
+            (feature_moments.sweep, feature_moments.LONG_TILE),
+            (feature_moments.differentiate, feature_moments.TILE),
+        )
+        for dtype, channels, pixels, last in (
+            ("fp32", 64, 65536, "stride_pixel"), ("bf16", 512, 256, "stride_pixel"),
+            ("fp16", 5, 30, "stride_pixel"), ("fp32", 256, 4096, "stride_channel"),
+            ("bf16", 3, 4096, "stride_channel"),
+        )
+    },
+    "moments finish": described(
+        feature_moments.finish, "fp32", (), PIXELS=feature_moments.LONG_TILE, PARTS=feature_moments.PARTS
+    ),
+    **{
+        f"matching of {count} {fake} {real} signs={signs}": described(
+            feature_matching.sweep, fake, tuple(f"f{i}" for i in range(feature_matching.MOST)), COUNT=count,
+            SEGMENT=SEGMENT, WITH_SIGNS=signs, BLOCK=feature_matching.BLOCK,
+            reals=real,
+        )
+        for count, fake, real, signs in (
+            (1, "fp32", "fp32", True), (4, "fp32", "fp32", False), (12, "fp32", "fp32", True),
+            (feature_matching.MOST, "bf16", "bf16", True), (feature_matching.MOST, "fp16", "fp32", True),
+        )
+    },
+    **{
+        f"matching signs {dtype}": described(
+            feature_matching.apply_signs, dtype, ("result",), SEGMENT=SEGMENT, BLOCK=feature_matching.BLOCK
+        )
+        for dtype in FLOATS
+    },
+    **{
         f"gradient_budget {dtype} {count} run={run} within={within} between={between}": described(
             gradient_budget.sweep, dtype, (*(f"g{i}" for i in range(gradient_budget.MOST)), "total"),
             COUNT=count, HAS_WEIGHTS=True, WITHIN=within, BETWEEN=between, INDEX=tl.int32, RUN=run,
@@ -328,6 +371,8 @@ WARPS = {
     "adversarial": adversarial.WARPS,
     "sides": side_losses.WARPS,
     "finish_sides": 4,
+    "moments": feature_moments.WARPS,
+    "matching": feature_matching.WARPS,
     "gradient_budget": gradient_budget.WARPS,
 }
 REGISTERS = {  # which launches ask for, too

@@ -57,6 +57,16 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
         ],
         "feature_distance_backward": [(x, per_sample, of_mean) for of_mean in (False, True)],
         "feature_distance_backward_": [(x, per_sample, of_mean) for of_mean in (False, True)],
+        "feature_matching": [([x, y], [y, x], [1.0, 2.0], 64, signs) for signs in (False, True)],
+        "feature_matching_backward": [
+            (torch.zeros(n, 64, dtype=torch.int8), per_sample, number, dtype)
+            for dtype in (torch.float32, torch.float16)
+        ],
+        "feature_moments": [(x, y)],
+        "feature_moments_backward": [
+            (x, y, torch.rand(n, c, 5), torch.rand(n, c, 2), torch.rand(n, c, 5), with_x, with_y)
+            for with_x, with_y in ((True, True), (True, False), (False, True))
+        ],
         "gradient_budget": [([x, y], weights) for weights in (None, torch.rand(2))],
         "gradient_norm": [(lists[0],)],
         "jpeg": [

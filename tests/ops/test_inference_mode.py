@@ -54,6 +54,10 @@ CALLS = {
         lambda: (rand(*IMAGE), rand(2, 1, 16, 16), torch.tensor(3.0)),
     ),
     "feature_distance": (ops.feature_distance, lambda: (rand(*IMAGE),)),
+    "feature_moments": (lambda x, y: torch.stack(ops.feature_moments(x, y)), lambda: (rand(*IMAGE),)),
+    "feature_matching_loss": (
+        lambda x, y: losses.feature_matching_loss([x], [y], with_logits=False), lambda: (rand(*IMAGE),)
+    ),
     "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
     "ssim_l1_loss": (losses.ssim_l1_loss, lambda: (rand(*IMAGE),)),
     "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),

@@ -161,12 +161,14 @@ def test_snippets(page, snippet, place_of_models, monkeypatch):
     decoder = nn.Sequential(OrderedDict(conv_in=nn.Conv2d(4, 3, 3, 1, 1), conv_out=nn.Conv2d(3, 3, 3, 1, 1)))
     latent = torch.rand(n, 4, h, w, generator=random)
     names |= {"decoder": decoder, "latent": latent, "generated": decoder(latent)}
+    names["discriminators"] = lambda images: [[images, names["discriminator"](images)]] * 2
     names["codebook_loss"] = latent.square().mean()
     if "optim" in snippet:
         names["generator"] = nn.Linear(3, 3)
     snippet = snippet.replace(
         'LPIPS(net="vgg")', 'LPIPS(net="vgg", weights=None)'
     )  # ImageNet's weights would be a download
+    snippet = snippet.replace("DISTS()", "DISTS(load_weights=False, weights=None)")
     snippet = snippet.replace("Discriminator(disc_start=0", "Discriminator(weights=None, disc_start=0")
     snippet = snippet.replace("compile=True", "compile=False")
     if "fastgan.load(" in snippet:

@@ -12,6 +12,7 @@ from fastgan import ops
 from fastgan.losses import AdversarialLoss
 from fastgan.losses.adversarial import KINDS
 from fastgan.ops.conv2d import _conv2d_as_compiled
+from fastgan.ops.feature_matching import feature_matching as matching
 from fastgan.ops.jpeg import ROUNDINGS, SUBSAMPLINGS, UPSAMPLINGS
 from fastgan.ops.side_losses import REDUCTIONS
 from fastgan.ops.side_losses import side_losses as sides
@@ -221,6 +222,40 @@ def _features(draws: Draws, p: int | None, normalize: bool, relu_x: bool) -> Cal
 
     options = {"p": p, "normalize": normalize, "relu_x": relu_x}
     return Call(inputs, run, magnitude=magnitude, kept=x.numel() / (shape[0] * shape[1]), options=options)
+
+
+def feature_moments(draws: Draws) -> Call:
+    draws.left_out = ("huge",)  # whose sums overflow in the reference, where the kernel's may not
+    shape = [draws.one_of(1, 2, 3), draws.size(33), *(draws.size(9) for _ in range(draws.one_of(1, 2, 2)))]
+    inputs = {name: draws.tensor(draws.one_of(0.0, 0.0, 5.0) + draws.normal(*shape)) for name in "xy"}
+    for name in draws.one_of((), (), ("x",), ("y",)):
+        inputs[name] = inputs[name].detach()
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return tuple(ops.feature_moments(inputs["x"], inputs["y"], backend=backend))
+
+    return Call(inputs, run, orders=2)
+
+
+def feature_matching(draws: Draws) -> Call:
+    shapes = [
+        [draws.size() for _ in range(draws.one_of(0, 1, 2, 4))] for _ in range(draws.one_of(1, 2, 3, 17))
+    ]
+    weights = [draws.one_of(0.0, 1.0, draws.random.uniform(-2, 2)) for _ in shapes]
+    inputs = {
+        f"{side}{i}": draws.tensor(draws.normal(*shape))
+        for side in ("fake", "real")
+        for i, shape in enumerate(shapes)
+    }
+    for name, tensor in inputs.items():
+        if name.startswith("real"):
+            inputs[name] = tensor.detach()
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        sides = ([inputs[f"{side}{i}"] for i in range(len(shapes))] for side in ("fake", "real"))
+        return (matching(*sides, weights, backend=backend),)
+
+    return Call(inputs, run, options={"weights": weights})
 
 
 def _keep_to_half(draws: Draws) -> None:
@@ -437,6 +472,7 @@ CASES: dict[str, Callable[[Draws], Call]] = {
     case.__name__: case
     for case in (
         jpeg, photometric, blur, perspective_warp, bias_leaky_relu, squared_norm, gradient_budget,
-        feature_distance, lpips_head, pixel_loss, ssim, yuv_l2, adversarial, side_losses, conv2d, optimizer,
+        feature_distance, feature_matching, feature_moments, lpips_head, pixel_loss, ssim, yuv_l2,
+        adversarial, side_losses, conv2d, optimizer,
     )
 }  # fmt: skip

@@ -27,6 +27,7 @@ _PROBES: dict[str, Probe] = {
     **{f"d_{game}": of_logits(2, DDP=False) for game in _GAMES},
     **{f"g_{game}": of_logits(1, DDP=False) for game in _GAMES},
     "crammer_singer_loss": _crammer_singer,
+    "feature_matching_loss": lambda function: with_gradients(function, numbers(3, 4), numbers(3, 4, seed=1)),
     "cal_r1_reg": of_gradient(lambda r1, out, x: r1(out, x, "cpu")),
     "stylegan_cal_r1_reg": of_gradient(lambda r1, out, x: r1(out, x)),
     "cal_grad_penalty": _penalty(lambda penalty, d, real, fake: penalty(real, None, fake, d, "cpu")),
@@ -47,8 +48,7 @@ TARGET = Target(
         Kept(f"{_MODULE}.{name}", "fastgan has no equal")
         for name in (
             "ConditionalContrastiveLoss", "CrossEntropyLoss", "Data2DataCrossEntropyLoss",
-            "PathLengthRegularizer", "feature_matching_loss", "latent_optimise", "lecam_reg",
-            "normal_nll_loss",
+            "PathLengthRegularizer", "latent_optimise", "lecam_reg", "normal_nll_loss",
         )
     ),
 )  # fmt: skip
