@@ -27,6 +27,13 @@ from fastgan.losses.jpeg import DiffJPEG, RandomJPEG
 from fastgan.losses.labels import bce_secret_loss
 from fastgan.losses.lazy_r1 import R1, PenaltyTerm
 from fastgan.losses.lpips import LPIPS, ImageFeatures, LPIPSLoss, lpips_weights_path
+from fastgan.losses.path_length import (
+    PathLength,
+    PathLengths,
+    PathLengthTerm,
+    path_length_penalty,
+    path_length_penalty_of,
+)
 from fastgan.losses.penalties import (
     approximate_r1,
     gradient_penalty,
@@ -61,6 +68,9 @@ __all__ = [
     "DiffJPEG",
     "ImageFeatures",
     "LPIPSLoss",
+    "PathLength",
+    "PathLengthTerm",
+    "PathLengths",
     "PenaltyTerm",
     "PerceptualLoss",
     "PixelLoss",
@@ -91,6 +101,8 @@ __all__ = [
     "identity_loss",
     "layer_index",
     "lpips_weights_path",
+    "path_length_penalty",
+    "path_length_penalty_of",
     "pixel_loss",
     "r1_penalty",
     "r1_penalty_of",

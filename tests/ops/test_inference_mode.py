@@ -55,6 +55,7 @@ CALLS = {
     ),
     "feature_distance": (ops.feature_distance, lambda: (rand(*IMAGE),)),
     "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
+    "bias_act": (lambda x, bias: ops.bias_act(x, bias, act="swish"), lambda: (rand(3),)),
     "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),
     "gradient_budget": (
         lambda x, y, weights: torch.cat([t.flatten() for t in ops.gradient_budget([x, y], weights)]),
