@@ -172,6 +172,13 @@ CASES = (
         lambda op, x, bias: op(x, bias, gain=2**0.5, clamp=0.6),
     ),
     Case(
+        "bias_act",
+        lambda size: (image(size) - 0.5, column(3, -0.2, 0.2)),
+        lambda: ops.bias_act,
+        (0, 1),
+        lambda op, x, bias: op(x, bias, act="swish", clamp=0.3),
+    ),
+    Case(
         "conv2d",
         lambda size: (image(size), image((7, 3, 3), 5) - 0.5),
         lambda: ops.conv2d,

@@ -152,6 +152,18 @@ def penalized(r1, network):
     return [*penalty, *torch.autograd.grad(penalty.loss, list(network.parameters()), allow_unused=True)]
 
 
+def lengthened(path_length):
+    latents, weight = torch.randn(4, 5, requires_grad=True), torch.randn(5, 48, requires_grad=True)
+    term = path_length((latents @ weight).tanh().reshape(4, 3, 4, 4), latents)
+    return [*term, path_length.mean.clone(), *torch.autograd.grad(term.loss, [latents, weight])]
+
+
+def regularized(path_length):
+    latents, weight = torch.randn(4, 5, requires_grad=True), torch.randn(5, 48, requires_grad=True)
+    penalty = path_length.cal_pl_reg((latents @ weight).tanh().reshape(4, 3, 4, 4), latents)
+    return [penalty, path_length.pl_mean.clone(), *torch.autograd.grad(penalty, [latents, weight])]
+
+
 def judged(distance):
     for real in (True, False):
         distance.update(images(4, 3, 40, 40), real=real)
@@ -245,6 +257,9 @@ EXAMPLES: dict[str, Example | Tied] = {
     "losses.focal_frequency.FocalFrequencyLoss": Example(
         made("losses.FocalFrequencyLoss", 2.0, patch_factor=2), called(IMAGE, IMAGE)
     ),
+    "losses.path_length.PathLength": Example(made("losses.PathLength", decay=0.5), lengthened),
+    "losses.path_length.PathLengthTerm": result_of("losses.PathLengthTerm", "loss", "penalty", "lengths"),
+    "losses.path_length.PathLengths": result_of("losses.PathLengths", "penalty", "mean", "lengths"),
     "losses.perceptual.PerceptualLoss": Example(
         made("losses.PerceptualLoss", network="vgg11_bn", style_weights=2.0, weights=None),
         called(IMAGE, IMAGE, low=-1),
@@ -281,6 +296,9 @@ EXAMPLES: dict[str, Example | Tied] = {
     },
     "compat.trainner.CharbonnierLoss": Example(made("compat.trainner.CharbonnierLoss"), called(IMAGE, IMAGE)),
     "compat.trainner.TVLoss": Example(made("compat.trainner.TVLoss", beta=1.5), called(IMAGE)),
+    "compat.studiogan.PathLengthRegularizer": Example(
+        made("compat.studiogan.PathLengthRegularizer", "cpu"), regularized
+    ),
     "compat.stegastamp.LPIPSLoss": Example(
         made("compat.stegastamp.LPIPSLoss", "squeeze", weights=None), called(ODD, ODD, low=-1)
     ),

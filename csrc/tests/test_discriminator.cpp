@@ -1,5 +1,5 @@
-// Tests of the static library's sweeps around a discriminator: squared norms, inner products of gradients, bias + leaky
-// ReLU, adversarial losses.
+// Tests of the static library's sweeps around a discriminator: squared norms, inner products of gradients, bias and
+// activation, adversarial losses.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "cpu/adversarial_sweep.h"
+#include "cpu/bias_act_sweep.h"
 #include "cpu/bias_leaky_relu_sweep.h"
 #include "cpu/gradient_budget_sweep.h"
 #include "cpu/squared_norm_sweep.h"
@@ -79,8 +80,8 @@ void leaky_relu_matches_element_by_element() {
     const BiasLeakyReluSweep sweep(layout, Dtype::kFloat32, {0.2, 1.5, 2.0});
     std::vector<float> y(x.size()), grad(x.size());
     std::vector<uint8_t> codes(x.size());
-    std::vector<double> sums = sweep.new_sums();
-    for (int64_t block = 0; block < sweep.blocks(); ++block) {
+    std::vector<double> sums = sweep.runs().new_sums();
+    for (int64_t block = 0; block < sweep.runs().blocks(); ++block) {
       sweep.activate(block, x.data(), bias.data(), y.data(), codes.data());
       sweep.multiply(block, x.data(), nullptr, codes.data(), grad.data(), sums.data());
     }
@@ -93,7 +94,76 @@ void leaky_relu_matches_element_by_element() {
       CHECK_CLOSE(grad[i], clamped ? 0 : slope * x[i], 1e-6);
       expected_sums[channel] += grad[i];
     }
-    const std::vector<double> totals = sweep.channel_sums(sums);
+    const std::vector<double> totals = sweep.runs().channel_sums(sums);
+    for (int64_t c = 0; c < kChannels; ++c) CHECK_CLOSE(totals[c], expected_sums[c], 1e-3);
+  }
+}
+
+template <Activation kAct>
+void activation_is_exact_to_float(double (*exact)(double)) {
+  const auto check = [exact](float x) {
+    const double value = exact(x);
+    CHECK_CLOSE(activation<kAct>(x), value, 6e-7 * std::fabs(value) + 1e-37);
+    const Derivatives<float> slopes = derivatives<kAct>(x);
+    const Derivatives<double> expected = derivatives<kAct>(double(x));
+    // Beside rounding, near where a derivative changes its sign, and where floats end.
+    const double least = std::fabs(x) < 4 ? 4e-7 : 1e-37;
+    CHECK_CLOSE(slopes.first, expected.first, 1e-6 * std::fabs(expected.first) + least);
+    CHECK_CLOSE(slopes.second, expected.second, 1e-6 * std::fabs(expected.second) + least);
+    // The derivatives in double are those of the function.
+    const double step = 1e-5;
+    if (std::fabs(x) < 2 * step || std::fabs(x) > 30) return;
+    CHECK_CLOSE(expected.first, (exact(x + step) - exact(x - step)) / (2 * step), 1e-8);
+    const double rise = derivatives<kAct>(x + step).first - derivatives<kAct>(x - step).first;
+    CHECK_CLOSE(expected.second, rise / (2 * step), 1e-8);
+  };
+  for (const float x : {0.0f, 1e-4f, 1e-7f, 1e-30f, 0.34f, 0.35f, 40.0f, 80.0f}) {
+    check(x);
+    check(-x);
+  }
+  for (int i = -8000; i <= 8000; ++i) check(i * 1.25e-3f);
+}
+
+void activations_and_their_derivatives_are_exact_to_float() {
+  activation_is_exact_to_float<Activation::kTanh>([](double x) { return std::tanh(x); });
+  activation_is_exact_to_float<Activation::kSigmoid>([](double x) { return 1 / (1 + std::exp(-x)); });
+  activation_is_exact_to_float<Activation::kElu>([](double x) { return x > 0 ? x : std::expm1(x); });
+  activation_is_exact_to_float<Activation::kSelu>(
+      [](double x) { return kSeluScale * (x > 0 ? x : kSeluAlpha * std::expm1(x)); });
+  activation_is_exact_to_float<Activation::kSoftplus>(
+      [](double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); });
+  activation_is_exact_to_float<Activation::kSwish>([](double x) { return x / (1 + std::exp(-x)); });
+}
+
+// In both memory orders, compares double backward and its sums for the bias with a computation element by element.
+void bias_act_matches_element_by_element() {
+  constexpr int64_t kOuter = 2, kChannels = 5, kLength = 1030;
+  const size_t count = kOuter * kChannels * kLength;
+  const std::vector<float> x = noise(5, count), grad = noise(6, count), tangent = noise(7, count);
+  const std::vector<float> bias = {0.5f, -0.25f, 0, 1, -1}, tangent_bias = {1, 2, -1, 0.5f, 0};
+  for (const ChannelLayout layout : {ChannelLayout{kOuter, kChannels, kLength}, {kOuter * kLength, kChannels, 1}}) {
+    const BiasActSweep sweep(layout, Dtype::kFloat32, {Activation::kSwish, 1.5, 2.0});
+    std::vector<float> y(count), grad_grad(count), grad_x(count);
+    std::vector<double> sums = sweep.runs().new_sums();
+    for (int64_t block = 0; block < sweep.runs().blocks(); ++block) {
+      sweep.activate(block, x.data(), bias.data(), y.data());
+      sweep.double_backward(
+          block, {grad.data(), tangent.data(), tangent_bias.data(), x.data(), bias.data(), grad_grad.data(),
+                  grad_x.data(), sums.data()});
+    }
+    std::vector<double> expected_sums(kChannels, 0.0);
+    for (size_t i = 0; i < count; ++i) {
+      const int64_t channel = int64_t(i) / layout.length % kChannels;
+      const double z = double(x[i]) + bias[channel], value = 1.5 * activation<Activation::kSwish>(z);
+      const bool clamped = std::fabs(value) > 2;
+      const Derivatives<double> slopes = derivatives<Activation::kSwish>(z);
+      const double along = double(tangent[i]) + tangent_bias[channel];
+      CHECK_CLOSE(y[i], clamped ? std::copysign(2.0, value) : value, 2e-6);
+      CHECK_CLOSE(grad_grad[i], clamped ? 0 : 1.5 * slopes.first * along, 4e-6);
+      CHECK_CLOSE(grad_x[i], clamped ? 0 : 1.5 * slopes.second * along * grad[i], 8e-6);
+      expected_sums[channel] += grad_x[i];
+    }
+    const std::vector<double> totals = sweep.runs().channel_sums(sums);
     for (int64_t c = 0; c < kChannels; ++c) CHECK_CLOSE(totals[c], expected_sums[c], 1e-3);
   }
 }
@@ -179,9 +249,11 @@ int main() {
   squared_norms_are_sums_of_squares();
   gradients_have_their_inner_products_and_weighted_sum();
   leaky_relu_matches_element_by_element();
+  activations_and_their_derivatives_are_exact_to_float();
+  bias_act_matches_element_by_element();
   softplus_is_exact_to_float();
   softplus_of_large_and_infinite_numbers_is_the_limit();
   the_hinge_loss_has_its_slopes_and_statistics();
   pairs_have_their_loss_and_slopes();
-  std::puts("7 passed, 0 failed");
+  std::puts("9 passed, 0 failed");
 }

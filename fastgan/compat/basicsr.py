@@ -22,6 +22,7 @@ from fastgan.losses._input_gradient import input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses._scales import scales_of, side_cross_entropy, side_mean
 from fastgan.losses.jpeg import check_images
+from fastgan.losses.path_length import penalized_lengths
 from fastgan.losses.penalties import penalty_of_logits
 from fastgan.losses.perceptual import NETWORKS, layer_names
 from fastgan.ops._checks import (
@@ -290,6 +291,29 @@ def r1_penalty(real_pred: Tensor, real_img: Tensor, *, scaler: torch.amp.GradSca
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
     return penalty_of_logits(real_pred, real_img, scaler=scaler, names=("real_pred", "real_img"))
+
+
+def g_path_regularize(
+    fake_img: Tensor,
+    latents: Tensor,
+    mean_path_length: float | Tensor,
+    decay: float = 0.01,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Path length regularization, (penalty, mean of the lengths, moved mean); `basicsr.losses`' function.
+
+    Args:
+        fake_img: N C H W, made from the latents; the noise is drawn like it.
+        latents: N L D, or N D; must have required grad.
+        mean_path_length: the running mean, a number or 0-d tensor.
+        scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
+    """
+    names = ("fake_img", "latents", "mean_path_length")
+    penalty, mean, lengths = penalized_lengths(
+        fake_img, latents, mean_path_length, decay, None, None, scaler, names
+    )
+    return penalty, lengths.detach().mean(), mean.detach()
 
 
 def gradient_penalty_loss(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fastgan import losses
 from fastgan.compat._shared import check_logits, lerp_parameters
+from fastgan.losses.path_length import penalized_lengths
 from fastgan.losses.penalties import penalty_of_logits
 
 
@@ -31,6 +32,32 @@ def d_r1_loss(real_pred: Tensor, real_img: Tensor, *, scaler: torch.amp.GradScal
         scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
     """
     return penalty_of_logits(real_pred, real_img, scaler=scaler, names=("real_pred", "real_img"))
+
+
+def g_path_regularize(
+    fake_img: Tensor,
+    latents: Tensor,
+    mean_path_length: float | Tensor,
+    decay: float = 0.01,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Path length regularization: (penalty, moved mean, lengths).
+
+    Args:
+        fake_img: N C H W, made from the latents; the noise is drawn like it.
+        latents: N L D, or N D; must have required grad.
+        mean_path_length: the running mean, a number or 0-d tensor.
+        scaler: the GradScaler in use, if any; see :func:`fastgan.losses.r1_penalty`.
+
+    Returns:
+        Penalty and lengths (N,) with a graph, the mean without one, as in the original.
+    """
+    names = ("fake_img", "latents", "mean_path_length")
+    penalty, mean, lengths = penalized_lengths(
+        fake_img, latents, mean_path_length, decay, None, None, scaler, names
+    )
+    return penalty, mean.detach(), lengths
 
 
 def accumulate(model1: nn.Module, model2: nn.Module, decay: float = 0.999) -> None:

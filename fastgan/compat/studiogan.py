@@ -15,9 +15,12 @@ from torch.nn import functional as F
 from fastgan import losses
 from fastgan.compat._shared import check_logits, check_pair, interpolated
 from fastgan.losses._input_gradient import check_samples, input_gradient
+from fastgan.losses.path_length import as_decay, penalized_lengths
 from fastgan.losses.penalties import penalty_of_logits
 from fastgan.ops._checks import (
     as_device,
+    as_finite,
+    as_flag,
     check_callable,
     check_same_device,
     check_tensor,
@@ -240,3 +243,38 @@ def _norms(
     logits = returned["adv_output"]
     names = ("discriminator's adv_output", "its images")
     return wide(input_gradient(logits, x, scaler, names)).flatten(1).norm(2, dim=1)
+
+
+class PathLengthRegularizer:
+    """Path length regularization with its running mean `pl_mean`, which no checkpoint has.
+
+    :class:`fastgan.losses.PathLength` keeps it in a `state_dict`.
+
+    Args:
+        device: of the running mean.
+        pl_decay: the share in [0, 1] by which it moves at each call.
+        pl_weight: factor of the penalty.
+        pl_no_weight_grad: unused: the original leaves out gradients that nothing reads.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str | int,
+        pl_decay: float = 0.01,
+        pl_weight: float = 2,
+        pl_no_weight_grad: bool = False,
+    ) -> None:
+        self.pl_mean = torch.zeros([], device=as_device("device", device))
+        self.pl_decay = as_decay("pl_decay", pl_decay)
+        self.pl_weight = as_finite("pl_weight", pl_weight)
+        self.pl_no_weight_grad = as_flag("pl_no_weight_grad", pl_no_weight_grad)
+
+    def cal_pl_reg(
+        self, fake_images: Tensor, ws: Tensor, *, scaler: torch.amp.GradScaler | None = None
+    ) -> Tensor:
+        """The weighted penalty of images, N C H W, made from latents, N L D or N D, 0-d; moves `pl_mean`."""
+        names = ("fake_images", "ws", "pl_mean")
+        mean = self.pl_mean.clone()
+        penalty, moved, _ = penalized_lengths(fake_images, ws, mean, self.pl_decay, None, None, scaler, names)
+        self.pl_mean.copy_(moved.detach())
+        return self.pl_weight * penalty

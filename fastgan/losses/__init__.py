@@ -31,6 +31,13 @@ from fastgan.losses.labels import bce_secret_loss
 from fastgan.losses.lazy_r1 import R1, PenaltyTerm
 from fastgan.losses.lpips import LPIPS, ImageFeatures, LPIPSLoss, lpips_weights_path
 from fastgan.losses.ms_ssim import MSSSIMLoss, ms_ssim, ms_ssim_loss
+from fastgan.losses.path_length import (
+    PathLength,
+    PathLengths,
+    PathLengthTerm,
+    path_length_penalty,
+    path_length_penalty_of,
+)
 from fastgan.losses.penalties import (
     approximate_r1,
     gradient_penalty,
@@ -70,6 +77,9 @@ __all__ = [
     "ImageFeatures",
     "LPIPSLoss",
     "MSSSIMLoss",
+    "PathLength",
+    "PathLengthTerm",
+    "PathLengths",
     "PenaltyTerm",
     "PerceptualLoss",
     "PixelLoss",
@@ -106,6 +116,8 @@ __all__ = [
     "lpips_weights_path",
     "ms_ssim",
     "ms_ssim_loss",
+    "path_length_penalty",
+    "path_length_penalty_of",
     "pixel_loss",
     "r1_penalty",
     "r1_penalty_of",

@@ -1,4 +1,4 @@
-"""The differentiable gradient of a discriminator with respect to its input."""
+"""The differentiable gradient of a discriminator or generator with respect to its input."""
 
 from __future__ import annotations
 
@@ -34,16 +34,21 @@ def check_supports_penalty(discriminator: object) -> None:
         ValueError: DistributedDataParallel with static_graph=True, which computes wrong gradients, or
             FullyShardedDataParallel, which leaves gradients out, both without an error of their own.
     """
-    check_callable("discriminator", discriminator)
-    if isinstance(discriminator, nn.parallel.DistributedDataParallel) and discriminator.static_graph:
+    check_network("discriminator", discriminator)
+
+
+def check_network(name: str, network: object) -> None:
+    """:func:`check_supports_penalty`, whose errors call the network by `name`."""
+    check_callable(name, network)
+    if isinstance(network, nn.parallel.DistributedDataParallel) and network.static_graph:
         raise ValueError(
             "a gradient penalty under DistributedDataParallel(static_graph=True) gives wrong gradients "
             "silently: use static_graph=False, and add penalty and loss before one backward()"
         )
-    if is_wrapped_by_fsdp(discriminator):
+    if is_wrapped_by_fsdp(network):
         raise ValueError(
             "a gradient penalty under FullyShardedDataParallel fails or silently leaves gradients out: use "
-            "fully_shard (FSDP2), or keep the discriminator unsharded"
+            f"fully_shard (FSDP2), or keep the {name} unsharded"
         )
 
 
@@ -94,7 +99,7 @@ def input_gradient(
     if gradient is None:
         raise ValueError(
             f"the {logits_name} do not depend on {x_name}, got {described(logits)} and {described(x)}: was "
-            "another tensor given to the discriminator?"
+            "another tensor given to the network?"
         )
     return gradient if factor is None else wide(gradient) / factor
 
@@ -106,32 +111,49 @@ def input_gradient_at(
     check_supports_penalty(discriminator)
     check_samples("x", x)
     check_output(output)
+    return gradient_of_scores(
+        discriminator, x.detach(), args, lambda returned, x: logits_of(returned, x, output), ("logits", "x")
+    )
+
+
+def gradient_of_scores(
+    network: Callable[..., Any],
+    x: Tensor,
+    args: tuple,
+    scores_of: Callable[[Any, Tensor], Tensor],
+    names: tuple[str, str],
+) -> tuple[Tensor, Tensor]:
+    """d(sum of scores) / dx, differentiable, and a zero that depends on the same parameters as the scores.
+
+    The network runs in float32, outside of autocast. `scores_of` makes the scores from what it returns and
+    from x; `names` are those of both in errors.
+    """
     with without_autocast(x):
-        x = wide(x.detach())
+        x = wide(x)
         if torch.compiler.is_compiling() or inside_transform():
             # Inside a transform a function may write only to its arguments, so buffers become arguments:
             # batch normalization and spectral norm update theirs.
-            buffers = dict(discriminator.named_buffers()) if isinstance(discriminator, nn.Module) else {}
+            buffers = dict(network.named_buffers()) if isinstance(network, nn.Module) else {}
 
             def total(x: Tensor, buffers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
                 returned = (
-                    torch.func.functional_call(discriminator, buffers, (x, *args))  # type: ignore[arg-type]
+                    torch.func.functional_call(network, buffers, (x, *args))  # type: ignore[arg-type]
                     if buffers
-                    else discriminator(x, *args)
+                    else network(x, *args)
                 )
-                logits = logits_of(returned, x, output)
-                return logits.sum(), logits.sum()
+                scores = scores_of(returned, x)
+                return scores.sum(), scores.sum()
 
-            gradient, logits = torch.func.grad(total, has_aux=True)(x, buffers)
+            gradient, scores = torch.func.grad(total, has_aux=True)(x, buffers)
         else:
-            x = x.requires_grad_()
-            logits = logits_of(discriminator(x, *args), x, output)
-            if half := half_of_sharded(discriminator):
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            scores = scores_of(network(x, *args), x)
+            if half := half_of_sharded(network):
                 _warn_of_half(half, by_fsdp=True)
-            gradient = input_gradient(logits, x, None)
-            if modules := sharded_modules(discriminator):
+            gradient = input_gradient(scores, x, None, names)
+            if modules := sharded_modules(network):
                 gradient = _Gathering.apply(gradient, modules)
-        return gradient, 0 * logits.sum()
+        return gradient, 0 * scores.sum()
 
 
 class _Gathering(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """The ops behind `fastgan.losses`: argument checks, choice of the implementation, gradients."""
 
 from fastgan.ops._dispatch import use
+from fastgan.ops.bias_act import bias_act
 from fastgan.ops.bias_leaky_relu import bias_leaky_relu
 from fastgan.ops.blur import blur
 from fastgan.ops.conv2d import Conv2d, conv2d, convert_convolutions
@@ -17,6 +18,7 @@ from fastgan.ops.yuv_l2 import yuv_l2
 
 __all__ = [
     "Conv2d",
+    "bias_act",
     "bias_leaky_relu",
     "blur",
     "conv2d",

@@ -45,7 +45,7 @@ def differentiable(name: str, setup_context: Callable, backward: Callable, batch
 
     There is no forward-mode derivative; asking for one raises NotImplementedError.
     """
-    public_name = re.sub("_(backward|tangent|(input|weight)_gradient)$", "", name)
+    public_name = re.sub("_((double_)?backward|tangent|(input|weight)_gradient)$", "", name)
 
     def setup(ctx, inputs, output):
         ctx.set_materialize_grads(False)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from fastgan.ops import _dispatch
 from fastgan.ops._autograd import check_saved, differentiable, wants_gradient
-from fastgan.ops._batching import fold, unfold, with_batch
+from fastgan.ops._batching import fold, unfold
+from fastgan.ops._channels import fold_all, laid_out_like, supported_layout
 from fastgan.ops._checks import as_finite, as_number, check_floating, check_same_device
 from fastgan.ops._declare import declare
 from fastgan.reference import bias_leaky_relu as reference
@@ -35,7 +36,7 @@ def bias_leaky_relu(
     clamp: float | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """clamp(gain * leaky_relu(x + bias, slope), -clamp, clamp).
+    """clamp(gain * leaky_relu(x + bias, slope), -clamp, clamp): `bias_act` with act="lrelu".
 
     Args:
         x: N C ..., at least two dimensions; float32, bfloat16, float16 or float64; any strides.
@@ -73,12 +74,7 @@ def bias_leaky_relu(
 
     if _dispatch.choose("bias_leaky_relu", (x,), backend) == "reference":
         return reference.bias_leaky_relu(x, bias, slope, gain, None if clamp is None else limit)
-    return _activate(_supported_layout(x), bias, slope, gain, limit)[0]
-
-
-def _supported_layout(x: Tensor) -> Tensor:
-    """X itself if it is contiguous or channels last, the layouts that the kernels support; else a copy."""
-    return x if x.is_contiguous() or x.movedim(1, -1).is_contiguous() else x.contiguous()
+    return activate(supported_layout(x), bias, slope, gain, limit)[0]
 
 
 # --- op and fake ----------------------------------------------------------------------------------
@@ -110,59 +106,33 @@ def _bias_leaky_relu_tangent_fake(tangent_x, tangent_bias, codes, slope, gain):
     return torch.empty_like(tangent_x)
 
 
-# --- batching: more samples, or more channels if each call has its own bias or gradient of one ----------
+# --- batches of calls ---------------------------------------------------------------------------------
 
 
-def _activate(x, bias, slope, gain, clamp, with_codes=False):
+def activate(x, bias, slope, gain, clamp, with_codes=False):
     return _bias_leaky_relu(x, bias, slope, gain, clamp, with_codes or wants_gradient(x, bias))
 
 
-def _fold_into_channels(tensor: Tensor, batched: bool, size: int) -> Tensor:
-    """(N, B C, ...)"""
-    return with_batch(tensor, batched, size).movedim(0, 1).flatten(1, 2)
-
-
-def _unfold_channels(tensor: Tensor, size: int) -> Tensor:
-    return tensor.unflatten(1, (size, -1)).movedim(1, 0) if tensor.dim() > 1 else unfold(tensor, size)
-
-
-def _fold_all(size, batched, tensors, into_channels):
-    """Tensors like x with the batch of calls folded in, in one memory order, and the inverse function."""
-    fold_one = _fold_into_channels if into_channels else fold
-    *others, last = (fold_one(tensor, own, size) for tensor, own in zip(tensors, batched, strict=True))
-    last = _supported_layout(last)
-    return [*(_like(tensor, last) for tensor in others), last], (
-        _unfold_channels if into_channels else unfold
-    )
-
-
 def _activations(size, batched, x, bias, slope, gain, clamp, with_codes):
-    (x,), unfold_one = _fold_all(size, batched[:1], (x,), into_channels=batched[1])
+    (x,), unfold_one = fold_all(size, batched[:1], (x,), into_channels=batched[1])
     bias = fold(bias, True, size) if batched[1] else bias
-    return tuple(unfold_one(tensor, size) for tensor in _activate(x, bias, slope, gain, clamp, with_codes))
+    return tuple(unfold_one(tensor, size) for tensor in activate(x, bias, slope, gain, clamp, with_codes))
 
 
 def _activations_backward(size, batched, grad, codes, slope, gain, bias_dtype):
-    folded, unfold_one = _fold_all(size, batched[:2], (grad, codes), into_channels=bias_dtype is not None)
+    folded, unfold_one = fold_all(size, batched[:2], (grad, codes), into_channels=bias_dtype is not None)
     grad_x, grad_bias = _bias_leaky_relu_backward(*folded, slope, gain, bias_dtype)
     return unfold_one(grad_x, size), unfold(grad_bias, size)
 
 
 def _activations_tangent(size, batched, tangent_x, tangent_bias, codes, slope, gain):
     like_x = batched[0], batched[2]
-    folded, unfold_one = _fold_all(size, like_x, (tangent_x, codes), into_channels=batched[1])
+    folded, unfold_one = fold_all(size, like_x, (tangent_x, codes), into_channels=batched[1])
     tangent_bias = fold(tangent_bias, True, size) if batched[1] else tangent_bias
     return unfold_one(_bias_leaky_relu_tangent(folded[0], tangent_bias, folded[1], slope, gain), size)
 
 
 # --- backward -------------------------------------------------------------------------------------
-
-
-def _like(tensor: Tensor, codes: Tensor) -> Tensor:
-    """The tensor in the memory format of the codes."""
-    if tensor.stride() == codes.stride():
-        return tensor
-    return tensor.contiguous() if codes.is_contiguous() else tensor.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def _save_for_bias_leaky_relu(ctx, inputs, output):
@@ -178,7 +148,8 @@ def _save_for_bias_leaky_relu(ctx, inputs, output):
 def _bias_leaky_relu_gradients(ctx, grad, _grad_codes):
     (codes,) = ctx.saved_tensors
     bias_dtype = ctx.bias_dtype if ctx.needs_input_grad[1] else None
-    grad_x, grad_bias = _bias_leaky_relu_backward(_like(grad, codes), codes, ctx.slope, ctx.gain, bias_dtype)
+    grad = laid_out_like(grad, codes)
+    grad_x, grad_bias = _bias_leaky_relu_backward(grad, codes, ctx.slope, ctx.gain, bias_dtype)
     return grad_x, grad_bias if bias_dtype else None, None, None, None, None
 
 
@@ -202,7 +173,8 @@ def _backward_gradients(ctx, tangent_x, tangent_bias):
         tangent_x = torch.zeros_like(codes, dtype=ctx.dtype)
     if not ctx.has_bias:  # AOTAutograd passes a tangent of the empty grad_bias
         tangent_bias = None
-    tangent = _bias_leaky_relu_tangent(_like(tangent_x, codes), tangent_bias, codes, ctx.slope, ctx.gain)
+    tangent_x = laid_out_like(tangent_x, codes)
+    tangent = _bias_leaky_relu_tangent(tangent_x, tangent_bias, codes, ctx.slope, ctx.gain)
     return tangent, None, None, None, None
 
 
@@ -221,7 +193,8 @@ def _save_for_tangent(ctx, inputs, output):
 def _tangent_gradients(ctx, grad):
     (codes,) = ctx.saved_tensors
     bias_dtype = ctx.bias_dtype if ctx.needs_input_grad[1] else None
-    grad_x, grad_bias = _bias_leaky_relu_backward(_like(grad, codes), codes, ctx.slope, ctx.gain, bias_dtype)
+    grad = laid_out_like(grad, codes)
+    grad_x, grad_bias = _bias_leaky_relu_backward(grad, codes, ctx.slope, ctx.gain, bias_dtype)
     return grad_x, grad_bias if bias_dtype else None, None, None, None
 
 

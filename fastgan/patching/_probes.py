@@ -72,6 +72,19 @@ def of_penalty(call: Callable[..., Any], as_dict: bool = False) -> Probe:
     return probe
 
 
+def of_path_length(call: Callable[..., Any]) -> Probe:
+    """Of a penalty that `call` computes from (function, images, latents that they depend on, a mean)."""
+
+    def probe(function: Any) -> Iterable[Tensor]:
+        weight = nn.Parameter(numbers(5, 3 * 4 * 4, seed=5))
+        latents = numbers(2, 3, 5).requires_grad_()
+        images = (latents.sin() @ weight).tanh().sum(dim=1).reshape(2, 3, 4, 4)
+        penalty, *others = call(function, images, latents, 0.3)
+        return [penalty, *others, *torch.autograd.grad(penalty, (weight, latents))]
+
+    return probe
+
+
 def of_average(call: Callable[[Any, nn.Module, nn.Module], Any]) -> Probe:
     """Of a function that `call` gives (function, a network, its average) and that moves the average."""
 

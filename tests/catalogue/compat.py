@@ -15,12 +15,13 @@ from fastgan.compat import (
     pix2pix,
     pytorch_msssim,
     stegastamp,
+    studiogan,
     taming,
     trainner,
     videoseal,
 )
 from tests.catalogue.entry import constructor, entry, method
-from tests.catalogue.inputs import Critic, images, judged, logits, network
+from tests.catalogue.inputs import Critic, images, judged, logits, mapped, network
 
 # An unknown kind, as in the libraries that these stand in for.
 UNKNOWN = (NotImplementedError,)
@@ -73,6 +74,7 @@ def _perceptual() -> basicsr.PerceptualLoss:
 
 constructor("compat.basicsr.PerceptualLoss", _features, lambda loss: loss(images(), images()), MISSING)
 method("compat.basicsr.PerceptualLoss.forward", lambda: {"x": images(), "gt": images()}, _perceptual)
+entry("compat.basicsr.g_path_regularize", lambda: {**mapped("fake_img", "latents"), "mean_path_length": 0.5})
 entry("compat.basicsr.r1_penalty", lambda: judged("real_pred", "real_img"))
 entry("compat.basicsr.gradient_penalty_loss", lambda: {"discriminator": Critic(), **_samples()})
 
@@ -330,6 +332,16 @@ for _game in ("vanilla", "logistic", "ls", "hinge", "wasserstein"):
         lambda: {"d_logit_real": logits(), "d_logit_fake": logits(), "DDP": False},
     )
     entry(f"compat.studiogan.g_{_game}", lambda: {"d_logit_fake": logits(), "DDP": False})
+constructor(
+    "compat.studiogan.PathLengthRegularizer",
+    lambda: {"device": "cpu"},
+    lambda regularizer: regularizer.cal_pl_reg(**mapped("fake_images", "ws")),
+)
+method(
+    "compat.studiogan.PathLengthRegularizer.cal_pl_reg",
+    lambda: mapped("fake_images", "ws"),
+    lambda: studiogan.PathLengthRegularizer("cpu"),
+)
 entry("compat.studiogan.cal_r1_reg", lambda: {**judged("adv_output", "images"), "device": "cpu"})
 entry("compat.studiogan.stylegan_cal_r1_reg", lambda: judged("adv_output", "images"))
 entry(
@@ -394,6 +406,9 @@ def _two_networks(average: str, model: str) -> dict[str, Any]:
 
 entry("compat.rosinality.d_logistic_loss", lambda: {"real_pred": logits(), "fake_pred": logits()})
 entry("compat.rosinality.g_nonsaturating_loss", lambda: {"fake_pred": logits()})
+entry(
+    "compat.rosinality.g_path_regularize", lambda: {**mapped("fake_img", "latents"), "mean_path_length": 0.5}
+)
 entry("compat.rosinality.d_r1_loss", lambda: judged("real_pred", "real_img"))
 entry("compat.rosinality.accumulate", lambda: _two_networks("model1", "model2"))
 entry("compat.starganv2.moving_average", lambda: _two_networks("model", "model_test"))
@@ -417,4 +432,13 @@ method("compat.stegastamp.RandomJPEG.forward", lambda: {"x": images(), "scale": 
 entry(
     "compat.stegastamp.bce_secret_loss",
     lambda: {"logits": logits(2, 8), "target_bits": torch.ones(2, 8)},
+)
+
+
+# --- stylegan3 --------------------------------------------------------------------------------
+
+entry(
+    "compat.stylegan3.bias_act",
+    lambda: {"x": images(), "b": torch.rand(3), "act": "lrelu", "alpha": 0.1, "gain": 1.5, "clamp": 2.0},
+    raises=(RuntimeError,),
 )

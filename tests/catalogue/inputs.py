@@ -45,6 +45,17 @@ def judged(logits: str, x: str) -> dict[str, Tensor]:
     return {logits: Critic()(samples), x: samples}
 
 
+def mapped(images: str, latents: str) -> dict[str, Tensor]:
+    """Latents and images that a generator made of them, under the names given."""
+    w = torch.randn(2, 3, 5, requires_grad=True)
+    return {images: synthesis(w), latents: w}
+
+
+def synthesis(w: Tensor, *labels: Any) -> Tensor:
+    """2 x 3 x 4 x 4 images, with gradients of every order."""
+    return w.tanh().sum(dim=(1, 2))[:, None, None, None] * torch.linspace(-1, 1, 48).reshape(3, 4, 4)
+
+
 def network() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastgan import losses
 from tests.catalogue.entry import constructor, entry, method
-from tests.catalogue.inputs import Critic, images, judged, logits, two_logits
+from tests.catalogue.inputs import Critic, images, judged, logits, mapped, synthesis, two_logits
 
 # RuntimeError: a backend that cannot serve.
 BACKEND = (RuntimeError,)
@@ -78,6 +78,24 @@ constructor(
 )
 method("losses.R1.due", lambda: {"step": 0}, lambda: losses.R1(Critic(), 5.0, 2))
 method("losses.R1.__call__", lambda: {"x": images(), "step": 0}, lambda: losses.R1(Critic(), 5.0, 2))
+
+entry("losses.path_length_penalty", lambda: {**mapped("images", "latents"), "mean": 0.5})
+entry(
+    "losses.path_length_penalty_of",
+    lambda: {"synthesis": synthesis, "latents": mapped("images", "latents")["latents"], "mean": 0.5},
+)
+constructor(
+    "losses.PathLength",
+    lambda: {"interval": 2},
+    lambda regularizer: regularizer(**mapped("images", "latents")),
+)
+method("losses.PathLength.due", lambda: {"step": 0}, losses.PathLength)
+method("losses.PathLength.forward", lambda: mapped("images", "latents"), losses.PathLength)
+method(
+    "losses.PathLength.of",
+    lambda: {"synthesis": synthesis, "latents": mapped("images", "latents")["latents"]},
+    losses.PathLength,
+)
 
 # --- images ----------------------------------------------------------------------------------------------
 

@@ -23,6 +23,11 @@ def _use(backend: str) -> None:
 
 
 entry("ops.use", lambda: {"backend": "reference"}, _use, BACKEND)
+entry(
+    "ops.bias_act",
+    lambda: {"x": images(), "bias": torch.rand(3), "act": "lrelu", "alpha": 0.1, "gain": 1.5, "clamp": 2.0},
+    raises=BACKEND,
+)
 entry("ops.bias_leaky_relu", lambda: {"x": images(), "bias": torch.rand(3), "clamp": 2.0}, raises=BACKEND)
 entry("ops.blur", lambda: {"image": images(), "kernels": torch.rand(2, 3, 3)}, raises=BACKEND)
 entry("ops.conv2d", lambda: {"x": images(), "weight": torch.rand(4, 3, 3, 3), "bias": torch.rand(4)})

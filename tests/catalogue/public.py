@@ -19,6 +19,8 @@ NAMESPACES = (
 EXEMPT = {
     "losses.AdversarialStatistics": "a named tuple of results",
     "losses.ImageFeatures": "a named tuple of results",
+    "losses.PathLengthTerm": "a named tuple of results",
+    "losses.PathLengths": "a named tuple of results",
     "losses.PenaltyTerm": "a named tuple of results",
     "losses.SideStatistics": "a named tuple of results",
     "losses.VGGFeatures": "a named tuple of results",

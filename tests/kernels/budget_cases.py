@@ -113,6 +113,10 @@ def activated(x: Tensor) -> Tensor:
     return ops.bias_leaky_relu(x, drawn(x.shape[1]).requires_grad_())
 
 
+def biased_swish(x: Tensor) -> Tensor:
+    return ops.bias_act(x, drawn(x.shape[1]).requires_grad_(), act="swish")
+
+
 def discriminator_call(x: Tensor, game: str = "cross_entropy") -> Tensor:
     return discriminator_loss(x, like(x).requires_grad_(), game)[0]
 
@@ -135,6 +139,7 @@ NEAR_IDENTITY = (4, 1, 0, 0)
 # Ops that launch other kernels for small tensors than for large ones.
 SUM_ALONE = {
     "squared_norm",
+    "bias_act",
     "bias_leaky_relu",
     "adversarial, discriminator",
     "adversarial, generator",
@@ -169,6 +174,14 @@ CASES = (
     *image_op("gradient_budget", budget_of(4), (5, 5), False),
     Case("gradient_budget", "8 gradients, bfloat16", LARGE, budget_of(8), (9, 9), HALF),
     Case("gradient_budget", "16 gradients", LARGE, budget_of(16), (17, 17)),
+    *(
+        Case("bias_act", f"swish, {variant}", (8, 256, 256, 256), biased_swish, (2, 3), dtype, last,
+             variant == "float32")
+        for variant, dtype, last in (
+            ("float32", torch.float32, False), ("bfloat16", HALF, False),
+            ("channels_last", torch.float32, True),
+        )
+    ),
     *(
         Case("bias_leaky_relu", variant, (8, 256, 256, 256), activated, floor,
              dtype, last, variant == "float32")
@@ -235,6 +248,7 @@ CASES = (
             ("squared_norm", "images", IMAGES, ops.squared_norm),
             ("squared_norm", "features", FEATURES, ops.squared_norm),
             ("gradient_budget", "images", IMAGES, budget_of(4)),
+            ("bias_act", "swish of features", FEATURES, biased_swish),
             ("bias_leaky_relu", "features", FEATURES, activated),
             ("bias_leaky_relu", "features, bfloat16", FEATURES, activated),
             ("feature_distance", "L1 of features", FEATURES, lambda x: ops.feature_distance(x, like(x))),

@@ -13,6 +13,7 @@ from triton.compiler import ASTSource, make_backend  # noqa: E402
 
 from fastgan.kernels import (  # noqa: E402
     adversarial,
+    bias_act,
     bias_leaky_relu,
     blur,
     feature_distance,
@@ -53,7 +54,7 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
-    "weights", "gram", "map0", "map1", "map2", "map3", "moments", "rests",
+    "weights", "gram", "map0", "map1", "map2", "map3", "moments", "rests", "tangent_bias",
 }  # fmt: skip
 NUMBERS = {
     "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
@@ -257,6 +258,26 @@ KERNELS = {
         for dtype in FLOATS
     },
     **{
+        f"bias_act activate {act} {dtype}": described(
+            bias_act.activate, dtype, ("x", "y"), ACT=act, HAS_BIAS=True, INDEX=tl.int32, BLOCK=bias_act.BLOCK
+        )
+        for act, dtype in (*((act, "fp32") for act in range(7)), (6, "bf16"), (6, "fp16"))
+    },
+    **{
+        f"bias_act {kernel.__name__} {act} tangent={tangent} {dtype}": described(
+            kernel, dtype, ("grad", "tangent", "saved", "target", "grad_saved"), ACT=act,
+            HAS_BIAS=act in (4, 6), HAS_CLAMP=act in (4, 6), HAS_TANGENT=tangent, HAS_TANGENT_BIAS=tangent,
+            HAS_GRAD_SAVED=tangent and act > 0, INDEX=tl.int32, BLOCK=bias_act.BLOCK,
+            ROWS=bias_act.TILE_ROWS, CHANNELS=bias_act.TILE_CHANNELS, SAMPLES=1, LENGTH=bias_act.BLOCK,
+        )
+        for kernel, act, tangent, dtype in (
+            *((bias_act.multiply, act, True, "fp32") for act in (0, 1, 4, 6, 8)),
+            *((kernel, 6, True, dtype)
+              for kernel in (bias_act.multiply_rows, bias_act.multiply_columns) for dtype in FLOATS),
+            (bias_act.multiply_rows, 0, False, "fp32"), (bias_act.multiply_columns, 5, False, "fp32"),
+        )
+    },
+    **{
         f"leaky {kernel.__name__} {dtype}": described(
             kernel, dtype, ("x", "y", "source", "target"), HAS_BIAS=True, HAS_CODES=True, INDEX=tl.int32,
             BLOCK=bias_leaky_relu.BLOCK, ROWS=bias_leaky_relu.TILE_ROWS,
@@ -367,6 +388,7 @@ WARPS = {
     "warp": perspective_warp.WARPS,
     "squared_norm": squared_norm.WARPS,
     "ssim": ssim.WARPS,
+    "bias_act": bias_act.WARPS,
     "leaky": bias_leaky_relu.WARPS,
     "adversarial": adversarial.WARPS,
     "sides": side_losses.WARPS,

@@ -44,6 +44,19 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
             for game in range(len(GAMES) - 1)
             for reduction in range(3)
         ],
+        "bias_act": [(x, bias, act, 1.5, 10.0) for bias in (per_channel, None) for act in range(7)],
+        "bias_act_backward": [
+            (x, y, bias, act, 1.5, clamp, dtype)
+            for bias in (per_channel, None)
+            for act, clamp in ((0, 10.0), (5, 10.0), (6, float("inf")), (8, float("inf")))
+            for dtype in (torch.float32, None)
+        ],
+        "bias_act_double_backward": [
+            (x, y, bias, x, bias, act, 1.5, clamp, dtype is not None, dtype)
+            for bias in (per_channel, None)
+            for act, clamp in ((0, 10.0), (5, 10.0), (6, float("inf")), (8, float("inf")))
+            for dtype in (torch.float32, None)
+        ],
         "bias_leaky_relu": [(x, per_channel, 0.2, 1.5, 10.0, True), (x, None, 0.2, 1.5, 10.0, False)],
         "bias_leaky_relu_backward": [(x, codes, 0.2, 1.5, torch.float32), (x, codes, 0.2, 1.5, None)],
         "bias_leaky_relu_tangent": [(x, per_channel, codes, 0.2, 1.5), (x, None, codes, 0.2, 1.5)],

@@ -60,6 +60,7 @@ CALLS = {
     ),
     "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
     "ssim_l1_loss": (losses.ssim_l1_loss, lambda: (rand(*IMAGE),)),
+    "bias_act": (lambda x, bias: ops.bias_act(x, bias, act="swish"), lambda: (rand(3),)),
     "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),
     "gradient_budget": (
         lambda x, y, weights: torch.cat([t.flatten() for t in ops.gradient_budget([x, y], weights)]),

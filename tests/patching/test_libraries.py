@@ -104,7 +104,12 @@ def _bias_act_ref(x, b=None, dim=1, act="linear", alpha=None, gain=None, clamp=N
         x = x + b.reshape([-1 if i == dim else 1 for i in range(x.ndim)])
     if act == "lrelu":
         x = torch.nn.functional.leaky_relu(x, 0.2 if alpha is None else alpha)
-    x = x * ((2**0.5 if act == "lrelu" else 1) if gain is None else gain)
+    elif act == "swish":
+        x = torch.sigmoid(x) * x
+    elif act != "linear":
+        x = getattr(torch.nn.functional, act)(x)
+    root = 2**0.5 if act in ("relu", "lrelu", "swish") else 1
+    x = x * (root if gain is None else gain)
     return x if clamp is None else x.clamp(-clamp, clamp)
 """
 
@@ -129,6 +134,14 @@ def bias_act(tmp_path, monkeypatch):
         {"act": "lrelu"},
         {"act": "lrelu", "alpha": 0.1, "gain": 2, "clamp": 1.0},
         {"act": "linear", "gain": 0.5},
+        {"act": "linear", "clamp": 0.5},
+        {"act": "relu", "alpha": 0.3},
+        {"act": "tanh"},
+        {"act": "sigmoid", "gain": 2.0},
+        {"act": "elu", "clamp": 0.7},
+        {"act": "selu"},
+        {"act": "softplus", "dim": 2},
+        {"act": "swish"},
         {"act": "lrelu", "dim": 2},
         {"act": "lrelu", "clamp": 0},
     ],
@@ -141,7 +154,8 @@ def test_bias_and_activation_have_both_orders_of_gradient(bias_act, library, opt
         leaves = x.clone().requires_grad_(), b.clone().requires_grad_()
         y = bias_act(*leaves, **options)
         first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
-        return y, *first, *torch.autograd.grad(first[0].square().sum(), leaves, allow_unused=True)
+        second = torch.autograd.grad(first[0].square().sum(), leaves, allow_unused=True)
+        return y, *first, *second
 
     expected = results()
     with fastgan.patch(library, quiet=True) as report:

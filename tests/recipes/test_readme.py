@@ -162,6 +162,8 @@ def test_snippets(page, snippet, place_of_models, monkeypatch):
     latent = torch.rand(n, 4, h, w, generator=random)
     names |= {"decoder": decoder, "latent": latent, "generated": decoder(latent)}
     names["discriminators"] = lambda images: [[images, names["discriminator"](images)]] * 2
+    names |= {"z": latent[:, 0, 0, :8], "mapping": nn.Linear(8, 8)}
+    names["synthesis"] = nn.Sequential(nn.Linear(8, 48), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
     names["codebook_loss"] = latent.square().mean()
     if "optim" in snippet:
         names["generator"] = nn.Linear(3, 3)

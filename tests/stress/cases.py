@@ -11,6 +11,7 @@ from torch import Tensor
 from fastgan import ops
 from fastgan.losses import AdversarialLoss
 from fastgan.losses.adversarial import KINDS
+from fastgan.ops.bias_act import GAINS
 from fastgan.ops.conv2d import _conv2d_as_compiled
 from fastgan.ops.feature_matching import feature_matching as matching
 from fastgan.ops.jpeg import ROUNDINGS, SUBSAMPLINGS, UPSAMPLINGS
@@ -151,6 +152,26 @@ def bias_leaky_relu(draws: Draws) -> Call:
 
     def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
         return (ops.bias_leaky_relu(inputs["x"], inputs.get("bias"), backend=backend, **options),)
+
+    return Call(inputs, run, orders=2, options=options)
+
+
+def bias_act(draws: Draws) -> Call:
+    shape = [draws.size(9), *(draws.size() for _ in range(draws.one_of(0, 1, 2, 3, 3)))]
+    inputs = {"x": draws.tensor(draws.normal(*shape))}
+    act = draws.one_of(*GAINS)
+    options = {
+        "dim": draws.random.randrange(len(shape)),
+        "act": act,
+        "alpha": draws.one_of(None, 0.0, draws.random.uniform(-1, 2)) if act == "lrelu" else None,
+        "gain": draws.one_of(None, 1.0, draws.random.uniform(-2, 2)),
+        "clamp": draws.one_of(None, None, 0.5, 256.0),
+    }
+    if draws.random.random() < 0.7:
+        inputs["bias"] = draws.tensor(draws.normal(shape[options["dim"]]))
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ops.bias_act(inputs["x"], inputs.get("bias"), backend=backend, **options),)
 
     return Call(inputs, run, orders=2, options=options)
 
@@ -471,7 +492,7 @@ def optimizer(draws: Draws) -> Call:
 CASES: dict[str, Callable[[Draws], Call]] = {
     case.__name__: case
     for case in (
-        jpeg, photometric, blur, perspective_warp, bias_leaky_relu, squared_norm, gradient_budget,
+        jpeg, photometric, blur, perspective_warp, bias_act, bias_leaky_relu, squared_norm, gradient_budget,
         feature_distance, feature_matching, feature_moments, lpips_head, pixel_loss, ssim, yuv_l2,
         adversarial, side_losses, conv2d, optimizer,
     )

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from fastgan.compat import basicsr
 from fastgan.patching._declare import Kept, Replacement, Target
-from fastgan.patching._probes import images, of_gradient, of_penalty, of_sides, with_gradients
+from fastgan.patching._probes import (
+    images,
+    of_gradient,
+    of_path_length,
+    of_penalty,
+    of_sides,
+    with_gradients,
+)
 
 _GAN_LOSS = "basicsr.losses.gan_loss"
 _PIXEL_LOSS = "basicsr.losses.basic_loss"
@@ -53,6 +60,10 @@ TARGET = Target(
             _GAN_LOSS, "r1_penalty", basicsr.r1_penalty, probe=of_gradient(lambda r1, out, x: r1(out, x))
         ),
         Replacement(
+            _GAN_LOSS, "g_path_regularize", basicsr.g_path_regularize,
+            probe=of_path_length(lambda path, images, latents, mean: path(images, latents, mean)),
+        ),
+        Replacement(
             _GAN_LOSS, "gradient_penalty_loss", basicsr.gradient_penalty_loss,
             probe=of_penalty(lambda penalty, critic, real, fake: penalty(critic, real, fake)),
         ),
@@ -68,7 +79,6 @@ TARGET = Target(
             "import that in its place",
         ),
         Kept("basicsr.losses.basic_loss.*_loss", "the classes that call them are replaced"),
-        Kept("basicsr.losses.gan_loss.g_path_regularize", "fastgan has no equal"),
     ),
     registries=("basicsr.utils.registry:LOSS_REGISTRY._obj_map",),
 )  # fmt: skip

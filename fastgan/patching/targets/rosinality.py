@@ -1,8 +1,8 @@
 """rosinality's stylegan2-pytorch, whose losses stand in the script itself"""
 
 from fastgan.compat import rosinality
-from fastgan.patching._declare import Kept, Replacement, Target
-from fastgan.patching._probes import of_average, of_gradient, of_logits
+from fastgan.patching._declare import Replacement, Target
+from fastgan.patching._probes import of_average, of_gradient, of_logits, of_path_length
 
 
 def _in(module: str) -> tuple[Replacement, ...]:
@@ -11,6 +11,10 @@ def _in(module: str) -> tuple[Replacement, ...]:
         Replacement(module, "g_nonsaturating_loss", rosinality.g_nonsaturating_loss, probe=of_logits()),
         Replacement(
             module, "d_r1_loss", rosinality.d_r1_loss, probe=of_gradient(lambda r1, out, x: r1(out, x))
+        ),
+        Replacement(
+            module, "g_path_regularize", rosinality.g_path_regularize,
+            probe=of_path_length(lambda path, images, latents, mean: path(images, latents, mean)),
         ),
         Replacement(
             module, "accumulate", rosinality.accumulate,
@@ -22,5 +26,4 @@ def _in(module: str) -> tuple[Replacement, ...]:
 TARGET = Target(
     "rosinality",
     (*_in("__main__"), *_in("train")),
-    (Kept("train.g_path_regularize", "fastgan has no equal"),),
 )

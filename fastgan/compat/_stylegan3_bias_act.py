@@ -1,0 +1,40 @@
+"""`torch_utils.ops.bias_act` of stylegan3."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fastgan import ops
+from fastgan.ops._checks import check_one_of
+
+IMPLEMENTATIONS = ("cuda", "ref")
+
+
+def bias_act(
+    x: Tensor,
+    b: Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    impl: str = "cuda",
+) -> Tensor:
+    """Bias, activation, gain and clamp; `torch_utils.ops.bias_act.bias_act`, which compiles a plugin.
+
+    In half precision it rounds once, as the plugin does. Gradients are exact to every order, where the plugin
+    has two.
+
+    Args:
+        x: of any shape, not empty.
+        b: one number for each index of `dim`, or None.
+        act: "linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus" or "swish".
+        alpha: slope of "lrelu"; the others do not look at it.
+        gain, clamp: as of :func:`fastgan.ops.bias_act`.
+        impl: "cuda" chooses the kernel of the device, "ref" PyTorch's operations; both serve every device.
+    """
+    check_one_of("impl", impl, IMPLEMENTATIONS)
+    return ops.bias_act(
+        x, b, dim, act, alpha if act == "lrelu" else None, gain, clamp,
+        backend="reference" if impl == "ref" else None,
+    )  # fmt: skip
