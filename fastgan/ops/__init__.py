@@ -5,11 +5,14 @@ from fastgan.ops.bias_leaky_relu import bias_leaky_relu
 from fastgan.ops.blur import blur
 from fastgan.ops.conv2d import Conv2d, conv2d, convert_convolutions
 from fastgan.ops.feature_distance import feature_distance, lpips_head
+from fastgan.ops.filtered_lrelu import filtered_lrelu
 from fastgan.ops.gradient_budget import gradient_budget
 from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.ops.perspective_warp import perspective_warp
 from fastgan.ops.photometric import photometric
+from fastgan.ops.resampling import downsample2d, filter2d, setup_filter, upsample2d
 from fastgan.ops.squared_norm import squared_norm
+from fastgan.ops.upfirdn2d import upfirdn2d
 from fastgan.ops.yuv_l2 import yuv_l2
 
 __all__ = [
@@ -18,13 +21,19 @@ __all__ = [
     "blur",
     "conv2d",
     "convert_convolutions",
+    "downsample2d",
     "feature_distance",
+    "filter2d",
+    "filtered_lrelu",
     "gradient_budget",
     "jpeg_round_trip",
     "lpips_head",
     "perspective_warp",
     "photometric",
+    "setup_filter",
     "squared_norm",
+    "upfirdn2d",
+    "upsample2d",
     "use",
     "yuv_l2",
 ]

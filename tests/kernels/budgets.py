@@ -126,6 +126,8 @@ overflow float32.
 LIMITS = {
     "blur": """\
 in bfloat16, bound by arithmetic: the 49 products of 7 x 7 taps alone would take it to 81%.""",
+    "filtered_lrelu": """\
+its two launches write and read the upsampled image in between, which is four times as large.""",
     "gradient_budget": """\
 of more than 12 gradients: they are read twice, since a thread has no registers for sums of all pairs.""",
     "perspective_warp": """\

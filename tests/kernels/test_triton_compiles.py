@@ -21,6 +21,7 @@ from fastgan.kernels import (  # noqa: E402
     photometric,
     side_losses,
     squared_norm,
+    upfirdn2d,
     yuv_l2,
 )
 from tests.kernels.machine_code import MachineCode, dumped  # noqa: E402
@@ -48,10 +49,11 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
-    "weights", "gram",
+    "weights", "gram", "b", "f",
 }  # fmt: skip
 NUMBERS = {
-    "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
+    "slope", "gain", "clamp", "act_gain", "limit", "sign", "threshold", "real_label", "fake_label", "eps",
+    "factor",
     "weight_number",
 }  # fmt: skip
 FEATURES = [
@@ -250,6 +252,35 @@ KERNELS = {
             ("bf16", 8, 8, True, True), ("bf16", 17, 2, True, False), ("fp16", 17, 2, False, True),
         )
     },
+    **{
+        f"upfirdn2d {dtype} {taps} up={up} down={down} mode={mode} {index}": described(
+            upfirdn2d.written_out, dtype, ("x", "y"), UP_X=up, UP_Y=up, DOWN_X=down, DOWN_Y=down,
+            TAPS_X=taps, TAPS_Y=taps, PHASE=up - 1, SEPARABLE=separable, TURNED=True, MODE=mode,
+            HAS_BIAS=mode == 1, HAS_CODES=mode > 0, INDEX=index, LANES=upfirdn2d.LANES,
+            **dict(zip(
+                ("ROWS", "REACH"),
+                upfirdn2d.rows_per_thread(up, down, taps, -(-taps // up), up - 1), strict=True,
+            )),
+        )
+        for dtype, taps, up, down, separable, mode, index in (
+            ("fp32", 12, 2, 1, True, 1, tl.int32), ("fp32", 12, 1, 2, True, 2, tl.int32),
+            ("fp32", 24, 4, 1, True, 1, tl.int64), ("fp32", 24, 1, 4, True, 0, tl.int32),
+            ("fp32", 4, 2, 1, False, 0, tl.int32), ("fp32", 4, 1, 2, False, 0, tl.int32),
+            ("fp32", 5, 1, 1, False, 0, tl.int32), ("fp32", 7, 3, 2, True, 0, tl.int32),
+            ("bf16", 12, 2, 1, True, 1, tl.int32), ("fp16", 12, 1, 2, True, 0, tl.int32),
+        )
+    },
+    **{
+        f"upfirdn2d_taps {dtype} up={up} down={down} separable={separable} mode={mode} {index}": described(
+            upfirdn2d.tap_by_tap, dtype, ("x", "y"), UP_X=up, UP_Y=up, DOWN_X=down, DOWN_Y=down,
+            SEPARABLE=separable, TURNED=False, MODE=mode, HAS_BIAS=mode == 1, HAS_CODES=mode > 0,
+            INDEX=index, LANES=upfirdn2d.LANES,
+        )
+        for dtype, up, down, separable, mode, index in (
+            ("fp32", 1, 2, False, 0, tl.int32), ("fp32", 2, 1, True, 1, tl.int64),
+            ("bf16", 1, 4, False, 2, tl.int32),
+        )
+    },
     "gradient_budget finish": described(
         gradient_budget.finish, "fp32", (), COUNT=3, BLOCK=gradient_budget.BLOCK
     ),
@@ -264,6 +295,8 @@ WARPS = {
     "sides": side_losses.WARPS,
     "finish_sides": 4,
     "gradient_budget": gradient_budget.WARPS,
+    "upfirdn2d": upfirdn2d.WARPS,
+    "upfirdn2d_taps": upfirdn2d.WARPS,
 }
 REGISTERS = {  # which launches ask for, too
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},

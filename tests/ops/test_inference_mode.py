@@ -50,6 +50,10 @@ CALLS = {
     "feature_distance": (ops.feature_distance, lambda: (rand(*IMAGE),)),
     "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
     "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),
+    "upfirdn2d": (lambda x, f: ops.upfirdn2d(x, f, 2), lambda: (rand(4),)),
+    "filtered_lrelu": (
+        lambda x, fu, fd, b: ops.filtered_lrelu(x, fu, fd, b, 2), lambda: (rand(4), rand(3), rand(3))
+    ),
     "gradient_budget": (
         lambda x, y, weights: torch.cat([t.flatten() for t in ops.gradient_budget([x, y], weights)]),
         lambda: (rand(*IMAGE), rand(2)),

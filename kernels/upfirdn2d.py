@@ -1,0 +1,330 @@
+"""Triton kernels of `fastgan.ops.upfirdn2d`, which documents the formula. One launch.
+
+A thread computes ROWS rows of one column. It reads each row within their reach once, at the places where the
+column's taps meet pixels, and adds what they give to all output rows that it contributes to. Which taps those
+are is known to the compiler: it depends on the number of a row within the thread alone, since ROWS rows begin
+at the same place relative to inserted zeros. Filters too large for that go tap by tap.
+
+The same kernels serve `fastgan.ops.filtered_lrelu`, with a bias before the filter and an activation, or a
+multiplication by what its codes stand for, after it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastgan.kernels._indexing import cdiv, index_type
+
+# Chosen by arithmetic, not yet by measurement. A warp reads and writes whole lines of 128 bytes.
+LANES = 128
+WARPS = 4
+ROWS = 8
+# The most products that are written out per thread, and taps of a filter of two axes in registers.
+MOST_PRODUCTS, MOST_WEIGHTS = 640, 25
+# What follows the filter.
+FILTER, ACTIVATE, MULTIPLY = 0, 1, 2
+
+
+@triton.jit
+def after_filter(
+    value, place, exists, codes, slope, act_gain, limit, MODE: tl.constexpr, HAS_CODES: tl.constexpr
+):
+    """The value itself, its activation, whose code is stored, or its product with a code's factor."""
+    if MODE == 1:
+        # With slope 0, minus infinity gives 0 as any negative number does, not 0 times infinity.
+        negative = tl.where((slope == 0.0) & (value == float("-inf")), 0.0, slope * value)
+        scaled = act_gain * tl.where(value > 0.0, value, negative)
+        beyond = (scaled < -limit) | (scaled > limit)
+        if HAS_CODES:
+            code = tl.where(beyond, 2, tl.where(value > 0.0, 1, 0))
+            tl.store(codes + place, tl.where(value == value, code, 3).to(tl.uint8), exists)
+        value = tl.where(scaled < -limit, -limit, tl.where(scaled > limit, limit, scaled))
+    if MODE == 2:
+        code = tl.load(codes + place, exists, 0)
+        factor = tl.where(code == 2, 0.0, tl.where(code == 1, act_gain, act_gain * slope))
+        value *= tl.where(code == 3, float("nan"), factor)
+    return value
+
+
+@triton.jit
+def pixels(pointers, bias, exist, HAS_BIAS: tl.constexpr):
+    """Pixels with their channel's bias, and zeros where there are none."""
+    values = tl.load(pointers, exist, 0.0).to(tl.float32)
+    return tl.where(exist, values + bias, 0.0) if HAS_BIAS else values
+
+
+@triton.jit
+def place_of(index, out_w, groups, channels, b, planes, HAS_BIAS: tl.constexpr):
+    """A thread's plane, number of its group of rows, and column; whether they exist; its channel's bias."""
+    column = (index % out_w).to(tl.int32)
+    group = (index // out_w % groups).to(tl.int32)
+    plane = (index // out_w // groups).to(tl.int64)
+    exists = plane < planes
+    bias = 0.0
+    if HAS_BIAS:
+        bias = tl.load(b + plane % channels, exists, 0.0).to(tl.float32)
+    return plane, group, column, exists, bias
+
+
+@triton.jit
+def along_x(column, pad_x, lift_x, UP: tl.constexpr, DOWN: tl.constexpr):
+    """A column's first tap, and the first pixel that it reads. `lift_x` pixels make positions positive."""
+    position = column * DOWN - pad_x + lift_x * UP
+    tap = (UP - position % UP) % UP
+    return tap, (position + tap) // UP - lift_x
+
+
+@triton.jit
+def written_out(
+    x,  # [planes, in_h, in_w]
+    b,  # [channels]; not touched unless HAS_BIAS
+    f,  # [TAPS_Y, TAPS_X], or [TAPS_X] if SEPARABLE
+    codes,  # uint8, like y; touched according to MODE
+    y,  # [planes, out_h, out_w]
+    planes,
+    channels,
+    in_h,
+    in_w,
+    out_h,
+    out_w,
+    groups,  # of ROWS rows
+    pad_x,
+    lift_x,
+    pad_rows,  # whole rows of the source that padding adds
+    gain,
+    slope,
+    act_gain,
+    limit,
+    UP_X: tl.constexpr,
+    UP_Y: tl.constexpr,
+    DOWN_X: tl.constexpr,
+    DOWN_Y: tl.constexpr,
+    TAPS_X: tl.constexpr,
+    TAPS_Y: tl.constexpr,
+    PHASE: tl.constexpr,  # padding along y beyond whole rows of the source
+    REACH: tl.constexpr,  # rows of the source that a thread reads
+    SEPARABLE: tl.constexpr,
+    TURNED: tl.constexpr,  # whether the last tap meets the first pixel, as in a convolution
+    MODE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_CODES: tl.constexpr,
+    INDEX: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    COLUMNS: tl.constexpr = (TAPS_X + UP_X - 1) // UP_X  # taps along x that meet pixels
+    WEIGHTS: tl.constexpr = 1 if SEPARABLE else TAPS_Y
+    index = tl.program_id(0).to(INDEX) * LANES + tl.arange(0, LANES)
+    plane, group, column, exists, bias = place_of(index, out_w, groups, channels, b, planes, HAS_BIAS)
+    tap, first = along_x(column, pad_x, lift_x, UP_X, DOWN_X)
+
+    weights: tl.tuple = ()  # along x, of each row of taps
+    for row in tl.static_range(WEIGHTS):
+        for j in tl.static_range(COLUMNS):
+            k = tap + j * UP_X
+            at = row * TAPS_X + k
+            if TURNED:
+                at = WEIGHTS * TAPS_X - 1 - at
+            weights += (tl.load(f + at, k < TAPS_X, 0.0).to(tl.float32),)
+    heights: tl.tuple = ()  # along y
+    for k in tl.static_range(TAPS_Y if SEPARABLE else 0):
+        heights += (tl.load(f + (TAPS_Y - 1 - k if TURNED else k)).to(tl.float32),)
+
+    totals: tl.tuple = ()
+    for _ in tl.static_range(ROWS):
+        totals += (tl.zeros([LANES], tl.float32),)
+    top = group * (ROWS * DOWN_Y // UP_Y) - pad_rows
+    line = x + (plane * in_h + top) * in_w + first
+    for source in tl.static_range(REACH):
+        in_row = exists & (top + source >= 0) & (top + source < in_h)
+        values: tl.tuple = ()
+        for j in tl.static_range(COLUMNS):
+            exist = in_row & (first + j >= 0) & (first + j < in_w)
+            values += (pixels(line + j, bias, exist, HAS_BIAS),)
+        along: tl.tuple = ()  # sums along x, of each row of taps
+        for row in tl.static_range(WEIGHTS):
+            total = weights[row * COLUMNS] * values[0]
+            for j in tl.static_range(1, COLUMNS):
+                total += weights[row * COLUMNS + j] * values[j]
+            along += (total,)
+        sums: tl.tuple = ()
+        for target in tl.static_range(ROWS):
+            # The tap with which that output reads this row.
+            if (
+                source * UP_Y + PHASE - target * DOWN_Y >= 0
+                and source * UP_Y + PHASE - target * DOWN_Y < TAPS_Y
+            ):
+                if SEPARABLE:
+                    sums += (totals[target] + heights[source * UP_Y + PHASE - target * DOWN_Y] * along[0],)
+                else:
+                    sums += (totals[target] + along[source * UP_Y + PHASE - target * DOWN_Y],)
+            else:
+                sums += (totals[target],)
+        totals = sums
+        line += in_w
+
+    row = group * ROWS
+    place = (plane * out_h + row) * out_w + column
+    for target in tl.static_range(ROWS):
+        inside = exists & (row < out_h - target)
+        value = after_filter(
+            gain * totals[target], place, inside, codes, slope, act_gain, limit, MODE, HAS_CODES
+        )
+        tl.store(y + place, value.to(y.dtype.element_ty), inside)
+        place += out_w
+
+
+@triton.jit
+def tap_by_tap(
+    x,
+    b,
+    f,
+    codes,
+    y,
+    planes,
+    channels,
+    in_h,
+    in_w,
+    out_h,
+    out_w,
+    taps_x,
+    taps_y,
+    pad_x,
+    pad_y,
+    lift_x,
+    lift_y,
+    gain,
+    slope,
+    act_gain,
+    limit,
+    UP_X: tl.constexpr,
+    UP_Y: tl.constexpr,
+    DOWN_X: tl.constexpr,
+    DOWN_Y: tl.constexpr,
+    SEPARABLE: tl.constexpr,
+    TURNED: tl.constexpr,
+    MODE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_CODES: tl.constexpr,
+    INDEX: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    index = tl.program_id(0).to(INDEX) * LANES + tl.arange(0, LANES)
+    plane, row, column, exists, bias = place_of(index, out_w, out_h, channels, b, planes, HAS_BIAS)
+    tap_x, first_x = along_x(column, pad_x, lift_x, UP_X, DOWN_X)
+    tap_y, first_y = along_x(row, pad_y, lift_y, UP_Y, DOWN_Y)
+    line = x + (plane * in_h + first_y) * in_w + first_x
+    total = tl.zeros([LANES], tl.float32)
+    for i in range((taps_y + UP_Y - 1) // UP_Y):
+        k_y = tap_y + i * UP_Y
+        in_row = exists & (k_y < taps_y) & (first_y + i >= 0) & (first_y + i < in_h)
+        along = tl.zeros([LANES], tl.float32)
+        for j in range((taps_x + UP_X - 1) // UP_X):
+            k_x = tap_x + j * UP_X
+            exist = in_row & (k_x < taps_x) & (first_x + j >= 0) & (first_x + j < in_w)
+            at = k_x
+            if not SEPARABLE:
+                at += k_y * taps_x
+            if TURNED:
+                at = (taps_x if SEPARABLE else taps_x * taps_y) - 1 - at
+            weight = tl.load(f + at, exist, 0.0).to(tl.float32)
+            along += weight * pixels(line + j, bias, exist, HAS_BIAS)
+        if SEPARABLE:
+            along *= tl.load(f + (taps_y - 1 - k_y if TURNED else k_y), in_row, 0.0).to(tl.float32)
+        total += along
+        line += in_w
+    place = (plane * out_h + row) * out_w + column
+    value = after_filter(gain * total, place, exists, codes, slope, act_gain, limit, MODE, HAS_CODES)
+    tl.store(y + place, value.to(y.dtype.element_ty), exists)
+
+
+def rows_per_thread(up: int, down: int, taps: int, columns: int, phase: int) -> tuple[int, int]:
+    """Rows that a thread computes, and rows that it reads for them; (0, 0): too many products."""
+    unit = up // math.gcd(up, down)
+    for rows in range(max(1, ROWS // unit) * unit, 0, -unit):
+        reach = ((rows - 1) * down - phase + taps - 1) // up + 1
+        if reach * columns + rows * cdiv(taps, up) <= MOST_PRODUCTS:
+            return rows, reach
+    return 0, 0
+
+
+def launch(
+    x: Tensor,
+    f: Tensor,
+    y: Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int],
+    flip: bool,
+    gain: float,
+    *,
+    mode: int = FILTER,
+    b: Tensor | None = None,
+    codes: Tensor | None = None,
+    activation: tuple[float, float, float] = (0.0, 1.0, 0.0),
+) -> None:
+    """Filters x into y, on their device and current stream.
+
+    Args:
+        up, down, pad: along x and y.
+        codes: stored if `mode` is ACTIVATE, read if MULTIPLY; None: none.
+        activation: slope, gain and limit.
+    """
+    batch, channels, in_h, in_w = x.shape
+    out_h, out_w = y.shape[2:]
+    if y.numel() == 0:
+        return
+    taps_x, taps_y = f.shape[-1], f.shape[0]
+    separable = f.dim() == 1
+    columns, phase = cdiv(taps_x, up[0]), pad[1] % up[1]
+    rows, reach = rows_per_thread(up[1], down[1], taps_y, columns, phase)
+    if not separable and taps_y * columns > MOST_WEIGHTS:
+        rows = 0
+    planes, lift = batch * channels, tuple(cdiv(max(pad[i], 0), up[i]) for i in (0, 1))
+    # The largest number of a thread's row, including those beyond the last.
+    groups = cdiv(out_h, rows) if rows else out_h
+    threads = planes * groups * out_w
+    index = index_type(threads, LANES)
+    common = (x, f if b is None else b, f, f if codes is None else codes, y)
+    sizes = planes, channels, in_h, in_w, out_h, out_w
+    numbers = gain, *activation
+    options = {
+        "UP_X": up[0], "UP_Y": up[1], "DOWN_X": down[0], "DOWN_Y": down[1], "SEPARABLE": separable,
+        "TURNED": not flip, "MODE": mode, "HAS_BIAS": b is not None, "HAS_CODES": codes is not None,
+        "INDEX": index, "LANES": LANES, "num_warps": WARPS,
+    }  # fmt: skip
+    with torch.cuda.device_of(x):
+        if rows:
+            written_out[(cdiv(threads, LANES),)](
+                *common, *sizes, groups, pad[0], lift[0], (pad[1] - phase) // up[1], *numbers, TAPS_X=taps_x,
+                TAPS_Y=taps_y, PHASE=phase, REACH=reach, ROWS=rows, **options,
+            )  # fmt: skip
+        else:
+            tap_by_tap[(cdiv(threads, LANES),)](
+                *common, *sizes, taps_x, taps_y, *pad, *lift, *numbers, **options
+            )
+
+
+def upfirdn2d(
+    x: Tensor,
+    f: Tensor,
+    up_x: int,
+    up_y: int,
+    down_x: int,
+    down_y: int,
+    pad_x: int,
+    pad_y: int,
+    out_h: int,
+    out_w: int,
+    flip: bool,
+    gain: float,
+) -> Tensor:
+    """N C out_h out_w; on x's device and current stream."""
+    y = x.new_empty(x.shape[0], x.shape[1], out_h, out_w)
+    launch(x, f, y, (up_x, up_y), (down_x, down_y), (pad_x, pad_y), flip, gain)
+    return y
