@@ -54,16 +54,14 @@ def test_upfirdn2d_equals_the_reference(on_triton):
     assert kinds == {(1, False), (2, False), (2, True)}
 
 
-@pytest.mark.parametrize("down", [1, 4, 5])
+@pytest.mark.parametrize("down", [1, 3])
 def test_large_filters_go_tap_by_tap(on_triton, down):
-    x, f = image((1, 40, 37), channels=2).detach(), taps(64)
-    assert on_triton.rows_per_thread(1, down, 64, 64, 0) == (0, 0)
-    for flip in (False, True):
-        y = ops.upfirdn2d(x, f, down=down, padding=[40, 31], flip_filter=flip)
-        expected = ops.upfirdn2d(
-            exact(x), f, down=down, padding=[40, 31], flip_filter=flip, backend="reference"
-        )
-        assert relative_error(y, expected) <= 1e-6
+    x, f = image((1, 7, 6), channels=2).detach(), taps(27)
+    assert on_triton.rows_per_thread(1, down, 27, 27, 0) == (0, 0)
+    options = {"down": down, "padding": [14, 16], "flip_filter": down == 1}
+    y = ops.upfirdn2d(x, f, **options)
+    expected = ops.upfirdn2d(exact(x), f, **options, backend="reference")
+    assert relative_error(y, expected) <= 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
