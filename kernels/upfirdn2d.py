@@ -1,9 +1,11 @@
 """Triton kernels of `fastgan.ops.upfirdn2d`, which documents the formula. One launch.
 
-A thread computes ROWS rows of one column. It reads each row within their reach once, at the places where the
-column's taps meet pixels, and adds what they give to all output rows that it contributes to. Which taps those
-are is known to the compiler: it depends on the number of a row within the thread alone, since ROWS rows begin
-at the same place relative to inserted zeros. Filters too large for that go tap by tap.
+A thread computes some rows of one column. It reads each row within their reach once, at the places where the
+column's taps meet pixels, and adds what they give to all output rows that it contributes to. With few taps
+(`written_out`) the compiler knows which taps those are: that depends on the number of a row within the thread
+alone, since its rows begin at the same place relative to inserted zeros. With more, as for downsampling by 12
+taps, a loop over the rows reads the taps along y anew (`row_by_row`): written out, its loads would be issued
+all at once, and their results not fit into registers. Other filters go tap by tap.
 
 The same kernels serve `fastgan.ops.filtered_lrelu`, with a bias before the filter and an activation, or a
 multiplication by what its codes stand for, after it.
@@ -12,6 +14,7 @@ multiplication by what its codes stand for, after it.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -24,8 +27,10 @@ from fastgan.kernels._indexing import cdiv, index_type
 LANES = 128
 WARPS = 4
 ROWS = 8
-# The most products that are written out per thread, and taps of a filter of two axes in registers.
-MOST_PRODUCTS, MOST_WEIGHTS = 640, 25
+# Of row_by_row: a program is one warp, so that a row's sum is in the thread that adds it to the results.
+LOOP_LANES, LOOP_WARPS = 32, 1
+# The most products that are written out per thread, of the taps of a filter of two axes, and taps along x.
+MOST_PRODUCTS, MOST_WEIGHTS, MOST_COLUMNS = 128, 25, 32
 # What follows the filter.
 FILTER, ACTIVATE, MULTIPLY = 0, 1, 2
 
@@ -180,6 +185,74 @@ def written_out(
 
 
 @triton.jit
+def row_by_row(
+    x,
+    b,
+    f,  # [TAPS_X], along both axes
+    codes,
+    y,
+    planes,
+    channels,
+    in_h,
+    in_w,
+    out_h,
+    out_w,
+    groups,
+    pad_x,
+    lift_x,
+    pad_rows,
+    gain,
+    slope,
+    act_gain,
+    limit,
+    UP_X: tl.constexpr,
+    UP_Y: tl.constexpr,
+    DOWN_X: tl.constexpr,
+    DOWN_Y: tl.constexpr,
+    TAPS_X: tl.constexpr,
+    TAPS_Y: tl.constexpr,
+    PHASE: tl.constexpr,
+    REACH: tl.constexpr,
+    TURNED: tl.constexpr,
+    MODE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_CODES: tl.constexpr,
+    INDEX: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    COLUMNS: tl.constexpr = (TAPS_X + UP_X - 1) // UP_X
+    index = tl.program_id(0).to(INDEX) * LANES + tl.arange(0, LANES)
+    plane, group, column, exists, bias = place_of(index, out_w, groups, channels, b, planes, HAS_BIAS)
+    tap, first = along_x(column, pad_x, lift_x, UP_X, DOWN_X)
+    weights: tl.tuple = ()
+    for j in tl.static_range(COLUMNS):
+        k = tap + j * UP_X
+        weights += (tl.load(f + (TAPS_X - 1 - k if TURNED else k), k < TAPS_X, 0.0).to(tl.float32),)
+    targets = tl.arange(0, ROWS)[:, None]
+    totals = tl.zeros([ROWS, LANES], tl.float32)
+    top = group * (ROWS * DOWN_Y // UP_Y) - pad_rows
+    line = x + (plane * in_h + top) * in_w + first
+    for source in range(REACH):
+        in_row = exists & (top + source >= 0) & (top + source < in_h)
+        along = tl.zeros([LANES], tl.float32)
+        for j in tl.static_range(COLUMNS):
+            exist = in_row & (first + j >= 0) & (first + j < in_w)
+            along += weights[j] * pixels(line + j, bias, exist, HAS_BIAS)
+        number = source * UP_Y + PHASE - targets * DOWN_Y
+        at = TAPS_Y - 1 - number if TURNED else number
+        heights = tl.load(f + at, (number >= 0) & (number < TAPS_Y), 0.0)
+        totals += heights.to(tl.float32) * along[None, :]
+        line += in_w
+
+    row = group[None, :] * ROWS + targets
+    inside = exists[None, :] & (row < out_h)
+    place = (plane[None, :] * out_h + row) * out_w + column[None, :]
+    value = after_filter(gain * totals, place, inside, codes, slope, act_gain, limit, MODE, HAS_CODES)
+    tl.store(y + place, value.to(y.dtype.element_ty), inside)
+
+
+@triton.jit
 def tap_by_tap(
     x,
     b,
@@ -243,14 +316,23 @@ def tap_by_tap(
     tl.store(y + place, value.to(y.dtype.element_ty), exists)
 
 
-def rows_per_thread(up: int, down: int, taps: int, columns: int, phase: int) -> tuple[int, int]:
-    """Rows that a thread computes, and rows that it reads for them; (0, 0): too many products."""
+def plan(
+    up: int, down: int, taps: int, columns: int, phase: int, separable: bool
+) -> tuple[Any, dict[str, int]]:
+    """The kernel of a filter with these taps along y, `columns` of them at once along x, and its constants."""
     unit = up // math.gcd(up, down)
     for rows in range(max(1, ROWS // unit) * unit, 0, -unit):
         reach = ((rows - 1) * down - phase + taps - 1) // up + 1
-        if reach * columns + rows * cdiv(taps, up) <= MOST_PRODUCTS:
-            return rows, reach
-    return 0, 0
+        fits = separable or taps * columns <= MOST_WEIGHTS
+        if fits and reach * columns + rows * cdiv(taps, up) <= MOST_PRODUCTS:
+            constants = {"ROWS": rows, "REACH": reach, "SEPARABLE": separable, "LANES": LANES}
+            return written_out, constants | {"num_warps": WARPS}
+    # An arange has a power of two of elements, in which inserted zeros must begin at the same place.
+    if separable and columns <= MOST_COLUMNS and ROWS * down % up == 0:
+        reach = ((ROWS - 1) * down - phase + taps - 1) // up + 1
+        constants = {"ROWS": ROWS, "REACH": reach, "LANES": LOOP_LANES}
+        return row_by_row, constants | {"num_warps": LOOP_WARPS}
+    return tap_by_tap, {"SEPARABLE": separable, "LANES": LANES, "num_warps": WARPS}
 
 
 def launch(
@@ -280,34 +362,42 @@ def launch(
     if y.numel() == 0:
         return
     taps_x, taps_y = f.shape[-1], f.shape[0]
-    separable = f.dim() == 1
-    columns, phase = cdiv(taps_x, up[0]), pad[1] % up[1]
-    rows, reach = rows_per_thread(up[1], down[1], taps_y, columns, phase)
-    if not separable and taps_y * columns > MOST_WEIGHTS:
-        rows = 0
-    planes, lift = batch * channels, tuple(cdiv(max(pad[i], 0), up[i]) for i in (0, 1))
-    # The largest number of a thread's row, including those beyond the last.
-    groups = cdiv(out_h, rows) if rows else out_h
-    threads = planes * groups * out_w
-    index = index_type(threads, LANES)
-    common = (x, f if b is None else b, f, f if codes is None else codes, y)
-    sizes = planes, channels, in_h, in_w, out_h, out_w
-    numbers = gain, *activation
-    options = {
-        "UP_X": up[0], "UP_Y": up[1], "DOWN_X": down[0], "DOWN_Y": down[1], "SEPARABLE": separable,
-        "TURNED": not flip, "MODE": mode, "HAS_BIAS": b is not None, "HAS_CODES": codes is not None,
-        "INDEX": index, "LANES": LANES, "num_warps": WARPS,
-    }  # fmt: skip
+    phase, lift = pad[1] % up[1], tuple(cdiv(max(pad[i], 0), up[i]) for i in (0, 1))
+    kernel, constants = plan(up[1], down[1], taps_y, cdiv(taps_x, up[0]), phase, f.dim() == 1)
+    groups = cdiv(out_h, constants.get("ROWS", 1))
+    threads, lanes = batch * channels * groups * out_w, constants["LANES"]
+    if kernel is tap_by_tap:
+        sizes = taps_x, taps_y, *pad, *lift
+    else:
+        sizes = groups, pad[0], lift[0], (pad[1] - phase) // up[1]
+        constants |= {"TAPS_X": taps_x, "TAPS_Y": taps_y, "PHASE": phase}
     with torch.cuda.device_of(x):
-        if rows:
-            written_out[(cdiv(threads, LANES),)](
-                *common, *sizes, groups, pad[0], lift[0], (pad[1] - phase) // up[1], *numbers, TAPS_X=taps_x,
-                TAPS_Y=taps_y, PHASE=phase, REACH=reach, ROWS=rows, **options,
-            )  # fmt: skip
-        else:
-            tap_by_tap[(cdiv(threads, LANES),)](
-                *common, *sizes, taps_x, taps_y, *pad, *lift, *numbers, **options
-            )
+        kernel[(cdiv(threads, lanes),)](
+            x,
+            f if b is None else b,
+            f,
+            f if codes is None else codes,
+            y,
+            batch * channels,
+            channels,
+            in_h,
+            in_w,
+            out_h,
+            out_w,
+            *sizes,
+            gain,
+            *activation,
+            UP_X=up[0],
+            UP_Y=up[1],
+            DOWN_X=down[0],
+            DOWN_Y=down[1],
+            TURNED=not flip,
+            MODE=mode,
+            HAS_BIAS=b is not None,
+            HAS_CODES=codes is not None,
+            INDEX=index_type(threads, lanes),
+            **constants,
+        )
 
 
 def upfirdn2d(

@@ -253,32 +253,20 @@ KERNELS = {
         )
     },
     **{
-        f"upfirdn2d {dtype} {taps} up={up} down={down} mode={mode} {index}": described(
-            upfirdn2d.written_out, dtype, ("x", "y"), UP_X=up, UP_Y=up, DOWN_X=down, DOWN_Y=down,
-            TAPS_X=taps, TAPS_Y=taps, PHASE=up - 1, SEPARABLE=separable, TURNED=True, MODE=mode,
-            HAS_BIAS=mode == 1, HAS_CODES=mode > 0, INDEX=index, LANES=upfirdn2d.LANES,
-            **dict(zip(
-                ("ROWS", "REACH"),
-                upfirdn2d.rows_per_thread(up, down, taps, -(-taps // up), up - 1), strict=True,
-            )),
+        f"upfirdn2d {dtype} {taps} up={up} down={down} {separable} mode={mode} {index}": described(
+            upfirdn2d.plan(up, down, taps, -(-taps // up), up - 1, separable)[0], dtype, ("x", "y"),
+            UP_X=up, UP_Y=up, DOWN_X=down, DOWN_Y=down, TAPS_X=taps, TAPS_Y=taps, PHASE=up - 1,
+            TURNED=True, MODE=mode, HAS_BIAS=mode == 1, HAS_CODES=mode > 0, INDEX=index,
+            **upfirdn2d.plan(up, down, taps, -(-taps // up), up - 1, separable)[1],
         )
         for dtype, taps, up, down, separable, mode, index in (
             ("fp32", 12, 2, 1, True, 1, tl.int32), ("fp32", 12, 1, 2, True, 2, tl.int32),
             ("fp32", 24, 4, 1, True, 1, tl.int64), ("fp32", 24, 1, 4, True, 0, tl.int32),
             ("fp32", 4, 2, 1, False, 0, tl.int32), ("fp32", 4, 1, 2, False, 0, tl.int32),
             ("fp32", 5, 1, 1, False, 0, tl.int32), ("fp32", 7, 3, 2, True, 0, tl.int32),
+            ("fp32", 12, 1, 2, False, 0, tl.int32), ("fp32", 40, 2, 1, True, 1, tl.int64),
             ("bf16", 12, 2, 1, True, 1, tl.int32), ("fp16", 12, 1, 2, True, 0, tl.int32),
-        )
-    },
-    **{
-        f"upfirdn2d_taps {dtype} up={up} down={down} separable={separable} mode={mode} {index}": described(
-            upfirdn2d.tap_by_tap, dtype, ("x", "y"), UP_X=up, UP_Y=up, DOWN_X=down, DOWN_Y=down,
-            SEPARABLE=separable, TURNED=False, MODE=mode, HAS_BIAS=mode == 1, HAS_CODES=mode > 0,
-            INDEX=index, LANES=upfirdn2d.LANES,
-        )
-        for dtype, up, down, separable, mode, index in (
-            ("fp32", 1, 2, False, 0, tl.int32), ("fp32", 2, 1, True, 1, tl.int64),
-            ("bf16", 1, 4, False, 2, tl.int32),
+            ("bf16", 12, 1, 4, False, 2, tl.int32),
         )
     },
     "gradient_budget finish": described(
@@ -295,8 +283,6 @@ WARPS = {
     "sides": side_losses.WARPS,
     "finish_sides": 4,
     "gradient_budget": gradient_budget.WARPS,
-    "upfirdn2d": upfirdn2d.WARPS,
-    "upfirdn2d_taps": upfirdn2d.WARPS,
 }
 REGISTERS = {  # which launches ask for, too
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
@@ -318,6 +304,9 @@ def options_of(name: str) -> dict[str, int | None]:
             "num_warps": feature_distance.tiling(constants["CHUNKS"] * constants["CHANNELS"])["num_warps"],
             "maxnreg": feature_distance.TWO_DIRECTIONS_REGISTERS if limited else None,
         }
+    if kernel in (upfirdn2d.written_out, upfirdn2d.row_by_row, upfirdn2d.tap_by_tap):
+        is_loop = kernel is upfirdn2d.row_by_row
+        return {"num_warps": upfirdn2d.LOOP_WARPS if is_loop else upfirdn2d.WARPS}
     return {"num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS), **REGISTERS.get(kernel, {})}
 
 

@@ -50,15 +50,18 @@ def test_upfirdn2d_equals_the_reference(on_triton):
         if f is not None:
             up = options.get("up", 1)
             up = up if isinstance(up, int) else up[0]
-            kinds.add((f.dim(), f.dim() == 2 and f.shape[0] * -(-f.shape[1] // up) > on_triton.MOST_WEIGHTS))
-    assert kinds == {(1, False), (2, False), (2, True)}
+            columns, separable = -(-f.shape[-1] // up), f.dim() == 1
+            kinds.add((on_triton.plan(1, 1, f.shape[0], columns, 0, separable)[0].__name__, separable))
+    assert kinds == {
+        ("written_out", True), ("written_out", False), ("row_by_row", True), ("tap_by_tap", False)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("down", [1, 3])
 def test_large_filters_go_tap_by_tap(on_triton, down):
-    x, f = image((1, 7, 6), channels=2).detach(), taps(27)
-    assert on_triton.rows_per_thread(1, down, 27, 27, 0) == (0, 0)
-    options = {"down": down, "padding": [14, 16], "flip_filter": down == 1}
+    x, f = image((1, 7, 6), channels=2).detach(), taps(33)
+    assert on_triton.plan(1, down, 33, 33, 0, True)[0] is on_triton.tap_by_tap
+    options = {"down": down, "padding": [17, 19], "flip_filter": down == 1}
     y = ops.upfirdn2d(x, f, **options)
     expected = ops.upfirdn2d(exact(x), f, **options, backend="reference")
     assert relative_error(y, expected) <= 1e-6
