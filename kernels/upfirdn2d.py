@@ -319,7 +319,7 @@ def tap_by_tap(
 def plan(
     up: int, down: int, taps: int, columns: int, phase: int, separable: bool
 ) -> tuple[Any, dict[str, int]]:
-    """The kernel of a filter with these taps along y, `columns` of them at once along x, and its constants."""
+    """The kernel for so many taps along y, and `columns` along x that meet pixels, and its constants."""
     unit = up // math.gcd(up, down)
     for rows in range(max(1, ROWS // unit) * unit, 0, -unit):
         reach = ((rows - 1) * down - phase + taps - 1) // up + 1

@@ -28,7 +28,7 @@ FLOOR_PASSES = {"forward": 1, "full": 2, "r1": 4}
 
 def setup(provider: str) -> Callable[..., Tensor]:
     """The provider's filtered_lrelu(x, fu, fd, b, up, down, padding, clamp=)."""
-    eager = by_convolution.filtered_lrelu
+    eager: Callable[..., Tensor] = by_convolution.filtered_lrelu
     return {"fastgan": filtered_lrelu, "eager": eager, "compiled": torch.compile(eager, fullgraph=True)}[
         provider
     ]

@@ -33,7 +33,7 @@ FLOOR_PASSES = {"forward": 1, "full": 2, "r1": 4}
 
 def setup(provider: str) -> Callable[..., Tensor]:
     """The provider's upfirdn2d(x, f, **options)."""
-    eager = by_convolution.upfirdn2d
+    eager: Callable[..., Tensor] = by_convolution.upfirdn2d
     return {"fastgan": upfirdn2d, "eager": eager, "compiled": torch.compile(eager, fullgraph=True)}[provider]
 
 
