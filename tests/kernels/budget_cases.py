@@ -158,7 +158,7 @@ CASES = (
         for variant, call, floor in (
             ("up 2, 12 taps, float32", lambda x: filtered(x, (12,), up=2), 5),
             ("down 2, 12 taps, float32", lambda x: filtered(x, (12,), down=2), 1.25),
-            ("up 2, 4 x 4 taps, float32", lambda x: filtered(x, (4, 4), up=2), 5),
+            ("up 2, 4 x 4, float32", lambda x: filtered(x, (4, 4), up=2), 5),
             ("up 2, 12 taps, bfloat16", lambda x: filtered(x, (12,), up=2), 5),
         )
     ),
