@@ -22,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastgan.kernels._indexing import cdiv, index_type
+from fastgan.kernels.blur import in_range
 
 # Chosen by arithmetic, not yet by measurement. A warp reads and writes whole lines of 128 bytes.
 LANES = 128
@@ -146,10 +147,10 @@ def written_out(
     top = group * (ROWS * DOWN_Y // UP_Y) - pad_rows
     line = x + (plane * in_h + top) * in_w + first
     for source in tl.static_range(REACH):
-        in_row = exists & (top + source >= 0) & (top + source < in_h)
+        in_row = exists & in_range(top + source, in_h)
         values: tl.tuple = ()
         for j in tl.static_range(COLUMNS):
-            exist = in_row & (first + j >= 0) & (first + j < in_w)
+            exist = in_row & in_range(first + j, in_w)
             values += (pixels(line + j, bias, exist, HAS_BIAS),)
         along: tl.tuple = ()  # sums along x, of each row of taps
         for row in tl.static_range(WEIGHTS):
@@ -234,14 +235,14 @@ def row_by_row(
     top = group * (ROWS * DOWN_Y // UP_Y) - pad_rows
     line = x + (plane * in_h + top) * in_w + first
     for source in range(REACH):
-        in_row = exists & (top + source >= 0) & (top + source < in_h)
+        in_row = exists & in_range(top + source, in_h)
         along = tl.zeros([LANES], tl.float32)
         for j in tl.static_range(COLUMNS):
-            exist = in_row & (first + j >= 0) & (first + j < in_w)
+            exist = in_row & in_range(first + j, in_w)
             along += weights[j] * pixels(line + j, bias, exist, HAS_BIAS)
         number = source * UP_Y + PHASE - targets * DOWN_Y
         at = TAPS_Y - 1 - number if TURNED else number
-        heights = tl.load(f + at, (number >= 0) & (number < TAPS_Y), 0.0)
+        heights = tl.load(f + at, in_range(number, TAPS_Y), 0.0)
         totals += heights.to(tl.float32) * along[None, :]
         line += in_w
 
@@ -295,11 +296,11 @@ def tap_by_tap(
     total = tl.zeros([LANES], tl.float32)
     for i in range((taps_y + UP_Y - 1) // UP_Y):
         k_y = tap_y + i * UP_Y
-        in_row = exists & (k_y < taps_y) & (first_y + i >= 0) & (first_y + i < in_h)
+        in_row = exists & (k_y < taps_y) & in_range(first_y + i, in_h)
         along = tl.zeros([LANES], tl.float32)
         for j in range((taps_x + UP_X - 1) // UP_X):
             k_x = tap_x + j * UP_X
-            exist = in_row & (k_x < taps_x) & (first_x + j >= 0) & (first_x + j < in_w)
+            exist = in_row & (k_x < taps_x) & in_range(first_x + j, in_w)
             at = k_x
             if not SEPARABLE:
                 at += k_y * taps_x

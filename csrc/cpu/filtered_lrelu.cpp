@@ -28,20 +28,20 @@ std::tuple<Tensor, Tensor> filtered_lrelu_cpu(
   const char* const name = "filtered_lrelu";
   const FirAxis first_x = fir_axis(name, x.size(3), mid_w, up, 1, pad_x);
   const FirAxis first_y = fir_axis(name, x.size(2), mid_h, up, 1, pad_y);
-  const FirAxis second_x = fir_axis(name, mid_w, out_w, 1, down, 0), second_y = fir_axis(name, mid_h, out_h, 1, down, 0);
+  const FirAxis second_x = fir_axis(name, mid_w, out_w, 1, down, 0),
+                second_y = fir_axis(name, mid_h, out_h, 1, down, 0);
   const FirFilter first = fir_filter("filtered_lrelu: fu", fu, !flip, static_cast<double>(up * up), x);
   const FirFilter second = fir_filter("filtered_lrelu: fd", fd, !flip, 1.0, x);
   const ChannelBias bias(b, x);
   Tensor y = new_planes(x, out_h, out_w, x.scalar_type());
-  Tensor codes = with_codes ? new_planes(x, mid_h, mid_w, ScalarType::Byte)
-                            : torch::stable::new_empty(x, {0}, ScalarType::Byte);
+  Tensor codes =
+      with_codes ? new_planes(x, mid_h, mid_w, ScalarType::Byte) : torch::stable::new_empty(x, {0}, ScalarType::Byte);
   const FilteredLreluSweep sweep(
       x.size(0), x.size(1), first_x, first_y, first, second_x, second_y, second, {slope, gain, clamp},
       dtype_of(x.scalar_type()));
   for_all(sweep.blocks(), 1, [&](int64_t block) {
     sweep.activate(
-        block, x.data_ptr(), bias.values, y.data_ptr(),
-        with_codes ? static_cast<uint8_t*>(codes.data_ptr()) : nullptr);
+        block, x.data_ptr(), bias.values, y.data_ptr(), with_codes ? static_cast<uint8_t*>(codes.data_ptr()) : nullptr);
   });
   return {y, codes};
 }

@@ -16,8 +16,7 @@ FASTGAN_HOST_DEVICE void activate_elements(T* values, T slope, T gain, T limit, 
   }
 }
 
-FASTGAN_CLONES void activate_row(
-    float* values, float slope, float gain, float limit, uint8_t* codes, int64_t count) {
+FASTGAN_CLONES void activate_row(float* values, float slope, float gain, float limit, uint8_t* codes, int64_t count) {
   activate_elements(values, slope, gain, limit, codes, count);
 }
 FASTGAN_CLONES void activate_row(
@@ -58,9 +57,10 @@ int64_t pixels_of(FirAxis x, FirAxis y) { return std::max(x.in * y.in, x.out * y
 FilteredLreluSweep::FilteredLreluSweep(
     int64_t samples, int64_t channels, FirAxis first_x, FirAxis first_y, const FirFilter& first, FirAxis second_x,
     FirAxis second_y, const FirFilter& second, Activation activation, Dtype dtype)
-    : channels_(channels), activation_(activation), dtype_(dtype),
-      blocks_(
-          samples * channels, std::max(pixels_of(first_x, first_y), pixels_of(second_x, second_y)), second_y.out) {
+    : channels_(channels),
+      activation_(activation),
+      dtype_(dtype),
+      blocks_(samples * channels, std::max(pixels_of(first_x, first_y), pixels_of(second_x, second_y)), second_y.out) {
   if (dtype == Dtype::kFloat64) {
     double_.push_back({{first_x, first_y, first}, {second_x, second_y, second}});
   } else {
@@ -108,17 +108,15 @@ void FilteredLreluSweep::multiply_typed(
     const Plans<T>& plans, int64_t block, const char* source, const uint8_t* codes, char* target) const {
   const int64_t width = plans.first.axis_x.out, height = plans.first.axis_y.out;
   const T slope = static_cast<T>(activation_.slope), gain = static_cast<T>(activation_.gain);
-  run(plans, block, source, static_cast<const T*>(nullptr), target,
-      [&](int64_t plane, int64_t row, bool, T* values) {
-        multiply_row(values, slope, gain, codes + (plane * height + row) * width, width);
-      });
+  run(plans, block, source, static_cast<const T*>(nullptr), target, [&](int64_t plane, int64_t row, bool, T* values) {
+    multiply_row(values, slope, gain, codes + (plane * height + row) * width, width);
+  });
 }
 
 // Calls change(plane, row, is_own, values) for each upsampled row; of the blocks that compute a row, one owns it.
 template <typename T, typename Change>
 void FilteredLreluSweep::run(
-    const Plans<T>& plans, int64_t block, const char* source, const T* bias, char* target,
-    const Change& change) const {
+    const Plans<T>& plans, int64_t block, const char* source, const T* bias, char* target, const Change& change) const {
   const FirPlan<T>&first = plans.first, &second = plans.second;
   const int64_t in_width = first.axis_x.in, in_height = first.axis_y.in, size = size_of(dtype_);
   const int64_t width = first.axis_x.out, height = first.axis_y.out;

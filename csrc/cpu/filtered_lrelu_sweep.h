@@ -34,9 +34,8 @@ class FilteredLreluSweep {
   };
 
   template <typename T, typename Change>
-  void run(
-      const Plans<T>& plans, int64_t block, const char* source, const T* bias, char* target,
-      const Change& change) const;
+  void run(const Plans<T>& plans, int64_t block, const char* source, const T* bias, char* target, const Change& change)
+      const;
   template <typename T>
   void activate_typed(
       const Plans<T>& plans, int64_t block, const char* source, const T* bias, char* target, uint8_t* codes) const;

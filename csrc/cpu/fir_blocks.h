@@ -10,9 +10,9 @@ namespace fastgan {
 struct FirBlocks {
   // `pixels` is the most that a plane has before, within or after the op, `rows` those of the result.
   FirBlocks(int64_t planes, int64_t pixels, int64_t rows) : planes_(planes), rows_(rows) {
-    constexpr int64_t kPixels = 32768;    // of a block, some 50 us of work
-    constexpr int64_t kManyPlanes = 64;   // enough for any number of threads
-    constexpr int64_t kFewestRows = 32;   // the source's rows around a band are read by its neighbours, too
+    constexpr int64_t kPixels = 32768;   // of a block, some 50 us of work
+    constexpr int64_t kManyPlanes = 64;  // enough for any number of threads
+    constexpr int64_t kFewestRows = 32;  // the source's rows around a band are read by its neighbours, too
     planes_per_block_ = std::max<int64_t>(1, kPixels / std::max<int64_t>(1, pixels));
     const int64_t bands = planes >= kManyPlanes ? 1 : std::max<int64_t>(1, pixels / kPixels);
     band_ = std::max(kFewestRows, (rows + bands - 1) / bands);

@@ -67,8 +67,7 @@ FASTGAN_CLONES void weighted(
 
 // target[i] = the sum over taps of weights[tap] * (base + offsets[tap])[i]
 template <typename T>
-void weighted_sum(
-    const T* base, const int64_t* offsets, const T* weights, int64_t taps, T* target, int64_t count) {
+void weighted_sum(const T* base, const int64_t* offsets, const T* weights, int64_t taps, T* target, int64_t count) {
   if (taps > 0) {
     weighted(base, offsets, weights, taps, target, count);
   } else {
@@ -128,12 +127,10 @@ FASTGAN_HOST_DEVICE void interleave_rows(const T* source, int64_t rows, int64_t 
     for (int64_t i = 0; i < count; ++i) target[rows * i + row] = source[row * stride + i];
 }
 
-FASTGAN_CLONES void interleave_all(
-    const float* source, int64_t rows, int64_t stride, float* target, int64_t count) {
+FASTGAN_CLONES void interleave_all(const float* source, int64_t rows, int64_t stride, float* target, int64_t count) {
   interleave_rows(source, rows, stride, target, count);
 }
-FASTGAN_CLONES void interleave_all(
-    const double* source, int64_t rows, int64_t stride, double* target, int64_t count) {
+FASTGAN_CLONES void interleave_all(const double* source, int64_t rows, int64_t stride, double* target, int64_t count) {
   interleave_rows(source, rows, stride, target, count);
 }
 
@@ -183,8 +180,13 @@ FirPhases::FirPhases(const FirAxis& axis, int64_t taps)
 
 template <typename T>
 FirPlan<T>::FirPlan(const FirAxis& along_x, const FirAxis& along_y, const FirFilter& filter)
-    : axis_x(along_x), axis_y(along_y), x(along_x, filter.width), y(along_y, filter.height),
-      separable(filter.is_separable()), low(0), high(0) {
+    : axis_x(along_x),
+      axis_y(along_y),
+      x(along_x, filter.width),
+      y(along_y, filter.height),
+      separable(filter.is_separable()),
+      low(0),
+      high(0) {
   bool is_first = true;
   for (int64_t output = 0; output < std::min(x.period, along_x.out); ++output) {
     const int64_t last = output + (along_x.out - 1 - output) / x.period * x.period;
@@ -221,7 +223,8 @@ FirPlan<T>::FirPlan(const FirAxis& along_x, const FirAxis& along_y, const FirFil
 
 template <typename T>
 FirRows<T>::FirRows(const FirPlan<T>& plan)
-    : plan_(plan), line_(scratch<T>(plan.axis_x.in + 1)),
+    : plan_(plan),
+      line_(scratch<T>(plan.axis_x.in + 1)),
       split_rows_(plan.split_row, plan.separable ? 1 : plan.y.most + 1),
       offsets_(plan.separable ? plan.y.most : plan.y.most * plan.x.most),
       phase_stride_((plan.axis_x.out + plan.x.period - 1) / plan.x.period) {
@@ -275,8 +278,7 @@ void FirRows<T>::separable_row(int64_t o, const RowTable<T>& source, T* target) 
     const int64_t place = plan_.place_x[phase];
     weighted_sum(
         parts, plan_.offsets.data() + place, plan_.weights_x.data() + place, plan_.x.phases[phase].count,
-        period == 1 ? target : phases_.get() + phase * phase_stride_,
-        (plan_.axis_x.out - phase + period - 1) / period);
+        period == 1 ? target : phases_.get() + phase * phase_stride_, (plan_.axis_x.out - phase + period - 1) / period);
   }
   if (period > 1) interleave(target);
 }

@@ -20,8 +20,8 @@ struct FirAxis {
   int64_t in, out, up, down, pad;
 };
 
-// The taps in the order in which pixels meet them: one for each place, or, if `columns` is not empty, `taps` along y and
-// `columns` along x.
+// The taps in the order in which pixels meet them: one for each place, or, if `columns` is not empty, `taps` along y
+// and `columns` along x.
 struct FirFilter {
   // `taps` of (height, width) or, with height 0, of (width,) for both axes. A filter of two axes that is the product of
   // two of one, to rounding in `epsilon`, is split.
@@ -59,13 +59,13 @@ struct FirPlan {
   FirAxis axis_x, axis_y;
   FirPhases x, y;
   bool separable;
-  int64_t low, high;    // pixels of a row that are read, with those outside
-  int64_t begin, end;   // of them those inside
-  int64_t part;         // elements of the part of a split row that has one position modulo the step
-  int64_t split_row;    // of all parts
+  int64_t low, high;             // pixels of a row that are read, with those outside
+  int64_t begin, end;            // of them those inside
+  int64_t part;                  // elements of the part of a split row that has one position modulo the step
+  int64_t split_row;             // of all parts
   std::vector<int64_t> offsets;  // of the phases' taps along x, in a split row
   std::vector<T> weights_x, weights_y;
-  std::vector<T> weights;  // by phases of y and x, then taps of y and x, unless separable
+  std::vector<T> weights;                        // by phases of y and x, then taps of y and x, unless separable
   std::vector<int64_t> place_x, place_y, place;  // of a phase's first weight; `place` by y's phase and x's
 
   // The rows that output row o reads, of those inside.

@@ -35,9 +35,8 @@ void Upfirdn2dSweep::run_typed(const FirPlan<T>& plan, int64_t block, const char
     for (int64_t row = begin; row < end; ++row) {
       if (!is_direct) {
         converted.skip_to(plan.first_row(row));
-        converted.extend(plan.last_row(row), [&](int64_t i, T* place) {
-          load(pixels + i * width * size, dtype_, 1, width, place);
-        });
+        converted.extend(
+            plan.last_row(row), [&](int64_t i, T* place) { load(pixels + i * width * size, dtype_, 1, width, place); });
       }
       void* const place = results + row * out_width * size;
       T* const values = target_of(place, dtype_, 1, result.get());

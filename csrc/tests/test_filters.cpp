@@ -26,9 +26,9 @@ struct Case {
 
 // Factors, paddings and sizes that differ between axes; some of the last output's taps lie outside.
 const Case kCases[] = {
-    {{9, 17, 2, 1, 2}, {7, 14, 2, 1, 3}, 0, 4},      {{20, 9, 1, 2, 3}, {21, 8, 1, 2, -2}, 0, 6},
-    {{8, 11, 3, 2, 4}, {5, 6, 4, 3, 1}, 3, 5},       {{6, 30, 4, 1, 11}, {9, 4, 1, 3, 5}, 0, 13},
-    {{10, 10, 1, 1, 1}, {12, 12, 1, 1, 2}, 4, 3},    {{5, 3, 1, 5, 0}, {1, 2, 2, 1, 0}, 1, 1},
+    {{9, 17, 2, 1, 2}, {7, 14, 2, 1, 3}, 0, 4},   {{20, 9, 1, 2, 3}, {21, 8, 1, 2, -2}, 0, 6},
+    {{8, 11, 3, 2, 4}, {5, 6, 4, 3, 1}, 3, 5},    {{6, 30, 4, 1, 11}, {9, 4, 1, 3, 5}, 0, 13},
+    {{10, 10, 1, 1, 1}, {12, 12, 1, 1, 2}, 4, 3}, {{5, 3, 1, 5, 0}, {1, 2, 2, 1, 0}, 1, 1},
     {{4, 6, 1, 1, 40}, {4, 6, 1, 1, -40}, 2, 3},
 };
 
@@ -113,8 +113,8 @@ void the_upsampled_image_is_activated_between_the_filters() {
   for (double& value : expected) value = std::fmax(-0.9, std::fmin(1.5 * (value > 0 ? value : 0.2 * value), 0.9));
   expected = tap_by_tap(expected, down, second);
   const FilteredLreluSweep sweep(
-      kPlanes, 1, first.x, first.y, filter_of(up, first), second.x, second.y, filter_of(down, second),
-      {0.2, 1.5, 0.9}, Dtype::kFloat64);
+      kPlanes, 1, first.x, first.y, filter_of(up, first), second.x, second.y, filter_of(down, second), {0.2, 1.5, 0.9},
+      Dtype::kFloat64);
   std::vector<double> actual(expected.size());
   std::vector<uint8_t> codes(kPlanes * 14 * 17, 9);
   for (int64_t block = 0; block < sweep.blocks(); ++block)
