@@ -52,9 +52,9 @@ def place_of(index, out_w, groups, channels, b, planes, HAS_BIAS: tl.constexpr):
 @triton.jit
 def along_x(column, pad_x, lift_x, UP: tl.constexpr, DOWN: tl.constexpr):
     """A column's first tap, and the first pixel that it reads. `lift_x` pixels make positions positive."""
-    position = column * DOWN - pad_x + lift_x * UP
+    position = (column * DOWN - pad_x + lift_x * UP).to(tl.int32)
     tap = (UP - position % UP) % UP
-    return tap, (position + tap) // UP - lift_x
+    return tap, ((position + tap) // UP - lift_x).to(tl.int32)
 
 
 @triton.jit
@@ -116,7 +116,7 @@ def written_out(
     totals: tl.tuple = ()
     for _ in tl.static_range(ROWS):
         totals += (tl.zeros([LANES], tl.float32),)
-    top = group * (ROWS * DOWN_Y // UP_Y) - pad_rows
+    top = (group * (ROWS * DOWN_Y // UP_Y) - pad_rows).to(tl.int32)
     line = x + (plane * in_h + top) * in_w + first
     for source in tl.static_range(REACH):
         in_row = exists & in_range(top + source, in_h)
@@ -204,7 +204,7 @@ def row_by_row(
         weights += (tl.load(f + (TAPS_X - 1 - k if TURNED else k), k < TAPS_X, 0.0).to(tl.float32),)
     targets = tl.arange(0, ROWS)[:, None]
     totals = tl.zeros([ROWS, LANES], tl.float32)
-    top = group * (ROWS * DOWN_Y // UP_Y) - pad_rows
+    top = (group * (ROWS * DOWN_Y // UP_Y) - pad_rows).to(tl.int32)
     line = x + (plane * in_h + top) * in_w + first
     for source in range(REACH):
         in_row = exists & in_range(top + source, in_h)
@@ -268,11 +268,11 @@ def tap_by_tap(
     total = tl.zeros([LANES], tl.float32)
     for i in range((taps_y + UP_Y - 1) // UP_Y):
         k_y = tap_y + i * UP_Y
-        in_row = exists & (k_y < taps_y) & in_range(first_y + i, in_h)
+        in_row = exists & (k_y < taps_y) & in_range((first_y + i).to(tl.int32), in_h)
         along = tl.zeros([LANES], tl.float32)
         for j in range((taps_x + UP_X - 1) // UP_X):
             k_x = tap_x + j * UP_X
-            exist = in_row & (k_x < taps_x) & in_range(first_x + j, in_w)
+            exist = in_row & (k_x < taps_x) & in_range((first_x + j).to(tl.int32), in_w)
             at = k_x
             if not SEPARABLE:
                 at += k_y * taps_x
