@@ -18,8 +18,8 @@ from fastgan.ops import filtered_lrelu
 
 # Up, taps of the upsampling filter, padding before and after, and the shape on either device.
 LAYERS = {
-    "up 2, down 2": (2, 12, (9, 9), {"cpu": (4, 64, 52, 52), "cuda": (16, 256, 148, 148)}),
-    "up 4, down 2": (4, 24, (13, 14), {"cpu": (4, 64, 36, 36), "cuda": (16, 256, 84, 84)}),
+    "up 2, down 2": (2, 12, (9, 9), {"cpu": (2, 32, 52, 52), "cuda": (16, 256, 148, 148)}),
+    "up 4, down 2": (4, 24, (13, 14), {"cpu": (2, 32, 36, 36), "cuda": (16, 256, 84, 84)}),
 }
 PROVIDERS = ["fastgan", "eager", "compiled"]
 # forward reads x and writes y; backward reads a gradient and writes one; each order once more

@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[Tensor, dict[str, Any]]] = {
     "down 2, 4x4": (PLANE, {"down": 2, "padding": (1, 1, 1, 1)}),
     "4x4": (PLANE, {"padding": (2, 1, 2, 1)}),
 }
-SHAPE = {"cpu": (8, 64, 64, 64), "cuda": (16, 128, 256, 256)}
+SHAPE = {"cpu": (4, 32, 64, 64), "cuda": (16, 128, 256, 256)}
 PROVIDERS = ["fastgan", "eager", "compiled"]
 # forward reads x and writes y; backward reads a gradient and writes one; each order once more
 FLOOR_PASSES = {"forward": 1, "full": 2, "r1": 4}
