@@ -179,6 +179,19 @@ CASES = (
         lambda op, x, bias: op(x, bias, act="swish", clamp=0.3),
     ),
     Case(
+        "upfirdn2d, filter2d, upsample2d, downsample2d",
+        lambda size: (image(size) - 0.5, column(4, 0.1, 0.5)),
+        lambda: ops.upfirdn2d,
+        call=lambda op, x, f: op(x, f, up=2, padding=[2, 1]),
+    ),
+    Case(
+        "filtered_lrelu",
+        lambda size: (image(size) - 0.5, column(4, 0.1, 0.5), column(3, 0.1, 0.5), column(3, -0.2, 0.2)),
+        lambda: ops.filtered_lrelu,
+        (0, 3),
+        lambda op, x, fu, fd, b: op(x, fu, fd, b, 2, 2, [3, 4], clamp=0.6),
+    ),
+    Case(
         "conv2d",
         lambda size: (image(size), image((7, 3, 3), 5) - 0.5),
         lambda: ops.conv2d,

@@ -388,6 +388,16 @@ entry(
     },
 )
 
+# --- StyleGAN3 ---------------------------------------------------------------------------------------------
+
+entry("compat.stylegan3.setup_filter", lambda: {"f": [1.0, 3.0, 3.0, 1.0]})
+for _name in ("upfirdn2d", "filter2d", "upsample2d", "downsample2d"):
+    entry(f"compat.stylegan3.{_name}", lambda: {"x": images(), "f": torch.rand(4)})
+entry(
+    "compat.stylegan3.filtered_lrelu",
+    lambda: {"x": images(), "fu": torch.rand(4), "fd": torch.rand(2, 3), "b": torch.rand(3), "clamp": 2.0},
+)
+
 # --- zi2zi -------------------------------------------------------------------------------------------------
 
 constructor(

@@ -41,6 +41,14 @@ entry(
     lambda: {"gradients": [images(), images(), images()], "weights": torch.rand(3)},
     raises=BACKEND,
 )
+entry("ops.setup_filter", lambda: {"f": [1.0, 3.0, 3.0, 1.0]})
+for _name in ("upfirdn2d", "filter2d", "upsample2d", "downsample2d"):
+    entry(f"ops.{_name}", lambda: {"x": images(), "f": torch.rand(4)}, raises=BACKEND)
+entry(
+    "ops.filtered_lrelu",
+    lambda: {"x": images(), "fu": torch.rand(4), "fd": torch.rand(2, 3), "b": torch.rand(3), "clamp": 2.0},
+    raises=BACKEND,
+)
 entry("ops.jpeg_round_trip", lambda: {"image": images(), "quality": 50.0}, raises=BACKEND)
 entry("ops.perspective_warp", lambda: {"image": images(), "matrix": matrices()}, raises=BACKEND)
 entry("ops.photometric", lambda: {"image": images(), "noise": 0.1, "seed": 3}, raises=BACKEND)

@@ -117,6 +117,16 @@ def biased_swish(x: Tensor) -> Tensor:
     return ops.bias_act(x, drawn(x.shape[1]).requires_grad_(), act="swish")
 
 
+def filtered(x: Tensor, taps: tuple[int, ...], up: int = 1, down: int = 1) -> Tensor:
+    return ops.upfirdn2d(x, drawn(*taps), up, down, padding=taps[0] // 2)
+
+
+def alias_free(x: Tensor) -> Tensor:
+    """A layer of StyleGAN3-T."""
+    bias = drawn(x.shape[1]).requires_grad_()
+    return ops.filtered_lrelu(x, drawn(12), drawn(12), bias, 2, 2, [11, 10], clamp=256.0)
+
+
 def discriminator_call(x: Tensor, game: str = "cross_entropy") -> Tensor:
     return discriminator_loss(x, like(x).requires_grad_(), game)[0]
 
@@ -192,6 +202,21 @@ CASES = (
         )
     ),
     *(
+        Case("upfirdn2d", variant, (8, 64, 256, 256), call, (floor, floor),
+             HALF if "bfloat16" in variant else torch.float32, all_architectures="bfloat16" not in variant)
+        for variant, call, floor in (
+            ("up 2, 12 taps, float32", lambda x: filtered(x, (12,), up=2), 5),
+            ("down 2, 12 taps, float32", lambda x: filtered(x, (12,), down=2), 1.25),
+            ("up 2, 4 x 4, float32", lambda x: filtered(x, (4, 4), up=2), 5),
+            ("up 2, 12 taps, bfloat16", lambda x: filtered(x, (12,), up=2), 5),
+        )
+    ),
+    *(
+        Case("filtered_lrelu", variant, (8, 64, 256, 256), alias_free, (2 + 4 * codes, 2 + 4 * codes), dtype,
+             all_architectures=variant == "float32")
+        for variant, dtype, codes in (("float32", torch.float32, CODES), ("bfloat16", HALF, 2 * CODES))
+    ),
+    *(
         Case("feature_distance", f"{name}, {kind}", shape, features(weighed, p), (3, 0), dtype, False,
              kind == "float32")
         for kind, dtype in (("float32", torch.float32), ("bfloat16", HALF))
@@ -251,6 +276,8 @@ CASES = (
             ("bias_act", "swish of features", FEATURES, biased_swish),
             ("bias_leaky_relu", "features", FEATURES, activated),
             ("bias_leaky_relu", "features, bfloat16", FEATURES, activated),
+            ("upfirdn2d", "features, down 2", FEATURES, lambda x: filtered(x, (4, 4), down=2)),
+            ("filtered_lrelu", "features", FEATURES, alias_free),
             ("feature_distance", "L1 of features", FEATURES, lambda x: ops.feature_distance(x, like(x))),
             ("feature_distance", "LPIPS of features", FEATURES, lpips),
             ("feature_moments", "features", FEATURES, moments),

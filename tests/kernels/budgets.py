@@ -126,6 +126,9 @@ overflow float32.
 LIMITS = {
     "blur": """\
 in bfloat16, bound by arithmetic: the 49 products of 7 x 7 taps alone would take it to 81%.""",
+    "filtered_lrelu": """\
+bound by the instructions of 12 taps for an upsampled image that is four times as large; its two launches also
+write and read that image in between.""",
     "gradient_budget": """\
 of more than 12 gradients: they are read twice, since a thread has no registers for sums of all pairs.""",
     "ssim": """\
@@ -133,6 +136,9 @@ bound by the arithmetic of two separable windows of 11, seven times; and three m
 through memory between two launches, six of the eleven images that are read or written.""",
     "perspective_warp": """\
 backward in bfloat16, bound by the arithmetic of 4 x 4 places, which is that of float32.""",
+    "upfirdn2d": """\
+with 12 taps along each axis, bound by the instructions that load pixels and find out whether they exist: each
+is loaded once for each tap along x.""",
 }
 
 

@@ -26,6 +26,7 @@ from fastgan.kernels import (  # noqa: E402
     side_losses,
     squared_norm,
     ssim,
+    upfirdn2d,
     yuv_l2,
 )
 from fastgan.ops.feature_matching import SEGMENT  # noqa: E402
@@ -54,11 +55,11 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
-    "weights", "gram", "map0", "map1", "map2", "map3", "moments", "rests", "tangent_bias",
+    "weights", "gram", "map0", "map1", "map2", "map3", "moments", "rests", "tangent_bias", "b", "f",
 }  # fmt: skip
 NUMBERS = {
-    "slope", "gain", "clamp", "sign", "threshold", "real_label", "fake_label", "eps", "factor",
-    "weight_number", "half_c1", "half_c2", "luminance", "loss_factor", "absolute_factor",
+    "slope", "gain", "clamp", "act_gain", "limit", "sign", "threshold", "real_label", "fake_label", "eps",
+    "factor", "weight_number", "half_c1", "half_c2", "luminance", "loss_factor", "absolute_factor",
     *(f"w{i}" for i in range(feature_matching.MOST)),
 }  # fmt: skip
 FEATURES = [
@@ -378,6 +379,23 @@ KERNELS = {
             ("bf16", 8, 8, True, True), ("bf16", 17, 2, True, False), ("fp16", 17, 2, False, True),
         )
     },
+    **{
+        f"upfirdn2d {dtype} {taps} up={up} down={down} {separable} mode={mode} {index}": described(
+            upfirdn2d.plan(up, down, taps, -(-taps // up), up - 1, separable)[0], dtype, ("x", "y"),
+            UP_X=up, UP_Y=up, DOWN_X=down, DOWN_Y=down, TAPS_X=taps, TAPS_Y=taps, PHASE=up - 1,
+            TURNED=True, MODE=mode, HAS_BIAS=mode == 1, HAS_CODES=mode > 0, INDEX=index,
+            **upfirdn2d.plan(up, down, taps, -(-taps // up), up - 1, separable)[1],
+        )
+        for dtype, taps, up, down, separable, mode, index in (
+            ("fp32", 12, 2, 1, True, 1, tl.int32), ("fp32", 12, 1, 2, True, 2, tl.int32),
+            ("fp32", 24, 4, 1, True, 1, tl.int64), ("fp32", 24, 1, 4, True, 0, tl.int32),
+            ("fp32", 4, 2, 1, False, 0, tl.int32), ("fp32", 4, 1, 2, False, 0, tl.int32),
+            ("fp32", 5, 1, 1, False, 0, tl.int32), ("fp32", 7, 3, 2, True, 0, tl.int32),
+            ("fp32", 12, 1, 2, False, 0, tl.int32), ("fp32", 40, 2, 1, True, 1, tl.int64),
+            ("bf16", 12, 2, 1, True, 1, tl.int32), ("fp16", 12, 1, 2, True, 0, tl.int32),
+            ("bf16", 12, 1, 4, False, 2, tl.int32),
+        )
+    },
     "gradient_budget finish": described(
         gradient_budget.finish, "fp32", (), COUNT=3, BLOCK=gradient_budget.BLOCK
     ),
@@ -418,6 +436,9 @@ def options_of(name: str) -> dict[str, int | None]:
             "num_warps": feature_distance.tiling(constants["CHUNKS"] * constants["CHANNELS"])["num_warps"],
             "maxnreg": feature_distance.TWO_DIRECTIONS_REGISTERS if limited else None,
         }
+    if kernel in (upfirdn2d.written_out, upfirdn2d.row_by_row, upfirdn2d.tap_by_tap):
+        is_loop = kernel is upfirdn2d.row_by_row
+        return {"num_warps": upfirdn2d.LOOP_WARPS if is_loop else upfirdn2d.WARPS}
     return {"num_warps": WARPS.get(name.split()[0], yuv_l2.WARPS), **REGISTERS.get(kernel, {})}
 
 

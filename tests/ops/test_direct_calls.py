@@ -80,6 +80,32 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
             (x, y, torch.rand(n, c, 5), torch.rand(n, c, 2), torch.rand(n, c, 5), with_x, with_y)
             for with_x, with_y in ((True, True), (True, False), (False, True))
         ],
+        "filtered_lrelu": [
+            (
+                x,
+                bias,
+                torch.rand(3),
+                torch.rand(2, 3),
+                2,
+                2,
+                3,
+                3,
+                2 * h,
+                2 * w,
+                h,
+                w,
+                flip,
+                1.4,
+                0.2,
+                0.5,
+                with_codes,
+            )
+            for bias, flip, with_codes in ((per_channel, False, True), (None, True, False))
+        ],
+        "filtered_lrelu_backward": [
+            (x, codes, torch.rand(3), torch.rand(2, 3), 2, 1, 1, 1, 0, -1, h, w + 2, flip, 1.4, 0.2)
+            for flip in (False, True)
+        ],
         "gradient_budget": [([x, y], weights) for weights in (None, torch.rand(2))],
         "gradient_norm": [(lists[0],)],
         "jpeg": [
@@ -114,6 +140,11 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
         ],
         "squared_norm": [(x,)],
         "squared_norm_backward": [(x, per_sample)],
+        "upfirdn2d": [
+            (x, f, 2, 1, 1, 3, 1, -1, h, 2 * w + 3, flip, 1.5)
+            for f in (torch.rand(4), torch.rand(3, 2), torch.rand(3, 1) * torch.rand(1, 2))
+            for flip in (False, True)
+        ],
         "yuv_l2": [
             (x, y, gain, 0.5, 1.0, 1.0, 1.0, 1, dtype)
             for gain in (number, None)
@@ -203,6 +234,9 @@ def test_empty_tensors_give_results_or_errors_but_no_crash():
         ("feature_distance", 2, "feature_distance: weight"),
         ("feature_distance_backward", 1, "feature_distance: grad"),
         ("feature_distance_backward_", 1, "feature_distance: grad"),
+        ("filtered_lrelu", 0, "filtered_lrelu: x"),
+        ("filtered_lrelu", 1, "filtered_lrelu: b"),
+        ("filtered_lrelu_backward", 1, "filtered_lrelu: codes"),
         ("jpeg", 1, "jpeg: tables"),
         ("jpeg_backward", 2, "jpeg: tables"),
         ("perspective_warp", 1, "perspective_warp: matrix"),
@@ -210,6 +244,8 @@ def test_empty_tensors_give_results_or_errors_but_no_crash():
         ("photometric", 1, "photometric: parameters"),
         ("photometric_backward", 1, "photometric: parameters"),
         ("squared_norm_backward", 1, "squared_norm: grad"),
+        ("upfirdn2d", 0, "upfirdn2d: x"),
+        ("upfirdn2d", 1, "upfirdn2d: f"),
     ],
 )
 def test_small_tensors_that_are_not_contiguous_are_refused_by_name(operator, position, name):

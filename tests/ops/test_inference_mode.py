@@ -62,6 +62,10 @@ CALLS = {
     "ssim_l1_loss": (losses.ssim_l1_loss, lambda: (rand(*IMAGE),)),
     "bias_act": (lambda x, bias: ops.bias_act(x, bias, act="swish"), lambda: (rand(3),)),
     "bias_leaky_relu": (ops.bias_leaky_relu, lambda: (rand(3),)),
+    "upfirdn2d": (lambda x, f: ops.upfirdn2d(x, f, 2), lambda: (rand(4),)),
+    "filtered_lrelu": (
+        lambda x, fu, fd, b: ops.filtered_lrelu(x, fu, fd, b, 2), lambda: (rand(4), rand(3), rand(3))
+    ),
     "gradient_budget": (
         lambda x, y, weights: torch.cat([t.flatten() for t in ops.gradient_budget([x, y], weights)]),
         lambda: (rand(*IMAGE), rand(2)),

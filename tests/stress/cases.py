@@ -176,6 +176,69 @@ def bias_act(draws: Draws) -> Call:
     return Call(inputs, run, orders=2, options=options)
 
 
+def _drawn_taps(draws: Draws, most: int = 7) -> Tensor | None:
+    """Positive ones of sum 1, so that sums overflow in no order; of one axis or two."""
+    shape = draws.one_of(None, [draws.size(most)], [draws.size(most), draws.size(most)])
+    if shape is None:
+        return None
+    taps = 0.1 + draws.uniform(*shape)
+    return (taps / taps.sum()).float()
+
+
+def _drawn_margins(draws: Draws, sides: tuple[int, int], least: tuple[int, int]) -> list[int]:
+    """Padding before and after along x, then y, that leaves `least` pixels of the sides."""
+    margins = []
+    for side, fewest in zip(sides, least, strict=True):
+        before, after = draws.random.randint(-side, 6), draws.random.randint(-3, 6)
+        margins += [before, max(after, fewest - side - before)]
+    return margins
+
+
+def _size_of(f: Tensor | None) -> tuple[int, int]:
+    return (1, 1) if f is None else (f.shape[-1], f.shape[0])
+
+
+def upfirdn2d(draws: Draws) -> Call:
+    image, f = draws.image(channels=None), _drawn_taps(draws)
+    up, down = [draws.one_of(1, 1, 2, 3, 4) for _ in "xy"], [draws.one_of(1, 1, 2, 3, 4) for _ in "xy"]
+    sides = image.shape[3] * up[0], image.shape[2] * up[1]
+    options = {
+        "up": up,
+        "down": down,
+        "padding": _drawn_margins(draws, sides, _size_of(f)),
+        "flip_filter": draws.one_of(False, True),
+        "gain": draws.one_of(1.0, -0.5, draws.random.uniform(-2, 2)),
+    }
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ops.upfirdn2d(inputs["x"], f, backend=backend, **options),)
+
+    return Call({"x": image}, run, orders=2, options={**options, "f": None if f is None else tuple(f.shape)})
+
+
+def filtered_lrelu(draws: Draws) -> Call:
+    shape = [draws.one_of(1, 2, 3), draws.size(5), draws.size(), draws.size()]
+    inputs = {"x": draws.tensor(draws.normal(*shape))}
+    if draws.random.random() < 0.7:
+        inputs["b"] = draws.tensor(draws.normal(shape[1]))
+    fu, fd, up = _drawn_taps(draws), _drawn_taps(draws), draws.one_of(1, 1, 2, 3, 4)
+    least = tuple(one + other - 1 for one, other in zip(_size_of(fu), _size_of(fd), strict=True))
+    options = {
+        "up": up,
+        "down": draws.one_of(1, 1, 2, 3, 4),
+        "padding": _drawn_margins(draws, (shape[3] * up, shape[2] * up), least),
+        "gain": draws.one_of(1.0, 2**0.5, draws.random.uniform(-2, 2)),
+        "slope": draws.one_of(0.2, 0.0, 1.0, draws.random.uniform(-1, 2)),
+        "clamp": draws.one_of(None, None, 0.5, 256.0),
+        "flip_filter": draws.one_of(False, True),
+    }
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (ops.filtered_lrelu(inputs["x"], fu, fd, inputs.get("b"), backend=backend, **options),)
+
+    return Call(inputs, run, orders=2, options=options)
+
+
 def squared_norm(draws: Draws) -> Call:
     shape = [draws.size() for _ in range(draws.one_of(1, 2, 3, 4, 4))]
     inputs = {"x": draws.tensor(draws.normal(*shape))}
@@ -492,8 +555,8 @@ def optimizer(draws: Draws) -> Call:
 CASES: dict[str, Callable[[Draws], Call]] = {
     case.__name__: case
     for case in (
-        jpeg, photometric, blur, perspective_warp, bias_act, bias_leaky_relu, squared_norm, gradient_budget,
-        feature_distance, feature_matching, feature_moments, lpips_head, pixel_loss, ssim, yuv_l2,
-        adversarial, side_losses, conv2d, optimizer,
+        jpeg, photometric, blur, perspective_warp, bias_act, bias_leaky_relu, upfirdn2d, filtered_lrelu,
+        squared_norm, gradient_budget, feature_distance, feature_matching, feature_moments, lpips_head,
+        pixel_loss, ssim, yuv_l2, adversarial, side_losses, conv2d, optimizer,
     )
 }  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastgan.compat import studiogan
 from fastgan.patching._bias_act import bias_act
 from fastgan.patching._declare import Kept, Probe, Replacement, Target
+from fastgan.patching._filters import filtered_lrelu, upfirdn2d
 from fastgan.patching._probes import (
     numbers,
     of_gradient,
@@ -58,6 +59,8 @@ TARGET = Target(
             for name, probe in _PROBES.items()
         ),
         bias_act("utils.style_ops.bias_act"),
+        upfirdn2d("utils.style_ops.upfirdn2d"),
+        filtered_lrelu("utils.style_ops.filtered_lrelu"),
     ),
     tuple(
         Kept(f"{_MODULE}.{name}", "fastgan has no equal")
