@@ -32,7 +32,8 @@ struct Saved {
 Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& bias, int64_t act, double gain, double clamp) {
   Tensor y = new_output(x, x.scalar_type());
   const Bias bias_values("bias_act: bias", bias, x);
-  const BiasActSweep sweep(layout_of("bias_act: x", x), dtype_of(x.scalar_type()), {activation_of(act, kActivations), gain, clamp});
+  const BiasActSweep sweep(
+      layout_of("bias_act: x", x), dtype_of(x.scalar_type()), {activation_of(act, kActivations), gain, clamp});
   for_all(sweep.runs().blocks(), kGrainBlocks, [&](int64_t block) {
     sweep.activate(block, x.data_ptr(), bias_values.values(), y.data_ptr());
   });

@@ -24,7 +24,8 @@ std::tuple<Tensor, Tensor> bias_leaky_relu_backward_cpu(
     const Tensor& grad, const Tensor& codes, double slope, double gain, std::optional<ScalarType> bias_dtype) {
   check_laid_out_like("bias_leaky_relu: codes", codes, grad);
   Tensor grad_x = new_output(grad, grad.scalar_type());
-  const BiasLeakyReluSweep sweep(layout_of("bias_leaky_relu: grad", grad), dtype_of(grad.scalar_type()), {slope, gain, 0});
+  const BiasLeakyReluSweep sweep(
+      layout_of("bias_leaky_relu: grad", grad), dtype_of(grad.scalar_type()), {slope, gain, 0});
   BiasGradient grad_bias(sweep.runs(), bias_dtype);
   for_all(sweep.runs().blocks(), kGrainBlocks, [&](int64_t block) {
     sweep.multiply(
@@ -40,7 +41,8 @@ Tensor bias_leaky_relu_tangent_cpu(
   check_laid_out_like("bias_leaky_relu: codes", codes, tangent_x);
   Tensor result = new_output(tangent_x, tangent_x.scalar_type());
   const Bias bias_values("bias_leaky_relu: tangent_bias", tangent_bias, tangent_x);
-  const BiasLeakyReluSweep sweep(layout_of("bias_leaky_relu: tangent_x", tangent_x), dtype_of(tangent_x.scalar_type()), {slope, gain, 0});
+  const BiasLeakyReluSweep sweep(
+      layout_of("bias_leaky_relu: tangent_x", tangent_x), dtype_of(tangent_x.scalar_type()), {slope, gain, 0});
   for_all(sweep.runs().blocks(), kGrainBlocks, [&](int64_t block) {
     sweep.multiply(
         block, tangent_x.data_ptr(), bias_values.values(), static_cast<const uint8_t*>(codes.data_ptr()),
