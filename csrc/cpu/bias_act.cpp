@@ -21,7 +21,7 @@ struct Saved {
     data = saved->data_ptr();
   }
   static void check_same(const char* name, const Tensor& tensor, const Tensor& grad) {
-    check_count(name, tensor, grad.numel());
+    check_laid_out_like(name, tensor, grad);
     STD_TORCH_CHECK(tensor.scalar_type() == grad.scalar_type(), name, " must have the gradient's dtype");
   }
 
@@ -32,7 +32,8 @@ struct Saved {
 Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& bias, int64_t act, double gain, double clamp) {
   Tensor y = new_output(x, x.scalar_type());
   const Bias bias_values("bias_act: bias", bias, x);
-  const BiasActSweep sweep(layout_of(x), dtype_of(x.scalar_type()), {activation_of(act, kActivations), gain, clamp});
+  const BiasActSweep sweep(
+      layout_of("bias_act: x", x), dtype_of(x.scalar_type()), {activation_of(act, kActivations), gain, clamp});
   for_all(sweep.runs().blocks(), kGrainBlocks, [&](int64_t block) {
     sweep.activate(block, x.data_ptr(), bias_values.values(), y.data_ptr());
   });
@@ -45,7 +46,7 @@ std::tuple<Tensor, Tensor> bias_act_backward_cpu(
   const BiasActOptions options{activation_of(act, kDerivatives), gain, clamp};
   const Saved inputs(saved, bias, options.activation, grad);
   Tensor grad_x = new_output(grad, grad.scalar_type());
-  const BiasActSweep sweep(layout_of(grad), dtype_of(grad.scalar_type()), options);
+  const BiasActSweep sweep(layout_of("bias_act: grad", grad), dtype_of(grad.scalar_type()), options);
   BiasGradient grad_bias(sweep.runs(), bias_dtype);
   for_all(sweep.runs().blocks(), kGrainBlocks, [&](int64_t block) {
     sweep.backward(block, grad.data_ptr(), inputs.data, inputs.bias.values(), grad_x.data_ptr(), grad_bias.sums());
@@ -64,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor> bias_act_double_backward_cpu(
   Tensor grad_grad = new_output(grad, grad.scalar_type());
   Tensor grad_saved =
       with_saved ? new_output(grad, grad.scalar_type()) : torch::stable::new_empty(grad, {0}, grad.scalar_type());
-  const BiasActSweep sweep(layout_of(grad), dtype_of(grad.scalar_type()), options);
+  const BiasActSweep sweep(layout_of("bias_act: grad", grad), dtype_of(grad.scalar_type()), options);
   BiasGradient grad_bias(sweep.runs(), bias_dtype);
   const BiasActSweep::DoubleBackward tensors{
       grad.data_ptr(),

@@ -22,7 +22,8 @@ inline FirFilter fir_filter(const char* name, const Tensor& f, bool turned, doub
 
 inline FirAxis fir_axis(const char* name, int64_t in, int64_t out, int64_t up, int64_t down, int64_t pad) {
   STD_TORCH_CHECK(up > 0 && down > 0 && out >= 0, name, " must have positive factors and sizes");
-  return {in, out, up, down, pad};
+  // Factors that move no pixel may be larger than any memory, of which the kernels take more for larger factors.
+  return {in, out, in > 1 ? up : 1, out > 1 ? down : 1, pad};
 }
 
 // Planes of another size, of x's samples and channels.

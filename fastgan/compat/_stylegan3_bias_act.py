@@ -5,9 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastgan import ops
-from fastgan.ops._checks import check_one_of
-
-IMPLEMENTATIONS = ("cuda", "ref")
+from fastgan.compat._stylegan3_filters import backend_of
 
 
 def bias_act(
@@ -33,8 +31,5 @@ def bias_act(
         gain, clamp: as of :func:`fastgan.ops.bias_act`.
         impl: "cuda" chooses the kernel of the device, "ref" PyTorch's operations; both serve every device.
     """
-    check_one_of("impl", impl, IMPLEMENTATIONS)
-    return ops.bias_act(
-        x, b, dim, act, alpha if act == "lrelu" else None, gain, clamp,
-        backend="reference" if impl == "ref" else None,
-    )  # fmt: skip
+    backend = backend_of(impl)
+    return ops.bias_act(x, b, dim, act, alpha if act == "lrelu" else None, gain, clamp, backend=backend)

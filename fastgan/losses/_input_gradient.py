@@ -79,7 +79,7 @@ def input_gradient(
     check_scaler("scaler", scaler)
     if not x.requires_grad:
         raise ValueError(
-            f"{x_name} must require grad before the discriminator sees it, got {described(x)} that does not: "
+            f"{x_name} must require grad before the network sees it, got {described(x)} that does not: "
             f"{x_name}.requires_grad_()"
         )
     if not logits.requires_grad:
@@ -199,7 +199,7 @@ def _check_batch(logits: Tensor, x: Tensor, names: tuple[str, str] = ("logits", 
     if logits.dim() > 0 and logits.shape[0] != x.shape[0] and logits.numel() % max(x.shape[0], 1):
         raise ValueError(
             f"the {names[0]} must be those of {names[1]}, as many for each sample, got {logits.numel()} in "
-            f"logits of shape {tuple(logits.shape)} and {x.shape[0]} samples in {names[1]} of shape "
+            f"{names[0]} of shape {tuple(logits.shape)} and {x.shape[0]} samples in {names[1]} of shape "
             f"{tuple(x.shape)}"
         )
 

@@ -81,7 +81,7 @@ def path_length_penalty(
         mean: the running mean, a number or 0-d tensor; 0 at the start.
         decay: the share in [0, 1] by which the running mean moves to the mean of these lengths.
         noise: like the images, of mean 0 and variance 1; None: drawn here, as `torch.randn_like` draws it.
-        generator: draws the noise, on the images' device (not inside `torch.compile`).
+        generator: draws the noise instead, on the images' device (not inside `torch.compile`).
         scaler: the GradScaler in use; see :func:`fastgan.losses.r1_penalty`.
 
     Returns:
@@ -90,7 +90,8 @@ def path_length_penalty(
 
     Raises:
         TypeError, ValueError: arguments that are not such tensors or of other batches, images that do not
-            depend on the latents, latents that do not require grad, a decay outside of [0, 1].
+            depend on the latents, latents that do not require grad, a decay outside of [0, 1], both noise and
+            a generator of it.
 
     Sources: Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020, eq. 4; the code of
     stylegan2-ada-pytorch, rosinality and BasicSR.
@@ -300,6 +301,10 @@ def _projections(
         raise ValueError(
             f"{name} must be those of {latents_name}, got {images.shape[0]} images and {latents.shape[0]} "
             f"{latents_name}"
+        )
+    if noise is not None and generator is not None:
+        raise ValueError(
+            f"give noise or a generator, not both; got {described(noise)}, {described(generator)}"
         )
     if noise is None:
         noise = (

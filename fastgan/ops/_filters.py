@@ -30,13 +30,24 @@ def as_margins(name: str, value: object) -> Margins:
     items = list(value) if _is_sequence(value) else [value, value]  # type: ignore[call-overload]
     items = [item for item in items for _ in range(2)] if len(items) == 2 else items
     if len(items) != 4:
-        raise ValueError(f"{name} must be 1, 2 or 4 whole numbers, got {shown(value)}")
+        raise ValueError(
+            f"{name} must be a whole number, [x, y] or [left, right, top, bottom], got {shown(value)}"
+        )
     left, right, top, bottom = (as_whole_number(name, item, _LEAST) for item in items)
     return left, right, top, bottom
 
 
 def _is_sequence(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def check_maps(name: str, x: Tensor) -> None:
+    """Checks for floating-point N C H W with at least one pixel, of any number of channels and any range."""
+    check_floating(name, x)
+    if x.dim() != 4:
+        raise ValueError(f"{name} must have shape (N, C, H, W), got {tuple(x.shape)}")
+    if x.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
 
 
 def as_filter(name: str, f: Tensor | None, x: Tensor) -> Tensor:

@@ -27,11 +27,10 @@ from fastgan.ops._checks import (
     as_number,
     as_whole_number,
     check_floating,
-    check_image,
     check_same_device,
 )
 from fastgan.ops._declare import declare
-from fastgan.ops._filters import as_filter, as_margins, in_format, output_size, planes
+from fastgan.ops._filters import as_filter, as_margins, check_maps, in_format, output_size, planes
 from fastgan.reference import filtered_lrelu as reference
 
 
@@ -83,7 +82,7 @@ def filtered_lrelu(
 
     Source: Karras et al. 2021, whose `torch_utils.ops.filtered_lrelu` has these arguments.
     """
-    check_image("x", x, channels=None)
+    check_maps("x", x)
     first, second = as_filter("fu", fu, x), as_filter("fd", fd, x)
     if b is not None:
         check_floating("b", b)

@@ -66,9 +66,12 @@ def setup_filter(
 
 def _as_taps(f: Any) -> Tensor:
     try:
-        taps = torch.as_tensor(f).detach().to(torch.float32, copy=True)
+        taps = torch.as_tensor(f).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"f must be numbers, got {described(f)}") from error
+    if taps.is_complex():
+        raise TypeError(f"f must be numbers, got {described(f)}")
+    taps = taps.to(torch.float32, copy=True)
     if taps.dim() > 2 or taps.numel() == 0:
         raise ValueError(f"f must have shape (taps,), (height, width) or (), got {shown(tuple(taps.shape))}")
     return taps

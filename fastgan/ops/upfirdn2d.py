@@ -18,12 +18,13 @@ from torch import Tensor
 from fastgan.ops import _dispatch
 from fastgan.ops._autograd import differentiable, savable
 from fastgan.ops._batching import fold, one_by_one, unfold
-from fastgan.ops._checks import as_finite, as_flag, check_image
+from fastgan.ops._checks import as_finite, as_flag
 from fastgan.ops._declare import declare
 from fastgan.ops._filters import (
     as_factors,
     as_filter,
     as_margins,
+    check_maps,
     in_format,
     output_size,
     planes,
@@ -69,7 +70,7 @@ def upfirdn2d(
 
     Source: Karras et al. 2019-2021, whose `torch_utils.ops.upfirdn2d` has these arguments.
     """
-    check_image("x", x, channels=None)
+    check_maps("x", x)
     taps = as_filter("f", f, x)
     up_x, up_y = as_factors("up", up)
     down_x, down_y = as_factors("down", down)

@@ -8,32 +8,26 @@ import torch
 from torch import Tensor
 
 from fastgan import ops
-from fastgan.patching._bias_act import _WithZeros
+from fastgan.patching._bias_act import DTYPES, SERVES, are_finite, with_zeros
 from fastgan.patching._declare import Replacement
 from fastgan.patching._probes import numbers, with_gradients
-
-# Half types round after each of the original's steps, and once in ours.
-_DTYPES = (torch.float32, torch.float64)
-_SERVES = "in float32 and float64, where the CUDA plugin does not run"
 
 
 def upfirdn2d(module: str) -> Replacement:
     """Of the implementation in plain PyTorch, which runs on the CPU and where the plugin is not wanted."""
     return Replacement(
-        module, "_upfirdn2d_ref", adapt=_adapted_upfirdn2d, probe=_probe_upfirdn2d, serves=_SERVES
+        module, "_upfirdn2d_ref", adapt=_adapted_upfirdn2d, probe=_probe_upfirdn2d, serves=SERVES
     )
 
 
 def filtered_lrelu(module: str) -> Replacement:
     """Likewise."""
-    return Replacement(
-        module, "_filtered_lrelu_ref", adapt=_adapted_lrelu, probe=_probe_lrelu, serves=_SERVES
-    )
+    return Replacement(module, "_filtered_lrelu_ref", adapt=_adapted_lrelu, probe=_probe_lrelu, serves=SERVES)
 
 
 def _is_served(x: Any, *filters: Any) -> bool:
     """Whether ours takes these; the original refuses some others itself, as it did."""
-    if not isinstance(x, Tensor) or x.dtype not in _DTYPES or x.dim() != 4 or x.numel() == 0:
+    if not isinstance(x, Tensor) or x.dtype not in DTYPES or x.dim() != 4 or x.numel() == 0:
         return False
     return all(
         f is None or (isinstance(f, Tensor) and f.dtype == torch.float32 and not f.requires_grad)
@@ -51,7 +45,7 @@ def _adapted_upfirdn2d(original: Callable[..., Tensor]) -> Callable[..., Tensor]
         flip_filter: bool = False,
         gain: float = 1,
     ) -> Tensor:
-        function = ops.upfirdn2d if _is_served(x, f) else original
+        function = ops.upfirdn2d if _is_served(x, f) and are_finite(gain) else original
         return function(x, f, up=up, down=down, padding=padding, flip_filter=flip_filter, gain=gain)
 
     return _upfirdn2d_ref
@@ -71,15 +65,14 @@ def _adapted_lrelu(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         clamp: float | None = None,
         flip_filter: bool = False,
     ) -> Tensor:
-        ours = _is_served(x, fu, fd) and (b is None or (b.dtype == x.dtype and b.shape == x.shape[1:2]))
+        ours = _is_served(x, fu, fd) and are_finite(gain, slope, clamp)
+        ours = ours and (b is None or (b.dtype == x.dtype and b.shape == x.shape[1:2]))
         function = ops.filtered_lrelu if ours else original
         y = function(
             x, fu=fu, fd=fd, b=b, up=up, down=down, padding=padding, gain=gain, slope=slope, clamp=clamp,
             flip_filter=flip_filter,
         )  # fmt: skip
-        if ours and b is not None and b.requires_grad and y.requires_grad:
-            y.register_hook(lambda grad: _WithZeros.apply(grad, b) if torch.is_grad_enabled() else grad)
-        return y
+        return with_zeros(y, b) if ours else y
 
     return _filtered_lrelu_ref
 

@@ -13,9 +13,9 @@ SMOOTH = ("tanh", "sigmoid", "elu", "selu", "softplus", "swish")
 """The activations that are not piecewise linear; elu and selu have a kink at 0."""
 OF_OUTPUT = ("tanh of output", "sigmoid of output")
 """Activations whose derivatives are polynomials of what they return."""
-# Klambauer et al. 2017: with them activations keep mean 0 and variance 1.
-# Where swish has its limits: products of 0 and infinity would be NaN.
+# Beyond it swish is x or 0 in every dtype; its formulas would multiply 0 by infinity.
 SWISH_BOUND = 1e4
+# Klambauer et al. 2017: with them activations keep mean 0 and variance 1.
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 
 

@@ -262,7 +262,7 @@ def test_errors_name_what_is_wrong(tmp_path):
         path_length_penalty(images, w[:2], 0.0)
     with pytest.raises(ValueError, match=r"images must have shape \(N, C, H, W\), not empty, got \(4, 3\)"):
         path_length_penalty(images[:, :, 0, 0], w, 0.0)
-    with pytest.raises(ValueError, match="latents must require grad before"):
+    with pytest.raises(ValueError, match="latents must require grad before the network"):
         path_length_penalty(images, w.detach(), 0.0)
     with pytest.raises(ValueError, match="images do not depend on latents"):
         path_length_penalty(images, torch.rand(4, 3, 5, requires_grad=True), 0.0)
@@ -274,6 +274,10 @@ def test_errors_name_what_is_wrong(tmp_path):
         path_length_penalty(images, w, torch.rand(2))
     with pytest.raises(TypeError, match="generator must be a torch.Generator or None, got int 3"):
         path_length_penalty(images, w, 0.0, generator=3)
+    for penalized in (functools.partial(path_length_penalty, images), PathLength().of):
+        arguments = (w, 0.0) if isinstance(penalized, functools.partial) else (network, w)
+        with pytest.raises(ValueError, match="give noise or a generator, not both"):
+            penalized(*arguments, noise=torch.rand_like(images), generator=torch.Generator())
     with pytest.raises(TypeError, match="synthesis must be callable, got None"):
         path_length_penalty_of(None, w, 0.0)
     with pytest.raises(TypeError, match="synthesis must return its images as one tensor, got tuple"):

@@ -470,7 +470,7 @@ def test_logits_of_another_batch_are_refused():
 
 def test_what_cannot_be_differentiated_is_named():
     x = torch.rand(2, 3)
-    with pytest.raises(ValueError, match="x must require grad before the discriminator sees it"):
+    with pytest.raises(ValueError, match="x must require grad before the network sees it"):
         r1_penalty(x.sum(dim=1), x)
     x.requires_grad_()
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -252,6 +253,37 @@ def test_small_tensors_that_are_not_contiguous_are_refused_by_name(operator, pos
     arguments = list(direct_calls(*SIZES[0])[operator][0])
     arguments[position] = torch.stack([arguments[position]] * 2, dim=-1)[..., 0]
     with pytest.raises(RuntimeError, match=f"{name} must be contiguous"):
+        getattr(torch.ops.fastgan, operator)(*arguments)
+
+
+X = torch.ones(2, 3, 4, 5)
+LARGE = torch.ones(16, 64, 128, 64)
+STRETCHED = torch.ones(1).expand(LARGE.shape)  # what reads it as contiguous leaves its memory
+CODES = torch.zeros(1, dtype=torch.uint8).expand(X.shape)
+
+
+@pytest.mark.parametrize(
+    "operator, arguments, message",
+    [
+        ("bias_act", (X, torch.ones(1, 3), 0, 1.0, math.inf), "bias must have one dimension, got 2"),
+        ("bias_act", (STRETCHED, None, 1, 1.0, math.inf), "x must be contiguous or channels last"),
+        ("bias_act", (X[:, ::2], None, 1, 1.0, math.inf), "x must be contiguous or channels last"),
+        ("bias_act", (torch.ones(3), None, 1, 1.0, math.inf), "x must have shape .*got 1 dimensions"),
+        ("bias_act_backward", (LARGE, STRETCHED, None, 1, 1.0, math.inf, None), "saved must be contiguous"),
+        (
+            "bias_act_backward", (X, X.to(memory_format=torch.channels_last), None, 1, 1.0, math.inf, None),
+            "saved must have the memory format of the gradient",
+        ),
+        (
+            "bias_act_double_backward", (LARGE, STRETCHED, None, LARGE, None, 1, 1.0, 1.0, True, None),
+            "tangent_x must be contiguous or channels last",
+        ),
+        ("bias_leaky_relu_backward", (X, CODES, 0.2, 1.0, None), "codes must be contiguous or channels last"),
+        ("bias_leaky_relu_tangent", (X, None, CODES, 0.2, 1.0), "codes must be contiguous or channels last"),
+    ],
+)  # fmt: skip
+def test_activations_in_other_memory_formats_are_refused_by_name(operator, arguments, message):
+    with pytest.raises(RuntimeError, match=message):
         getattr(torch.ops.fastgan, operator)(*arguments)
 
 

@@ -215,6 +215,7 @@ X = torch.rand(2, 3, 6, 5)
 
 @pytest.mark.parametrize(("call", "error", "message"), [
     (lambda: ops.filtered_lrelu(X[0]), ValueError, r"x must have shape \(N, C, H, W\)"),
+    (lambda: ops.filtered_lrelu(X.int()), TypeError, "x must be a floating-point tensor, got torch.int32"),
     (lambda: ops.filtered_lrelu(X, fu=1), TypeError, "fu must be a floating-point tensor, got int 1"),
     (lambda: ops.filtered_lrelu(X, fd=taps(2, 2, 2)), ValueError, r"fd must have shape .*got \(2, 2, 2\)"),
     (lambda: ops.filtered_lrelu(X, fd=taps(2).requires_grad_()), ValueError, "fd is a constant"),

@@ -116,3 +116,18 @@ def test_half_types_and_filters_with_a_gradient_are_left_to_the_original(copies)
     with fastgan.patch("stylegan2_ada", quiet=True):
         assert torch.equal(upfirdn2d(x.bfloat16(), f.detach(), padding=1), half)
         assert torch.autograd.grad(upfirdn2d(x, f, padding=1).sum(), f)[0].shape == (3,)
+
+
+@pytest.mark.parametrize("gain", [torch.tensor(4.0), float("inf")], ids=["tensor", "infinite"])
+def test_gains_that_ours_refuses_are_left_to_the_original(copies, gain):
+    upfirdn2d = copies("torch_utils.ops.upfirdn2d").upfirdn2d
+    lrelu = copies("torch_utils.ops.filtered_lrelu").filtered_lrelu
+    x = torch.rand(1, 2, 5, 5)
+
+    def results():
+        return upfirdn2d(x, None, gain=gain), lrelu(x, gain=gain)
+
+    expected = results()
+    with fastgan.patch("stylegan3", quiet=True) as report:
+        assert len(report.replaced) == 2
+        assert_close(results(), expected)
