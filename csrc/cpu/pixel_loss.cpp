@@ -53,6 +53,7 @@ std::tuple<Tensor, Tensor, Tensor> pixel_loss_cpu(
   check_choice("pixel_loss: kind", kind, 4);
   check_choice("pixel_loss: tv_kind", tv_kind, 4);
   check_choice("pixel_loss: color", color, 3);
+  STD_TORCH_CHECK(y || tv_weight != 0, "pixel_loss: without y, tv_weight must not be 0");
   PixelLossOptions options;
   options.kind = static_cast<PixelKind>(kind), options.tv_kind = static_cast<PixelKind>(tv_kind);
   options.colour = static_cast<PixelColour>(color);
