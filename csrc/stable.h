@@ -29,6 +29,7 @@ inline Dtype dtype_of(ScalarType type) {
 }
 
 inline ImageView image_view(const Tensor& image) {
+  STD_TORCH_CHECK(image.dim() == 4, "images must have 4 dimensions, got ", image.dim());
   ImageView view;
   view.data = image.data_ptr();
   view.dtype = dtype_of(image.scalar_type());
@@ -53,6 +54,42 @@ inline void check_alike(const char* name, const Tensor& image, const Tensor& oth
         image.size(i) == other.size(i), name, " must have size ", other.size(i), " in dimension ", i, ", got ",
         image.size(i));
   }
+}
+
+// Whether elements fill their memory, in any order.
+inline bool is_dense(const int64_t* sizes, const int64_t* strides, int64_t dimensions) {
+  int64_t filled = 1, left = 0;
+  for (int64_t i = 0; i < dimensions; ++i) {
+    if (sizes[i] == 0) return true;
+    if (sizes[i] != 1) ++left;
+  }
+  for (bool found = true; found;) {
+    found = false;
+    for (int64_t i = 0; i < dimensions; ++i) {
+      if (sizes[i] == 1 || strides[i] != filled) continue;
+      filled *= sizes[i];
+      --left;
+      found = true;
+    }
+  }
+  return left == 0;
+}
+
+// For kernels that read a tensor's memory as one block.
+inline void check_dense(const char* name, const Tensor& tensor) {
+  const bool dense = is_dense(tensor.sizes().data(), tensor.strides().data(), tensor.dim());
+  STD_TORCH_CHECK(dense, name, " must be dense in memory");
+}
+
+// For kernels that read two tensors in the order of their memory.
+inline void check_same_layout(const char* name, const Tensor& tensor, const char* other_name, const Tensor& other) {
+  bool same = tensor.dim() == other.dim();
+  for (int64_t i = 0; same && i < tensor.dim(); ++i) {
+    const int64_t size = other.size(i);
+    same = tensor.size(i) == size && (size <= 1 || tensor.stride(i) == other.stride(i));
+  }
+  STD_TORCH_CHECK(
+      same || (tensor.numel() == 0 && other.numel() == 0), name, " must have the shape and strides of ", other_name);
 }
 
 inline void check_colour(const char* name, const Tensor& image) {

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "feature_distance_sweep.h"
+#include "feature_tensors.h"
 #include "outputs.h"
 #include "parallel.h"
 #include "scale.h"
@@ -33,6 +34,7 @@ double mean_factor(const Tensor& map) { return static_cast<double>(map.size(1)) 
 
 // The factor of each sample that turns its direction into the gradient.
 std::vector<double> factors_of(const Tensor& direction, const Tensor& grad, bool of_mean) {
+  check_layout("feature_distance: direction", direction);
   const double factor = static_cast<double>(direction.size(0)) * (of_mean ? 1 : mean_factor(direction));
   std::vector<double> factors = numbers_in("feature_distance: grad", grad, direction.size(0));
   for (double& value : factors) value *= factor;
@@ -47,7 +49,8 @@ std::vector<double> equal_weights(const Tensor& map) {
 std::tuple<Tensor, Tensor, Tensor> feature_distance_cpu(
     const Tensor& x, const Tensor& y, const std::optional<Tensor>& weight, int64_t power, bool normalize, double eps,
     bool relu_x, bool of_mean, bool with_x, bool with_y) {
-  check_count("feature_distance: y", y, x.numel());
+  check_layout("feature_distance: x", x);
+  check_same_layout("feature_distance: y", y, "x", x);
   const auto direction_of = [](const Tensor& map, bool wanted) {
     return wanted ? new_image(map, map.scalar_type()) : torch::stable::new_empty(map, {0}, map.scalar_type());
   };

@@ -19,7 +19,8 @@ std::tuple<Tensor, Tensor, Tensor> feature_matching_cpu(
   std::vector<FeaturePair> pairs(fake.size());
   for (size_t i = 0; i < pairs.size(); ++i) {
     const int64_t count = fake[i].numel();
-    check_count("feature_matching: real", real[i], count);
+    check_dense("feature_matching: fake", fake[i]);
+    check_same_layout("feature_matching: real", real[i], "fake", fake[i]);
     pairs[i] = {
         fake[i].data_ptr(),
         real[i].data_ptr(),
@@ -47,6 +48,10 @@ std::tuple<Tensor, Tensor, Tensor> feature_matching_cpu(
 }
 
 Tensor feature_matching_backward_cpu(const Tensor& signs, const Tensor& slopes, const Tensor& grad, ScalarType dtype) {
+  STD_TORCH_CHECK(
+      signs.dim() == 2 && signs.scalar_type() == ScalarType::Char,
+      "feature_matching: signs must be int8 of 2 dimensions, got ", signs.dim());
+  STD_TORCH_CHECK(signs.is_contiguous(), "feature_matching: signs must be contiguous");
   const int64_t segments = signs.size(0), length = signs.size(1);
   const double factor = numbers_in("feature_matching: grad", grad, 1)[0];
   const std::vector<double> values = numbers_in("feature_matching: slopes", slopes, segments);

@@ -1,4 +1,5 @@
 #include "feature_moments_sweep.h"
+#include "feature_tensors.h"
 #include "outputs.h"
 #include "parallel.h"
 
@@ -11,7 +12,8 @@ constexpr int64_t kGrainBlocks = 2;
 constexpr int64_t kMoments = 5, kRests = 2;
 
 FeatureMomentsSweep sweep_of(const Tensor& x, const Tensor& y) {
-  check_count("feature_moments: y", y, x.numel());
+  check_layout("feature_moments: x", x);
+  check_same_layout("feature_moments: y", y, "x", x);
   return FeatureMomentsSweep(
       layout_of_features(x), x.data_ptr(), dtype_of(x.scalar_type()), y.data_ptr(), dtype_of(y.scalar_type()));
 }

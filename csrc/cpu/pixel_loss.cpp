@@ -10,22 +10,6 @@ namespace {
 // A block takes a few microseconds; waking a thread pays off from four blocks on.
 constexpr int64_t kGrainBlocks = 4;
 
-// Whether the elements fill their memory, in any order.
-bool is_dense(const ImageView& view) {
-  int64_t filled = 1;
-  bool is_left[4];
-  for (int i = 0; i < 4; ++i) is_left[i] = view.sizes[i] != 1;
-  for (bool found = true; found;) {
-    found = false;
-    for (int i = 0; i < 4; ++i) {
-      if (!is_left[i] || view.strides[i] != filled) continue;
-      is_left[i] = false, found = true;
-      filled *= view.sizes[i];
-    }
-  }
-  return !(is_left[0] || is_left[1] || is_left[2] || is_left[3]);
-}
-
 bool have_equal_strides(const ImageView& one, const ImageView& other) {
   for (int i = 0; i < 4; ++i)
     if (one.sizes[i] != 1 && one.strides[i] != other.strides[i]) return false;
@@ -35,7 +19,8 @@ bool have_equal_strides(const ImageView& one, const ImageView& other) {
 // Where every element counts the same, images of equal layouts are rows of numbers.
 bool are_numbers(const ImageView& x, const ImageView& y, const ImageView& direction, const PixelLossOptions& options) {
   return options.colour == PixelColour::kRgb && options.edge_gain == 0 && !options.has_sobel && !options.has_tv &&
-         is_dense(x) && have_equal_strides(x, y) && (!direction.data || have_equal_strides(x, direction));
+         is_dense(x.sizes, x.strides, 4) && have_equal_strides(x, y) &&
+         (!direction.data || have_equal_strides(x, direction));
 }
 
 // Rows without gaps between them, and with nothing that depends on where a pixel lies, are one.
@@ -54,12 +39,21 @@ void flatten(ImageView& view) {
   for (int i = 0; i < 4; ++i) view.sizes[i] = i == 3 ? count : 1, view.strides[i] = i == 3 ? 1 : count;
 }
 
+void check_choice(const char* name, int64_t choice, int64_t choices) {
+  STD_TORCH_CHECK(
+      choice >= 0 && choice < choices, name, " must be at least 0 and less than ", choices, ", got ", choice);
+}
+
 std::tuple<Tensor, Tensor, Tensor> pixel_loss_cpu(
     const Tensor& x, const std::optional<Tensor>& y, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& edge_gain, const std::optional<Tensor>& weight_means, double edge_gain_number,
     int64_t kind, int64_t tv_kind, int64_t color, double eps, double delta, double scale_y, double scale_u,
     double scale_v, double sobel_weight, double tv_weight, double loss_weight, bool mean, int64_t direction_sign,
     std::optional<ScalarType> direction_dtype) {
+  check_choice("pixel_loss: kind", kind, 4);
+  check_choice("pixel_loss: tv_kind", tv_kind, 4);
+  check_choice("pixel_loss: color", color, 3);
+  STD_TORCH_CHECK(y || tv_weight != 0, "pixel_loss: without y, tv_weight must not be 0");
   PixelLossOptions options;
   options.kind = static_cast<PixelKind>(kind), options.tv_kind = static_cast<PixelKind>(tv_kind);
   options.colour = static_cast<PixelColour>(color);

@@ -68,6 +68,8 @@ std::tuple<Tensor, Tensor, Tensor> ssim_cpu(
 
 // The factor of each channel's direction, which is the gradient of the mean of all channels' losses.
 std::vector<double> factors_of(const Tensor& direction, const Tensor& grad) {
+  STD_TORCH_CHECK(direction.dim() == 4, "ssim: direction must have 4 dimensions, got ", direction.dim());
+  check_dense("ssim: direction", direction);
   const int64_t planes = direction.size(0) * direction.size(1);
   std::vector<double> factors = numbers_in("ssim: grad", grad, planes);
   for (double& factor : factors) factor *= static_cast<double>(planes);
@@ -117,7 +119,8 @@ Tensor ssim_backward_cpu(const Tensor& direction, const Tensor& grad, ScalarType
 void ssim_backward_cpu_(const Tensor& direction, const Tensor& grad) {
   const std::vector<double> factors = factors_of(direction, grad);
   // The incoming gradient is rounded, so that 1 / N times N may differ slightly from one.
-  const auto is_one = [](double value) { return std::fabs(value - 1) < 1e-7; };
+  const double rounding = grad.scalar_type() == ScalarType::Double ? 4e-16 : 1e-7;
+  const auto is_one = [&](double value) { return std::fabs(value - 1) < rounding; };
   if (!std::all_of(factors.begin(), factors.end(), is_one)) scale_channels(direction, factors, direction);
 }
 

@@ -28,6 +28,7 @@ void scale_into(const Tensor& target, const Tensor& source, double factor) {
 }
 
 double backward_factor(const Tensor& direction, const Tensor& grad_loss, int64_t sign, bool scaled) {
+  check_dense("yuv_l2: direction", direction);
   return static_cast<double>(sign) * (scaled ? 1 : mean_factor(direction)) *
          numbers_in("yuv_l2: grad_loss", grad_loss, 1)[0];
 }

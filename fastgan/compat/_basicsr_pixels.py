@@ -73,7 +73,9 @@ def _as_weights(weight: object, pred: Tensor) -> tuple[Tensor, float]:
     check_real("weight", weight)
     assert isinstance(weight, Tensor)
     check_same_device(pred=pred, weight=weight)
-    fits = weight.dim() == pred.dim() >= 2 and broadcast(weight.shape, pred.shape) == pred.shape
+    if pred.dim() < 2:
+        raise ValueError(f"with a weight, pred must have two dimensions or more, got {tuple(pred.shape)}")
+    fits = weight.dim() == pred.dim() and broadcast(weight.shape, pred.shape) == pred.shape
     if not fits:
         raise ValueError(f"weight must broadcast to {tuple(pred.shape)}, got shape {tuple(weight.shape)}")
     repeated = pred.numel() / weight.numel() * weight.shape[1] / pred.shape[1]
@@ -148,10 +150,10 @@ class WeightedTVLoss(L1Loss):
             weight: N C H W, with one sample or channel for all; that of a pair is its first pixel's. The mean
                 is then the sum divided by that of the weights.
         """
+        check_image("pred", pred, None)
         loss_weight, backend = self.loss_weight, None
         is_mean = self.reduction == "mean"
         if weight is not None:
-            check_image("pred", pred, None)
             _as_weights(weight, pred)
             loss_weight = loss_weight * (pred.shape[0] / weight.shape[0] if is_mean else 1)
             backend = "reference" if weight.requires_grad and torch.is_grad_enabled() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -95,7 +94,7 @@ class TVLoss(nn.Module):
         check_floating("x", x)
         if x.dim() not in (3, 4):
             raise ValueError(f"x must have shape (N, C, H, W) or (C, H, W), got {tuple(x.shape)}")
-        count = 1 if self.reduction == "sum" else math.prod(x.shape[-3:])
+        count = 1 if self.reduction == "sum" else x.shape[-3] * x.shape[-2] * x.shape[-1]
         images = x.shape[0] if x.dim() == 4 and "b" not in self.out_norm else 1
         loss, _ = pixel_loss(
             as_images(x), None, tv_weight=1.0, tv_kind=f"l{self.p}", reduction="sum",
@@ -116,5 +115,9 @@ def _as_norm(value: object) -> str:
 
 def _norm(x: Tensor, letters: str) -> float:
     """One divided by the sizes that the letters name."""
-    sizes = {"b": x.shape[0], "c": x.shape[-3], "i": x.shape[-1] * x.shape[-2]}
-    return 1 / max(1, math.prod(size for letter, size in sizes.items() if letter in letters))
+    # Products one by one: torch.compile does not trace math.prod.
+    product = 1
+    for letter, size in (("b", x.shape[0]), ("c", x.shape[-3]), ("i", x.shape[-1] * x.shape[-2])):
+        if letter in letters:
+            product *= size
+    return 1 / max(1, product)

@@ -236,7 +236,7 @@ class DISTSLoss(DISTS):
 
     Args:
         loss_weight: the factor.
-        options: arguments of :class:`DISTS`.
+        options: arguments of :class:`DISTS` other than `reduction`.
     """
 
     def __init__(self, loss_weight: float = 1.0, **options: object) -> None:

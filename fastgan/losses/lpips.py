@@ -254,7 +254,7 @@ class LPIPSLoss(LPIPS):
         net: "vgg", which gives the best gradients, "alex" or "squeeze".
         loss_weight: the factor.
         value_range: of the images.
-        options: further arguments of :class:`LPIPS`.
+        options: further arguments of :class:`LPIPS` other than `reduction`.
     """
 
     def __init__(

@@ -95,13 +95,13 @@ def ms_ssim(
     """
     check_one_of("reduction", reduction, REDUCTIONS)
     check_range = as_flag("check_range", check_range)
-    similarity = _similarities(
+    distance = _distances(
         x, y, data_range, weights=weights, normalize=normalize, odd_sizes=odd_sizes, per_channel=per_channel,
         window=window, window_size=window_size, sigma=sigma, k=k, padding=padding, backend=backend,
     )  # fmt: skip
     if check_range:
         _value_range.look((0, data_range), x, y)
-    return reduced(similarity, reduction)
+    return reduced(1 - distance, reduction)
 
 
 def ms_ssim_loss(
@@ -122,16 +122,20 @@ def ms_ssim_loss(
     backend: str | None = None,
     check_range: bool = True,
 ) -> Tensor:
-    """1 - MS-SSIM, 0 for equal images. Arguments, gradients and errors: :func:`ms_ssim`."""
+    """1 - MS-SSIM, exactly 0 for equal images. Arguments, gradients and errors: :func:`ms_ssim`.
+
+    It keeps its digits where images are nearly equal, as :func:`fastgan.losses.ssim_loss` does, except with
+    ``normalize="none"``.
+    """
     check_one_of("reduction", reduction, REDUCTIONS)
     check_range = as_flag("check_range", check_range)
-    similarity = _similarities(
+    distance = _distances(
         x, y, data_range, weights=weights, normalize=normalize, odd_sizes=odd_sizes, per_channel=per_channel,
         window=window, window_size=window_size, sigma=sigma, k=k, padding=padding, backend=backend,
     )  # fmt: skip
     if check_range:
         _loss_range.look((0, data_range), x, y)
-    return reduced(1 - similarity, reduction)
+    return reduced(distance, reduction)
 
 
 def as_weights(weights: Sequence[float]) -> tuple[float, ...]:
@@ -164,7 +168,7 @@ def check_least_size(
         )
 
 
-def _similarities(
+def _distances(
     x: Tensor,
     y: Tensor,
     data_range: float,
@@ -176,7 +180,7 @@ def _similarities(
     padding: str,
     **options: Any,
 ) -> Tensor:
-    """(N, C), or (N, 1) of whole images."""
+    """1 - MS-SSIM: (N, C), or (N, 1) of whole images."""
     weights = as_weights(weights)
     check_one_of("normalize", normalize, NORMALIZATIONS)
     check_one_of("odd_sizes", odd_sizes, ODD_SIZES)
@@ -193,10 +197,10 @@ def _similarities(
         distance = ssim_distance(
             x, y, data_range, contrast=not is_last, padding=padding if is_last else "valid", **options
         )
-        of_scales.append(1 - (distance if per_channel else distance.mean(dim=1, keepdim=True)))
+        of_scales.append(distance if per_channel else distance.mean(dim=1, keepdim=True))
         if not is_last:
             x, y = _halved(x, odd_sizes), _halved(y, odd_sizes)
-    return _product(torch.stack(of_scales), weights, normalize)
+    return _lost(torch.stack(of_scales), weights, normalize)
 
 
 def _halved(image: Tensor, odd_sizes: str) -> Tensor:
@@ -211,18 +215,20 @@ def _halved(image: Tensor, odd_sizes: str) -> Tensor:
     return F.avg_pool2d(wide(image), 2, padding=(height % 2, width % 2))
 
 
-def _product(of_scales: Tensor, weights: tuple[float, ...], normalize: str) -> Tensor:
-    """The product of powers over the first dimension."""
-    exponents = of_scales.new_tensor(weights).view(-1, 1, 1)
+def _lost(distances: Tensor, weights: tuple[float, ...], normalize: str) -> Tensor:
+    """1 minus the product over the first dimension of powers of 1 - distance."""
+    exponents = distances.new_tensor(weights).view(-1, 1, 1)
+    if normalize == "none":
+        return 1 - ((1 - distances) ** exponents).prod(dim=0)
     if normalize == "simple":
-        of_scales = (1 + of_scales) / 2
-    if normalize != "relu":
-        return (of_scales**exponents).prod(dim=0)
-    # The slope of a power at 0 is infinite, and times the relu's slope of 0 NaN: leave these numbers out, and
-    # set the whole product to 0. NaN itself is not hidden.
-    is_lost = of_scales <= 0
-    product = (torch.where(is_lost, 1.0, of_scales) ** exponents).prod(dim=0)
-    return torch.where(is_lost.any(dim=0), 0.0, product)
+        distances = distances / 2
+    # The slope of a power at 0 is infinite, and times a slope of 0 NaN: leave these numbers out, and set the
+    # whole product to 0, unless their weight is 0. NaN itself is not hidden.
+    is_gone = distances >= 1
+    kept = torch.where(is_gone, 0.0, distances)
+    # The product's logarithm keeps the digits that the product itself loses close to 1.
+    lost = 0 - torch.expm1((exponents * torch.log1p(-kept)).sum(dim=0))  # not -0 for equal images
+    return torch.where((is_gone & (exponents > 0)).any(dim=0), 1.0, lost)
 
 
 class MSSSIMLoss(nn.Module):

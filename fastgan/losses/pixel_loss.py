@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import ops
-from fastgan.ops._checks import as_finite, as_flag
+from fastgan.ops._checks import as_finite, as_flag, check_one_of, check_tensor
 from fastgan.ops._dispatch import requested
+from fastgan.reference.pixel_loss import KINDS
 
 Kind = Literal["l1", "l2", "charbonnier", "huber"]
 Color = Literal["rgb", "luma", "yuv"]
@@ -140,6 +141,7 @@ def pixel_loss(
     """
     if as_flag("return_parts", return_parts) and reduction == "none":
         raise _no_parts()
+    check_tensor("y", y)
     loss, parts = ops.pixel_loss(
         x, y, weight, kind=kind, eps=eps, delta=delta, color=color, yuv_scales=yuv_scales,
         edge_gain=edge_gain, sobel_weight=sobel_weight, tv_weight=tv_weight, tv_kind=tv_kind,
@@ -184,6 +186,8 @@ def total_variation_loss(
     Raises:
         TypeError, ValueError, NotImplementedError, RuntimeError: as :func:`pixel_loss`.
     """
+    check_one_of("kind", kind, KINDS)
+    check_one_of("reduction", reduction, ("mean", "sum"))
     loss, _ = ops.pixel_loss(
         x, None, weight, eps=eps, delta=delta, color=color, yuv_scales=yuv_scales, tv_weight=1.0,
         tv_kind=kind, reduction=reduction, weighted_mean=weighted_mean, loss_weight=loss_weight,
@@ -250,6 +254,7 @@ class PixelLoss(nn.Module):
         ops.pixel_loss(image, image, **self.options, backend="reference")
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        check_tensor("y", y)
         gain = 0.0 if self.edge_gain is None else self.edge_gain
         loss, parts = ops.pixel_loss(x, y, weight, **self.options, edge_gain=gain, backend=self.backend)
         return (loss, parts) if self.return_parts else loss

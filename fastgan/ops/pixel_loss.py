@@ -111,6 +111,8 @@ def pixel_loss(
     if not delta > 0:
         raise ValueError(f"delta must be positive, got {delta}")
     sobel_weight, tv_weight = as_finite("sobel_weight", sobel_weight), as_finite("tv_weight", tv_weight)
+    if y is None and not tv_weight:
+        raise ValueError(f"without y, tv_weight must not be 0, got {tv_weight}")
     loss_weight = as_finite("loss_weight", loss_weight)
     weighted_mean = as_flag("weighted_mean", weighted_mean)
     if weighted_mean and reduction != "mean":

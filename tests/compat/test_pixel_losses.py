@@ -92,6 +92,11 @@ def test_basicsrs_losses_name_what_is_wrong():
             lambda: basicsr.MSELoss()(x, x, x[0]),
             r"weight must broadcast to \(2, 3, 4, 5\), got shape \(3, 4, 5\)",
         ),
+        (
+            lambda: basicsr.L1Loss()(x[0, 0, 0], x[0, 0, 0], weight=x[0, 0, 0]),
+            r"with a weight, pred must have two dimensions or more, got \(5,\)",
+        ),
+        (lambda: basicsr.WeightedTVLoss()(x[0]), r"pred must have shape \(N, C, H, W\), got \(3, 4, 5\)"),
         (lambda: basicsr.WeightedTVLoss()(x, x[..., 1:]), r"weight must broadcast to \(2, 3, 4, 5\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -127,6 +132,14 @@ def test_trainners_total_variation(shape, p, beta, out_norm, reduction):
     assert_same(loss(x), expected, x)
 
 
+@pytest.mark.parametrize("loss", [trainner.CharbonnierLoss(1e-3), trainner.TVLoss(p=1, out_norm="bci")])
+def test_trainners_losses_compile(loss):
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True, dynamic=True)
+    for size in ((2, 9, 11), (3, 8, 10)):
+        images = (image(size), image(size))[: 1 if isinstance(loss, trainner.TVLoss) else 2]
+        assert_close(compiled(*images), loss(*images))
+
+
 def test_trainners_losses_name_what_is_wrong():
     with pytest.raises(NotImplementedError, match="tv_type must be one of tv, got 'dtv'"):
         trainner.TVLoss("dtv")
@@ -134,6 +147,10 @@ def test_trainners_losses_name_what_is_wrong():
         (lambda: trainner.TVLoss(p=3), "p must be one of 1, 2, got 3"),
         (lambda: trainner.TVLoss(out_norm="x"), "out_norm must be made of b, c and i, got 'x'"),
         (lambda: trainner.CharbonnierLoss(eps=0.0), "the square of eps must be at least 1.18e-38"),
+        (
+            lambda: trainner.CharbonnierLoss()(*torch.rand(2, 2, 3, 0, 5)),
+            r"x must not be empty, got shape \(2, 3, 0, 5\)",
+        ),
         (
             lambda: trainner.TVLoss()(torch.rand(2, 2)),
             r"x must have shape \(N, C, H, W\) or \(C, H, W\), got \(2, 2\)",

@@ -65,6 +65,18 @@ def test_nearly_equal_images_keep_the_digits_of_their_loss():
     assert relative_error(ssim_loss(x, y), expected) <= 1e-5
 
 
+@pytest.mark.parametrize("normalize", ["relu", "simple"])
+def test_nearly_equal_images_keep_the_digits_of_their_loss_at_several_scales(normalize):
+    x, _ = pair(LARGE)
+    y = (x.detach() + 1e-4 * torch.randn_like(x)).requires_grad_()
+    wide = [exact(z) for z in (x, y)]
+    expected = ms_ssim_loss(*wide, normalize=normalize)
+    assert expected < 1e-6
+    # Averages of pixels are rounded to float32.
+    assert relative_error(ms_ssim_loss(x, y, normalize=normalize), expected) <= 1e-2
+    assert ms_ssim_loss(x, x, normalize=normalize) == 0
+
+
 def test_negative_similarity_is_cut_off_where_wanted():
     x, y = inverted()
     assert ssim(x, y) < 0 and ssim_loss(x, y) > 1
@@ -145,6 +157,20 @@ def test_one_negative_channel_leaves_the_others_their_gradient():
     (gradient,) = torch.autograd.grad(value.sum(), x)
     assert (value > 0).all() and gradient.isfinite().all()
     assert (gradient[:, 0] == 0).all() and (gradient[:, 1:] != 0).any()
+
+
+def test_a_scale_without_weight_does_not_count():
+    x, y = inverted()
+    with torch.no_grad():
+        # Negative contrasts of pixels, positive ones of pairs of them.
+        x.view(-1)[:] = 0.5 + 0.1 * F.interpolate(x[..., ::2, ::2], scale_factor=2).view(-1)
+        checkers = 0.4 * (torch.arange(180) % 2 * 2 - 1) * (torch.arange(176)[:, None] % 2 * 2 - 1)
+        y.copy_(x - checkers)
+        x += checkers
+    assert ms_ssim(x, y, weights=(0.5, 0.5)) == 0
+    value = ms_ssim(x, y, weights=(0.0, 1.0))
+    assert_close(value, ssim(F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)))
+    assert value > 0.5
 
 
 def test_simple_normalization_always_has_a_gradient():

@@ -141,6 +141,13 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
         ],
         "squared_norm": [(x,)],
         "squared_norm_backward": [(x, per_sample)],
+        "ssim": [
+            (x, y, size, sigma, 1e-4, 9e-4, padding, contrast, 1.0, 0.5, with_x, with_y)
+            for size, sigma, padding in ((5, 1.5, 0), (5, 0.0, 1), (3, 1.5, 2))
+            for contrast, with_x, with_y in ((True, False, False), (False, True, False), (False, True, True))
+        ],
+        "ssim_backward": [(x, torch.rand(n, c), dtype) for dtype in (torch.float32, torch.bfloat16)],
+        "ssim_backward_": [(x, torch.rand(n, c)), (x, torch.full((n, c), 0.5))],
         "upfirdn2d": [
             (x, f, 2, 1, 1, 3, 1, -1, h, 2 * w + 3, flip, 1.5)
             for f in (torch.rand(4), torch.rand(3, 2), torch.rand(3, 1) * torch.rand(1, 2))
@@ -193,12 +200,19 @@ def call(name: str, arguments: tuple[Any, ...]) -> str | None:
     return None
 
 
+def is_for_size(refusal: str, size: tuple[int, ...]) -> bool:
+    """Whether an operator that needs three channels, or pixels for a window, says so."""
+    if "must have 3 channels, got 0" in refusal:
+        return size[1] == 0
+    return "ssim: x must have at least" in refusal and 0 in size[2:]
+
+
 def main() -> None:
     for size in SIZES:
         for name, calls in direct_calls(*size).items():
             for arguments in calls:
                 refusal = call(name, arguments)
-                assert refusal is None or (size[1] == 0 and "must have 3 channels, got 0" in refusal), refusal
+                assert refusal is None or is_for_size(refusal, size), refusal
     for name, calls in direct_calls(*SIZES[0]).items():
         for arguments in calls:
             for changed in with_one_empty(arguments):
@@ -285,6 +299,71 @@ CODES = torch.zeros(1, dtype=torch.uint8).expand(X.shape)
 def test_activations_in_other_memory_formats_are_refused_by_name(operator, arguments, message):
     with pytest.raises(RuntimeError, match=message):
         getattr(torch.ops.fastgan, operator)(*arguments)
+
+
+@pytest.mark.parametrize(
+    "operator, position, name",
+    [
+        ("feature_distance", 0, "feature_distance: x"),
+        ("feature_distance_backward", 0, "feature_distance: direction"),
+        ("feature_distance_backward_", 0, "feature_distance: direction"),
+        ("feature_matching", 0, "feature_matching: fake"),
+        ("feature_matching_backward", 0, "feature_matching: signs"),
+        ("feature_moments", 0, "feature_moments: x"),
+        ("feature_moments_backward", 0, "feature_moments: x"),
+        ("ssim_backward", 0, "ssim: direction"),
+        ("ssim_backward_", 0, "ssim: direction"),
+        ("yuv_l2_backward", 0, "yuv_l2: direction"),
+        ("yuv_l2_backward_", 0, "yuv_l2: direction"),
+    ],
+)
+def test_tensors_with_gaps_are_refused_by_name_where_memory_is_read_as_one_block(operator, position, name):
+    arguments = list(direct_calls(*SIZES[0])[operator][0])
+
+    def with_gaps(tensor):
+        return torch.stack([tensor] * 2, dim=-1)[..., 0]
+
+    arguments[position] = _pytree.tree_map_only(Tensor, with_gaps, arguments[position])
+    with pytest.raises(RuntimeError, match=f"{name} must be (dense|contiguous)"):
+        getattr(torch.ops.fastgan, operator)(*arguments)
+
+
+@pytest.mark.parametrize(
+    "operator, name",
+    [
+        ("feature_distance", "feature_distance: y"),
+        ("feature_matching", "feature_matching: real"),
+        ("feature_moments", "feature_moments: y"),
+        ("feature_moments_backward", "feature_moments: y"),
+    ],
+)
+def test_maps_that_lie_differently_in_memory_are_refused_by_name(operator, name):
+    arguments = list(direct_calls(*SIZES[0])[operator][0])
+
+    def as_channels_last(tensor):
+        return tensor.contiguous(memory_format=torch.channels_last)
+
+    arguments[1] = _pytree.tree_map_only(Tensor, as_channels_last, arguments[1])
+    with pytest.raises(RuntimeError, match=f"{name} must have the shape and strides of"):
+        getattr(torch.ops.fastgan, operator)(*arguments)
+
+
+@pytest.mark.parametrize("operator", ["ssim", "ssim_backward", "pixel_loss", "yuv_l2", "blur"])
+def test_images_of_other_dimensions_are_refused(operator):
+    arguments = [
+        argument[..., None] if isinstance(argument, Tensor) and argument.dim() == 4 else argument
+        for argument in direct_calls(*SIZES[0])[operator][0]
+    ]
+    with pytest.raises(RuntimeError, match="must have 4 dimensions, got 5"):
+        getattr(torch.ops.fastgan, operator)(*arguments)
+
+
+@pytest.mark.parametrize("position, name, value", [(6, "kind", 4), (7, "tv_kind", -1), (8, "color", 3)])
+def test_choices_of_the_pixel_loss_that_do_not_exist_are_refused(position, name, value):
+    arguments = list(direct_calls(*SIZES[0])["pixel_loss"][0])
+    arguments[position] = value
+    with pytest.raises(RuntimeError, match=f"pixel_loss: {name} must .*, got {value}"):
+        torch.ops.fastgan.pixel_loss(*arguments)
 
 
 if __name__ == "__main__":

@@ -432,6 +432,7 @@ W = torch.rand(2, 1, 8, 9)
 
 
 @pytest.mark.parametrize("arguments, options, error, message", [
+    ((X, None), {}, TypeError, "y must be a tensor, got None"),
     ((X, X[:, :2]), {}, ValueError, r"same shape, got \(2, 3, 8, 9\) and \(2, 2, 8, 9\)"),
     ((X[:, :2], X[:, :2]), {"color": "luma"}, ValueError, r"shape \(N, 3, H, W\), got \(2, 2, 8, 9\)"),
     ((X[0], X[0]), {}, ValueError, r"x must have shape \(N, C, H, W\), got \(3, 8, 9\)"),
@@ -466,6 +467,23 @@ W = torch.rand(2, 1, 8, 9)
 def test_wrong_inputs_are_named(arguments, options, error, message):
     with pytest.raises(error, match=message):
         pixel_loss(*arguments, **options)
+
+
+def test_one_image_alone_has_nothing_but_its_variation():
+    with pytest.raises(ValueError, match="without y, tv_weight must not be 0, got 0.0"):
+        ops.pixel_loss(X, None)
+    numbers = (0.0, 0, 0, 0, 1e-12, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, True, 1, torch.float32)
+    with pytest.raises(RuntimeError, match="without y, tv_weight must not be 0"):
+        torch.ops.fastgan.pixel_loss(X, None, None, None, None, *numbers)
+    with pytest.raises(TypeError, match="y must be a tensor, got None"):
+        PixelLoss(tv_weight=1.0)(X, None)
+
+
+def test_the_variation_alone_names_its_own_arguments():
+    with pytest.raises(ValueError, match="^kind must be one of.*got 'l3'"):
+        total_variation_loss(X, kind="l3")
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum, got 'none'"):
+        total_variation_loss(X, reduction="none")
 
 
 def test_the_module_names_wrong_options_in_its_constructor():

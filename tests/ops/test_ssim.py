@@ -211,6 +211,14 @@ def test_backward_twice_gives_the_same(dtype):
     assert_close(second, kept)
 
 
+def test_a_float64_gradient_is_scaled_by_factors_close_to_one():
+    x, y = pair((2, 13, 17), torch.float64)
+    (gradient,) = torch.autograd.grad(ssim_distance(x, y).mean(), x)
+    factor = 1 + 2.0**-26
+    (scaled,) = torch.autograd.grad(factor * ssim_distance(x, y).mean(), x)
+    assert_close(scaled, factor * gradient, rtol=1e-14, atol=0)
+
+
 def test_saves_one_gradient():
     x, y = pair((2, 13, 17))
     y.requires_grad_(False)

@@ -199,13 +199,17 @@ def test_pytorch_msssim_has_the_values_and_gradients_that_it_had():
     small, volume = x[..., :9], x[:, :, None, :20, :20].repeat(1, 1, 12, 1, 1)
     calls = (
         lambda x: package.ssim(x, y, 1.0, win_size=7, win_sigma=2.0, nonnegative_ssim=True),
-        lambda x: package.SSIM(1.0, size_average=False)(x, y),
+        lambda x: package.SSIM(1.0, size_average=None)(x, y),
         lambda x: package.MS_SSIM(1.0)(x, y),
     )
     kept = (
         lambda: package.ssim(x.half(), y.half(), 1.0), lambda: package.ssim(small, small.flip(2), 1.0),
         lambda: package.ssim(volume, volume.flip(3), 1.0),
         lambda: package.ssim(x, y, 1.0, win=window),
+        # What the package computes with, although fastgan's function refuses it.
+        lambda: package.SSIM(torch.tensor(1.0))(x, y), lambda: package.ssim(x, y, 1.0, win_sigma=-1.5),
+        lambda: package.ms_ssim(x, y, 1.0, weights=torch.tensor([0.5, 0.5])),
+        lambda: package.ms_ssim(x, y, 1.0, weights=[0.5, -0.5]),
     )  # fmt: skip
 
     def results():
