@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from fastgan import losses
 from fastgan._torch_internals import version
 from fastgan.compat._shared import as_probabilities_flag, check_kind, check_pair, interpolated
 from fastgan.losses._input_gradient import check_samples, input_gradient
 from fastgan.losses._probabilities import ProbabilityCheck
 from fastgan.losses._scales import scales_of, side_cross_entropy, side_loss, side_mean
+from fastgan.losses.feature_matching import matched
 from fastgan.ops._checks import (
     as_device,
     as_finite,
@@ -203,4 +203,5 @@ def feature_matching_loss(
     n_layers_D, num_D = as_whole_number("n_layers_D", n_layers_D), as_whole_number("num_D", num_D)
     if len(as_list("pred_fake", pred_fake)) != num_D:
         raise ValueError(f"pred_fake must have a list for each of num_D={num_D} scales, got {len(pred_fake)}")
-    return losses.feature_matching_loss(pred_fake, pred_real, lambda_feat, layer_weights=4 / (n_layers_D + 1))
+    names = "pred_fake", "pred_real"
+    return matched(pred_fake, pred_real, lambda_feat, 4 / (n_layers_D + 1), names=names)

@@ -47,13 +47,29 @@ def feature_matching_loss(
     Sources: Salimans et al., "Improved techniques for training GANs", 2016 (of means); Wang et al.,
     "High-resolution image synthesis and semantic manipulation with conditional GANs" (pix2pixHD), 2018.
     """
+    return matched(
+        fake_features, real_features, lambda_feat, layer_weights, with_logits=with_logits, of_means=of_means
+    )
+
+
+def matched(
+    fake_features: Any,
+    real_features: Any,
+    lambda_feat: float,
+    layer_weights: Any,
+    *,
+    with_logits: bool = True,
+    of_means: bool = False,
+    names: tuple[str, str] = ("fake_features", "real_features"),
+) -> Tensor:
+    """:func:`feature_matching_loss`, whose errors call the features by `names`."""
     lambda_feat = as_finite("lambda_feat", lambda_feat)
     with_logits, of_means = as_flag("with_logits", with_logits), as_flag("of_means", of_means)
-    fakes = _scales("fake_features", fake_features)
-    reals = _scales("real_features", real_features)
+    fakes = _scales(names[0], fake_features)
+    reals = _scales(names[1], real_features)
     if [len(scale) for scale in fakes] != [len(scale) for scale in reals]:
         raise ValueError(
-            "fake_features and real_features must have as many scales and layers, got "
+            f"{names[0]} and {names[1]} must have as many scales and layers, got "
             f"{[len(scale) for scale in fakes]} and {[len(scale) for scale in reals]} tensors"
         )
     fake: list[Tensor] = []
@@ -63,7 +79,7 @@ def feature_matching_loss(
     for number, (fake_scale, real_scale) in enumerate(zip(fakes, reals, strict=True)):
         layers = len(fake_scale) - with_logits
         if layers == 0:
-            what = f"scale {number} of fake_features" if len(fakes) > 1 else "fake_features"
+            what = f"scale {number} of {names[0]}" if len(fakes) > 1 else names[0]
             raise ValueError(f"{what} has nothing but logits to compare; with_logits=False takes them, too")
         fake += fake_scale[:layers]
         real += real_scale[:layers]
@@ -73,7 +89,7 @@ def feature_matching_loss(
         places += [f"{scale}[{layer}]" for layer in range(layers)]
 
     def named(side: str, i: int) -> str:
-        return f"{side}_features{places[i]}"
+        return f"{names[side == 'real']}{places[i]}"
 
     if of_means:
         fake = [_mean(named("fake", i), each) for i, each in enumerate(fake)]

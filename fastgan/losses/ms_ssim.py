@@ -217,9 +217,9 @@ def _halved(image: Tensor, odd_sizes: str) -> Tensor:
 
 def _lost(distances: Tensor, weights: tuple[float, ...], normalize: str) -> Tensor:
     """1 minus the product over the first dimension of powers of 1 - distance."""
-    exponents = distances.new_tensor(weights).view(-1, 1, 1)
     if normalize == "none":
-        return 1 - ((1 - distances) ** exponents).prod(dim=0)
+        powers = [(1 - distance) ** weight for distance, weight in zip(distances, weights, strict=True)]
+        return 1 - torch.stack(powers).prod(dim=0)
     if normalize == "simple":
         distances = distances / 2
     # The slope of a power at 0 is infinite, and times a slope of 0 NaN: leave these numbers out, and set the
@@ -227,8 +227,10 @@ def _lost(distances: Tensor, weights: tuple[float, ...], normalize: str) -> Tens
     is_gone = distances >= 1
     kept = torch.where(is_gone, 0.0, distances)
     # The product's logarithm keeps the digits that the product itself loses close to 1.
-    lost = 0 - torch.expm1((exponents * torch.log1p(-kept)).sum(dim=0))  # not -0 for equal images
-    return torch.where((is_gone & (exponents > 0)).any(dim=0), 1.0, lost)
+    logarithms = zip(torch.log1p(-kept), weights, strict=True)
+    lost = 0 - torch.expm1(sum(weight * one for one, weight in logarithms))  # not -0 for equal images
+    counts = [gone for gone, weight in zip(is_gone, weights, strict=True) if weight > 0]
+    return torch.where(torch.stack(counts).any(dim=0), 1.0, lost) if counts else lost
 
 
 class MSSSIMLoss(nn.Module):

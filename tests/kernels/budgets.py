@@ -131,6 +131,9 @@ bound by the instructions of 12 taps for an upsampled image that is four times a
 write and read that image in between.""",
     "gradient_budget": """\
 of more than 12 gradients: they are read twice, since a thread has no registers for sums of all pairs.""",
+    "pixel_loss": """\
+with Sobel's derivatives, bound by instructions: nine places of the difference for each channel, and the
+transposed derivatives at as many.""",
     "ssim": """\
 bound by the arithmetic of two separable windows of 11, seven times; and three maps of derivatives pass
 through memory between two launches, six of the eleven images that are read or written.""",

@@ -64,6 +64,19 @@ LOSSES = {
     "pixel_loss": with_images(lambda x: losses.pixel_loss(x, flipped(x))),
     "PixelLoss": with_images(lambda x: losses.PixelLoss("l2", sobel_weight=1.0)(x, flipped(x))),
     "total_variation_loss": with_images(losses.total_variation_loss),
+    "ssim": with_images(lambda x: losses.ssim(x, flipped(x), window_size=7)),
+    "ssim_loss": with_images(lambda x: losses.ssim_loss(x, flipped(x), window_size=7)),
+    "ssim_l1_loss": with_images(lambda x: losses.ssim_l1_loss(x, flipped(x))),
+    "SSIMLoss": with_images(lambda x: losses.SSIMLoss(window_size=7)(x, flipped(x))),
+    "focal_frequency_loss": with_images(lambda x: losses.focal_frequency_loss(x, flipped(x))),
+    "FocalFrequencyLoss": with_images(lambda x: losses.FocalFrequencyLoss()(x, flipped(x))),
+    "feature_matching_loss": with_images(lambda x: losses.feature_matching_loss([x, x], [flipped(x), x])),
+    "pix2pix.feature_matching_loss": with_images(
+        lambda x: pix2pix.feature_matching_loss([[x, x]], [[flipped(x), x]], num_D=1)
+    ),
+    "studiogan.feature_matching_loss": with_images(
+        lambda x: studiogan.feature_matching_loss(x[:2], x[2:])
+    ),
     "YUVColorL2": with_images(lambda x: losses.YUVColorL2()(x, flipped(x))),
     "r1_penalty": penalty(losses.r1_penalty),
     "r2_penalty": penalty(losses.r2_penalty),
@@ -133,7 +146,10 @@ TESTED_ELSEWHERE = {
     "gram_matrix", "layer_index", "DiffJPEG", "RandomJPEG", "diff_jpeg_coding", "jpeg_codec_differentiable",
     "AdversarialStatistics", "SideStatistics", "PenaltyTerm", "check_supports_penalty",
     "g_adversarial_loss", "AdversarialLoss", "R1", "r1_penalty_of", "gradient_penalty", "approximate_r1",
-    "basicsr.DiffJPEG", "basicsr.PerceptualLoss", "starganv2.moving_average",
+    "DISTS", "DISTSLoss", "dists_head", "ms_ssim", "ms_ssim_loss", "MSSSIMLoss", "PathLength", "PathLengths",
+    "PathLengthTerm", "path_length_penalty", "path_length_penalty_of", "basicsr.g_path_regularize",
+    "studiogan.PathLengthRegularizer", "basicsr.DiffJPEG", "basicsr.PerceptualLoss",
+    "starganv2.moving_average",
 }  # fmt: skip
 
 
