@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fastgan import ops
 from fastgan.compat._stylegan3_filters import backend_of
+from fastgan.ops._checks import check_floating
 
 
 def bias_act(
@@ -32,4 +33,6 @@ def bias_act(
         impl: "cuda" chooses the kernel of the device, "ref" PyTorch's operations; both serve every device.
     """
     backend = backend_of(impl)
+    if b is not None:
+        check_floating("b", b)
     return ops.bias_act(x, b, dim, act, alpha if act == "lrelu" else None, gain, clamp, backend=backend)

@@ -113,7 +113,7 @@ def ms_ssim(
     _check_images(X, Y)
     window = _window(win, win_size, win_sigma)
     weights = WEIGHTS if weights is None else as_weights(weights)
-    check_least_size("X", X, len(weights), window["window_size"], "valid", "pad")
+    check_least_size("X", X, weights, window["window_size"], "valid", "pad")
     options = _options(data_range, size_average, K, check_range)
     similarity = _ms_ssim(X, Y, data_range, **window, **options, weights=weights, backend=backend)
     if check_range:

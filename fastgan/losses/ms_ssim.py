@@ -158,13 +158,14 @@ def least_size(scales: int, window_size: int, padding: str, odd_sizes: str) -> i
 
 
 def check_least_size(
-    name: str, image: Tensor, scales: int, window_size: int, padding: str, odd_sizes: str
-) -> None:  # fmt: skip
+    name: str, image: Tensor, weights: Sequence[float], window_size: int, padding: str, odd_sizes: str
+) -> None:
+    scales = len(weights)
     least = least_size(scales, window_size, padding, odd_sizes)
     if image.shape[2] < least or image.shape[3] < least:
         raise ValueError(
             f"{name} must have at least {least} x {least} pixels for {scales} scales and windows of "
-            f"{window_size} x {window_size}, got shape {tuple(image.shape)}"
+            f"{window_size} x {window_size}, got shape {tuple(image.shape)} and weights {described(weights)}"
         )
 
 
@@ -181,7 +182,7 @@ def _distances(
     **options: Any,
 ) -> Tensor:
     """1 - MS-SSIM: (N, C), or (N, 1) of whole images."""
-    weights = as_weights(weights)
+    powers = as_weights(weights)
     check_one_of("normalize", normalize, NORMALIZATIONS)
     check_one_of("odd_sizes", odd_sizes, ODD_SIZES)
     check_one_of("padding", padding, PADDINGS)
@@ -190,17 +191,17 @@ def _distances(
     check_image("y", y, channels=None)
     check_alike("x", x, "y", y)
     window_size, _ = as_window(options["window"], options["window_size"], options["sigma"])
-    check_least_size("x", x, len(weights), window_size, padding, odd_sizes)
+    check_least_size("x", x, weights, window_size, padding, odd_sizes)
     of_scales = []
-    for scale in range(len(weights)):
-        is_last = scale == len(weights) - 1
+    for scale in range(len(powers)):
+        is_last = scale == len(powers) - 1
         distance = ssim_distance(
             x, y, data_range, contrast=not is_last, padding=padding if is_last else "valid", **options
         )
         of_scales.append(distance if per_channel else distance.mean(dim=1, keepdim=True))
         if not is_last:
             x, y = _halved(x, odd_sizes), _halved(y, odd_sizes)
-    return _lost(torch.stack(of_scales), weights, normalize)
+    return _lost(torch.stack(of_scales), powers, normalize)
 
 
 def _halved(image: Tensor, odd_sizes: str) -> Tensor:

@@ -59,6 +59,7 @@ from fastgan.ops._checks import (
     check_same_device,
     is_floating,
     scalar_tensor,
+    shown,
 )
 from fastgan.ops._declare import declare
 from fastgan.ops.yuv_l2 import _yuv_l2_backward as _backward
@@ -104,7 +105,7 @@ def pixel_loss(
     check_one_of("tv_kind", tv_kind, KINDS)
     check_one_of("reduction", reduction, REDUCTIONS)
     if yuv_scales is not None and color != "yuv":
-        raise ValueError(f"yuv_scales are for color='yuv', got {yuv_scales} and color={color!r}")
+        raise ValueError(f"yuv_scales are for color='yuv', got {shown(yuv_scales)} and color={color!r}")
     yuv_scales = (1.0, 1.0, 1.0) if yuv_scales is None else yuv_scales
     scale_y, scale_u, scale_v = as_numbers("yuv_scales", yuv_scales, 3)
     eps, delta = as_eps("eps", eps), as_finite("delta", delta)
