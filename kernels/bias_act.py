@@ -1,8 +1,8 @@
 """Triton kernels of `fastgan.ops.bias_act`, which documents the formulas. One launch forward.
 
 Tensors are traversed as by `fastgan.kernels.bias_leaky_relu`: in memory order, or with a bias gradient by
-rows (contiguous tensors) or columns (channels last), one program for a whole channel or partial sums that are
-added in a fixed order. The same kernels compute backward and, with tangents, double backward. No atomics.
+rows (contiguous tensors) or columns (channels last); `fastgan.kernels._channels` says who adds up what. The
+same kernels compute backward and, with tangents, double backward. No atomics.
 """
 
 from __future__ import annotations
@@ -14,129 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
-from fastgan.kernels.bias_leaky_relu import (
-    ALONE,
-    ALONE_TILE,
-    ALONE_WARPS,
-    BLOCK,
-    TILE_CHANNELS,
-    WARPS,
-    row_length,
-)
+from fastgan.kernels._activations import LINEAR, activated, derivatives
+from fastgan.kernels._channels import BLOCK, TILE_CHANNELS, WARPS, ChannelSums, row_length
+from fastgan.kernels._indexing import cdiv, index_type
 
 # Half as many rows of a tile as there, since an element takes about twice the registers: with 32, double
 # backward in bfloat16 spills.
 TILE_ROWS, ALONE_ROWS = 16, 128
-
-LINEAR = tl.constexpr(0)
-TANH = tl.constexpr(1)
-SIGMOID = tl.constexpr(2)
-ELU = tl.constexpr(3)
-SELU = tl.constexpr(4)
-SOFTPLUS = tl.constexpr(5)
-SWISH = tl.constexpr(6)
-OF_TANH = tl.constexpr(7)
-OF_SIGMOID = tl.constexpr(8)
-# Where swish has its limits: products of 0 and infinity would be NaN.
-SWISH_BOUND = tl.constexpr(1e4)
-SELU_SCALE = tl.constexpr(1.0507009873554805)
-SELU_NEGATIVE = tl.constexpr(1.7580993408473766)
-
-
-# --- one number ----------------------------------------------------------------------------------------
-
-
-@triton.jit
-def expm1_of_negative(x):
-    """exp(x) - 1 for x <= 0: near 0 a series, since the difference would cancel."""
-    series = 1 / 120 + x * (1 / 720 + x * (1 / 5040 + x * (1 / 40320)))
-    series = x * (1.0 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x * series))))
-    return tl.where(x > -0.5, series, tl.exp(x) - 1.0)
-
-
-@triton.jit
-def log1p_of_unit(e):
-    """log(1 + e) for e in [0, 1], as the series of 2 artanh s."""
-    s = e / (2.0 + e)
-    square = s * s
-    series = 1 / 7 + square * (1 / 9 + square * (1 / 11 + square * (1 / 13)))
-    series = 1 / 3 + square * (1 / 5 + square * series)
-    return 2.0 * (s + s * square * series)
-
-
-@triton.jit
-def logistic(x):
-    """1 / (1 + exp(-x)), 1 minus that, and the second minus the first."""
-    absolute = tl.abs(x)
-    larger = 1.0 / (1.0 + tl.exp(-absolute))
-    smaller = tl.exp(-absolute) * larger
-    distance = expm1_of_negative(-absolute) * larger
-    negative = x < 0.0
-    return (
-        tl.where(negative, smaller, larger),
-        tl.where(negative, larger, smaller),
-        tl.where(negative, -distance, distance),
-    )
-
-
-@triton.jit
-def activated(x, ACT: tl.constexpr):
-    if ACT == TANH:
-        falling = expm1_of_negative(-2.0 * tl.abs(x))
-        t = falling / (2.0 + falling)
-        y = tl.where(x > 0.0, -t, t)
-    elif ACT == LINEAR:
-        y = x
-    elif ACT == SIGMOID:
-        y, _, _ = logistic(x)
-    elif ACT == SWISH:
-        slope, _, _ = logistic(x)
-        y = tl.where(x < -SWISH_BOUND, -SWISH_BOUND, x) * slope
-    elif ACT == SOFTPLUS:
-        y = tl.where(x > 0.0, x, 0.0) + log1p_of_unit(tl.exp(-tl.abs(x)))
-    else:
-        scale: tl.constexpr = 1.0 if ACT == ELU else SELU_SCALE
-        factor: tl.constexpr = 1.0 if ACT == ELU else SELU_NEGATIVE
-        y = tl.where(x > 0.0, scale * x, factor * expm1_of_negative(tl.where(x > 0.0, 0.0, x)))
-    return y
-
-
-@triton.jit
-def derivatives(x, ACT: tl.constexpr):
-    """Of first and second order; at 0 as in torch."""
-    if ACT == OF_TANH:
-        first = 1.0 - x * x
-        second = -2.0 * x
-    elif ACT == OF_SIGMOID:
-        first = x * (1.0 - x)
-        second = 1.0 - 2.0 * x
-    elif ACT == TANH:
-        power = tl.exp(-2.0 * tl.abs(x))
-        falling = expm1_of_negative(-2.0 * tl.abs(x))
-        t = falling / (2.0 + falling)
-        half = 1.0 / (1.0 + power)
-        first = 4.0 * power * half * half
-        second = tl.where(x > 0.0, 2.0 * t, -2.0 * t) * first
-    elif ACT == SIGMOID:
-        slope, complement, difference = logistic(x)
-        first = slope * complement
-        second = first * difference
-    elif ACT == SOFTPLUS:
-        first, complement, _ = logistic(x)
-        second = first * complement
-    elif ACT == SWISH:
-        slope, complement, difference = logistic(x)
-        bounded = tl.where(x < -SWISH_BOUND, -SWISH_BOUND, tl.where(x > SWISH_BOUND, SWISH_BOUND, x))
-        first = slope * (1.0 + bounded * complement)
-        second = slope * complement * (2.0 + bounded * difference)
-    else:
-        scale: tl.constexpr = 1.0 if ACT == ELU else SELU_SCALE
-        factor: tl.constexpr = 1.0 if ACT == ELU else SELU_NEGATIVE
-        power = factor * tl.exp(tl.where(x > 0.0, 0.0, x))
-        first = tl.where(x > 0.0, scale, power)
-        second = tl.where(x >= 0.0, 0.0, power)
-    return first, second
 
 
 @triton.jit
@@ -385,7 +269,7 @@ def _launch(
     with_saved: bool,
     bias_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    result, channels, length = torch.empty_like(grad), grad.shape[1], row_length(grad)
+    result = torch.empty_like(grad)
     grad_saved = torch.empty_like(grad) if with_saved else grad.new_empty(0)
     tensors = (
         grad,
@@ -408,32 +292,22 @@ def _launch(
         count = grad.numel()
         with torch.cuda.device_of(grad):
             multiply[(cdiv(count, BLOCK),)](
-                *tensors, gain, clamp, length, channels, count, **constants,
+                *tensors, gain, clamp, row_length(grad), grad.shape[1], count, **constants,
                 INDEX=index_type(count, BLOCK), BLOCK=BLOCK, num_warps=WARPS,
             )  # fmt: skip
         return result, grad_saved, grad.new_empty(0, dtype=torch.float32)
-    outer = grad.numel() // (channels * length)
-    rows, alone = TILE_ROWS, outer <= ALONE_ROWS
-    if length > 1:
-        alone = outer * length <= ALONE
-        parts = 1 if alone else outer
-    else:
-        rows = next_power_of_2(outer) if alone else TILE_ROWS
-        parts = cdiv(outer, rows)
-    sums = grad.new_empty(parts * channels, dtype=bias_dtype if parts == 1 else torch.float32)
-    warps = ALONE_WARPS if alone else WARPS
+    plan = ChannelSums.of(grad, TILE_ROWS, ALONE_ROWS)
+    sums = plan.new_sums(grad, bias_dtype)
     with torch.cuda.device_of(grad):
-        if length > 1:
-            block = min(BLOCK, next_power_of_2(length))
-            at_once = min(next_power_of_2(outer), ALONE_TILE // block) if alone else 1
-            multiply_rows[(parts * channels,)](
-                *tensors, sums, gain, clamp, outer, channels, length, outer if alone else 1, **constants,
-                SAMPLES=at_once, LENGTH=block, num_warps=warps,
+        if plan.length > 1:
+            multiply_rows[(plan.parts * plan.channels,)](
+                *tensors, sums, gain, clamp, plan.outer, plan.channels, plan.length, plan.share, **constants,
+                SAMPLES=plan.tile[0], LENGTH=plan.tile[1], num_warps=plan.warps,
             )  # fmt: skip
         else:
-            across = cdiv(channels, TILE_CHANNELS)
-            multiply_columns[(parts * across,)](
-                *tensors, sums, gain, clamp, outer, channels, across, **constants,
-                ROWS=rows, CHANNELS=TILE_CHANNELS, num_warps=warps,
+            across = cdiv(plan.channels, TILE_CHANNELS)
+            multiply_columns[(plan.parts * across,)](
+                *tensors, sums, gain, clamp, plan.outer, plan.channels, across, **constants,
+                ROWS=plan.tile[0], CHANNELS=plan.tile[1], num_warps=plan.warps,
             )  # fmt: skip
-    return result, grad_saved, sums if parts == 1 else sums.view(parts, channels).sum(dim=0).to(bias_dtype)
+    return result, grad_saved, plan.added(sums, bias_dtype)

@@ -2,8 +2,7 @@
 
 Tensors are traversed in memory order; an element's channel follows from its index, the length of a channel's
 row and the number of channels. Backward with a bias gradient has a kernel for rows (contiguous tensors) and
-one for columns (channels last). A program that processes all elements of a channel writes the bias gradient
-itself; otherwise programs write partial sums, which are added in a fixed order. No atomics: the same input
+one for columns (channels last); `fastgan.kernels._channels` says who adds up what. No atomics: the same input
 gives the same bits.
 """
 
@@ -14,18 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastgan.kernels._indexing import cdiv, index_type, next_power_of_2
+from fastgan.kernels._channels import BLOCK, TILE_CHANNELS, WARPS, ChannelSums, row_length
+from fastgan.kernels._indexing import cdiv, index_type
 
-# Chosen by arithmetic, not yet by measurement: 4 warps give each thread 8 elements, two 16-byte accesses in
-# float32.
-BLOCK = 1024
-WARPS = 4
-# The tile in channels last: 32 adjacent channels are whole 128-byte lines in float32.
-TILE_ROWS, TILE_CHANNELS = 32, 32
-# The most elements of a channel that one program sums alone, and how many it takes at a time; for channels
-# last, whose tiles have many channels, the most rows. Beyond these, partial sums and a second launch are
-# faster.
-ALONE, ALONE_TILE, ALONE_ROWS, ALONE_WARPS = 16 * BLOCK, 4 * BLOCK, 256, 16
+# Rows of the tile in channels last, and the most that one program sums alone.
+TILE_ROWS, ALONE_ROWS = 32, 256
 
 
 @triton.jit
@@ -154,11 +146,6 @@ def multiply_columns(
     tl.store(sums + down.to(tl.int64) * channels + channel, total, channel < channels)
 
 
-def row_length(x: Tensor) -> int:
-    """How many consecutive elements belong to the same channel: 1 for channels last and N C."""
-    return x.stride(1) if x.shape[1] > 1 else x.numel()
-
-
 def bias_leaky_relu(
     x: Tensor, bias: Tensor | None, slope: float, gain: float, clamp: float, with_codes: bool
 ) -> tuple[Tensor, Tensor]:
@@ -195,32 +182,21 @@ def bias_leaky_relu_backward(
         result = bias_leaky_relu_tangent(grad, None, codes, slope, gain)
         return result, grad.new_empty(0, dtype=torch.float32)
     result = torch.empty_like(grad)
-    channels, length = grad.shape[1], row_length(grad)
-    outer = grad.numel() // (channels * length)
-    rows, alone = TILE_ROWS, outer <= ALONE_ROWS
-    if length > 1:
-        alone = outer * length <= ALONE
-        parts = 1 if alone else outer
-    else:
-        rows = next_power_of_2(outer) if alone else TILE_ROWS
-        parts = cdiv(outer, rows)
-    sums = grad.new_empty(parts * channels, dtype=bias_dtype if parts == 1 else torch.float32)
-    warps = ALONE_WARPS if alone else WARPS
+    plan = ChannelSums.of(grad, TILE_ROWS, ALONE_ROWS)
+    sums = plan.new_sums(grad, bias_dtype)
     with torch.cuda.device_of(grad):
-        if length > 1:
-            block = min(BLOCK, next_power_of_2(length))
-            at_once = min(next_power_of_2(outer), ALONE_TILE // block) if alone else 1
-            multiply_rows[(parts * channels,)](
-                grad, codes, result, sums, slope, gain, outer, channels, length, outer if alone else 1,
-                SAMPLES=at_once, LENGTH=block, num_warps=warps,
+        if plan.length > 1:
+            multiply_rows[(plan.parts * plan.channels,)](
+                grad, codes, result, sums, slope, gain, plan.outer, plan.channels, plan.length, plan.share,
+                SAMPLES=plan.tile[0], LENGTH=plan.tile[1], num_warps=plan.warps,
             )  # fmt: skip
         else:
-            across = cdiv(channels, TILE_CHANNELS)
-            multiply_columns[(parts * across,)](
-                grad, codes, result, sums, slope, gain, outer, channels, across,
-                ROWS=rows, CHANNELS=TILE_CHANNELS, num_warps=warps,
+            across = cdiv(plan.channels, TILE_CHANNELS)
+            multiply_columns[(plan.parts * across,)](
+                grad, codes, result, sums, slope, gain, plan.outer, plan.channels, across,
+                ROWS=plan.tile[0], CHANNELS=plan.tile[1], num_warps=plan.warps,
             )  # fmt: skip
-    return result, sums if parts == 1 else sums.view(parts, channels).sum(dim=0).to(bias_dtype)
+    return result, plan.added(sums, bias_dtype)
 
 
 def bias_leaky_relu_tangent(

@@ -1,6 +1,7 @@
 """The ops behind `fastgan.losses`: argument checks, choice of the implementation, gradients."""
 
 from fastgan.ops._dispatch import use
+from fastgan.ops._resampling import downsample2d, filter2d, setup_filter, upsample2d
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.bias_leaky_relu import bias_leaky_relu
 from fastgan.ops.blur import blur
@@ -13,7 +14,6 @@ from fastgan.ops.jpeg import jpeg_round_trip
 from fastgan.ops.perspective_warp import perspective_warp
 from fastgan.ops.photometric import photometric
 from fastgan.ops.pixel_loss import pixel_loss
-from fastgan.ops.resampling import downsample2d, filter2d, setup_filter, upsample2d
 from fastgan.ops.squared_norm import squared_norm
 from fastgan.ops.ssim import ssim_distance
 from fastgan.ops.upfirdn2d import upfirdn2d

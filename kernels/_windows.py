@@ -1,0 +1,102 @@
+"""What `ssim`'s kernels share: pixels beyond the border, sums of windows, strips of columns."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+VALID, ZEROS, REFLECT = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # of the op's argument `padding`
+
+
+@triton.jit
+def within(index, size):
+    """0 <= index < size, by one comparison."""
+    return index.to(tl.uint32) < tl.full([], size, tl.int32).to(tl.uint32)
+
+
+@triton.jit
+def inside(index, size, PADDING: tl.constexpr):
+    """The row or column that continues the image beyond its border, and whether there is one."""
+    if PADDING == REFLECT:
+        index = tl.where(index < 0, -index, index)
+        index = tl.where(index >= size, 2 * (size - 1) - index, index)
+    return index, within(index, size)
+
+
+@triton.jit
+def load_at(
+    x_row, y_row, column, distance, x_stride_w, y_stride_w, in_rows, width, half_x, half_y,
+    PADDING: tl.constexpr,
+):  # fmt: skip
+    """M and d at a distance from the columns, less those of the offsets, halves of x and y."""
+    if PADDING == VALID:  # the columns are those of windows within the image
+        a = tl.load(x_row + column * x_stride_w + distance * x_stride_w)
+        b = tl.load(y_row + column * y_stride_w + distance * y_stride_w)
+    elif PADDING == REFLECT:
+        place, exist = inside(column + distance, width, PADDING)
+        a = tl.load(x_row + place * x_stride_w, in_rows & exist, 0.0)
+        b = tl.load(y_row + place * y_stride_w, in_rows & exist, 0.0)
+    else:
+        exist = in_rows & within(column + distance, width)
+        a = tl.load(x_row + column * x_stride_w + distance * x_stride_w, exist, 0.0)
+        b = tl.load(y_row + column * y_stride_w + distance * y_stride_w, exist, 0.0)
+    a, b = 0.5 * a.to(tl.float32) - half_x, 0.5 * b.to(tl.float32) - half_y
+    return a + b, a - b
+
+
+@triton.jit
+def load_halves(x, y, exist):
+    """M and d, 0 where there is no pixel."""
+    a, b = 0.5 * tl.load(x, exist, 0.0).to(tl.float32), 0.5 * tl.load(y, exist, 0.0).to(tl.float32)
+    return a + b, a - b
+
+
+@triton.jit
+def zeros(COUNT: tl.constexpr, COLUMNS: tl.constexpr):
+    sums: tl.tuple = ()
+    for _ in tl.static_range(COUNT):
+        sums += (tl.zeros([COLUMNS], tl.float32),)
+    return sums
+
+
+@triton.jit
+def moved_up(sums, SIZE: tl.constexpr, COLUMNS: tl.constexpr):
+    """Without the first of each SIZE sums, whose window is complete, and with a new one behind."""
+    moved: tl.tuple = ()
+    for i in tl.static_range(len(sums)):
+        if i % SIZE == SIZE - 1:
+            moved += (tl.zeros([COLUMNS], tl.float32),)
+        else:
+            moved += (sums[i + 1],)
+    return moved
+
+
+@triton.jit
+def finite_or_zero(value):
+    return tl.where(value - value == 0.0, value, 0.0)
+
+
+@triton.jit
+def mirrored_tap(index, other, size, TAPS: tl.constexpr, EXPONENT: tl.constexpr):
+    """The tap with which a window at `other` contains mirror images of the pixel at `index`."""
+    above = (index + other).to(tl.float32)
+    below = (2 * (size - 1) - index - other).to(tl.float32)
+    has_above = (index >= 1) & (above >= 0.0) & (above <= len(TAPS) // 2)
+    has_below = (index <= size - 2) & (below >= 0.0) & (below <= len(TAPS) // 2)
+    tap = tl.where(has_above, TAPS[0] * tl.exp(EXPONENT * above * above), 0.0)
+    return tap + tl.where(has_below, TAPS[0] * tl.exp(EXPONENT * below * below), 0.0)
+
+
+@triton.jit
+def strip(channels, bands, blocks, rows, COLUMNS: tl.constexpr):
+    """The program's image, channel, first row and columns."""
+    program = tl.program_id(0)
+    plane, part = program // (bands * blocks), program % (bands * blocks)
+    column = part % blocks * COLUMNS + tl.arange(0, COLUMNS)
+    return (
+        plane,
+        (plane // channels).to(tl.int64),
+        (plane % channels).to(tl.int64),
+        part // blocks * rows,
+        column,
+    )
