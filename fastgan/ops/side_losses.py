@@ -31,17 +31,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
-from torch.nn import functional as F
 
 from fastgan._torch_internals import forward_mode_active
 from fastgan.ops import _dispatch
 from fastgan.ops._autograd import check_saved, differentiable, savable, saved_tensors_are_ours, wants_gradient
 from fastgan.ops._checks import check_floating, check_one_of, check_same_device, is_floating
 from fastgan.ops._declare import declare
-from fastgan.reference import adversarial as reference
-from fastgan.reference.adversarial import GAMES
+from fastgan.reference import side_losses as reference
+from fastgan.reference.side_losses import NUMBERS, REDUCTIONS
 
-REDUCTIONS = ("mean", "sum", "none")
 MOST = 6
 """The largest number of tensors of one call of the operator."""
 FEW = {
@@ -56,7 +54,6 @@ An op whose gradient is written in Python takes about 90 us forward and backward
 further tensor, on an AMD EPYC where `logits.mean()` takes 37; measured there with one thread, and without
 statistics, which the op has at no cost.
 """
-_NUMBERS = {game: number for number, game in enumerate(GAMES[:-1])}
 
 
 def side_losses(
@@ -101,8 +98,8 @@ def side_losses(
         RuntimeError: the requested backend cannot serve the call.
     """
     logits = [*real, *fake]
-    if type(game) is not str or game not in _NUMBERS:
-        check_one_of("game", game, _NUMBERS)
+    if type(game) is not str or game not in NUMBERS:
+        check_one_of("game", game, NUMBERS)
     if type(reduction) is not str or reduction not in REDUCTIONS:
         check_one_of("reduction", reduction, REDUCTIONS)
     _check(logits, len(real), names)
@@ -112,16 +109,16 @@ def side_losses(
             reduction=reduction, with_statistics=with_statistics, backend=backend, names=names,
         )  # fmt: skip
     arguments = (
-        len(real), _NUMBERS[game], float(sign), float(real_label), float(fake_label), float(factor),
+        len(real), NUMBERS[game], float(sign), float(real_label), float(fake_label), float(factor),
         REDUCTIONS.index(reduction), with_statistics,
     )  # fmt: skip
     if not with_statistics and is_few(logits, game, reduction) and _dispatch.requested(backend) is None:
-        return _by_torch(logits, *arguments[:-1]), None
+        return reference.by_few_operations(logits, *arguments[:-1]), None
     chosen = _dispatch.choose("side_losses", tuple(logits), backend)
     if chosen == "native" and forward_mode_active() and _dispatch.requested(backend) is None:
         chosen = "reference"
     if chosen == "reference":
-        loss, statistics, _ = _plain(logits, *arguments, False)
+        loss, statistics, _ = reference.side_losses(logits, *arguments, False)
     else:
         logits = [each.contiguous() for each in logits]
         loss, statistics, _ = _side_losses(logits, *arguments, wants_gradient(*logits))
@@ -186,11 +183,6 @@ def _shaped(flat: Tensor, logits: list[Tensor]) -> Sequence[Tensor]:
     return [part.view(each.shape) for part, each in zip(parts, logits, strict=True)]
 
 
-def _accumulation_dtype(logits: list[Tensor]) -> torch.dtype:
-    """The dtype of computations with the logits: float64 if one of them is, else float32."""
-    return torch.float64 if any(each.dtype == torch.float64 for each in logits) else torch.float32
-
-
 # --- op and fake ----------------------------------------------------------------------------------
 
 
@@ -203,7 +195,7 @@ def _accumulation_dtype(logits: list[Tensor]) -> torch.dtype:
 def _side_losses_fake(
     logits, reals, game, sign, real_label, fake_label, factor, reduction, with_statistics, with_slopes
 ):
-    dtype, count = _accumulation_dtype(logits), sum(each.numel() for each in logits)
+    dtype, count = reference.accumulation_dtype(logits), sum(each.numel() for each in logits)
     sizes = (
         (count,) if REDUCTIONS[reduction] == "none" else (), (len(logits) if with_statistics else 0, 4),
         (count if with_slopes else 0,),
@@ -225,82 +217,15 @@ def mean_if_few(
         return None
     if not logits.is_cpu or not 0 < logits.numel() < FEW[game][0] or _dispatch.requested() is not None:
         return None
-    return _by_torch([logits], int(real), _NUMBERS[game], sign, label, label, factor, 0)
-
-
-def _by_torch(
-    logits: list[Tensor], reals: int, game: int, sign: float, real_label: float, fake_label: float,
-    factor: float, reduction: int,
-) -> Tensor:  # fmt: skip
-    """The loss in as few of PyTorch's operations as there are."""
-    dtype, loss = _accumulation_dtype(logits), None
-    for i, each in enumerate(logits):
-        x = each if each.dtype == dtype else each.to(dtype)
-        target = sign if i < reals else -sign
-        label = real_label if i < reals else fake_label
-        losses: Tensor | None = None
-        if GAMES[game] == "wasserstein":
-            losses = x
-        elif GAMES[game] == "cross_entropy" and label in (0.0, 1.0):
-            losses = F.softplus(-x if (label == 1.0) == (sign > 0) else x)
-        elif GAMES[game] == "least_squares":
-            wanted = x.new_full((), label if sign > 0 else -label).expand_as(x)
-            term = F.mse_loss(x, wanted, reduction=REDUCTIONS[reduction])
-        elif GAMES[game] == "hinge":
-            losses = reference.relu(1 - x if target > 0 else 1 + x)
-        else:
-            losses = reference.losses_of_side(x, i < reals, GAMES[game], sign, label)
-        if losses is not None:
-            term = losses.mean() if REDUCTIONS[reduction] == "mean" else losses.sum()
-            if losses is x and target > 0:
-                term = -term
-        loss = term if loss is None else loss + term
-    assert loss is not None
-    if game == _NUMBERS["least_squares"]:
-        factor = factor / 2
-    return loss if factor == 1.0 else factor * loss
+    return reference.by_few_operations([logits], int(real), NUMBERS[game], sign, label, label, factor, 0)
 
 
 # --- batching: plain PyTorch, since each call has its own loss ----------------------------------------------
 
 
-def _plain(
-    logits: list[Tensor], reals: int, game: int, sign: float, real_label: float, fake_label: float,
-    factor: float, reduction: int, with_statistics: bool, with_slopes: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The op in plain, differentiable PyTorch."""
-    dtype = _accumulation_dtype(logits)
-    wide = [each.to(dtype) for each in logits]
-    losses = [
-        factor
-        * reference.losses_of_side(
-            each, i < reals, GAMES[game], sign, real_label if i < reals else fake_label
-        )
-        for i, each in enumerate(wide)
-    ]
-    if REDUCTIONS[reduction] == "none":
-        loss = torch.cat([each.flatten() for each in losses])
-    else:
-        reduced = [each.mean() if REDUCTIONS[reduction] == "mean" else each.sum() for each in losses]
-        loss = sum(reduced[1:], start=reduced[0])
-    statistics = slopes = logits[0].new_empty((0, 4), dtype=dtype)
-    if with_statistics:
-        threshold = (real_label + fake_label) / 2 if GAMES[game] == "least_squares" else 0.0
-        with torch.no_grad():
-            statistics = torch.stack(
-                [
-                    reference.statistics_of_side(each, i < reals, sign, threshold)
-                    for i, each in enumerate(wide)
-                ]
-            )
-    options = reals, game, sign, real_label, fake_label, factor, reduction
-    parts = [each.flatten() for each in _slopes(logits, *options)] if with_slopes else [slopes.flatten()]
-    return loss, statistics, torch.cat(parts)
-
-
 def _calls(size: int, batched: Sequence[Any], logits: list[Tensor], *options: Any) -> tuple[Tensor, ...]:
     dims = tuple(0 if is_batched else None for is_batched in batched[0])
-    return torch.vmap(lambda *each: _plain(list(each), *options), dims)(*logits)
+    return torch.vmap(lambda *each: reference.side_losses(list(each), *options), dims)(*logits)
 
 
 # --- backward -------------------------------------------------------------------------------------
@@ -319,7 +244,7 @@ def _side_losses_gradients(ctx, grad, *_):
     *logits, slopes = ctx.saved_tensors
     if torch.is_grad_enabled():
         grads = _shaped(grad, logits) if grad.dim() else [grad] * len(logits)
-        factors = _slopes(logits, *ctx.options)
+        factors = reference.slopes(logits, *ctx.options)
         parts: Sequence[Tensor] = [grad * slope for grad, slope in zip(grads, factors, strict=True)]
     else:
         dtype = logits[0].dtype
@@ -336,29 +261,6 @@ def _side_losses_gradients(ctx, grad, *_):
         for i in range(len(logits))
     ]
     return gradients, None, None, None, None, None, None, None, None, None
-
-
-def _slopes(
-    logits: list[Tensor], reals: int, game: int, sign: float, real_label: float, fake_label: float,
-    factor: float, reduction: int,
-) -> list[Tensor]:  # fmt: skip
-    """The derivative of each logit's loss in plain, differentiable PyTorch.
-
-    By `torch.func.grad`, which works whether autograd or another transform differentiates further.
-    """
-    dtype = _accumulation_dtype(logits)
-
-    def slopes(each: Tensor, is_real: bool) -> Tensor:
-        label, weight = real_label if is_real else fake_label, factor
-        if REDUCTIONS[reduction] == "mean":
-            weight = factor / each.numel()
-
-        def loss(each: Tensor) -> Tensor:
-            return weight * reference.losses_of_side(each, is_real, GAMES[game], sign, label).sum()
-
-        return torch.func.grad(loss)(each.to(dtype))
-
-    return [slopes(each, i < reals) for i, each in enumerate(logits)]
 
 
 _side_losses = differentiable("side_losses", _save_for_side_losses, _side_losses_gradients, _calls)

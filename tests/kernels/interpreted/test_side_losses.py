@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fastgan.ops.side_losses import _plain
+from fastgan.reference.side_losses import side_losses as plain
 from tests.kernels.interpreted import interpreted
 from tests.ops.layouts import exact, relative_error
 
@@ -27,7 +27,7 @@ def test_side_losses(counts, reals, game, reduction, sign):
 
     logits = [5 * torch.randn(count) for count in counts]
     options = reals, game, sign, 0.9, 0.1, 0.5, reduction
-    expected = _plain([exact(each) for each in logits], *options, True, True)
+    expected = plain([exact(each) for each in logits], *options, True, True)
     actual = kernel.side_losses(logits, *options, True, True)
     assert_close(
         actual[0].double(), expected[0].detach(), rtol=2e-6, atol=1e-6 * max(1, 2e3 * (reduction == 1))
@@ -47,7 +47,7 @@ def test_side_losses_of_nan_and_infinity(game):
         for label in (1.0, 0.9):
             for reduction in (0, 2):
                 options = logits, 1, game, 1.0, label, 0.0, 1.0, reduction, True, True
-                for one, other in zip(kernel.side_losses(*options), _plain(*options), strict=True):
+                for one, other in zip(kernel.side_losses(*options), plain(*options), strict=True):
                     assert_close(one, other, equal_nan=True, rtol=2e-6, atol=1e-6)
 
 
