@@ -37,9 +37,11 @@ class PixelLossSweep {
  private:
   template <typename T>
   friend class PixelTile;
-
   template <typename T>
-  void run_typed(int64_t begin, int64_t end);
+  friend class NeighbourTile;
+
+  template <template <typename> class Tile, typename T>
+  void run_tiles(int64_t begin, int64_t end);
 
   ImageView x_, y_, weight_, direction_;
   PixelLossOptions options_;

@@ -27,7 +27,10 @@ struct PixelPenalty {
 // `threshold` is eps or delta. As in torch, sign(NaN) is 0, and a NaN stays one in all others.
 template <PixelKind kKind, typename T>
 FASTGAN_HOST_DEVICE PixelPenalty<T> pixel_penalty(T value, T threshold) {
-  if (kKind == PixelKind::kL1) return {std::abs(value), static_cast<T>(value > 0) - static_cast<T>(value < 0)};
+  if (kKind == PixelKind::kL1) {
+    const T size = std::abs(value);
+    return {size, size > 0 ? std::copysign(T(1), value) : T(0)};
+  }
   if (kKind == PixelKind::kL2) return {value * value, 2 * value};
   if (kKind == PixelKind::kCharbonnier) {
     const T root = std::sqrt(value * value + threshold);
