@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from fastgan import losses, ops
 from fastgan.augment import DiffAugment
+from fastgan.losses._frozen import L2Pooling
+from fastgan.losses.dists import CHANNELS
 
 Size = tuple[int, int, int]
 """Samples, height and width."""
@@ -46,6 +48,29 @@ class Case:
         """The inputs, of which those that are differentiated require grad if `grad`."""
         tensors = [t.to(dtype) if t.dtype == torch.float32 else t for t in self.inputs(size)]
         return [t.requires_grad_(grad and i in self.differentiated) for i, t in enumerate(tensors)]
+
+
+def thin(loss: nn.Module) -> nn.Module:
+    """The loss with every fourth channel of its backbone: the same operations in a fraction of the time."""
+
+    def kept(channels: int) -> slice:
+        return slice(None, None, 1 if channels <= 3 else 4)
+
+    for layer in loss.modules():
+        if isinstance(layer, nn.Conv2d):
+            weight, bias = layer.weight, layer.bias
+            layer.weight = nn.Parameter(weight[kept(weight.shape[0]), kept(weight.shape[1])].clone(), False)
+            if bias is not None:
+                layer.bias = nn.Parameter(bias[kept(len(bias))].clone(), False)
+        elif isinstance(layer, L2Pooling):
+            layer.filter = layer.filter[kept(len(layer.filter))]
+    if isinstance(loss, losses.DISTS):
+        for name in ("alpha", "beta"):
+            maps = getattr(loss, name).split(CHANNELS, 1)
+            setattr(
+                loss, name, nn.Parameter(torch.cat([each[:, kept(each.shape[1])] for each in maps], 1), False)
+            )
+    return loss
 
 
 # --- the cases ------------------------------------------------------------------------------------------
@@ -217,7 +242,7 @@ CASES = (
     Case(
         "DISTS, DISTSLoss",
         two_larger_images,
-        lambda: losses.DISTSLoss(load_weights=False, weights=None),
+        lambda: thin(losses.DISTSLoss(load_weights=False, weights=None)),
         (0, 1),
         # That of the L2 pooling of features near zero is large, and in PyTorch's operations as inexact.
         second_order_error=0.03,
@@ -267,11 +292,18 @@ CASES = (
         lambda r1, x: r1(x, 0).loss,
         frozenset({"export", "vmap"}),
     ),
-    Case("LPIPS, LPIPSLoss", two_larger_images, lambda: losses.LPIPSLoss(net="alex", weights=None), (0, 1)),
+    Case(
+        "LPIPS, LPIPSLoss",
+        two_larger_images,
+        lambda: thin(losses.LPIPSLoss(net="alex", weights=None)),
+        (0, 1),
+    ),
     Case(
         "PerceptualLoss",
         two_images,
-        lambda: losses.PerceptualLoss(("relu1_1",), style_weights=0.5, backbone=None, value_range=(0, 1)),
+        lambda: thin(
+            losses.PerceptualLoss(("relu1_1",), style_weights=0.5, backbone=None, value_range=(0, 1))
+        ),
     ),
     Case("gram_matrix", lambda size: (image(size, 0, 5) - 0.4,), lambda: losses.gram_matrix),
     Case("RandomJPEG", lambda size: (image(size),), lambda: losses.RandomJPEG(50, 50)),
