@@ -138,14 +138,14 @@ HANGS = "act = lambda step: time.sleep(500) if rank == 2 and step == 3 else None
 DIES = "act = lambda step: die() if rank == 0 and step == 3 else None"
 
 
-@pytest.mark.parametrize("source, message", [
-    (RAISES, "rank 1: division by zero"),
-    (HANGS, "another process did not answer for 0.05 minutes (--timeout)"),
-    (DIES, "rank 0: its process died"),
+@pytest.mark.parametrize("source, timeout, message", [
+    (RAISES, 1, "rank 1: division by zero"),
+    (HANGS, 0.05, "another process did not answer for 0.05 minutes (--timeout)"),
+    (DIES, 1, "rank 0: its process died"),
 ], ids=["raises", "hangs", "dies"])  # fmt: skip
-def test_all_end_within_seconds_and_say_why_once(tmp_path, source, message):
+def test_all_end_within_seconds_and_say_why_once(tmp_path, source, timeout, message):
     main, other = run_nodes(
-        tmp_path, [write(tmp_path, source), "run", "dict(timeout=0.05)"], (1, 2), backend="static"
+        tmp_path, [write(tmp_path, source), "run", f"dict(timeout={timeout})"], (1, 2), backend="static"
     )
     assert main.code != 0 and other.code != 0
     assert max(main.seconds, other.seconds) < 60, "with the start of Python and torchrun's own end"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ import torch
 from fastgan.training.config import TrainingConfig
 from fastgan.training.processes import peers
 from fastgan.training.processes.rendezvous import tell_of_failed_start
-from fastgan.training.processes.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime, is_timeout
 from fastgan.training.processes.world import (
     World,
     check_alone,
@@ -117,6 +118,14 @@ except ProcessFailed as error:
     report["error"], report["seconds"] = str(error), time.monotonic() - began
 (folder / f"rank-{rank}.json").write_text(json.dumps(report))
 """
+
+
+def test_a_store_that_waits_in_vain_has_timed_out():
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True)
+    with pytest.raises(RuntimeError) as error:
+        store.wait(["nobody writes this"], timedelta(milliseconds=10))
+    assert is_timeout(error.value)
+    assert not is_timeout(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_under_torchrun(tmp_path):
@@ -279,7 +288,7 @@ def test_an_accelerator_that_is_not_there_is_named():
     import torch
 
     from fastgan.training.config import TrainingConfig
-    from fastgan.training.processes.runtime import Runtime
+    from fastgan.training.processes.runtime import Runtime, is_timeout
 
     if torch.cuda.is_available():
         pytest.skip("there is one")
@@ -291,7 +300,7 @@ def test_a_run_starts_without_heavy_imports(tmp_path):
     program = """
 import sys
 from fastgan.training.config import TrainingConfig
-from fastgan.training.processes.runtime import Runtime
+from fastgan.training.processes.runtime import Runtime, is_timeout
 
 Runtime(TrainingConfig(accelerator="cpu"))
 assert not {"lightning_fabric", "torchmetrics", "scipy.signal", "matplotlib"} & sys.modules.keys()

@@ -57,6 +57,15 @@ class ProcessFailed(RuntimeError):
         self.prints = prints
 
 
+def is_timeout(error: BaseException) -> bool:
+    """Whether a collective, or the start of a process group, waited too long for another process.
+
+    torch has no type for it, only gloo's words and those of its stores.
+    """
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("timed out" in text or "wait timeout" in text)
+
+
 class Runtime:
     """The device of this process, and what it shares with the others.
 
@@ -176,7 +185,7 @@ class Runtime:
             failure = self._peers.wait_for_failure(REASON_SECONDS if isinstance(error, RuntimeError) else 0)
             expected = isinstance(error, (ValueError, OSError, ArithmeticError))
             text = str(error) if expected else f"{type(error).__name__}: {error}"
-            if isinstance(error, RuntimeError) and "timed out" in str(error).lower():  # gloo's words
+            if is_timeout(error):
                 minutes = self.timeout.total_seconds() / 60
                 expected, text = True, f"another process did not answer for {minutes:g} minutes (--timeout)"
             if failure is None:
