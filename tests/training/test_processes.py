@@ -288,7 +288,7 @@ def test_an_accelerator_that_is_not_there_is_named():
     import torch
 
     from fastgan.training.config import TrainingConfig
-    from fastgan.training.processes.runtime import Runtime, is_timeout
+    from fastgan.training.processes.runtime import Runtime
 
     if torch.cuda.is_available():
         pytest.skip("there is one")
