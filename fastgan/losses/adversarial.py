@@ -25,13 +25,12 @@ from fastgan.losses._scales import (
     side_cross_entropy,
     side_loss,
 )
+from fastgan.losses._sides import added, pairs_of, relativistic_losses
 from fastgan.ops._checks import (
     as_finite,
     as_flag,
-    check_alike,
     check_floating,
     check_one_of,
-    check_same_shape,
     described,
     is_among,
     shown,
@@ -198,7 +197,9 @@ class AdversarialLoss:
             losses = self._cross_entropies(real, fake, reduction)
             statistics = self._of_probabilities(real, fake) if return_statistics else None
         elif self.kind == "relativistic":
-            losses, statistics = self._pairs(real, fake, reduction, return_statistics)
+            losses, statistics = relativistic_losses(
+                real, fake, self.critic_sign, reduction, return_statistics
+            )
         elif both_are_tensors and reduction == "mean":
             losses, statistics = discriminator_loss(real[0], fake[0], _GAMES[self.kind], **self._options())
             statistics = statistics.view(2, 4)
@@ -208,7 +209,7 @@ class AdversarialLoss:
                 **self._options(),
             )  # fmt: skip
             if reduction == "none":
-                losses = self._added(real, fake, losses)
+                losses = added(real, fake, losses)
         self._look(*real, *fake)
         loss = losses[0] if reduction == "none" and both_are_tensors else losses
         if not return_statistics:
@@ -273,7 +274,7 @@ class AdversarialLoss:
             if real_logits is None:
                 raise ValueError("the relativistic generator loss needs real_logits, got None")
             real, _ = self._two_sides(real_logits, fake_logits)
-            loss, _ = self._pairs(real, scales, reduction, False, generator=True)
+            loss, _ = relativistic_losses(real, scales, self.critic_sign, reduction, False, generator=True)
             self._look(*scales)
             return loss[0] if reduction == "none" and is_tensor else loss
         game = "wasserstein" if self.kind == "hinge" else _GAMES[self.kind]
@@ -347,53 +348,13 @@ class AdversarialLoss:
             return loss
         return loss, SideStatistics(*(statistics.view(4) if is_tensor else statistics).unbind(-1))
 
-    def _pairs(
-        self, real: list[Tensor], fake: list[Tensor], reduction: str, with_statistics: bool,
-        generator: bool = False,
-    ) -> tuple[Any, Any]:  # fmt: skip
-        """The relativistic game, scale by scale: of (losses or loss, statistics (scales or 2, 4) or None)."""
-        losses, statistics = [], []
-        for (of_real, r), (of_fake, f) in zip(*_pairs_of(real, fake), strict=True):
-            for name, each in ((of_real, r), (of_fake, f)):
-                check_floating(name, each)
-                check_not_empty(name, each)
-            check_alike(of_real, r, of_fake, f)
-            if reduction == "mean":
-                if generator:
-                    losses.append(generator_loss(f, r, "relativistic", sign=self.critic_sign))
-                    continue
-                loss, values = discriminator_loss(r, f, "relativistic", sign=self.critic_sign)
-                losses.append(loss)
-                statistics.append(values.view(2, 4))
-                continue
-            # Fakes that score above their reals cost D what a fake logit of the difference would.
-            difference = wide(f) - wide(r)
-            options = {"sign": self.critic_sign, "reduction": reduction}
-            loss, _ = side_loss("fake_logits", [difference], generator, "cross_entropy", **options)
-            losses.append(loss[0] if reduction == "none" else loss)
-            if with_statistics:
-                sides = [r.detach()], [f.detach()]
-                _, counted = side_losses(*sides, "wasserstein", sign=self.critic_sign, with_statistics=True)
-                assert counted is not None
-                statistics.append(counted)
-        if not statistics:
-            return (losses if reduction == "none" else sum(losses[1:], start=losses[0])), None
-        stacked = torch.stack(statistics, 1).flatten(0, 1)
-        return (losses if reduction == "none" else sum(losses[1:], start=losses[0])), stacked
-
-    @staticmethod
-    def _added(real: list[Tensor], fake: list[Tensor], losses: list[Tensor]) -> list[Tensor]:
-        for (of_real, r), (of_fake, f) in zip(*_pairs_of(real, fake), strict=True):
-            check_same_shape(**{of_real: r, of_fake: f})
-        return [one + other for one, other in zip(losses, losses[len(real) :], strict=False)]
-
     def _cross_entropies(self, real: list[Tensor], fake: list[Tensor], reduction: str) -> Any:
-        check_devices(each for side in _pairs_of(real, fake) for each in side)
+        check_devices(each for side in pairs_of(real, fake) for each in side)
         losses = [
             *self._each_cross_entropy("real_logits", real, self.real_label, reduction),
             *self._each_cross_entropy("fake_logits", fake, self.fake_label, reduction),
         ]
-        return self._added(real, fake, losses) if reduction == "none" else sum(losses[1:], start=losses[0])
+        return added(real, fake, losses) if reduction == "none" else sum(losses[1:], start=losses[0])
 
     def _each_cross_entropy(
         self, name: str, scales: list[Tensor], label: float, reduction: str
@@ -418,8 +379,3 @@ class AdversarialLoss:
         probabilities = wide(probabilities)
         values = reference.statistics_of_side(probabilities.logit(), real, self.critic_sign, 0.0)
         return torch.cat([probabilities.mean()[None], values[1:]])
-
-
-def _pairs_of(real: list[Tensor], fake: list[Tensor]) -> tuple[list[tuple[str, Tensor]], ...]:
-    """Both sides' scales with their names in errors."""
-    return named("real_logits", real), named("fake_logits", fake)
