@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import losses
+from fastgan.compat._basicsr_ops import FusedLeakyReLU, fused_leaky_relu, upfirdn2d
 from fastgan.compat._basicsr_pixels import CharbonnierLoss, L1Loss, MSELoss, WeightedTVLoss
 from fastgan.compat._shared import (
     as_probabilities_flag,
@@ -44,14 +45,17 @@ from fastgan.reference.precision import wide
 __all__ = [
     "CharbonnierLoss",
     "DiffJPEG",
+    "FusedLeakyReLU",
     "GANLoss",
     "L1Loss",
     "MSELoss",
     "MultiScaleGANLoss",
     "PerceptualLoss",
     "WeightedTVLoss",
+    "fused_leaky_relu",
     "gradient_penalty_loss",
     "r1_penalty",
+    "upfirdn2d",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Names and signatures of rosinality's stylegan2-pytorch (`train.py`)."""
+"""Names and signatures of rosinality's stylegan2-pytorch (`train.py` and `op`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from torch import Tensor, nn
 
 from fastgan import losses
 from fastgan.compat._shared import check_logits, lerp_parameters
+from fastgan.compat._stylegan2_ops import FusedLeakyReLU, fused_leaky_relu, upfirdn2d
 from fastgan.losses.path_length import penalized_lengths
 from fastgan.losses.penalties import penalty_of_logits
+
+__all__ = [
+    "FusedLeakyReLU", "accumulate", "d_logistic_loss", "d_r1_loss", "fused_leaky_relu",
+    "g_nonsaturating_loss", "g_path_regularize", "upfirdn2d",
+]  # fmt: skip
 
 
 def d_logistic_loss(real_pred: Tensor, fake_pred: Tensor, *, from_probabilities: bool = False) -> Tensor:

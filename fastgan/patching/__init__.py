@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 from fastgan.ops._checks import as_flag, shown
 from fastgan.patching import _declare
-from fastgan.patching._imports import Watch
+from fastgan.patching._extensions import without_compiling
+from fastgan.patching._imports import Context, Watch
 from fastgan.patching._patch import Patch
 
 __all__ = ["Patch", "patch", "unpatch"]
@@ -105,6 +106,10 @@ def _alone() -> Iterator[None]:
         _look_at_imported()
 
 
+def _during_import(module: str) -> Context:
+    return without_compiling([e for patch in list(_active) for e in patch.extensions_of(module)])
+
+
 def _after_import(module: str) -> None:
     _imported.append(module)
     _look_at_imported()
@@ -126,5 +131,5 @@ def _look_at_imported() -> None:
             _lock.release()
 
 
-_watch = Watch(set(), _after_import)
+_watch = Watch(set(), _during_import, _after_import)
 _started: list[Watch] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -37,6 +38,29 @@ class Replacement:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """CUDA code that a module compiles while it is imported, by `torch.utils.cpp_extension.load`."""
+
+    module: str
+    name: str
+    """Of the module's variable for it."""
+    build: str
+    """That `load` is called with."""
+    ours: Any
+    """An object with the same functions."""
+    variable: tuple[str, str] | None = None
+    """Of the environment, and its value with which the module compiles. None: it always does."""
+
+    @property
+    def path(self) -> str:
+        return f"{self.module}.{self.name}"
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.variable is None or os.environ.get(self.variable[0]) == self.variable[1]
+
+
+@dataclass(frozen=True)
 class Kept:
     """What a user might expect to be replaced, and why it is not."""
 
@@ -54,6 +78,8 @@ class Target:
     kept: tuple[Kept, ...] = ()
     registries: tuple[str, ...] = field(default=())
     """Dicts of names to classes, as "module:object.attribute"."""
+    extensions: tuple[Extension, ...] = ()
+    """Of modules that define a replacement, too."""
 
 
 def names() -> list[str]:

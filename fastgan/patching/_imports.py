@@ -1,13 +1,16 @@
-"""Calls a function after a module has been imported."""
+"""Calls a function after a module has been imported, and prepares what it needs while it runs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
+
+Context = AbstractContextManager[None]
 
 
 class Watch(MetaPathFinder):
@@ -15,11 +18,14 @@ class Watch(MetaPathFinder):
 
     Args:
         modules: names to watch.
+        during: gives a context that the module runs in, by its name.
         then: called with the name, in the thread that imports.
     """
 
-    def __init__(self, modules: set[str], then: Callable[[str], None]) -> None:
-        self.modules, self._then = modules, then
+    def __init__(
+        self, modules: set[str], during: Callable[[str], Context], then: Callable[[str], None]
+    ) -> None:
+        self.modules, self._during, self._then = modules, during, then
 
     def start(self) -> None:
         sys.meta_path.insert(0, self)
@@ -39,7 +45,7 @@ class Watch(MetaPathFinder):
             spec: ModuleSpec | None = find_spec and find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None and hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader, self._then)
+                    spec.loader = _Loader(spec.loader, self._during, self._then)
                 return spec
         return None
 
@@ -47,8 +53,8 @@ class Watch(MetaPathFinder):
 class _Loader(Loader):
     """Runs a module by its own loader, which the module then has as if nothing had been between."""
 
-    def __init__(self, loader: Any, then: Callable[[str], None]) -> None:
-        self._loader, self._then = loader, then
+    def __init__(self, loader: Any, during: Callable[[str], Context], then: Callable[[str], None]) -> None:
+        self._loader, self._during, self._then = loader, during, then
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -63,5 +69,6 @@ class _Loader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
-        self._loader.exec_module(module)
+        with self._during(module.__name__):
+            self._loader.exec_module(module)
         self._then(module.__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any
 
-from fastgan.patching._declare import Replacement, Target
+from fastgan.patching._declare import Extension, Replacement, Target
 from fastgan.patching._probe import disagreement, first_line
 from fastgan.patching._rebind import namespace_of, rebind, rebind_in_dict
 from fastgan.patching._stand_in import calls_itself, signature_difference, stand_in
@@ -43,6 +43,7 @@ class Patch:
         self.kept = {kept.path: kept.because for target in targets for kept in target.kept}
         self._replacements = list({r.path: r for target in targets for r in target.replacements}.values())
         self._registries = [registry for target in targets for registry in target.registries]
+        self._extensions = list({e.path: e for target in targets for e in target.extensions}.values())
         self._quiet, self._undo = quiet, undo
         self._swaps: list[_Swap] = []
         # By id. A module may leave sys.modules, to be imported anew, while a trainer still has it.
@@ -59,7 +60,9 @@ class Patch:
         if self._has_ended:
             return []
         done = {*self.replaced, *self.kept}
-        return [r.path for r in self._replacements if r.path not in done and r.module != "__main__"]
+        paths = [r.path for r in self._replacements if r.module != "__main__"]
+        paths += [extension.path for extension in self._extensions if extension.is_wanted]
+        return [path for path in paths if path not in done]
 
     def unpatch(self) -> None:
         """Puts back what this patch has replaced, in modules imported since, too; once is enough."""
@@ -78,6 +81,7 @@ class Patch:
     def __str__(self) -> str:
         self._is_reported = True
         serves = {r.path: f" ({r.serves})" for r in self._replacements if r.serves}
+        serves |= {e.path: " (the extension, which is not compiled)" for e in self._extensions}
         lines = [f"{self._call}: ended, all is put back" if self._has_ended else self._call]
         lines += [f"  replaced: {path}{serves.get(path, '')}" for path in self.replaced]
         lines += [f"  not imported yet: {path}{serves.get(path, '')}" for path in self.waiting]
@@ -89,6 +93,10 @@ class Patch:
         return f"fastgan.patch({', '.join(map(repr, self.names))})"
 
     # --- for fastgan.patching ---------------------------------------------------------------------------
+
+    def extensions_of(self, module: str) -> list[Extension]:
+        """That a module would compile, were it imported now."""
+        return [e for e in self._extensions if e.module == module and e.is_wanted]
 
     def apply(self, module: str) -> None:
         """Replaces what a module defines, if it has been imported."""
@@ -112,7 +120,13 @@ class Patch:
                 swaps.remove((path, swap))
                 self._keep(path, heir)
         self._put([swap for _, swap in swaps])
-        for path, _ in swaps:
+        paths = [path for path, _ in swaps]
+        for extension in self._extensions:
+            if extension.module == module and namespace.get(extension.name) is extension.ours:
+                paths.append(extension.path)
+            elif extension.module == module and extension.name in namespace:
+                self._keep(extension.path, "it is compiled already")
+        for path in paths:
             self.kept.pop(path, None)
             if path not in self.replaced:
                 self.replaced.append(path)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from fastgan.compat import basicsr
-from fastgan.patching._declare import Kept, Replacement, Target
+from fastgan.patching._declare import Extension, Kept, Replacement, Target
 from fastgan.patching._probes import (
     images,
     of_gradient,
@@ -15,9 +15,13 @@ from fastgan.patching._probes import (
     of_sides,
     with_gradients,
 )
+from fastgan.patching._stylegan2_ops import FUSED_BIAS_ACT, UPFIRDN2D, basicsr_fused_leaky_relu, upfirdn2d
 
 _GAN_LOSS = "basicsr.losses.gan_loss"
 _PIXEL_LOSS = "basicsr.losses.basic_loss"
+_ACTIVATION = "basicsr.ops.fused_act.fused_act"
+_FILTER = "basicsr.ops.upfirdn2d.upfirdn2d"
+_COMPILES = ("BASICSR_JIT", "True")
 _KINDS = ("vanilla", "lsgan", "wgan", "wgan_softplus", "hinge")
 
 
@@ -67,6 +71,8 @@ TARGET = Target(
             _GAN_LOSS, "gradient_penalty_loss", basicsr.gradient_penalty_loss,
             probe=of_penalty(lambda penalty, critic, real, fake: penalty(critic, real, fake)),
         ),
+        basicsr_fused_leaky_relu(_ACTIVATION, "fused_act_ext"),
+        upfirdn2d(_FILTER, "upfirdn2d_ext"),
     ),
     (
         Kept(
@@ -79,6 +85,12 @@ TARGET = Target(
             "import that in its place",
         ),
         Kept("basicsr.losses.basic_loss.*_loss", "the classes that call them are replaced"),
+        Kept(f"{_ACTIVATION}.FusedLeakyReLU", "it calls fused_leaky_relu, which is replaced"),
+        Kept("basicsr.ops.dcn", "fastgan has no deformable convolution"),
     ),
     registries=("basicsr.utils.registry:LOSS_REGISTRY._obj_map",),
+    extensions=(
+        Extension(_ACTIVATION, "fused_act_ext", "fused", FUSED_BIAS_ACT, _COMPILES),
+        Extension(_FILTER, "upfirdn2d_ext", "upfirdn2d", UPFIRDN2D, _COMPILES),
+    ),
 )  # fmt: skip

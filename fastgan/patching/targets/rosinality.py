@@ -1,7 +1,7 @@
 """rosinality's stylegan2-pytorch, whose losses stand in the script itself"""
 
 from fastgan.compat import rosinality
-from fastgan.patching._declare import Replacement, Target
+from fastgan.patching._declare import Kept, Replacement, Target
 from fastgan.patching._probes import of_average, of_gradient, of_logits, of_path_length
 
 
@@ -26,4 +26,10 @@ def _in(module: str) -> tuple[Replacement, ...]:
 TARGET = Target(
     "rosinality",
     (*_in("__main__"), *_in("train")),
+    (
+        Kept(
+            "op.*",
+            'fastgan.patch("rosinality.op") replaces its functions, before the script imports its networks',
+        ),
+    ),
 )
