@@ -294,6 +294,12 @@ EXAMPLES: dict[str, Example | Tied] = {
         )
         for name in ("L1Loss", "MSELoss", "CharbonnierLoss", "WeightedTVLoss")
     },
+    **{
+        f"compat.{module}.FusedLeakyReLU": Example(
+            made(f"compat.{module}.FusedLeakyReLU", 3), called(IMAGE, low=-1)
+        )
+        for module in ("basicsr", "rosinality")
+    },
     "compat.trainner.CharbonnierLoss": Example(made("compat.trainner.CharbonnierLoss"), called(IMAGE, IMAGE)),
     "compat.trainner.TVLoss": Example(made("compat.trainner.TVLoss", beta=1.5), called(IMAGE)),
     "compat.studiogan.PathLengthRegularizer": Example(

@@ -546,7 +546,8 @@ def patches(results: Results) -> str:
     for name in _declare.names():
         target = _declare.target_of(name)
         assert target is not None
-        serves = [(f"`{r.path.removeprefix('__main__.')}`", r.serves) for r in target.replacements]
+        declared = (*target.replacements, *target.extensions)
+        serves = [(f"`{each.path.removeprefix('__main__.')}`", each.serves) for each in declared]
         replaced = dict.fromkeys(path + (f" ({cases})" if cases else "") for path, cases in serves)
         kept = [f"`{kept.path}`: {kept.because}" for kept in target.kept]
         lines.append(f"| `{name}` | {'<br>'.join(replaced) or 'nothing'} | {'<br>'.join(kept)} |")

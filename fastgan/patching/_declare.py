@@ -56,6 +56,12 @@ class Extension:
         return f"{self.module}.{self.name}"
 
     @property
+    def serves(self) -> str:
+        """What is said of it in lists."""
+        condition = "" if self.variable is None else f" with {'='.join(self.variable)}"
+        return f"the extension, which is not compiled{condition}"
+
+    @property
     def is_wanted(self) -> bool:
         return self.variable is None or os.environ.get(self.variable[0]) == self.variable[1]
 

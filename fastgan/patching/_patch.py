@@ -80,8 +80,8 @@ class Patch:
 
     def __str__(self) -> str:
         self._is_reported = True
-        serves = {r.path: f" ({r.serves})" for r in self._replacements if r.serves}
-        serves |= {e.path: " (the extension, which is not compiled)" for e in self._extensions}
+        declared = (*self._replacements, *self._extensions)
+        serves = {each.path: f" ({each.serves})" for each in declared if each.serves}
         lines = [f"{self._call}: ended, all is put back" if self._has_ended else self._call]
         lines += [f"  replaced: {path}{serves.get(path, '')}" for path in self.replaced]
         lines += [f"  not imported yet: {path}{serves.get(path, '')}" for path in self.waiting]

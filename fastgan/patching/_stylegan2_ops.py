@@ -198,7 +198,8 @@ def _probe_relu_with_bias(function: Any) -> Iterator[Tensor]:
     for shape in ((4, 3), (2, 3, 4, 4)):
         x, b = numbers(*shape).requires_grad_(), numbers(3, seed=1).requires_grad_()
         y = function(x.tanh(), b)
-        first = torch.autograd.grad(y.square().sum(), (x, b), create_graph=True)
+        # Gradients of both signs, whatever the sign of y.
+        first = torch.autograd.grad((y - 1).square().sum(), (x, b), create_graph=True)
         yield from (y, *first, *torch.autograd.grad(first[0].square().sum(), (x, b)))
     yield function(x, b, 0.2, 1.5)
 

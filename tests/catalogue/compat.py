@@ -14,6 +14,7 @@ from fastgan.compat import (
     ldm,
     pix2pix,
     pytorch_msssim,
+    rosinality,
     stegastamp,
     studiogan,
     taming,
@@ -93,6 +94,28 @@ method(
     lambda: {"pred": images(), "weight": images(1)},
     basicsr.WeightedTVLoss,
 )
+
+# --- StyleGAN2's ops, of BasicSR and rosinality ------------------------------------------------------------
+
+for _module in (basicsr, rosinality):
+    _name = f"compat.{_module.__name__.rpartition('.')[2]}"
+    entry(
+        f"{_name}.upfirdn2d", lambda: {"input": images(), "kernel": torch.rand(2, 3), "up": 2, "pad": (2, 1)}
+    )
+    entry(
+        f"{_name}.fused_leaky_relu",
+        lambda: {"input": images(), "bias": torch.rand(3), "negative_slope": 0.1, "scale": 1.5},
+    )
+    constructor(
+        f"{_name}.FusedLeakyReLU",
+        lambda: {"channel": 3, "negative_slope": 0.1, "scale": 1.5},
+        lambda relu: relu(images()),
+    )
+    method(
+        f"{_name}.FusedLeakyReLU.forward",
+        lambda: {"input": images()},
+        functools.partial(_module.FusedLeakyReLU, 3),
+    )
 
 # --- traiNNer ----------------------------------------------------------------------------------------------
 
