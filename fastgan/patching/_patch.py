@@ -80,7 +80,7 @@ class Patch:
 
     def __str__(self) -> str:
         self._is_reported = True
-        declared = (*self._replacements, *self._extensions)
+        declared: list[Replacement | Extension] = [*self._replacements, *self._extensions]
         serves = {each.path: f" ({each.serves})" for each in declared if each.serves}
         lines = [f"{self._call}: ended, all is put back" if self._has_ended else self._call]
         lines += [f"  replaced: {path}{serves.get(path, '')}" for path in self.replaced]

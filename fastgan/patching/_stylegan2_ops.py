@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastgan import ops
-from fastgan.compat import basicsr, rosinality
+from fastgan.compat import rosinality
 from fastgan.patching._bias_act import DTYPES, are_finite, with_zeros
 from fastgan.patching._declare import Replacement
 from fastgan.patching._probes import numbers, with_gradients
@@ -62,13 +62,13 @@ UPFIRDN2D = SimpleNamespace(upfirdn2d=_upfirdn2d)
 # --- their functions --------------------------------------------------------------------------------------
 
 
-def upfirdn2d(module: str, extension: str) -> Replacement:
-    """Of any copy; BasicSR's takes numbers for the factors alone.
+def upfirdn2d(module: str, extension: str, *, takes_pairs: bool = False) -> Replacement:
+    """Of any copy.
 
     Args:
         extension: the name that the module has its extension by.
+        takes_pairs: whether factors may be (x, y), and pads have four numbers, as in rosinality's.
     """
-    compat = basicsr.upfirdn2d if module.startswith("basicsr.") else rosinality.upfirdn2d
 
     def adapted(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def upfirdn2d(
@@ -78,13 +78,17 @@ def upfirdn2d(module: str, extension: str) -> Replacement:
             down: int | Sequence[int] = 1,
             pad: Sequence[int] = (0, 0),
         ) -> Tensor:
-            is_served = _are_maps(input, kernel) or not _runs(original, extension, input, on_cpu=True)
-            function: Callable[..., Tensor] = compat if is_served else original
+            is_served = _are_maps(input, kernel) and (takes_pairs or len(pad) == 2)
+            is_served = is_served or not _runs(original, extension, input, on_cpu=True)
+            function: Callable[..., Tensor] = rosinality.upfirdn2d if is_served else original
             return function(input, kernel, up=up, down=down, pad=pad)
 
         return upfirdn2d
 
-    probe = _probe_upfirdn2d if compat is basicsr.upfirdn2d else _probe_upfirdn2d_of_pairs
+    def probe(function: Any) -> Iterator[Tensor]:
+        with _on_the_cpu(function, extension, UPFIRDN2D):
+            yield from _probe_upfirdn2d(function, takes_pairs)
+
     return Replacement(module, "upfirdn2d", adapt=adapted, probe=probe, serves=SERVES)
 
 
@@ -107,8 +111,8 @@ def fused_leaky_relu(module: str) -> Replacement:
     return Replacement(module, "fused_leaky_relu", adapt=adapted, probe=_probe_relu, serves=SERVES)
 
 
-def basicsr_fused_leaky_relu(module: str, extension: str) -> Replacement:
-    """BasicSR's, which has no CPU path: without its extension, ours serves all dtypes.
+def fused_leaky_relu_of_extension(module: str, extension: str) -> Replacement:
+    """Of copies that have no CPU path, such as BasicSR's: without the extension, ours serves all dtypes.
 
     Args:
         extension: the name that the module has its extension by.
@@ -126,7 +130,7 @@ def basicsr_fused_leaky_relu(module: str, extension: str) -> Replacement:
         return fused_leaky_relu
 
     def probe(function: Any) -> Iterator[Tensor]:
-        with _on_the_cpu(function, extension):
+        with _on_the_cpu(function, extension, FUSED_BIAS_ACT):
             yield from _probe_relu_with_bias(function)
 
     return Replacement(module, "fused_leaky_relu", adapt=adapted, probe=probe, serves=SERVES)
@@ -167,11 +171,11 @@ def _activated(x: Tensor, bias: Tensor | None, slope: float, scale: float) -> Te
 
 
 @contextmanager
-def _on_the_cpu(function: Any, extension: str) -> Iterator[None]:
-    """Gives an original the plain formula for its extension, which takes no tensors on the CPU."""
+def _on_the_cpu(function: Any, extension: str, formula: object) -> Iterator[None]:
+    """Gives an original another object for its extension, which takes no tensors on the CPU."""
     namespace = {} if hasattr(function, "_stands_in_for") else function.__globals__
     before = {extension: namespace[extension]} if extension in namespace else {}
-    namespace[extension] = FUSED_BIAS_ACT
+    namespace[extension] = formula
     try:
         yield
     finally:
@@ -179,19 +183,14 @@ def _on_the_cpu(function: Any, extension: str) -> Iterator[None]:
         namespace.update(before)
 
 
-def _probe_upfirdn2d(function: Any) -> Iterator[Tensor]:
+def _probe_upfirdn2d(function: Any, takes_pairs: bool) -> Iterator[Tensor]:
     x, kernel = numbers(2, 3, 6, 5), numbers(4, 3, seed=1)
     for up, down, pad in ((2, 1, (3, -1)), (1, 2, (1, 2)), (3, 2, (1, 1))):
         options = {"up": up, "down": down, "pad": pad}
         yield from with_gradients(lambda x, options=options: function(x, kernel, **options), x)
     yield function(x, kernel)
-
-
-def _probe_upfirdn2d_of_pairs(function: Any) -> Iterator[Tensor]:
-    yield from _probe_upfirdn2d(function)
-    x, kernel = numbers(2, 3, 6, 5), numbers(1, 4, seed=1)
-    options = {"up": (2, 1), "down": (1, 2), "pad": (3, 2, 1, -1)}
-    yield from with_gradients(lambda x: function(x, kernel, **options), x)
+    if takes_pairs:
+        yield from with_gradients(lambda x: function(x, kernel, (2, 1), (1, 2), (3, 2, 1, -1)), x)
 
 
 def _probe_relu_with_bias(function: Any) -> Iterator[Tensor]:

@@ -15,7 +15,12 @@ from fastgan.patching._probes import (
     of_sides,
     with_gradients,
 )
-from fastgan.patching._stylegan2_ops import FUSED_BIAS_ACT, UPFIRDN2D, basicsr_fused_leaky_relu, upfirdn2d
+from fastgan.patching._stylegan2_ops import (
+    FUSED_BIAS_ACT,
+    UPFIRDN2D,
+    fused_leaky_relu_of_extension,
+    upfirdn2d,
+)
 
 _GAN_LOSS = "basicsr.losses.gan_loss"
 _PIXEL_LOSS = "basicsr.losses.basic_loss"
@@ -71,7 +76,7 @@ TARGET = Target(
             _GAN_LOSS, "gradient_penalty_loss", basicsr.gradient_penalty_loss,
             probe=of_penalty(lambda penalty, critic, real, fake: penalty(critic, real, fake)),
         ),
-        basicsr_fused_leaky_relu(_ACTIVATION, "fused_act_ext"),
+        fused_leaky_relu_of_extension(_ACTIVATION, "fused_act_ext"),
         upfirdn2d(_FILTER, "upfirdn2d_ext"),
     ),
     (
