@@ -31,7 +31,8 @@ def patch(*names: str, quiet: bool = False) -> Patch:
     What is imported already is replaced wherever modules have it, as after `from x import y`; what is
     imported later, right after its module has run. The library itself is not imported. A name is replaced if
     its signature is the expected one, and if both give the same values, gradients and random draws for small
-    inputs; what is not is listed with the reason, and nothing else changes. The list is printed once.
+    inputs; what is not is listed with the reason, and nothing else changes. The list is printed once. CUDA
+    code that a module compiles while it is imported, and that fastgan has an equal for, is not compiled.
 
     Instances made before keep their class, and so do classes derived from one. Out of reach are default
     arguments, closures, attributes of instances, tuples, containers within containers, and functions inside
@@ -107,6 +108,7 @@ def _alone() -> Iterator[None]:
 
 
 def _during_import(module: str) -> Context:
+    """Without the lock, for which this thread must not wait: see `_look_at_imported`."""
     return without_compiling([e for patch in list(_active) for e in patch.extensions_of(module)])
 
 
