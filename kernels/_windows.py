@@ -25,23 +25,62 @@ def inside(index, size, PADDING: tl.constexpr):
 
 @triton.jit
 def load_at(
-    x_row, y_row, column, distance, x_stride_w, y_stride_w, in_rows, width, half_x, half_y,
-    PADDING: tl.constexpr,
+    x_row, y_row, column, distance: tl.constexpr, x_stride_w, y_stride_w, in_rows, width, half_x, half_y,
+    PADDING: tl.constexpr, RADIUS: tl.constexpr,
 ):  # fmt: skip
     """M and d at a distance from the columns, less those of the offsets, halves of x and y."""
-    if PADDING == VALID:  # the columns are those of windows within the image
-        a = tl.load(x_row + column * x_stride_w + distance * x_stride_w)
-        b = tl.load(y_row + column * y_stride_w + distance * y_stride_w)
-    elif PADDING == REFLECT:
+    if PADDING == REFLECT:
         place, exist = inside(column + distance, width, PADDING)
         a = tl.load(x_row + place * x_stride_w, in_rows & exist, 0.0)
         b = tl.load(y_row + place * y_stride_w, in_rows & exist, 0.0)
     else:
-        exist = in_rows & within(column + distance, width)
-        a = tl.load(x_row + column * x_stride_w + distance * x_stride_w, exist, 0.0)
-        b = tl.load(y_row + column * y_stride_w + distance * y_stride_w, exist, 0.0)
+        x_place = x_row + column * x_stride_w + distance * x_stride_w
+        y_place = y_row + column * y_stride_w + distance * y_stride_w
+        if PADDING == ZEROS:
+            exist = in_rows & within(column + distance, width)
+            a, b = tl.load(x_place, exist, 0.0), tl.load(y_place, exist, 0.0)
+        elif distance == -RADIUS or distance == RADIUS + 1:
+            # Of a pair of columns with a window in one, only the outermost pixel may lie beyond the border.
+            exist = column >= RADIUS if distance < 0 else column < width - distance
+            a, b = tl.load(x_place, exist, 0.0), tl.load(y_place, exist, 0.0)
+        else:
+            a, b = tl.load(x_place), tl.load(y_place)
     a, b = 0.5 * a.to(tl.float32) - half_x, 0.5 * b.to(tl.float32) - half_y
     return a + b, a - b
+
+
+@triton.jit
+def with_row(
+    sums,  # of m, d, m^2 and d^2 in the left and in the right column, SIZE windows each
+    x, y, row, left, height, width, x_stride_h, y_stride_h, x_stride_w, y_stride_w, half_x, half_y,
+    TAPS: tl.constexpr, PADDING: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """The sums of windows around a row and its neighbours, in slot k that around row + k - RADIUS."""
+    SIZE: tl.constexpr = len(TAPS)
+    RADIUS: tl.constexpr = SIZE // 2
+    source, in_rows = inside(row, height, PADDING)
+    if PADDING == VALID:  # rows beyond the border belong to no window
+        source = tl.maximum(tl.minimum(row, height - 1), 0)
+    x += source.to(INDEX) * x_stride_h
+    y += source.to(INDEX) * y_stride_h
+    filtered = zeros(8, left.shape[0])
+    for k in tl.static_range(SIZE + 1):
+        m, d = load_at(
+            x, y, left.to(INDEX), k - RADIUS, x_stride_w, y_stride_w, in_rows, width, half_x, half_y, PADDING,
+            RADIUS,
+        )  # fmt: skip
+        terms = m, d, m * m, d * d
+        summed: tl.tuple = ()
+        for i in tl.static_range(8):
+            if k - i // 4 >= 0 and k - i // 4 < SIZE:
+                summed += (filtered[i] + TAPS[(k - i // 4 - RADIUS) % SIZE] * terms[i % 4],)
+            else:
+                summed += (filtered[i],)
+        filtered = summed
+    added: tl.tuple = ()
+    for i in tl.static_range(8 * SIZE):
+        added += (sums[i] + TAPS[(i % SIZE - RADIUS) % SIZE] * filtered[i // SIZE],)
+    return added
 
 
 @triton.jit
@@ -60,12 +99,12 @@ def zeros(COUNT: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def moved_up(sums, SIZE: tl.constexpr, COLUMNS: tl.constexpr):
-    """Without the first of each SIZE sums, whose window is complete, and with a new one behind."""
+def moved_up(sums, SIZE: tl.constexpr, LANES: tl.constexpr, start=(0.0,)):
+    """Without the first of each SIZE sums, whose window is complete; those behind them begin at `start`."""
     moved: tl.tuple = ()
     for i in tl.static_range(len(sums)):
         if i % SIZE == SIZE - 1:
-            moved += (tl.zeros([COLUMNS], tl.float32),)
+            moved += (tl.full([LANES], start[i // SIZE % len(start)], tl.float32),)
         else:
             moved += (sums[i + 1],)
     return moved
@@ -89,14 +128,13 @@ def mirrored_tap(index, other, size, TAPS: tl.constexpr, EXPONENT: tl.constexpr)
 
 @triton.jit
 def strip(channels, bands, blocks, rows, COLUMNS: tl.constexpr):
-    """The program's image, channel, first row and columns."""
+    """The program's image, channel, first row and first column."""
     program = tl.program_id(0)
     plane, part = program // (bands * blocks), program % (bands * blocks)
-    column = part % blocks * COLUMNS + tl.arange(0, COLUMNS)
     return (
         plane,
         (plane // channels).to(tl.int64),
         (plane % channels).to(tl.int64),
         part // blocks * rows,
-        column,
+        part % blocks * COLUMNS,
     )

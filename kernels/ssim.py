@@ -1,7 +1,7 @@
 """Triton kernels of `fastgan.ops.ssim`, which documents the formulas.
 
-`sweep` goes down the rows of a strip of columns, a thread in each column. It filters each row along its
-columns, from loads that neighbours share in the first-level cache, and adds it to the sums of all windows
+`sweep` goes down the rows of a strip of columns, a thread in every two of them, whose windows share all but
+two of the pixels that it loads. It filters each row along its columns and adds it to the sums of all windows
 that contain it, which lie in registers; from the sums of a window that is complete it computes the loss and
 its derivatives. `gather` filters the derivatives in the same way, and writes the gradients. A program has one
 partial sum, and `finish` adds a channel's in a fixed order: no atomics, the same bits for the same input.
@@ -22,20 +22,24 @@ from fastgan.kernels._windows import (
     VALID,
     ZEROS,
     finite_or_zero,
-    inside,
-    load_at,
     load_halves,
     mirrored_tap,
     moved_up,
     strip,
+    with_row,
     within,
     zeros,
 )
 from fastgan.reference.ssim import window_taps
 
-# Columns of a program, a thread each, and of `scale` and `finish` values.
-COLUMNS, WARPS = 64, 2
-BLOCK = 1024
+# Columns of a program, two of a thread: the sums of four alone would take 176 registers.
+COLUMNS, WARPS = 64, 1
+# Of a thread of `sweep`: where pixels must be masked, the compiler would take up to 240 for them.
+MAX_REGISTERS = 184
+# Values of a program of `scale` and `finish`.
+BLOCK, SCALE_WARPS = 1024, 4
+# The rows of derivatives lie as far apart as a multiple of this, so that accesses are of 64 bits.
+ALIGNED = 16
 # Rows of a program. It reads 2 R more, for windows that its neighbours have, too: of 120 rows a twelfth. Half
 # as many, and again, where that gives programs for all multiprocessors.
 MOST_ROWS, LEAST_ROWS, ENOUGH_PROGRAMS = 120, 15, 1056
@@ -47,11 +51,12 @@ NONE, OF_X, OF_Y, OF_BOTH = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), t
 def sweep(
     x,  # N C H W, any strides
     y,
-    map0, map1, map2, map3,  # derivatives, [N C, H, W] float32; as many as SLOPES has
+    map0, map1, map2, map3,  # derivatives, [N C, H, pitch] float32, as many as SLOPES has; 0 outside windows
     partial_sums,  # [programs] float32
     channels,
     height,
     width,
+    pitch,
     bands,
     blocks,
     rows,
@@ -72,14 +77,17 @@ def sweep(
 ):  # fmt: skip
     SIZE: tl.constexpr = len(TAPS)
     RADIUS: tl.constexpr = SIZE // 2
-    plane, n, channel, first_row, column = strip(channels, bands, blocks, rows, COLUMNS)
+    HALF: tl.constexpr = COLUMNS // 2
+    plane, n, channel, first_row, first_column = strip(channels, bands, blocks, rows, COLUMNS)
+    left = first_column + 2 * tl.arange(0, HALF)
+    column = first_column + tl.arange(0, COLUMNS)
     end_row = tl.minimum(first_row + rows, height)
     x += n * x_stride_n + channel * x_stride_c
     y += n * y_stride_n + channel * y_stride_c
     stride_h, y_stride = tl.full([], x_stride_h, INDEX), tl.full([], y_stride_h, INDEX)
 
     # Moments relative to a pixel of the strip lose fewer digits.
-    across = tl.minimum(tl.max(column) - COLUMNS // 2, width - 1).to(INDEX)
+    across = tl.minimum(first_column + HALF, width - 1).to(INDEX)
     down = tl.minimum(first_row + rows // 2, height - 1).to(INDEX)
     half_x = finite_or_zero(0.5 * tl.load(x + down * stride_h + across * x_stride_w).to(tl.float32))
     half_y = finite_or_zero(0.5 * tl.load(y + down * y_stride + across * y_stride_w).to(tl.float32))
@@ -88,81 +96,70 @@ def sweep(
         half_x, half_y = tl.where(is_small, 0.0, half_x), tl.where(is_small, 0.0, half_y)
     offset_m, offset_d = half_x + half_y, half_x - half_y
 
-    in_window = (column >= margin) & (column < width - margin)
-    centres = column.to(INDEX)
+    in_window = within(left - margin, width - 2 * margin), within(left + 1 - margin, width - 2 * margin)
+    centres = left
     if PADDING == VALID:
-        centres = tl.maximum(tl.minimum(centres, width - 1 - RADIUS), RADIUS)
-    map_place = plane.to(tl.int64) * height * width + column
-    sums = zeros(4 * SIZE, COLUMNS)
-    total = tl.zeros([COLUMNS], tl.float32)
-    for step in range(rows + 2 * RADIUS):
-        row = first_row - RADIUS + step
-        source, in_rows = inside(row, height, PADDING)
-        if PADDING == VALID:  # rows beyond the border belong to no window
-            source = tl.maximum(tl.minimum(row, height - 1), 0)
-        x_row, y_row = x + source.to(INDEX) * stride_h, y + source.to(INDEX) * y_stride
+        centres = tl.maximum(tl.minimum(left, width - 1 - RADIUS), RADIUS - 1 if RADIUS else 0)
+    start = 0.0, 0.0, half_c2, 0.0  # what follows needs the variance of m with it alone
+    sums = moved_up(zeros(8 * SIZE, HALF), SIZE, HALF, start)
+    double_luminance = 2.0 * luminance
+    total, absolute = tl.zeros([HALF], tl.float32), tl.zeros([HALF], tl.float32)
+    place = (plane.to(tl.int64) * height + first_row - 2 * RADIUS) * pitch + column
+    for step in range(end_row - first_row + 2 * RADIUS):
+        centre = first_row - 2 * RADIUS + step
+        added = with_row(
+            sums, x, y, centre + RADIUS, centres, height, width, stride_h, y_stride, x_stride_w, y_stride_w,
+            half_x, half_y, TAPS, PADDING, INDEX,
+        )  # fmt: skip
+        sums = moved_up(added, SIZE, HALF, start)
         if HAS_L1:
-            own = (row >= first_row) & (row < end_row) & (column < width)
-            at_column = column.to(INDEX)
-            _, d = load_halves(x_row + at_column * x_stride_w, y_row + at_column * y_stride_w, own)
-            total += 2.0 * absolute_factor * tl.abs(d)
-        m, d = load_at(
-            x_row, y_row, centres, 0, x_stride_w, y_stride_w, in_rows, width, half_x, half_y, PADDING
-        )
-        mean_m, mean_d = TAPS[0] * m, TAPS[0] * d
-        square_m, square_d = TAPS[0] * (m * m), TAPS[0] * (d * d)
-        for distance in tl.static_range(1, RADIUS + 1):
-            m0, d0 = load_at(
-                x_row, y_row, centres, -distance, x_stride_w, y_stride_w, in_rows, width, half_x, half_y,
-                PADDING,
-            )  # fmt: skip
-            m1, d1 = load_at(
-                x_row, y_row, centres, distance, x_stride_w, y_stride_w, in_rows, width, half_x, half_y,
-                PADDING,
-            )  # fmt: skip
-            mean_m += TAPS[distance] * (m0 + m1)
-            mean_d += TAPS[distance] * (d0 + d1)
-            square_m += TAPS[distance] * (m0 * m0 + m1 * m1)
-            square_d += TAPS[distance] * (d0 * d0 + d1 * d1)
-        filtered = (mean_m, mean_d, square_m, square_d)
-        # The windows around this row: in slot k that around row + k - RADIUS.
-        added: tl.tuple = ()
-        for i in tl.static_range(4 * SIZE):
-            added += (sums[i] + TAPS[(i % SIZE - RADIUS) % SIZE] * filtered[i // SIZE],)
-        mean_m, mean_d, square_m, square_d = added[0], added[SIZE], added[2 * SIZE], added[3 * SIZE]
-        sums = moved_up(added, SIZE, COLUMNS)
+            at_row = centre.to(INDEX)
+            for j in tl.static_range(2):
+                at = (left + j).to(INDEX)
+                _, d = load_halves(
+                    x + at_row * stride_h + at * x_stride_w, y + at_row * y_stride + at * y_stride_w,
+                    (left + j < width) & (centre >= first_row),
+                )  # fmt: skip
+                absolute += 2.0 * absolute_factor * tl.abs(d)
 
         # See csrc/math/ssim.h.
-        centre = row - RADIUS
-        m, d = mean_m + offset_m, mean_d + offset_d
-        luminance_scale = 1.0 / (m * m + d * d + half_c1)
-        variance_m, variance_d = square_m - mean_m * mean_m, square_d - mean_d * mean_d
-        contrast_scale = 1.0 / (variance_m + variance_d + half_c2)
-        slope = 2.0 * luminance * d * luminance_scale
-        lost_luminance, lost_contrast = slope * d, 2.0 * variance_d * contrast_scale
-        kept_luminance, contrast = 1.0 - lost_luminance, 1.0 - lost_contrast
-        exists = in_window & (centre >= first_row) & (centre < end_row)
-        exists = exists & (centre >= margin) & (centre < height - margin)
-        total += tl.where(exists, loss_factor * (lost_luminance + kept_luminance * lost_contrast), 0.0)
+        exists = (centre >= first_row) & (centre >= margin) & (centre < height - margin)
+        slopes: tl.tuple = ()
+        for j in tl.static_range(2):
+            mean_m, mean_d = added[4 * j * SIZE], added[(4 * j + 1) * SIZE]
+            square_m, square_d = added[(4 * j + 2) * SIZE], added[(4 * j + 3) * SIZE]
+            m, d = mean_m + offset_m, mean_d + offset_d
+            exist = exists & in_window[j]
+            # Scales of 0 make the loss and all derivatives 0 where there is no window.
+            luminance_scale = tl.where(exist, 1.0 / (m * m + (d * d + half_c1)), 0.0)
+            variance_d = square_d - mean_d * mean_d
+            contrast_scale = tl.where(exist, 1.0 / (square_m - mean_m * mean_m + variance_d), 0.0)
+            slope = double_luminance * d * luminance_scale
+            lost_luminance, lost_contrast = slope * d, 2.0 * variance_d * contrast_scale
+            kept_luminance = 1.0 - lost_luminance
+            lost_beside = kept_luminance * lost_contrast
+            total += lost_luminance + lost_beside
+            if SLOPES != NONE:
+                contrast = 1.0 - lost_contrast
+                slope_mm = -lost_beside * contrast_scale
+                slope_dd = (2.0 * kept_luminance - lost_beside) * contrast_scale
+                # Halves of them. Relative to 0, not to the offset, which `gather` does not know.
+                slope_m = -m * (contrast * lost_luminance * luminance_scale + slope_mm)
+                slope_d = contrast * slope * (0.5 + 0.5 * kept_luminance) - d * slope_dd
+                if SLOPES == OF_BOTH:
+                    slopes += (slope_m, slope_d, slope_mm, slope_dd)
+                elif SLOPES == OF_X:
+                    slopes += (slope_m + slope_d, slope_mm, slope_dd)
+                else:
+                    slopes += (slope_m - slope_d, slope_mm, slope_dd)
         if SLOPES != NONE:
-            slope_mm = -kept_luminance * lost_contrast * contrast_scale
-            slope_dd = kept_luminance * (1.0 + contrast) * contrast_scale
-            # Relative to 0, not to the offset, which `gather` does not know.
-            slope_m = -2.0 * m * (contrast * lost_luminance * luminance_scale + slope_mm)
-            slope_d = contrast * slope * (1.0 + kept_luminance) - 2.0 * d * slope_dd
-            place = map_place + centre.to(tl.int64) * width
-            if SLOPES == OF_BOTH:
-                tl.store(map0 + place, 0.5 * slope_m, exists)
-                tl.store(map1 + place, 0.5 * slope_d, exists)
-                tl.store(map2 + place, slope_mm, exists)
-                tl.store(map3 + place, slope_dd, exists)
-            else:
-                if SLOPES == OF_Y:
-                    slope_d = -slope_d
-                tl.store(map0 + place, 0.5 * (slope_m + slope_d), exists)
-                tl.store(map1 + place, slope_mm, exists)
-                tl.store(map2 + place, slope_dd, exists)
-    tl.store(partial_sums + tl.program_id(0), tl.sum(total))
+            maps = (map0, map1, map2, map3)
+            MAPS: tl.constexpr = 4 if SLOPES == OF_BOTH else 3
+            for i in tl.static_range(MAPS):
+                both = tl.interleave(slopes[i], slopes[MAPS + i])
+                tl.store(maps[i] + place, both, exists & (column < pitch))
+            place += pitch
+    tl.store(partial_sums + tl.program_id(0), tl.sum(loss_factor * total + absolute))
 
 
 @triton.jit
@@ -175,6 +172,7 @@ def gather(
     channels,
     height,
     width,
+    pitch,
     bands,
     blocks,
     rows,
@@ -194,43 +192,57 @@ def gather(
 ):  # fmt: skip
     SIZE: tl.constexpr = len(TAPS)
     RADIUS: tl.constexpr = SIZE // 2
+    HALF: tl.constexpr = COLUMNS // 2
     MAPS: tl.constexpr = 4 if SLOPES == OF_BOTH else 3
+    FIRST: tl.constexpr = RADIUS + RADIUS % 2  # even
     maps = (map0, map1, map2, map3)
-    plane, n, channel, first_row, column = strip(channels, bands, blocks, rows, COLUMNS)
+    plane, n, channel, first_row, first_column = strip(channels, bands, blocks, rows, COLUMNS)
+    left = first_column + 2 * tl.arange(0, HALF)
+    column = first_column + tl.arange(0, COLUMNS)
     end_row = tl.minimum(first_row + rows, height)
     x += n * x_stride_n + channel * x_stride_c
     y += n * y_stride_n + channel * y_stride_c
     direction_x += n * dx_stride_n + channel * dx_stride_c
     direction_y += n * dy_stride_n + channel * dy_stride_c
-    map_place = plane.to(tl.int64) * height * width + column
+    plane_place = plane.to(tl.int64) * height * pitch
     taps: tl.tuple = ()  # of the windows that contain a pixel, from left to right
-    for k in tl.static_range(SIZE):
+    for k in tl.static_range(2 * SIZE):
         if PADDING == REFLECT:
-            of_column = mirrored_tap(column, column + (k - RADIUS), width, TAPS, EXPONENT)
-            taps += (TAPS[(k - RADIUS) % SIZE] + of_column,)
+            at = left + k // SIZE
+            of_column = mirrored_tap(at, at + (k % SIZE - RADIUS), width, TAPS, EXPONENT)
+            taps += (TAPS[(k % SIZE - RADIUS) % SIZE] + of_column,)
         else:
-            taps += (TAPS[(k - RADIUS) % SIZE],)
-    sums = zeros(MAPS * SIZE, COLUMNS)
+            taps += (TAPS[(k % SIZE - RADIUS) % SIZE],)
+    sums = zeros(2 * MAPS * SIZE, HALF)
     for step in range(rows + 2 * RADIUS):
         row = first_row - RADIUS + step
         in_rows = within(row - margin, height - 2 * margin)
-        place = map_place + row.to(tl.int64) * width
+        source = tl.minimum(tl.maximum(row, margin), height - 1 - margin)
+        place = plane_place + source.to(tl.int64) * pitch + column
         filtered: tl.tuple = ()
         for i in tl.static_range(MAPS):
-            value = tl.zeros([COLUMNS], tl.float32)
-            for k in tl.static_range(SIZE):
-                exist = in_rows & within(column + (k - RADIUS) - margin, width - 2 * margin)
-                value += taps[k] * tl.load(maps[i] + place + (k - RADIUS), exist, 0.0)
-            filtered += (value,)
+            value0, value1 = tl.zeros([HALF], tl.float32), tl.zeros([HALF], tl.float32)
+            for k in tl.static_range(RADIUS - FIRST, RADIUS + FIRST + 1, 2):
+                exist = (column + (k - RADIUS) >= 0) & (column + (k - RADIUS) < pitch)
+                both = tl.load(maps[i] + place + (k - RADIUS), exist, 0.0)
+                value, beside = tl.split(tl.reshape(both, [HALF, 2]))
+                if k >= 0 and k < SIZE:
+                    value0 += taps[k] * value
+                    value1 += taps[SIZE + k] * beside
+                if k >= 1:
+                    value1 += taps[SIZE + k - 1] * value
+                if k < SIZE - 1:
+                    value0 += taps[k + 1] * beside
+            filtered += (tl.where(in_rows, value0, 0.0), tl.where(in_rows, value1, 0.0))
         added: tl.tuple = ()
-        for i in tl.static_range(MAPS * SIZE):
+        for i in tl.static_range(2 * MAPS * SIZE):
             if PADDING == REFLECT:
                 of_row = mirrored_tap(row + (i % SIZE - RADIUS), row, height, TAPS, EXPONENT)
                 tap = TAPS[(i % SIZE - RADIUS) % SIZE] + of_row
                 added += (sums[i] + tap * filtered[i // SIZE],)
             else:
                 added += (sums[i] + TAPS[(i % SIZE - RADIUS) % SIZE] * filtered[i // SIZE],)
-        sums = moved_up(added, SIZE, COLUMNS)
+        sums = moved_up(added, SIZE, HALF)
 
         pixel = row - RADIUS
         exists = (pixel >= first_row) & (pixel < end_row) & (column < width)
@@ -241,12 +253,15 @@ def gather(
             exists,
         )
         absolute = tl.where(d > 0, absolute_factor, tl.where(d < 0, -absolute_factor, 0.0))
+        windows: tl.tuple = ()
+        for i in tl.static_range(MAPS):
+            windows += (tl.interleave(added[2 * i * SIZE], added[(2 * i + 1) * SIZE]),)
         if SLOPES == OF_BOTH:
-            of_m = added[0] + m * added[2 * SIZE]
-            of_d = added[SIZE] + d * added[3 * SIZE]
+            of_m = windows[0] + m * windows[2]
+            of_d = windows[1] + d * windows[3]
         else:
-            of_m = added[0] + m * added[SIZE]
-            of_d = d * added[2 * SIZE]
+            of_m = windows[0] + m * windows[1]
+            of_d = d * windows[2]
         if SLOPES != OF_Y:
             value = factor * (of_m + of_d) + absolute
             place = at_row * dx_stride_h + at_column * dx_stride_w
@@ -312,11 +327,12 @@ def ssim(
     rows = rows_of(height, planes * blocks)
     bands = cdiv(height, rows)
     programs = planes * bands * blocks
-    maps = [x.new_empty((planes, height, width), dtype=torch.float32) for _ in range((0, 3, 3, 4)[slopes])]
+    pitch = cdiv(width, ALIGNED) * ALIGNED
+    maps = [x.new_empty((planes, height, pitch), dtype=torch.float32) for _ in range((0, 3, 3, 4)[slopes])]
     maps += [maps[0] if maps else x] * (4 - len(maps))
     partial_sums = x.new_empty(programs, dtype=torch.float32)
     loss = x.new_empty((batch, channels), dtype=torch.float32)
-    walk = channels, height, width, bands, blocks, rows, margin
+    walk = channels, height, width, pitch, bands, blocks, rows, margin
     furthest = max(
         (height + 2 * radius) * image.stride(2) + (width + COLUMNS + 2 * radius) * image.stride(3)
         for image in (x, y)
@@ -327,6 +343,7 @@ def ssim(
         sweep[(programs,)](
             x, y, *maps, partial_sums, *walk, c1 / 2, c2 / 2, 0.0 if contrast else 1.0, weight / windows,
             l1_weight / pixels, *x.stride(), *y.stride(), HAS_L1=l1_weight != 0, **options,
+            maxnreg=MAX_REGISTERS,
         )  # fmt: skip
         finish[(planes,)](partial_sums, loss, bands * blocks, 1.0, BLOCK=BLOCK)
         direction_x, direction_y = (
@@ -390,5 +407,5 @@ def scale_into(out: Tensor, direction: Tensor, grad: Tensor) -> None:
             IN_PLACE=out is direction,
             INDEX=index_type((height + BLOCK) * stride_h + width * stride_w, 0),
             BLOCK=BLOCK,
-            num_warps=WARPS * 2,
+            num_warps=SCALE_WARPS,
         )  # fmt: skip

@@ -37,7 +37,7 @@ def _exact_on_gpus(request, monkeypatch):
 
     cuDNN's convolutions are TF32 by default, a thousand times less exact, and may add in any order.
     """
-    if "gpu" in request.keywords:
+    if request.node.get_closest_marker("gpu"):
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
         monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
         monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(config, items):
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")
     for item in items:
-        if "gpu" in item.keywords:
+        if item.get_closest_marker("gpu"):  # not in item.keywords, which has folders' names, too
             item.add_marker(skip)
 
 

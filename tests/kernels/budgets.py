@@ -135,8 +135,9 @@ of more than 12 gradients: they are read twice, since a thread has no registers 
 with Sobel's derivatives, bound by instructions: nine places of the difference for each channel, and the
 transposed derivatives at as many.""",
     "ssim": """\
-bound by the arithmetic of two separable windows of 11, seven times; and three maps of derivatives pass
-through memory between two launches, six of the eleven images that are read or written.""",
+three maps of derivatives pass through memory between two launches, six of the eleven images that are read or
+written; `sweep` is bound by the arithmetic of windows of 11 along both axes for four moments, and by that of
+the loss and its derivatives, a third of it.""",
     "perspective_warp": """\
 backward in bfloat16, bound by the arithmetic of 4 x 4 places, which is that of float32.""",
     "upfirdn2d": """\

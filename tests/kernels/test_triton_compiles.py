@@ -417,14 +417,15 @@ WARPS = {
 }
 REGISTERS = {  # which launches ask for, too
     perspective_warp.backward: {"maxnreg": perspective_warp.MAX_REGISTERS},
+    ssim.sweep: {"maxnreg": ssim.MAX_REGISTERS},
 }
 # What a thread may have without launches asking for it. Blur's weights lie in registers of threads where the
 # compiler does not know that they are the same for all of them, as Triton 3.6 where neighbours are loaded one
 # by one.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 # gradient_budget's threads keep a sum of each pair of up to 12 gradients.
-# ssim's threads keep four sums of each of 11 windows.
-MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160, "gradient_budget": 255, "ssim": 128}
+# ssim's threads keep four sums of each of 11 windows, in two columns.
+MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160, "gradient_budget": 255, "ssim": ssim.MAX_REGISTERS}
 
 
 def options_of(name: str) -> dict[str, int | None]:

@@ -72,3 +72,12 @@ def test_contrast_alone_and_equal_images():
     assert relative_error(loss, expected) <= 2e-6
     loss, direction, _ = kernel.ssim(x, x.clone(), 5, 1.5, 1e-4, 9e-4, 0, False, 1.0, 0.0, True, False)
     assert (loss == 0).all() and (direction == 0).all()
+
+
+def test_nan_reaches_the_gradients_of_pixels_that_share_a_window_with_it():
+    from fastgan.kernels import ssim as kernel
+
+    x, y = (z.detach() for z in pair((1, 6, 19)))
+    x[..., 2, 18] = float("nan")  # near the end of a row, whose derivatives are beside those of the next one
+    _, direction, _ = kernel.ssim(x, y, 5, 1.5, 1e-4, 9e-4, 0, False, 1.0, 0.0, True, False)
+    assert direction.isnan().any(0).any(0).any(0).tolist() == [False] * 14 + [True] * 5
