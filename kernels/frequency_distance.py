@@ -1,8 +1,8 @@
 """Triton kernels of `fastgan.ops.frequency_distance`, which documents the formula.
 
-A program of `sweep` sums the weighted squares of one part of a plane, divided by the largest weight of the part, so
-that powers do not overflow. `join` puts the parts under their common maximum, and `finish` adds the planes: in
-a fixed order, so the same input gives the same bits, and without atomics. Backward is one launch.
+A program of `sweep` sums the weighted squares of one part of a plane, divided by the largest weight of the
+part, so that powers do not overflow. `join` puts the parts under their common maximum, and `finish` adds the
+planes: in a fixed order, so the same input gives the same bits, and without atomics. Backward is one launch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor
 from fastgan.kernels._indexing import cdiv, next_power_of_2
 from fastgan.kernels._samples import finish
 
-# Chosen by arithmetic, not yet by measurement: a thread takes 8 pairs, as four 16-byte accesses.
+# Chosen by arithmetic, not yet by measurement: a thread takes 4 pairs, as two 16-byte accesses. The float64
+# of powers and logarithms leaves no registers for more.
 WARPS = 4
-BLOCK = 8 * 32 * WARPS
+BLOCK = 4 * 32 * WARPS
 # Parts that `join` and `finish` add at once, at most.
 SUMS = 1024
 
@@ -31,10 +32,10 @@ def pairs_of(pairs, begin, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def weights_of(
-    squares, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel, exponent,
-    IS_ROOT: tl.constexpr, LOG: tl.constexpr, HAS_MATRIX: tl.constexpr, BLOCK: tl.constexpr,
+    squares, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
+    exponent, IS_ROOT: tl.constexpr, LOG: tl.constexpr, HAS_MATRIX: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Before they are divided by their maximum; the matrix's, which has planes of sample, patch and channel."""
+    """Before they are divided by their maximum; or the matrix's, by sample, patch and channel."""
     if HAS_MATRIX:
         index = begin + tl.arange(0, BLOCK)
         sample, patch, channel = plane // (patches * channels), plane // channels % patches, plane % channels
@@ -179,7 +180,7 @@ def differentiate(
     tl.store(result + 2 * plane * count + index, values, index < 2 * count)
 
 
-def _of_matrix(spectrum: Tensor, matrix: Tensor | None) -> tuple[int, int, int, int, int]:
+def _of_matrix(spectrum: Tensor, matrix: Tensor | None) -> tuple[int, ...]:
     """Patches, channels, and the matrix's strides of samples, patches and channels."""
     strides = (0, 0, 0) if matrix is None else matrix.stride()[:3]
     return (spectrum.shape[1], spectrum.shape[2], *strides)
@@ -227,8 +228,8 @@ def frequency_distance_backward(
     with torch.cuda.device_of(spectrum):
         differentiate[(planes * parts,)](
             spectrum, maxima, spectrum if matrix is None else matrix, vectors, grad, result, count, parts,
-            *_of_matrix(spectrum, matrix), alpha / 2, 2 / (planes * rows * width), OF_BATCH=maxima.numel() == 1,
-            SAME=vectors.data_ptr() == spectrum.data_ptr(), IS_ROOT=alpha == 1, LOG=log_matrix,
-            HAS_MATRIX=matrix is not None, BLOCK=BLOCK, num_warps=WARPS,
+            *_of_matrix(spectrum, matrix), alpha / 2, 2 / (planes * rows * width),
+            OF_BATCH=maxima.numel() == 1, SAME=vectors.data_ptr() == spectrum.data_ptr(), IS_ROOT=alpha == 1,
+            LOG=log_matrix, HAS_MATRIX=matrix is not None, BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
     return result

@@ -36,8 +36,8 @@ Spectra spectra_of(const Tensor& spectrum, const std::optional<Tensor>& matrix, 
     for (int i = 0; fits && i < 5; ++i) fits = matrix->size(i) == spectrum.size(i);
     STD_TORCH_CHECK(fits, "frequency_distance: matrix must have the spectrum's sizes and dtype");
     STD_TORCH_CHECK(
-        (matrix->size(4) == 1 || matrix->stride(4) == 1) &&
-            (matrix->size(3) == 1 || matrix->stride(3) == matrix->size(4)),
+        matrix->numel() == 0 || ((matrix->size(4) == 1 || matrix->stride(4) == 1) &&
+                                 (matrix->size(3) == 1 || matrix->stride(3) == matrix->size(4))),
         "frequency_distance: matrix must be contiguous in its last two dimensions");
     spectra.matrix = matrix->data_ptr();
     for (int i = 0; i < 3; ++i) spectra.matrix_strides[i] = matrix->stride(i);

@@ -96,10 +96,10 @@ def _frequency_distance_fake(spectrum, matrix, width, alpha, log_matrix, batch_m
     return spectrum.new_empty(()), spectrum.new_empty(1 if batch_matrix else n * patches * channels)
 
 
-# The vectors, a spectrum, too, times their weights and 2 grad / n; at first order they are the spectrum itself.
+# The vectors, at first order the spectrum itself, times their weights and 2 grad / n.
 @declare(
-    "frequency_distance_backward(Tensor spectrum, Tensor maxima, Tensor? matrix, Tensor vectors, Tensor grad, "
-    "SymInt width, float alpha, bool log_matrix) -> Tensor"
+    "frequency_distance_backward(Tensor spectrum, Tensor maxima, Tensor? matrix, Tensor vectors, "
+    "Tensor grad, SymInt width, float alpha, bool log_matrix) -> Tensor"
 )
 def _frequency_distance_backward_fake(
     spectrum, maxima, matrix, vectors, grad, width, alpha, log_matrix
@@ -179,7 +179,7 @@ _spectral_distance = differentiable(
 )
 
 
-# --- second order: backward is bilinear in the vectors and the incoming gradient -----------------------------
+# --- second order: backward is bilinear in the vectors and the incoming gradient ----------------------------
 
 
 def _save_for_frequency_distance_backward(ctx, inputs, output):
