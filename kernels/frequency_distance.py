@@ -229,7 +229,7 @@ def frequency_distance_backward(
         differentiate[(planes * parts,)](
             spectrum, maxima, spectrum if matrix is None else matrix, vectors, grad, result, count, parts,
             *_of_matrix(spectrum, matrix), alpha / 2, 2 / (planes * rows * width),
-            OF_BATCH=maxima.numel() == 1, SAME=vectors.data_ptr() == spectrum.data_ptr(), IS_ROOT=alpha == 1,
+            OF_BATCH=maxima.numel() == 1, SAME=vectors is spectrum, IS_ROOT=alpha == 1,
             LOG=log_matrix, HAS_MATRIX=matrix is not None, BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
     return result

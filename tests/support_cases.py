@@ -255,7 +255,7 @@ CASES = (
         lambda loss, a, b, c, d: loss([a, c], [b, d], with_logits=False),
     ),
     Case(
-        "focal_frequency_loss, FocalFrequencyLoss (frequency_distance)",
+        "focal_frequency_loss, FocalFrequencyLoss",
         two_images,
         lambda: losses.FocalFrequencyLoss(alpha=0.5, log_matrix=True),
         (0, 1),

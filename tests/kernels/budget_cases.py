@@ -248,7 +248,8 @@ CASES = (
         for variant, dtype, sign in (("float32", torch.float32, 1 / 4), ("bfloat16", HALF, 1 / 2))
     ),
     *(
-        Case("frequency_distance", variant, (8, 1, 3, 1080, 1920), call, (1, 2), all_architectures=variant == "of images")
+        Case("frequency_distance", variant, (8, 1, 3, 1080, 1920), call, (3, 4),
+             all_architectures=variant == "of images")
         for variant, call in (
             ("of images", frequency_distance),
             ("power, logarithm", lambda x: frequency_distance(x, alpha=0.5, log_matrix=True)),
