@@ -73,6 +73,7 @@ def sweep(
     stride_patch,
     stride_channel,
     exponent,
+    scale,  # 1 / (H W), of the squares of an orthonormal transform
     IS_EVEN: tl.constexpr,  # whether the image's width is
     IS_ROOT: tl.constexpr,
     LOG: tl.constexpr,
@@ -82,7 +83,7 @@ def sweep(
     plane = (tl.program_id(0) // parts).to(tl.int64)
     begin = (tl.program_id(0) % parts) * BLOCK
     real, imaginary = pairs_of(spectrum + 2 * plane * count, begin, count, BLOCK)
-    squares = real * real + imaginary * imaginary
+    squares = scale * (real * real + imaginary * imaginary)
     weights = weights_of(
         squares, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
         exponent, IS_ROOT, LOG, HAS_MATRIX, BLOCK,
@@ -153,6 +154,7 @@ def differentiate(
     stride_patch,
     stride_channel,
     exponent,
+    scale,
     factor,
     OF_BATCH: tl.constexpr,
     SAME: tl.constexpr,
@@ -164,7 +166,7 @@ def differentiate(
     plane = (tl.program_id(0) // parts).to(tl.int64)
     begin = (tl.program_id(0) % parts) * BLOCK
     real, imaginary = pairs_of(spectrum + 2 * plane * count, begin, count, BLOCK)
-    squares = real * real + imaginary * imaginary
+    squares = scale * (real * real + imaginary * imaginary)
     weights = weights_of(
         squares, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
         exponent, IS_ROOT, LOG, HAS_MATRIX, BLOCK,
@@ -172,10 +174,10 @@ def differentiate(
     if not HAS_MATRIX:
         weights = weights / tl.load(maxima + (0 if OF_BATCH else plane))
         weights = tl.where(weights == weights, weights, 0.0)
-    scale = factor * tl.load(grad).to(tl.float32) * weights
+    slopes = factor * tl.load(grad).to(tl.float32) * weights
     if not SAME:
         real, imaginary = pairs_of(vectors + 2 * plane * count, begin, count, BLOCK)
-    values = tl.reshape(tl.join(scale * real, scale * imaginary), [2 * BLOCK])
+    values = tl.reshape(tl.join(slopes * real, slopes * imaginary), [2 * BLOCK])
     index = 2 * begin + tl.arange(0, 2 * BLOCK)
     tl.store(result + 2 * plane * count + index, values, index < 2 * count)
 
@@ -200,8 +202,8 @@ def frequency_distance(
     with torch.cuda.device_of(spectrum):
         sweep[(planes * parts,)](
             spectrum, spectrum if matrix is None else matrix, sums, largest, count, columns, parts,
-            *_of_matrix(spectrum, matrix), alpha / 2, IS_EVEN=width % 2 == 0, IS_ROOT=alpha == 1,
-            LOG=log_matrix, HAS_MATRIX=matrix is not None, BLOCK=BLOCK, num_warps=WARPS,
+            *_of_matrix(spectrum, matrix), alpha / 2, 1 / (rows * width), IS_EVEN=width % 2 == 0,
+            IS_ROOT=alpha == 1, LOG=log_matrix, HAS_MATRIX=matrix is not None, BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
         join[(groups,)](
             sums, largest, totals, maxima, parts_of_group, BLOCK=min(SUMS, next_power_of_2(parts_of_group))
@@ -228,7 +230,7 @@ def frequency_distance_backward(
     with torch.cuda.device_of(spectrum):
         differentiate[(planes * parts,)](
             spectrum, maxima, spectrum if matrix is None else matrix, vectors, grad, result, count, parts,
-            *_of_matrix(spectrum, matrix), alpha / 2, 2 / (planes * rows * width),
+            *_of_matrix(spectrum, matrix), alpha / 2, 1 / (rows * width), 2 / planes / (rows * width) ** 2,
             OF_BATCH=maxima.numel() == 1, SAME=vectors is spectrum, IS_ROOT=alpha == 1,
             LOG=log_matrix, HAS_MATRIX=matrix is not None, BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip

@@ -16,6 +16,12 @@ constexpr int64_t kBlock = 8192;
 
 enum class Kind { kRoot, kPower, kMatrix };
 
+// Turns sums of products into the squares of an orthonormal transform.
+template <typename T>
+FASTGAN_HOST_DEVICE T squares_of(const T* pairs, int64_t i, T scale) {
+  return scale * (pairs[2 * i] * pairs[2 * i] + pairs[2 * i + 1] * pairs[2 * i + 1]);
+}
+
 // Of all pairs, each counted once.
 template <typename T>
 struct Sums {
@@ -30,14 +36,15 @@ FASTGAN_HOST_DEVICE T weight_of(T squares, const T* matrix, int64_t i, SquareExp
 }
 
 template <Kind kKind, bool kLog, typename T>
-FASTGAN_CLONES Sums<T> sum_products(const T* pairs, const T* matrix, int64_t count, SquareExponent<T> exponent) {
+FASTGAN_CLONES Sums<T> sum_products(
+    const T* pairs, const T* matrix, int64_t count, SquareExponent<T> exponent, T scale) {
   // In double, since the lowest frequencies are larger by orders of magnitude than all others, and products of large
   // powers would overflow.
   double sum = 0;
   T largest = 0;
 #pragma omp simd reduction(+ : sum) reduction(max : largest)
   for (int64_t i = 0; i < count; ++i) {
-    const T squares = pairs[2 * i] * pairs[2 * i] + pairs[2 * i + 1] * pairs[2 * i + 1];
+    const T squares = squares_of(pairs, i, scale);
     const T weight = weight_of<kKind, kLog>(squares, matrix, i, exponent);
     sum += double(weight) * double(squares);
     largest = weight > largest ? weight : largest;
@@ -53,10 +60,10 @@ double product(T weight, T squares) {
 
 // For sums that are infinite or NaN.
 template <Kind kKind, bool kLog, typename T>
-Sums<T> sum_with_care(const T* pairs, const T* matrix, int64_t count, SquareExponent<T> exponent) {
+Sums<T> sum_with_care(const T* pairs, const T* matrix, int64_t count, SquareExponent<T> exponent, T scale) {
   Sums<T> sums = {0, 0};
   for (int64_t i = 0; i < count; ++i) {
-    const T squares = pairs[2 * i] * pairs[2 * i] + pairs[2 * i + 1] * pairs[2 * i + 1];
+    const T squares = squares_of(pairs, i, scale);
     const T weight = weight_of<kKind, kLog>(squares, matrix, i, exponent);
     sums.sum += product(weight, squares);
     if (!(weight <= sums.largest)) sums.largest = std::isnan(sums.largest) ? sums.largest : weight;
@@ -66,15 +73,15 @@ Sums<T> sum_with_care(const T* pairs, const T* matrix, int64_t count, SquareExpo
 
 template <Kind kKind, bool kLog, typename T>
 FASTGAN_CLONES void multiply(
-    const T* pairs, const T* matrix, const T* vectors, T* target, int64_t count, SquareExponent<T> exponent, T maximum,
-    T factor) {
+    const T* pairs, const T* matrix, const T* vectors, T* target, int64_t count, SquareExponent<T> exponent, T scale,
+    T maximum, T factor) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
-    const T squares = pairs[2 * i] * pairs[2 * i] + pairs[2 * i + 1] * pairs[2 * i + 1];
+    const T squares = squares_of(pairs, i, scale);
     const T weight = weight_of<kKind, kLog>(squares, matrix, i, exponent) / maximum;
-    const T scale = factor * (weight != weight && kKind != Kind::kMatrix ? T(0) : weight);
-    target[2 * i] = scale * vectors[2 * i];
-    target[2 * i + 1] = scale * vectors[2 * i + 1];
+    const T slope = factor * (weight != weight && kKind != Kind::kMatrix ? T(0) : weight);
+    target[2 * i] = slope * vectors[2 * i];
+    target[2 * i + 1] = slope * vectors[2 * i + 1];
   }
 }
 
@@ -102,8 +109,7 @@ void specialized(const Spectra& spectra, const FrequencyWeights& weights, const 
 
 }  // namespace
 
-FrequencyDistanceSweep::FrequencyDistanceSweep(
-    const Spectra& spectra, const FrequencyWeights& weights, bool of_batch)
+FrequencyDistanceSweep::FrequencyDistanceSweep(const Spectra& spectra, const FrequencyWeights& weights, bool of_batch)
     : spectra_(spectra),
       weights_(weights),
       of_batch_(of_batch),
@@ -135,14 +141,14 @@ void FrequencyDistanceSweep::run(int64_t block) {
     constexpr Kind kKind = decltype(kind)::value;
     constexpr bool kLog = decltype(log)::value;
     const int64_t columns = spectra_.columns;
-    const T* const pairs =
-        static_cast<const T*>(spectra_.data) + 2 * (of.plane * spectra_.rows * columns + of.begin);
+    const T scale = T(1 / pixels());
+    const T* const pairs = static_cast<const T*>(spectra_.data) + 2 * (of.plane * spectra_.rows * columns + of.begin);
     const char* const plane_matrix = matrix_of(of.plane);
     const T* const matrix = plane_matrix ? reinterpret_cast<const T*>(plane_matrix) + of.begin : nullptr;
     const auto add = [&](int64_t i, int64_t count, double times) {
       const T* const weights = matrix ? matrix + i : nullptr;
-      Sums<T> sums = sum_products<kKind, kLog>(pairs + 2 * i, weights, count, exponent);
-      if (!std::isfinite(sums.sum)) sums = sum_with_care<kKind, kLog>(pairs + 2 * i, weights, count, exponent);
+      Sums<T> sums = sum_products<kKind, kLog>(pairs + 2 * i, weights, count, exponent, scale);
+      if (!std::isfinite(sums.sum)) sums = sum_with_care<kKind, kLog>(pairs + 2 * i, weights, count, exponent, scale);
       part.sum += times * sums.sum;
       const double largest = sums.largest;
       if (!(largest <= part.largest)) part.largest = std::isnan(part.largest) ? part.largest : largest;
@@ -178,7 +184,7 @@ double FrequencyDistanceSweep::loss() const {
     const double maximum = maxima[of_batch_ ? 0 : plane];
     loss += maximum == 0 || std::isinf(maximum) ? 0 * sum : sum / maximum;
   }
-  return loss / static_cast<double>(plane_count_ * spectra_.rows * spectra_.width);
+  return loss / (static_cast<double>(plane_count_) * pixels());
 }
 
 void FrequencyDistanceSweep::differentiate(
@@ -191,9 +197,8 @@ void FrequencyDistanceSweep::differentiate(
     const char* const matrix = matrix_of(of.plane);
     multiply<decltype(kind)::value, decltype(log)::value>(
         static_cast<const T*>(spectra_.data) + 2 * offset,
-        matrix ? reinterpret_cast<const T*>(matrix) + of.begin : nullptr,
-        static_cast<const T*>(vectors) + 2 * offset, static_cast<T*>(target) + 2 * offset, of.count, exponent,
-        T(maximum), T(factor));
+        matrix ? reinterpret_cast<const T*>(matrix) + of.begin : nullptr, static_cast<const T*>(vectors) + 2 * offset,
+        static_cast<T*>(target) + 2 * offset, of.count, exponent, T(1 / pixels()), T(maximum), T(factor / pixels()));
   });
 }
 

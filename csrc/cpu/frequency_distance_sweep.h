@@ -8,8 +8,8 @@
 // depend on the number of threads, so the results are bit-identical for any number.
 namespace fastgan {
 
-// Halves of spectra, contiguous, as pairs of numbers. `matrix` has weights for them, or is null; its planes, each
-// contiguous, are that of sample, patch and channel.
+// Halves of spectra, not normalized, contiguous, as pairs of numbers. `matrix` has weights for them, or is null; its
+// planes, each contiguous, are that of sample, patch and channel.
 struct Spectra {
   const void* data = nullptr;
   Dtype dtype = Dtype::kFloat32;  // or kFloat64
@@ -36,7 +36,7 @@ class FrequencyDistanceSweep {
   std::vector<double> maxima() const;
   double loss() const;
 
-  // target = factor * weight / maximum * vectors, for as many vectors as the spectra have.
+  // target = factor * weight / maximum * vectors / pixels, for as many vectors as the spectra have.
   void differentiate(
       int64_t block, const std::vector<double>& maxima, double factor, const void* vectors, void* target) const;
 
@@ -48,6 +48,7 @@ class FrequencyDistanceSweep {
     int64_t plane, begin, count;  // of pairs within the plane
   };
   Range range(int64_t block) const;
+  double pixels() const { return static_cast<double>(spectra_.rows * spectra_.width); }
   const char* matrix_of(int64_t plane) const;
 
   Spectra spectra_;

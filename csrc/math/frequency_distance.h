@@ -29,8 +29,8 @@ FASTGAN_HOST_DEVICE double log_of_positive(float x) {
   return double(upper ? exponent + 1 : exponent) * 0.69314718055994531 + 2 * s * series;
 }
 
-// exp(x), bounded to what double has normal numbers for: 2^n times a series of the remainder r, |r| <= ln(2) / 2. Adding
-// kShift puts 1023 + n, the biased exponent of 2^n, into the lowest bits of `shifted`.
+// exp(x), bounded to what double has normal numbers for: 2^n times a series of the remainder r, |r| <= ln(2) / 2.
+// Adding kShift puts 1023 + n, the biased exponent of 2^n, into the lowest bits of `shifted`.
 FASTGAN_HOST_DEVICE double exp_of_bounded(double x) {
   constexpr double kShift = 6755399441055744.0 + 1023.0, kBound = 708.0;
   const double lower = x < -kBound ? -kBound : x, bounded = lower > kBound ? kBound : lower;

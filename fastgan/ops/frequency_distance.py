@@ -84,7 +84,7 @@ def _half_of_matrix(matrix: Tensor, patches: Tensor) -> Tensor:
     return half.expand(*outer, *half.shape[-2:])
 
 
-# --- op and fake: the spectrum is (N, patches, C, H, W // 2 + 1, 2), contiguous -----------------------------
+# --- op and fake: the spectrum, sqrt(H W) D, is (N, patches, C, H, W // 2 + 1, 2), contiguous --------------
 
 
 @declare(
@@ -96,7 +96,7 @@ def _frequency_distance_fake(spectrum, matrix, width, alpha, log_matrix, batch_m
     return spectrum.new_empty(()), spectrum.new_empty(1 if batch_matrix else n * patches * channels)
 
 
-# The vectors, at first order the spectrum itself, times their weights and 2 grad / n.
+# The vectors, at first order the spectrum itself, times their weights and 2 grad / n / (H W).
 @declare(
     "frequency_distance_backward(Tensor spectrum, Tensor maxima, Tensor? matrix, Tensor vectors, "
     "Tensor grad, SymInt width, float alpha, bool log_matrix) -> Tensor"
@@ -119,12 +119,13 @@ def _spectral_distance_of_patches(patches, matrix, alpha, log_matrix, batch_matr
     return loss, spectrum, maxima
 
 
+# Both without a factor, which the kernels apply: that of norm="ortho" would make dynamic shapes constant.
 def _transformed(images: Tensor) -> Tensor:
-    return torch.view_as_real(torch.fft.rfft2(images, norm="ortho").contiguous())
+    return torch.view_as_real(torch.fft.rfft2(images, norm="backward").contiguous())
 
 
 def _back(spectrum: Tensor, width: int) -> Tensor:
-    return torch.fft.irfft2(torch.view_as_complex(spectrum), s=(spectrum.shape[-3], width), norm="ortho")
+    return torch.fft.irfft2(torch.view_as_complex(spectrum), s=(spectrum.shape[-3], width), norm="forward")
 
 
 # --- batching: a loss per call, call by call ----------------------------------------------------------------

@@ -62,7 +62,7 @@ FLOAT32 = {
 NUMBERS = {
     "slope", "gain", "clamp", "act_gain", "limit", "sign", "threshold", "real_label", "fake_label", "eps",
     "factor", "weight_number", "half_c1", "half_c2", "luminance", "loss_factor", "absolute_factor",
-    "exponent", *(f"w{i}" for i in range(feature_matching.MOST)),
+    "exponent", "scale", *(f"w{i}" for i in range(feature_matching.MOST)),
 }  # fmt: skip
 FEATURES = [
     *((dtype, channels, 2, True, "stride_pixel", directions)
