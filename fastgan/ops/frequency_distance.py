@@ -101,12 +101,11 @@ def _frequency_distance_fake(spectrum, matrix, width, alpha, log_matrix, batch_m
     "frequency_distance_backward(Tensor spectrum, Tensor maxima, Tensor? matrix, Tensor vectors, "
     "Tensor grad, SymInt width, float alpha, bool log_matrix) -> Tensor"
 )
-def _frequency_distance_backward_fake(
-    spectrum, maxima, matrix, vectors, grad, width, alpha, log_matrix
-):  # fmt: skip
+def _frequency_distance_backward_fake(spectrum, maxima, matrix, vectors, grad, width, alpha, log_matrix):
     return torch.empty_like(spectrum)
 
 
+# With the transform, so that its gradient is a transform of half a spectrum, too.
 @declare_composite(
     "spectral_distance(Tensor patches, Tensor? matrix, float alpha, bool log_matrix, bool batch_matrix) -> "
     "(Tensor loss, Tensor spectrum, Tensor maxima)"
