@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from fastgan.ops._checks import (
@@ -11,11 +10,9 @@ from fastgan.ops._checks import (
     as_flag,
     as_whole_number,
     check_alike,
-    check_floating,
     check_image,
-    check_same_device,
-    may_look_at,
 )
+from fastgan.ops.frequency_distance import frequency_distance
 from fastgan.reference.precision import wide
 
 
@@ -67,7 +64,8 @@ def focal_frequency_loss(
 
     where D is the orthonormal Fourier transform of the difference of both images. The weights are constants,
     clamped to [0, 1], and 0 where they are not a number, as for equal images. One transform of half a
-    spectrum (that of a real image is symmetric) in place of the package's two of whole ones.
+    spectrum (that of a real image is symmetric) in place of the package's two of whole ones, and one sweep
+    (:mod:`fastgan.ops.frequency_distance`).
 
     Args:
         pred, target: N C H W, of equal shapes; float16 and bfloat16 are transformed in float32.
@@ -103,17 +101,9 @@ def focal_frequency_loss(
     difference = wide(pred) - wide(target)
     if ave_spectrum:
         difference = difference.mean(dim=0, keepdim=True)
-    patches = _cut(difference, patch_factor)
-    spectrum = torch.view_as_real(torch.fft.rfft2(patches, norm="ortho"))
-    squares = spectrum.square().sum(dim=-1)
-    if matrix is None:
-        weights = _weights(squares.detach(), alpha, log_matrix, batch_matrix)
-    else:
-        weights = _half(_checked_matrix(matrix, patches), patches)
-    # Each column but the first, and the last of an even number, stands for its mirror image, too.
-    twice = squares[..., 1 : (patches.shape[-1] + 1) // 2]
-    products = (weights * squares).sum() + (weights[..., 1 : (patches.shape[-1] + 1) // 2] * twice).sum()
-    return products / patches.numel()
+    return frequency_distance(
+        _cut(difference, patch_factor), matrix, alpha=alpha, log_matrix=log_matrix, batch_matrix=batch_matrix
+    )
 
 
 def _cut(images: Tensor, factor: int) -> Tensor:
@@ -121,33 +111,3 @@ def _cut(images: Tensor, factor: int) -> Tensor:
     n, c, h, w = images.shape
     grid = images.reshape(n, c, factor, h // factor, factor, w // factor)
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(n, factor * factor, c, h // factor, w // factor)
-
-
-def _weights(squares: Tensor, alpha: float, log_matrix: bool, batch_matrix: bool) -> Tensor:
-    weights = squares.sqrt() if alpha == 1 else squares ** (alpha / 2)
-    if log_matrix:
-        weights = torch.log1p(weights)
-    weights = weights / (weights.amax() if batch_matrix else weights.amax(dim=(-2, -1), keepdim=True))
-    return weights.nan_to_num(nan=0.0).clamp(0, 1)
-
-
-def _checked_matrix(matrix: Tensor, patches: Tensor) -> Tensor:
-    check_floating("matrix", matrix)
-    check_same_device(matrix=matrix, pred=patches)
-    matrix = matrix.detach()
-    if may_look_at(matrix) and not ((matrix >= 0) & (matrix <= 1)).all():
-        low, high = matrix.min().item(), matrix.max().item()
-        raise ValueError(f"matrix must lie in [0, 1], got values in [{low:.6g}, {high:.6g}]")
-    try:
-        return matrix.to(patches.dtype).expand(patches.shape)
-    except RuntimeError as error:
-        raise ValueError(
-            f"matrix must be broadcast to the patches' shape {tuple(patches.shape)}, got "
-            f"{tuple(matrix.shape)}"
-        ) from error
-
-
-def _half(matrix: Tensor, patches: Tensor) -> Tensor:
-    """The columns of half a spectrum, each the mean of a frequency's weight and that of its mirror image."""
-    mirrored = matrix.flip((-2, -1)).roll((1, 1), (-2, -1))
-    return ((matrix + mirrored) / 2)[..., : patches.shape[-1] // 2 + 1]

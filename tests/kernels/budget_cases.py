@@ -11,6 +11,7 @@ from torch import Tensor
 from fastgan import losses, ops
 from fastgan.ops.adversarial import discriminator_loss, generator_loss
 from fastgan.ops.feature_matching import feature_matching
+from fastgan.ops.frequency_distance import frequency_distance
 from fastgan.ops.side_losses import side_losses
 
 HALF = torch.bfloat16
@@ -247,6 +248,14 @@ CASES = (
         for variant, dtype, sign in (("float32", torch.float32, 1 / 4), ("bfloat16", HALF, 1 / 2))
     ),
     *(
+        Case("frequency_distance", variant, (8, 1, 3, 1080, 1920), call, (3, 4),
+             all_architectures=variant == "of images")
+        for variant, call in (
+            ("of images", frequency_distance),
+            ("power, logarithm", lambda x: frequency_distance(x, alpha=0.5, log_matrix=True)),
+        )
+    ),
+    *(
         Case(f"adversarial, {side}", "524288 logits", (8, 1, 256, 256), call, (floor, floor),
              all_architectures=True)
         for side, floor, call in (
@@ -282,6 +291,7 @@ CASES = (
             ("feature_distance", "LPIPS of features", FEATURES, lpips),
             ("feature_moments", "features", FEATURES, moments),
             ("feature_matching", "12 of features", FEATURES, matched(12)),
+            ("frequency_distance", "images", (4, 1, 3, 64, 64), frequency_distance),
             ("adversarial, discriminator", "logits", LOGITS, discriminator_call),
             ("adversarial, discriminator", "logits, bfloat16", LOGITS, discriminator_call),
             ("adversarial, discriminator", "logits, relativistic", LOGITS,

@@ -115,6 +115,9 @@ class Launches(TorchDispatchMode):
         if name.startswith("fastgan::") and _has_triton_kernel(name.removeprefix("fastgan::")):
             with self, mock.patch.object(self, "in_op", True):
                 return func._op_dk(torch._C.DispatchKey.CUDA, *args, **(kwargs or {}))
+        if name == "fastgan::spectral_distance":  # a composite, of a transform and of a kernel of ours
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **(kwargs or {}))
         on_cpu = func is torch.ops.aten._local_scalar_dense.default and not args[0].is_cuda
         if on_cpu and args[0].dtype == torch.float32:
             return 0.0  # the step count of a new optimizer state, which is on the CPU

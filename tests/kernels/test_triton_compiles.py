@@ -19,6 +19,7 @@ from fastgan.kernels import (  # noqa: E402
     feature_distance,
     feature_matching,
     feature_moments,
+    frequency_distance,
     gradient_budget,
     perspective_warp,
     photometric,
@@ -56,11 +57,12 @@ def sweep_signature(dtype: str) -> dict[str, str]:
 FLOAT32 = {
     "partial_sums", "norms", "grad", "bias", "sums", "loss", "statistics", "slopes", "weight", "results",
     "weights", "gram", "map0", "map1", "map2", "map3", "moments", "rests", "tangent_bias", "b", "f",
+    "spectrum", "matrix", "vectors", "largest", "totals", "maxima",
 }  # fmt: skip
 NUMBERS = {
     "slope", "gain", "clamp", "act_gain", "limit", "sign", "threshold", "real_label", "fake_label", "eps",
     "factor", "weight_number", "half_c1", "half_c2", "luminance", "loss_factor", "absolute_factor",
-    *(f"w{i}" for i in range(feature_matching.MOST)),
+    "exponent", "scale", *(f"w{i}" for i in range(feature_matching.MOST)),
 }  # fmt: skip
 FEATURES = [
     *((dtype, channels, 2, True, "stride_pixel", directions)
@@ -369,6 +371,17 @@ KERNELS = {
         for dtype in FLOATS
     },
     **{
+        f"frequency_distance {kernel.__name__} root={root} log={log} matrix={matrix}": described(
+            kernel, "fp32", ("result",), IS_EVEN=True, IS_ROOT=root, LOG=log, HAS_MATRIX=matrix, OF_BATCH=log,
+            SAME=not log, BLOCK=frequency_distance.BLOCK,
+        )
+        for kernel in (frequency_distance.sweep, frequency_distance.differentiate)
+        for root, log, matrix in ((True, False, False), (False, True, False), (True, False, True))
+    },
+    "frequency_distance join": described(
+        frequency_distance.join, "fp32", (), BLOCK=frequency_distance.SUMS
+    ),
+    **{
         f"gradient_budget {dtype} {count} run={run} within={within} between={between}": described(
             gradient_budget.sweep, dtype, (*(f"g{i}" for i in range(gradient_budget.MOST)), "total"),
             COUNT=count, HAS_WEIGHTS=True, WITHIN=within, BETWEEN=between, INDEX=tl.int32, RUN=run,
@@ -413,6 +426,7 @@ WARPS = {
     "finish_sides": 4,
     "moments": feature_moments.WARPS,
     "matching": feature_matching.WARPS,
+    "frequency_distance": frequency_distance.WARPS,
     "gradient_budget": gradient_budget.WARPS,
 }
 REGISTERS = {  # which launches ask for, too

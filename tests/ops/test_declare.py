@@ -116,6 +116,7 @@ def test_the_tests_that_walk_through_all_ops_have_a_case_of_each():
     other_names = {
         "jpeg": "jpeg_round_trip", "yuv_l2": "yuv_color_l2", "adversarial": "AdversarialLoss",
         "optimizer_step": "optimizer", "side_losses": "AdversarialLoss of sides",
+        "frequency_distance": "focal_frequency_loss",
     }  # fmt: skip
     walked = {
         "stress": " ".join(cases.CASES),

@@ -33,6 +33,7 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
     seed, number, tables = torch.tensor(3), torch.tensor(0.5), torch.full((n, 2, 8, 8), 9.0)
     matrix = torch.eye(3).expand(n, 3, 3).contiguous()
     lists = [[torch.rand(h, w), torch.rand(c)] for _ in range(6)]
+    spectrum = torch.rand(n, 1, c, h, w // 2 + 1, 2)
     steps, options = [torch.tensor(2.0), torch.tensor(2.0)], [float(o) for o in StepOptions(0.1)]
     return {
         "adversarial": [
@@ -106,6 +107,16 @@ def direct_calls(n: int, c: int, h: int, w: int) -> dict[str, list[tuple[Any, ..
         "filtered_lrelu_backward": [
             (x, codes, torch.rand(3), torch.rand(2, 3), 2, 1, 1, 1, 0, -1, h, w + 2, flip, 1.4, 0.2)
             for flip in (False, True)
+        ],
+        "frequency_distance": [
+            (spectrum, weights, w, alpha, log, batch)
+            for weights in (None, spectrum[..., 0].contiguous())
+            for alpha, log, batch in ((1.0, False, True), (0.5, True, False))
+        ],
+        "frequency_distance_backward": [
+            (spectrum, maxima, weights, spectrum, number, w, 0.5, False)
+            for weights in (None, spectrum[..., 0].contiguous())
+            for maxima in (torch.ones(1), torch.ones(n * c))
         ],
         "gradient_budget": [([x, y], weights) for weights in (None, torch.rand(2))],
         "gradient_norm": [(lists[0],)],
@@ -311,6 +322,8 @@ def test_activations_in_other_memory_formats_are_refused_by_name(operator, argum
         ("feature_matching_backward", 0, "feature_matching: signs"),
         ("feature_moments", 0, "feature_moments: x"),
         ("feature_moments_backward", 0, "feature_moments: x"),
+        ("frequency_distance", 0, "frequency_distance: spectrum"),
+        ("frequency_distance_backward", 3, "frequency_distance: vectors"),
         ("ssim_backward", 0, "ssim: direction"),
         ("ssim_backward_", 0, "ssim: direction"),
         ("yuv_l2_backward", 0, "yuv_l2: direction"),
@@ -346,6 +359,30 @@ def test_maps_that_lie_differently_in_memory_are_refused_by_name(operator, name)
     arguments[1] = _pytree.tree_map_only(Tensor, as_channels_last, arguments[1])
     with pytest.raises(RuntimeError, match=f"{name} must have the shape and strides of"):
         getattr(torch.ops.fastgan, operator)(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            (torch.ones(1, 3, 4, 3, 2), None, 4),
+            "spectrum must have 6 dimensions, the last of 2 elements, got 5",
+        ),
+        ((torch.ones(1, 1, 3, 4, 3, 2), None, 6), "of whose spectrum 3 columns are half, got 6"),
+        ((torch.ones(1, 1, 3, 4, 3, 2).half(), None, 4), "spectrum must be float32 or float64"),
+        (
+            (torch.ones(1, 1, 3, 4, 3, 2), torch.ones(4, 3), 4),
+            "matrix must have the spectrum's sizes and dtype",
+        ),
+        (
+            (torch.ones(1, 1, 3, 4, 3, 2), torch.ones(1).expand(1, 1, 3, 4, 3), 4),
+            "matrix must be contiguous in its last two dimensions",
+        ),
+    ],
+)
+def test_spectra_that_do_not_fit_are_refused_by_name(arguments, message):
+    with pytest.raises(RuntimeError, match=f"frequency_distance: .*{message}"):
+        torch.ops.fastgan.frequency_distance(*arguments, 1.0, False, False)
 
 
 @pytest.mark.parametrize("operator", ["ssim", "ssim_backward", "pixel_loss", "yuv_l2", "blur"])

@@ -58,6 +58,7 @@ CALLS = {
     "feature_matching_loss": (
         lambda x, y: losses.feature_matching_loss([x], [y], with_logits=False), lambda: (rand(*IMAGE),)
     ),
+    "focal_frequency_loss": (losses.focal_frequency_loss, lambda: (rand(*IMAGE), rand(16, 16))),
     "lpips_head": (ops.lpips_head, lambda: (rand(*IMAGE), rand(3))),
     "ssim_l1_loss": (losses.ssim_l1_loss, lambda: (rand(*IMAGE),)),
     "bias_act": (lambda x, bias: ops.bias_act(x, bias, act="swish"), lambda: (rand(3),)),

@@ -14,6 +14,7 @@ from fastgan.losses.adversarial import KINDS
 from fastgan.ops.bias_act import GAINS
 from fastgan.ops.conv2d import _conv2d_as_compiled
 from fastgan.ops.feature_matching import feature_matching as matching
+from fastgan.ops.frequency_distance import frequency_distance as spectral
 from fastgan.ops.jpeg import ROUNDINGS, SUBSAMPLINGS, UPSAMPLINGS
 from fastgan.ops.side_losses import REDUCTIONS
 from fastgan.ops.side_losses import side_losses as sides
@@ -342,6 +343,28 @@ def feature_matching(draws: Draws) -> Call:
     return Call(inputs, run, options={"weights": weights})
 
 
+def frequency_distance(draws: Draws) -> Call:
+    # The transform spreads each number over all others, and the reference's sums and powers overflow.
+    draws.left_out = ("nan", "infinite", "huge", "tiny")
+    draws.dtype = draws.one_of(torch.float32, torch.float64)
+    shape = [draws.one_of(1, 2), draws.one_of(1, 1, 4), draws.one_of(1, 3), draws.size(), draws.size()]
+    options = {
+        "alpha": draws.one_of(1.0, 1.0, 0.0, 2.0, draws.random.uniform(0, 3)),
+        "log_matrix": draws.one_of(False, True),
+        "batch_matrix": draws.one_of(False, True),
+    }
+    inputs = {"patches": draws.tensor(draws.normal(*shape))}
+    if draws.random.random() < 0.3:
+        inputs["matrix"] = draws.tensor(
+            draws.uniform(*shape[draws.one_of(0, 2, 3) :]), special=False
+        ).detach()
+
+    def run(inputs: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return (spectral(inputs["patches"], inputs.get("matrix"), backend=backend, **options),)
+
+    return Call(inputs, run, orders=2, kept=1.5, options=options)
+
+
 def _keep_to_half(draws: Draws) -> None:
     """Kernels save values for the backward pass in the maps' dtype, and float16 is limited to 65504."""
     if draws.dtype == torch.float16:
@@ -556,7 +579,8 @@ CASES: dict[str, Callable[[Draws], Call]] = {
     case.__name__: case
     for case in (
         jpeg, photometric, blur, perspective_warp, bias_act, bias_leaky_relu, upfirdn2d, filtered_lrelu,
-        squared_norm, gradient_budget, feature_distance, feature_matching, feature_moments, lpips_head,
+        squared_norm, gradient_budget, feature_distance, feature_matching, feature_moments,
+        frequency_distance, lpips_head,
         pixel_loss, ssim, yuv_l2, adversarial, side_losses, conv2d, optimizer,
     )
 }  # fmt: skip
