@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from fastgan._torch_internals import sharded_modules
 from fastgan.losses._input_gradient import check_network, check_output, gradient_of_scores, input_gradient
+from fastgan.losses._over_processes import AveragedOverProcesses
 from fastgan.ops._checks import (
     as_factor,
     as_flag,
@@ -149,7 +150,7 @@ def path_length_penalty_of(
     return detached(penalty + unused, moved, lengths)
 
 
-class PathLength(nn.Module):
+class PathLength(AveragedOverProcesses):
     """Path length regularization with its running mean, which the `state_dict` has.
 
     .. code-block:: python
@@ -165,8 +166,12 @@ class PathLength(nn.Module):
         decay: as of :func:`path_length_penalty`.
         compile: compile `of` and its gradients with `torch.compile(fullgraph=True)`.
 
-    Of several processes each compares with its own lengths; :attr:`average`, if set, averages the running
-    means, which then is that of all samples. Without it each process has its own, as in published code.
+    Of several processes each has the running mean of its own samples, as in the published code of StyleGAN2,
+    stylegan3, rosinality and BasicSR: the processes' penalties, whose gradients DistributedDataParallel
+    averages, differ a little in what they compare with, and nothing waits for another process. If
+    :attr:`average` is set on all of them, to a function that returns a tensor's mean over the processes, the
+    running mean is that of all samples, the same in each; a process's mean of this step is still its own
+    when the penalty compares with it.
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind, a negative weight, an interval below 1, a decay
@@ -175,8 +180,6 @@ class PathLength(nn.Module):
 
     mean: Tensor
     """The running mean, a 0-d buffer."""
-    average: Callable[[Tensor], Tensor] = staticmethod(lambda value: value)
-    """Averages a tensor over processes; set by the trainer."""
 
     def __init__(
         self, weight: float = 2.0, interval: int = 4, *, decay: float = 0.01, compile: bool = False
@@ -252,7 +255,7 @@ class PathLength(nn.Module):
 
     def _term(self, found: PathLengths) -> PathLengthTerm:
         with torch.no_grad():
-            self.mean.copy_(self.average(found.mean.to(self.mean)))
+            self.mean.copy_(self.averaged(found.mean.to(self.mean)))
         return PathLengthTerm(
             self.weight * self.interval * found.penalty, found.penalty.detach(), found.lengths
         )

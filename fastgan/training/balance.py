@@ -14,13 +14,13 @@ step waits for the device; `step_where` hands it to the optimizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastgan._torch_internals import supports_amp_scaling
+from fastgan.losses._over_processes import AveragedOverProcesses
 from fastgan.losses.adversarial import AdversarialLoss, AdversarialStatistics
 from fastgan.monitor.look import auc
 from fastgan.ops._checks import (
@@ -60,11 +60,11 @@ class Judged(NamedTuple):
         }  # fmt: skip
 
 
-class EveryStep(nn.Module):
-    """D and G train on every step. Base of the other policies, whose state is in their state_dict."""
+class EveryStep(AveragedOverProcesses):
+    """D and G train on every step. Base of the other policies, whose state is in their state_dict.
 
-    average: Callable[[Tensor], Tensor] = staticmethod(lambda values: values)
-    """Averages a tensor over processes, so that all decide alike; set by the trainer."""
+    All processes decide alike if :attr:`average` is set to a function that averages a tensor over them.
+    """
 
     def trains_discriminator(self, step: int) -> bool:
         """Whether D is trained on this step, counted from 0."""
@@ -154,7 +154,7 @@ class Threshold(EveryStep):
         with torch.no_grad():
             statistics = adversarial.discriminator(real_logits, fake_logits, return_statistics=True)[1]
         halves = torch.stack(adversarial.halves(real_logits, fake_logits))
-        above = self.average(halves.detach().clone()) > self.threshold
+        above = self.averaged(halves.detach().clone()) > self.threshold
         ranking = auc(real_logits, fake_logits, adversarial.critic_sign)
         return Judged((halves * above).sum(), statistics, above.any(), ranking)
 
@@ -194,7 +194,7 @@ class Adaptive(EveryStep):
     ) -> Judged:
         self.check(adversarial)
         decision = super().discriminator_loss(adversarial, real_logits, fake_logits)
-        mean_sign = self.average(2 * decision.statistics.accuracy_real - 1)
+        mean_sign = self.averaged(2 * decision.statistics.accuracy_real - 1)
         weight = min(1.0, real_logits.shape[0] / self.images if real_logits.dim() else 1.0)
         self.measure.lerp_(mean_sign.to(self.measure.dtype), weight)
         return decision._replace(applies=self.measure < self.target)

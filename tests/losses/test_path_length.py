@@ -13,8 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from fastgan.compat import basicsr, rosinality, studiogan
-from fastgan.losses import PathLength, path_length_penalty, path_length_penalty_of
+from fastgan.losses import AdversarialLoss, PathLength, path_length_penalty, path_length_penalty_of
 from fastgan.ops import bias_act
+from fastgan.training.balance import Adaptive
 
 
 class Generator(nn.Module):
@@ -212,6 +213,40 @@ def test_processes_average_their_running_means():
     regularizer.average = lambda value: (value + 3) / 2
     lengths = regularizer(network(w), w, noise).lengths
     assert regularizer.mean.item() == pytest.approx((lengths.mean().item() / 2 + 3) / 2)
+
+
+AVERAGING = {"PathLength": PathLength, "Adaptive": Adaptive}
+
+
+@pytest.mark.parametrize("kind", AVERAGING)
+def test_a_module_may_be_what_averages_and_is_no_part_of_the_state(kind):
+    averaging = AVERAGING[kind]()
+    names = list(averaging.state_dict())
+    averaging.average = nn.Linear(1, 1)
+    averaging.average.weight.data.fill_(3.0), averaging.average.bias.data.zero_()
+    assert averaging.averaged(torch.ones(1)).item() == 3
+    assert list(averaging.state_dict()) == names and not list(averaging.parameters())
+
+
+@pytest.mark.parametrize("kind", AVERAGING)
+def test_what_cannot_average_is_refused(kind):
+    averaging = AVERAGING[kind]()
+    for value in (0.5, torch.ones(1), nn.Parameter(torch.ones(1)), None):
+        with pytest.raises(TypeError, match="average must be callable, got"):
+            averaging.average = value
+    averaging.average = lambda value: None  # as torch.distributed.all_reduce
+    with pytest.raises(TypeError, match="average must return the averaged tensor, got None"):
+        step_of(averaging)
+    averaging.average = lambda value: value.expand(2)
+    with pytest.raises(ValueError, match=r"average must return a tensor of shape \(\), got .*\(2,\)"):
+        step_of(averaging)
+
+
+def step_of(averaging):
+    if isinstance(averaging, PathLength):
+        network, z, noise = inputs()
+        return averaging.of(network, network.latents(z), noise=noise)
+    return averaging.discriminator_loss(AdversarialLoss("bce"), torch.randn(4, 1), torch.randn(4, 1))
 
 
 def test_due_steps():
