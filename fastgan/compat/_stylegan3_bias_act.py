@@ -6,7 +6,11 @@ from torch import Tensor
 
 from fastgan import ops
 from fastgan.compat._stylegan3_filters import backend_of
+from fastgan.compat._zeros import with_zeros
 from fastgan.ops._checks import check_floating
+
+# Those whose second derivative is zero in stylegan3's implementations, and not missing.
+WITH_ZEROS = ("relu", "lrelu")
 
 
 def bias_act(
@@ -22,7 +26,7 @@ def bias_act(
     """Bias, activation, gain and clamp; `torch_utils.ops.bias_act.bias_act`, which compiles a plugin.
 
     In half precision it rounds once, as the plugin does. Gradients are exact to every order, where the plugin
-    has two.
+    has two; those of second order of "relu" and "lrelu" are zeros at x and b, as the original's, not None.
 
     Args:
         x: of any shape, not empty.
@@ -35,4 +39,5 @@ def bias_act(
     backend = backend_of(impl)
     if b is not None:
         check_floating("b", b)
-    return ops.bias_act(x, b, dim, act, alpha if act == "lrelu" else None, gain, clamp, backend=backend)
+    y = ops.bias_act(x, b, dim, act, alpha if act == "lrelu" else None, gain, clamp, backend=backend)
+    return with_zeros(y, x, b) if act in WITH_ZEROS else y

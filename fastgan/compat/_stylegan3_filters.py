@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastgan import ops
+from fastgan.compat._zeros import with_zeros
 from fastgan.ops._checks import check_one_of
 
 
@@ -97,8 +98,10 @@ def filtered_lrelu(
     flip_filter: bool = False,
     impl: str = "cuda",
 ) -> Tensor:
-    """:func:`fastgan.ops.filtered_lrelu`; `impl` as of :func:`upfirdn2d`."""
+    """:func:`fastgan.ops.filtered_lrelu`; `impl` as of :func:`upfirdn2d`.
+
+    Gradients of second order at x and b are zeros, as those of the original's ``impl="ref"``, and not None.
+    """
     backend = backend_of(impl)
-    return ops.filtered_lrelu(
-        x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, backend=backend
-    )
+    y = ops.filtered_lrelu(x, fu, fd, b, up, down, padding, gain, slope, clamp, flip_filter, backend=backend)
+    return with_zeros(y, x, b)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastgan.compat._stylegan3_bias_act import WITH_ZEROS
+from fastgan.compat._zeros import with_zeros
 from fastgan.ops import bias_act as fused
 from fastgan.ops.bias_act import GAINS
 from fastgan.patching import _probes
@@ -16,39 +18,11 @@ from fastgan.patching._declare import Replacement
 # Half types round after each of the original's steps, and once in ours.
 DTYPES = (torch.float32, torch.float64)
 SERVES = "in float32 and float64, where the CUDA plugin does not run"
-# Those whose second derivative is zero in PyTorch's formulas, and not missing.
-WITH_ZEROS = ("relu", "lrelu")
 
 
 def bias_act(module: str) -> Replacement:
     """Of the implementation in plain PyTorch, which runs on the CPU and where the plugin is not wanted."""
     return Replacement(module, "_bias_act_ref", adapt=_adapted, probe=_probe, serves=SERVES)
-
-
-class _WithZeros(torch.autograd.Function):
-    """The gradient itself, whose own gradient at the bias is 0.
-
-    The gradient of a piecewise linear activation does not depend on the bias. PyTorch's composition says so
-    by zeros, with which an optimizer steps, and ours by None, which it skips: R1's backward would leave other
-    moments in Adam.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(bias)
-        return grad.view_as(grad)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        (bias,) = ctx.saved_tensors
-        return grad, torch.zeros_like(bias)
-
-
-def with_zeros(y: Tensor, bias: Tensor | None) -> Tensor:
-    """Y, whose gradient has a gradient of zeros at the bias it was made with, and not none."""
-    if bias is not None and bias.requires_grad and y.requires_grad:
-        y.register_hook(lambda grad: _WithZeros.apply(grad, bias) if torch.is_grad_enabled() else grad)
-    return y
 
 
 def are_finite(*values: object) -> bool:
@@ -77,7 +51,7 @@ def _adapted(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if not ours:
             return original(x=x, b=b, dim=dim, act=act, alpha=alpha, gain=gain, clamp=clamp)
         y = fused(x, b, dim, act, alpha if act == "lrelu" else None, gain, clamp)
-        return with_zeros(y, b) if act in WITH_ZEROS else y
+        return with_zeros(y, x, b) if act in WITH_ZEROS else y
 
     return _bias_act_ref
 

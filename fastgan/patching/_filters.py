@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fastgan import ops
-from fastgan.patching._bias_act import DTYPES, SERVES, are_finite, with_zeros
+from fastgan.compat._zeros import with_zeros
+from fastgan.patching._bias_act import DTYPES, SERVES, are_finite
 from fastgan.patching._declare import Replacement
 from fastgan.patching._probes import numbers, with_gradients
 
@@ -72,7 +73,7 @@ def _adapted_lrelu(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
             x, fu=fu, fd=fd, b=b, up=up, down=down, padding=padding, gain=gain, slope=slope, clamp=clamp,
             flip_filter=flip_filter,
         )  # fmt: skip
-        return with_zeros(y, b) if ours else y
+        return with_zeros(y, x, b) if ours else y
 
     return _filtered_lrelu_ref
 

@@ -164,20 +164,21 @@ def test_bias_and_activation_have_both_orders_of_gradient(bias_act, library, opt
             assert_close(ours, theirs)
 
 
-def test_a_penalty_of_the_gradient_leaves_zeros_at_the_bias_and_not_none(bias_act):
-    """With zeros an optimizer steps, a parameter without a gradient it skips."""
+@pytest.mark.parametrize("act", ["relu", "lrelu"])
+def test_a_penalty_of_the_gradient_leaves_zeros_at_the_biases_and_not_none(bias_act, act):
+    """With zeros an optimizer steps, a parameter without a gradient it skips, and `autograd.grad` refuses."""
 
     def gradients():
         torch.manual_seed(0)
         convolution, bias = nn.Conv2d(3, 4, 3), nn.Parameter(torch.zeros(4))
         x = torch.rand(2, 3, 8, 8).requires_grad_()
-        y = bias_act(convolution(x), bias, act="lrelu")
+        y = bias_act(convolution(x), bias, act=act)
+        y = bias_act(y + convolution.bias[0], act=act)
         (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-        gradient.square().sum().backward()
-        return convolution.weight.grad, bias.grad
+        return torch.autograd.grad(gradient.square().sum(), [*convolution.parameters(), bias, x])
 
     expected = gradients()
-    assert torch.equal(expected[1], torch.zeros(4))
+    assert torch.equal(expected[1], torch.zeros(4)) and torch.equal(expected[2], torch.zeros(4))
     with fastgan.patch("stylegan3", quiet=True):
         for ours, theirs in zip(gradients(), expected, strict=True):
             assert_close(ours, theirs)
