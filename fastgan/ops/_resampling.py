@@ -38,6 +38,9 @@ def setup_filter(
     Raises:
         TypeError, ValueError: no numbers, other shapes, a filter of two axes that shall be separable, a
             sum of 0 that shall be normalized, or a negative gain of a separable filter.
+
+    Works inside `torch.compile(fullgraph=True)`, where values cannot be looked at: a sum of 0 gives
+    infinities and NaN there. A filter made once outside, and kept as a buffer, is not computed on each call.
     """
     place = torch.device("cpu") if device is None else as_device("device", device)
     taps = _as_taps(1.0 if f is None else f)
@@ -51,11 +54,11 @@ def setup_filter(
         taps = taps[:, None] * taps[None, :]
     if as_flag("normalize", normalize):
         total = taps.sum()
-        if total == 0:
+        if not torch.compiler.is_compiling() and total == 0:
             raise ValueError("f must not sum up to 0 if it is to be normalized")
         taps = taps / total
     if as_flag("flip_filter", flip_filter):
-        taps = taps.flip(*range(taps.dim()))
+        taps = taps.flip(tuple(range(taps.dim())))
     gain = as_finite("gain", gain)
     if taps.dim() == 1:
         if gain < 0:

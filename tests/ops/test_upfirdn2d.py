@@ -200,6 +200,17 @@ def test_a_filter_is_normalized_turned_scaled_and_made_two_of_one():
     assert torch.equal(given, torch.tensor([2.0, 2.0]))
 
 
+@pytest.mark.parametrize(
+    "f", [[1, 3, 3, 1], None, np.arange(9.0), torch.rand(3, 2)], ids=lambda f: type(f).__name__
+)
+@pytest.mark.parametrize("options", [{}, {"normalize": False}, {"flip_filter": True, "gain": 4}], ids=str)
+def test_a_filter_can_be_made_inside_a_compiled_graph(f, options):
+    torch.compiler.reset()  # since one function is compiled for each
+    function = lambda x: ops.filter2d(x, ops.setup_filter(f, x.device, **options))  # noqa: E731
+    x = image((1, 6, 7)).detach()
+    assert_close(torch.compile(function, fullgraph=True, backend="aot_eager")(x), function(x))
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 12])
 def test_common_calls_keep_multiply_and_divide_the_size(length):
     x, f = image((1, 12, 8)).detach(), ops.setup_filter(torch.ones(length))
