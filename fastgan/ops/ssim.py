@@ -54,6 +54,9 @@ WINDOWS = ("gaussian", "uniform")
 PADDINGS = reference.PADDINGS
 # Far beyond what anybody uses: the kernels' buffers are as wide as four radii.
 LARGEST_WINDOW = 255
+# The Triton kernels are unrolled, with four sums in registers for each row of a window. With this size they
+# compile in 11 s, against 1 s for 11, and begin to spill; with 63 they spill most of what they keep.
+LARGEST_TRITON_WINDOW = 33
 
 
 def ssim_distance(
@@ -78,7 +81,7 @@ def ssim_distance(
         y: as x; may have another dtype.
         data_range: the largest minus the smallest possible value of the images.
         window: "gaussian", or "uniform" for equal weights, which ignores sigma.
-        window_size: odd.
+        window_size: odd, at most 255; beyond 33 the reference serves the GPU, with a warning.
         sigma: standard deviation of the Gaussian in pixels.
         k: K1 and K2 of the paper; c1 = (K1 data_range)^2, c2 = (K2 data_range)^2.
         padding: "valid", for windows that lie within the image, as in the paper and in pytorch-msssim;
@@ -113,12 +116,24 @@ def ssim_distance(
     check_size("x", x, window_size, padding)
     contrast = as_flag("contrast", contrast)
     weight, l1_weight = as_finite("weight", weight), as_finite("l1_weight", l1_weight)
-    if _dispatch.choose("ssim", (x, y), backend) == "reference":
+    if _chosen(x, y, window_size, backend) == "reference":
         wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         taps = reference.window_taps(window_size, sigma)
         return reference.ssim(x.to(wide), y.to(wide), taps, c1, c2, padding, contrast, weight, l1_weight)
     number = PADDINGS.index(padding)
     return _compare(x, y, window_size, sigma, c1, c2, number, contrast, weight, l1_weight)[0]
+
+
+def _chosen(x: Tensor, y: Tensor, window_size: int, backend: str | None) -> str:
+    """The backend that serves the call."""
+    chosen = _dispatch.choose("ssim", (x, y), backend)
+    if chosen != "triton" or window_size <= LARGEST_TRITON_WINDOW:
+        return chosen
+    reason = f"the Triton kernel takes a window_size of at most {LARGEST_TRITON_WINDOW}, got {window_size}"
+    if _dispatch.requested(backend) is not None:
+        raise RuntimeError(f"ssim: backend 'triton' was requested, but {reason}")
+    _dispatch.warn_once("ssim", reason)
+    return "reference"
 
 
 def as_window(window: str, window_size: int, sigma: float) -> tuple[int, float]:

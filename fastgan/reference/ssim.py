@@ -8,14 +8,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PADDINGS = ("valid", "same", "reflect")
+SMALLEST_TAP = 2.0**-126
 
 
 def window_taps(size: int, sigma: float) -> list[float]:
-    """The taps of a window from its centre outwards: a Gaussian, or equal ones if sigma is 0."""
+    """The taps of a window from its centre outwards: a Gaussian, or equal ones if sigma is 0.
+
+    Taps beneath float32's normal numbers are 0: as constants of a Triton kernel they would be float64's.
+    """
     distances = [k / sigma if sigma else 0.0 for k in range(size // 2 + 1)]
     taps = [math.exp(-distance * distance / 2) for distance in distances]
     total = taps[0] + 2 * sum(taps[1:])
-    return [tap / total for tap in taps]
+    return [tap / total if tap / total >= SMALLEST_TAP else 0.0 for tap in taps]
 
 
 def ssim(

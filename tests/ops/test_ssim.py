@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fastgan.ops import ssim_distance, use
+from fastgan.ops import _dispatch, ssim_distance, use
+from fastgan.reference.ssim import window_taps
 from tests.conftest import DEVICES
 from tests.ops.layouts import DTYPES, LAYOUTS, exact, image, relative_error
 
@@ -265,6 +266,30 @@ def test_images_of_different_layouts_and_types():
     mixed = ssim_distance(x.double(), y)
     assert mixed.dtype == torch.float64
     assert_close(mixed.float(), expected)
+
+
+def test_larger_windows_than_the_triton_kernels_take_are_the_references(monkeypatch):
+    monkeypatch.setattr(_dispatch, "_warned", set())
+    monkeypatch.setattr(_dispatch, "choose", lambda op, tensors, backend=None: "triton")
+    x, y = torch.rand(2, 1, 1, 40, 40)
+    options = {"window_size": 35, "padding": "same"}
+    with pytest.warns(RuntimeWarning, match="ssim runs its PyTorch reference: .* at most 33, got 35"):
+        found = ssim_distance(x, y, **options)
+    monkeypatch.undo()
+    assert_close(found, ssim_distance(x, y, backend="reference", **options), rtol=0, atol=0)
+    monkeypatch.setattr(_dispatch, "choose", lambda op, tensors, backend=None: "triton")
+    with pytest.raises(RuntimeError, match="'triton' was requested, but .* at most 33, got 35"):
+        ssim_distance(x, y, backend="triton", **options)
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(11, 0.3), (41, 1.5), (5, 1e-3)])
+def test_taps_are_zero_or_normal_numbers_of_float32(size, sigma):
+    """Others would make constants of float64 in Triton's kernels, which then do not compile."""
+    taps = window_taps(size, sigma)
+    assert 0.0 in taps and all(tap == 0 or tap >= torch.finfo(torch.float32).tiny for tap in taps)
+    x, y = torch.rand(2, 1, 1, 48, 48)
+    options = {"window_size": size, "sigma": sigma}
+    assert_close(ssim_distance(x, y, **options), ssim_distance(x, y, backend="reference", **options))
 
 
 @pytest.mark.parametrize(
