@@ -282,6 +282,17 @@ def test_larger_windows_than_the_triton_kernels_take_are_the_references(monkeypa
         ssim_distance(x, y, backend="triton", **options)
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(("step", "error"), [(1, 1e-6), (10, 1e-5), (100, 1e-3)])
+@pytest.mark.parametrize("axis", [2, 3])
+def test_digits_lost_next_to_a_step_of_many_data_ranges(step, error, axis, backend):
+    x, y = torch.rand(2, 2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    for image_ in (x, y):
+        image_.narrow(axis, 32, 32).add_(step)
+    expected = ssim_distance(x.double(), y.double(), backend="reference")
+    assert_close(ssim_distance(x, y, backend=backend).double(), expected, rtol=error, atol=0)
+
+
 @pytest.mark.parametrize(("size", "sigma"), [(11, 0.3), (41, 1.5), (5, 1e-3)])
 def test_taps_are_zero_or_normal_numbers_of_float32(size, sigma):
     """Others would make constants of float64 in Triton's kernels, which then do not compile."""
