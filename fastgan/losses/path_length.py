@@ -179,7 +179,7 @@ class PathLength(AveragedOverProcesses):
     """
 
     mean: Tensor
-    """The running mean, a 0-d buffer."""
+    """The running mean, a 0-d buffer; float32 after the first call, also of a module in half precision."""
 
     def __init__(
         self, weight: float = 2.0, interval: int = 4, *, decay: float = 0.01, compile: bool = False
@@ -255,6 +255,7 @@ class PathLength(AveragedOverProcesses):
 
     def _term(self, found: PathLengths) -> PathLengthTerm:
         with torch.no_grad():
+            self.mean = wide(self.mean)  # half precision would round its small steps off
             self.mean.copy_(self.averaged(found.mean.to(self.mean)))
         return PathLengthTerm(
             self.weight * self.interval * found.penalty, found.penalty.detach(), found.lengths

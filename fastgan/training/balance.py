@@ -32,6 +32,7 @@ from fastgan.ops._checks import (
     described,
 )
 from fastgan.optim._step import FusedStep
+from fastgan.reference.precision import wide
 
 Balance = Literal["every_step", "ratio", "threshold", "adaptive"]
 
@@ -196,6 +197,7 @@ class Adaptive(EveryStep):
         decision = super().discriminator_loss(adversarial, real_logits, fake_logits)
         mean_sign = self.averaged(2 * decision.statistics.accuracy_real - 1)
         weight = min(1.0, real_logits.shape[0] / self.images if real_logits.dim() else 1.0)
+        self.measure = wide(self.measure)  # half precision would round its small steps off
         self.measure.lerp_(mean_sign.to(self.measure.dtype), weight)
         return decision._replace(applies=self.measure < self.target)
 

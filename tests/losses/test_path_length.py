@@ -249,6 +249,19 @@ def step_of(averaging):
     return averaging.discriminator_loss(AdversarialLoss("bce"), torch.randn(4, 1), torch.randn(4, 1))
 
 
+@pytest.mark.parametrize("kind", AVERAGING)
+def test_running_means_of_modules_in_half_precision_do_not_stand_still(kind):
+    half, single = AVERAGING[kind](), AVERAGING[kind]()
+    half.to(torch.bfloat16)
+    for _ in range(40):
+        for averaging in (half, single):
+            torch.manual_seed(1)
+            step_of(averaging)
+    names = list(single.state_dict())
+    assert_close(half.state_dict(), single.state_dict())
+    assert names and all(half.state_dict()[name].dtype == torch.float32 for name in names)
+
+
 def test_due_steps():
     regularizer = PathLength(interval=4)
     assert [step for step in range(9) if regularizer.due(step)] == [0, 4, 8]
