@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan import ops
+from fastgan.compat._zeros import with_zeros
 from fastgan.ops._checks import as_finite, as_flag, as_whole_number, check_floating, check_same_device, shown
 from fastgan.ops._filters import Margins, as_factors, as_margins, check_maps, output_size
 
@@ -64,8 +65,9 @@ def fused_leaky_relu(
 ) -> Tensor:
     """Leaky ReLU of input + bias, times scale, in one sweep; rosinality's `op.fused_leaky_relu`.
 
-    :func:`fastgan.ops.bias_leaky_relu`, whose dtypes, result and gradients it has. It looks at
-    `negative_slope` on every device, where the original has 0.2 on the CPU.
+    :func:`fastgan.ops.bias_leaky_relu`, whose dtypes, result and gradients it has; those of second order are
+    zeros at input and bias, as the original's, not None. It looks at `negative_slope` on every device, where
+    the original has 0.2 on the CPU.
 
     Args:
         input: N C ..., at least two dimensions.
@@ -78,7 +80,7 @@ def fused_leaky_relu(
         check_floating("bias", bias)
         check_same_device(input=input, bias=bias)
     slope, gain = as_finite("negative_slope", negative_slope), as_finite("scale", scale)
-    return ops.bias_leaky_relu(input, bias, slope=slope, gain=gain)
+    return with_zeros(ops.bias_leaky_relu(input, bias, slope=slope, gain=gain), input, bias)
 
 
 class FusedLeakyReLU(nn.Module):

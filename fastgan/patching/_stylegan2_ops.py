@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fastgan import ops
 from fastgan.compat import rosinality
-from fastgan.patching._bias_act import DTYPES, are_finite, with_zeros
+from fastgan.patching._bias_act import DTYPES, are_finite
 from fastgan.patching._declare import Replacement
 from fastgan.patching._probes import numbers, with_gradients
 
@@ -103,7 +103,7 @@ def fused_leaky_relu(module: str) -> Replacement:
                 negative_slope == 0.2 or input.device.type != "cpu"
             )
             if is_served:
-                return _activated(input, bias, negative_slope, scale)
+                return rosinality.fused_leaky_relu(input, bias, negative_slope, scale)
             return original(input, bias, negative_slope, scale)
 
         return fused_leaky_relu
@@ -124,7 +124,7 @@ def fused_leaky_relu_of_extension(module: str, extension: str) -> Replacement:
         ) -> Tensor:
             is_served = _is_activation(input, bias, negative_slope, scale)
             if is_served or not _runs(original, extension, input, on_cpu=False):
-                return _activated(input, bias, negative_slope, scale)
+                return rosinality.fused_leaky_relu(input, bias, negative_slope, scale)
             return original(input, bias, negative_slope, scale)
 
         return fused_leaky_relu
@@ -156,15 +156,6 @@ def _runs(original: Callable[..., Tensor], extension: str, x: Any, *, on_cpu: bo
     """Whether the original can serve a call that ours is not sure of."""
     is_on_gpu = isinstance(x, Tensor) and x.is_cuda
     return extension in getattr(original, "__globals__", {}) if is_on_gpu else on_cpu
-
-
-def _activated(x: Tensor, bias: Tensor | None, slope: float, scale: float) -> Tensor:
-    y = rosinality.fused_leaky_relu(x, bias, slope, scale)
-    if not (torch.is_grad_enabled() and y.requires_grad):
-        return y
-    # Of no elements: it depends on them by gradients of zeros, and keeps none of their memory.
-    anchor = x.narrow(0, 0, 0).sum()
-    return with_zeros(y, anchor if bias is None else anchor + bias[:0].sum())
 
 
 # --- comparisons ------------------------------------------------------------------------------------------

@@ -175,3 +175,13 @@ WRONG = [
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_gradients_of_second_order_are_zeros_and_not_none(with_bias):
+    x, bias = torch.randn(2, 3, 4, 4, requires_grad=True), torch.zeros(3, requires_grad=True)
+    leaves = (x, bias) if with_bias else (x,)
+    (slopes,) = torch.autograd.grad(rosinality.fused_leaky_relu(*leaves).sum(), x, create_graph=True)
+    weight = torch.ones((), requires_grad=True)
+    for zeros in torch.autograd.grad((weight * slopes).square().sum(), leaves):
+        assert not zeros.any()
