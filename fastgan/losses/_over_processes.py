@@ -25,7 +25,7 @@ class AveragedOverProcesses(nn.Module):
         # nn.Module would register a module under a name by which only the class's own function is found.
         object.__setattr__(self, name, value)
 
-    def averaged(self, value: Tensor) -> Tensor:
+    def _averaged(self, value: Tensor) -> Tensor:
         """The tensor's mean over processes.
 
         Raises:

@@ -256,7 +256,7 @@ class PathLength(AveragedOverProcesses):
     def _term(self, found: PathLengths) -> PathLengthTerm:
         with torch.no_grad():
             self.mean = wide(self.mean)  # half precision would round its small steps off
-            self.mean.copy_(self.averaged(found.mean.to(self.mean)))
+            self.mean.copy_(self._averaged(found.mean.to(self.mean)))
         return PathLengthTerm(
             self.weight * self.interval * found.penalty, found.penalty.detach(), found.lengths
         )

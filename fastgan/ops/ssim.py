@@ -54,8 +54,8 @@ WINDOWS = ("gaussian", "uniform")
 PADDINGS = reference.PADDINGS
 # Far beyond what anybody uses: the kernels' buffers are as wide as four radii.
 LARGEST_WINDOW = 255
-# The Triton kernels are unrolled, with four sums in registers for each row of a window. With this size they
-# compile in 11 s, against 1 s for 11, and begin to spill; with 63 they spill most of what they keep.
+# The Triton kernels are unrolled, with four sums in registers for each row of a window. With this size both
+# compile in 15 s, against 2 s for 11, and spill; with 101 one took 5 minutes (Triton for sm_90, 2 cores).
 LARGEST_TRITON_WINDOW = 33
 
 

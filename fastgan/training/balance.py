@@ -155,7 +155,7 @@ class Threshold(EveryStep):
         with torch.no_grad():
             statistics = adversarial.discriminator(real_logits, fake_logits, return_statistics=True)[1]
         halves = torch.stack(adversarial.halves(real_logits, fake_logits))
-        above = self.averaged(halves.detach().clone()) > self.threshold
+        above = self._averaged(halves.detach().clone()) > self.threshold
         ranking = auc(real_logits, fake_logits, adversarial.critic_sign)
         return Judged((halves * above).sum(), statistics, above.any(), ranking)
 
@@ -195,7 +195,7 @@ class Adaptive(EveryStep):
     ) -> Judged:
         self.check(adversarial)
         decision = super().discriminator_loss(adversarial, real_logits, fake_logits)
-        mean_sign = self.averaged(2 * decision.statistics.accuracy_real - 1)
+        mean_sign = self._averaged(2 * decision.statistics.accuracy_real - 1)
         weight = min(1.0, real_logits.shape[0] / self.images if real_logits.dim() else 1.0)
         self.measure = wide(self.measure)  # half precision would round its small steps off
         self.measure.lerp_(mean_sign.to(self.measure.dtype), weight)

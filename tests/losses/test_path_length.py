@@ -224,7 +224,7 @@ def test_a_module_may_be_what_averages_and_is_no_part_of_the_state(kind):
     names = list(averaging.state_dict())
     averaging.average = nn.Linear(1, 1)
     averaging.average.weight.data.fill_(3.0), averaging.average.bias.data.zero_()
-    assert averaging.averaged(torch.ones(1)).item() == 3
+    assert averaging._averaged(torch.ones(1)).item() == 3
     assert list(averaging.state_dict()) == names and not list(averaging.parameters())
 
 
