@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import sys
 
 import pytest
+import torch
 
 from fastgan.bench import harness
 from fastgan.training.measurement import rounds_in
@@ -46,6 +48,8 @@ def device_timer() -> harness.DeviceTimer:
 @pytest.fixture
 def measure(request, benchmark, device, memory, bandwidth):
     quick = request.config.getoption("--quick")
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # a line that every case compiles anew would reach the limit of recompilations
 
     def run_one(
         *, op, provider, size, mode, run, floor_bytes, forward=None, inputs=(), rounds=None,

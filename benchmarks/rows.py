@@ -12,15 +12,21 @@ from typing import Any
 def merge_rows(
     rows: list[dict[str, Any]], folder: Path, kind: str, device: str, keys: tuple[str, ...]
 ) -> Path:
-    """Writes rows to folder/KIND-DEVICE.json, where they replace those of equal `keys`; returns the path."""
+    """Writes rows to folder/KIND-DEVICE.json, where they replace those of equal `keys`; returns the path.
+
+    They are sorted by the first key. Rows that are alike in it have the order in which they first came, which
+    is that of the columns in tables.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{file_name(kind, device)}.json"
     existing = json.loads(path.read_text()) if path.exists() else []
+    places: dict[tuple[Any, ...], int] = {}
+    for row in [*existing, *rows]:
+        places.setdefault(tuple(row[key] for key in keys), len(places))
     measured = {tuple(row[key] for key in keys) for row in rows}
     kept = [row for row in existing if tuple(row[key] for key in keys) not in measured]
-    path.write_text(
-        json.dumps(sorted(rows + kept, key=lambda row: [row[key] for key in keys]), indent=1) + "\n"
-    )
+    merged = sorted([*rows, *kept], key=lambda row: (row[keys[0]], places[tuple(row[key] for key in keys)]))
+    path.write_text(json.dumps(merged, indent=1) + "\n")
     return path
 
 

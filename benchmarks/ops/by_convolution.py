@@ -21,7 +21,7 @@ def upfirdn2d(
     n, channels, height, width = x.shape
     x = F.pad(x.reshape(n, channels, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1))
     x = F.pad(x.reshape(n, channels, height * up, width * up), padding)
-    taps = (f * gain ** (f.dim() / 2)).flip(*range(f.dim()))
+    taps = (f * gain ** (f.dim() / 2)).flip(tuple(range(f.dim())))
     for weight in (taps[None, :], taps[:, None]) if f.dim() == 1 else (taps,):
         x = F.conv2d(x, weight.repeat(channels, 1, 1, 1), groups=channels)
     return x[:, :, ::down, ::down]

@@ -35,7 +35,7 @@ def upfirdn2d(
     with without_autocast(x):
         y = wide(x)
         taps = f.to(y.dtype)
-        taps = taps.flip(*range(taps.dim())) if flip else taps
+        taps = taps.flip(tuple(range(taps.dim()))) if flip else taps
         if taps.dim() == 1:
             y = _spread(y, taps[None, :], (up[0], 1))
             y = _spread(y, taps[:, None], (1, up[1]))

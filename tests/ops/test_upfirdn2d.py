@@ -171,6 +171,17 @@ def test_opcheck_and_compile(device):
     assert_close(torch.autograd.grad(y.sum(), x), torch.autograd.grad(expected.sum(), x))
 
 
+@pytest.mark.parametrize("f", [taps(3), taps(3, 2)], ids=["line", "plane"])
+def test_the_reference_turns_its_filter_inside_a_compiled_graph(f):
+    torch.compiler.reset()
+    x = torch.rand(1, 2, 6, 5)
+
+    def function(x):
+        return ops.upfirdn2d(x, f, up=2, flip_filter=True, backend="reference")
+
+    assert_close(torch.compile(function, fullgraph=True, backend="eager")(x), function(x))
+
+
 def test_under_transforms():
     x, filters = image((3, 8, 8)), torch.stack([taps(4), taps(4, seed=1)])
     loss = lambda x, f: ops.upfirdn2d(x, f, up=2, padding=2).square().sum()  # noqa: E731
