@@ -10,22 +10,34 @@ from typing import Any
 
 
 def merge_rows(
-    rows: list[dict[str, Any]], folder: Path, kind: str, device: str, keys: tuple[str, ...]
+    rows: list[dict[str, Any]],
+    folder: Path,
+    kind: str,
+    device: str,
+    keys: tuple[str, ...],
+    *,
+    in_order: bool = False,
 ) -> Path:
     """Writes rows to folder/KIND-DEVICE.json, where they replace those of equal `keys`; returns the path.
 
-    They are sorted by the first key. Rows that are alike in it have the order in which they first came, which
-    is that of the columns in tables.
+    They are sorted by the keys; with `in_order` by the first one only, and rows that are alike in it stand in
+    the order in which they first came, which is that of the columns in tables.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{file_name(kind, device)}.json"
     existing = json.loads(path.read_text()) if path.exists() else []
+
+    def values(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[key] for key in keys)
+
+    measured = {values(row) for row in rows}
+    kept = [row for row in existing if values(row) not in measured]
     places: dict[tuple[Any, ...], int] = {}
     for row in [*existing, *rows]:
-        places.setdefault(tuple(row[key] for key in keys), len(places))
-    measured = {tuple(row[key] for key in keys) for row in rows}
-    kept = [row for row in existing if tuple(row[key] for key in keys) not in measured]
-    merged = sorted([*rows, *kept], key=lambda row: (row[keys[0]], places[tuple(row[key] for key in keys)]))
+        places.setdefault(values(row), len(places))
+    merged = sorted(
+        [*rows, *kept], key=lambda row: (row[keys[0]], places[values(row)]) if in_order else values(row)
+    )
     path.write_text(json.dumps(merged, indent=1) + "\n")
     return path
 

@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> int:
         if options.output:
             is_complete = not options.quick and options.memory == "both" and op not in failed
             keys = ("op",) if is_complete else ("op", "provider", "size", "mode", "memory")
-            path = merge_rows(rows, options.output, "", machine["device"], keys)
+            path = merge_rows(rows, options.output, "", machine["device"], keys, in_order=True)
     if not measured and not failed:
         print(f"{', '.join(options.ops)} measures nothing with --memory {options.memory}")
         return 1

@@ -201,7 +201,11 @@ def feature_matching_loss(
         TypeError, ValueError: as :func:`fastgan.losses.feature_matching_loss`.
     """
     n_layers_D, num_D = as_whole_number("n_layers_D", n_layers_D), as_whole_number("num_D", num_D)
-    if len(as_list("pred_fake", pred_fake)) != num_D:
-        raise ValueError(f"pred_fake must have a list for each of num_D={num_D} scales, got {len(pred_fake)}")
+    scales = len(as_list("pred_fake", pred_fake))
+    if scales != num_D:
+        kind = type(pred_fake).__name__
+        raise ValueError(
+            f"pred_fake must have a list for each of num_D={num_D} scales, got a {kind} of {scales}"
+        )
     names = "pred_fake", "pred_real"
     return matched(pred_fake, pred_real, lambda_feat, 4 / (n_layers_D + 1), names=names)

@@ -57,7 +57,7 @@ def checked_inputs(
     if null is not None:
         pair = as_list("null", null)
         if len(pair) != 2:
-            raise ValueError(f"null must be (real, null), got {len(pair)} of them")
+            raise ValueError(f"null must be (real, null), got a {type(null).__name__} of {len(pair)}")
         images |= {"null[0]": cast(Tensor, pair[0]), "null[1]": cast(Tensor, pair[1])}
     for name, value in images.items():
         check_image(name, value, channels=None)

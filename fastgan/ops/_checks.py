@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -237,8 +237,8 @@ def as_numbers(name: str, value: object, count: int) -> tuple[float, ...]:
 
 
 def as_list(name: str, value: object) -> list[object]:
-    """The items of an iterable as a list; a string, a tensor or an array is refused."""
-    wrong = isinstance(value, (torch.Tensor, str, bytes)) or type(value).__module__ == "numpy"
+    """The items of an iterable as a list; a string, a dict, a tensor or an array is refused."""
+    wrong = isinstance(value, (torch.Tensor, str, bytes, Mapping)) or type(value).__module__ == "numpy"
     if wrong or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a list of tensors, got {described(value)}")
     return list(value)

@@ -131,6 +131,9 @@ bound by the instructions of 12 taps for an upsampled image that is four times a
 write and read that image in between. One launch of products with band matrices (`tl.dot` in float32), by
 tiles of 64 x 64 upsampled and 27 x 27 final pixels, would take 989 multiply-adds for each of the latter, most
 of them with zeros: 1.1 ms. That TF32 in three parts would be exact enough and faster is untried.""",
+    "frequency_distance": """\
+of powers and logarithms, bound by their arithmetic in float64. Weights of the default alpha=1 have
+neither.""",
     "gradient_budget": """\
 of more than 12 gradients: they are read twice, since a thread has no registers for sums of all pairs.""",
     "pixel_loss": """\

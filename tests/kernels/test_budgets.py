@@ -156,10 +156,10 @@ def test_warps_have_no_atomics(case: Case):
 
 
 def test_double_precision_is_used_only_for_final_sums_and_matrices():
-    """That is once per program, or for few numbers."""
-    kernels = [cells("kernels", row) for row in TABLES["kernels"]]
+    """That is once per program, or for few numbers. Powers and logarithms that are options need it, too."""
+    kernels = [cells("kernels", row) for row in TABLES["kernels"] if "logarithm" not in row[1]]
     with_double_precision = {(row["op"], row["kernel"]) for row in kernels if row["FP64"] != "0"}
-    assert {kernel for op, kernel in with_double_precision if op != "perspective_warp"} <= {"finish"}
+    assert {kernel for op, kernel in with_double_precision if op != "perspective_warp"} <= {"finish", "join"}
 
 
 @pytest.mark.parametrize(

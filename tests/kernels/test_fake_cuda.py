@@ -11,6 +11,7 @@ import triton.language as tl  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fastgan import ops  # noqa: E402
+from fastgan.kernels import ssim  # noqa: E402
 from fastgan.ops.adversarial import discriminator_loss, generator_loss  # noqa: E402
 from tests.kernels.fake_cuda import Log, backward, fake_cuda  # noqa: E402
 from tests.kernels.machine_code import machine_code  # noqa: E402
@@ -71,7 +72,9 @@ def check(case, dtype, output, inputs, grads, log):
     assert set(log.waits) <= {CACHED_COPY}
     for launch in log.triton:
         code = machine_code(launch, 90)
-        assert code.spills == 0 and code.registers <= 128
+        # Sums of windows lie in registers.
+        most = ssim.MAX_REGISTERS if launch.kernel in (ssim.sweep, ssim.gather) else 128
+        assert code.spills == 0 and code.registers <= most
 
 
 def test_numbers_do_not_wait_for_the_device():

@@ -153,6 +153,8 @@ def _renderings(value: Any) -> list[str]:
         return [str(value.shape), "ndarray"] if value.ndim else [str(value), "ndarray"]
     number = [str(float(value))] if isinstance(value, int) and abs(value) < 2**1000 else []
     items = [repr(item) for item in value] if isinstance(value, (list, tuple)) else []
+    if isinstance(value, (list, tuple)):
+        items += [text for item in value if isinstance(item, Tensor) for text in _renderings(item)]
     items += [repr(item) for item in value.values()] if isinstance(value, dict) else []
     return [repr(value), str(value), *number, *items, type(value).__name__]
 
