@@ -249,7 +249,7 @@ def test_probes_are_in_the_next_row(tmp_path):
         ({"fake": images()[0]}, ValueError, r"fake must have shape \(N, C, H, W\), got \(3, 4, 4\)"),
         ({"fake": images().int()}, TypeError, "fake must be a floating-point image"),
         ({"held_out": images()[:, :1]}, ValueError, r"held_out must have images of the shape of train's"),
-        ({"null": (images(),)}, ValueError, r"null must be \(real, null\), got 1"),
+        ({"null": (images(),)}, ValueError, r"null must be \(real, null\), got a tuple of 1"),
         ({"null": images()}, TypeError, "null must be "),
         ({"discriminator": 3}, TypeError, "discriminator must be a torch.nn.Module, got int 3"),
         ({"score": 3}, TypeError, "score must be a function of images, got int 3"),
