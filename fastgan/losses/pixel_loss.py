@@ -100,7 +100,7 @@ def pixel_loss(
         x: N C H W of any range, in "luma" and "yuv" N 3 H W; float32, bfloat16, float16 or float64; any
             strides.
         y: of the same shape; may have another dtype.
-        weight: of each pixel, N H W with C channels (1 in "luma") or 1, or any shape that broadcasts to that.
+        weight: of each pixel, N C H W, with one channel in "luma"; any size may be 1 and then broadcasts.
             A pair of neighbours has the weight of its first pixel. Not differentiable.
         kind: the penalty; of its derivatives, |v|'s at 0 is 0.
         eps, delta: of the penalties. BasicSR's eps is this one, that of others its square root.

@@ -176,7 +176,7 @@ def as_eps(name: str, value: object) -> float:
 
 
 def _as_map(weight: object, x: Tensor, channels: int) -> Tensor:
-    """The weight as a floating-point tensor that broadcasts to N C H W."""
+    """The weight as a floating-point tensor of four dimensions that broadcast to N C H W."""
     check_real("weight", weight)
     assert isinstance(weight, Tensor)
     check_same_device(x=x, weight=weight)
@@ -184,7 +184,8 @@ def _as_map(weight: object, x: Tensor, channels: int) -> Tensor:
     if weight.dim() != 4 or any(
         size not in (1, full) for size, full in zip(weight.shape, wanted, strict=True)
     ):
-        raise ValueError(f"weight must broadcast to {tuple(wanted)}, got shape {tuple(weight.shape)}")
+        dimensions = "" if weight.dim() == 4 else "have four dimensions and "
+        raise ValueError(f"weight must {dimensions}broadcast to {wanted}, got shape {tuple(weight.shape)}")
     return weight if is_floating(weight) else weight.to(torch.float32)
 
 

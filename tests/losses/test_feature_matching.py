@@ -157,7 +157,9 @@ def test_errors(arguments, options, error, message):
 
 
 def test_errors_of_the_drop_ins(scales):
-    with pytest.raises(ValueError, match="pred_fake must have a list for each of num_D=3 scales, got a list of 2"):
+    with pytest.raises(
+        ValueError, match="pred_fake must have a list for each of num_D=3 scales, got a list of 2"
+    ):
         pix2pix.feature_matching_loss(*scales, num_D=3)
     with pytest.raises(ValueError, match=r"samples of one shape, got \(2, 3\) and \(2, 4\)"):
         studiogan.feature_matching_loss(X, torch.rand(2, 4))
