@@ -92,16 +92,18 @@ def sweep(
     inside = index < count
     is_nan = tl.sum((inside & (weights != weights)).to(tl.int32)) > 0
     maximum = tl.max(tl.where(inside & (weights == weights), weights, 0.0))
-    if HAS_MATRIX:
-        maximum = tl.full([], 1.0, tl.float32)
     maximum = tl.where(is_nan, float("nan"), maximum)
     column = index % columns
     once = column == 0
     if IS_EVEN:
         once = once | (column == columns - 1)
-    divided = weights / maximum
-    # Also where 0 or infinity is divided by itself.
-    divided = tl.where(divided == divided, divided, 0.0)
+    if HAS_MATRIX:  # its weights are not divided, and a NaN among them reaches the loss
+        maximum = tl.full([], 1.0, tl.float32)
+        divided = weights
+    else:
+        divided = weights / maximum
+        # Also where 0 or infinity is divided by itself.
+        divided = tl.where(divided == divided, divided, 0.0)
     products = tl.where(inside, divided * squares, 0.0)
     tl.store(sums + tl.program_id(0), tl.sum(tl.where(once, products, 2.0 * products)))
     tl.store(largest + tl.program_id(0), maximum)

@@ -87,14 +87,14 @@ class NeighbourTile : PixelTile<T> {
     if (right_ == s_.x_.sizes[3]) right_counts_[count - 1] = T(0);
   }
 
-  // x - y, converted and with the gain, which repeats the image's border in the halo.
-  void read_difference(int64_t row, int64_t place) {
+  // X - y, converted and with the gain; the halo repeats the image's border.
+  void read_difference(int64_t row, int64_t slot) {
     const int64_t halo = o_.has_sobel ? kHalo : 0;
     const int64_t begin = std::max<int64_t>(left_ - halo, 0), end = std::min(right_ + halo, s_.x_.sizes[3]);
     const int64_t count = end - begin;
     T* rows[3] = {};
     for (int64_t c = 0; c < inputs(); ++c) {
-      rows[c] = values(c, place) + (begin - left_);
+      rows[c] = values(c, slot) + (begin - left_);
       const T* x = load_row(s_.x_, channel_ + c, row, begin, count, buffers_[0].get());
       subtract(x, load_row(s_.y_, channel_ + c, row, begin, count, buffers_[1].get()), count, rows[c]);
     }

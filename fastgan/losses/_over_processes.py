@@ -11,10 +11,10 @@ from fastgan.ops._checks import check_callable, described
 
 
 class AveragedOverProcesses(nn.Module):
-    """A module with a settable function `average`, which is its own in one process."""
+    """Base of modules that average a value over processes; `average` is the identity until it is set."""
 
     average: Callable[[Tensor], Tensor] = staticmethod(lambda value: value)
-    """Returns a tensor's mean over processes; set by the trainer. A module here is no submodule."""
+    """Returns a tensor's mean over processes; set by the trainer. A module is not registered."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuses an `average` that is not callable with a TypeError."""

@@ -65,7 +65,7 @@ def frequency_distance(
 def _half_of_matrix(matrix: Tensor, patches: Tensor) -> Tensor:
     """The columns of half a spectrum, each the mean of a frequency's weight and that of its mirror image."""
     check_floating("matrix", matrix)
-    check_same_device(matrix=matrix, pred=patches)
+    check_same_device(matrix=matrix, patches=patches)
     matrix = matrix.detach()
     if may_look_at(matrix) and not ((matrix >= 0) & (matrix <= 1)).all():
         low, high = matrix.min().item(), matrix.max().item()

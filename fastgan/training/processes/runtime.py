@@ -60,7 +60,8 @@ class ProcessFailed(RuntimeError):
 def is_timeout(error: BaseException) -> bool:
     """Whether a collective, or the start of a process group, waited too long for another process.
 
-    torch has no type for it, only gloo's words and those of its stores.
+    gloo raises a plain RuntimeError, and the stores' own error stands for other failures, too, so the words
+    decide.
     """
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("timed out" in text or "wait timeout" in text)

@@ -11,7 +11,9 @@ from tests.kernels.interpreted import interpreted
 pytestmark = interpreted
 
 
-@pytest.mark.parametrize("case", ["root", "power", "log", "batch", "falling", "matrix", "zeros", "nan"])
+@pytest.mark.parametrize("case", [
+    "root", "power", "log", "batch", "falling", "matrix", "nan in matrix", "zeros", "nan",
+])  # fmt: skip
 @pytest.mark.parametrize("width", [9, 130])
 def test_frequency_distance(width, case):
     """Against the CPU's, of planes that fill parts partly."""
@@ -22,8 +24,10 @@ def test_frequency_distance(width, case):
         spectrum[1, 0, 2] = 0
         spectrum[0, 0, 1, 2, 3, 0] = 0 if case == "zeros" else torch.nan
     matrix = None
-    if case == "matrix":
-        matrix = torch.rand(1, 1, 3, 21, width // 2 + 1).expand(spectrum.shape[:-1])
+    if "matrix" in case:
+        matrix = torch.rand(1, 1, 3, 21, width // 2 + 1)
+        matrix[0, 0, 1, 2, 3] = torch.nan if "nan" in case else 1
+        matrix = matrix.expand(spectrum.shape[:-1])
     alpha = {"power": 0.7, "log": 2.5, "falling": -0.5}.get(case, 1.0)
     options = width, alpha, case == "log"
     arguments = spectrum, matrix, *options, case in ("batch", "nan")
