@@ -59,6 +59,21 @@ def weights_of(
 
 
 @triton.jit
+def weighed_pairs(
+    spectrum, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
+    exponent, scale, IS_ROOT: tl.constexpr, LOG: tl.constexpr, HAS_MATRIX: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Real and imaginary parts, squared magnitudes of an orthonormal transform, and weights."""
+    real, imaginary = pairs_of(spectrum + 2 * plane * count, begin, count, BLOCK)
+    squares = scale * (real * real + imaginary * imaginary)
+    weights = weights_of(
+        squares, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
+        exponent, IS_ROOT, LOG, HAS_MATRIX, BLOCK,
+    )  # fmt: skip
+    return real, imaginary, squares, weights
+
+
+@triton.jit
 def sweep(
     spectrum,  # [planes, count, 2]
     matrix,  # [samples, patches, channels, count], count contiguous; not touched unless HAS_MATRIX
@@ -82,11 +97,9 @@ def sweep(
 ):
     plane = (tl.program_id(0) // parts).to(tl.int64)
     begin = (tl.program_id(0) % parts) * BLOCK
-    real, imaginary = pairs_of(spectrum + 2 * plane * count, begin, count, BLOCK)
-    squares = scale * (real * real + imaginary * imaginary)
-    weights = weights_of(
-        squares, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
-        exponent, IS_ROOT, LOG, HAS_MATRIX, BLOCK,
+    _, _, squares, weights = weighed_pairs(
+        spectrum, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
+        exponent, scale, IS_ROOT, LOG, HAS_MATRIX, BLOCK,
     )  # fmt: skip
     index = begin + tl.arange(0, BLOCK)
     inside = index < count
@@ -167,11 +180,9 @@ def differentiate(
 ):
     plane = (tl.program_id(0) // parts).to(tl.int64)
     begin = (tl.program_id(0) % parts) * BLOCK
-    real, imaginary = pairs_of(spectrum + 2 * plane * count, begin, count, BLOCK)
-    squares = scale * (real * real + imaginary * imaginary)
-    weights = weights_of(
-        squares, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
-        exponent, IS_ROOT, LOG, HAS_MATRIX, BLOCK,
+    real, imaginary, _, weights = weighed_pairs(
+        spectrum, matrix, plane, begin, count, patches, channels, stride_sample, stride_patch, stride_channel,
+        exponent, scale, IS_ROOT, LOG, HAS_MATRIX, BLOCK,
     )  # fmt: skip
     if not HAS_MATRIX:
         weights = weights / tl.load(maxima + (0 if OF_BATCH else plane))
