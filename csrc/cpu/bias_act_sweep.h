@@ -47,7 +47,8 @@ class BiasActSweep {
   template <typename T>
   struct RunDerivatives;
   template <typename T>
-  void differentiate(const Run& run, const void* saved, const void* bias, RunDerivatives<T>& derivatives) const;
+  void differentiate(
+      const Run& run, const void* saved, const void* bias, bool with_second, RunDerivatives<T>& derivatives) const;
 
   ChannelRuns runs_;
   Dtype dtype_;

@@ -11,33 +11,61 @@ struct Constants {
   T slope, gain, limit;
 };
 
-template <typename T>
+// With one bias for each element, or one for all: chosen outside of the loop, which gcc does not do for long ones. So
+// is whether codes are stored.
+template <bool kEach, bool kCodes, typename T>
+FASTGAN_HOST_DEVICE void activate_row(
+    const T* source, const T* biases, T bias, int64_t length, Constants<T> constants, T* target, uint8_t* codes) {
+#pragma omp simd
+  for (int64_t i = 0; i < length; ++i) {
+    const T x = source[i] + (kEach ? biases[i] : bias);
+    const Activated<T> y = leaky_relu(x, constants.slope, constants.gain, constants.limit);
+    target[i] = y.value;
+    if constexpr (kCodes) codes[i] = static_cast<uint8_t>(y.code);
+  }
+}
+
+template <bool kCodes, typename T>
 FASTGAN_HOST_DEVICE void activate_elements(
     const T* source, const RunRows<T>& run, Constants<T> constants, T* target, uint8_t* codes) {
   const T* const biases = run.biases();
   int64_t channel = run.channel;
   for (int64_t row = 0; row < run.rows; ++row, channel = run.next_channel(channel)) {
-    const T bias = run.bias_of(channel);
-#pragma omp simd
-    for (int64_t i = 0; i < run.length; ++i) {
-      const T x = source[i] + (biases ? biases[i] : bias);
-      const Activated<T> y = leaky_relu(x, constants.slope, constants.gain, constants.limit);
-      target[i] = y.value;
-      codes[i] = static_cast<uint8_t>(y.code);
+    if (biases) {
+      activate_row<true, kCodes>(source, biases, T(0), run.length, constants, target, codes);
+    } else {
+      activate_row<false, kCodes>(source, biases, run.bias_of(channel), run.length, constants, target, codes);
     }
     source += run.length;
     target += run.length;
-    codes += run.length;
+    if constexpr (kCodes) codes += run.length;
   }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void activate_either(
+    const T* source, const RunRows<T>& run, Constants<T> constants, T* target, uint8_t* codes) {
+  if (codes) return activate_elements<true>(source, run, constants, target, codes);
+  activate_elements<false>(source, run, constants, target, codes);
 }
 
 FASTGAN_CLONES void activate_run(
     const float* source, const RunRows<float>& run, Constants<float> constants, float* target, uint8_t* codes) {
-  activate_elements(source, run, constants, target, codes);
+  activate_either(source, run, constants, target, codes);
 }
 FASTGAN_CLONES void activate_run(
     const double* source, const RunRows<double>& run, Constants<double> constants, double* target, uint8_t* codes) {
-  activate_elements(source, run, constants, target, codes);
+  activate_either(source, run, constants, target, codes);
+}
+
+template <bool kEach, typename T>
+FASTGAN_HOST_DEVICE void multiply_row(
+    const T* source, const T* biases, T bias, int64_t length, Constants<T> constants, const uint8_t* codes, T* target) {
+#pragma omp simd
+  for (int64_t i = 0; i < length; ++i) {
+    const T value = source[i] + (kEach ? biases[i] : bias);
+    target[i] = leaky_relu_factor(codes[i], constants.slope, constants.gain) * value;
+  }
 }
 
 template <typename T>
@@ -46,11 +74,10 @@ FASTGAN_HOST_DEVICE void multiply_elements(
   const T* const biases = run.biases();
   int64_t channel = run.channel;
   for (int64_t row = 0; row < run.rows; ++row, channel = run.next_channel(channel)) {
-    const T bias = run.bias_of(channel);
-#pragma omp simd
-    for (int64_t i = 0; i < run.length; ++i) {
-      const T value = source[i] + (biases ? biases[i] : bias);
-      target[i] = leaky_relu_factor(codes[i], constants.slope, constants.gain) * value;
+    if (biases) {
+      multiply_row<true>(source, biases, T(0), run.length, constants, codes, target);
+    } else {
+      multiply_row<false>(source, biases, run.bias_of(channel), run.length, constants, codes, target);
     }
     source += run.length;
     target += run.length;
@@ -102,10 +129,9 @@ void BiasLeakyReluSweep::activate(
 template <typename T>
 void BiasLeakyReluSweep::activate_typed(
     int64_t block, const void* source, const T* bias, void* target, uint8_t* codes) const {
-  alignas(64) uint8_t discarded[ChannelRuns::kRun];
   const Constants<T> constants = constants_of<T>(options_);
   for_each_run(block, source, bias, target, [&](const Run& run, const RunRows<T>& rows, const T* values, T* results) {
-    activate_run(values, rows, constants, results, codes ? codes + run.offset : discarded);
+    activate_run(values, rows, constants, results, codes ? codes + run.offset : nullptr);
   });
 }
 

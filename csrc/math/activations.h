@@ -69,8 +69,8 @@ FASTGAN_HOST_DEVICE Derivatives<T> derivatives(T x) {
     return {x * (1 - x), 1 - 2 * x};
   } else if constexpr (kAct == Activation::kTanh) {
     const Exponential<T> falling = exponential_of_negative(-2 * std::fabs(x));
-    const T t = falling.minus_one / (2 + falling.minus_one), half = 1 / (1 + falling.value);
-    const T first = 4 * falling.value * half * half;
+    const T inverse = 1 / (2 + falling.minus_one), t = falling.minus_one * inverse;
+    const T first = 4 * falling.value * inverse * inverse;
     return {first, (x > 0 ? 2 * t : -2 * t) * first};
   } else if constexpr (kAct == Activation::kElu || kAct == Activation::kSelu) {
     constexpr bool is_elu = kAct == Activation::kElu;
