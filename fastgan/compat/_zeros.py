@@ -1,4 +1,4 @@
-"""Second-order gradients that are zero, where the original's zeros are wanted in place of none."""
+"""Zeros, in place of None, for gradients of second order, where the code that is replaced has zeros."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from fastgan._torch_internals import inside_transform
 
 
 class _Anchor(torch.autograd.Function):
-    """Holds on to the graph of tensors without their memory; its gradient is zero at each."""
+    """An empty tensor in whose backward pass every input gets a gradient of zeros.
+
+    It keeps the inputs' shapes, dtypes and strides, as tensors on the meta device, and none of their memory.
+    """
 
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor | None) -> Tensor:
@@ -28,7 +31,7 @@ class _Anchor(torch.autograd.Function):
 
 
 class _Anchored(torch.autograd.Function):
-    """The gradient itself, with an edge to the anchor."""
+    """A gradient, unchanged, that depends on the anchor in autograd's graph."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, anchor: Tensor) -> Tensor:
@@ -40,15 +43,23 @@ class _Anchored(torch.autograd.Function):
 
 
 def with_zeros(y: Tensor, *inputs: Tensor | None) -> Tensor:
-    """Y, whose gradient has gradients of zeros at the inputs that it was computed from, and not none.
+    """The output y of an activation, whose gradients of second order at the inputs are zeros instead of None.
 
-    The gradient of a piecewise linear activation does not depend on its inputs. PyTorch's composition and
-    StyleGAN's plugin say so by zeros, and ours by None, which `torch.autograd.grad` refuses, and which an
-    optimizer skips: R1's backward would leave other moments in Adam.
+    The gradient of a piecewise linear activation does not depend on its inputs. If that gradient is
+    differentiated in turn, PyTorch's operations and StyleGAN's plugin return zeros, and fastgan's ops None.
+    The difference shows: `torch.autograd.grad` raises for None, and an optimizer skips a parameter without a
+    gradient, so that Adam's moments would differ after the backward pass of R1.
 
-    `torch.func` gives zeros anyway, and a compiled graph has no second order.
+    With ``create_graph=True`` the gradient of y therefore passes through :class:`_Anchored`, which leads to
+    the inputs by :class:`_Anchor`. Transforms of `torch.func` return zeros anyway, and get y as it is; so do
+    graphs of `torch.compile`, which have no second order, and of `torch.jit.trace`, which could not be saved
+    with a function in Python.
+
+    Args:
+        inputs: what y was computed from, such as the input and the bias; None for an absent one.
     """
-    if y.requires_grad and torch.is_grad_enabled() and not (is_compiling() or inside_transform()):
+    is_traced = is_compiling() or torch.jit.is_tracing()
+    if y.requires_grad and torch.is_grad_enabled() and not (is_traced or inside_transform()):
         anchor = _Anchor.apply(*inputs)
         y.register_hook(lambda grad: _Anchored.apply(grad, anchor) if torch.is_grad_enabled() else grad)
     return y

@@ -38,7 +38,8 @@ def run_frozen(layers: nn.Module, inputs: list[Tensor]) -> Tensor:
     For backward, convolutions and batch normalizations then save only their weights, ReLUs one byte per
     element, poolings four bytes per index and L2 poolings input and output, whereas autograd saves every
     activation and eight bytes per index. Modules of other kinds are called, and so is everything under
-    torch.compile, in transforms and forward mode, with ``use("reference")``, or where no gradient is needed.
+    torch.compile and torch.jit.trace, in transforms and forward mode, with ``use("reference")``, or where no
+    gradient is needed.
 
     Args:
         layers: a sequence of layers.
@@ -46,8 +47,9 @@ def run_frozen(layers: nn.Module, inputs: list[Tensor]) -> Tensor:
             alive while the following layers run.
     """
     wants_gradient = torch.is_grad_enabled() and inputs[0].requires_grad
-    is_traced = torch.compiler.is_compiling() or inside_transform() or forward_mode_active()
-    if not wants_gradient or is_traced or requested() == "reference":
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    is_transformed = inside_transform() or forward_mode_active()
+    if not wants_gradient or is_traced or is_transformed or requested() == "reference":
         return layers(inputs.pop())
     return _run(layers, inputs)
 

@@ -139,8 +139,11 @@ def wants_gradient(*arguments: Any) -> bool:
     """Whether a gradient with respect to one of the arguments may be asked for.
 
     Inside `torch.vmap` this is known only in the batching rule, since the batch is what is differentiated.
-    While `torch.compile` traces a transform it is not known at all, and the answer is True.
+    While `torch.compile` traces a transform it is not known at all, and the answer is True. So it is in
+    `torch.jit.trace`, which compares its graph with one that it records without gradients.
     """
+    if torch.jit.is_tracing():
+        return True
     if not torch.is_grad_enabled():
         return False
     return _require_grad(arguments) or (torch.compiler.is_compiling() and inside_transform())
@@ -187,9 +190,9 @@ def saved_tensors_are_ours(grad: torch.Tensor) -> bool:
 
 def plain_eager(*arguments: Any) -> bool:
     """Whether only autograd stands between the caller and the kernel: no dispatch mode (fake tensors,
-    tracing, flop counters), no tensor subclass, no batch of gradients.
+    tracing, flop counters), no `torch.jit.trace`, no tensor subclass, no batch of gradients.
     """
-    if watched_by_modes():
+    if watched_by_modes() or torch.jit.is_tracing():
         return False
     for argument in arguments:
         kind = type(argument)

@@ -65,8 +65,8 @@ def as_filter(name: str, f: Tensor | None, x: Tensor) -> Tensor:
 
 
 def size_of(f: Tensor | None) -> tuple[int, int]:
-    """Taps along x and along y."""
-    return (1, 1) if f is None else (f.shape[-1], f.shape[0])
+    """Taps along x and along y, as numbers also inside `torch.jit.trace`, where sizes are tensors."""
+    return (1, 1) if f is None else (int(f.shape[-1]), int(f.shape[0]))
 
 
 def output_size(size: int, up: int, down: int, before: int, after: int, taps: int) -> int:

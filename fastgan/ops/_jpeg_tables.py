@@ -82,7 +82,7 @@ def _tables_of_number(quality: float, smooth: bool, device: torch.device, dtype:
 
 def _cached(key: tuple, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
     """The result of make() or its cached result for the same key, which must not be written to."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # every trace must record the same
         return make()
     stream = None
     if device.type == "cuda" and torch.cuda.is_initialized():  # it is not for fake tensors

@@ -21,9 +21,7 @@ def can_be_read(*tensors: Tensor) -> bool:
     Meta and fake tensors and those of transforms have none; tracers, torch.compile and the capture of a CUDA
     graph would record the copy.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if inside_transform() or not plain_eager(*tensors):
+    if torch.compiler.is_compiling() or inside_transform() or not plain_eager(*tensors):
         return False
     return all(
         tensor.numel() > 0 and (is_on_gpu(tensor) or tensor.device.type == "cpu") for tensor in tensors

@@ -77,13 +77,14 @@ def _direction_kind(x: Tensor, y: Tensor) -> tuple[int, torch.dtype | None]:
     """
     if not wants_gradient(x, y):
         return 0, None
+    only_y = y.requires_grad and not x.requires_grad
     if x.requires_grad and y.requires_grad:
         dtype = torch.promote_types(x.dtype, y.dtype)
     else:
-        dtype = x.dtype if x.requires_grad else y.dtype
+        dtype = y.dtype if only_y else x.dtype  # x's if neither does, as in a trace without gradients
     if dtype == torch.float16:
         dtype = torch.float32
-    return 1 if x.requires_grad else -1, dtype
+    return -1 if only_y else 1, dtype
 
 
 # --- op and fake ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import random
 from types import SimpleNamespace
 
@@ -185,3 +186,18 @@ def test_gradients_of_second_order_are_zeros_and_not_none(with_bias):
     weight = torch.ones((), requires_grad=True)
     for zeros in torch.autograd.grad((weight * slopes).square().sum(), leaves):
         assert not zeros.any()
+
+
+@pytest.mark.parametrize("module", [basicsr, rosinality], ids=["basicsr", "rosinality"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+def test_a_trace_of_torch_jit_can_be_saved_and_trained(module):
+    network = Activated(module, module.FusedLeakyReLU(4), 4)
+    x, file = torch.randn(2, 4, 6, 5), io.BytesIO()
+    torch.jit.save(torch.jit.trace(network, x), file)
+    file.seek(0)
+    traced = torch.jit.load(file)
+    results = []
+    for each in (network, traced):
+        y = each(x)
+        results.append((y, *torch.autograd.grad(y.square().sum(), list(each.parameters()))))
+    assert_close(*results)

@@ -166,3 +166,25 @@ def test_impl_stands_for_kernel_and_reference(impl):
     assert_close(stylegan3.filtered_lrelu(x, impl=impl), math.sqrt(2) * F.leaky_relu(x, 0.2))
     with pytest.raises(ValueError, match="impl must be one of cuda, ref, got 'cpu'"):
         stylegan3.upfirdn2d(x, f, impl="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+def test_traces_of_torch_jit_have_the_values_and_gradients():
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.randn(3))
+            self.register_buffer("f", stylegan3.setup_filter([1, 3, 3, 1]))
+
+        def forward(self, x):
+            x = stylegan3.upsample2d(stylegan3.filter2d(x, self.f), self.f)
+            x = stylegan3.bias_act(x, self.bias, act="lrelu")
+            x = stylegan3.filtered_lrelu(x, self.f, self.f, self.bias, 2, 2, 3)
+            return stylegan3.downsample2d(x, self.f)
+
+    layers, x = Layers(), torch.randn(2, 3, 6, 5)
+    results = []
+    for each in (layers, torch.jit.trace(layers, x)):
+        y = each(x)
+        results.append((y, *torch.autograd.grad(y.square().sum(), list(each.parameters()))))
+    assert_close(*results)

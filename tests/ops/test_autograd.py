@@ -19,6 +19,7 @@ from fastgan.ops import (
     squared_norm,
 )
 from fastgan.ops.squared_norm import _squared_norm
+from tests.support_cases import CASES
 
 
 @pytest.fixture
@@ -79,6 +80,26 @@ def test_forward_mode_is_refused_instead_of_dropped(x):
             AdversarialLoss("bce").discriminator(dual, dual)
         assert forward_ad.unpack_dual(squared_norm(dual, backend="reference")).tangent is not None
         squared_norm(x)
+
+
+# The others differentiate a network, whose weights torch.jit.trace takes for constants.
+TRACED = [case for case in CASES if case.name not in ("r1_penalty_of", "gradient_penalty", "R1")]
+
+
+@pytest.mark.parametrize("case", TRACED, ids=str)
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+def test_a_trace_of_torch_jit_has_the_values_and_gradients(case):
+    """Traced with gradients, it is compared with a trace that torch makes without."""
+    of_leaves, tensors = case.function(), case.tensors((2, 32, 31), grad=True)
+    # The arguments themselves require grad in both traces, what is computed from them in one.
+    function = lambda *tensors: of_leaves(*(x.clone() for x in tensors))  # noqa: E731
+    results = []
+    for call in (torch.jit.trace(function, tuple(tensors)), function):
+        torch.manual_seed(0)
+        y = call(*tensors)
+        leaves = [x for x in tensors if x.requires_grad]
+        results.append((y, *(torch.autograd.grad(y.sum(), leaves) if leaves else ())))
+    torch.testing.assert_close(*results)
 
 
 # Functions whose backward pass overwrites a saved tensor where that is allowed.
