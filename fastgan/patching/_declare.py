@@ -20,15 +20,15 @@ class Replacement:
     """A function, class or method of a library, and its equal."""
 
     module: str
-    """That defines it, by the name under which the library's own code imports it."""
+    """The module that defines it, by the name under which the library's own code imports it."""
     name: str
-    """There; `Class.method` for an attribute of a class."""
+    """Its name in the module; `Class.method` for an attribute of a class."""
     ours: Any = None
     """A function or class with the same signature, perhaps with more arguments behind."""
     adapt: Callable[[Any], Any] | None = None
     """In place of `ours`: makes the function from the original, which serves the other cases."""
     probe: Probe | None = None
-    """Whose results must be the same with both. None: a name that no other code has."""
+    """Its results must be the same with both. None: no other code has this name, so nothing is compared."""
     serves: str = ""
     """The cases that are served, if not all."""
 
@@ -42,14 +42,15 @@ class Extension:
     """CUDA code that a module compiles while it is imported, by `torch.utils.cpp_extension.load`."""
 
     module: str
+    """The module whose own code calls `load`."""
     name: str
-    """Of the module's variable for it."""
+    """The module's global variable that holds the compiled extension."""
     build: str
-    """That `load` is called with."""
+    """The name that the extension is built under: the first argument of `load`."""
     ours: Any
-    """An object with the same functions."""
-    variable: tuple[str, str] | None = None
-    """Of the environment, and its value with which the module compiles. None: it always does."""
+    """What the variable holds instead: an object that has the extension's functions."""
+    environment: tuple[str, str] | None = None
+    """The environment variable, and its value, with which the module compiles it; None: it always does."""
 
     @property
     def path(self) -> str:
@@ -57,13 +58,14 @@ class Extension:
 
     @property
     def serves(self) -> str:
-        """What is said of it in lists."""
-        condition = "" if self.variable is None else f" with {'='.join(self.variable)}"
+        """What is said of it in lists of what is replaced."""
+        condition = "" if self.environment is None else f" with {'='.join(self.environment)}"
         return f"the extension, which is not compiled{condition}"
 
     @property
     def is_wanted(self) -> bool:
-        return self.variable is None or os.environ.get(self.variable[0]) == self.variable[1]
+        """Whether an import of the module would compile it now."""
+        return self.environment is None or os.environ.get(self.environment[0]) == self.environment[1]
 
 
 @dataclass(frozen=True)
