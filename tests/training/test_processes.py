@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -126,6 +127,27 @@ def test_a_store_that_waits_in_vain_has_timed_out():
         store.wait(["nobody writes this"], timedelta(milliseconds=10))
     assert is_timeout(error.value)
     assert not is_timeout(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_collective_of_gloo_that_waits_in_vain_has_timed_out():
+    store, groups = torch.distributed.HashStore(), {}
+
+    def join(rank):
+        groups[rank] = torch.distributed.ProcessGroupGloo(store, rank, 2, timedelta(seconds=60))
+
+    threads = [threading.Thread(target=join, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    options = torch.distributed.AllreduceOptions()
+    options.timeout = timedelta(milliseconds=10)
+    try:
+        with pytest.raises(RuntimeError) as error:
+            groups[0].allreduce([torch.ones(1)], options).wait()  # in which rank 1 takes no part
+        assert is_timeout(error.value)
+    finally:
+        groups.clear()  # before Python ends, which would abort over gloo's threads
 
 
 def test_under_torchrun(tmp_path):
