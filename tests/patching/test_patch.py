@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import fastgan
 from fastgan.compat import starganv2
 from fastgan.patching import _declare
 from tests.patching.libraries import PACKAGES, SOLVER
+from tests.processes import ROOT
 
 
 def contents(module):
@@ -359,3 +361,9 @@ def test_each_library_is_declared_with_reasons_for_what_it_keeps(name):
         assert (replacement.ours is None) is not (replacement.adapt is None)
         assert replacement.probe is not None or replacement.name in ("LPIPS.forward", "DISTS.forward")
     assert all(kept.because for kept in target.kept)
+
+
+def test_the_readme_counts_the_libraries_that_have_something_replaced():
+    served = {name.partition(".")[0] for name in _declare.names() if _declare.target_of(name).replacements}
+    (count,) = re.findall(r"(\d+) libraries and trainers", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert int(count) == len(served)
