@@ -12,11 +12,22 @@ from fastgan.bench import harness
 from fastgan.training.measurement import rounds_in
 from fastgan.training.memory import keep_freed_memory
 
+CASES = pytest.StashKey[list[tuple[str, ...]]]()
+"""Each case that a benchmark sets up, in their order, also if it is then skipped."""
+
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=["cpu", "cuda"])
     parser.addoption("--memory", default="returned", choices=harness.MEMORY)
     parser.addoption("--quick", action="store_true", help="few rounds, and nothing that compiles for long")
+
+
+def pytest_configure(config):
+    config.stash[CASES] = []
+
+
+def pytest_benchmark_update_json(config, output_json):
+    output_json["cases"] = config.stash[CASES]
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +66,7 @@ def measure(request, benchmark, device, memory, bandwidth):
         *, op, provider, size, mode, run, floor_bytes, forward=None, inputs=(), rounds=None,
         per_element=None, compiles=False, counts_flops=False,
     ):  # fmt: skip
+        request.config.stash[CASES].append((op, provider, size, mode))
         if quick and (compiles or "compiled" in provider):
             pytest.skip("compiles for long")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ def merge_rows(
     device: str,
     keys: tuple[str, ...],
     *,
-    in_order: bool = False,
+    order: Callable[[dict[str, Any]], Any] | None = None,
 ) -> Path:
     """Writes rows to folder/KIND-DEVICE.json, where they replace those of equal `keys`; returns the path.
 
-    They are sorted by the keys; with `in_order` by the first one only, and rows that are alike in it stand in
-    the order in which they first came, which is that of the columns in tables.
+    They are sorted by the keys; with an `order` by the first key and then by it. Rows that are alike in both
+    stay as they stood.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{file_name(kind, device)}.json"
@@ -32,12 +32,7 @@ def merge_rows(
 
     measured = {values(row) for row in rows}
     kept = [row for row in existing if values(row) not in measured]
-    places: dict[tuple[Any, ...], int] = {}
-    for row in [*existing, *rows]:
-        places.setdefault(values(row), len(places))
-    merged = sorted(
-        [*rows, *kept], key=lambda row: (row[keys[0]], places[values(row)]) if in_order else values(row)
-    )
+    merged = sorted([*kept, *rows], key=lambda row: (row[keys[0]], order(row)) if order else values(row))
     path.write_text(json.dumps(merged, indent=1) + "\n")
     return path
 

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fastgan._arguments import Parser
@@ -19,6 +20,8 @@ from fastgan.bench.rows import conclude, merge_rows
 from fastgan.training.measurement import describe_machine
 
 FOLDER = Path(__file__).parent
+# What names a case of a benchmark, which is measured in one or both states of memory.
+CASE = ("op", "provider", "size", "mode")
 
 
 def main(arguments: list[str]) -> int:
@@ -90,28 +93,52 @@ def main(arguments: list[str]) -> int:
     measured, failed, path = 0, [], None
     for op in options.ops or known:
         rows = []
+        cases: dict[tuple[str, ...], None] = {}
         for memory in states:
-            finished, error = _run(op, options.device, memory, options.quick)
+            finished, of_state, error = _run(op, options.device, memory, options.quick)
             rows += [row | machine for row in finished]
+            cases |= dict.fromkeys(of_state)
             if error:
                 print(error, flush=True)
                 failed.append(op)
         if not rows:
             continue
+        order = order_of(cases)
+        rows.sort(key=order)
         print("\n".join([*(() if measured else header(rows[0])), *lines(rows)]), flush=True)
         measured += len(rows)
         if options.output:
             is_complete = not options.quick and options.memory == "both" and op not in failed
-            keys = ("op",) if is_complete else ("op", "provider", "size", "mode", "memory")
-            path = merge_rows(rows, options.output, "", machine["device"], keys, in_order=True)
+            keys = ("op",) if is_complete else (*CASE, "memory")
+            path = merge_rows(rows, options.output, "", machine["device"], keys, order=order)
     if not measured and not failed:
         print(f"{', '.join(options.ops)} measures nothing with --memory {options.memory}")
         return 1
     return conclude(path, failed)
 
 
-def _run(op: str, device: str, memory: str, quick: bool) -> tuple[list[dict], str | None]:
-    """The rows of one op, and the output of a failure, or None.
+def order_of(cases: Iterable[tuple[str, ...]]) -> Callable[[dict], tuple[int, int]]:
+    """A key that sorts an op's rows as its benchmark lists its cases, each with both states of memory.
+
+    Rows of other cases, which the benchmark had once or could not set up, come last; those of other ops are
+    all alike.
+    """
+    places = {case: place for place, case in enumerate(cases)}
+    ops = {case[0] for case in places}
+
+    def key(row: dict) -> tuple[int, int]:
+        if row["op"] not in ops:
+            return 0, 0
+        case = tuple(row[name] for name in CASE)
+        return places.get(case, len(places)), MEMORY.index(row["memory"]) if row["memory"] else 0
+
+    return key
+
+
+def _run(
+    op: str, device: str, memory: str, quick: bool
+) -> tuple[list[dict], list[tuple[str, ...]], str | None]:
+    """The rows of one op, all cases of its benchmark in their order, and a failure's output or None.
 
     Each op and memory state runs in its own process, since memory that one leaves in the allocator would
     change the times of the next.
@@ -128,8 +155,10 @@ def _run(op: str, device: str, memory: str, quick: bool) -> tuple[list[dict], st
         finished = subprocess.run(command, capture_output=True, text=True)
         # The report is empty or missing if everything failed or was skipped.
         text = report.read_text() if report.exists() else ""
-        rows = [_row(entry) for entry in json.loads(text)["benchmarks"]] if text else []
-        return rows, None if finished.returncode == 0 else finished.stdout + finished.stderr
+        content = json.loads(text) if text else {"benchmarks": [], "cases": []}
+        rows = [_row(entry) for entry in content["benchmarks"]]
+        cases = [tuple(case) for case in content["cases"]]
+        return rows, cases, None if finished.returncode == 0 else finished.stdout + finished.stderr
 
 
 def _row(entry: dict) -> dict:

@@ -1,4 +1,4 @@
-"""Triton kernels of `fastgan.ops.frequency_distance`, which documents the formula.
+"""Triton kernels of `fastgan.ops.frequency_distance`; `fastgan.losses.focal_frequency_loss` has the formula.
 
 A program of `sweep` sums the weighted squares of one part of a plane, divided by the largest weight of the
 part, so that powers do not overflow. `join` puts the parts under their common maximum, and `finish` adds the

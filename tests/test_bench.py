@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -51,8 +52,8 @@ def test_every_op_is_written_before_the_next_one_and_failures_are_told(tmp_path,
         (before,) = [*tmp_path.glob("*.json"), None][:1]
         calls.append(len(json.loads(before.read_text())) if before else 0)
         if op == "jpeg":
-            return [], "out of memory"
-        return [GPU_ROW | {"op": op}, GPU_ROW | {"op": op, "provider": "eager"}], None
+            return [], [], "out of memory"
+        return [GPU_ROW | {"op": op}, GPU_ROW | {"op": op, "provider": "eager"}], [], None
 
     monkeypatch.setattr(run, "_run", measured)
     arguments = ["bench", "blur", "jpeg", "r1", "--device", "cuda", "--output", str(tmp_path)]
@@ -65,13 +66,37 @@ def test_every_op_is_written_before_the_next_one_and_failures_are_told(tmp_path,
 
 def test_a_quick_run_leaves_the_rows_that_it_does_not_measure(tmp_path, monkeypatch, gpu):
     rows = [GPU_ROW, GPU_ROW | {"provider": "compiled"}]
-    monkeypatch.setattr(run, "_run", lambda op, device, memory, quick: (rows[: 1 if quick else 2], None))
+    monkeypatch.setattr(run, "_run", lambda op, device, memory, quick: (rows[: 1 if quick else 2], [], None))
     for quick in ([], ["--quick"]):
         assert main(["bench", "blur", "--device", "cuda", "--output", str(tmp_path), *quick]) == 0
-    providers = [row["provider"] for row in json.loads((tmp_path / "gpu.json").read_text())]
-    assert providers == ["fastgan", "compiled"], "in the order in which they were measured"
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    assert {row["provider"] for row in written} == {"fastgan", "compiled"}
     with pytest.raises(SystemExit):
         main(["bench", "nothing"])
+
+
+def test_rows_stand_in_the_order_of_the_benchmarks_cases_however_they_came(tmp_path, monkeypatch, gpu):
+    cases = [
+        ("blur", provider, size, mode)
+        for size, provider, mode in itertools.product("21", ("fastgan", "eager"), ("full", "forward"))
+    ]
+    in_order = [
+        GPU_ROW | run.describe_machine("cpu") | dict(zip(run.CASE, case, strict=True)) | {"memory": memory}
+        for case, memory in itertools.product(cases, run.MEMORY)
+    ]
+    unknown = GPU_ROW | {"size": "3", "memory": "kept"}
+    others = [GPU_ROW | {"op": "jpeg", "size": size, "memory": "kept"} for size in "31"]
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps([*others, unknown]))
+    some = in_order[5::3]
+    for measured in (in_order[::-1], some):
+        monkeypatch.setattr(
+            run, "_run", lambda op, device, memory, quick, rows=measured: (
+                [row for row in rows if row["memory"] == memory], cases, None
+            ),
+        )  # fmt: skip
+        assert main(["bench", "blur", "--quick", "--output", str(tmp_path)]) == 0
+        assert json.loads(path.read_text()) == [*in_order, unknown, *others]
 
 
 def test_rows_that_could_not_be_measured_again_stay(tmp_path, monkeypatch, gpu):
@@ -82,7 +107,7 @@ def test_rows_that_could_not_be_measured_again_stay(tmp_path, monkeypatch, gpu):
 
     def measured(op, device, memory, quick):
         rows_of_state = [row | {"commit": fails} for row in rows if row["memory"] == memory]
-        return (rows_of_state[:1], "no such attribute") if fails else (rows_of_state, None)
+        return (rows_of_state[:1], [], "no such attribute") if fails else (rows_of_state, [], None)
 
     monkeypatch.setattr(run, "_run", measured)
     arguments = ["bench", "blur", "--output", str(tmp_path)]
@@ -91,18 +116,27 @@ def test_rows_that_could_not_be_measured_again_stay(tmp_path, monkeypatch, gpu):
     assert main(arguments) == 1
     written = json.loads((tmp_path / "gpu.json").read_text())
     assert len(written) == 4
-    monkeypatch.setattr(run, "_run", lambda op, device, memory, quick: (rows[:2], None))
+    monkeypatch.setattr(run, "_run", lambda op, device, memory, quick: (rows[:2], [], None))
     assert main([*arguments, "--memory", "returned"]) == 0
     assert len(json.loads((tmp_path / "gpu.json").read_text())) == 4
 
 
-def test_ops_are_measured_in_processes_of_their_own(tmp_path, capsys):
+def test_ops_are_measured_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
+    measurements, measure = [], run._run
+
+    def kept(*options):
+        measurements.append(measure(*options))
+        return measurements[-1]
+
+    monkeypatch.setattr(run, "_run", kept)
     arguments = ["bench", "adversarial", "--quick", "--memory", "returned", "--output", str(tmp_path)]
     assert main(arguments) == 0
     (path,) = tmp_path.glob("*.json")
     rows = json.loads(path.read_text())
     assert {"fastgan", "eager"} <= {row["provider"] for row in rows}
     assert not any("compiled" in row["provider"] for row in rows)
+    _, cases, _ = measurements[0]
+    assert {"fastgan", "eager", "compiled"} <= {provider for _, provider, _, _ in cases}
     for row in rows:
         assert 0 < row["p20_s"] <= row["median_s"] <= row["p80_s"] < 1 and row["floor_s"] > 0
     assert "fastgan is" in capsys.readouterr().out

@@ -32,10 +32,8 @@ class FocalFrequencyLoss(nn.Module):
         self.loss_weight, self.alpha = as_factor("loss_weight", loss_weight), as_finite("alpha", alpha)
         self.patch_factor = as_whole_number("patch_factor", patch_factor)
         self.ave_spectrum = as_flag("ave_spectrum", ave_spectrum)
-        self.log_matrix, self.batch_matrix = (
-            as_flag("log_matrix", log_matrix),
-            as_flag("batch_matrix", batch_matrix),
-        )
+        self.log_matrix = as_flag("log_matrix", log_matrix)
+        self.batch_matrix = as_flag("batch_matrix", batch_matrix)
 
     def forward(self, pred: Tensor, target: Tensor, matrix: Tensor | None = None) -> Tensor:
         """The loss, 0-d; arguments and errors are those of :func:`focal_frequency_loss`."""
@@ -69,8 +67,8 @@ def focal_frequency_loss(
 
     Args:
         pred, target: N C H W, of equal shapes; float16 and bfloat16 are transformed in float32.
-        matrix: weights in [0, 1] in place of w, without gradient; broadcast to (N, patches, C, H, W) of the
-            patches, with N = 1 for `ave_spectrum`.
+        matrix: weights in [0, 1] in place of w, without gradient; broadcastable to the patches' shape
+            (N, patches, C, H, W), with N = 1 for `ave_spectrum`.
         alpha: the exponent.
         patch_factor: into how many rows and columns of patches an image is cut, each with its own spectrum.
         ave_spectrum: compare the batch's mean spectra.
@@ -90,9 +88,8 @@ def focal_frequency_loss(
     check_image("pred", pred, channels=None)
     check_image("target", target, channels=None)
     check_alike("pred", pred, "target", target)
-    alpha, patch_factor = as_finite("alpha", alpha), as_whole_number("patch_factor", patch_factor)
-    ave_spectrum, log_matrix = as_flag("ave_spectrum", ave_spectrum), as_flag("log_matrix", log_matrix)
-    batch_matrix = as_flag("batch_matrix", batch_matrix)
+    patch_factor = as_whole_number("patch_factor", patch_factor)
+    ave_spectrum = as_flag("ave_spectrum", ave_spectrum)
     height, width = pred.shape[2:]
     if height % patch_factor or width % patch_factor:
         raise ValueError(

@@ -22,7 +22,7 @@ from fastgan.ops._checks import (
 from fastgan.ops._dispatch import requested
 from fastgan.ops._value_range import BY_DATA_RANGE, GrossRangeCheck
 from fastgan.ops.ssim import PADDINGS, as_constants, as_window, ssim_distance
-from fastgan.reference.precision import wide
+from fastgan.reference.precision import both_double, wide
 
 # Of the five scales, from the images' own to one sixteenth of it, as the paper found them by experiment.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -192,6 +192,7 @@ def _distances(
     check_alike("x", x, "y", y)
     window_size, _ = as_window(options["window"], options["window_size"], options["sigma"])
     check_least_size("x", x, weights, window_size, padding, odd_sizes)
+    x, y = both_double(x, y)  # before they are halved
     of_scales = []
     for scale in range(len(powers)):
         is_last = scale == len(powers) - 1

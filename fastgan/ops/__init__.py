@@ -1,4 +1,8 @@
-"""The ops behind `fastgan.losses`: argument checks, choice of the implementation, gradients."""
+"""The ops behind `fastgan.losses`: argument checks, choice of the implementation, gradients.
+
+Here are those that do more than one loss or optimizer asks of them, or that people call themselves. The
+others, such as `fastgan.ops.frequency_distance`, are public as what they serve: `focal_frequency_loss`.
+"""
 
 from fastgan.ops._dispatch import use
 from fastgan.ops._resampling import downsample2d, filter2d, setup_filter, upsample2d

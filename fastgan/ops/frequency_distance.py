@@ -1,13 +1,14 @@
-r"""The mean squared magnitude of a spectrum, each frequency weighed by its own magnitude.
+r"""The mean squared magnitude of spectra, each frequency weighed by its own magnitude.
+
+The formula is that of :func:`fastgan.losses.focal_frequency_loss`, which says all that this op can do and is
+its public face. With D the orthonormal Fourier transform of d, n differences of two images' pixels, and
+constant weights w, its gradient is
 
 .. math::
-    L = \operatorname{mean}_{u, v} \, w_{uv} |D_{uv}|^2, \qquad
-    w_{uv} = \frac{|D_{uv}|^\alpha}{\max_{u, v} |D_{uv}|^\alpha}, \qquad
     \frac{\partial L}{\partial d} = \frac{2}{n} \mathcal{F}^{-1}(w D)
 
-where D is the orthonormal Fourier transform of a difference d of images, and the weights w are constants. As
-d is real, half a spectrum has it all: each column but the first, and the last of an even number, stands for
-its mirror image, too. The gradient is real for the same reason, one inverse transform of half a spectrum,
+As d is real, half a spectrum has it all: each column but the first, and the last of an even number, stands
+for its mirror image, too. The gradient is real for the same reason, one inverse transform of half a spectrum,
 where PyTorch's own gradient of `rfft2` takes a complex one of a whole spectrum.
 
 The maximum divides the sum, so one sweep finds both. The spectrum and the maxima are saved; backward computes
@@ -22,7 +23,14 @@ from torch import Tensor
 from fastgan.ops import _dispatch
 from fastgan.ops._autograd import differentiable, savable
 from fastgan.ops._batching import one_by_one
-from fastgan.ops._checks import check_floating, check_same_device, may_look_at
+from fastgan.ops._checks import (
+    as_finite,
+    as_flag,
+    check_floating,
+    check_same_device,
+    described,
+    may_look_at,
+)
 from fastgan.ops._declare import declare, declare_composite
 from fastgan.reference import frequency_distance as reference
 
@@ -39,21 +47,29 @@ def frequency_distance(
     """The weighted mean over all frequencies, samples, patches and channels.
 
     Args:
-        patches: (N, patches, C, H, W), differences of images; float32 or float64.
-        matrix: weights in [0, 1] in place of w, without gradient; broadcast to the patches' shape.
-        alpha: the exponent, a finite number.
-        log_matrix: take log(1 + w) of the weights before they are divided by their maximum.
-        batch_matrix: divide by the maximum over the batch, not that of each channel and patch.
+        patches: (N, patches, C, H, W), differences of images; float32 or float64, any strides.
+        matrix, alpha, log_matrix, batch_matrix: as in :func:`fastgan.losses.focal_frequency_loss`.
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
         0-d, in the patches' dtype. Gradients of every order are exact, with constant weights.
 
     Raises:
-        TypeError, ValueError: a matrix that is none, does not fit or, where it can be read without
-            synchronization, has values outside [0, 1].
+        TypeError: patches or a matrix that are not such tensors, or another argument of the wrong kind.
+        ValueError: patches of another number of dimensions or without elements; a matrix that does not fit,
+            is on another device or, where it can be read without synchronization, has values outside [0, 1];
+            an alpha that is not finite.
         RuntimeError: the requested backend cannot serve the call.
     """
+    check_floating("patches", patches)
+    if patches.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"patches must be in float32 or float64, got {described(patches)}")
+    if patches.dim() != 5:
+        raise ValueError(f"patches must have shape (N, patches, C, H, W), got {tuple(patches.shape)}")
+    if patches.numel() == 0:
+        raise ValueError(f"patches must not be empty, got shape {tuple(patches.shape)}")
+    alpha = as_finite("alpha", alpha)
+    log_matrix, batch_matrix = as_flag("log_matrix", log_matrix), as_flag("batch_matrix", batch_matrix)
     if matrix is not None:
         matrix = _half_of_matrix(matrix, patches)
     if _dispatch.choose("frequency_distance", (patches,), backend) == "reference":
@@ -75,7 +91,7 @@ def _half_of_matrix(matrix: Tensor, patches: Tensor) -> Tensor:
         matrix.expand(patches.shape)
     except RuntimeError as error:
         raise ValueError(
-            f"matrix must be broadcast to the patches' shape {tuple(patches.shape)}, got "
+            f"matrix must be broadcastable to the patches' shape {tuple(patches.shape)}, got shape "
             f"{tuple(matrix.shape)}"
         ) from error
     matrix = matrix.to(patches.dtype).expand(*matrix.shape[:-2], height, width)
@@ -111,7 +127,7 @@ def _frequency_distance_backward_fake(spectrum, maxima, matrix, vectors, grad, w
     "(Tensor loss, Tensor spectrum, Tensor maxima)"
 )
 def _spectral_distance_of_patches(patches, matrix, alpha, log_matrix, batch_matrix):
-    spectrum = _transformed(patches)
+    spectrum = _rfft2(patches)
     loss, maxima = torch.ops.fastgan.frequency_distance(
         spectrum, matrix, patches.shape[-1], alpha, log_matrix, batch_matrix
     )
@@ -119,11 +135,11 @@ def _spectral_distance_of_patches(patches, matrix, alpha, log_matrix, batch_matr
 
 
 # Both without a factor, which the kernels apply: that of norm="ortho" would make dynamic shapes constant.
-def _transformed(images: Tensor) -> Tensor:
+def _rfft2(images: Tensor) -> Tensor:
     return torch.view_as_real(torch.fft.rfft2(images, norm="backward").contiguous())
 
 
-def _back(spectrum: Tensor, width: int) -> Tensor:
+def _irfft2(spectrum: Tensor, width: int) -> Tensor:
     return torch.fft.irfft2(torch.view_as_complex(spectrum), s=(spectrum.shape[-3], width), norm="forward")
 
 
@@ -155,23 +171,24 @@ def _spectral_distance_gradient(ctx, grad, grad_spectrum, _):
     spectrum, maxima, matrix = ctx.saved_tensors
     gradient = None
     if grad is not None:
-        gradient = _back(
+        gradient = _irfft2(
             _frequency_distance_backward(
                 spectrum, maxima, matrix, spectrum, grad, ctx.width, ctx.alpha, ctx.log_matrix
             ),
             ctx.width,
         )
     if grad_spectrum is not None:  # of a second order
-        of_spectrum = _back((grad_spectrum / _times(grad_spectrum, ctx.width)).contiguous(), ctx.width)
+        once = grad_spectrum / _multiplicity(grad_spectrum, ctx.width)
+        of_spectrum = _irfft2(once.contiguous(), ctx.width)
         gradient = of_spectrum if gradient is None else gradient + of_spectrum
     return gradient, None, None, None, None
 
 
-def _times(spectrum: Tensor, width: int) -> Tensor:
+def _multiplicity(spectrum: Tensor, width: int) -> Tensor:
     """(W // 2 + 1, 1): how many columns of the whole spectrum each one stands for."""
-    times = spectrum.new_ones(width // 2 + 1, 1)
-    times[1 : (width + 1) // 2] = 2
-    return times
+    multiplicity = spectrum.new_ones(width // 2 + 1, 1)
+    multiplicity[1 : (width + 1) // 2] = 2
+    return multiplicity
 
 
 _spectral_distance = differentiable(

@@ -66,6 +66,7 @@ from fastgan.ops.yuv_l2 import _yuv_l2_backward as _backward
 from fastgan.ops.yuv_l2 import _yuv_l2_backward_ as _backward_
 from fastgan.reference import pixel_loss as reference
 from fastgan.reference.pixel_loss import COLORS, KINDS
+from fastgan.reference.precision import both_double
 
 REDUCTIONS = ("mean", "sum", "none")
 # The least eps: float32's smallest normal number. Below, Charbonnier's gradient at 0 would be 0 / 0.
@@ -122,6 +123,9 @@ def pixel_loss(
         raise ValueError(
             "reduction='none' is for x and y without sobel_weight and tv_weight, whose maps differ in size"
         )
+    if y is not None:
+        # Else terms of x alone, and the mean of the weights, would be in x's precision.
+        x, y = both_double(x, y)
     tensors = (x,) if y is None else (x, y)
     if weight is not None:
         weight = _as_map(weight, x, 1 if color == "luma" else x.shape[1])

@@ -54,8 +54,9 @@ WINDOWS = ("gaussian", "uniform")
 PADDINGS = reference.PADDINGS
 # Far beyond what anybody uses: the kernels' buffers are as wide as four radii.
 LARGEST_WINDOW = 255
-# The Triton kernels are unrolled, with four sums in registers for each row of a window. With this size both
-# compile in 15 s, against 2 s for 11, and spill; with 101 one took 5 minutes (Triton for sm_90, 2 cores).
+# The Triton kernels are unrolled, and keep four sums in registers for each row of a window. At this size both
+# already spill registers and compile in 15 s, against 2 s at size 11; at 101 one of them took 5 minutes to
+# compile (Triton for sm_90, 2 cores).
 LARGEST_TRITON_WINDOW = 33
 
 
@@ -93,10 +94,10 @@ def ssim_distance(
 
     Returns:
         (N, C), float32, or float64 if an image is. Moments are computed in float32 whatever the images'
-        dtype, relative to a value of the neighbourhood, so that flat areas lose no digits; equal images give
-        exactly 0. Next to a step, flat areas lose digits with the square of its height in data_range: one of
-        10 leaves an error of 1e-5, one of 100 of 1e-3, and beyond it takes float64 images. A value for each
-        window would not: but then windows could not share the sums that make them cheap.
+        dtype, relative to one value of their neighbourhood, so that flat areas lose no digits; equal images
+        give exactly 0. Near an edge the error grows with the square of the edge's height: it is 1e-5 if that
+        is 10 times the data_range and 1e-3 if 100 times; use float64 images beyond. (A value for each window
+        would avoid this, but windows could then no longer share their sums, which makes them cheap.)
 
     Gradients with respect to x and y are exact. A gradient of the gradient needs ``backend="reference"``:
     kernels save only the gradient and refuse a second one.

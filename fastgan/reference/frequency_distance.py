@@ -1,4 +1,4 @@
-"""The focal distance of images' spectra, in plain PyTorch."""
+"""The focal distance of images' spectra, in plain PyTorch. See `fastgan.losses.focal_frequency_loss`."""
 
 from __future__ import annotations
 

@@ -13,6 +13,13 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def both_double(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two images in float64 if one of them is, else unchanged; gradients keep each image's dtype."""
+    if x.dtype == y.dtype or torch.float64 not in (x.dtype, y.dtype):
+        return x, y
+    return x.double(), y.double()
+
+
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Disables autocast for the tensor's device type, if that has autocast, which meta has not."""
     device_type = tensor.device.type

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 PADDINGS = ("valid", "same", "reflect")
-SMALLEST_TAP = 2.0**-126
+SMALLEST_TAP = 2.0**-126  # float32's smallest normal number
 
 
 def window_taps(size: int, sigma: float) -> list[float]:
@@ -45,8 +46,15 @@ def ssim(
     if padding != "valid" and radius:
         mode = "reflect" if padding == "reflect" else "constant"
         m, d = (F.pad(image, [radius] * 4, mode=mode) for image in (m, d))
-    mean_m, mean_d = _filtered(m, taps), _filtered(d, taps)
-    variance_m, variance_d = _filtered(m * m, taps) - mean_m**2, _filtered(d * d, taps) - mean_d**2
+    images = m, d, m * m, d * d
+    if torch.compiler.is_compiling():
+        # Together, so that the compiler sees each tap once: of 35 taps it takes half as long. Eager, four
+        # images at once no longer fit the cache.
+        filtered = _filtered(torch.stack(images), taps).unbind()
+    else:
+        filtered = tuple(_filtered(image, taps) for image in images)
+    mean_m, mean_d, square_m, square_d = filtered
+    variance_m, variance_d = square_m - mean_m**2, square_d - mean_d**2
     lost = 2 * variance_d / (variance_m + variance_d + c2 / 2)  # of contrast and structure
     if not contrast:
         lost_luminance = 2 * mean_d**2 / (mean_m**2 + mean_d**2 + c1 / 2)
@@ -55,11 +63,11 @@ def ssim(
 
 
 def _filtered(image: Tensor, taps: list[float]) -> Tensor:
-    """Means over windows within the image, along columns and along rows.
+    """Means over windows within the images (... H W), along columns and along rows.
 
     Tap by tap, since a convolution may be computed in TF32 or, under autocast, in half precision.
     """
-    for dim in (2, 3):
+    for dim in (-2, -1):
         size, radius = image.shape[dim], len(taps) - 1
         inner = size - 2 * radius
         total = taps[0] * image.narrow(dim, radius, inner)

@@ -128,7 +128,7 @@ X = torch.rand(1, 3, 6, 8)
         ((X, X.long()), {}, TypeError, "target must be a floating-point image"),
         ((X, X[..., :4]), {}, ValueError, "pred and target must have the same shape"),
         ((X, X), {"patch_factor": 4}, ValueError, "patch_factor must divide .* got 4 for images of 6 x 8"),
-        ((X, X, torch.ones(5)), {}, ValueError, r"broadcast to .* \(1, 1, 3, 6, 8\), got \(5,\)"),
+        ((X, X, torch.ones(5)), {}, ValueError, r"broadcastable to .* \(1, 1, 3, 6, 8\), got shape \(5,\)"),
         (
             (X, X, torch.full((6, 8), 1.5)),
             {},

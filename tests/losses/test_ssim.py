@@ -123,6 +123,12 @@ def test_multiscale_value_and_gradient(size):
         assert relative_error(a, b) <= 1e-5
 
 
+def test_one_image_in_float64_makes_all_scales_that_precise():
+    x, y = (z.detach() for z in pair(LARGE))
+    value, expected = ms_ssim(x, y.double()), ms_ssim(x.double(), y.double())
+    assert_close(value, expected, rtol=1e-13, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_multiscale_in_half_types(dtype):
     x, y = pair(LARGE, dtype)

@@ -118,3 +118,27 @@ def test_under_functorch():
     assert_close(torch.vmap(torch.func.grad(loss))(x, matrix), torch.stack(expected))
     leaf = x.clone().requires_grad_()
     assert_close(torch.autograd.grad(torch.vmap(loss)(leaf, matrix).sum(), leaf)[0], torch.stack(expected))
+
+
+X = torch.rand(2, 1, 3, 6, 8)
+
+
+@pytest.mark.parametrize("arguments, options, error, message", [
+    (([1.0],), {}, TypeError, r"patches must be a floating-point tensor, got list \[1.0\]"),
+    ((X.half(),), {}, TypeError, "patches must be in float32 or float64, got torch.float16 of shape"),
+    ((X[0],), {}, ValueError, r"patches must have shape \(N, patches, C, H, W\), got \(1, 3, 6, 8\)"),
+    ((X[:0],), {}, ValueError, r"patches must not be empty, got shape \(0, 1, 3, 6, 8\)"),
+    ((X, 0.5), {}, TypeError, "matrix must be a floating-point tensor, got float 0.5"),
+    ((X, X[..., :4]), {}, ValueError, r"broadcastable to .*6, 8\), got shape \(2, 1, 3, 6, 4\)"),
+    ((X, X[None]), {}, ValueError, "matrix must be broadcastable to"),
+    ((X, X.to("meta")), {}, ValueError, "on one device, got matrix on meta, patches on cpu"),
+    ((X, X - 2), {}, ValueError, r"matrix must lie in \[0, 1\], got values in \[-"),
+    ((X,), {"alpha": "1"}, TypeError, "alpha must be a number, got str '1'"),
+    ((X,), {"alpha": float("nan")}, ValueError, "alpha must be finite, got nan"),
+    ((X,), {"log_matrix": 3}, TypeError, "log_matrix must be True or False, got int 3"),
+    ((X,), {"batch_matrix": None}, TypeError, "batch_matrix must be True or False, got None"),
+    ((X,), {"backend": "cuda"}, ValueError, "cuda"),
+])  # fmt: skip
+def test_errors(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        frequency_distance(*arguments, **options)

@@ -233,6 +233,22 @@ def test_half_types_are_computed_in_float32(device, dtypes, color):
         assert relative_error(gradient, reference) <= 2 * torch.finfo(leaf.dtype).eps
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.bfloat16)])
+def test_one_image_in_float64_makes_all_of_the_loss_that_precise(dtypes, backend):
+    pictures = [image((2, 13, 17), dtype).detach() for dtype in dtypes]
+    weight = torch.rand(2, 1, 13, 17)
+    options = {"weighted_mean": True, **EVERYTHING}
+    expected, parts, *gradients = in_float64(*(z.requires_grad_() for z in pictures), weight, **options)
+    for wanted in ((False, False), (True, False), (False, True), (True, True)):
+        leaves = [z.detach().requires_grad_(wants) for z, wants in zip(pictures, wanted, strict=True)]
+        loss, of_terms = ops.pixel_loss(*leaves, weight, **options, backend=backend)
+        assert_close((loss.detach(), of_terms), (expected.detach(), parts), rtol=1e-13, atol=0)
+    for leaf, gradient in zip(leaves, torch.autograd.grad(3 * loss, leaves), strict=True):
+        assert gradient.dtype == leaf.dtype
+        assert relative_error(gradient, gradients.pop(0)) <= torch.finfo(leaf.dtype).eps
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
