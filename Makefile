@@ -23,6 +23,8 @@ BIN := $(VENV)/bin
 # Processes of the tests. They run with OMP_WAIT_POLICY=passive, because waiting threads that spin would take the cores
 # from the other process.
 WORKERS ?= 2
+# No recipe calls make. With `make -j`, ninja would complain that it cannot reach make's job server.
+unexport MAKEFLAGS MFLAGS
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 
 # `make` alone sets up the virtual environment, with fastgan built in it.
