@@ -23,6 +23,8 @@ BIN := $(VENV)/bin
 # Processes of the tests. They run with OMP_WAIT_POLICY=passive, because waiting threads that spin would take the cores
 # from the other process.
 WORKERS ?= 2
+# No recipe calls make. With `make -j`, ninja would complain that it cannot reach make's job server.
+unexport MAKEFLAGS MFLAGS
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(shell find csrc -type f)
 
 # `make` alone sets up the virtual environment, with fastgan built in it.
@@ -41,9 +43,11 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
 	touch $@
 
-# The C++ tests, the bindings through which pytest checks csrc/math, and the CUDA kernels as C++.
+# The C++ tests, the bindings through which pytest checks csrc/math, and the CUDA kernels as C++. They link the CPU
+# kernels that the installation has just compiled.
 build/tests/built: $(VENV)/installed
 	$(BIN)/cmake -G Ninja -S . -B build/tests -DFASTGAN_TEST_BINDINGS=ON -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
+	    -DFASTGAN_CPU_LIBRARY="$(CURDIR)/build/editable/cmake/libfastgan_cpu.a" \
 	    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
 	    -Dpybind11_DIR="$$($(BIN)/python -c 'import pybind11; print(pybind11.get_cmake_dir())')" \
 	    -DFASTGAN_EMULATION_TORCH_DIR="$$($(BIN)/python -c 'import torch; print(torch.__path__[0])')" > /dev/null
