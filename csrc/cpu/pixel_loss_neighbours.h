@@ -145,8 +145,9 @@ class NeighbourTile : PixelTile<T> {
       if (!has_direction()) continue;
       if (left_ > 0) derivatives(k, row, left_ - 1, left_);
       if (right_ < width) derivatives(k, row, right_, right_ + 1);
-      // What a repeated border contributes to the border itself: the same again across, the opposite along a
-      // derivative.
+      // Pixels beyond the image repeat the border's, so the border pixel also gets the gradient of its copies. With
+      // slopes mirrored about the border the adjoint adds just that: of equal sign where a derivative smooths across
+      // the border, of opposite sign where it takes the difference.
       T *down = slopes(k, 0, row), *right = slopes(k, 1, row);
       const int64_t count = right_ - left_;
       if (left_ == 0) down[-1] = down[0], right[-1] = -right[0];

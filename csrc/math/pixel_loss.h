@@ -29,6 +29,7 @@ template <PixelKind kKind, typename T>
 FASTGAN_HOST_DEVICE PixelPenalty<T> pixel_penalty(T value, T threshold) {
   if (kKind == PixelKind::kL1) {
     const T size = std::abs(value);
+    // One bitwise operation and one comparison, where two comparisons with 0 would take a mask more.
     return {size, size > 0 ? std::copysign(T(1), value) : T(0)};
   }
   if (kKind == PixelKind::kL2) return {value * value, 2 * value};
@@ -36,6 +37,7 @@ FASTGAN_HOST_DEVICE PixelPenalty<T> pixel_penalty(T value, T threshold) {
     const T root = std::sqrt(value * value + threshold);
     return {root, value / root};
   }
+  // Huber
   const T size = std::abs(value), bounded = size > threshold ? threshold : size;
   const T slope = value > threshold ? threshold : (value < -threshold ? -threshold : value);
   return {bounded * (size - bounded / 2), slope};
