@@ -44,10 +44,10 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	touch $@
 
 # The C++ tests, the bindings through which pytest checks csrc/math, and the CUDA kernels as C++. They link the CPU
-# kernels that the installation has just compiled.
+# kernels that the installation has just compiled; a pure-Python one compiles none, and leaves those of an older one.
 build/tests/built: $(VENV)/installed
 	$(BIN)/cmake -G Ninja -S . -B build/tests -DFASTGAN_TEST_BINDINGS=ON -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
-	    -DFASTGAN_CPU_LIBRARY="$(CURDIR)/build/editable/cmake/libfastgan_cpu.a" \
+	    -DFASTGAN_CPU_LIBRARY="$(if $(filter none,$(FASTGAN_BUILD)),,$(CURDIR)/build/editable/cmake/libfastgan_cpu.a)" \
 	    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
 	    -Dpybind11_DIR="$$($(BIN)/python -c 'import pybind11; print(pybind11.get_cmake_dir())')" \
 	    -DFASTGAN_EMULATION_TORCH_DIR="$$($(BIN)/python -c 'import torch; print(torch.__path__[0])')" > /dev/null

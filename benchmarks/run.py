@@ -120,8 +120,8 @@ def main(arguments: list[str]) -> int:
 def order_of(cases: Iterable[tuple[str, ...]]) -> Callable[[dict], tuple[int, int]]:
     """A key that sorts an op's rows as its benchmark lists its cases, each with both states of memory.
 
-    Rows of other cases, which the benchmark had once or could not set up, come last; those of other ops are
-    all alike.
+    Rows of cases that the benchmark does not list (any more) come last. Rows of other ops compare as equal,
+    so that a stable sort leaves their order.
     """
     places = {case: place for place, case in enumerate(cases)}
     ops = {case[0] for case in places}

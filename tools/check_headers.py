@@ -60,7 +60,8 @@ def compile_one(entry: dict[str, str]) -> str | None:
     """The compiler's message, or None on success. Objects are written to the (temporary) build folder."""
     command = shlex.split(entry["command"])
     if entry["file"].endswith(".cu"):
-        # To PTX and without optimization: the rest of a compilation, most of its time, reads no headers.
+        # To PTX and without optimization: the rest of a compilation, most of its time, reads no headers. Of
+        # nvcc's stages, -Xcicc reaches the one that optimizes (tried with 13.0).
         command = [word for word in command if not word.startswith("--generate-code")]
         command += ["--generate-code=arch=compute_90,code=compute_90", "-Xcicc=-O0", "-Xcompiler=-O0"]
     else:

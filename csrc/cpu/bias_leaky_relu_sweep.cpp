@@ -11,8 +11,8 @@ struct Constants {
   T slope, gain, limit;
 };
 
-// With one bias for each element, or one for all: chosen outside of the loop, which gcc does not do for long ones. So
-// is whether codes are stored.
+// kEach: one bias for each element instead of one for all. It and kCodes are template parameters because gcc does not
+// move such choices out of long loops.
 template <bool kEach, bool kCodes, typename T>
 FASTGAN_HOST_DEVICE void activate_row(
     const T* source, const T* biases, T bias, int64_t length, Constants<T> constants, T* target, uint8_t* codes) {

@@ -81,7 +81,8 @@ def ms_ssim(
             a mean over channels, as in torchmetrics.
 
     Returns:
-        As :func:`fastgan.losses.ssim`. Images of half types are averaged to coarser scales in float32.
+        As :func:`fastgan.losses.ssim`. Images of half types are averaged to coarser scales in float32,
+        or in float64 if the other image has it.
 
     Gradients are those of :func:`fastgan.losses.ssim`.
 

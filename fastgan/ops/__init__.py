@@ -1,7 +1,7 @@
 """The ops behind `fastgan.losses`: argument checks, choice of the implementation, gradients.
 
-Here are those that do more than one loss or optimizer asks of them, or that people call themselves. The
-others, such as `fastgan.ops.frequency_distance`, are public as what they serve: `focal_frequency_loss`.
+Exported here are the ops that people call themselves. An op that serves a single loss or optimizer, such as
+`fastgan.ops.frequency_distance`, is reached through that, here `focal_frequency_loss`.
 """
 
 from fastgan.ops._dispatch import use

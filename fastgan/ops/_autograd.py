@@ -139,14 +139,33 @@ def wants_gradient(*arguments: Any) -> bool:
     """Whether a gradient with respect to one of the arguments may be asked for.
 
     Inside `torch.vmap` this is known only in the batching rule, since the batch is what is differentiated.
-    While `torch.compile` traces a transform it is not known at all, and the answer is True. So it is in
-    `torch.jit.trace`, which compares its graph with one that it records without gradients.
+    While `torch.compile` traces a transform it is not known at all, and the answer is True. It is True in
+    `torch.jit.trace`, too, because torch compares its graph with one that it records without gradients.
     """
     if torch.jit.is_tracing():
         return True
     if not torch.is_grad_enabled():
         return False
     return _require_grad(arguments) or (torch.compiler.is_compiling() and inside_transform())
+
+
+def saved_gradient(x: torch.Tensor, y: torch.Tensor | None) -> tuple[int, torch.dtype | None]:
+    """The sign and dtype of the gradient that a loss of x - y (or of x alone) saves; 0 and None if none.
+
+    That of x, or its opposite if y alone needs one, in the dtype of what needs it. Where it is not known who
+    does, in `torch.jit.trace` and while `torch.compile` traces a transform, that of x in the wider dtype.
+
+    Never float16, in which the gradient of a mean over many pixels may overflow or be subnormal, although its
+    product with the incoming gradient is neither.
+    """
+    if not wants_gradient(x, y):
+        return 0, None
+    images = [x] if y is None else [x, y]
+    needed = [] if torch.jit.is_tracing() else [image for image in images if image.requires_grad]
+    dtypes = [image.dtype for image in needed or images]
+    dtype = torch.promote_types(dtypes[0], dtypes[-1])
+    only_y = bool(needed) and not x.requires_grad
+    return -1 if only_y else 1, torch.float32 if dtype == torch.float16 else dtype
 
 
 def _require_grad(arguments: tuple) -> bool:

@@ -235,6 +235,10 @@ def _save_for_photometric(ctx, inputs, output):
 
 
 def _photometric_gradients(ctx, grad, _grad_masks):
+    if ctx.needs_input_grad[1]:  # where the check of the arguments did not run, as in a recorded graph
+        raise NotImplementedError(
+            "photometric has no gradient with respect to its parameters: pass them detached"
+        )
     parameters, masks = ctx.saved_tensors
     return _photometric_backward(grad, parameters, masks), None, None, None
 

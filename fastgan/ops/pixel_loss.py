@@ -44,6 +44,7 @@ from fastgan.ops._autograd import (
     check_saved,
     differentiable,
     savable,
+    saved_gradient,
     saved_tensors_are_ours,
     wants_gradient,
 )
@@ -228,21 +229,6 @@ def _pixel_loss_fake(x, y, weight, edge_gain, weight_means, edge_gain_number, *o
     return loss, parts, torch.empty_like(x, dtype=direction_dtype)
 
 
-def _direction_kind(x: Tensor, y: Tensor | None) -> tuple[int, torch.dtype | None]:
-    """The sign of the gradient that is saved, and its dtype: that of the gradient needed, None if none is.
-
-    Never float16, in which it may overflow or be subnormal, although its product with the incoming gradient
-    is neither.
-    """
-    needed = [image for image in (x, y) if image is not None and image.requires_grad]
-    if not wants_gradient(x, y):
-        return 0, None
-    dtype = needed[0].dtype if needed else x.dtype  # none while a transform is traced
-    for image in needed[1:]:
-        dtype = torch.promote_types(dtype, image.dtype)
-    return -1 if needed and needed[0] is y else 1, torch.float32 if dtype == torch.float16 else dtype
-
-
 # --- batching: one loss per call, call by call ---------------------------------------------------------
 
 
@@ -254,12 +240,12 @@ def _sweep(x, y, weight, edge_gain, weight_means, *numbers):
     *options, sobel_weight, tv_weight, loss_weight, mean, sign, dtype = numbers
     tensors = weight, edge_gain, weight_means
     if y is not None and tv_weight and wants_gradient(y):
-        kind = _direction_kind(x, None)
+        kind = saved_gradient(x, None)
         tv, tv_parts, _ = _pixel_loss(x, None, *tensors, *options, 0.0, tv_weight, loss_weight, mean, *kind)
         tv_weight, sign, dtype = 0.0, 0, None
     else:
         tv = tv_parts = None
-    kind = (sign, dtype) if dtype else _direction_kind(x, y)
+    kind = (sign, dtype) if dtype else saved_gradient(x, y)
     loss, parts, direction = _pixel_loss(
         x, y, *tensors, *options, sobel_weight, tv_weight, loss_weight, mean, *kind
     )
@@ -289,6 +275,8 @@ def _save_for_pixel_loss(ctx, inputs, output):
 def _pixel_loss_gradients(ctx, grad_loss, _grad_parts, grad_direction):
     direction, *tensors = ctx.saved_tensors
     rest = (None,) * 18
+    if ctx.needs_input_grad[2]:  # where the check of the arguments did not run, as in a recorded graph
+        raise NotImplementedError("pixel_loss has no gradient with respect to weight: pass it detached")
     if ctx.has_y and ctx.numbers[10] and ctx.needs_input_grad[1]:
         raise RuntimeError(
             "pixel_loss has no gradient of y together with tv_weight in one call of the operator"

@@ -30,8 +30,8 @@ from fastgan.ops._autograd import (
     check_saved,
     differentiable,
     savable,
+    saved_gradient,
     saved_tensors_are_ours,
-    wants_gradient,
 )
 from fastgan.ops._batching import one_by_one, with_batch
 from fastgan.ops._checks import as_finite, as_numbers, check_image, check_same_device, dense, scalar_tensor
@@ -67,24 +67,6 @@ def yuv_l2(
         return loss, channels.detach()
     loss, channels, _ = _sweep(x, y, gain, 0.0, scale_y, scale_u, scale_v)
     return loss, channels
-
-
-def _direction_kind(x: Tensor, y: Tensor) -> tuple[int, torch.dtype | None]:
-    """The sign of t and the dtype in which D' is saved: that of the gradient needed, None if none is.
-
-    Never float16, in which D' may overflow or be subnormal, for a mean over many pixels, although its product
-    with the incoming gradient is neither.
-    """
-    if not wants_gradient(x, y):
-        return 0, None
-    only_y = y.requires_grad and not x.requires_grad
-    if x.requires_grad and y.requires_grad:
-        dtype = torch.promote_types(x.dtype, y.dtype)
-    else:
-        dtype = y.dtype if only_y else x.dtype  # x's if neither does, as in a trace without gradients
-    if dtype == torch.float16:
-        dtype = torch.float32
-    return -1 if only_y else 1, dtype
 
 
 # --- op and fake ----------------------------------------------------------------------------------
@@ -125,7 +107,7 @@ def _yuv_l2_backward_fake_(direction, grad_loss, sign, scaled):
 def _sweep(
     x, y, edge_gain, edge_gain_number, scale_y, scale_u, scale_v, direction_sign=0, direction_dtype=None
 ):
-    kind = (direction_sign, direction_dtype) if direction_dtype else _direction_kind(x, y)
+    kind = (direction_sign, direction_dtype) if direction_dtype else saved_gradient(x, y)
     return _yuv_l2(x, y, edge_gain, edge_gain_number, scale_y, scale_u, scale_v, *kind)
 
 

@@ -19,7 +19,7 @@ Served = dict[tuple[str, str], Any]
 _lock = threading.Lock()
 # Of the imports that run now, in any thread.
 _served: list[Served] = []
-# (ours, torch's) while there are any.
+# (ours, torch's) while such an import runs, else empty.
 _exchanged: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
 
 

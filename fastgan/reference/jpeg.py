@@ -252,7 +252,9 @@ def _constants(values: tuple, dtype: torch.dtype, device: torch.device) -> Tenso
 
 
 def _constant(values: tuple, like: Tensor) -> Tensor:
-    return _constants(values, like.dtype, like.device)
+    # A graph that torch.jit.trace records holds the making of a constant, so that all must make it.
+    make = _constants.__wrapped__ if torch.jit.is_tracing() else _constants
+    return make(values, like.dtype, like.device)
 
 
 def _dct_matrix(like: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ def ssim(
         m, d = (F.pad(image, [radius] * 4, mode=mode) for image in (m, d))
     images = m, d, m * m, d * d
     if torch.compiler.is_compiling():
-        # Together, so that the compiler sees each tap once: of 35 taps it takes half as long. Eager, four
-        # images at once no longer fit the cache.
+        # Together, so that the graph has each tap once rather than four times, which halves the time that
+        # compiling 35 taps takes. In eager mode four images at once would no longer fit the cache.
         filtered = _filtered(torch.stack(images), taps).unbind()
     else:
         filtered = tuple(_filtered(image, taps) for image in images)

@@ -16,9 +16,12 @@ from fastgan.ops import (
     lpips_head,
     perspective_warp,
     photometric,
+    pixel_loss,
     squared_norm,
+    yuv_l2,
 )
 from fastgan.ops.squared_norm import _squared_norm
+from fastgan.reference import jpeg as jpeg_reference
 from tests.support_cases import CASES
 
 
@@ -100,6 +103,51 @@ def test_a_trace_of_torch_jit_has_the_values_and_gradients(case):
         leaves = [x for x in tensors if x.requires_grad]
         results.append((y, *(torch.autograd.grad(y.sum(), leaves) if leaves else ())))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float32), (torch.bfloat16, torch.float32)], ids=str)
+@pytest.mark.parametrize("needed", [(False, True), (True, False), (True, True)], ids=str)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: yuv_l2(x, y)[0],
+        lambda x, y: pixel_loss(x, y, kind="charbonnier")[0],
+        lambda x, y: pixel_loss(x, y, kind="l1", tv_weight=0.5)[0],
+    ],
+    ids=["yuv_l2", "pixel_loss", "pixel_loss tv"],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+def test_a_trace_serves_whichever_image_needs_the_gradient(loss, needed, dtypes):
+    images = [
+        torch.rand(2, 3, 9, 8).to(dtype).requires_grad_(own)
+        for dtype, own in zip(dtypes, needed, strict=True)
+    ]
+    function = lambda *images: loss(*(2 * image for image in images))  # noqa: E731
+    results = []
+    for call in (torch.jit.trace(function, tuple(images)), function):
+        y = call(*images)
+        results.append((y, *torch.autograd.grad(y, [image for image in images if image.requires_grad])))
+    # A trace adds the variation's gradient to the other in x's dtype, since it cannot know that y needs none.
+    rtol, atol = (1e-6, 1e-9) if dtypes[0] == torch.float32 else (2**-7, 2**-13)
+    torch.testing.assert_close(*results, rtol=rtol, atol=atol)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+def test_a_trace_refuses_gradients_that_a_kernel_does_not_have():
+    x, y, weight = torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
+    traced = torch.jit.trace(lambda x, weight: pixel_loss(x, y, weight)[0], (x, weight))
+    with pytest.raises(NotImplementedError, match="no gradient with respect to weight"):
+        traced(x, weight.requires_grad_()).backward()
+    traced = torch.jit.trace(lambda x, noise: photometric(x, noise=noise, seed=1), (x, torch.tensor(0.1)))
+    with pytest.raises(NotImplementedError, match="no gradient with respect to its parameters"):
+        traced(x, torch.tensor(0.1, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
+def test_a_trace_of_the_reference_makes_its_own_constants():
+    jpeg_reference._constants.cache_clear()
+    image = torch.rand(1, 3, 16, 16)
+    torch.jit.trace(lambda image: jpeg_round_trip(image, 50, backend="reference"), image)
 
 
 # Functions whose backward pass overwrites a saved tensor where that is allowed.

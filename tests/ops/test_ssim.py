@@ -245,6 +245,19 @@ def test_opcheck_and_compile():
     assert_close(gradients(compiled, x, y), gradients(eager, x, y))
 
 
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_the_compiled_reference_is_the_eager_one(padding):
+    x, y = (z.double().detach().requires_grad_() for z in pair((2, 9, 12)))
+    torch._dynamo.reset()
+
+    def distance(x, y):
+        return ssim_distance(x, y, window_size=5, padding=padding, backend="reference")
+
+    compiled, eager = torch.compile(distance, fullgraph=True, backend="aot_eager")(x, y), distance(x, y)
+    assert_close(compiled, eager, rtol=1e-12, atol=1e-14)
+    assert_close(gradients(compiled, x, y), gradients(eager, x, y), rtol=1e-12, atol=1e-14)
+
+
 def test_same_bits_for_any_number_of_threads():
     x, y = pair((1, 300, 270))
     results, threads = [], torch.get_num_threads()

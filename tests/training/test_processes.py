@@ -8,8 +8,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -130,16 +130,13 @@ def test_a_store_that_waits_in_vain_has_timed_out():
 
 
 def test_a_collective_of_gloo_that_waits_in_vain_has_timed_out():
-    store, groups = torch.distributed.HashStore(), {}
+    store = torch.distributed.HashStore()
 
     def join(rank):
-        groups[rank] = torch.distributed.ProcessGroupGloo(store, rank, 2, timedelta(seconds=60))
+        return torch.distributed.ProcessGroupGloo(store, rank, 2, timedelta(seconds=60))
 
-    threads = [threading.Thread(target=join, args=(rank,)) for rank in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as threads:
+        groups = list(threads.map(join, (0, 1)))
     options = torch.distributed.AllreduceOptions()
     options.timeout = timedelta(milliseconds=10)
     try:

@@ -11,7 +11,7 @@
 namespace emulation {
 namespace {
 
-constexpr size_t kStackBytes = 1 << 17;
+constexpr size_t kStackBytes = 1 << 19;  // unoptimized code takes more than optimized
 
 // This library's data segments; the thread_local one is that of the calling thread.
 struct Segments {
