@@ -6,6 +6,18 @@
 namespace fastgan {
 namespace {
 
+// Calls the loop's `run` with the kind as a template argument.
+template <typename Loop, typename... Arguments>
+FASTGAN_HOST_DEVICE auto run_kind(PixelKind kind, const Arguments&... arguments) {
+  switch (kind) {
+    case PixelKind::kL1: return Loop::template run<PixelKind::kL1>(arguments...);
+    case PixelKind::kL2: return Loop::template run<PixelKind::kL2>(arguments...);
+    case PixelKind::kCharbonnier: return Loop::template run<PixelKind::kCharbonnier>(arguments...);
+    case PixelKind::kHuber: break;
+  }
+  return Loop::template run<PixelKind::kHuber>(arguments...);
+}
+
 template <PixelKind kKind, bool kWeights, bool kSlopes, typename T>
 FASTGAN_HOST_DEVICE double penalize_row(const PenaltyRow<T>& row) {
   const T *values = row.values, *weights = row.weights;
@@ -21,21 +33,13 @@ FASTGAN_HOST_DEVICE double penalize_row(const PenaltyRow<T>& row) {
   return sum;
 }
 
-template <PixelKind kKind, typename T>
-FASTGAN_HOST_DEVICE double penalize_kind(const PenaltyRow<T>& row) {
-  if (row.weights) return row.slopes ? penalize_row<kKind, true, true>(row) : penalize_row<kKind, true, false>(row);
-  return row.slopes ? penalize_row<kKind, false, true>(row) : penalize_row<kKind, false, false>(row);
-}
-
-template <typename T>
-FASTGAN_HOST_DEVICE double penalize_any(PixelKind kind, const PenaltyRow<T>& row) {
-  switch (kind) {
-    case PixelKind::kL1: return penalize_kind<PixelKind::kL1>(row);
-    case PixelKind::kL2: return penalize_kind<PixelKind::kL2>(row);
-    case PixelKind::kCharbonnier: return penalize_kind<PixelKind::kCharbonnier>(row);
-    default: return penalize_kind<PixelKind::kHuber>(row);
+struct Penalties {
+  template <PixelKind kKind, typename T>
+  FASTGAN_HOST_DEVICE static double run(const PenaltyRow<T>& row) {
+    if (row.weights) return row.slopes ? penalize_row<kKind, true, true>(row) : penalize_row<kKind, true, false>(row);
+    return row.slopes ? penalize_row<kKind, false, true>(row) : penalize_row<kKind, false, false>(row);
   }
-}
+};
 
 template <PixelKind kKind, PixelColour kColour, bool kGradient, typename T>
 FASTGAN_HOST_DEVICE double pixels_row(const PixelRow<T>& row) {
@@ -80,26 +84,19 @@ FASTGAN_HOST_DEVICE double pixels_row(const PixelRow<T>& row) {
   return sum;
 }
 
-template <PixelKind kKind, typename T>
-FASTGAN_HOST_DEVICE double pixels_kind(PixelColour colour, const PixelRow<T>& row) {
-  const bool wanted = row.gradient[0] != nullptr;
-  if (colour == PixelColour::kRgb)
-    return wanted ? pixels_row<kKind, PixelColour::kRgb, true>(row) : pixels_row<kKind, PixelColour::kRgb, false>(row);
-  if (colour == PixelColour::kLuma)
-    return wanted ? pixels_row<kKind, PixelColour::kLuma, true>(row)
-                  : pixels_row<kKind, PixelColour::kLuma, false>(row);
-  return wanted ? pixels_row<kKind, PixelColour::kYuv, true>(row) : pixels_row<kKind, PixelColour::kYuv, false>(row);
-}
-
-template <typename T>
-FASTGAN_HOST_DEVICE double pixels_any(PixelKind kind, PixelColour colour, const PixelRow<T>& row) {
-  switch (kind) {
-    case PixelKind::kL1: return pixels_kind<PixelKind::kL1>(colour, row);
-    case PixelKind::kL2: return pixels_kind<PixelKind::kL2>(colour, row);
-    case PixelKind::kCharbonnier: return pixels_kind<PixelKind::kCharbonnier>(colour, row);
-    default: return pixels_kind<PixelKind::kHuber>(colour, row);
+struct Pixels {
+  template <PixelKind kKind, typename T>
+  FASTGAN_HOST_DEVICE static double run(PixelColour colour, const PixelRow<T>& row) {
+    const bool wanted = row.gradient[0] != nullptr;
+    if (colour == PixelColour::kRgb)
+      return wanted ? pixels_row<kKind, PixelColour::kRgb, true>(row)
+                    : pixels_row<kKind, PixelColour::kRgb, false>(row);
+    if (colour == PixelColour::kLuma)
+      return wanted ? pixels_row<kKind, PixelColour::kLuma, true>(row)
+                    : pixels_row<kKind, PixelColour::kLuma, false>(row);
+    return wanted ? pixels_row<kKind, PixelColour::kYuv, true>(row) : pixels_row<kKind, PixelColour::kYuv, false>(row);
   }
-}
+};
 
 template <typename T>
 FASTGAN_HOST_DEVICE void differences_of(const T* a, const T* b, int64_t count, T* difference) {
@@ -148,21 +145,13 @@ FASTGAN_HOST_DEVICE PairSums<T> pairs_row(const PairRow<T>& row) {
   return {down_sum, right_sum};
 }
 
-template <PixelKind kKind, typename T>
-FASTGAN_HOST_DEVICE PairSums<T> pairs_kind(const PairRow<T>& row) {
-  if (row.weights) return row.gradient ? pairs_row<kKind, true, true>(row) : pairs_row<kKind, true, false>(row);
-  return row.gradient ? pairs_row<kKind, false, true>(row) : pairs_row<kKind, false, false>(row);
-}
-
-template <typename T>
-FASTGAN_HOST_DEVICE PairSums<T> pairs_any(PixelKind kind, const PairRow<T>& row) {
-  switch (kind) {
-    case PixelKind::kL1: return pairs_kind<PixelKind::kL1>(row);
-    case PixelKind::kL2: return pairs_kind<PixelKind::kL2>(row);
-    case PixelKind::kCharbonnier: return pairs_kind<PixelKind::kCharbonnier>(row);
-    default: return pairs_kind<PixelKind::kHuber>(row);
+struct Pairs {
+  template <PixelKind kKind, typename T>
+  FASTGAN_HOST_DEVICE static PairSums<T> run(const PairRow<T>& row) {
+    if (row.weights) return row.gradient ? pairs_row<kKind, true, true>(row) : pairs_row<kKind, true, false>(row);
+    return row.gradient ? pairs_row<kKind, false, true>(row) : pairs_row<kKind, false, false>(row);
   }
-}
+};
 
 template <typename T>
 FASTGAN_HOST_DEVICE void pairs_of(
@@ -219,21 +208,13 @@ FASTGAN_HOST_DEVICE double sobel_row(const SobelRow<T>& row) {
   return sum;
 }
 
-template <PixelKind kKind, typename T>
-FASTGAN_HOST_DEVICE double sobel_kind(const SobelRow<T>& row) {
-  if (row.weights) return row.down ? sobel_row<kKind, true, true>(row) : sobel_row<kKind, true, false>(row);
-  return row.down ? sobel_row<kKind, false, true>(row) : sobel_row<kKind, false, false>(row);
-}
-
-template <typename T>
-FASTGAN_HOST_DEVICE double sobel_any(PixelKind kind, const SobelRow<T>& row) {
-  switch (kind) {
-    case PixelKind::kL1: return sobel_kind<PixelKind::kL1>(row);
-    case PixelKind::kL2: return sobel_kind<PixelKind::kL2>(row);
-    case PixelKind::kCharbonnier: return sobel_kind<PixelKind::kCharbonnier>(row);
-    default: return sobel_kind<PixelKind::kHuber>(row);
+struct Sobel {
+  template <PixelKind kKind, typename T>
+  FASTGAN_HOST_DEVICE static double run(const SobelRow<T>& row) {
+    if (row.weights) return row.down ? sobel_row<kKind, true, true>(row) : sobel_row<kKind, true, false>(row);
+    return row.down ? sobel_row<kKind, false, true>(row) : sobel_row<kKind, false, false>(row);
   }
-}
+};
 
 template <typename T>
 FASTGAN_HOST_DEVICE void sobel_adjoint(const SobelSlopes<T>& slopes, int64_t count, T* sums) {
@@ -252,18 +233,22 @@ FASTGAN_HOST_DEVICE void sobel_adjoint(const SobelSlopes<T>& slopes, int64_t cou
 
 }  // namespace
 
-FASTGAN_CLONES double penalize(PixelKind kind, const PenaltyRow<float>& row) { return penalize_any(kind, row); }
-FASTGAN_CLONES double penalize(PixelKind kind, const PenaltyRow<double>& row) { return penalize_any(kind, row); }
+FASTGAN_CLONES double penalize(PixelKind kind, const PenaltyRow<float>& row) { return run_kind<Penalties>(kind, row); }
+FASTGAN_CLONES double penalize(PixelKind kind, const PenaltyRow<double>& row) { return run_kind<Penalties>(kind, row); }
 FASTGAN_CLONES double sweep_pixels(PixelKind kind, PixelColour colour, const PixelRow<float>& row) {
-  return pixels_any(kind, colour, row);
+  return run_kind<Pixels>(kind, colour, row);
 }
 FASTGAN_CLONES double sweep_pixels(PixelKind kind, PixelColour colour, const PixelRow<double>& row) {
-  return pixels_any(kind, colour, row);
+  return run_kind<Pixels>(kind, colour, row);
 }
-FASTGAN_CLONES double sweep_sobel(PixelKind kind, const SobelRow<float>& row) { return sobel_any(kind, row); }
-FASTGAN_CLONES double sweep_sobel(PixelKind kind, const SobelRow<double>& row) { return sobel_any(kind, row); }
-FASTGAN_CLONES PairSums<float> sweep_pairs(PixelKind kind, const PairRow<float>& row) { return pairs_any(kind, row); }
-FASTGAN_CLONES PairSums<double> sweep_pairs(PixelKind kind, const PairRow<double>& row) { return pairs_any(kind, row); }
+FASTGAN_CLONES double sweep_sobel(PixelKind kind, const SobelRow<float>& row) { return run_kind<Sobel>(kind, row); }
+FASTGAN_CLONES double sweep_sobel(PixelKind kind, const SobelRow<double>& row) { return run_kind<Sobel>(kind, row); }
+FASTGAN_CLONES PairSums<float> sweep_pairs(PixelKind kind, const PairRow<float>& row) {
+  return run_kind<Pairs>(kind, row);
+}
+FASTGAN_CLONES PairSums<double> sweep_pairs(PixelKind kind, const PairRow<double>& row) {
+  return run_kind<Pairs>(kind, row);
+}
 FASTGAN_CLONES void subtract(const float* a, const float* b, int64_t count, float* difference) {
   differences_of(a, b, count, difference);
 }
