@@ -35,6 +35,7 @@ REFERENCE = {
     "augment": ["fastgan.augment"],
     "metrics": ["fastgan.metrics"],
     "monitor": ["fastgan.monitor"],
+    "patching": ["fastgan.patching"],
     "compat": [f"fastgan.compat.{path.stem}" for path in sorted(ROOT.glob("fastgan/compat/[a-z]*.py"))],
     "training": [
         "fastgan.training.recipe",
