@@ -19,8 +19,9 @@ PAGES = [
 # Pages that the hook tools/docs_site.py makes.
 MADE = re.compile(r"(index|contributing|changelog|api/\w+)\.md")
 NAMESPACES = (
-    "fastgan", *(f"fastgan.{name}" for name in ("losses", "ops", "optim", "augment", "metrics", "monitor")),
-)  # fmt: skip
+    "fastgan",
+    *(f"fastgan.{name}" for name in ("losses", "ops", "optim", "augment", "metrics", "monitor", "patching")),
+)
 
 
 def places(entry):
@@ -35,6 +36,14 @@ def test_every_page_is_in_the_navigation():
     named = set(places(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
     written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert {place for place in named if not MADE.fullmatch(place)} == written
+
+
+def test_every_public_package_is_in_the_reference():
+    named = places(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    packages = (ROOT / "fastgan").glob("[a-z]*/__init__.py")
+    public = [path.parent.name for path in packages if "\n__all__ = " in path.read_text(encoding="utf-8")]
+    assert "losses" in public
+    assert not [name for name in public if f"api/{name}.md" not in named]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
