@@ -56,7 +56,7 @@ def activated(x: Tensor, act: str, alpha: float) -> Tensor:
     if act == "softplus":
         return F.softplus(x)
     bounded = x.clamp(-SWISH_BOUND, SWISH_BOUND)
-    return torch.where(x > SWISH_BOUND, x, bounded.sigmoid() * bounded)
+    return torch.where(x >= SWISH_BOUND, x, bounded.sigmoid() * bounded)
 
 
 def derivatives(x: Tensor, act: str) -> tuple[Tensor, Tensor, Tensor]:
