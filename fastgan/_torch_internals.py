@@ -40,6 +40,24 @@ def inside_transform() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+_is_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", _constant(False))
+_unwrapped = getattr(torch._C._functorch, "get_unwrapped", None)
+
+
+def requires_grad_outside(tensor: Tensor) -> bool:
+    """Whether a tensor that a transform has wrapped requires grad outside of that transform.
+
+    Inside of `torch.func.grad` a wrapped argument requires grad only if the transform differentiates by it.
+    Without these functions the answer is no, and an op that is differentiated by one argument inside of a
+    transform and by another outside raises an error.
+    """
+    while _unwrapped is not None and _is_wrapped(tensor):
+        tensor = _unwrapped(tensor)
+        if tensor.requires_grad:
+            return True
+    return False
+
+
 _dispatch_mode_count = getattr(torch._C, "_len_torch_dispatch_stack", _constant(1))
 
 

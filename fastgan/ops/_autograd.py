@@ -18,6 +18,7 @@ from fastgan._torch_internals import (
     inside_transform,
     keeps_graph,
     opaque_to_dynamo,
+    requires_grad_outside,
     transform,
     watched_by_modes,
 )
@@ -139,14 +140,19 @@ def wants_gradient(*arguments: Any) -> bool:
     """Whether a gradient with respect to one of the arguments may be asked for.
 
     Inside `torch.vmap` this is known only in the batching rule, since the batch is what is differentiated.
-    While `torch.compile` traces a transform it is not known at all, and the answer is True. It is True in
-    `torch.jit.trace`, too, because torch compares its graph with one that it records without gradients.
+    Inside `torch.func.grad` one may be asked for outside of it, too. While `torch.compile` traces a transform
+    it is not known at all, and the answer is True. It is True in `torch.jit.trace`, too, because torch
+    compares its graph with one that it records without gradients.
     """
     if torch.jit.is_tracing():
         return True
     if not torch.is_grad_enabled():
         return False
-    return _require_grad(arguments) or (torch.compiler.is_compiling() and inside_transform())
+    if _require_grad(arguments):
+        return True
+    if not inside_transform():
+        return False
+    return torch.compiler.is_compiling() or _require_grad_outside(arguments)
 
 
 def saved_gradient(x: torch.Tensor, y: torch.Tensor | None) -> tuple[int, torch.dtype | None]:
@@ -161,11 +167,22 @@ def saved_gradient(x: torch.Tensor, y: torch.Tensor | None) -> tuple[int, torch.
     if not wants_gradient(x, y):
         return 0, None
     images = [x] if y is None else [x, y]
-    needed = [] if torch.jit.is_tracing() else [image for image in images if image.requires_grad]
+    needed = [] if torch.jit.is_tracing() else [image for image in images if _needs_gradient(image)]
     dtypes = [image.dtype for image in needed or images]
     dtype = torch.promote_types(dtypes[0], dtypes[-1])
-    only_y = bool(needed) and not x.requires_grad
+    only_y = len(needed) == 1 and needed[0] is not x
     return -1 if only_y else 1, torch.float32 if dtype == torch.float16 else dtype
+
+
+def _needs_gradient(image: torch.Tensor) -> bool:
+    if image.requires_grad:
+        return True
+    return not torch.compiler.is_compiling() and _require_grad_outside((image,))
+
+
+def _require_grad_outside(arguments: tuple) -> bool:
+    tensors = (argument for argument in arguments if isinstance(argument, torch.Tensor))
+    return any(requires_grad_outside(tensor) for tensor in tensors)
 
 
 def _require_grad(arguments: tuple) -> bool:

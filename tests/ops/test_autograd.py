@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastgan.losses import AdversarialLoss, yuv_color_l2
+from fastgan.losses import AdversarialLoss, ms_ssim_loss, ssim_loss, yuv_color_l2
 from fastgan.ops import (
     bias_leaky_relu,
     feature_distance,
@@ -103,6 +103,27 @@ def test_a_trace_of_torch_jit_has_the_values_and_gradients(case):
         leaves = [x for x in tensors if x.requires_grad]
         results.append((y, *(torch.autograd.grad(y.sum(), leaves) if leaves else ())))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: ssim_loss(x, y, window_size=5),
+        lambda x, y: ms_ssim_loss(x, y, weights=(0.5, 0.5), window_size=5),
+        lambda x, y: pixel_loss(x, y, kind="charbonnier")[0],
+        lambda x, y: pixel_loss(x, y, tv_weight=0.5)[0],
+        lambda x, y: yuv_l2(x, y)[0],
+        lambda x, y: feature_distance(x, y).sum(),
+    ],
+    ids=["ssim", "ms_ssim", "pixel_loss", "pixel_loss tv", "yuv_l2", "feature_distance"],
+)
+@pytest.mark.parametrize("index", [0, 1])
+def test_func_grad_where_the_other_argument_requires_grad_outside(loss, index):
+    images = [torch.rand(2, 3, 17, 16) for _ in range(2)]
+    expected = torch.func.grad(loss, argnums=index)(*images)
+    images[1 - index].requires_grad_()
+    actual = torch.func.grad(loss, argnums=index)(*images)
+    torch.testing.assert_close(actual.detach(), expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtypes", [(torch.float32, torch.float32), (torch.bfloat16, torch.float32)], ids=str)
