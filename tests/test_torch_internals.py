@@ -113,6 +113,20 @@ def test_a_private_name_of_torch_is_found(line):
     assert private_names_of_torch(ast.parse(line), own=set())
 
 
+def test_wrapped_tensors_may_require_grad_outside():
+    answers = []
+
+    def function(x, y):
+        answers.append((internals.requires_grad_outside(x), internals.requires_grad_outside(y)))
+        return (x * y).sum()
+
+    x, y = torch.rand(2, 3), torch.rand(2, 3, requires_grad=True)
+    torch.func.grad(function)(x, y)
+    torch.func.vmap(torch.func.grad(function))(x, y)
+    function(x, y)
+    assert answers == [(False, True), (False, True), (False, False)]
+
+
 def test_each_of_them_has_a_test():
     tested = Path(__file__).read_text()
     own = [

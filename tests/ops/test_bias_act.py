@@ -254,9 +254,8 @@ def test_same_bits_for_any_number_of_threads():
 @pytest.mark.parametrize("clamp", [None, 2.0, 0.0])
 @pytest.mark.parametrize("act", ACTS)
 def test_nan_infinity_and_zero_are_as_in_the_reference(act, clamp):
-    x = torch.tensor(
-        [[torch.nan, 0.0, -0.0, torch.inf, -torch.inf, 3.0, -200.0, 1e4, -1e4]], requires_grad=True
-    )
+    values = [torch.nan, 0.0, -0.0, torch.inf, -torch.inf, 3.0, -200.0, 1e4, -1e4]
+    x = torch.tensor([values], requires_grad=True)
     results = []
     for backend in (None, "reference"):
         y = ops.bias_act(x, torch.zeros(len(values)), act=act, clamp=clamp, backend=backend)
