@@ -1,6 +1,6 @@
 """Focal frequency loss against its published steps, which transform both images to whole spectra.
 
-Run by `fastgan bench focal_frequency`.
+Run by `fastgan bench frequency_distance`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def setup(provider: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("size_index", [0, 1])
-def test_focal_frequency(measure, device, size_index, provider):
+def test_frequency_distance(measure, device, size_index, provider):
     torch.manual_seed(0)
     size = SIZES[device][size_index]
     pred, target = torch.rand(size, device=device, requires_grad=True), torch.rand(size, device=device)
@@ -49,7 +49,7 @@ def test_focal_frequency(measure, device, size_index, provider):
         forward().backward()
 
     measure(
-        op="focal_frequency",
+        op="frequency_distance",
         provider=provider,
         size="x".join(map(str, size)),
         mode="full",
