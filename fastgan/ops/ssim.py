@@ -99,7 +99,8 @@ def ssim_distance(
         is 10 times the data_range and 1e-3 if 100 times; use float64 images beyond. (A value for each window
         would avoid this, but windows could then no longer share their sums, which makes them cheap.)
 
-    Gradients with respect to x and y are exact. A gradient of the gradient needs ``backend="reference"``:
+    Gradients with respect to x and y are exact; in float32 those of flat areas beside an edge lose digits
+    first, since there the rounding of the moments is large against the variance. A gradient of the gradient needs ``backend="reference"``:
     kernels save only the gradient and refuse a second one.
 
     Raises:
