@@ -100,8 +100,8 @@ def ssim_distance(
         would avoid this, but windows could then no longer share their sums, which makes them cheap.)
 
     Gradients with respect to x and y are exact; in float32 those of flat areas beside an edge lose digits
-    first, since there the rounding of the moments is large against the variance. A gradient of the gradient needs ``backend="reference"``:
-    kernels save only the gradient and refuse a second one.
+    first, since there the rounding of the moments is large against the variance. A gradient of the gradient
+    needs ``backend="reference"``: kernels save only the gradient and refuse a second one.
 
     Raises:
         TypeError: images that are not floating-point tensors, or another argument of the wrong kind.
