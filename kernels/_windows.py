@@ -25,10 +25,10 @@ def inside(index, size, PADDING: tl.constexpr):
 
 @triton.jit
 def load_at(
-    x_row, y_row, column, distance: tl.constexpr, x_stride_w, y_stride_w, in_rows, width, half_x, half_y,
+    x_row, y_row, column, distance: tl.constexpr, x_stride_w, y_stride_w, in_rows, width,
     PADDING: tl.constexpr, RADIUS: tl.constexpr,
 ):  # fmt: skip
-    """M and d at a distance from the columns, less those of the offsets, halves of x and y."""
+    """Halves of x and y at a distance from the columns."""
     if PADDING == REFLECT:
         place, exist = inside(column + distance, width, PADDING)
         a = tl.load(x_row + place * x_stride_w, in_rows & exist, 0.0)
@@ -45,17 +45,20 @@ def load_at(
             a, b = tl.load(x_place, exist, 0.0), tl.load(y_place, exist, 0.0)
         else:
             a, b = tl.load(x_place), tl.load(y_place)
-    a, b = 0.5 * a.to(tl.float32) - half_x, 0.5 * b.to(tl.float32) - half_y
-    return a + b, a - b
+    return 0.5 * a.to(tl.float32), 0.5 * b.to(tl.float32)
 
 
 @triton.jit
 def with_row(
-    sums,  # of m, d, m^2 and d^2 in the left and in the right column, SIZE windows each
-    x, y, row, left, height, width, x_stride_h, y_stride_h, x_stride_w, y_stride_w, half_x, half_y,
-    TAPS: tl.constexpr, PADDING: tl.constexpr, INDEX: tl.constexpr,
+    moments,  # means of m and d and their variances in the left and in the right column, SIZE windows each
+    x, y, row, left, height, width, x_stride_h, y_stride_h, x_stride_w, y_stride_w,
+    TAPS: tl.constexpr, SHARES: tl.constexpr, PADDING: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """The sums of windows around a row and its neighbours, in slot k that around row + k - RADIUS."""
+    """The moments with a row more, in slot k those of the window around row + k - RADIUS.
+
+    Variances are sums of squares of differences within the window: along the row from one of its pixels, down
+    the column from the mean of the rows above (Welford). Mean squares would lose digits beside an edge.
+    """
     SIZE: tl.constexpr = len(TAPS)
     RADIUS: tl.constexpr = SIZE // 2
     source, in_rows = inside(row, height, PADDING)
@@ -63,12 +66,16 @@ def with_row(
         source = tl.maximum(tl.minimum(row, height - 1), 0)
     x += source.to(INDEX) * x_stride_h
     y += source.to(INDEX) * y_stride_h
+    left = left.to(INDEX)
+    a, b = load_at(x, y, left, 0, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
+    near_x, near_y = a, b
+    if RADIUS == 0:  # else it is in the right column's window, too
+        near_x, near_y = finite_or_zero(a), finite_or_zero(b)
     filtered = zeros(8, left.shape[0])
     for k in tl.static_range(SIZE + 1):
-        m, d = load_at(
-            x, y, left.to(INDEX), k - RADIUS, x_stride_w, y_stride_w, in_rows, width, half_x, half_y, PADDING,
-            RADIUS,
-        )  # fmt: skip
+        a, b = load_at(x, y, left, k - RADIUS, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
+        a, b = a - near_x, b - near_y
+        m, d = a + b, a - b
         terms = m, d, m * m, d * d
         summed: tl.tuple = ()
         for i in tl.static_range(8):
@@ -77,10 +84,24 @@ def with_row(
             else:
                 summed += (filtered[i],)
         filtered = summed
-    added: tl.tuple = ()
-    for i in tl.static_range(8 * SIZE):
-        added += (sums[i] + TAPS[(i % SIZE - RADIUS) % SIZE] * filtered[i // SIZE],)
-    return added
+    near = near_x + near_y, near_x - near_y
+    means: tl.tuple = ()
+    variances: tl.tuple = ()
+    for j in tl.static_range(4):
+        of_row, square_of_row = filtered[j + j // 2 * 2], filtered[j + j // 2 * 2 + 2]
+        mean, variance = near[j % 2] + of_row, square_of_row - of_row * of_row
+        for k in tl.static_range(SIZE):
+            before, squares = moments[(j + j // 2 * 2) * SIZE + k], moments[(j + j // 2 * 2 + 2) * SIZE + k]
+            if SHARES[k] == 1.0:  # the window's first row
+                means += (mean,)
+                variances += (squares + TAPS[(k - RADIUS) % SIZE] * variance,)
+            else:
+                difference = mean - before
+                means += (before + SHARES[k] * difference,)
+                square = (1.0 - SHARES[k]) * difference * difference
+                variances += (squares + TAPS[(k - RADIUS) % SIZE] * (variance + square),)
+    HALF: tl.constexpr = 2 * SIZE
+    return means[:HALF] + variances[:HALF] + means[HALF:] + variances[HALF:]
 
 
 @triton.jit

@@ -1,9 +1,9 @@
 """Triton kernels of `fastgan.ops.ssim`, which documents the formulas.
 
 `sweep` goes down the rows of a strip of columns, a thread in every two of them, whose windows share all but
-two of the pixels that it loads. It filters each row along its columns and adds it to the sums of all windows
-that contain it, which lie in registers; from the sums of a window that is complete it computes the loss and
-its derivatives. `gather` filters the derivatives in the same way, and writes the gradients. A program has one
+two of the pixels that it loads. It filters each row along its columns and adds it to the moments of all
+windows that contain it, which lie in registers; from those of a complete window it computes the loss and its
+derivatives. `gather` filters the derivatives in the same way, and writes the gradients. A program has one
 partial sum, and `finish` adds a channel's in a fixed order: no atomics, the same bits for the same input.
 Three launches, two without a gradient; backward is one, `scale`.
 """
@@ -20,8 +20,6 @@ from fastgan.kernels._samples import finish
 from fastgan.kernels._ssim_gather import NONE, OF_BOTH, OF_X, gather
 from fastgan.kernels._windows import (
     VALID,
-    ZEROS,
-    finite_or_zero,
     load_halves,
     moved_up,
     strip,
@@ -31,7 +29,7 @@ from fastgan.kernels._windows import (
 )
 from fastgan.reference.ssim import window_taps
 
-# Columns of a program, two of a thread: the sums of four alone would take 176 registers.
+# Columns of a program, two of a thread: the moments of four alone would take 176 registers.
 COLUMNS, WARPS = 64, 1
 # Of a thread of `sweep`: where pixels must be masked, the compiler would take up to 240 for them.
 MAX_REGISTERS = 184
@@ -66,6 +64,7 @@ def sweep(
     x_stride_n, x_stride_c, x_stride_h, x_stride_w,
     y_stride_n, y_stride_c, y_stride_h, y_stride_w,
     TAPS: tl.constexpr,  # that of distance k at k modulo SIZE
+    SHARES: tl.constexpr,  # of a row in the mean of a window's rows so far, by the window's slot
     PADDING: tl.constexpr,
     SLOPES: tl.constexpr,
     HAS_L1: tl.constexpr,
@@ -83,32 +82,17 @@ def sweep(
     y += n * y_stride_n + channel * y_stride_c
     stride_h, y_stride = tl.full([], x_stride_h, INDEX), tl.full([], y_stride_h, INDEX)
 
-    # Moments relative to a pixel of the strip lose fewer digits.
-    across = tl.minimum(first_column + HALF, width - 1).to(INDEX)
-    down = tl.minimum(first_row + rows // 2, height - 1).to(INDEX)
-    half_x = finite_or_zero(0.5 * tl.load(x + down * stride_h + across * x_stride_w).to(tl.float32))
-    half_y = finite_or_zero(0.5 * tl.load(y + down * y_stride + across * y_stride_w).to(tl.float32))
-    if PADDING == ZEROS:  # windows that are mostly zeros beyond the border are best left as they are
-        is_small = tl.minimum(height, width) < SIZE
-        half_x, half_y = tl.where(is_small, 0.0, half_x), tl.where(is_small, 0.0, half_y)
-    offset_m, offset_d = half_x + half_y, half_x - half_y
-
     in_window = within(left - margin, width - 2 * margin), within(left + 1 - margin, width - 2 * margin)
     centres = left
     if PADDING == VALID:
         centres = tl.maximum(tl.minimum(left, width - 1 - RADIUS), RADIUS - 1 if RADIUS else 0)
     start = 0.0, 0.0, half_c2, 0.0  # what follows needs the variance of m with it alone
-    sums = moved_up(zeros(8 * SIZE, HALF), SIZE, HALF, start)
+    moments = moved_up(zeros(8 * SIZE, HALF), SIZE, HALF, start)
     double_luminance = 2.0 * luminance
     total, absolute = tl.zeros([HALF], tl.float32), tl.zeros([HALF], tl.float32)
     place = (plane.to(tl.int64) * height + first_row - 2 * RADIUS) * pitch + column
     for step in range(end_row - first_row + 2 * RADIUS):
         centre = first_row - 2 * RADIUS + step
-        added = with_row(
-            sums, x, y, centre + RADIUS, centres, height, width, stride_h, y_stride, x_stride_w, y_stride_w,
-            half_x, half_y, TAPS, PADDING, INDEX,
-        )  # fmt: skip
-        sums = moved_up(added, SIZE, HALF, start)
         if HAS_L1:
             at_row = centre.to(INDEX)
             for j in tl.static_range(2):
@@ -118,19 +102,22 @@ def sweep(
                     (left + j < width) & (centre >= first_row),
                 )  # fmt: skip
                 absolute += 2.0 * absolute_factor * tl.abs(d)
+        added = with_row(
+            moments, x, y, centre + RADIUS, centres, height, width, stride_h, y_stride, x_stride_w,
+            y_stride_w, TAPS, SHARES, PADDING, INDEX,
+        )  # fmt: skip
+        moments = moved_up(added, SIZE, HALF, start)
 
         # See csrc/math/ssim.h.
         exists = (centre >= first_row) & (centre >= margin) & (centre < height - margin)
         slopes: tl.tuple = ()
         for j in tl.static_range(2):
-            mean_m, mean_d = added[4 * j * SIZE], added[(4 * j + 1) * SIZE]
-            square_m, square_d = added[(4 * j + 2) * SIZE], added[(4 * j + 3) * SIZE]
-            m, d = mean_m + offset_m, mean_d + offset_d
+            m, d = added[4 * j * SIZE], added[(4 * j + 1) * SIZE]
+            variance_m, variance_d = added[(4 * j + 2) * SIZE], added[(4 * j + 3) * SIZE]
             exist = exists & in_window[j]
             # Scales of 0 make the loss and all derivatives 0 where there is no window.
             luminance_scale = tl.where(exist, 1.0 / (m * m + (d * d + half_c1)), 0.0)
-            variance_d = square_d - mean_d * mean_d
-            contrast_scale = tl.where(exist, 1.0 / (square_m - mean_m * mean_m + variance_d), 0.0)
+            contrast_scale = tl.where(exist, 1.0 / (variance_m + variance_d), 0.0)
             slope = double_luminance * d * luminance_scale
             lost_luminance, lost_contrast = slope * d, 2.0 * variance_d * contrast_scale
             kept_luminance = 1.0 - lost_luminance
@@ -140,7 +127,7 @@ def sweep(
                 contrast = 1.0 - lost_contrast
                 slope_mm = -lost_beside * contrast_scale
                 slope_dd = (2.0 * kept_luminance - lost_beside) * contrast_scale
-                # Halves of them. Relative to 0, not to the offset, which `gather` does not know.
+                # Halves of them, of moments relative to 0.
                 slope_m = -m * (contrast * lost_luminance * luminance_scale + slope_mm)
                 slope_d = contrast * slope * (0.5 + 0.5 * kept_luminance) - d * slope_dd
                 if SLOPES == OF_BOTH:
@@ -229,8 +216,8 @@ def ssim(
     with torch.cuda.device_of(x):
         sweep[(programs,)](
             x, y, *maps, partial_sums, *walk, c1 / 2, c2 / 2, 0.0 if contrast else 1.0, weight / windows,
-            l1_weight / pixels, *x.stride(), *y.stride(), HAS_L1=l1_weight != 0, **options,
-            maxnreg=MAX_REGISTERS,
+            l1_weight / pixels, *x.stride(), *y.stride(), SHARES=shares_of(taps), HAS_L1=l1_weight != 0,
+            **options, maxnreg=MAX_REGISTERS,
         )  # fmt: skip
         finish[(planes,)](partial_sums, loss, bands * blocks, 1.0, BLOCK=BLOCK)
         direction_x, direction_y = (
@@ -257,6 +244,15 @@ def taps_of(window_size: int, sigma: float) -> tuple[float, ...]:
     """That of distance k at k modulo the size."""
     half = window_taps(window_size, sigma)
     return (*half, *half[:0:-1])
+
+
+def shares_of(taps: tuple[float, ...]) -> tuple[float, ...]:
+    """Of a row in the weights of a window's rows up to it: the row's place is the last in slot 0."""
+    radius, total, shares = len(taps) // 2, 0.0, []
+    for distance in range(-radius, radius + 1):
+        total += taps[distance]
+        shares.append(taps[distance] / total if total > taps[distance] else 1.0)
+    return tuple(shares[::-1])
 
 
 def _saved(image: Tensor) -> torch.dtype:

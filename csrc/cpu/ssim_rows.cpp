@@ -40,28 +40,32 @@ FASTGAN_HOST_DEVICE void usual_down(const T* taps_of_window, const T* rows, int6
   }
 }
 
+// Moments of the differences from a row that all four windows contain.
 template <typename T>
 FASTGAN_HOST_DEVICE void usual_moments_down(
-    const T* taps_of_window, const T* rows, T offset, int64_t count, T* means, T* squares) {
+    const T* taps_of_window, const T* rows, T offset, int64_t count, T* means, T* variances) {
   const UsualTaps<T> w(taps_of_window);
   constexpr int64_t kRow = kUsualStride;
 #pragma omp simd
   for (int64_t x = 0; x < count; ++x) {
-    const T a = rows[x] - offset, b = rows[x + kRow] - offset, c = rows[x + 2 * kRow] - offset;
-    const T d = rows[x + 3 * kRow] - offset, e = rows[x + 4 * kRow] - offset, f = rows[x + 5 * kRow] - offset;
-    const T g = rows[x + 6 * kRow] - offset, h = rows[x + 7 * kRow] - offset, i = rows[x + 8 * kRow] - offset;
-    const T j = rows[x + 9 * kRow] - offset, k = rows[x + 10 * kRow] - offset, l = rows[x + 11 * kRow] - offset;
-    const T m = rows[x + 12 * kRow] - offset, n = rows[x + 13 * kRow] - offset;
-    means[x] = weighed(w, a, b, c, d, e, f, g, h, i, j, k);
-    means[x + kRow] = weighed(w, b, c, d, e, f, g, h, i, j, k, l);
-    means[x + 2 * kRow] = weighed(w, c, d, e, f, g, h, i, j, k, l, m);
-    means[x + 3 * kRow] = weighed(w, d, e, f, g, h, i, j, k, l, m, n);
-    const T aa = a * a, bb = b * b, cc = c * c, dd = d * d, ee = e * e, ff = f * f, gg = g * g;
+    const T near = rows[x + 6 * kRow], mean = near - offset;
+    const T a = rows[x] - near, b = rows[x + kRow] - near, c = rows[x + 2 * kRow] - near;
+    const T d = rows[x + 3 * kRow] - near, e = rows[x + 4 * kRow] - near, f = rows[x + 5 * kRow] - near;
+    const T g = 0, h = rows[x + 7 * kRow] - near, i = rows[x + 8 * kRow] - near;
+    const T j = rows[x + 9 * kRow] - near, k = rows[x + 10 * kRow] - near, l = rows[x + 11 * kRow] - near;
+    const T m = rows[x + 12 * kRow] - near, n = rows[x + 13 * kRow] - near;
+    const T first = weighed(w, a, b, c, d, e, f, g, h, i, j, k), second = weighed(w, b, c, d, e, f, g, h, i, j, k, l);
+    const T third = weighed(w, c, d, e, f, g, h, i, j, k, l, m), fourth = weighed(w, d, e, f, g, h, i, j, k, l, m, n);
+    means[x] = mean + first;
+    means[x + kRow] = mean + second;
+    means[x + 2 * kRow] = mean + third;
+    means[x + 3 * kRow] = mean + fourth;
+    const T aa = a * a, bb = b * b, cc = c * c, dd = d * d, ee = e * e, ff = f * f, gg = 0;
     const T hh = h * h, ii = i * i, jj = j * j, kk = k * k, ll = l * l, mm = m * m, nn = n * n;
-    squares[x] = weighed(w, aa, bb, cc, dd, ee, ff, gg, hh, ii, jj, kk);
-    squares[x + kRow] = weighed(w, bb, cc, dd, ee, ff, gg, hh, ii, jj, kk, ll);
-    squares[x + 2 * kRow] = weighed(w, cc, dd, ee, ff, gg, hh, ii, jj, kk, ll, mm);
-    squares[x + 3 * kRow] = weighed(w, dd, ee, ff, gg, hh, ii, jj, kk, ll, mm, nn);
+    variances[x] = weighed(w, aa, bb, cc, dd, ee, ff, gg, hh, ii, jj, kk) - first * first;
+    variances[x + kRow] = weighed(w, bb, cc, dd, ee, ff, gg, hh, ii, jj, kk, ll) - second * second;
+    variances[x + 2 * kRow] = weighed(w, cc, dd, ee, ff, gg, hh, ii, jj, kk, ll, mm) - third * third;
+    variances[x + 3 * kRow] = weighed(w, dd, ee, ff, gg, hh, ii, jj, kk, ll, mm, nn) - fourth * fourth;
   }
 }
 
@@ -73,6 +77,26 @@ FASTGAN_HOST_DEVICE void usual_along(const T* taps_of_window, const T* row, int6
     result[x] = weighed(
         w, row[x], row[x + 1], row[x + 2], row[x + 3], row[x + 4], row[x + 5], row[x + 6], row[x + 7], row[x + 8],
         row[x + 9], row[x + 10]);
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void usual_moments_along(
+    const T* taps_of_window, const T* means, const T* variances, int64_t count, T* mean, T* variance) {
+  const UsualTaps<T> w(taps_of_window);
+#pragma omp simd
+  for (int64_t x = 0; x < count; ++x) {
+    const T centre = means[x + 5];
+    const T a = means[x] - centre, b = means[x + 1] - centre, c = means[x + 2] - centre, d = means[x + 3] - centre;
+    const T e = means[x + 4] - centre, g = means[x + 6] - centre, h = means[x + 7] - centre;
+    const T i = means[x + 8] - centre, j = means[x + 9] - centre, k = means[x + 10] - centre;
+    const T difference = weighed(w, a, b, c, d, e, T(0), g, h, i, j, k);
+    const T square = weighed(
+        w, variances[x] + a * a, variances[x + 1] + b * b, variances[x + 2] + c * c, variances[x + 3] + d * d,
+        variances[x + 4] + e * e, variances[x + 5], variances[x + 6] + g * g, variances[x + 7] + h * h,
+        variances[x + 8] + i * i, variances[x + 9] + j * j, variances[x + 10] + k * k);
+    mean[x] = centre + difference;
+    variance[x] = square - difference * difference;
   }
 }
 
@@ -97,28 +121,55 @@ FASTGAN_HOST_DEVICE void any_down(const Window<T>& window, const T* rows, int64_
 
 template <typename T>
 FASTGAN_HOST_DEVICE void any_moments_down(
-    const Window<T>& window, const T* rows, T offset, int64_t stride, int64_t count, T* means, T* squares) {
+    const Window<T>& window, const T* rows, T offset, int64_t stride, int64_t count, T* means, T* variances) {
   const int64_t radius = window.radius;
   for (int j = 0; j < kTogether; ++j) {
     const T* centre = rows + (j + radius) * stride;
-    T *mean = means + j * stride, *square = squares + j * stride;
-    const T first = window.taps[0];
+    T *mean = means + j * stride, *variance = variances + j * stride;
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const T value = centre[i] - offset;
-      mean[i] = first * value;
-      square[i] = first * (value * value);
-    }
+    for (int64_t i = 0; i < count; ++i) mean[i] = variance[i] = 0;
     for (int64_t k = 1; k <= radius; ++k) {
       const T *above = centre - k * stride, *below = centre + k * stride;
       const T tap = window.taps[k];
 #pragma omp simd
       for (int64_t i = 0; i < count; ++i) {
-        const T a = above[i] - offset, b = below[i] - offset;
+        const T a = above[i] - centre[i], b = below[i] - centre[i];
         mean[i] += tap * (a + b);
-        square[i] += tap * (a * a + b * b);
+        variance[i] += tap * (a * a + b * b);
       }
     }
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      variance[i] -= mean[i] * mean[i];
+      mean[i] += centre[i] - offset;
+    }
+  }
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void any_moments_along(
+    const Window<T>& window, const T* means, const T* variances, int64_t count, T* mean, T* variance) {
+  const int64_t radius = window.radius;
+  const T *centre = means + radius, *centre_variance = variances + radius;
+  const T first = window.taps[0];
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    mean[i] = 0;
+    variance[i] = first * centre_variance[i];
+  }
+  for (int64_t k = 1; k <= radius; ++k) {
+    const T tap = window.taps[k];
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      const T a = centre[i - k] - centre[i], b = centre[i + k] - centre[i];
+      mean[i] += tap * (a + b);
+      variance[i] += tap * ((centre_variance[i - k] + a * a) + (centre_variance[i + k] + b * b));
+    }
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    variance[i] -= mean[i] * mean[i];
+    mean[i] += centre[i];
   }
 }
 
@@ -142,12 +193,26 @@ FASTGAN_HOST_DEVICE void down(const Window<T>& window, const T* rows, int64_t st
   any_down(window, rows, stride, count, result);
 }
 
+// Whether the row that four windows share has weight enough in each of them: differences from it are then no larger
+// than three deviations or so, and their squares lose no digits.
 template <typename T>
-FASTGAN_HOST_DEVICE void moments_down(
-    const Window<T>& window, const T* rows, T offset, int64_t stride, int64_t count, T* means, T* squares) {
-  if (window.radius == kUsualRadius && stride == kUsualStride)
-    return usual_moments_down(window.taps, rows, offset, count, means, squares);
-  any_moments_down(window, rows, offset, stride, count, means, squares);
+FASTGAN_HOST_DEVICE bool shares_a_row(const Window<T>& window) {
+  return window.taps[2] > T(0.05);
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void down_moments(
+    const Window<T>& window, const T* rows, T offset, int64_t stride, int64_t count, T* means, T* variances) {
+  if (window.radius == kUsualRadius && stride == kUsualStride && shares_a_row(window))
+    return usual_moments_down(window.taps, rows, offset, count, means, variances);
+  any_moments_down(window, rows, offset, stride, count, means, variances);
+}
+
+template <typename T>
+FASTGAN_HOST_DEVICE void along_moments(
+    const Window<T>& window, const T* means, const T* variances, int64_t count, T* mean, T* variance) {
+  if (window.radius == kUsualRadius) return usual_moments_along(window.taps, means, variances, count, mean, variance);
+  any_moments_along(window, means, variances, count, mean, variance);
 }
 
 template <typename T>
@@ -163,11 +228,11 @@ FASTGAN_HOST_DEVICE void pixels(
     const Moments<T>& moments, const SsimConstants<T>& given, int64_t count, T* losses, T* const (&maps)[4]) {
   const SsimConstants<T> constants = given;
   const T *mean_m = moments.mean_m, *mean_d = moments.mean_d;
-  const T *square_m = moments.square_m, *square_d = moments.square_d;
+  const T *variance_m = moments.variance_m, *variance_d = moments.variance_d;
   T *first = maps[0], *second = maps[1], *third = maps[2], *fourth = maps[3];
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
-    const SsimPixel<T> pixel = ssim_pixel(mean_m[i], mean_d[i], square_m[i], square_d[i], constants);
+    const SsimPixel<T> pixel = ssim_pixel(mean_m[i], mean_d[i], variance_m[i], variance_d[i], constants);
     losses[i] = pixel.loss;
     if (kSlopes == Slopes::kOfBoth) {
       first[i] = T(0.5) * pixel.slope_m;
@@ -267,15 +332,25 @@ FASTGAN_CLONES void filter_down(
     const Window<double>& window, const double* rows, int64_t stride, int64_t count, double* result) {
   down(window, rows, stride, count, result);
 }
-FASTGAN_CLONES void filter_down(
+FASTGAN_CLONES void moments_down(
     const Window<float>& window, const float* rows, float offset, int64_t stride, int64_t count, float* means,
-    float* squares) {
-  moments_down(window, rows, offset, stride, count, means, squares);
+    float* variances) {
+  down_moments(window, rows, offset, stride, count, means, variances);
 }
-FASTGAN_CLONES void filter_down(
+FASTGAN_CLONES void moments_along(
+    const Window<float>& window, const float* means, const float* variances, int64_t count, float* mean,
+    float* variance) {
+  along_moments(window, means, variances, count, mean, variance);
+}
+FASTGAN_CLONES void moments_down(
     const Window<double>& window, const double* rows, double offset, int64_t stride, int64_t count, double* means,
-    double* squares) {
-  moments_down(window, rows, offset, stride, count, means, squares);
+    double* variances) {
+  down_moments(window, rows, offset, stride, count, means, variances);
+}
+FASTGAN_CLONES void moments_along(
+    const Window<double>& window, const double* means, const double* variances, int64_t count, double* mean,
+    double* variance) {
+  along_moments(window, means, variances, count, mean, variance);
 }
 FASTGAN_CLONES void filter_along(const Window<float>& window, const float* row, int64_t count, float* result) {
   along(window, row, count, result);

@@ -26,13 +26,24 @@ struct Window {
 void filter_down(const Window<float>& window, const float* rows, int64_t stride, int64_t count, float* result);
 void filter_down(const Window<double>& window, const double* rows, int64_t stride, int64_t count, double* result);
 
-// The same for `rows` minus the offset, and for their squares.
-void filter_down(
+// Means and variances in these windows, means relative to the offset. Variances are those of differences from a pixel
+// in the window, never of the values: the difference between the mean square and the square of the mean loses digits
+// where a window lies far from the offset, as beside an edge.
+void moments_down(
     const Window<float>& window, const float* rows, float offset, int64_t stride, int64_t count, float* means,
-    float* squares);
-void filter_down(
+    float* variances);
+void moments_down(
     const Window<double>& window, const double* rows, double offset, int64_t stride, int64_t count, double* means,
-    double* squares);
+    double* variances);
+
+// Mean and variance in the window along a row of such means and variances: its variance is the mean of theirs and the
+// variance of their means.
+void moments_along(
+    const Window<float>& window, const float* means, const float* variances, int64_t count, float* mean,
+    float* variance);
+void moments_along(
+    const Window<double>& window, const double* means, const double* variances, int64_t count, double* mean,
+    double* variance);
 
 // Filters along a row: result[i] is the mean of row[i] to row[i + 2 radius].
 void filter_along(const Window<float>& window, const float* row, int64_t count, float* result);
@@ -46,7 +57,7 @@ constexpr int maps_of(Slopes slopes) { return slopes == Slopes::kNone ? 0 : slop
 
 template <typename T>
 struct Moments {
-  const T *mean_m, *mean_d, *square_m, *square_d;
+  const T *mean_m, *mean_d, *variance_m, *variance_d;
 };
 
 void write_pixels(

@@ -178,8 +178,8 @@ class SsimSweep::Strip {
     const int64_t wide = rounded_up(columns_ + 2 * halo_), count = rounded_up(columns_ + 2 * reach_);
     const T *m = m_ + place * stride_, *d = d_ + place * stride_;
     if (row < last_window_row_ && row + rows > first_window_row_) {
-      filter_down(window_, m, constants_.offset_m, stride_, wide, filtered_down_[0], filtered_down_[1]);
-      filter_down(window_, d, constants_.offset_d, stride_, wide, filtered_down_[2], filtered_down_[3]);
+      moments_down(window_, m, constants_.offset_m, stride_, wide, filtered_down_[0], filtered_down_[1]);
+      moments_down(window_, d, constants_.offset_d, stride_, wide, filtered_down_[2], filtered_down_[3]);
     }
     for (int64_t i = 0; i < rows; ++i) {
       T* maps[4] = {nullptr, nullptr, nullptr, nullptr};
@@ -188,7 +188,10 @@ class SsimSweep::Strip {
         for (int k = 0; k < maps_; ++k) std::fill_n(maps[k], count, T(0));
         continue;
       }
-      for (int k = 0; k < 4; ++k) filter_along(window_, filtered_down_[k] + i * stride_, count, filtered_[k]);
+      for (int k = 0; k < 4; k += 2) {
+        const T *means = filtered_down_[k] + i * stride_, *variances = filtered_down_[k + 1] + i * stride_;
+        moments_along(window_, means, variances, count, filtered_[k], filtered_[k + 1]);
+      }
       write_pixels(
           {filtered_[0], filtered_[2], filtered_[1], filtered_[3]}, constants_, sweep_.slopes_, count, losses_, maps);
       for (int k = 0; k < maps_; ++k) {

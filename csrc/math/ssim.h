@@ -13,7 +13,7 @@ namespace fastgan {
 template <typename T>
 struct SsimConstants {
   T half_c1, half_c2;
-  T offset_m, offset_d;  // subtracted from m and d before their moments were taken, which loses fewer digits
+  T offset_m, offset_d;  // subtracted from m and d before their means were taken, which loses fewer digits
   T luminance;           // 1, or 0 for the contrast alone
 };
 
@@ -23,12 +23,11 @@ struct SsimPixel {
   T loss, slope_m, slope_d, slope_mm, slope_dd;
 };
 
-// `mean_*` and `square_*` are the window's means of m - offset_m, d - offset_d and their squares.
+// `mean_*` are the window's means of m - offset_m and d - offset_d.
 template <typename T>
 FASTGAN_HOST_DEVICE SsimPixel<T> ssim_pixel(
-    T mean_m, T mean_d, T square_m, T square_d, const SsimConstants<T>& constants) {
+    T mean_m, T mean_d, T variance_m, T variance_d, const SsimConstants<T>& constants) {
   const T m = mean_m + constants.offset_m, d = mean_d + constants.offset_d;
-  const T variance_m = square_m - mean_m * mean_m, variance_d = square_d - mean_d * mean_d;
   const T luminance_scale = 1 / (m * m + d * d + constants.half_c1);
   const T contrast_scale = 1 / (variance_m + variance_d + constants.half_c2);
   const T slope = 2 * constants.luminance * d * luminance_scale;

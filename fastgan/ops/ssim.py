@@ -93,15 +93,15 @@ def ssim_distance(
         backend: "native", "triton" or "reference"; None chooses the kernel of the device.
 
     Returns:
-        (N, C), float32, or float64 if an image is. Moments are computed in float32 whatever the images'
-        dtype, relative to one value of their neighbourhood, so that flat areas lose no digits; equal images
-        give exactly 0. Near an edge the error grows with the square of the edge's height: it is 1e-5 if that
-        is 10 times the data_range and 1e-3 if 100 times; use float64 images beyond. (A value for each window
-        would avoid this, but windows could then no longer share their sums, which makes them cheap.)
+        (N, C), float32, or float64 if an image is, computed in that dtype. Equal images give exactly 0, and
+        flat areas lose no digits: kernels sum the squares of differences within a window, never those of its
+        values. In float32 the error is 1e-6, also beside an edge of 100 times the data_range. With
+        ``backend="reference"``, which has the plain formula, it grows with the square of the edge's height,
+        to 1e-5 if that is 10 times the data_range and 1e-3 if 100 times.
 
-    Gradients with respect to x and y are exact; in float32 those of flat areas beside an edge lose digits
-    first, since there the rounding of the moments is large against the variance. A gradient of the gradient
-    needs ``backend="reference"``: kernels save only the gradient and refuse a second one.
+    Gradients with respect to x and y are exact. In float32 their largest error on photographs is less than
+    1e-5 of the largest gradient; it grows with the height of edges beyond the data_range. A gradient of the
+    gradient needs ``backend="reference"``: kernels save only the gradient and refuse a second one.
 
     Raises:
         TypeError: images that are not floating-point tensors, or another argument of the wrong kind.

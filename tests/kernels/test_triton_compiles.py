@@ -246,8 +246,8 @@ KERNELS = {
     **{
         f"ssim {kernel.__name__} {dtype} {size} padding={padding} slopes={slopes} {index}": described(
             kernel, dtype, ("x", "y", "direction_x", "direction_y"), TAPS=ssim.taps_of(size, 1.5),
-            EXPONENT=-0.2, PADDING=padding, SLOPES=slopes, HAS_L1=slopes > 1, INDEX=index,
-            COLUMNS=ssim.COLUMNS,
+            SHARES=ssim.shares_of(ssim.taps_of(size, 1.5)), EXPONENT=-0.2, PADDING=padding,
+            SLOPES=slopes, HAS_L1=slopes > 1, INDEX=index, COLUMNS=ssim.COLUMNS,
         )
         for kernel in (ssim.sweep, ssim.gather)
         for dtype, size, padding, slopes, index in (
@@ -438,7 +438,7 @@ REGISTERS = {  # which launches ask for, too
 # by one.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
 # gradient_budget's threads keep a sum of each pair of up to 12 gradients.
-# ssim's threads keep four sums of each of 11 windows, in two columns.
+# ssim's threads keep four moments of each of 11 windows, in two columns.
 MOST_REGISTERS = {"blur": 96 if TRITON >= (3, 8) else 160, "gradient_budget": 255, "ssim": ssim.MAX_REGISTERS}
 
 

@@ -9,7 +9,7 @@ from fastgan.reference.ssim import ssim as reference
 from fastgan.reference.ssim import window_taps
 from tests.kernels.interpreted import interpreted
 from tests.ops.layouts import exact, relative_error
-from tests.ops.test_ssim import PADDINGS, pair
+from tests.ops.test_ssim import PADDINGS, largest_error, pair
 
 pytestmark = interpreted
 
@@ -38,6 +38,22 @@ def test_ssim(size, channels, window_size, padding, layout):
     for direction, gradient in zip(directions, torch.autograd.grad(expected.mean(), wide), strict=True):
         assert direction.stride() == torch.empty_like(x).stride()
         assert relative_error(direction, gradient) <= 1e-5
+
+
+# Steps within windows that have begun and not yet ended, and between and beside the columns of a pair.
+@pytest.mark.parametrize(("axis", "at"), [(2, 12), (2, 17), (3, 12), (3, 13)])
+def test_keeps_its_digits_next_to_a_step(axis, at):
+    from fastgan.kernels import ssim as kernel
+
+    x, y = 0.05 * torch.rand(2, 1, 1, 26, 26, generator=torch.Generator().manual_seed(0))
+    for image in (x, y):
+        image.narrow(axis, at, 26 - at).add_(1)
+    loss, *directions = kernel.ssim(x, y, 11, 1.5, 1e-4, 9e-4, 0, False, 1.0, 0.0, True, True)
+    wide = [z.double().requires_grad_() for z in (x, y)]
+    expected = reference(*wide, window_taps(11, 1.5), 1e-4, 9e-4)
+    assert largest_error(loss, expected) <= 1e-6
+    for direction, gradient in zip(directions, torch.autograd.grad(expected.mean(), wide), strict=True):
+        assert largest_error(direction, gradient) <= 5e-6
 
 
 def test_gradients_of_one_image_alone_and_their_scaling():
