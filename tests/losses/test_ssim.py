@@ -12,7 +12,7 @@ from fastgan.losses import MSSSIMLoss, SSIMLoss, ms_ssim, ms_ssim_loss, ssim, ss
 from fastgan.ops import _value_range
 from fastgan.ops._value_range import GrossRangeCheck
 from tests.ops.layouts import exact, relative_error
-from tests.ops.test_ssim import from_the_paper, pair
+from tests.ops.test_ssim import from_the_paper, largest_error, pair
 
 LARGE = (1, 176, 181)
 
@@ -121,6 +121,17 @@ def test_multiscale_value_and_gradient(size):
     ours, theirs = torch.autograd.grad(value.sum(), (x, y)), torch.autograd.grad(expected.sum(), wide)
     for a, b in zip(ours, theirs, strict=True):
         assert relative_error(a, b) <= 1e-5
+
+
+def test_multiscale_gradients_on_photographs(photographs):
+    x, y = photographs[..., :177, :301], photographs[..., 100:277, 150:]
+    y = 0.9 * x + 0.1 * y.flip(0)
+    images = x.clone().requires_grad_(), y.clone().requires_grad_()
+    wide = [exact(z) for z in images]
+    value, expected = ms_ssim(*images, reduction="sum"), ms_ssim(*wide, reduction="sum", backend="reference")
+    found, gradients = torch.autograd.grad(value, images), torch.autograd.grad(expected, wide)
+    for ours, theirs in zip(found, gradients, strict=True):
+        assert largest_error(ours, theirs) <= 2e-5
 
 
 def test_one_image_in_float64_makes_all_scales_that_precise():
