@@ -1,4 +1,4 @@
-"""What `ssim`'s kernels share: pixels beyond the border, sums of windows, strips of columns."""
+"""What `ssim`'s kernels share: pixels beyond the border, windows' moments and sums, strips of columns."""
 
 from __future__ import annotations
 
@@ -50,58 +50,67 @@ def load_at(
 
 @triton.jit
 def with_row(
-    moments,  # means of m and d and their variances in the left and in the right column, SIZE windows each
+    # Of m and d in the left and in the right column, SIZE windows each: means, and variances that are not yet
+    # divided by the weight of the window's rows.
+    moments,
     x, y, row, left, height, width, x_stride_h, y_stride_h, x_stride_w, y_stride_w,
-    TAPS: tl.constexpr, SHARES: tl.constexpr, PADDING: tl.constexpr, INDEX: tl.constexpr,
+    TAPS: tl.constexpr, ROW_WEIGHTS: tl.constexpr, PADDING: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """The moments with a row more, in slot k those of the window around row + k - RADIUS.
+    """The moments after one more row; slot k is the window around row + k - RADIUS.
 
-    Variances are sums of squares of differences within the window: along the row from one of its pixels, down
-    the column from the mean of the rows above (Welford). Mean squares would lose digits beside an edge.
+    A window's variance is the mean of its rows' variances plus the variance of their means. A row's comes
+    from differences from one of its pixels, that of the means from differences from the mean so far
+    (Welford's update with weights: West, Communications of the ACM 1979). Mean squares would lose digits
+    beside an edge.
     """
     SIZE: tl.constexpr = len(TAPS)
     RADIUS: tl.constexpr = SIZE // 2
+    # A pixel without much of a window's weight may lie far from its mean, and is of no use to it.
+    ONE_NEAR_BOTH: tl.constexpr = RADIUS > 0 and TAPS[1 % SIZE] > 0.05
     source, in_rows = inside(row, height, PADDING)
     if PADDING == VALID:  # rows beyond the border belong to no window
         source = tl.maximum(tl.minimum(row, height - 1), 0)
     x += source.to(INDEX) * x_stride_h
     y += source.to(INDEX) * y_stride_h
     left = left.to(INDEX)
-    a, b = load_at(x, y, left, 0, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
-    near_x, near_y = a, b
-    if RADIUS == 0:  # else it is in the right column's window, too
-        near_x, near_y = finite_or_zero(a), finite_or_zero(b)
+    near = load_at(x, y, left, 0, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
+    nears = near, near
+    if not ONE_NEAR_BOTH:
+        nears = near, load_at(x, y, left, 1, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
     filtered = zeros(8, left.shape[0])
     for k in tl.static_range(SIZE + 1):
         a, b = load_at(x, y, left, k - RADIUS, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
-        a, b = a - near_x, b - near_y
-        m, d = a + b, a - b
-        terms = m, d, m * m, d * d
         summed: tl.tuple = ()
-        for i in tl.static_range(8):
-            if k - i // 4 >= 0 and k - i // 4 < SIZE:
-                summed += (filtered[i] + TAPS[(k - i // 4 - RADIUS) % SIZE] * terms[i % 4],)
+        for j in tl.static_range(2):
+            if k - j >= 0 and k - j < SIZE:
+                of_x, of_y = a - nears[j][0], b - nears[j][1]
+                m, d = of_x + of_y, of_x - of_y
+                terms = m, d, m * m, d * d
+                for i in tl.static_range(4):
+                    summed += (filtered[4 * j + i] + TAPS[(k - j - RADIUS) % SIZE] * terms[i],)
             else:
-                summed += (filtered[i],)
+                summed += filtered[4 * j : 4 * j + 4]
         filtered = summed
-    near = near_x + near_y, near_x - near_y
-    means: tl.tuple = ()
-    variances: tl.tuple = ()
-    for j in tl.static_range(4):
-        of_row, square_of_row = filtered[j + j // 2 * 2], filtered[j + j // 2 * 2 + 2]
-        mean, variance = near[j % 2] + of_row, square_of_row - of_row * of_row
-        for k in tl.static_range(SIZE):
-            before, squares = moments[(j + j // 2 * 2) * SIZE + k], moments[(j + j // 2 * 2 + 2) * SIZE + k]
-            if SHARES[k] == 1.0:  # the window's first row
-                means += (mean,)
-                variances += (squares + TAPS[(k - RADIUS) % SIZE] * variance,)
-            else:
-                difference = mean - before
-                means += (before + SHARES[k] * difference,)
-                square = (1.0 - SHARES[k]) * difference * difference
-                variances += (squares + TAPS[(k - RADIUS) % SIZE] * (variance + square),)
-    HALF: tl.constexpr = 2 * SIZE
-    return means[:HALF] + variances[:HALF] + means[HALF:] + variances[HALF:]
+    added: tl.tuple = ()
+    for j in tl.static_range(2):
+        near = nears[j][0] + nears[j][1], nears[j][0] - nears[j][1]
+        means: tl.tuple = ()
+        variances: tl.tuple = ()
+        for i in tl.static_range(2):
+            of_row, square_of_row = filtered[4 * j + i], filtered[4 * j + 2 + i]
+            mean, variance = near[i] + of_row, square_of_row - of_row * of_row
+            for k in tl.static_range(SIZE):
+                before, so_far = moments[(4 * j + i) * SIZE + k], moments[(4 * j + 2 + i) * SIZE + k]
+                if ROW_WEIGHTS[k] == 1.0:  # the window's first row
+                    means += (mean,)
+                    variances += (so_far + TAPS[(k - RADIUS) % SIZE] * variance,)
+                else:
+                    difference = mean - before
+                    means += (before + ROW_WEIGHTS[k] * difference,)
+                    square = (1.0 - ROW_WEIGHTS[k]) * difference * difference
+                    variances += (so_far + TAPS[(k - RADIUS) % SIZE] * (variance + square),)
+        added += means + variances
+    return added
 
 
 @triton.jit
@@ -129,11 +138,6 @@ def moved_up(sums, SIZE: tl.constexpr, LANES: tl.constexpr, start=(0.0,)):
         else:
             moved += (sums[i + 1],)
     return moved
-
-
-@triton.jit
-def finite_or_zero(value):
-    return tl.where(value - value == 0.0, value, 0.0)
 
 
 @triton.jit

@@ -64,7 +64,7 @@ def sweep(
     x_stride_n, x_stride_c, x_stride_h, x_stride_w,
     y_stride_n, y_stride_c, y_stride_h, y_stride_w,
     TAPS: tl.constexpr,  # that of distance k at k modulo SIZE
-    SHARES: tl.constexpr,  # of a row in the mean of a window's rows so far, by the window's slot
+    ROW_WEIGHTS: tl.constexpr,  # see row_weights_of
     PADDING: tl.constexpr,
     SLOPES: tl.constexpr,
     HAS_L1: tl.constexpr,
@@ -104,7 +104,7 @@ def sweep(
                 absolute += 2.0 * absolute_factor * tl.abs(d)
         added = with_row(
             moments, x, y, centre + RADIUS, centres, height, width, stride_h, y_stride, x_stride_w,
-            y_stride_w, TAPS, SHARES, PADDING, INDEX,
+            y_stride_w, TAPS, ROW_WEIGHTS, PADDING, INDEX,
         )  # fmt: skip
         moments = moved_up(added, SIZE, HALF, start)
 
@@ -127,7 +127,7 @@ def sweep(
                 contrast = 1.0 - lost_contrast
                 slope_mm = -lost_beside * contrast_scale
                 slope_dd = (2.0 * kept_luminance - lost_beside) * contrast_scale
-                # Halves of them, of moments relative to 0.
+                # Half of slope_m and of slope_d, with respect to the means themselves: there is no offset.
                 slope_m = -m * (contrast * lost_luminance * luminance_scale + slope_mm)
                 slope_d = contrast * slope * (0.5 + 0.5 * kept_luminance) - d * slope_dd
                 if SLOPES == OF_BOTH:
@@ -216,8 +216,8 @@ def ssim(
     with torch.cuda.device_of(x):
         sweep[(programs,)](
             x, y, *maps, partial_sums, *walk, c1 / 2, c2 / 2, 0.0 if contrast else 1.0, weight / windows,
-            l1_weight / pixels, *x.stride(), *y.stride(), SHARES=shares_of(taps), HAS_L1=l1_weight != 0,
-            **options, maxnreg=MAX_REGISTERS,
+            l1_weight / pixels, *x.stride(), *y.stride(), ROW_WEIGHTS=row_weights_of(taps),
+            HAS_L1=l1_weight != 0, **options, maxnreg=MAX_REGISTERS,
         )  # fmt: skip
         finish[(planes,)](partial_sums, loss, bands * blocks, 1.0, BLOCK=BLOCK)
         direction_x, direction_y = (
@@ -246,13 +246,15 @@ def taps_of(window_size: int, sigma: float) -> tuple[float, ...]:
     return (*half, *half[:0:-1])
 
 
-def shares_of(taps: tuple[float, ...]) -> tuple[float, ...]:
-    """Of a row in the weights of a window's rows up to it: the row's place is the last in slot 0."""
-    radius, total, shares = len(taps) // 2, 0.0, []
+def row_weights_of(taps: tuple[float, ...]) -> tuple[float, ...]:
+    """The weight of a window's newest row among its rows so far, by the window's slot: its last row in slot
+    0, its first in the last slot. 1 where the rows above weigh nothing.
+    """
+    radius, total, weights = len(taps) // 2, 0.0, []
     for distance in range(-radius, radius + 1):
         total += taps[distance]
-        shares.append(taps[distance] / total if total > taps[distance] else 1.0)
-    return tuple(shares[::-1])
+        weights.append(taps[distance] / total if total > taps[distance] else 1.0)
+    return tuple(weights[::-1])
 
 
 def _saved(image: Tensor) -> torch.dtype:

@@ -19,16 +19,16 @@ constexpr int64_t kUsualStride = 304;
 template <typename T>
 struct Window {
   int64_t radius;
-  const T* taps;  // [radius + 1], from the centre outwards
+  const T* taps;  // [radius + 1], from the centre outwards; the window's sum is 1
 };
 
 // Filters down the columns: row j of the kTogether rows of `result` is the mean of rows j to j + 2 radius of `rows`.
 void filter_down(const Window<float>& window, const float* rows, int64_t stride, int64_t count, float* result);
 void filter_down(const Window<double>& window, const double* rows, int64_t stride, int64_t count, double* result);
 
-// Means and variances in these windows, means relative to the offset. Variances are those of differences from a pixel
-// in the window, never of the values: the difference between the mean square and the square of the mean loses digits
-// where a window lies far from the offset, as beside an edge.
+// Means and variances in these windows, means less the offset. A variance comes from differences from a pixel with much
+// of the window's weight: the mean square less the square of the mean loses digits where the mean is large against the
+// standard deviation, as beside an edge.
 void moments_down(
     const Window<float>& window, const float* rows, float offset, int64_t stride, int64_t count, float* means,
     float* variances);
@@ -36,8 +36,8 @@ void moments_down(
     const Window<double>& window, const double* rows, double offset, int64_t stride, int64_t count, double* means,
     double* variances);
 
-// Mean and variance in the window along a row of such means and variances: its variance is the mean of theirs and the
-// variance of their means.
+// Mean and variance in the window along a row of such means and variances: its variance is the mean of their
+// variances plus the variance of their means.
 void moments_along(
     const Window<float>& window, const float* means, const float* variances, int64_t count, float* mean,
     float* variance);
@@ -57,7 +57,7 @@ constexpr int maps_of(Slopes slopes) { return slopes == Slopes::kNone ? 0 : slop
 
 template <typename T>
 struct Moments {
-  const T *mean_m, *mean_d, *variance_m, *variance_d;
+  const T *mean_m, *variance_m, *mean_d, *variance_d;
 };
 
 void write_pixels(

@@ -193,7 +193,7 @@ class SsimSweep::Strip {
         moments_along(window_, means, variances, count, filtered_[k], filtered_[k + 1]);
       }
       write_pixels(
-          {filtered_[0], filtered_[2], filtered_[1], filtered_[3]}, constants_, sweep_.slopes_, count, losses_, maps);
+          {filtered_[0], filtered_[1], filtered_[2], filtered_[3]}, constants_, sweep_.slopes_, count, losses_, maps);
       for (int k = 0; k < maps_; ++k) {
         std::fill_n(maps[k], first_window_, T(0));
         std::fill_n(maps[k] + last_window_, count - last_window_, T(0));

@@ -20,7 +20,7 @@ enum class SsimPadding {
 };
 
 struct SsimOptions {
-  std::vector<double> taps;  // [radius + 1], from the centre outwards
+  std::vector<double> taps;  // [radius + 1], from the centre outwards; the window's sum is 1
   double c1 = 0, c2 = 0;
   SsimPadding padding = SsimPadding::kNone;
   bool contrast = false;      // contrast alone, without luminance

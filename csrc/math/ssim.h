@@ -13,11 +13,12 @@ namespace fastgan {
 template <typename T>
 struct SsimConstants {
   T half_c1, half_c2;
-  T offset_m, offset_d;  // subtracted from m and d before their means were taken, which loses fewer digits
+  T offset_m, offset_d;  // subtracted from m and d: means and gradients of flat areas lose no digits
   T luminance;           // 1, or 0 for the contrast alone
 };
 
-// 1 - similarity, and its derivatives with respect to the four moments that were filtered.
+// 1 - similarity, and its derivatives with respect to the window's means of m, d, m^2 and d^2, all less the offsets.
+// Variances are computed otherwise, but as functions of these means their derivatives are those of E[m^2] - E[m]^2.
 template <typename T>
 struct SsimPixel {
   T loss, slope_m, slope_d, slope_mm, slope_dd;

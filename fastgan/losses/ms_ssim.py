@@ -84,8 +84,8 @@ def ms_ssim(
         As :func:`fastgan.losses.ssim`. Images of half types are averaged to coarser scales in float32,
         or in float64 if the other image has it.
 
-    Gradients are those of :func:`fastgan.losses.ssim`, of averages that are rounded to float32: on
-    photographs their largest error is 2e-5 of the largest gradient.
+    Gradients are those of :func:`fastgan.losses.ssim`. In float32 the averages are rounded, too: on
+    photographs the largest error is at most 2e-5 of the largest gradient.
 
     Raises:
         TypeError, ValueError: as :func:`fastgan.losses.ssim`; fewer pixels than the coarsest scale needs,

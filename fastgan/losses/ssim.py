@@ -69,9 +69,8 @@ def ssim(
             synchronizes with a GPU.
 
     Returns:
-        float32, or float64 if an image is. Moments are computed in float32 whatever the images' dtype,
-        relative to a value of their neighbourhood, so that flat areas lose no digits. The same input gives
-        the same bits for any number of threads.
+        float32, or float64 if an image is, computed in that dtype; flat areas and edges lose no digits (see
+        :func:`fastgan.ops.ssim_distance`). The same input gives the same bits for any number of threads.
 
     Gradients with respect to x and y are exact. One gradient-sized tensor is saved for each that is needed,
     for float16 images in float32. A gradient of the gradient needs ``backend="reference"``.

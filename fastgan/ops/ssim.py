@@ -5,10 +5,11 @@ r"""Structural similarity of two images, as a loss for each image and channel.
     \frac{2 \sigma_{xy} + c_2}{\sigma_x^2 + \sigma_y^2 + c_2}, \qquad
     L_{nc} = w \, (1 - \operatorname{mean} \mathrm{SSIM}) + v \operatorname{mean} |x - y|
 
-with means, variances and the covariance of windows, weighed by a Gaussian. They follow from four filtered
-images, m = (x + y) / 2, d = (x - y) / 2 and their squares, and 1 - SSIM from these without cancellation
-(see `fastgan.reference.ssim`). With :math:`s_z` the derivative of L with respect to a filtered image z, and
-G the filter, which is its own transpose,
+with means, variances and the covariance of windows, weighed by a Gaussian. They follow from the means and
+variances of m = (x + y) / 2 and d = (x - y) / 2, and 1 - SSIM from these without cancellation (see
+`fastgan.reference.ssim`). Kernels take variances from differences within a window (`csrc/cpu/ssim_rows.h`).
+With :math:`s_z` the derivative of L with respect to a filtered image z, one of m, d and their squares, and G
+the filter, which is its own transpose,
 
 .. math::
     \frac{\partial L}{\partial x} = \tfrac12 G(s_m + s_d) + m \, G s_{m^2} + d \, G s_{d^2}, \qquad
@@ -54,9 +55,9 @@ WINDOWS = ("gaussian", "uniform")
 PADDINGS = reference.PADDINGS
 # Far beyond what anybody uses: the kernels' buffers are as wide as four radii.
 LARGEST_WINDOW = 255
-# The Triton kernels are unrolled, and keep four sums in registers for each row of a window. At this size both
-# already spill registers and compile in 15 s, against 2 s at size 11; at 101 one of them took 5 minutes to
-# compile (Triton for sm_90, 2 cores).
+# The Triton kernels are unrolled, and keep four moments of each of a column's windows in registers. At this
+# size both already spill registers and compile in 30 s, against 2 s at size 11; at 101 one of them took 5
+# minutes to compile (Triton for sm_90, 2 cores).
 LARGEST_TRITON_WINDOW = 33
 
 
@@ -95,7 +96,7 @@ def ssim_distance(
     Returns:
         (N, C), float32, or float64 if an image is, computed in that dtype. Equal images give exactly 0, and
         flat areas lose no digits: kernels sum the squares of differences within a window, never those of its
-        values. In float32 the error is 1e-6, also beside an edge of 100 times the data_range. With
+        values. In float32 the relative error is 1e-6, also beside an edge of 100 times the data_range. With
         ``backend="reference"``, which has the plain formula, it grows with the square of the edge's height,
         to 1e-5 if that is 10 times the data_range and 1e-3 if 100 times.
 

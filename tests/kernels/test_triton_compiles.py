@@ -244,14 +244,15 @@ KERNELS = {
         for dtype in FLOATS
     },
     **{
-        f"ssim {kernel.__name__} {dtype} {size} padding={padding} slopes={slopes} {index}": described(
-            kernel, dtype, ("x", "y", "direction_x", "direction_y"), TAPS=ssim.taps_of(size, 1.5),
-            SHARES=ssim.shares_of(ssim.taps_of(size, 1.5)), EXPONENT=-0.2, PADDING=padding,
+        f"ssim {kernel.__name__} {dtype} {size} {sigma} padding={padding} slopes={slopes} {index}": described(
+            kernel, dtype, ("x", "y", "direction_x", "direction_y"), TAPS=ssim.taps_of(size, sigma),
+            ROW_WEIGHTS=ssim.row_weights_of(ssim.taps_of(size, sigma)), EXPONENT=-0.2, PADDING=padding,
             SLOPES=slopes, HAS_L1=slopes > 1, INDEX=index, COLUMNS=ssim.COLUMNS,
         )
         for kernel in (ssim.sweep, ssim.gather)
-        for dtype, size, padding, slopes, index in (
-            ("fp32", 11, 0, 1, tl.int32), ("bf16", 11, 1, 3, tl.int32), ("fp16", 7, 2, 2, tl.int64),
+        for dtype, size, sigma, padding, slopes, index in (
+            ("fp32", 11, 1.5, 0, 1, tl.int32), ("bf16", 11, 1.5, 1, 3, tl.int32),
+            ("fp16", 7, 1.5, 2, 2, tl.int64), ("fp32", 11, 0.3, 0, 3, tl.int32),
         )
     },
     **{

@@ -11,8 +11,8 @@ from fastgan.compat import pytorch_msssim as compat
 from fastgan.losses import MSSSIMLoss, SSIMLoss, ms_ssim, ms_ssim_loss, ssim, ssim_l1_loss, ssim_loss
 from fastgan.ops import _value_range
 from fastgan.ops._value_range import GrossRangeCheck
-from tests.ops.layouts import exact, relative_error
-from tests.ops.test_ssim import from_the_paper, largest_error, pair
+from tests.ops.layouts import exact, largest_error, relative_error
+from tests.ops.test_ssim import from_the_paper, pair
 
 LARGE = (1, 176, 181)
 

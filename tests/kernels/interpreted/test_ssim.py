@@ -8,8 +8,8 @@ import torch
 from fastgan.reference.ssim import ssim as reference
 from fastgan.reference.ssim import window_taps
 from tests.kernels.interpreted import interpreted
-from tests.ops.layouts import exact, relative_error
-from tests.ops.test_ssim import PADDINGS, largest_error, pair
+from tests.ops.layouts import exact, largest_error, relative_error
+from tests.ops.test_ssim import PADDINGS, pair
 
 pytestmark = interpreted
 
@@ -40,20 +40,67 @@ def test_ssim(size, channels, window_size, padding, layout):
         assert relative_error(direction, gradient) <= 1e-5
 
 
-# Steps within windows that have begun and not yet ended, and between and beside the columns of a pair.
-@pytest.mark.parametrize(("axis", "at"), [(2, 12), (2, 17), (3, 12), (3, 13)])
-def test_keeps_its_digits_next_to_a_step(axis, at):
+# Steps on both sides of row 15, where a band ends, and between two pairs of columns and within one; windows
+# of little more than a pixel, of equal taps, and beyond the border.
+@pytest.mark.parametrize("images_with_it", [1, 2])
+@pytest.mark.parametrize(
+    ("axis", "at", "window_size", "sigma", "padding"),
+    [
+        (2, 12, 11, 1.5, "valid"),
+        (2, 17, 11, 1.5, "same"),
+        (3, 12, 11, 1.5, "valid"),
+        (3, 13, 5, 0.3, "valid"),
+        (3, 11, 5, 1e-3, "same"),
+        (2, 14, 5, 0.0, "reflect"),
+    ],
+)
+def test_keeps_its_digits_next_to_a_step(axis, at, window_size, sigma, padding, images_with_it):
     from fastgan.kernels import ssim as kernel
 
-    x, y = 0.05 * torch.rand(2, 1, 1, 26, 26, generator=torch.Generator().manual_seed(0))
-    for image in (x, y):
-        image.narrow(axis, at, 26 - at).add_(1)
+    x, y = 0.05 * torch.rand(2, 1, 1, 26, 22, generator=torch.Generator().manual_seed(0))
+    for image in (x, y)[:images_with_it]:
+        image.narrow(axis, at, image.shape[axis] - at).add_(1)
+    formula = window_size, sigma, 1e-4, 9e-4, PADDINGS.index(padding), False, 1.0, 0.0
+    loss, *directions = kernel.ssim(x, y, *formula, True, True)
+    wide = [z.double().requires_grad_() for z in (x, y)]
+    expected = reference(*wide, window_taps(window_size, sigma), 1e-4, 9e-4, padding)
+    assert largest_error(loss, expected) <= 1e-6
+    for direction, gradient in zip(directions, torch.autograd.grad(expected.mean(), wide), strict=True):
+        assert largest_error(direction, gradient) <= 2e-5
+
+
+def test_flat_and_bright_images_keep_their_digits():
+    from fastgan.kernels import ssim as kernel
+
+    x, y = 0.002 * torch.rand(2, 1, 1, 13, 14, generator=torch.Generator().manual_seed(0)) + 1
     loss, *directions = kernel.ssim(x, y, 11, 1.5, 1e-4, 9e-4, 0, False, 1.0, 0.0, True, True)
     wide = [z.double().requires_grad_() for z in (x, y)]
     expected = reference(*wide, window_taps(11, 1.5), 1e-4, 9e-4)
-    assert largest_error(loss, expected) <= 1e-6
+    assert largest_error(loss, expected) <= 1e-5
     for direction, gradient in zip(directions, torch.autograd.grad(expected.mean(), wide), strict=True):
-        assert largest_error(direction, gradient) <= 5e-6
+        assert largest_error(direction, gradient) <= 1e-4
+
+
+def test_a_window_of_one_pixel():
+    """It has no variance, and NaN stays at its pixel."""
+    from fastgan.kernels import ssim as kernel
+
+    x, y = (z.detach() for z in pair((1, 3, 6), channels=1))
+    x[..., 1, 2] = float("nan")
+    _, direction, _ = kernel.ssim(x, y, 1, 1.5, 1e-4, 9e-4, 0, False, 1.0, 0.0, True, False)
+    wide = [z.double().requires_grad_() for z in (x, y)]
+    expected = reference(*wide, [1.0], 1e-4, 9e-4)
+    gradient = torch.autograd.grad(expected.mean(), wide[0])[0]
+    torch.testing.assert_close(direction.double(), gradient, rtol=1e-5, atol=2e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(11, 1.5), (11, 0.3), (5, 1e-3), (33, 5.0), (1, 1.5)])
+def test_weights_of_rows_are_zero_or_normal_numbers_of_float32(size, sigma):
+    from fastgan.kernels import ssim as kernel
+
+    weights = kernel.row_weights_of(kernel.taps_of(size, sigma))
+    assert len(weights) == size and weights[-1] == 1
+    assert all(weight == 0 or 2**-126 <= weight <= 1 for weight in weights)
 
 
 def test_gradients_of_one_image_alone_and_their_scaling():
