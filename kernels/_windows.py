@@ -28,7 +28,7 @@ def load_at(
     x_row, y_row, column, distance: tl.constexpr, x_stride_w, y_stride_w, in_rows, width,
     PADDING: tl.constexpr, RADIUS: tl.constexpr,
 ):  # fmt: skip
-    """Halves of x and y at a distance from the columns."""
+    """X and y at a distance from the columns."""
     if PADDING == REFLECT:
         place, exist = inside(column + distance, width, PADDING)
         a = tl.load(x_row + place * x_stride_w, in_rows & exist, 0.0)
@@ -45,7 +45,7 @@ def load_at(
             a, b = tl.load(x_place, exist, 0.0), tl.load(y_place, exist, 0.0)
         else:
             a, b = tl.load(x_place), tl.load(y_place)
-    return 0.5 * a.to(tl.float32), 0.5 * b.to(tl.float32)
+    return a.to(tl.float32), b.to(tl.float32)
 
 
 @triton.jit
@@ -73,18 +73,20 @@ def with_row(
     x += source.to(INDEX) * x_stride_h
     y += source.to(INDEX) * y_stride_h
     left = left.to(INDEX)
-    near = load_at(x, y, left, 0, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
+    a, b = load_at(x, y, left, 0, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
+    near = 0.5 * (a + b), 0.5 * (a - b)
     nears = near, near
     if not ONE_NEAR_BOTH:
-        nears = near, load_at(x, y, left, 1, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
+        a, b = load_at(x, y, left, 1, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
+        nears = near, (0.5 * (a + b), 0.5 * (a - b))
     filtered = zeros(8, left.shape[0])
     for k in tl.static_range(SIZE + 1):
         a, b = load_at(x, y, left, k - RADIUS, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS)
         summed: tl.tuple = ()
         for j in tl.static_range(2):
             if k - j >= 0 and k - j < SIZE:
-                of_x, of_y = a - nears[j][0], b - nears[j][1]
-                m, d = of_x + of_y, of_x - of_y
+                # The difference of nearly equal pixels is exact.
+                m, d = 0.5 * (a + b) - nears[j][0], 0.5 * (a - b) - nears[j][1]
                 terms = m, d, m * m, d * d
                 for i in tl.static_range(4):
                     summed += (filtered[4 * j + i] + TAPS[(k - j - RADIUS) % SIZE] * terms[i],)
@@ -93,12 +95,11 @@ def with_row(
         filtered = summed
     added: tl.tuple = ()
     for j in tl.static_range(2):
-        near = nears[j][0] + nears[j][1], nears[j][0] - nears[j][1]
         means: tl.tuple = ()
         variances: tl.tuple = ()
         for i in tl.static_range(2):
             of_row, square_of_row = filtered[4 * j + i], filtered[4 * j + 2 + i]
-            mean, variance = near[i] + of_row, square_of_row - of_row * of_row
+            mean, variance = nears[j][i] + of_row, square_of_row - of_row * of_row
             for k in tl.static_range(SIZE):
                 before, so_far = moments[(4 * j + i) * SIZE + k], moments[(4 * j + 2 + i) * SIZE + k]
                 if ROW_WEIGHTS[k] == 1.0:  # the window's first row

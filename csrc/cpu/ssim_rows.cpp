@@ -119,58 +119,42 @@ FASTGAN_HOST_DEVICE void any_down(const Window<T>& window, const T* rows, int64_
   }
 }
 
-template <typename T>
-FASTGAN_HOST_DEVICE void any_moments_down(
-    const Window<T>& window, const T* rows, T offset, int64_t stride, int64_t count, T* means, T* variances) {
+// Moments of windows whose values lie `step` apart, means less the offset. Each value is itself a mean with a variance,
+// if there are variances. The mean comes first, by differences from the centre, and then the squares of differences
+// from it: the centre of a large window has hardly any weight, and may lie far from the mean.
+template <bool kHasVariances, typename T>
+FASTGAN_HOST_DEVICE void any_moments(
+    const Window<T>& window, const T* centre, const T* centre_variance, int64_t step, T offset, int64_t count, T* mean,
+    T* variance) {
   const int64_t radius = window.radius;
-  for (int j = 0; j < kTogether; ++j) {
-    const T* centre = rows + (j + radius) * stride;
-    T *mean = means + j * stride, *variance = variances + j * stride;
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) mean[i] = variance[i] = 0;
-    for (int64_t k = 1; k <= radius; ++k) {
-      const T *above = centre - k * stride, *below = centre + k * stride;
-      const T tap = window.taps[k];
+  for (int64_t i = 0; i < count; ++i) mean[i] = 0;
+  for (int64_t k = 1; k <= radius; ++k) {
+    const T *before = centre - k * step, *after = centre + k * step;
+    const T tap = window.taps[k];
 #pragma omp simd
-      for (int64_t i = 0; i < count; ++i) {
-        const T a = above[i] - centre[i], b = below[i] - centre[i];
-        mean[i] += tap * (a + b);
-        variance[i] += tap * (a * a + b * b);
-      }
-    }
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      variance[i] -= mean[i] * mean[i];
-      mean[i] += centre[i] - offset;
-    }
+    for (int64_t i = 0; i < count; ++i) mean[i] += tap * ((before[i] - centre[i]) + (after[i] - centre[i]));
   }
-}
-
-template <typename T>
-FASTGAN_HOST_DEVICE void any_moments_along(
-    const Window<T>& window, const T* means, const T* variances, int64_t count, T* mean, T* variance) {
-  const int64_t radius = window.radius;
-  const T *centre = means + radius, *centre_variance = variances + radius;
   const T first = window.taps[0];
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    mean[i] = 0;
-    variance[i] = first * centre_variance[i];
-  }
+  for (int64_t i = 0; i < count; ++i)
+    variance[i] = first * (mean[i] * mean[i] + (kHasVariances ? centre_variance[i] : T(0)));
   for (int64_t k = 1; k <= radius; ++k) {
+    const T *before = centre - k * step, *after = centre + k * step;
+    const T* variance_before = kHasVariances ? centre_variance - k * step : nullptr;
+    const T* variance_after = kHasVariances ? centre_variance + k * step : nullptr;
     const T tap = window.taps[k];
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) {
-      const T a = centre[i - k] - centre[i], b = centre[i + k] - centre[i];
-      mean[i] += tap * (a + b);
-      variance[i] += tap * ((centre_variance[i - k] + a * a) + (centre_variance[i + k] + b * b));
+      const T middle = centre[i] + mean[i], a = before[i] - middle, b = after[i] - middle;
+      if (kHasVariances)
+        variance[i] += tap * ((variance_before[i] + a * a) + (variance_after[i] + b * b));
+      else
+        variance[i] += tap * (a * a + b * b);
     }
   }
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    variance[i] -= mean[i] * mean[i];
-    mean[i] += centre[i];
-  }
+  for (int64_t i = 0; i < count; ++i) mean[i] += centre[i] - offset;
 }
 
 template <typename T>
@@ -206,14 +190,18 @@ FASTGAN_HOST_DEVICE void moments_down_of(
     const Window<T>& window, const T* rows, T offset, int64_t stride, int64_t count, T* means, T* variances) {
   if (window.radius == kUsualRadius && stride == kUsualStride && shares_a_row(window))
     return usual_moments_down(window.taps, rows, offset, count, means, variances);
-  any_moments_down(window, rows, offset, stride, count, means, variances);
+  for (int j = 0; j < kTogether; ++j) {
+    const T* centre = rows + (j + window.radius) * stride;
+    any_moments<false, T>(window, centre, nullptr, stride, offset, count, means + j * stride, variances + j * stride);
+  }
 }
 
 template <typename T>
 FASTGAN_HOST_DEVICE void moments_along_of(
     const Window<T>& window, const T* means, const T* variances, int64_t count, T* mean, T* variance) {
   if (window.radius == kUsualRadius) return usual_moments_along(window.taps, means, variances, count, mean, variance);
-  any_moments_along(window, means, variances, count, mean, variance);
+  const int64_t radius = window.radius;
+  any_moments<true>(window, means + radius, variances + radius, 1, T(0), count, mean, variance);
 }
 
 template <typename T>

@@ -119,12 +119,9 @@ class SsimSweep::Strip {
 
  private:
   void choose_offsets() {
-    // Windows that are mostly zeros beyond the border are best left as they are.
-    const bool mostly_zeros = sweep_.options_.padding == SsimPadding::kZeros &&
-                              std::min(sweep_.x_.sizes[2], sweep_.x_.sizes[3]) <= 2 * radius_;
     constexpr int64_t kSteps = 5;
     std::vector<double> of_m, of_d;
-    for (int64_t i = 0; i < kSteps && !mostly_zeros; ++i) {
+    for (int64_t i = 0; i < kSteps; ++i) {
       for (int64_t j = 0; j < kSteps; ++j) {
         const int64_t row = first_row_ + (last_row_ - first_row_) * (2 * i + 1) / (2 * kSteps);
         const int64_t column = first_column_ + columns_ * (2 * j + 1) / (2 * kSteps);

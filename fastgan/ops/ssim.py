@@ -96,12 +96,12 @@ def ssim_distance(
     Returns:
         (N, C), float32, or float64 if an image is, computed in that dtype. Equal images give exactly 0, and
         flat areas lose no digits: kernels sum the squares of differences within a window, never those of its
-        values. In float32 the relative error is 1e-6, also beside an edge of 100 times the data_range. With
+        values. In float32 the relative error is 1e-6, and 1e-5 of values of 100 times the data_range. With
         ``backend="reference"``, which has the plain formula, it grows with the square of the edge's height,
         to 1e-5 if that is 10 times the data_range and 1e-3 if 100 times.
 
-    Gradients with respect to x and y are exact. In float32 their largest error on photographs is less than
-    1e-5 of the largest gradient; it grows with the height of edges beyond the data_range. A gradient of the
+    Gradients with respect to x and y are exact. In float32 their largest error on pairs of photographs is
+    less than 1e-5 of the largest gradient; it grows with values beyond the data_range. A gradient of the
     gradient needs ``backend="reference"``: kernels save only the gradient and refuse a second one.
 
     Raises:

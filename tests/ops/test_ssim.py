@@ -338,6 +338,22 @@ def test_keeps_its_digits_next_to_a_step_of_many_data_ranges(axis, at, images_wi
             assert largest_error(ours, theirs) <= 4e-6 * step
 
 
+@pytest.mark.parametrize(("size", "options"), [(35, {"window": "uniform"}), (119, {"sigma": 25.0})], ids=str)
+@pytest.mark.parametrize("height", [1, 10])
+@pytest.mark.parametrize("columns", [1, 60])
+def test_outliers_at_the_centre_of_a_large_window(columns, height, size, options):
+    x, y = torch.rand(2, 1, 1, size, size, generator=torch.Generator().manual_seed(0))
+    for image_ in (x, y):
+        image_[..., size // 2, size // 2 : size // 2 + columns].add_(height)
+    images = [z.clone().requires_grad_() for z in (x, y)]
+    wide = [exact(z) for z in images]
+    distance = ssim_distance(*images, window_size=size, **options)
+    expected = ssim_distance(*wide, window_size=size, **options, backend="reference")
+    assert largest_error(distance, expected) <= 1e-6
+    for ours, theirs in zip(gradients(distance, *images), gradients(expected, *wide), strict=True):
+        assert largest_error(ours, theirs) <= 2e-6
+
+
 @pytest.mark.parametrize(("step", "error"), [(1, 1e-6), (10, 1e-5), (100, 1e-3)])
 @pytest.mark.parametrize("axis", [2, 3])
 def test_digits_that_the_reference_loses_next_to_a_step_of_many_data_ranges(step, error, axis):

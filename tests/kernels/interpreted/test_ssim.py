@@ -81,6 +81,21 @@ def test_flat_and_bright_images_keep_their_digits():
         assert largest_error(direction, gradient) <= 1e-4
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-6])
+def test_nearly_equal_images_keep_their_digits(noise):
+    from fastgan.kernels import ssim as kernel
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 1, 12, 14, generator=generator)
+    y = x + noise * torch.randn(1, 1, 12, 14, generator=generator)
+    loss, *directions = kernel.ssim(x, y, 11, 1.5, 1e-4, 9e-4, 0, False, 1.0, 0.0, True, True)
+    wide = [z.double().requires_grad_() for z in (x, y)]
+    expected = reference(*wide, window_taps(11, 1.5), 1e-4, 9e-4)
+    assert largest_error(loss, expected) <= 1e-6
+    for direction, gradient in zip(directions, torch.autograd.grad(expected.mean(), wide), strict=True):
+        assert largest_error(direction, gradient) <= 1e-5
+
+
 def test_a_window_of_one_pixel():
     """It has no variance, and NaN stays at its pixel."""
     from fastgan.kernels import ssim as kernel
