@@ -26,8 +26,8 @@ struct Window {
 void filter_down(const Window<float>& window, const float* rows, int64_t stride, int64_t count, float* result);
 void filter_down(const Window<double>& window, const double* rows, int64_t stride, int64_t count, double* result);
 
-// Means and variances in these windows, means less the offset. A variance comes from differences from the mean, or from a
-// pixel with much of the window's weight: the mean square less the square of the mean loses digits where the mean is
+// Means and variances in these windows, means less the offset. A variance comes from differences from the mean, or from
+// a pixel with much of the window's weight: the mean square less the square of the mean loses digits where the mean is
 // large against the standard deviation, as beside an edge.
 void moments_down(
     const Window<float>& window, const float* rows, float offset, int64_t stride, int64_t count, float* means,
