@@ -81,11 +81,11 @@ def ms_ssim(
             a mean over channels, as in torchmetrics.
 
     Returns:
-        As :func:`fastgan.losses.ssim`. Images of half types are averaged to coarser scales in float32,
-        or in float64 if the other image has it.
+        As :func:`fastgan.losses.ssim`. On the CPU coarser scales are in float64, and else in float32, or in
+        float64 if an image is.
 
-    Gradients are those of :func:`fastgan.losses.ssim`. In float32 the averages are rounded, too: on
-    photographs the largest error is at most 2e-5 of the largest gradient.
+    Gradients are those of :func:`fastgan.losses.ssim`. On a GPU averages of float32 images are rounded, too:
+    the largest error is 2e-5 of the largest gradient on photographs, and grows as images become equal.
 
     Raises:
         TypeError, ValueError: as :func:`fastgan.losses.ssim`; fewer pixels than the coarsest scale needs,
@@ -195,16 +195,29 @@ def _distances(
     window_size, _ = as_window(options["window"], options["window_size"], options["sigma"])
     check_least_size("x", x, weights, window_size, padding, odd_sizes)
     x, y = both_double(x, y)  # before they are halved
-    of_scales = []
+    of_scales: list[Tensor] = []
     for scale in range(len(powers)):
         is_last = scale == len(powers) - 1
         distance = ssim_distance(
             x, y, data_range, contrast=not is_last, padding=padding if is_last else "valid", **options
         )
-        of_scales.append(distance if per_channel else distance.mean(dim=1, keepdim=True))
+        distance = distance if per_channel else distance.mean(dim=1, keepdim=True)
+        of_scales.append(distance.to(of_scales[0].dtype) if of_scales else distance)
         if not is_last:
-            x, y = _halved(x, odd_sizes), _halved(y, odd_sizes)
+            x, y = _both_halved(x, y, odd_sizes)
     return _lost(torch.stack(of_scales), powers, normalize)
+
+
+def _both_halved(x: Tensor, y: Tensor, odd_sizes: str) -> tuple[Tensor, Tensor]:
+    """Averages of 2 x 2 pixels, on the CPU in float64, with a difference as exact as that of the images.
+
+    Rounded to float32, averages of nearly equal images have a difference of few digits. GPUs' kernels take no
+    float64.
+    """
+    if x.device.type != "cpu" or x.dtype == torch.float64:
+        return _halved(x, odd_sizes), _halved(y, odd_sizes)
+    halved = _halved(x, odd_sizes).double()
+    return halved, halved - _halved(wide(x) - wide(y), odd_sizes).double()
 
 
 def _halved(image: Tensor, odd_sizes: str) -> Tensor:
