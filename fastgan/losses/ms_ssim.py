@@ -81,8 +81,8 @@ def ms_ssim(
             a mean over channels, as in torchmetrics.
 
     Returns:
-        As :func:`fastgan.losses.ssim`. On the CPU coarser scales are in float64, and else in float32, or in
-        float64 if an image is.
+        As :func:`fastgan.losses.ssim`. Coarser scales are computed in float64 on the CPU; elsewhere in
+        float32, or in float64 if an image is.
 
     Gradients are those of :func:`fastgan.losses.ssim`. On a GPU averages of float32 images are rounded, too:
     the largest error is 2e-5 of the largest gradient on photographs, and grows as images become equal.
