@@ -130,7 +130,9 @@ def test_commands(page, place, tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def place_of_models(place):
+def place_of_models(place, tmp_path_factory):
+    """The same with models, of a folder of its own: tests run in any order."""
+    place = shutil.copytree(place, tmp_path_factory.mktemp("readme_of_models") / "here")
     for run, name in MODELS.items():
         (place / "runs" / run).mkdir(parents=True)
         changes = {"domains": ("cat", "dog")} if name == "starganv2" else {}
