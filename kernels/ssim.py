@@ -10,6 +10,8 @@ Three launches, two without a gradient; backward is one, `scale`.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import triton
 import triton.language as tl
@@ -20,8 +22,15 @@ from fastgan.kernels._samples import finish
 from fastgan.kernels._ssim_gather import NONE, OF_BOTH, OF_X, gather
 from fastgan.kernels._windows import (
     VALID,
+    begun,
+    brought_near,
+    complete,
+    finite_or_zero,
+    load_at,
     load_halves,
     moved_up,
+    reciprocal,
+    source_of,
     strip,
     with_row,
     within,
@@ -37,9 +46,11 @@ MAX_REGISTERS = 184
 BLOCK, SCALE_WARPS = 1024, 4
 # The rows of derivatives lie as far apart as a multiple of this, so that accesses are of 64 bits.
 ALIGNED = 16
-# Rows of a program. It reads 2 R more, for windows that its neighbours have, too: of 120 rows a twelfth. Half
-# as many, and again, where that gives programs for all multiprocessors.
-MOST_ROWS, LEAST_ROWS, ENOUGH_PROGRAMS = 120, 15, 1056
+# Rows of a program. It reads 2 R more, for windows that its neighbours have, too: of 240 rows a 24th. Half as
+# many, and again, where that gives programs for all multiprocessors.
+MOST_ROWS, LEAST_ROWS, ENOUGH_PROGRAMS = 240, 15, 1056
+# See rows_together.
+LEAST_NEAR, MOST_FAR = 0.005, 0.16
 
 
 @triton.jit
@@ -65,6 +76,7 @@ def sweep(
     y_stride_n, y_stride_c, y_stride_h, y_stride_w,
     TAPS: tl.constexpr,  # that of distance k at k modulo SIZE
     ROW_WEIGHTS: tl.constexpr,  # see row_weights_of
+    TOGETHER: tl.constexpr,  # see rows_together
     PADDING: tl.constexpr,
     SLOPES: tl.constexpr,
     HAS_L1: tl.constexpr,
@@ -86,63 +98,78 @@ def sweep(
     centres = left
     if PADDING == VALID:
         centres = tl.maximum(tl.minimum(left, width - 1 - RADIUS), RADIUS - 1 if RADIUS else 0)
+    first_window = tl.maximum(first_row, margin)
+    windows = tl.maximum(tl.minimum(end_row, height - margin) - first_window, 0)
     start = 0.0, 0.0, half_c2, 0.0  # what follows needs the variance of m with it alone
-    moments = moved_up(zeros(8 * SIZE, HALF), SIZE, HALF, start)
+    moments = begun(start + start, SIZE, HALF)
+    near = zeros(2, HALF)
+    mean = near
+    if TOGETHER > 1:
+        source, in_rows = source_of(first_row - RADIUS, height, PADDING)
+        x_row, y_row = x + source.to(INDEX) * stride_h, y + source.to(INDEX) * y_stride
+        mean = load_at(
+            x_row, y_row, centres.to(INDEX), 0, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS
+        )
     double_luminance = 2.0 * luminance
     total, absolute = tl.zeros([HALF], tl.float32), tl.zeros([HALF], tl.float32)
-    place = (plane.to(tl.int64) * height + first_row - 2 * RADIUS) * pitch + column
-    for step in range(end_row - first_row + 2 * RADIUS):
-        centre = first_row - 2 * RADIUS + step
-        if HAS_L1:
-            at_row = centre.to(INDEX)
-            for j in tl.static_range(2):
-                at = (left + j).to(INDEX)
-                _, d = load_halves(
-                    x + at_row * stride_h + at * x_stride_w, y + at_row * y_stride + at * y_stride_w,
-                    (left + j < width) & (centre >= first_row),
-                )  # fmt: skip
-                absolute += 2.0 * absolute_factor * tl.abs(d)
-        added = with_row(
-            moments, x, y, centre + RADIUS, centres, height, width, stride_h, y_stride, x_stride_w,
-            y_stride_w, TAPS, ROW_WEIGHTS, PADDING, INDEX,
-        )  # fmt: skip
-        moments = moved_up(added, SIZE, HALF, start)
+    plane_place = plane.to(tl.int64) * height * pitch
+    maps = map0 + plane_place, map1 + plane_place, map2 + plane_place, map3 + plane_place
+    for group in range(tl.cdiv(end_row - first_row + 2 * RADIUS, TOGETHER)):
+        if TOGETHER > 1:
+            new = finite_or_zero(mean[0]), finite_or_zero(mean[1])
+            moments = brought_near(moments, near, new, TAPS, ROW_WEIGHTS)
+            near = new
+        for step in range(TOGETHER):
+            centre = first_row - 2 * RADIUS + group * TOGETHER + step
+            if HAS_L1:
+                at_row, is_ours = centre.to(INDEX), within(centre - first_row, end_row - first_row)
+                for j in tl.static_range(2):
+                    at = (left + j).to(INDEX)
+                    _, d = load_halves(
+                        x + at_row * stride_h + at * x_stride_w, y + at_row * y_stride + at * y_stride_w,
+                        (left + j < width) & is_ours,
+                    )  # fmt: skip
+                    absolute += 2.0 * absolute_factor * tl.abs(d)
+            added, mean = with_row(
+                moments, near, x, y, centre + RADIUS, centres, height, width, stride_h, y_stride, x_stride_w,
+                y_stride_w, TAPS, ROW_WEIGHTS, TOGETHER, PADDING, INDEX,
+            )  # fmt: skip
+            moments = moved_up(added, SIZE, HALF, start)
 
-        # See csrc/math/ssim.h.
-        exists = (centre >= first_row) & (centre >= margin) & (centre < height - margin)
-        slopes: tl.tuple = ()
-        for j in tl.static_range(2):
-            m, d = added[4 * j * SIZE], added[(4 * j + 1) * SIZE]
-            variance_m, variance_d = added[(4 * j + 2) * SIZE], added[(4 * j + 3) * SIZE]
-            exist = exists & in_window[j]
-            # Scales of 0 make the loss and all derivatives 0 where there is no window.
-            luminance_scale = tl.where(exist, 1.0 / (m * m + (d * d + half_c1)), 0.0)
-            contrast_scale = tl.where(exist, 1.0 / (variance_m + variance_d), 0.0)
-            slope = double_luminance * d * luminance_scale
-            lost_luminance, lost_contrast = slope * d, 2.0 * variance_d * contrast_scale
-            kept_luminance = 1.0 - lost_luminance
-            lost_beside = kept_luminance * lost_contrast
-            total += lost_luminance + lost_beside
+            # See csrc/math/ssim.h.
+            exists = within(centre - first_window, windows)
+            slopes: tl.tuple = ()
+            for j in tl.static_range(2):
+                m, d, variance_m, variance_d = complete(added, near, j, SIZE, TOGETHER)
+                exist = exists & in_window[j]
+                # Scales of 0 make the loss and all derivatives 0 where there is no window.
+                luminance_scale = tl.where(exist, reciprocal(m * m + (d * d + half_c1)), 0.0)
+                contrast_scale = tl.where(exist, reciprocal(variance_m + variance_d), 0.0)
+                slope = double_luminance * d * luminance_scale
+                lost_luminance, half_lost_contrast = slope * d, variance_d * contrast_scale
+                kept_luminance = 1.0 - lost_luminance
+                half_lost_beside = kept_luminance * half_lost_contrast
+                total += lost_luminance + 2.0 * half_lost_beside
+                if SLOPES != NONE:
+                    # Halves of slope_mm and of slope_dd, which `gather`'s factor makes whole.
+                    half_contrast_slope = (0.5 - half_lost_contrast) * slope
+                    slope_mm = -half_lost_beside * contrast_scale
+                    slope_dd = (kept_luminance - half_lost_beside) * contrast_scale
+                    # Of the means themselves: there is no offset. A quarter of slope_m and of slope_d.
+                    slope_m = -m * (half_contrast_slope * d * luminance_scale + slope_mm)
+                    slope_d = half_contrast_slope * (1.0 - 0.5 * lost_luminance) - d * slope_dd
+                    if SLOPES == OF_BOTH:
+                        slopes += (slope_m, slope_d, slope_mm, slope_dd)
+                    elif SLOPES == OF_X:
+                        slopes += (slope_m + slope_d, slope_mm, slope_dd)
+                    else:
+                        slopes += (slope_m - slope_d, slope_mm, slope_dd)
             if SLOPES != NONE:
-                contrast = 1.0 - lost_contrast
-                slope_mm = -lost_beside * contrast_scale
-                slope_dd = (2.0 * kept_luminance - lost_beside) * contrast_scale
-                # Half of slope_m and of slope_d, with respect to the means themselves: there is no offset.
-                slope_m = -m * (contrast * lost_luminance * luminance_scale + slope_mm)
-                slope_d = contrast * slope * (0.5 + 0.5 * kept_luminance) - d * slope_dd
-                if SLOPES == OF_BOTH:
-                    slopes += (slope_m, slope_d, slope_mm, slope_dd)
-                elif SLOPES == OF_X:
-                    slopes += (slope_m + slope_d, slope_mm, slope_dd)
-                else:
-                    slopes += (slope_m - slope_d, slope_mm, slope_dd)
-        if SLOPES != NONE:
-            maps = (map0, map1, map2, map3)
-            MAPS: tl.constexpr = 4 if SLOPES == OF_BOTH else 3
-            for i in tl.static_range(MAPS):
-                both = tl.interleave(slopes[i], slopes[MAPS + i])
-                tl.store(maps[i] + place, both, exists & (column < pitch))
-            place += pitch
+                MAPS: tl.constexpr = 4 if SLOPES == OF_BOTH else 3
+                place = centre.to(INDEX) * pitch + column
+                for i in tl.static_range(MAPS):
+                    both = tl.interleave(slopes[i], slopes[MAPS + i])
+                    tl.store(maps[i] + place, both, exists & (column < pitch))
     tl.store(partial_sums + tl.program_id(0), tl.sum(loss_factor * total + absolute))
 
 
@@ -208,8 +235,8 @@ def ssim(
     loss = x.new_empty((batch, channels), dtype=torch.float32)
     walk = channels, height, width, pitch, bands, blocks, rows, margin
     furthest = max(
-        (height + 2 * radius) * image.stride(2) + (width + COLUMNS + 2 * radius) * image.stride(3)
-        for image in (x, y)
+        (height + 2 * radius) * stride_h + (width + COLUMNS + 2 * radius) * stride_w
+        for stride_h, stride_w in (x.stride()[2:], y.stride()[2:], (pitch, 1))
     )
     options = {"TAPS": taps, "PADDING": padding, "SLOPES": slopes, "COLUMNS": COLUMNS}
     options |= {"INDEX": index_type(furthest, 0), "num_warps": WARPS}
@@ -217,7 +244,7 @@ def ssim(
         sweep[(programs,)](
             x, y, *maps, partial_sums, *walk, c1 / 2, c2 / 2, 0.0 if contrast else 1.0, weight / windows,
             l1_weight / pixels, *x.stride(), *y.stride(), ROW_WEIGHTS=row_weights_of(taps),
-            HAS_L1=l1_weight != 0, **options, maxnreg=MAX_REGISTERS,
+            TOGETHER=rows_together(taps), HAS_L1=l1_weight != 0, **options, maxnreg=MAX_REGISTERS,
         )  # fmt: skip
         finish[(planes,)](partial_sums, loss, bands * blocks, 1.0, BLOCK=BLOCK)
         direction_x, direction_y = (
@@ -233,7 +260,7 @@ def ssim(
             )  # fmt: skip
             of_x, of_y = strides
             gather[(programs,)](
-                x, y, *maps, direction_x, direction_y, *walk, weight / windows / planes,
+                x, y, *maps, direction_x, direction_y, *walk, 2 * weight / windows / planes,
                 l1_weight / pixels / planes, *x.stride(), *y.stride(), *of_x, *of_y,
                 EXPONENT=-0.5 / sigma / sigma if sigma else 0.0, **options,
             )  # fmt: skip
@@ -257,6 +284,21 @@ def row_weights_of(taps: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(weights[::-1])
 
 
+def rows_together(taps: tuple[float, ...]) -> int:
+    """Rows whose squares are of differences from the same number, the mean of the row above them; 1 if each
+    row has a number of its own.
+
+    Behind an edge, rows are far from the number until it changes, and so are the windows that begin there:
+    what these rows weigh must be little. If it changes two rows behind an edge, the windows that are then
+    complete are far from the new number, but for these two rows: what they weigh must not be too little.
+    """
+    radius = len(taps) // 2
+    weights = list(itertools.accumulate(taps[distance] for distance in range(-radius, radius + 1)))
+    if radius == 0 or weights[1] < LEAST_NEAR:
+        return 1
+    return max(1, sum(weight <= MOST_FAR for weight in weights))
+
+
 def _saved(image: Tensor) -> torch.dtype:
     return torch.float32 if image.dtype == torch.float16 else image.dtype
 
@@ -266,7 +308,7 @@ def rows_of(height: int, strips: int) -> int:
     rows = MOST_ROWS
     while rows > LEAST_ROWS and strips * cdiv(height, rows) < ENOUGH_PROGRAMS:
         rows //= 2
-    return rows
+    return cdiv(height, cdiv(height, rows))
 
 
 def ssim_backward(direction: Tensor, grad: Tensor, dtype: torch.dtype) -> Tensor:

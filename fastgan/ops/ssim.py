@@ -96,9 +96,11 @@ def ssim_distance(
     Returns:
         (N, C), float32, or float64 if an image is, computed in that dtype. Equal images give exactly 0, and
         flat areas lose no digits: kernels sum the squares of differences within a window, never those of its
-        values. In float32 the relative error is 1e-6, and 1e-5 of values of 100 times the data_range. With
-        ``backend="reference"``, which has the plain formula, it grows with the square of the edge's height,
-        to 1e-5 if that is 10 times the data_range and 1e-3 if 100 times.
+        values. In float32 the relative error is 1e-6, and 1e-5 of values of 100 times the data_range. Beside
+        an edge beyond the data_range it grows with the square of the edge's height, with
+        ``backend="reference"``, which has the plain formula, to 1e-5 if that is 10 times the data_range and
+        1e-3 if 100 times, and on a GPU, where some rows of smooth windows of 7 and more share what their
+        squares are differences from, to 1e-4 and 1e-2.
 
     Gradients with respect to x and y are exact. In float32 their largest error on pairs of photographs is
     less than 1e-5 of the largest gradient; it grows with values beyond the data_range. A gradient of the

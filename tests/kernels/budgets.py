@@ -141,9 +141,8 @@ with Sobel's derivatives, bound by instructions: nine places of the difference f
 transposed derivatives at as many.""",
     "ssim": """\
 three maps of derivatives pass through memory between two launches, six of the eleven images that are read or
-written; `sweep` is bound by the arithmetic of windows of 11 along both axes: for each row, tap and pair of
-mean and variance five instructions, where sums of values and squares, which lose digits beside edges, would
-take two; and by that of the loss and its derivatives.""",
+written; `sweep` is bound by the arithmetic of windows of 11 along both axes, each of two means and two
+variances, and by that of the loss and its derivatives. In float32 both launches take about as long.""",
     "perspective_warp": """\
 backward in bfloat16, bound by the arithmetic of 4 x 4 places, which is that of float32.""",
     "upfirdn2d": """\

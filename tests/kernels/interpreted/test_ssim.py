@@ -52,14 +52,21 @@ def errors(x, y, window_size=11, sigma=1.5, padding="valid"):
     return largest_error(loss, expected), max(map(largest_error, directions, gradients))
 
 
-# Steps on both sides of row 15, where a band ends, and between two pairs of columns and within one; windows
-# of little more than a pixel, of equal taps, and beyond the border.
+# Steps at every row of those that share a number, on both sides of row 13, where a band ends, and between two
+# pairs of columns and within one; windows of little more than a pixel, of equal taps, and beyond the border.
 @pytest.mark.parametrize("images_with_it", [1, 2])
 @pytest.mark.parametrize(
     ("axis", "at", "window_size", "sigma", "padding"),
     [
         (2, 12, 11, 1.5, "valid"),
+        (2, 13, 11, 1.5, "valid"),
+        (2, 14, 11, 1.5, "valid"),
+        (2, 15, 11, 1.5, "reflect"),
         (2, 17, 11, 1.5, "same"),
+        (2, 13, 9, 1.5, "same"),
+        (2, 12, 7, 1.5, "valid"),
+        (2, 13, 7, 1.5, "valid"),
+        (2, 13, 11, 0.3, "valid"),
         (3, 12, 11, 1.5, "valid"),
         (3, 13, 5, 0.3, "valid"),
         (3, 11, 5, 1e-3, "same"),
@@ -109,6 +116,41 @@ def test_weights_of_rows_are_zero_or_normal_numbers_of_float32(size, sigma):
     weights = kernel.row_weights_of(kernel.taps_of(size, sigma))
     assert len(weights) == size and weights[-1] == 1
     assert all(weight == 0 or 2**-126 <= weight <= 1 for weight in weights)
+
+
+@pytest.mark.parametrize(
+    ("size", "sigma", "rows"),
+    [(11, 1.5, 4), (9, 1.5, 3), (7, 1.5, 2), (5, 1.5, 1), (11, 0.3, 1), (11, 0.0, 1), (1, 1.5, 1)],
+)
+def test_few_rows_share_a_number_where_outermost_rows_weigh_much_or_nothing(size, sigma, rows):
+    from fastgan.kernels import ssim as kernel
+
+    assert kernel.rows_together(kernel.taps_of(size, sigma)) == rows
+
+
+@pytest.mark.parametrize("height", [1, 15, 16, 240, 241, 1080, 4001])
+@pytest.mark.parametrize("strips", [1, 100, 5000])
+def test_bands_have_about_equal_rows(height, strips):
+    from fastgan.kernels import ssim as kernel
+
+    rows = kernel.rows_of(height, strips)
+    bands = -(-height // rows)
+    assert 1 <= rows <= kernel.MOST_ROWS and bands * rows - height < bands
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_in_its_windows(value):
+    from fastgan.kernels import ssim as kernel
+
+    x, y = (z.detach() for z in pair((1, 40, 20), channels=1))
+    x[..., 9, 8] = value
+    _, direction, _ = kernel.ssim(x, y, 11, 1.5, 1e-4, 9e-4, 0, False, 1.0, 0.0, True, False)
+    assert direction[..., 9, 8].isnan().all()
+    assert direction[..., 20:, :].isfinite().all() and direction[..., 19:].isfinite().all()
+    wide = [z.double().requires_grad_() for z in (x, y)]
+    gradient = torch.autograd.grad(reference(*wide, window_taps(11, 1.5), 1e-4, 9e-4).mean(), wide[0])[0]
+    assert torch.equal(direction.isnan(), gradient.isnan())
 
 
 def test_gradients_of_one_image_alone_and_their_scaling():
