@@ -7,13 +7,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fastgan.kernels._windows import REFLECT, load_halves, mirrored_tap, moved_up, strip, within, zeros
+from fastgan.kernels._windows import REFLECT, filled, load_halves, mirrored_tap, moved_up, strip, within
 
+# Heights decide on these: no compilation for each that happens to be a multiple of 16.
+VARYING = ("bands", "blocks", "rows")
 # What is kept of a window's derivatives: nothing, for the gradient of x, of y, or of both.
 NONE, OF_X, OF_Y, OF_BOTH = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def gather(
     x,  # N C H W, any strides
     y,
@@ -64,7 +66,7 @@ def gather(
             taps += (TAPS[(k % SIZE - RADIUS) % SIZE] + of_column,)
         else:
             taps += (TAPS[(k % SIZE - RADIUS) % SIZE],)
-    sums = zeros(2 * MAPS * SIZE, HALF)
+    sums = filled((0.0,), 2 * MAPS * SIZE, HALF)
     for step in range(rows + 2 * RADIUS):
         row = first_row - RADIUS + step
         in_rows = within(row - margin, height - 2 * margin)

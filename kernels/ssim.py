@@ -10,6 +10,7 @@ Three launches, two without a gradient; backward is one, `scale`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import torch
@@ -19,41 +20,40 @@ from torch import Tensor
 
 from fastgan.kernels._indexing import cdiv, index_type
 from fastgan.kernels._samples import finish
-from fastgan.kernels._ssim_gather import NONE, OF_BOTH, OF_X, gather
-from fastgan.kernels._windows import (
-    VALID,
-    begun,
-    brought_near,
+from fastgan.kernels._ssim_gather import NONE, OF_BOTH, OF_X, VARYING, gather
+from fastgan.kernels._ssim_moments import (
     complete,
     finite_or_zero,
     load_at,
-    load_halves,
-    moved_up,
     reciprocal,
-    source_of,
-    strip,
+    row_of,
     with_row,
-    within,
-    zeros,
+    with_shift,
 )
+from fastgan.kernels._windows import VALID, filled, load_halves, moved_up, strip, within
 from fastgan.reference.ssim import window_taps
 
 # Columns of a program, two of a thread: the moments of four alone would take 176 registers.
 COLUMNS, WARPS = 64, 1
-# Of a thread of `sweep`: where pixels must be masked, the compiler would take up to 240 for them.
+# Of a thread of `sweep`. With shifts of their own, rows mirrored at the border would take 188.
 MAX_REGISTERS = 184
 # Values of a program of `scale` and `finish`.
 BLOCK, SCALE_WARPS = 1024, 4
 # The rows of derivatives lie as far apart as a multiple of this, so that accesses are of 64 bits.
 ALIGNED = 16
 # Rows of a program. It reads 2 R more, for windows that its neighbours have, too: of 240 rows a 24th. Half as
-# many, and again, where that gives programs for all multiprocessors.
+# many, and again, where that gives 8 programs for each of 132 multiprocessors; then all have about equally
+# many. What the last, partial wave of few tall programs costs is to be measured on a GPU.
 MOST_ROWS, LEAST_ROWS, ENOUGH_PROGRAMS = 240, 15, 1056
-# See rows_together.
-LEAST_NEAR, MOST_FAR = 0.005, 0.16
+# See rows_per_shift. More rows would save less than 2% of `sweep`'s instructions. The squares that are summed
+# may be so many times as large as the variance (for a flat window, c2 / 2 for a data_range of 1): rounding to
+# 6e-8 of them is then to 2e-5 of it.
+MOST_ROWS_PER_SHIFT, MOST_GROWTH, FLAT = 4, 350.0, 4.5e-4
+# Smaller windows have so few instructions that memory takes as long.
+LEAST_SIZE, MOST_OUTERMOST = 11, 0.01
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def sweep(
     x,  # N C H W, any strides
     y,
@@ -76,7 +76,7 @@ def sweep(
     y_stride_n, y_stride_c, y_stride_h, y_stride_w,
     TAPS: tl.constexpr,  # that of distance k at k modulo SIZE
     ROW_WEIGHTS: tl.constexpr,  # see row_weights_of
-    TOGETHER: tl.constexpr,  # see rows_together
+    ROWS_PER_SHIFT: tl.constexpr,
     PADDING: tl.constexpr,
     SLOPES: tl.constexpr,
     HAS_L1: tl.constexpr,
@@ -99,28 +99,27 @@ def sweep(
     if PADDING == VALID:
         centres = tl.maximum(tl.minimum(left, width - 1 - RADIUS), RADIUS - 1 if RADIUS else 0)
     first_window = tl.maximum(first_row, margin)
-    windows = tl.maximum(tl.minimum(end_row, height - margin) - first_window, 0)
+    window_rows = tl.maximum(tl.minimum(end_row, height - margin) - first_window, 0)
     start = 0.0, 0.0, half_c2, 0.0  # what follows needs the variance of m with it alone
-    moments = begun(start + start, SIZE, HALF)
-    near = zeros(2, HALF)
-    mean = near
-    if TOGETHER > 1:
-        source, in_rows = source_of(first_row - RADIUS, height, PADDING)
-        x_row, y_row = x + source.to(INDEX) * stride_h, y + source.to(INDEX) * y_stride
+    moments = filled(start + start, SIZE, HALF)
+    shift = filled((0.0, 0.0), 1, HALF)
+    mean = shift
+    if ROWS_PER_SHIFT > 1:
+        x_row, y_row, in_rows = row_of(x, y, first_row - RADIUS, height, stride_h, y_stride, PADDING, INDEX)
         mean = load_at(
-            x_row, y_row, centres.to(INDEX), 0, x_stride_w, y_stride_w, in_rows, width, PADDING, RADIUS
-        )
+            x_row, y_row, in_rows, centres.to(INDEX), 0, width, x_stride_w, y_stride_w, RADIUS, PADDING
+        )  # fmt: skip
     double_luminance = 2.0 * luminance
     total, absolute = tl.zeros([HALF], tl.float32), tl.zeros([HALF], tl.float32)
     plane_place = plane.to(tl.int64) * height * pitch
     maps = map0 + plane_place, map1 + plane_place, map2 + plane_place, map3 + plane_place
-    for group in range(tl.cdiv(end_row - first_row + 2 * RADIUS, TOGETHER)):
-        if TOGETHER > 1:
+    for group in range(tl.cdiv(end_row - first_row + 2 * RADIUS, ROWS_PER_SHIFT)):
+        if ROWS_PER_SHIFT > 1:
             new = finite_or_zero(mean[0]), finite_or_zero(mean[1])
-            moments = brought_near(moments, near, new, TAPS, ROW_WEIGHTS)
-            near = new
-        for step in range(TOGETHER):
-            centre = first_row - 2 * RADIUS + group * TOGETHER + step
+            moments = with_shift(moments, shift, new, TAPS, ROW_WEIGHTS)
+            shift = new
+        for step in range(ROWS_PER_SHIFT):
+            centre = first_row - 2 * RADIUS + group * ROWS_PER_SHIFT + step
             if HAS_L1:
                 at_row, is_ours = centre.to(INDEX), within(centre - first_row, end_row - first_row)
                 for j in tl.static_range(2):
@@ -131,31 +130,34 @@ def sweep(
                     )  # fmt: skip
                     absolute += 2.0 * absolute_factor * tl.abs(d)
             added, mean = with_row(
-                moments, near, x, y, centre + RADIUS, centres, height, width, stride_h, y_stride, x_stride_w,
-                y_stride_w, TAPS, ROW_WEIGHTS, TOGETHER, PADDING, INDEX,
+                moments, shift, x, y, centre + RADIUS, centres, height, width, stride_h, y_stride, x_stride_w,
+                y_stride_w, TAPS, ROW_WEIGHTS, ROWS_PER_SHIFT, PADDING, INDEX,
             )  # fmt: skip
             moments = moved_up(added, SIZE, HALF, start)
 
             # See csrc/math/ssim.h.
-            exists = within(centre - first_window, windows)
+            exists = within(centre - first_window, window_rows)
             slopes: tl.tuple = ()
             for j in tl.static_range(2):
-                m, d, variance_m, variance_d = complete(added, near, j, SIZE, TOGETHER)
+                m, d, variance_m, variance_d = complete(added, shift, j, SIZE, ROWS_PER_SHIFT)
                 exist = exists & in_window[j]
                 # Scales of 0 make the loss and all derivatives 0 where there is no window.
                 luminance_scale = tl.where(exist, reciprocal(m * m + (d * d + half_c1)), 0.0)
-                contrast_scale = tl.where(exist, reciprocal(variance_m + variance_d), 0.0)
+                contrast_scale = tl.where(
+                    exist, reciprocal(tl.maximum(variance_m + variance_d, half_c2)), 0.0
+                )
                 slope = double_luminance * d * luminance_scale
                 lost_luminance, half_lost_contrast = slope * d, variance_d * contrast_scale
                 kept_luminance = 1.0 - lost_luminance
                 half_lost_beside = kept_luminance * half_lost_contrast
                 total += lost_luminance + 2.0 * half_lost_beside
                 if SLOPES != NONE:
-                    # Halves of slope_mm and of slope_dd, which `gather`'s factor makes whole.
+                    # Of slope_mm and slope_dd half, and of slope_m and slope_d a quarter: one half is in the
+                    # formula of the gradient, where both meet, the other in `gather`'s factor.
                     half_contrast_slope = (0.5 - half_lost_contrast) * slope
                     slope_mm = -half_lost_beside * contrast_scale
                     slope_dd = (kept_luminance - half_lost_beside) * contrast_scale
-                    # Of the means themselves: there is no offset. A quarter of slope_m and of slope_d.
+                    # With respect to the means themselves: there is no offset.
                     slope_m = -m * (half_contrast_slope * d * luminance_scale + slope_mm)
                     slope_d = half_contrast_slope * (1.0 - 0.5 * lost_luminance) - d * slope_dd
                     if SLOPES == OF_BOTH:
@@ -234,9 +236,14 @@ def ssim(
     partial_sums = x.new_empty(programs, dtype=torch.float32)
     loss = x.new_empty((batch, channels), dtype=torch.float32)
     walk = channels, height, width, pitch, bands, blocks, rows, margin
+    direction_x, direction_y = (
+        torch.empty_like(image, dtype=_saved(image)) if wanted else image.new_empty(0, dtype=_saved(image))
+        for image, wanted in ((x, with_x), (y, with_y))
+    )
+    planes_of = [image.stride()[2:] for image in (x, y, direction_x, direction_y) if image.numel()]
     furthest = max(
         (height + 2 * radius) * stride_h + (width + COLUMNS + 2 * radius) * stride_w
-        for stride_h, stride_w in (x.stride()[2:], y.stride()[2:], (pitch, 1))
+        for stride_h, stride_w in (*planes_of, (pitch, 1))
     )
     options = {"TAPS": taps, "PADDING": padding, "SLOPES": slopes, "COLUMNS": COLUMNS}
     options |= {"INDEX": index_type(furthest, 0), "num_warps": WARPS}
@@ -244,15 +251,9 @@ def ssim(
         sweep[(programs,)](
             x, y, *maps, partial_sums, *walk, c1 / 2, c2 / 2, 0.0 if contrast else 1.0, weight / windows,
             l1_weight / pixels, *x.stride(), *y.stride(), ROW_WEIGHTS=row_weights_of(taps),
-            TOGETHER=rows_together(taps), HAS_L1=l1_weight != 0, **options, maxnreg=MAX_REGISTERS,
+            ROWS_PER_SHIFT=rows_per_shift(taps), HAS_L1=l1_weight != 0, **options, maxnreg=MAX_REGISTERS,
         )  # fmt: skip
         finish[(planes,)](partial_sums, loss, bands * blocks, 1.0, BLOCK=BLOCK)
-        direction_x, direction_y = (
-            torch.empty_like(image, dtype=_saved(image))
-            if wanted
-            else image.new_empty(0, dtype=_saved(image))
-            for image, wanted in ((x, with_x), (y, with_y))
-        )
         if slopes:
             strides = (
                 direction.stride() if wanted else (0, 0, 0, 0)
@@ -273,6 +274,7 @@ def taps_of(window_size: int, sigma: float) -> tuple[float, ...]:
     return (*half, *half[:0:-1])
 
 
+@functools.cache
 def row_weights_of(taps: tuple[float, ...]) -> tuple[float, ...]:
     """The weight of a window's newest row among its rows so far, by the window's slot: its last row in slot
     0, its first in the last slot. 1 where the rows above weigh nothing.
@@ -284,19 +286,30 @@ def row_weights_of(taps: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(weights[::-1])
 
 
-def rows_together(taps: tuple[float, ...]) -> int:
-    """Rows whose squares are of differences from the same number, the mean of the row above them; 1 if each
-    row has a number of its own.
+@functools.cache
+def rows_per_shift(taps: tuple[float, ...]) -> int:
+    """How many rows share a shift, the mean of the row above them; 1: each row has its own.
 
-    Behind an edge, rows are far from the number until it changes, and so are the windows that begin there:
-    what these rows weigh must be little. If it changes two rows behind an edge, the windows that are then
-    complete are far from the new number, but for these two rows: what they weigh must not be too little.
+    Let an edge of height h lie between two rows. Those below it are h away from a shift taken above it: a
+    window that begins k rows above the edge sums squares of up to (above[k + rows] - above[k]) h^2, while its
+    variance may be no more than above[k] (1 - above[k]) h^2. If a shift is taken in the first row below the
+    edge, all rows but two of the window that is complete with the next row are h away from it. With several
+    edges more windows come close to that, the more the larger the weight of the outermost rows.
     """
-    radius = len(taps) // 2
-    weights = list(itertools.accumulate(taps[distance] for distance in range(-radius, radius + 1)))
-    if radius == 0 or weights[1] < LEAST_NEAR:
+    size, radius = len(taps), len(taps) // 2
+    # The weight of a window's first rows.
+    above = [0.0, *itertools.accumulate(taps[distance] for distance in range(-radius, radius + 1))]
+
+    def growth(far: float, rows: int) -> float:
+        return far / (above[rows] * (1 - above[rows]) + FLAT)
+
+    def worst(rows: int) -> float:
+        begun = (growth(above[k + rows] - above[k], k) for k in range(size - rows + 1))
+        return max(growth(1 - above[2], 2), *begun)
+
+    if size < LEAST_SIZE or above[1] > MOST_OUTERMOST:
         return 1
-    return max(1, sum(weight <= MOST_FAR for weight in weights))
+    return next((rows for rows in range(MOST_ROWS_PER_SHIFT, 1, -1) if worst(rows) <= MOST_GROWTH), 1)
 
 
 def _saved(image: Tensor) -> torch.dtype:

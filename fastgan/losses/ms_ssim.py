@@ -126,8 +126,8 @@ def ms_ssim_loss(
 ) -> Tensor:
     """1 - MS-SSIM, exactly 0 for equal images. Arguments, gradients and errors: :func:`ms_ssim`.
 
-    It keeps its digits where images are nearly equal, as :func:`fastgan.losses.ssim_loss` does, except with
-    ``normalize="none"``.
+    On the CPU it keeps its digits where images are nearly equal, as :func:`fastgan.losses.ssim_loss` does,
+    except with ``normalize="none"``.
     """
     check_one_of("reduction", reduction, REDUCTIONS)
     check_range = as_flag("check_range", check_range)
@@ -195,41 +195,47 @@ def _distances(
     window_size, _ = as_window(options["window"], options["window_size"], options["sigma"])
     check_least_size("x", x, weights, window_size, padding, odd_sizes)
     x, y = both_double(x, y)  # before they are halved
-    of_scales: list[Tensor] = []
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    of_scales = []
     for scale in range(len(powers)):
         is_last = scale == len(powers) - 1
         distance = ssim_distance(
             x, y, data_range, contrast=not is_last, padding=padding if is_last else "valid", **options
         )
-        distance = distance if per_channel else distance.mean(dim=1, keepdim=True)
-        of_scales.append(distance.to(of_scales[0].dtype) if of_scales else distance)
+        of_scales.append((distance if per_channel else distance.mean(dim=1, keepdim=True)).to(dtype))
         if not is_last:
-            x, y = _both_halved(x, y, odd_sizes)
+            x, y = _coarser(x, y, odd_sizes)
     return _lost(torch.stack(of_scales), powers, normalize)
 
 
-def _both_halved(x: Tensor, y: Tensor, odd_sizes: str) -> tuple[Tensor, Tensor]:
-    """Averages of 2 x 2 pixels, on the CPU in float64, with a difference as exact as that of the images.
+def _coarser(x: Tensor, y: Tensor, odd_sizes: str) -> tuple[Tensor, Tensor]:
+    """Averages of 2 x 2 pixels; on the CPU in float64, with a difference as exact as that of the images.
 
-    Rounded to float32, averages of nearly equal images have a difference of few digits. GPUs' kernels take no
-    float64.
+    Rounded to float32, averages of nearly equal images have a difference of few digits. Averaging in float64
+    would take twice as long: instead one image's averages are rounded, and the other's are these plus the
+    averages of the difference. The Triton kernel takes no float64: elsewhere all stay float32.
     """
+    x, y = wide(x), wide(y)  # once: each gradient is rounded to a half type once
     if x.device.type != "cpu" or x.dtype == torch.float64:
         return _halved(x, odd_sizes), _halved(y, odd_sizes)
-    halved = _halved(x, odd_sizes).double()
-    return halved, halved - _halved(wide(x) - wide(y), odd_sizes).double()
+    # The other one depends on both images. It is the one that requires grad, if one alone does.
+    if y.requires_grad and not x.requires_grad:
+        coarse = _halved(x, odd_sizes).double()
+        return coarse, coarse + _halved(y - x, odd_sizes).double()
+    coarse = _halved(y, odd_sizes).double()
+    return coarse + _halved(x - y, odd_sizes).double(), coarse
 
 
 def _halved(image: Tensor, odd_sizes: str) -> Tensor:
     height, width = image.shape[2:]
     if odd_sizes == "crop":
-        return F.avg_pool2d(wide(image), 2)
+        return F.avg_pool2d(image, 2)
     if torch.compiler.is_compiling():
         # As an argument of the pooling, the remainder of a dynamic size would be a reason to recompile. From
         # the other end, windows that reach beyond an odd size are the last ones.
-        turned = wide(image).flip(2, 3)
+        turned = image.flip(2, 3)
         return F.avg_pool2d(turned, 2, ceil_mode=True, divisor_override=4).flip(2, 3)
-    return F.avg_pool2d(wide(image), 2, padding=(height % 2, width % 2))
+    return F.avg_pool2d(image, 2, padding=(height % 2, width % 2))
 
 
 def _lost(distances: Tensor, weights: tuple[float, ...], normalize: str) -> Tensor:

@@ -7,7 +7,8 @@ r"""Structural similarity of two images, as a loss for each image and channel.
 
 with means, variances and the covariance of windows, weighed by a Gaussian. They follow from the means and
 variances of m = (x + y) / 2 and d = (x - y) / 2, and 1 - SSIM from these without cancellation (see
-`fastgan.reference.ssim`). Kernels take variances from differences within a window (`csrc/cpu/ssim_rows.h`).
+`fastgan.reference.ssim`). Kernels take variances from differences between nearby pixels
+(`csrc/cpu/ssim_rows.h`, `kernels/_ssim_moments.py`).
 With :math:`s_z` the derivative of L with respect to a filtered image z, one of m, d and their squares, and G
 the filter, which is its own transpose,
 
@@ -95,12 +96,11 @@ def ssim_distance(
 
     Returns:
         (N, C), float32, or float64 if an image is, computed in that dtype. Equal images give exactly 0, and
-        flat areas lose no digits: kernels sum the squares of differences within a window, never those of its
-        values. In float32 the relative error is 1e-6, and 1e-5 of values of 100 times the data_range. Beside
-        an edge beyond the data_range it grows with the square of the edge's height, with
-        ``backend="reference"``, which has the plain formula, to 1e-5 if that is 10 times the data_range and
-        1e-3 if 100 times, and on a GPU, where some rows of smooth windows of 7 and more share what their
-        squares are differences from, to 1e-4 and 1e-2.
+        flat areas lose no digits: kernels sum the squares of differences between nearby pixels, never those
+        of values. In float32 the relative error is 1e-6, and 1e-5 of values of 100 times the data_range. With
+        ``backend="reference"``, which has the plain formula, it is larger beside edges, and grows with the
+        square of their height. So it does on a GPU for Gaussian windows of 11 and more, where rows share
+        what is subtracted from them; it stays ten times smaller than the reference's.
 
     Gradients with respect to x and y are exact. In float32 their largest error on pairs of photographs is
     less than 1e-5 of the largest gradient; it grows with values beyond the data_range. A gradient of the
@@ -128,6 +128,8 @@ def ssim_distance(
         taps = reference.window_taps(window_size, sigma)
         return reference.ssim(x.to(wide), y.to(wide), taps, c1, c2, padding, contrast, weight, l1_weight)
     number = PADDINGS.index(padding)
+    if contrast:  # the kernels' factor of 0 for the luminance needs a finite one
+        c1 = 1.0
     return _compare(x, y, window_size, sigma, c1, c2, number, contrast, weight, l1_weight)[0]
 
 

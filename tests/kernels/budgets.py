@@ -142,7 +142,7 @@ transposed derivatives at as many.""",
     "ssim": """\
 three maps of derivatives pass through memory between two launches, six of the eleven images that are read or
 written; `sweep` is bound by the arithmetic of windows of 11 along both axes, each of two means and two
-variances, and by that of the loss and its derivatives. In float32 both launches take about as long.""",
+variances, and by that of the loss and its derivatives. `gather` is bound by memory.""",
     "perspective_warp": """\
 backward in bfloat16, bound by the arithmetic of 4 x 4 places, which is that of float32.""",
     "upfirdn2d": """\

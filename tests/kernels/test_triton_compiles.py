@@ -247,7 +247,7 @@ KERNELS = {
         f"ssim {kernel.__name__} {dtype} {size} {sigma} padding={padding} slopes={slopes} {index}": described(
             kernel, dtype, ("x", "y", "direction_x", "direction_y"), TAPS=ssim.taps_of(size, sigma),
             ROW_WEIGHTS=ssim.row_weights_of(ssim.taps_of(size, sigma)),
-            TOGETHER=ssim.rows_together(ssim.taps_of(size, sigma)), EXPONENT=-0.2, PADDING=padding,
+            ROWS_PER_SHIFT=ssim.rows_per_shift(ssim.taps_of(size, sigma)), EXPONENT=-0.2, PADDING=padding,
             SLOPES=slopes, HAS_L1=slopes > 1, INDEX=index, COLUMNS=ssim.COLUMNS,
         )
         for kernel in (ssim.sweep, ssim.gather)

@@ -325,6 +325,8 @@ def test_gradients_on_photographs(options, device, photographs):
 @pytest.mark.parametrize("images_with_it", [1, 2])
 @pytest.mark.parametrize(("axis", "at"), [(2, 40), (2, 41), (2, 42), (2, 43), (3, 40), (3, 41)])
 def test_keeps_its_digits_next_to_a_step_of_many_data_ranges(axis, at, images_with_it, step, options, device):
+    if device != "cpu" and options.get("window_size", 0) > 33:
+        pytest.skip("the reference serves it, which loses more")
     x, y = torch.rand(2, 2, 1, 80, 80, generator=torch.Generator().manual_seed(0))
     for image_ in (x, y)[:images_with_it]:
         image_.narrow(axis, at, 80 - at).add_(step)
@@ -332,10 +334,14 @@ def test_keeps_its_digits_next_to_a_step_of_many_data_ranges(axis, at, images_wi
     wide = [exact(z) for z in images]
     distance = ssim_distance(*images, **options)
     expected = ssim_distance(*wide, **options, backend="reference")
-    assert largest_error(distance, expected) <= 1e-6
+    if device == "cpu":
+        of_loss, of_gradients = 1e-6, 4e-6 * step
+    else:  # rows share shifts
+        of_loss, of_gradients = 5e-6 * max(1, step**2 / 100), 2e-5 * step
+    assert largest_error(distance, expected) <= of_loss
     if options != NARROW:
         for ours, theirs in zip(gradients(distance, *images), gradients(expected, *wide), strict=True):
-            assert largest_error(ours, theirs) <= 4e-6 * step
+            assert largest_error(ours, theirs) <= of_gradients
 
 
 @pytest.mark.parametrize(("size", "options"), [(35, {"window": "uniform"}), (119, {"sigma": 25.0})], ids=str)
@@ -362,6 +368,21 @@ def test_digits_that_the_reference_loses_next_to_a_step_of_many_data_ranges(step
         image_.narrow(axis, 32, 32).add_(step)
     expected = ssim_distance(x.double(), y.double(), backend="reference")
     assert_close(ssim_distance(x, y, backend="reference").double(), expected, rtol=error, atol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_contrast_needs_no_constant_of_the_luminance(device):
+    """Not even where the luminance is 0 / 0: in black areas."""
+    x, y = torch.rand(2, 1, 2, 20, 24, generator=torch.Generator().manual_seed(0))
+    x[..., :14], y[..., :14] = 0, 0
+    images = [z.to(device).requires_grad_() for z in (x, y)]
+    wide = [exact(z) for z in images]
+    options = {"k": (0.0, 0.03), "contrast": True}
+    distance = ssim_distance(*images, **options)
+    expected = ssim_distance(*wide, **options, backend="reference")
+    assert largest_error(distance, expected) <= 2e-6
+    for ours, theirs in zip(gradients(distance, *images), gradients(expected, *wide), strict=True):
+        assert largest_error(ours, theirs) <= 1e-5
 
 
 @pytest.mark.parametrize(("size", "sigma"), [(11, 0.3), (41, 1.5), (5, 1e-3)])
