@@ -12,8 +12,8 @@ the difference from a shift, a number near the pixels. ROWS_PER_SHIFT says which
   sum w (v - b)^2 = sum w (v - a)^2 + 2 (a - b) (sum w v - W (a + b) / 2)
   (shifted data: Chan, Golub and LeVeque, The American Statistician 1983).
 
-Moments are tuples: in the left and in the right of a thread's two columns the first of m and of d, then the
-second, of SIZE windows each, slot k around the row k - RADIUS below the newest.
+Moments are tuples: of each of a thread's two columns the first of m, that of d, the second of m and that of
+d, each of SIZE windows. After row r was added, that in slot k is the window around row r + k - RADIUS.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def with_shift(sums, old, new, TAPS: tl.constexpr, ROW_WEIGHTS: tl.constexpr):
 
 @triton.jit
 def complete(moments, shift, j: tl.constexpr, SIZE: tl.constexpr, ROWS_PER_SHIFT: tl.constexpr):
-    """Means and variances of m and d of the complete window in the left or right column."""
+    """Means and variances of m and d of column j's complete window, that in slot 0."""
     m, d = moments[4 * j * SIZE], moments[(4 * j + 1) * SIZE]
     variance_m, variance_d = moments[(4 * j + 2) * SIZE], moments[(4 * j + 3) * SIZE]
     if ROWS_PER_SHIFT > 1:
