@@ -48,7 +48,10 @@ def assert_near(results, expected):
 @pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_match_the_float64_reference(kind, color, size):
-    for layout in ("contiguous", "channels_last", "strided"):
+    layouts = ["contiguous", "channels_last", "strided"]
+    if size[2] > 32:  # takes seconds
+        layouts = [layouts[(KINDS.index(kind) + COLORS.index(color)) % 3]]
+    for layout in layouts:
         x, y = image(size, layout=layout).detach(), image(size).detach()
         weight = torch.rand(size[0], 1, size[1], 1)
         for terms, gain in (((0.0, 0.0), 0.0), ((0.5, 0.0), 2.0), ((0.0, 0.3), 0.0), ((0.5, 0.3), 3.0)):
