@@ -9,7 +9,7 @@ import triton.language as tl
 
 from fastgan.kernels._windows import REFLECT, filled, load_halves, mirrored_tap, moved_up, strip, within
 
-# Heights decide on these: no compilation for each that happens to be a multiple of 16.
+# They follow from the images' sizes: those that happen to be multiples of 16 need no code of their own.
 VARYING = ("bands", "blocks", "rows")
 # What is kept of a window's derivatives: nothing, for the gradient of x, of y, or of both.
 NONE, OF_X, OF_Y, OF_BOTH = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)

@@ -97,10 +97,10 @@ def ssim_distance(
     Returns:
         (N, C), float32, or float64 if an image is, computed in that dtype. Equal images give exactly 0, and
         flat areas lose no digits: kernels sum the squares of differences between nearby pixels, never those
-        of values. In float32 the relative error is 1e-6, and 1e-5 of values of 100 times the data_range. With
-        ``backend="reference"``, which has the plain formula, it is larger beside edges, and grows with the
-        square of their height. So it does on a GPU for Gaussian windows of 11 and more, where rows share
-        what is subtracted from them; it stays ten times smaller than the reference's.
+        of values. In float32 the relative error is 1e-6, and 1e-5 of values of 100 times the data_range.
+        Beside edges it is larger with ``backend="reference"``, which has the plain formula, and grows with
+        the square of their height; so it is and does on a GPU for Gaussian windows of 11 and more, where rows
+        share what is subtracted from them, but about ten times less.
 
     Gradients with respect to x and y are exact. In float32 their largest error on pairs of photographs is
     less than 1e-5 of the largest gradient; it grows with values beyond the data_range. A gradient of the
