@@ -176,9 +176,11 @@ def complete(moments, shift, j: tl.constexpr, SIZE: tl.constexpr, ROWS_PER_SHIFT
 
 
 @triton.jit
-def finite_or_zero(value):
-    """A shift that is not finite would reach windows without the pixel that is not."""
-    return tl.where(value - value == 0.0, value, 0.0)
+def usable(shift):
+    """0 in place of a shift that is not finite or whose square would overflow: it would reach windows that do
+    not contain its row.
+    """
+    return tl.where(tl.abs(shift) < 1e18, shift, 0.0)  # false for NaN, too
 
 
 @triton.jit

@@ -23,10 +23,10 @@ from fastgan.kernels._samples import finish
 from fastgan.kernels._ssim_gather import NONE, OF_BOTH, OF_X, VARYING, gather
 from fastgan.kernels._ssim_moments import (
     complete,
-    finite_or_zero,
     load_at,
     reciprocal,
     row_of,
+    usable,
     with_row,
     with_shift,
 )
@@ -35,22 +35,23 @@ from fastgan.reference.ssim import window_taps
 
 # Columns of a program, two of a thread: the moments of four alone would take 176 registers.
 COLUMNS, WARPS = 64, 1
-# Of a thread of `sweep`. With shifts of their own, rows mirrored at the border would take 188.
+# The limit for a thread of `sweep`. Without it, mirrored borders with a shift for each row would take 188.
 MAX_REGISTERS = 184
 # Values of a program of `scale` and `finish`.
 BLOCK, SCALE_WARPS = 1024, 4
 # The rows of derivatives lie as far apart as a multiple of this, so that accesses are of 64 bits.
 ALIGNED = 16
-# Rows of a program. It reads 2 R more, for windows that its neighbours have, too: of 240 rows a 24th. Half as
-# many, and again, where that gives 8 programs for each of 132 multiprocessors; then all have about equally
-# many. What the last, partial wave of few tall programs costs is to be measured on a GPU.
+# Rows of a program. It reads 2 R rows more, which its neighbours read, too: with 240 rows, a 24th. Rows are
+# halved, down to 15, while there are fewer than 8 programs for each of 132 multiprocessors; then they are
+# spread evenly. What the last, partial wave of few tall programs costs is to be measured on a GPU.
 MOST_ROWS, LEAST_ROWS, ENOUGH_PROGRAMS = 240, 15, 1056
 # See rows_per_shift. More rows would save less than 2% of `sweep`'s instructions. The squares that are summed
 # may be so many times as large as the variance (for a flat window, c2 / 2 for a data_range of 1): rounding to
 # 6e-8 of them is then to 2e-5 of it.
 MOST_ROWS_PER_SHIFT, MOST_GROWTH, FLAT = 4, 350.0, 4.5e-4
-# Smaller windows would gain little: in float32 memory takes 84% of the time of 9's instructions, and longer
-# than 7's. Windows with more weight in their outermost row would have larger errors beside stripes.
+# Smaller windows would gain little: in float32, those of 9 spend 84% as long on memory as on instructions,
+# and those of 7 more on memory. Windows with more weight in their outermost row would have larger errors
+# beside stripes.
 LEAST_SIZE, MOST_OUTERMOST = 11, 0.01
 
 
@@ -116,7 +117,7 @@ def sweep(
     maps = map0 + plane_place, map1 + plane_place, map2 + plane_place, map3 + plane_place
     for group in range(tl.cdiv(end_row - first_row + 2 * RADIUS, ROWS_PER_SHIFT)):
         if ROWS_PER_SHIFT > 1:
-            new = finite_or_zero(mean[0]), finite_or_zero(mean[1])
+            new = usable(mean[0]), usable(mean[1])
             moments = with_shift(moments, shift, new, TAPS, ROW_WEIGHTS)
             shift = new
         for step in range(ROWS_PER_SHIFT):

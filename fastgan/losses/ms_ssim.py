@@ -209,7 +209,7 @@ def _distances(
 
 
 def _coarser(x: Tensor, y: Tensor, odd_sizes: str) -> tuple[Tensor, Tensor]:
-    """Averages of 2 x 2 pixels; on the CPU in float64, with a difference as exact as that of the images.
+    """Averages of 2 x 2 pixels; on the CPU as float64, with a difference as exact as that of the images.
 
     Rounded to float32, averages of nearly equal images have a difference of few digits. Averaging in float64
     would take twice as long: instead one image's averages are rounded, and the other's are these plus the

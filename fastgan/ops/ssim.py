@@ -99,8 +99,8 @@ def ssim_distance(
         flat areas lose no digits: kernels sum the squares of differences between nearby pixels, never those
         of values. In float32 the relative error is 1e-6, and 1e-5 of values of 100 times the data_range.
         Beside edges it is larger with ``backend="reference"``, which has the plain formula, and grows with
-        the square of their height; so it is and does on a GPU for Gaussian windows of 11 and more, where rows
-        share what is subtracted from them, but about ten times less.
+        the square of their height. On a GPU the same happens for most Gaussian windows of 11 and more,
+        the default among them, whose rows share what is subtracted; there it is about a tenth as large.
 
     Gradients with respect to x and y are exact. In float32 their largest error on pairs of photographs is
     less than 1e-5 of the largest gradient; it grows with values beyond the data_range. A gradient of the
